@@ -1,0 +1,1 @@
+"""What every service shares: actor, errors, settings, database, server and client plumbing."""

@@ -1,0 +1,1 @@
+"""Agents, runs and the agent loop."""

@@ -1,0 +1,1 @@
+"""Letta's REST in front of the gRPC services."""

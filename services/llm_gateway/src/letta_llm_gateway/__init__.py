@@ -1,0 +1,1 @@
+"""One contract in front of every model."""

@@ -1,0 +1,1 @@
+"""Blocks, archives, passages and messages."""
