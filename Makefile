@@ -35,3 +35,42 @@ lock: setup-dev ## Renew the lock files from the pyproject files.
 	@uv lock --upgrade -q
 	@uv export -q --no-hashes --no-emit-workspace --no-header --no-annotate --all-packages --no-dev > requirements.lock
 	@uv export -q --no-hashes --no-emit-workspace --no-header --no-annotate --only-group dev > requirements-dev.lock
+
+.PHONY: check
+check: setup-dev ## Format, lint, types, contracts, import rules, generated code.
+	ruff format --check .
+	ruff check .
+	mypy libs/common/src libs/transcode/src $(wildcard services/*/src) cli/src
+	buf lint
+	buf format -d --exit-code proto > /dev/null
+	@tools/check_breaking.sh
+	@tools/check_generated.sh
+	lint-imports
+
+.PHONY: test
+test: setup-dev ## Run every test.
+	python -m pytest
+
+.PHONY: demo
+demo: setup ## Hold a conversation over gRPC, restart everything, ask for the facts back.
+	@python -m letta_cli demo
+
+.PHONY: run
+run: setup ## Run everything in one process: gRPC 50051, HTTP 8283.
+	@letta server --dev
+
+.PHONY: up
+up: setup ## Run every service in its own process.
+	@letta up --dev
+
+.PHONY: budget
+budget: setup-dev ## Count RPCs and SQL statements per step; the last line is JSON.
+	@python -m benchmarks.budget
+
+.PHONY: bench
+bench: setup-dev ## Measure latency, throughput, CPU and memory; writes benchmarks/out.
+	@python -m benchmarks.bench $(ARGS)
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
