@@ -1,0 +1,252 @@
+"""Access to PostgreSQL: SQLAlchemy Core for most statements, psycopg for the hot ones, one pool for both.
+
+All SQL is schema-qualified and keeps no session state, so that any pooler in transaction mode may stand in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+from pgvector.psycopg.halfvec import register_halfvec_info
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types import TypeInfo
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from letta_common.errors import DatabaseUnavailable, DeadlineExceeded
+from letta_common.pool import Pool, PooledConnection, PoolTimeout
+
+Params = Sequence[Any] | Mapping[str, Any]
+Row = tuple[Any, ...]
+T = TypeVar("T")
+
+RETRYABLE_STATES = frozenset({"40001", "40P01", "57P01", "57P02", "57P03", "25006", "connection"})
+"""SQLSTATEs (and class 08) after which an idempotent unit may simply be run again."""
+
+
+class ConstraintViolation(Exception):
+    """A write broke a constraint. Stores turn it into the error that tells the caller."""
+
+    def __init__(self, message: str, constraint: str, table: str) -> None:
+        super().__init__(message)
+        self.constraint = constraint
+        self.table = table
+
+
+class UniqueViolation(ConstraintViolation):
+    """A row with this key exists."""
+
+
+class ForeignKeyViolation(ConstraintViolation):
+    """A row that this one needs does not exist, or one that needs this one still does."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseOptions:
+    """How a service uses its database."""
+
+    pool_size: int = 10
+    """Most connections at once, hot statements and transactions together."""
+    application_name: str = "letta"
+    """Shown in `pg_stat_activity`."""
+    connect_timeout_s: int = 5
+    pool_timeout_s: float = 10.0
+    """Longest wait for a free connection."""
+    statement_timeout_ms: int = 30_000
+    idle_in_transaction_timeout_ms: int = 60_000
+    prepared: bool = True
+    """Off for pgbouncer before 1.21, which breaks prepared statements."""
+    startup_options: bool = True
+    """Off for poolers that refuse the startup parameter `options`; the timeouts are then the server's."""
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """More server parameters for each connection, sent as startup options."""
+
+
+class Database:
+    """One service's database."""
+
+    def __init__(self, dsn: str, schema: str, options: DatabaseOptions) -> None:
+        self.schema = schema
+        self.dsn = plain_dsn(dsn)
+        self._options = options
+        self._conninfo = _conninfo(self.dsn, options)
+        self._halfvec: TypeInfo | None = None
+        self._pool = Pool(self._connect, size=options.pool_size, timeout_s=options.pool_timeout_s)
+        self._engine = create_async_engine("postgresql+psycopg://", poolclass=NullPool, async_creator=self._lend)
+        self._single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @classmethod
+    async def open(cls, dsn: str, *, schema: str, options: DatabaseOptions | None = None) -> Database:
+        """Connect. Raises DatabaseUnavailable when the database cannot be reached."""
+        database = cls(dsn, schema, options or DatabaseOptions())
+        await database.ping()
+        return database
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+        await self._pool.close()
+
+    async def ping(self) -> None:
+        """Ask the database for a sign of life. Raises DatabaseUnavailable."""
+        await self.hot("select 1")
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """Run a block as one transaction, committed at its end and rolled back when it raises."""
+        with driver_errors():
+            async with self._engine.begin() as conn:
+                yield conn
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """Run a block in autocommit, each statement for itself: for single reads."""
+        with driver_errors():
+            async with self._single.connect() as conn:
+                yield conn
+
+    async def hot(self, statement: str, params: Params | None = None) -> list[Row]:
+        """Run one prepared statement in autocommit, one round trip, and return its rows in binary form."""
+        with driver_errors():
+            async with self._pool.connection() as conn:
+                prepare = True if self._options.prepared else None
+                cursor = conn.cursor(binary=True)
+                await cursor.execute(statement.encode(), params, prepare=prepare)
+                return await cursor.fetchall() if cursor.description else []
+
+    @asynccontextmanager
+    async def raw(self) -> AsyncIterator[PooledConnection]:
+        """Lend the pool's psycopg connection in autocommit, for COPY and pipelines."""
+        with driver_errors():
+            async with self._pool.connection() as conn:
+                yield conn
+
+    async def dedicated(self) -> PooledConnection:
+        """Open a connection outside of the pool, for LISTEN; the caller closes it. Raises DatabaseUnavailable."""
+        with driver_errors():
+            return await self._connect()
+
+    async def _connect(self) -> PooledConnection:
+        conn = await PooledConnection.connect(
+            self._conninfo, autocommit=True, prepare_threshold=5 if self._options.prepared else None
+        )
+        if self._halfvec is None:
+            self._halfvec = await TypeInfo.fetch(conn, "extensions.halfvec")
+        if self._halfvec is not None:
+            register_halfvec_info(conn, self._halfvec)
+        return conn
+
+    async def _lend(self) -> PooledConnection:
+        conn = await self._pool.take()
+        await conn.set_autocommit(False)
+        return conn
+
+
+async def retry(unit: Callable[[], Awaitable[T]], *, attempts: int = 3) -> T:
+    """Run an idempotent unit, again when the database lost it to a conflict, a restart or a fail-over."""
+    for attempt in range(1, attempts):
+        try:
+            return await unit()
+        except DatabaseUnavailable as error:
+            if not is_retryable(error):
+                raise
+            await asyncio.sleep(random.uniform(0.02, 0.1) * attempt**2)  # noqa: S311 jitter
+    return await unit()
+
+
+def is_retryable(error: DatabaseUnavailable) -> bool:
+    """Say whether running the unit again may help now."""
+    state = error.metadata.get("sqlstate", "")
+    return state in RETRYABLE_STATES or state.startswith("08")
+
+
+@contextmanager
+def driver_errors() -> Any:
+    """Turn what the drivers raise into DatabaseUnavailable, DeadlineExceeded or a ConstraintViolation."""
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        if not isinstance(error.orig, psycopg.Error):
+            raise
+        raise translated(error.orig) from error.orig
+    except psycopg.Error as error:
+        raise translated(error) from error
+
+
+def translated(error: psycopg.Error) -> Exception:
+    """Return the error that the driver's stands for, or itself when it is a fault of the program."""
+    state = error.sqlstate or ""
+    if isinstance(error, psycopg.IntegrityError):
+        kind = _VIOLATIONS.get(state, ConstraintViolation)
+        return kind(str(error), error.diag.constraint_name or "", error.diag.table_name or "")
+    if state == "57014":
+        return DeadlineExceeded("the database did not finish the statement in time")
+    if isinstance(error, PoolTimeout):
+        return DatabaseUnavailable(f"the database is busy: {error}", sqlstate="pool")
+    if state == "53100":
+        return DatabaseUnavailable("the disk of the database is full", sqlstate=state)
+    if state == "53300":
+        return DatabaseUnavailable("the database accepts no more connections", sqlstate=state)
+    if state[:2] in {"08", "53", "58"} or state in RETRYABLE_STATES:
+        return DatabaseUnavailable(f"the database cannot do this now ({state}); retry", sqlstate=state)
+    if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return DatabaseUnavailable(f"the database does not answer: {_first_line(error)}", sqlstate="connection")
+    return error
+
+
+_VIOLATIONS: dict[str, type[ConstraintViolation]] = {"23505": UniqueViolation, "23503": ForeignKeyViolation}
+
+
+def plain_dsn(dsn: str) -> str:
+    """Return the connection string as libpq reads it: `postgresql+asyncpg://` and the like lose their driver."""
+    return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", dsn.strip())
+
+
+def quoted(*names: str) -> str:
+    """Return a qualified identifier, quoted."""
+    return sql.Identifier(*names).as_string(None)
+
+
+class HalfVec(sa.types.UserDefinedType[Any]):
+    """Column type of a half-precision vector that travels in binary; values are `pgvector.HalfVector`."""
+
+    cache_ok = True
+
+    def __init__(self, dimensions: int | None = None) -> None:
+        self.dimensions = dimensions
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "extensions.halfvec" if self.dimensions is None else f"extensions.halfvec({self.dimensions})"
+
+
+def _conninfo(dsn: str, options: DatabaseOptions) -> str:
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise DatabaseUnavailable(f"the database address cannot be read: {_first_line(error)}") from error
+    settings: dict[str, Any] = {
+        "application_name": options.application_name,
+        "connect_timeout": options.connect_timeout_s,
+    }
+    if options.startup_options:
+        parameters = {
+            "statement_timeout": str(options.statement_timeout_ms),
+            "idle_in_transaction_session_timeout": str(options.idle_in_transaction_timeout_ms),
+            **options.extra,
+        }
+        words = [str(given.get("options") or ""), *(f"-c {name}={value}" for name, value in parameters.items())]
+        settings["options"] = " ".join(filter(None, words))
+    return make_conninfo(**{**given, **settings})
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

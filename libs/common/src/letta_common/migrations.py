@@ -1,0 +1,164 @@
+"""Brings a service's schema up to date: Alembic scripts in `<package>/migrations/versions`, without ini files.
+
+A script is called `NNNN_title.py`, its revision is `NNNN`, and it follows the one numbered before it; so the newest
+revision is known from the file names, and a start that finds it in the database never imports Alembic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from letta_common.db import driver_errors, plain_dsn, quoted
+
+EXTENSIONS_SCHEMA = "extensions"
+EXTENSIONS = ("vector", "pg_trgm", "btree_gin")
+VERSION_TABLE = "alembic_version"
+
+_one_at_a_time = threading.Lock()
+"""Alembic's `op` is one for the process."""
+
+
+class MigrationFailed(Exception):
+    """The database cannot be brought to the version that the program needs."""
+
+
+async def upgrade(dsn: str, *, package: str, schema: str, extensions: Sequence[str] = EXTENSIONS) -> None:
+    """Bring one schema to the newest revision; safe when several replicas do it at once.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached.
+        MigrationFailed: an extension is missing, or the schema is newer than the program.
+    """
+    await asyncio.to_thread(upgrade_sync, dsn, package=package, schema=schema, extensions=extensions)
+
+
+def upgrade_sync(dsn: str, *, package: str, schema: str, extensions: Sequence[str] = EXTENSIONS) -> None:
+    """Do what `upgrade` does, blocking."""
+    directory = _versions_of(package)
+    head = newest_revision(directory)
+    with driver_errors():
+        current = _current_revision(plain_dsn(dsn), schema)
+    if current == head or head is None:
+        return
+    if current is not None and current > head:
+        raise MigrationFailed(
+            f"schema {schema} is at revision {current}, this program knows {head}: run a newer release"
+        )
+    with _one_at_a_time, driver_errors():
+        _run_scripts(plain_dsn(dsn), directory, schema, extensions)
+
+
+def newest_revision(directory: Path) -> str | None:
+    """Return the number of the last script, or None when there is none."""
+    numbers = sorted(path.name.split("_", 1)[0] for path in directory.glob("[0-9]*_*.py"))
+    return numbers[-1] if numbers else None
+
+
+def _versions_of(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MigrationFailed(f"the package {package} is not installed")
+    return Path(next(iter(spec.submodule_search_locations))) / "migrations" / "versions"
+
+
+def _current_revision(dsn: str, schema: str) -> str | None:
+    with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as conn:
+        try:
+            row = conn.execute(f"select version_num from {quoted(schema, VERSION_TABLE)}".encode()).fetchone()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            return None
+        return str(row[0]) if row else None
+
+
+def _run_scripts(dsn: str, directory: Path, schema: str, extensions: Sequence[str]) -> None:
+    sa: Any = importlib.import_module("sqlalchemy")
+    pool: Any = importlib.import_module("sqlalchemy.pool")
+    engine = sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn, connect_timeout=5), poolclass=pool.NullPool
+    )
+    with engine.begin() as conn:
+        _lock(conn, sa, EXTENSIONS_SCHEMA)
+        _create_extensions(conn, sa, extensions)
+    with engine.begin() as conn:
+        _lock(conn, sa, schema)
+        conn.execute(sa.text(f"create schema if not exists {quoted(schema)}"))
+        _run_alembic(conn, directory, schema)
+    engine.dispose()
+
+
+def _lock(conn: Any, sa: Any, name: str) -> None:
+    """Let one replica at a time pass. The lock ends with the transaction, so poolers cannot leak it."""
+    conn.execute(sa.text("select pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"letta.migrate.{name}"})
+
+
+def _create_extensions(conn: Any, sa: Any, extensions: Sequence[str]) -> None:
+    if not extensions:
+        return
+    conn.execute(sa.text(f"create schema if not exists {EXTENSIONS_SCHEMA}"))
+    places = dict(
+        conn.execute(
+            sa.text(
+                "select e.extname, n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace "
+                "where e.extname = any(:names)"
+            ),
+            {"names": list(extensions)},
+        ).all()
+    )
+    for name in extensions:
+        place = places.get(name)
+        if place is None:
+            try:
+                conn.execute(sa.text(f"create extension {quoted(name)} with schema {EXTENSIONS_SCHEMA}"))
+            except sa.exc.DBAPIError as error:
+                raise MigrationFailed(
+                    f"the database has no extension {name} and refuses to make it ({str(error.orig).strip()}); have an "
+                    f"administrator run: create extension {name} with schema {EXTENSIONS_SCHEMA}"
+                ) from error
+        elif place != EXTENSIONS_SCHEMA:
+            raise MigrationFailed(
+                f"the extension {name} is in schema {place}; run: alter extension {name} set schema {EXTENSIONS_SCHEMA}"
+            )
+
+
+def _run_alembic(conn: Any, directory: Path, schema: str) -> None:
+    config_module: Any = importlib.import_module("alembic.config")
+    script_module: Any = importlib.import_module("alembic.script")
+    environment_module: Any = importlib.import_module("alembic.runtime.environment")
+    config = config_module.Config()
+    config.set_main_option("script_location", str(directory.parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    script = script_module.ScriptDirectory.from_config(config)
+    with environment_module.EnvironmentContext(
+        config, script, fn=lambda revision, _: script._upgrade_revs("head", revision)
+    ) as context:
+        context.configure(connection=conn, version_table=VERSION_TABLE, version_table_schema=schema)
+        context.run_migrations()
+
+
+def check_names(directory: Path) -> list[str]:
+    """Return what is wrong with the scripts of a directory: names, revisions and order."""
+    faults = []
+    previous: str | None = None
+    for path in sorted(directory.glob("*.py")):
+        if path.name == "__init__.py":
+            continue
+        number = path.name.split("_", 1)[0]
+        text = path.read_text()
+        if not re.fullmatch(r"\d{4}_\w+\.py", path.name):
+            faults.append(f"{path.name}: should be called NNNN_title.py")
+        if f'revision = "{number}"' not in text:
+            faults.append(f'{path.name}: needs revision = "{number}"')
+        expected = "None" if previous is None else f'"{previous}"'
+        if f"down_revision = {expected}" not in text:
+            faults.append(f"{path.name}: needs down_revision = {expected}")
+        previous = number
+    return faults
