@@ -102,6 +102,8 @@ class FieldMapping(_message.Message):
     TIMESTAMP_FORMAT_FIELD_NUMBER: _builtins.int
     EMPTY_AS_NULL_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    SSE_EVENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Key in the JSON object. Default: the field's proto name."""
     raw: _builtins.bool
@@ -111,7 +113,7 @@ class FieldMapping(_message.Message):
     flatten: _builtins.bool
     """The keys of this message field stand in the enclosing JSON object."""
     omit_empty: _builtins.bool
-    """Leave the key out when the field is absent, empty or zero. Default: write null, [] or the zero value."""
+    """Leave the key out when the field is absent (where it has presence), empty or zero. Default: write null, [] or the zero value."""
     required: _builtins.bool
     """The key must be present in a request; its absence answers 422."""
     default_json: _builtins.str
@@ -130,9 +132,15 @@ class FieldMapping(_message.Message):
     """
     empty_as_null: _builtins.bool
     """An empty repeated field or map is written as null instead of [] or {}, and an empty string or zero as null."""
+    query: _builtins.bool
+    """The field is filled from the query parameter of this name even where the body is `*`, and takes no part in the JSON body."""
+    sse_event: _builtins.str
+    """Name of the server-sent event when a streamed response has this oneof member set. Default: none, a plain message."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Keys that select this oneof member when the oneof is chosen by keys."""
+        """Keys that select this oneof member when the oneof is chosen by keys: any one of them. The first member wins, in the order of
+        the contract; a member without keys takes what no other one does.
+        """
 
     def __init__(
         self,
@@ -150,10 +158,12 @@ class FieldMapping(_message.Message):
         timestamp_format: Global___TimestampFormat.ValueType = ...,
         empty_as_null: _builtins.bool = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
+        query: _builtins.bool = ...,
+        sse_event: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_json", b"default_json", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "raw", b"raw", "required", b"required", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_json", b"default_json", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,7 +181,9 @@ class OneofMapping(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     BY_KEYS_FIELD_NUMBER: _builtins.int
     discriminator: _builtins.str
-    """The members are message fields written inline, with this key holding the member's tag."""
+    """The members are message fields written inline, with this key holding the member's tag. A member without a `tag` that has a
+    oneof with the same discriminator inside is selected by the tags of that one.
+    """
     default_tag: _builtins.str
     """Tag assumed when a request leaves the discriminator out."""
     untagged: _builtins.bool
