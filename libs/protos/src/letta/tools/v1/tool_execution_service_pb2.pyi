@@ -46,6 +46,10 @@ class _ExecutionStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Execu
     """The tool tried what isolation forbids and was ended for it."""
     EXECUTION_STATUS_REFUSED: _ExecutionStatus.ValueType  # 9
     """The call was not begun."""
+    EXECUTION_STATUS_OUTCOME_UNKNOWN: _ExecutionStatus.ValueType  # 10
+    """An earlier call with the same key was begun and its outcome is not known; the tool is not marked as idempotent, so it
+    was not run again.
+    """
 
 class ExecutionStatus(_ExecutionStatus, metaclass=_ExecutionStatusEnumTypeWrapper):
     """How a call ended."""
@@ -70,6 +74,10 @@ EXECUTION_STATUS_DENIED: ExecutionStatus.ValueType  # 8
 """The tool tried what isolation forbids and was ended for it."""
 EXECUTION_STATUS_REFUSED: ExecutionStatus.ValueType  # 9
 """The call was not begun."""
+EXECUTION_STATUS_OUTCOME_UNKNOWN: ExecutionStatus.ValueType  # 10
+"""An earlier call with the same key was begun and its outcome is not known; the tool is not marked as idempotent, so it
+was not run again.
+"""
 Global___ExecutionStatus: _TypeAlias = ExecutionStatus  # noqa: Y015
 
 class _Isolation:
@@ -138,6 +146,7 @@ class ExecuteRequest(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
+    TOOL_VERSION_FIELD_NUMBER: _builtins.int
     tool_id: _builtins.str
     """A tool of the registry, `tool-<uuid>`."""
     arguments: _builtins.str
@@ -148,6 +157,8 @@ class ExecuteRequest(_message.Message):
     """`run_id:step:call_index`. The same key with the same tool and arguments answers as before. Empty: no such promise."""
     agent_id: _builtins.str
     """The agent that calls, `agent-<uuid>`; empty outside of a run."""
+    tool_version: _builtins.int
+    """Version of the tool as the caller knows it, so that the answer may come from a cache. 0: the newest is looked up."""
     @_builtins.property
     def source(self) -> Global___ToolSource:
         """A tool that is not in the registry."""
@@ -171,10 +182,11 @@ class ExecuteRequest(_message.Message):
         limits: Global___Limits | None = ...,
         idempotency_key: _builtins.str = ...,
         agent_id: _builtins.str = ...,
+        tool_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "source", b"source", "target", b"target", "tool_id", b"tool_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_state", b"agent_state", "arguments", b"arguments", "environment_variables", b"environment_variables", "idempotency_key", b"idempotency_key", "limits", b"limits", "source", b"source", "target", b"target", "tool_id", b"tool_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_state", b"agent_state", "arguments", b"arguments", "environment_variables", b"environment_variables", "idempotency_key", b"idempotency_key", "limits", b"limits", "source", b"source", "target", b"target", "tool_id", b"tool_id", "tool_version", b"tool_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["tool_id", "source"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ToolExecutionServiceStub:
-    """Executes custom tools in isolation.
+    """Executes tools: custom ones in isolation, those of MCP servers and the web tools by proxy. The tools that the agent loop
+    carries out itself answer INVALID_ARGUMENT.
     """
 
     def __init__(self, channel):
@@ -53,7 +54,8 @@ class ToolExecutionServiceStub:
 
 
 class ToolExecutionServiceServicer:
-    """Executes custom tools in isolation.
+    """Executes tools: custom ones in isolation, those of MCP servers and the web tools by proxy. The tools that the agent loop
+    carries out itself answer INVALID_ARGUMENT.
     """
 
     def Execute(self, request, context):
@@ -105,7 +107,8 @@ def add_ToolExecutionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ToolExecutionService:
-    """Executes custom tools in isolation.
+    """Executes tools: custom ones in isolation, those of MCP servers and the web tools by proxy. The tools that the agent loop
+    carries out itself answer INVALID_ARGUMENT.
     """
 
     @staticmethod

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ToolExecutionServiceStub:
-    """Executes custom tools in isolation."""
+    """Executes tools: custom ones in isolation, those of MCP servers and the web tools by proxy. The tools that the agent loop
+    carries out itself answer INVALID_ARGUMENT.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -44,7 +46,9 @@ class ToolExecutionServiceStub:
 
 @_typing.type_check_only
 class ToolExecutionServiceAsyncStub(ToolExecutionServiceStub):
-    """Executes custom tools in isolation."""
+    """Executes tools: custom ones in isolation, those of MCP servers and the web tools by proxy. The tools that the agent loop
+    carries out itself answer INVALID_ARGUMENT.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Execute: _aio.UnaryUnaryMultiCallable[_tool_execution_service_pb2.ExecuteRequest, _tool_execution_service_pb2.ExecuteResponse]  # type: ignore[assignment]
@@ -57,7 +61,9 @@ class ToolExecutionServiceAsyncStub(ToolExecutionServiceStub):
     """Says how calls are isolated on this host and why stronger isolation is not to be had."""
 
 class ToolExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Executes custom tools in isolation."""
+    """Executes tools: custom ones in isolation, those of MCP servers and the web tools by proxy. The tools that the agent loop
+    carries out itself answer INVALID_ARGUMENT.
+    """
 
     @_abc_1.abstractmethod
     def Execute(
