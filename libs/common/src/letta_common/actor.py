@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from letta_common.errors import Unauthenticated
 
@@ -17,13 +19,28 @@ class Actor:
     scopes: frozenset[str] = frozenset()
 
 
-_actor: ContextVar[Actor | None] = ContextVar("letta_actor", default=None)
-_request_id: ContextVar[str] = ContextVar("letta_request_id", default="")
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is known of the request being served."""
+
+    actor: Actor | None = None
+    request_id: str = ""
+    signed_actor: bytes = b""  # the serialized SignedActorContext, handed on to other services
+    deadline: float | None = None  # on the clock of time.monotonic()
+    caller: str = ""  # name of the calling service, empty for a caller from outside
+
+
+_request: ContextVar[Request] = ContextVar("letta_request", default=Request())  # noqa: B039  (frozen)
+
+
+def current_request() -> Request:
+    """Return what is known of the request being served; an empty Request outside of one."""
+    return _request.get()
 
 
 def current_actor() -> Actor:
     """Return the actor of the request being served. Raises Unauthenticated outside of one."""
-    actor = _actor.get()
+    actor = _request.get().actor
     if actor is None:
         raise Unauthenticated("the call carries no actor")
     return actor
@@ -31,10 +48,20 @@ def current_actor() -> Actor:
 
 def current_request_id() -> str:
     """Return the id of the request being served, or an empty string."""
-    return _request_id.get()
+    return _request.get().request_id
 
 
-def bind_request(actor: Actor | None, request_id: str) -> None:
-    """Make the actor and the id those of the current task. Called by the boundary interceptor alone."""
-    _actor.set(actor)
-    _request_id.set(request_id)
+def bind_request(request: Request) -> None:
+    """Make this the request of the current task. Called by the boundary interceptor alone."""
+    _request.set(request)
+
+
+@contextmanager
+def acting_as(signed_actor: bytes, *, request_id: str = "") -> Iterator[None]:
+    """Let calls made inside carry this signed context and no inherited deadline: for work outliving its request."""
+    before = _request.get()
+    token = _request.set(replace(Request(), signed_actor=signed_actor, request_id=request_id or before.request_id))
+    try:
+        yield
+    finally:
+        _request.reset(token)

@@ -31,7 +31,7 @@ class AppError(Exception):
     code: ClassVar[Code] = Code.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
 
-    def __init__(self, message: str, **metadata: str) -> None:
+    def __init__(self, message: str, /, **metadata: str) -> None:
         super().__init__(message)
         self.message = message
         self.metadata = metadata

@@ -1,0 +1,134 @@
+"""Signed actor contexts: signing, verification with cached verdicts, and the identity of services."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from google.protobuf.message import DecodeError
+from letta.common.v1 import actor_pb2
+
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import Unauthenticated
+
+LIFETIME = timedelta(seconds=60)
+_MAX_VERDICTS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a signature vouches for."""
+
+    actor: Actor
+    expires_at: datetime
+    run_id: str = ""
+
+
+class Verifier(Protocol):
+    """Decides whether a serialized SignedActorContext is genuine and still valid."""
+
+    async def verify(self, signed: bytes) -> Verdict:
+        """Return what it vouches for. Raises Unauthenticated."""
+        ...
+
+
+class CredentialExchange(Protocol):
+    """Turns a caller's credential into a signed context."""
+
+    async def exchange(self, credential: str, user_id: str) -> bytes:
+        """Return a serialized SignedActorContext. An empty credential asks for the dev user. Raises Unauthenticated."""
+        ...
+
+
+class KeySource(Protocol):
+    """Where public signing keys come from."""
+
+    async def public_key(self, key_id: str) -> bytes | None:
+        """Return the raw Ed25519 public key, or None when there is none of this id (any more)."""
+        ...
+
+
+class Signer:
+    """Signs contexts with one private key. Only the auth service holds one."""
+
+    def __init__(self, private_key: bytes, key_id: str, audience: str, clock: Clock) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(private_key)
+        self._key_id = key_id
+        self._audience = audience
+        self._clock = clock
+
+    def sign(self, actor: Actor, *, lifetime: timedelta = LIFETIME, run_id: str = "") -> bytes:
+        """Return a serialized SignedActorContext."""
+        now = self._clock.now()
+        context = actor_pb2.ActorContext(
+            organization_id=actor.organization_id,
+            user_id=actor.user_id,
+            scopes=sorted(actor.scopes),
+            audience=self._audience,
+            run_id=run_id,
+        )
+        context.issued_at.FromDatetime(now)
+        context.expires_at.FromDatetime(now + lifetime)
+        payload = context.SerializeToString(deterministic=True)
+        return actor_pb2.SignedActorContext(
+            payload=payload, signature=self._key.sign(payload), key_id=self._key_id
+        ).SerializeToString()
+
+
+class SignatureVerifier:
+    """Verifies contexts by public key and audience; a verdict is kept until it expires."""
+
+    def __init__(self, keys: KeySource, audience: str, clock: Clock) -> None:
+        self._keys = keys
+        self._audience = audience
+        self._clock = clock
+        self._verdicts: dict[bytes, Verdict] = {}
+
+    async def verify(self, signed: bytes) -> Verdict:
+        """Return what the context vouches for. Raises Unauthenticated."""
+        verdict = self._verdicts.get(signed)
+        if verdict is None:
+            verdict = await self._check(signed)
+            if len(self._verdicts) >= _MAX_VERDICTS:
+                del self._verdicts[next(iter(self._verdicts))]
+            self._verdicts[signed] = verdict
+        if verdict.expires_at <= self._clock.now():
+            self._verdicts.pop(signed, None)
+            raise Unauthenticated("the actor context has expired")
+        return verdict
+
+    async def _check(self, signed: bytes) -> Verdict:
+        try:
+            envelope = actor_pb2.SignedActorContext.FromString(signed)
+            key = await self._keys.public_key(envelope.key_id)
+            if key is None:
+                raise Unauthenticated("the actor context is signed with an unknown key")
+            Ed25519PublicKey.from_public_bytes(key).verify(envelope.signature, envelope.payload)
+            context = actor_pb2.ActorContext.FromString(envelope.payload)
+        except (DecodeError, InvalidSignature) as error:
+            raise Unauthenticated("the actor context is not genuine") from error
+        if context.audience != self._audience:
+            raise Unauthenticated("the actor context is for another deployment")
+        if not context.organization_id or not context.user_id:
+            raise Unauthenticated("the actor context names nobody")
+        actor = Actor(context.organization_id, context.user_id, frozenset(context.scopes))
+        return Verdict(actor, context.expires_at.ToDatetime(tzinfo=UTC), context.run_id)
+
+
+def service_identity(name: str, secret: bytes) -> bytes:
+    """Return the value of `x-letta-service-bin` for a service of this deployment."""
+    return f"{name}:{hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()}".encode()
+
+
+def service_name(identity: bytes, secret: bytes) -> str:
+    """Return the name of the service that an identity proves. Raises Unauthenticated."""
+    name = identity.partition(b":")[0].decode(errors="replace")
+    if not hmac.compare_digest(identity, service_identity(name, secret)):
+        raise Unauthenticated("the service identity is not genuine")
+    return name

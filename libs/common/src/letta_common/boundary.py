@@ -1,0 +1,275 @@
+"""The one server interceptor: what every call passes on its way in and every error on its way out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from inspect import isasyncgenfunction
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from letta.jsonmap.v1 import annotations_pb2
+from prometheus_client import Counter, Histogram
+from protovalidate import Validator
+
+from letta_common.actor import Request, bind_request, current_request_id
+from letta_common.actor_context import CredentialExchange, Verdict, Verifier, service_name
+from letta_common.clock import Clock
+from letta_common.errors import (
+    AppError,
+    DeadlineExceeded,
+    InternalError,
+    OperationUnimplemented,
+    PermissionDenied,
+    Unauthenticated,
+    ValidationFailed,
+)
+from letta_common.ids import uuid7
+from letta_common.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
+
+ACTOR_KEY, SERVICE_KEY, REQUEST_ID_KEY = "x-letta-actor-bin", "x-letta-service-bin", "x-request-id"
+FLOOR_SECONDS = 0.1
+REPORT_SECONDS = 0.02
+_OPEN = ("grpc.health.", "grpc.reflection.", "grpc.channelz.")
+_CREDENTIAL_NS = 30_000_000_000
+_MAX_CREDENTIALS = 4096
+_CALLS = Counter("letta_rpc", "Calls served, by result.", ["service", "method", "code"])
+_SECONDS = Histogram("letta_rpc_seconds", "Time a call took to serve.", ["service", "method"])
+_log = structlog.get_logger("letta.rpc")
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What the contract says of a method."""
+
+    service: str
+    name: str
+    internal: bool = False
+    read_only: bool = False
+    request_type: type[Any] | None = None
+
+    @classmethod
+    def of(cls, path: str) -> Method:
+        """Read the descriptor of `/package.Service/Method`."""
+        service, _, name = path.lstrip("/").partition("/")
+        try:
+            found = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
+        except KeyError:
+            return cls(service, name)
+        options = found.GetOptions()
+        return cls(
+            service,
+            name,
+            internal=options.Extensions[annotations_pb2.method].internal,
+            read_only=options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
+            request_type=message_factory.GetMessageClass(found.input_type),
+        )
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """Identifies the caller, checks the request, bounds its time, and turns errors into statuses."""
+
+    def __init__(
+        self, verifier: Verifier, exchange: CredentialExchange, *, secret: bytes, clock: Clock, dev_mode: bool = False
+    ) -> None:
+        self._verifier = verifier
+        self._exchange = exchange
+        self._secret = secret
+        self._clock = clock
+        self._dev_mode = dev_mode
+        self._validator = Validator()
+        self._wrapped: dict[str, tuple[object, Any]] = {}
+        self._services: dict[bytes, str] = {}
+        self._credentials: dict[bytes, tuple[bytes, Verdict, float]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wrap the handler of a call; the wrapper is made once for each method."""
+        handler = await continuation(handler_call_details)
+        path = handler_call_details.method
+        if handler is None or path.lstrip("/").startswith(_OPEN):
+            return handler
+        known, wrapped = self._wrapped.get(path, (None, None))
+        if known is not handler:
+            wrapped = self._wrap(path, handler)
+            self._wrapped[path] = (handler, wrapped)
+        return wrapped
+
+    def warm(self, paths: Sequence[str]) -> None:
+        """Compile the validation rules of these methods, so that no call pays for it."""
+        for path in paths:
+            request_type = Method.of(path).request_type
+            if request_type is not None:
+                self._validator.collect_violations(request_type())
+
+    def _wrap(self, path: str, handler: Any) -> Any:
+        method = Method.of(path)
+        if handler.request_streaming:
+            raise NotImplementedError(f"{path}: the boundary serves unary requests")
+        make, behaviour = (
+            (grpc.unary_stream_rpc_method_handler, self._streaming(method, handler.unary_stream))
+            if handler.response_streaming
+            else (grpc.unary_unary_rpc_method_handler, self._unary(method, handler.unary_unary))
+        )
+        return make(behaviour, handler.request_deserializer, handler.response_serializer)  # type: ignore[operator]
+
+    def _unary(self, method: Method, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def serve(request: Any, context: _Context) -> Any:
+            return await _within(await self._admit(method, request, context), inner(request, context))
+
+        return self._guard(method, serve)
+
+    def _streaming(self, method: Method, inner: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        async def write_all(request: Any, context: _Context) -> None:
+            async with aclosing(inner(request, context)) as responses:
+                async for response in responses:
+                    await context.write(response)
+
+        write = write_all if isasyncgenfunction(inner) else inner
+
+        async def serve(request: Any, context: _Context) -> None:
+            await _within(await self._admit(method, request, context), write(request, context))
+
+        return self._guard(method, serve)
+
+    def _guard(self, method: Method, serve: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """Count and time the call, and turn what it raises into a status."""
+        counts = {code: _CALLS.labels(method.service, method.name, code.name) for code in grpc.StatusCode}
+        seconds = _SECONDS.labels(method.service, method.name)
+
+        async def guarded(request: Any, context: _Context) -> Any:
+            begun = time.perf_counter()
+            code = grpc.StatusCode.CANCELLED  # unless something else happens below
+            try:
+                answer = await serve(request, context)
+                code = grpc.StatusCode.OK
+                return answer
+            except grpc.aio.AbortError:
+                code = grpc.StatusCode.UNKNOWN
+                raise
+            except Exception as error:
+                failure = _failure(method, error)
+                code = GRPC_CODES[failure.code]
+                return await _report(failure, context)
+            finally:
+                seconds.observe(time.perf_counter() - begun)
+                counts[code].inc()
+
+        return guarded
+
+    async def _admit(self, method: Method, request: Any, context: _Context) -> float | None:
+        """Identify the caller and check the request; return the seconds that the handler has."""
+        metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+        request_id = metadata.get(REQUEST_ID_KEY, "")[:128] or str(uuid7())
+        left = context.time_remaining()
+        deadline = None if left is None else time.monotonic() + left - REPORT_SECONDS
+        seen = Request(request_id=request_id, deadline=deadline)
+        bind_request(seen)
+        if left is not None and left < FLOOR_SECONDS:
+            raise DeadlineExceeded(f"{left * 1000:.0f} ms are too little to begin; allow more time")
+        caller = self._caller(metadata.get(SERVICE_KEY))
+        if method.internal and not caller:
+            raise OperationUnimplemented("Method not found!")
+        signed, verdict = await self._identify(metadata, optional=method.internal)
+        if verdict is not None:
+            if not method.internal:
+                _check_scopes(method, verdict)
+            seen = replace(seen, actor=verdict.actor, signed_actor=signed)
+        bind_request(replace(seen, caller=caller))
+        self._validate(request)
+        return None if deadline is None else deadline - time.monotonic()
+
+    def _caller(self, identity: bytes | None) -> str:
+        if identity is None:
+            return ""
+        name = self._services.get(identity)
+        if name is None:
+            name = self._services[identity] = service_name(identity, self._secret)
+        return name
+
+    async def _identify(self, metadata: Mapping[str, Any], *, optional: bool) -> tuple[bytes, Verdict | None]:
+        signed: bytes | None = metadata.get(ACTOR_KEY)
+        if signed is not None:
+            return signed, await self._verifier.verify(signed)
+        scheme, _, credential = metadata.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and credential:
+            return await self._exchanged(credential.strip(), "")
+        if optional:
+            return b"", None
+        if self._dev_mode:
+            return await self._exchanged("", metadata.get("user_id", ""))
+        raise Unauthenticated("send a credential: `authorization: Bearer <API key>`")
+
+    async def _exchanged(self, credential: str, user_id: str) -> tuple[bytes, Verdict]:
+        """Exchange a credential for a signed context, at most once in 30 s. Only its hash is kept."""
+        key = hashlib.sha256(f"{credential}\0{user_id}".encode()).digest()
+        now = self._clock.monotonic_ns()
+        known = self._credentials.get(key)
+        if known is not None and known[2] > now:
+            return known[0], known[1]
+        signed = await self._exchange.exchange(credential, user_id)
+        verdict = await self._verifier.verify(signed)
+        if len(self._credentials) >= _MAX_CREDENTIALS:
+            del self._credentials[next(iter(self._credentials))]
+        self._credentials[key] = (signed, verdict, now + _CREDENTIAL_NS)
+        return signed, verdict
+
+    def _validate(self, request: Any) -> None:
+        violations = self._validator.collect_violations(request)
+        if violations:
+            fields = {_path(found.proto.field): found.proto.message or found.proto.rule_id for found in violations}
+            text = "; ".join(f"{path}: {why}" if path else why for path, why in fields.items())
+            raise ValidationFailed(text, **fields)
+
+
+def _check_scopes(method: Method, verdict: Verdict) -> None:
+    needed = "read" if method.read_only else "write"
+    if not verdict.actor.scopes & {needed, "admin"}:
+        raise PermissionDenied(f"the credential lacks the scope `{needed}`", scope=needed)
+
+
+async def _within(seconds: float | None, work: Awaitable[Any]) -> Any:
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            return await work
+    except TimeoutError as error:
+        if scope.expired():
+            raise DeadlineExceeded("the deadline passed before the work was done") from error
+        raise
+
+
+def _failure(method: Method, error: Exception) -> AppError:
+    if isinstance(error, grpc.aio.AioRpcError):
+        error = from_rpc_error(error)
+    if isinstance(error, AppError) and not isinstance(error, InternalError):
+        _log.debug("call refused", method=method.name, reason=error.reason, message=error.message)
+        return error
+    _log.error("call failed", service=method.service, method=method.name, exc_info=error)
+    return InternalError("internal error; the log has the cause under the request id", request_id=current_request_id())
+
+
+async def _report(failure: AppError, context: _Context) -> None:
+    status = to_status(failure)
+    trailing = ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, current_request_id()))
+    await context.abort(GRPC_CODES[failure.code], status.message, trailing)
+
+
+def _path(field: Any) -> str:
+    """Write the path of a field: `agent.tags[0].name`."""
+    parts = []
+    for element in field.elements if field is not None else ():
+        subscript = element.subscript
+        parts.append(element.field_name + ("" if subscript is None else f"[{subscript.value}]"))
+    return ".".join(parts)

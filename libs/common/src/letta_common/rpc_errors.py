@@ -1,0 +1,114 @@
+"""AppError <-> google.rpc.Status: the one place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from letta_common.errors import (
+    BY_REASON,
+    AppError,
+    Code,
+    DeadlineExceeded,
+    InternalError,
+    InvalidArgument,
+    OperationUnimplemented,
+    Overloaded,
+    PayloadTooLarge,
+    PermissionDenied,
+    RequestCancelled,
+    ServiceUnavailable,
+    Unauthenticated,
+    ValidationFailed,
+)
+
+DETAILS_KEY = "grpc-status-details-bin"
+DOMAIN = "letta"
+_MAX_TEXT = 2000
+_MAX_VALUE = 512
+_RETRY_SECONDS = 1.0
+_RETRY_REASONS = frozenset({"RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"})
+GRPC_CODES: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
+_BY_CODE: dict[grpc.StatusCode, type[AppError]] = {
+    grpc.StatusCode.CANCELLED: RequestCancelled,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.UNIMPLEMENTED: OperationUnimplemented,
+    grpc.StatusCode.UNAVAILABLE: ServiceUnavailable,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+}
+
+
+def to_status(error: AppError) -> status_pb2.Status:
+    """Describe an error for the caller.
+
+    Metadata keys with a meaning: `field` names the offending field of an INVALID_ARGUMENT, `retry_after` the seconds to
+    wait, and `<noun>_id` the object that was not found. A ValidationFailed carries `{field path: description}`.
+    """
+    message = error.message[:_MAX_TEXT]
+    status = status_pb2.Status(code=error.code.value, message=message)
+    metadata = {} if isinstance(error, ValidationFailed) else {k: v[:_MAX_VALUE] for k, v in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
+    status.details.add().Pack(info)
+    detail = _detail(error, message)
+    if detail is not None:
+        status.details.add().Pack(detail)
+    return status
+
+
+def _detail(error: AppError, message: str) -> error_details_pb2.BadRequest | object | None:
+    metadata = error.metadata
+    if error.code is Code.INVALID_ARGUMENT:
+        fields = metadata if isinstance(error, ValidationFailed) else {metadata.get("field", ""): message}
+        bad = error_details_pb2.BadRequest()
+        for path, text in list(fields.items())[:32]:
+            if path:
+                bad.field_violations.add(field=path, description=text[:_MAX_VALUE])
+        return bad if bad.field_violations else None
+    if error.code is Code.NOT_FOUND:
+        noun = error.reason.removesuffix("_NOT_FOUND").lower()
+        name = metadata.get(f"{noun}_id") or next(iter(metadata.values()), "")
+        return error_details_pb2.ResourceInfo(resource_type=noun, resource_name=name[:_MAX_VALUE], description=message)
+    if error.code is Code.FAILED_PRECONDITION:
+        failure = error_details_pb2.PreconditionFailure()
+        failure.violations.add(type=error.reason, subject=next(iter(metadata.values()), ""), description=message)
+        return failure
+    if error.code is Code.UNAVAILABLE or error.reason in _RETRY_REASONS:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(float(metadata.get("retry_after", _RETRY_SECONDS)) * 1e9))
+        return retry
+    return None
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> AppError:
+    """Rebuild the error that the called service raised; a status without details becomes the class of its code."""
+    return from_status_parts(error.code(), error.details() or "", error.trailing_metadata() or ())
+
+
+def from_status_parts(code: grpc.StatusCode, text: str, trailing: Iterable[tuple[str, str | bytes]]) -> AppError:
+    """Rebuild an error from a code, its text and the trailing metadata."""
+    for key, value in trailing:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            rebuilt = _from_status(status_pb2.Status.FromString(value))
+            if rebuilt is not None:
+                return rebuilt
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
+        return PayloadTooLarge(text)
+    return _BY_CODE.get(code, InternalError)(text or code.name)
+
+
+def _from_status(status: status_pb2.Status) -> AppError | None:
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in status.details:
+        if not detail.Unpack(info):
+            detail.Unpack(bad)
+    kind = BY_REASON.get(info.reason) if info.domain == DOMAIN else None
+    if kind is None:
+        return None
+    if kind is ValidationFailed:
+        return kind(status.message, **{violation.field: violation.description for violation in bad.field_violations})
+    return kind(status.message, **dict(info.metadata))

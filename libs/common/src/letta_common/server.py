@@ -1,0 +1,120 @@
+"""Serving: one gRPC server for one or several services, with health, reflection and a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import _async as reflection_aio
+from grpc_reflection.v1alpha import reflection_pb2_grpc
+from prometheus_client import start_http_server
+
+from letta_common.boundary import Boundary
+from letta_common.client import channel_options
+from letta_common.local_channel import LocalServer
+from letta_common.service import Service
+from letta_common.settings import Settings
+
+NOTICE_SECONDS = 0.5  # between NOT_SERVING and refusing calls, so that clients turn to other replicas
+_REFLECTION = "grpc.reflection.v1.ServerReflection"
+_log = structlog.get_logger("letta.server")
+
+
+class Server:
+    """Serves built services over the network."""
+
+    def __init__(self, services: Sequence[Service], settings: Settings, boundary: Boundary) -> None:
+        self._services = services
+        self._settings = settings
+        self._server = grpc.aio.server(interceptors=[boundary], options=_options(settings))
+        self._health = health_aio.HealthServicer()
+        self._names = register_all(services, self._server, self._health)
+        methods = LocalServer()
+        for service in services:
+            service.register(methods)
+        boundary.warm(list(methods.methods))
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen, start the services' background work, and report healthy."""
+        self.port = _listen(self._server, self._settings)
+        for service in self._services:
+            await service.start()
+        await self._server.start()
+        for name in self._names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        if self._settings.metrics_bind:
+            host, _, port = self._settings.metrics_bind.rpartition(":")
+            start_http_server(int(port), host)
+        _log.info("serving", services=[service.name for service in self._services], port=self.port)
+
+    async def stop(self, *, notice: float = NOTICE_SECONDS) -> None:
+        """Report unhealthy, wait for clients to notice, finish the calls in flight, close the services."""
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(notice)
+        await self._server.stop(self._settings.drain_seconds)
+        for service in reversed(self._services):
+            await service.close()
+
+
+async def serve(services: Sequence[Service], settings: Settings, boundary: Boundary) -> None:
+    """Serve until SIGTERM or SIGINT, then end gracefully."""
+    server = Server(services, settings, boundary)
+    await server.start()
+    await terminated()
+    await server.stop()
+
+
+async def terminated() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def register_all(services: Sequence[Service], server: Any, health: Any) -> list[str]:
+    """Add services, health and reflection (v1 and v1alpha) to a grpc.aio server or a LocalServer; return the names."""
+    names = LocalServer()
+    for service in services:
+        service.register(server)
+        service.register(names)
+    served = sorted({path.split("/")[1] for path in names.methods})
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection = reflection_aio.ReflectionServicer(
+        [*served, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+    )
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection, server)
+    catch = LocalServer()
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection, catch)
+    v1 = {path.rpartition("/")[2]: handler for path, handler in catch.methods.items()}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_REFLECTION, v1),))
+    server.add_registered_method_handlers(_REFLECTION, v1)
+    return served
+
+
+def _options(settings: Settings) -> list[tuple[str, Any]]:
+    return [
+        *channel_options(settings.max_message_bytes),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def _listen(server: grpc.aio.Server, settings: Settings) -> int:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return server.add_insecure_port(settings.bind)
+    credentials = grpc.ssl_server_credentials(
+        [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
+        settings.tls_ca.read_bytes() if settings.tls_ca else None,
+        require_client_auth=settings.tls_ca is not None,
+    )
+    return server.add_secure_port(settings.bind, credentials)

@@ -1,0 +1,116 @@
+"""Settings every service shares: arguments > LETTA_* environment > config.json > defaults."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+PEERS: dict[str, int] = {"agent": 50051, "memory": 50052, "tools": 50053, "llm_gateway": 50054, "auth": 50055}
+
+
+def home_directory() -> Path:
+    """Return LETTA_HOME, by default `~/.letta`."""
+    return Path(os.environ.get("LETTA_HOME") or "~/.letta").expanduser()
+
+
+class Settings(BaseSettings):
+    """Settings of any service. `LETTA_<SERVICE>_X` is for one service and wins over `LETTA_X`."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True)
+    service: ClassVar[str] = ""
+
+    home: Path = Field(default_factory=home_directory, description="Directory of everything kept on this machine.")
+    bind: str = Field("127.0.0.1:50051", description="Address and port of the gRPC server.")
+    database_url: SecretStr = Field(SecretStr(""), description="Postgres to use instead of the embedded one.")
+    dev_mode: bool = Field(False, description="Serve callers without a credential as the default user; loopback only.")
+    audience: str = Field("letta", description="Name of the deployment; a signed actor is valid in one deployment.")
+    cluster_secret: SecretStr = Field(SecretStr(""), description="Proves a service to another; default: made once.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to write.")
+    log_format: Literal["json", "console"] = Field("json", description="Layout of log lines.")
+    tls_certificate: Path | None = Field(None, description="PEM file of this service's certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key.")
+    tls_ca: Path | None = Field(None, description="PEM file of the authority that signs all services.")
+    max_message_bytes: int = Field(16 << 20, description="Largest message accepted and sent.")
+    drain_seconds: float = Field(10.0, description="How long calls in flight may take to end after SIGTERM.")
+    metrics_bind: str = Field("", description="Address and port for Prometheus; empty: none.")
+    agent_address: str = Field("127.0.0.1:50051", description="gRPC target of the agent service.")
+    memory_address: str = Field("127.0.0.1:50052", description="gRPC target of the memory service.")
+    tools_address: str = Field("127.0.0.1:50053", description="gRPC target of the tools service.")
+    llm_gateway_address: str = Field("127.0.0.1:50054", description="gRPC target of the llm_gateway service.")
+    auth_address: str = Field("127.0.0.1:50055", description="gRPC target of the auth service.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        **_: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources; the first that has a value wins."""
+        own = [EnvSettingsSource(settings_cls, env_prefix=f"LETTA_{cls.service.upper()}_")] if cls.service else []
+        common = EnvSettingsSource(settings_cls, env_prefix="LETTA_")
+        alias = {"database_url": url} if (url := os.environ.get("LETTA_PG_URI")) else {}
+        sources = (alias, _config(cls.service))
+        return (init_settings, *own, common, *(InitSettingsSource(settings_cls, dict(values)) for values in sources))
+
+    @model_validator(mode="after")
+    def _dev_mode_stays_home(self) -> Self:
+        if self.dev_mode and not is_loopback(self.bind):
+            raise ValueError("dev_mode serves loopback only: bind to 127.0.0.1 or configure credentials")
+        return self
+
+    def address_of(self, peer: str) -> str:
+        """Return the gRPC target of a peer service."""
+        return str(getattr(self, f"{peer}_address"))
+
+    def secret(self) -> bytes:
+        """Return the cluster secret; without one configured, the one in LETTA_HOME, made at the first call."""
+        configured = self.cluster_secret.get_secret_value()
+        return configured.encode() if configured else kept_secret(self.home / "cluster_secret")
+
+
+def is_loopback(bind: str) -> bool:
+    """Say whether an address and port, or a unix socket, can be reached from this machine only."""
+    host = bind.rpartition(":")[0].strip("[]")
+    if bind.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def kept_secret(path: Path) -> bytes:
+    """Return the secret kept in a file that only its owner reads; make it when there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(32))
+    try:
+        os.link(made, path)  # atomic: of several first processes one wins
+    except FileExistsError:
+        pass
+    finally:
+        made.unlink()
+    return path.read_bytes().strip()
+
+
+def _config(service: str) -> dict[str, Any]:
+    path = home_directory() / "config.json"
+    if not path.exists():
+        return {}
+    values: dict[str, Any] = json.loads(path.read_text())
+    return {**values, **values.get(service, {})}
