@@ -122,7 +122,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             if handler.response_streaming
             else (grpc.unary_unary_rpc_method_handler, self._unary(method, handler.unary_unary))
         )
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)  # type: ignore[operator]
+        return make(behaviour, handler.request_deserializer, handler.response_serializer)
 
     def _unary(self, method: Method, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def serve(request: Any, context: _Context) -> Any:
@@ -153,8 +153,6 @@ class Boundary(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.CANCELLED  # unless something else happens below
             try:
                 answer = await serve(request, context)
-                code = grpc.StatusCode.OK
-                return answer
             except grpc.aio.AbortError:
                 code = grpc.StatusCode.UNKNOWN
                 raise
@@ -162,6 +160,9 @@ class Boundary(grpc.aio.ServerInterceptor):
                 failure = _failure(method, error)
                 code = GRPC_CODES[failure.code]
                 return await _report(failure, context)
+            else:
+                code = grpc.StatusCode.OK
+                return answer
             finally:
                 seconds.observe(time.perf_counter() - begun)
                 counts[code].inc()

@@ -18,7 +18,6 @@ from letta_common.actor import current_request
 from letta_common.actor_context import service_identity
 from letta_common.boundary import ACTOR_KEY, REPORT_SECONDS, REQUEST_ID_KEY, SERVICE_KEY
 from letta_common.errors import (
-    AppError,
     DatabaseUnavailable,
     DeadlineExceeded,
     Overloaded,
@@ -31,6 +30,7 @@ from letta_common.settings import Settings
 DEFAULT_TIMEOUT = 30.0
 _ATTEMPTS = 4
 _PAUSE = 0.05
+_JITTER = random.Random()  # noqa: S311
 _RETRIED = (ServiceUnavailable, DatabaseUnavailable, Overloaded)
 _CALLS = Counter("letta_client_rpc", "Calls made to other services.", ["method"])
 
@@ -148,7 +148,12 @@ class _Calls:
 
 class _Unary(_Calls):
     async def __call__(
-        self, request: Any, *, timeout: float | None = DEFAULT_TIMEOUT, metadata: Any = None, **_: Any
+        self,
+        request: Any,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,  # noqa: ASYNC109
+        metadata: Any = None,
+        **_: Any,
     ) -> Any:
         attempt = 1
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -157,7 +162,9 @@ class _Unary(_Calls):
             try:
                 return await _mapped(self._begin(request, left, metadata))
             except _RETRIED as error:
-                pause = float(error.metadata.get("retry_after", _PAUSE * 3 ** (attempt - 1))) * random.uniform(0.8, 1.2)
+                pause = float(error.metadata.get("retry_after", _PAUSE * 3 ** (attempt - 1))) * _JITTER.uniform(
+                    0.8, 1.2
+                )
                 if attempt == self._attempts or (deadline is not None and time.monotonic() + pause >= deadline):
                     raise
             await asyncio.sleep(pause)
@@ -216,6 +223,3 @@ def _idempotent(method: str) -> bool:
     except KeyError:
         return False
     return bool(found.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.IDEMPOTENCY_UNKNOWN)
-
-
-__all__ = ["AppError", "PeerChannel", "StreamCall", "channel_options", "connect", "streaming"]

@@ -8,6 +8,7 @@ from typing import Literal
 
 import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import SecretStr
 
 from letta_common.actor import Actor
 from letta_common.actor_context import SignatureVerifier, Signer
@@ -15,7 +16,8 @@ from letta_common.boundary import Boundary
 from letta_common.client import PeerChannel, connect
 from letta_common.clock import Clock, SystemClock
 from letta_common.errors import Unauthenticated
-from letta_common.local_channel import LocalChannel, LocalServer
+from letta_common.local_channel import LocalChannel
+from letta_common.local_server import LocalServer
 from letta_common.server import Server
 from letta_common.service import Service
 from letta_common.settings import Settings
@@ -70,7 +72,7 @@ async def running(
     In dev mode a call without `acting_as(identities.sign(actor))` or a credential comes from the default user.
     """
     services = [services] if isinstance(services, Service) else list(services)
-    settings = settings or Settings(bind="127.0.0.1:0", cluster_secret=SECRET, drain_seconds=1)  # type: ignore[arg-type]
+    settings = settings or Settings(bind="127.0.0.1:0", cluster_secret=SecretStr(SECRET), drain_seconds=1)
     identities = identities or Identities()
     boundary = Boundary(
         identities.verifier, identities, secret=settings.secret(), clock=SystemClock(), dev_mode=dev_mode

@@ -18,7 +18,7 @@ from prometheus_client import start_http_server
 
 from letta_common.boundary import Boundary
 from letta_common.client import channel_options
-from letta_common.local_channel import LocalServer
+from letta_common.local_server import LocalServer
 from letta_common.service import Service
 from letta_common.settings import Settings
 

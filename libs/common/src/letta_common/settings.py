@@ -33,31 +33,36 @@ class Settings(BaseSettings):
     service: ClassVar[str] = ""
 
     home: Path = Field(default_factory=home_directory, description="Directory of everything kept on this machine.")
-    bind: str = Field("127.0.0.1:50051", description="Address and port of the gRPC server.")
-    database_url: SecretStr = Field(SecretStr(""), description="Postgres to use instead of the embedded one.")
-    dev_mode: bool = Field(False, description="Serve callers without a credential as the default user; loopback only.")
-    audience: str = Field("letta", description="Name of the deployment; a signed actor is valid in one deployment.")
-    cluster_secret: SecretStr = Field(SecretStr(""), description="Proves a service to another; default: made once.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to write.")
-    log_format: Literal["json", "console"] = Field("json", description="Layout of log lines.")
-    tls_certificate: Path | None = Field(None, description="PEM file of this service's certificate chain.")
-    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key.")
-    tls_ca: Path | None = Field(None, description="PEM file of the authority that signs all services.")
-    max_message_bytes: int = Field(16 << 20, description="Largest message accepted and sent.")
-    drain_seconds: float = Field(10.0, description="How long calls in flight may take to end after SIGTERM.")
-    metrics_bind: str = Field("", description="Address and port for Prometheus; empty: none.")
-    agent_address: str = Field("127.0.0.1:50051", description="gRPC target of the agent service.")
-    memory_address: str = Field("127.0.0.1:50052", description="gRPC target of the memory service.")
-    tools_address: str = Field("127.0.0.1:50053", description="gRPC target of the tools service.")
-    llm_gateway_address: str = Field("127.0.0.1:50054", description="gRPC target of the llm_gateway service.")
-    auth_address: str = Field("127.0.0.1:50055", description="gRPC target of the auth service.")
+    bind: str = Field(default="127.0.0.1:50051", description="Address and port of the gRPC server.")
+    database_url: SecretStr = Field(default=SecretStr(""), description="Postgres to use instead of the embedded one.")
+    dev_mode: bool = Field(default=False, description="Callers without credential are the default user; loopback only.")
+    audience: str = Field(default="letta", description="Name of the deployment that signed actors are valid in.")
+    cluster_secret: SecretStr = Field(
+        default=SecretStr(""), description="Proves a service to another; made when absent."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe line.")
+    log_format: Literal["json", "console"] = Field(default="json", description="Layout of log lines.")
+    tls_certificate: Path | None = Field(default=None, description="PEM file of this service's certificate chain.")
+    tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
+    tls_ca: Path | None = Field(default=None, description="PEM file of the authority that signs all services.")
+    max_message_bytes: int = Field(default=16 << 20, description="Largest message accepted and sent.")
+    drain_seconds: float = Field(default=10.0, description="How long calls in flight may take to end after SIGTERM.")
+    metrics_bind: str = Field(default="", description="Address and port for Prometheus; empty: none.")
+    agent_address: str = Field(default="127.0.0.1:50051", description="gRPC target of the agent service.")
+    memory_address: str = Field(default="127.0.0.1:50052", description="gRPC target of the memory service.")
+    tools_address: str = Field(default="127.0.0.1:50053", description="gRPC target of the tools service.")
+    llm_gateway_address: str = Field(default="127.0.0.1:50054", description="gRPC target of the llm_gateway service.")
+    auth_address: str = Field(default="127.0.0.1:50055", description="gRPC target of the auth service.")
 
     @classmethod
     def settings_customise_sources(
         cls,
+        cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        **_: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources; the first that has a value wins."""
         own = [EnvSettingsSource(settings_cls, env_prefix=f"LETTA_{cls.service.upper()}_")] if cls.service else []
