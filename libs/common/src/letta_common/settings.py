@@ -57,7 +57,6 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
