@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psycopg
 import sqlalchemy as sa
@@ -170,16 +170,21 @@ def is_retryable(error: DatabaseUnavailable) -> bool:
 
 
 @contextmanager
-def driver_errors() -> Any:
+def driver_errors() -> Iterator[None]:
     """Turn what the drivers raise into DatabaseUnavailable, DeadlineExceeded or a ConstraintViolation."""
     try:
         yield
     except sa.exc.DBAPIError as error:
         if not isinstance(error.orig, psycopg.Error):
             raise
-        raise translated(error.orig) from error.orig
+        _raise_translated(error.orig)
     except psycopg.Error as error:
-        raise translated(error) from error
+        _raise_translated(error)
+
+
+def _raise_translated(error: psycopg.Error) -> NoReturn:
+    new = translated(error)
+    raise new from (None if new is error else error)
 
 
 def translated(error: psycopg.Error) -> Exception:
@@ -192,17 +197,18 @@ def translated(error: psycopg.Error) -> Exception:
         return DeadlineExceeded("the database did not finish the statement in time")
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable(f"the database is busy: {error}", sqlstate="pool")
-    if state == "53100":
-        return DatabaseUnavailable("the disk of the database is full", sqlstate=state)
-    if state == "53300":
-        return DatabaseUnavailable("the database accepts no more connections", sqlstate=state)
     if state[:2] in {"08", "53", "58"} or state in RETRYABLE_STATES:
-        return DatabaseUnavailable(f"the database cannot do this now ({state}); retry", sqlstate=state)
+        what = _STATES.get(state, f"the database cannot do this now ({state}); retry")
+        return DatabaseUnavailable(what, sqlstate=state)
     if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return DatabaseUnavailable(f"the database does not answer: {_first_line(error)}", sqlstate="connection")
     return error
 
 
+_STATES = {
+    "53100": "the disk of the database is full",
+    "53300": "the database accepts no more connections",
+}
 _VIOLATIONS: dict[str, type[ConstraintViolation]] = {"23505": UniqueViolation, "23503": ForeignKeyViolation}
 
 

@@ -1,4 +1,4 @@
-"""Becomes a PostgreSQL program that ends with its parent. Run as a script by `embedded_postgres`, with no site packages.
+"""Becomes a PostgreSQL program that ends with its parent. Run as a script by `embedded_postgres`.
 
 Arguments: `<parent pid> <identity> <program> <arguments...>`. The identity is `same` (keep the user), `userns` (a user
 namespace in which root appears as user 1000, because PostgreSQL refuses to run as root) or `<uid>:<gid>` (become that
@@ -34,7 +34,7 @@ def main(parent: int, identity: str, command: list[str]) -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
         if os.getppid() != parent:
             return
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606 no shell wanted
 
 
 def _enter_user_namespace(libc: ctypes.CDLL) -> None:

@@ -1,8 +1,8 @@
 """A pool of psycopg connections that fails fast and recovers at once.
 
-A request that finds no idle connection opens one itself, so a lost database is reported when it is noticed and used again
-with the first request after its return: there is no reconnection schedule to wait for. A dead idle connection is found by
-looking at its socket, without a round trip.
+A request that finds no idle connection opens one itself, so a lost database is reported when it is noticed and used
+again with the first request after its return: there is no reconnection schedule to wait for. A dead idle connection is
+found by looking at its socket, without a round trip.
 """
 
 from __future__ import annotations
