@@ -8,6 +8,8 @@ from typing import Literal
 
 import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
 from pydantic import SecretStr
 
 from letta_common.actor import Actor
@@ -18,7 +20,7 @@ from letta_common.clock import Clock, SystemClock
 from letta_common.errors import Unauthenticated
 from letta_common.local_channel import LocalChannel
 from letta_common.local_server import LocalServer
-from letta_common.server import Server
+from letta_common.server import Server, register_all
 from letta_common.service import Service
 from letta_common.settings import Settings
 
@@ -88,8 +90,10 @@ async def running(
             await server.stop(notice=0)
         return
     local = LocalServer([boundary], max_message=settings.max_message_bytes)
+    health = health_aio.HealthServicer()
+    for name in register_all(services, local, health):
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     for service in services:
-        service.register(local)
         await service.start()
     channel = PeerChannel(LocalChannel(local), "test", settings.secret())
     try:

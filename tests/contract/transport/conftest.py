@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import pytest
 from buf.validate import validate_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
 from letta.jsonmap.v1 import annotations_pb2
 from letta_common.actor import current_request
 from letta_common.errors import BlockNotFound
+from letta_common.rpc_testing import Identities, running
 from letta_common.service import Service
 
 PACKAGE = "letta.probe.v1"
@@ -67,6 +71,7 @@ class ProbeServicer:
     def __init__(self) -> None:
         self.calls = 0
         self.sent = 0
+        self.request: Any = None
         self.seen: Any = None
         self.metadata: dict[str, Any] = {}
         self.cancelled = asyncio.Event()
@@ -75,6 +80,7 @@ class ProbeServicer:
 
     async def unary(self, request: Any, context: Any) -> Any:
         self.calls += 1
+        self.request = request
         self.seen, self.metadata = current_request(), dict(context.invocation_metadata())
         self.entered.set()
         if self.failures:
@@ -148,3 +154,42 @@ class ProbeStub:
 def probe_service(servicer: ProbeServicer) -> Service:
     """Build the service."""
     return Service("probe", ((add_to_server, servicer),))
+
+
+@dataclass
+class Probe:
+    """A running probe service and two ways to call it."""
+
+    servicer: ProbeServicer
+    channel: Any
+    identities: Identities
+    transport: str
+
+    def __post_init__(self) -> None:
+        self.stub: Any = ProbeStub(self.channel)
+        self.bare: Any = ProbeStub(self.channel._inner)
+
+    @staticmethod
+    def ask(text: str = "", count: int = 0, data: bytes = b"") -> Any:
+        return Request(text=text, count=count, data=data)
+
+
+@pytest.fixture(params=["network", "local"])
+def start(request: pytest.FixtureRequest) -> Any:
+    """Start a probe service with settings of the test's choice."""
+
+    @asynccontextmanager
+    async def started(identities: Identities | None = None, *, dev_mode: bool = True) -> AsyncIterator[Probe]:
+        servicer, identities = ProbeServicer(), identities or Identities()
+        service = probe_service(servicer)
+        async with running(service, request.param, identities=identities, dev_mode=dev_mode) as channel:
+            yield Probe(servicer, channel, identities, request.param)
+
+    return started
+
+
+@pytest.fixture
+async def probe(start: Any) -> AsyncIterator[Probe]:
+    """A probe service in dev mode."""
+    async with start() as started:
+        yield started

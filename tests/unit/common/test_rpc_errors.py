@@ -1,0 +1,117 @@
+"""Each error survives the way through a status and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from google.rpc import error_details_pb2
+from letta.common.v1 import error_reason_pb2
+from letta_common import errors
+from letta_common.errors import BY_REASON, AppError, Code, InternalError, ValidationFailed
+from letta_common.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
+
+PREFIX = "ERROR_REASON_"
+
+
+def over_the_wire(error: AppError) -> AppError:
+    status = to_status(error)
+    trailing = grpc.aio.Metadata((DETAILS_KEY, status.SerializeToString()))
+    return from_rpc_error(grpc.aio.AioRpcError(GRPC_CODES[error.code], None, trailing, status.message))
+
+
+def details(error: AppError) -> list[str]:
+    return [detail.type_url.rpartition(".")[2] for detail in to_status(error).details]
+
+
+def test_reasons_of_the_contract_and_classes_are_the_same() -> None:
+    names = {value.name.removeprefix(PREFIX) for value in error_reason_pb2.ErrorReason.DESCRIPTOR.values} - {
+        "UNSPECIFIED"
+    }
+
+    assert set(BY_REASON) == names
+
+
+def test_codes_are_numbered_as_grpc_does() -> None:
+    assert {code: GRPC_CODES[code].value[0] for code in Code} == {code: code.value for code in Code}
+
+
+@pytest.mark.parametrize("reason", sorted(BY_REASON))
+def test_error_comes_back_as_its_class(reason: str) -> None:
+    sent = BY_REASON[reason]("what happened", field="a.b", other="x")
+    back = over_the_wire(sent)
+
+    assert type(back) is type(sent)
+    assert (back.message, back.metadata) == (sent.message, sent.metadata)
+
+
+@pytest.mark.parametrize("reason", sorted(BY_REASON))
+def test_details_follow_the_code(reason: str) -> None:
+    error = BY_REASON[reason]("what happened", thing_id="x")
+    expected = {
+        Code.NOT_FOUND: ["ResourceInfo"],
+        Code.FAILED_PRECONDITION: ["PreconditionFailure"],
+        Code.UNAVAILABLE: ["RetryInfo"],
+        Code.INVALID_ARGUMENT: ["BadRequest"] if reason == "VALIDATION_FAILED" else [],
+    }.get(error.code, ["RetryInfo"] if reason in {"RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"} else [])
+
+    assert details(error) == ["ErrorInfo", *expected]
+
+
+def test_offending_field_is_named() -> None:
+    bad = error_details_pb2.BadRequest()
+    to_status(errors.InvalidArgument("unknown model", field="model")).details[1].Unpack(bad)
+
+    assert [(v.field, v.description) for v in bad.field_violations] == [("model", "unknown model")]
+
+
+def test_field_may_have_any_name() -> None:
+    back = over_the_wire(ValidationFailed("two fields", **{"message": "too long", "a[0].self": "missing"}))
+
+    assert back.metadata == {"message": "too long", "a[0].self": "missing"}
+
+
+def test_retry_after_is_told() -> None:
+    retry = error_details_pb2.RetryInfo()
+    to_status(errors.RateLimited("slow down", retry_after="2.5")).details[1].Unpack(retry)
+
+    assert retry.retry_delay.ToMilliseconds() == 2500
+
+
+def test_long_texts_fit_into_metadata() -> None:
+    error = errors.LLMBadRequest("x" * 100_000, detail="y" * 100_000)
+
+    assert len(to_status(error).SerializeToString()) < 8 << 10
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, errors.ServiceUnavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, errors.DeadlineExceeded),
+        (grpc.StatusCode.CANCELLED, errors.RequestCancelled),
+        (grpc.StatusCode.UNIMPLEMENTED, errors.OperationUnimplemented),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.Overloaded),
+        (grpc.StatusCode.UNKNOWN, InternalError),
+    ],
+)
+def test_bare_status_becomes_the_class_of_its_code(code: grpc.StatusCode, kind: type[AppError]) -> None:
+    back = from_rpc_error(grpc.aio.AioRpcError(code, None, None, "text"))
+
+    assert (type(back), back.message) == (kind, "text")
+
+
+def test_reason_of_a_newer_release_becomes_the_class_of_its_code() -> None:
+    class Newer(AppError):
+        code = Code.UNAVAILABLE
+        reason = "SOMETHING_NEW"
+
+    assert type(over_the_wire(Newer("text"))) is errors.ServiceUnavailable
+
+
+def test_contract_gives_an_example_of_each_reason() -> None:
+    text = (Path(__file__).parents[3] / "proto/letta/common/v1/error_reason.proto").read_text()
+
+    assert text.count("Example:") == len(BY_REASON)
