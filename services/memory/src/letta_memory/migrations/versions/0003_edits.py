@@ -1,0 +1,163 @@
+"""The edit of a block by a memory tool, performed where the block is: one statement, once for each key."""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+LINES = """
+-- Numbers of the lines, from 1, in which p_part begins.
+create function memory.lines_of(p_text text, p_part text) returns text[] language plpgsql immutable as $$
+declare
+  found_lines text[] := '{}';
+  place integer := 0;
+  step integer := strpos(p_text, p_part);
+begin
+  while step > 0 and cardinality(found_lines) < 100 loop
+    place := place + step;
+    found_lines := found_lines || cardinality(string_to_array(left(p_text, place - 1) || 'x', E'\\n'))::text;
+    place := place + length(p_part) - 1;
+    step := strpos(substr(p_text, place + 1), p_part);
+  end loop;
+  return found_lines;
+end $$;
+"""
+
+EDIT = """
+create function memory.edit_block(
+  p_org text, p_user text, p_agent text, p_conversation text, p_fence bigint, p_key text, p_hash bytea, p_label text,
+  p_kind smallint, p_text text, p_new text, p_line integer, p_all boolean, p_new_id text, p_now timestamptz
+) returns setof memory.step_row language plpgsql as $$
+declare
+  highest bigint;
+  b memory.blocks;
+  h memory.block_history;
+  r memory.step_row;
+  lines text[];
+  n integer;
+begin
+  r.status := 0;
+  r.repeated := false;
+  select t.fence into highest from memory.conversations t
+  where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for share;
+  r.fence := highest;
+  if highest is null or p_fence < highest then
+    r.status := case when highest is null then 1 else 2 end;
+    return next r;
+    return;
+  end if;
+  if p_fence > highest then
+    update memory.conversations t set fence = p_fence where t.organization_id = p_org and t.id = p_conversation;
+    r.fence := p_fence;
+  end if;
+
+  select b2.* into b from memory.blocks_of(p_org, p_agent, p_conversation) x
+  join memory.blocks b2 on b2.organization_id = p_org and b2.id = x.id
+  where x.label = p_label for update of b2;
+  select * into h from memory.block_history t where t.organization_id = p_org and t.edit_key = p_key;
+  if h.block_id is not null then
+    r.repeated := true;
+    r.status := case when h.edit_hash = p_hash then 0 else 3 end;
+    select * into b from memory.blocks t where t.organization_id = p_org and t.id = h.block_id;
+    b.organization_id := p_org;
+    b.id := h.block_id;
+    b.label := h.label;
+    b.value := h.value;
+    b.description := h.description;
+    b.version := h.version;
+    r.block := b;
+    return next r;
+    return;
+  end if;
+
+  if b.id is null then
+    if p_kind <> 5 then
+      r.status := 4;
+      r.notes := array(
+        select x.label from memory.blocks_of(p_org, p_agent, p_conversation) x order by x.label collate "C");
+      return next r;
+      return;
+    end if;
+    insert into memory.blocks (
+      organization_id, id, label, value, char_limit, description, created_by_id, last_updated_by_id, version,
+      created_at, updated_at, preserve_on_migration)
+    values (p_org, p_new_id, p_label, '', 100000, nullif(p_new, ''), p_user, p_user, 0, p_now, p_now, false)
+    returning * into b;
+    insert into memory.agent_blocks (organization_id, agent_id, block_id, label) values (p_org, p_agent, b.id, p_label);
+  end if;
+  if b.read_only then
+    r.status := 5;
+    return next r;
+    return;
+  end if;
+
+  case p_kind
+    when 1 then
+      b.value := case when b.value = '' then p_text else b.value || E'\\n' || p_text end;
+    when 2 then
+      n := (length(b.value) - length(replace(b.value, p_text, ''))) / length(p_text);
+      if n = 0 or (n > 1 and not p_all) then
+        r.status := case when n = 0 then 7 else 8 end;
+        r.notes := memory.lines_of(b.value, p_text);
+        return next r;
+        return;
+      end if;
+      b.value := replace(b.value, p_text, p_new);
+    when 3 then
+      lines := string_to_array(b.value, E'\\n');
+      n := cardinality(lines);
+      if p_line > n then
+        r.status := 9;
+        r.notes := array[n::text];
+        return next r;
+        return;
+      end if;
+      p_line := case when p_line = -1 then n else p_line end;
+      b.value := array_to_string(lines[1\\:p_line] || p_text || lines[p_line + 1\\:n], E'\\n');
+    when 4 then
+      b.value := p_text;
+    when 5 then
+      b.value := p_text;
+      b.description := coalesce(nullif(p_new, ''), b.description);
+    when 6 then
+      delete from memory.agent_blocks t
+      where t.organization_id = p_org and t.agent_id = p_agent and t.block_id = b.id;
+      delete from memory.conversation_blocks t
+      where t.organization_id = p_org and t.conversation_id = p_conversation and t.block_id = b.id;
+    when 7 then
+      b.description := coalesce(p_new, b.description);
+      if p_text <> '' and p_text <> b.label then
+        b.label := p_text;
+        update memory.agent_blocks t set label = b.label where t.organization_id = p_org and t.block_id = b.id;
+        update memory.conversation_blocks t set label = b.label where t.organization_id = p_org and t.block_id = b.id;
+      end if;
+  end case;
+  if p_kind < 6 and length(b.value) > b.char_limit then
+    r.status := 6;
+    r.notes := array[length(b.value)::text, b.char_limit::text];
+    if b.version = 0 then
+      delete from memory.blocks t where t.organization_id = p_org and t.id = b.id;
+    end if;
+    return next r;
+    return;
+  end if;
+
+  update memory.blocks t
+  set value = b.value, label = b.label, description = b.description, version = b.version + 1,
+    last_updated_by_id = p_user, updated_at = p_now
+  where t.organization_id = p_org and t.id = b.id returning * into b;
+  insert into memory.block_history (
+    organization_id, block_id, version, label, value, description, edit_key, edit_hash, fence, conversation_id,
+    written_by_id, created_at)
+  values (p_org, b.id, b.version, b.label, b.value, b.description, p_key, p_hash, p_fence, p_conversation, p_user,
+    p_now);
+  r.block := b;
+  return next r;
+end $$;
+"""
+
+
+def upgrade() -> None:
+    """Make the functions."""
+    op.execute(LINES)
+    op.execute(EDIT)

@@ -1,0 +1,25 @@
+"""Settings of the memory service."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from letta_common.settings import Settings
+from pydantic import Field
+
+
+class MemorySettings(Settings):
+    """Settings of memory: LETTA_MEMORY_X wins over LETTA_X."""
+
+    service: ClassVar[str] = "memory"
+
+    bind: str = Field(default="127.0.0.1:50052", description="Address and port of the gRPC server.")
+    pool_size: int = Field(default=10, ge=1, description="Most database connections of this process.")
+    embed_messages: bool = Field(
+        default=False, description="Embed messages in the background, so that search finds meanings."
+    )
+    embedding_model: str = Field(
+        default="", description="Handle of the embedder, `provider/name`; empty: the default one."
+    )
+    embedding_batch: int = Field(default=64, ge=1, le=512, description="Most texts embedded with one call.")
+    embedding_pause_seconds: float = Field(default=2.0, gt=0, description="Wait between two looks for texts to embed.")

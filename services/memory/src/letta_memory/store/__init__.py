@@ -1,0 +1,1 @@
+"""Storage of memory: PostgreSQL, and an in-memory twin that passes the same tests."""

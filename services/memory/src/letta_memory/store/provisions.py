@@ -1,0 +1,322 @@
+"""Making and removing the memory of agents and conversations: transactions that may be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
+
+import sqlalchemy as sa
+from letta_common.actor import Actor
+from letta_common.db import Database, UniqueViolation, retry
+from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound, ConversationNotFound
+from letta_common.ids import derived_id
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from letta_memory.domain.blocks import Block
+from letta_memory.domain.contexts import AgentMemory, NewAgent, NewConversation, NewMessage
+from letta_memory.store.rows import BLOCK_COLUMNS, block_of
+
+_BLOCK_NAMES = BLOCK_COLUMNS.split(", ")
+_INSERT_BLOCK = sa.text(
+    f"insert into memory.blocks (organization_id, {BLOCK_COLUMNS}) "
+    f"values (:org, {', '.join(f':{name}' for name in _BLOCK_NAMES)}) on conflict do nothing"
+)
+_INSERT_HISTORY = sa.text(
+    "insert into memory.block_history "
+    "(organization_id, block_id, version, label, value, description, written_by_id, created_at) "
+    "select organization_id, id, version, label, value, description, last_updated_by_id, updated_at from memory.blocks "
+    "where organization_id = :org and id = :id on conflict do nothing"
+)
+_LINK = sa.text(
+    "insert into memory.agent_blocks (organization_id, agent_id, block_id, label) "
+    "select organization_id, :agent, id, label from memory.blocks where organization_id = :org and id = :id "
+    "on conflict (organization_id, agent_id, block_id) do nothing"
+)
+_APPEND = sa.text(
+    "select memory.append_messages(:org, :conversation, :agent, :first, :pending, cast(:ids as text[]), "
+    "cast(:roles as smallint[]), cast(:types as integer[]), cast(:flags as smallint[]), cast(:runs as text[]), "
+    "cast(:steps as text[]), cast(:groups as text[]), cast(:times as timestamptz[]), cast(:searches as text[]), "
+    "cast(:bodies as bytea[]))"
+)
+_ADVANCE = sa.text(
+    "update memory.conversations set next_seq = next_seq + :n, message_count = message_count + :n "
+    "where organization_id = :org and id = :conversation"
+)
+_MEMORIES = sa.text(
+    "select c.id, memory.window_ids_of(c) from memory.conversations c "
+    "where c.organization_id = :org and c.id = any(:agents)"
+)
+_BLOCKS_OF_AGENTS = sa.text(
+    f"select l.agent_id, {', '.join(f'b.{name}' for name in _BLOCK_NAMES)} from memory.agent_blocks l "
+    "join memory.blocks b on b.organization_id = l.organization_id and b.id = l.block_id "
+    'where l.organization_id = :org and l.agent_id = any(:agents) order by l.agent_id, b.label collate "C"'
+)
+_REMOVE_AGENT = (
+    "delete from memory.committed_steps where organization_id = :org and run_id in "
+    "(select distinct run_id from memory.messages where organization_id = :org and conversation_id in "
+    "(select id from memory.conversations where organization_id = :org and agent_id = :agent) and run_id is not null)",
+    "delete from memory.messages where organization_id = :org and conversation_id in "
+    "(select id from memory.conversations where organization_id = :org and agent_id = :agent)",
+    "delete from memory.conversation_blocks where organization_id = :org and conversation_id in "
+    "(select id from memory.conversations where organization_id = :org and agent_id = :agent)",
+    "delete from memory.conversations where organization_id = :org and agent_id = :agent",
+    "delete from memory.agent_blocks where organization_id = :org and agent_id = :agent",
+    "delete from memory.archive_agents where organization_id = :org and agent_id = :agent",
+    "delete from memory.archives a where a.organization_id = :org and a.owner_agent_id = :agent and not exists "
+    "(select from memory.archive_agents l where l.organization_id = :org and l.archive_id = a.id)",
+    "update memory.archives set owner_agent_id = null where organization_id = :org and owner_agent_id = :agent",
+    "delete from memory.agents where organization_id = :org and id = :agent",
+)
+_REMOVE_CONVERSATION = (
+    "delete from memory.committed_steps where organization_id = :org and run_id in (select distinct run_id from "
+    "memory.messages where organization_id = :org and conversation_id = :conversation and run_id is not null)",
+    "delete from memory.messages where organization_id = :org and conversation_id = :conversation",
+    "delete from memory.blocks b using memory.conversation_blocks l where l.organization_id = :org and "
+    "l.conversation_id = :conversation and b.organization_id = :org and b.id = l.block_id",
+    "delete from memory.conversations where organization_id = :org and id = :conversation and agent_id = :agent",
+)
+
+
+class Provisions:
+    """What is made when an agent or a conversation is, and removed with it."""
+
+    def __init__(self, db: Database, *, embed_messages: bool = False) -> None:
+        self._db = db
+        self._embed_messages = embed_messages
+
+    async def provision_agent(self, actor: Actor, agent: NewAgent) -> AgentMemory:
+        """Make an agent's memory unless it exists."""
+        try:
+            await retry(lambda: self._provision_agent(actor.organization_id, agent))
+        except UniqueViolation as error:
+            raise BlockLabelTaken(f"two blocks of agent {agent.agent_id} have one label") from error
+        return (await self.agent_memories(actor, [agent.agent_id], blocks=True))[0]
+
+    async def _provision_agent(self, org: str, agent: NewAgent) -> None:
+        async with self._db.begin() as tx:
+            made = await tx.execute(
+                sa.text(
+                    "insert into memory.agents (organization_id, id, name) values (:org, :agent, :name) "
+                    "on conflict (organization_id, id) do nothing"
+                ),
+                {"org": org, "agent": agent.agent_id, "name": agent.name},
+            )
+            if made.rowcount == 0:
+                return
+            for block in agent.new_blocks:
+                await insert_block(tx, org, block)
+                await _link(tx, org, agent.agent_id, block.id)
+            for block_id in agent.block_ids:
+                await _link(tx, org, agent.agent_id, block_id)
+            await self._make_conversation(tx, org, agent.agent_id, agent.agent_id, agent.messages)
+
+    async def provision_conversation(self, actor: Actor, conversation: NewConversation) -> tuple[list[str], list[str]]:
+        """Make a conversation unless it exists; return isolated block ids and message ids."""
+        return await retry(lambda: self._provision_conversation(actor, conversation))
+
+    async def _provision_conversation(self, actor: Actor, new: NewConversation) -> tuple[list[str], list[str]]:
+        org = actor.organization_id
+        async with self._db.begin() as tx:
+            await _require_agent(tx, org, new.agent_id)
+            if await self._make_conversation(tx, org, new.agent_id, new.conversation_id, new.messages):
+                for label in new.isolated_labels:
+                    await self._isolate(tx, org, new, label)
+            blocks = await tx.execute(
+                sa.text(
+                    "select block_id from memory.conversation_blocks where organization_id = :org "
+                    'and conversation_id = :conversation order by label collate "C"'
+                ),
+                {"org": org, "conversation": new.conversation_id},
+            )
+            isolated = [row[0] for row in blocks]
+            windows = await tx.execute(_MEMORIES, {"org": org, "agents": [new.conversation_id]})
+            return isolated, list(windows.one()[1])
+
+    async def _isolate(self, tx: AsyncConnection, org: str, new: NewConversation, label: str) -> None:
+        found = await tx.execute(
+            sa.text(
+                f"select {BLOCK_COLUMNS} from memory.blocks_of(:org, :agent, :conversation) b where b.label = :label"
+            ),
+            {"org": org, "agent": new.agent_id, "conversation": new.conversation_id, "label": label},
+        )
+        row = found.one_or_none()
+        if row is None:
+            raise BlockNotFound(f"agent {new.agent_id} has no block '{label}'", label=label)
+        copy = derived_id("block", org, new.conversation_id, label)
+        await insert_block(tx, org, block_of((copy, *row[1:])))
+        await tx.execute(
+            sa.text(
+                "insert into memory.conversation_blocks (organization_id, conversation_id, block_id, label) "
+                "values (:org, :conversation, :id, :label)"
+            ),
+            {"org": org, "conversation": new.conversation_id, "id": copy, "label": label},
+        )
+
+    async def deprovision_agent(self, actor: Actor, agent_id: str) -> None:
+        """Remove what belongs to an agent alone."""
+        await self._remove(_REMOVE_AGENT, {"org": actor.organization_id, "agent": agent_id})
+
+    async def deprovision_conversation(self, actor: Actor, agent_id: str, conversation_id: str) -> None:
+        """Remove a conversation and its messages."""
+        values = {"org": actor.organization_id, "agent": agent_id, "conversation": conversation_id}
+        await self._remove(_REMOVE_CONVERSATION, values)
+
+    async def _remove(self, statements: Sequence[str], values: dict[str, Any]) -> None:
+        async def unit() -> None:
+            async with self._db.begin() as tx:
+                for statement in statements:
+                    await tx.execute(sa.text(statement), values)
+
+        await retry(unit)
+
+    async def reset_conversation(
+        self, actor: Actor, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]
+    ) -> None:
+        """Forget the messages and begin with these, or with the first one."""
+        await retry(lambda: self._reset(actor.organization_id, agent_id, conversation_id, messages))
+
+    async def _reset(self, org: str, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]) -> None:
+        values: dict[str, Any] = {"org": org, "agent": agent_id, "conversation": conversation_id}
+        async with self._db.begin() as tx:
+            found = await tx.execute(
+                sa.text(
+                    "select next_seq, first_seq from memory.conversations where organization_id = :org and "
+                    "id = :conversation and agent_id = :agent for no key update"
+                ),
+                values,
+            )
+            row = found.one_or_none()
+            if row is None:
+                raise ConversationNotFound(
+                    f"agent {agent_id} has no conversation {conversation_id}", conversation_id=conversation_id
+                )
+            if messages and await _is_there(tx, org, messages[0].id):
+                return
+            first = row[0] if messages else row[1]
+            await tx.execute(
+                sa.text(
+                    "with gone as (delete from memory.messages where organization_id = :org and "
+                    "conversation_id = :conversation and seq <> :first returning organization_id, id, created_at, seq) "
+                    "insert into memory.tombstones (organization_id, id, created_at, seq) select * from gone "
+                    "on conflict do nothing"
+                ),
+                {**values, "first": first},
+            )
+            await self._append(tx, values, first, messages)
+            await tx.execute(
+                sa.text(
+                    "update memory.conversations set next_seq = next_seq + :n, first_seq = :first, "
+                    "window_seq = :first, summary_seq = null, message_count = :count "
+                    "where organization_id = :org and id = :conversation"
+                ),
+                {**values, "n": len(messages), "first": first, "count": max(len(messages), 1)},
+            )
+
+    async def agent_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
+        """Return what these agents keep, in the order asked for."""
+        values = {"org": actor.organization_id, "agents": list(agent_ids)}
+        attached: dict[str, list[Block]] = {}
+        async with self._db.connect() as conn:
+            windows = {row[0]: tuple(row[1]) for row in await conn.execute(_MEMORIES, values)}
+            for row in await conn.execute(_BLOCKS_OF_AGENTS, values) if blocks else ():
+                attached.setdefault(row[0], []).append(block_of(tuple(row[1:])))
+        known = [agent_id for agent_id in agent_ids if agent_id in windows]
+        return [AgentMemory(known_id, tuple(attached.get(known_id, ())), windows[known_id]) for known_id in known]
+
+    async def attach_block(self, actor: Actor, agent_id: str, block_id: str) -> None:
+        """Attach a block."""
+        try:
+            async with self._db.begin() as tx:
+                await _require_agent(tx, actor.organization_id, agent_id)
+                await _link(tx, actor.organization_id, agent_id, block_id)
+        except UniqueViolation as error:
+            raise BlockLabelTaken(
+                f"agent {agent_id} has another block of that label", agent_id=agent_id, block_id=block_id
+            ) from error
+
+    async def detach_block(self, actor: Actor, agent_id: str, block_id: str) -> None:
+        """Detach a block."""
+        async with self._db.begin() as tx:
+            await _require_agent(tx, actor.organization_id, agent_id)
+            await tx.execute(
+                sa.text(
+                    "delete from memory.agent_blocks "
+                    "where organization_id = :org and agent_id = :agent and block_id = :id"
+                ),
+                {"org": actor.organization_id, "agent": agent_id, "id": block_id},
+            )
+
+    async def _make_conversation(
+        self, tx: AsyncConnection, org: str, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]
+    ) -> bool:
+        place = {"org": org, "conversation": conversation_id, "agent": agent_id}
+        made = await tx.execute(
+            sa.text(
+                "insert into memory.conversations (organization_id, id, agent_id) values (:org, :conversation, :agent) "
+                "on conflict (organization_id, id) do nothing"
+            ),
+            place,
+        )
+        if made.rowcount == 0:
+            return False
+        await self._append(tx, place, 1, messages)
+        await tx.execute(_ADVANCE, {**place, "n": len(messages)})
+        return True
+
+    async def _append(
+        self, tx: AsyncConnection, place: Mapping[str, Any], first: int, messages: Sequence[NewMessage]
+    ) -> None:
+        if messages:
+            values = {**place, "first": first, "pending": self._embed_messages, **message_columns(messages)}
+            await tx.execute(_APPEND, values)
+
+
+def message_columns(messages: Sequence[NewMessage], run_id: str = "") -> dict[str, list[Any]]:
+    """Return the columns of messages, one list each, in the order of `memory.append_messages`."""
+    return {
+        "ids": [message.id for message in messages],
+        "roles": [message.role for message in messages],
+        "types": [message.types for message in messages],
+        "flags": [message.flags for message in messages],
+        "runs": [message.run_id or run_id for message in messages],
+        "steps": [message.step_id for message in messages],
+        "groups": [message.group_id for message in messages],
+        "times": [message.created_at for message in messages],
+        "searches": [message.search for message in messages],
+        "bodies": [message.body for message in messages],
+    }
+
+
+async def insert_block(tx: AsyncConnection, org: str, block: Block) -> bool:
+    """Insert a block with its first history row; say whether it was new."""
+    values = dict(zip(_BLOCK_NAMES, astuple(block), strict=True))
+    made = await tx.execute(_INSERT_BLOCK, {"org": org, **values, "tags": list(block.tags)})
+    await tx.execute(_INSERT_HISTORY, {"org": org, "id": block.id})
+    return made.rowcount == 1
+
+
+async def _link(tx: AsyncConnection, org: str, agent_id: str, block_id: str) -> None:
+    values = {"org": org, "agent": agent_id, "id": block_id}
+    made = await tx.execute(_LINK, values)
+    if made.rowcount == 1:
+        return
+    known = await tx.execute(sa.text("select from memory.blocks where organization_id = :org and id = :id"), values)
+    if known.one_or_none() is None:
+        raise BlockNotFound(f"there is no block {block_id}", block_id=block_id)
+
+
+async def _is_there(tx: AsyncConnection, org: str, message_id: str) -> bool:
+    found = await tx.execute(
+        sa.text("select from memory.messages where organization_id = :org and id = :id"), {"org": org, "id": message_id}
+    )
+    return found.one_or_none() is not None
+
+
+async def _require_agent(tx: AsyncConnection, org: str, agent_id: str) -> None:
+    found = await tx.execute(
+        sa.text("select from memory.agents where organization_id = :org and id = :agent for share"),
+        {"org": org, "agent": agent_id},
+    )
+    if found.one_or_none() is None:
+        raise AgentNotFound(f"there is no agent {agent_id}", agent_id=agent_id)
