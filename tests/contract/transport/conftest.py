@@ -76,6 +76,7 @@ class ProbeServicer:
         self.metadata: dict[str, Any] = {}
         self.cancelled = asyncio.Event()
         self.entered = asyncio.Event()
+        self.released = asyncio.Event()
         self.failures: list[Exception] = []
 
     async def unary(self, request: Any, context: Any) -> Any:
@@ -109,6 +110,8 @@ class ProbeServicer:
                 except asyncio.CancelledError:
                     self.cancelled.set()
                     raise
+            case "wait":
+                await self.released.wait()
             case "missing":
                 raise BlockNotFound("block block-1 does not exist", block_id="block-1")
             case "bug":
@@ -193,3 +196,20 @@ async def probe(start: Any) -> AsyncIterator[Probe]:
     """A probe service in dev mode."""
     async with start() as started:
         yield started
+
+
+@dataclass
+class Probes:
+    """The parts of a probe that is not running yet."""
+
+    servicer: ProbeServicer
+    service: Service
+    stub: Any = ProbeStub
+    ask: Any = Probe.ask
+
+
+@pytest.fixture
+async def probes() -> Probes:
+    """A probe service for tests that run servers themselves."""
+    servicer = ProbeServicer()
+    return Probes(servicer, probe_service(servicer))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
@@ -19,6 +19,7 @@ from letta_common.errors import CursorNotFound, InvalidArgument
 
 MAX_LIMIT = 1000
 _FALLBACK_LIMIT = 50
+_SKEW = timedelta(minutes=1)  # by which clocks may differ
 Item = TypeVar("Item")
 
 
@@ -120,11 +121,10 @@ def uuid7_time(id: str) -> datetime | None:
     """Return when an id was made, or None when it is no uuid7 of the past."""
     try:
         value = UUID(id.partition("-")[2])
-    except ValueError:
+        made = datetime.fromtimestamp((value.int >> 80) / 1000, UTC)
+    except (ValueError, OverflowError):
         return None
-    if value.version != 7 or (made := datetime.fromtimestamp((value.int >> 80) / 1000, UTC)) > datetime.now(UTC):
-        return None
-    return made
+    return made if value.version == 7 and made < datetime.now(UTC) + _SKEW else None
 
 
 def time_of(cursor: str) -> datetime:
