@@ -1,0 +1,48 @@
+"""The database of a stack: the one that is configured, else an embedded Postgres in LETTA_HOME."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from letta_common.embedded_postgres import EmbeddedPostgres
+from letta_common.migrations import upgrade
+
+PACKAGES = {
+    "auth": "letta_auth",
+    "memory": "letta_memory",
+    "tools": "letta_tools",
+    "llm": "letta_llm_gateway",
+    "agent": "letta_agent",
+}
+"""Schema of each service that has one, and the package with its migrations."""
+
+
+@asynccontextmanager
+async def database(home: Path, configured: str) -> AsyncIterator[str]:
+    """Yield the connection string of a migrated database; an embedded server ends with the block.
+
+    Raises:
+        EmbeddedPostgresError: the embedded server cannot run; the message has advice.
+        DatabaseUnavailable: the configured one does not answer.
+    """
+    if configured:
+        await upgrade_all(configured)
+        yield configured
+        return
+    server = EmbeddedPostgres(home / "pg")
+    await server.start_async()
+    try:
+        await upgrade_all(server.dsn())
+        yield server.dsn()
+    finally:
+        await server.stop_async()
+
+
+async def upgrade_all(url: str) -> None:
+    """Bring every schema to the newest revision."""
+    first, *others = PACKAGES.items()
+    await upgrade(url, schema=first[0], package=first[1])
+    await asyncio.gather(*(upgrade(url, schema=schema, package=package) for schema, package in others))

@@ -1,0 +1,82 @@
+"""Every service in a process of its own, started again when it ends unbidden."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+from letta_common.server import terminated
+
+from letta_cli.databases import database
+
+SERVICES = ("auth", "tools", "llm_gateway", "memory", "agent", "gateway")
+_PR_SET_PDEATHSIG = 1
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+_STEADY_SECONDS = 30.0
+_END_SECONDS = 15.0
+_log = structlog.get_logger("letta.up")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class ServiceProcess:
+    """One service, kept running until it is asked to end."""
+
+    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._environment = environment
+        self._process: asyncio.subprocess.Process | None = None
+        self._ending = False
+
+    async def run(self) -> None:
+        """Start the service, and start it again with growing pauses when it ends."""
+        failures = 0
+        while not self._ending:
+            begun = asyncio.get_running_loop().time()
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", f"letta_{self.name}", env=self._environment, preexec_fn=_end_with_parent
+            )
+            status = await self._process.wait()
+            if self._ending:
+                return
+            steady = asyncio.get_running_loop().time() - begun > _STEADY_SECONDS
+            failures = 0 if steady else failures + 1
+            pause = _PAUSES[min(failures, len(_PAUSES)) - 1] if failures else 0.0
+            _log.warning("service ended", service=self.name, status=status, again_in_seconds=pause)
+            await asyncio.sleep(pause)
+
+    async def end(self) -> None:
+        """Ask the service to end, and make it when it does not."""
+        self._ending = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), _END_SECONDS)
+        except TimeoutError:
+            process.kill()
+
+
+async def up(home: Path, configured: str, settings: Mapping[str, str]) -> None:
+    """Run every service in its own process until SIGTERM or SIGINT; all of them get `settings` as LETTA_* variables."""
+    async with database(home, configured) as url:
+        environment = {**os.environ, **settings, "LETTA_DATABASE_URL": url, "LETTA_HOME": str(home)}
+        processes = [ServiceProcess(name, environment) for name in SERVICES]
+        tasks = [asyncio.create_task(process.run()) for process in processes]
+        await terminated()
+        for process in reversed(processes):
+            await process.end()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process with its parent, however the parent ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,105 @@
+"""Every service in one process: calls between them go through local channels, calls from outside over the network."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import letta_agent.wiring
+import letta_auth.wiring
+import letta_gateway.wiring
+import letta_llm_gateway.wiring
+import letta_memory.wiring
+import letta_tools.wiring
+from grpc_health.v1.health import aio as health_aio
+from letta_agent.settings import AgentSettings
+from letta_auth.settings import AuthSettings
+from letta_common.client import PeerChannel
+from letta_common.clock import SystemClock
+from letta_common.local_channel import LocalChannel
+from letta_common.local_server import LocalServer
+from letta_common.process import boundary_for
+from letta_common.server import Server, register_all, terminated
+from letta_common.service import Deps, Service
+from letta_common.settings import Settings
+from letta_gateway.http_server import HttpServer
+from letta_gateway.settings import GatewaySettings
+from letta_gateway.wiring import Gateway
+from letta_llm_gateway.settings import LLMGatewaySettings
+from letta_memory.settings import MemorySettings
+from letta_tools.settings import ToolsSettings
+
+from letta_cli.databases import database
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """One service: its settings, how it is built, and the peers it may call."""
+
+    settings: type[Settings]
+    build: Callable[[Any, Deps], Awaitable[Service]]
+    peers: tuple[str, ...] = ()
+
+
+ROOMS: Mapping[str, Room] = {
+    "auth": Room(AuthSettings, letta_auth.wiring.build),
+    "tools": Room(ToolsSettings, letta_tools.wiring.build),
+    "llm_gateway": Room(LLMGatewaySettings, letta_llm_gateway.wiring.build),
+    "memory": Room(MemorySettings, letta_memory.wiring.build, ("llm_gateway",)),
+    "agent": Room(AgentSettings, letta_agent.wiring.build, ("auth", "memory", "tools", "llm_gateway")),
+}
+
+
+class Stack:
+    """The services, one gRPC server for all of them, and the HTTP gateway, in one event loop."""
+
+    def __init__(self, arguments: Mapping[str, Any], *, http_bind: str) -> None:
+        self._arguments = arguments
+        self._settings = Settings(**arguments)
+        self._gateway_settings = GatewaySettings(**{**arguments, "bind": http_bind, "peers": ("local",)})
+        self._local = LocalServer(max_message=self._settings.max_message_bytes)
+        self._boundary = boundary_for(self._settings, self.channel("boundary"))
+        self._local.intercept(self._boundary)
+        self._services: list[Service] = []
+        self._server: Server
+        self._gateway: Gateway
+        self._http: HttpServer
+
+    def channel(self, caller: str) -> PeerChannel:
+        """Return a channel to every service that speaks as the service `caller`."""
+        return PeerChannel(LocalChannel(self._local), caller, self._settings.secret())
+
+    async def start(self) -> None:
+        """Build every service, listen, and answer over gRPC and HTTP."""
+        for name, room in ROOMS.items():
+            deps = Deps(dict.fromkeys(room.peers, self.channel(name)), SystemClock())
+            self._services.append(await room.build(room.settings(**self._arguments), deps))
+        register_all(self._services, self._local, health_aio.HealthServicer())
+        self._server = Server(self._services, self._settings, self._boundary)
+        await self._server.start()
+        self._gateway = await letta_gateway.wiring.build(
+            self._gateway_settings, Deps({"local": LocalChannel(self._local)})
+        )
+        self._http = HttpServer(self._gateway.app, self._gateway_settings)
+        await self._gateway.start()
+        await self._gateway.ready()
+        await self._http.start()
+
+    async def stop(self) -> None:
+        """Finish what is in flight, then close."""
+        await self._http.stop()
+        await self._gateway.close()
+        await self._server.stop(notice=0)
+        await self._local.stop()
+
+
+async def serve_all(arguments: Mapping[str, Any], http_bind: str, started: Callable[[], Awaitable[None]]) -> None:
+    """Run everything until SIGTERM or SIGINT; `started` is awaited once it answers."""
+    settings = Settings(**arguments)
+    async with database(settings.home, settings.database_url.get_secret_value()) as url:
+        stack = Stack({**arguments, "database_url": url}, http_bind=http_bind)
+        await stack.start()
+        await started()
+        await terminated()
+        await stack.stop()

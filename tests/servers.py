@@ -1,0 +1,90 @@
+"""Servers as processes of their own, for tests that come from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+HEALTHY_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class RunningServer:
+    """A server that answers."""
+
+    process: subprocess.Popen[bytes]
+    http_port: int
+    grpc_port: int
+    home: Path
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def letta_server(
+    database_url: str, *, command: str = "server", dev: bool = True, environment: Mapping[str, str] | None = None
+) -> Iterator[RunningServer]:
+    """Run `letta server` (or `letta up`) on a database and end it with the block."""
+    with tempfile.TemporaryDirectory(prefix="letta-home-") as home:
+        http_port, grpc_port = free_port(), free_port()
+        variables = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "ANTHROPIC"))},
+            "LETTA_HOME": home,
+            "LETTA_DATABASE_URL": database_url,
+            "LETTA_LOG_LEVEL": "warning",
+            **(environment or {}),
+        }
+        flags = ["--port", str(http_port), "--grpc-port", str(grpc_port), *(["--dev"] if dev else [])]
+        with (Path(home) / "server.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "letta_cli", command, *flags], env=variables, stdout=log, stderr=log
+            )
+            running = RunningServer(process, http_port, grpc_port, Path(home))
+            try:
+                wait_until_healthy(running)
+                yield running
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(30)
+
+
+def wait_until_healthy(running: RunningServer) -> None:
+    """Wait for the agent service over gRPC and the gateway over HTTP."""
+    end = time.monotonic() + HEALTHY_SECONDS
+    with grpc.insecure_channel(running.grpc_address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service="letta.agent.v1.AgentService")
+        while time.monotonic() < end:
+            if running.process.poll() is not None:
+                raise AssertionError((running.home / "server.log").read_text())
+            try:
+                if stub.Check(request, timeout=1).status == health_pb2.HealthCheckResponse.SERVING:
+                    with socket.create_connection(("127.0.0.1", running.http_port), 1):
+                        return
+            except (grpc.RpcError, OSError):
+                time.sleep(0.05)
+    raise AssertionError((running.home / "server.log").read_text())
