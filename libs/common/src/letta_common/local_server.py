@@ -63,7 +63,11 @@ class LocalServer:
         self._running: set[asyncio.Task[None]] = set()
         self._continuation = self._find
         for interceptor in reversed(interceptors):
-            self._continuation = _chained(interceptor, self._continuation)
+            self.intercept(interceptor)
+
+    def intercept(self, interceptor: grpc.aio.ServerInterceptor) -> None:
+        """Put an interceptor around those there are: for a boundary whose channel to auth ends at this server."""
+        self._continuation = _chained(interceptor, self._continuation)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         """Take the handlers of a service; generated code calls this."""

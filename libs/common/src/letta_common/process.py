@@ -1,0 +1,57 @@
+"""The life of one service's process: settings, logs, channels to peers, boundary, serving."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import grpc.aio
+import uvloop
+
+from letta_common import logs
+from letta_common.actor_context import SignatureVerifier
+from letta_common.auth_client import AuthClient
+from letta_common.boundary import Boundary
+from letta_common.client import PeerChannel, connect
+from letta_common.clock import SystemClock
+from letta_common.local_channel import LocalChannel
+from letta_common.local_server import LocalServer
+from letta_common.server import serve
+from letta_common.service import Deps, Service
+from letta_common.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+
+def run(settings: type[S], build: Callable[[S, Deps], Awaitable[Service]], peers: Sequence[str] = ()) -> None:
+    """Read the settings, build the service and serve it over the network until SIGTERM."""
+    chosen = settings()
+    logs.configure(chosen)
+    uvloop.run(serve_one(chosen, build, peers))
+
+
+async def serve_one(settings: S, build: Callable[[S, Deps], Awaitable[Service]], peers: Sequence[str] = ()) -> None:
+    """Build a service with channels to its peers and serve it until SIGTERM."""
+    name, own = settings.service, LocalServer()
+    channels: dict[str, grpc.aio.Channel] = {
+        peer: connect(settings.address_of(peer), settings, caller=name) for peer in {*peers, "auth"} - {name}
+    }
+    if name == "auth":  # it asks itself as it would ask another
+        channels["auth"] = PeerChannel(LocalChannel(own), name, settings.secret())
+    boundary = boundary_for(settings, channels["auth"])
+    service = await build(settings, Deps({peer: channels[peer] for peer in peers}, SystemClock()))
+    own.intercept(boundary)
+    service.register(own)
+    try:
+        await serve([service], settings, boundary)
+    finally:
+        for channel in channels.values():
+            await channel.close()
+
+
+def boundary_for(settings: Settings, auth: grpc.aio.Channel) -> Boundary:
+    """Return the boundary of a process that asks the auth service on this channel."""
+    clock = SystemClock()
+    client = AuthClient(auth, clock)
+    verifier = SignatureVerifier(client, settings.audience, clock)
+    return Boundary(verifier, client, secret=settings.secret(), clock=clock, dev_mode=settings.dev_mode)
