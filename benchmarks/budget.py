@@ -1,0 +1,202 @@
+"""How many calls between services and how many SQL statements a message costs, for a short and a long history.
+
+Counts come from outside the code that is counted: statements from pg_stat_statements of a real Postgres, calls from the client
+library's counter. The last line printed is JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from prometheus_client import REGISTRY
+
+from letta.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, run_pb2, run_service_pb2, run_service_pb2_grpc
+from letta.common.v1 import message_pb2
+from letta.memory.v1 import block_pb2, context_service_pb2, context_service_pb2_grpc
+from letta_cli.databases import upgrade_all
+from letta_cli.stack import Stack
+from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
+from letta_common.ids import new_id
+
+HISTORIES = (10, 10_000)
+ROUNDS = 10
+IN_CONTEXT = 10
+CHUNK = 500
+CALL_SECONDS = 60.0
+EDIT = 'CALL memory_insert {"label": "human", "new_string": "Likes tea."}'
+PER_RUN = ("agent.admit_run", "agent.close_run")
+"""Statements of a run rather than of a step."""
+BATCHED = ("agent.run_events", "agent.renew_leases", "agent.claim_", "llm.usage", "memory.embed", "agent.sweep")
+"""Statements that a replica makes for all its runs together, at intervals; they do not grow with the messages of one run."""
+Send = Callable[[str], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one message cost."""
+
+    rpcs: dict[str, float]
+    per_run: float
+    per_step: float
+    statements: dict[str, float]
+
+
+class Meter:
+    """Counts calls and statements."""
+
+    def __init__(self, dsn: str) -> None:
+        self._conn = psycopg.connect(dsn, autocommit=True)
+        self._conn.execute("create extension if not exists pg_stat_statements")
+
+    async def count(self, send: Send, text: str) -> Counts:
+        """Send the text a few times and return the cost of one."""
+        await send(text)
+        await asyncio.sleep(0.3)
+        self._conn.execute("select pg_stat_statements_reset()")
+        before = _calls()
+        for _ in range(ROUNDS):
+            await send(text)
+        rpcs = {name: number / ROUNDS for name, number in (_calls() - before).items()}
+        statements = {query: calls / ROUNDS for query, calls in self._statements() if not _matches(query, BATCHED)}
+        per_run = sum(number for query, number in statements.items() if _matches(query, PER_RUN))
+        return Counts(rpcs, per_run, sum(statements.values()) - per_run, statements)
+
+    def _statements(self) -> list[tuple[str, int]]:
+        return self._conn.execute(
+            "select query, calls::int from pg_stat_statements where toplevel and query !~ 'pg_stat_statements'"
+        ).fetchall()
+
+
+def _matches(query: str, names: tuple[str, ...]) -> bool:
+    return any(name in query for name in names)
+
+
+def _calls() -> Counter[str]:
+    """Return the calls that services made to each other so far."""
+    found: Counter[str] = Counter()
+    for metric in REGISTRY.collect():
+        for sample in metric.samples:
+            method = sample.labels.get("method", "")
+            if sample.name == "letta_client_rpc_total" and not method.startswith("letta.agent."):
+                found[method] = int(sample.value)
+    return found
+
+
+class Conversation:
+    """An agent with a history."""
+
+    def __init__(self, stack: Stack) -> None:
+        channel = stack.channel("budget")
+        self._agents = agent_service_pb2_grpc.AgentServiceStub(channel)
+        self._runs = run_service_pb2_grpc.RunServiceStub(channel)
+        self._contexts = context_service_pb2_grpc.ContextServiceStub(channel)
+        self._agent_id = ""
+
+    async def begin(self, model: str, history: int) -> None:
+        """Make the agent and its history, of which the last messages stay in context."""
+        request = agent_service_pb2.CreateAgentRequest(
+            model=model, memory_blocks=[block_pb2.Block(label="human", value="Name: Sam.")]
+        )
+        self._agent_id = (await self._agents.CreateAgent(request, timeout=CALL_SECONDS)).agent.id
+        run_id = new_id("run")
+        owner: dict[str, Any] = {"agent_id": self._agent_id, "conversation_id": self._agent_id, "run_id": run_id}
+        await self._contexts.BeginStep(context_service_pb2.BeginStepRequest(**owner, fence=1), timeout=CALL_SECONDS)
+        messages = [_message(index) for index in range(history)]
+        for index, start in enumerate(range(0, history, CHUNK)):
+            chunk = messages[start : start + CHUNK]
+            await self._contexts.CommitStep(
+                context_service_pb2.CommitStepRequest(
+                    **owner, fence=1, step_index=index, messages=chunk, window=_window(chunk[-IN_CONTEXT:][0].id)
+                ),
+                timeout=CALL_SECONDS,
+            )
+
+    async def send(self, text: str) -> None:
+        """Send a message and check that it was answered."""
+        request = run_service_pb2.SendMessageRequest(agent_id=self._agent_id, run=run_pb2.RunRequest(input_text=text))
+        answer = await self._runs.SendMessage(request, timeout=CALL_SECONDS)
+        if not answer.messages:
+            raise RuntimeError(f"no answer to {text!r}")
+
+
+def _message(index: int) -> message_pb2.Message:
+    role = message_pb2.MESSAGE_ROLE_ASSISTANT if index % 2 else message_pb2.MESSAGE_ROLE_USER
+    part = message_pb2.ContentPart(text=message_pb2.TextContent(text=f"This is message {index} of a long talk."))
+    made = message_pb2.Message(id=new_id("message"), role=role, parts=[part])
+    made.created_at.GetCurrentTime()
+    return made
+
+
+def _window(first_kept: str) -> context_service_pb2.Window:
+    return context_service_pb2.Window(first_kept_message_id=first_kept)
+
+
+def _report(plain: Counts, tool: Counts) -> dict[str, Any]:
+    """Return the figures: of a step without tools, and of the step of a run that calls one memory tool."""
+    return {
+        "rpcs_per_step": sum(plain.rpcs.values()),
+        "sql_per_step": plain.per_step,
+        "sql_per_run": plain.per_run,
+        "with_memory_tool": {
+            "rpcs_per_step": sum(tool.rpcs.values()) - _LATER_STEP_RPCS,
+            "sql_per_step": tool.per_step - _LATER_STEP_SQL,
+            "sql_per_run": tool.per_run,
+        },
+    }
+
+
+_LATER_STEP_RPCS = 2  # the step after the tool call: generate, commit
+_LATER_STEP_SQL = 1  # the step after the tool call: commit
+
+
+async def measure(dsn: str, home: Path) -> dict[str, Any]:
+    """Count for each history; return the report."""
+    await upgrade_all(dsn)
+    arguments = {"database_url": dsn, "home": home, "dev_mode": True, "bind": "127.0.0.1:0"}
+    stack = Stack(arguments, http_bind="127.0.0.1:0")
+    await stack.start()
+    try:
+        meter = Meter(dsn)
+        report = {}
+        for history in HISTORIES:
+            plain, rules = Conversation(stack), Conversation(stack)
+            await plain.begin("builtin/echo", history)
+            await rules.begin("builtin/rules", history)
+            step, tool = await meter.count(plain.send, "Hello!"), await meter.count(rules.send, EDIT)
+            _print(history, "step without tools", step)
+            _print(history, "run with one memory tool call", tool)
+            report[str(history)] = _report(step, tool)
+        return report
+    finally:
+        await stack.stop()
+
+
+def _print(history: int, what: str, counts: Counts) -> None:
+    sys.stdout.write(f"history of {history}, {what}\n")
+    for name, number in sorted(counts.rpcs.items()):
+        sys.stdout.write(f"  {number:5.1f}  {name}\n")
+    for query, number in sorted(counts.statements.items()):
+        sys.stdout.write(f"  {number:5.1f}  {' '.join(query.split())[:110]}\n")
+
+
+def main() -> None:
+    """Count on a throw-away Postgres and print the report."""
+    with tempfile.TemporaryDirectory(prefix="letta-budget-") as scratch:
+        home = Path(scratch)
+        statistics = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track": "top"}
+        with EmbeddedPostgres(home / "pg", PostgresOptions(durable=False, parameters=statistics)) as postgres:
+            report = asyncio.run(measure(postgres.dsn(), home))
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+if __name__ == "__main__":
+    main()
