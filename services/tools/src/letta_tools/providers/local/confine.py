@@ -1,0 +1,76 @@
+"""Takes every privilege from the process of one call, in the order that works."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from letta_tools.providers.local import landlock, limits, namespaces, seccomp, syscalls
+from letta_tools.providers.local.plan import DEVICES, LANDLOCK, NAMESPACE, NONE, Plan
+
+_CAPABILITY_VERSION = 0x20080522
+_LAST_CAPABILITY = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Cage:
+    """What the fork server makes ready once, so that a call needs only a few system calls."""
+
+    plan: Plan
+    program: seccomp.Program | None
+    rules: int
+    footprint: limits.Footprint
+
+    @classmethod
+    def make(cls, plan: Plan) -> Cage:
+        """Build the filter and the rules of the plan's tier. Raises OSError where the kernel has none."""
+        rules = landlock.ruleset(plan.readable, plan.hidden, DEVICES) if plan.tier == LANDLOCK else -1
+        program = None if plan.tier == NONE else seccomp.build(scratch=plan.tier == NAMESPACE)
+        return cls(plan=plan, program=program, rules=rules, footprint=limits.Footprint.measure())
+
+    def confine(self, call_limits: Mapping[str, float], index: int, tasks_elsewhere: int) -> None:
+        """Confine the calling process for good. `index` is its place in the pool of ids."""
+        own_ids = bool(self.plan.pool_base)
+        if self.plan.tier == NAMESPACE:
+            namespaces.mount_scratch(int(call_limits["scratch_bytes"]), index if own_ids else 0)
+        limits.apply(call_limits, self.footprint, tasks_elsewhere=0 if self._counted_apart else tasks_elsewhere)
+        self._change_ids(index)
+        drop_capabilities()
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        if self.rules >= 0:
+            landlock.restrict(self.rules)
+            os.close(self.rules)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+        if self.program is not None:
+            self.program.load()
+
+    @property
+    def _counted_apart(self) -> bool:
+        return bool(self.plan.pool_base) or self.plan.tier == NAMESPACE
+
+    def _change_ids(self, index: int) -> None:
+        if self.plan.pool_base:
+            number = index if self.plan.tier == NAMESPACE else self.plan.pool_base + index
+            os.setgroups([])
+            os.setresgid(number, number, number)
+            os.setresuid(number, number, number)
+        elif self.plan.tier == NAMESPACE:
+            namespaces.leave_user_namespace()
+
+
+def drop_capabilities() -> None:
+    """Give up every capability of the calling process."""
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0), 8)
+    syscalls.call("capset", header, ctypes.create_string_buffer(24))
+
+
+def drop_bounding_set() -> None:
+    """Make sure that no program could give a capability back. Needs CAP_SETPCAP; without it there is none to drop."""
+    for capability in range(_LAST_CAPABILITY + 1):
+        try:
+            syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+        except OSError:
+            return

@@ -1,0 +1,219 @@
+"""Runs one tool in the process of its call and says how it ended. Whatever a tool does here it does to itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import enum
+import errno
+import inspect
+import json
+import linecache
+import os
+import socket
+import sys
+import threading
+import traceback
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from letta_tools.providers.local.agent_state import AgentState
+
+_NAME = "tool"
+_FILE = "<tool>"
+_TEXT_LIMIT = 8192
+_FORBIDDEN = {errno.EPERM, errno.EACCES, errno.EROFS}
+_HINT = "Tools run isolated: no network, no other processes, no files of the host"
+_BALLAST = 1 << 20
+_OUT_OF_MEMORY = b'{"status":"MEMORY","kind":"MemoryError","message":"the tool used up its memory","traceback":""}'
+_NO_TEXT = (
+    b'{"status":"TOOL_ERROR","kind":"Exception","message":"the tool raised an error without text","traceback":""}'
+)
+
+_exit = os._exit
+_write = os.write
+_decode = json.JSONDecoder().decode
+
+
+def _plain(value: Any) -> Any:
+    """Turn models, dataclasses and enums into what JSON has. Raises TypeError for everything else."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    raise TypeError(f"a result of type {type(value).__name__} is not JSON")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain, separators=(",", ":")).encode
+
+
+def serve(request_fd: int, result_fd: int) -> None:
+    """Read the request, run the tool, write the frame, end the process."""
+    request = _decode(_read_all(request_fd).decode())
+    token = request["token"].encode()
+    answer = _answer(request)
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+    with contextlib.suppress(BaseException):
+        sys.stderr.flush()
+    frame = memoryview(token + answer)
+    while frame:
+        frame = frame[_write(result_fd, frame) :]
+    _exit(0)
+
+
+def _read_all(file: int) -> bytes:
+    parts = []
+    while part := os.read(file, 1 << 20):
+        parts.append(part)
+    os.close(file)
+    return b"".join(parts)
+
+
+def _answer(request: dict[str, Any]) -> bytes:
+    """Return the frame of a call, which may be that of a failure."""
+    ballast = [bytearray(_BALLAST)]
+    try:
+        threading.stack_size(1 << 20)
+        os.environ.update(request["environment"])
+        state = AgentState(_decode(request["agent_state"])) if request["agent_state"] else None
+        value = _run(request, state)
+        return _success(value, state, int(request["result_bytes"]))
+    except BaseException as error:
+        ballast.clear()
+        return _failure_or_less(error)
+
+
+def _run(request: dict[str, Any], state: AgentState | None) -> Any:
+    function = _load(request["source"], request["function"])
+    arguments = _decode(request["arguments"])
+    signature = inspect.signature(function)
+    if state is not None and "agent_state" in signature.parameters:
+        arguments["agent_state"] = state
+    value = function(**_with_models(function, arguments))
+    if inspect.isawaitable(value):
+        return asyncio.run(_await(value))
+    return value
+
+
+async def _await(value: Any) -> Any:
+    return await value
+
+
+def _load(source: str, name: str) -> Callable[..., Any]:
+    module = types.ModuleType(_NAME)
+    module.__file__ = _FILE
+    sys.modules[_NAME] = module
+    linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
+    exec(compile(source, _FILE, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - this is what a tool is
+    function = module.__dict__.get(name or _last_function(module))
+    if not callable(function):
+        raise NameError(f"the source defines no function {name!r}")  # noqa: TRY004 - the name is what is wrong
+    return typing.cast("Callable[..., Any]", function)
+
+
+def _last_function(module: types.ModuleType) -> str:
+    own = [key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == _NAME]
+    if not own:
+        raise NameError("the source defines no function")
+    return own[-1]
+
+
+def _with_models(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Make models of the arguments whose annotation names one. Others stay as JSON made them."""
+    if "pydantic" not in sys.modules or not any(isinstance(value, dict | list) for value in arguments.values()):
+        return arguments
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError):
+        return arguments
+    return {
+        name: _model(hints[name], value) if _has_model(hints.get(name)) else value for name, value in arguments.items()
+    }
+
+
+def _model(hint: Any, value: Any) -> Any:
+    return sys.modules["pydantic"].TypeAdapter(hint).validate_python(value)
+
+
+def _has_model(hint: Any) -> bool:
+    if hasattr(hint, "model_validate"):
+        return True
+    return any(_has_model(inner) for inner in typing.get_args(hint))
+
+
+def _success(value: Any, state: AgentState | None, most: int) -> bytes:
+    changes = state.changes() if state is not None else {}
+    try:
+        text = _encode({"status": "SUCCESS", "value": value, "changes": changes}).encode(errors="surrogatepass")
+    except (TypeError, ValueError, RecursionError, AttributeError) as error:
+        return _frame("BAD_RESULT", type(error).__name__, f"the result is not JSON: {_text(error)}")
+    except MemoryError:
+        return _frame(
+            "OUTPUT_LIMIT", "ResultTooLarge", f"the result does not fit into memory as JSON, the limit is {most}"
+        )
+    if len(text) > most + 64:
+        return _frame("OUTPUT_LIMIT", "ResultTooLarge", f"the result has {len(text)} bytes, the limit is {most}")
+    return text
+
+
+def _failure_or_less(error: BaseException) -> bytes:
+    try:
+        return _failure(error)
+    except BaseException:
+        return _OUT_OF_MEMORY if isinstance(error, MemoryError) else _NO_TEXT
+
+
+def _failure(error: BaseException) -> bytes:
+    chain = _chain(error)
+    if any(isinstance(link, MemoryError) for link in chain):
+        return _frame("MEMORY", "MemoryError", "the tool used up its memory")
+    message = _text(error)
+    if isinstance(error, SystemExit):
+        message = f"the tool called sys.exit({message})"
+    status = "TOOL_ERROR"
+    if any(_is_forbidden(link) for link in chain):
+        status, message = "DENIED", f"{message}. {_HINT}."
+    return _frame(status, type(error).__name__, message, _frames(error))
+
+
+def _is_forbidden(error: BaseException) -> bool:
+    if isinstance(error, socket.gaierror):
+        return True
+    return isinstance(error, OSError) and error.errno in _FORBIDDEN
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what it came from, at most twenty."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and all(link is not seen for seen in chain) and len(chain) < 20:
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return chain
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:_TEXT_LIMIT]
+    except BaseException:
+        return "(its text cannot be had)"
+
+
+def _frames(error: BaseException) -> str:
+    try:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _FILE]
+        return "".join(traceback.format_list(frames[-20:]))[-_TEXT_LIMIT:]
+    except BaseException:
+        return ""
+
+
+def _frame(status: str, kind: str, message: str, frames: str = "") -> bytes:
+    return _encode({"status": status, "kind": kind, "message": message, "traceback": frames}).encode(
+        errors="surrogatepass"
+    )

@@ -1,0 +1,169 @@
+"""What this host has: the interpreter and libraries that calls may read, and ids that calls may have."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from letta_tools.providers.local.plan import NAMESPACE, NONE, Plan
+
+_POOL_BASE = 0x6C740000
+_PRELOAD = [
+    "asyncio",
+    "base64",
+    "calendar",
+    "collections",
+    "contextlib",
+    "copy",
+    "csv",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "difflib",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "html",
+    "inspect",
+    "io",
+    "itertools",
+    "json",
+    "logging",
+    "math",
+    "operator",
+    "os",
+    "pathlib",
+    "random",
+    "re",
+    "secrets",
+    "socket",
+    "statistics",
+    "string",
+    "struct",
+    "sys",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "time",
+    "traceback",
+    "typing",
+    "unicodedata",
+    "urllib.parse",
+    "uuid",
+    "zoneinfo",
+]
+_MODELS = ("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection")
+_WARMUP = "letta_tools.providers.local.warmups"
+_DATA = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
+_ASK = (
+    "import json, sys, sysconfig; print(json.dumps({'version': list(sys.version_info[:2]), "
+    "'library': sysconfig.get_path('stdlib'), 'modules': [p for p in sys.path if p.endswith('lib-dynload')], "
+    "'triplet': sysconfig.get_config_var('MULTIARCH') or '', 'shared': sysconfig.get_config_var('LIBDIR') "
+    "if sysconfig.get_config_var('Py_ENABLE_SHARED') else ''}))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A Python outside of any virtual environment, and where its parts lie."""
+
+    path: str
+    version: tuple[int, int]
+    library: str
+    modules: tuple[str, ...]
+    shared: tuple[str, ...]
+
+
+def find_interpreter(path: str = "") -> Interpreter:
+    """Ask an interpreter, by default the one that runs the service, where its parts lie. Raises OSError."""
+    path = path or getattr(sys, "_base_executable", None) or sys.executable
+    try:
+        asked = subprocess.run([path, "-I", "-S", "-c", _ASK], capture_output=True, check=True, timeout=20, env={})
+        answer = json.loads(asked.stdout)
+    except (subprocess.SubprocessError, ValueError) as error:
+        raise OSError(f"{path} is no usable Python: {error}") from error
+    triplet = answer["triplet"]
+    usual = [f"/lib/{triplet}", f"/usr/lib/{triplet}"] if triplet else []
+    shared = [
+        place for place in (*usual, "/lib64", "/usr/lib64", *_libpython(answer["shared"])) if Path(place).exists()
+    ]
+    return Interpreter(
+        path=path,
+        version=(answer["version"][0], answer["version"][1]),
+        library=answer["library"],
+        modules=tuple(answer["modules"]),
+        shared=tuple(dict.fromkeys(shared)),
+    )
+
+
+def _libpython(directory: str) -> list[str]:
+    return [str(path) for path in Path(directory).glob("libpython3*.so*")] if directory else []
+
+
+def make_plan(tier: str, python: Interpreter, *, calls: int, prefork: int, packages: str = "") -> Plan:
+    """Return the plan of a fork server on this host, with one more directory of packages if given."""
+    models = _model_packages() if python.version == sys.version_info[:2] else {}
+    inside = python.library + "/"
+    modules = [path for path in python.modules if not path.startswith(inside)]
+    more = [packages] if packages else []
+    readable = [python.library, *modules, *python.shared, *_DATA, *models.values(), *more]
+    size = calls + prefork + 64
+    return Plan(
+        tier=tier,
+        readable=tuple(dict.fromkeys(path for path in readable if Path(path).exists())),
+        hidden=tuple(inside + name for name in ("site-packages", "dist-packages")),
+        import_path=(python.library, *python.modules, *more),
+        preload_path=tuple(sorted({str(Path(path).parent) for path in models.values()})),
+        preload=(*_PRELOAD, *([_WARMUP] if models else [])),
+        pool_base=_pool_base(size) if os.getuid() == 0 and tier != NONE else 0,
+        pool_size=size,
+        prefork=prefork,
+    )
+
+
+def _model_packages() -> dict[str, str]:
+    """Return where pydantic and what it needs lie; nothing when it is not installed."""
+    places = {}
+    for name in _MODELS:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            return {}
+        places[name] = str(Path(spec.origin).parent) if spec.submodule_search_locations else spec.origin
+    return places
+
+
+def _pool_base(size: int) -> int:
+    """Return the first of `size` ids that belong to nobody. Raises OSError when this host maps too few."""
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = map(int, line.split())
+        if first <= _POOL_BASE and _POOL_BASE + size <= first + count:
+            return _POOL_BASE
+        if count >= 65536 > size * 4:
+            return first + count - size - 2
+    raise OSError("too few user ids are mapped for calls to have their own")
+
+
+def count_tasks(user: int) -> int:
+    """Count the threads that a user has on this host."""
+    total = 0
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdecimal():
+            continue
+        try:
+            if entry.stat().st_uid == user:
+                total += len(os.listdir(f"/proc/{entry.name}/task"))  # noqa: PTH208 - names alone, and many
+        except OSError:
+            continue
+    return total
+
+
+def shares_ids(plan: Plan) -> bool:
+    """Whether calls run under the id of the service, and count against its tasks."""
+    return not plan.pool_base and plan.tier != NAMESPACE

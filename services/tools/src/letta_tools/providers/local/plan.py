@@ -1,0 +1,45 @@
+"""What the host tells a fork server at its start; plain values that travel as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+NAMESPACE, LANDLOCK, NONE = "namespace", "landlock", "none"
+
+# Exit code of a process that could not confine itself.
+SETUP_FAILED = 71
+
+DEVICES = ("/dev/null", "/dev/urandom", "/dev/random")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Tier, what may be read, and which ids calls get. `pool_base` 0: calls keep the id of the service.
+
+    `hidden` lies inside of `readable` and is left out of it. Calls import from `import_path`; the server alone also
+    imports from `preload_path` before it isolates itself.
+    """
+
+    tier: str
+    readable: tuple[str, ...]
+    hidden: tuple[str, ...]
+    import_path: tuple[str, ...]
+    preload_path: tuple[str, ...]
+    preload: tuple[str, ...]
+    pool_base: int
+    pool_size: int
+    prefork: int
+
+    @classmethod
+    def read(cls, data: bytes) -> Plan:
+        """Read what `dumps` wrote."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(data).items()
+        }
+        return cls(**values)
+
+    def dumps(self) -> bytes:
+        """Return the plan as JSON."""
+        return json.dumps(asdict(self)).encode()

@@ -1,0 +1,202 @@
+"""The local provider: picks the strongest tier that holds here, keeps its fork servers, runs calls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from letta_common.errors import IsolationUnavailable
+
+from letta_tools.domain.execution import (
+    Call,
+    Env,
+    EnvSpec,
+    Isolation,
+    IsolationReport,
+    Limits,
+    Result,
+    Status,
+    ToolFailure,
+    Usage,
+)
+from letta_tools.providers.local import frames, hosts, plan, selftests, verdicts
+from letta_tools.providers.local.frames import BadRequest, Outcome
+from letta_tools.providers.local.servers import Ending, ForkServer, ServerFailed
+
+_Made = TypeVar("_Made")
+
+NAME = "local"
+_TIERS = {
+    Isolation.NAMESPACE: plan.NAMESPACE,
+    Isolation.LANDLOCK: plan.LANDLOCK,
+    Isolation.NONE: plan.NONE,
+}
+_SMALL = 64 << 10
+_TASKS_FRESH_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """How this host may run calls. `tiers` are tried in order; NONE counts only with `allow_unsandboxed`."""
+
+    min_isolation: Isolation = Isolation.LANDLOCK
+    allow_unsandboxed: bool = False
+    tiers: tuple[Isolation, ...] = (Isolation.NAMESPACE, Isolation.LANDLOCK)
+    limits: Limits = field(default_factory=lambda: Limits(timeout_seconds=180.0, memory_bytes=1 << 30))
+    concurrent_calls: int = 256
+    prefork: int = 2
+    interpreter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What the probe found, and the fork server it left warm."""
+
+    report: IsolationReport
+    server: ForkServer | None
+
+
+class LocalProvider:
+    """Runs calls on this host."""
+
+    def __init__(self, options: LocalOptions) -> None:
+        self._options = options
+        self._standing: _Standing | None = None
+        self._lock = asyncio.Lock()
+        self._places = asyncio.Semaphore(options.concurrent_calls)
+        self._tasks = (0.0, 0)
+        self._closed = False
+
+    async def probe(self) -> IsolationReport:
+        """Find the strongest tier whose self-test holds."""
+        return (await self._stand()).report
+
+    async def prepare(self, spec: EnvSpec) -> Env:
+        """Return the bare environment. Raises RequirementsUnavailable for packages."""
+        return Env(organization_id=spec.organization_id)
+
+    async def run(self, call: Call, env: Env) -> Result:  # noqa: ARG002
+        """Run one call. Raises IsolationUnavailable when no tier is strong enough."""
+        standing = await self._stand()
+        isolation = self._require(standing.report, call.min_isolation)
+        call = replace(call, limits=call.limits.cut_to(self._options.limits))
+        token = secrets.token_hex(frames.TOKEN_LENGTH // 2)
+        begun = time.monotonic()
+        try:
+            request = await _off_loop_if(len(call.arguments) > _SMALL, lambda: frames.build_request(call, token))
+            async with self._places:
+                begun = time.monotonic()
+                ending = await self._execute(request, call.limits)
+            outcome = await _off_loop_if(len(ending.frame) > _SMALL, lambda: verdicts.judge(ending, call.limits, token))
+        except BadRequest as error:
+            return Result(Status.REFUSED, isolation, NAME, failure=ToolFailure("BadRequest", str(error)))
+        except ServerFailed as error:
+            return Result(Status.CRASHED, isolation, NAME, failure=ToolFailure("SandboxDied", str(error)))
+        return _result(isolation, outcome, ending, time.monotonic() - begun)
+
+    async def close(self) -> None:
+        """End every call and process."""
+        self._closed = True
+        async with self._lock:
+            if self._standing is not None and self._standing.server is not None:
+                await self._standing.server.close()
+            self._standing = None
+
+    async def _execute(self, request: bytes, limits: Limits) -> Ending:
+        server = await self._server()
+        tasks = await self._tasks_of_user(server)
+        frame_limit = 2 * limits.result_bytes + frames.OVERHEAD
+        return await server.run(request, limits, frame_limit=frame_limit, tasks=tasks)
+
+    async def _server(self) -> ForkServer:
+        standing = await self._stand()
+        if standing.server is None:
+            raise ServerFailed("no fork server")
+        return standing.server
+
+    async def _tasks_of_user(self, server: ForkServer) -> int:
+        """Return how many tasks of the service's user a call must leave room for, if it shares the id."""
+        if not hosts.shares_ids(server.plan):
+            return 0
+        seen, count = self._tasks
+        now = time.monotonic()
+        if now - seen > _TASKS_FRESH_SECONDS:
+            count = await asyncio.to_thread(hosts.count_tasks, os.getuid())
+            self._tasks = (now, count)
+        return count + server.busy * 2 + 64
+
+    def _require(self, report: IsolationReport, least: Isolation) -> Isolation:
+        if report.isolation is None or report.isolation < least:
+            missing = "; ".join(report.missing) or f"this host offers {report.isolation!r}"
+            raise IsolationUnavailable(f"tools cannot be isolated strongly enough here: {missing}", missing=missing)
+        return report.isolation
+
+    async def _stand(self) -> _Standing:
+        """Return what the probe found; start again a fork server that has died."""
+        standing = self._standing
+        if standing is not None and (standing.server is None or not standing.server.dead):
+            return standing
+        async with self._lock:
+            if self._closed:
+                raise IsolationUnavailable("the provider is closed", missing="a running provider")
+            if self._standing is None or (self._standing.server is not None and self._standing.server.dead):
+                self._standing = await self._probe()
+            return self._standing
+
+    async def _probe(self) -> _Standing:
+        missing: list[str] = []
+        tiers = [tier for tier in self._options.tiers if tier >= max(self._options.min_isolation, Isolation.LANDLOCK)]
+        for tier in [*tiers, *([Isolation.NONE] if self._options.allow_unsandboxed else [])]:
+            try:
+                server = await self._start(tier)
+            except (ServerFailed, OSError, NotImplementedError) as error:
+                missing.append(f"{tier.name}: {error}")
+                continue
+            weakness = await self._weakness(server) if tier is not Isolation.NONE else ""
+            if not weakness:
+                return _Standing(IsolationReport(NAME, tier, tuple(missing)), server)
+            missing.append(f"{tier.name}: {weakness}")
+            await server.close()
+        return _Standing(IsolationReport(NAME, None, tuple(missing)), None)
+
+    async def _start(self, tier: Isolation) -> ForkServer:
+        options = self._options
+        python = await asyncio.to_thread(hosts.find_interpreter, options.interpreter)
+        made = hosts.make_plan(_TIERS[tier], python, calls=options.concurrent_calls, prefork=options.prefork)
+        return await ForkServer.start(made, python.path)
+
+    async def _weakness(self, server: ForkServer) -> str:
+        call = selftests.make_call()
+        token = secrets.token_hex(frames.TOKEN_LENGTH // 2)
+        request = frames.build_request(call, token)
+        tasks = await self._tasks_of_user(server)
+        try:
+            ending = await server.run(request, call.limits, frame_limit=_SMALL, tasks=tasks)
+        except ServerFailed as error:
+            return str(error)
+        return selftests.weakness(_result(Isolation.NONE, verdicts.judge(ending, call.limits, token), ending, 0.0))
+
+
+async def _off_loop_if(large: bool, work: Callable[[], _Made]) -> _Made:
+    """Do small work at once and large work in a thread."""
+    return await asyncio.to_thread(work) if large else work()
+
+
+def _result(isolation: Isolation, outcome: Outcome, ending: Ending, wall_seconds: float) -> Result:
+    return Result(
+        status=outcome.status,
+        isolation=isolation,
+        provider=NAME,
+        result=outcome.result,
+        failure=outcome.failure,
+        stdout=ending.stdout.decode(errors="replace"),
+        stderr=ending.stderr.decode(errors="replace"),
+        truncated=ending.output_exceeded,
+        usage=Usage(wall_seconds, ending.cpu_seconds, ending.peak_memory_bytes),
+        agent_state_changes=outcome.changes,
+    )

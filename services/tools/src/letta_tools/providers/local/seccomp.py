@@ -1,0 +1,300 @@
+"""The system calls that a call may make, as a BPF program put together here."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from dataclasses import dataclass
+
+from letta_tools.providers.local import syscalls
+
+_ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_X32_BIT = 0x40000000
+
+_LOAD, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_AT_NUMBER, _AT_ARCH, _AT_ARGS = 0, 4, 16
+
+_ALLOW = 0x7FFF0000
+_KILL = 0x80000000
+_DENY = 0x00050000 | errno.EPERM
+_MISSING = 0x00050000 | errno.ENOSYS
+
+_OWN_PID = -1
+
+_PLAIN = [
+    "access",
+    "alarm",
+    "brk",
+    "capget",
+    "chdir",
+    "clock_getres",
+    "clock_gettime",
+    "clock_nanosleep",
+    "close",
+    "close_range",
+    "copy_file_range",
+    "dup",
+    "dup2",
+    "dup3",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "epoll_wait",
+    "eventfd2",
+    "exit",
+    "exit_group",
+    "faccessat",
+    "faccessat2",
+    "fadvise64",
+    "fchdir",
+    "fdatasync",
+    "flock",
+    "fstat",
+    "fstatfs",
+    "fsync",
+    "futex",
+    "getcpu",
+    "getcwd",
+    "getdents",
+    "getdents64",
+    "getegid",
+    "geteuid",
+    "getgid",
+    "getgroups",
+    "getitimer",
+    "getpgid",
+    "getpgrp",
+    "getpid",
+    "getppid",
+    "getpriority",
+    "getrandom",
+    "getresgid",
+    "getresuid",
+    "getrlimit",
+    "getrusage",
+    "getsid",
+    "gettid",
+    "gettimeofday",
+    "getuid",
+    "lseek",
+    "lstat",
+    "madvise",
+    "mprotect",
+    "mremap",
+    "msync",
+    "munmap",
+    "nanosleep",
+    "newfstatat",
+    "open",
+    "openat",
+    "pause",
+    "pipe",
+    "pipe2",
+    "poll",
+    "ppoll",
+    "pread64",
+    "preadv",
+    "preadv2",
+    "pselect6",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "read",
+    "readlink",
+    "readlinkat",
+    "readv",
+    "recvfrom",
+    "restart_syscall",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigpending",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "rt_sigsuspend",
+    "rt_sigtimedwait",
+    "sched_get_priority_max",
+    "sched_get_priority_min",
+    "sched_getaffinity",
+    "sched_getparam",
+    "sched_getscheduler",
+    "sched_yield",
+    "select",
+    "sendfile",
+    "set_robust_list",
+    "set_tid_address",
+    "setitimer",
+    "shutdown",
+    "sigaltstack",
+    "stat",
+    "statfs",
+    "statx",
+    "sysinfo",
+    "time",
+    "times",
+    "umask",
+    "uname",
+    "wait4",
+    "write",
+    "writev",
+]
+
+# What changes files. Landlock does not look at modes and times, so these go with a scratch directory alone.
+_SCRATCH = [
+    "chmod",
+    "creat",
+    "fallocate",
+    "fchmod",
+    "fchmodat",
+    "ftruncate",
+    "link",
+    "linkat",
+    "mkdir",
+    "mkdirat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "rmdir",
+    "symlink",
+    "symlinkat",
+    "truncate",
+    "unlink",
+    "unlinkat",
+    "utime",
+    "utimensat",
+    "utimes",
+]
+
+_PRCTL = (3, 15, 16, 21, 23, 39, 0x53564D41)
+_IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)
+_THREAD = 0x00010000 | 0x00000100 | 0x00000800
+_NAMESPACES = 0x7E020080
+_SHARED_ANONYMOUS = 0x21
+_GROWSDOWN_HUGE_LOCKED = 0x100 | 0x40000 | 0x2000
+_AF_UNIX, _SOCK_STREAM = 1, 1
+
+_Step = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A filter with the places where the process writes its own id."""
+
+    code: bytes
+    pid_places: tuple[int, ...]
+
+    def load(self) -> None:
+        """Put the filter on the calling process, for good. Needs no_new_privs."""
+        code = bytearray(self.code)
+        pid = struct.pack("=I", os.getpid())
+        for place in self.pid_places:
+            code[place : place + 4] = pid
+        buffer = ctypes.create_string_buffer(bytes(code), len(code))
+        program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
+        holder = ctypes.create_string_buffer(program, len(program))
+        syscalls.prctl(syscalls.PR_SET_SECCOMP, 2, ctypes.addressof(holder))
+
+
+def _argument(index: int, *, high: bool = False) -> _Step:
+    return (_LOAD, 0, 0, _AT_ARGS + 8 * index + (4 if high else 0))
+
+
+def _one_of(index: int, values: tuple[int, ...]) -> list[_Step]:
+    """Allow when the argument is one of the values."""
+    steps = [_argument(index)]
+    for value in values:
+        steps += [(_JUMP_EQ, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]
+    return [*steps, (_RETURN, 0, 0, _DENY)]
+
+
+def _all_zero(*indices: int) -> list[_Step]:
+    """Deny unless the arguments are null pointers."""
+    steps: list[_Step] = []
+    for index in indices:
+        for high in (False, True):
+            steps += [_argument(index, high=high), (_JUMP_EQ, 1, 0, 0), (_RETURN, 0, 0, _DENY)]
+    return steps
+
+
+def _clone() -> list[_Step]:
+    """Allow new threads, never processes or namespaces."""
+    return [
+        _argument(0),
+        (_JUMP_SET, 0, 1, _NAMESPACES & ~_THREAD & 0xFFFFFFFF),
+        (_RETURN, 0, 0, _DENY),
+        (_AND, 0, 0, _THREAD),
+        (_JUMP_EQ, 1, 0, _THREAD),
+        (_RETURN, 0, 0, _DENY),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _mmap() -> list[_Step]:
+    """Deny memory that the data limit does not count: shared anonymous, growing stacks, huge pages."""
+    return [
+        _argument(3),
+        (_JUMP_SET, 0, 1, _GROWSDOWN_HUGE_LOCKED),
+        (_RETURN, 0, 0, _DENY),
+        (_AND, 0, 0, _SHARED_ANONYMOUS),
+        (_JUMP_EQ, 0, 1, _SHARED_ANONYMOUS),
+        (_RETURN, 0, 0, _DENY),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _socketpair() -> list[_Step]:
+    """Allow connected stream pairs, which an event loop wakes itself with."""
+    return [
+        _argument(0),
+        (_JUMP_EQ, 1, 0, _AF_UNIX),
+        (_RETURN, 0, 0, _DENY),
+        _argument(1),
+        (_AND, 0, 0, 0xF),
+        (_JUMP_EQ, 1, 0, _SOCK_STREAM),
+        (_RETURN, 0, 0, _DENY),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _checked() -> dict[str, list[_Step]]:
+    """Return the calls that are allowed with some arguments alone."""
+    allow: list[_Step] = [(_RETURN, 0, 0, _ALLOW)]
+    return {
+        "clone": _clone(),
+        "clone3": [(_RETURN, 0, 0, _MISSING)],
+        "fcntl": _one_of(1, _FCNTL),
+        "ioctl": _one_of(1, _IOCTL),
+        "kill": _one_of(0, (_OWN_PID,)),
+        "mmap": _mmap(),
+        "prctl": _one_of(0, _PRCTL),
+        "prlimit64": [*_all_zero(2), *_one_of(0, (0, _OWN_PID))],
+        "sendto": [*_all_zero(4), *allow],
+        "socketpair": _socketpair(),
+        "tgkill": _one_of(0, (_OWN_PID,)),
+    }
+
+
+def build(*, scratch: bool, machine: str = syscalls.MACHINE) -> Program:
+    """Put the filter together: with the calls that change files only where there is a scratch directory."""
+    numbers = syscalls.numbers(machine)
+    steps: list[_Step] = [
+        (_LOAD, 0, 0, _AT_ARCH),
+        (_JUMP_EQ, 1, 0, _ARCHES[machine]),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]
+    if machine == "x86_64":
+        steps += [(_JUMP_GE, 0, 1, _X32_BIT), (_RETURN, 0, 0, _DENY)]
+    for name, body in _checked().items():
+        if name in numbers:
+            steps += [(_JUMP_EQ, 0, len(body), numbers[name]), *body]
+    for name in (*_PLAIN, *(_SCRATCH if scratch else ())):
+        if name in numbers:
+            steps += [(_JUMP_EQ, 0, 1, numbers[name]), (_RETURN, 0, 0, _ALLOW)]
+    steps.append((_RETURN, 0, 0, _DENY))
+    code = b"".join(struct.pack("=HBBI", kind, yes, no, 0 if k == _OWN_PID else k) for kind, yes, no, k in steps)
+    places = tuple(index * 8 + 4 for index, step in enumerate(steps) if step[3] == _OWN_PID)
+    return Program(code=code, pid_places=places)

@@ -1,0 +1,48 @@
+"""The call that shows at the start whether a tier holds: it tries what must fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from letta_tools.domain.execution import Call, Limits, Result, Status
+
+SOURCE = """
+import os, socket
+
+def attempt(action):
+    try:
+        action()
+    except (OSError, ImportError):
+        return False
+    return True
+
+def look(secret, directory):
+    return {
+        "reads host files": attempt(lambda: open(secret).close()),
+        "writes host files": attempt(lambda: open(directory + "/letta-self-test", "w").close()),
+        "opens sockets": attempt(lambda: socket.socket().close()),
+        "starts processes": attempt(lambda: os.fork() or os._exit(0)),
+        "signals others": attempt(lambda: os.kill(os.getppid(), 0)) or attempt(lambda: os.kill(-1, 0)),
+        "is root of the host": os.getuid() == 0,
+        "has variables of the service": any(name.startswith("LETTA") for name in os.environ),
+        "cannot import the standard library": not attempt(lambda: __import__("colorsys")),
+        "has foreign descriptors": attempt(lambda: os.fstat(9)),
+    }
+"""
+
+
+def make_call() -> Call:
+    """Return the self-test. It looks at a file that the service can read and a directory that it can see."""
+    own = Path(__file__).resolve()
+    arguments = json.dumps({"secret": str(own), "directory": str(own.parent)})
+    return Call(SOURCE, "look", arguments, limits=Limits(timeout_seconds=10.0))
+
+
+def weakness(result: Result) -> str:
+    """Say why a tier does not hold; empty when it does."""
+    if result.status is not Status.SUCCESS:
+        why = result.failure.message if result.failure else result.status.value
+        return f"the self-test ended with {result.status.value}: {why} {result.stderr}".strip()
+    broken = [name for name, holds in json.loads(result.result).items() if holds]
+    return f"a call {', '.join(broken)}" if broken else ""

@@ -1,0 +1,233 @@
+"""The fork server: a small warm process that forks one process for each call and reports how it ended."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from letta_tools.providers.local import namespaces, slots, syscalls
+from letta_tools.providers.local.confine import Cage, drop_bounding_set
+from letta_tools.providers.local.plan import NAMESPACE, NONE, Plan
+
+_MESSAGE_LIMIT = 65536
+_LOW_PRIORITY, _LOW_PRIORITY_AFTER = 19, 0.05
+
+
+@dataclass(slots=True)
+class _Slot:
+    pid: int
+    pidfd: int
+    index: int
+    channel: socket.socket | None
+    call: int = 0
+
+
+def main(control_fd: int) -> None:
+    """Take the plan from the control socket, isolate, say that all is ready, serve until the socket closes."""
+    control = socket.socket(fileno=control_fd)
+    try:
+        plan = Plan.read(control.recv(_MESSAGE_LIMIT))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _preload(plan)
+        drop_bounding_set()
+        if plan.tier == NAMESPACE:
+            namespaces.enter(plan)
+        elif plan.tier == NONE:
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        server = Server(control, Cage.make(plan))
+        control.send(b'{"ready":true}')
+    except OSError as error:
+        control.send(json.dumps({"fatal": str(error)}).encode())
+        raise SystemExit(1) from error
+    server.serve()
+
+
+def _preload(plan: Plan) -> None:
+    """Import what most tools use. All of it is the service's own; packages of tenants never come here."""
+    own = sys.path[0]
+    sys.path[:] = [own, *plan.import_path, *plan.preload_path]
+    for name in plan.preload:
+        importlib.import_module(name)
+    sys.path[:] = plan.import_path
+    sys.path_importer_cache.clear()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+class Server:
+    """Forks slots, hands calls to them, ends them when told, and reports each end."""
+
+    def __init__(self, control: socket.socket, cage: Cage) -> None:
+        self._control = control
+        self._cage = cage
+        self._plan = cage.plan
+        self._idle: deque[_Slot] = deque()
+        self._slots: dict[int, _Slot] = {}
+        self._by_call: dict[int, _Slot] = {}
+        self._indices = deque(range(1, max(self._plan.pool_size, 2)))
+        self._fresh: deque[tuple[float, int]] = deque()
+        self._refill = True
+        self._poll = select.poll()
+        self._poll.register(control.fileno(), select.POLLIN)
+        own = self._plan.tier == NAMESPACE
+        self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if own else -1
+
+    def serve(self) -> None:
+        """Serve until the control socket closes, then end every call."""
+        while True:
+            events = self._poll.poll(self._patience())
+            for fd, _ in events:
+                if fd == self._control.fileno():
+                    if not self._take_message():
+                        self._end_all()
+                        return
+                elif fd in self._slots:
+                    self._reap(self._slots[fd])
+            self._lower_priorities()
+            if not events and self._refill:
+                self._fill()
+
+    def _patience(self) -> int | None:
+        if self._refill and len(self._idle) < self._plan.prefork:
+            return 0
+        if self._fresh:
+            return max(0, int((self._fresh[0][0] - time.monotonic()) * 1000) + 1)
+        return None
+
+    def _fill(self) -> None:
+        if len(self._idle) < self._plan.prefork:
+            self._idle.append(self._fork())
+        self._refill = len(self._idle) < self._plan.prefork
+
+    def _take_message(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_LIMIT, 4)
+        if not data:
+            return False
+        message = json.loads(data)
+        try:
+            if message["op"] == "run":
+                self._run(message, fds)
+            elif message["op"] == "kill" and message["id"] in self._by_call:
+                self._kill(self._by_call[message["id"]])
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _run(self, message: dict[str, Any], fds: list[int]) -> None:
+        header = json.dumps({"limits": message["limits"], "tasks": message["tasks"]}).encode()
+        while True:
+            try:
+                slot = self._idle.popleft() if self._idle else self._fork()
+            except (OSError, IndexError) as error:
+                self._control.send(json.dumps({"id": message["id"], "failed": f"cannot fork: {error}"}).encode())
+                return
+            try:
+                assert slot.channel is not None  # noqa: S101 - an idle slot has its channel
+                socket.send_fds(slot.channel, [header], fds)
+                break
+            except OSError:
+                continue
+        slot.channel.close()
+        slot.channel = None
+        slot.call = message["id"]
+        self._by_call[slot.call] = slot
+        self._fresh.append((time.monotonic() + _LOW_PRIORITY_AFTER, slot.call))
+        self._refill = True
+
+    def _fork(self) -> _Slot:
+        index = self._indices.popleft()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if self._own_pids >= 0:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                slots.run(self._cage, theirs, index)
+        except OSError:
+            self._indices.append(index)
+            raise
+        finally:
+            if self._own_pids >= 0:
+                syscalls.call("setns", self._own_pids, syscalls.CLONE_NEWPID)
+        theirs.close()
+        slot = _Slot(pid=pid, pidfd=os.pidfd_open(pid), index=index, channel=ours)
+        self._slots[slot.pidfd] = slot
+        self._poll.register(slot.pidfd, select.POLLIN)
+        return slot
+
+    def _kill(self, slot: _Slot) -> None:
+        if self._plan.tier == NONE:
+            os.killpg(slot.pid, signal.SIGKILL)
+        else:
+            os.kill(slot.pid, signal.SIGKILL)
+
+    def _reap(self, slot: _Slot) -> None:
+        _, status, usage = os.wait4(slot.pid, 0)
+        if self._plan.tier == NONE:
+            _end_descendants(slot.pid)
+        self._poll.unregister(slot.pidfd)
+        os.close(slot.pidfd)
+        del self._slots[slot.pidfd]
+        self._indices.append(slot.index)
+        if slot.channel is not None:
+            slot.channel.close()
+            if slot in self._idle:
+                self._idle.remove(slot)
+        if not slot.call:
+            return
+        del self._by_call[slot.call]
+        report = {
+            "id": slot.call,
+            "status": status,
+            "cpu": usage.ru_utime + usage.ru_stime,
+            "memory": usage.ru_maxrss * 1024,
+        }
+        self._control.send(json.dumps(report).encode())
+
+    def _lower_priorities(self) -> None:
+        """Let calls that run for long yield to those that begin."""
+        now = time.monotonic()
+        while self._fresh and self._fresh[0][0] <= now:
+            slot = self._by_call.get(self._fresh.popleft()[1])
+            if slot is not None:
+                _lower_priority(slot.pid, self._plan.pool_base + slot.index if self._plan.pool_base else 0)
+
+    def _end_all(self) -> None:
+        for slot in list(self._slots.values()):
+            self._kill(slot)
+
+
+def _lower_priority(group: int, owner: int) -> None:
+    try:
+        os.setpriority(os.PRIO_PGRP, group, _LOW_PRIORITY)
+    except PermissionError:
+        if owner and os.geteuid() == 0:
+            os.seteuid(owner)
+            try:
+                os.setpriority(os.PRIO_PGRP, group, _LOW_PRIORITY)
+            finally:
+                os.seteuid(0)
+    except ProcessLookupError:
+        pass
+
+
+def _end_descendants(group: int) -> None:
+    """End what an unconfined call left in its process group. Confined calls leave nothing."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+        while os.waitpid(-group, 0)[0]:
+            pass
+    except (ProcessLookupError, ChildProcessError):
+        pass
