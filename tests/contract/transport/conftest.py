@@ -77,6 +77,7 @@ class ProbeServicer:
         self.cancelled = asyncio.Event()
         self.entered = asyncio.Event()
         self.released = asyncio.Event()
+        self.next: Any = None
         self.failures: list[Exception] = []
 
     async def unary(self, request: Any, context: Any) -> Any:
@@ -110,6 +111,8 @@ class ProbeServicer:
                 except asyncio.CancelledError:
                     self.cancelled.set()
                     raise
+            case "forward" | "forward hang":
+                await self.next.Read(Request(text=request.text.removeprefix("forward").strip()), timeout=60)
             case "wait":
                 await self.released.wait()
             case "missing":
