@@ -1,0 +1,104 @@
+"""The stores in memory, for tests: the same answers as PostgreSQL gives, without it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from letta_common.actor import Actor
+from letta_common.paging import Page
+
+from letta_tools.domain.tool_records import Match, Tool, ToolFilter
+from letta_tools.domain.tool_search import search_text
+from letta_tools.domain.tools import NameTaken
+
+
+class FakeToolStore:
+    """Tools by organization and id."""
+
+    def __init__(self) -> None:
+        self._tools: dict[str, dict[str, Tool]] = {}
+
+    def _mine(self, actor: Actor) -> dict[str, Tool]:
+        return self._tools.setdefault(actor.organization_id, {})
+
+    async def get(self, actor: Actor, tool_id: str) -> Tool | None:
+        """Return one tool."""
+        return self._mine(actor).get(tool_id)
+
+    async def resolve(self, actor: Actor, ids: Sequence[str], names: Sequence[str]) -> list[Tool]:
+        """Return the tools that have one of these ids or names."""
+        return [tool for tool in self._mine(actor).values() if tool.id in ids or tool.name in names]
+
+    async def find(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
+        """Return a page of tools by time of creation."""
+        return page.slice(self._wanted(actor, wanted), key=lambda tool: (tool.created_at, tool.id))
+
+    async def count(self, actor: Actor, wanted: ToolFilter) -> int:
+        """Count tools."""
+        return len(self._wanted(actor, wanted))
+
+    async def search(self, actor: Actor, query: str, wanted: ToolFilter, limit: int) -> list[Match]:
+        """Return tools that share words with the query."""
+        words = set(_words(query))
+        scored = [(tool, len(words & set(_words(search_text(tool))))) for tool in self._wanted(actor, wanted)]
+        best = sorted((pair for pair in scored if pair[1]), key=lambda pair: (-pair[1], pair[0].name))[:limit]
+        return [Match(tool, search_text(tool), float(score), score / len(words)) for tool, score in best]
+
+    async def insert(self, actor: Actor, tool: Tool) -> None:
+        """Add a tool. Raises NameTaken."""
+        self._check_name(actor, tool)
+        self._mine(actor)[tool.id] = tool
+
+    async def insert_builtin(self, actor: Actor, tools: Sequence[Tool]) -> None:
+        """Add tools; of those that exist, bring schema and description up to date."""
+        taken = {tool.name: tool for tool in self._mine(actor).values()}
+        for tool in tools:
+            known = taken.get(tool.name)
+            if known is None:
+                self._mine(actor)[tool.id] = tool
+            elif known.id == tool.id and (known.json_schema, known.description) != (tool.json_schema, tool.description):
+                self._mine(actor)[tool.id] = replace(
+                    known,
+                    json_schema=tool.json_schema,
+                    description=tool.description,
+                    version=known.version + 1,
+                    updated_at=tool.updated_at,
+                )
+
+    async def replace(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
+        """Write if the stored version is still `expected`; say whether it was. Raises NameTaken."""
+        known = self._mine(actor).get(tool.id)
+        if known is None or known.version != expected:
+            return False
+        self._check_name(actor, tool)
+        self._mine(actor)[tool.id] = tool
+        return True
+
+    async def delete(self, actor: Actor, tool_id: str) -> bool:
+        """Remove a tool; say whether there was one."""
+        return self._mine(actor).pop(tool_id, None) is not None
+
+    def _check_name(self, actor: Actor, tool: Tool) -> None:
+        if any(other.name == tool.name and other.id != tool.id for other in self._mine(actor).values()):
+            raise NameTaken
+
+    def _wanted(self, actor: Actor, wanted: ToolFilter) -> list[Tool]:
+        return [tool for tool in self._mine(actor).values() if _fits(tool, wanted)]
+
+
+def _fits(tool: Tool, wanted: ToolFilter) -> bool:
+    return (
+        (not wanted.names or tool.name in wanted.names)
+        and (not wanted.ids or tool.id in wanted.ids)
+        and wanted.search.lower() in tool.name.lower()
+        and (not wanted.types or tool.tool_type in wanted.types)
+        and tool.tool_type not in wanted.excluded_types
+        and (not wanted.tags or bool(set(wanted.tags) & set(tool.tags)))
+        and (not wanted.mcp_server_id or tool.mcp_server_id == wanted.mcp_server_id)
+    )
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

@@ -1,0 +1,45 @@
+"""The tools service behind both transports."""
+
+import pytest
+from letta_common.actor import Actor, acting_as
+from letta_common.ids import new_id
+from letta_common.rpc_testing import Identities, running
+from letta_common.service import Deps
+from letta_tools.settings import ToolsSettings
+from letta_tools.wiring import build
+
+
+@pytest.fixture(scope="module")
+def database_schemas():
+    return ["tools"]
+
+
+@pytest.fixture(scope="module")
+def identities():
+    return Identities()
+
+
+@pytest.fixture(scope="module", params=["network", "local"])
+async def channel(request, database_url, identities, tmp_path_factory):
+    settings = ToolsSettings(database_url=database_url, home=tmp_path_factory.mktemp("letta"))
+    service = await build(settings, Deps())
+    async with running(service, request.param, identities=identities) as channel:
+        yield channel
+
+
+@pytest.fixture
+def ann():
+    return Actor(new_id("org"), "user-ann")
+
+
+@pytest.fixture(autouse=True)
+def as_ann(identities, ann):
+    """Calls come from a new organization, unless the test says otherwise."""
+    with acting_as(identities.sign(ann)):
+        yield
+
+
+@pytest.fixture
+def as_bob(identities):
+    """Make the calls of a block come from another organization."""
+    return lambda: acting_as(identities.sign(Actor("org-bob", "user-bob")))

@@ -1,0 +1,283 @@
+"""Each RPC of the registry, over the network and in process."""
+
+import json
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from letta.tools.v1 import tool_pb2, tool_service_pb2_grpc
+from letta.tools.v1.tool_service_pb2 import (
+    AddBaseToolsRequest,
+    CountToolsRequest,
+    CreateToolRequest,
+    DeleteToolRequest,
+    GenerateSchemaRequest,
+    GetBaseToolsRequest,
+    GetToolRequest,
+    ListToolsRequest,
+    ResolveToolsRequest,
+    SearchToolsRequest,
+    UpdateToolRequest,
+    UpsertToolRequest,
+)
+from letta_common.errors import (
+    CursorNotFound,
+    InvalidArgument,
+    StaleEtag,
+    ToolNameTaken,
+    ToolNotFound,
+    ToolSourceInvalid,
+    ValidationFailed,
+)
+from letta_common.ids import new_id
+
+SOURCE = '''def roll_dice(sides: int) -> str:
+    """Roll one die.
+
+    Args:
+        sides (int): number of sides
+
+    Returns:
+        str: what was rolled
+    """
+    return f"rolled 1 of {sides}"
+'''
+
+
+@pytest.fixture
+def tools(channel):
+    return tool_service_pb2_grpc.ToolServiceStub(channel)
+
+
+async def created(tools, source=SOURCE, **values):
+    request = CreateToolRequest(tool=tool_pb2.Tool(source_code=source, **values))
+    return (await tools.CreateTool(request, timeout=5)).tool
+
+
+async def updated(tools, tool, *paths, **values):
+    request = UpdateToolRequest(
+        tool_id=tool.id, tool=tool_pb2.Tool(**values), update_mask=FieldMask(paths=paths or list(values))
+    )
+    return (await tools.UpdateTool(request, timeout=5)).tool
+
+
+async def test_a_tool_is_made_of_source(tools, ann):
+    tool = await created(tools, tags=["demo"])
+
+    assert tool.id.startswith("tool-")
+    assert (tool.name, tool.description, list(tool.tags)) == ("roll_dice", "Roll one die.", ["demo"])
+    assert (tool.tool_type, tool.source_type, tool.return_char_limit) == (tool_pb2.TOOL_TYPE_CUSTOM, "python", 50000)
+    assert json.loads(tool.json_schema) == {
+        "name": "roll_dice",
+        "description": "Roll one die.",
+        "parameters": {
+            "type": "object",
+            "properties": {"sides": {"type": "integer", "description": "number of sides"}},
+            "required": ["sides"],
+        },
+    }
+    assert (tool.created_by_id, tool.last_updated_by_id) == (ann.user_id, ann.user_id)
+    assert len(json.loads(tool.metadata)["tool_hash"]) == 12
+    assert tool == (await tools.GetTool(GetToolRequest(tool_id=tool.id), timeout=5)).tool
+
+
+async def test_making_it_again_keeps_id_and_what_is_left_out(tools):
+    first = await created(tools, tags=["demo"], default_requires_approval=True)
+    same = await created(tools)
+    assert same == first
+
+    changed = await created(tools, SOURCE.replace("Roll one", "Throw one"), tags=["other"])
+
+    assert (changed.id, changed.version, changed.description) == (first.id, 2, "Throw one die.")
+    assert (list(changed.tags), changed.default_requires_approval) == (["other"], True)
+    upserted = await tools.UpsertTool(UpsertToolRequest(tool=tool_pb2.Tool(source_code=SOURCE)), timeout=5)
+    assert (upserted.tool.id, upserted.tool.version) == (first.id, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("def f(:", "line 1"),
+        ("f = lambda x: x", "lambda"),
+        ("x = 1", "no function"),
+        ('def f(x):\n    """D.\n\n    Args:\n        x: it\n    """', "type annotation"),
+        ('def f(x: int):\n    """D."""', "description"),
+        ("def f(x: int): ...", "docstring"),
+        (f'def {"f" * 49}():\n    """D."""', "48"),
+    ],
+)
+async def test_unusable_source_is_refused_with_the_reason(tools, source, says):
+    with pytest.raises(ToolSourceInvalid, match=says):
+        await created(tools, source)
+
+
+async def test_a_builtin_name_is_taken(tools):
+    source = 'def send_message():\n    """Mine."""'
+    with pytest.raises(ToolNameTaken):
+        await created(tools, source)
+    mine = await created(tools)
+    with pytest.raises(ToolNameTaken):
+        await updated(tools, mine, source_code=source)
+
+
+async def test_a_schema_can_be_given_instead_of_source(tools):
+    schema = {"name": "look.up", "parameters": {"type": "object", "properties": {}}}
+    with pytest.raises(ToolSourceInvalid, match="letters"):
+        await created(tools, "", source_type="json", json_schema=json.dumps(schema))
+
+    tool = await created(tools, "", source_type="json", json_schema=json.dumps(schema | {"name": "look-up"}))
+
+    assert (tool.name, tool.source_type) == ("look-up", "json")
+    with pytest.raises(ToolSourceInvalid, match="json_schema"):
+        await created(tools, "export function f() {}", source_type="typescript")
+
+
+async def test_arguments_can_come_from_a_model(tools):
+    model = {
+        "$defs": {"Die": {"type": "object", "title": "Die", "properties": {"sides": {"type": "integer"}}}},
+        "properties": {"die": {"$ref": "#/$defs/Die", "title": "Die"}},
+        "required": ["die"],
+    }
+    tool = await created(tools, 'def roll(die):\n    """Roll."""', args_json_schema=json.dumps(model))
+
+    assert json.loads(tool.json_schema)["parameters"] == {
+        "type": "object",
+        "properties": {"die": {"type": "object", "properties": {"sides": {"type": "integer"}}}},
+        "required": ["die"],
+    }
+
+
+async def test_update_writes_what_the_mask_names(tools):
+    tool = await created(tools, tags=["demo"], default_requires_approval=True)
+
+    described = await updated(tools, tool, description="Rolls.")
+    assert (described.description, described.version) == ("Rolls.", 2)
+    assert json.loads(described.json_schema)["description"] == "Roll one die."
+    cleared = await updated(tools, tool, "tags", "default_requires_approval", "name", "id")
+    assert (list(cleared.tags), cleared.HasField("default_requires_approval"), cleared.name) == ([], False, "roll_dice")
+    renamed = await updated(tools, tool, source_code=SOURCE.replace("roll_dice", "throw_dice"))
+    assert (renamed.name, json.loads(renamed.json_schema)["name"]) == ("throw_dice", "throw_dice")
+    with pytest.raises(InvalidArgument, match="no field `nonsense`"):
+        await updated(tools, tool, "nonsense")
+    with pytest.raises(StaleEtag):
+        await updated(tools, tool, "description", description="Late.", etag=tool.etag)
+
+
+async def test_a_name_of_another_tool_is_refused(tools):
+    await created(tools)
+    other = await created(tools, 'def flip():\n    """Flip."""')
+
+    with pytest.raises(ToolNameTaken):
+        await updated(tools, other, source_code=SOURCE)
+
+
+async def test_unknown_and_foreign_tools_are_not_found(tools, as_bob):
+    mine = await created(tools)
+
+    for tool_id, scope in ((new_id("tool"), None), (mine.id, as_bob)):
+        with pytest.raises(ToolNotFound) as caught:
+            if scope is None:
+                await tools.GetTool(GetToolRequest(tool_id=tool_id), timeout=5)
+            else:
+                with scope():
+                    await tools.GetTool(GetToolRequest(tool_id=tool_id), timeout=5)
+        assert caught.value.metadata["tool_id"] == tool_id
+    with as_bob(), pytest.raises(ToolNotFound):
+        await tools.DeleteTool(DeleteToolRequest(tool_id=mine.id), timeout=5)
+    with as_bob(), pytest.raises(ToolNotFound):
+        await updated(tools, mine, description="Stolen.")
+    with pytest.raises(ValidationFailed):
+        await tools.GetTool(GetToolRequest(tool_id="block-1"), timeout=5)
+
+
+async def test_deleting(tools):
+    tool = await created(tools)
+    await tools.DeleteTool(DeleteToolRequest(tool_id=tool.id), timeout=5)
+
+    with pytest.raises(ToolNotFound):
+        await tools.DeleteTool(DeleteToolRequest(tool_id=tool.id), timeout=5)
+    builtin = (await tools.ResolveTools(ResolveToolsRequest(names=["send_message"]), timeout=5)).tools[0]
+    with pytest.raises(InvalidArgument):
+        await tools.DeleteTool(DeleteToolRequest(tool_id=builtin.id), timeout=5)
+
+
+async def test_lists_and_counts(tools):
+    mine = [await created(tools, f'def mine_{n}():\n    """Mine."""') for n in range(3)]
+    custom = [tool_pb2.TOOL_TYPE_CUSTOM]
+
+    listed = (await tools.ListTools(ListToolsRequest(tool_types=custom), timeout=5)).tools
+    assert [tool.name for tool in listed] == ["mine_2", "mine_1", "mine_0"]
+    after = ListToolsRequest(tool_types=custom, after=mine[2].id, limit=1)
+    assert [tool.name for tool in (await tools.ListTools(after, timeout=5)).tools] == ["mine_1"]
+    with pytest.raises(CursorNotFound):
+        await tools.ListTools(ListToolsRequest(after="tool-00000000-0000-4000-8000-000000000000"), timeout=5)
+
+    async def count(**values):
+        return (await tools.CountTools(CountToolsRequest(**values), timeout=5)).count
+
+    assert await count(exclude_letta_tools=True) == 3
+    assert await count(return_only_letta_tools=True) == await count() - 3
+    assert await count(search="MINE_", names=["mine_1", "mine_2"], exclude_letta_tools=True) == 2
+    assert await count(name="mine_1") == 1
+    assert await count(tool_ids=[mine[0].id]) == 1
+
+
+async def test_builtin_tools_exist_everywhere(tools, as_bob):
+    base = (await tools.GetBaseTools(GetBaseToolsRequest(), timeout=5)).tools
+    added = (await tools.AddBaseTools(AddBaseToolsRequest(), timeout=5)).tools
+    with as_bob():
+        foreign = (await tools.GetBaseTools(GetBaseToolsRequest(), timeout=5)).tools
+
+    assert list(base) == list(added)
+    assert [tool.name for tool in base] == [tool.name for tool in foreign]
+    assert not {tool.id for tool in base} & {tool.id for tool in foreign}
+    files = GetBaseToolsRequest(tool_types=[tool_pb2.TOOL_TYPE_LETTA_FILES_CORE])
+    names = [tool.name for tool in (await tools.GetBaseTools(files, timeout=5)).tools]
+    assert names == ["grep_files", "open_files", "semantic_search_files"]
+
+
+async def test_resolving_keeps_the_order_asked(tools):
+    mine = await created(tools)
+    request = ResolveToolsRequest(tool_ids=[mine.id], names=["send_message", "roll_dice", "memory_insert"])
+
+    answer = await tools.ResolveTools(request, timeout=5)
+
+    assert [tool.name for tool in answer.tools] == ["roll_dice", "send_message", "memory_insert"]
+    request.etag = answer.etag
+    again = await tools.ResolveTools(request, timeout=5)
+    assert (again.unchanged, len(again.tools), again.etag) == (True, 0, answer.etag)
+    await updated(tools, mine, description="Changed.")
+    assert len((await tools.ResolveTools(request, timeout=5)).tools) == 3
+
+
+async def test_resolving_what_is_missing(tools, as_bob):
+    mine = await created(tools)
+    request = ResolveToolsRequest(tool_ids=[mine.id], names=["send_message"])
+
+    with as_bob(), pytest.raises(ToolNotFound) as caught:
+        await tools.ResolveTools(request, timeout=5)
+    assert caught.value.metadata["tool_id"] == mine.id
+    request.skip_missing = True
+    with as_bob():
+        assert [tool.name for tool in (await tools.ResolveTools(request, timeout=5)).tools] == ["send_message"]
+    assert not (await tools.ResolveTools(ResolveToolsRequest(), timeout=5)).tools
+
+
+async def test_search_finds_by_words(tools):
+    await created(tools, tags=["gambling"])
+
+    async def search(query, **values):
+        results = (await tools.SearchTools(SearchToolsRequest(query=query, **values), timeout=5)).results
+        return [(item.tool.name, item.fts_rank) for item in results]
+
+    assert (await search("throw a die for gambling"))[0] == ("roll_dice", 1)
+    assert ("roll_dice", 1) in await search("dice", tool_types=[tool_pb2.TOOL_TYPE_CUSTOM])
+    assert await search("dice", tags=["nope"]) == []
+    assert len(await search("", limit=3)) == 3
+
+
+async def test_a_schema_without_keeping_the_tool(tools):
+    answer = await tools.GenerateSchema(GenerateSchemaRequest(code=SOURCE), timeout=5)
+
+    assert json.loads(answer.json_schema)["name"] == "roll_dice"
+    with pytest.raises(ToolSourceInvalid):
+        await tools.GenerateSchema(GenerateSchemaRequest(code="x", source_type="typescript"), timeout=5)

@@ -1,0 +1,202 @@
+"""What every store of tools does."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from letta_common.actor import Actor
+from letta_common.db import Database
+from letta_common.errors import CursorNotFound
+from letta_common.ids import new_id
+from letta_common.paging import Page
+from letta_tools.domain.tool_records import Requirement, Tool, ToolFilter, ToolType
+from letta_tools.domain.tools import NameTaken
+from letta_tools.store.fake import FakeToolStore
+from letta_tools.store.tools import SqlToolStore
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def database_schemas():
+    return ["tools"]
+
+
+@pytest.fixture(params=["fake", "sql"])
+async def store(request, database_url):
+    if request.param == "fake":
+        yield FakeToolStore()
+        return
+    db = await Database.open(database_url, schema="tools")
+    yield SqlToolStore(db)
+    await db.close()
+
+
+@pytest.fixture
+def ann():
+    return Actor(new_id("org"), "user-ann")
+
+
+def a_tool(name, minute=0, **values):
+    at = BEGIN + timedelta(minutes=minute)
+    return Tool(id=new_id("tool"), name=name, json_schema="{}", created_at=at, updated_at=at, **values)
+
+
+FULL = {
+    "description": "Rolls dice.",
+    "source_code": "def roll(): ...",
+    "args_json_schema": '{"properties":{}}',
+    "tags": ("games", "chance"),
+    "return_char_limit": 7,
+    "pip_requirements": (Requirement("numpy", "2.0"), Requirement("requests")),
+    "npm_requirements": (Requirement("left-pad"),),
+    "default_requires_approval": False,
+    "enable_parallel_execution": True,
+    "idempotent": True,
+    "metadata": '{"big":9007199254740993}',
+    "project_id": "p",
+    "created_by_id": "user-ann",
+    "last_updated_by_id": "user-bob",
+    "version": 3,
+}
+
+
+async def test_what_is_inserted_comes_back_whole(store, ann):
+    tool = a_tool("roll", **FULL)
+    await store.insert(ann, tool)
+
+    assert await store.get(ann, tool.id) == tool
+    assert await store.resolve(ann, (), ("roll",)) == [tool]
+
+
+async def test_another_organization_sees_nothing(store, ann):
+    tool = a_tool("roll")
+    await store.insert(ann, tool)
+    bob = Actor(new_id("org"), "user-bob")
+
+    assert await store.get(bob, tool.id) is None
+    assert await store.resolve(bob, (tool.id,), ("roll",)) == []
+    assert await store.find(bob, ToolFilter(), Page()) == []
+    assert await store.count(bob, ToolFilter()) == 0
+    assert not await store.replace(bob, tool, expected=1)
+    assert not await store.delete(bob, tool.id)
+    await store.insert(bob, a_tool("roll"))
+
+
+async def test_a_name_is_taken_once(store, ann):
+    await store.insert(ann, a_tool("roll"))
+    other = a_tool("flip")
+    await store.insert(ann, other)
+
+    with pytest.raises(NameTaken):
+        await store.insert(ann, a_tool("roll"))
+    with pytest.raises(NameTaken):
+        await store.replace(ann, replace(other, name="roll"), expected=1)
+
+
+async def test_a_stale_version_is_not_written(store, ann):
+    tool = a_tool("roll")
+    await store.insert(ann, tool)
+    newer = replace(tool, description="New.", version=2)
+
+    assert await store.replace(ann, newer, expected=1)
+    assert not await store.replace(ann, replace(tool, description="Old.", version=2), expected=1)
+    assert await store.get(ann, tool.id) == newer
+
+
+async def test_each_tool_is_resolved_once(store, ann):
+    tools = [a_tool("one"), a_tool("two"), a_tool("three")]
+    for tool in tools:
+        await store.insert(ann, tool)
+
+    found = await store.resolve(ann, (tools[0].id, tools[1].id), ("one", "nothing"))
+
+    assert sorted(tool.name for tool in found) == ["one", "two"]
+
+
+async def test_builtin_tools_are_brought_up_to_date_and_keep_what_the_user_set(store, ann):
+    old = a_tool("send_message", tool_type=ToolType.LETTA_CORE)
+    await store.insert_builtin(ann, [old])
+    await store.insert_builtin(ann, [old])
+    assert await store.get(ann, old.id) == old
+    assert await store.replace(ann, replace(old, tags=("mine",), version=2), expected=1)
+
+    await store.insert_builtin(ann, [replace(old, json_schema='{"new":1}', description="New.")])
+
+    new = await store.get(ann, old.id)
+    assert (new.json_schema, new.description, new.tags, new.version) == ('{"new":1}', "New.", ("mine",), 3)
+
+
+async def test_a_custom_tool_is_not_made_a_builtin_one(store, ann):
+    mine = a_tool("send_message")
+    await store.insert(ann, mine)
+
+    await store.insert_builtin(ann, [a_tool("send_message", tool_type=ToolType.LETTA_CORE), a_tool("other")])
+
+    assert await store.resolve(ann, (), ("send_message",)) == [mine]
+
+
+async def test_pages_follow_each_other(store, ann):
+    tools = [a_tool(f"tool_{minute}", minute) for minute in range(5)]
+    for tool in tools:
+        await store.insert(ann, tool)
+
+    async def names(**page):
+        return [tool.name for tool in await store.find(ann, ToolFilter(), Page(**page))]
+
+    assert await names(limit=2) == ["tool_4", "tool_3"]
+    assert await names(limit=2, after=tools[3].id) == ["tool_2", "tool_1"]
+    assert await names(limit=2, before=tools[1].id) == ["tool_3", "tool_2"]
+    assert await names(limit=9, ascending=True, after=tools[3].id) == ["tool_4"]
+    with pytest.raises(CursorNotFound):
+        await names(after="tool-00000000-0000-4000-8000-000000000000")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (ToolFilter(names=("b", "zzz")), ["b"]),
+        (ToolFilter(search="LPH"), ["alpha"]),
+        (ToolFilter(search="%"), []),
+        (ToolFilter(types=frozenset({ToolType.LETTA_CORE})), ["b"]),
+        (ToolFilter(excluded_types=frozenset({ToolType.LETTA_CORE})), ["alpha", "c"]),
+        (ToolFilter(tags=("x", "y")), ["alpha", "c"]),
+        (ToolFilter(tags=("x",), search="c"), []),
+    ],
+)
+async def test_filters(store, ann, wanted, names):
+    await store.insert(ann, a_tool("alpha", tags=("x",)))
+    await store.insert(ann, a_tool("b", tool_type=ToolType.LETTA_CORE))
+    await store.insert(ann, a_tool("c", tags=("y", "z")))
+
+    assert sorted(tool.name for tool in await store.find(ann, wanted, Page())) == names
+    assert await store.count(ann, wanted) == len(names)
+
+
+async def test_filter_by_ids(store, ann):
+    tool = a_tool("alpha")
+    await store.insert(ann, tool)
+    await store.insert(ann, a_tool("b"))
+
+    assert await store.find(ann, ToolFilter(ids=(tool.id, "tool-none")), Page()) == [tool]
+
+
+async def test_one_shared_word_is_enough_to_be_found(store, ann):
+    await store.insert(ann, a_tool("get_weather", description="Weather of a city.", tags=("climate",)))
+    await store.insert(ann, a_tool("roll_dice", description="Rolls."))
+
+    by_words = await store.search(ann, "weather forecast for tomorrow", ToolFilter(), 5)
+    assert [match.tool.name for match in by_words if match.words] == ["get_weather"]
+    assert "climate" in by_words[0].text
+    assert [match.tool.name for match in await store.search(ann, "climate", ToolFilter(), 5)] == ["get_weather"]
+    assert await store.search(ann, "weather", ToolFilter(tags=("nope",)), 5) == []
+    assert await store.search(ann, "& | ! ( )", ToolFilter(), 5) == []
+
+
+async def test_deleting_tells_whether_there_was_one(store, ann):
+    tool = a_tool("roll")
+    await store.insert(ann, tool)
+
+    assert await store.delete(ann, tool.id)
+    assert not await store.delete(ann, tool.id)
+    assert await store.get(ann, tool.id) is None
