@@ -1,0 +1,232 @@
+"""JSON schemas of tools, read from their source. The source is parsed, never imported or executed."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from letta_common.errors import ToolSourceInvalid
+
+from letta_tools.domain.annotations import Annotations, UnsupportedAnnotation
+from letta_tools.domain.docstrings import Docstring, read_docstring
+
+MAX_NAME = 48
+RESERVED = frozenset({"self", "agent_state", "agent_id"})
+"""Parameters that are filled in at the call and hidden from the model."""
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]*")
+_MAX_DEPTH = 64
+_MAX_NODES = 20_000
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSchema:
+    """What a model is told of a function."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """Return `{"name", "description", "parameters"}` as text."""
+        return dump({"name": self.name, "description": self.description, "parameters": self.parameters})
+
+
+def derive_schema(
+    source: str, *, name: str = "", description: str = "", args_json_schema: Mapping[str, Any] | None = None
+) -> FunctionSchema:
+    """Derive the schema of a function: the named one, else the last at top level.
+
+    With an `args_json_schema`, as pydantic writes it, the parameters come from there. Raises ToolSourceInvalid.
+    """
+    module = _parse(source)
+    function = _find(module, name)
+    check_name(function.name)
+    docstring = read_docstring(ast.get_docstring(function) or "")
+    described = docstring.description or description
+    if not described:
+        raise ToolSourceInvalid(f"function `{function.name}` needs a docstring that says what it does")
+    if args_json_schema is not None and args_json_schema.get("properties") is not None:
+        return FunctionSchema(function.name, described, parameters_of_model(args_json_schema))
+    return FunctionSchema(function.name, described, _parameters(function, Annotations(module), docstring))
+
+
+async def schema_of_source(source: str, source_type: str) -> FunctionSchema:
+    """Derive the schema of a function without blocking. Raises ToolSourceInvalid."""
+    if source_type not in {"", "python", "json"}:
+        raise ToolSourceInvalid(f"no schema can be read from {source_type} source; give a json_schema")
+    return await asyncio.to_thread(derive_schema, source)
+
+
+def function_name(source: str, name: str = "") -> str:
+    """Return the name of the function to call: the named one, else the last at top level. Raises ToolSourceInvalid."""
+    return _find(_parse(source), name).name
+
+
+def implicit_nulls(source: str, name: str) -> tuple[str, ...]:
+    """Return the parameters that may be None, have no default and so may be missing from a call."""
+    module = _parse(source)
+    hints = Annotations(module)
+    return tuple(
+        argument.arg
+        for argument, has_default in _arguments(_find(module, name))
+        if not has_default and argument.annotation is not None and hints.is_optional(argument.annotation)
+    )
+
+
+def given_schema(schema: Mapping[str, Any], *, max_name: int = MAX_NAME) -> FunctionSchema:
+    """Check a schema that the caller gives. Raises ToolSourceInvalid."""
+    name, description = schema.get("name"), schema.get("description") or ""
+    parameters = schema.get("parameters") or {"type": "object", "properties": {}, "required": []}
+    if not isinstance(name, str) or not name:
+        raise ToolSourceInvalid("json_schema needs a `name`")
+    check_name(name, longest=max_name)
+    if not isinstance(description, str):
+        raise ToolSourceInvalid("the `description` of json_schema must be a string")
+    if not isinstance(parameters, dict) or parameters.get("type", "object") != "object":
+        raise ToolSourceInvalid("the `parameters` of json_schema must be a JSON schema of type object")
+    if not isinstance(parameters.get("properties", {}), dict):
+        raise ToolSourceInvalid("the `properties` of json_schema must be an object")
+    return FunctionSchema(name, description, {"type": "object", "properties": {}, **parameters})
+
+
+def parameters_of_model(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a model's schema into parameters: references are written out, titles left out. Raises ToolSourceInvalid."""
+    definitions = schema.get("$defs") or schema.get("definitions") or {}
+    if not isinstance(schema.get("properties"), dict) or not isinstance(definitions, dict):
+        raise ToolSourceInvalid("args_json_schema needs `properties`")
+    inliner = _Inliner(definitions)
+    properties = {name: inliner.expand(value) for name, value in schema["properties"].items()}
+    return {"type": "object", "properties": properties, "required": list(schema.get("required") or [])}
+
+
+def check_name(name: str, *, longest: int = MAX_NAME) -> None:
+    """Refuse names that providers refuse. Raises ToolSourceInvalid."""
+    if len(name) > longest:
+        raise ToolSourceInvalid(f"the name `{name[:longest]}...` has {len(name)} characters; {longest} are allowed")
+    if not _NAME.fullmatch(name):
+        raise ToolSourceInvalid(f"the name `{name}` may have letters a to z, digits and underscores only")
+
+
+def load_object(text: str, what: str) -> dict[str, Any]:
+    """Read a JSON object that a caller gave. Raises ToolSourceInvalid."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ToolSourceInvalid(f"{what} is not JSON: {str(error)[:200]}") from error
+    if not isinstance(value, dict):
+        raise ToolSourceInvalid(f"{what} must be a JSON object")
+    return value
+
+
+def dump(value: object) -> str:
+    """Write JSON the way the registry keeps it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _parse(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise ToolSourceInvalid(f"line {error.lineno or 1}: {error.msg}", line=str(error.lineno or 1)) from error
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise ToolSourceInvalid(f"the source cannot be parsed: {type(error).__name__}") from error
+
+
+def _find(module: ast.Module, name: str) -> _Function:
+    functions = [node for node in module.body if isinstance(node, _Function)]
+    if name:
+        functions = [function for function in functions if function.name == name]
+        if not functions:
+            raise ToolSourceInvalid(f"the source has no function `{name}` at top level")
+    if functions:
+        return functions[-1]
+    if any(isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) for node in module.body):
+        raise ToolSourceInvalid("a lambda has no type hints and no docstring; write a function with `def`")
+    raise ToolSourceInvalid("the source has no function at top level")
+
+
+def _parameters(function: _Function, hints: Annotations, docstring: Docstring) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    for argument, has_default in _arguments(function):
+        name = argument.arg
+        properties[name], optional = _property(function.name, argument, hints, docstring.parameters.get(name, ""))
+        if not has_default and not optional:
+            required.append(name)
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _arguments(function: _Function) -> list[tuple[ast.arg, bool]]:
+    """Return the parameters that the model fills, each with whether it has a default."""
+    given = function.args
+    if given.vararg or given.kwarg:
+        star = f"*{given.vararg.arg}" if given.vararg else f"**{given.kwarg.arg if given.kwarg else ''}"
+        raise ToolSourceInvalid(f"`{star}` of `{function.name}`: name every parameter, a model cannot guess them")
+    if given.posonlyargs:
+        raise ToolSourceInvalid(f"`{function.name}` has positional-only parameters; arguments are passed by name")
+    plain = len(given.args) - len(given.defaults)
+    pairs = [(argument, index >= plain) for index, argument in enumerate(given.args)]
+    pairs += [
+        (argument, default is not None) for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    ]
+    return [(argument, has_default) for argument, has_default in pairs if argument.arg not in RESERVED]
+
+
+def _property(function: str, argument: ast.arg, hints: Annotations, described: str) -> tuple[dict[str, Any], bool]:
+    name = argument.arg
+    if argument.annotation is None:
+        raise ToolSourceInvalid(f"parameter `{name}` of `{function}` needs a type annotation", parameter=name)
+    try:
+        schema = hints.schema(argument.annotation)
+        optional = hints.is_optional(argument.annotation)
+    except UnsupportedAnnotation as error:
+        raise ToolSourceInvalid(f"type of parameter `{name}` of `{function}`: {error}", parameter=name) from error
+    except RecursionError as error:
+        raise ToolSourceInvalid(f"type of parameter `{name}` of `{function}` is nested too deeply") from error
+    text = described or schema.get("description", "")
+    if not text:
+        raise ToolSourceInvalid(
+            f"parameter `{name}` of `{function}` needs a description under `Args:` of the docstring", parameter=name
+        )
+    return {**schema, "description": text}, optional
+
+
+class _Inliner:
+    """Writes references out, up to a number of nodes: definitions may refer to each other many times over."""
+
+    def __init__(self, definitions: Mapping[str, Any]) -> None:
+        self._definitions = definitions
+        self._left = _MAX_NODES
+
+    def expand(self, value: Any, inside: tuple[str, ...] = ()) -> Any:
+        self._left -= 1
+        if self._left < 0 or len(inside) > _MAX_DEPTH:
+            raise ToolSourceInvalid("args_json_schema is too large or nested too deeply")
+        deeper = (*inside, "")
+        if isinstance(value, list):
+            return [self.expand(item, deeper) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if isinstance(value.get("$ref"), str):
+            return self._reference(value, inside)
+        properties = value.get("properties")
+        kept = {k: self.expand(v, deeper) for k, v in value.items() if k not in {"title", "properties"}}
+        if isinstance(properties, dict):
+            kept["properties"] = {k: self.expand(v, deeper) for k, v in properties.items()}
+        return kept
+
+    def _reference(self, value: Mapping[str, Any], inside: tuple[str, ...]) -> Any:
+        name = value["$ref"].rpartition("/")[2]
+        if name in inside:
+            raise ToolSourceInvalid(f"args_json_schema: `{name}` contains itself")
+        if not isinstance(self._definitions.get(name), dict):
+            raise ToolSourceInvalid(f"args_json_schema refers to `{name}`, which it does not define")
+        rest = {key: item for key, item in value.items() if key not in {"$ref", "title"}}
+        return {**self.expand(self._definitions[name], (*inside, name)), **rest}
