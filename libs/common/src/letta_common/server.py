@@ -105,6 +105,7 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         *channel_options(settings.max_message_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_age_ms", 300_000),  # so that clients find new replicas; without a grace streams survive
         ("grpc.so_reuseport", 0),
     ]
 
