@@ -1,7 +1,7 @@
 """How many calls between services and how many SQL statements a message costs, for a short and a long history.
 
-Counts come from outside the code that is counted: statements from pg_stat_statements of a real Postgres, calls from the client
-library's counter. The last line printed is JSON.
+Counts come from outside the code that is counted: statements from pg_stat_statements of a real Postgres, calls from the
+client library's counter. The last line printed is JSON.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from prometheus_client import REGISTRY
-
 from letta.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, run_pb2, run_service_pb2, run_service_pb2_grpc
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2, context_service_pb2, context_service_pb2_grpc
@@ -26,6 +24,7 @@ from letta_cli.databases import upgrade_all
 from letta_cli.stack import Stack
 from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
 from letta_common.ids import new_id
+from prometheus_client import REGISTRY
 
 HISTORIES = (10, 10_000)
 ROUNDS = 10
@@ -36,7 +35,7 @@ EDIT = 'CALL memory_insert {"label": "human", "new_string": "Likes tea."}'
 PER_RUN = ("agent.admit_run", "agent.close_run")
 """Statements of a run rather than of a step."""
 BATCHED = ("agent.run_events", "agent.renew_leases", "agent.claim_", "llm.usage", "memory.embed", "agent.sweep")
-"""Statements that a replica makes for all its runs together, at intervals; they do not grow with the messages of one run."""
+"""Statements that a replica makes for all its runs together, at intervals: they do not grow with one run's messages."""
 Send = Callable[[str], Awaitable[Any]]
 
 

@@ -5,6 +5,17 @@ from __future__ import annotations
 import pytest
 from letta_client import APIStatusError, NotFoundError, UnprocessableEntityError
 
+ADD = '''
+def add(a: int, b: int) -> int:
+    """Add two numbers.
+
+    Args:
+        a: One.
+        b: Other.
+    """
+    return a + b
+'''
+
 
 def said(messages) -> str:
     return " ".join(m.content for m in messages if m.message_type == "assistant_message")
@@ -89,7 +100,7 @@ def test_archival_memory_is_searched(client, agent):
 
 
 def test_a_custom_tool_runs_in_isolation(client, agent):
-    source = 'def add(a: int, b: int) -> int:\n    """Add two numbers.\n\n    Args:\n        a: One.\n        b: Other.\n    """\n    return a + b\n'
+    source = ADD
     tool = client.tools.create(source_code=source)
     client.agents.tools.attach(tool.id, agent_id=agent.id)
 
