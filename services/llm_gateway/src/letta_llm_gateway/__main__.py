@@ -1,0 +1,17 @@
+"""Runs the llm_gateway service: `python -m letta_llm_gateway`."""
+
+from __future__ import annotations
+
+from letta_common.process import run
+
+from letta_llm_gateway.settings import LLMGatewaySettings
+from letta_llm_gateway.wiring import build
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    run(LLMGatewaySettings, build)
+
+
+if __name__ == "__main__":
+    main()

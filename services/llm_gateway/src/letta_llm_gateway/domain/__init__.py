@@ -1,0 +1,1 @@
+"""Rules of generating, embedding, choosing and paying for models."""

@@ -1,0 +1,337 @@
+"""The catalogue of models: which there are, which handle means which account, which is the default and why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import AppError, ModelNotFound
+
+from letta_llm_gateway.domain.known_models import Known, dimensions, known, talks
+from letta_llm_gateway.domain.providers import Account, ListedModel, Provider
+
+RULES_HANDLE = "builtin/rules"
+LOCAL_EMBEDDER = "builtin/use-multilingual"
+_PREFERRED = {
+    "openai": ("gpt-5-mini", "gpt-4.1-mini", "gpt-4o-mini", "gpt-4.1", "gpt-4o", "gpt-"),
+    "anthropic": ("claude-haiku-4", "claude-sonnet-4", "claude-sonnet", "claude-"),
+}
+_NAMED_WITHOUT_LIST = {"openai": "gpt-4.1-mini", "anthropic": "claude-haiku-4-5"}
+
+
+class Category(Enum):
+    """Where a provider comes from, numbered as the contract numbers it."""
+
+    BASE = 1
+    BYOK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A language model of one account."""
+
+    handle: str
+    name: str
+    account: Account
+    facts: Known
+    category: Category = Category.BASE
+
+    @property
+    def is_language_model(self) -> bool:
+        """Say whether answers are made by a model rather than by rules."""
+        return self.account.provider_type != "builtin"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """An embedding model of one account."""
+
+    handle: str
+    name: str
+    account: Account
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A model and the provider that speaks to it."""
+
+    model: Model
+    provider: Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """The default model of the deployment and why it is."""
+
+    handle: str
+    reason: str
+    banner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator says of defaults."""
+
+    default_handle: str = ""
+    default_embedding_handle: str = ""
+    list_seconds: float = 300.0
+    """How long a list of models is believed."""
+    account_seconds: float = 30.0
+    """How long an organization's accounts are believed; another replica may have changed them."""
+
+
+class OwnAccounts(Protocol):
+    """The accounts that organizations brought themselves."""
+
+    async def of(self, actor: Actor) -> Sequence[Account]:
+        """Return the accounts of the actor's organization, keys in clear."""
+        ...
+
+
+class Makers(Protocol):
+    """Makes providers; the same account always gets the same one."""
+
+    async def provider(self, account: Account) -> Provider:
+        """Return the provider of an account."""
+        ...
+
+
+Probe = Callable[[], Awaitable[Account | None]]
+"""Looks for a model server on this machine."""
+
+
+class Models:
+    """Operations on the catalogue."""
+
+    def __init__(
+        self, base: Sequence[Account], own: OwnAccounts, makers: Makers, *, probe: Probe, clock: Clock, options: Options
+    ) -> None:
+        self._base = {account.name: account for account in base}
+        self._own, self._makers, self._probe, self._clock, self._options = own, makers, probe, clock, options
+        self._probed = False
+        self._default: Default | None = None
+        self._lists: dict[Account, tuple[float, list[ListedModel]]] = {}
+        self._listing: dict[Account, asyncio.Task[list[ListedModel]]] = {}
+        self._accounts: dict[str, tuple[float, dict[str, Account]]] = {}
+        self._routes: dict[tuple[str, str], tuple[float, Route]] = {}
+        self._lock = asyncio.Lock()
+
+    def forget(self, organization_id: str) -> None:
+        """Read the organization's accounts again: one of them changed."""
+        self._accounts.pop(organization_id, None)
+        self._routes = {key: held for key, held in self._routes.items() if key[0] != organization_id}
+
+    async def route(self, actor: Actor | None, handle: str) -> Route:
+        """Return the model of a handle, or the default one, with its provider. Raises ModelNotFound."""
+        key = (actor.organization_id if actor else "", handle)
+        held = self._routes.get(key)
+        if held is not None and held[0] > self._now():
+            return held[1]
+        model = await self.get(actor, handle)
+        route = Route(model, await self._makers.provider(model.account))
+        if len(self._routes) > 10_000:
+            self._routes.clear()
+        self._routes[key] = (self._now() + self._options.account_seconds, route)
+        return route
+
+    async def get(self, actor: Actor | None, handle: str) -> Model:
+        """Return the model of a handle, or the default one. Raises ModelNotFound, naming some that exist."""
+        handle = handle or (await self.default()).handle
+        provider_name, _, name = handle.partition("/")
+        accounts = await self._visible(actor)
+        account = accounts.get(provider_name)
+        if account is None or not name:
+            raise await self._unknown(actor, handle)
+        if account.provider_type == "builtin":
+            if name not in {"rules", "echo"}:
+                raise await self._unknown(actor, handle)
+            return _model(account, ListedModel(name, 128_000))
+        listed = await self._listed(account)
+        found = next((row for row in listed if row.name == name and not row.embedding), None)
+        if found is None and listed and not self._is_alias(name, listed):
+            raise await self._unknown(actor, handle)
+        return _model(account, found or ListedModel(name))
+
+    async def languages(
+        self, actor: Actor | None, *, categories: Sequence[Category] = (), provider: str = "", provider_type: str = ""
+    ) -> list[Model]:
+        """List the language models that the actor may use, by handle."""
+        accounts = [
+            account
+            for account in (await self._visible(actor)).values()
+            if (not categories or _category(account) in categories)
+            and (not provider or account.name == provider)
+            and (not provider_type or account.provider_type == provider_type)
+        ]
+        lists = await asyncio.gather(*map(self._listed, accounts))
+        found = [
+            _model(account, row)
+            for account, rows in zip(accounts, lists, strict=True)
+            for row in rows
+            if not row.embedding and row.name != "echo" and (account.provider_type != "openai" or talks(row.name))
+        ]
+        return sorted(found, key=lambda model: model.handle)
+
+    async def embedders(self, actor: Actor | None) -> list[Embedder]:
+        """List the embedding models that the actor may use, by handle."""
+        accounts = list((await self._visible(actor)).values())
+        lists = await asyncio.gather(*map(self._listed, accounts))
+        found = [
+            Embedder(f"{account.name}/{row.name}", row.name, account, row.dimensions or dimensions(row.name) or 0)
+            for account, rows in zip(accounts, lists, strict=True)
+            for row in rows
+            if row.embedding
+        ]
+        return sorted(found, key=lambda embedder: embedder.handle)
+
+    async def embedder(self, actor: Actor | None, handle: str) -> Embedder:
+        """Return the embedding model of a handle, or the default one. Raises ModelNotFound."""
+        handle = handle or self.default_embedding_handle
+        provider_name, _, name = handle.partition("/")
+        account = (await self._visible(actor)).get(provider_name)
+        if account is None or not name:
+            raise ModelNotFound(f"no provider offers the embedding model {handle}; try {LOCAL_EMBEDDER}", handle=handle)
+        listed = await self._listed(account)
+        found = next((row for row in listed if row.name.removesuffix(":latest") == name.removesuffix(":latest")), None)
+        if (found is None and listed) or (found is not None and not found.embedding and not dimensions(name)):
+            raise ModelNotFound(f"{account.name} offers no embedding model {name}; try {LOCAL_EMBEDDER}", handle=handle)
+        size = (found.dimensions if found else None) or dimensions(name) or 0
+        return Embedder(handle, name, account, size)
+
+    async def embedding_provider(self, embedder: Embedder) -> Provider:
+        """Return the provider of an embedding model."""
+        return await self._makers.provider(embedder.account)
+
+    @property
+    def default_embedding_handle(self) -> str:
+        """The handle of the default embedding model."""
+        return self._options.default_embedding_handle or LOCAL_EMBEDDER
+
+    async def default(self) -> Default:
+        """Return the default model, chosen once: what is configured first, and rules only when nothing is."""
+        if self._default is None:
+            async with self._lock:
+                self._default = self._default or await self._choose()
+        return self._default
+
+    async def refresh(self, account: Account) -> list[ListedModel]:
+        """List an account's models at the vendor now. Raises the vendor's refusal."""
+        provider = await self._makers.provider(account)
+        rows = await provider.models()
+        self._lists[account] = (self._now() + self._options.list_seconds, rows)
+        return rows
+
+    def base_names(self) -> frozenset[str]:
+        """Return the names of the deployment's own providers."""
+        return frozenset(self._base)
+
+    async def _choose(self) -> Default:
+        if self._options.default_handle:
+            return _default(self._options.default_handle, "LETTA_DEFAULT_LLM_HANDLE names it")
+        await self._find_local()
+        for name, why in (
+            ("openai", "OPENAI_API_KEY or OPENAI_BASE_URL is set"),
+            ("anthropic", "ANTHROPIC_API_KEY is set"),
+        ):
+            if name in self._base:
+                return await self._first_of(self._base[name], why)
+        others = [account for account in self._base.values() if account.provider_type not in {"builtin", "ollama"}]
+        for account in others:
+            return await self._first_of(account, f"provider {account.name} is configured")
+        if "ollama" in self._base:
+            chosen = await self._first_of(self._base["ollama"], "Ollama answers on this machine")
+            if chosen.handle != "ollama/":
+                return chosen
+        return _default(RULES_HANDLE, "no key is set and no Ollama answers at 127.0.0.1:11434")
+
+    async def _first_of(self, account: Account, why: str) -> Default:
+        rows = [row.name for row in await self._listed(account) if not row.embedding and talks(row.name)]
+        wanted = _PREFERRED.get(account.provider_type, ())
+        matches = (name for prefix in wanted for name in sorted(rows, key=len) if name.startswith(prefix))
+        name = next(matches, None) or next(iter(rows), None) or _NAMED_WITHOUT_LIST.get(account.provider_type, "")
+        return _default(f"{account.name}/{name}", why if rows else f"{why}; its models could not be listed")
+
+    async def _find_local(self) -> None:
+        if not self._probed:
+            self._probed = True
+            found = await self._probe()
+            if found is not None:
+                self._base.setdefault(found.name, found)
+
+    async def _visible(self, actor: Actor | None) -> Mapping[str, Account]:
+        await self._find_local()
+        if actor is None:
+            return self._base
+        held = self._accounts.get(actor.organization_id)
+        if held is not None and held[0] > self._now():
+            return held[1]
+        own = {account.name: account for account in await self._own.of(actor)}
+        accounts = {**own, **self._base}
+        if len(self._accounts) > 10_000:
+            self._accounts.clear()
+        self._accounts[actor.organization_id] = (self._now() + self._options.account_seconds, accounts)
+        return accounts
+
+    async def _listed(self, account: Account) -> list[ListedModel]:
+        """Return the account's models; while a stale list is made anew, the old one serves."""
+        held = self._lists.get(account)
+        if held is not None and held[0] > self._now():
+            return held[1]
+        task = self._listing.get(account)
+        if task is None:
+            task = self._listing[account] = asyncio.create_task(self._list(account))
+            task.add_done_callback(lambda _: self._listing.pop(account, None))
+        return held[1] if held is not None else await asyncio.shield(task)
+
+    async def _list(self, account: Account) -> list[ListedModel]:
+        try:
+            return await self.refresh(account)
+        except AppError:  # a vendor that is down must not hide the others; what it had is kept
+            kept = self._lists.get(account, (0.0, []))[1]
+            self._lists[account] = (self._now() + min(10.0, self._options.list_seconds), kept)
+            return kept
+
+    @staticmethod
+    def _is_alias(name: str, listed: Sequence[ListedModel]) -> bool:
+        """Say whether the name is short for one of the list, as `qwen` is for `qwen:latest`."""
+        return any(row.name.startswith((f"{name}-20", f"{name}:latest")) for row in listed)
+
+    async def _unknown(self, actor: Actor | None, handle: str) -> ModelNotFound:
+        some = [model.handle for model in await self.languages(actor)]
+        return ModelNotFound(
+            f"Handle {handle} not found, must be one of {some[:50]}", handle=handle, some=", ".join(some[:20])
+        )
+
+    def _now(self) -> float:
+        return self._clock.monotonic_ns() / 1e9
+
+
+def _category(account: Account) -> Category:
+    return Category.BYOK if account.organization_id else Category.BASE
+
+
+def _model(account: Account, row: ListedModel) -> Model:
+    facts = known(row.name)
+    if row.context_window:
+        facts = Known(
+            row.context_window, facts.max_output, facts.images, facts.reasoning, facts.tools,
+            facts.input_price, facts.output_price, facts.cached_price,
+        )  # fmt: skip
+    return Model(f"{account.name}/{row.name}", row.name, account, facts, _category(account))
+
+
+def _default(handle: str, reason: str) -> Default:
+    if handle.startswith("builtin/"):
+        banner = (
+            f"Model {handle}: NOT a language model, because {reason}.\n"
+            "It remembers what you tell it and finds it again, by rules. For real conversations set OPENAI_API_KEY or\n"
+            "ANTHROPIC_API_KEY, or start Ollama, and restart."
+        )
+        return Default(handle, reason, banner)
+    return Default(handle, reason, f"Model {handle}, because {reason}.")

@@ -1,0 +1,181 @@
+"""Running a provider's stream: limits on its phases, the answer put together, deltas coalesced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+from letta_common.errors import LLMInvalidResponse, LLMTimeout
+
+from letta_llm_gateway.domain.answers import (
+    Answer,
+    Completed,
+    Delta,
+    Ended,
+    Event,
+    Heartbeat,
+    Part,
+    Reasoning,
+    RedactedReasoning,
+    Signed,
+    Started,
+    Text,
+    ToolCall,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long the phases of a generation may take, in seconds."""
+
+    first: float = 120.0
+    """Until the model says its first word; for an answer at once, until it is there."""
+    between: float = 60.0
+    """Between two words."""
+    total: float = 600.0
+    """From the first attempt to the last word."""
+
+
+class Assembler:
+    """Puts the parts of an answer together from the events of its stream."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, Part] = {}
+        self._texts: dict[int, list[str]] = {}
+        self._signatures: dict[int, str] = {}
+        self._completed: Completed | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Say whether the model has said anything."""
+        return bool(self._parts)
+
+    def feed(self, event: Event) -> None:
+        """Take the next event."""
+        if isinstance(event, Delta):
+            self._texts[event.index].append(event.text)
+        elif isinstance(event, Started):
+            self._parts[event.index] = event.part
+            self._texts[event.index] = []
+        elif isinstance(event, Signed):
+            self._signatures[event.index] = event.signature
+        elif isinstance(event, Completed):
+            self._completed = event
+
+    def answer(self, checked: Callable[[str, str], str]) -> Answer:
+        """Return the whole answer; `checked(arguments, tool)` reads the arguments of calls.
+
+        Raises:
+            LLMInvalidResponse: the stream was cut, or arguments cannot be read.
+        """
+        if self._completed is None:
+            raise LLMInvalidResponse("the stream ended before the model stopped")
+        done = self._completed
+        return Answer(tuple(self.parts(checked)), done.finish_reason, done.usage, done.response_id)
+
+    def parts(self, checked: Callable[[str, str], str] = lambda raw, _: raw) -> list[Part]:
+        """Return the parts as far as they have come, in the order in which they began."""
+        return [self._whole(index, part, checked) for index, part in sorted(self._parts.items())]
+
+    def _whole(self, index: int, part: Part, checked: Callable[[str, str], str]) -> Part:
+        text = "".join(self._texts[index])
+        match part:
+            case Text():
+                return Text(part.text + text)
+            case Reasoning():
+                return Reasoning(part.reasoning + text, self._signatures.get(index, part.signature))
+            case ToolCall():
+                return ToolCall(part.id, part.name, checked(part.input + text, part.name))
+            case RedactedReasoning():
+                return part
+
+
+async def within_limits(source: AsyncGenerator[Event, None], limits: Limits) -> AsyncGenerator[Event, None]:
+    """Yield the events of a stream; must be read by one task that does nothing else.
+
+    Raises:
+        LLMTimeout: a phase took too long.
+    """
+    loop = asyncio.get_running_loop()
+    phase = f"did not begin to answer within {limits.first:g} s"
+    try:
+        async with asyncio.timeout(limits.first) as scope, aclosing(source) as events:
+            async for event in events:
+                scope.reschedule(None)
+                yield event
+                scope.reschedule(loop.time() + limits.between)
+                phase = f"fell silent for {limits.between:g} s"
+    except TimeoutError as error:
+        raise LLMTimeout(f"the model {phase}") from error
+
+
+class Pump:
+    """Reads a source in a task of its own; deltas are joined over `window` seconds, the first is said at once."""
+
+    def __init__(self, *, window: float = 0.015, heartbeat: float = 15.0) -> None:
+        self._window = window
+        self._heartbeat = heartbeat
+        self._ready = asyncio.Event()
+        self._held: list[Started | Ended | list[Delta]] = []
+
+    def _put(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            last = self._held[-1] if self._held else None
+            if isinstance(last, list) and last[0].index == event.index:
+                last.append(event)
+                return
+            self._held.append([event])
+        elif isinstance(event, (Started, Ended)):
+            self._held.append(event)
+        self._ready.set()
+
+    async def run(
+        self, source: AsyncGenerator[Event, None]
+    ) -> AsyncGenerator[Started | Delta | Ended | Heartbeat, None]:
+        """Yield what is to be said. Closing the generator closes the source, and so the call at the vendor."""
+        task = asyncio.create_task(self._fill(source))
+        try:
+            while True:
+                if not await self._stirred():
+                    yield Heartbeat()
+                    continue
+                held, self._held = self._held, []
+                for event in held:
+                    yield _joined(event)
+                if task.done():
+                    if not self._held:
+                        break
+                elif held:
+                    await asyncio.wait((task,), timeout=self._window)
+            await task
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+
+    async def _fill(self, source: AsyncGenerator[Event, None]) -> None:
+        try:
+            async with aclosing(source) as events:
+                async for event in events:
+                    self._put(event)
+        finally:
+            self._ready.set()
+
+    async def _stirred(self) -> bool:
+        """Wait until something happened; say no when nothing did for a while."""
+        if not self._ready.is_set():
+            try:
+                async with asyncio.timeout(self._heartbeat):
+                    await self._ready.wait()
+            except TimeoutError:
+                return False
+        self._ready.clear()
+        return True
+
+
+def _joined(held: Started | Ended | list[Delta]) -> Started | Ended | Delta:
+    if not isinstance(held, list):
+        return held
+    return held[0] if len(held) == 1 else Delta(held[0].index, "".join([delta.text for delta in held]))

@@ -1,0 +1,157 @@
+"""The engines of `builtin/`: rules, and an echo that does no work. Neither is a language model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import lru_cache
+from typing import Any
+from uuid import uuid4
+
+from letta.common.v1.message_pb2 import Message, MessageRole
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
+from letta_common.errors import CapabilityMissing, ModelNotFound
+
+from letta_llm_gateway.domain.answers import (
+    Answer,
+    Call,
+    Completed,
+    Delta,
+    Ended,
+    Event,
+    FinishReason,
+    Part,
+    Started,
+    Text,
+    ToolCall,
+)
+from letta_llm_gateway.domain.providers import ListedModel, Vector
+from letta_llm_gateway.domain.rules.engine import Dialogue, Reply, Turn, Wish, decide
+from letta_llm_gateway.domain.rules.recall import Embed
+
+RULES, ECHO = "rules", "echo"
+WINDOW = 128_000
+_WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
+_SPEAKERS = {
+    MessageRole.MESSAGE_ROLE_USER: "user",
+    MessageRole.MESSAGE_ROLE_ASSISTANT: "assistant",
+    MessageRole.MESSAGE_ROLE_TOOL: "tool",
+    MessageRole.MESSAGE_ROLE_SUMMARY: "system",
+}
+
+
+class BuiltinProvider:
+    """Answers without a language model. `embedder` returns the local embedder once it is loaded, else None."""
+
+    def __init__(self, embedder: Callable[[], Embed | None] = lambda: None, *, word_seconds: float = 0.02) -> None:
+        self._embedder = embedder
+        self._word_seconds = word_seconds
+
+    async def generate(self, call: Call) -> Answer:
+        """Answer once."""
+        if call.model == ECHO:
+            return Answer((Text(last_user_text(call.prompt)),))
+        if call.model != RULES:
+            raise ModelNotFound(
+                f"builtin/{call.model} does not exist; use builtin/rules", handle=f"builtin/{call.model}"
+            )
+        dialogue = read(call.prompt)
+        embed = self._embedder()
+        reply = decide(dialogue) if embed is None else await asyncio.to_thread(decide, dialogue, embed)
+        return _answer(reply)
+
+    async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
+        """Answer word by word, at the pace of quick speech; the echo at once."""
+        answer = await self.generate(call)
+        for index, part in enumerate(answer.parts):
+            if call.model == ECHO and isinstance(part, Text):
+                yield Started(index, part)
+            elif isinstance(part, ToolCall):
+                yield Started(index, ToolCall(part.id, part.name))
+                yield Delta(index, part.input)
+            elif isinstance(part, Text):
+                yield Started(index, Text())
+                for word in _WORD.findall(part.text):
+                    yield Delta(index, word)
+                    await asyncio.sleep(self._word_seconds)
+            yield Ended(index)
+        yield Completed(answer.finish_reason)
+
+    async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:  # noqa: ARG002
+        """Refuse; the local embedder is a provider of its own."""
+        raise CapabilityMissing(f"builtin/{model} embeds no texts; use builtin/use-multilingual", handle=model)
+
+    async def models(self) -> list[ListedModel]:
+        """List the engines."""
+        return [ListedModel(RULES, WINDOW), ListedModel(ECHO, WINDOW)]
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+def read(prompt: Prompt) -> Dialogue:
+    """Read a prompt as the engine wants it."""
+    tools = {tool.name: _schema(tool.parameters) for tool in prompt.tools}
+    turns = [turn for message in prompt.messages for turn in _turns(message)]
+    system = "\n".join(
+        [prompt.system, *(last_text(m) for m in prompt.messages if m.role == MessageRole.MESSAGE_ROLE_SYSTEM)]
+    )
+    return Dialogue(system, turns, tools, _forced(prompt))
+
+
+def _forced(prompt: Prompt) -> str:
+    mode = prompt.tool_choice.mode
+    if mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL:
+        return prompt.tool_choice.name
+    return {ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED: "*", ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "-"}.get(mode, "")
+
+
+@lru_cache(maxsize=512)
+def _schema(text: str) -> dict[str, Any]:
+    value = json.loads(text) if text else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _turns(message: Message) -> list[Turn]:
+    if message.role == MessageRole.MESSAGE_ROLE_APPROVAL:
+        if message.approvals:
+            made = [a.tool_return for a in message.approvals if a.WhichOneof("approval") == "tool_return"]
+            return [Turn("tool", returned.text) for returned in made]
+        return [Turn("assistant", last_text(message), _wishes(message))]
+    speaker = _SPEAKERS.get(message.role, "system")
+    if speaker == "tool":
+        returns = [part.tool_return for part in message.parts if part.WhichOneof("part") == "tool_return"]
+        return [Turn("tool", returned.content, failed=returned.is_error) for returned in returns]
+    text = last_text(message)
+    if speaker == "user" and (message.is_automated or not text.strip()):
+        speaker = "system"
+    return [Turn(speaker, text, _wishes(message))]
+
+
+def _wishes(message: Message) -> tuple[Wish, ...]:
+    calls = [part.tool_call for part in message.parts if part.WhichOneof("part") == "tool_call"]
+    return tuple(Wish(call.name, _schema(call.input)) for call in calls)
+
+
+def last_text(message: Message) -> str:
+    """Return the text of a message."""
+    return "\n".join([part.text.text for part in message.parts if part.WhichOneof("part") == "text"])
+
+
+def last_user_text(prompt: Prompt) -> str:
+    """Return the text of the newest message of the user."""
+    for message in reversed(prompt.messages):
+        if message.role == MessageRole.MESSAGE_ROLE_USER and not message.is_automated:
+            return last_text(message)
+    return ""
+
+
+def _answer(reply: Reply) -> Answer:
+    parts: list[Part] = [Text(reply.text)] if reply.text else []
+    parts.extend(
+        ToolCall(f"call_{uuid4().hex[:24]}", wish.name, json.dumps(wish.arguments, ensure_ascii=False))
+        for wish in reply.calls
+    )
+    return Answer(tuple(parts), FinishReason.TOOL_CALLS if reply.calls else FinishReason.STOP)

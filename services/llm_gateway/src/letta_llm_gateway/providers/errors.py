@@ -1,0 +1,122 @@
+"""What vendors answer when they refuse, as the errors of the contract."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any
+
+import httpx2
+from letta_common.errors import (
+    AppError,
+    ContextWindowExceeded,
+    LLMAuthentication,
+    LLMBadRequest,
+    LLMInsufficientCredits,
+    LLMRateLimit,
+    LLMTimeout,
+    LLMUnavailable,
+    ModelNotFound,
+)
+
+_TOO_LONG = re.compile(
+    r"context[_ ](length|window|size)|maximum (context|prompt) length|prompt is too long|too many (input )?tokens"
+    r"|exceed\w* (the )?(model'?s? )?(max\w* |available )?(context|input|number of tokens)"
+    r"|input (length|token count).{0,60}exceed|request_too_large",
+    re.IGNORECASE,
+)
+_NO_CREDIT = re.compile(
+    r"insufficient[_ ](quota|credit|balance|funds)|credit balance|billing|payment required", re.IGNORECASE
+)
+_SECRET = re.compile(r"\b(sk|pk|rk|gsk|xai|key|Bearer)[-_ ][\w\-*.]{6,}", re.IGNORECASE)
+_KEYLESS_400 = re.compile(r"api[_ ]?key (is )?(not valid|invalid)|invalid api[_ ]?key", re.IGNORECASE)
+_MAX_TEXT = 500
+
+
+def redacted(text: str) -> str:
+    """Return a vendor's text without anything that looks like a key, cut to a readable length."""
+    return _SECRET.sub("[redacted]", text)[:_MAX_TEXT]
+
+
+def retry_after(headers: Mapping[str, str]) -> str | None:
+    """Return the seconds after which a vendor wants to be asked again, as text, or None."""
+    if (millis := headers.get("retry-after-ms", "")).replace(".", "", 1).isdigit():
+        return str(float(millis) / 1000)
+    value = headers.get("retry-after", "").strip()
+    if value.replace(".", "", 1).isdigit():
+        return value
+    try:
+        return str(max(0.0, parsedate_to_datetime(value).timestamp() - time()))
+    except (TypeError, ValueError):
+        return None
+
+
+def refusal(  # noqa: PLR0911 one line for each case
+    vendor: str, status: int, text: str, headers: Mapping[str, str] | None = None, *, model: str = ""
+) -> AppError:
+    """Return the error for a vendor's HTTP status and text."""
+    said = redacted(text) or "no reason given"
+    where: dict[str, str] = {"provider": vendor, "status": str(status)}
+    if wait := retry_after(headers or {}):
+        where["retry_after"] = wait
+    if status in {401, 403} or (status == 400 and _KEYLESS_400.search(text)):
+        return LLMAuthentication(f"{vendor} refuses the key; check it and its permissions: {said}", **where)
+    if status in {402, 429, 400} and (status == 402 or _NO_CREDIT.search(text)):
+        return LLMInsufficientCredits(f"the account at {vendor} has no credit: {said}", **where)
+    if status == 404:
+        return ModelNotFound(f"{vendor} does not know model {model!r}: {said}", handle=model, **where)
+    if status == 429:
+        return LLMRateLimit(f"{vendor} limits the rate: {said}", **where)
+    if status == 408:
+        return LLMTimeout(f"{vendor} took too long: {said}", **where)
+    if status == 413 or (status < 500 and _TOO_LONG.search(text)):
+        return ContextWindowExceeded(f"the prompt does not fit the window of {model!r}: {said}", **where)
+    if status < 500:
+        return LLMBadRequest(f"{vendor} refuses the request: {said}", **where)
+    return LLMUnavailable(f"{vendor} is not available (status {status}): {said}", **where)
+
+
+_STREAM_STATUS = {
+    "overloaded_error": 529,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "billing_error": 402,
+    "insufficient_quota": 402,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "context_length_exceeded": 413,
+    "invalid_request_error": 400,
+    "timeout_error": 408,
+}
+
+
+def stream_refusal(vendor: str, error: Any, *, model: str = "") -> AppError:
+    """Return the error for an error object that a vendor put into a stream."""
+    if not isinstance(error, dict):
+        return refusal(vendor, 500, str(error), model=model)
+    status = 500
+    for key in ("code", "type", "status"):
+        value = error.get(key)
+        if isinstance(value, int) and 400 <= value < 600:
+            status = value
+            break
+        if value in _STREAM_STATUS:
+            status = _STREAM_STATUS[value]
+            break
+    return refusal(vendor, status, str(error.get("message") or error), model=model)
+
+
+@contextmanager
+def transport_errors(vendor: str) -> Iterator[None]:
+    """Turn what the HTTP client raises while an answer is read into LLMTimeout or LLMUnavailable."""
+    try:
+        yield
+    except httpx2.TimeoutException as error:
+        raise LLMTimeout(f"{vendor} stopped answering", provider=vendor) from error
+    except (httpx2.TransportError, httpx2.StreamError) as error:
+        raise LLMUnavailable(f"the connection to {vendor} broke: {type(error).__name__}", provider=vendor) from error

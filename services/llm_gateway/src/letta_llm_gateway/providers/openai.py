@@ -1,0 +1,137 @@
+"""OpenAI's chat completions, at OpenAI or at any server that speaks them, through the official SDK."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import openai
+from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMTimeout, LLMUnavailable
+
+from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
+from letta_llm_gateway.providers import openai_wire, sse
+from letta_llm_gateway.providers.errors import refusal, transport_errors
+
+OFFICIAL = "https://api.openai.com/v1"
+_CONNECT_SECONDS = 5.0
+_LIST_SECONDS = 10.0
+_WINDOW_KEYS = ("context_window", "context_length", "max_model_len", "max_context_length")
+
+
+class OpenAIProvider:
+    """Speaks chat completions with one account."""
+
+    def __init__(self, account: Account) -> None:
+        self._vendor = account.name
+        self._official = (account.base_url or OFFICIAL).startswith("https://api.openai.com")
+        if self._official and not account.api_key:
+            raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
+        self._client = openai.AsyncOpenAI(
+            api_key=account.api_key or "none",
+            base_url=account.base_url or OFFICIAL,
+            max_retries=0,  # the gateway retries, so that deadlines and breakers see every attempt
+            timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
+        )
+
+    async def generate(self, call: Call) -> Answer:
+        """Answer once."""
+        body = self._request(call)
+        with self._errors(call.model):
+            response = await self._client.chat.completions.with_raw_response.create(**body)
+            return openai_wire.answer(_json(response.http_response.content, self._vendor), vendor=self._vendor)
+
+    async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
+        """Answer as the model speaks."""
+        body = self._request(call)
+        body.update(stream=True, stream_options={"include_usage": True})
+        reader = openai_wire.StreamReader(vendor=self._vendor, model=call.model)
+        with self._errors(call.model):
+            async with self._client.chat.completions.with_streaming_response.create(**body) as response:
+                async for data in sse.events(response.iter_bytes(), vendor=self._vendor):
+                    if data == "[DONE]":
+                        reader.done()
+                        break
+                    for event in reader.feed(_json(data, self._vendor)):
+                        yield event
+        for event in reader.end():
+            yield event
+
+    async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
+        """Turn texts into vectors."""
+        with self._errors(model):
+            response = await self._client.embeddings.with_raw_response.create(
+                model=model, input=list(texts), encoding_format="float"
+            )
+        body = _json(response.http_response.content, self._vendor)
+        try:
+            vectors: list[Vector] = [
+                row["embedding"] for row in sorted(body["data"], key=lambda row: int(row["index"]))
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise LLMInvalidResponse(f"{self._vendor} answered without embeddings", provider=self._vendor) from error
+        if len(vectors) != len(texts):
+            raise LLMInvalidResponse(
+                f"{self._vendor} embedded {len(vectors)} of {len(texts)} texts", provider=self._vendor
+            )
+        return vectors
+
+    async def models(self) -> list[ListedModel]:
+        """List what the vendor offers."""
+        with self._errors(""):
+            response = await self._client.models.with_raw_response.list(timeout=_LIST_SECONDS)
+        body = _json(response.http_response.content, self._vendor)
+        rows = body.get("data") if isinstance(body, dict) else None
+        return [_listed(row) for row in rows or () if isinstance(row, dict) and row.get("id")]
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._client.close()
+
+    def _request(self, call: Call) -> dict[str, Any]:
+        return openai_wire.request(call.model, call.prompt, official=self._official, max_tokens=call.max_output_tokens)
+
+    @contextmanager
+    def _errors(self, model: str) -> Iterator[None]:
+        """Turn what the SDK raises into the errors of the contract."""
+        try:
+            with transport_errors(self._vendor):
+                yield
+        except openai.APIStatusError as error:
+            raise refusal(self._vendor, error.status_code, _said(error), error.response.headers, model=model) from error
+        except openai.APITimeoutError as error:
+            raise LLMTimeout(f"{self._vendor} cannot be connected to in time", provider=self._vendor) from error
+        except openai.APIConnectionError as error:
+            raise LLMUnavailable(f"{self._vendor} cannot be reached", provider=self._vendor) from error
+        except openai.OpenAIError as error:
+            raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
+
+
+def _said(error: openai.APIStatusError) -> str:
+    code = f"{error.code}: " if error.code else ""
+    return code + (
+        str(error.body.get("message")) if isinstance(error.body, dict) and error.body.get("message") else error.message
+    )
+
+
+def _json(data: bytes | str, vendor: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON", provider=vendor) from error
+
+
+def _listed(row: dict[str, Any]) -> ListedModel:
+    name = str(row["id"])
+    windows = (row.get(key) for key in _WINDOW_KEYS)
+    window = next((value for value in windows if isinstance(value, int) and value > 0), None)
+    embedding = "embed" in name or row.get("type") == "embedding"
+    return ListedModel(name, context_window=window, embedding=embedding)
+
+
+def make(account: Account) -> OpenAIProvider:
+    """Make the provider of an account."""
+    return OpenAIProvider(account)

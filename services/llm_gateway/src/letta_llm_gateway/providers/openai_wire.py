@@ -1,0 +1,394 @@
+"""The neutral prompt as a request of OpenAI's chat completions, and its answers as neutral parts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+from uuid import uuid4
+
+from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole, ToolReturn
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
+from letta_common.errors import LLMInvalidResponse
+
+from letta_llm_gateway.domain.answers import (
+    Answer,
+    Completed,
+    Delta,
+    Ended,
+    Event,
+    FinishReason,
+    Part,
+    Reasoning,
+    Started,
+    Text,
+    ToolCall,
+    Usage,
+)
+from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.errors import stream_refusal
+
+Json = dict[str, Any]
+_REASONING_MODEL = re.compile(r"^(o[134]|gpt-5)")
+_FINISH = {
+    "stop": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
+}
+_CHOICE = {
+    ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED: "required",
+    ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "none",
+}
+
+
+def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | None = None) -> Json:
+    """Build the body. `official` is OpenAI itself, which reads options that compatible servers refuse."""
+    settings = prompt.settings
+    body: Json = {"model": model, "messages": list(_messages(prompt))}
+    reasons = official and _REASONING_MODEL.match(model) is not None
+    limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens
+    if limit:
+        body["max_completion_tokens" if official else "max_tokens"] = limit
+    if settings.HasField("temperature") and not reasons:
+        body["temperature"] = settings.temperature
+    if settings.HasField("reasoning") and settings.reasoning.reasoning_effort and (reasons or not official):
+        body["reasoning_effort"] = settings.reasoning.reasoning_effort
+    if settings.HasField("verbosity") and reasons:
+        body["verbosity"] = settings.verbosity
+    if settings.response_format:
+        form = _parsed(settings.response_format)
+        if form.get("type") not in {None, "text"}:
+            body["response_format"] = form
+    if prompt.tools:
+        strict = settings.strict
+        body["tools"] = [_tool(tool, strict=strict and official) for tool in prompt.tools]
+        body["tool_choice"] = _choice(prompt)
+        if settings.HasField("parallel_tool_calls") or (official and not reasons):
+            body["parallel_tool_calls"] = settings.parallel_tool_calls
+    return body
+
+
+def _choice(prompt: Prompt) -> str | Json:
+    if prompt.tool_choice.mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL:
+        return {"type": "function", "function": {"name": prompt.tool_choice.name}}
+    return _CHOICE.get(prompt.tool_choice.mode, "auto")
+
+
+def _tool(tool: ToolDefinition, *, strict: bool) -> Json:
+    function: Json = {"name": tool.name, "description": tool.description, "parameters": _schema(tool.parameters)}
+    if strict or tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Json:
+    value = json.loads(text)
+    return value if isinstance(value, dict) else {}
+
+
+def _schema(text: str) -> Json:
+    return (_parsed(text) if text else {}) or {"type": "object", "properties": {}}
+
+
+def _messages(prompt: Prompt) -> Iterator[Json]:
+    if prompt.system:
+        yield {"role": "system", "content": prompt.system}
+    for message in prompt.messages:
+        role = message.role
+        if role == MessageRole.MESSAGE_ROLE_TOOL:
+            yield from _tool_returns(message)
+        elif role == MessageRole.MESSAGE_ROLE_ASSISTANT:
+            yield from _assistant(message)
+        elif role == MessageRole.MESSAGE_ROLE_APPROVAL:
+            yield from (_approval_returns(message) if message.approvals else _assistant(message))
+        elif role == MessageRole.MESSAGE_ROLE_SYSTEM:
+            yield {"role": "system", "content": _text(message)}
+        else:
+            yield _user(message)
+
+
+def _text(message: Message) -> str:
+    return "\n".join([part.text.text for part in message.parts if part.WhichOneof("part") == "text"])
+
+
+def _user(message: Message) -> Json:
+    if all(part.WhichOneof("part") == "text" for part in message.parts):
+        return {"role": "user", "content": _text(message)}
+    return {"role": "user", "content": list(filter(None, map(_user_part, message.parts)))}
+
+
+def _user_part(part: ContentPart) -> Json | None:
+    kind = part.WhichOneof("part")
+    if kind == "text":
+        return {"type": "text", "text": part.text.text}
+    if kind == "image" and (url := image_url(part.image)):
+        return {"type": "image_url", "image_url": {"url": url, "detail": _detail(part.image)}}
+    return None
+
+
+def image_url(image: ImageContent) -> str:
+    """Return the address of an image, a data URL when the image is in the message."""
+    source = image.source
+    kind = source.WhichOneof("source")
+    if kind == "url":
+        return source.url.url
+    held = source.base64 if kind == "base64" else source.letta
+    return f"data:{held.media_type or 'image/png'};base64,{base64.b64encode(held.data).decode()}" if held.data else ""
+
+
+def _detail(image: ImageContent) -> str:
+    source = image.source
+    return source.base64.detail or source.letta.detail or "auto"
+
+
+def _assistant(message: Message) -> Iterator[Json]:
+    texts: list[str] = []
+    calls: list[Json] = []
+    for part in message.parts:
+        kind = part.WhichOneof("part")
+        if kind == "text":
+            texts.append(part.text.text)
+        elif kind == "tool_call":
+            call = part.tool_call
+            function = {"name": call.name, "arguments": call.input or "{}"}
+            calls.append({"id": call.id, "type": "function", "function": function})
+    if calls:
+        yield {"role": "assistant", "content": "\n".join(texts) or None, "tool_calls": calls}
+    elif texts:
+        yield {"role": "assistant", "content": "\n".join(texts)}
+
+
+def _tool_returns(message: Message) -> Iterator[Json]:
+    for part in message.parts:
+        if part.WhichOneof("part") == "tool_return":
+            returned = part.tool_return
+            yield {"role": "tool", "tool_call_id": returned.tool_call_id, "content": returned.content}
+
+
+def _approval_returns(message: Message) -> Iterator[Json]:
+    for approval in message.approvals:
+        if approval.WhichOneof("approval") == "tool_return":
+            returned = approval.tool_return
+            yield {"role": "tool", "tool_call_id": returned.tool_call_id, "content": return_text(returned)}
+
+
+def return_text(returned: ToolReturn) -> str:
+    """Return the text of a result that a client made."""
+    if returned.WhichOneof("content") == "text":
+        return returned.text
+    return "\n".join(part.text.text for part in returned.parts.parts)
+
+
+def answer(body: Any, *, vendor: str) -> Answer:
+    """Read an answer. Raises LLMInvalidResponse when it has no choice or cannot be read."""
+    if not isinstance(body, dict):
+        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON object", provider=vendor)
+    if body.get("error"):
+        raise stream_refusal(vendor, body["error"], model=str(body.get("model", "")))
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise LLMInvalidResponse(f"{vendor} answered without a choice", provider=vendor)
+    parts: list[Part] = []
+    if reasoning := message.get("reasoning_content") or message.get("reasoning"):
+        parts.append(Reasoning(str(reasoning)))
+    parts.extend(split_thinking(_content(message.get("content")) or str(message.get("refusal") or "")))
+    parts.extend(_call(call, vendor) for call in message.get("tool_calls") or ())
+    return Answer(
+        tuple(parts),
+        _finish(choice.get("finish_reason"), parts),
+        usage(body.get("usage")),
+        str(body.get("id") or ""),
+    )
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _call(call: Any, vendor: str) -> ToolCall:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not function.get("name"):
+        raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
+    name = str(function["name"])
+    return ToolCall(
+        str(call.get("id") or call_id()), name, checked(function.get("arguments"), tool=name, vendor=vendor)
+    )
+
+
+def call_id() -> str:
+    """Return an id for a call that the vendor gave none."""
+    return f"call_{uuid4().hex[:24]}"
+
+
+_THINK = re.compile(r"^\s*<think>(.*?)</think>\s*(.*)$", re.DOTALL)
+
+
+def split_thinking(text: str) -> list[Part]:
+    """Return the text as parts: what a local model wrote between think tags is reasoning."""
+    if not text:
+        return []
+    if match := _THINK.match(text):
+        thought, rest = match[1].strip(), match[2]
+        return [*([Reasoning(thought)] if thought else []), *([Text(rest)] if rest else [])]
+    return [Text(text)]
+
+
+def _finish(reason: Any, parts: list[Part]) -> FinishReason:
+    calls = any(isinstance(part, ToolCall) for part in parts)
+    found = _FINISH.get(reason) if isinstance(reason, str) else None
+    if found in {None, FinishReason.STOP}:  # some servers say `stop` when they call, some say nothing
+        return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
+    return found or FinishReason.STOP
+
+
+def usage(counts: Any) -> Usage | None:
+    """Read the counts of tokens; None when the vendor gave none, or zeros."""
+    if not isinstance(counts, dict) or not counts.get("prompt_tokens"):
+        return None
+    inputs, outputs = counts.get("prompt_tokens_details") or {}, counts.get("completion_tokens_details") or {}
+    return Usage(
+        prompt=int(counts["prompt_tokens"]),
+        completion=int(counts.get("completion_tokens") or 0),
+        cached_input=int(inputs.get("cached_tokens") or 0),
+        reasoning=int(outputs.get("reasoning_tokens") or 0),
+    )
+
+
+class StreamReader:
+    """Reads the chunks of a stream; parallel calls may be interleaved."""
+
+    def __init__(self, *, vendor: str, model: str) -> None:
+        self._vendor = vendor
+        self._model = model
+        self._next = 0
+        self._speech: tuple[str, int] | None = None  # kind and index of the open text or reasoning
+        self._calls: dict[int, int] = {}  # the vendor's index of a call -> ours
+        self._named: dict[int, str] = {}  # ours -> id, to notice a server that gives every call index 0
+        self._finish: Any = None
+        self._usage: Usage | None = None
+        self._id = ""
+        self._thinking: ThinkSplitter = ThinkSplitter()
+
+    def feed(self, chunk: Any) -> Iterator[Event]:
+        """Yield what a chunk says. Raises the error that the vendor put into the stream."""
+        if not isinstance(chunk, dict):
+            raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
+        if chunk.get("error"):
+            raise stream_refusal(self._vendor, chunk["error"], model=self._model)
+        self._id = self._id or str(chunk.get("id") or "")
+        self._usage = usage(chunk.get("usage")) or self._usage
+        choices = chunk.get("choices")
+        if not choices:
+            return
+        choice = choices[0]
+        delta = choice.get("delta") or {}
+        if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
+            yield from self._say("reasoning", str(reasoning))
+        if text := _content(delta.get("content")) or delta.get("refusal"):
+            for kind, piece in self._thinking.feed(text):
+                yield from self._say(kind, piece)
+        for call in delta.get("tool_calls") or ():
+            yield from self._call(call)
+        if choice.get("finish_reason"):
+            self._finish = choice["finish_reason"]
+
+    def done(self) -> None:
+        """Note the vendor's end mark, for servers that give no finish reason."""
+        self._finish = self._finish or "stop"
+
+    def end(self) -> Iterator[Event]:
+        """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
+        for kind, piece in self._thinking.flush():
+            yield from self._say(kind, piece)
+        yield from self._hush()
+        for index in self._calls.values():
+            yield Ended(index)
+        if self._finish is None:
+            raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
+        calls: list[Part] = [ToolCall("", "")] if self._calls else []
+        yield Completed(_finish(self._finish, calls), self._usage, self._id)
+
+    def _say(self, kind: str, text: str) -> Iterator[Event]:
+        if self._speech is None or self._speech[0] != kind:
+            yield from self._hush()
+            self._speech = (kind, self._next)
+            yield Started(self._next, Text() if kind == "text" else Reasoning())
+            self._next += 1
+        yield Delta(self._next - 1, text)
+
+    def _hush(self) -> Iterator[Event]:
+        if self._speech is not None:
+            yield Ended(self._speech[1])
+            self._speech = None
+
+    def _call(self, call: Any) -> Iterator[Event]:
+        function = call.get("function") or {}
+        theirs = int(call.get("index") or 0)
+        given = str(call.get("id") or "")
+        index = self._calls.get(theirs)
+        if index is not None and given and given != self._named[index]:
+            theirs = max(self._calls) + 1  # a second call under the index of the first
+            index = None
+        elif index is None and not function.get("name"):
+            raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
+        if index is None:
+            yield from self._hush()
+            index = self._calls[theirs] = self._next
+            self._named[index] = given
+            self._next += 1
+            yield Started(index, ToolCall(given or call_id(), str(function.get("name"))))
+        arguments = function.get("arguments")
+        if arguments:
+            yield Delta(index, arguments if isinstance(arguments, str) else json.dumps(arguments))
+
+
+class ThinkSplitter:
+    """Splits the streamed text of a local model into reasoning, between think tags at its beginning, and text."""
+
+    _OPEN, _CLOSE = "<think>", "</think>"
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._state = "start"
+
+    def feed(self, text: str) -> Iterator[tuple[str, str]]:
+        """Yield kinds and pieces; a piece that may be the beginning of a tag is held back."""
+        if self._state == "text":
+            yield "text", text
+            return
+        self._held += text
+        if self._state == "start":
+            begin = self._held.lstrip()
+            if begin.startswith(self._OPEN):
+                self._state, self._held = "thinking", begin[len(self._OPEN) :]
+            elif self._OPEN.startswith(begin):
+                return
+            else:
+                self._state = "text"
+                yield from self.flush()
+                return
+        before, found, after = self._held.partition(self._CLOSE)
+        if found:
+            if before:
+                yield "reasoning", before
+            self._state, self._held = "text", after.lstrip()
+            yield from self.flush()
+        elif (safe := len(self._held) - len(self._CLOSE)) > 0:
+            yield "reasoning", self._held[:safe]
+            self._held = self._held[safe:]
+
+    def flush(self) -> Iterator[tuple[str, str]]:
+        """Yield what was held back."""
+        if self._held:
+            yield ("reasoning" if self._state == "thinking" else "text"), self._held
+        self._held = ""

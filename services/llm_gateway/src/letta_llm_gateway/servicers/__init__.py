@@ -1,0 +1,1 @@
+"""What the contract's services do, in terms of the domain."""

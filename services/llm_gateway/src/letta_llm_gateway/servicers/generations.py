@@ -1,0 +1,145 @@
+"""GenerationService over the domain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import grpc.aio
+from letta.common.v1 import message_pb2, usage_pb2
+from letta.llm.v1 import generation_service_pb2 as pb
+from letta.llm.v1 import generation_service_pb2_grpc
+from letta_common.actor import current_actor
+
+from letta_llm_gateway.domain.answers import (
+    Delta,
+    Ended,
+    Finished,
+    Generation,
+    Heartbeat,
+    Part,
+    Reasoning,
+    RedactedReasoning,
+    Spoken,
+    Started,
+    Text,
+    ToolCall,
+    Usage,
+)
+from letta_llm_gateway.domain.generations import Ask, Generations
+from letta_llm_gateway.domain.tokens import of_bytes
+from letta_llm_gateway.domain.usage import Attribution
+from letta_llm_gateway.servicers.traces import described
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
+    def __init__(self, generations: Generations, *, traced: bool = False) -> None:
+        self._generations = generations
+        self._traced = traced
+
+    async def Generate(self, request: pb.GenerateRequest, context: _Context) -> pb.GenerateResponse:
+        made = await self._generations.generate(current_actor(), self._ask(request.prompt))
+        return pb.GenerateResponse(generation=_generation(made))
+
+    async def StreamGenerate(
+        self, request: pb.StreamGenerateRequest, context: _Context
+    ) -> AsyncGenerator[pb.StreamGenerateResponse, None]:
+        stream = self._generations.stream(current_actor(), self._ask(request.prompt))
+        seq_id = 0
+        async with aclosing(stream) as events:
+            async for event in events:
+                seq_id += 1
+                yield _event(seq_id, event)
+
+    async def CountTokens(self, request: pb.CountTokensRequest, context: _Context) -> pb.CountTokensResponse:
+        return pb.CountTokensResponse(
+            prompt_tokens=_estimate(request.prompt), source=pb.TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE
+        )
+
+    def _ask(self, prompt: pb.Prompt) -> Ask:
+        booked = prompt.attribution
+        return Ask(
+            prompt,
+            prompt.model,
+            lambda: _estimate(prompt),
+            images=any(part.HasField("image") for message in prompt.messages for part in message.parts),
+            tools=bool(prompt.tools),
+            attribution=Attribution(booked.agent_id, booked.run_id, booked.step_id, booked.purpose),
+            describe=(lambda: described(prompt)) if self._traced else None,
+        )
+
+
+def _estimate(prompt: pb.Prompt) -> int:
+    """Estimate the tokens of a prompt, an image as 1,000."""
+    size = len(prompt.system.encode()) + sum(tool.ByteSize() for tool in prompt.tools)
+    images = 0
+    for message in prompt.messages:
+        for part in message.parts:
+            match part.WhichOneof("part"):
+                case "text":
+                    size += len(part.text.text.encode())
+                case "image":
+                    images += 1
+                case "tool_call":
+                    size += len(part.tool_call.input.encode()) + len(part.tool_call.name)
+                case "tool_return":
+                    size += len(part.tool_return.content.encode())
+                case _:
+                    size += part.ByteSize()
+    return of_bytes(size) + 1000 * images
+
+
+def _event(seq_id: int, event: Spoken) -> pb.StreamGenerateResponse:
+    match event:
+        case Delta(index, text):
+            return pb.StreamGenerateResponse(seq_id=seq_id, part_delta=pb.PartDelta(index=index, delta=text))
+        case Started(index, part):
+            return pb.StreamGenerateResponse(seq_id=seq_id, part_started=pb.PartStarted(index=index, part=_part(part)))
+        case Ended(index):
+            return pb.StreamGenerateResponse(seq_id=seq_id, part_ended=pb.PartEnded(index=index))
+        case Heartbeat():
+            return pb.StreamGenerateResponse(seq_id=seq_id, heartbeat=pb.Heartbeat())
+        case Finished(generation):
+            return pb.StreamGenerateResponse(seq_id=seq_id, finished=pb.Finished(generation=_generation(generation)))
+
+
+def _generation(made: Generation) -> pb.Generation:
+    return pb.Generation(
+        parts=[_part(part) for part in made.answer.parts],
+        finish_reason=pb.FinishReason.ValueType(made.answer.finish_reason.value),
+        usage=_usage(made.usage),
+        usage_source=pb.TokenCountSource.ValueType(made.usage_source.value),
+        model=made.model,
+        provider_type=made.provider_type,
+        response_id=made.answer.response_id,
+        context_window=made.context_window,
+    )
+
+
+def _usage(usage: Usage) -> usage_pb2.TokenUsage:
+    return usage_pb2.TokenUsage(
+        prompt_tokens=usage.prompt,
+        completion_tokens=usage.completion,
+        cached_input_tokens=usage.cached_input,
+        cache_write_tokens=usage.cache_write,
+        reasoning_tokens=usage.reasoning,
+    )
+
+
+def _part(part: Part) -> message_pb2.ContentPart:
+    match part:
+        case Text(text):
+            return message_pb2.ContentPart(text=message_pb2.TextContent(text=text))
+        case ToolCall(call_id, name, arguments):
+            return message_pb2.ContentPart(
+                tool_call=message_pb2.ToolCallContent(id=call_id, name=name, input=arguments)
+            )
+        case Reasoning(reasoning, signature):
+            return message_pb2.ContentPart(
+                reasoning=message_pb2.ReasoningContent(is_native=True, reasoning=reasoning, signature=signature)
+            )
+        case RedactedReasoning(data):
+            return message_pb2.ContentPart(redacted_reasoning=message_pb2.RedactedReasoningContent(data=data))

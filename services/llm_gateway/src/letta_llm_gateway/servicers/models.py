@@ -1,0 +1,106 @@
+"""ModelService over the domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+from letta.llm.v1 import model_pb2 as models_pb
+from letta.llm.v1 import model_service_pb2 as pb
+from letta.llm.v1 import model_service_pb2_grpc
+from letta_common.actor import current_actor, current_request
+
+from letta_llm_gateway.domain.models import Category, Embedder, Model, Models
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_WIRES = frozenset({"openai", "anthropic", "ollama", "builtin"})
+
+
+class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: _Context) -> pb.ListModelsResponse:
+        found = await self._models.languages(
+            current_actor(),
+            categories=[Category(value) for value in request.provider_category if value],
+            provider=request.provider_name,
+            provider_type=request.provider_type,
+        )
+        return pb.ListModelsResponse(models=[_model(model) for model in found])
+
+    async def ListEmbeddingModels(
+        self, request: pb.ListEmbeddingModelsRequest, context: _Context
+    ) -> pb.ListEmbeddingModelsResponse:
+        found = await self._models.embedders(current_actor())
+        return pb.ListEmbeddingModelsResponse(models=[_embedder(embedder) for embedder in found])
+
+    async def GetModel(self, request: pb.GetModelRequest, context: _Context) -> pb.GetModelResponse:
+        return pb.GetModelResponse(model=_model(await self._models.get(current_request().actor, request.handle)))
+
+    async def GetEmbeddingModel(
+        self, request: pb.GetEmbeddingModelRequest, context: _Context
+    ) -> pb.GetEmbeddingModelResponse:
+        found = await self._models.embedder(current_request().actor, request.handle)
+        return pb.GetEmbeddingModelResponse(model=_embedder(found))
+
+    async def GetDefaultModel(
+        self, request: pb.GetDefaultModelRequest, context: _Context
+    ) -> pb.GetDefaultModelResponse:
+        default = await self._models.default()
+        return pb.GetDefaultModelResponse(
+            handle=default.handle,
+            reason=default.reason,
+            banner=default.banner,
+            embedding_handle=self._models.default_embedding_handle,
+            language_model=not default.handle.startswith("builtin/"),
+        )
+
+
+def _wire(provider_type: str) -> str:
+    return provider_type if provider_type in _WIRES else "openai"
+
+
+def _model(model: Model) -> models_pb.Model:
+    facts = model.facts
+    return models_pb.Model(
+        handle=model.handle,
+        name=model.name,
+        display_name=model.name,
+        provider_type=model.account.provider_type,
+        provider_name=model.account.name,
+        model_type="llm",
+        model=model.name,
+        model_endpoint_type=_wire(model.account.provider_type),
+        model_endpoint=model.account.base_url or None,
+        provider_category=models_pb.ProviderCategory.ValueType(model.category.value),
+        context_window=facts.window,
+        temperature=1.0,
+        max_tokens=facts.max_output,
+        enable_reasoner=facts.reasoning,
+        max_context_window=facts.window,
+        capabilities=models_pb.ModelCapabilities(
+            tools=facts.tools,
+            images=facts.images is not False and model.is_language_model,
+            reasoning=facts.reasoning,
+            streaming=True,
+            language_model=model.is_language_model,
+        ),
+    )
+
+
+def _embedder(embedder: Embedder) -> models_pb.EmbeddingModel:
+    return models_pb.EmbeddingModel(
+        handle=embedder.handle,
+        name=embedder.name,
+        display_name=embedder.name,
+        provider_type=embedder.account.provider_type,
+        provider_name=embedder.account.name,
+        model_type="embedding",
+        embedding_endpoint_type=_wire(embedder.account.provider_type),
+        embedding_endpoint=embedder.account.base_url or None,
+        embedding_model=embedder.name,
+        embedding_dim=embedder.dimensions,
+        embedding_chunk_size=300,
+        batch_size=32,
+    )
