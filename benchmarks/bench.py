@@ -1,7 +1,7 @@
 """What a message costs: latency, throughput, processor time and memory, against a bare call in the same run.
 
-`python -m benchmarks.bench` measures this product, all in one process and each service in its own, with a model that takes
-no time. `--base-url URL --model HANDLE` measures any server that speaks the REST, from the outside.
+`python -m benchmarks.bench` measures this product, all in one process and each service in its own, with a model that
+takes no time. `--base-url URL --model HANDLE` measures any server that speaks the REST, from the outside.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import grpc
 import typer
 import uvloop
 from letta_common import logs
-from letta_common.embedded_postgres import EmbeddedPostgresError
+from letta_common.embedded_postgres_directory import EmbeddedPostgresError
 from letta_common.errors import AppError
 from letta_common.migrations import MigrationFailed
 from letta_common.settings import PEERS, Settings

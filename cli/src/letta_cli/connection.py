@@ -25,12 +25,13 @@ def connected(address: str) -> Iterator[grpc.Channel]:
     try:
         yield channel
     except grpc.RpcError as error:
-        raise from_rpc_error(error) from None
+        failed: Any = error  # every RpcError of a call is a grpc.Call too
+        raise from_rpc_error(failed) from None
     finally:
         channel.close()
 
 
-class _Credential(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]
+class _Credential(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Adds the credential to every call."""
 
     def __init__(self, key: str) -> None:
