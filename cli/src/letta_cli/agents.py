@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+
 from letta.agent.v1 import agent_service_pb2 as api
 from letta.agent.v1 import agent_service_pb2_grpc
 from letta.memory.v1 import block_pb2
-
 from letta_cli.connection import DEFAULT_ADDRESS, AddressOption, JsonOption, connected
 from letta_cli.console import as_json, err, out, table
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import grpc
 import typer
+
 from letta.agent.v1 import agent_pb2, agent_service_pb2_grpc
 from letta.agent.v1 import agent_service_pb2 as api
-from letta_common.errors import AppError
-
 from letta_cli.agents import CALL_SECONDS, new_agent
 from letta_cli.connection import DEFAULT_ADDRESS, AddressOption, connected
 from letta_cli.console import err, fail, out
 from letta_cli.turns import send
+from letta_common.errors import AppError
 
 LEAVE = frozenset({"/exit", "/quit", "/q"})
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import grpc
 import typer
+
 from letta_common.rpc_errors import from_rpc_error
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from letta.agent.v1 import agent_service_pb2 as api
 from letta.agent.v1 import agent_service_pb2_grpc
 from letta.llm.v1 import model_service_pb2, model_service_pb2_grpc
-from letta_common.actor_context import service_identity
-from letta_common.settings import Settings
-
 from letta_cli.agents import CALL_SECONDS, new_agent
 from letta_cli.connection import connected
 from letta_cli.console import err, fail, out, panel
 from letta_cli.turns import Turn, send
+from letta_common.actor_context import service_identity
+from letta_common.settings import Settings
 
 GRPC_PORT, HTTP_PORT = 50051, 8283
 START_SECONDS = 120.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+
 from letta.auth.v1 import api_key_service_pb2 as api
 from letta.auth.v1 import api_key_service_pb2_grpc
-
 from letta_cli.agents import CALL_SECONDS
 from letta_cli.connection import DEFAULT_ADDRESS, AddressOption, JsonOption, connected
 from letta_cli.console import as_json, err, out, table

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
-from letta_common.server import terminated
 
 from letta_cli.databases import database
+from letta_common.server import terminated
 
 SERVICES = ("auth", "tools", "llm_gateway", "memory", "agent", "gateway")
 _PR_SET_PDEATHSIG = 1

@@ -6,15 +6,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from grpc_health.v1.health import aio as health_aio
+
 import letta_agent.wiring
 import letta_auth.wiring
 import letta_gateway.wiring
 import letta_llm_gateway.wiring
 import letta_memory.wiring
 import letta_tools.wiring
-from grpc_health.v1.health import aio as health_aio
 from letta_agent.settings import AgentSettings
 from letta_auth.settings import AuthSettings
+from letta_cli.databases import database
 from letta_common.client import PeerChannel
 from letta_common.clock import SystemClock
 from letta_common.local_channel import LocalChannel
@@ -29,8 +31,6 @@ from letta_gateway.wiring import Gateway
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_memory.settings import MemorySettings
 from letta_tools.settings import ToolsSettings
-
-from letta_cli.databases import database
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import grpc
-from letta.agent.v1 import run_pb2, run_service_pb2, run_service_pb2_grpc
-from letta.common.v1 import letta_message_pb2
 from rich.text import Text
 
+from letta.agent.v1 import run_pb2, run_service_pb2, run_service_pb2_grpc
+from letta.common.v1 import letta_message_pb2
 from letta_cli.console import out
 
 TURN_SECONDS = 600.0
