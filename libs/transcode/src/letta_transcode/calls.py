@@ -1,0 +1,96 @@
+"""Calls methods and gives up when the HTTP client does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from letta_transcode.requests import ClientGone
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from letta_transcode.operations import Method
+    from letta_transcode.peers import Peers
+    from letta_transcode.requests import Limits, Request
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+_MAX_STUBS = 4096
+
+
+class Calls:
+    """Makes calls on the channels of the peers; requests are serialized already."""
+
+    def __init__(self, peers: Peers, limits: Limits) -> None:
+        self._peers = peers
+        self._limits = limits
+        self._stubs: dict[Method, Any] = {}
+
+    async def unary(self, method: Method, data: bytes, metadata: Metadata, request: Request) -> Message:
+        """Call and return the response. Raises grpc.RpcError, and ClientGone when the client went away first."""
+        call = self._stub(method)(data, timeout=self._limits.call, metadata=metadata)
+        with _Watch(call, request) as watch:
+            try:
+                response: Message = await call
+            except (asyncio.CancelledError, grpc.RpcError):
+                if watch.client_gone:
+                    raise ClientGone from None
+                raise
+        return response
+
+    async def stream(
+        self, method: Method, data: bytes, metadata: Metadata, request: Request
+    ) -> AsyncGenerator[Message, None]:
+        """Call and yield the responses. Raises grpc.RpcError, and ClientGone when the client went away first."""
+        call = self._stub(method)(data, timeout=self._limits.stream, metadata=metadata)
+        with _Watch(call, request) as watch:
+            try:
+                async for response in call:
+                    yield response
+            except (asyncio.CancelledError, grpc.RpcError):
+                if watch.client_gone:
+                    raise ClientGone from None
+                raise
+            finally:
+                call.cancel()
+
+    def _stub(self, method: Method) -> Any:
+        stub = self._stubs.get(method)
+        if stub is None:
+            if len(self._stubs) >= _MAX_STUBS:  # left behind by descriptors that changed
+                self._stubs.clear()
+            channel = self._peers.channel(method.peer)
+            make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
+            stub = make(method.path, request_serializer=_as_it_is, response_deserializer=method.response.FromString)
+            self._stubs[method] = stub
+        return stub
+
+
+class _Watch:
+    """Cancels a call when the client of a request closes the connection."""
+
+    def __init__(self, call: Any, request: Request) -> None:
+        self._call = call
+        self._task = asyncio.ensure_future(request.gone())
+        self._task.add_done_callback(self._ended)
+        self.client_gone = False
+
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._task.remove_done_callback(self._ended)
+        self._task.cancel()
+
+    def _ended(self, _: asyncio.Future[None]) -> None:
+        self.client_gone = True
+        self._call.cancel()
+
+
+def _as_it_is(data: bytes) -> bytes:
+    return data

@@ -1,0 +1,196 @@
+"""Compiles, for each message, the function that turns it into what `orjson` writes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from keyword import iskeyword
+from typing import TYPE_CHECKING, Any
+
+from letta_transcode import values
+from letta_transcode.plans import Choice, Field, Form, MappingError, Member, Plan, Union, Value, enum_names
+
+if TYPE_CHECKING:
+    from letta_transcode.catalog import Catalog
+    from letta_transcode.plans import Planner
+
+Encoder = Callable[[Any], Any]
+
+_WRITERS = {
+    Form.BYTES: "base64_text",
+    Form.RAW: "raw",
+    Form.DURATION: "duration",
+    Form.FIELD_MASK: "field_mask",
+    Form.CANONICAL: "canonical",
+}
+
+
+class Encoders:
+    """Compiled encoders of a catalog's messages; each is compiled once, when it is first asked for."""
+
+    def __init__(self, catalog: Catalog, planner: Planner) -> None:
+        self._catalog = catalog
+        self._planner = planner
+        self._numbers = itertools.count()
+        self._names: dict[str, str] = {}
+        self._enums: dict[str, str] = {}
+        self._scope: dict[str, Any] = {
+            "base64_text": values.base64_text,
+            "raw": values.raw,
+            "shortest": values.shortest,
+            "timestamp": values.timestamp,
+            "timestamp_seconds": values.timestamp_seconds,
+            "duration": values.duration,
+            "field_mask": values.field_mask,
+            "canonical": values.canonical_writer(catalog.pool),
+        }
+
+    def message(self, name: str) -> Encoder:
+        """Return the encoder of a message. Raises MappingError."""
+        return self._whole(lambda: self._function(name))
+
+    def field(self, field: Field) -> Encoder:
+        """Return the encoder of one field of a message: it takes the message and returns the field's JSON value."""
+
+        def compiled() -> str:
+            function = f"field_{next(self._numbers)}"
+            self._compile(function, [f"return {self._field(field, 'm')}"])
+            return function
+
+        return self._whole(compiled)
+
+    def _whole(self, make: Callable[[], str]) -> Encoder:
+        """Keep what a compilation made only when all of it could be made, since functions call each other."""
+        before = dict(self._names)
+        try:
+            encoder: Encoder = self._scope[make()]
+        except MappingError:
+            self._names = before
+            raise
+        return encoder
+
+    def _function(self, name: str) -> str:
+        known = self._names.get(name)
+        if known is None:
+            known = self._names[name] = f"encode_{next(self._numbers)}"
+            self._compile(known, self._body(self._planner.plan(name)))
+        return known
+
+    def _compile(self, function: str, body: list[str]) -> None:
+        source = f"def {function}(m):\n" + "\n".join(f"    {line}" for line in body)
+        exec(compile(source, f"<{function}>", "exec"), self._scope)  # noqa: S102  generated from descriptors alone
+
+    def _body(self, plan: Plan) -> list[str]:
+        if plan.transparent:
+            part = plan.parts[0]
+            if isinstance(part, Field):
+                return [f"return {self._field(part, 'm')}"]
+            if part.choice is Choice.KIND:
+                return [*self._kind(part, "v"), "return v"]
+            return ["d = {}", *self._inline(part), "return d or None"]
+        lines: list[str] = ["d = {"]
+        literal = True
+        for part in plan.parts:
+            if literal and isinstance(part, Field) and not part.omit_empty:
+                lines.append(f"    {part.key!r}: {self._field(part, 'm')},")
+                continue
+            if literal:
+                literal = False
+                lines.append("}")
+            lines.extend(self._part(part))
+        if literal:
+            lines.append("}")
+        return [*lines, "return d"]
+
+    def _part(self, part: Field | Union) -> list[str]:
+        if isinstance(part, Field):
+            line = f"d[{part.key!r}] = {self._field(part, 'm', test=not part.omit_empty)}"
+            return [f"if {_present(part, 'm')}:", f"    {line}"] if part.omit_empty else [line]
+        if part.choice is Choice.PLAIN:
+            return [line for member in part.members for line in self._part(member.field)]
+        if part.choice is Choice.KIND:
+            return [*self._kind(part, "v"), f"d[{part.key!r}] = v"]
+        return self._inline(part)
+
+    def _kind(self, union: Union, target: str) -> list[str]:
+        lines = [f"w = {_which(union)}"]
+        word = "if"
+        for member in union.members:
+            lines.append(f"{word} w == {member.field.path[-1]!r}:")
+            lines.append(f"    {target} = {self._field(member.field, 'm', test=False)}")
+            word = "elif"
+        return [*lines, "else:", f"    {target} = None"] if union.members else [f"{target} = None"]
+
+    def _inline(self, union: Union) -> list[str]:
+        lines = [f"w = {_which(union)}"]
+        word = "if"
+        for member in union.members:
+            lines.append(f"{word} w == {member.field.path[-1]!r}:")
+            lines.extend(f"    {line}" for line in self._member(union, member))
+            word = "elif"
+        return lines
+
+    def _member(self, union: Union, member: Member) -> list[str]:
+        inner = f"d.update({self._field(member.field, 'm', test=False)} or ())"
+        if union.choice is Choice.TAG and not member.nested:
+            set_tag = f"d[{union.key!r}] = {member.tags[0]!r}"
+            return [set_tag, inner, set_tag]
+        return [inner]
+
+    def _field(self, field: Field, source: str, *, test: bool = True) -> str:
+        place = _place(source, field.path)
+        if field.map_key is not None:
+            key = _map_key(field.map_key)
+            text = f"{{{key}: {self._value(field.value, 'x')} for k, x in {place}.items()}}"
+        elif field.repeated:
+            item = self._value(field.value, "x")
+            text = f"list({place})" if item == "x" else f"[{item} for x in {place}]"
+        else:
+            text = self._value(field.value, place)
+            if test and field.presence:
+                return f"({text} if {_present(field, source)} else None)"
+        return f"({text} or None)" if field.empty_as_null else text
+
+    def _value(self, value: Value, source: str) -> str:
+        if value.form is Form.ENUM:
+            other = "" if self._catalog.enum_mapping(value.enum).unspecified_as_null else f", {source}"
+            return f"{self._enum(value.enum)}.get({source}{other})"
+        if value.form is Form.MESSAGE:
+            return f"{self._function(value.message)}({source})"
+        if value.form is Form.TIMESTAMP:
+            return f"timestamp{'_seconds' if value.seconds else ''}({source})"
+        if value.form is Form.WRAPPER and value.inner is not None:
+            return self._value(value.inner, f"{source}.value")
+        if value.form is Form.FLOAT and value.single:
+            return f"shortest({source})"
+        writer = _WRITERS.get(value.form)
+        return f"{writer}({source})" if writer else source
+
+    def _enum(self, name: str) -> str:
+        known = self._enums.get(name)
+        if known is None:
+            known = self._enums[name] = f"enum_{len(self._enums)}"
+            self._scope[known] = enum_names(self._catalog, self._catalog.enum(name))
+        return known
+
+
+def _map_key(key: Value) -> str:
+    if key.form is Form.STRING:
+        return "k"
+    return "('true' if k else 'false')" if key.form is Form.BOOL else "str(k)"
+
+
+def _place(source: str, path: tuple[str, ...]) -> str:
+    for name in path:
+        source = f"getattr({source}, {name!r})" if iskeyword(name) else f"{source}.{name}"
+    return source
+
+
+def _present(field: Field, source: str) -> str:
+    if field.presence:
+        return f"{_place(source, field.path[:-1])}.HasField({field.path[-1]!r})"
+    return _place(source, field.path)
+
+
+def _which(union: Union) -> str:
+    return f"{_place('m', union.path[:-1])}.WhichOneof({union.path[-1]!r})"

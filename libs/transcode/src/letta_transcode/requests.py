@@ -1,0 +1,148 @@
+"""Reads HTTP requests as ASGI hands them over, within limits."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import orjson
+
+from letta_transcode.errors import HttpError, detail, unprocessable
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_LONG_NUMBER = re.compile(rb"\d{19}")
+_MAX_PARAMETERS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may cost: bytes of a body and of an uploaded form, seconds of a call and of a stream."""
+
+    body: int = 8 * 2**20
+    form: int = 64 * 2**20
+    call: float = 600.0
+    stream: float = 3_600.0
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it had its answer."""
+
+
+class Request:
+    """One HTTP request."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        self._scope = scope
+        self._receive = receive
+
+    @cached_property
+    def path(self) -> str:
+        """The path, still percent-encoded."""
+        raw: bytes | None = self._scope.get("raw_path")
+        return raw.split(b"?", 1)[0].decode("latin-1") if raw else quote(self._scope["path"])
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """The headers under lower-case names; of repeated ones the last."""
+        return {key.decode("latin-1"): value.decode("latin-1") for key, value in self._scope["headers"]}
+
+    @cached_property
+    def query(self) -> dict[str, list[str]]:
+        """The query parameters. Raises HttpError 422 when there are too many or they are no UTF-8."""
+        text: bytes = self._scope.get("query_string", b"")
+        if not text:
+            return {}
+        found: dict[str, list[str]] = {}
+        try:
+            pairs = parse_qsl(
+                text.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
+            )
+        except ValueError as error:
+            message = "Query parameters are too many or no UTF-8"
+            raise unprocessable([{"type": "query", "loc": ("query",), "msg": message, "input": None}]) from error
+        for key, value in pairs:
+            found.setdefault(key, []).append(value)
+        return found
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body with its parameters."""
+        return self.headers.get("content-type", "")
+
+    async def body(self, limit: int) -> bytes:
+        """Read the whole body. Raises HttpError 413 when it is larger than the limit, and ClientGone."""
+        announced = self.headers.get("content-length", "")
+        too_large = announced.isdecimal() and int(announced) > limit
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise ClientGone
+            chunk: bytes = event.get("body", b"")
+            size += len(chunk)
+            too_large = too_large or size > limit
+            if not too_large:
+                chunks.append(chunk)
+            if not event.get("more_body", False) or size > 8 * limit:
+                break
+        if too_large:
+            raise detail(413, f"The body is larger than {limit} bytes", [("connection", "close")])
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def gone(self) -> None:
+        """Return when the client has closed the connection."""
+        event = await self._receive()
+        while event["type"] != "http.disconnect":
+            event = await self._receive()
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse a JSON document; integers keep every digit. Raises HttpError 422."""
+    try:
+        value = orjson.loads(body)
+        if _LONG_NUMBER.search(body):
+            value = json.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _bad_json(body, error) from error
+    except (ValueError, RecursionError) as error:
+        raise _invalid(0, "a number has too many digits or the nesting is too deep") from error
+    return value
+
+
+def _bad_json(body: bytes, error: orjson.JSONDecodeError) -> HttpError:
+    """Say what is wrong as the standard library does, whose texts callers know."""
+    try:
+        json.loads(body, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as known:
+        return _invalid(known.pos, known.msg)
+    except (ValueError, RecursionError):
+        pass
+    return _invalid(error.pos, error.msg)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _invalid(position: int, text: str) -> HttpError:
+    return unprocessable(
+        [
+            {
+                "type": "json_invalid",
+                "loc": ("body", position),
+                "msg": "JSON decode error",
+                "input": {},
+                "ctx": {"error": text},
+            }
+        ]
+    )

@@ -1,0 +1,69 @@
+"""Writes HTTP responses: documents, errors and server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from letta_transcode.errors import HttpError
+    from letta_transcode.requests import Send
+
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+DONE = b"data: [DONE]\n\n"
+_NEWLINES = bytes.maketrans(b"\r\n", b"  ")
+
+
+class Response:
+    """One HTTP response. Knows whether it has begun, since then no other can be sent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def document(self, status: int, body: bytes, content_type: str, headers: Headers = ()) -> None:
+        """Send a whole body."""
+        await self.start(status, content_type, [("content-length", str(len(body))), *headers])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def nothing(self, status: int, headers: Headers = ()) -> None:
+        """Send a status without a body."""
+        await self.start(status, "", headers)
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def error(self, error: HttpError) -> None:
+        """Send an error."""
+        await self.document(error.status, dump(error.body), JSON, error.headers)
+
+    async def start(self, status: int, content_type: str, headers: Headers = ()) -> None:
+        """Send the head of a response."""
+        raw = [(b"content-type", content_type.encode("latin-1", "replace"))] if content_type else []
+        raw += [(key.encode("latin-1"), value.encode("latin-1", "replace")) for key, value in headers]
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def chunk(self, body: bytes) -> None:
+        """Send a part of the body."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self) -> None:
+        """End the body."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+Headers = Iterable[tuple[str, str]]
+
+
+def dump(value: Any) -> bytes:
+    """Return a value as JSON text."""
+    return orjson.dumps(value)
+
+
+def frame(data: bytes, event: str = "") -> bytes:
+    """Return a server-sent event. Line breaks between the tokens of spliced JSON become spaces."""
+    if b"\n" in data or b"\r" in data:
+        data = data.translate(_NEWLINES)
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), data) if event else b"data: %b\n\n" % data

@@ -1,0 +1,75 @@
+"""The routes of all servers together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from letta_transcode.codecs import Codecs
+from letta_transcode.operations import SKIPPED, Method, Operation, describe, operation, path_of, rules
+from letta_transcode.plans import MappingError
+from letta_transcode.templates import Router, TemplateError, parse
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import MethodDescriptor
+
+    from letta_transcode.catalog import Catalog
+
+
+@dataclass(slots=True)
+class PeerRoutes:
+    """What one server offers, compiled. A method that cannot be mapped is left out and named in `problems`."""
+
+    peer: str
+    codecs: Codecs
+    operations: list[Operation] = field(default_factory=list)
+    methods: list[Method] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Routes:
+    """What all servers offer."""
+
+    router: Router[Operation] = field(default_factory=Router)
+    operations: list[tuple[PeerRoutes, Operation]] = field(default_factory=list)
+    methods: dict[str, Method] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def compile_peer(peer: str, catalog: Catalog) -> PeerRoutes:
+    """Compile the methods of one server."""
+    made = PeerRoutes(peer, Codecs(catalog))
+    for service in catalog.services():
+        if not service.full_name.startswith(SKIPPED):
+            for method in service.methods:
+                _add(made, method)
+    return made
+
+
+def merge(peers: Iterable[PeerRoutes]) -> Routes:
+    """Put the routes of servers together. What came first keeps its verb and path."""
+    routes = Routes()
+    for peer in peers:
+        routes.problems.extend(peer.problems)
+        for method in peer.methods:
+            routes.methods.setdefault(method.path, method)
+        for each in peer.operations:
+            if routes.router.add(each.verb, each.template, each):
+                routes.operations.append((peer, each))
+            else:
+                routes.problems.append(f"{each.verb} {each.template.text} of {each.method.path} is taken")
+    return routes
+
+
+def _add(made: PeerRoutes, method: MethodDescriptor) -> None:
+    made.methods.append(describe(made.peer, made.codecs, method))
+    rule = made.codecs.catalog.http_rule(method)
+    if rule is None or made.methods[-1].internal:
+        return
+    for each in rules(rule):
+        try:
+            made.operations.append(operation(made.peer, made.codecs, method, each, parse(path_of(each))))
+        except (MappingError, TemplateError) as error:
+            made.problems.append(f"{method.full_name}: {error}")

@@ -1,0 +1,101 @@
+"""Serves every public method as `POST /rpc/<package.Service>/<Method>` in canonical proto3 JSON."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf import descriptor_pool, json_format
+from google.rpc import error_details_pb2, status_pb2
+
+from letta_transcode.errors import ErrorMap, HttpError, detail, http_status, status_of, unavailable
+from letta_transcode.responses import EVENT_STREAM, JSON, Response, dump, frame
+from letta_transcode.values import MAX_DEPTH
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from letta_transcode.calls import Calls, Metadata
+    from letta_transcode.operations import Method
+    from letta_transcode.peers import Peers
+    from letta_transcode.requests import Limits, Request
+
+PREFIX = "/rpc/"
+_DETAILS = error_details_pb2.DESCRIPTOR.name
+"""Named so that the details of errors are linked in and can be written as JSON."""
+
+
+async def serve(
+    request: Request, response: Response, peers: Peers, calls: Calls, with_: tuple[ErrorMap, Limits, Metadata]
+) -> None:
+    """Serve one call."""
+    errors, limits, metadata = with_
+    method = peers.routes.methods.get(f"/{request.path.removeprefix(PREFIX)}")
+    if method is None or method.internal or method.client_streaming:
+        if method is None and peers.unseen:
+            raise unavailable(f"Not there yet: {', '.join(peers.unseen)}")
+        raise _refused(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
+    if request.method != "POST":
+        raise detail(405, "Method Not Allowed", [("allow", "POST")])
+    data = _read(method, await request.body(limits.body))
+    try:
+        if method.server_streaming:
+            await _stream(method, data, request, response, (errors, calls, metadata))
+        else:
+            message = await calls.unary(method, data, metadata, request)
+            await response.document(200, _write(method, message), JSON)
+    except grpc.RpcError as error:
+        raise _failed(errors, error) from error
+
+
+async def _stream(
+    method: Method, data: bytes, request: Request, response: Response, with_: tuple[ErrorMap, Calls, Metadata]
+) -> None:
+    errors, calls, metadata = with_
+    async with aclosing(calls.stream(method, data, metadata, request)) as messages:
+        first = await anext(messages, None)
+        await response.start(200, EVENT_STREAM, [("cache-control", "no-cache"), ("x-accel-buffering", "no")])
+        try:
+            if first is not None:
+                await response.chunk(frame(_write(method, first)))
+                async for message in messages:
+                    await response.chunk(frame(_write(method, message)))
+        except grpc.RpcError as error:
+            await response.chunk(frame(dump(_failed(errors, error).body), "error"))
+        await response.end()
+
+
+def _read(method: Method, body: bytes) -> bytes:
+    message = method.request()
+    try:
+        if body:
+            json_format.Parse(body, message, descriptor_pool=method.pool, max_recursion_depth=MAX_DEPTH)
+        return message.SerializeToString()
+    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _refused(grpc.StatusCode.INVALID_ARGUMENT, str(error)[:500]) from error
+
+
+def _write(method: Method, message: Message) -> bytes:
+    return json_format.MessageToJson(message, indent=None, descriptor_pool=method.pool).encode()
+
+
+def _refused(code: grpc.StatusCode, text: str) -> HttpError:
+    return HttpError(http_status(code), {"code": code.value[0], "message": text, "details": []})
+
+
+def _failed(errors: ErrorMap, error: grpc.RpcError) -> HttpError:
+    """Return the status of the call as JSON; what nobody explained stays in the log of the server."""
+    as_http = errors.http(error)
+    status = status_of(error)
+    if as_http.status == 500 and not status.details:
+        status.message = "internal error"
+    return HttpError(as_http.status, _status_json(status), as_http.headers)
+
+
+def _status_json(status: status_pb2.Status) -> Any:
+    try:
+        body = json_format.MessageToDict(status, descriptor_pool=descriptor_pool.Default())
+    except (TypeError, ValueError):
+        body = {"code": status.code, "message": status.message}
+    return {"code": status.code, "message": status.message, "details": [], **body}

@@ -1,0 +1,146 @@
+"""JSON schemas of messages, made from the same plans as the codecs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from letta_transcode.plans import UNSET, Choice, Field, Form, Member, Plan, Union, Value, enum_names
+
+if TYPE_CHECKING:
+    from letta_transcode.codecs import Codecs
+
+Schema = dict[str, Any]
+
+_SIMPLE: dict[Form, Schema] = {
+    Form.STRING: {"type": "string"},
+    Form.BYTES: {"type": "string", "contentEncoding": "base64"},
+    Form.BOOL: {"type": "boolean"},
+    Form.FLOAT: {"type": "number"},
+    Form.RAW: {},
+    Form.TIMESTAMP: {"type": "string", "format": "date-time"},
+    Form.DURATION: {"type": "string", "format": "duration"},
+    Form.FIELD_MASK: {"type": "string"},
+}
+_CANONICAL: dict[str, Schema] = {
+    "google.protobuf.Struct": {"type": "object"},
+    "google.protobuf.ListValue": {"type": "array", "items": {}},
+    "google.protobuf.Any": {"type": "object", "properties": {"@type": {"type": "string"}}},
+}
+
+
+class Schemas:
+    """Collects the schemas of messages and enums under short names, shared by all servers of a document."""
+
+    def __init__(self) -> None:
+        self.components: dict[str, Schema] = {}
+        self._names: dict[str, str] = {}
+
+    def message(self, codecs: Codecs, name: str) -> Schema:
+        """Return a reference to the schema of a message."""
+        if name not in self._names:
+            short = self._claim(name)
+            self.components[short] = {}
+            self.components[short] = self.object(codecs, codecs.planner.plan(name))
+        return {"$ref": f"#/components/schemas/{self._names[name]}"}
+
+    def field(self, codecs: Codecs, field: Field) -> Schema:
+        """Return the schema of a field's value."""
+        schema = self._value(codecs, field.value)
+        if field.map_key is not None:
+            schema = {"type": "object", "additionalProperties": schema}
+        elif field.repeated:
+            schema = {"type": "array", "items": schema}
+        if field.default is not UNSET:
+            schema = {**schema, "default": field.default}
+        nullable = field.empty_as_null or (field.presence and not field.omit_empty and not field.required)
+        schema = _nullable(schema) if nullable else schema
+        return {**schema, "deprecated": True} if field.deprecated else schema
+
+    def object(self, codecs: Codecs, plan: Plan) -> Schema:
+        """Return the schema of a message by a plan."""
+        if plan.transparent:
+            part = plan.parts[0]
+            return self.field(codecs, part) if isinstance(part, Field) else self._union(codecs, part)
+        properties: dict[str, Schema] = {}
+        required: list[str] = []
+        choices: list[Schema] = []
+        for part in plan.parts:
+            if isinstance(part, Union) and part.choice in (Choice.TAG, Choice.KEYS):
+                choices.append(self._union(codecs, part))
+            elif isinstance(part, Union) and part.choice is Choice.KIND:
+                properties[part.key] = _nullable(self._union(codecs, part))
+        for field in plan.fields():
+            if not field.header and not field.mask:
+                properties[field.key] = self.field(codecs, field)
+                required += [field.key] if field.required else []
+        schema: Schema = {"type": "object", "properties": properties}
+        if required:
+            schema["required"] = required
+        if choices:
+            schema = {"allOf": [schema, *choices]} if properties or len(choices) > 1 else choices[0]
+        return schema
+
+    def _union(self, codecs: Codecs, union: Union) -> Schema:
+        if union.choice is not Choice.TAG:
+            return {"anyOf": [self.field(codecs, _bare(member)) for member in union.members]}
+        variants: list[Schema] = []
+        mapping: dict[str, str] = {}
+        for member in union.members:
+            reference = self.message(codecs, member.field.value.message)
+            if not member.nested:
+                reference = self._tagged(member, union, reference)
+            variants.append(reference)
+            mapping |= {tag: str(reference["$ref"]) for tag in member.tags}
+        return {"oneOf": variants, "discriminator": {"propertyName": union.key, "mapping": mapping}}
+
+    def _tagged(self, member: Member, union: Union, reference: Schema) -> Schema:
+        """Return a reference to a member with its tag."""
+        name = f"{reference['$ref'].rpartition('/')[2]}.{member.tags[0]}"
+        tag: Schema = {"type": "string", "const": member.tags[0]}
+        own: Schema = {"type": "object", "properties": {union.key: tag}}
+        if member.tags[0] != union.default_tag:
+            own["required"] = [union.key]
+        self.components[name] = {"allOf": [own, reference]}
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def _value(self, codecs: Codecs, value: Value) -> Schema:
+        if value.form is Form.INT:
+            wide = value.high > 2**32
+            return {"type": "integer", "format": "int64" if wide else "int32"} | (
+                {"minimum": 0} if not value.low else {}
+            )
+        if value.form is Form.ENUM:
+            return self._enum(codecs, value.enum)
+        if value.form is Form.WRAPPER and value.inner is not None:
+            return _nullable(self._value(codecs, value.inner))
+        if value.form is Form.CANONICAL:
+            return dict(_CANONICAL.get(value.message, {}))
+        if value.form is Form.MESSAGE:
+            return self.message(codecs, value.message)
+        return dict(_SIMPLE[value.form])
+
+    def _enum(self, codecs: Codecs, name: str) -> Schema:
+        if name not in self._names:
+            texts = enum_names(codecs.catalog, codecs.catalog.enum(name)).values()
+            self.components[self._claim(name)] = {"type": "string", "enum": [text for text in texts if text]}
+        return {"$ref": f"#/components/schemas/{self._names[name]}"}
+
+    def _claim(self, name: str) -> str:
+        short = name.rpartition(".")[2]
+        self._names[name] = name if short in self.components else short
+        return self._names[name]
+
+
+def _bare(member: Member) -> Field:
+    """Return a member as a value that is there."""
+    field = member.field
+    return Field(field.key, field.path, field.value, repeated=field.repeated, map_key=field.map_key)
+
+
+def _nullable(schema: Schema) -> Schema:
+    if not schema:
+        return schema
+    if isinstance(schema.get("type"), str):
+        return {**schema, "type": [schema["type"], "null"]}
+    known: Schema = {key: schema[key] for key in ("default", "deprecated") if key in schema}
+    return {"anyOf": [{key: schema[key] for key in schema if key not in known}, {"type": "null"}], **known}

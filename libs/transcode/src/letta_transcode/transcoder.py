@@ -1,0 +1,182 @@
+"""The ASGI application: HTTP and JSON on one side, gRPC servers on the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from letta_transcode import rpc
+from letta_transcode.bindings import Parts
+from letta_transcode.calls import Calls, Metadata
+from letta_transcode.errors import ErrorMap, HttpError, detail, unavailable, unexpected, unprocessable
+from letta_transcode.forms import MULTIPART, parse_form
+from letta_transcode.openapi import Info, document
+from letta_transcode.peers import Pace, Peers
+from letta_transcode.requests import ClientGone, Limits, Receive, Request, Scope, Send, parse_json
+from letta_transcode.responses import DONE, EVENT_STREAM, JSON, Response, dump, frame
+from letta_transcode.templates import Refused
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import EnumDescriptor
+    from google.protobuf.message import Message
+
+    from letta_transcode.operations import Operation
+    from letta_transcode.routes import Routes
+    from letta_transcode.templates import Match
+
+_log = logging.getLogger(__name__)
+_STREAM_HEADERS = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+
+
+class Transcoder:
+    """Serves the methods of gRPC servers, found by reflection, under the paths and as the JSON of their contract."""
+
+    def __init__(
+        self,
+        channels: Mapping[str, grpc.aio.Channel],
+        *,
+        reasons: EnumDescriptor | None = None,
+        limits: Limits | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.peers = Peers(channels, pace)
+        self._limits = limits or Limits()
+        self._errors = ErrorMap(reasons)
+        self._calls = Calls(self.peers, self._limits)
+        self._documented: tuple[Routes, bytes] | None = None
+
+    async def start(self) -> None:
+        """Begin to read the servers' descriptors. Returns at once; requests are answered 503 until a server is seen."""
+        await self.peers.start()
+
+    async def close(self) -> None:
+        """Stop watching the servers."""
+        await self.peers.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request without metadata."""
+        await self.serve(scope, receive, send)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, metadata: Metadata = ()) -> None:
+        """Serve one HTTP request; the metadata goes with the call."""
+        request, response = Request(scope, receive), Response(send)
+        try:
+            await self._serve(request, response, metadata)
+        except ClientGone:
+            return
+        except HttpError as error:
+            await response.error(error)
+        except Exception:
+            _log.exception("%s %s failed", request.method, request.path)
+            if not response.started:
+                await response.error(unexpected())
+
+    def openapi(self, info: Info) -> bytes:
+        """Return the OpenAPI document of what is served now."""
+        routes = self.peers.routes
+        if self._documented is None or self._documented[0] is not routes:
+            self._documented = (routes, dump(document(routes, info)))
+        return self._documented[1]
+
+    async def _serve(self, request: Request, response: Response, metadata: Metadata) -> None:
+        if request.path.startswith(rpc.PREFIX):
+            await rpc.serve(request, response, self.peers, self._calls, (self._errors, self._limits, metadata))
+            return
+        found = self.peers.routes.router.find(request.method, request.path)
+        if isinstance(found, Refused):
+            raise self._refusal(found)
+        operation, parts = await self._read(found, request)
+        message = operation.binding.read(parts)
+        try:
+            data = message.SerializeToString()
+        except ValueError as error:
+            raise unprocessable(
+                [{"type": "value_error", "loc": ("body",), "msg": str(error), "input": None}]
+            ) from error
+        answer = self._stream if operation.method.server_streaming else self._unary
+        await answer(operation, data, request, (response, metadata))
+
+    def _refusal(self, refused: Refused) -> HttpError:
+        if refused.allowed:
+            return detail(405, "Method Not Allowed", [("allow", ", ".join(refused.allowed))])
+        if self.peers.unseen:
+            return unavailable(f"Not there yet: {', '.join(self.peers.unseen)}")
+        return detail(404, "Not Found")
+
+    async def _read(self, found: Match[Operation], request: Request) -> tuple[Operation, Parts]:
+        """Read the parts of a request, and choose the operation that its body asks for."""
+        operation = found.target
+        try:
+            path = found.template.read(found.segments)
+        except UnicodeDecodeError as error:
+            raise detail(404, "Not Found") from error
+        if not operation.binding.body:
+            return operation, Parts(path, request.query, request.headers)
+        content_type = request.content_type
+        if content_type.startswith(MULTIPART):
+            fields, files = parse_form(content_type, await request.body(self._limits.form))
+            return operation, Parts(path, request.query, request.headers, form=fields, files=files)
+        body = await request.body(self._limits.form if operation.binding.raw_body else self._limits.body)
+        if operation.binding.raw_body:
+            return operation, Parts(path, request.query, request.headers, body=body, content_type=content_type)
+        if not body:
+            return operation, Parts(path, request.query, request.headers)
+        value = parse_json(body)
+        return operation.streams(value), Parts(path, request.query, request.headers, body=value)
+
+    async def _unary(self, operation: Operation, data: bytes, request: Request, to: tuple[Response, Metadata]) -> None:
+        response, metadata = to
+        try:
+            message = await self._calls.unary(operation.method, data, metadata, request)
+        except grpc.RpcError as error:
+            raise self._errors.http(error, operation.binding.locate) from error
+        if operation.http_body:
+            body: Any = message
+            await response.document(operation.status, body.data, body.content_type or "application/octet-stream")
+        elif operation.status == 204:
+            await response.nothing(204)
+        else:
+            text = dump(operation.write(message)) if operation.constant is None else operation.constant
+            await response.document(operation.status, text, JSON)
+
+    async def _stream(self, operation: Operation, data: bytes, request: Request, to: tuple[Response, Metadata]) -> None:
+        """Answer once the first message is there, so that an early failure is an HTTP error and not an event."""
+        response, metadata = to
+        send = self._chunks if operation.http_body else self._events
+        async with aclosing(self._calls.stream(operation.method, data, metadata, request)) as messages:
+            try:
+                first = await anext(messages, None)
+            except grpc.RpcError as error:
+                raise self._errors.http(error, operation.binding.locate) from error
+            await send(operation, first, messages, response)
+
+    async def _events(
+        self, operation: Operation, first: Message | None, rest: AsyncIterator[Message], response: Response
+    ) -> None:
+        await response.start(operation.status, EVENT_STREAM, _STREAM_HEADERS)
+        name = operation.event
+        try:
+            if first is not None:
+                await response.chunk(frame(dump(operation.write(first)), name(first) if name else ""))
+                async for message in rest:
+                    await response.chunk(frame(dump(operation.write(message)), name(message) if name else ""))
+            if operation.sse_done:
+                await response.chunk(DONE)
+        except grpc.RpcError as error:
+            failure = self._errors.http(error, operation.binding.locate)
+            await response.chunk(frame(dump(failure.body), "error"))
+        await response.end()
+
+    async def _chunks(self, operation: Operation, first: Any, rest: AsyncIterator[Message], response: Response) -> None:
+        kind = first.content_type if first is not None else ""
+        await response.start(operation.status, kind or "application/octet-stream")
+        if first is not None:
+            await response.chunk(first.data)
+            async for message in rest:
+                body: Any = message
+                await response.chunk(body.data)
+        await response.end()

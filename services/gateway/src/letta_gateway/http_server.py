@@ -1,0 +1,70 @@
+"""Runs the application under uvicorn inside a running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from letta_gateway.settings import GatewaySettings
+
+
+class HttpServer:
+    """An HTTP server that leaves signals to the process it runs in."""
+
+    def __init__(self, app: Any, settings: GatewaySettings) -> None:
+        host, _, port = settings.bind.rpartition(":")
+        config = uvicorn.Config(
+            app,
+            host=host.strip("[]"),
+            port=int(port),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
+        )
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, chosen by the system when 0 was asked for."""
+        listening = self._server.servers[0].sockets[0]
+        return int(listening.getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address is taken."""
+        self._task = asyncio.create_task(self._serve())
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+                return
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Stop listening; requests in flight may end within the drain time."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+
+    async def _serve(self) -> None:
+        try:
+            await self._server.serve()
+        except SystemExit as failed:
+            raise OSError(f"cannot listen on {self._server.config.host}:{self._server.config.port}") from failed
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

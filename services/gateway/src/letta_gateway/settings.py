@@ -1,0 +1,33 @@
+"""Settings of the gateway."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from letta_common.settings import PEERS, Settings
+from pydantic import Field
+
+
+class GatewaySettings(Settings):
+    """Settings of the gateway. `LETTA_GATEWAY_X` is for it alone and wins over `LETTA_X`."""
+
+    service: ClassVar[str] = "gateway"
+
+    bind: str = Field(default="127.0.0.1:8283", description="Address and port of the HTTP server.")
+    peers: tuple[str, ...] = Field(default=tuple(PEERS), description="Services whose methods are served over HTTP.")
+    allowed_origins: tuple[str, ...] = Field(
+        default=(
+            "http://letta.localhost",
+            "http://localhost:8283",
+            "http://localhost:8083",
+            "http://localhost:3000",
+            "http://localhost:4200",
+        ),
+        description="Origins whose pages may call (CORS); `*` allows all, then without credentials.",
+    )
+    max_body_bytes: int = Field(default=8 << 20, gt=0, description="Largest JSON body accepted.")
+    max_form_bytes: int = Field(default=12 << 20, gt=0, description="Largest uploaded form or file accepted.")
+    call_seconds: float = Field(default=600.0, gt=0, description="How long a call may take.")
+    stream_seconds: float = Field(default=3600.0, gt=0, description="How long a stream may take.")
+    refresh_seconds: float = Field(default=15.0, gt=0, description="How often services are asked for their contract.")
+    docs: bool = Field(default=True, description="Serve `/openapi.json` and `/docs`.")

@@ -1,0 +1,46 @@
+"""Builds the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from letta.common.v1 import error_reason_pb2
+from letta_common.service import Deps
+from letta_transcode import Limits, Pace, Transcoder
+
+from letta_gateway.app import App, Parts
+from letta_gateway.authenticator import DevCredentials, PassCredentials
+from letta_gateway.cors import Cors
+from letta_gateway.settings import GatewaySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A built gateway: the ASGI application, and what begins and ends its watch of the services."""
+
+    app: App
+    start: Callable[[], Awaitable[None]]
+    close: Callable[[], Awaitable[None]]
+    ready: Callable[[], Awaitable[None]]
+
+
+async def build(settings: GatewaySettings, deps: Deps) -> Gateway:
+    """Build the gateway in front of the services whose channels are given.
+
+    The channels must carry no service identity: calls of outsiders would reach what is internal.
+    """
+    transcoder = Transcoder(
+        {name: deps.channels[name] for name in settings.peers if name in deps.channels},
+        reasons=error_reason_pb2.DESCRIPTOR.enum_types_by_name["ErrorReason"],
+        limits=Limits(
+            body=settings.max_body_bytes,
+            form=settings.max_form_bytes,
+            call=settings.call_seconds,
+            stream=settings.stream_seconds,
+        ),
+        pace=Pace(refresh=settings.refresh_seconds),
+    )
+    authenticator = DevCredentials() if settings.dev_mode else PassCredentials()
+    app = App(Parts(transcoder, authenticator, Cors(settings.allowed_origins), settings.docs))
+    return Gateway(app, transcoder.start, transcoder.close, transcoder.peers.ready)
