@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from letta_common.process import run
-
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import build
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from letta_common.settings import Settings
 from pydantic import AliasChoices, Field, SecretStr
+
+from letta_common.settings import Settings
 
 _NONE = SecretStr("")
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from letta.llm.v1 import generation_service_pb2_grpc, model_service_pb2_grpc
 from letta_common.actor import Actor
 from letta_common.service import Deps, Service
-
 from letta_llm_gateway.domain import models
 from letta_llm_gateway.domain.budgets import Budgets
 from letta_llm_gateway.domain.generations import Generations, Options
@@ -43,9 +42,9 @@ async def build(settings: LLMGatewaySettings, deps: Deps) -> Service:
         base_accounts(settings),
         NoAccounts(),
         factory,
-        probe.ollama if settings.ollama_probe and not settings.ollama_base_url else probe.nothing,
-        deps.clock,
-        models.Options(
+        probe=probe.ollama if settings.ollama_probe and not settings.ollama_base_url else probe.nothing,
+        clock=deps.clock,
+        options=models.Options(
             settings.default_llm_handle, settings.default_embedding_handle, list_seconds=settings.models_ttl_seconds
         ),
     )
@@ -54,10 +53,10 @@ async def build(settings: LLMGatewaySettings, deps: Deps) -> Service:
     generations = Generations(
         catalogue,
         usage,
-        budgets,
-        lambda raw, tool, vendor: checked(raw, tool=tool, vendor=vendor),
-        deps.clock,
-        _options(settings),
+        budgets=budgets,
+        checked=lambda raw, tool, vendor: checked(raw, tool=tool, vendor=vendor),
+        clock=deps.clock,
+        options=_options(settings),
     )
 
     async def close() -> None:

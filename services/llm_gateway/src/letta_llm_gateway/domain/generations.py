@@ -11,7 +11,6 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, CapabilityMissing, ContextWindowExceeded, LLMTimeout
 from letta_common.ids import new_id
-
 from letta_llm_gateway.domain.answers import (
     Answer,
     Call,

@@ -11,7 +11,6 @@ from typing import Protocol
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, ModelNotFound
-
 from letta_llm_gateway.domain.known_models import Known, dimensions, known, talks
 from letta_llm_gateway.domain.providers import Account, ListedModel, Provider
 

@@ -8,7 +8,6 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from letta_common.errors import LLMInvalidResponse, LLMTimeout
-
 from letta_llm_gateway.domain.answers import (
     Answer,
     Completed,

@@ -13,7 +13,6 @@ from uuid import uuid4
 from letta.common.v1.message_pb2 import Message, MessageRole
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
 from letta_common.errors import CapabilityMissing, ModelNotFound
-
 from letta_llm_gateway.domain.answers import (
     Answer,
     Call,

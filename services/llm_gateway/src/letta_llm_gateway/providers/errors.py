@@ -10,6 +10,7 @@ from time import time
 from typing import Any
 
 import httpx2
+
 from letta_common.errors import (
     AppError,
     ContextWindowExceeded,

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx2
 import openai
-from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMTimeout, LLMUnavailable
 
+from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMTimeout, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import openai_wire, sse

@@ -13,7 +13,6 @@ from uuid import uuid4
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole, ToolReturn
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMInvalidResponse
-
 from letta_llm_gateway.domain.answers import (
     Answer,
     Completed,

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from letta_common.errors import InvalidArgument
-
 from letta_llm_gateway.domain.providers import Account, Provider
 
 _PACKAGE = "letta_llm_gateway.providers"

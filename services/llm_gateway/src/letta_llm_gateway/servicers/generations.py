@@ -7,11 +7,11 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
+
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta.llm.v1 import generation_service_pb2_grpc
 from letta_common.actor import current_actor
-
 from letta_llm_gateway.domain.answers import (
     Delta,
     Ended,

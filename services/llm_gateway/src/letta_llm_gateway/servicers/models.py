@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import grpc.aio
+
 from letta.llm.v1 import model_pb2 as models_pb
 from letta.llm.v1 import model_service_pb2 as pb
 from letta.llm.v1 import model_service_pb2_grpc
 from letta_common.actor import current_actor, current_request
-
 from letta_llm_gateway.domain.models import Category, Embedder, Model, Models
 
 _Context = grpc.aio.ServicerContext[Any, Any]

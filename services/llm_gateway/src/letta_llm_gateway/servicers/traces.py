@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from google.protobuf.json_format import MessageToJson
+
 from letta.llm.v1 import generation_service_pb2 as pb
 
 _MOST = 1 << 20

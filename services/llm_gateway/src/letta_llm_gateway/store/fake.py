@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from letta_common.actor import Actor
-
 from letta_llm_gateway.domain.usage import Trace, UsageRecord
 
 
