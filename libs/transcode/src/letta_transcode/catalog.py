@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -49,12 +50,16 @@ class Catalog:
         return self._pool
 
     def services(self) -> Iterator[ServiceDescriptor]:
-        """Yield the services that the server offers, by name."""
+        """Yield the services that the server offers and describes, by name."""
         for name in self._services:
-            try:
+            with contextlib.suppress(KeyError):
                 yield self._pool.FindServiceByName(name)
-            except KeyError as missing:
-                raise CatalogError(f"no descriptor of service {name}") from missing
+
+    @property
+    def undescribed(self) -> tuple[str, ...]:
+        """Names of services that the server offers without describing them."""
+        described = {service.full_name for service in self.services()}
+        return tuple(name for name in self._services if name not in described)
 
     def message(self, name: str) -> Descriptor:
         """Return the descriptor of a message."""

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from letta_transcode.encoders import Encoder
     from letta_transcode.templates import Template
 
-SKIPPED = ("grpc.",)
-"""Packages of gRPC's own services, which are not part of any API."""
-
-
 @dataclass(frozen=True, slots=True)
 class Method:
     """A method of a server: where it is called and with which classes."""

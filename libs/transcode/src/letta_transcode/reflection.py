@@ -17,6 +17,8 @@ _METHODS = (
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 )
+_OWN = "grpc."
+"""Package of gRPC's own services, which are not part of any API."""
 
 
 class ReflectionError(Exception):
@@ -64,6 +66,7 @@ class _Conversation:
             each.name
             for answer in await self._ask([reflection_pb2.ServerReflectionRequest(list_services="")])
             for each in answer.list_services_response.service
+            if not each.name.startswith(_OWN)
         ]
         files: dict[str, bytes] = {}
         wanted = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in services]

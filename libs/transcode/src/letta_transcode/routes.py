@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from letta_transcode.codecs import Codecs
-from letta_transcode.operations import SKIPPED, Method, Operation, describe, operation, path_of, rules
+from letta_transcode.operations import Method, Operation, describe, operation, path_of, rules
 from letta_transcode.plans import MappingError
 from letta_transcode.templates import Router, TemplateError, parse
 
@@ -42,9 +42,9 @@ def compile_peer(peer: str, catalog: Catalog) -> PeerRoutes:
     """Compile the methods of one server."""
     made = PeerRoutes(peer, Codecs(catalog))
     for service in catalog.services():
-        if not service.full_name.startswith(SKIPPED):
-            for method in service.methods:
-                _add(made, method)
+        for method in service.methods:
+            _add(made, method)
+    made.problems.extend(f"{name} is not described" for name in catalog.undescribed)
     return made
 
 
