@@ -1,0 +1,1 @@
+"""Rules of organizations, users, API keys and signed contexts."""

@@ -1,0 +1,183 @@
+"""API keys: what a caller proves itself with. The secret is shown once; a keyed hash of it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
+
+from letta_auth.domain.changes import change
+from letta_auth.domain.scopes import ADMIN, KEYS, USUAL, is_admin, require
+from letta_auth.domain.users import missing as missing_user
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import APIKeyNotFound, PermissionDenied
+from letta_common.ids import new_id
+from letta_common.paging import Page
+
+if TYPE_CHECKING:
+    from letta_auth.domain.database import AuthDatabase
+
+PREFIX = "lk_"
+_SECRET = re.compile(r"lk_([0-9a-f]{32})_[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class APIKey:
+    """A credential of a user."""
+
+    id: str
+    organization_id: str
+    user_id: str
+    name: str
+    secret_hash: bytes
+    scopes: frozenset[str]
+    created_at: datetime
+    created_by_id: str
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class APIKeyStore(Protocol):
+    """Where keys are kept. Revoked ones are never found; an empty organization means all."""
+
+    async def add(self, key: APIKey) -> None:
+        """Add a new key."""
+        ...
+
+    async def get(self, key_id: str, organization_id: str = "") -> APIKey:
+        """Return one key. Raises APIKeyNotFound."""
+        ...
+
+    async def find_usable(self, key_id: str) -> APIKey | None:
+        """Return a key whose user and organization still exist."""
+        ...
+
+    async def list(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
+        """Return a page of keys by time. Raises CursorNotFound."""
+        ...
+
+    async def revoke(self, key_id: str, at: datetime) -> None:
+        """Make a key invalid for good."""
+        ...
+
+    async def touch(self, key_id: str, at: datetime) -> None:
+        """Write down when a key was used."""
+        ...
+
+    async def has_admin(self) -> bool:
+        """Say whether there is a key with the scope `admin`."""
+        ...
+
+
+class Pepper:
+    """Makes the secrets of keys and their keyed hashes."""
+
+    def __init__(self, cluster_secret: bytes) -> None:
+        self._key = hmac.digest(cluster_secret, b"letta.auth.api-keys", "sha256")
+
+    def new_secret(self, key_id: str) -> str:
+        """Return a secret of 256 random bits that names its key."""
+        return f"{PREFIX}{UUID(key_id.partition('-')[2]).hex}_{secrets.token_hex(32)}"
+
+    def hash(self, secret: str) -> bytes:
+        """Return what is kept of a secret."""
+        return hmac.digest(self._key, secret.encode(), hashlib.sha256)
+
+    def fits(self, key: APIKey, secret: str) -> bool:
+        """Say whether this is the secret of the key."""
+        return hmac.compare_digest(key.secret_hash, self.hash(secret))
+
+
+def key_id_of(secret: str) -> str:
+    """Return the id of the key that a secret names, or an empty string when it is malformed."""
+    found = _SECRET.fullmatch(secret)
+    return f"api_key-{UUID(found[1])}" if found else ""
+
+
+class APIKeys:
+    """Operations on API keys, for holders of `keys` in their organization and for administrators in all."""
+
+    def __init__(self, db: AuthDatabase, pepper: Pepper, clock: Clock) -> None:
+        self._db = db
+        self._pepper = pepper
+        self._clock = clock
+
+    async def create(
+        self,
+        actor: Actor,
+        name: str,
+        *,
+        user_id: str = "",
+        scopes: Iterable[str] = (),
+        expires_at: datetime | None = None,
+    ) -> tuple[APIKey, str]:
+        """Make a key and return it with its secret.
+
+        Raises:
+            PermissionDenied: the actor may not manage keys, or lacks a scope that it grants.
+            UserNotFound: there is no such user, or it is another organization's.
+        """
+        require(actor, KEYS, ADMIN)
+        granted = frozenset(scopes) or USUAL
+        lacking = frozenset() if is_admin(actor) else granted - actor.scopes
+        if lacking:
+            raise PermissionDenied(f"the credential lacks the scopes it grants: {', '.join(sorted(lacking))}")
+        now, id_ = self._clock.now(), new_id("api_key")
+        secret = self._pepper.new_secret(id_)
+        async with self._db.begin() as tx:
+            user = await tx.users.get(user_id or actor.user_id)
+            if user.organization_id != actor.organization_id and not is_admin(actor):
+                raise missing_user(user.id)
+            key = APIKey(
+                id=id_,
+                organization_id=user.organization_id,
+                user_id=user.id,
+                name=name,
+                secret_hash=self._pepper.hash(secret),
+                scopes=granted,
+                created_at=now,
+                created_by_id=actor.user_id,
+                expires_at=expires_at,
+            )
+            await tx.api_keys.add(key)
+            await tx.audit.append(change(actor, key.organization_id, now, "api_key.create", key.id))
+        return key, secret
+
+    async def get(self, actor: Actor, key_id: str) -> APIKey:
+        """Return one key. Raises PermissionDenied, APIKeyNotFound."""
+        require(actor, KEYS, ADMIN)
+        async with self._db.read() as tx:
+            return await tx.api_keys.get(key_id, _reach(actor))
+
+    async def list(self, actor: Actor, page: Page, user_id: str = "") -> Sequence[APIKey]:
+        """Return a page of the keys of the actor's organization. Raises PermissionDenied, CursorNotFound."""
+        require(actor, KEYS, ADMIN)
+        reach = _reach(actor) if user_id else actor.organization_id
+        async with self._db.read() as tx:
+            return await tx.api_keys.list(page, reach, user_id)
+
+    async def revoke(self, actor: Actor, key_id: str) -> None:
+        """Make a key invalid for good. Raises PermissionDenied, APIKeyNotFound."""
+        require(actor, KEYS, ADMIN)
+        now = self._clock.now()
+        async with self._db.begin() as tx:
+            key = await tx.api_keys.get(key_id, _reach(actor))
+            await tx.api_keys.revoke(key.id, now)
+            await tx.audit.append(change(actor, key.organization_id, now, "api_key.revoke", key.id))
+
+
+def _reach(actor: Actor) -> str:
+    """Return the one organization whose keys the actor sees, or an empty string for all."""
+    return "" if is_admin(actor) else actor.organization_id
+
+
+def missing(key_id: str) -> APIKeyNotFound:
+    """Return the error for a key that does not exist."""
+    return APIKeyNotFound(f"no API key {key_id}", api_key_id=key_id)

@@ -1,0 +1,110 @@
+"""The keys that actor contexts are signed with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from letta_common.actor_context import Signer
+from letta_common.clock import Clock
+from letta_common.ids import new_id
+
+if TYPE_CHECKING:
+    from letta_auth.domain.database import AuthDatabase
+
+RELOAD_AFTER = timedelta(minutes=10)
+LISTED_AFTER_RETIREMENT = timedelta(days=1)
+"""Longer than another replica may go on signing with a retired key, and than any context is valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key pair; the private half is sealed."""
+
+    id: str
+    public_key: bytes
+    sealed_private_key: bytes
+    created_at: datetime
+
+
+class SigningKeyStore(Protocol):
+    """Where signing keys are kept."""
+
+    async def add(self, key: SigningKey) -> None:
+        """Add a key."""
+        ...
+
+    async def retire(self, older_than: datetime, at: datetime) -> None:
+        """Sign no more with keys made before a time."""
+        ...
+
+    async def active(self) -> Sequence[SigningKey]:
+        """Return the keys to sign with, newest first."""
+        ...
+
+    async def listed(self, retired_since: datetime) -> Sequence[SigningKey]:
+        """Return the active keys and those retired since, newest first."""
+        ...
+
+
+class Vault(Protocol):
+    """Makes key pairs and seals their private halves."""
+
+    def new_pair(self, key_id: str) -> tuple[bytes, bytes]:
+        """Return a raw public key and the sealed private one."""
+        ...
+
+    def unseal(self, key_id: str, sealed: bytes) -> bytes | None:
+        """Return the raw private key, or None when it was sealed with another secret."""
+        ...
+
+
+class SigningKeys:
+    """Keeps a signer at hand and replaces its key in time."""
+
+    def __init__(self, db: AuthDatabase, vault: Vault, clock: Clock, *, audience: str, max_age: timedelta) -> None:
+        self._db = db
+        self._vault = vault
+        self._clock = clock
+        self._audience = audience
+        self._max_age = max_age
+        self._signer: Signer | None = None
+        self._loaded_at: datetime | None = None
+        self._loading = asyncio.Lock()
+
+    async def signer(self) -> Signer:
+        """Return a signer with a key that every verifier can learn of."""
+        async with self._loading:
+            now = self._clock.now()
+            if self._signer is None or self._loaded_at is None or now - self._loaded_at > RELOAD_AFTER:
+                self._signer = await self._usable(now) or await self._make(now)
+                self._loaded_at = now
+            return self._signer
+
+    async def listed(self) -> Sequence[SigningKey]:
+        """Return the keys that a valid context may be signed with."""
+        async with self._db.read() as tx:
+            return await tx.signing_keys.listed(self._clock.now() - LISTED_AFTER_RETIREMENT)
+
+    async def _usable(self, now: datetime) -> Signer | None:
+        async with self._db.read() as tx:
+            keys = await tx.signing_keys.active()
+        for key in keys:
+            private = self._vault.unseal(key.id, key.sealed_private_key)
+            if private is not None and now - key.created_at < self._max_age:
+                return Signer(private, key.id, self._audience, self._clock)
+        return None
+
+    async def _make(self, now: datetime) -> Signer:
+        id_ = new_id("signing_key")
+        public, sealed = self._vault.new_pair(id_)
+        async with self._db.begin() as tx:
+            await tx.signing_keys.retire(now - self._max_age, now)
+            await tx.signing_keys.add(SigningKey(id_, public, sealed, now))
+        private = self._vault.unseal(id_, sealed)
+        if private is None:
+            raise RuntimeError("the vault cannot open what it sealed")
+        return Signer(private, id_, self._audience, self._clock)

@@ -1,0 +1,124 @@
+"""Users: who acts for an organization."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from letta_auth.domain.changes import change
+from letta_auth.domain.scopes import ADMIN, require
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import InvalidArgument, UserNotFound
+from letta_common.ids import new_id
+from letta_common.paging import Page
+
+if TYPE_CHECKING:
+    from letta_auth.domain.database import AuthDatabase
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who acts for an organization."""
+
+    id: str
+    organization_id: str
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    is_deleted: bool = False
+
+
+class UserStore(Protocol):
+    """Where users are kept. Removed ones, and those of removed organizations, are found by `ensure` alone."""
+
+    async def add(self, user: User) -> None:
+        """Add a new user."""
+        ...
+
+    async def ensure(self, user: User) -> None:
+        """Add a user, or bring back the one of this id."""
+        ...
+
+    async def get(self, user_id: str) -> User:
+        """Return one user. Raises UserNotFound."""
+        ...
+
+    async def list(self, page: Page, organization_id: str = "") -> Sequence[User]:
+        """Return a page of users by time, of one organization or of all. Raises CursorNotFound."""
+        ...
+
+    async def replace(self, user: User) -> None:
+        """Write a user that exists. Raises UserNotFound."""
+        ...
+
+
+class Users:
+    """Operations on users, for administrators of the deployment."""
+
+    def __init__(self, db: AuthDatabase, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def create(self, actor: Actor, name: str, organization_id: str) -> User:
+        """Make a user. Raises PermissionDenied, OrganizationNotFound."""
+        require(actor, ADMIN)
+        now = self._clock.now()
+        user = User(new_id("user"), organization_id, name, now, now)
+        async with self._db.begin() as tx:
+            await tx.organizations.get(organization_id)
+            await tx.users.add(user)
+            await tx.audit.append(change(actor, organization_id, now, "user.create", user.id))
+        return user
+
+    async def get(self, actor: Actor, user_id: str) -> User:
+        """Return one user. Raises PermissionDenied, UserNotFound."""
+        require(actor, ADMIN)
+        async with self._db.read() as tx:
+            return await tx.users.get(user_id)
+
+    async def list(self, actor: Actor, page: Page, organization_id: str = "") -> Sequence[User]:
+        """Return a page of users. Raises PermissionDenied, CursorNotFound."""
+        require(actor, ADMIN)
+        async with self._db.read() as tx:
+            return await tx.users.list(page, organization_id)
+
+    async def update(
+        self, actor: Actor, user_id: str, *, name: str | None = None, organization_id: str | None = None
+    ) -> User:
+        """Change what is given.
+
+        Raises:
+            PermissionDenied: the actor is no administrator.
+            UserNotFound: there is no such user.
+            InvalidArgument: the organization is another one; what a user made stays behind, so it cannot move.
+        """
+        require(actor, ADMIN)
+        now = self._clock.now()
+        async with self._db.begin() as tx:
+            old = await tx.users.get(user_id)
+            if organization_id and organization_id != old.organization_id:
+                raise InvalidArgument(
+                    "a user cannot move to another organization; make a new user there", field="organization_id"
+                )
+            new = replace(old, name=old.name if name is None else name, updated_at=now)
+            await tx.users.replace(new)
+            await tx.audit.append(change(actor, new.organization_id, now, "user.update", new.id))
+        return new
+
+    async def delete(self, actor: Actor, user_id: str) -> User:
+        """Remove a user; its keys are refused from then on. Raises PermissionDenied, UserNotFound."""
+        require(actor, ADMIN)
+        now = self._clock.now()
+        async with self._db.begin() as tx:
+            gone = replace(await tx.users.get(user_id), is_deleted=True, updated_at=now)
+            await tx.users.replace(gone)
+            await tx.audit.append(change(actor, gone.organization_id, now, "user.delete", gone.id))
+        return gone
+
+
+def missing(user_id: str) -> UserNotFound:
+    """Return the error for a user that does not exist."""
+    return UserNotFound(f"no user {user_id}", user_id=user_id)

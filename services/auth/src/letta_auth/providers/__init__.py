@@ -1,0 +1,1 @@
+"""Cryptography behind the protocols of the domain."""

@@ -1,0 +1,1 @@
+"""RPCs of auth: unpack, call one domain method, pack."""

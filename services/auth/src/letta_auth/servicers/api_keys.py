@@ -1,0 +1,64 @@
+"""APIKeyService."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+
+from letta.auth.v1 import api_key_pb2, api_key_service_pb2, api_key_service_pb2_grpc
+from letta_auth.domain.api_keys import APIKey, APIKeys
+from letta_auth.servicers.times import packed, unpacked
+from letta_common.actor import current_actor
+from letta_common.paging import Page
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class APIKeyServicer(api_key_service_pb2_grpc.APIKeyServiceServicer):
+    def __init__(self, api_keys: APIKeys) -> None:
+        self._api_keys = api_keys
+
+    async def CreateAPIKey(
+        self, request: api_key_service_pb2.CreateAPIKeyRequest, context: _Context
+    ) -> api_key_service_pb2.CreateAPIKeyResponse:
+        made, secret = await self._api_keys.create(
+            current_actor(),
+            request.name,
+            user_id=request.user_id,
+            scopes=request.scopes,
+            expires_at=unpacked(request.expires_at) if request.HasField("expires_at") else None,
+        )
+        return api_key_service_pb2.CreateAPIKeyResponse(api_key=_pack(made), secret=secret)
+
+    async def GetAPIKey(
+        self, request: api_key_service_pb2.GetAPIKeyRequest, context: _Context
+    ) -> api_key_service_pb2.GetAPIKeyResponse:
+        found = await self._api_keys.get(current_actor(), request.api_key_id)
+        return api_key_service_pb2.GetAPIKeyResponse(api_key=_pack(found))
+
+    async def ListAPIKeys(
+        self, request: api_key_service_pb2.ListAPIKeysRequest, context: _Context
+    ) -> api_key_service_pb2.ListAPIKeysResponse:
+        found = await self._api_keys.list(current_actor(), Page.of(request), request.user_id)
+        return api_key_service_pb2.ListAPIKeysResponse(api_keys=map(_pack, found))
+
+    async def DeleteAPIKey(
+        self, request: api_key_service_pb2.DeleteAPIKeyRequest, context: _Context
+    ) -> api_key_service_pb2.DeleteAPIKeyResponse:
+        await self._api_keys.revoke(current_actor(), request.api_key_id)
+        return api_key_service_pb2.DeleteAPIKeyResponse()
+
+
+def _pack(key: APIKey) -> api_key_pb2.APIKey:
+    return api_key_pb2.APIKey(
+        id=key.id,
+        organization_id=key.organization_id,
+        user_id=key.user_id,
+        name=key.name,
+        scopes=sorted(key.scopes),
+        created_at=packed(key.created_at),
+        expires_at=packed(key.expires_at),
+        last_used_at=packed(key.last_used_at),
+        created_by_id=key.created_by_id,
+    )

@@ -1,0 +1,49 @@
+"""CredentialService."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+
+from letta.auth.v1 import credential_service_pb2, credential_service_pb2_grpc
+from letta.common.v1 import actor_pb2
+from letta_auth.domain.credentials import Credentials
+from letta_auth.domain.signing_keys import SigningKeys
+from letta_auth.servicers.times import packed
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
+    def __init__(self, credentials: Credentials, signing_keys: SigningKeys) -> None:
+        self._credentials = credentials
+        self._signing_keys = signing_keys
+
+    async def ExchangeCredential(
+        self, request: credential_service_pb2.ExchangeCredentialRequest, context: _Context
+    ) -> credential_service_pb2.ExchangeCredentialResponse:
+        signed = await self._credentials.exchange(request.credential, request.user_id)
+        return credential_service_pb2.ExchangeCredentialResponse(context=_pack(signed))
+
+    async def ListSigningKeys(
+        self, request: credential_service_pb2.ListSigningKeysRequest, context: _Context
+    ) -> credential_service_pb2.ListSigningKeysResponse:
+        return credential_service_pb2.ListSigningKeysResponse(
+            signing_keys=(
+                credential_service_pb2.SigningKey(
+                    id=key.id, public_key=key.public_key, created_at=packed(key.created_at)
+                )
+                for key in await self._signing_keys.listed()
+            )
+        )
+
+    async def IssueRunContext(
+        self, request: credential_service_pb2.IssueRunContextRequest, context: _Context
+    ) -> credential_service_pb2.IssueRunContextResponse:
+        signed = await self._credentials.for_run(request.organization_id, request.user_id, request.run_id)
+        return credential_service_pb2.IssueRunContextResponse(context=_pack(signed))
+
+
+def _pack(signed: bytes) -> actor_pb2.SignedActorContext:
+    return actor_pb2.SignedActorContext.FromString(signed)

@@ -1,0 +1,66 @@
+"""UserService."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+
+from letta.auth.v1 import user_pb2, user_service_pb2, user_service_pb2_grpc
+from letta_auth.domain.users import User, Users
+from letta_auth.servicers.times import packed
+from letta_common.actor import current_actor
+from letta_common.paging import Page
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class UserServicer(user_service_pb2_grpc.UserServiceServicer):
+    def __init__(self, users: Users) -> None:
+        self._users = users
+
+    async def CreateUser(
+        self, request: user_service_pb2.CreateUserRequest, context: _Context
+    ) -> user_service_pb2.CreateUserResponse:
+        made = await self._users.create(current_actor(), request.name, request.organization_id)
+        return user_service_pb2.CreateUserResponse(user=_pack(made))
+
+    async def GetUser(
+        self, request: user_service_pb2.GetUserRequest, context: _Context
+    ) -> user_service_pb2.GetUserResponse:
+        found = await self._users.get(current_actor(), request.user_id)
+        return user_service_pb2.GetUserResponse(user=_pack(found))
+
+    async def ListUsers(
+        self, request: user_service_pb2.ListUsersRequest, context: _Context
+    ) -> user_service_pb2.ListUsersResponse:
+        found = await self._users.list(current_actor(), Page.of(request), request.organization_id)
+        return user_service_pb2.ListUsersResponse(users=map(_pack, found))
+
+    async def UpdateUser(
+        self, request: user_service_pb2.UpdateUserRequest, context: _Context
+    ) -> user_service_pb2.UpdateUserResponse:
+        changed = await self._users.update(
+            current_actor(),
+            request.id,
+            name=request.name if request.HasField("name") else None,
+            organization_id=request.organization_id if request.HasField("organization_id") else None,
+        )
+        return user_service_pb2.UpdateUserResponse(user=_pack(changed))
+
+    async def DeleteUser(
+        self, request: user_service_pb2.DeleteUserRequest, context: _Context
+    ) -> user_service_pb2.DeleteUserResponse:
+        gone = await self._users.delete(current_actor(), request.user_id)
+        return user_service_pb2.DeleteUserResponse(user=_pack(gone))
+
+
+def _pack(user: User) -> user_pb2.User:
+    return user_pb2.User(
+        id=user.id,
+        organization_id=user.organization_id,
+        name=user.name,
+        created_at=packed(user.created_at),
+        updated_at=packed(user.updated_at),
+        is_deleted=user.is_deleted,
+    )

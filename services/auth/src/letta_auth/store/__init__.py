@@ -1,0 +1,1 @@
+"""Storage of auth: SQL, and its in-memory twin."""

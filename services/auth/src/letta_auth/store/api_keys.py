@@ -1,0 +1,81 @@
+"""API keys in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from letta_auth.domain.api_keys import APIKey, missing
+from letta_auth.domain.scopes import ADMIN
+from letta_auth.store.tables import api_keys, users
+from letta_auth.store.users import LIVE as LIVE_USER
+from letta_common.paging import Keyset, Page, fetch_page
+
+_COLUMNS = (
+    api_keys.c.id,
+    api_keys.c.organization_id,
+    api_keys.c.user_id,
+    api_keys.c.name,
+    api_keys.c.secret_hash,
+    api_keys.c.scopes,
+    api_keys.c.created_at,
+    api_keys.c.created_by_id,
+    api_keys.c.expires_at,
+    api_keys.c.last_used_at,
+)
+_LIVE = api_keys.c.revoked_at.is_(None)
+
+
+class SqlAPIKeyStore:
+    """Keeps keys in `auth.api_keys`."""
+
+    def __init__(self, conn: AsyncConnection) -> None:
+        self._conn = conn
+
+    async def add(self, key: APIKey) -> None:
+        await self._conn.execute(sa.insert(api_keys).values(**{**asdict(key), "scopes": sorted(key.scopes)}))
+
+    async def get(self, key_id: str, organization_id: str = "") -> APIKey:
+        query = sa.select(*_COLUMNS).where(api_keys.c.id == key_id, _within(organization_id))
+        row = (await self._conn.execute(query)).one_or_none()
+        if row is None:
+            raise missing(key_id)
+        return _key(row)
+
+    async def find_usable(self, key_id: str) -> APIKey | None:
+        owned = sa.exists().where(users.c.id == api_keys.c.user_id, LIVE_USER)
+        row = (
+            await self._conn.execute(sa.select(*_COLUMNS).where(api_keys.c.id == key_id, _LIVE, owned))
+        ).one_or_none()
+        return None if row is None else _key(row)
+
+    async def list(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
+        mine = _within(organization_id)
+        if user_id:
+            mine = sa.and_(mine, api_keys.c.user_id == user_id)
+        keyset = Keyset(at=api_keys.c.created_at, id=api_keys.c.id, scope=mine)
+        return [_key(row) for row in await fetch_page(self._conn, sa.select(*_COLUMNS).where(mine), page, keyset)]
+
+    async def revoke(self, key_id: str, at: datetime) -> None:
+        await self._conn.execute(sa.update(api_keys).where(api_keys.c.id == key_id, _LIVE).values(revoked_at=at))
+
+    async def touch(self, key_id: str, at: datetime) -> None:
+        await self._conn.execute(sa.update(api_keys).where(api_keys.c.id == key_id, _LIVE).values(last_used_at=at))
+
+    async def has_admin(self) -> bool:
+        query = sa.select(sa.exists().where(_LIVE, api_keys.c.scopes.contains([ADMIN])))
+        return bool((await self._conn.execute(query)).scalar_one())
+
+
+def _within(organization_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(_LIVE, api_keys.c.organization_id == organization_id) if organization_id else _LIVE
+
+
+def _key(row: Sequence[Any]) -> APIKey:
+    id_, organization_id, user_id, name, secret_hash, scopes, *rest = row
+    return APIKey(id_, organization_id, user_id, name, bytes(secret_hash), frozenset(scopes), *rest)

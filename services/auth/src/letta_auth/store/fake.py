@@ -1,0 +1,219 @@
+"""The in-memory twin of the SQL stores."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from letta_auth.domain import api_keys, organizations, users
+from letta_auth.domain.api_keys import APIKey
+from letta_auth.domain.audit import AuditEntry, link
+from letta_auth.domain.organizations import Organization
+from letta_auth.domain.scopes import ADMIN
+from letta_auth.domain.signing_keys import SigningKey
+from letta_auth.domain.users import User
+from letta_common.paging import Page
+
+
+@dataclass(slots=True)
+class _Tables:
+    organizations: dict[str, Organization] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+    keys: dict[str, APIKey] = field(default_factory=dict)
+    revoked: dict[str, datetime] = field(default_factory=dict)
+    signing_keys: dict[str, tuple[SigningKey, datetime | None]] = field(default_factory=dict)
+    audit: dict[str, list[tuple[AuditEntry, bytes]]] = field(default_factory=dict)
+
+
+class _Dated(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+
+
+_Item = TypeVar("_Item", bound=_Dated)
+
+
+def _paged(page: Page, items: Iterable[_Item], keep: Callable[[_Item], bool]) -> list[_Item]:
+    return page.slice(filter(keep, items), key=lambda item: (item.created_at, item.id))
+
+
+class FakeOrganizationStore:
+    """Keeps organizations in memory."""
+
+    def __init__(self, tables: _Tables) -> None:
+        self._rows = tables.organizations
+
+    async def add(self, organization: Organization) -> None:
+        self._rows[organization.id] = organization
+
+    async def ensure(self, organization: Organization) -> None:
+        self._rows[organization.id] = replace(self._rows.get(organization.id, organization), is_deleted=False)
+
+    async def get(self, organization_id: str) -> Organization:
+        found = self._rows.get(organization_id)
+        if found is None or found.is_deleted:
+            raise organizations.missing(organization_id)
+        return found
+
+    async def list(self, page: Page) -> Sequence[Organization]:
+        return _paged(page, self._rows.values(), lambda row: not row.is_deleted)
+
+    async def replace(self, organization: Organization) -> None:
+        await self.get(organization.id)
+        self._rows[organization.id] = organization
+
+
+class FakeUserStore:
+    """Keeps users in memory."""
+
+    def __init__(self, tables: _Tables) -> None:
+        self._rows = tables.users
+        self._organizations = tables.organizations
+
+    async def add(self, user: User) -> None:
+        self._rows[user.id] = user
+
+    async def ensure(self, user: User) -> None:
+        self._rows[user.id] = replace(self._rows.get(user.id, user), is_deleted=False)
+
+    async def get(self, user_id: str) -> User:
+        found = self._rows.get(user_id)
+        if found is None or not self.is_live(found):
+            raise users.missing(user_id)
+        return found
+
+    async def list(self, page: Page, organization_id: str = "") -> Sequence[User]:
+        return _paged(
+            page,
+            self._rows.values(),
+            lambda row: self.is_live(row) and organization_id in {"", row.organization_id},
+        )
+
+    async def replace(self, user: User) -> None:
+        await self.get(user.id)
+        self._rows[user.id] = user
+
+    def is_live(self, user: User) -> bool:
+        """Say whether neither the user nor its organization was removed."""
+        return not user.is_deleted and not self._organizations[user.organization_id].is_deleted
+
+
+class FakeAPIKeyStore:
+    """Keeps keys in memory."""
+
+    def __init__(self, tables: _Tables, owners: FakeUserStore) -> None:
+        self._rows = tables.keys
+        self._revoked = tables.revoked
+        self._users = tables.users
+        self._owners = owners
+
+    async def add(self, key: APIKey) -> None:
+        self._rows[key.id] = key
+
+    async def get(self, key_id: str, organization_id: str = "") -> APIKey:
+        found = self._rows.get(key_id)
+        if found is None or not self._is_mine(found, organization_id):
+            raise api_keys.missing(key_id)
+        return found
+
+    async def find_usable(self, key_id: str) -> APIKey | None:
+        found = self._rows.get(key_id)
+        usable = found is not None and self._is_mine(found, "") and self._owners.is_live(self._users[found.user_id])
+        return found if usable else None
+
+    async def list(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
+        return _paged(
+            page,
+            self._rows.values(),
+            lambda row: self._is_mine(row, organization_id) and user_id in {"", row.user_id},
+        )
+
+    async def revoke(self, key_id: str, at: datetime) -> None:
+        self._revoked.setdefault(key_id, at)
+
+    async def touch(self, key_id: str, at: datetime) -> None:
+        self._rows[key_id] = replace(self._rows[key_id], last_used_at=at)
+
+    async def has_admin(self) -> bool:
+        return any(ADMIN in row.scopes and row.id not in self._revoked for row in self._rows.values())
+
+    def _is_mine(self, key: APIKey, organization_id: str) -> bool:
+        return key.id not in self._revoked and organization_id in {"", key.organization_id}
+
+
+class FakeSigningKeyStore:
+    """Keeps signing keys in memory."""
+
+    def __init__(self, tables: _Tables) -> None:
+        self._rows = tables.signing_keys
+
+    async def add(self, key: SigningKey) -> None:
+        self._rows[key.id] = (key, None)
+
+    async def retire(self, older_than: datetime, at: datetime) -> None:
+        for id_, (key, retired_at) in self._rows.items():
+            if retired_at is None and key.created_at <= older_than:
+                self._rows[id_] = (key, at)
+
+    async def active(self) -> Sequence[SigningKey]:
+        return self._newest_first(lambda retired_at: retired_at is None)
+
+    async def listed(self, retired_since: datetime) -> Sequence[SigningKey]:
+        return self._newest_first(lambda retired_at: retired_at is None or retired_at > retired_since)
+
+    def _newest_first(self, keep: Callable[[datetime | None], bool]) -> list[SigningKey]:
+        kept = [key for key, retired_at in self._rows.values() if keep(retired_at)]
+        return sorted(kept, key=lambda key: (key.created_at, key.id), reverse=True)
+
+
+class FakeAuditStore:
+    """Keeps the audit log in memory."""
+
+    def __init__(self, tables: _Tables) -> None:
+        self._rows = tables.audit
+
+    async def append(self, entry: AuditEntry) -> None:
+        chain = self._rows.setdefault(entry.organization_id, [])
+        chain.append((entry, link(chain[-1][1] if chain else b"", entry)))
+
+    async def chain(self, organization_id: str) -> list[tuple[AuditEntry, bytes]]:
+        return list(self._rows.get(organization_id, []))
+
+
+class FakeTransaction:
+    """The fake stores on one state."""
+
+    def __init__(self, tables: _Tables) -> None:
+        self.organizations = FakeOrganizationStore(tables)
+        self.users = FakeUserStore(tables)
+        self.api_keys = FakeAPIKeyStore(tables, self.users)
+        self.signing_keys = FakeSigningKeyStore(tables)
+        self.audit = FakeAuditStore(tables)
+
+
+class FakeAuthDatabase:
+    """Everything that auth keeps, in memory; a transaction that raises changes nothing."""
+
+    def __init__(self) -> None:
+        self._tables = _Tables()
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[FakeTransaction]:
+        """Run a block as one transaction."""
+        async with self._lock:
+            tables = deepcopy(self._tables)
+            yield FakeTransaction(tables)
+            self._tables = tables
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[FakeTransaction]:
+        """Run a block of single reads."""
+        yield FakeTransaction(self._tables)

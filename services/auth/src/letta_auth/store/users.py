@@ -1,0 +1,67 @@
+"""Users in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from letta_auth.domain.users import User, missing
+from letta_auth.store.tables import organizations, users
+from letta_common.paging import Keyset, Page, fetch_page
+
+_COLUMNS = (
+    users.c.id,
+    users.c.organization_id,
+    users.c.name,
+    users.c.created_at,
+    users.c.updated_at,
+    users.c.is_deleted,
+)
+LIVE = sa.and_(
+    users.c.is_deleted.is_(False),
+    sa.exists().where(organizations.c.id == users.c.organization_id, organizations.c.is_deleted.is_(False)),
+)
+"""Users that were not removed, of organizations that were not removed."""
+
+
+class SqlUserStore:
+    """Keeps users in `auth.users`."""
+
+    def __init__(self, conn: AsyncConnection) -> None:
+        self._conn = conn
+
+    async def add(self, user: User) -> None:
+        await self._conn.execute(sa.insert(users).values(**asdict(user)))
+
+    async def ensure(self, user: User) -> None:
+        row = insert(users).values(**asdict(user))
+        await self._conn.execute(row.on_conflict_do_update(index_elements=["id"], set_={"is_deleted": False}))
+
+    async def get(self, user_id: str) -> User:
+        row = (await self._conn.execute(sa.select(*_COLUMNS).where(users.c.id == user_id, LIVE))).one_or_none()
+        if row is None:
+            raise missing(user_id)
+        return _user(row)
+
+    async def list(self, page: Page, organization_id: str = "") -> Sequence[User]:
+        mine = sa.and_(LIVE, users.c.organization_id == organization_id) if organization_id else LIVE
+        keyset = Keyset(at=users.c.created_at, id=users.c.id, scope=mine)
+        return [_user(row) for row in await fetch_page(self._conn, sa.select(*_COLUMNS).where(mine), page, keyset)]
+
+    async def replace(self, user: User) -> None:
+        done = await self._conn.execute(
+            sa.update(users)
+            .where(users.c.id == user.id, LIVE)
+            .values(name=user.name, updated_at=user.updated_at, is_deleted=user.is_deleted)
+        )
+        if done.rowcount != 1:
+            raise missing(user.id)
+
+
+def _user(row: Sequence[Any]) -> User:
+    return User(*row)
