@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from letta_common.process import run
-
 from letta_memory.settings import MemorySettings
 from letta_memory.wiring import build
 
 
 def main() -> None:
     """Serve until SIGTERM."""
-    run(MemorySettings(), build, peers=("llm_gateway",))
+    run(MemorySettings, build, peers=("llm_gateway",))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from letta_common.settings import Settings
 from pydantic import Field
+
+from letta_common.settings import Settings
 
 
 class MemorySettings(Settings):

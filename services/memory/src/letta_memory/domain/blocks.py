@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import InvalidArgument, StaleEtag
+from letta_common.ids import derived_id, new_id
+from letta_common.paging import Page
 
 DEFAULT_LIMIT = 100_000
+_ATTEMPTS = 5
+_DESCRIPTIONS = {
+    "human": "What I know about the person I talk with: name, circumstances, preferences. I keep it up to date.",
+    "persona": "Who I am: my character, my manner of speaking and my rules of conduct.",
+}
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -35,3 +48,154 @@ class Block:
     version: int = 1
     created_at: datetime = _EPOCH
     updated_at: datetime = _EPOCH
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFilter:
+    """Which blocks to list or count. Empty values filter nothing."""
+
+    label: str = ""
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    match_all_tags: bool = False
+    templates_only: bool = False
+    project_id: str = ""
+    label_search: str = ""
+    description_search: str = ""
+    value_search: str = ""
+    agents_over: int | None = None
+    agents_under: int | None = None
+    agents_equal: tuple[int, ...] = ()
+
+
+class BlockStore(Protocol):
+    """What the rules need from storage. Every call sees only the actor's organization."""
+
+    async def add(self, actor: Actor, block: Block) -> Block:
+        """Store a new block; return the one that has the id already, if one has."""
+        ...
+
+    async def get(self, actor: Actor, block_id: str) -> Block:
+        """Return one block. Raises BlockNotFound."""
+        ...
+
+    async def of_agent(self, actor: Actor, agent_id: str, label: str) -> Block:
+        """Return an agent's block of this label. Raises AgentNotFound, BlockNotFound."""
+        ...
+
+    async def list_all(self, actor: Actor, wanted: BlockFilter, page: Page) -> list[Block]:
+        """Return a page of blocks. Raises CursorNotFound."""
+        ...
+
+    async def list_of_agent(self, actor: Actor, agent_id: str, page: Page) -> list[Block]:
+        """Return a page of an agent's blocks. Raises AgentNotFound, CursorNotFound."""
+        ...
+
+    async def count(self, actor: Actor, wanted: BlockFilter) -> int:
+        """Return how many blocks there are."""
+        ...
+
+    async def replace(self, actor: Actor, block: Block, *, expected: int) -> bool:
+        """Write if the stored version is still `expected`; say whether it was. Raises BlockLabelTaken."""
+        ...
+
+    async def delete(self, actor: Actor, block_id: str) -> None:
+        """Remove a block and detach it. Raises BlockNotFound."""
+        ...
+
+    async def agents_of(self, actor: Actor, block_id: str) -> list[str]:
+        """Return the ids of the agents that have a block. Raises BlockNotFound."""
+        ...
+
+
+class Blocks:
+    """Operations on memory blocks."""
+
+    def __init__(self, store: BlockStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def create(self, actor: Actor, block: Block, *, request_id: str = "") -> Block:
+        """Make a block; a repeat of the request id returns the one made before. Raises InvalidArgument."""
+        if not block.label:
+            raise InvalidArgument("a block needs a label", field="block.label")
+        now = self._clock.now()
+        made = replace(
+            described(block),
+            id=derived_id("block", actor.organization_id, request_id) if request_id else new_id("block"),
+            created_by_id=actor.user_id,
+            last_updated_by_id=actor.user_id,
+            created_at=now,
+            updated_at=now,
+        )
+        return await self._store.add(actor, made)
+
+    async def get(self, actor: Actor, block_id: str) -> Block:
+        """Return one block. Raises BlockNotFound."""
+        return await self._store.get(actor, block_id)
+
+    async def of_agent(self, actor: Actor, agent_id: str, label: str) -> Block:
+        """Return an agent's block of this label. Raises AgentNotFound, BlockNotFound."""
+        return await self._store.of_agent(actor, agent_id, label)
+
+    async def list_all(self, actor: Actor, wanted: BlockFilter, page: Page) -> list[Block]:
+        """Return a page of blocks. Raises CursorNotFound."""
+        return await self._store.list_all(actor, wanted, page)
+
+    async def list_of_agent(self, actor: Actor, agent_id: str, page: Page) -> list[Block]:
+        """Return a page of an agent's blocks. Raises AgentNotFound, CursorNotFound."""
+        return await self._store.list_of_agent(actor, agent_id, page)
+
+    async def count(self, actor: Actor, wanted: BlockFilter) -> int:
+        """Return how many blocks there are."""
+        return await self._store.count(actor, wanted)
+
+    async def update(self, actor: Actor, block_id: str, changes: Mapping[str, Any], *, etag: str = "") -> Block:
+        """Change some fields of a block.
+
+        Raises:
+            BlockNotFound: the organization has no such block.
+            BlockLabelTaken: an agent of the block has another one of the new label.
+            StaleEtag: somebody wrote since the etag was read.
+            InvalidArgument: the label would be empty.
+        """
+        for _ in range(_ATTEMPTS):
+            block = await self._store.get(actor, block_id)
+            if etag and etag != str(block.version):
+                break
+            written = self._changed(actor, block, changes)
+            if await self._store.replace(actor, written, expected=block.version):
+                return written
+            if etag:
+                break
+        raise StaleEtag(f"block {block_id} changed meanwhile; read it again", block_id=block_id)
+
+    async def update_of_agent(
+        self, actor: Actor, agent_id: str, label: str, changes: Mapping[str, Any], *, etag: str = ""
+    ) -> Block:
+        """Change some fields of an agent's block. Raises as `update` does, and AgentNotFound."""
+        block = await self._store.of_agent(actor, agent_id, label)
+        return await self.update(actor, block.id, changes, etag=etag)
+
+    async def delete(self, actor: Actor, block_id: str) -> None:
+        """Remove a block and detach it from its agents. Raises BlockNotFound."""
+        await self._store.delete(actor, block_id)
+
+    async def agents_of(self, actor: Actor, block_id: str) -> list[str]:
+        """Return the ids of the agents that have a block. Raises BlockNotFound."""
+        return await self._store.agents_of(actor, block_id)
+
+    def _changed(self, actor: Actor, block: Block, changes: Mapping[str, Any]) -> Block:
+        changed = replace(block, **changes)
+        if not changed.label:
+            raise InvalidArgument("a block needs a label", field="block.label")
+        return replace(
+            changed, version=block.version + 1, last_updated_by_id=actor.user_id, updated_at=self._clock.now()
+        )
+
+
+def described(block: Block) -> Block:
+    """Return the block, with a description if it has none and its label is a well-known one."""
+    if block.description is not None or block.label not in _DESCRIPTIONS:
+        return block
+    return replace(block, description=_DESCRIPTIONS[block.label])

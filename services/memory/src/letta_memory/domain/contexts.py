@@ -23,8 +23,7 @@ from letta_common.errors import (
     IdempotencyConflict,
 )
 from letta_common.ids import derived_id
-
-from letta_memory.domain.blocks import Block
+from letta_memory.domain.blocks import Block, described
 from letta_memory.domain.edits import BlockEdit, Create
 
 FLAG_ERROR = 1
@@ -249,7 +248,7 @@ class Contexts:
         now = self._clock.now()
         made = tuple(
             replace(
-                block,
+                described(block),
                 id=derived_id("block", actor.organization_id, agent.agent_id, block.label),
                 created_by_id=actor.user_id,
                 last_updated_by_id=actor.user_id,

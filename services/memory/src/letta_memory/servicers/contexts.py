@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import grpc.aio
+
 from letta.common.v1 import usage_pb2
 from letta.memory.v1 import context_service_pb2 as pb
 from letta.memory.v1 import context_service_pb2_grpc
 from letta_common.actor import current_actor
-
 from letta_memory.domain.contexts import AgentMemory, Contexts, NewAgent, NewConversation, Owner, Step, Window
 from letta_memory.domain.edits import Append, BlockEdit, Create, Delete, Edit, Insert, Rename, Replace, Rethink
 from letta_memory.servicers.packing import new_message, new_messages, pack_block, unpack_block

@@ -6,18 +6,23 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from letta.common.v1 import letta_message_pb2, message_pb2
-from letta.memory.v1 import block_pb2
+from letta.memory.v1 import archive_pb2, block_pb2, passage_pb2
 from letta_common.errors import InvalidArgument
 from letta_common.letta_messages import SEND_MESSAGE
-
+from letta_memory.domain.archives import Archive
 from letta_memory.domain.blocks import DEFAULT_LIMIT, Block
 from letta_memory.domain.contexts import FLAG_AUTOMATED, FLAG_ERROR, NewMessage
+from letta_memory.domain.passages import Passage
 
 SEARCH_LIMIT = 8_000
 """Characters of a message that search reads."""
 
+_CHUNK_SIZE, _BATCH_SIZE = 300, 32  # what V1 clients expect to read
 _Role = message_pb2.MessageRole
 _KINDS = letta_message_pb2.LettaMessage.DESCRIPTOR.oneofs_by_name["message"].fields
 TYPE_BITS: dict[str, int] = {kind.name: 1 << place for place, kind in enumerate(_KINDS)}
@@ -35,6 +40,7 @@ _PART_BITS = {
     "redacted_reasoning": TYPE_BITS["hidden_reasoning_message"],
     "omitted_reasoning": TYPE_BITS["hidden_reasoning_message"],
 }
+_BLOCK_OUTPUTS = frozenset({"id", "created_by_id", "last_updated_by_id", "version", "etag", "created_at", "updated_at"})
 _OPTIONAL_BLOCK_FIELDS = (
     "description",
     "hidden",
@@ -144,6 +150,82 @@ def unpack_block(packed: block_pb2.Block) -> Block:
         is_template=packed.is_template,
         **given,
     )
+
+
+def block_changes(packed: block_pb2.Block, mask: FieldMask) -> dict[str, Any]:
+    """Return the fields that a mask names, with their new values. Raises InvalidArgument for an unknown path."""
+    given = unpack_block(packed)
+    paths = known_paths(mask, block_pb2.Block.DESCRIPTOR, ignored=_BLOCK_OUTPUTS)
+    return {path: _given(packed, path, given) for path in paths}
+
+
+def known_paths(mask: FieldMask, message: Descriptor, *, ignored: frozenset[str]) -> list[str]:
+    """Return the paths of a mask without those that are output only. Raises InvalidArgument for an unknown one."""
+    for path in mask.paths:
+        if path not in message.fields_by_name:
+            raise InvalidArgument(f"{message.name} has no field {path}", field=f"update_mask.{path}")
+    return [path for path in mask.paths if path not in ignored]
+
+
+def _given(packed: block_pb2.Block, path: str, given: Block) -> Any:
+    """Return a field's new value; what has presence and is absent is cleared."""
+    if path in _OPTIONAL_BLOCK_FIELDS and not _has(packed, path):
+        return None
+    return getattr(given, path)
+
+
+def pack_archive(archive: Archive, organization_id: str) -> archive_pb2.Archive:
+    """Pack an archive."""
+    return archive_pb2.Archive(
+        id=archive.id,
+        name=archive.name,
+        description=archive.description,
+        organization_id=organization_id,
+        vector_db_provider="native",
+        embedding_config=_embedding_config(archive.embedder, archive.dimensions or 0),
+        metadata=archive.metadata,
+        created_by_id=archive.created_by_id,
+        last_updated_by_id=archive.last_updated_by_id,
+        created_at=stamp_of(archive.created_at),
+        updated_at=stamp_of(archive.updated_at),
+    )
+
+
+def pack_passage(passage: Passage, organization_id: str) -> passage_pb2.Passage:
+    """Pack a passage."""
+    return passage_pb2.Passage(
+        id=passage.id,
+        archive_id=passage.archive_id,
+        organization_id=organization_id,
+        text=passage.text,
+        tags=passage.tags,
+        metadata=passage.metadata,
+        embedding=passage.embedding,
+        embedding_config=_embedding_config(passage.embedder, len(passage.embedding or ())),
+        created_by_id=passage.created_by_id,
+        last_updated_by_id=passage.last_updated_by_id,
+        created_at=stamp_of(passage.created_at),
+        updated_at=stamp_of(passage.updated_at),
+    )
+
+
+def _embedding_config(handle: str, dimensions: int) -> archive_pb2.EmbeddingConfig | None:
+    if not handle:
+        return None
+    provider, _, model = handle.partition("/")
+    return archive_pb2.EmbeddingConfig(
+        embedding_endpoint_type=provider,
+        embedding_model=model or provider,
+        embedding_dim=dimensions,
+        embedding_chunk_size=_CHUNK_SIZE,
+        handle=handle,
+        batch_size=_BATCH_SIZE,
+    )
+
+
+def optional_time(message: Any, name: str) -> datetime | None:
+    """Unpack a time that may be absent."""
+    return time_of(getattr(message, name)) if message.HasField(name) else None
 
 
 def time_of(stamp: Timestamp) -> datetime:

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+
 from letta_common.actor import Actor
 from letta_common.db import UniqueViolation, retry
 from letta_common.errors import BlockLabelTaken, IdempotencyConflict, MessageNotFound
-
 from letta_memory.domain.contexts import (
     Committed,
     Context,

@@ -7,12 +7,12 @@ from dataclasses import astuple
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from letta_common.actor import Actor
 from letta_common.db import Database, UniqueViolation, retry
 from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound, ConversationNotFound
 from letta_common.ids import derived_id
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from letta_memory.domain.blocks import Block
 from letta_memory.domain.contexts import AgentMemory, NewAgent, NewConversation, NewMessage
 from letta_memory.store.rows import BLOCK_COLUMNS, block_of

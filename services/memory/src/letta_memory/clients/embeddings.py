@@ -1,0 +1,37 @@
+"""The llm_gateway service as memory's embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc.aio
+
+from letta.llm.v1 import embedding_service_pb2 as pb
+from letta.llm.v1 import embedding_service_pb2_grpc
+from letta_common.errors import ServiceUnavailable
+from letta_memory.domain.embeddings import Vectors
+
+_TIMEOUT = 20.0
+
+
+class EmbeddingClient:
+    """Embeds through llm_gateway."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, default_model: str = "") -> None:
+        self._default_model = default_model
+        self._stub = embedding_service_pb2_grpc.EmbeddingServiceStub(channel)
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        """Embed texts. Raises ModelNotFound, LLMUnavailable, ServiceUnavailable."""
+        answer = await self._stub.Embed(
+            pb.EmbedRequest(model=model or self._default_model, texts=texts), timeout=_TIMEOUT
+        )
+        return Vectors(answer.model, [found.values for found in answer.embeddings])
+
+
+class NoEmbedder:
+    """Stands where no embedder is configured: search goes by words."""
+
+    async def embed(self, *_: object) -> Vectors:
+        """Refuse. Raises ServiceUnavailable."""
+        raise ServiceUnavailable("no embedder is configured; texts are found by their words")

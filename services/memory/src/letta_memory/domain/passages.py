@@ -1,0 +1,248 @@
+"""Passages: texts in archives, found by their words and by their meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import AppError, InvalidArgument
+from letta_common.ids import derived_id, new_id
+from letta_common.paging import Page
+from letta_memory.domain.archives import ArchiveStore
+from letta_memory.domain.embeddings import Embedder, Vector
+
+MAX_MEMORY_TOKENS = 8192
+_CHARACTERS_PER_TOKEN = 4
+_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage. The fields stand in the order of PASSAGE_COLUMNS."""
+
+    id: str
+    archive_id: str
+    text: str
+    tags: tuple[str, ...]
+    metadata: str
+    created_by_id: str | None
+    last_updated_by_id: str | None
+    created_at: datetime
+    updated_at: datetime
+    embedding: tuple[float, ...] | None
+    embedder: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewPassage:
+    """A passage to write."""
+
+    text: str
+    tags: tuple[str, ...] = ()
+    metadata: str = "{}"
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A passage about to be stored."""
+
+    id: str
+    text: str
+    tags: tuple[str, ...]
+    metadata: str
+    created_at: datetime
+    vector: Vector | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where passages are: in an archive, or in the one of an agent."""
+
+    archive_id: str = ""
+    agent_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PassageQuery:
+    """What to look for. An empty text asks for the newest."""
+
+    text: str
+    limit: int
+    tags: tuple[str, ...] = ()
+    match_all_tags: bool = False
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query's vector and the model that made it."""
+
+    vector: Vector | None = None
+    embedder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PassageHit:
+    """A passage that was found; the ranks count from 1."""
+
+    passage: Passage
+    score: float
+    word_rank: int | None = None
+    meaning_rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Passages as they are stored, and the embedder of their archive."""
+
+    passages: tuple[Passage, ...]
+    embedder: str
+
+
+class PassageStore(Protocol):
+    """What the rules need from storage. Every call sees only the actor's organization."""
+
+    async def write(
+        self, actor: Actor, place: Place, drafts: Sequence[Draft], *, embedder: str, now: datetime
+    ) -> Written:
+        """Store passages once for each id; make an agent's archive. Raises ArchiveNotFound, AgentNotFound."""
+        ...
+
+    async def delete(self, actor: Actor, archive_id: str, passage_id: str) -> None:
+        """Remove a passage. Raises ArchiveNotFound, PassageNotFound."""
+        ...
+
+    async def list_all(self, actor: Actor, archive_id: str, page: Page, *, containing: str) -> list[Passage]:
+        """Return a page of passages. Raises CursorNotFound."""
+        ...
+
+    async def search(self, actor: Actor, archive_id: str, query: PassageQuery, question: Question) -> list[PassageHit]:
+        """Return what fits best."""
+        ...
+
+
+class Passages:
+    """Operations on passages."""
+
+    def __init__(self, store: PassageStore, archives: ArchiveStore, embedder: Embedder, clock: Clock) -> None:
+        self._store = store
+        self._archives = archives
+        self._embedder = embedder
+        self._clock = clock
+        self._embedders = _Memo()
+
+    async def create(
+        self, actor: Actor, archive_id: str, new: Sequence[NewPassage], *, request_id: str = ""
+    ) -> tuple[Passage, ...]:
+        """Write passages to an archive, all or none. Raises ArchiveNotFound."""
+        return await self._write(actor, Place(archive_id=archive_id), new, request_id)
+
+    async def remember(
+        self, actor: Actor, agent_id: str, new: NewPassage, *, request_id: str = ""
+    ) -> tuple[Passage, ...]:
+        """Write to an agent's archive, which the first passage makes.
+
+        Raises:
+            AgentNotFound: the organization has no such agent.
+            InvalidArgument: the text is too long.
+        """
+        if len(new.text) > MAX_MEMORY_TOKENS * _CHARACTERS_PER_TOKEN:
+            raise InvalidArgument(
+                f"a memory has at most {MAX_MEMORY_TOKENS} tokens, about "
+                f"{MAX_MEMORY_TOKENS * _CHARACTERS_PER_TOKEN} characters; split it",
+                field="text",
+            )
+        return await self._write(actor, Place(agent_id=agent_id), [new], request_id)
+
+    async def delete(self, actor: Actor, archive_id: str, passage_id: str) -> None:
+        """Remove a passage from an archive. Raises ArchiveNotFound, PassageNotFound."""
+        await self._store.delete(actor, archive_id, passage_id)
+
+    async def forget(self, actor: Actor, agent_id: str, passage_id: str) -> None:
+        """Remove a passage from an agent's archive. Raises AgentNotFound, PassageNotFound."""
+        archive = await self._archives.of_agent(actor, agent_id)
+        await self._store.delete(actor, archive.id if archive else "", passage_id)
+
+    async def list_of_agent(self, actor: Actor, agent_id: str, page: Page, *, containing: str = "") -> list[Passage]:
+        """Return a page of an agent's passages. Raises AgentNotFound, CursorNotFound."""
+        archive = await self._archives.of_agent(actor, agent_id)
+        if archive is None:
+            return []
+        return await self._store.list_all(actor, archive.id, page, containing=containing)
+
+    async def search(self, actor: Actor, place: Place, query: PassageQuery) -> list[PassageHit]:
+        """Return the passages that fit best. Raises ArchiveNotFound, AgentNotFound, InvalidArgument."""
+        if place.archive_id:
+            archive = await self._archives.get(actor, place.archive_id)
+        elif place.agent_id:
+            found = await self._archives.of_agent(actor, place.agent_id)
+            if found is None:
+                return []
+            archive = found
+        else:
+            raise InvalidArgument("name an archive or an agent to search", field="archive_id")
+        question = await self._question(query.text, archive.embedder)
+        return await self._store.search(actor, archive.id, query, question)
+
+    async def _write(
+        self, actor: Actor, place: Place, new: Sequence[NewPassage], request_id: str
+    ) -> tuple[Passage, ...]:
+        """Embed with what the archive was last seen to use; when it uses another, the texts wait for the indexer."""
+        now = self._clock.now()
+        model = self._embedders.get(actor, place)
+        vectors: Sequence[Vector | None] = [None] * len(new)
+        try:
+            embedded = await self._embedder.embed(model, [passage.text for passage in new])
+            model, vectors = embedded.model, embedded.values
+        except AppError:
+            model = ""
+        drafts = [
+            Draft(
+                id=self._id(actor, place, request_id, number),
+                text=passage.text.replace("\0", ""),
+                tags=passage.tags,
+                metadata=passage.metadata or "{}",
+                created_at=passage.created_at or now,
+                vector=vector,
+            )
+            for number, (passage, vector) in enumerate(zip(new, vectors, strict=True))
+        ]
+        written = await self._store.write(actor, place, drafts, embedder=model, now=now)
+        self._embedders.put(actor, place, written.embedder)
+        return written.passages
+
+    def _id(self, actor: Actor, place: Place, request_id: str, number: int) -> str:
+        if not request_id:
+            return new_id("passage")
+        target = place.archive_id or place.agent_id
+        return derived_id("passage", actor.organization_id, target, request_id, str(number))
+
+    async def _question(self, text: str, embedder: str) -> Question:
+        if not text or not embedder:
+            return Question()
+        try:
+            vectors = await self._embedder.embed(embedder, [text])
+        except AppError:
+            return Question()
+        return Question(vectors.values[0], vectors.model)
+
+
+@dataclass(slots=True)
+class _Memo:
+    """Which embedder an archive was last seen to use, so that a write needs no look first."""
+
+    known: dict[tuple[str, Place], str] = field(default_factory=dict)
+
+    def get(self, actor: Actor, place: Place) -> str:
+        return self.known.get((actor.organization_id, place), "")
+
+    def put(self, actor: Actor, place: Place, embedder: str) -> None:
+        if len(self.known) >= _REMEMBERED:
+            self.known.clear()
+        self.known[actor.organization_id, place] = embedder

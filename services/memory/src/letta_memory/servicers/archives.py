@@ -1,0 +1,76 @@
+"""ArchiveService."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+
+from letta.memory.v1 import archive_pb2, archive_service_pb2_grpc
+from letta.memory.v1 import archive_service_pb2 as pb
+from letta_common.actor import current_actor
+from letta_common.paging import Page
+from letta_memory.domain.archives import Archives, NewArchive
+from letta_memory.servicers.packing import known_paths, pack_archive
+
+Call = grpc.aio.ServicerContext[Any, Any]
+_CHANGEABLE = frozenset({"name", "description", "metadata"})
+_OUTPUTS = frozenset(archive_pb2.Archive.DESCRIPTOR.fields_by_name) - _CHANGEABLE
+
+
+class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
+    """Serves archives."""
+
+    def __init__(self, archives: Archives) -> None:
+        self._archives = archives
+
+    async def CreateArchive(self, request: pb.CreateArchiveRequest, context: Call) -> pb.CreateArchiveResponse:
+        new = NewArchive(
+            name=request.name,
+            description=request.description if request.HasField("description") else None,
+            embedder=request.embedding or request.embedding_config.handle,
+            metadata=request.metadata,
+        )
+        actor = current_actor()
+        archive = await self._archives.create(actor, new, request_id=request.request_id)
+        return pb.CreateArchiveResponse(archive=pack_archive(archive, actor.organization_id))
+
+    async def GetArchive(self, request: pb.GetArchiveRequest, context: Call) -> pb.GetArchiveResponse:
+        actor = current_actor()
+        archive = await self._archives.get(actor, request.archive_id)
+        return pb.GetArchiveResponse(archive=pack_archive(archive, actor.organization_id))
+
+    async def ListArchives(self, request: pb.ListArchivesRequest, context: Call) -> pb.ListArchivesResponse:
+        actor = current_actor()
+        page = Page.of(request)
+        found = await self._archives.list_all(actor, page, name=request.name, agent_id=request.agent_id)
+        return pb.ListArchivesResponse(archives=[pack_archive(archive, actor.organization_id) for archive in found])
+
+    async def UpdateArchive(self, request: pb.UpdateArchiveRequest, context: Call) -> pb.UpdateArchiveResponse:
+        actor, given = current_actor(), request.archive
+        values = {
+            "name": given.name,
+            "description": given.description if given.HasField("description") else None,
+            "metadata": given.metadata,
+        }
+        paths = known_paths(request.update_mask, archive_pb2.Archive.DESCRIPTOR, ignored=_OUTPUTS)
+        archive = await self._archives.update(actor, request.archive_id, {path: values[path] for path in paths})
+        return pb.UpdateArchiveResponse(archive=pack_archive(archive, actor.organization_id))
+
+    async def DeleteArchive(self, request: pb.DeleteArchiveRequest, context: Call) -> pb.DeleteArchiveResponse:
+        await self._archives.delete(current_actor(), request.archive_id)
+        return pb.DeleteArchiveResponse()
+
+    async def AttachArchive(self, request: pb.AttachArchiveRequest, context: Call) -> pb.AttachArchiveResponse:
+        await self._archives.attach(current_actor(), request.agent_id, request.archive_id)
+        return pb.AttachArchiveResponse()
+
+    async def DetachArchive(self, request: pb.DetachArchiveRequest, context: Call) -> pb.DetachArchiveResponse:
+        await self._archives.detach(current_actor(), request.agent_id, request.archive_id)
+        return pb.DetachArchiveResponse()
+
+    async def ListArchiveAgentIds(
+        self, request: pb.ListArchiveAgentIdsRequest, context: Call
+    ) -> pb.ListArchiveAgentIdsResponse:
+        found = await self._archives.agents_of(current_actor(), request.archive_id)
+        return pb.ListArchiveAgentIdsResponse(agent_ids=found)

@@ -1,0 +1,163 @@
+"""MessageService."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import grpc.aio
+
+from letta.common.v1 import letta_message_pb2, message_pb2
+from letta.memory.v1 import message_service_pb2 as pb
+from letta.memory.v1 import message_service_pb2_grpc
+from letta_common.actor import current_actor
+from letta_common.errors import InvalidArgument
+from letta_common.letta_messages import SEND_MESSAGE, SendTool, expand_for_list, type_of
+from letta_common.paging import MAX_LIMIT, Page
+from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Messages, Scope
+from letta_memory.servicers.packing import TYPE_BITS, optional_time, stamp_of
+
+Call = grpc.aio.ServicerContext[Any, Any]
+LettaMessage = letta_message_pb2.LettaMessage
+_SEARCH_LIMIT = 50
+_DEFAULT = "default"
+_SPOKEN = ("system_message", "user_message", "reasoning_message", "assistant_message")
+_SPOKEN_BITS = sum(TYPE_BITS[name] for name in _SPOKEN)
+
+
+class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
+    """Serves the history of conversations."""
+
+    def __init__(self, messages: Messages) -> None:
+        self._messages = messages
+
+    async def ListAgentMessages(
+        self, request: pb.ListAgentMessagesRequest, context: Call
+    ) -> pb.ListAgentMessagesResponse:
+        scope = Scope(agent_id=request.agent_id, conversation_id=request.conversation_id or request.agent_id)
+        types = _type_names(request.include_return_message_types)
+        wanted = MessageFilter(_bits(types), request.group_id, request.include_err)
+        page = Page.of(request)
+        found = await self._messages.list_all(current_actor(), scope, wanted, page)
+        return pb.ListAgentMessagesResponse(messages=_shown(_oldest_first(found, page), types, _send_tool(request)))
+
+    async def ListConversationMessages(
+        self, request: pb.ListConversationMessagesRequest, context: Call
+    ) -> pb.ListConversationMessagesResponse:
+        types = _type_names(request.include_return_message_types)
+        wanted = MessageFilter(_bits(types), request.group_id, request.include_err)
+        found = await self._messages.list_all(current_actor(), _conversation(request), wanted, Page.of(request))
+        return pb.ListConversationMessagesResponse(messages=_shown(found, types))
+
+    async def ListMessages(self, request: pb.ListMessagesRequest, context: Call) -> pb.ListMessagesResponse:
+        types = _type_names(request.include_return_message_types)
+        scope, page = Scope(conversation_id=request.conversation_id), Page.of(request)
+        found = await self._messages.list_all(current_actor(), scope, MessageFilter(_bits(types)), page)
+        return pb.ListMessagesResponse(messages=_shown(_oldest_first(found, page), types))
+
+    async def ListRunMessages(self, request: pb.ListRunMessagesRequest, context: Call) -> pb.ListRunMessagesResponse:
+        scope = Scope(run_id=request.run_id)
+        found = await self._messages.list_all(current_actor(), scope, MessageFilter(), Page.of(request))
+        return pb.ListRunMessagesResponse(messages=_shown(found))
+
+    async def ListStepMessages(self, request: pb.ListStepMessagesRequest, context: Call) -> pb.ListStepMessagesResponse:
+        scope = Scope(step_id=request.step_id)
+        found = await self._messages.list_all(current_actor(), scope, MessageFilter(), Page.of(request))
+        return pb.ListStepMessagesResponse(messages=_shown(found))
+
+    async def GetMessage(self, request: pb.GetMessageRequest, context: Call) -> pb.GetMessageResponse:
+        body = await self._messages.get(current_actor(), request.message_id)
+        return pb.GetMessageResponse(messages=_shown([body]))
+
+    async def SearchMessages(self, request: pb.SearchMessagesRequest, context: Call) -> pb.SearchMessagesResponse:
+        query = MessageQuery(
+            text=request.query,
+            limit=min(request.limit or _SEARCH_LIMIT, MAX_LIMIT),
+            mode=request.search_mode or pb.SEARCH_MODE_HYBRID,
+            agent_id=request.agent_id,
+            conversation_id=request.conversation_id,
+            types=_SPOKEN_BITS,
+            start=optional_time(request, "start_date"),
+            end=optional_time(request, "end_date"),
+        )
+        hits = await self._messages.search(current_actor(), query)
+        return pb.SearchMessagesResponse(results=[result for hit in hits for result in _results(hit)])
+
+    async def SearchStoredMessages(
+        self, request: pb.SearchStoredMessagesRequest, context: Call
+    ) -> pb.SearchStoredMessagesResponse:
+        query = MessageQuery(
+            text=request.query,
+            limit=min(request.limit or _SEARCH_LIMIT, MAX_LIMIT),
+            mode=request.search_mode or pb.SEARCH_MODE_HYBRID,
+            agent_id=request.agent_id,
+            conversation_id=request.conversation_id,
+            roles=tuple(request.roles),
+            start=optional_time(request, "start_date"),
+            end=optional_time(request, "end_date"),
+        )
+        hits = await self._messages.search(current_actor(), query)
+        return pb.SearchStoredMessagesResponse(results=[_stored(hit) for hit in hits])
+
+
+def _shown(
+    bodies: Iterable[bytes], types: frozenset[str] = frozenset(), send_tool: SendTool | None = SEND_MESSAGE
+) -> list[LettaMessage]:
+    """Return what clients see of stored messages, of these types alone if any are named."""
+    return [
+        shown
+        for body in bodies
+        for shown in expand_for_list(message_pb2.Message.FromString(body), send_tool=send_tool)
+        if not types or type_of(shown) in types
+    ]
+
+
+def _oldest_first(bodies: Sequence[bytes], page: Page) -> Sequence[bytes]:
+    """Turn a descending page round, as the retired Letta V1 server did in these lists."""
+    return bodies if page.ascending else bodies[::-1]
+
+
+def _type_names(types: Iterable[pb.MessageType.ValueType]) -> frozenset[str]:
+    return frozenset(pb.MessageType.Name(kind).removeprefix("MESSAGE_TYPE_").lower() for kind in types)
+
+
+def _bits(types: Iterable[str]) -> int:
+    return sum(TYPE_BITS[name] for name in types)
+
+
+def _send_tool(request: pb.ListAgentMessagesRequest) -> SendTool | None:
+    if request.HasField("use_assistant_message") and not request.use_assistant_message:
+        return None
+    name, argument = SEND_MESSAGE
+    return request.assistant_message_tool_name or name, request.assistant_message_tool_kwarg or argument
+
+
+def _conversation(request: pb.ListConversationMessagesRequest) -> Scope:
+    if request.conversation_id != _DEFAULT:
+        return Scope(conversation_id=request.conversation_id)
+    if not request.agent_id:
+        raise InvalidArgument("the default conversation needs an agent_id", field="agent_id")
+    return Scope(agent_id=request.agent_id, conversation_id=request.agent_id)
+
+
+def _results(hit: MessageHit) -> Iterator[pb.MessageSearchResult]:
+    for shown in expand_for_list(message_pb2.Message.FromString(hit.body)):
+        kind = type_of(shown)
+        if kind in _SPOKEN:
+            result = pb.MessageSearchResult(
+                agent_id=hit.agent_id, message_id=hit.id, created_at=stamp_of(hit.created_at)
+            )
+            if hit.conversation_id != hit.agent_id:
+                result.conversation_id = hit.conversation_id
+            getattr(result, kind).CopyFrom(getattr(shown, kind))
+            yield result
+
+
+def _stored(hit: MessageHit) -> pb.StoredMessageResult:
+    return pb.StoredMessageResult(
+        message=hit.body,
+        conversation_id=hit.conversation_id,
+        score=hit.score,
+        word_rank=hit.word_rank or 0,
+        meaning_rank=hit.meaning_rank or 0,
+    )

@@ -1,0 +1,170 @@
+"""Archives in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from letta_common.actor import Actor
+from letta_common.db import Database, ForeignKeyViolation
+from letta_common.errors import AgentNotFound, ArchiveNotFound, ArchiveTaken
+from letta_common.paging import Page, fetch_page
+from letta_memory.domain.archives import Archive
+from letta_memory.store.tables import agents, archive_agents, archives, keyset
+
+_NAMES = (
+    "id",
+    "name",
+    "description",
+    "embedder",
+    "dimensions",
+    "metadata",
+    "owner_agent_id",
+    "passage_count",
+    "created_by_id",
+    "last_updated_by_id",
+    "created_at",
+    "updated_at",
+)
+_COLUMNS = [archives.c[name] for name in _NAMES]
+_DELETE = sa.text(
+    "with gone as (delete from memory.archives where organization_id = :org and id = :id "
+    "returning organization_id, id, created_at) "
+    "insert into memory.tombstones (organization_id, id, created_at) select * from gone "
+    "on conflict (organization_id, id) do update set deleted_at = now()"
+)
+
+
+class SqlArchiveStore:
+    """Archives in PostgreSQL."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def add(self, actor: Actor, archive: Archive) -> Archive:
+        """Store a new archive; return the one that has the id already, if one has."""
+        values = dict(zip(_NAMES, astuple(archive), strict=True))
+        made = insert(archives).values(organization_id=actor.organization_id, **values).on_conflict_do_nothing()
+        async with self._db.begin() as tx:
+            if (await tx.execute(made)).rowcount == 1:
+                return archive
+        return await self.get(actor, archive.id)
+
+    async def get(self, actor: Actor, archive_id: str) -> Archive:
+        """Return one archive."""
+        async with self._db.connect() as conn:
+            row = (await conn.execute(_query(actor).where(archives.c.id == archive_id))).one_or_none()
+        if row is None:
+            raise _unknown(archive_id)
+        return _archive(row)
+
+    async def of_agent(self, actor: Actor, agent_id: str) -> Archive | None:
+        """Return an agent's archive, if it has one."""
+        async with self._db.connect() as conn:
+            row = (await conn.execute(_query(actor).where(_attached(actor, agent_id)))).one_or_none()
+            if row is None:
+                await _require_agent(conn, actor, agent_id)
+        return _archive(row) if row else None
+
+    async def list_all(self, actor: Actor, page: Page, *, name: str, agent_id: str) -> list[Archive]:
+        """Return a page of archives."""
+        query = _query(actor)
+        if name:
+            query = query.where(archives.c.name == name)
+        if agent_id:
+            query = query.where(_attached(actor, agent_id))
+        keys = keyset(archives, "created_at", actor.organization_id, _mine(actor))
+        async with self._db.connect() as conn:
+            return [_archive(row) for row in await fetch_page(conn, query, page, keys)]
+
+    async def change(self, actor: Actor, archive_id: str, changes: Mapping[str, Any]) -> Archive:
+        """Change some fields."""
+        change = (
+            sa.update(archives).where(_mine(actor), archives.c.id == archive_id).values(**changes).returning(*_COLUMNS)
+        )
+        async with self._db.begin() as tx:
+            row = (await tx.execute(change)).one_or_none()
+        if row is None:
+            raise _unknown(archive_id)
+        return _archive(row)
+
+    async def delete(self, actor: Actor, archive_id: str) -> None:
+        """Remove an archive and its passages."""
+        async with self._db.begin() as tx:
+            if (await tx.execute(_DELETE, {"org": actor.organization_id, "id": archive_id})).rowcount == 0:
+                raise _unknown(archive_id)
+
+    async def attach(self, actor: Actor, agent_id: str, archive_id: str) -> None:
+        """Let an agent use an archive."""
+        link = {"organization_id": actor.organization_id, "agent_id": agent_id, "archive_id": archive_id}
+        try:
+            async with self._db.begin() as tx:
+                await _require_agent(tx, actor, agent_id)
+                if (await tx.execute(insert(archive_agents).values(**link).on_conflict_do_nothing())).rowcount == 1:
+                    return
+        except ForeignKeyViolation as error:
+            raise _unknown(archive_id) from error
+        await self.get(actor, archive_id)
+        present = await self.of_agent(actor, agent_id)
+        if present is None or present.id != archive_id:
+            text = f"agent {agent_id} has an archive already; detach it first"
+            raise ArchiveTaken(text, agent_id=agent_id, archive_id=present.id if present else "")
+
+    async def detach(self, actor: Actor, agent_id: str, archive_id: str) -> None:
+        """Take an archive from an agent."""
+        async with self._db.begin() as tx:
+            await _require_agent(tx, actor, agent_id)
+            await tx.execute(
+                sa.delete(archive_agents).where(
+                    archive_agents.c.organization_id == actor.organization_id,
+                    archive_agents.c.agent_id == agent_id,
+                    archive_agents.c.archive_id == archive_id,
+                )
+            )
+        await self.get(actor, archive_id)
+
+    async def agents_of(self, actor: Actor, archive_id: str) -> list[str]:
+        """Return the ids of the agents that use an archive."""
+        await self.get(actor, archive_id)
+        query = (
+            sa.select(archive_agents.c.agent_id)
+            .where(archive_agents.c.organization_id == actor.organization_id, archive_agents.c.archive_id == archive_id)
+            .order_by(archive_agents.c.agent_id)
+        )
+        async with self._db.connect() as conn:
+            return [row[0] for row in await conn.execute(query)]
+
+
+def _archive(row: sa.Row[Any]) -> Archive:
+    values: tuple[Any, ...] = tuple(row)
+    return Archive(*values)
+
+
+def _mine(actor: Actor) -> sa.ColumnElement[bool]:
+    return archives.c.organization_id == actor.organization_id
+
+
+def _query(actor: Actor) -> sa.Select[Any]:
+    return sa.select(*_COLUMNS).where(_mine(actor))
+
+
+def _attached(actor: Actor, agent_id: str) -> sa.ColumnElement[bool]:
+    linked = sa.select(archive_agents.c.archive_id).where(
+        archive_agents.c.organization_id == actor.organization_id, archive_agents.c.agent_id == agent_id
+    )
+    return archives.c.id.in_(linked)
+
+
+async def _require_agent(conn: AsyncConnection, actor: Actor, agent_id: str) -> None:
+    query = sa.select(agents.c.id).where(agents.c.organization_id == actor.organization_id, agents.c.id == agent_id)
+    if (await conn.execute(query)).one_or_none() is None:
+        raise AgentNotFound(f"Agent with ID {agent_id} not found", agent_id=agent_id)
+
+
+def _unknown(archive_id: str) -> ArchiveNotFound:
+    return ArchiveNotFound(f"there is no archive {archive_id}", archive_id=archive_id)

@@ -1,0 +1,211 @@
+"""Blocks in PostgreSQL."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from typing import Any
+
+import sqlalchemy as sa
+
+from letta_common.actor import Actor
+from letta_common.db import Database, UniqueViolation
+from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound
+from letta_common.paging import Page, fetch_page
+from letta_memory.domain.blocks import Block, BlockFilter
+from letta_memory.store.provisions import insert_block
+from letta_memory.store.rows import BLOCK_COLUMNS, block_of
+from letta_memory.store.tables import agent_blocks, agents, blocks, keyset
+
+_NAMES = BLOCK_COLUMNS.split(", ")
+_COLUMNS = [blocks.c[name] for name in _NAMES]
+_HISTORY = sa.text(
+    "insert into memory.block_history "
+    "(organization_id, block_id, version, label, value, description, written_by_id, created_at) "
+    "values (:org, :id, :version, :label, :value, :description, :user, :now)"
+)
+_RELABEL = (
+    "update memory.agent_blocks set label = :label where organization_id = :org and block_id = :id and label <> :label",
+    "update memory.conversation_blocks set label = :label "
+    "where organization_id = :org and block_id = :id and label <> :label",
+)
+_DELETE = sa.text(
+    "with gone as (delete from memory.blocks where organization_id = :org and id = :id "
+    "returning organization_id, id, created_at), history as (delete from memory.block_history "
+    "where organization_id = :org and block_id = :id) "
+    "insert into memory.tombstones (organization_id, id, created_at) select * from gone "
+    "on conflict (organization_id, id) do update set deleted_at = now()"
+)
+
+
+class SqlBlockStore:
+    """Blocks in PostgreSQL."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def add(self, actor: Actor, block: Block) -> Block:
+        """Store a new block; return the one that has the id already, if one has."""
+        async with self._db.begin() as tx:
+            if await insert_block(tx, actor.organization_id, block):
+                return block
+        return await self.get(actor, block.id)
+
+    async def get(self, actor: Actor, block_id: str) -> Block:
+        """Return one block."""
+        async with self._db.connect() as conn:
+            query = sa.select(*_COLUMNS).where(_mine(actor), blocks.c.id == block_id)
+            row = (await conn.execute(query)).one_or_none()
+        if row is None:
+            raise _unknown(block_id)
+        return block_of(tuple(row))
+
+    async def of_agent(self, actor: Actor, agent_id: str, label: str) -> Block:
+        """Return an agent's block of this label."""
+        query = sa.select(*_COLUMNS).where(_mine(actor), _attached(actor, agent_id), blocks.c.label == label)
+        async with self._db.connect() as conn:
+            row = (await conn.execute(query)).one_or_none()
+        if row is None:
+            await self._require_agent(actor, agent_id)
+            text = f"No block with label '{label}' found for agent '{agent_id}'"
+            raise BlockNotFound(text, label=label, agent_id=agent_id)
+        return block_of(tuple(row))
+
+    async def list_all(self, actor: Actor, wanted: BlockFilter, page: Page) -> list[Block]:
+        """Return a page of blocks."""
+        query = sa.select(*_COLUMNS).where(_mine(actor), *_conditions(wanted))
+        async with self._db.connect() as conn:
+            rows = await fetch_page(conn, query, page, _keys(actor))
+        return [block_of(tuple(row)) for row in rows]
+
+    async def list_of_agent(self, actor: Actor, agent_id: str, page: Page) -> list[Block]:
+        """Return a page of an agent's blocks."""
+        query = sa.select(*_COLUMNS).where(_mine(actor), _attached(actor, agent_id))
+        async with self._db.connect() as conn:
+            rows = await fetch_page(conn, query, page, _keys(actor))
+        if not rows:
+            await self._require_agent(actor, agent_id)
+        return [block_of(tuple(row)) for row in rows]
+
+    async def count(self, actor: Actor, wanted: BlockFilter) -> int:
+        """Return how many blocks there are."""
+        query = sa.select(sa.func.count()).select_from(blocks).where(_mine(actor), *_conditions(wanted))
+        async with self._db.connect() as conn:
+            return int((await conn.execute(query)).scalar_one())
+
+    async def replace(self, actor: Actor, block: Block, *, expected: int) -> bool:
+        """Write if the stored version is still `expected`; say whether it was."""
+        values = dict(zip(_NAMES, astuple(block), strict=True)) | {"tags": list(block.tags)}
+        change = (
+            sa.update(blocks)
+            .where(_mine(actor), blocks.c.id == block.id, blocks.c.version == expected)
+            .values(**{name: value for name, value in values.items() if name not in {"id", "created_at"}})
+        )
+        try:
+            async with self._db.begin() as tx:
+                if (await tx.execute(change)).rowcount == 0:
+                    return False
+                await tx.execute(_HISTORY, _history(actor, block))
+                for statement in _RELABEL:
+                    place = {"org": actor.organization_id, "id": block.id, "label": block.label}
+                    await tx.execute(sa.text(statement), place)
+        except UniqueViolation as error:
+            text = f"an agent of block {block.id} has another block '{block.label}'"
+            raise BlockLabelTaken(text, label=block.label) from error
+        return True
+
+    async def delete(self, actor: Actor, block_id: str) -> None:
+        """Remove a block and detach it."""
+        async with self._db.begin() as tx:
+            done = await tx.execute(_DELETE, {"org": actor.organization_id, "id": block_id})
+            if done.rowcount == 0:
+                raise _unknown(block_id)
+
+    async def agents_of(self, actor: Actor, block_id: str) -> list[str]:
+        """Return the ids of the agents that have a block."""
+        await self.get(actor, block_id)
+        query = (
+            sa.select(agent_blocks.c.agent_id)
+            .where(agent_blocks.c.organization_id == actor.organization_id, agent_blocks.c.block_id == block_id)
+            .order_by(agent_blocks.c.agent_id)
+        )
+        async with self._db.connect() as conn:
+            return [row[0] for row in await conn.execute(query)]
+
+    async def _require_agent(self, actor: Actor, agent_id: str) -> None:
+        query = sa.select(agents.c.id).where(agents.c.organization_id == actor.organization_id, agents.c.id == agent_id)
+        async with self._db.connect() as conn:
+            if (await conn.execute(query)).one_or_none() is None:
+                raise AgentNotFound(f"Agent with ID {agent_id} not found", agent_id=agent_id)
+
+
+def _mine(actor: Actor) -> sa.ColumnElement[bool]:
+    return blocks.c.organization_id == actor.organization_id
+
+
+def _keys(actor: Actor) -> Any:
+    return keyset(blocks, "created_at", actor.organization_id, _mine(actor))
+
+
+def _attached(actor: Actor, agent_id: str) -> sa.ColumnElement[bool]:
+    linked = sa.select(agent_blocks.c.block_id).where(
+        agent_blocks.c.organization_id == actor.organization_id, agent_blocks.c.agent_id == agent_id
+    )
+    return blocks.c.id.in_(linked)
+
+
+def _conditions(wanted: BlockFilter) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of a filter; hidden blocks never match."""
+    conditions: list[sa.ColumnElement[bool]] = [blocks.c.hidden.is_not(True)]
+    for column, value in (
+        (blocks.c.label, wanted.label),
+        (blocks.c.template_name, wanted.name),
+        (blocks.c.project_id, wanted.project_id),
+    ):
+        if value:
+            conditions.append(column == value)
+    for column, text in (
+        (blocks.c.label, wanted.label_search),
+        (blocks.c.description, wanted.description_search),
+        (blocks.c.value, wanted.value_search),
+    ):
+        if text:
+            conditions.append(column.icontains(text, autoescape=True))
+    if wanted.tags:
+        tags = list(wanted.tags)
+        conditions.append(blocks.c.tags.contains(tags) if wanted.match_all_tags else blocks.c.tags.overlap(tags))
+    if wanted.templates_only:
+        conditions.append(blocks.c.is_template)
+    return conditions + _counts(wanted)
+
+
+def _counts(wanted: BlockFilter) -> list[sa.ColumnElement[bool]]:
+    number = (
+        sa.select(sa.func.count())
+        .where(agent_blocks.c.organization_id == blocks.c.organization_id, agent_blocks.c.block_id == blocks.c.id)
+        .scalar_subquery()
+    )
+    conditions: list[sa.ColumnElement[bool]] = []
+    if wanted.agents_over is not None:
+        conditions.append(number > wanted.agents_over)
+    if wanted.agents_under is not None:
+        conditions.append(number < wanted.agents_under)
+    if wanted.agents_equal:
+        conditions.append(number.in_(wanted.agents_equal))
+    return conditions
+
+
+def _history(actor: Actor, block: Block) -> dict[str, Any]:
+    return {
+        "org": actor.organization_id,
+        "id": block.id,
+        "version": block.version,
+        "label": block.label,
+        "value": block.value,
+        "description": block.description,
+        "user": actor.user_id,
+        "now": block.updated_at,
+    }
+
+
+def _unknown(block_id: str) -> BlockNotFound:
+    return BlockNotFound(f"Block with id '{block_id}' not found", block_id=block_id)

@@ -1,0 +1,107 @@
+"""The history of conversations in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from pgvector import HalfVector
+
+from letta_common.actor import Actor
+from letta_common.db import Database
+from letta_common.errors import AgentNotFound, ConversationNotFound, MessageNotFound
+from letta_common.paging import Page, fetch_page
+from letta_memory.domain.contexts import FLAG_ERROR
+from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Scope
+from letta_memory.domain.passages import Question
+from letta_memory.store.tables import agents, conversations, keyset, messages
+
+_SEARCH = (
+    "select r.* from memory.search_messages(%b, %b, %b, %b::smallint[], %b::integer, %b, %b::extensions.halfvec, %b, "
+    "%b::smallint, %b::timestamptz, %b::timestamptz, %b::integer) r"
+)
+
+
+class SqlMessageStore:
+    """The history of conversations in PostgreSQL."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def get(self, actor: Actor, message_id: str) -> bytes:
+        """Return one message."""
+        query = sa.select(messages.c.body).where(_mine(actor), messages.c.id == message_id)
+        async with self._db.connect() as conn:
+            body = (await conn.execute(query)).scalar_one_or_none()
+        if body is None:
+            raise MessageNotFound(f"there is no message {message_id}", message_id=message_id)
+        return bytes(body)
+
+    async def list_all(self, actor: Actor, scope: Scope, wanted: MessageFilter, page: Page) -> Sequence[bytes]:
+        """Return a page of messages: by position in a conversation, by time across them."""
+        mine = sa.and_(_mine(actor), *_within(scope))
+        query = sa.select(messages.c.body).where(mine, *_conditions(wanted))
+        keys = keyset(messages, "created_at" if scope == Scope() else "seq", actor.organization_id, mine)
+        async with self._db.connect() as conn:
+            rows = await fetch_page(conn, query, page, keys)
+        if not rows and scope.conversation_id:
+            await self._require_conversation(actor, scope)
+        return [bytes(row[0]) for row in rows]
+
+    async def search(self, actor: Actor, query: MessageQuery, question: Question) -> list[MessageHit]:
+        """Return what fits best."""
+        values = (
+            *(actor.organization_id, query.agent_id or None, query.conversation_id or None),
+            *(list(query.roles) or None, query.types or None, query.text.replace("\0", "")),
+            None if question.vector is None else HalfVector(list(question.vector)),
+            *(question.embedder, query.mode, query.start, query.end, query.limit),
+        )
+        return [MessageHit(*row) for row in await self._db.hot(_SEARCH, values)]
+
+    async def _require_conversation(self, actor: Actor, scope: Scope) -> None:
+        """Tell an empty list from one that does not exist. Raises AgentNotFound, ConversationNotFound."""
+        conditions = [
+            conversations.c.organization_id == actor.organization_id,
+            conversations.c.id == scope.conversation_id,
+        ]
+        if scope.agent_id:
+            conditions.append(conversations.c.agent_id == scope.agent_id)
+        async with self._db.connect() as conn:
+            if (await conn.execute(sa.select(conversations.c.id).where(*conditions))).one_or_none() is not None:
+                return
+            if scope.agent_id:
+                await _require_agent(conn, actor, scope.agent_id)
+        text = f"there is no conversation {scope.conversation_id}"
+        raise ConversationNotFound(text, conversation_id=scope.conversation_id)
+
+
+def _mine(actor: Actor) -> sa.ColumnElement[bool]:
+    return messages.c.organization_id == actor.organization_id
+
+
+def _within(scope: Scope) -> list[sa.ColumnElement[bool]]:
+    pairs = (
+        (messages.c.conversation_id, scope.conversation_id),
+        (messages.c.agent_id, scope.agent_id),
+        (messages.c.run_id, scope.run_id),
+        (messages.c.step_id, scope.step_id),
+    )
+    return [column == value for column, value in pairs if value]
+
+
+def _conditions(wanted: MessageFilter) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if wanted.types:
+        conditions.append(messages.c.types.op("&")(wanted.types) != 0)
+    if wanted.group_id:
+        conditions.append(messages.c.group_id == wanted.group_id)
+    if not wanted.include_errors:
+        conditions.append(messages.c.flags.op("&")(FLAG_ERROR) == 0)
+    return conditions
+
+
+async def _require_agent(conn: Any, actor: Actor, agent_id: str) -> None:
+    query = sa.select(agents.c.id).where(agents.c.organization_id == actor.organization_id, agents.c.id == agent_id)
+    if (await conn.execute(query)).one_or_none() is None:
+        raise AgentNotFound(f"Agent with ID {agent_id} not found", agent_id=agent_id)

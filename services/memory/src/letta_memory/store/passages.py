@@ -1,0 +1,127 @@
+"""Passages in PostgreSQL: a write and a search are one statement each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from pgvector import HalfVector
+
+from letta_common.actor import Actor
+from letta_common.db import Database, retry
+from letta_common.errors import AgentNotFound, ArchiveNotFound, PassageNotFound
+from letta_common.ids import derived_id
+from letta_common.paging import Page, fetch_page
+from letta_memory.domain.passages import Draft, Passage, PassageHit, PassageQuery, Place, Question, Written
+from letta_memory.store.tables import keyset, passages
+
+PASSAGE_COLUMNS = (
+    "id",
+    "archive_id",
+    "text",
+    "tags",
+    "metadata",
+    "created_by_id",
+    "last_updated_by_id",
+    "created_at",
+    "updated_at",
+    "embedding",
+    "embedder",
+)
+_COLUMNS = [passages.c[name] for name in PASSAGE_COLUMNS]
+_FIELDS = ", ".join(f"(r.passage).{name}" for name in PASSAGE_COLUMNS)
+_WRITE = (
+    f"select r.status, r.archive_embedder, {_FIELDS} from memory.write_passages(%b, %b, %b, %b, %b, %b, %b, "
+    "%b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %s::extensions.halfvec[]) r"
+)
+_SEARCH = (
+    f"select r.score, r.word_place, r.meaning_place, {_FIELDS} from memory.search_passages(%b, %b, %b, "
+    "%b::extensions.halfvec, %b, 3::smallint, %b::text[], %b, %b::timestamptz, %b::timestamptz, %b::integer) r"
+)
+_DELETE = sa.text(
+    "with gone as (delete from memory.passages where organization_id = :org and archive_id = :archive and id = :id "
+    "returning organization_id, id, created_at), counted as (update memory.archives a "
+    "set passage_count = passage_count - 1 from gone where a.organization_id = :org and a.id = :archive) "
+    "insert into memory.tombstones (organization_id, id, created_at) select * from gone "
+    "on conflict (organization_id, id) do update set deleted_at = now()"
+)
+_NO_ARCHIVE, _NO_AGENT = 1, 2
+
+
+class SqlPassageStore:
+    """Passages in PostgreSQL."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def write(
+        self, actor: Actor, place: Place, drafts: Sequence[Draft], *, embedder: str, now: datetime
+    ) -> Written:
+        """Store passages once for each id; make an agent's archive."""
+        org = actor.organization_id
+        values = (
+            *(org, actor.user_id, place.agent_id, place.archive_id or None, derived_id("archive", org, place.agent_id)),
+            *(now, embedder),
+            [draft.id for draft in drafts],
+            [draft.text for draft in drafts],
+            [draft.metadata for draft in drafts],
+            [json.dumps(draft.tags) for draft in drafts],
+            [draft.created_at for draft in drafts],
+            [None if draft.vector is None else HalfVector(list(draft.vector)).to_text() for draft in drafts],
+        )
+        rows = await retry(lambda: self._db.hot(_WRITE, values))
+        status = rows[0][0]
+        if status == _NO_AGENT:
+            raise AgentNotFound(f"Agent with ID {place.agent_id} not found", agent_id=place.agent_id)
+        if status == _NO_ARCHIVE:
+            raise _no_archive(place.archive_id)
+        return Written(tuple(passage_of(row[2:]) for row in rows), rows[0][1])
+
+    async def delete(self, actor: Actor, archive_id: str, passage_id: str) -> None:
+        """Remove a passage."""
+        values = {"org": actor.organization_id, "archive": archive_id, "id": passage_id}
+        async with self._db.begin() as tx:
+            if (await tx.execute(_DELETE, values)).rowcount == 1:
+                return
+            known = await tx.execute(
+                sa.text("select from memory.archives where organization_id = :org and id = :archive"), values
+            )
+            if archive_id and known.one_or_none() is None:
+                raise _no_archive(archive_id)
+        raise PassageNotFound(f"the archive has no passage {passage_id}", passage_id=passage_id)
+
+    async def list_all(self, actor: Actor, archive_id: str, page: Page, *, containing: str) -> list[Passage]:
+        """Return a page of passages."""
+        scope = sa.and_(passages.c.organization_id == actor.organization_id, passages.c.archive_id == archive_id)
+        query = sa.select(*_COLUMNS).where(scope)
+        if containing:
+            query = query.where(passages.c.text.icontains(containing, autoescape=True))
+        keys = keyset(passages, "created_at", actor.organization_id, scope)
+        async with self._db.connect() as conn:
+            return [passage_of(tuple(row)) for row in await fetch_page(conn, query, page, keys)]
+
+    async def search(self, actor: Actor, archive_id: str, query: PassageQuery, question: Question) -> list[PassageHit]:
+        """Return what fits best."""
+        values = (
+            *(actor.organization_id, archive_id, query.text.replace("\0", "")),
+            None if question.vector is None else HalfVector(list(question.vector)),
+            question.embedder,
+            list(query.tags) or None,
+            query.match_all_tags,
+            *(query.start, query.end, query.limit),
+        )
+        return [PassageHit(passage_of(row[3:]), *row[:3]) for row in await self._db.hot(_SEARCH, values)]
+
+
+def passage_of(row: tuple[Any, ...]) -> Passage:
+    """Build a passage from its columns, in the order of PASSAGE_COLUMNS."""
+    vector = row[9]
+    embedding = None if vector is None else tuple(vector.to_list())
+    return Passage(*row[:3], tuple(row[3] or ()), *row[4:9], embedding, row[10])  # type: ignore[call-arg]
+
+
+def _no_archive(archive_id: str) -> ArchiveNotFound:
+    return ArchiveNotFound(f"there is no archive {archive_id}", archive_id=archive_id)

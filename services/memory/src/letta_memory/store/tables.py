@@ -1,0 +1,108 @@
+"""The tables as SQLAlchemy Core sees them: what lists and filters need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from letta_common.db import HalfVec
+from letta_common.paging import Keyset
+
+METADATA = sa.MetaData(schema="memory")
+_TIME = sa.DateTime(timezone=True)
+
+
+def _texts(*names: str) -> list[sa.Column[Any]]:
+    return [sa.Column(name, sa.Text) for name in names]
+
+
+blocks = sa.Table(
+    "blocks",
+    METADATA,
+    *_texts("organization_id", "id", "label", "value"),
+    sa.Column("char_limit", sa.Integer),
+    sa.Column("description", sa.Text),
+    sa.Column("read_only", sa.Boolean),
+    sa.Column("metadata", sa.Text),
+    sa.Column("tags", ARRAY(sa.Text)),
+    sa.Column("hidden", sa.Boolean),
+    *_texts("project_id", "template_name"),
+    sa.Column("is_template", sa.Boolean),
+    *_texts("template_id", "base_template_id", "deployment_id", "entity_id"),
+    sa.Column("preserve_on_migration", sa.Boolean),
+    *_texts("created_by_id", "last_updated_by_id"),
+    sa.Column("version", sa.BigInteger),
+    sa.Column("created_at", _TIME),
+    sa.Column("updated_at", _TIME),
+)
+agent_blocks = sa.Table("agent_blocks", METADATA, *_texts("organization_id", "agent_id", "block_id", "label"))
+agents = sa.Table("agents", METADATA, *_texts("organization_id", "id", "name"))
+archives = sa.Table(
+    "archives",
+    METADATA,
+    *_texts("organization_id", "id", "name", "description", "embedder"),
+    sa.Column("dimensions", sa.Integer),
+    *_texts("metadata", "owner_agent_id"),
+    sa.Column("passage_count", sa.BigInteger),
+    *_texts("created_by_id", "last_updated_by_id"),
+    sa.Column("created_at", _TIME),
+    sa.Column("updated_at", _TIME),
+)
+archive_agents = sa.Table("archive_agents", METADATA, *_texts("organization_id", "agent_id", "archive_id"))
+passages = sa.Table(
+    "passages",
+    METADATA,
+    *_texts("organization_id", "archive_id", "id", "text"),
+    sa.Column("tags", ARRAY(sa.Text)),
+    *_texts("metadata", "created_by_id", "last_updated_by_id"),
+    sa.Column("created_at", _TIME),
+    sa.Column("updated_at", _TIME),
+    sa.Column("pending", sa.Boolean),
+    sa.Column("embedding", HalfVec()),
+    sa.Column("embedder", sa.Text),
+)
+conversations = sa.Table("conversations", METADATA, *_texts("organization_id", "id", "agent_id"))
+messages = sa.Table(
+    "messages",
+    METADATA,
+    *_texts("organization_id", "conversation_id"),
+    sa.Column("seq", sa.BigInteger),
+    *_texts("id", "agent_id"),
+    sa.Column("types", sa.Integer),
+    sa.Column("flags", sa.SmallInteger),
+    *_texts("run_id", "step_id", "group_id"),
+    sa.Column("created_at", _TIME),
+    sa.Column("body", sa.LargeBinary),
+)
+tombstones = sa.Table(
+    "tombstones",
+    METADATA,
+    *_texts("organization_id", "id"),
+    sa.Column("created_at", _TIME),
+    sa.Column("seq", sa.BigInteger),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListKeyset(Keyset):
+    """A keyset that also finds the place of a row that was deleted."""
+
+    gone_at: sa.ColumnElement[Any]
+    organization_id: str
+
+    def find(self, cursor: str) -> sa.Select[Any]:
+        """Return the query of a cursor's position."""
+        mine = tombstones.c.organization_id == self.organization_id
+        lost = sa.select(self.gone_at).where(mine, tombstones.c.id == cursor)
+        both = sa.union_all(Keyset.find(self, cursor), lost).subquery()
+        return sa.select(both.c[0]).limit(1)
+
+
+def keyset(table: sa.Table, at: str, organization_id: str, scope: sa.ColumnElement[bool]) -> ListKeyset:
+    """Return what pages a list of a table's rows by this column and the id."""
+    return ListKeyset(
+        at=table.c[at], id=table.c.id, scope=scope, gone_at=tombstones.c[at], organization_id=organization_id
+    )
