@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from letta_client import Letta
 from letta_client.types import AgentState
-
 from tests.servers import RunningServer, letta_server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from letta_client import APIStatusError, NotFoundError, UnprocessableEntityError
 
 ADD = '''

@@ -78,10 +78,12 @@ def test_killing_the_server_leaves_nothing_running_and_loses_nothing():
             os.kill(server.process.pid, signal.SIGKILL)
             server.process.wait(10)
             until(lambda: (_processes_in(home), not _processes_in(home)))
-        with letta_server("", environment=variables) as server:
-            with httpx.Client(base_url=server.http_url, timeout=60) as http:
-                listed = http.get(f"/v1/agents/{agent_id}/messages", params={"order": "asc"}).json()
-                assert "My name is Sam." in [message.get("content") for message in listed]
+        with (
+            letta_server("", environment=variables) as server,
+            httpx.Client(base_url=server.http_url, timeout=60) as http,
+        ):
+            listed = http.get(f"/v1/agents/{agent_id}/messages", params={"order": "asc"}).json()
+            assert "My name is Sam." in [message.get("content") for message in listed]
 
 
 def _processes_in(home: str) -> list[str]:
