@@ -185,6 +185,11 @@ async def test_an_unreachable_database_is_reported_at_once(tmp_path):
         await Database.open("postgresql://x@/x?nonsense=1", schema="thing")
 
 
+async def test_a_missing_address_is_called_so():
+    with pytest.raises(DatabaseUnavailable, match="LETTA_DATABASE_URL"):
+        await Database.open("", schema="thing")
+
+
 def test_dsns_of_other_drivers_are_read():
     for dsn in ("postgresql+asyncpg://h/d", "postgres://h/d", "postgresql+psycopg://h/d", " postgresql://h/d "):
         assert plain_dsn(dsn) == "postgresql://h/d"
