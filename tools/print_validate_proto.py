@@ -36,7 +36,8 @@ LABELS = {Field.LABEL_OPTIONAL: "optional", Field.LABEL_REPEATED: "repeated", Fi
 def descriptor_bytes() -> bytes:
     """Return the serialized FileDescriptorProto: the first bytes literal handed to `file_desc`."""
     spec = importlib.util.find_spec("protovalidate")
-    assert spec is not None and spec.origin is not None
+    if spec is None or spec.origin is None:
+        raise SystemExit("protovalidate is not installed: run 'make setup-dev'")
     source = Path(spec.origin).parent / "_gen/buf/validate/validate_pb.py"
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "file_desc":
@@ -53,9 +54,7 @@ class Printer:
         for name in ("descriptor", "duration", "field_mask", "timestamp"):
             __import__(f"google.protobuf.{name}_pb2")
         pool.Add(file)
-        self.options_type = message_factory.GetMessageClass(
-            pool.FindMessageTypeByName("google.protobuf.FieldOptions")
-        )
+        self.options_type = message_factory.GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FieldOptions"))
         message_factory.GetMessageClassesForFiles([file.name], pool)
         self.lines: list[str] = []
 
