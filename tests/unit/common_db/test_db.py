@@ -7,6 +7,8 @@ import signal
 import psycopg
 import pytest
 import sqlalchemy as sa
+from pgvector import HalfVector
+
 from letta_common.db import (
     ConstraintViolation,
     Database,
@@ -21,7 +23,6 @@ from letta_common.db import (
 )
 from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
 from letta_common.errors import DatabaseUnavailable, DeadlineExceeded
-from pgvector import HalfVector
 
 SMALL = DatabaseOptions(pool_size=3, pool_timeout_s=0.2)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions, default_socket_dir, find_binaries
 from letta_common.embedded_postgres_directory import (
     BinariesMissing,

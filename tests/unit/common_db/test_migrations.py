@@ -7,6 +7,7 @@ import sys
 
 import psycopg
 import pytest
+
 from letta_common.migrations import MigrationFailed, check_names, newest_revision, upgrade, upgrade_sync
 
 FIRST = '''"""First."""

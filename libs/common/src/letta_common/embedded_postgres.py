@@ -175,7 +175,7 @@ class EmbeddedPostgres:
         command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         command += [f"--lc-ctype={'C.UTF-8' if sys.platform == 'linux' else 'C'}"]
         command += [] if self.options.durable else ["--no-sync"]
-        done = subprocess.run(  # noqa: S603 our own programs
+        done = subprocess.run(
             _child_command(self._identity, command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -211,7 +211,7 @@ class EmbeddedPostgres:
             if output.tell() > LOG_LIMIT:
                 output.truncate(0)
             self._log_start = output.tell() if output.tell() <= LOG_LIMIT else 0
-            return subprocess.Popen(  # noqa: S603 our own programs
+            return subprocess.Popen(
                 self._server_command(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -325,7 +325,7 @@ def _choose_identity(data_dir: Path) -> str:
     owner = data_dir.stat() if data_dir.exists() else None
     if owner is not None and owner.st_uid != 0:
         return f"{owner.st_uid}:{owner.st_gid}"
-    probe = subprocess.run(  # noqa: S603 our own programs
+    probe = subprocess.run(
         _child_command("userns", [sys.executable, "-I", "-S", "-c", ""]), capture_output=True, check=False
     )
     if probe.returncode == 0:

@@ -34,7 +34,7 @@ def main(parent: int, identity: str, command: list[str]) -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
         if os.getppid() != parent:
             return
-    os.execv(command[0], command)  # noqa: S606 no shell wanted
+    os.execv(command[0], command)
 
 
 def _enter_user_namespace(libc: ctypes.CDLL) -> None:
