@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from letta_common.settings import Settings
-from pydantic import Field
+from pydantic import Field, SecretStr
+
+from letta_common.settings import Settings, kept_secret
 
 
 class ToolsSettings(Settings):
@@ -15,3 +16,26 @@ class ToolsSettings(Settings):
 
     bind: str = Field(default="127.0.0.1:50053", description="Address and port of the gRPC server.")
     pool_size: int = Field(default=10, ge=1, description="Most database connections of this process.")
+    encryption_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Secret that values at rest are encrypted with; default: made once, in LETTA_HOME/encryption_key.",
+    )
+    min_isolation: Literal["none", "landlock", "namespace", "vm"] = Field(
+        default="landlock", description="Weakest isolation that tools may run with; several tenants need `namespace`."
+    )
+    allow_unsandboxed: bool = Field(
+        default=False, description="Run tools without isolation where the host offers none. Each answer says so."
+    )
+    interpreter: str = Field(default="", description="Python that tools run with; empty: the service's own.")
+    execution_timeout_seconds: float = Field(default=180.0, gt=0, description="Longest time of a call.")
+    execution_memory_bytes: int = Field(default=1 << 30, gt=0, description="Most memory of a call.")
+    concurrent_calls: int = Field(default=256, ge=1, description="Most calls at once; more wait.")
+    prefork: int = Field(default=2, ge=0, description="Processes kept ready for the next call.")
+    keep_executions_days: float = Field(
+        default=7.0, gt=0, description="How long a repeated idempotency key is answered as before."
+    )
+
+    def encryption_secret(self) -> bytes:
+        """Return the secret that values at rest are encrypted with."""
+        configured = self.encryption_key.get_secret_value()
+        return configured.encode() if configured else kept_secret(self.home / "encryption_key")

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from letta.tools.v1 import tool_service_pb2_grpc
+from datetime import timedelta
+
+from letta.tools.v1 import sandbox_config_service_pb2_grpc, tool_execution_service_pb2_grpc, tool_service_pb2_grpc
 from letta_common.db import Database, DatabaseOptions
 from letta_common.migrations import upgrade
 from letta_common.service import Deps, Service
-
 from letta_tools.domain.builtin import builtin_tools
+from letta_tools.domain.builtin_calls import BuiltinExecutor
+from letta_tools.domain.code_runs import CodeExecutor
+from letta_tools.domain.execution import Isolation, Limits
+from letta_tools.domain.executions import Executions, Executor
+from letta_tools.domain.sandbox_calls import SandboxExecutor
+from letta_tools.domain.sandbox_configs import SandboxConfigs
+from letta_tools.domain.tool_records import ToolType
 from letta_tools.domain.tools import Tools
+from letta_tools.providers.cipher import Cipher
+from letta_tools.providers.local.provider import LocalOptions, LocalProvider
+from letta_tools.servicers.sandbox_configs import SandboxConfigServicer
+from letta_tools.servicers.tool_executions import ToolExecutionServicer
 from letta_tools.servicers.tools import ToolServicer
 from letta_tools.settings import ToolsSettings
+from letta_tools.store.executions import SqlExecutionStore
+from letta_tools.store.sandbox_configs import SqlSandboxConfigStore
 from letta_tools.store.tools import SqlToolStore
 
 SCHEMA = "tools"
@@ -23,9 +37,48 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     db = await Database.open(
         dsn, schema=SCHEMA, options=DatabaseOptions(pool_size=settings.pool_size, application_name="letta-tools")
     )
+    most = Limits(timeout_seconds=settings.execution_timeout_seconds, memory_bytes=settings.execution_memory_bytes)
+    sandbox = LocalProvider(_local_options(settings, most))
     tools = Tools(SqlToolStore(db), deps.clock, builtin_tools())
+    configs = SandboxConfigs(SqlSandboxConfigStore(db), Cipher(settings.encryption_secret()), deps.clock)
+    calls = SandboxExecutor(sandbox, configs)
+    store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
+    executors: dict[ToolType, Executor] = {
+        ToolType.CUSTOM: calls,
+        ToolType.LETTA_BUILTIN: BuiltinExecutor({"run_code": CodeExecutor(sandbox)}),
+    }
+    executions = Executions(tools, store, executors, most)
+
+    async def close() -> None:
+        await executions.close()
+        await sandbox.close()
+        await store.close()
+        await db.close()
+
     return Service(
         name="tools",
-        servicers=((tool_service_pb2_grpc.add_ToolServiceServicer_to_server, ToolServicer(tools)),),
-        close=db.close,
+        servicers=(
+            (tool_service_pb2_grpc.add_ToolServiceServicer_to_server, ToolServicer(tools, executions, deps.clock)),
+            (
+                tool_execution_service_pb2_grpc.add_ToolExecutionServiceServicer_to_server,
+                ToolExecutionServicer(executions, tools, calls, sandbox),
+            ),
+            (
+                sandbox_config_service_pb2_grpc.add_SandboxConfigServiceServicer_to_server,
+                SandboxConfigServicer(configs),
+            ),
+        ),
+        start=store.start,
+        close=close,
+    )
+
+
+def _local_options(settings: ToolsSettings, most: Limits) -> LocalOptions:
+    return LocalOptions(
+        min_isolation=Isolation[settings.min_isolation.upper()],
+        allow_unsandboxed=settings.allow_unsandboxed,
+        limits=most,
+        concurrent_calls=settings.concurrent_calls,
+        prefork=settings.prefork,
+        interpreter=settings.interpreter,
     )

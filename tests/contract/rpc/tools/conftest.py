@@ -1,6 +1,7 @@
 """The tools service behind both transports."""
 
 import pytest
+
 from letta_common.actor import Actor, acting_as
 from letta_common.ids import new_id
 from letta_common.rpc_testing import Identities, running

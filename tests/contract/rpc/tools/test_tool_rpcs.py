@@ -4,6 +4,7 @@ import json
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+
 from letta.tools.v1 import tool_pb2, tool_service_pb2_grpc
 from letta.tools.v1.tool_service_pb2 import (
     AddBaseToolsRequest,
@@ -173,14 +174,11 @@ async def test_a_name_of_another_tool_is_refused(tools):
 async def test_unknown_and_foreign_tools_are_not_found(tools, as_bob):
     mine = await created(tools)
 
-    for tool_id, scope in ((new_id("tool"), None), (mine.id, as_bob)):
-        with pytest.raises(ToolNotFound) as caught:
-            if scope is None:
-                await tools.GetTool(GetToolRequest(tool_id=tool_id), timeout=5)
-            else:
-                with scope():
-                    await tools.GetTool(GetToolRequest(tool_id=tool_id), timeout=5)
-        assert caught.value.metadata["tool_id"] == tool_id
+    with pytest.raises(ToolNotFound):
+        await tools.GetTool(GetToolRequest(tool_id=new_id("tool")), timeout=5)
+    with as_bob(), pytest.raises(ToolNotFound) as caught:
+        await tools.GetTool(GetToolRequest(tool_id=mine.id), timeout=5)
+    assert caught.value.metadata["tool_id"] == mine.id
     with as_bob(), pytest.raises(ToolNotFound):
         await tools.DeleteTool(DeleteToolRequest(tool_id=mine.id), timeout=5)
     with as_bob(), pytest.raises(ToolNotFound):

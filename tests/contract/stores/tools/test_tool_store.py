@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from letta_common.actor import Actor
 from letta_common.db import Database
 from letta_common.errors import CursorNotFound

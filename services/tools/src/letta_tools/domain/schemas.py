@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta_common.errors import ToolSourceInvalid
-
 from letta_tools.domain.annotations import Annotations, UnsupportedAnnotation
 from letta_tools.domain.docstrings import Docstring, read_docstring
 
@@ -69,15 +68,36 @@ def function_name(source: str, name: str = "") -> str:
     return _find(_parse(source), name).name
 
 
-def implicit_nulls(source: str, name: str) -> tuple[str, ...]:
-    """Return the parameters that may be None, have no default and so may be missing from a call."""
+@dataclass(frozen=True, slots=True)
+class CallShape:
+    """How a function is called: name, parameters to fill with null when missing, whether it takes the agent's id."""
+
+    function: str
+    nulls: tuple[str, ...] = ()
+    takes_agent_id: bool = False
+
+
+def call_shape(source: str, name: str = "") -> CallShape:
+    """Read from the source how the function is called. Raises ToolSourceInvalid."""
     module = _parse(source)
     hints = Annotations(module)
-    return tuple(
-        argument.arg
-        for argument, has_default in _arguments(_find(module, name))
-        if not has_default and argument.annotation is not None and hints.is_optional(argument.annotation)
-    )
+    function = _find(module, name)
+    given = function.args
+    plain = len(given.args) - len(given.defaults)
+    bare = [
+        *given.args[:plain],
+        *(arg for arg, value in zip(given.kwonlyargs, given.kw_defaults, strict=True) if not value),
+    ]
+    nulls = tuple(arg.arg for arg in bare if arg.annotation is not None and _may_be_none(hints, arg.annotation))
+    names = {arg.arg for arg in (*given.args, *given.kwonlyargs)}
+    return CallShape(function.name, tuple(name for name in nulls if name not in RESERVED), "agent_id" in names)
+
+
+def _may_be_none(hints: Annotations, hint: ast.expr) -> bool:
+    try:
+        return hints.is_optional(hint)
+    except (UnsupportedAnnotation, RecursionError):
+        return False
 
 
 def given_schema(schema: Mapping[str, Any], *, max_name: int = MAX_NAME) -> FunctionSchema:

@@ -15,7 +15,6 @@ from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, StaleEtag, ToolNameTaken, ToolNotFound, ToolSourceInvalid
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
-
 from letta_tools.domain.schemas import FunctionSchema, derive_schema, dump, function_name, given_schema, load_object
 from letta_tools.domain.tool_records import LETTA_TYPES, LONGEST_NAME, Found, Match, Tool, ToolFilter, ToolType
 from letta_tools.domain.tool_search import fuse, search_text

@@ -5,20 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import grpc.aio
+
+from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
 from letta_common.actor import current_actor
-from letta_common.errors import InvalidArgument
+from letta_common.clock import Clock
+from letta_common.ids import new_id
 from letta_common.paging import Page
-
+from letta_tools.domain.execution import Limits, Status
+from letta_tools.domain.executions import Execution, Executions, Source
+from letta_tools.domain.outcomes import Outcome, return_text
 from letta_tools.domain.schemas import schema_of_source
-from letta_tools.domain.tool_records import LETTA_TYPES, Requirement, Tool, ToolFilter, ToolType
-from letta_tools.domain.tools import WRITABLE, Tools
+from letta_tools.domain.tool_records import LETTA_TYPES, Requirement, ToolFilter, ToolType
+from letta_tools.domain.tools import Tools
+from letta_tools.servicers.limits import within_deadline
+from letta_tools.servicers.tool_messages import given_values, masked_values, pack_tool
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_READ_ONLY = frozenset(
-    {"id", "tool_type", "name", "created_by_id", "last_updated_by_id", "version", "etag", "created_at", "updated_at"}
-)
-_OPTIONAL = ("description", "source_type", "source_code", "default_requires_approval", "project_id")
 _MODES = {
     tool_service_pb2.TOOL_SEARCH_MODE_VECTOR: "vector",
     tool_service_pb2.TOOL_SEARCH_MODE_FTS: "fts",
@@ -28,8 +31,10 @@ _MODES = {
 class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     """Answers for the registry."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, executions: Executions, clock: Clock) -> None:
         self._tools = tools
+        self._executions = executions
+        self._clock = clock
 
     async def CreateTool(
         self, request: tool_service_pb2.CreateToolRequest, context: _Context
@@ -99,6 +104,34 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
         tools = await self._tools.add_base_tools(current_actor())
         return tool_service_pb2.AddBaseToolsResponse(tools=map(pack_tool, tools))
 
+    async def RunTool(
+        self, request: tool_service_pb2.RunToolRequest, context: _Context
+    ) -> tool_service_pb2.RunToolResponse:
+        requirements = tuple(Requirement(item.name, item.version).specifier() for item in request.pip_requirements)
+        source = Source(request.source_code, request.source_type, request.name, requirements)
+        execution = Execution(
+            arguments=request.args,
+            source=source,
+            environment_variables=dict(request.env_vars),
+            limits=within_deadline(Limits(*([0] * 7))),
+        )
+        outcome = await self._executions.execute(current_actor(), execution)
+        return tool_service_pb2.RunToolResponse(message=self._return_message(request.name, outcome))
+
+    def _return_message(self, name: str, outcome: Outcome) -> letta_message_pb2.LettaMessage:
+        result = outcome.result
+        good = result.status is Status.SUCCESS
+        status = message_pb2.TOOL_RETURN_STATUS_SUCCESS if good else message_pb2.TOOL_RETURN_STATUS_ERROR
+        text, call_id = return_text(outcome, name or "tool"), new_id("call")
+        output = {"stdout": result.stdout.splitlines(), "stderr": result.stderr.splitlines()}
+        only = message_pb2.ToolReturn(type="tool", text=text, status=status, tool_call_id=call_id, **output)
+        returned = letta_message_pb2.ToolReturnMessage(
+            tool_return=text, status=status, tool_call_id=call_id, tool_returns=[only], **output
+        )
+        message = letta_message_pb2.LettaMessage(id=new_id("message"), name=name or None, tool_return_message=returned)
+        message.date.FromDatetime(self._clock.now().replace(microsecond=0))
+        return message
+
     async def GenerateSchema(
         self, request: tool_service_pb2.GenerateSchemaRequest, context: _Context
     ) -> tool_service_pb2.GenerateSchemaResponse:
@@ -120,77 +153,6 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     ) -> tool_service_pb2.GetBaseToolsResponse:
         tools = await self._tools.base_tools(current_actor(), _types(request.tool_types) or LETTA_TYPES)
         return tool_service_pb2.GetBaseToolsResponse(tools=map(pack_tool, tools))
-
-
-def given_values(tool: tool_pb2.Tool) -> dict[str, Any]:
-    """Return what a request to create says of a tool; what it leaves out is not in it."""
-    present = {name for name in _OPTIONAL if tool.HasField(name)}
-    present |= {name for name in ("enable_parallel_execution", "idempotent") if tool.HasField(name)}
-    present |= {
-        name for name in WRITABLE - {*_OPTIONAL, "enable_parallel_execution", "idempotent"} if getattr(tool, name)
-    }
-    return {name: _value(tool, name) for name in present}
-
-
-def masked_values(tool: tool_pb2.Tool, paths: Any) -> dict[str, Any]:
-    """Return the values that a mask names; None where the tool has none. Raises InvalidArgument for an unknown path."""
-    unknown = [path for path in paths if path not in WRITABLE and path not in _READ_ONLY]
-    if unknown:
-        raise InvalidArgument(f"a tool has no field `{unknown[0]}`", field="update_mask")
-    return {path: _value(tool, path) for path in paths if path in WRITABLE}
-
-
-def _value(tool: tool_pb2.Tool, name: str) -> Any:
-    value = getattr(tool, name)
-    if name == "tags":
-        return tuple(dict.fromkeys(value))
-    if name in {"pip_requirements", "npm_requirements"}:
-        return tuple(Requirement(item.name, item.version) for item in value)
-    if tool.DESCRIPTOR.fields_by_name[name].has_presence:
-        return value if tool.HasField(name) else None
-    return value or None
-
-
-def pack_tool(tool: Tool) -> tool_pb2.Tool:
-    """Return a tool as the contract has it."""
-    packed = tool_pb2.Tool(
-        id=tool.id,
-        tool_type=_type_number(tool.tool_type),
-        description=tool.description,
-        source_type=tool.source_type,
-        name=tool.name,
-        tags=tool.tags,
-        source_code=tool.source_code,
-        json_schema=tool.json_schema,
-        args_json_schema=tool.args_json_schema or ("{}" if tool.tool_type is ToolType.CUSTOM else ""),
-        return_char_limit=tool.return_char_limit,
-        pip_requirements=(_pack_pip(item) for item in tool.pip_requirements),
-        npm_requirements=(_pack_npm(item) for item in tool.npm_requirements),
-        default_requires_approval=tool.default_requires_approval,
-        enable_parallel_execution=tool.enable_parallel_execution,
-        created_by_id=tool.created_by_id or None,
-        last_updated_by_id=tool.last_updated_by_id or None,
-        metadata=tool.metadata,
-        project_id=tool.project_id,
-        idempotent=tool.idempotent or None,
-        version=tool.version,
-        etag=tool.etag,
-    )
-    packed.created_at.FromDatetime(tool.created_at)
-    packed.updated_at.FromDatetime(tool.updated_at)
-    return packed
-
-
-def _pack_pip(item: Requirement) -> tool_pb2.PipRequirement:
-    return tool_pb2.PipRequirement(name=item.name, version=item.version or None)
-
-
-def _pack_npm(item: Requirement) -> tool_pb2.NpmRequirement:
-    return tool_pb2.NpmRequirement(name=item.name, version=item.version or None)
-
-
-def _type_number(kind: ToolType) -> tool_pb2.ToolType:
-    return tool_pb2.ToolType.Value(f"TOOL_TYPE_{kind.name}")
 
 
 def _types(numbers: Any) -> frozenset[ToolType]:

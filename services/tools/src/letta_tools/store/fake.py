@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from letta_common.actor import Actor
 from letta_common.paging import Page
-
+from letta_tools.domain.executions import Intent, Standing
 from letta_tools.domain.tool_records import Match, Tool, ToolFilter
 from letta_tools.domain.tool_search import search_text
 from letta_tools.domain.tools import NameTaken
@@ -102,3 +102,29 @@ def _fits(tool: Tool, wanted: ToolFilter) -> bool:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
+
+
+class FakeExecutionStore:
+    """Calls by organization and key; a lease never ends by itself."""
+
+    def __init__(self) -> None:
+        self._calls: dict[tuple[str, str], Standing] = {}
+
+    async def begin(self, actor: Actor, intent: Intent) -> Standing:
+        """Note the intent, or say where the earlier call stands."""
+        place = (actor.organization_id, intent.key)
+        known = self._calls.get(place)
+        lost = known is not None and known.outcome is None and not known.is_running
+        if known is None or (lost and intent.again and known.fingerprint == intent.fingerprint):
+            self._calls[place] = Standing(False, intent.fingerprint, is_running=intent.lease_seconds > 0)
+            return Standing(True, intent.fingerprint)
+        return known
+
+    def finish(self, actor: Actor, key: str, outcome: bytes) -> None:
+        """Keep the outcome."""
+        place = (actor.organization_id, key)
+        self._calls[place] = Standing(False, self._calls[place].fingerprint, outcome)
+
+    async def abandon(self, actor: Actor, key: str) -> None:
+        """Forget an intent whose call was not begun."""
+        self._calls.pop((actor.organization_id, key), None)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
 from letta_common.actor import Actor
 from letta_common.db import Database, UniqueViolation
 from letta_common.paging import Keyset, Page, fetch_page
-from sqlalchemy.dialects import postgresql as pg
-
 from letta_tools.domain.tool_records import Match, Requirement, Tool, ToolFilter, ToolType
 from letta_tools.domain.tool_search import search_text
 from letta_tools.domain.tools import NameTaken

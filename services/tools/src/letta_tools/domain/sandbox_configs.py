@@ -1,0 +1,269 @@
+"""Sandbox configurations and the environment variables of tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound
+from letta_common.ids import new_id
+from letta_common.paging import Page
+from letta_tools.domain.tool_records import EPOCH
+
+LOCAL, E2B, MODAL = "local", "e2b", "modal"
+TYPES = (E2B, MODAL, LOCAL)
+_DEFAULTS = {
+    LOCAL: {"sandbox_dir": None, "use_venv": False, "venv_name": "venv", "pip_requirements": []},
+    E2B: {"timeout": 300, "template": None, "pip_requirements": None},
+    MODAL: {"timeout": 60, "pip_requirements": None, "npm_requirements": None, "language": "python"},
+}
+_FRESH_NS = 10_000_000_000
+_MOST_CACHED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """How an organization's tools are executed by one kind of sandbox. `config` is a JSON object as text."""
+
+    id: str
+    type: str
+    config: str
+    created_by_id: str = ""
+    last_updated_by_id: str = ""
+    version: int = 1
+    created_at: datetime = EPOCH
+    updated_at: datetime = EPOCH
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentVariable:
+    """A variable of a configuration; its value is sealed."""
+
+    id: str
+    sandbox_config_id: str
+    key: str
+    value: bytes
+    description: str | None = None
+    created_by_id: str = ""
+    last_updated_by_id: str = ""
+    created_at: datetime = EPOCH
+    updated_at: datetime = EPOCH
+
+
+class Cipher(Protocol):
+    """Seals texts for an organization."""
+
+    def seal(self, organization_id: str, text: str) -> bytes:
+        """Encrypt a text."""
+        ...
+
+    def open(self, organization_id: str, sealed: bytes) -> str:
+        """Decrypt a text."""
+        ...
+
+
+class KeyTaken(Exception):
+    """The configuration has a variable of this name."""
+
+
+class SandboxConfigStore(Protocol):
+    """What the rules need from storage. Every call sees only the actor's organization."""
+
+    async def put(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
+        """Add a configuration, or replace the settings of the one of its type; return it as it stands."""
+        ...
+
+    async def get(self, actor: Actor, config_id: str) -> SandboxConfig | None:
+        """Return one configuration."""
+        ...
+
+    async def find(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
+        """Return a page of configurations, of one type if `kind` is not empty. Raises CursorNotFound."""
+        ...
+
+    async def delete(self, actor: Actor, config_id: str) -> bool:
+        """Remove a configuration with its variables; say whether there was one."""
+        ...
+
+    async def put_variable(self, actor: Actor, variable: EnvironmentVariable) -> EnvironmentVariable:
+        """Add a variable, or replace the one of its name; return it as it stands."""
+        ...
+
+    async def get_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
+        """Return one variable."""
+        ...
+
+    async def replace_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
+        """Write a variable; say whether there was one. Raises KeyTaken."""
+        ...
+
+    async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
+        """Return a page of variables. Raises CursorNotFound."""
+        ...
+
+    async def delete_variable(self, actor: Actor, variable_id: str) -> bool:
+        """Remove a variable; say whether there was one."""
+        ...
+
+    async def variables_of(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
+        """Return names and values of the variables of the configuration of a type, in one statement."""
+        ...
+
+
+class SandboxConfigs:
+    """Operations on configurations and variables."""
+
+    def __init__(self, store: SandboxConfigStore, cipher: Cipher, clock: Clock) -> None:
+        self._store = store
+        self._cipher = cipher
+        self._clock = clock
+        self._fresh: dict[str, tuple[int, Mapping[str, str]]] = {}
+
+    async def create(self, actor: Actor, config: str, kind: str = "") -> SandboxConfig:
+        """Make a configuration, or replace the one of its type. Raises InvalidArgument."""
+        given = _settings(config)
+        kind = kind or _kind_of(given)
+        return await self._store.put(actor, self._new(actor, kind, given))
+
+    async def default(self, actor: Actor, kind: str) -> SandboxConfig:
+        """Return the configuration of a type; make it when there is none."""
+        found = await self._store.find(actor, kind, Page(limit=1))
+        return found[0] if found else await self._store.put(actor, self._new(actor, kind, {}))
+
+    async def find(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
+        """Return a page of configurations. Raises CursorNotFound."""
+        return await self._store.find(actor, kind, page)
+
+    async def update(self, actor: Actor, config_id: str, config: str) -> SandboxConfig:
+        """Replace the settings of a configuration. Raises SandboxConfigNotFound, InvalidArgument."""
+        known = await self._get(actor, config_id)
+        merged = json.loads(known.config) | _settings(config)
+        return await self._store.put(actor, self._new(actor, known.type, merged))
+
+    async def delete(self, actor: Actor, config_id: str) -> None:
+        """Remove a configuration with its variables. Raises SandboxConfigNotFound."""
+        if not await self._store.delete(actor, config_id):
+            raise _missing(config_id)
+        self._fresh.pop(actor.organization_id, None)
+
+    async def set_variable(
+        self, actor: Actor, config_id: str, key: str, value: str, description: str | None
+    ) -> EnvironmentVariable:
+        """Add a variable, or replace the one of its name. Raises SandboxConfigNotFound, InvalidArgument."""
+        await self._get(actor, config_id)
+        now = self._clock.now()
+        variable = EnvironmentVariable(
+            id=new_id("sandbox-env"),
+            sandbox_config_id=config_id,
+            key=_key(key),
+            value=self._sealed(actor, value),
+            description=description,
+            created_by_id=actor.user_id,
+            last_updated_by_id=actor.user_id,
+            created_at=now,
+            updated_at=now,
+        )
+        self._fresh.pop(actor.organization_id, None)
+        return await self._store.put_variable(actor, variable)
+
+    async def update_variable(
+        self, actor: Actor, variable_id: str, changes: Mapping[str, str | None]
+    ) -> EnvironmentVariable:
+        """Change key, value or description of a variable. Raises SandboxConfigNotFound, AlreadyExists."""
+        known = await self._store.get_variable(actor, variable_id)
+        if known is None:
+            raise _missing(variable_id)
+        written = replace(known, last_updated_by_id=actor.user_id, updated_at=self._clock.now())
+        if changes.get("key"):
+            written = replace(written, key=_key(changes["key"] or ""))
+        if changes.get("value") is not None:
+            written = replace(written, value=self._sealed(actor, changes["value"] or ""))
+        if "description" in changes:
+            written = replace(written, description=changes["description"])
+        try:
+            if not await self._store.replace_variable(actor, written):
+                raise _missing(variable_id)
+        except KeyTaken as error:
+            raise AlreadyExists(f"there is a variable `{written.key}` already", key=written.key) from error
+        self._fresh.pop(actor.organization_id, None)
+        return written
+
+    async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
+        """Return a page of variables. Raises SandboxConfigNotFound, CursorNotFound."""
+        await self._get(actor, config_id)
+        return await self._store.find_variables(actor, config_id, page)
+
+    async def delete_variable(self, actor: Actor, variable_id: str) -> None:
+        """Remove a variable. Raises SandboxConfigNotFound."""
+        if not await self._store.delete_variable(actor, variable_id):
+            raise _missing(variable_id)
+        self._fresh.pop(actor.organization_id, None)
+
+    async def variables(self, actor: Actor) -> Mapping[str, str]:
+        """Return the variables of the local sandbox, at most ten seconds old."""
+        now = self._clock.monotonic_ns()
+        read_at, known = self._fresh.get(actor.organization_id, (0, {}))
+        if read_at and now - read_at < _FRESH_NS:
+            return known
+        sealed = await self._store.variables_of(actor, LOCAL)
+        opened = {key: self._cipher.open(actor.organization_id, value) for key, value in sealed}
+        self._fresh[actor.organization_id] = (now, opened)
+        if len(self._fresh) > _MOST_CACHED:
+            del self._fresh[next(iter(self._fresh))]
+        return opened
+
+    async def _get(self, actor: Actor, config_id: str) -> SandboxConfig:
+        config = await self._store.get(actor, config_id)
+        if config is None:
+            raise _missing(config_id)
+        return config
+
+    def _new(self, actor: Actor, kind: str, given: Mapping[str, object]) -> SandboxConfig:
+        now = self._clock.now()
+        return SandboxConfig(
+            id=new_id("sandbox"),
+            type=kind,
+            config=json.dumps({**_DEFAULTS[kind], **given}),
+            created_by_id=actor.user_id,
+            last_updated_by_id=actor.user_id,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _sealed(self, actor: Actor, value: str) -> bytes:
+        if "\0" in value:
+            raise InvalidArgument("the value holds a NUL character", field="value")
+        return self._cipher.seal(actor.organization_id, value)
+
+
+def _missing(id: str) -> SandboxConfigNotFound:
+    return SandboxConfigNotFound(f"there is nothing of the id {id}", sandbox_config_id=id)
+
+
+def _key(key: str) -> str:
+    if not key:
+        raise InvalidArgument("a variable needs a key", field="key")
+    return key
+
+
+def _settings(config: str) -> dict[str, object]:
+    try:
+        value = json.loads(config or "{}")
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument("config is not JSON", field="config") from error
+    if not isinstance(value, dict):
+        raise InvalidArgument("config must be a JSON object", field="config")
+    return value
+
+
+def _kind_of(given: Mapping[str, object]) -> str:
+    """Tell the type by the keys; the first type that knows them all."""
+    for kind in (LOCAL, E2B, MODAL):
+        if given.keys() <= _DEFAULTS[kind].keys():
+            return kind
+    raise InvalidArgument(f"no sandbox has all of the settings {', '.join(sorted(given))}", field="config")

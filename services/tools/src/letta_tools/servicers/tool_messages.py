@@ -1,0 +1,86 @@
+"""Tools between the contract and the domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from letta.tools.v1 import tool_pb2
+from letta_common.errors import InvalidArgument
+from letta_tools.domain.tool_records import Requirement, Tool, ToolType
+from letta_tools.domain.tools import WRITABLE
+
+_READ_ONLY = frozenset(
+    {"id", "tool_type", "name", "created_by_id", "last_updated_by_id", "version", "etag", "created_at", "updated_at"}
+)
+_OPTIONAL = ("description", "source_type", "source_code", "default_requires_approval", "project_id")
+
+
+def given_values(tool: tool_pb2.Tool) -> dict[str, Any]:
+    """Return what a request to create says of a tool; what it leaves out is not in it."""
+    present = {name for name in _OPTIONAL if tool.HasField(name)}
+    present |= {name for name in ("enable_parallel_execution", "idempotent") if tool.HasField(name)}
+    present |= {
+        name for name in WRITABLE - {*_OPTIONAL, "enable_parallel_execution", "idempotent"} if getattr(tool, name)
+    }
+    return {name: _value(tool, name) for name in present}
+
+
+def masked_values(tool: tool_pb2.Tool, paths: Any) -> dict[str, Any]:
+    """Return the values that a mask names; None where the tool has none. Raises InvalidArgument for an unknown path."""
+    unknown = [path for path in paths if path not in WRITABLE and path not in _READ_ONLY]
+    if unknown:
+        raise InvalidArgument(f"a tool has no field `{unknown[0]}`", field="update_mask")
+    return {path: _value(tool, path) for path in paths if path in WRITABLE}
+
+
+def _value(tool: tool_pb2.Tool, name: str) -> Any:
+    value = getattr(tool, name)
+    if name == "tags":
+        return tuple(dict.fromkeys(value))
+    if name in {"pip_requirements", "npm_requirements"}:
+        return tuple(Requirement(item.name, item.version) for item in value)
+    if tool.DESCRIPTOR.fields_by_name[name].has_presence:
+        return value if tool.HasField(name) else None
+    return value or None
+
+
+def pack_tool(tool: Tool) -> tool_pb2.Tool:
+    """Return a tool as the contract has it."""
+    packed = tool_pb2.Tool(
+        id=tool.id,
+        tool_type=_type_number(tool.tool_type),
+        description=tool.description,
+        source_type=tool.source_type,
+        name=tool.name,
+        tags=tool.tags,
+        source_code=tool.source_code,
+        json_schema=tool.json_schema,
+        args_json_schema=tool.args_json_schema or ("{}" if tool.tool_type is ToolType.CUSTOM else ""),
+        return_char_limit=tool.return_char_limit,
+        pip_requirements=(_pack_pip(item) for item in tool.pip_requirements),
+        npm_requirements=(_pack_npm(item) for item in tool.npm_requirements),
+        default_requires_approval=tool.default_requires_approval,
+        enable_parallel_execution=tool.enable_parallel_execution,
+        created_by_id=tool.created_by_id or None,
+        last_updated_by_id=tool.last_updated_by_id or None,
+        metadata=tool.metadata,
+        project_id=tool.project_id,
+        idempotent=tool.idempotent or None,
+        version=tool.version,
+        etag=tool.etag,
+    )
+    packed.created_at.FromDatetime(tool.created_at)
+    packed.updated_at.FromDatetime(tool.updated_at)
+    return packed
+
+
+def _pack_pip(item: Requirement) -> tool_pb2.PipRequirement:
+    return tool_pb2.PipRequirement(name=item.name, version=item.version or None)
+
+
+def _pack_npm(item: Requirement) -> tool_pb2.NpmRequirement:
+    return tool_pb2.NpmRequirement(name=item.name, version=item.version or None)
+
+
+def _type_number(kind: ToolType) -> tool_pb2.ToolType:
+    return tool_pb2.ToolType.Value(f"TOOL_TYPE_{kind.name}")

@@ -1,0 +1,207 @@
+"""Each RPC of executions, with the real sandbox."""
+
+import asyncio
+import json
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from letta.tools.v1 import tool_execution_service_pb2 as pb
+from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
+from letta.tools.v1.tool_service_pb2 import CreateToolRequest, ResolveToolsRequest, RunToolRequest, UpdateToolRequest
+from letta_common.errors import IdempotencyConflict, InvalidArgument, ToolNotFound, ValidationFailed
+from letta_common.ids import new_id
+
+ADD = '''import os
+from typing import Optional
+
+def add(a: int, b: int, note: Optional[str], agent_id: str = "") -> dict:
+    """Add.
+
+    Args:
+        a: one
+        b: two
+        note: three
+    """
+    print("adding")
+    colour, nonce = os.environ.get("COLOUR"), os.urandom(8).hex()
+    return {"sum": a + b, "note": note, "agent": agent_id, "env": colour, "nonce": nonce}
+'''
+
+
+@pytest.fixture
+def tools(channel):
+    return tool_service_pb2_grpc.ToolServiceStub(channel)
+
+
+@pytest.fixture
+def executions(channel):
+    return tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
+
+
+async def created(tools, source, **values):
+    return (await tools.CreateTool(CreateToolRequest(tool=tool_pb2.Tool(source_code=source, **values)), timeout=5)).tool
+
+
+async def execute(executions, arguments="{}", **values):
+    return await executions.Execute(pb.ExecuteRequest(arguments=arguments, **values), timeout=20)
+
+
+async def test_a_tool_of_the_registry_runs(tools, executions):
+    tool = await created(tools, ADD)
+    answer = await execute(
+        executions,
+        '{"a": 1, "b": 2}',
+        tool_id=tool.id,
+        tool_version=tool.version,
+        environment_variables={"COLOUR": "red"},
+        agent_id="agent-1",
+    )
+
+    assert answer.status == pb.EXECUTION_STATUS_SUCCESS
+    result = json.loads(answer.result)
+    assert (result["sum"], result["note"], result["agent"], result["env"]) == (3, None, "agent-1", "red")
+    assert answer.stdout == "adding\n"
+    assert (answer.provider, answer.repeated_call) == ("local", False)
+    assert answer.isolation in {pb.ISOLATION_LANDLOCK, pb.ISOLATION_NAMESPACE}
+    assert answer.usage.wall_time.ToNanoseconds() > 0
+
+
+async def test_bare_source_runs(executions):
+    source = pb.ToolSource(source_code="def one():\n    return 1\n\ndef two():\n    return 2\n")
+    assert (await execute(executions, source=source)).result == "2"
+    source.function = "one"
+    assert (await execute(executions, source=source)).result == "1"
+    source.function = "three"
+    assert (await execute(executions, source=source)).status == pb.EXECUTION_STATUS_REFUSED
+    source.source_type = "typescript"
+    assert "TypeScript" in (await execute(executions, source=source)).error_message
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "{", '{"a": NaN}', "1", "[" * 100_000])
+async def test_arguments_must_be_an_object(executions, arguments):
+    source = pb.ToolSource(source_code="def f(**kw):\n    return 1\n")
+    answer = await execute(executions, arguments, source=source)
+    assert (answer.status, answer.error_type) == (pb.EXECUTION_STATUS_REFUSED, "BadRequest")
+
+
+async def test_what_the_tool_does_wrong_is_a_status(executions):
+    source = pb.ToolSource(source_code='def f():\n    raise ValueError("boom")\n')
+    answer = await execute(executions, source=source)
+    assert (answer.status, answer.error_type, answer.error_message) == (
+        pb.EXECUTION_STATUS_TOOL_ERROR,
+        "ValueError",
+        "boom",
+    )
+    assert "line 2" in answer.stderr
+
+
+async def test_time_is_cut_to_the_limit_and_to_the_deadline(executions):
+    source = pb.ToolSource(source_code="import time\ndef f():\n    time.sleep(60)\n")
+    answer = await execute(executions, source=source, limits=pb.Limits(timeout=Duration(nanos=200_000_000)))
+    assert answer.status == pb.EXECUTION_STATUS_TIMEOUT
+
+    answer = await executions.Execute(pb.ExecuteRequest(source=source), timeout=1.5)
+    assert answer.status == pb.EXECUTION_STATUS_TIMEOUT
+
+
+async def test_the_same_key_runs_once(tools, executions):
+    tool = await created(tools, ADD)
+    call = {"tool_id": tool.id, "idempotency_key": f"{new_id('run')}:1:0"}
+
+    first, second = await asyncio.gather(*(execute(executions, '{"a": 1, "b": 2}', **call) for _ in range(2)))
+    third = await execute(executions, '{"b":2,"a":1}', **call)
+
+    assert first.result == second.result == third.result
+    assert sorted([first.repeated_call, second.repeated_call, third.repeated_call]) == [False, True, True]
+    assert third.stdout == first.stdout
+    with pytest.raises(IdempotencyConflict):
+        await execute(executions, '{"a": 1, "b": 3}', **call)
+
+
+async def test_a_failure_is_an_outcome_too(executions):
+    source = pb.ToolSource(source_code="import os\ndef f():\n    raise OSError(os.urandom(8).hex())\n")
+    key = new_id("run")
+    first = await execute(executions, source=source, idempotency_key=key)
+    second = await execute(executions, source=source, idempotency_key=key)
+
+    assert first.error_type == "OSError"
+    assert second.error_message == first.error_message
+    assert second.repeated_call
+
+
+async def test_a_call_goes_on_when_its_caller_goes_away(executions):
+    source = pb.ToolSource(
+        source_code="import os, time\ndef f():\n    time.sleep(0.5)\n    return os.urandom(8).hex()\n"
+    )
+    key = new_id("run")
+    task = asyncio.create_task(execute(executions, source=source, idempotency_key=key))
+    await asyncio.sleep(0.2)
+    task.cancel()
+
+    answer = await execute(executions, source=source, idempotency_key=key)
+
+    assert (answer.status, answer.repeated_call) == (pb.EXECUTION_STATUS_SUCCESS, True)
+
+
+async def test_a_newer_version_is_noticed(tools, executions):
+    source = 'def f():\n    """F."""\n    return 1\n'
+    tool = await created(tools, source)
+    assert (await execute(executions, tool_id=tool.id, tool_version=tool.version)).result == "1"
+    changed = UpdateToolRequest(tool_id=tool.id, tool=tool_pb2.Tool(source_code=source.replace("1", "2")))
+    changed.update_mask.paths.append("source_code")
+    newer = (await tools.UpdateTool(changed, timeout=5)).tool
+
+    assert (await execute(executions, tool_id=tool.id, tool_version=newer.version)).result == "2"
+    assert (await execute(executions, tool_id=tool.id)).result == "2"
+
+
+async def test_who_may_execute_what(tools, executions, as_bob):
+    tool = await created(tools, ADD)
+    builtin = (await tools.ResolveTools(ResolveToolsRequest(names=["memory_insert"]), timeout=5)).tools[0]
+
+    with pytest.raises(ToolNotFound):
+        await execute(executions, tool_id=new_id("tool"))
+    with as_bob(), pytest.raises(ToolNotFound):
+        await execute(executions, tool_id=tool.id)
+    with pytest.raises(InvalidArgument, match="agent loop"):
+        await execute(executions, tool_id=builtin.id)
+    with pytest.raises(ValidationFailed):
+        await execute(executions)
+
+
+async def test_code_runs_as_data(tools, executions):
+    tool = (await tools.ResolveTools(ResolveToolsRequest(names=["run_code"]), timeout=5)).tools[0]
+
+    async def run(code, language="python"):
+        return await execute(executions, json.dumps({"code": code, "language": language}), tool_id=tool.id)
+
+    assert json.loads((await run("print('hi')\nx = 2\nx ** 10")).result) == {
+        "results": [1024],
+        "logs": {"stdout": ["hi"], "stderr": []},
+    }
+    assert json.loads((await run("result = {1, 2}")).result)["results"] == ["{1, 2}"]
+    failed = json.loads((await run("1/0")).result)
+    assert failed["error"]["name"] == "ZeroDivisionError"
+    assert (await run("1", "java")).status == pb.EXECUTION_STATUS_REFUSED
+
+
+async def test_isolation_is_reported(executions, tools):
+    report = await executions.GetIsolation(pb.GetIsolationRequest(), timeout=20)
+    assert report.provider == "local"
+    assert report.isolation in {pb.ISOLATION_LANDLOCK, pb.ISOLATION_NAMESPACE}
+    tool = await created(tools, ADD)
+    assert (await executions.Prepare(pb.PrepareRequest(tool_id=tool.id), timeout=20)).environment_key == ""
+
+
+async def test_source_runs_once_from_outside(tools):
+    request = RunToolRequest(source_code=ADD, args='{"a": 1, "b": 2}', env_vars={"COLOUR": "blue"}, name="add")
+    message = (await tools.RunTool(request, timeout=20)).message
+
+    returned = message.tool_return_message
+    assert json.loads(returned.tool_return)["env"] == "blue"
+    assert (returned.status, list(returned.stdout)) == (1, ["adding"])
+    assert returned.tool_returns[0].text == returned.tool_return
+    failing = RunToolRequest(source_code='def f():\n    raise ValueError("boom")\n', args="{}", name="f")
+    returned = (await tools.RunTool(failing, timeout=20)).message.tool_return_message
+    assert (returned.status, returned.tool_return) == (2, "Error executing function f: ValueError: boom")

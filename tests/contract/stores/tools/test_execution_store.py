@@ -1,0 +1,115 @@
+"""What every store of executions does."""
+
+import asyncio
+
+import pytest
+
+from letta_common.actor import Actor
+from letta_common.db import Database
+from letta_common.ids import new_id
+from letta_tools.domain.executions import Intent, Standing
+from letta_tools.store.executions import SqlExecutionStore
+from letta_tools.store.fake import FakeExecutionStore
+
+
+@pytest.fixture(scope="module")
+def database_schemas():
+    return ["tools"]
+
+
+@pytest.fixture(params=["fake", "sql"])
+async def store(request, database_url):
+    if request.param == "fake":
+        yield FakeExecutionStore()
+        return
+    db = await Database.open(database_url, schema="tools")
+    store = SqlExecutionStore(db)
+    yield store
+    await store.close()
+    await db.close()
+
+
+@pytest.fixture
+def ann():
+    return Actor(new_id("org"), "user-ann")
+
+
+def intent(key="run-1:1:0", fingerprint="hash", lease=60.0, again=False):
+    return Intent(key, fingerprint, "tool-1", "agent-1", lease, again)
+
+
+async def test_the_first_begins_and_the_second_sees_it_run(store, ann):
+    assert await store.begin(ann, intent()) == Standing(True, "hash")
+    assert await store.begin(ann, intent(fingerprint="other")) == Standing(False, "hash", None, True)
+
+
+async def test_of_many_at_once_one_begins(store, ann):
+    standings = await asyncio.gather(*(store.begin(ann, intent()) for _ in range(8)))
+
+    assert sum(standing.begun for standing in standings) == 1
+
+
+async def test_an_outcome_is_kept(store, ann):
+    await store.begin(ann, intent())
+    store.finish(ann, "run-1:1:0", b"done")
+
+    for again in (False, True):
+        assert await store.begin(ann, intent(again=again)) == Standing(False, "hash", b"done")
+
+
+async def test_keys_belong_to_an_organization(store, ann):
+    await store.begin(ann, intent())
+
+    assert (await store.begin(Actor(new_id("org"), "user-bob"), intent())).begun
+
+
+async def test_a_lost_call_begins_again_only_if_asked_to(store, ann):
+    await store.begin(ann, intent(lease=0.0))
+
+    assert await store.begin(ann, intent(lease=0.0)) == Standing(False, "hash", None, False)
+    assert not (await store.begin(ann, intent(fingerprint="other", again=True))).begun
+    assert (await store.begin(ann, intent(again=True))).begun
+    assert (await store.begin(ann, intent(again=True))).is_running
+
+
+async def test_an_abandoned_call_begins_anew_and_a_finished_one_stays(store, ann):
+    await store.begin(ann, intent())
+    await store.abandon(ann, "run-1:1:0")
+
+    assert (await store.begin(ann, intent(fingerprint="other"))).begun
+
+
+@pytest.fixture
+async def sql(database_url):
+    db = await Database.open(database_url, schema="tools")
+    yield db
+    await db.close()
+
+
+async def test_outcomes_are_written_in_batches(sql, ann):
+    first, second = SqlExecutionStore(sql), SqlExecutionStore(sql)
+    for number in range(3):
+        await first.begin(ann, intent(key=f"k{number}"))
+        first.finish(ann, f"k{number}", b"done")
+
+    assert (await second.begin(ann, intent(key="k0"))).is_running
+    await first.start()
+    await first.close()
+
+    for number in range(3):
+        assert (await second.begin(ann, intent(key=f"k{number}"))).outcome == b"done"
+
+
+async def test_old_calls_are_removed(sql, ann):
+    store = SqlExecutionStore(sql)
+    await store.begin(ann, intent())
+    await store.sweep()
+    assert not (await store.begin(ann, intent())).begun
+
+    await sql.hot(
+        "update tools.executions set started_at = now() - interval '8 days' where organization_id = %s",
+        (ann.organization_id,),
+    )
+    await store.sweep()
+
+    assert (await store.begin(ann, intent())).begun
