@@ -30,7 +30,9 @@ FOREIGN_KEYS = """
 """
 TABLES = """
     select n.nspname || '.' || c.relname,
-           exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'organization_id' and a.attnotnull)
+           exists (
+               select from pg_attribute a where a.attrelid = c.oid and a.attname = 'organization_id' and a.attnotnull
+           )
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
     where c.relkind in ('r', 'p') and n.nspname in ('auth', 'agent', 'memory', 'tools', 'llm')
