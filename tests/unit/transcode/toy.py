@@ -19,6 +19,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
+
 from letta_transcode.catalog import Catalog
 from letta_transcode.codecs import Codecs
 

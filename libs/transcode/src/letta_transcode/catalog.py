@@ -11,6 +11,7 @@ from google.api import annotations_pb2 as http_annotations
 from google.api import http_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
+
 from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 
 if TYPE_CHECKING:

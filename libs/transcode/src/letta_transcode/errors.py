@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
-from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 
+from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 from letta_transcode.plans import enum_prefix
 
 if TYPE_CHECKING:

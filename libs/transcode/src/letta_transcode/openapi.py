@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from letta_transcode.bindings import HTTP_BODY, Binding, Text
@@ -154,7 +154,10 @@ def _content(schemas: Schemas, codecs: Codecs, operation: Operation) -> dict[str
         return {"*/*": {"schema": {"type": "string", "contentEncoding": "binary"}}}
     if operation.constant is not None:
         return {"application/json": {"schema": {}}}
-    schema = schemas.field(codecs, plan) if isinstance(plan, Field) else schemas.message(codecs, plan)
+    if isinstance(plan, Field):
+        schema = schemas.field(codecs, replace(plan, presence=plan.presence and not plan.value.form.is_message))
+    else:
+        schema = schemas.message(codecs, plan)
     kind = "text/event-stream" if operation.method.server_streaming else "application/json"
     return {kind: {"schema": schema}}
 

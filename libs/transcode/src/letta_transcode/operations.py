@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from letta_transcode.encoders import Encoder
     from letta_transcode.templates import Template
 
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A method of a server: where it is called and with which classes."""

@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 
@@ -100,6 +99,9 @@ class Peers:
                 _log.info("%s does not describe itself yet: %s", peer, _short(error))
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, self._pace.last_retry)
+            except grpc.aio.UsageError:
+                _log.info("the channel to %s is closed", peer)
+                return
             except Exception:
                 _log.exception("the descriptors of %s cannot be used", peer)
                 await asyncio.sleep(self._pace.last_retry)
@@ -107,18 +109,15 @@ class Peers:
                 delay = self._pace.first_retry
                 await self._rest(self._channels[peer])
 
-    async def _rest(self, channel: Any) -> None:
+    async def _rest(self, channel: grpc.aio.Channel) -> None:
         """Wait for the next question: until the connection came back, or the time is over."""
-        if not isinstance(channel, grpc.aio.Channel) or not hasattr(channel, "get_state"):
-            await asyncio.sleep(self._pace.refresh)
-            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._pace.refresh):
                 state = channel.get_state()
                 while state is grpc.ChannelConnectivity.READY:
                     await channel.wait_for_state_change(state)
                     state = channel.get_state()
-                while state is not grpc.ChannelConnectivity.READY:
+                while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.SHUTDOWN):
                     channel.get_state(try_to_connect=True)
                     await channel.wait_for_state_change(state)
                     state = channel.get_state()

@@ -12,8 +12,8 @@ from google.protobuf.descriptor import FieldDescriptor
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, EnumDescriptor, OneofDescriptor
-    from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 
+    from letta.jsonmap.v1 import annotations_pb2 as jsonmap
     from letta_transcode.catalog import Catalog
 
 UNSET: Any = object()
