@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole, ToolReturn
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
-from letta_common.errors import LLMInvalidResponse
+from letta_common.errors import LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import (
     Answer,
     Completed,
@@ -60,7 +60,7 @@ def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | Non
     if settings.HasField("verbosity") and reasons:
         body["verbosity"] = settings.verbosity
     if settings.response_format:
-        form = _parsed(settings.response_format)
+        form = parsed(settings.response_format)
         if form.get("type") not in {None, "text"}:
             body["response_format"] = form
     if prompt.tools:
@@ -79,20 +79,25 @@ def _choice(prompt: Prompt) -> str | Json:
 
 
 def _tool(tool: ToolDefinition, *, strict: bool) -> Json:
-    function: Json = {"name": tool.name, "description": tool.description, "parameters": _schema(tool.parameters)}
+    function: Json = {"name": tool.name, "description": tool.description, "parameters": schema(tool.parameters)}
     if strict or tool.strict:
         function["strict"] = True
     return {"type": "function", "function": function}
 
 
 @lru_cache(maxsize=1024)
-def _parsed(text: str) -> Json:
-    value = json.loads(text)
+def parsed(text: str) -> Json:
+    """Return a JSON object; the one object for the same text, so it must not be changed. Raises LLMBadRequest."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise LLMBadRequest(f"a tool schema, call or response format is no JSON: {text[:100]}") from error
     return value if isinstance(value, dict) else {}
 
 
-def _schema(text: str) -> Json:
-    return (_parsed(text) if text else {}) or {"type": "object", "properties": {}}
+def schema(text: str) -> Json:
+    """Return the schema of a tool's arguments."""
+    return (parsed(text) if text else {}) or {"type": "object", "properties": {}}
 
 
 def _messages(prompt: Prompt) -> Iterator[Json]:

@@ -157,7 +157,7 @@ def blocks(system: str) -> dict[str, str]:
 
 
 def _lines(value: str) -> list[str]:
-    found = []
+    found: list[str] = []
     for line in value.splitlines():
         clean = _LINE_NUMBER.sub("", line).strip().lstrip("-*• ").strip()
         found.extend(sentence for sentence in sentences(clean) if len(sentence) > 2)

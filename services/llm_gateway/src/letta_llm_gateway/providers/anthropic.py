@@ -1,0 +1,112 @@
+"""Anthropic's messages, through the official SDK."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import anthropic
+import httpx2
+
+from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMInvalidResponse, LLMTimeout, LLMUnavailable
+from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
+from letta_llm_gateway.providers import anthropic_wire, sse
+from letta_llm_gateway.providers.errors import refusal, transport_errors
+
+OFFICIAL = "https://api.anthropic.com"
+_CONNECT_SECONDS = 5.0
+_LIST_SECONDS = 10.0
+
+
+class AnthropicProvider:
+    """Speaks messages with one account."""
+
+    def __init__(self, account: Account) -> None:
+        self._vendor = account.name
+        if not account.api_key:
+            raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
+        self._client = anthropic.AsyncAnthropic(
+            api_key=account.api_key,
+            base_url=account.base_url or OFFICIAL,
+            max_retries=0,  # the gateway retries, so that deadlines and breakers see every attempt
+            timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
+        )
+
+    async def generate(self, call: Call) -> Answer:
+        """Answer once."""
+        body = anthropic_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
+        with self._errors(call.model):
+            response = await self._client.messages.with_raw_response.create(**body)
+            return anthropic_wire.answer(_json(response.http_response.content, self._vendor), vendor=self._vendor)
+
+    async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
+        """Answer as the model speaks."""
+        body = anthropic_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
+        reader = anthropic_wire.StreamReader(vendor=self._vendor, model=call.model)
+        with self._errors(call.model):
+            async with self._client.messages.with_streaming_response.create(**body, stream=True) as response:
+                async for data in sse.events(response.iter_bytes(), vendor=self._vendor):
+                    for event in reader.feed(_json(data, self._vendor)):
+                        yield event
+        for event in reader.end():
+            yield event
+
+    async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:  # noqa: ARG002
+        """Refuse: the vendor has no embedder."""
+        raise CapabilityMissing(
+            f"{self._vendor} embeds no texts; choose another embedding model", provider=self._vendor
+        )
+
+    async def models(self) -> list[ListedModel]:
+        """List what the vendor offers."""
+        with self._errors(""):
+            response = await self._client.models.with_raw_response.list(limit=1000, timeout=_LIST_SECONDS)
+        body = _json(response.http_response.content, self._vendor)
+        rows = body.get("data") if isinstance(body, dict) else None
+        return [
+            ListedModel(str(row["id"]), display_name=str(row.get("display_name") or ""))
+            for row in rows or ()
+            if isinstance(row, dict) and row.get("id")
+        ]
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._client.close()
+
+    @contextmanager
+    def _errors(self, model: str) -> Iterator[None]:
+        """Turn what the SDK raises into the errors of the contract."""
+        try:
+            with transport_errors(self._vendor):
+                yield
+        except anthropic.APIStatusError as error:
+            raise refusal(self._vendor, error.status_code, _said(error), error.response.headers, model=model) from error
+        except anthropic.APITimeoutError as error:
+            raise LLMTimeout(f"{self._vendor} cannot be connected to in time", provider=self._vendor) from error
+        except anthropic.APIConnectionError as error:
+            raise LLMUnavailable(f"{self._vendor} cannot be reached", provider=self._vendor) from error
+        except anthropic.AnthropicError as error:
+            raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
+
+
+def make(account: Account) -> AnthropicProvider:
+    """Make the provider of an account."""
+    return AnthropicProvider(account)
+
+
+def _said(error: anthropic.APIStatusError) -> str:
+    body = error.body
+    inner = body.get("error") if isinstance(body, dict) else None
+    if isinstance(inner, dict) and inner.get("message"):
+        return f"{inner.get('type', 'error')}: {inner['message']}"
+    return error.message
+
+
+def _json(data: bytes | str, vendor: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON", provider=vendor) from error

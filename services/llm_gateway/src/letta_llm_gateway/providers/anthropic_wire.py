@@ -1,0 +1,292 @@
+"""The neutral prompt as a request of Anthropic's messages, and its answers as neutral parts."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
+from letta_common.errors import LLMInvalidResponse
+from letta_llm_gateway.domain.answers import (
+    Answer,
+    Completed,
+    Delta,
+    Ended,
+    Event,
+    FinishReason,
+    Part,
+    Reasoning,
+    RedactedReasoning,
+    Signed,
+    Started,
+    Text,
+    ToolCall,
+    Usage,
+)
+from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.errors import stream_refusal
+from letta_llm_gateway.providers.openai_wire import parsed, return_text, schema
+
+Json = dict[str, Any]
+DEFAULT_MAX_TOKENS = 4096
+_CACHED: Json = {"type": "ephemeral"}
+_FINISH = {
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "pause_turn": FinishReason.STOP,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "max_tokens": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "refusal": FinishReason.CONTENT_FILTER,
+}
+
+
+def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Json:
+    """Build the body. The stable beginning (tools, system) is marked for the vendor's cache, and so is the history."""
+    settings = prompt.settings
+    limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else min(max_tokens or 4096, 8192)
+    body: Json = {"model": model, "max_tokens": limit, "messages": _messages(prompt)}
+    if prompt.system:
+        body["system"] = [{"type": "text", "text": prompt.system, "cache_control": _CACHED}]
+    thinks = settings.HasField("thinking") and settings.thinking.type == "enabled"
+    if thinks:
+        budget = max(1024, settings.thinking.budget_tokens)
+        body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+        body["max_tokens"] = max(limit, budget + DEFAULT_MAX_TOKENS)
+    elif settings.HasField("temperature"):  # thinking allows the default alone
+        body["extra_body"] = {"temperature": min(1.0, settings.temperature)}  # the SDK has no argument for it
+    if settings.HasField("effort"):
+        body["output_config"] = {"effort": settings.effort}
+    if prompt.tools:
+        body["tools"] = [
+            {"name": tool.name, "description": tool.description, "input_schema": schema(tool.parameters)}
+            for tool in prompt.tools
+        ]
+        body["tool_choice"] = _choice(prompt, forced=not thinks)
+    return body
+
+
+def _choice(prompt: Prompt, *, forced: bool) -> Json:
+    mode = prompt.tool_choice.mode
+    if mode == ToolChoiceMode.TOOL_CHOICE_MODE_NONE:
+        return {"type": "none"}
+    one_at_a_time: Json = {} if prompt.settings.parallel_tool_calls else {"disable_parallel_tool_use": True}
+    if forced and mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL:
+        return {"type": "tool", "name": prompt.tool_choice.name, **one_at_a_time}
+    if forced and mode == ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED:
+        return {"type": "any", **one_at_a_time}
+    return {"type": "auto", **one_at_a_time}
+
+
+def _messages(prompt: Prompt) -> list[Json]:
+    """Return messages in turns: neighbours of one role are one message, and the user begins."""
+    turns: list[Json] = []
+    for message in prompt.messages:
+        role = _role(message)
+        blocks = list(_blocks(message))
+        if not blocks:
+            continue
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"].extend(blocks)
+        else:
+            turns.append({"role": role, "content": blocks})
+    if turns and turns[0]["role"] == "assistant":
+        turns.insert(0, {"role": "user", "content": [{"type": "text", "text": "..."}]})
+    for turn in turns:  # results must come before other content of their turn
+        turn["content"].sort(key=lambda block: block["type"] != "tool_result")
+        if turn["role"] == "assistant" and any(block["type"] in _THINKING for block in turn["content"]):
+            turn["content"].sort(key=lambda block: block["type"] not in _THINKING)
+    if turns and turns[-1]["content"][-1]["type"] not in _THINKING:
+        last = turns[-1]["content"][-1]
+        turns[-1]["content"][-1] = {**last, "cache_control": _CACHED}
+    return turns
+
+
+_THINKING = frozenset({"thinking", "redacted_thinking"})
+
+
+def _role(message: Message) -> str:
+    if message.role == MessageRole.MESSAGE_ROLE_ASSISTANT:
+        return "assistant"
+    if message.role == MessageRole.MESSAGE_ROLE_APPROVAL and not message.approvals:
+        return "assistant"
+    return "user"
+
+
+def _blocks(message: Message) -> Iterator[Json]:
+    for approval in message.approvals:
+        if approval.WhichOneof("approval") == "tool_return":
+            returned = approval.tool_return
+            yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
+    for part in message.parts:
+        block = _block(part)
+        if block is not None:
+            yield block
+
+
+def _block(part: ContentPart) -> Json | None:  # noqa: PLR0911 one line for each kind
+    match part.WhichOneof("part"):
+        case "text" if part.text.text.strip():  # the vendor refuses blank text
+            return {"type": "text", "text": part.text.text}
+        case "image":
+            return _image(part.image)
+        case "tool_call":
+            call = part.tool_call
+            return {"type": "tool_use", "id": call.id, "name": call.name, "input": parsed(call.input or "{}")}
+        case "tool_return":
+            returned = part.tool_return
+            return _result(returned.tool_call_id, returned.content, failed=returned.is_error)
+        case "reasoning" if part.reasoning.signature:  # unsigned reasoning came from elsewhere and is refused
+            return {"type": "thinking", "thinking": part.reasoning.reasoning, "signature": part.reasoning.signature}
+        case "redacted_reasoning":
+            return {"type": "redacted_thinking", "data": part.redacted_reasoning.data}
+    return None
+
+
+def _result(call_id: str, content: str, *, failed: bool) -> Json:
+    block: Json = {"type": "tool_result", "tool_use_id": call_id, "content": content}
+    return {**block, "is_error": True} if failed else block
+
+
+def _image(image: ImageContent) -> Json | None:
+    source = image.source
+    kind = source.WhichOneof("source")
+    if kind == "url":
+        return {"type": "image", "source": {"type": "url", "url": source.url.url}}
+    held = source.base64 if kind == "base64" else source.letta
+    if not held.data:
+        return None
+    data = base64.b64encode(held.data).decode()
+    return {
+        "type": "image",
+        "source": {"type": "base64", "media_type": held.media_type or "image/png", "data": data},
+    }
+
+
+def answer(body: Any, *, vendor: str) -> Answer:
+    """Read an answer. Raises LLMInvalidResponse when it has no content or cannot be read."""
+    if not isinstance(body, dict):
+        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON object", provider=vendor)
+    if body.get("type") == "error":
+        raise stream_refusal(vendor, body.get("error"), model=str(body.get("model", "")))
+    content = body.get("content")
+    if not isinstance(content, list):
+        raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
+    parts = [part for block in content if isinstance(block, dict) and (part := _part(block, vendor))]
+    return Answer(
+        tuple(parts), _finish(body.get("stop_reason"), parts), usage(body.get("usage")), str(body.get("id") or "")
+    )
+
+
+def _part(block: Json, vendor: str) -> Part | None:
+    match block.get("type"):
+        case "text":
+            return Text(str(block.get("text", "")))
+        case "thinking":
+            return Reasoning(str(block.get("thinking", "")), block.get("signature") or None)
+        case "redacted_thinking":
+            return RedactedReasoning(str(block.get("data", "")))
+        case "tool_use":
+            name = str(block.get("name") or "")
+            if not name:
+                raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
+            return ToolCall(str(block.get("id")), name, checked(block.get("input"), tool=name, vendor=vendor))
+    return None
+
+
+def _finish(reason: Any, parts: list[Part]) -> FinishReason:
+    found = _FINISH.get(reason) if isinstance(reason, str) else None
+    if found in {None, FinishReason.STOP}:
+        calls = any(isinstance(part, ToolCall) for part in parts)
+        return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
+    return found or FinishReason.STOP
+
+
+def usage(counts: Any) -> Usage | None:
+    """Read the counts of tokens; the vendor counts cached ones apart, the contract counts them in."""
+    if not isinstance(counts, dict):
+        return None
+    read, written = int(counts.get("cache_read_input_tokens") or 0), int(counts.get("cache_creation_input_tokens") or 0)
+    prompt = int(counts.get("input_tokens") or 0) + read + written
+    if not prompt:
+        return None
+    return Usage(prompt, int(counts.get("output_tokens") or 0), cached_input=read, cache_write=written)
+
+
+class StreamReader:
+    """Reads the events of a stream."""
+
+    def __init__(self, *, vendor: str, model: str) -> None:
+        self._vendor, self._model = vendor, model
+        self._open: set[int] = set()
+        self._usage: Json = {}
+        self._calls = False
+        self._stop: Any = None
+        self._stopped = False
+        self._id = ""
+
+    def feed(self, event: Any) -> Iterator[Event]:
+        """Yield what an event says. Raises the error that the vendor put into the stream."""
+        if not isinstance(event, dict):
+            raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
+        match event.get("type"):
+            case "content_block_delta":
+                yield from self._delta(int(event["index"]), event.get("delta") or {})
+            case "content_block_start":
+                yield from self._start(int(event["index"]), event.get("content_block") or {})
+            case "content_block_stop" if event["index"] in self._open:
+                self._open.discard(event["index"])
+                yield Ended(event["index"])
+            case "message_start":
+                message = event.get("message") or {}
+                self._id = str(message.get("id") or "")
+                self._usage.update(_counts(message.get("usage")))
+            case "message_delta":
+                self._stop = (event.get("delta") or {}).get("stop_reason")
+                self._usage.update(_counts(event.get("usage")))
+            case "message_stop":
+                self._stopped = True
+            case "error":
+                raise stream_refusal(self._vendor, event.get("error"), model=self._model)
+
+    def end(self) -> Iterator[Event]:
+        """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
+        for index in sorted(self._open):
+            yield Ended(index)
+        if not self._stopped and self._stop is None:
+            raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
+        calls: list[Part] = [ToolCall("", "")] if self._calls else []
+        yield Completed(_finish(self._stop, calls), usage(self._usage), self._id)
+
+    def _start(self, index: int, block: Json) -> Iterator[Event]:
+        kind = block.get("type")
+        if kind == "tool_use":
+            self._calls = True
+            part: Part | None = ToolCall(str(block.get("id")), str(block.get("name")))
+        else:
+            part = _part(block, self._vendor)
+        if part is not None:
+            self._open.add(index)
+            yield Started(index, part)
+        if kind == "tool_use" and block.get("input"):
+            yield Delta(index, json.dumps(block["input"]))
+
+    def _delta(self, index: int, delta: Json) -> Iterator[Event]:
+        if index not in self._open:
+            return
+        match delta.get("type"):
+            case "text_delta":
+                yield Delta(index, str(delta.get("text", "")))
+            case "thinking_delta":
+                yield Delta(index, str(delta.get("thinking", "")))
+            case "input_json_delta":
+                yield Delta(index, str(delta.get("partial_json", "")))
+            case "signature_delta":
+                yield Signed(index, str(delta.get("signature", "")))
+
+
+def _counts(counts: Any) -> Json:
+    return {key: value for key, value in counts.items() if value} if isinstance(counts, dict) else {}

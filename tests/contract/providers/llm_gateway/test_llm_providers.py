@@ -1,0 +1,255 @@
+"""What every provider must do, whatever the vendor's wire."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+
+import pytest
+
+from letta_common.errors import (
+    AppError,
+    ContextWindowExceeded,
+    LLMAuthentication,
+    LLMBadRequest,
+    LLMInsufficientCredits,
+    LLMInvalidResponse,
+    LLMRateLimit,
+    LLMTimeout,
+    LLMUnavailable,
+    ModelNotFound,
+)
+from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, Reasoning, Started, Text, ToolCall, Usage
+from letta_llm_gateway.domain.streams import Assembler
+from letta_llm_gateway.providers.arguments import checked
+from tests.contract.providers.llm_gateway.conftest import Subject
+from tests.contract.providers.llm_gateway.llm_prompts import assistant, call, prompt, returned, tool, user
+from tests.fakes.wire import Fault, Say
+
+HI = prompt(user("hi"))
+
+
+async def answer(subject: Subject, mode: str, asked=HI) -> Answer:
+    if mode == "unary":
+        return await subject.provider.generate(Call("m", asked))
+    assembler = Assembler()
+    async with aclosing(subject.provider.stream(Call("m", asked))) as events:
+        async for event in events:
+            assembler.feed(event)
+    return assembler.answer(lambda raw, name: checked(raw, tool=name, vendor="v"))
+
+
+both = pytest.mark.parametrize("mode", ["unary", "stream"])
+
+
+@both
+async def test_text_comes_with_usage_and_an_id(subject, mode):
+    subject.vendor.say("Hello, wörld 🙂!")
+
+    got = await answer(subject, mode)
+
+    assert got.parts == (Text("Hello, wörld 🙂!"),)
+    assert got.finish_reason is FinishReason.STOP
+    assert got.usage == Usage(11, 7)
+    assert got.response_id in {"chatcmpl-1", "msg_1"}
+
+
+@both
+async def test_a_tool_is_called_with_its_arguments(subject, mode):
+    subject.vendor.say(Say(calls=[("memory_insert", {"label": "human", "new_str": "Sam"})]))
+
+    got = await answer(subject, mode, prompt(user("I am Sam"), tools=(tool(),)))
+
+    [part] = got.parts
+    assert isinstance(part, ToolCall)
+    assert (part.name, json.loads(part.input)) == ("memory_insert", {"label": "human", "new_str": "Sam"})
+    assert part.id
+    assert got.finish_reason is FinishReason.TOOL_CALLS
+
+
+@both
+async def test_parallel_calls_keep_their_arguments_apart(subject, mode):
+    calls = [("a", {"x": "1" * 40}), ("b", {"y": "2" * 30}), ("c", {})]
+    subject.vendor.say(Say("Wait.", calls=calls, interleaved=True, piece=3))
+
+    got = await answer(subject, mode, prompt(user("go"), tools=(tool(),)))
+
+    assert got.parts[0] == Text("Wait.")
+    assert [(p.name, json.loads(p.input)) for p in got.parts[1:]] == calls
+    assert len({p.id for p in got.parts[1:]}) == 3
+
+
+@both
+async def test_reasoning_comes_before_the_text(subject, mode):
+    subject.vendor.say(Say("So.", reasoning="Let me think.", signature="sig"))
+
+    got = await answer(subject, mode)
+
+    signature = "sig" if subject.kind == "anthropic" else None
+    assert got.parts == (Reasoning("Let me think.", signature), Text("So."))
+
+
+@both
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [
+        ("length", FinishReason.LENGTH),
+        ("content_filter", FinishReason.CONTENT_FILTER),
+        ("never_heard_of", FinishReason.STOP),
+    ],
+)
+async def test_finish_reasons_are_read_and_unknown_ones_are_stop(subject, mode, finish, reason):
+    subject.vendor.say(Say("x", finish=finish))
+
+    assert (await answer(subject, mode)).finish_reason is reason
+
+
+@both
+@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": 0, "input_tokens": 0, "completion_tokens": 0}])
+async def test_missing_or_zero_usage_is_none(subject, mode, usage):
+    subject.vendor.say(Say("x", usage=usage))
+
+    assert (await answer(subject, mode)).usage is None
+
+
+@both
+async def test_no_arguments_are_an_empty_object(subject, mode):
+    subject.vendor.say(Say(calls=[("now", "")]))
+
+    [part] = (await answer(subject, mode)).parts
+    assert part.input == "{}"
+
+
+STATUSES = [
+    (400, {"message": "bad tool schema"}, LLMBadRequest),
+    (400, {"message": "This model's maximum context length is 8192 tokens"}, ContextWindowExceeded),
+    (400, {"message": "prompt is too long: 210000 tokens > 200000 maximum"}, ContextWindowExceeded),
+    (400, {"message": "Your credit balance is too low"}, LLMInsufficientCredits),
+    (401, {"message": "bad key sk-abcdefgh12345"}, LLMAuthentication),
+    (402, {"message": "pay"}, LLMInsufficientCredits),
+    (403, {"message": "no"}, LLMAuthentication),
+    (404, {"message": "model m not found"}, ModelNotFound),
+    (408, {"message": "slow"}, LLMTimeout),
+    (413, {"message": "request_too_large"}, ContextWindowExceeded),
+    (422, {"message": "unprocessable"}, LLMBadRequest),
+    (429, {"message": "slow down"}, LLMRateLimit),
+    (429, {"message": "You exceeded your quota", "code": "insufficient_quota"}, LLMInsufficientCredits),
+    (500, {"message": "oops"}, LLMUnavailable),
+    (503, {"message": "later"}, LLMUnavailable),
+    (529, {"message": "Overloaded"}, LLMUnavailable),
+]
+
+
+@both
+@pytest.mark.parametrize(("status", "error", "expected"), STATUSES)
+async def test_refusals_are_typed_and_carry_no_key(subject, mode, status, error, expected):
+    if subject.kind == "anthropic" and error.get("code"):
+        pytest.skip("OpenAI's own code")
+    body = {"type": "error", "error": {"type": "invalid_request_error", **error}}
+    subject.vendor.say(Fault(status=status, body=body, headers={"retry-after": "7"}))
+
+    with pytest.raises(AppError) as caught:
+        await answer(subject, mode)
+
+    assert type(caught.value) is expected
+    assert "sk-abcdefgh" not in str(caught.value)
+    assert subject.provider is not None
+    if expected in {LLMRateLimit, LLMUnavailable}:
+        assert caught.value.metadata["retry_after"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("reset", LLMUnavailable),
+        ("garbage", LLMInvalidResponse),
+        ("empty", LLMInvalidResponse),
+        ("huge", LLMInvalidResponse),
+    ],
+)
+async def test_broken_answers_are_typed(subject, kind, expected):
+    subject.vendor.say(Fault(kind))
+
+    with pytest.raises(expected):
+        await answer(subject, "unary")
+
+
+@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("reset", LLMUnavailable),
+        ("cut", LLMInvalidResponse),
+        ("garbage", LLMInvalidResponse),
+        ("huge", LLMInvalidResponse),
+        ("error", LLMUnavailable),
+    ],
+)
+async def test_broken_streams_are_typed(subject, kind, expected, at):
+    fault = Fault(kind)
+    subject.vendor.say(Say("word " * 20, fault=fault, pieces_before_fault=at))
+
+    with pytest.raises(expected):
+        await answer(subject, "stream")
+
+
+async def test_nobody_there_is_unavailable(subject):
+    await subject.vendor.close()
+
+    with pytest.raises(LLMUnavailable):
+        await answer(subject, "unary")
+
+
+async def test_cancelling_an_answer_reaches_the_vendor(subject):
+    subject.vendor.say(Fault("hang"))
+    task = asyncio.create_task(answer(subject, "unary"))
+    while not subject.vendor.requests:
+        await asyncio.sleep(0.01)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.wait_for(subject.vendor.gone.wait(), 5)
+
+
+async def test_closing_a_stream_reaches_the_vendor(subject):
+    subject.vendor.say(Say("word " * 50, fault=Fault("hang"), pieces_before_fault=6))
+
+    async with aclosing(subject.provider.stream(Call("m", HI))) as events:
+        async for event in events:
+            if isinstance(event, Started):
+                break
+    await asyncio.wait_for(subject.vendor.gone.wait(), 5)
+
+
+async def test_a_whole_conversation_goes_out_in_the_vendors_form(subject):
+    asked = prompt(
+        user("first"),
+        assistant(call("memory_insert", {"label": "human", "new_str": "x"})),
+        returned("done", failed=True),
+        user("second"),
+        system="Be kind.",
+        tools=(tool(),),
+        settings={"max_output_tokens": 99, "temperature": 0.5},
+    )
+
+    await answer(subject, "unary", asked)
+
+    body = subject.vendor.requests[-1].body
+    sent = json.dumps(body)
+    assert all(word in sent for word in ("first", "memory_insert", "done", "second", "Be kind.", "99", "0.5"))
+    roles = [message["role"] for message in body["messages"]]
+    if subject.kind == "anthropic":
+        assert roles == ["user", "assistant", "user"]
+        assert [block["type"] for block in body["messages"][2]["content"]] == ["tool_result", "text"]
+        assert body["messages"][2]["content"][0]["is_error"] is True
+    else:
+        assert roles == ["system", "user", "assistant", "tool", "user"]
+        assert body["messages"][3]["tool_call_id"] == body["messages"][2]["tool_calls"][0]["id"]
+
+
+async def test_models_are_listed(subject):
+    names = [model.name for model in await subject.provider.models()]
+
+    assert names == [model["id"] for model in subject.vendor.models]
