@@ -57,11 +57,11 @@ class WordEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer):
 
 
 def _vector(text: str) -> list[float]:
-    values = [0.0] * 64
-    values[63] = 0.1
+    values = [0.0] * 512
+    values[511] = 0.1
     for word in text.lower().replace(".", " ").split():
         meaning = {"automobile": "car"}.get(word, word)
-        values[hashlib.sha256(meaning.encode()).digest()[0] % 63] += 1.0
+        values[int.from_bytes(hashlib.sha256(meaning.encode()).digest()[:4]) % 511] += 1.0
     length = math.sqrt(sum(value * value for value in values))
     return [value / length for value in values]
 
