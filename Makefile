@@ -30,6 +30,10 @@ setup-dev: $(VENV)/.installed-dev ## Install what development needs too.
 gen: setup-dev ## Generate Python from the contracts.
 	@buf format -w proto && buf generate 2>/dev/null
 
+.PHONY: docs
+docs: setup-dev ## Write docs/reference from the contracts and the settings.
+	@python -m tools.reference
+
 .PHONY: lock
 lock: setup-dev ## Renew the lock files from the pyproject files.
 	@uv lock --upgrade -q

@@ -1,0 +1,78 @@
+"""Stores and their in-memory twins have exactly the methods that the domain asks for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+from letta_common.testing import SCHEMAS
+
+
+def modules(package: str, room: str) -> Iterator[ModuleType]:
+    try:
+        base = importlib.import_module(f"{package}.{room}")
+    except ModuleNotFoundError:
+        return
+    for found in pkgutil.iter_modules(base.__path__):
+        yield importlib.import_module(f"{base.__name__}.{found.name}")
+
+
+def classes(package: str, room: str) -> dict[str, type]:
+    return {
+        name: kind
+        for module in modules(package, room)
+        for name, kind in vars(module).items()
+        if inspect.isclass(kind) and kind.__module__ == module.__name__
+    }
+
+
+def pairs() -> list[tuple[type, type]]:
+    """Return each Protocol of storage with each of its implementations."""
+    found = []
+    for package in SCHEMAS.values():
+        wanted = {
+            name: kind
+            for name, kind in classes(package, "domain").items()
+            if getattr(kind, "_is_protocol", False) and name.endswith("Store")
+        }
+        made = classes(package, "store")
+        found += [
+            (protocol, made[f"{prefix}{name}"])
+            for name, protocol in wanted.items()
+            for prefix in ("Sql", "Fake")
+            if f"{prefix}{name}" in made
+        ]
+    return found
+
+
+def methods(protocol: type) -> dict[str, inspect.Signature]:
+    return {
+        name: inspect.signature(method)
+        for name, method in inspect.getmembers(protocol, inspect.isfunction)
+        if not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize(
+    ("protocol", "implementation"), pairs(), ids=lambda kind: f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+)
+def test_implementation_has_the_methods_of_its_protocol(protocol: type, implementation: type):
+    wanted, made = methods(protocol), methods(implementation)
+    different = {
+        name: (str(signature), str(made.get(name)))
+        for name, signature in wanted.items()
+        if name not in made or list(signature.parameters) != list(made[name].parameters)
+    }
+
+    assert different == {}
+
+
+def test_every_protocol_has_a_database_behind_it():
+    behind = {protocol for protocol, implementation in pairs() if implementation.__name__.startswith("Sql")}
+
+    assert {protocol for protocol, _ in pairs()} == behind

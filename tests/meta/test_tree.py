@@ -1,0 +1,112 @@
+"""The tree keeps its own rules: sizes, no left-over notes, no addresses of one machine, commands that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MADE = ("libs/protos/", "third_party/", "docs/reference/")
+TEXT = {
+    ".py",
+    ".md",
+    ".proto",
+    ".toml",
+    ".yaml",
+    ".yml",
+    ".json",
+    ".sh",
+    ".ts",
+    ".go",
+    ".java",
+    ".sql",
+    ".lock",
+    ".xml",
+}
+LONGEST_FILE, LONGEST_FUNCTION = 500, 60
+# Words are put together here, so that this file does not name what it looks for.
+REGISTRIES = re.compile(
+    r"files\.python" + r"hosted\.org|registry\.npm" + r"js\.org|repo1?\.maven\.(org|apache)|proxy\.golang\.org"
+)
+PLACES = re.compile(r"/(work|root|home/\w+)/" + r"(main|shared|\.)|/tmp/" + r"plan")
+LEFT_OVER = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b(?!\(#\d+\))")
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout.decode()
+    return [Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def written() -> list[Path]:
+    return [path for path in tracked() if not path.as_posix().startswith(MADE)]
+
+
+def text_files() -> list[Path]:
+    return [path for path in written() if path.suffix in TEXT or path.name in {"Makefile", "Dockerfile"}]
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def is_migration(path: Path) -> bool:
+    return "/migrations/versions/" in path.as_posix()
+
+
+def test_no_file_is_too_long():
+    code = [path for path in written() if path.suffix == ".py" and not is_migration(path)]
+    long = {str(path): len((ROOT / path).read_text().splitlines()) for path in code}
+
+    assert {path: lines for path, lines in long.items() if lines > LONGEST_FILE} == {}
+
+
+def test_no_function_is_too_long():
+    code = [path for path in written() if path.suffix == ".py" and not is_migration(path)]
+    long = [f"{path}: {node.name}" for path in code for node in functions(path) if length(node) > LONGEST_FUNCTION]
+
+    assert not long
+
+
+@pytest.mark.parametrize("pattern", [LEFT_OVER, REGISTRIES, PLACES], ids=["left over", "registries", "places"])
+def test_nothing_of_this_kind_is_in_the_tree(pattern):
+    found = [
+        f"{path}:{number}: {line.strip()[:80]}"
+        for path in text_files()
+        for number, line in enumerate((ROOT / path).read_text().splitlines(), 1)
+        if pattern.search(line)
+    ]
+
+    assert not found
+
+
+def test_no_lock_file_that_names_a_registry():
+    names = {path.name for path in tracked()}
+
+    assert not names & {"uv.lock", "poetry.lock", "yarn.lock", "pnpm-lock.yaml"}
+
+
+@pytest.mark.parametrize("page", [path for path in tracked() if path.suffix == ".md"], ids=str)
+def test_commands_of_a_page_exist(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE))
+
+    assert named <= targets
+
+
+@pytest.mark.parametrize("page", [path for path in tracked() if path.suffix == ".md"], ids=str)
+def test_links_of_a_page_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+
+    assert [link for link in links if link and not (ROOT / page.parent / link).exists()] == []
