@@ -56,11 +56,13 @@ def server(
     # The services are imported here alone, so that every other command starts quickly.
     stack: Any = importlib.import_module("letta_cli.stack")
 
-    async def started() -> None:
-        if quiet:
-            return
-        banner = await asyncio.to_thread(demo.engine_banner, f"{host}:{grpc_port}", settings)
-        panel("Letta on gRPC", [f"gRPC  {host}:{grpc_port}", f"HTTP  http://{host}:{port}/docs", banner, demo.HINT])
+    async def started(admin_key: str | None) -> None:
+        lines = [f"Administrator's key, shown this once: {admin_key}"] if admin_key else []
+        if not quiet:
+            banner = await asyncio.to_thread(demo.engine_banner, f"{host}:{grpc_port}", settings)
+            lines += [f"gRPC  {host}:{grpc_port}", f"HTTP  http://{host}:{port}/docs", banner, demo.HINT]
+        if lines:
+            panel("Letta on gRPC", lines)
 
     uvloop.run(stack.serve_all(arguments, f"{host}:{port}", started))
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+import importlib
+from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 
 from letta.auth.v1 import api_key_service_pb2 as api
 from letta.auth.v1 import api_key_service_pb2_grpc
 from letta_cli.agents import CALL_SECONDS
 from letta_cli.connection import DEFAULT_ADDRESS, AddressOption, JsonOption, connected
 from letta_cli.console import as_json, err, out, table
+from letta_cli.databases import database
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and remove API keys.")
 ScopeOption = Annotated[list[str] | None, typer.Option("--scope", help="read, write, keys or admin; repeatable.")]
@@ -25,6 +29,26 @@ def create(name: str, scope: ScopeOption = None, address: AddressOption = DEFAUL
         made = stub.CreateAPIKey(request, timeout=CALL_SECONDS)
     err.print(f"[dim]{made.api_key.id}; export LETTA_API_KEY=<the line below>[/dim]")
     out.print(made.secret, markup=False, soft_wrap=True)
+
+
+@app.command()
+def bootstrap() -> None:
+    """Make the first administrator's key on the deployment's database and print its secret."""
+    wiring: Any = importlib.import_module("letta_auth.wiring")
+    settings: Any = importlib.import_module("letta_auth.settings").AuthSettings()
+
+    async def work() -> str | None:
+        async with database(settings.home, settings.database_url.get_secret_value()) as url:
+            made: str | None = await wiring.bootstrap_admin_key(
+                settings.model_copy(update={"database_url": SecretStr(url)})
+            )
+            return made
+
+    secret = asyncio.run(work())
+    if secret is None:
+        err.print("there is an administrator's key already")
+        return
+    out.print(secret, markup=False, soft_wrap=True)
 
 
 @app.command("list")

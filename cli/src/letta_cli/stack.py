@@ -94,12 +94,19 @@ class Stack:
         await self._local.stop()
 
 
-async def serve_all(arguments: Mapping[str, Any], http_bind: str, started: Callable[[], Awaitable[None]]) -> None:
-    """Run everything until SIGTERM or SIGINT; `started` is awaited once it answers."""
+async def serve_all(
+    arguments: Mapping[str, Any], http_bind: str, started: Callable[[str | None], Awaitable[None]]
+) -> None:
+    """Run everything until SIGTERM or SIGINT.
+
+    `started` is awaited once it answers, with the administrator's key when this start made the first one.
+    """
     settings = Settings(**arguments)
     async with database(settings.home, settings.database_url.get_secret_value()) as url:
-        stack = Stack({**arguments, "database_url": url}, http_bind=http_bind)
+        complete = {**arguments, "database_url": url}
+        stack = Stack(complete, http_bind=http_bind)
         await stack.start()
-        await started()
+        key = None if settings.dev_mode else await letta_auth.wiring.bootstrap_admin_key(AuthSettings(**complete))
+        await started(key)
         await terminated()
         await stack.stop()
