@@ -1,0 +1,130 @@
+"""What the agent loop costs in the database: one statement a call, whatever the length of the history."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+
+from letta_common.actor import Actor
+from letta_common.db import Database, DatabaseOptions
+from letta_common.ids import new_id
+from letta_memory.domain.blocks import Block
+from letta_memory.domain.contexts import NewAgent, NewMessage, Owner, Step, Window
+from letta_memory.domain.edits import Append, BlockEdit, Create
+from letta_memory.domain.passages import Draft, PassageQuery, Place, Question
+from letta_memory.store.archives import SqlArchiveStore
+from letta_memory.store.contexts import SqlContextStore
+from letta_memory.store.passages import SqlPassageStore
+
+ANN = Actor("org-a", "user-ann")
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def database_schemas() -> list[str]:
+    return ["memory"]
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    options = DatabaseOptions(pool_size=2, application_name="letta-memory-test")
+    database = await Database.open(database_url, schema="memory", options=options)
+    yield database
+    await database.close()
+
+
+def new(text: str, role: int = 2) -> NewMessage:
+    return NewMessage(new_id("message"), role, 2, NOW, text.encode(), search=text)
+
+
+async def agent(store: SqlContextStore, messages: int = 1) -> str:
+    agent_id = new_id("agent")
+    blocks = (Block(new_id("block"), "human", "h"), Block(new_id("block"), "persona", "p"))
+    history = tuple(new(f"message {number}") for number in range(messages))
+    await store.provision_agent(ANN, NewAgent(agent_id, "Ada", blocks, (), history))
+    return agent_id
+
+
+class Statements:
+    """Counts what clients sent to the database since it was made."""
+
+    def __init__(self, dsn: str) -> None:
+        self._conn = psycopg.connect(dsn, autocommit=True)
+        self._conn.execute("create extension if not exists pg_stat_statements schema extensions")
+        self._conn.execute("select extensions.pg_stat_statements_reset()")
+
+    def sent(self) -> list[tuple[str, int]]:
+        rows = self._conn.execute(
+            "select query, calls from extensions.pg_stat_statements where toplevel and query not like '%pg_stat%' "
+            "and dbid = (select oid from pg_database where datname = current_database())"
+        ).fetchall()
+        self._conn.close()
+        return [(str(query), int(calls)) for query, calls in rows]
+
+
+async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -> None:
+    store, passages = SqlContextStore(db), SqlPassageStore(db)
+    agent_id = await agent(store)
+    owner = Owner(agent_id, agent_id, new_id("run"), 1)
+    draft = Draft(new_id("passage"), "tea", ("t",), "{}", NOW, [1.0, 0.0])
+    await store.begin_step(ANN, owner, [])
+    counted = Statements(database_url)
+
+    await store.begin_step(ANN, owner, [new("hello")])
+    await store.commit_step(ANN, owner, Step(0, [new("hi", 3)], known_blocks={"block-x": 1}))
+    for number, kind in enumerate((Append("x"), Create("v", "d"))):
+        edit = BlockEdit(agent_id, agent_id, 1, f"{agent_id}:{number}", "human" if number == 0 else "new", kind)
+        await store.edit_block(ANN, edit, new_id=new_id("block"), now=NOW)
+    written = await passages.write(ANN, Place(agent_id=agent_id), [draft], embedder="test/two", now=NOW)
+    question = Question([0.9, 0.1], "test/two")
+    hits = await passages.search(ANN, written.passages[0].archive_id, PassageQuery("tea", 5), question)
+
+    sent = counted.sent()
+    assert sum(calls for _, calls in sent) == 6, sent
+    assert not [query for query, _ in sent if query.lower().startswith(("begin", "commit", "set "))]
+    assert [hit.passage.text for hit in hits] == ["tea"]
+    assert (await SqlArchiveStore(db).get(ANN, hits[0].passage.archive_id)).embedder == "test/two"
+
+
+async def _window_of_ten(store: SqlContextStore, length: int) -> str:
+    """Make an agent of so many messages, of which ten are in context."""
+    agent_id = await agent(store, length)
+    owner = Owner(agent_id, agent_id, new_id("run"), 1)
+    kept = [new(f"kept {number}") for number in range(8)]
+    await store.begin_step(ANN, owner, [])
+    await store.commit_step(ANN, owner, Step(0, kept, window=Window(new("summary", 6), kept[0].id)))
+    return agent_id
+
+
+async def _rows_read(db: Database, agent_id: str) -> int:
+    """Return how many message rows the reading part of BeginStep fetches, by the plan's own count."""
+    statement = (
+        "explain (analyze, format json) select m.id from memory.conversations c, memory.messages m "
+        "where c.organization_id = %s and c.id = %s and m.organization_id = c.organization_id "
+        "and m.conversation_id = c.id and m.seq >= c.window_seq and m.seq <> c.first_seq and m.role <> 6"
+    )
+    rows = await db.hot(statement, (ANN.organization_id, agent_id))
+    plan = rows[0][0][0]["Plan"]
+
+    def walk(node: dict[str, Any]) -> int:
+        own = 0
+        if node.get("Relation Name") == "messages":
+            own = int(node["Actual Rows"] * node["Actual Loops"]) + int(node.get("Rows Removed by Filter", 0))
+        return own + sum(walk(child) for child in node.get("Plans", []))
+
+    return walk(plan)
+
+
+async def test_reading_the_window_does_not_grow_with_the_history(db: Database) -> None:
+    store = SqlContextStore(db)
+    short, long = await _window_of_ten(store, 10), await _window_of_ten(store, 10_000)
+    async with db.raw() as conn:
+        await conn.execute("analyze memory.messages")
+    assert await _rows_read(db, short) == await _rows_read(db, long) <= 10
+    for agent_id in (short, long):
+        begun = await store.begin_step(ANN, Owner(agent_id, agent_id, new_id("run"), 2), [new("more")])
+        assert len(begun.messages) == 11
