@@ -94,7 +94,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a call used: seconds on the clock and of processor, and the largest resident memory."""
+    """What a call used: seconds on the clock, and as its process reports seconds of processor and largest memory."""
 
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0

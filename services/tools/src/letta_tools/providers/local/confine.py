@@ -16,6 +16,15 @@ _LAST_CAPABILITY = 63
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What one process may use. `tasks` of its user may exist besides; `ahead`: its call is not known yet."""
+
+    limits: Mapping[str, float]
+    tasks: int
+    ahead: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Cage:
     """What the fork server makes ready once, so that a call needs only a few system calls."""
 
@@ -31,12 +40,12 @@ class Cage:
         program = None if plan.tier == NONE else seccomp.build(scratch=plan.tier == NAMESPACE)
         return cls(plan=plan, program=program, rules=rules, footprint=limits.Footprint.measure())
 
-    def confine(self, call_limits: Mapping[str, float], index: int, tasks_elsewhere: int) -> None:
+    def confine(self, terms: Terms, index: int) -> None:
         """Confine the calling process for good. `index` is its place in the pool of ids."""
         own_ids = bool(self.plan.pool_base)
         if self.plan.tier == NAMESPACE:
-            namespaces.mount_scratch(int(call_limits["scratch_bytes"]), index if own_ids else 0)
-        limits.apply(call_limits, self.footprint, tasks_elsewhere=0 if self._counted_apart else tasks_elsewhere)
+            namespaces.mount_scratch(int(terms.limits["scratch_bytes"]), index if own_ids else 0)
+        limits.apply(terms.limits, self.footprint, tasks_elsewhere=0 if self._counted_apart else terms.tasks)
         self._change_ids(index)
         drop_capabilities()
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)

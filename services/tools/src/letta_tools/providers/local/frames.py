@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from letta_tools.domain.execution import Call, Status, ToolFailure
@@ -41,6 +41,8 @@ class Outcome:
     result: str = ""
     failure: ToolFailure | None = None
     changes: str = ""
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
 
 
 def build_request(call: Call, token: str) -> bytes:
@@ -90,8 +92,17 @@ def read_frame(data: bytes, token: str) -> Outcome | None:
     if status is None:
         return _bad("the result has no status")
     if status is Status.SUCCESS:
-        return _success(frame)
-    return Outcome(status, failure=ToolFailure(*(_text(frame.get(name)) for name in ("kind", "message", "traceback"))))
+        return _with_usage(_success(frame), frame.get("usage"))
+    failure = ToolFailure(*(_text(frame.get(name)) for name in ("kind", "message", "traceback")))
+    return _with_usage(Outcome(status, failure=failure), frame.get("usage"))
+
+
+def _with_usage(outcome: Outcome, usage: Any) -> Outcome:
+    try:
+        seconds, memory = usage
+        return replace(outcome, cpu_seconds=max(0.0, float(seconds)), peak_memory_bytes=max(0, int(memory)))
+    except (TypeError, ValueError, OverflowError):
+        return outcome
 
 
 def _success(frame: dict[str, Any]) -> Outcome:

@@ -28,8 +28,15 @@ class Budget:
 class Reader:
     """Reads a pipe to its end and keeps what its budget allows."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, budget: Budget) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        budget: Budget,
+        ended: Callable[[], None] | None = None,
+    ) -> None:
         self._loop = loop
+        self._ended = ended
         self._fd = fd
         self._budget = budget
         self._parts: list[bytes] = []
@@ -48,14 +55,16 @@ class Reader:
             return False
         if not part or self._budget.exceeded:
             self.close()
+            if self._ended is not None:
+                self._ended()
             return False
         kept = self._budget.take(len(part))
         self._parts.append(part[:kept])
         return True
 
     def drain(self) -> None:
-        """Read what is there and close. For when nobody can write any more."""
-        while self._fd >= 0 and self._read():
+        """Read what is there, as far as the budget goes, and close."""
+        while self._fd >= 0 and not self._budget.exceeded and self._read():
             pass
         self.close()
 

@@ -197,6 +197,10 @@ def _result(isolation: Isolation, outcome: Outcome, ending: Ending, wall_seconds
         stdout=ending.stdout.decode(errors="replace"),
         stderr=ending.stderr.decode(errors="replace"),
         truncated=ending.output_exceeded,
-        usage=Usage(wall_seconds, ending.cpu_seconds, ending.peak_memory_bytes),
+        usage=Usage(
+            wall_seconds,
+            ending.cpu_seconds or outcome.cpu_seconds,
+            ending.peak_memory_bytes or outcome.peak_memory_bytes,
+        ),
         agent_state_changes=outcome.changes,
     )

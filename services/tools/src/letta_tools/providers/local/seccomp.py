@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from letta_tools.providers.local import syscalls
 
 _ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_X32_BIT = 0x40000000
 
-_LOAD, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_LOAD, _JUMP, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _AND, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x45, 0x54, 0x06
 _AT_NUMBER, _AT_ARCH, _AT_ARGS = 0, 4, 16
 
 _ALLOW = 0x7FFF0000
@@ -107,6 +106,7 @@ _PLAIN = [
     "readlinkat",
     "readv",
     "recvfrom",
+    "recvmsg",
     "restart_syscall",
     "rseq",
     "rt_sigaction",
@@ -280,21 +280,36 @@ def _checked() -> dict[str, list[_Step]]:
 def build(*, scratch: bool, machine: str = syscalls.MACHINE) -> Program:
     """Put the filter together: with the calls that change files only where there is a scratch directory."""
     numbers = syscalls.numbers(machine)
+    plain = {numbers[name] for name in (*_PLAIN, *(_SCRATCH if scratch else ())) if name in numbers}
+    checked = {numbers[name]: body for name, body in _checked().items() if name in numbers}
     steps: list[_Step] = [
         (_LOAD, 0, 0, _AT_ARCH),
         (_JUMP_EQ, 1, 0, _ARCHES[machine]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _AT_NUMBER),
+        *_search(_leaves(plain, checked)),
     ]
-    if machine == "x86_64":
-        steps += [(_JUMP_GE, 0, 1, _X32_BIT), (_RETURN, 0, 0, _DENY)]
-    for name, body in _checked().items():
-        if name in numbers:
-            steps += [(_JUMP_EQ, 0, len(body), numbers[name]), *body]
-    for name in (*_PLAIN, *(_SCRATCH if scratch else ())):
-        if name in numbers:
-            steps += [(_JUMP_EQ, 0, 1, numbers[name]), (_RETURN, 0, 0, _ALLOW)]
-    steps.append((_RETURN, 0, 0, _DENY))
     code = b"".join(struct.pack("=HBBI", kind, yes, no, 0 if k == _OWN_PID else k) for kind, yes, no, k in steps)
     places = tuple(index * 8 + 4 for index, step in enumerate(steps) if step[3] == _OWN_PID)
     return Program(code=code, pid_places=places)
+
+
+def _leaves(plain: set[int], checked: dict[int, list[_Step]]) -> list[tuple[int, list[_Step]]]:
+    """Return what to do from each number on: the first numbers of intervals, in order."""
+    allow: list[_Step] = [(_RETURN, 0, 0, _ALLOW)]
+    deny: list[_Step] = [(_RETURN, 0, 0, _DENY)]
+    leaves: list[tuple[int, list[_Step]]] = []
+    for number in range(max(*plain, *checked) + 2):
+        body = checked.get(number) or (allow if number in plain else deny)
+        if not leaves or leaves[-1][1] is not body:
+            leaves.append((number, body))
+    return leaves
+
+
+def _search(leaves: list[tuple[int, list[_Step]]]) -> list[_Step]:
+    """Search the intervals by halves: the kernel tries every number when a filter is loaded, so a short way pays."""
+    if len(leaves) == 1:
+        return leaves[0][1]
+    middle = len(leaves) // 2
+    below, above = _search(leaves[:middle]), _search(leaves[middle:])
+    return [(_JUMP_GE, 0, 1, leaves[middle][0]), (_JUMP, 0, 0, len(below)), *below, *above]

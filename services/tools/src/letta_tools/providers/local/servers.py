@@ -30,6 +30,7 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 _START_TIMEOUT = 20.0
+_PATIENCE = 0.02
 _MESSAGE_LIMIT = 65536
 
 
@@ -69,7 +70,7 @@ class _Running:
         result, out, err = self._pipe(), self._pipe(), self._pipe()
         self.theirs = [request[0], result[1], out[1], err[1]]
         self._request_fd = request[1]
-        self._result = Reader(loop, result[0], self._frame)
+        self._result = Reader(loop, result[0], self._frame, self._frame_ended)
         self._out = Reader(loop, out[0], self._output)
         self._err = Reader(loop, err[0], self._output)
         self._timer = loop.call_later(limits.timeout_seconds, self._time_up)
@@ -82,6 +83,12 @@ class _Running:
         """Write the request, once the other ends are handed over."""
         self._writer = Writer(self._server.loop, self._request_fd, request)
 
+    def _frame_ended(self) -> None:
+        """Answer once the frame is whole; the process ends meanwhile, or is ended."""
+        if self._result.data() and not self.ended.done():
+            self.ended.set_result({})
+            self._server.expect_end(self._number)
+
     def _time_up(self) -> None:
         self.timed_out = True
         self._kill()
@@ -90,7 +97,7 @@ class _Running:
         self._server.kill(self._number)
 
     def ending(self, report: dict[str, Any]) -> Ending:
-        """Gather what the call left. Nobody writes any more."""
+        """Gather what the call left. What it wrote before its frame is in the pipes by now."""
         for reader in (self._result, self._out, self._err):
             reader.drain()
         return Ending(
@@ -126,6 +133,7 @@ class ForkServer:
         self._control = control
         self._running: dict[int, _Running] = {}
         self._numbers = 0
+        self._ending: set[int] = set()
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self.loop.add_reader(control, self._take_reports)
 
@@ -193,6 +201,15 @@ class ForkServer:
             running.close()
             self._running.pop(number, None)
 
+    def expect_end(self, number: int) -> None:
+        """End a call that has given its frame, should it not end by itself."""
+        self._ending.add(number)
+        self.loop.call_later(_PATIENCE, self._end_late, number)
+
+    def _end_late(self, number: int) -> None:
+        if number in self._ending:
+            self.kill(number)
+
     def kill(self, number: int) -> None:
         """End one call."""
         if not self.dead:
@@ -230,6 +247,7 @@ class ForkServer:
                 self._die()
                 return
             report = json.loads(data)
+            self._ending.discard(report["id"])
             running = self._running.get(report["id"])
             if running is not None and not running.ended.done():
                 running.ended.set_result(report)

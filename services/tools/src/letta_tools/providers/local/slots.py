@@ -3,53 +3,71 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import socket
 import sys
 
 from letta_tools.providers.local import harness, namespaces, syscalls
-from letta_tools.providers.local.confine import Cage
+from letta_tools.providers.local.confine import Cage, Terms
 from letta_tools.providers.local.plan import NAMESPACE, SETUP_FAILED
-
-HEADER_LIMIT = 4096
 
 _CHANNEL = 3
 
 
-def run(cage: Cage, channel: socket.socket, index: int) -> None:
+def run(cage: Cage, channel: socket.socket, index: int, terms: Terms) -> None:
     """Live the life of one call's process. Never returns."""
     try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        channel_fd = os.dup(channel.detach())
-        os.dup2(channel_fd, _CHANNEL)
-        if cage.rules > _CHANNEL:
-            syscalls.close_range(_CHANNEL + 1, cage.rules - 1)
-        syscalls.close_range(max(cage.rules, _CHANNEL) + 1)
-        os.setsid()
-        if cage.plan.tier == NAMESPACE:
-            namespaces.enter_call()
-        _serve(cage, index)
-    except BaseException as error:
-        os.write(2, f"isolation failed: {error}".encode())
+        _keep_only(channel, cage.rules)
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=_CHANNEL)
+        _prepare(cage, index, terms)
+        request, result = _wait(own)
+        gc.enable()
+        harness.serve(request, result)
+    except BaseException as error:  # noqa: BLE001 - nothing may escape into the fork server's loop
+        _report(error)
+    finally:
         os._exit(SETUP_FAILED)
 
 
-def _serve(cage: Cage, index: int) -> None:
-    channel = socket.socket(fileno=_CHANNEL)
-    data, fds, _, _ = socket.recv_fds(channel, HEADER_LIMIT, 4)
+def _keep_only(channel: socket.socket, rules: int) -> None:
+    """Close every descriptor but the standard ones, the channel and the Landlock rules."""
+    os.dup2(os.dup(channel.detach()), _CHANNEL)
+    if rules > _CHANNEL:
+        syscalls.close_range(_CHANNEL + 1, rules - 1)
+    syscalls.close_range(max(rules, _CHANNEL) + 1)
+
+
+def _prepare(cage: Cage, index: int, terms: Terms) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.setsid()
+    if cage.plan.tier == NAMESPACE:
+        namespaces.enter_call()
+    cage.confine(terms, index)
+    if terms.ahead:
+        harness.rehearse()
+
+
+def _wait(channel: socket.socket) -> tuple[int, int]:
+    """Wait for a call; return where its request comes from and its result goes to."""
+    data, fds, _, _ = socket.recv_fds(channel, 1, 4)
     if not data:
         os._exit(0)
     channel.close()
-    header = json.loads(data)
     request, result, out, err = fds
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.close(out)
     os.close(err)
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    cage.confine(header["limits"], index, header["tasks"])
-    gc.enable()
-    harness.serve(request, result)
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: PTH123, SIM115
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: PTH123, SIM115
+    return request, result
+
+
+def _report(error: BaseException) -> None:
+    """Tell the call that this process could not be confined; a call that comes later is told too."""
+    try:
+        _wait(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=_CHANNEL))
+    except OSError:
+        pass
+    os.write(2, f"isolation failed: {error}".encode())

@@ -12,15 +12,15 @@ import socket
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from letta_tools.providers.local import namespaces, slots, syscalls
-from letta_tools.providers.local.confine import Cage, drop_bounding_set
+from letta_tools.providers.local.confine import Cage, Terms, drop_bounding_set
 from letta_tools.providers.local.plan import NAMESPACE, NONE, Plan
 
 _MESSAGE_LIMIT = 65536
-_LOW_PRIORITY, _LOW_PRIORITY_AFTER = 19, 0.05
+_LOW_PRIORITY_AFTER = 0.25
 
 
 @dataclass(slots=True)
@@ -28,6 +28,7 @@ class _Slot:
     pid: int
     pidfd: int
     index: int
+    terms: Terms
     channel: socket.socket | None
     call: int = 0
 
@@ -77,7 +78,9 @@ class Server:
         self._by_call: dict[int, _Slot] = {}
         self._indices = deque(range(1, max(self._plan.pool_size, 2)))
         self._fresh: deque[tuple[float, int]] = deque()
-        self._refill = True
+        self._refill = False
+        self._terms = Terms({}, 0, ahead=True)
+        self._asked = self._terms
         self._poll = select.poll()
         self._poll.register(control.fileno(), select.POLLIN)
         own = self._plan.tier == NAMESPACE
@@ -107,7 +110,7 @@ class Server:
 
     def _fill(self) -> None:
         if len(self._idle) < self._plan.prefork:
-            self._idle.append(self._fork())
+            self._idle.append(self._fork(self._terms))
         self._refill = len(self._idle) < self._plan.prefork
 
     def _take_message(self) -> bool:
@@ -126,16 +129,17 @@ class Server:
         return True
 
     def _run(self, message: dict[str, Any], fds: list[int]) -> None:
-        header = json.dumps({"limits": message["limits"], "tasks": message["tasks"]}).encode()
+        terms = Terms(message["limits"], message["tasks"], ahead=False)
+        self._expect(terms)
         while True:
             try:
-                slot = self._idle.popleft() if self._idle else self._fork()
+                slot = self._idle.popleft() if self._fits(terms) else self._fork(terms)
             except (OSError, IndexError) as error:
                 self._control.send(json.dumps({"id": message["id"], "failed": f"cannot fork: {error}"}).encode())
                 return
             try:
                 assert slot.channel is not None  # noqa: S101 - an idle slot has its channel
-                socket.send_fds(slot.channel, [header], fds)
+                socket.send_fds(slot.channel, [b"+"], fds)
                 break
             except OSError:
                 continue
@@ -146,7 +150,18 @@ class Server:
         self._fresh.append((time.monotonic() + _LOW_PRIORITY_AFTER, slot.call))
         self._refill = True
 
-    def _fork(self) -> _Slot:
+    def _fits(self, terms: Terms) -> bool:
+        return bool(self._idle) and self._idle[0].terms.limits == terms.limits
+
+    def _expect(self, terms: Terms) -> None:
+        """Prepare slots for the limits that were asked for twice in a row."""
+        if terms.limits == self._asked.limits != self._terms.limits or not self._terms.limits:
+            self._terms = replace(terms, ahead=True)
+            while self._idle:
+                self._kill(self._idle.popleft())
+        self._asked = terms
+
+    def _fork(self, terms: Terms) -> _Slot:
         index = self._indices.popleft()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if self._own_pids >= 0:
@@ -154,7 +169,7 @@ class Server:
         try:
             pid = os.fork()
             if pid == 0:
-                slots.run(self._cage, theirs, index)
+                slots.run(self._cage, theirs, index, terms)
         except OSError:
             self._indices.append(index)
             raise
@@ -162,7 +177,7 @@ class Server:
             if self._own_pids >= 0:
                 syscalls.call("setns", self._own_pids, syscalls.CLONE_NEWPID)
         theirs.close()
-        slot = _Slot(pid=pid, pidfd=os.pidfd_open(pid), index=index, channel=ours)
+        slot = _Slot(pid=pid, pidfd=os.pidfd_open(pid), index=index, terms=terms, channel=ours)
         self._slots[slot.pidfd] = slot
         self._poll.register(slot.pidfd, select.POLLIN)
         return slot
@@ -202,25 +217,30 @@ class Server:
         while self._fresh and self._fresh[0][0] <= now:
             slot = self._by_call.get(self._fresh.popleft()[1])
             if slot is not None:
-                _lower_priority(slot.pid, self._plan.pool_base + slot.index if self._plan.pool_base else 0)
+                _run_when_idle(slot.pid, self._owner(slot))
+
+    def _owner(self, slot: _Slot) -> int:
+        if not self._plan.pool_base:
+            return os.getuid()
+        return slot.index + (0 if self._plan.tier == NAMESPACE else self._plan.pool_base)
 
     def _end_all(self) -> None:
         for slot in list(self._slots.values()):
             self._kill(slot)
 
 
-def _lower_priority(group: int, owner: int) -> None:
+def _run_when_idle(process: int, owner: int) -> None:
+    """Let all threads of a process run only when nobody else wants to. Only their owner may ask for that."""
+    os.seteuid(owner)
     try:
-        os.setpriority(os.PRIO_PGRP, group, _LOW_PRIORITY)
-    except PermissionError:
-        if owner and os.geteuid() == 0:
-            os.seteuid(owner)
-            try:
-                os.setpriority(os.PRIO_PGRP, group, _LOW_PRIORITY)
-            finally:
-                os.seteuid(0)
-    except ProcessLookupError:
-        pass
+        for thread in os.listdir(f"/proc/{process}/task"):  # noqa: PTH208 - pathlib is not loaded here
+            os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+    except OSError:
+        return  # It ended meanwhile.
+    finally:
+        os.seteuid(os.getuid())
+        if os.getpid() == 1:
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_descendants(group: int) -> None:

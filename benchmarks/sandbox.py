@@ -1,0 +1,129 @@
+"""Measures isolated calls against a plain `python -c` in the same run; the last line is JSON.
+
+python benchmarks/sandbox.py [--tier namespace|landlock] [--rounds 200]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from letta_tools.domain.execution import Call, Env, Isolation, Limits, Status
+from letta_tools.providers.local import hosts
+from letta_tools.providers.local.provider import LocalOptions, LocalProvider
+
+TOOL = "def add(a: int, b: int) -> int:\n    return a + b\n"
+SLEEP = "import time\ndef f(i):\n    time.sleep(0.5)\n    return i\n"
+SPIN = "def f():\n    while True:\n        pass\n"
+PLAIN = f"import json, sys\n{TOOL}\nprint(json.dumps(add(**json.loads(sys.argv[1]))))"
+ARGUMENTS = '{"a": 1, "b": 2}'
+
+
+async def call_once(provider: LocalProvider) -> float:
+    """Return the milliseconds of one call."""
+    begun = time.perf_counter()
+    result = await provider.run(Call(TOOL, "add", ARGUMENTS), Env())
+    if (result.status, result.result) != (Status.SUCCESS, "3"):
+        raise SystemExit(f"unexpected result: {result}")
+    return (time.perf_counter() - begun) * 1000
+
+
+async def plain_once(python: str) -> float:
+    """Return the milliseconds of the same work by a fresh interpreter, not isolated at all."""
+    begun = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(python, "-c", PLAIN, ARGUMENTS, stdout=asyncio.subprocess.PIPE)
+    await process.communicate()
+    return (time.perf_counter() - begun) * 1000
+
+
+async def alternate(provider: LocalProvider, python: str, rounds: int) -> dict[str, object]:
+    """Measure both ways in turn, so that other work on the machine meets both."""
+    for _ in range(10):
+        await call_once(provider)
+    ours, plain = [], []
+    for turn in range(rounds):
+        ours.append(await call_once(provider))
+        if turn % 5 == 0:
+            plain.append(await plain_once(python))
+    return {
+        "call_ms": summary(ours),
+        "python_c_ms": summary(plain),
+        "times_faster": round(statistics.median(plain) / statistics.median(ours), 1),
+    }
+
+
+async def burst(provider: LocalProvider, count: int) -> dict[str, object]:
+    """Run many calls of half a second at once."""
+    begun = time.perf_counter()
+    results = await asyncio.gather(*(provider.run(Call(SLEEP, "f", json.dumps({"i": i})), Env()) for i in range(count)))
+    seconds = time.perf_counter() - begun
+    right = sum(result.result == str(i) for i, result in enumerate(results))
+    return {"calls": count, "seconds": round(seconds, 3), "right": right}
+
+
+async def beside_hostile(provider: LocalProvider, rounds: int) -> dict[str, object]:
+    """Measure calls beside four that spin, and without them, in turns."""
+    quiet, beside = [], []
+    for _ in range(4):
+        quiet += [await call_once(provider) for _ in range(rounds // 4)]
+        hostile = [
+            asyncio.create_task(provider.run(Call(SPIN, "f", limits=Limits(timeout_seconds=60)), Env()))
+            for _ in range(4)
+        ]
+        await asyncio.sleep(0.3)
+        beside += [await call_once(provider) for _ in range(rounds // 4)]
+        for task in hostile:
+            task.cancel()
+        await asyncio.gather(*hostile, return_exceptions=True)
+        await asyncio.sleep(0.1)
+    ratio = statistics.median(beside) / statistics.median(quiet)
+    return {"quiet_ms": summary(quiet), "beside_four_spinning_ms": summary(beside), "ratio": round(ratio, 2)}
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Return median, 95th percentile and least."""
+    ordered = sorted(values)
+    return {
+        "p50": round(statistics.median(ordered), 2),
+        "p95": round(ordered[int(len(ordered) * 0.95)], 2),
+        "min": round(ordered[0], 2),
+    }
+
+
+def interpreter() -> str:
+    """Return an interpreter that calls under another user id can read."""
+    for parent in Path(hosts.find_interpreter().library).parents:
+        if not parent.stat().st_mode & 0o001:
+            return "/usr/bin/python3"
+    return ""
+
+
+async def main(tier: Isolation, rounds: int) -> dict[str, object]:
+    """Measure one tier."""
+    python = interpreter() if os.getuid() == 0 else ""
+    provider = LocalProvider(LocalOptions(tiers=(tier,), interpreter=python))
+    report = await provider.probe()
+    if report.isolation is None:
+        raise SystemExit("; ".join(report.missing))
+    try:
+        plain = python or hosts.find_interpreter().path
+        measured = {"tier": tier.name, "load": os.getloadavg()[0], **await alternate(provider, plain, rounds)}
+        measured["burst"] = [await burst(provider, count) for count in (1, 50, 200)]
+        measured["neighbours"] = await beside_hostile(provider, rounds)
+        return measured
+    finally:
+        await provider.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tier", choices=["namespace", "landlock"], default="namespace")
+    parser.add_argument("--rounds", type=int, default=200)
+    chosen = parser.parse_args()
+    sys.stdout.write(json.dumps(asyncio.run(main(Isolation[chosen.tier.upper()], chosen.rounds))) + "\n")
