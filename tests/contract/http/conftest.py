@@ -54,9 +54,7 @@ def gateway_settings(**overrides: Any) -> GatewaySettings:
 def local_channel(toy: Toy) -> LocalChannel:
     """Return a channel to a servicer in this process."""
     server = LocalServer([])
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(SERVICE, handlers(toy, toy.catalog, SERVICE)),)
-    )
+    server.add_registered_method_handlers(SERVICE, handlers(toy, toy.catalog, SERVICE))
     offer_reflection(server, [SERVICE], toy_catalog().pool, "both")
     return LocalChannel(server)
 

@@ -127,7 +127,6 @@ async def test_bad_json_is_answered_as_the_retired_server_did(client: httpx.Asyn
         b'{"label": "\\ud800", "limit": 11111111111111111111}',
         b'{"label": "\xff"}',
         b"\xff\xfe",
-        b'{"label": "a", "metadata": ' + b"[" * 900 + b"]" * 900 + b"}",
         b'{"label": "a", "metadata": ' + b"[" * 5000 + b"]" * 5000 + b"}",
         b'{"label": "a", "extra": ' + b'{"child": ' * 300 + b"{}" + b"}" * 301,
         b'{"label": {"label": "a"}}',

@@ -252,5 +252,6 @@ def offer_reflection(server: Any, names: Sequence[str], pool: Any, versions: str
     )
     offered = {"v1": [REFLECTION_V1], "v1alpha": ["grpc.reflection.v1alpha.ServerReflection"]}
     for name in offered.get(versions, offered["v1"] + offered["v1alpha"]):
-        one = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
-        server.add_generic_rpc_handlers((one,))
+        methods = {"ServerReflectionInfo": handler}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
+        server.add_registered_method_handlers(name, methods)

@@ -68,6 +68,8 @@ async def _stream(
 
 def _read(method: Method, body: bytes) -> bytes:
     message = method.request()
+    if body and not body.lstrip().startswith(b"{"):
+        raise _refused(grpc.StatusCode.INVALID_ARGUMENT, "the body should be a JSON object")
     try:
         if body:
             json_format.Parse(body, message, descriptor_pool=method.pool, max_recursion_depth=MAX_DEPTH)

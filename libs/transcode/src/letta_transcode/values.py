@@ -249,7 +249,9 @@ def fill_duration(value: Any, target: Any, loc: Loc, problems: Problems) -> None
 def duration(value: Any) -> str:
     """Write seconds with an `s`."""
     sign = "-" if value.seconds < 0 or value.nanos < 0 else ""
-    fraction = f".{abs(value.nanos):09d}".rstrip("0") if value.nanos else ""
+    fraction = f".{abs(value.nanos):09d}" if value.nanos else ""
+    while fraction.endswith("000"):
+        fraction = fraction[:-3]
     return f"{sign}{abs(value.seconds)}{fraction}s"
 
 
