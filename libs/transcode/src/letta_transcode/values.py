@@ -26,7 +26,7 @@ MAX_PROBLEMS = 20
 MAX_DEPTH = 80
 _SHOWN = 120
 _EPOCH = datetime(1970, 1, 1)
-_MAX_SINGLE = (2 - 2**-23) * 2.0**127
+_MAX_SINGLE = (2 - 2**-24) * 2.0**127  # from here on, rounding makes it infinite
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 _INTEGER = re.compile(r"[+-]?\d{1,20}")
 _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s?")
@@ -157,7 +157,7 @@ def to_float(value: Any, loc: Loc, problems: Problems) -> float | None:
 def to_single(value: Any, loc: Loc, problems: Problems) -> float | None:
     """Accept finite numbers that fit 32 bits."""
     number = to_float(value, loc, problems)
-    if number is not None and abs(number) > _MAX_SINGLE:
+    if number is not None and abs(number) >= _MAX_SINGLE:
         problem(problems, "finite_number", loc, "Input should be a finite number of 32 bits", value)
         return None
     return number
