@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from letta.memory.v1 import (
@@ -17,14 +18,14 @@ from letta.memory.v1 import (
 from letta_common.clock import Clock
 from letta_common.db import Database, DatabaseOptions
 from letta_common.migrations import upgrade
-from letta_common.service import Deps, Service
+from letta_common.service import Deps, Service, nothing
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
-from letta_memory.domain.archives import Archives
-from letta_memory.domain.blocks import Blocks
-from letta_memory.domain.contexts import Contexts
-from letta_memory.domain.embeddings import Embedder, Indexer
-from letta_memory.domain.messages import Messages
-from letta_memory.domain.passages import Passages
+from letta_memory.domain.archives import Archives, ArchiveStore
+from letta_memory.domain.blocks import Blocks, BlockStore
+from letta_memory.domain.contexts import Contexts, ContextStore
+from letta_memory.domain.embeddings import Embedder, Indexer, PendingStore
+from letta_memory.domain.messages import Messages, MessageStore
+from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.servicers.archives import ArchiveServicer
 from letta_memory.servicers.blocks import BlockServicer
 from letta_memory.servicers.contexts import ContextServicer
@@ -42,56 +43,78 @@ SCHEMA = "memory"
 Servicers = tuple[tuple[Callable[[Any, Any], None], object], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where memory keeps things."""
+
+    contexts: ContextStore
+    blocks: BlockStore
+    archives: ArchiveStore
+    passages: PassageStore
+    messages: MessageStore
+    pending: PendingStore
+
+
 async def build(settings: MemorySettings, deps: Deps) -> Service:
     """Bring the database up to date, connect to it and return the service."""
     dsn = settings.database_url.get_secret_value()
     await upgrade(dsn, package="letta_memory", schema=SCHEMA)
     options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-memory")
     db = await Database.open(dsn, schema=SCHEMA, options=options)
+    stores = Stores(
+        contexts=SqlContextStore(db, embed_messages=settings.embed_messages),
+        blocks=SqlBlockStore(db),
+        archives=SqlArchiveStore(db),
+        passages=SqlPassageStore(db),
+        messages=SqlMessageStore(db),
+        pending=SqlPendingStore(db),
+    )
+    return assemble(stores, settings, deps, close=db.close)
+
+
+def assemble(
+    stores: Stores, settings: MemorySettings, deps: Deps, *, close: Callable[[], Awaitable[None]] = nothing
+) -> Service:
+    """Return the service over these stores."""
     channel = deps.channels.get("llm_gateway")
     embedder: Embedder = NoEmbedder()
     if channel is not None:
         embedder = EmbeddingClient(channel, default_model=settings.embedding_model)
     background = _Background(
         Indexer(
-            SqlPendingStore(db),
+            stores.pending,
             embedder,
             batch=settings.embedding_batch,
             pause_seconds=settings.embedding_pause_seconds,
         )
     )
 
-    async def close() -> None:
+    async def stop() -> None:
         await background.stop()
-        await db.close()
+        await close()
 
     return Service(
         name="memory",
-        servicers=_servicers(settings, db, embedder, deps.clock),
-        start=background.start if channel is not None else _idle,
-        close=close,
+        servicers=_servicers(stores, settings, embedder, deps.clock),
+        start=background.start if channel is not None else nothing,
+        close=stop,
     )
 
 
-def _servicers(settings: MemorySettings, db: Database, embedder: Embedder, clock: Clock) -> Servicers:
-    archives = SqlArchiveStore(db)
-    contexts = Contexts(SqlContextStore(db, embed_messages=settings.embed_messages), clock)
-    passages = Passages(SqlPassageStore(db), archives, embedder, clock)
-    messages = Messages(SqlMessageStore(db), embedder if settings.embed_messages else None)
+def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clock: Clock) -> Servicers:
+    archives = Archives(stores.archives, embedder, clock)
+    passages = Passages(stores.passages, stores.archives, embedder, clock)
+    messages = Messages(stores.messages, embedder if settings.embed_messages else None)
     return (
-        (context_service_pb2_grpc.add_ContextServiceServicer_to_server, ContextServicer(contexts)),
-        (block_service_pb2_grpc.add_BlockServiceServicer_to_server, BlockServicer(Blocks(SqlBlockStore(db), clock))),
         (
-            archive_service_pb2_grpc.add_ArchiveServiceServicer_to_server,
-            ArchiveServicer(Archives(archives, embedder, clock)),
+            context_service_pb2_grpc.add_ContextServiceServicer_to_server,
+            ContextServicer(Contexts(stores.contexts, clock)),
         ),
+        (block_service_pb2_grpc.add_BlockServiceServicer_to_server, BlockServicer(Blocks(stores.blocks, clock))),
+        (archive_service_pb2_grpc.add_ArchiveServiceServicer_to_server, ArchiveServicer(archives)),
         (passage_service_pb2_grpc.add_PassageServiceServicer_to_server, PassageServicer(passages)),
         (message_service_pb2_grpc.add_MessageServiceServicer_to_server, MessageServicer(messages)),
     )
-
-
-async def _idle() -> None:
-    """Start nothing: without an embedder there is no background work."""
 
 
 class _Background:

@@ -31,7 +31,16 @@ from letta_common.ids import new_id
 from letta_common.rpc_testing import Identities, running
 from letta_common.service import Deps, Service
 from letta_memory.settings import MemorySettings
-from letta_memory.wiring import build
+from letta_memory.store.fake import FakeContextStore
+from letta_memory.store.fake_lists import (
+    FakeArchiveStore,
+    FakeBlockStore,
+    FakeMessageStore,
+    FakePassageStore,
+    FakePendingStore,
+)
+from letta_memory.store.fake_state import FakeState
+from letta_memory.wiring import Stores, assemble, build
 
 ANN = Actor("org-a", "user-ann")
 BOB = Actor("org-b", "user-bob")
@@ -165,16 +174,31 @@ def database_schemas() -> list[str]:
     return ["memory"]
 
 
-@pytest.fixture(params=["network", "local"])
+@pytest.fixture(params=["network-sql", "local-sql", "local-fake"])
 async def memory(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Memory]:
-    """Run memory with its embedder and act as Ann."""
+    """Run memory with its embedder, over both transports and both kinds of stores, and act as Ann."""
+    transport, kind = request.param.split("-")
     identities, embedder = Identities(), WordEmbedder()
     add = embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server
     async with running(Service("llm_gateway", ((add, embedder),)), "local", identities=identities) as gateway:
         settings = MemorySettings(
             database_url=SecretStr(database_url), embed_messages=True, embedding_pause_seconds=0.05, pool_size=4
         )
-        service = await build(settings, Deps({"llm_gateway": gateway}))
-        async with running(service, request.param, identities=identities) as channel:
+        deps = Deps({"llm_gateway": gateway})
+        service = await build(settings, deps) if kind == "sql" else assemble(fake_stores(), settings, deps)
+        async with running(service, transport, identities=identities) as channel:
             with acting_as(identities.sign(ANN)):
                 yield Memory(channel, identities, embedder)
+
+
+def fake_stores() -> Stores:
+    """Return stores that keep everything in memory, in one state."""
+    state = FakeState()
+    return Stores(
+        contexts=FakeContextStore(state),
+        blocks=FakeBlockStore(state),
+        archives=FakeArchiveStore(state),
+        passages=FakePassageStore(state),
+        messages=FakeMessageStore(state),
+        pending=FakePendingStore(state),
+    )
