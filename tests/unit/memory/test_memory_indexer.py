@@ -1,0 +1,84 @@
+"""The background work on texts that wait to be embedded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from letta_common.errors import LLMUnavailable
+from letta_memory.domain.embeddings import Indexer, PendingText, Vectors
+
+
+class Store:
+    """Texts that wait, and the vectors of those that no longer do."""
+
+    def __init__(self, count: int) -> None:
+        self.waiting = [
+            PendingText("passage", "org-a", f"passage-{number}", "m/a" if number % 2 else "m/b", f"text {number}")
+            for number in range(count)
+        ]
+        self.settled: dict[str, str] = {}
+        self.empty = asyncio.Event()
+
+    async def pending(self, limit: int) -> list[PendingText]:
+        return self.waiting[:limit]
+
+    async def settle(self, texts: Sequence[PendingText], vectors: Vectors) -> None:
+        self.settled |= {text.id: vectors.model for text in texts}
+        self.waiting = [text for text in self.waiting if text.id not in self.settled]
+        if not self.waiting:
+            self.empty.set()
+
+
+class Embedder:
+    """Answers with vectors of length one, unless it is down."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.batches: list[int] = []
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        self.batches.append(len(texts))
+        if self.failures:
+            self.failures -= 1
+            raise LLMUnavailable("down")
+        return Vectors(model, [[1.0]] * len(texts))
+
+
+async def test_a_step_takes_one_batch_grouped_by_model() -> None:
+    store, embedder = Store(5), Embedder()
+    indexer = Indexer(store, embedder, batch=4, pause_seconds=60)
+    assert await indexer.step() == 4
+    assert embedder.batches == [2, 2]
+    assert store.settled == {"passage-0": "m/b", "passage-1": "m/a", "passage-2": "m/b", "passage-3": "m/a"}
+    assert [await indexer.step(), await indexer.step()] == [1, 0]
+
+
+async def test_it_runs_on_until_nothing_waits_and_survives_failures() -> None:
+    store = Store(9)
+    indexer = Indexer(store, Embedder(failures=1), batch=2, pause_seconds=0)
+    task = asyncio.create_task(indexer.run())
+    async with asyncio.timeout(10):
+        await store.empty.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(store.settled) == 9
+
+
+async def test_a_pause_holds_the_next_batch() -> None:
+    store = Store(2)
+    indexer = Indexer(store, Embedder(), batch=2, pause_seconds=0)
+    indexer.pause()
+    task = asyncio.create_task(indexer.run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert store.settled == {}
+    indexer.resume()
+    async with asyncio.timeout(10):
+        await store.empty.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
