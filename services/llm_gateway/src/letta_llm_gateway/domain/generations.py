@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
@@ -86,7 +87,7 @@ class Generations:
             BudgetExceeded: the organization has spent what it may.
             LLMUnavailable: and the other LLM errors, after retries and fail-over.
         """
-        self._budgets.check(actor)
+        await self._budgets.check(actor)
         async with self._by_organization.hold(actor.organization_id):
             routes = await self._routes(actor, ask)
             for route in routes[:-1]:
@@ -98,7 +99,7 @@ class Generations:
 
     async def stream(self, actor: Actor, ask: Ask) -> AsyncGenerator[Spoken, None]:
         """Answer as the model speaks, the whole answer last. Raises what `generate` raises."""
-        self._budgets.check(actor)
+        await self._budgets.check(actor)
         async with self._by_organization.hold(actor.organization_id):
             routes = await self._routes(actor, ask)
             for at, route in enumerate(routes):
@@ -306,4 +307,6 @@ def _trace(record: UsageRecord, ask: Ask, made: Generation | None) -> Trace | No
 
 
 def _described(made: Generation | None, outcome: str) -> str:
-    return "" if made is None else f"{outcome}"
+    parts = [{"type": type(part).__name__, **asdict(part)} for part in made.answer.parts] if made else []
+    finish = made.answer.finish_reason.name if made else None
+    return json.dumps({"outcome": outcome, "finish_reason": finish, "parts": parts}, ensure_ascii=False)

@@ -226,6 +226,10 @@ class Models:
         self._lists[account] = (self._now() + self._options.list_seconds, rows)
         return rows
 
+    async def maker(self, account: Account) -> Provider:
+        """Return the provider of an account. Raises InvalidArgument when there is no such type."""
+        return await self._makers.provider(account)
+
     def base_names(self) -> frozenset[str]:
         """Return the names of the deployment's own providers."""
         return frozenset(self._base)

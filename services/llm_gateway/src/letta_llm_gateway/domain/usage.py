@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from letta_common.actor import Actor
+from letta_common.clock import Clock
 from letta_common.errors import AppError
 
+_SWEEP_NS = 3_600_000_000_000
 _log = logging.getLogger("letta.llm.usage")
 
 
@@ -72,6 +74,10 @@ class UsageStore(Protocol):
         """Write records, each once: an id that is there is left alone."""
         ...
 
+    async def spent(self, actor: Actor, since: datetime) -> int:
+        """Return what the organization's generations have cost, in millionths of a dollar."""
+        ...
+
     async def trace_of_step(self, actor: Actor, step_id: str) -> Trace | None:
         """Return the newest trace of a step."""
         ...
@@ -84,8 +90,18 @@ class UsageStore(Protocol):
 class UsageWriter:
     """Collects records and writes them in batches; a database that is away costs records only beyond `most`."""
 
-    def __init__(self, store: UsageStore, *, pause: float = 0.5, batch: int = 500, most: int = 20_000) -> None:
-        self._store, self._pause, self._batch = store, pause, batch
+    def __init__(
+        self,
+        store: UsageStore,
+        clock: Clock,
+        *,
+        pause: float = 0.5,
+        batch: int = 500,
+        most: int = 20_000,
+        trace_days: int = 0,
+    ) -> None:
+        self._store, self._clock, self._pause, self._batch = store, clock, pause, batch
+        self._trace_days = trace_days
         self._records: deque[UsageRecord] = deque(maxlen=most)
         self._traces: deque[Trace] = deque(maxlen=max(1, most // 10))
         self._task: asyncio.Task[None] | None = None
@@ -124,7 +140,21 @@ class UsageWriter:
                 return
 
     async def _loop(self) -> None:
+        due = 0
         while True:
             await asyncio.sleep(self._pause)
             if self._records or self._traces:
                 await self.flush()
+            if self._trace_days and self._clock.monotonic_ns() >= due:
+                due = self._clock.monotonic_ns() + _SWEEP_NS
+                await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Forget traces that are older than they shall be kept."""
+        before = self._clock.now() - timedelta(days=self._trace_days)
+        try:
+            forgotten = 1
+            while forgotten:
+                forgotten = await self._store.forget_traces(before)
+        except AppError as error:
+            _log.warning("old traces are not deleted yet: %s", error.message)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
 from letta.common.v1.message_pb2 import Message, MessageRole
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
-from letta_common.errors import CapabilityMissing, ModelNotFound
+from letta_common.errors import ModelNotFound
 from letta_llm_gateway.domain.answers import (
     Answer,
     Call,
@@ -28,7 +28,8 @@ from letta_llm_gateway.domain.answers import (
 )
 from letta_llm_gateway.domain.providers import ListedModel, Vector
 from letta_llm_gateway.domain.rules.engine import Dialogue, Reply, Turn, Wish, decide
-from letta_llm_gateway.domain.rules.recall import Embed
+from letta_llm_gateway.providers import local_embedder
+from letta_llm_gateway.providers.local_embedder import LocalEmbedder
 
 RULES, ECHO = "rules", "echo"
 WINDOW = 128_000
@@ -42,10 +43,10 @@ _SPEAKERS = {
 
 
 class BuiltinProvider:
-    """Answers without a language model. `embedder` returns the local embedder once it is loaded, else None."""
+    """Answers without a language model, and embeds on this machine."""
 
-    def __init__(self, embedder: Callable[[], Embed | None] = lambda: None, *, word_seconds: float = 0.02) -> None:
-        self._embedder = embedder
+    def __init__(self, embedder: LocalEmbedder | None = None, *, word_seconds: float = 0.02) -> None:
+        self._embedder = embedder or LocalEmbedder()
         self._word_seconds = word_seconds
 
     async def generate(self, call: Call) -> Answer:
@@ -57,9 +58,9 @@ class BuiltinProvider:
                 f"builtin/{call.model} does not exist; use builtin/rules", handle=f"builtin/{call.model}"
             )
         dialogue = read(call.prompt)
-        embed = self._embedder()
-        reply = decide(dialogue) if embed is None else await asyncio.to_thread(decide, dialogue, embed)
-        return _answer(reply)
+        if not self._embedder.loaded:  # loading it for this would cost more than it gains
+            return _answer(decide(dialogue))
+        return _answer(await asyncio.to_thread(decide, dialogue, self._embedder.embed_now))
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer word by word, at the pace of quick speech; the echo at once."""
@@ -78,16 +79,19 @@ class BuiltinProvider:
             yield Ended(index)
         yield Completed(answer.finish_reason)
 
-    async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:  # noqa: ARG002
-        """Refuse; the local embedder is a provider of its own."""
-        raise CapabilityMissing(f"builtin/{model} embeds no texts; use builtin/use-multilingual", handle=model)
+    async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
+        """Turn texts into vectors with the local embedder."""
+        if model != local_embedder.NAME:
+            raise local_embedder.refused(model)
+        return await self._embedder.embed(texts)
 
     async def models(self) -> list[ListedModel]:
         """List the engines."""
-        return [ListedModel(RULES, WINDOW), ListedModel(ECHO, WINDOW)]
+        return [ListedModel(RULES, WINDOW), ListedModel(ECHO, WINDOW), local_embedder.listed()]
 
     async def close(self) -> None:
-        """Do nothing."""
+        """End the embedder's thread."""
+        self._embedder.close()
 
 
 def read(prompt: Prompt) -> Dialogue:

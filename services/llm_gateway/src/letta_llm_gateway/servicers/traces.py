@@ -1,20 +1,56 @@
-"""Prompts written down for the provider trace."""
+"""TraceService over the domain, and prompts written down for traces."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import grpc.aio
 from google.protobuf.json_format import MessageToJson
 
-from letta.llm.v1 import generation_service_pb2 as pb
+from letta.llm.v1 import generation_service_pb2, trace_service_pb2_grpc
+from letta.llm.v1 import trace_service_pb2 as pb
+from letta_common.actor import current_actor
+from letta_llm_gateway.domain.usage import Trace, UsageStore, UsageWriter
+from letta_llm_gateway.servicers.times import timestamp
 
-_MOST = 1 << 20
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def described(prompt: pb.Prompt) -> str:
-    """Write a prompt as JSON, images left out, cut to a readable size."""
-    copy = pb.Prompt()
+class TraceServicer(trace_service_pb2_grpc.TraceServiceServicer):
+    def __init__(self, store: UsageStore, writer: UsageWriter) -> None:
+        self._store = store
+        self._writer = writer
+
+    async def GetProviderTrace(
+        self, request: pb.GetProviderTraceRequest, context: _Context
+    ) -> pb.GetProviderTraceResponse:
+        await self._writer.flush()
+        found = await self._store.trace_of_step(current_actor(), request.step_id)
+        return pb.GetProviderTraceResponse(trace=None if found is None else _pack(found))
+
+
+def described(prompt: generation_service_pb2.Prompt) -> str:
+    """Write a prompt as JSON, images left out."""
+    copy = generation_service_pb2.Prompt()
     copy.CopyFrom(prompt)
     for message in copy.messages:
         for part in message.parts:
             if part.HasField("image"):
                 part.image.Clear()
-    return MessageToJson(copy, preserving_proto_field_name=True, indent=None)[:_MOST]
+    return MessageToJson(copy, preserving_proto_field_name=True, indent=None)
+
+
+def _pack(trace: Trace) -> pb.ProviderTrace:
+    return pb.ProviderTrace(
+        id=trace.id,
+        created_at=timestamp(trace.created_at),
+        request_json=trace.request_json,
+        response_json=trace.response_json,
+        step_id=trace.attribution.step_id or None,
+        agent_id=trace.attribution.agent_id or None,
+        run_id=trace.attribution.run_id or None,
+        call_type=trace.attribution.purpose or None,
+        model=trace.model,
+        org_id=trace.organization_id,
+        user_id=trace.user_id,
+    )

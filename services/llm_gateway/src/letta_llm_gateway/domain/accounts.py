@@ -1,0 +1,213 @@
+"""Providers that organizations bring themselves: an account at a vendor, its keys sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import AppError, InvalidArgument, ProviderNameTaken, ProviderNotFound
+from letta_common.ids import new_id
+from letta_common.paging import Page
+from letta_llm_gateway.domain.models import Models
+from letta_llm_gateway.domain.providers import Account
+
+SECRETS = ("api_key", "access_key")
+ADDRESSES = ("base_url", "region", "api_version")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnProvider:
+    """A provider of an organization as it is stored."""
+
+    id: str
+    organization_id: str
+    name: str
+    provider_type: str
+    base_url: str | None
+    region: str | None
+    api_version: str | None
+    api_key: bytes | None
+    access_key: bytes | None
+    created_at: datetime
+    updated_at: datetime
+    last_synced: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which providers a list shows."""
+
+    name: str = ""
+    provider_type: str = ""
+
+
+class ProviderStore(Protocol):
+    """Where providers are kept. Every call sees only the actor's organization."""
+
+    async def add(self, actor: Actor, provider: OwnProvider) -> None:
+        """Store a new provider. Raises ProviderNameTaken."""
+        ...
+
+    async def get(self, actor: Actor, provider_id: str) -> OwnProvider:
+        """Return one provider. Raises ProviderNotFound."""
+        ...
+
+    async def all(self, actor: Actor) -> Sequence[OwnProvider]:
+        """Return every provider of the organization."""
+        ...
+
+    async def page(self, actor: Actor, page: Page, wanted: Filter) -> Sequence[OwnProvider]:
+        """Return one page. Raises CursorNotFound."""
+        ...
+
+    async def replace(self, actor: Actor, provider: OwnProvider) -> None:
+        """Write a provider that exists. Raises ProviderNotFound."""
+        ...
+
+    async def delete(self, actor: Actor, provider_id: str) -> None:
+        """Delete a provider. Raises ProviderNotFound."""
+        ...
+
+
+class Vault(Protocol):
+    """Seals secrets, each organization's with a key of its own."""
+
+    def seal(self, organization_id: str, purpose: str, secret: str) -> bytes:
+        """Return the secret sealed for this organization and purpose."""
+        ...
+
+    def open(self, organization_id: str, purpose: str, sealed: bytes) -> str:
+        """Return the secret. Raises InternalError when it was sealed for something else or with another key."""
+        ...
+
+
+AddressCheck = Callable[[str], Awaitable[None]]
+"""Raises InvalidArgument for an address that an organization may not make the gateway call."""
+
+
+class Accounts:
+    """Operations on the providers of organizations."""
+
+    def __init__(self, store: ProviderStore, vault: Vault, allowed: AddressCheck, clock: Clock) -> None:
+        self._store, self._vault, self._allowed, self._clock = store, vault, allowed, clock
+
+    async def of(self, actor: Actor) -> Sequence[Account]:
+        """Return the accounts of the actor's organization, keys in clear."""
+        return [self.account(provider) for provider in await self._store.all(actor)]
+
+    async def get(self, actor: Actor, provider_id: str) -> OwnProvider:
+        """Return one provider. Raises ProviderNotFound."""
+        return await self._store.get(actor, provider_id)
+
+    async def page(self, actor: Actor, page: Page, wanted: Filter) -> Sequence[OwnProvider]:
+        """Return one page of providers. Raises CursorNotFound."""
+        return await self._store.page(actor, page, wanted)
+
+    async def create(self, actor: Actor, account: Account, models: Models) -> OwnProvider:
+        """Store a new provider and list its models.
+
+        Raises:
+            ProviderNameTaken: the organization or the deployment has one of that name.
+            InvalidArgument: there is no such type of provider, or it may not be called at this address.
+        """
+        if account.name in models.base_names():
+            raise taken(account.name)
+        await self._check(account)
+        now = self._clock.now()
+        provider = OwnProvider(
+            id=new_id("provider"),
+            organization_id=actor.organization_id,
+            name=account.name,
+            provider_type=account.provider_type,
+            base_url=account.base_url or None,
+            region=account.region or None,
+            api_version=account.api_version or None,
+            api_key=self._sealed(actor, account.name, "api_key", account.api_key),
+            access_key=self._sealed(actor, account.name, "access_key", account.access_key),
+            created_at=now,
+            updated_at=now,
+        )
+        await models.maker(account)
+        await self._store.add(actor, provider)
+        models.forget(actor.organization_id)
+        return await self._synced(actor, provider, models)
+
+    async def update(
+        self, actor: Actor, provider_id: str, changes: Mapping[str, str | None], models: Models
+    ) -> OwnProvider:
+        """Change keys and addresses; None clears. Raises ProviderNotFound or InvalidArgument."""
+        if unknown := changes.keys() - {*SECRETS, *ADDRESSES}:
+            raise InvalidArgument(f"cannot change {', '.join(sorted(unknown))}", field="update_mask")
+        provider = await self._store.get(actor, provider_id)
+        plain = {key: changes[key] or None for key in ADDRESSES if key in changes}
+        sealed = {key: self._sealed(actor, provider.name, key, changes[key]) for key in SECRETS if key in changes}
+        changed = replace(provider, **plain, **sealed, updated_at=self._clock.now())  # type: ignore[arg-type]
+        await self._check(self.account(changed))
+        await self._store.replace(actor, changed)
+        models.forget(actor.organization_id)
+        return changed
+
+    async def delete(self, actor: Actor, provider_id: str, models: Models) -> None:
+        """Delete a provider. Raises ProviderNotFound."""
+        await self._store.delete(actor, provider_id)
+        models.forget(actor.organization_id)
+
+    async def check(self, account: Account, models: Models) -> int:
+        """Try credentials by listing models, and return how many there are. Raises the vendor's refusal."""
+        await self._check(account)
+        return len(await models.refresh(account))
+
+    async def refresh(self, actor: Actor, provider_id: str, models: Models) -> OwnProvider:
+        """List a provider's models again. Raises ProviderNotFound or the vendor's refusal."""
+        provider = await self._store.get(actor, provider_id)
+        await models.refresh(self.account(provider))
+        synced = replace(provider, last_synced=self._clock.now())
+        await self._store.replace(actor, synced)
+        models.forget(actor.organization_id)
+        return synced
+
+    def account(self, provider: OwnProvider) -> Account:
+        """Return what is needed to call the vendor, keys in clear."""
+        return Account(
+            name=provider.name,
+            provider_type=provider.provider_type,
+            api_key=self._opened(provider, "api_key", provider.api_key),
+            base_url=provider.base_url or "",
+            access_key=self._opened(provider, "access_key", provider.access_key),
+            region=provider.region or "",
+            api_version=provider.api_version or "",
+            organization_id=provider.organization_id,
+        )
+
+    async def _synced(self, actor: Actor, provider: OwnProvider, models: Models) -> OwnProvider:
+        try:
+            await models.refresh(self.account(provider))
+        except AppError:  # a vendor that is away, or a wrong key, is found by the check
+            return provider
+        synced = replace(provider, last_synced=self._clock.now())
+        await self._store.replace(actor, synced)
+        return synced
+
+    async def _check(self, account: Account) -> None:
+        if account.base_url:
+            await self._allowed(account.base_url)
+
+    def _sealed(self, actor: Actor, name: str, field: str, secret: str | None) -> bytes | None:
+        return self._vault.seal(actor.organization_id, f"{name}/{field}", secret) if secret else None
+
+    def _opened(self, provider: OwnProvider, field: str, sealed: bytes | None) -> str:
+        return self._vault.open(provider.organization_id, f"{provider.name}/{field}", sealed) if sealed else ""
+
+
+def missing(provider_id: str) -> ProviderNotFound:
+    """Return the error for a provider that the organization does not have."""
+    return ProviderNotFound(f"Provider {provider_id} not found", provider_id=provider_id)
+
+
+def taken(name: str) -> ProviderNameTaken:
+    """Return the error for a name that is in use."""
+    return ProviderNameTaken(f"a provider named {name} exists; choose another name", name=name)

@@ -1,0 +1,23 @@
+"""EmbeddingService over the domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+
+from letta.llm.v1 import embedding_service_pb2 as pb
+from letta.llm.v1 import embedding_service_pb2_grpc
+from letta_common.actor import current_request
+from letta_llm_gateway.domain.embeddings import Embeddings
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class EmbeddingServicer(embedding_service_pb2_grpc.EmbeddingServiceServicer):
+    def __init__(self, embeddings: Embeddings) -> None:
+        self._embeddings = embeddings
+
+    async def Embed(self, request: pb.EmbedRequest, context: _Context) -> pb.EmbedResponse:
+        made = await self._embeddings.embed(current_request().actor, request.model, request.texts)
+        return pb.EmbedResponse(embeddings=[pb.Embedding(values=vector) for vector in made.vectors], model=made.model)

@@ -1,0 +1,115 @@
+"""ProviderService over the domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+
+from letta.llm.v1 import model_pb2, provider_service_pb2_grpc
+from letta.llm.v1 import provider_pb2 as providers_pb
+from letta.llm.v1 import provider_service_pb2 as pb
+from letta_common.actor import current_actor
+from letta_common.errors import ValidationFailed
+from letta_common.paging import Page
+from letta_llm_gateway.domain.accounts import ADDRESSES, SECRETS, Accounts, Filter, OwnProvider
+from letta_llm_gateway.domain.models import Models
+from letta_llm_gateway.domain.providers import Account
+from letta_llm_gateway.servicers.times import timestamp
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
+    def __init__(self, accounts: Accounts, models: Models) -> None:
+        self._accounts = accounts
+        self._models = models
+
+    async def ListProviders(self, request: pb.ListProvidersRequest, context: _Context) -> pb.ListProvidersResponse:
+        wanted = Filter(request.name, request.provider_type)
+        found = await self._accounts.page(current_actor(), Page.of(request), wanted)
+        return pb.ListProvidersResponse(providers=[_pack(provider) for provider in found])
+
+    async def CreateProvider(self, request: pb.CreateProviderRequest, context: _Context) -> pb.CreateProviderResponse:
+        actor = current_actor()
+        account = _account(request.provider, actor.organization_id)
+        return pb.CreateProviderResponse(provider=_pack(await self._accounts.create(actor, account, self._models)))
+
+    async def GetProvider(self, request: pb.GetProviderRequest, context: _Context) -> pb.GetProviderResponse:
+        return pb.GetProviderResponse(provider=_pack(await self._accounts.get(current_actor(), request.provider_id)))
+
+    async def UpdateProvider(self, request: pb.UpdateProviderRequest, context: _Context) -> pb.UpdateProviderResponse:
+        sent = request.provider
+        paths = [path for path in request.update_mask.paths if path not in _IGNORED]
+        values = {path: getattr(sent, path, None) if _has(sent, path) else None for path in paths}
+        changed = await self._accounts.update(current_actor(), request.provider_id, values, self._models)
+        return pb.UpdateProviderResponse(provider=_pack(changed))
+
+    async def DeleteProvider(self, request: pb.DeleteProviderRequest, context: _Context) -> pb.DeleteProviderResponse:
+        await self._accounts.delete(current_actor(), request.provider_id, self._models)
+        return pb.DeleteProviderResponse(message=f"Provider id={request.provider_id} successfully deleted")
+
+    async def CheckCredentials(
+        self, request: pb.CheckCredentialsRequest, context: _Context
+    ) -> pb.CheckCredentialsResponse:
+        account = Account(
+            name=request.provider_type,
+            provider_type=request.provider_type,
+            api_key=request.api_key,
+            base_url=request.base_url,
+            access_key=request.access_key,
+            region=request.region,
+            api_version=request.api_version,
+            organization_id=current_actor().organization_id,
+        )
+        found = await self._accounts.check(account, self._models)
+        return pb.CheckCredentialsResponse(message=f"The credentials are valid: {found} models are offered.")
+
+    async def CheckProvider(self, request: pb.CheckProviderRequest, context: _Context) -> pb.CheckProviderResponse:
+        provider = await self._accounts.get(current_actor(), request.provider_id)
+        found = await self._accounts.check(self._accounts.account(provider), self._models)
+        return pb.CheckProviderResponse(message=f"The credentials are valid: {found} models are offered.")
+
+    async def RefreshProvider(
+        self, request: pb.RefreshProviderRequest, context: _Context
+    ) -> pb.RefreshProviderResponse:
+        synced = await self._accounts.refresh(current_actor(), request.provider_id, self._models)
+        return pb.RefreshProviderResponse(provider=_pack(synced))
+
+
+_IGNORED = frozenset(field.name for field in providers_pb.Provider.DESCRIPTOR.fields) - {*SECRETS, *ADDRESSES}
+
+
+def _has(sent: providers_pb.Provider, path: str) -> bool:
+    return path in sent.DESCRIPTOR.fields_by_name and sent.HasField(path)  # type: ignore[arg-type]
+
+
+def _account(sent: providers_pb.Provider, organization_id: str) -> Account:
+    lacking = {f"provider.{key}": "is required" for key in ("name", "provider_type") if not getattr(sent, key)}
+    if lacking:
+        raise ValidationFailed("a provider needs name and provider_type", **lacking)
+    return Account(
+        name=sent.name,
+        provider_type=sent.provider_type,
+        api_key=sent.api_key,
+        base_url=sent.base_url,
+        access_key=sent.access_key,
+        region=sent.region,
+        api_version=sent.api_version,
+        organization_id=organization_id,
+    )
+
+
+def _pack(provider: OwnProvider) -> providers_pb.Provider:
+    return providers_pb.Provider(
+        id=provider.id,
+        name=provider.name,
+        provider_type=provider.provider_type,
+        provider_category=model_pb2.PROVIDER_CATEGORY_BYOK,
+        base_url=provider.base_url,
+        region=provider.region,
+        api_version=provider.api_version,
+        organization_id=provider.organization_id,
+        updated_at=timestamp(provider.updated_at),
+        last_synced=timestamp(provider.last_synced),
+    )

@@ -1,0 +1,93 @@
+"""Providers of organizations in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from letta_common.actor import Actor
+from letta_common.db import Database, UniqueViolation
+from letta_common.paging import Keyset, Page, fetch_page
+from letta_llm_gateway.domain.accounts import Filter, OwnProvider, missing, taken
+from letta_llm_gateway.store.tables import providers
+
+
+class SqlProviderStore:
+    """Keeps providers in `llm.providers`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def add(self, actor: Actor, provider: OwnProvider) -> None:
+        """Store a new provider."""
+        try:
+            async with self._db.begin() as conn:
+                row = {**asdict(provider), "organization_id": actor.organization_id}
+                await conn.execute(sa.insert(providers).values(row))
+        except UniqueViolation as error:
+            raise taken(provider.name) from error
+
+    async def get(self, actor: Actor, provider_id: str) -> OwnProvider:
+        """Return one provider."""
+        async with self._db.connect() as conn:
+            found = await conn.execute(sa.select(providers).where(self._mine(actor), providers.c.id == provider_id))
+            row = found.first()
+        if row is None:
+            raise missing(provider_id)
+        return _provider(row)
+
+    async def all(self, actor: Actor) -> Sequence[OwnProvider]:
+        """Return every provider of the organization."""
+        async with self._db.connect() as conn:
+            rows = await conn.execute(sa.select(providers).where(self._mine(actor)).order_by(providers.c.id))
+            return [_provider(row) for row in rows]
+
+    async def page(self, actor: Actor, page: Page, wanted: Filter) -> list[OwnProvider]:
+        """Return one page. Raises CursorNotFound."""
+        query = sa.select(providers).where(self._mine(actor))
+        if wanted.name:
+            query = query.where(providers.c.name == wanted.name)
+        if wanted.provider_type:
+            query = query.where(providers.c.provider_type == wanted.provider_type)
+        keyset = Keyset(at=providers.c.created_at, id=providers.c.id, scope=self._mine(actor))
+        async with self._db.connect() as conn:
+            return [_provider(row) for row in await fetch_page(conn, query, page, keyset)]
+
+    async def replace(self, actor: Actor, provider: OwnProvider) -> None:
+        """Write a provider that exists."""
+        values = {key: value for key, value in asdict(provider).items() if key not in {"id", "organization_id"}}
+        async with self._db.begin() as conn:
+            statement = sa.update(providers).where(self._mine(actor), providers.c.id == provider.id).values(values)
+            if (await conn.execute(statement)).rowcount != 1:
+                raise missing(provider.id)
+
+    async def delete(self, actor: Actor, provider_id: str) -> None:
+        """Delete a provider."""
+        async with self._db.begin() as conn:
+            done = await conn.execute(sa.delete(providers).where(self._mine(actor), providers.c.id == provider_id))
+            if done.rowcount != 1:
+                raise missing(provider_id)
+
+    @staticmethod
+    def _mine(actor: Actor) -> sa.ColumnElement[bool]:
+        return providers.c.organization_id == actor.organization_id
+
+
+def _provider(row: sa.Row[Any]) -> OwnProvider:
+    return OwnProvider(
+        id=row.id,
+        organization_id=row.organization_id,
+        name=row.name,
+        provider_type=row.provider_type,
+        base_url=row.base_url,
+        region=row.region,
+        api_version=row.api_version,
+        api_key=row.api_key,
+        access_key=row.access_key,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        last_synced=row.last_synced,
+    )
