@@ -50,7 +50,7 @@ def test_values_have_their_json_form():
     assert (found["data"], found["color"], found["colors"]) == ("//4=", "dark_red", ["Blue!", None, 9])
     assert (found["maybe"], found["maybe_number"]) == ("", 0)
     assert found["children"]["-5"]["text"] == "five"
-    assert (found["flags"], found["at"], found["lasts"]) == ({"true": 2.5}, "2026-01-02T03:04:05.678901Z", "-1.5s")
+    assert (found["flags"], found["at"], found["lasts"]) == ({"true": 2.5}, "2026-01-02T03:04:05.678901Z", "-1.500s")
     assert (found["any_object"], found["any_value"], found["wrapped"]) == ({"a": 1.0}, "x", "")
     assert (found["paths"], found["nothing"], found["picked_number"]) == ("a.b,c", {}, 0)
 

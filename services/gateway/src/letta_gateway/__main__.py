@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uvloop
+from prometheus_client import start_http_server
+
 from letta_common import logs
 from letta_common.server import terminated
 from letta_common.service import Deps
-from prometheus_client import start_http_server
-
 from letta_gateway.channels import connect
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import grpc.aio
+
 from letta_common.client import channel_options
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from letta_common.settings import PEERS, Settings
 from pydantic import Field
+
+from letta_common.settings import PEERS, Settings
 
 
 class GatewaySettings(Settings):

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from letta.common.v1 import error_reason_pb2
 from letta_common.service import Deps
-from letta_transcode import Limits, Pace, Transcoder
-
 from letta_gateway.app import App, Parts
 from letta_gateway.authenticator import DevCredentials, PassCredentials
 from letta_gateway.cors import Cors
 from letta_gateway.settings import GatewaySettings
+from letta_transcode import Limits, Pace, Transcoder
 
 
 @dataclass(frozen=True, slots=True)
