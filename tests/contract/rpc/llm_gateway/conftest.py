@@ -1,0 +1,102 @@
+"""The llm_gateway service over both transports, with fake vendors on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from letta.llm.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
+from letta.llm.v1.generation_service_pb2_grpc import GenerationServiceStub
+from letta.llm.v1.model_service_pb2_grpc import ModelServiceStub
+from letta.llm.v1.provider_service_pb2_grpc import ProviderServiceStub
+from letta.llm.v1.trace_service_pb2_grpc import TraceServiceStub
+from letta_common.actor import Actor, Request, acting_as, bind_request
+from letta_common.rpc_testing import DEFAULT_ORGANIZATION, DEFAULT_USER, Identities, running
+from letta_common.service import Deps
+from letta_llm_gateway.settings import LLMGatewaySettings
+from letta_llm_gateway.store.fake import FakeProviderStore, FakeUsageStore
+from letta_llm_gateway.wiring import assemble
+from tests.fakes.anthropic_server import AnthropicServer
+from tests.fakes.openai_server import OpenAIServer
+
+ANN = Actor(DEFAULT_ORGANIZATION, DEFAULT_USER)
+BEN = Actor("org-b", "user-b")
+
+
+@dataclass
+class Gateway:
+    """A running gateway and what it is made of."""
+
+    channel: grpc.aio.Channel
+    identities: Identities
+    books: FakeUsageStore
+
+    def as_actor(self, actor: Actor) -> AbstractContextManager[None]:
+        """Let calls inside come from this actor."""
+        return acting_as(self.identities.sign(actor))
+
+    @property
+    def generations(self) -> Any:
+        return GenerationServiceStub(self.channel)
+
+    @property
+    def models(self) -> Any:
+        return ModelServiceStub(self.channel)
+
+    @property
+    def providers(self) -> Any:
+        return ProviderServiceStub(self.channel)
+
+    @property
+    def embeddings(self) -> Any:
+        return EmbeddingServiceStub(self.channel)
+
+    @property
+    def traces(self) -> Any:
+        return TraceServiceStub(self.channel)
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture(params=["local", "network"])
+async def start(request: pytest.FixtureRequest, monkeypatch, tmp_path) -> AsyncIterator[Start]:
+    """Return a function that starts a gateway with settings and yields it acting as Ann."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    async with AsyncExitStack() as stack:
+
+        async def begin(**settings: Any) -> Gateway:
+            chosen: dict[str, Any] = {
+                "home": tmp_path,
+                "ollama_probe": False,
+                "dev_mode": True,
+                "retry_pause_seconds": 0.01,
+                **settings,
+            }
+            books = FakeUsageStore()
+            service = assemble(LLMGatewaySettings(**chosen), Deps(), FakeProviderStore(), books)
+            identities = Identities()
+            channel = await stack.enter_async_context(running(service, request.param, identities=identities))
+            gateway = Gateway(channel, identities, books)
+            bind_request(Request(signed_actor=identities.sign(ANN)))  # for the rest of the test
+            return gateway
+
+        yield begin
+
+
+@pytest.fixture
+async def openai() -> AsyncIterator[OpenAIServer]:
+    async with OpenAIServer() as vendor:
+        yield vendor
+
+
+@pytest.fixture
+async def anthropic() -> AsyncIterator[AnthropicServer]:
+    async with AnthropicServer() as vendor:
+        yield vendor
