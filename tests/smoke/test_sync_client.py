@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from pydantic import SecretStr
 
@@ -132,3 +133,22 @@ def test_channels_may_be_made_at_will(grpc_create_channel):
         stub = block_service_pb2_grpc.BlockServiceStub(channel)
 
         assert stub.CountBlocks(block_service_pb2.CountBlocksRequest(), timeout=SECONDS).count >= 0
+
+
+@pytest.mark.parametrize("symbol", ["letta.memory.v1.BlockService.GetBlock", "letta.memory.v1.Block.label"])
+def test_reflection_finds_methods_and_fields(grpc_channel, symbol):
+    stub = reflection_pb2_grpc.ServerReflectionStub(grpc_channel)
+    asked = iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)])
+
+    (answer,) = stub.ServerReflectionInfo(asked, timeout=SECONDS)
+
+    assert answer.file_descriptor_response.file_descriptor_proto
+
+
+def test_reflection_says_what_it_does_not_know(grpc_channel):
+    stub = reflection_pb2_grpc.ServerReflectionStub(grpc_channel)
+    asked = iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol="letta.memory.v1.Nothing.Get")])
+
+    (answer,) = stub.ServerReflectionInfo(asked, timeout=SECONDS)
+
+    assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import _async as reflection_aio
@@ -88,9 +89,8 @@ def register_all(services: Sequence[Service], server: Any, health: Any) -> list[
         service.register(names)
     served = sorted({path.split("/")[1] for path in names.methods})
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection = reflection_aio.ReflectionServicer(
-        [*served, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
-    )
+    described = [*served, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+    reflection = reflection_aio.ReflectionServicer(described, _MethodsToo())
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection, server)
     catch = LocalServer()
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection, catch)
@@ -98,6 +98,23 @@ def register_all(services: Sequence[Service], server: Any, health: Any) -> list[
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_REFLECTION, v1),))
     server.add_registered_method_handlers(_REFLECTION, v1)
     return served
+
+
+class _MethodsToo:
+    """The pool of descriptors; asked for the file of a method, it answers with the file of its service."""
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.Default()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:
+        """Find the file of anything that has a full name. Raises KeyError."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
 
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:
