@@ -1,0 +1,153 @@
+"""Executing the tool calls of a step."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from letta.common.v1 import message_pb2
+from letta.tools.v1 import tool_pb2
+from letta_agent.domain.builtin_tools import BuiltinCall, BuiltinTools
+from letta_agent.domain.peers import Call, CallResult, Thread, Tool, ToolPeer
+from letta_agent.domain.tool_rules import CallMade, ToolRules
+from letta_agent.domain.toolsets import Toolset
+from letta_common.errors import AppError, Fenced, ServiceUnavailable
+
+ToolCallContent = message_pb2.ToolCallContent
+ToolReturnContent = message_pb2.ToolReturnContent
+
+RETURN_LIMIT = 50_000
+UNKNOWN_OUTCOME = (
+    "Outcome unknown: the service was interrupted while this call ran. It may or may not have taken effect; "
+    "check before you call it again."
+)
+_STRIPPED = ("request_heartbeat", "thinking", "inner_thoughts")
+_HERE = frozenset(
+    {
+        tool_pb2.TOOL_TYPE_LETTA_CORE,
+        tool_pb2.TOOL_TYPE_LETTA_MEMORY_CORE,
+        tool_pb2.TOOL_TYPE_LETTA_SLEEPTIME_CORE,
+        tool_pb2.TOOL_TYPE_LETTA_VOICE_SLEEPTIME_CORE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepCalls:
+    """The calls of a step and what they are executed with."""
+
+    thread: Thread
+    run_id: str
+    step_index: int
+    calls: Sequence[ToolCallContent]
+    toolset: Toolset
+    rules: ToolRules
+    history: Sequence[CallMade] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    replayed: bool = False
+    """The calls may have been begun by an earlier owner of the run."""
+    answers: Mapping[str, ToolReturnContent] = field(default_factory=dict)
+    """Returns that are known already, by call id: denials and what a client executed."""
+
+
+class Caller:
+    """Executes calls: built-in tools here, all others by the tools service."""
+
+    def __init__(self, builtin: BuiltinTools, tools: ToolPeer) -> None:
+        self._builtin = builtin
+        self._tools = tools
+
+    async def execute(self, step: StepCalls) -> list[ToolReturnContent]:
+        """Return what each call returned, in order. Tools that allow it run side by side, the others in turn."""
+        found: dict[int, ToolReturnContent] = {}
+        aside = [i for i, call in enumerate(step.calls) if self._parallel(step, call)]
+
+        async def run(index: int) -> None:
+            found[index] = await self._return(step, index)
+
+        tasks = [asyncio.create_task(run(index)) for index in aside]
+        try:
+            for index in range(len(step.calls)):
+                if index not in aside:
+                    await run(index)
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [found[index] for index in range(len(step.calls))]
+
+    def _parallel(self, step: StepCalls, call: ToolCallContent) -> bool:
+        tool = step.toolset.tools.get(call.name)
+        return tool is not None and tool.enable_parallel_execution and len(step.calls) > 1
+
+    async def _return(self, step: StepCalls, index: int) -> ToolReturnContent:
+        call = step.calls[index]
+        known = step.answers.get(call.id)
+        if known is not None:
+            return known
+        tool = step.toolset.tools.get(call.name)
+        allowed = step.rules.freedom(step.toolset.tools.keys(), step.history).allowed
+        if tool is None or call.name not in allowed:
+            result = _refusal(step, call.name, sorted(allowed))
+        else:
+            result = await self._call(step, index, tool)
+        limit = (tool.return_char_limit if tool is not None else 0) or RETURN_LIMIT
+        return ToolReturnContent(
+            tool_call_id=call.id,
+            name=call.name,
+            content=cut(result.text, limit),
+            is_error=result.is_error,
+            stdout=result.stdout,
+            stderr=result.stderr,
+        )
+
+    async def _call(self, step: StepCalls, index: int, tool: Tool) -> CallResult:
+        call = step.calls[index]
+        arguments = arguments_of(call) | step.rules.prefilled(call.name, step.history)
+        key = f"{step.run_id}:{step.step_index}:{index}"
+        if tool.tool_type in _HERE and self._builtin.has(tool.name):
+            return await self._builtin.execute(BuiltinCall(step.thread, key, tool.name, arguments))
+        if step.replayed and not tool.idempotent:
+            return CallResult(UNKNOWN_OUTCOME, is_error=True)
+        request = Call(tool.id, json.dumps(arguments), key, step.thread.agent_id, step.environment)
+        try:
+            return await self._tools.execute(request)
+        except (Fenced, ServiceUnavailable):
+            raise
+        except AppError as error:
+            return CallResult(f"Error executing function {call.name}: {error.message}", is_error=True)
+
+
+def arguments_of(call: ToolCallContent) -> dict[str, Any]:
+    """Return the arguments that the model wrote; what is no JSON object counts as none."""
+    try:
+        value = json.loads(call.input or "{}")
+    except ValueError:
+        return {}
+    if not isinstance(value, dict):
+        return {}
+    return {name: item for name, item in value.items() if name not in _STRIPPED}
+
+
+def is_object(text: str) -> bool:
+    """Say whether a text is a JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def cut(text: str, limit: int) -> str:
+    """Cut a tool's return at the limit and say so."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}\n[The tool returned {len(text)} characters; only the first {limit} are shown.]"
+
+
+def _refusal(step: StepCalls, name: str, allowed: Sequence[str]) -> CallResult:
+    hint = step.rules.hints(name, step.history)
+    text = f"[ToolConstraintError] Cannot call {name}, valid tools include: {list(allowed)}.{hint}"
+    return CallResult(text, is_error=True)

@@ -1,0 +1,423 @@
+"""The loop of a run: ask the model, execute what it calls, commit, and again, until it has nothing more to call.
+
+The order of writes makes a run survive its replica. What the model made of a step with tool calls is kept before the
+calls are executed, so that another replica executes the same ones. The messages of a step are committed at once, under a
+fence and by position, so that a repeat or a replica that was paused changes nothing. The last commit decides how it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from letta.common.v1 import message_pb2
+from letta_agent.domain import approvals
+from letta_agent.domain.calls import Caller, StepCalls, ToolReturnContent
+from letta_agent.domain.compaction import TRIGGER, Compactor, Full
+from letta_agent.domain.contexts import Context
+from letta_agent.domain.feeds import Feed
+from letta_agent.domain.jobs import Job, Pending, RunEnd, RunStatus, RunStore, StepSummary, StopReason, StoredStep
+from letta_agent.domain.passports import Passport
+from letta_agent.domain.peers import (
+    Begun,
+    Generation,
+    MemoryPeer,
+    Message,
+    ModelPeer,
+    Prompt,
+    StepCommit,
+    Thread,
+    ToolSchema,
+    Window,
+)
+from letta_agent.domain.prompts import compile_system, facts_of
+from letta_agent.domain.steps import (
+    Deltas,
+    blank_message,
+    calls_of,
+    model_message,
+    notice_message,
+    return_message,
+    says,
+    summary_of,
+)
+from letta_agent.domain.strategies.base import GO_ON, Decision, Strategy, Turn
+from letta_agent.domain.tool_rules import CallMade, ToolRules
+from letta_agent.domain.toolsets import Toolset, Toolsets
+from letta_common.actor import acting_as
+from letta_common.clock import Clock
+from letta_common.errors import ContextWindowExceeded, Fenced
+from letta_common.ids import new_id
+from letta_common.letta_messages import expand
+
+MAX_STEPS = 50
+COMPACTIONS = 3
+"""How often one step may make its context smaller."""
+_WAIT = Decision(StopReason.STOP_REASON_REQUIRES_APPROVAL)
+_APPROVAL = message_pb2.MessageRole.MESSAGE_ROLE_APPROVAL
+
+
+class SecretBox(Protocol):
+    """Opens the encrypted environment variables of an agent."""
+
+    def environment(self, organization_id: str, agent_id: str, sealed: bytes) -> Mapping[str, str]:
+        """Return the variables by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the loop works with, the same for all runs."""
+
+    store: RunStore
+    memory: MemoryPeer
+    models: ModelPeer
+    toolsets: Toolsets
+    caller: Caller
+    compactor: Compactor
+    secrets: SecretBox
+    clock: Clock
+
+
+class Loop:
+    """Works on one run."""
+
+    def __init__(self, tools: Tools, job: Job, feed: Feed, passport: Passport, strategy: Strategy) -> None:
+        self.held = job.held
+        self._tools = tools
+        self._job = job
+        self._state = job.definition.state
+        self._feed = feed
+        self._passport = passport
+        self._strategy = strategy
+        self._rules = ToolRules(self._state.tool_rules)
+        self._history: list[CallMade] = []
+        self._summaries: list[StepSummary] = []
+        self._kept: dict[int, StoredStep] = {}
+        self._context: Context
+        self._toolset: Toolset
+        self._began_ns = tools.clock.monotonic_ns()
+        self._ttft_ns = 0
+        self._pending: Pending | None = None
+        self._context_tokens = job.definition.context_tokens
+
+    async def work(self) -> RunEnd:
+        """Work on the run to its end. Raises the errors of its peers, and Fenced when another replica owns it now."""
+        begun = await self._begin()
+        index = 0
+        if begun.last_step is not None:
+            self._recall(begun.last_step)
+            if begun.stop_reason != GO_ON:
+                return self._end(begun.stop_reason)
+            index = begun.last_step + 1
+        pending = approvals.pending(self._context.messages)
+        if pending is not None and index == 0:
+            await self._answer(pending)
+            index = 1
+        while True:
+            decision = await self._step(index)
+            if decision.stop_reason != GO_ON:
+                return self._end(decision.stop_reason)
+            index += 1
+
+    @property
+    def summaries(self) -> tuple[StepSummary, ...]:
+        """Return how the steps went so far."""
+        return tuple(self._summaries)
+
+    async def _begin(self) -> Begun:
+        if self._job.claims:
+            self._kept = await self._tools.store.checkpoints(self.held)
+        messages = self._job.input.messages
+        async with self._acting():
+            self._toolset = await self._tools.toolsets.of(self._job.actor, self._job.definition.tool_ids)
+            begun = await self._begin_fenced()
+        self._toolset = self._toolset.with_client_tools(self._job.request.client_tools)
+        size = sum(message.ByteSize() for message in messages)
+        self._context = Context(begun, tokens=self._context_tokens, input_bytes=size)
+        return begun
+
+    async def _begin_fenced(self) -> Begun:
+        """Begin; when memory has seen a higher fence although the lease is ours, claim again above it, once."""
+        messages = self._job.input.messages
+        try:
+            return await self._tools.memory.begin_step(self._thread, self.held.run_id, messages)
+        except Fenced as error:
+            above = int(error.metadata.get("fence") or 0)
+            fence = await self._tools.store.raise_fence(self.held, above)
+            if fence is None:
+                raise
+        self.held = replace(self.held, fence=fence)
+        self._feed.held = self.held
+        return await self._tools.memory.begin_step(self._thread, self.held.run_id, messages)
+
+    def _recall(self, last: int) -> None:
+        """Take over the steps that an earlier owner committed."""
+        for index in range(last + 1):
+            step = self._kept.pop(index, None)
+            if step is not None:
+                self._summaries.append(summary_of(step, index, stop=0, step_ns=0, tool_ns=0))
+                self._history += [CallMade(call.name) for call in calls_of(step.message)]
+
+    async def _answer(self, pending: approvals.Pending) -> None:
+        """Execute what was approved and commit it as a step of its own."""
+        now = self._tools.clock.now()
+        step = StoredStep(step_id=pending.message.step_id, message=pending.message, return_id=new_id("message"))
+        async with self._acting():
+            returns = await self._call(step, 0, pending.answers)
+            message = return_message(step, returns, self.held.run_id, now)
+            await self._commit(0, [message], GO_ON)
+        self._show(message)
+
+    async def _step(self, index: int) -> Decision:
+        clock = self._tools.clock
+        began = clock.monotonic_ns()
+        async with self._acting():
+            stored = self._kept.pop(index, None)
+            replayed = stored is not None
+            if stored is None:
+                stored = await self._think()
+            elif stored.HasField("summary"):
+                self._context.shrink(Window(stored.summary, stored.first_kept_message_id))
+            calls = calls_of(stored.message)
+            if calls and not replayed:
+                await self._tools.store.checkpoint(self.held, index, stored)
+        if calls:
+            self._show(stored.message, told=replayed)
+        messages = [stored.message] if stored.message.parts else []
+        asks = stored.message.role == _APPROVAL
+        acted = clock.monotonic_ns()
+        made: list[CallMade] = []
+        async with self._acting():
+            if calls and not asks:
+                returns = await self._call(stored, index, {}, replayed=replayed)
+                messages.append(return_message(stored, returns, self.held.run_id, clock.now()))
+                made = [CallMade(returned.name, returned.content) for returned in returns]
+                self._history += made
+                self._show(messages[-1])
+            tool_ns = clock.monotonic_ns() - acted
+            decision = _WAIT if asks else self._decide(stored, made)
+            if decision.notice:
+                notice = notice_message(decision.notice, self.held.run_id, stored.step_id, clock.now())
+                messages.append(notice)
+            window = Window(stored.summary, stored.first_kept_message_id) if stored.HasField("summary") else None
+            await self._commit(index, messages, decision.stop_reason, window)
+        if asks:
+            self._pending = self._waiting(stored.message)
+        if not calls:
+            self._show(stored.message)
+        if decision.notice:
+            self._show(messages[-1])
+        took = clock.monotonic_ns() - began
+        self._summaries.append(summary_of(stored, index, stop=decision.stop_reason, step_ns=took, tool_ns=tool_ns))
+        return decision
+
+    def _decide(self, stored: StoredStep, made: list[CallMade]) -> Decision:
+        turn = Turn(
+            calls=made,
+            said=says(stored.message),
+            cut=stored.cut,
+            last=len(self._summaries) + 1 >= (self._job.request.max_steps or MAX_STEPS),
+            history=self._history,
+        )
+        return self._strategy.decide(turn, self._rules)
+
+    async def _think(self) -> StoredStep:
+        """Ask the model, with a smaller context if the whole one does not fit."""
+        clock = self._tools.clock
+        now = clock.now()
+        blank = blank_message(self.held.run_id, new_id("step"), now)
+        step = StoredStep(step_id=blank.step_id, return_id=new_id("message"), started_ns=int(now.timestamp() * 1e9))
+        for attempt in range(COMPACTIONS + 1):
+            prompt = self._prompt(blank.step_id)
+            overhead = len(prompt.system) + self._toolset.size
+            if self._is_full(overhead) and await self._compact(step, overhead, attempt, "post_step"):
+                prompt = replace(prompt, messages=tuple(self._context.messages))
+            began = clock.monotonic_ns()
+            step.llm_started_ns = int(clock.now().timestamp() * 1e9)
+            try:
+                generation = await self._generate(prompt, blank)
+                break
+            except ContextWindowExceeded:
+                if attempt == COMPACTIONS or not await self._compact(
+                    step, overhead, attempt, "context_window_exceeded"
+                ):
+                    raise
+        step.llm_ns = clock.monotonic_ns() - began
+        self._finish(step, generation, blank)
+        return step
+
+    def _finish(self, step: StoredStep, generation: Generation, blank: Message) -> None:
+        message = model_message(generation, blank, several=self._several)
+        if any(self._is_gated(call.name) for call in calls_of(message)):
+            message.role = _APPROVAL
+        step.message.CopyFrom(message)
+        step.usage.CopyFrom(generation.usage)
+        step.model, step.provider_type = generation.model, generation.provider_type
+        step.context_window = generation.context_window or self._window
+        step.cut = generation.cut
+        self._context_tokens = generation.usage.prompt_tokens + generation.usage.completion_tokens
+        self._ttft_ns = self._ttft_ns or self._tools.clock.monotonic_ns() - self._began_ns
+
+    def _prompt(self, step_id: str) -> Prompt:
+        request, state = self._job.request, self._state
+        freedom = self._rules.freedom([schema.name for schema in self._toolset.schemas], self._history)
+        schemas: tuple[ToolSchema, ...] = self._toolset.schemas
+        if freedom.constrained:
+            schemas = tuple(schema for schema in schemas if schema.name in freedom.allowed)
+        settings = state.model_settings
+        if not self._several and settings.parallel_tool_calls:
+            settings = type(settings).FromString(settings.SerializeToString())
+            settings.parallel_tool_calls = False
+        return Prompt(
+            model=request.override_model or state.model,
+            system=self._system(),
+            messages=tuple(self._context.messages),
+            tools=schemas,
+            settings=settings,
+            required=freedom.required,
+            forced_tool=schemas[0].name if freedom.required and len(schemas) == 1 else "",
+            agent_id=state.id,
+            run_id=self.held.run_id,
+            step_id=step_id,
+        )
+
+    def _system(self) -> str:
+        context = self._context
+        facts = facts_of(self._tools.clock.now(), self._state.timezone, context.message_count, context.passage_count)
+        return compile_system(
+            self._state,
+            context.blocks.values(),
+            conversation_id=self.held.conversation_id,
+            facts=facts,
+            rules=self._rules.described(),
+            system=self._job.request.override_system,
+        )
+
+    async def _generate(self, prompt: Prompt, blank: Message) -> Generation:
+        if not self._job.request.stream_tokens:
+            return await self._tools.models.generate(prompt)
+        gated = [schema.name for schema in prompt.tools if self._is_gated(schema.name)]
+        deltas = Deltas(blank.id, blank.step_id, self._tools.clock.now(), gated=gated)
+        async with aclosing(self._tools.models.stream(prompt)) as items:  # type: ignore[type-var]
+            async for item in items:
+                if isinstance(item, Generation):
+                    return item
+                self._ttft_ns = self._ttft_ns or self._tools.clock.monotonic_ns() - self._began_ns
+                self._feed.say(deltas.of(item))
+        raise ContextWindowExceeded("the stream of the model ended early")
+
+    def _is_full(self, overhead: int) -> bool:
+        limit = TRIGGER * self._window
+        return self._context.estimate(overhead) > limit and self._context.measure(overhead) > limit
+
+    async def _compact(self, step: StoredStep, overhead: int, attempt: int, trigger: str) -> bool:
+        full = Full(
+            state=self._state,
+            messages=tuple(self._context.messages),
+            overhead=overhead // 4,
+            window=self._window,
+            model=self._job.request.override_model or self._state.model,
+            trigger=trigger,
+            run_id=self.held.run_id,
+            step_id=step.step_id,
+            attempt=attempt,
+        )
+        compacted = await self._tools.compactor.compact(full)
+        if compacted is None:
+            return False
+        self._context.replace(compacted.messages)
+        step.summary.CopyFrom(compacted.window.summary)
+        step.first_kept_message_id = compacted.window.first_kept_message_id
+        if self._job.request.include_compaction_messages:
+            self._show(compacted.window.summary)
+        return True
+
+    async def _call(
+        self, step: StoredStep, index: int, answers: Mapping[str, ToolReturnContent], *, replayed: bool = False
+    ) -> list[ToolReturnContent]:
+        held, definition = self.held, self._job.definition
+        calls = calls_of(step.message)
+        needs_environment = bool(definition.secrets)
+        environment = (
+            self._tools.secrets.environment(held.organization_id, held.agent_id, definition.secrets)
+            if needs_environment
+            else {}
+        )
+        return await self._tools.caller.execute(
+            StepCalls(
+                thread=self._thread,
+                run_id=held.run_id,
+                step_index=index,
+                calls=calls,
+                toolset=self._toolset,
+                rules=self._rules,
+                history=tuple(self._history),
+                environment=environment,
+                replayed=replayed,
+                answers=answers,
+            )
+        )
+
+    async def _commit(
+        self, index: int, messages: list[Message], stop: StopReason.ValueType, window: Window | None = None
+    ) -> None:
+        step = StepCommit(self.held.run_id, index, tuple(messages), stop, self._context.versions(), window)
+        committed = await self._tools.memory.commit_step(self._thread, step)
+        self._context.learn(committed)
+        self._context.measured(self._context_tokens)
+        self._context.add(messages)
+
+    def _show(self, message: Message, *, told: bool = False) -> None:
+        """Tell the listener, unless it has read the model's words as they came."""
+        model = message.role in {_APPROVAL, message_pb2.MessageRole.MESSAGE_ROLE_ASSISTANT}
+        if model and self._job.request.stream_tokens and not told:
+            return
+        self._feed.say(expand(message, send_tool=self._send_tool))
+
+    def _waiting(self, message: Message) -> Pending:
+        gated = tuple(call.id for call in calls_of(message) if self._is_gated(call.name))
+        shown = [found for found in expand(message) if found.HasField("approval_request_message")]
+        return Pending(message.id, gated, shown[0].SerializeToString())
+
+    def _end(self, stop: StopReason.ValueType) -> RunEnd:
+        return RunEnd(
+            status=RunStatus.RUN_STATUS_COMPLETED,
+            stop_reason=stop,
+            steps=self.summaries,
+            context_tokens=self._context_tokens,
+            ttft_ns=self._ttft_ns,
+            pending=self._pending,
+        )
+
+    @property
+    def _thread(self) -> Thread:
+        return Thread(self.held.agent_id, self.held.conversation_id, self.held.fence)
+
+    @property
+    def _send_tool(self) -> tuple[str, str] | None:
+        request = self._job.request
+        hidden = request.HasField("use_assistant_message") and not request.use_assistant_message
+        if hidden or self._strategy.send_tool is None:
+            return None
+        name, argument = self._strategy.send_tool
+        return request.assistant_message_tool_name or name, request.assistant_message_tool_kwarg or argument
+
+    @property
+    def _several(self) -> bool:
+        return bool(self._state.llm_config.parallel_tool_calls) and self._rules.only_approvals
+
+    @property
+    def _window(self) -> int:
+        return self._state.llm_config.context_window or 128_000
+
+    def _is_gated(self, name: str) -> bool:
+        return name in self._toolset.client_names or self._rules.needs_approval(name)
+
+    @asynccontextmanager
+    async def _acting(self) -> AsyncIterator[None]:
+        """Let the calls inside act for the run's principal, with a context that is still valid for a while."""
+        with acting_as(await self._passport.signed()):
+            yield

@@ -1,0 +1,294 @@
+"""The runs that this replica works on: begun, kept alive, cancelled, closed, taken over from replicas that died."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from letta.agent.v1 import agent_pb2, run_pb2
+from letta_agent.domain.events import EventWriter
+from letta_agent.domain.feeds import Feed
+from letta_agent.domain.jobs import Held, Job, Lease, QueueStore, RunEnd, RunStatus, StopReason
+from letta_agent.domain.loop import Loop, Tools
+from letta_agent.domain.passports import Passport
+from letta_agent.domain.peers import CredentialPeer
+from letta_agent.domain.strategies.base import Strategy
+from letta_agent.domain.strategies.letta import LettaStrategy
+from letta_common.errors import (
+    AppError,
+    ContextWindowExceeded,
+    Fenced,
+    InternalError,
+    LLMInsufficientCredits,
+    LLMInvalidResponse,
+    ServiceUnavailable,
+)
+
+CANCEL_POLL_SECONDS = 0.2
+_LLM = "LLM_"
+_log = structlog.get_logger("letta.agent.runs")
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerOptions:
+    """How a replica works on runs."""
+
+    owner: str
+    lease_ms: int = 10_000
+    dispatch_seconds: float = 1.0
+    slots: int = 256
+    """Most runs at once."""
+
+
+@dataclass(slots=True)
+class ActiveRun:
+    """A run that this replica works on."""
+
+    job: Job
+    feed: Feed
+    task: asyncio.Task[None] | None = None
+    cancelled: bool = False
+    lost: bool = False
+
+    @property
+    def held(self) -> Held:
+        """Return what this replica holds; the fence may have risen since the run began."""
+        return self.feed.held
+
+
+class Runner:
+    """Works on runs, each in a task of its own that outlives the request which asked for it."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        queue: QueueStore,
+        credentials: CredentialPeer,
+        writer: EventWriter,
+        options: RunnerOptions,
+    ) -> None:
+        self.options = options
+        self.lease = Lease(options.owner, options.lease_ms)
+        self._tools = tools
+        self._queue = queue
+        self._credentials = credentials
+        self._writer = writer
+        self._active: dict[str, ActiveRun] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._due = asyncio.Event()
+        self._closing = False
+
+    @property
+    def count(self) -> int:
+        """Return how many runs are worked on."""
+        return len(self._active)
+
+    @property
+    def full(self) -> bool:
+        """Say whether no further run may begin here now."""
+        return self._closing or len(self._active) >= self.options.slots
+
+    def find(self, run_id: str) -> ActiveRun | None:
+        """Return a run that this replica works on."""
+        return self._active.get(run_id)
+
+    def begin(self, job: Job, *, signed: bytes = b"", record: bool = True) -> ActiveRun:
+        """Begin to work on a run. `record` keeps its events for listeners of other replicas."""
+        feed = Feed(
+            job.held,
+            claims=job.claims,
+            kinds=job.request.include_return_message_types,
+            record=self._writer.add if record else None,
+        )
+        active = ActiveRun(job, feed)
+        passport = Passport(self._credentials, self._tools.clock, job.actor, job.held.run_id, signed=signed)
+        self._active[job.held.run_id] = active
+        active.task = asyncio.create_task(self._work(active, passport), name=job.held.run_id)
+        return active
+
+    def cancel(self, run_id: str) -> bool:
+        """End a run of this replica; say whether there was one."""
+        active = self._active.get(run_id)
+        if active is None or active.task is None:
+            return False
+        active.cancelled = True
+        active.task.cancel()
+        return True
+
+    def look_for_work(self) -> None:
+        """Look at the queue at once instead of at the next turn."""
+        self._due.set()
+
+    async def start(self) -> None:
+        """Begin the background work."""
+        every = self.options.lease_ms / 3000
+        self._tasks = [
+            asyncio.create_task(self._repeat(self.renew, every)),
+            asyncio.create_task(self._repeat(self.look_for_cancelled, CANCEL_POLL_SECONDS)),
+            asyncio.create_task(self._repeat(self.dispatch, self.options.dispatch_seconds, self._due)),
+        ]
+
+    async def close(self, grace: float = 10.0) -> None:
+        """Finish the runs in hand, for as long as the grace lasts; others take over what is left."""
+        self._closing = True
+        tasks = [active.task for active in self._active.values() if active.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for task in (*self._tasks, *tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *tasks, return_exceptions=True)
+
+    async def renew(self) -> None:
+        """Renew the leases of all runs in hand; stop those that were lost."""
+        held = {run_id: active.held for run_id, active in self._active.items()}
+        if not held:
+            return
+        renewed = await self._queue.renew(tuple(held.values()), self.lease)
+        for run_id, was in held.items():
+            active = self._active.get(run_id)
+            if run_id not in renewed.kept and active is not None and active.held is was and active.task is not None:
+                active.lost = True
+                active.task.cancel()
+
+    async def look_for_cancelled(self) -> None:
+        """End the runs that somebody asked to end through another replica."""
+        held = tuple(active.held for active in self._active.values())
+        if held:
+            for run_id in await self._queue.cancelled(held):
+                self.cancel(run_id)
+
+    async def dispatch(self) -> None:
+        """Take over runs whose replica went away, and begin those that waited."""
+        while not self.full:
+            jobs = await self._queue.claim_due(self.lease, min(32, self.options.slots - self.count))
+            for job in jobs:
+                if job.held.run_id in self._active:
+                    continue
+                self.begin(job)
+                if job.cancel_requested:
+                    self.cancel(job.held.run_id)
+            if len(jobs) < 32:
+                return
+
+    async def _repeat(
+        self, work: Callable[[], Awaitable[None]], seconds: float, wake: asyncio.Event | None = None
+    ) -> None:
+        wake = wake or asyncio.Event()
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), seconds)
+            wake.clear()
+            try:
+                await work()
+            except AppError as error:
+                _log.warning("background work failed", work=work.__name__, reason=error.reason, message=error.message)
+            except Exception:
+                _log.exception("background work failed", work=work.__name__)
+
+    async def _work(self, active: ActiveRun, passport: Passport) -> None:
+        """Work on a run, close it, and tell its end. Whatever happens, the feed ends."""
+        error: AppError | None = ServiceUnavailable("the replica stops; another one takes the run over")
+        try:
+            end, error = await self._outcome(active, passport)
+            if end is not None:
+                await self._close(active, end)
+                self._tell(active.feed, end, error)
+        finally:
+            self._active.pop(active.job.held.run_id, None)
+            active.feed.end(error)
+
+    async def _outcome(self, active: ActiveRun, passport: Passport) -> tuple[RunEnd | None, AppError | None]:
+        loop = Loop(self._tools, active.job, active.feed, passport, strategy_of(active.job.definition.state))
+        run_id = active.job.held.run_id
+        try:
+            return await loop.work(), None
+        except asyncio.CancelledError:
+            if not active.cancelled:
+                raise
+            return RunEnd(RunStatus.RUN_STATUS_CANCELLED, StopReason.STOP_REASON_CANCELLED, loop.summaries), None
+        except Fenced as error:
+            _log.info("run is another replica's", run_id=run_id)
+            return None, error
+        except AppError as error:
+            known = error
+        except Exception as fault:
+            _log.exception("run failed", run_id=run_id)
+            known = InternalError("the run failed; the log has the cause under the run's id")
+            known.__cause__ = fault
+        failed = type(known)(known.message, **{**known.metadata, "run_id": run_id})
+        return failure(failed, loop), failed
+
+    async def _close(self, active: ActiveRun, end: RunEnd) -> None:
+        """Close the run; if that fails, its lease runs out and whoever takes it over finds it decided."""
+        try:
+            if await asyncio.shield(self._tools.store.close(active.held, end)):
+                self.look_for_work()
+        except AppError as error:
+            _log.warning("run not closed yet", run_id=active.held.run_id, reason=error.reason)
+
+    def _tell(self, feed: Feed, end: RunEnd, error: AppError | None) -> None:
+        feed.stop(end.stop_reason)
+        if error is None and end.status != RunStatus.RUN_STATUS_CANCELLED:
+            feed.usage(usage_of(end))
+
+
+def strategy_of(state: agent_pb2.AgentState) -> Strategy:
+    """Return how agents of this kind differ."""
+    return _STRATEGIES.get(state.agent_type, LettaStrategy())
+
+
+_STRATEGIES: Mapping[agent_pb2.AgentType.ValueType, Strategy] = {}
+
+
+def failure(error: AppError, loop: Loop) -> RunEnd:
+    """Return how a run that failed ended."""
+    if isinstance(error, LLMInvalidResponse):
+        stop = StopReason.STOP_REASON_INVALID_LLM_RESPONSE
+    elif isinstance(error, LLMInsufficientCredits):
+        stop = StopReason.STOP_REASON_INSUFFICIENT_CREDITS
+    elif isinstance(error, ContextWindowExceeded):
+        stop = StopReason.STOP_REASON_CONTEXT_WINDOW_OVERFLOW_IN_SYSTEM_PROMPT
+    elif error.reason.startswith(_LLM):
+        stop = StopReason.STOP_REASON_LLM_API_ERROR
+    else:
+        stop = StopReason.STOP_REASON_ERROR
+    told = {"error_type": error.reason.lower(), "message": error.message, "run_id": error.metadata.get("run_id", "")}
+    return RunEnd(RunStatus.RUN_STATUS_FAILED, stop, loop.summaries, error=json.dumps(told))
+
+
+def usage_of(end: RunEnd) -> run_pb2.UsageStatistics:
+    """Return what a run used, as clients see it."""
+    return statistics(
+        prompt=sum(step.prompt_tokens for step in end.steps),
+        completion=sum(step.completion_tokens for step in end.steps),
+        steps=len(end.steps),
+        cached=sum(step.cached_input_tokens for step in end.steps),
+        written=sum(step.cache_write_tokens for step in end.steps),
+        reasoning=sum(step.reasoning_tokens for step in end.steps),
+        context=end.context_tokens,
+    )
+
+
+def statistics(
+    *, prompt: int, completion: int, steps: int, cached: int, written: int, reasoning: int, context: int
+) -> run_pb2.UsageStatistics:
+    """Return what a run used, as clients see it."""
+    return run_pb2.UsageStatistics(
+        message_type="usage_statistics",
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        step_count=steps,
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=reasoning,
+        context_tokens=context,
+    )
+
+
+__all__ = ["ActiveRun", "Runner", "RunnerOptions", "statistics", "strategy_of", "usage_of"]

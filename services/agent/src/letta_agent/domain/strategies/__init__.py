@@ -1,0 +1,1 @@
+"""What the kinds of agents do differently on the one loop."""

@@ -1,0 +1,126 @@
+"""AgentService."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+
+from letta.agent.v1 import agent_service_pb2 as pb
+from letta.agent.v1 import agent_service_pb2_grpc
+from letta_agent.domain.agents import AgentFilter, Agents, Parts
+from letta_agent.servicers.drafts import change_of, draft_of
+from letta_agent.servicers.runs import page_of
+from letta_common.actor import current_actor
+from letta_common.clock import Clock
+from letta_common.errors import OperationUnimplemented
+from letta_common.paging import Page
+
+Call = grpc.aio.ServicerContext[Any, Any]
+_ORDERS = {
+    pb.AGENT_ORDER_BY_UPDATED_AT: "updated_at",
+    pb.AGENT_ORDER_BY_LAST_RUN_COMPLETION: "last_run_completion",
+}
+
+
+class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
+    """Serves agents."""
+
+    def __init__(self, agents: Agents, clock: Clock) -> None:
+        self._agents = agents
+        self._clock = clock
+
+    async def CreateAgent(self, request: pb.CreateAgentRequest, context: Call) -> pb.CreateAgentResponse:
+        agent = await self._agents.create(current_actor(), draft_of(request, self._clock.now()))
+        return pb.CreateAgentResponse(agent=agent)
+
+    async def GetAgent(self, request: pb.GetAgentRequest, context: Call) -> pb.GetAgentResponse:
+        agent = await self._agents.get(current_actor(), request.agent_id, _parts(request.include))
+        return pb.GetAgentResponse(agent=agent)
+
+    async def ListAgents(self, request: pb.ListAgentsRequest, context: Call) -> pb.ListAgentsResponse:
+        order = _ORDERS.get(request.order_by, "created_at")
+        found = await self._agents.find(
+            current_actor(), _filter(request, order), page_of(request), _parts(request.include)
+        )
+        return pb.ListAgentsResponse(agents=found)
+
+    async def CountAgents(self, request: pb.CountAgentsRequest, context: Call) -> pb.CountAgentsResponse:
+        return pb.CountAgentsResponse(count=await self._agents.count(current_actor(), _filter(request)))
+
+    async def UpdateAgent(self, request: pb.UpdateAgentRequest, context: Call) -> pb.UpdateAgentResponse:
+        change = change_of(request.agent, request.update_mask)
+        return pb.UpdateAgentResponse(agent=await self._agents.update(current_actor(), request.agent_id, change))
+
+    async def DeleteAgent(self, request: pb.DeleteAgentRequest, context: Call) -> pb.DeleteAgentResponse:
+        await self._agents.delete(current_actor(), request.agent_id)
+        return pb.DeleteAgentResponse(message=f"Agent id={request.agent_id} successfully deleted")
+
+    async def AttachBlock(self, request: pb.AttachBlockRequest, context: Call) -> pb.AttachBlockResponse:
+        agent = await self._agents.attach_block(current_actor(), request.agent_id, request.block_id)
+        return pb.AttachBlockResponse(agent=agent)
+
+    async def DetachBlock(self, request: pb.DetachBlockRequest, context: Call) -> pb.DetachBlockResponse:
+        agent = await self._agents.detach_block(current_actor(), request.agent_id, request.block_id)
+        return pb.DetachBlockResponse(agent=agent)
+
+    async def AttachTool(self, request: pb.AttachToolRequest, context: Call) -> pb.AttachToolResponse:
+        agent = await self._agents.attach_tool(current_actor(), request.agent_id, request.tool_id)
+        return pb.AttachToolResponse(agent=agent)
+
+    async def DetachTool(self, request: pb.DetachToolRequest, context: Call) -> pb.DetachToolResponse:
+        agent = await self._agents.detach_tool(current_actor(), request.agent_id, request.tool_id)
+        return pb.DetachToolResponse(agent=agent)
+
+    async def ListAgentTools(self, request: pb.ListAgentToolsRequest, context: Call) -> pb.ListAgentToolsResponse:
+        tools = await self._agents.tools(current_actor(), request.agent_id)
+        ranked = {tool.id: (-rank, tool.id) for rank, tool in enumerate(tools)}
+        page = Page.of(request).slice(tools, key=lambda tool: ranked[tool.id])
+        return pb.ListAgentToolsResponse(tools=page)
+
+    async def UpdateToolApproval(
+        self, request: pb.UpdateToolApprovalRequest, context: Call
+    ) -> pb.UpdateToolApprovalResponse:
+        agent = await self._agents.set_approval(
+            current_actor(), request.agent_id, request.tool_name, required=request.requires_approval
+        )
+        return pb.UpdateToolApprovalResponse(agent=agent)
+
+    async def ResetMessages(self, request: pb.ResetMessagesRequest, context: Call) -> pb.ResetMessagesResponse:
+        return pb.ResetMessagesResponse(agent=await self._agents.reset(current_actor(), request.agent_id))
+
+    async def RecompileSystemPrompt(
+        self, request: pb.RecompileSystemPromptRequest, context: Call
+    ) -> pb.RecompileSystemPromptResponse:
+        prompt = await self._agents.system_prompt(current_actor(), request.agent_id)
+        return pb.RecompileSystemPromptResponse(system_prompt=prompt)
+
+    async def GetContextWindow(self, request: pb.GetContextWindowRequest, context: Call) -> pb.GetContextWindowResponse:
+        raise OperationUnimplemented("the overview of a context window comes with a later release")
+
+
+def _parts(include: Any) -> Parts:
+    wanted = set(include)
+    return Parts(
+        blocks=pb.AGENT_INCLUDE_BLOCKS in wanted,
+        tools=pb.AGENT_INCLUDE_TOOLS in wanted,
+        secrets=pb.AGENT_INCLUDE_SECRETS in wanted,
+        tags=pb.AGENT_INCLUDE_TAGS in wanted,
+        pending_approval=pb.AGENT_INCLUDE_PENDING_APPROVAL in wanted,
+    )
+
+
+def _filter(request: Any, order_by: str = "created_at") -> AgentFilter:
+    return AgentFilter(
+        name=request.name,
+        tags=tuple(request.tags),
+        match_all_tags=request.match_all_tags,
+        query_text=request.query_text,
+        project_id=request.project_id,
+        template_id=request.template_id,
+        base_template_id=request.base_template_id,
+        identity_id=request.identity_id,
+        last_stop_reason=request.last_stop_reason,
+        created_by_id=request.created_by_id,
+        order_by=order_by,
+    )

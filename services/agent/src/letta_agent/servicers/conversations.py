@@ -1,0 +1,150 @@
+"""ConversationService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc.aio
+
+from letta.agent.v1 import conversation_service_pb2 as pb
+from letta.agent.v1 import conversation_service_pb2_grpc
+from letta_agent.domain.conversations import Conversation, ConversationFilter, Conversations
+from letta_agent.domain.jobs import ACTIVE, RunFilter
+from letta_agent.domain.runs import Runs, Send
+from letta_agent.servicers.runs import cancel_all, follow_of, pack_answer, stream
+from letta_agent.servicers.streams import with_pings
+from letta_common.actor import current_actor, current_request
+from letta_common.clock import Clock
+from letta_common.errors import InvalidArgument, RunNotActive, RunNotFound
+from letta_common.paging import Page
+
+Call = grpc.aio.ServicerContext[Any, Any]
+_EDITABLE = ("summary", "model", "model_settings")
+_ORDERS = {
+    pb.CONVERSATION_ORDER_BY_LAST_RUN_COMPLETION: "last_run_completion",
+    pb.CONVERSATION_ORDER_BY_LAST_MESSAGE_AT: "last_message_at",
+}
+
+
+class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServicer):
+    """Serves conversations."""
+
+    def __init__(self, conversations: Conversations, runs: Runs, clock: Clock) -> None:
+        self._conversations = conversations
+        self._runs = runs
+        self._clock = clock
+
+    async def CreateConversation(
+        self, request: pb.CreateConversationRequest, context: Call
+    ) -> pb.CreateConversationResponse:
+        draft = Conversation(agent_id=request.agent_id)
+        for name in _EDITABLE:
+            _copy(request, draft, name)
+        made = await self._conversations.create(
+            current_actor(), draft, isolated_labels=request.isolated_block_labels, request_id=request.request_id
+        )
+        return pb.CreateConversationResponse(conversation=made)
+
+    async def GetConversation(self, request: pb.GetConversationRequest, context: Call) -> pb.GetConversationResponse:
+        found = await self._conversations.get(current_actor(), request.conversation_id)
+        return pb.GetConversationResponse(conversation=found)
+
+    async def ListConversations(
+        self, request: pb.ListConversationsRequest, context: Call
+    ) -> pb.ListConversationsResponse:
+        filters = ConversationFilter(
+            request.agent_id, request.summary_search, _ORDERS.get(request.order_by, "created_at")
+        )
+        found = await self._conversations.find(current_actor(), filters, Page.of(request))
+        return pb.ListConversationsResponse(conversations=found)
+
+    async def UpdateConversation(
+        self, request: pb.UpdateConversationRequest, context: Call
+    ) -> pb.UpdateConversationResponse:
+        given = request.conversation
+        paths = {path.partition(".")[0] for path in request.update_mask.paths}
+        paths = paths or {field.name for field, _ in given.ListFields()}
+        unknown = paths - set(given.DESCRIPTOR.fields_by_name)
+        if unknown:
+            raise InvalidArgument(f"a conversation has no field {sorted(unknown)[0]}", field="update_mask")
+
+        def edit(conversation: Conversation) -> None:
+            for name in _EDITABLE:
+                if name in paths:
+                    conversation.ClearField(name)  # type: ignore[arg-type]
+                    _copy(given, conversation, name)
+
+        changed = await self._conversations.update(current_actor(), request.conversation_id, edit)
+        return pb.UpdateConversationResponse(conversation=changed)
+
+    async def DeleteConversation(
+        self, request: pb.DeleteConversationRequest, context: Call
+    ) -> pb.DeleteConversationResponse:
+        await self._conversations.delete(current_actor(), request.conversation_id)
+        return pb.DeleteConversationResponse()
+
+    async def SendConversationMessage(
+        self, request: pb.SendConversationMessageRequest, context: Call
+    ) -> pb.SendConversationMessageResponse:
+        send = await self._send(request, "send_conversation_message", record=False)
+        answer = await self._runs.send(current_actor(), send, current_request().signed_actor)
+        return pack_answer(pb.SendConversationMessageResponse(), answer)
+
+    async def StreamConversationMessage(
+        self, request: pb.StreamConversationMessageRequest, context: Call
+    ) -> AsyncIterator[pb.StreamConversationMessageResponse]:
+        send = await self._send(request, "send_conversation_message_streaming", record=True)
+        admitted = await self._runs.admit(current_actor(), send, current_request().signed_actor)
+        async with aclosing(stream(self._runs, self._clock, request.run, admitted)) as events:  # type: ignore[type-var]
+            async for event in events:
+                yield pb.StreamConversationMessageResponse.FromString(event.SerializeToString())
+
+    async def CancelConversation(
+        self, request: pb.CancelConversationRequest, context: Call
+    ) -> pb.CancelConversationResponse:
+        actor = current_actor()
+        _, conversation_id = await self._conversations.thread(actor, request.conversation_id, request.agent_id)
+        found = await self._runs.find(actor, RunFilter(conversation_id=conversation_id, statuses=ACTIVE), Page())
+        if not found:
+            raise RunNotActive("no run of the conversation is going on", conversation_id=conversation_id)
+        statuses = await cancel_all(self._runs, actor, [record.id for record in found])
+        return pb.CancelConversationResponse(statuses=statuses)
+
+    async def StreamConversation(
+        self, request: pb.StreamConversationRequest, context: Call
+    ) -> AsyncIterator[pb.StreamConversationResponse]:
+        run_id = request.run_id or await self._newest(request)
+        await self._runs.get(current_actor(), run_id)
+        events = self._runs.follow(current_actor(), run_id, follow_of(request))
+        if not request.HasField("include_pings") or request.include_pings:
+            events = with_pings(events, run_id, self._clock, at_once=False)
+        async with aclosing(events) as source:  # type: ignore[type-var]
+            async for event in source:
+                yield pb.StreamConversationResponse.FromString(event.SerializeToString())
+
+    async def _newest(self, request: pb.StreamConversationRequest) -> str:
+        actor = current_actor()
+        _, conversation_id = await self._conversations.thread(actor, request.conversation_id, request.agent_id)
+        if request.otid:
+            return await self._runs.find_by_otid(actor, conversation_id, request.otid)
+        found = await self._runs.find(actor, RunFilter(conversation_id=conversation_id), Page(limit=1))
+        if not found:
+            raise RunNotFound("the conversation has no run", conversation_id=conversation_id)
+        return found[0].id
+
+    async def _send(self, request: Any, run_type: str, *, record: bool) -> Send:
+        agent_id, conversation_id = await self._conversations.thread(
+            current_actor(), request.conversation_id, request.agent_id
+        )
+        return Send(agent_id, conversation_id, request.run, request.request_id, run_type=run_type, record=record)
+
+
+def _copy(source: Any, target: Any, name: str) -> None:
+    if not source.HasField(name):
+        return
+    if source.DESCRIPTOR.fields_by_name[name].message_type is not None:
+        getattr(target, name).CopyFrom(getattr(source, name))
+    else:
+        setattr(target, name, getattr(source, name))

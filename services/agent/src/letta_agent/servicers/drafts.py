@@ -1,0 +1,147 @@
+"""From the words of a request to the agent that is to be made or changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from letta.agent.v1 import agent_pb2
+from letta.agent.v1 import agent_service_pb2 as pb
+from letta_agent.domain.agents import AgentState, AgentType, Change, Draft
+from letta_agent.domain.inputs import created
+from letta_agent.domain.models import handle_of, read_config
+from letta_common.errors import InvalidArgument, OperationUnimplemented
+
+_NAME = re.compile(r"[\w\s'\-]+")
+_PLAIN = (
+    "description",
+    "metadata",
+    "project_id",
+    "template_id",
+    "base_template_id",
+    "message_buffer_autoclear",
+    "enable_sleeptime",
+    "response_format",
+    "timezone",
+    "max_files_open",
+    "per_file_view_window_char_limit",
+    "hidden",
+)
+_LISTS = ("tool_rules", "tags", "identity_ids")
+_MESSAGES = ("model_settings", "compaction_settings")
+_FILES_OPEN, _VIEW_CHARS = 10, 25_000
+
+
+def draft_of(request: pb.CreateAgentRequest, now: datetime) -> Draft:
+    """Return the agent that a request describes. Raises InvalidArgument and OperationUnimplemented."""
+    if request.name and not _NAME.fullmatch(request.name):
+        raise InvalidArgument("a name has letters, digits, spaces, - _ and ' only", field="name")
+    if request.folder_ids or request.source_ids:
+        raise OperationUnimplemented("folders of agents come with a later release")
+    return Draft(
+        state=_state(request),
+        model=handle_of(request.model, request.llm_config),
+        window=request.context_window_limit or request.llm_config.context_window,
+        embedding=request.embedding or request.embedding_config.handle,
+        new_blocks=tuple(request.memory_blocks),
+        block_ids=tuple(request.block_ids),
+        tools=tuple(request.tools),
+        tool_ids=tuple(request.tool_ids),
+        base_tools=not request.HasField("include_base_tools") or request.include_base_tools,
+        multi_agent_tools=request.include_multi_agent_tools,
+        messages=tuple(created(message, now) for message in request.initial_message_sequence),
+        secrets=dict(request.secrets) or dict(request.tool_exec_environment_variables),
+        request_id=request.request_id,
+    )
+
+
+def _state(request: pb.CreateAgentRequest) -> AgentState:
+    state = AgentState(
+        name=request.name,
+        system=request.system,
+        agent_type=request.agent_type or AgentType.AGENT_TYPE_LETTA_V1_AGENT,
+        timezone="UTC",
+        max_files_open=_FILES_OPEN,
+        per_file_view_window_char_limit=_VIEW_CHARS,
+    )
+    for name in (*_PLAIN, *_LISTS, *_MESSAGES):
+        _copy(request, state, name)
+    compaction = state.compaction_settings
+    compaction.mode = compaction.mode or agent_pb2.COMPACTION_MODE_SLIDING_WINDOW
+    compaction.sliding_window_percentage = compaction.sliding_window_percentage or 0.3
+    compaction.clip_chars = compaction.clip_chars or 50_000
+    _read_older_words(state, request)
+    return state
+
+
+def _read_older_words(state: AgentState, request: Any) -> None:
+    """Take over what V1 says outside of the model's settings."""
+    settings = state.model_settings
+    if request.max_tokens and not settings.HasField("max_output_tokens"):
+        settings.max_output_tokens = request.max_tokens
+    if request.HasField("parallel_tool_calls") and not settings.HasField("parallel_tool_calls"):
+        settings.parallel_tool_calls = request.parallel_tool_calls
+    if request.HasField("llm_config"):
+        read_config(state, request.llm_config)
+
+
+def change_of(given: pb.AgentUpdate, mask: FieldMask) -> Change:
+    """Return what a masked update changes. Raises InvalidArgument and OperationUnimplemented."""
+    paths = {path.partition(".")[0] for path in mask.paths} or {field.name for field, _ in given.ListFields()}
+    unknown = paths - set(given.DESCRIPTOR.fields_by_name)
+    if unknown:
+        raise InvalidArgument(f"an agent has no field {sorted(unknown)[0]}", field="update_mask")
+    if "message_ids" in paths:
+        raise InvalidArgument("messages in context are memory's; reset the messages instead", field="message_ids")
+    if {"folder_ids", "source_ids"} & paths and (given.folder_ids or given.source_ids):
+        raise OperationUnimplemented("folders of agents come with a later release")
+    model, embedding = None, None
+    if {"model", "llm_config"} & paths:
+        model = handle_of(given.model, given.llm_config)
+    if {"embedding", "embedding_config"} & paths:
+        embedding = given.embedding or given.embedding_config.handle
+    secrets = None
+    if {"secrets", "tool_exec_environment_variables"} & paths:
+        secrets = dict(given.secrets) or dict(given.tool_exec_environment_variables)
+    return Change(
+        edit=_editor(given, paths),
+        model=model,
+        window=given.context_window_limit or given.llm_config.context_window,
+        embedding=embedding,
+        tool_ids=tuple(given.tool_ids) if "tool_ids" in paths else None,
+        block_ids=tuple(given.block_ids) if "block_ids" in paths else None,
+        secrets=secrets,
+        etag=given.etag,
+    )
+
+
+def _editor(given: pb.AgentUpdate, paths: Iterable[str]) -> Callable[[AgentState], None]:
+    def edit(state: AgentState) -> None:
+        for name in (*_PLAIN, *_LISTS, *_MESSAGES, "name", "system"):
+            if name in paths:
+                _copy(given, state, name, clear=name not in {"name", "system"})
+        _read_older_words(state, given)
+
+    return edit
+
+
+def _copy(source: Any, target: Any, name: str, *, clear: bool = False) -> None:
+    """Copy a field that both messages have; an unset one clears only when asked to."""
+    field = source.DESCRIPTOR.fields_by_name[name]
+    value = getattr(source, name)
+    present = bool(value) if field.is_repeated or not field.has_presence else source.HasField(name)
+    if not present and not clear:
+        return
+    target.ClearField(name)
+    if not present:
+        return
+    if field.is_repeated:
+        getattr(target, name).extend(value)
+    elif field.message_type is not None:
+        getattr(target, name).CopyFrom(value)
+    else:
+        setattr(target, name, value)

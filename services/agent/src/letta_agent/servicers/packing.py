@@ -1,0 +1,135 @@
+"""Runs, steps and conversations as the contract says them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from letta.agent.v1 import run_pb2, step_pb2
+from letta_agent.domain.jobs import RunRecord, RunRequest, StepRecord
+from letta_common.actor import Actor
+
+SECOND_NS = 1_000_000_000
+
+
+def pack_run(record: RunRecord) -> run_pb2.Run:
+    """Return a run as clients see it."""
+    request = RunRequest.FromString(record.request)
+    metadata: dict[str, object] = {"run_type": record.run_type}
+    if record.error:
+        metadata["error"] = {"message_type": "error_message", **json.loads(record.error)}
+    run = run_pb2.Run(
+        id=record.id,
+        status=record.status,  # type: ignore[arg-type]
+        agent_id=record.agent_id,
+        background=record.background,
+        metadata=json.dumps(metadata),
+        request_config=_config(request),
+        stop_reason=record.stop_reason,  # type: ignore[arg-type]
+    )
+    run.created_at.FromDatetime(record.created_at)
+    if record.conversation_id != record.agent_id:
+        run.conversation_id = record.conversation_id
+    if request.callback_url:
+        run.callback_url = request.callback_url
+    if record.ttft_ns:
+        run.ttft_ns = record.ttft_ns
+    if record.completed_at is not None:
+        run.completed_at.FromDatetime(record.completed_at)
+        run.total_duration_ns = _ns(record.created_at, record.completed_at)
+    return run
+
+
+def _config(request: RunRequest) -> run_pb2.RequestConfig:
+    return run_pb2.RequestConfig(
+        use_assistant_message=not request.HasField("use_assistant_message") or request.use_assistant_message,
+        assistant_message_tool_name=request.assistant_message_tool_name or "send_message",
+        assistant_message_tool_kwarg=request.assistant_message_tool_kwarg or "message",
+        include_return_message_types=request.include_return_message_types,
+    )
+
+
+def pack_run_usage(record: RunRecord) -> run_pb2.RunUsage:
+    """Return the tokens of a run."""
+    usage = run_pb2.RunUsage(
+        completion_tokens=record.completion_tokens,
+        prompt_tokens=record.prompt_tokens,
+        total_tokens=record.prompt_tokens + record.completion_tokens,
+    )
+    if record.cached_input_tokens or record.cache_write_tokens:
+        usage.prompt_tokens_details.cached_tokens = record.cached_input_tokens
+        usage.prompt_tokens_details.cache_write_tokens = record.cache_write_tokens
+    if record.reasoning_tokens:
+        usage.completion_tokens_details.reasoning_tokens = record.reasoning_tokens
+    return usage
+
+
+def pack_run_metrics(actor: Actor, record: RunRecord, tools_used: list[str]) -> run_pb2.RunMetrics:
+    """Return how a run went."""
+    metrics = run_pb2.RunMetrics(
+        id=record.id,
+        organization_id=actor.organization_id,
+        agent_id=record.agent_id,
+        run_start_ns=int(record.created_at.timestamp() * SECOND_NS),
+        num_steps=record.step_count,
+        tools_used=tools_used,
+    )
+    if record.completed_at is not None:
+        metrics.run_ns = _ns(record.created_at, record.completed_at)
+    return metrics
+
+
+def pack_step(actor: Actor, record: StepRecord) -> step_pb2.Step:
+    """Return a step as clients see it."""
+    summary = record.summary
+    provider, _, name = summary.model.partition("/")
+    step = step_pb2.Step(
+        id=summary.id,
+        organization_id=actor.organization_id,
+        run_id=record.run_id,
+        agent_id=record.agent_id,
+        provider_name=provider,
+        model=name or summary.model,
+        model_handle=summary.model,
+        context_window_limit=summary.context_window,
+        completion_tokens=summary.completion_tokens,
+        prompt_tokens=summary.prompt_tokens,
+        total_tokens=summary.prompt_tokens + summary.completion_tokens,
+        cached_input_tokens=summary.cached_input_tokens,
+        cache_write_tokens=summary.cache_write_tokens,
+        reasoning_tokens=summary.reasoning_tokens,
+        stop_reason=summary.stop_reason,  # type: ignore[arg-type]
+        tags=record.tags,
+        feedback=record.feedback,  # type: ignore[arg-type]
+        status=summary.status,  # type: ignore[arg-type]
+        step_index=summary.step_index,
+        step_ns=summary.step_ns,
+        llm_request_ns=summary.llm_ns,
+        tool_execution_ns=summary.tool_ns,
+        tools_used=summary.tools_used,
+        step_start_ns=summary.started_ns,
+    )
+    if summary.error_type:
+        step.error_type = summary.error_type
+    step.created_at.FromDatetime(record.created_at)
+    return step
+
+
+def pack_step_metrics(actor: Actor, record: StepRecord) -> step_pb2.StepMetrics:
+    """Return how long the parts of a step took."""
+    summary = record.summary
+    return step_pb2.StepMetrics(
+        id=summary.id,
+        organization_id=actor.organization_id,
+        run_id=record.run_id,
+        agent_id=record.agent_id,
+        step_start_ns=summary.started_ns,
+        llm_request_start_ns=summary.llm_started_ns,
+        llm_request_ns=summary.llm_ns,
+        tool_execution_ns=summary.tool_ns,
+        step_ns=summary.step_ns,
+    )
+
+
+def _ns(start: datetime, end: datetime) -> int:
+    return int((end - start).total_seconds() * SECOND_NS)

@@ -1,0 +1,185 @@
+"""RunService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from letta.agent.v1 import conversation_service_pb2, run_pb2, run_service_pb2_grpc
+from letta.agent.v1 import run_service_pb2 as pb
+from letta_agent.domain.feeds import Event
+from letta_agent.domain.jobs import ACTIVE, RunFilter, StepFilter
+from letta_agent.domain.runs import Admitted, Answer, Follow, Runs, Send
+from letta_agent.servicers.packing import pack_run, pack_run_metrics, pack_run_usage, pack_step
+from letta_agent.servicers.streams import with_pings
+from letta_common.actor import Actor, current_actor, current_request
+from letta_common.clock import Clock
+from letta_common.errors import RunNotActive
+from letta_common.paging import Page
+
+Call = grpc.aio.ServicerContext[Any, Any]
+R = TypeVar("R", pb.SendMessageResponse, conversation_service_pb2.SendConversationMessageResponse)
+_ALL = Page(limit=1_000, ascending=True)
+
+
+class RunServicer(run_service_pb2_grpc.RunServiceServicer):
+    """Serves runs."""
+
+    def __init__(self, runs: Runs, clock: Clock) -> None:
+        self._runs = runs
+        self._clock = clock
+
+    async def SendMessage(self, request: pb.SendMessageRequest, context: Call) -> pb.SendMessageResponse:
+        send = Send(request.agent_id, request.agent_id, request.run, request.request_id)
+        answer = await self._runs.send(current_actor(), send, current_request().signed_actor)
+        return pack_answer(pb.SendMessageResponse(), answer)
+
+    async def StreamMessage(
+        self, request: pb.StreamMessageRequest, context: Call
+    ) -> AsyncIterator[pb.StreamMessageResponse]:
+        send = Send(
+            request.agent_id,
+            request.agent_id,
+            request.run,
+            request.request_id,
+            run_type="send_message_streaming",
+            record=True,
+        )
+        admitted = await self._runs.admit(current_actor(), send, current_request().signed_actor)
+        async with aclosing(stream(self._runs, self._clock, request.run, admitted)) as events:  # type: ignore[type-var]
+            async for event in events:
+                yield event
+
+    async def CreateRun(self, request: pb.CreateRunRequest, context: Call) -> pb.CreateRunResponse:
+        asked = run_pb2.RunRequest()
+        asked.CopyFrom(request.run)
+        asked.on_busy = asked.on_busy or run_pb2.ON_BUSY_ENQUEUE
+        send = Send(
+            request.agent_id, request.agent_id, asked, request.request_id, run_type="send_message_async", record=True
+        )
+        admitted = await self._runs.admit(current_actor(), send, current_request().signed_actor)
+        return pb.CreateRunResponse(run=pack_run(await self._runs.get(current_actor(), admitted.run_id)))
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Call) -> pb.GetRunResponse:
+        return pb.GetRunResponse(run=pack_run(await self._runs.get(current_actor(), request.run_id)))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Call) -> pb.ListRunsResponse:
+        agents = tuple(filter(None, (request.agent_id, *request.agent_ids)))
+        filters = RunFilter(
+            agent_ids=agents,
+            conversation_id=request.conversation_id,
+            statuses=ACTIVE if request.active else tuple(request.statuses),
+            stop_reason=request.stop_reason,
+            background=request.background if request.HasField("background") else None,
+        )
+        found = await self._runs.find(current_actor(), filters, page_of(request))
+        return pb.ListRunsResponse(runs=map(pack_run, found))
+
+    async def ListActiveRuns(self, request: pb.ListActiveRunsRequest, context: Call) -> pb.ListActiveRunsResponse:
+        filters = RunFilter(
+            agent_ids=(request.agent_id,) if request.agent_id else (),
+            statuses=ACTIVE,
+            background=request.background if request.HasField("background") else None,
+        )
+        found = await self._runs.find(current_actor(), filters, Page.of(request))
+        return pb.ListActiveRunsResponse(runs=map(pack_run, found))
+
+    async def CancelRun(self, request: pb.CancelRunRequest, context: Call) -> pb.CancelRunResponse:
+        return pb.CancelRunResponse(run=pack_run(await self._runs.cancel(current_actor(), request.run_id)))
+
+    async def CancelAgentRuns(self, request: pb.CancelAgentRunsRequest, context: Call) -> pb.CancelAgentRunsResponse:
+        actor, run_ids = current_actor(), list(request.run_ids)
+        if not run_ids:
+            found = await self._runs.find(actor, RunFilter(agent_ids=(request.agent_id,), statuses=ACTIVE), _ALL)
+            run_ids = [record.id for record in found]
+        return pb.CancelAgentRunsResponse(statuses=await cancel_all(self._runs, actor, run_ids))
+
+    async def DeleteRun(self, request: pb.DeleteRunRequest, context: Call) -> pb.DeleteRunResponse:
+        await self._runs.delete(current_actor(), request.run_id)
+        return pb.DeleteRunResponse()
+
+    async def StreamRun(self, request: pb.StreamRunRequest, context: Call) -> AsyncIterator[pb.StreamRunResponse]:
+        follow = follow_of(request)
+        await self._runs.get(current_actor(), request.run_id)
+        events = self._runs.follow(current_actor(), request.run_id, follow)
+        if not request.HasField("include_pings") or request.include_pings:
+            events = with_pings(events, request.run_id, self._clock, at_once=False)
+        async with aclosing(events) as source:  # type: ignore[type-var]
+            async for event in source:
+                yield pb.StreamRunResponse.FromString(event.SerializeToString())
+
+    async def GetRunUsage(self, request: pb.GetRunUsageRequest, context: Call) -> pb.GetRunUsageResponse:
+        return pb.GetRunUsageResponse(usage=pack_run_usage(await self._runs.get(current_actor(), request.run_id)))
+
+    async def GetRunMetrics(self, request: pb.GetRunMetricsRequest, context: Call) -> pb.GetRunMetricsResponse:
+        record = await self._runs.get(current_actor(), request.run_id)
+        steps = await self._runs.steps(current_actor(), StepFilter(run_id=request.run_id), _ALL)
+        used = list(dict.fromkeys(tool for step in steps for tool in step.summary.tools_used))
+        return pb.GetRunMetricsResponse(metrics=pack_run_metrics(current_actor(), record, used))
+
+    async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: Call) -> pb.ListRunStepsResponse:
+        await self._runs.get(current_actor(), request.run_id)
+        steps = await self._runs.steps(current_actor(), StepFilter(run_id=request.run_id), Page.of(request))
+        return pb.ListRunStepsResponse(steps=[pack_step(current_actor(), step) for step in steps])
+
+
+async def stream(runs: Runs, clock: Clock, asked: run_pb2.RunRequest, admitted: Admitted) -> AsyncIterator[Event]:
+    """Yield the events of a run. A run that is not for the background ends when its caller goes away."""
+    events = runs.follow(current_actor(), admitted.run_id, Follow())
+    if not asked.HasField("include_pings") or asked.include_pings:
+        events = with_pings(events, admitted.run_id, clock, at_once=True)
+    finished = False
+    try:
+        async with aclosing(events) as source:  # type: ignore[type-var]
+            async for event in source:
+                yield event
+        finished = True
+    except Exception:
+        finished = True
+        raise
+    finally:
+        if not finished and not asked.background:
+            runs.leave(admitted.run_id)
+
+
+def pack_answer(response: R, answer: Answer) -> R:
+    """Fill the response to a send."""
+    response.messages.extend(answer.messages)
+    response.stop_reason.message_type = "stop_reason"
+    response.stop_reason.stop_reason = answer.stop_reason
+    response.usage.CopyFrom(answer.usage)
+    response.run_id = answer.run_id
+    return response
+
+
+async def cancel_all(runs: Runs, actor: Actor, run_ids: list[str]) -> dict[str, str]:
+    """End runs; return what became of each."""
+    statuses = {}
+    for run_id in run_ids:
+        try:
+            await runs.cancel(actor, run_id)
+            statuses[run_id] = "cancelled"
+        except RunNotActive:
+            record = await runs.get(actor, run_id)
+            statuses[run_id] = run_pb2.RunStatus.Name(record.status).removeprefix("RUN_STATUS_").lower()  # type: ignore[arg-type]
+    return statuses
+
+
+def follow_of(request: Any) -> Follow:
+    """Return how a request wants to follow a run."""
+    return Follow(
+        after=request.starting_after,
+        poll_seconds=request.poll_interval or Follow().poll_seconds,
+        batch=request.batch_size or Follow().batch,
+    )
+
+
+def page_of(request: Any) -> Page:
+    """Return the page of a list that may name its direction in the older way."""
+    page = Page.of(request)
+    if request.HasField("ascending") and not request.order:
+        return Page(page.limit, request.ascending, page.before, page.after)
+    return page

@@ -1,0 +1,54 @@
+"""StepService."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+import grpc.aio
+
+from letta.agent.v1 import step_service_pb2 as pb
+from letta.agent.v1 import step_service_pb2_grpc
+from letta_agent.domain.jobs import StepFilter
+from letta_agent.domain.runs import Runs
+from letta_agent.servicers.packing import pack_step, pack_step_metrics
+from letta_common.actor import current_actor
+from letta_common.paging import Page
+
+Call = grpc.aio.ServicerContext[Any, Any]
+
+
+class StepServicer(step_service_pb2_grpc.StepServiceServicer):
+    """Serves steps."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+
+    async def ListSteps(self, request: pb.ListStepsRequest, context: Call) -> pb.ListStepsResponse:
+        filters = StepFilter(
+            agent_id=request.agent_id,
+            run_id=request.run_id,
+            model=request.model,
+            start=request.start_date.ToDatetime(tzinfo=UTC) if request.HasField("start_date") else None,
+            end=request.end_date.ToDatetime(tzinfo=UTC) if request.HasField("end_date") else None,
+            feedback=request.feedback,
+            has_feedback=request.has_feedback if request.HasField("has_feedback") else None,
+            tags=tuple(request.tags),
+        )
+        found = await self._runs.steps(current_actor(), filters, Page.of(request))
+        return pb.ListStepsResponse(steps=[pack_step(current_actor(), step) for step in found])
+
+    async def GetStep(self, request: pb.GetStepRequest, context: Call) -> pb.GetStepResponse:
+        step = await self._runs.step(current_actor(), request.step_id)
+        return pb.GetStepResponse(step=pack_step(current_actor(), step))
+
+    async def GetStepMetrics(self, request: pb.GetStepMetricsRequest, context: Call) -> pb.GetStepMetricsResponse:
+        step = await self._runs.step(current_actor(), request.step_id)
+        return pb.GetStepMetricsResponse(metrics=pack_step_metrics(current_actor(), step))
+
+    async def UpdateStepFeedback(
+        self, request: pb.UpdateStepFeedbackRequest, context: Call
+    ) -> pb.UpdateStepFeedbackResponse:
+        actor = current_actor()
+        step = await self._runs.set_feedback(actor, request.step_id, request.feedback, list(request.tags))
+        return pb.UpdateStepFeedbackResponse(step=pack_step(actor, step))

@@ -1,0 +1,25 @@
+"""Settings of the agent service."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from letta_common.settings import Settings
+
+
+class AgentSettings(Settings):
+    """Settings of agents and runs: LETTA_AGENT_X wins over LETTA_X."""
+
+    service: ClassVar[str] = "agent"
+
+    bind: str = Field(default="127.0.0.1:50051", description="Address and port of the gRPC server.")
+    pool_size: int = Field(default=10, ge=1, description="Most database connections of this process.")
+    run_slots: int = Field(default=256, ge=1, description="Most runs that this process works on at once.")
+    lease_ms: int = Field(
+        default=10_000, ge=300, description="How long a run stays with a process that gives no sign of life."
+    )
+    dispatch_seconds: float = Field(default=1.0, gt=0, description="Wait between two looks for runs without an owner.")
+    sweep_seconds: float = Field(default=30.0, gt=0, description="Wait between two looks for agents left half made.")
+    event_hours: float = Field(default=3.0, gt=0, description="How long the events of runs can be replayed.")

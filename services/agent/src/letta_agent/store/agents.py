@@ -1,0 +1,234 @@
+"""Agents in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC as _UTC
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from letta_agent.domain.agents import Agent, AgentFilter, AgentState, Stage
+from letta_agent.store.tables import agent_tools, agents, conversations, queue, run_events, run_steps, runs
+from letta_common.actor import Actor
+from letta_common.db import Database, UniqueViolation
+from letta_common.errors import AgentNotFound
+from letta_common.paging import Keyset, Page, fetch_page
+
+_TOOLS = (
+    sa.select(sa.func.array_agg(pg.aggregate_order_by(agent_tools.c.tool_id, agent_tools.c.position)))
+    .where(agent_tools.c.organization_id == agents.c.organization_id, agent_tools.c.agent_id == agents.c.id)
+    .correlate(agents)
+    .scalar_subquery()
+)
+_DEFAULT_THREAD = sa.and_(queue.c.organization_id == agents.c.organization_id, queue.c.conversation_id == agents.c.id)
+_COLUMNS = (
+    agents.c.id,
+    agents.c.definition,
+    _TOOLS,
+    agents.c.secrets,
+    agents.c.version,
+    agents.c.state,
+    agents.c.creation,
+    agents.c.request_id,
+    agents.c.created_by_id,
+    queue.c.approval_message,
+    queue.c.last_run_completion,
+    queue.c.last_run_duration_ms,
+    queue.c.last_stop_reason,
+)
+_ORDERS = {
+    "created_at": agents.c.created_at,
+    "updated_at": agents.c.updated_at,
+    "last_run_completion": sa.func.coalesce(queue.c.last_run_completion, sa.literal(datetime.min, sa.DateTime())),
+}
+
+
+class SqlAgentStore:
+    """Agents of organizations."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def insert(self, actor: Actor, agent: Agent) -> bool:
+        """Store a new agent; False when one was stored for the same request."""
+        row = _row(agent) | {
+            "organization_id": actor.organization_id,
+            "id": agent.id,
+            "state": int(agent.stage),
+            "creation": agent.creation,
+            "request_id": agent.request_id or None,
+            "created_by_id": agent.created_by,
+            "created_at": agent.state.created_at.ToDatetime(tzinfo=_UTC),
+        }
+        try:
+            async with self._db.begin() as conn:
+                await conn.execute(sa.insert(agents).values(**row))
+                await self._put_tools(conn, actor, agent)
+        except UniqueViolation as error:
+            if error.constraint == "agents_request_id":
+                return False
+            raise
+        return True
+
+    async def by_request(self, actor: Actor, request_id: str) -> Agent:
+        """Return the agent that a request made, finished or not. Raises AgentNotFound."""
+        return await self._one(actor, agents.c.request_id == request_id, request_id)
+
+    async def get(self, actor: Actor, agent_id: str) -> Agent:
+        """Return one agent that is ready. Raises AgentNotFound."""
+        return await self._one(actor, sa.and_(agents.c.id == agent_id, agents.c.state == Stage.READY), agent_id)
+
+    async def page(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
+        """Return a page of agents that are ready."""
+        mine = agents.c.organization_id == actor.organization_id
+        query = self._query().where(mine, *_conditions(filters))
+        keyset = Keyset(at=_ORDERS[filters.order_by], id=agents.c.id, scope=mine)
+        async with self._db.connect() as conn:
+            return [_agent(row) for row in await fetch_page(conn, query, page, keyset)]
+
+    async def count(self, actor: Actor, filters: AgentFilter) -> int:
+        """Count agents that are ready."""
+        mine = agents.c.organization_id == actor.organization_id
+        query = sa.select(sa.func.count()).select_from(agents.outerjoin(queue, _DEFAULT_THREAD))
+        async with self._db.connect() as conn:
+            return int((await conn.execute(query.where(mine, *_conditions(filters)))).scalar_one())
+
+    async def finish(self, actor: Actor, agent_id: str) -> None:
+        """Mark an agent as ready."""
+        making = agents.c.state == Stage.MAKING
+        async with self._db.begin() as conn:
+            change = sa.update(agents).where(self._is(actor, agent_id), making)
+            await conn.execute(change.values(state=int(Stage.READY), creation=None))
+
+    async def replace(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
+        """Write definition, secrets and tools if the stored version is still `expected`; say whether it was."""
+        async with self._db.begin() as conn:
+            same = sa.and_(self._is(actor, agent.id), agents.c.version == expected)
+            done = await conn.execute(sa.update(agents).where(same).values(**_row(agent)))
+            if done.rowcount != 1:
+                return False
+            kept = sa.and_(
+                agent_tools.c.organization_id == actor.organization_id,
+                agent_tools.c.agent_id == agent.id,
+                agent_tools.c.tool_id.not_in(agent.tool_ids),
+            )
+            await conn.execute(sa.delete(agent_tools).where(kept))
+            await self._put_tools(conn, actor, agent)
+        return True
+
+    async def begin_removal(self, actor: Actor, agent_id: str) -> None:
+        """Take an agent out of every list. Raises AgentNotFound."""
+        async with self._db.begin() as conn:
+            there = sa.and_(self._is(actor, agent_id), agents.c.state != Stage.REMOVING)
+            change = sa.update(agents).where(there).values(state=int(Stage.REMOVING), request_id=None)
+            if (await conn.execute(change)).rowcount != 1:
+                raise _no_agent(agent_id)
+
+    async def remove(self, actor: Actor, agent_id: str) -> None:
+        """Remove an agent with its conversations and runs."""
+        mine = actor.organization_id
+        async with self._db.begin() as conn:
+            gone = sa.select(runs.c.id).where(runs.c.organization_id == mine, runs.c.agent_id == agent_id)
+            events = sa.delete(run_events).where(run_events.c.organization_id == mine, run_events.c.run_id.in_(gone))
+            await conn.execute(events)
+            for table in (run_steps, runs, queue, conversations, agent_tools):
+                owned = sa.and_(table.c.organization_id == mine, table.c.agent_id == agent_id)
+                await conn.execute(sa.delete(table).where(owned))
+            await conn.execute(sa.delete(agents).where(self._is(actor, agent_id)))
+
+    async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
+        """Return agents of all organizations that were left half made or half removed."""
+        query = self._query().add_columns(agents.c.organization_id)
+        left = query.where(agents.c.state != Stage.READY, agents.c.updated_at < before).limit(limit)
+        async with self._db.connect() as conn:
+            rows = list(await conn.execute(left))
+        return [(Actor(row[-1], row.created_by_id or ""), _agent(row[:-1])) for row in rows]
+
+    async def _one(self, actor: Actor, condition: sa.ColumnElement[bool], name: str) -> Agent:
+        mine = agents.c.organization_id == actor.organization_id
+        async with self._db.connect() as conn:
+            row = (await conn.execute(self._query().where(mine, condition))).first()
+        if row is None:
+            raise _no_agent(name)
+        return _agent(row)
+
+    async def _put_tools(self, conn: AsyncConnection, actor: Actor, agent: Agent) -> None:
+        rows = [
+            {"organization_id": actor.organization_id, "agent_id": agent.id, "tool_id": tool_id, "position": position}
+            for position, tool_id in enumerate(agent.tool_ids)
+        ]
+        if rows:
+            put = pg.insert(agent_tools).values(rows)
+            key = ("organization_id", "agent_id", "tool_id")
+            changed = {"position": put.excluded.position}
+            await conn.execute(put.on_conflict_do_update(index_elements=key, set_=changed))
+
+    def _query(self) -> sa.Select[Any]:
+        return sa.select(*_COLUMNS).select_from(agents.outerjoin(queue, _DEFAULT_THREAD))
+
+    def _is(self, actor: Actor, agent_id: str) -> sa.ColumnElement[bool]:
+        return sa.and_(agents.c.organization_id == actor.organization_id, agents.c.id == agent_id)
+
+
+def _conditions(filters: AgentFilter) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = [agents.c.state == Stage.READY, agents.c.hidden.is_(False)]
+    exact = ("name", "project_id", "template_id", "base_template_id", "created_by_id")
+    found += [agents.c[name] == getattr(filters, name) for name in exact if getattr(filters, name)]
+    if filters.tags:
+        tags = list(filters.tags)
+        found.append(agents.c.tags.contains(tags) if filters.match_all_tags else agents.c.tags.overlap(tags))
+    if filters.query_text:
+        found.append(agents.c.name.icontains(filters.query_text, autoescape=True))
+    if filters.identity_id:
+        found.append(agents.c.identity_ids.contains([filters.identity_id]))
+    if filters.last_stop_reason:
+        found.append(queue.c.last_stop_reason == filters.last_stop_reason)
+    return found
+
+
+def _row(agent: Agent) -> dict[str, Any]:
+    state = agent.state
+    return {
+        "name": state.name,
+        "agent_type": int(state.agent_type),
+        "tags": list(state.tags),
+        "identity_ids": list(state.identity_ids),
+        "project_id": state.project_id or None,
+        "template_id": state.template_id or None,
+        "base_template_id": state.base_template_id or None,
+        "hidden": state.hidden,
+        "version": agent.version,
+        "definition": state.SerializeToString(),
+        "secrets": agent.secrets,
+        "updated_at": state.updated_at.ToDatetime(tzinfo=_UTC),
+    }
+
+
+def _agent(row: Sequence[Any]) -> Agent:
+    agent_id, definition, tools, secrets, version, stage, creation, request_id, created_by, approval = row[:10]
+    completion, duration, stop = row[10:13]
+    state = AgentState.FromString(definition)
+    if completion is not None:
+        state.last_run_completion.FromDatetime(completion)
+        state.last_run_duration_ms = duration
+        state.last_stop_reason = stop
+    return Agent(
+        id=agent_id,
+        state=state,
+        tool_ids=tuple(tools or ()),
+        secrets=bytes(secrets or b""),
+        version=version,
+        stage=Stage(stage),
+        creation=bytes(creation or b""),
+        request_id=request_id or "",
+        created_by=created_by or "",
+        approval=bytes(approval or b""),
+    )
+
+
+def _no_agent(agent_id: str) -> AgentNotFound:
+    return AgentNotFound(f"Agent with ID {agent_id} not found", agent_id=agent_id)

@@ -1,0 +1,93 @@
+"""The statements that span organizations: leases, take-over, events. Each carries the organization of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from letta_agent.domain.jobs import Held, Job, Lease, Renewed, RunRequest, StoredEvent, StoredInput
+from letta_agent.store.definitions import definition_of
+from letta_common.actor import Actor
+from letta_common.db import Database
+
+_RENEW = "select agent.renew_leases(%s, %s, %s::text[], %s::text[], %s::text[], %s::bigint[])"
+_CANCELLED = (
+    "select r.id from unnest(%s::text[], %s::text[]) as h(organization_id, id) "
+    "join agent.runs r on r.organization_id = h.organization_id and r.id = h.id where r.cancel_requested"
+)
+_CLAIM = "select * from agent.claim_due_runs(%s, %s, %s)"
+_APPEND = (
+    "with quick as (select set_config('synchronous_commit', 'off', true)) "
+    "insert into agent.run_events (organization_id, run_id, seq_id, event) "
+    "select u.* from quick, unnest(%s::text[], %s::text[], %s::bigint[], %s::bytea[]) as u(o, r, s, e) "
+    "on conflict (organization_id, run_id, seq_id) do nothing"
+)
+_FORGET = (
+    "delete from agent.run_events where ctid = any(array("
+    "select ctid from agent.run_events where created_at < %s limit %s)) returning 1"
+)
+
+
+class SqlQueueStore:
+    """The background work of a replica."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def renew(self, held: Sequence[Held], lease: Lease) -> Renewed:
+        """Renew the leases of conversations."""
+        rows = await self._db.hot(
+            _RENEW,
+            (
+                lease.owner,
+                lease.milliseconds,
+                [h.organization_id for h in held],
+                [h.conversation_id for h in held],
+                [h.run_id for h in held],
+                [h.fence for h in held],
+            ),
+        )
+        return Renewed(frozenset(row[0] for row in rows))
+
+    async def cancelled(self, held: Sequence[Held]) -> frozenset[str]:
+        """Return those of the runs that somebody asked to end."""
+        rows = await self._db.hot(_CANCELLED, ([h.organization_id for h in held], [h.run_id for h in held]))
+        return frozenset(row[0] for row in rows)
+
+    async def claim_due(self, lease: Lease, limit: int) -> list[Job]:
+        """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""
+        return [_job(row) for row in await self._db.hot(_CLAIM, (lease.owner, lease.milliseconds, limit))]
+
+    async def append_events(self, events: Sequence[StoredEvent]) -> None:
+        """Store events."""
+        await self._db.hot(
+            _APPEND,
+            (
+                [e.organization_id for e in events],
+                [e.run_id for e in events],
+                [e.seq_id for e in events],
+                [e.event for e in events],
+            ),
+        )
+
+    async def forget_events(self, before: datetime, limit: int) -> int:
+        """Remove old events; return how many."""
+        return len(await self._db.hot(_FORGET, (before, limit)))
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    organization_id, agent_id, conversation_id, run_id, fence, user_id, scopes = row[:7]
+    definition, conversation, secrets, tools, tokens, request, given = row[7:14]
+    claims, background, run_type, cancel_requested = row[14:]
+    return Job(
+        held=Held(organization_id, agent_id, conversation_id, run_id, fence),
+        actor=Actor(organization_id, user_id, frozenset(scopes)),
+        definition=definition_of(definition, conversation, secrets, tools, tokens),
+        request=RunRequest.FromString(request),
+        input=StoredInput.FromString(given),
+        claims=claims,
+        background=background,
+        run_type=run_type,
+        cancel_requested=cancel_requested,
+    )

@@ -1,0 +1,296 @@
+"""Runs in PostgreSQL. The statements of the message path are functions of the database, one round trip each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from letta_agent.domain.jobs import (
+    ACTIVE,
+    Admission,
+    Held,
+    Lease,
+    NewRun,
+    Outcome,
+    Pending,
+    RunEnd,
+    RunFilter,
+    RunRecord,
+    RunStatus,
+    StepFilter,
+    StepRecord,
+    StepSummary,
+    StoredEvent,
+    StoredStep,
+)
+from letta_agent.store.definitions import definition_of
+from letta_agent.store.tables import run_events, run_steps, runs
+from letta_common.actor import Actor
+from letta_common.db import Database
+from letta_common.errors import Fenced, RunNotFound, StepNotFound
+from letta_common.paging import Keyset, Page, fetch_page
+
+_ADMIT = f"select * from agent.admit_run({', '.join(['%s'] * 16)})"
+_CHECKPOINT = "select agent.checkpoint_step(%s, %s, %s, %s, %s, %s, %s, %s)"
+_CLOSE = (
+    "select agent.close_run(%s, %s, %s, %s, %s::bigint, %s::smallint, %s::smallint, %s, %s::integer, %s::bigint, "
+    "%s, %s::text[], %s, %s::integer[], %s::text[], %s::text[], %s::text[], %s::integer[], %s::integer[], %s::integer[], "
+    "%s::integer[], %s::integer[], %s::integer[], %s::smallint[], %s::smallint[], %s::bigint[], %s::bigint[], "
+    "%s::bigint[], %s::bigint[], %s::bigint[], %s::text[])"
+)
+_CHECKPOINTS = (
+    "select step_index, output from agent.run_steps where organization_id = %s and run_id = %s and output is not null"
+)
+_RAISE_FENCE = (
+    "update agent.conversation_queue set fence = greatest(fence, %s) + 1 "
+    "where organization_id = %s and conversation_id = %s and run_id = %s and fence = %s returning fence"
+)
+_CANCEL = "update agent.runs set cancel_requested = true where organization_id = %s and id = %s and status in (1, 2) returning status"
+_CANCEL_WAITING = (
+    "with ended as (update agent.runs set status = 5, stop_reason = 10, completed_at = clock_timestamp() "
+    "where organization_id = %s and id = %s and status = 1 returning organization_id, conversation_id) "
+    "update agent.conversation_queue q set pending = greatest(q.pending - 1, 0) from ended e "
+    "where q.organization_id = e.organization_id and q.conversation_id = e.conversation_id"
+)
+_EVENTS = (
+    "select organization_id, run_id, seq_id, event from agent.run_events "
+    "where organization_id = %s and run_id = %s and seq_id > %s order by seq_id limit %s"
+)
+_RUN_COLUMNS = [runs.c[name] for name in RunRecord.__dataclass_fields__]
+_STEP_COLUMNS = [
+    run_steps.c[name]
+    for name in (*StepSummary.__dataclass_fields__, "run_id", "agent_id", "created_at", "feedback", "tags")
+]
+
+
+class SqlRunStore:
+    """Runs of organizations."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def admit(self, actor: Actor, run: NewRun, lease: Lease) -> Admission:
+        """Admit a run and claim its conversation, or say why not."""
+        parameters = (
+            actor.organization_id,
+            run.agent_id,
+            run.conversation_id,
+            run.id,
+            run.key or None,
+            run.request_hash,
+            actor.user_id,
+            sorted(actor.scopes),
+            run.request,
+            run.input,
+            run.background,
+            run.run_type,
+            run.enqueue,
+            None if run.approved_calls is None else list(run.approved_calls),
+            lease.owner,
+            lease.milliseconds,
+        )
+        [row] = await self._db.hot(_ADMIT, parameters)
+        return _admission(row)
+
+    async def checkpoint(self, held: Held, step_index: int, step: StoredStep) -> None:
+        """Keep what the model made of a step. Raises Fenced."""
+        key = (held.organization_id, held.conversation_id, held.run_id, held.fence)
+        [[done]] = await self._db.hot(
+            _CHECKPOINT, (*key, step_index, step.step_id, held.agent_id, step.SerializeToString())
+        )
+        if not done:
+            raise Fenced(f"run {held.run_id} has another owner", run_id=held.run_id)
+
+    async def checkpoints(self, held: Held) -> dict[int, StoredStep]:
+        """Return what is kept of a run's steps, by index."""
+        rows = await self._db.hot(_CHECKPOINTS, (held.organization_id, held.run_id))
+        return {index: StoredStep.FromString(output) for index, output in rows}
+
+    async def close(self, held: Held, end: RunEnd) -> bool:
+        """End a run and free its conversation; say whether another run waits for it."""
+        pending = end.pending or Pending("", ())
+        head = (
+            held.organization_id,
+            held.agent_id,
+            held.conversation_id,
+            held.run_id,
+            held.fence,
+            end.status,
+            end.stop_reason,
+            end.error,
+            end.context_tokens,
+            end.ttft_ns,
+            pending.message_id or None,
+            list(pending.call_ids) or None,
+            pending.shown or None,
+        )
+        [[waiting]] = await self._db.hot(_CLOSE, (*head, *_columns(end.steps)))
+        return bool(waiting > 0)
+
+    async def raise_fence(self, held: Held, above: int) -> int | None:
+        """Claim a conversation that is still held again, above a fence; None when it is lost."""
+        key = (held.organization_id, held.conversation_id, held.run_id, held.fence)
+        rows = await self._db.hot(_RAISE_FENCE, (above, *key))
+        return rows[0][0] if rows else None
+
+    async def request_cancel(self, actor: Actor, run_id: str) -> RunRecord:
+        """Ask the owner of a run to end it; a run that nobody has begun ends at once. Raises RunNotFound."""
+        rows = await self._db.hot(_CANCEL, (actor.organization_id, run_id))
+        if rows and rows[0][0] == RunStatus.RUN_STATUS_CREATED:
+            await self._db.hot(_CANCEL_WAITING, (actor.organization_id, run_id))
+        return await self.get(actor, run_id)
+
+    async def get(self, actor: Actor, run_id: str) -> RunRecord:
+        """Return one run. Raises RunNotFound."""
+        async with self._db.connect() as conn:
+            query = sa.select(*_RUN_COLUMNS).where(self._mine(actor), runs.c.id == run_id)
+            row = (await conn.execute(query)).first()
+        if row is None:
+            raise _no_run(run_id)
+        return RunRecord(*tuple(row))
+
+    async def runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
+        """Return a page of runs."""
+        query = sa.select(*_RUN_COLUMNS).where(self._mine(actor))
+        if filters.agent_ids:
+            query = query.where(runs.c.agent_id.in_(filters.agent_ids))
+        if filters.conversation_id:
+            query = query.where(runs.c.conversation_id == filters.conversation_id)
+        if filters.statuses:
+            query = query.where(runs.c.status.in_(filters.statuses))
+        if filters.stop_reason:
+            query = query.where(runs.c.stop_reason == filters.stop_reason)
+        if filters.background is not None:
+            query = query.where(runs.c.background == filters.background)
+        keyset = Keyset(at=runs.c.created_at, id=runs.c.id, scope=self._mine(actor))
+        async with self._db.connect() as conn:
+            return [RunRecord(*tuple(row)) for row in await fetch_page(conn, query, page, keyset)]
+
+    async def delete(self, actor: Actor, run_id: str) -> bool:
+        """Remove a run that has ended, its steps and events; say whether it had. Raises RunNotFound."""
+        ended = sa.and_(self._mine(actor), runs.c.id == run_id, runs.c.status.not_in(ACTIVE))
+        async with self._db.begin() as conn:
+            done = await conn.execute(sa.delete(runs).where(ended))
+            if done.rowcount:
+                for table in (run_steps, run_events):
+                    mine = table.c.organization_id == actor.organization_id
+                    await conn.execute(sa.delete(table).where(mine, table.c.run_id == run_id))
+                return True
+        await self.get(actor, run_id)
+        return False
+
+    async def find_by_key(self, actor: Actor, conversation_id: str, key: str) -> str:
+        """Return the run that was admitted under this key. Raises RunNotFound."""
+        query = sa.select(runs.c.id).where(
+            self._mine(actor), runs.c.conversation_id == conversation_id, runs.c.idempotency_key == key
+        )
+        async with self._db.connect() as conn:
+            found: str | None = (await conn.execute(query)).scalar_one_or_none()
+        if found is None:
+            raise RunNotFound("no run was begun with this key", key=key)
+        return found
+
+    async def steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
+        """Return a page of steps."""
+        mine = run_steps.c.organization_id == actor.organization_id
+        query = sa.select(*_STEP_COLUMNS).where(mine, *_step_conditions(filters))
+        keyset = Keyset(at=run_steps.c.created_at, id=run_steps.c.id, scope=mine)
+        async with self._db.connect() as conn:
+            return [_step(row) for row in await fetch_page(conn, query, page, keyset)]
+
+    async def step(self, actor: Actor, step_id: str) -> StepRecord:
+        """Return one step. Raises StepNotFound."""
+        mine = run_steps.c.organization_id == actor.organization_id
+        async with self._db.connect() as conn:
+            row = (await conn.execute(sa.select(*_STEP_COLUMNS).where(mine, run_steps.c.id == step_id))).first()
+        if row is None:
+            raise StepNotFound(f"step {step_id} does not exist", step_id=step_id)
+        return _step(row)
+
+    async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> StepRecord:
+        """Store what a person thinks of a step. Raises StepNotFound."""
+        before = await self.step(actor, step_id)
+        labels = list(dict.fromkeys((*before.tags, *tags)))
+        mine = run_steps.c.organization_id == actor.organization_id
+        async with self._db.begin() as conn:
+            change = sa.update(run_steps).where(mine, run_steps.c.id == step_id)
+            await conn.execute(change.values(feedback=feedback, tags=labels))
+        return await self.step(actor, step_id)
+
+    async def events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
+        """Return events of a run after a position, in order."""
+        return [StoredEvent(*row) for row in await self._db.hot(_EVENTS, (actor.organization_id, run_id, after, limit))]
+
+    def _mine(self, actor: Actor) -> sa.ColumnElement[bool]:
+        return runs.c.organization_id == actor.organization_id
+
+
+def _step_conditions(filters: StepFilter) -> list[sa.ColumnElement[bool]]:
+    steps, found = run_steps.c, [run_steps.c.status != 1]
+    for column, value in ((steps.agent_id, filters.agent_id), (steps.run_id, filters.run_id)):
+        if value:
+            found.append(column == value)
+    if filters.model:
+        found.append(sa.or_(steps.model == filters.model, steps.model.endswith(f"/{filters.model}", autoescape=True)))
+    if filters.start is not None:
+        found.append(steps.created_at >= filters.start)
+    if filters.end is not None:
+        found.append(steps.created_at <= filters.end)
+    if filters.feedback:
+        found.append(steps.feedback == filters.feedback)
+    if filters.has_feedback is not None:
+        found.append((steps.feedback != 0) == filters.has_feedback)
+    if filters.tags:
+        found.append(steps.tags.overlap(list(filters.tags)))
+    return found
+
+
+def _columns(steps: Sequence[StepSummary]) -> tuple[list[Any], ...]:
+    """Return the steps by column, in the order of agent.close_run."""
+    names = (
+        "step_index",
+        "id",
+        "model",
+        "provider_type",
+        "context_window",
+        "prompt_tokens",
+        "completion_tokens",
+        "cached_input_tokens",
+        "cache_write_tokens",
+        "reasoning_tokens",
+        "stop_reason",
+        "status",
+        "started_ns",
+        "step_ns",
+        "llm_started_ns",
+        "llm_ns",
+        "tool_ns",
+    )
+    by_name = tuple([getattr(step, name) for step in steps] for name in names)
+    return (*by_name, [",".join(step.tools_used) for step in steps])
+
+
+def _step(row: sa.Row[Any]) -> StepRecord:
+    count = len(StepSummary.__dataclass_fields__)
+    summary = StepSummary(*tuple(row[:count]))
+    run_id, agent_id, created_at, feedback, tags = row[count:]
+    return StepRecord(summary, run_id, agent_id, created_at, feedback, tuple(tags))
+
+
+def _admission(row: tuple[Any, ...]) -> Admission:
+    outcome, run_id, fence, request_hash, definition, conversation, secrets, tools, tokens, message_id, calls = row
+    found = Outcome(outcome)
+    return Admission(
+        outcome=found,
+        run_id=run_id or "",
+        fence=fence or 0,
+        definition=definition_of(definition, conversation, secrets, tools, tokens) if definition else None,
+        request_hash=request_hash or b"",
+        pending=Pending(message_id, tuple(calls or ())) if message_id else None,
+    )
+
+
+def _no_run(run_id: str) -> RunNotFound:
+    return RunNotFound(f"run {run_id} does not exist", run_id=run_id)

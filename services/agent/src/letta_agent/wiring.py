@@ -1,0 +1,151 @@
+"""Builds the agent service from its parts."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from letta.agent.v1 import (
+    agent_service_pb2_grpc,
+    conversation_service_pb2_grpc,
+    run_service_pb2_grpc,
+    step_service_pb2_grpc,
+)
+from letta_agent.clients.credentials import CredentialClient
+from letta_agent.clients.memory import MemoryClient
+from letta_agent.clients.models import ModelClient
+from letta_agent.clients.secrets import SecretVault
+from letta_agent.clients.tools import ToolClient
+from letta_agent.domain.agents import Agents
+from letta_agent.domain.builtin_tools import BuiltinTools
+from letta_agent.domain.calls import Caller
+from letta_agent.domain.compaction import Compactor
+from letta_agent.domain.conversations import Conversations
+from letta_agent.domain.events import EventWriter
+from letta_agent.domain.jobs import QueueStore
+from letta_agent.domain.loop import Tools
+from letta_agent.domain.peers import CredentialPeer
+from letta_agent.domain.runner import Runner, RunnerOptions
+from letta_agent.domain.runs import Runs
+from letta_agent.domain.toolsets import Toolsets
+from letta_agent.servicers.agents import AgentServicer
+from letta_agent.servicers.conversations import ConversationServicer
+from letta_agent.servicers.runs import RunServicer
+from letta_agent.servicers.steps import StepServicer
+from letta_agent.settings import AgentSettings
+from letta_agent.store.agents import SqlAgentStore
+from letta_agent.store.conversations import SqlConversationStore
+from letta_agent.store.queue import SqlQueueStore
+from letta_agent.store.runs import SqlRunStore
+from letta_common.clock import Clock
+from letta_common.db import Database, DatabaseOptions
+from letta_common.errors import AppError
+from letta_common.ids import new_id
+from letta_common.migrations import upgrade
+from letta_common.service import Deps, Service
+
+SCHEMA = "agent"
+_FORGET_BATCH = 10_000
+_log = structlog.get_logger("letta.agent.housekeeping")
+
+
+async def build(settings: AgentSettings, deps: Deps) -> Service:
+    """Bring the database up to date, connect to it and return the service."""
+    dsn = settings.database_url.get_secret_value()
+    await upgrade(dsn, package="letta_agent", schema=SCHEMA)
+    options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-agent")
+    db = await Database.open(dsn, schema=SCHEMA, options=options)
+    memory, models = MemoryClient(deps.channels["memory"]), ModelClient(deps.channels["llm_gateway"])
+    tools, credentials = ToolClient(deps.channels["tools"]), CredentialClient(deps.channels["auth"])
+    vault, queue, store = SecretVault(settings.secret()), SqlQueueStore(db), SqlRunStore(db)
+    writer = EventWriter(queue)
+    kit = Tools(
+        store=store,
+        memory=memory,
+        models=models,
+        toolsets=Toolsets(tools, deps.clock),
+        caller=Caller(BuiltinTools(memory, deps.clock), tools),
+        compactor=Compactor(models, deps.clock),
+        secrets=vault,
+        clock=deps.clock,
+    )
+    runner = Runner(kit, queue, credentials, writer, _options(settings))
+    runs = Runs(store, runner, memory, deps.clock)
+    agents = Agents(SqlAgentStore(db), memory, models, tools, vault, deps.clock)
+    conversations = Conversations(SqlConversationStore(db), memory, agents, models, deps.clock)
+    housekeeping = _Housekeeping(agents, credentials, queue, settings, deps.clock)
+
+    async def start() -> None:
+        await writer.start()
+        await runner.start()
+        housekeeping.start()
+
+    async def close() -> None:
+        await housekeeping.stop()
+        await runner.close(settings.drain_seconds)
+        await writer.close()
+        await db.close()
+
+    return Service(
+        name="agent",
+        servicers=(
+            (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, AgentServicer(agents, deps.clock)),
+            (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, deps.clock)),
+            (step_service_pb2_grpc.add_StepServiceServicer_to_server, StepServicer(runs)),
+            (
+                conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server,
+                ConversationServicer(conversations, runs, deps.clock),
+            ),
+        ),
+        start=start,
+        close=close,
+    )
+
+
+def _options(settings: AgentSettings) -> RunnerOptions:
+    return RunnerOptions(
+        owner=new_id("replica"),
+        lease_ms=settings.lease_ms,
+        dispatch_seconds=settings.dispatch_seconds,
+        slots=settings.run_slots,
+    )
+
+
+class _Housekeeping:
+    """Finishes what crashes left half done and forgets old events."""
+
+    def __init__(
+        self, agents: Agents, credentials: CredentialPeer, queue: QueueStore, settings: AgentSettings, clock: Clock
+    ) -> None:
+        self._agents = agents
+        self._credentials = credentials
+        self._queue = queue
+        self._settings = settings
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop, and wait until the work in hand is given up."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.sweep_seconds)
+            now = self._clock.now()
+            try:
+                await self._agents.finish_half_done(
+                    self._credentials, now - timedelta(seconds=self._settings.sweep_seconds)
+                )
+                await self._queue.forget_events(now - timedelta(hours=self._settings.event_hours), _FORGET_BATCH)
+            except AppError as error:
+                _log.warning("housekeeping waits", reason=error.reason, message=error.message)
+            except Exception:
+                _log.exception("housekeeping failed")
