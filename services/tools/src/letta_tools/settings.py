@@ -31,6 +31,17 @@ class ToolsSettings(Settings):
     execution_memory_bytes: int = Field(default=1 << 30, gt=0, description="Most memory of a call.")
     concurrent_calls: int = Field(default=256, ge=1, description="Most calls at once; more wait.")
     prefork: int = Field(default=2, ge=0, description="Processes kept ready for the next call.")
+    mcp_stdio: bool = Field(
+        default=False, description="Allow MCP servers that are programs on this host; for a single tenant only."
+    )
+    mcp_connect_seconds: float = Field(
+        default=30.0, gt=0, description="Longest wait for a connection to an MCP server."
+    )
+    mcp_list_seconds: float = Field(default=30.0, gt=0, description="Longest wait for the tools of an MCP server.")
+    egress_allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Host names, addresses and networks that MCP and web tools may reach though they are not public.",
+    )
     keep_executions_days: float = Field(
         default=7.0, gt=0, description="How long a repeated idempotency key is answered as before."
     )

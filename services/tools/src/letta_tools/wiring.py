@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from letta.tools.v1 import sandbox_config_service_pb2_grpc, tool_execution_service_pb2_grpc, tool_service_pb2_grpc
+from letta.tools.v1 import (
+    mcp_server_service_pb2_grpc,
+    sandbox_config_service_pb2_grpc,
+    tool_execution_service_pb2_grpc,
+    tool_service_pb2_grpc,
+)
 from letta_common.db import Database, DatabaseOptions
 from letta_common.migrations import upgrade
 from letta_common.service import Deps, Service
@@ -13,17 +18,23 @@ from letta_tools.domain.builtin_calls import BuiltinExecutor
 from letta_tools.domain.code_runs import CodeExecutor
 from letta_tools.domain.execution import Isolation, Limits
 from letta_tools.domain.executions import Executions, Executor
+from letta_tools.domain.mcp_calls import MCPExecutor
+from letta_tools.domain.mcp_servers import MCPServers
 from letta_tools.domain.sandbox_calls import SandboxExecutor
 from letta_tools.domain.sandbox_configs import SandboxConfigs
 from letta_tools.domain.tool_records import ToolType
 from letta_tools.domain.tools import Tools
 from letta_tools.providers.cipher import Cipher
+from letta_tools.providers.egress import AddressGuard
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
+from letta_tools.providers.mcp_client import MCPOptions, SDKClient
+from letta_tools.servicers.mcp_servers import MCPServerServicer
 from letta_tools.servicers.sandbox_configs import SandboxConfigServicer
 from letta_tools.servicers.tool_executions import ToolExecutionServicer
 from letta_tools.servicers.tools import ToolServicer
 from letta_tools.settings import ToolsSettings
 from letta_tools.store.executions import SqlExecutionStore
+from letta_tools.store.mcp_servers import SqlMCPServerStore
 from letta_tools.store.sandbox_configs import SqlSandboxConfigStore
 from letta_tools.store.tools import SqlToolStore
 
@@ -39,12 +50,19 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     )
     most = Limits(timeout_seconds=settings.execution_timeout_seconds, memory_bytes=settings.execution_memory_bytes)
     sandbox = LocalProvider(_local_options(settings, most))
-    tools = Tools(SqlToolStore(db), deps.clock, builtin_tools())
-    configs = SandboxConfigs(SqlSandboxConfigStore(db), Cipher(settings.encryption_secret()), deps.clock)
+    cipher = Cipher(settings.encryption_secret())
+    tool_store = SqlToolStore(db)
+    tools = Tools(tool_store, deps.clock, builtin_tools())
+    configs = SandboxConfigs(SqlSandboxConfigStore(db), cipher, deps.clock)
+    guard = AddressGuard(settings.egress_allowed_hosts)
+    servers = MCPServers(
+        SqlMCPServerStore(db), tool_store, SDKClient(guard, _mcp_options(settings)), cipher, deps.clock
+    )
     calls = SandboxExecutor(sandbox, configs)
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
     executors: dict[ToolType, Executor] = {
         ToolType.CUSTOM: calls,
+        ToolType.EXTERNAL_MCP: MCPExecutor(servers, configs),
         ToolType.LETTA_BUILTIN: BuiltinExecutor({"run_code": CodeExecutor(sandbox)}),
     }
     executions = Executions(tools, store, executors, most)
@@ -67,9 +85,21 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
                 sandbox_config_service_pb2_grpc.add_SandboxConfigServiceServicer_to_server,
                 SandboxConfigServicer(configs),
             ),
+            (
+                mcp_server_service_pb2_grpc.add_MCPServerServiceServicer_to_server,
+                MCPServerServicer(servers, executions, configs),
+            ),
         ),
         start=store.start,
         close=close,
+    )
+
+
+def _mcp_options(settings: ToolsSettings) -> MCPOptions:
+    return MCPOptions(
+        stdio=settings.mcp_stdio,
+        connect_seconds=settings.mcp_connect_seconds,
+        list_seconds=settings.mcp_list_seconds,
     )
 
 

@@ -22,7 +22,13 @@ def identities():
 
 @pytest.fixture(scope="module", params=["network", "local"])
 async def channel(request, database_url, identities, tmp_path_factory):
-    settings = ToolsSettings(database_url=database_url, home=tmp_path_factory.mktemp("letta"))
+    settings = ToolsSettings(
+        database_url=database_url,
+        home=tmp_path_factory.mktemp("letta"),
+        mcp_stdio=True,
+        mcp_list_seconds=10,
+        egress_allowed_hosts=("127.0.0.1",),
+    )
     service = await build(settings, Deps())
     async with running(service, request.param, identities=identities) as channel:
         yield channel

@@ -117,12 +117,12 @@ async def test_each_tool_is_resolved_once(store, ann):
 
 async def test_builtin_tools_are_brought_up_to_date_and_keep_what_the_user_set(store, ann):
     old = a_tool("send_message", tool_type=ToolType.LETTA_CORE)
-    await store.insert_builtin(ann, [old])
-    await store.insert_builtin(ann, [old])
+    await store.upsert(ann, [old])
+    await store.upsert(ann, [old])
     assert await store.get(ann, old.id) == old
     assert await store.replace(ann, replace(old, tags=("mine",), version=2), expected=1)
 
-    await store.insert_builtin(ann, [replace(old, json_schema='{"new":1}', description="New.")])
+    await store.upsert(ann, [replace(old, json_schema='{"new":1}', description="New.")])
 
     new = await store.get(ann, old.id)
     assert (new.json_schema, new.description, new.tags, new.version) == ('{"new":1}', "New.", ("mine",), 3)
@@ -132,7 +132,7 @@ async def test_a_custom_tool_is_not_made_a_builtin_one(store, ann):
     mine = a_tool("send_message")
     await store.insert(ann, mine)
 
-    await store.insert_builtin(ann, [a_tool("send_message", tool_type=ToolType.LETTA_CORE), a_tool("other")])
+    await store.upsert(ann, [a_tool("send_message", tool_type=ToolType.LETTA_CORE), a_tool("other")])
 
     assert await store.resolve(ann, (), ("send_message",)) == [mine]
 

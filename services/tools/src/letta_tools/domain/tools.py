@@ -90,8 +90,8 @@ class ToolStore(Protocol):
         """Add a tool. Raises NameTaken."""
         ...
 
-    async def insert_builtin(self, actor: Actor, tools: Sequence[Tool]) -> None:
-        """Add tools in one statement; of those that exist, bring schema and description up to date."""
+    async def upsert(self, actor: Actor, tools: Sequence[Tool]) -> None:
+        """Add tools in one statement; of those with a known id and name, bring schema and description up to date."""
         ...
 
     async def replace(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
@@ -261,7 +261,7 @@ class Tools:
             )
             for tool in self._builtin
         ]
-        await self._store.insert_builtin(actor, tools)
+        await self._store.upsert(actor, tools)
         self._seeded.add(actor.organization_id)
 
     async def _listed(self, actor: Actor, types: frozenset[ToolType]) -> list[Tool]:

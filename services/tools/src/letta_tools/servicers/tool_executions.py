@@ -17,6 +17,7 @@ from letta_tools.domain.sandbox_calls import SandboxExecutor
 from letta_tools.domain.tools import Tools
 from letta_tools.servicers.limits import within_deadline
 
+_ELSEWHERE = ("", "mcp", "web")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -91,7 +92,7 @@ def _pack(outcome: Outcome) -> pb.ExecuteResponse:
         stderr=_text(_stderr(result)),
         truncated=result.truncated,
         usage=_pack_usage(result),
-        isolation=pb.Isolation.Name(result.isolation) if result.provider else pb.ISOLATION_UNSPECIFIED,
+        isolation=pb.ISOLATION_UNSPECIFIED if result.provider in _ELSEWHERE else pb.Isolation.Name(result.isolation),
         provider=result.provider,
         agent_state_changes=result.agent_state_changes,
         repeated_call=outcome.repeated,

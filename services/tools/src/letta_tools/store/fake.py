@@ -9,7 +9,7 @@ from dataclasses import replace
 from letta_common.actor import Actor
 from letta_common.paging import Page
 from letta_tools.domain.executions import Intent, Standing
-from letta_tools.domain.tool_records import Match, Tool, ToolFilter
+from letta_tools.domain.tool_records import Match, Tool, ToolFilter, ToolType
 from letta_tools.domain.tool_search import search_text
 from letta_tools.domain.tools import NameTaken
 
@@ -51,8 +51,8 @@ class FakeToolStore:
         self._check_name(actor, tool)
         self._mine(actor)[tool.id] = tool
 
-    async def insert_builtin(self, actor: Actor, tools: Sequence[Tool]) -> None:
-        """Add tools; of those that exist, bring schema and description up to date."""
+    async def upsert(self, actor: Actor, tools: Sequence[Tool]) -> None:
+        """Add tools; of those that exist under id and name, bring schema and description up to date."""
         taken = {tool.name: tool for tool in self._mine(actor).values()}
         for tool in tools:
             known = taken.get(tool.name)
@@ -63,6 +63,7 @@ class FakeToolStore:
                     known,
                     json_schema=tool.json_schema,
                     description=tool.description,
+                    metadata=tool.metadata if tool.tool_type is ToolType.EXTERNAL_MCP else known.metadata,
                     version=known.version + 1,
                     updated_at=tool.updated_at,
                 )

@@ -55,7 +55,7 @@ _RESOLVE = (
     f"select {_NAMES} from tools.tools where organization_id = %s and id = any(%s::text[]) "
     f"union select {_NAMES} from tools.tools where organization_id = %s and name = any(%s::text[])"
 )
-_BUILTIN_UPDATES = ("description", "json_schema", "tool_type", "search_text")
+_UPSERTED = ("description", "json_schema", "tool_type", "search_text")
 
 
 class SqlToolStore:
@@ -118,14 +118,18 @@ class SqlToolStore:
         except UniqueViolation as error:
             raise NameTaken from error
 
-    async def insert_builtin(self, actor: Actor, tools: Sequence[Tool]) -> None:
-        """Add tools in one statement; of those that exist, bring schema and description up to date."""
+    async def upsert(self, actor: Actor, tools: Sequence[Tool]) -> None:
+        """Add tools in one statement; of those with a known id and name, bring schema and description up to date."""
         added = pg.insert(_tools).values([_row(actor, tool) for tool in tools])
-        changed = sa.or_(*(_tools.c[name].is_distinct_from(added.excluded[name]) for name in _BUILTIN_UPDATES))
+        changed = sa.or_(*(_tools.c[name].is_distinct_from(added.excluded[name]) for name in _UPSERTED))
         upsert = added.on_conflict_do_update(
             index_elements=[_tools.c.organization_id, _tools.c.name],
             set_={
-                **{name: added.excluded[name] for name in _BUILTIN_UPDATES},
+                **{name: added.excluded[name] for name in _UPSERTED},
+                "metadata": sa.case(
+                    (added.excluded.tool_type == ToolType.EXTERNAL_MCP.value, added.excluded.metadata),
+                    else_=_tools.c.metadata,
+                ),
                 "version": _tools.c.version + 1,
                 "updated_at": added.excluded.updated_at,
             },

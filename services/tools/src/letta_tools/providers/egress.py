@@ -1,0 +1,213 @@
+"""The way out to the network: each address of a name is checked, and the checked address is connected to."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import httpcore2
+import httpx2
+
+from letta_common.errors import AppError, InvalidArgument
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# Addresses that lead inside although `ipaddress` calls them global: translations, tunnels and relays.
+_INWARD: tuple[Network, ...] = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "198.18.0.0/15",
+        "240.0.0.0/4",
+        "::/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001::/23",
+        "2002::/16",
+        "3fff::/20",
+        "5f00::/16",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+    )
+)
+_METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "instance-data"})
+
+
+class ForbiddenAddress(InvalidArgument):
+    """The address does not lead to the public internet, and the deployment does not allow it."""
+
+
+class TooMuchData(Exception):
+    """The answer is larger than the limit."""
+
+
+def is_public(address: Address) -> bool:
+    """Say whether an address leads to the public internet, however it is written."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified:
+        return False
+    return not any(address.version == network.version and address in network for network in _INWARD)
+
+
+class AddressGuard:
+    """Decides where connections may go. Allowed are host names, addresses and networks that lead inside on purpose."""
+
+    def __init__(self, allowed: Sequence[str] = ()) -> None:
+        self._names: set[str] = set()
+        self._networks: list[Network] = []
+        for entry in allowed:
+            try:
+                self._networks.append(ipaddress.ip_network(entry.strip("[]"), strict=False))
+            except ValueError:
+                self._names.add(entry.lower().rstrip("."))
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """Return the addresses of a host, all of them allowed. Raises ForbiddenAddress, OSError."""
+        name = host.lower().rstrip(".").strip("[]")
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        if name not in self._names:
+            for text in addresses:
+                self._check(name, ipaddress.ip_address(text.partition("%")[0]))
+            if name in _METADATA_HOSTS:
+                raise _forbidden(name)
+        return addresses
+
+    async def check_url(self, url: str) -> httpx2.URL:
+        """Return the address read. Raises ForbiddenAddress, and InvalidArgument for one that is none."""
+        try:
+            read = httpx2.URL(url)
+        except (httpx2.InvalidURL, ValueError, TypeError) as error:
+            raise InvalidArgument(f"`{url[:200]}` is no address", field="url") from error
+        if read.scheme not in {"http", "https"} or not read.host:
+            raise InvalidArgument("the address must begin with http:// or https:// and name a host", field="url")
+        if read.userinfo:
+            raise InvalidArgument("the address must not contain credentials", field="url")
+        if "." not in read.host and ":" not in read.host and read.host.lower() not in self._names:
+            raise _forbidden(read.host)
+        with suppress(OSError, UnicodeError):  # a name that is not known now is checked when it is connected to
+            await self.resolve(read.host, read.port or 443)
+        return read
+
+    def _check(self, host: str, address: Address) -> None:
+        if is_public(address):
+            return
+        if not any(address.version == network.version and address in network for network in self._networks):
+            raise _forbidden(host)
+
+
+class GuardedBackend(httpcore2.AsyncNetworkBackend):
+    """Connects to checked addresses only; TLS and the Host header keep the name."""
+
+    def __init__(self, guard: AddressGuard) -> None:
+        self._guard = guard
+        self._inner = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  (the signature is httpcore's)
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """Resolve once, check every address, connect to the first that answers."""
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await self._guard.resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            raise httpcore2.ConnectError(f"the name {host} cannot be resolved") from error
+        last: Exception = httpcore2.ConnectError(f"{host} has no address")
+        for address in addresses[:4]:
+            try:
+                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                last = error
+        raise last
+
+    async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore2.AsyncNetworkStream:
+        """Refuse."""
+        raise httpcore2.ConnectError("unix sockets are out of reach")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait between attempts."""
+        await asyncio.sleep(seconds)
+
+
+class GuardedTransport(httpx2.AsyncHTTPTransport):
+    """HTTP over guarded connections, with a limit on what an answer may hold."""
+
+    def __init__(self, guard: AddressGuard, most_bytes: int) -> None:
+        super().__init__(trust_env=False)
+        self._most_bytes = most_bytes
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context(),
+            max_connections=10,
+            network_backend=GuardedBackend(guard),
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request; the answer's body ends with TooMuchData above the limit."""
+        response = await super().handle_async_request(request)
+        if isinstance(response.stream, httpx2.AsyncByteStream):
+            response.stream = _Limited(response.stream, self._most_bytes)
+        return response
+
+
+class _Limited(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream, most: int) -> None:
+        self._inner = inner
+        self._left = most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._inner:
+            self._left -= len(part)
+            if self._left < 0:
+                raise TooMuchData("the answer is larger than the limit")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def guarded_client(
+    guard: AddressGuard,
+    *,
+    timeout: float,
+    most_bytes: int,
+    headers: Mapping[str, str] | None = None,
+    read_timeout: float | None = None,
+) -> httpx2.AsyncClient:
+    """Return a client that follows no redirects, reads no environment and goes where the guard lets it."""
+    return httpx2.AsyncClient(
+        transport=GuardedTransport(guard, most_bytes),
+        headers={"accept-encoding": "identity", **(headers or {})},
+        timeout=httpx2.Timeout(timeout, read=read_timeout or timeout),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """Return the one error inside groups of errors that says most."""
+    while isinstance(error, BaseExceptionGroup):
+        error = next((each for each in error.exceptions if isinstance(each, AppError)), error.exceptions[0])
+    return error
+
+
+def _forbidden(host: str) -> ForbiddenAddress:
+    return ForbiddenAddress(f"{host} is not on the public internet and not allowed by this deployment", field="url")

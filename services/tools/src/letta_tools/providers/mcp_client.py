@@ -1,0 +1,215 @@
+"""The Model Context Protocol through its SDK. Servers that hang, lie or send garbage cost a bounded time and amount."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx2
+import structlog
+from mcp import Client, MCPError
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import CallToolResult, Implementation, ListToolsResult, TextContent
+
+from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, MCPTimeout, ValidationFailed
+from letta_tools.domain.mcp_servers import SSE, STDIO, Connection
+from letta_tools.domain.mcp_tools import Offer
+from letta_tools.providers.egress import AddressGuard, ForbiddenAddress, guarded_client, unwrapped
+from letta_tools.providers.mcp_stdio import stdio_transport
+
+_TIMED_OUT = {408, -32001}
+_MOST_TOOLS = 1000
+_MOST_PAGES = 100
+_T = TypeVar("_T")
+_log = structlog.get_logger("letta.tools.mcp")
+
+
+@dataclass(frozen=True, slots=True)
+class MCPOptions:
+    """Limits of what is asked of servers."""
+
+    stdio: bool = False
+    connect_seconds: float = 30.0
+    list_seconds: float = 30.0
+    most_bytes: int = 8 << 20
+
+
+class SDKClient:
+    """Connects for one question at a time."""
+
+    def __init__(self, guard: AddressGuard, options: MCPOptions) -> None:
+        self._guard = guard
+        self._options = options
+
+    async def check(self, connection: Connection) -> None:
+        """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed."""
+        if connection.server_type == STDIO:
+            if not self._options.stdio:
+                raise InvalidArgument("stdio MCP servers are switched off; the setting mcp_stdio allows them")
+            return
+        try:
+            await self._guard.check_url(connection.server_url or "")
+        except InvalidArgument as error:
+            path = f"config.{connection.server_type}.server_url"
+            raise ValidationFailed(f"{path}: {error.message}", **{path: error.message}) from error
+
+    async def list_tools(self, connection: Connection) -> list[Offer]:
+        """Return what a server offers. Raises MCPConnectionFailed, MCPTimeout."""
+        return await self._ask(connection, self._options.list_seconds, _list)
+
+    async def call_tool(
+        self, connection: Connection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
+    ) -> tuple[bool, str]:
+        """Call a tool; return whether it succeeded, and its text. Raises MCPConnectionFailed, MCPTimeout."""
+
+        async def call(client: Client) -> tuple[bool, str]:
+            try:
+                result = await client.call_tool(name, dict(arguments))
+            except MCPError as error:
+                if error.code in _TIMED_OUT:
+                    raise
+                return False, error.message
+            return not result.is_error, _text(result)
+
+        return await self._ask(connection, timeout_seconds, call)
+
+    async def _ask(self, connection: Connection, seconds: float, question: Callable[[Client], Awaitable[_T]]) -> _T:
+        scope = asyncio.timeout(seconds)
+        try:
+            async with (
+                scope,
+                Client(
+                    _Transport(lambda: self._transport(connection)),
+                    read_timeout_seconds=seconds,
+                    client_info=Implementation(name="letta-tools", version="1"),
+                    cache=None,
+                ) as client,
+            ):
+                return await question(client)
+        except TimeoutError as error:
+            if scope.expired():
+                raise _late(seconds) from error
+            raise _broken(connection, error) from error
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            raise _mapped(connection, error, seconds) from error
+
+    def _transport(self, connection: Connection) -> AbstractAsyncContextManager[Any]:
+        if connection.server_type == STDIO:
+            if not self._options.stdio:
+                raise InvalidArgument("stdio MCP servers are switched off; the setting mcp_stdio allows them")
+            return stdio_transport(connection, self._options.most_bytes)
+        url = connection.server_url or ""
+        if connection.server_type == SSE:
+            return sse_client(
+                url,
+                headers=connection.headers(),
+                timeout=self._options.connect_seconds,
+                httpx_client_factory=self._client,
+            )
+        return self._streamable(url, connection.headers())
+
+    @asynccontextmanager
+    async def _streamable(self, url: str, headers: dict[str, str]) -> AsyncIterator[Any]:
+        async with (
+            self._client(headers) as http,
+            streamable_http_client(url, http_client=http, max_sse_event_size=self._options.most_bytes) as streams,
+        ):
+            yield streams
+
+    def _client(
+        self,
+        headers: dict[str, str] | None = None,
+        timeout: httpx2.Timeout | None = None,
+        auth: httpx2.Auth | None = None,
+    ) -> httpx2.AsyncClient:
+        del timeout, auth
+        return guarded_client(
+            self._guard,
+            timeout=self._options.connect_seconds,
+            read_timeout=300.0,
+            most_bytes=self._options.most_bytes,
+            headers=headers,
+        )
+
+
+class _Transport:
+    """A transport that is made when it is entered."""
+
+    def __init__(self, make: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+        self._make = make
+        self._made: AbstractAsyncContextManager[Any] | None = None
+
+    async def __aenter__(self) -> Any:
+        self._made = self._make()
+        return await self._made.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return await self._made.__aexit__(*error) if self._made else None
+
+
+async def _list(client: Client) -> list[Offer]:
+    offers: dict[str, Offer] = {}
+    cursor: str | None = None
+    for _ in range(_MOST_PAGES):
+        page: ListToolsResult = await client.list_tools(cursor=cursor)
+        for tool in page.tools:
+            if 0 < len(tool.name) <= 256 and "\0" not in tool.name:
+                hints = tool.annotations
+                idempotent = bool(hints and (hints.read_only_hint or hints.idempotent_hint))
+                offers.setdefault(tool.name, Offer(tool.name, tool.description or "", tool.input_schema, idempotent))
+        cursor = page.next_cursor
+        if not cursor or len(offers) >= _MOST_TOOLS:
+            break
+    return list(offers.values())[:_MOST_TOOLS]
+
+
+def _text(result: CallToolResult) -> str:
+    """Join the texts of a result; what is no text is named."""
+    parts = []
+    for part in result.content:
+        if isinstance(part, TextContent):
+            parts.append(part.text)
+        else:
+            resource = getattr(part, "resource", None)
+            text = getattr(resource, "text", None)
+            parts.append(text if isinstance(text, str) else f"[{part.type}]")
+    if not parts and result.structured_content is not None:
+        return json.dumps(result.structured_content, ensure_ascii=False)
+    return "\n".join(parts)
+
+
+def _mapped(connection: Connection, error: Exception, seconds: float) -> AppError:
+    inner = unwrapped(error)
+    if isinstance(inner, ForbiddenAddress):
+        return inner
+    if isinstance(inner, AppError):
+        return inner
+    if isinstance(inner, MCPError) and inner.code in _TIMED_OUT:
+        return _late(seconds)
+    if isinstance(inner, httpx2.TimeoutException):
+        return _late(seconds)
+    return _broken(connection, inner)
+
+
+def _broken(connection: Connection, error: BaseException) -> MCPConnectionFailed:
+    """Say what a caller may know: of errors that the server sent, its words; of others, their kind."""
+    where = connection.server_url or connection.command or "the server"
+    if isinstance(error, MCPError):
+        why = error.message[:300]
+    elif isinstance(error, httpx2.HTTPStatusError):
+        why = f"status {error.response.status_code}"
+    else:
+        why = type(error).__name__
+    _log.info("an MCP server failed", server=where, error=str(error)[:500], kind=type(error).__name__)
+    return MCPConnectionFailed(f"{where} cannot be reached or answers garbage: {why}")
+
+
+def _late(seconds: float) -> MCPTimeout:
+    return MCPTimeout(f"the MCP server did not answer within {seconds:g} s")

@@ -1,0 +1,150 @@
+"""MCPServerService: MCP servers over gRPC."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import grpc.aio
+
+from letta.tools.v1 import mcp_server_pb2, mcp_server_service_pb2_grpc
+from letta.tools.v1 import mcp_server_service_pb2 as pb
+from letta_common.actor import Actor, current_actor
+from letta_common.errors import ToolNotFound
+from letta_common.paging import Page
+from letta_tools.domain.execution import Limits, Status
+from letta_tools.domain.executions import Execution, Executions
+from letta_tools.domain.mcp_servers import MASK, SSE, STDIO, STREAMABLE_HTTP, Connection, MCPServer, MCPServers
+from letta_tools.domain.outcomes import error_text
+from letta_tools.domain.sandbox_configs import SandboxConfigs
+from letta_tools.domain.tool_records import Tool
+from letta_tools.servicers.limits import within_deadline
+from letta_tools.servicers.tool_messages import pack_tool
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
+    """Answers for MCP servers."""
+
+    def __init__(self, servers: MCPServers, executions: Executions, environment: SandboxConfigs) -> None:
+        self._servers = servers
+        self._executions = executions
+        self._environment = environment
+
+    async def CreateMCPServer(
+        self, request: pb.CreateMCPServerRequest, context: _Context
+    ) -> pb.CreateMCPServerResponse:
+        actor = current_actor()
+        server = await self._servers.create(actor, request.server_name, _connection(request.config))
+        return pb.CreateMCPServerResponse(mcp_server=self._pack(actor, server))
+
+    async def ListMCPServers(self, request: pb.ListMCPServersRequest, context: _Context) -> pb.ListMCPServersResponse:
+        actor = current_actor()
+        servers = await self._servers.find(actor, Page.of(request))
+        return pb.ListMCPServersResponse(mcp_servers=(self._pack(actor, server) for server in servers))
+
+    async def GetMCPServer(self, request: pb.GetMCPServerRequest, context: _Context) -> pb.GetMCPServerResponse:
+        actor = current_actor()
+        server = await self._servers.get(actor, request.mcp_server_id)
+        return pb.GetMCPServerResponse(mcp_server=self._pack(actor, server))
+
+    async def UpdateMCPServer(
+        self, request: pb.UpdateMCPServerRequest, context: _Context
+    ) -> pb.UpdateMCPServerResponse:
+        actor = current_actor()
+        name = request.server_name if request.HasField("server_name") else None
+        server = await self._servers.update(actor, request.mcp_server_id, name, _connection(request.config))
+        return pb.UpdateMCPServerResponse(mcp_server=self._pack(actor, server))
+
+    async def DeleteMCPServer(
+        self, request: pb.DeleteMCPServerRequest, context: _Context
+    ) -> pb.DeleteMCPServerResponse:
+        await self._servers.delete(current_actor(), request.mcp_server_id)
+        return pb.DeleteMCPServerResponse()
+
+    async def RefreshMCPServer(
+        self, request: pb.RefreshMCPServerRequest, context: _Context
+    ) -> pb.RefreshMCPServerResponse:
+        actor = current_actor()
+        variables = await self._environment.variables(actor)
+        done = await self._servers.refresh(actor, request.mcp_server_id, variables)
+        return pb.RefreshMCPServerResponse(added=done.added, updated=done.updated, deleted=done.deleted)
+
+    async def ListMCPServerTools(
+        self, request: pb.ListMCPServerToolsRequest, context: _Context
+    ) -> pb.ListMCPServerToolsResponse:
+        tools = await self._servers.tools(current_actor(), request.mcp_server_id)
+        return pb.ListMCPServerToolsResponse(tools=map(pack_tool, tools))
+
+    async def GetMCPServerTool(
+        self, request: pb.GetMCPServerToolRequest, context: _Context
+    ) -> pb.GetMCPServerToolResponse:
+        tool = await self._tool(current_actor(), request.mcp_server_id, request.tool_id)
+        return pb.GetMCPServerToolResponse(tool=pack_tool(tool))
+
+    async def RunMCPServerTool(
+        self, request: pb.RunMCPServerToolRequest, context: _Context
+    ) -> pb.RunMCPServerToolResponse:
+        actor = current_actor()
+        tool = await self._tool(actor, request.mcp_server_id, request.tool_id)
+        execution = Execution(
+            arguments=request.args, tool_id=tool.id, limits=within_deadline(Limits(0, 0, 0, 0, 0, 0, 0))
+        )
+        result = (await self._executions.execute(actor, execution)).result
+        if result.status is Status.SUCCESS:
+            return pb.RunMCPServerToolResponse(status="success", func_return=result.result)
+        text = error_text(result)
+        return pb.RunMCPServerToolResponse(status="error", func_return=json.dumps(text), stderr=[text])
+
+    async def _tool(self, actor: Actor, server_id: str, tool_id: str) -> Tool:
+        for tool in await self._servers.tools(actor, server_id):
+            if tool.id == tool_id:
+                return tool
+        raise ToolNotFound(f"the server has no tool {tool_id}", tool_id=tool_id)
+
+    def _pack(self, actor: Actor, server: MCPServer) -> mcp_server_pb2.MCPServer:
+        connection = self._servers.connection(actor, server)
+        packed = mcp_server_pb2.MCPServer(id=server.id, server_name=server.server_name, version=server.version)
+        packed.config.CopyFrom(_pack_connection(connection))
+        packed.created_at.FromDatetime(server.created_at)
+        packed.updated_at.FromDatetime(server.updated_at)
+        return packed
+
+
+def _connection(config: mcp_server_pb2.MCPServerConfig) -> Connection:
+    kind = config.WhichOneof("transport") or STREAMABLE_HTTP
+    if kind == STDIO:
+        stdio = config.stdio
+        command = stdio.command if stdio.HasField("command") else None
+        return Connection(STDIO, command=command, args=tuple(stdio.args), env=dict(stdio.env))
+    given = config.sse if kind == SSE else config.streamable_http
+    return Connection(
+        kind,
+        server_url=given.server_url if given.HasField("server_url") else None,
+        auth_header=given.auth_header if given.HasField("auth_header") else None,
+        auth_token=given.auth_token if given.HasField("auth_token") else None,
+        custom_headers=dict(given.custom_headers),
+    )
+
+
+def _pack_connection(connection: Connection) -> mcp_server_pb2.MCPServerConfig:
+    if connection.server_type == STDIO:
+        stdio = mcp_server_pb2.StdioMCPConfig(
+            command=connection.command, args=connection.args, env=_masked(connection.env)
+        )
+        return mcp_server_pb2.MCPServerConfig(stdio=stdio)
+    values: dict[str, Any] = {
+        "server_url": connection.server_url,
+        "auth_header": connection.auth_header,
+        "auth_token": MASK if connection.auth_token else None,
+        "custom_headers": _masked(connection.custom_headers),
+    }
+    if connection.server_type == SSE:
+        return mcp_server_pb2.MCPServerConfig(sse=mcp_server_pb2.SseMCPConfig(**values))
+    return mcp_server_pb2.MCPServerConfig(streamable_http=mcp_server_pb2.StreamableHttpMCPConfig(**values))
+
+
+def _masked(values: Mapping[str, str]) -> dict[str, str]:
+    return dict.fromkeys(values, MASK)

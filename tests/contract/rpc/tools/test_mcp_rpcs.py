@@ -1,0 +1,291 @@
+"""Each RPC of MCP servers, against servers that the test starts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from letta.tools.v1 import mcp_server_service_pb2 as pb
+from letta.tools.v1 import (
+    mcp_server_service_pb2_grpc,
+    sandbox_config_service_pb2_grpc,
+    tool_execution_service_pb2_grpc,
+    tool_pb2,
+    tool_service_pb2_grpc,
+)
+from letta.tools.v1 import sandbox_config_service_pb2 as configs_pb
+from letta.tools.v1 import tool_execution_service_pb2 as execution_pb
+from letta.tools.v1.mcp_server_pb2 import MCPServerConfig, SseMCPConfig, StdioMCPConfig, StreamableHttpMCPConfig
+from letta.tools.v1.sandbox_config_pb2 import SandboxEnvironmentVariable
+from letta.tools.v1.tool_service_pb2 import CreateToolRequest, GetToolRequest
+from letta_common.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    MCPConnectionFailed,
+    MCPServerNotFound,
+    ToolNotFound,
+    ValidationFailed,
+)
+from letta_common.ids import new_id
+
+DEMO = Path(__file__).with_name("mcp_demo_server.py")
+
+
+def started(transport):
+    process = subprocess.Popen([sys.executable, DEMO, transport], stdout=subprocess.PIPE, text=True)
+    return process, int(process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def ports():
+    running = {transport: started(transport) for transport in ("sse", "streamable_http")}
+    yield {transport: port for transport, (_, port) in running.items()}
+    for process, _ in running.values():
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def changeable():
+    process, port = started("streamable_http")
+    yield port
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def http(port, **values):
+    url = f"http://127.0.0.1:{port}/mcp"
+    return MCPServerConfig(streamable_http=StreamableHttpMCPConfig(server_url=url, **values))
+
+
+def stdio(**values):
+    return MCPServerConfig(stdio=StdioMCPConfig(command=sys.executable, args=[str(DEMO), "stdio"], **values))
+
+
+@pytest.fixture
+def servers(channel):
+    return mcp_server_service_pb2_grpc.MCPServerServiceStub(channel)
+
+
+@pytest.fixture
+def executions(channel):
+    return tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
+
+
+async def create(servers, config, name="demo"):
+    request = pb.CreateMCPServerRequest(server_name=name, config=config)
+    return (await servers.CreateMCPServer(request, timeout=30)).mcp_server
+
+
+async def tools_of(servers, server):
+    request = pb.ListMCPServerToolsRequest(mcp_server_id=server.id)
+    return {tool.name: tool for tool in (await servers.ListMCPServerTools(request, timeout=5)).tools}
+
+
+async def run(servers, server, tool, **args):
+    request = pb.RunMCPServerToolRequest(mcp_server_id=server.id, tool_id=tool.id, args=json.dumps(args))
+    return await servers.RunMCPServerTool(request, timeout=30)
+
+
+@pytest.mark.parametrize("transport", ["stdio", "sse", "streamable_http"])
+async def test_tools_of_a_server_are_called(servers, executions, ports, transport):
+    configs = {
+        "stdio": stdio(),
+        "sse": MCPServerConfig(sse=SseMCPConfig(server_url=f"http://127.0.0.1:{ports['sse']}/sse")),
+        "streamable_http": http(ports["streamable_http"]),
+    }
+    server = await create(servers, configs[transport])
+    tools = await tools_of(servers, server)
+
+    assert sorted(tools) == ["add", "boom", "change", "environment", "headers", "sleep", "weird_name_1"]
+    add = tools["add"]
+    assert (add.tool_type, list(add.tags), add.description) == (
+        tool_pb2.TOOL_TYPE_EXTERNAL_MCP,
+        ["mcp:demo"],
+        "Add two numbers.",
+    )
+    assert list(json.loads(add.json_schema)["parameters"]["properties"]) == ["a", "b"]
+    assert json.loads(add.metadata)["mcp:SCHEMA_STATUS"] == "NON_STRICT_ONLY"
+    answer = await run(servers, server, add, a=1, b=2)
+    assert (answer.status, json.loads(answer.func_return)) == ("success", "3")
+    assert json.loads((await run(servers, server, tools["weird_name_1"])).func_return) == "weird"
+    failed = await run(servers, server, tools["boom"])
+    assert failed.status == "error"
+    assert "Error executing tool boom" in failed.stderr[0]
+    call = execution_pb.ExecuteRequest(tool_id=add.id, arguments='{"a": 2, "b": 3}', idempotency_key=new_id("run"))
+    first = await executions.Execute(call, timeout=30)
+    assert (first.status, first.result, first.provider) == (execution_pb.EXECUTION_STATUS_SUCCESS, '"5"', "mcp")
+    assert (await executions.Execute(call, timeout=30)).repeated_call
+
+
+async def test_secrets_stay_inside_and_templates_are_filled(servers, executions, ports):
+    config = http(
+        ports["streamable_http"],
+        auth_token="Bearer {{ TOKEN | none }}",
+        custom_headers={"x-colour": "{{ COLOUR | grey }}"},
+    )
+    server = await create(servers, config)
+
+    shown = server.config.streamable_http
+    assert (shown.auth_token, dict(shown.custom_headers)) == ("********", {"x-colour": "********"})
+    tool = (await tools_of(servers, server))["headers"]
+    call = execution_pb.ExecuteRequest(tool_id=tool.id, environment_variables={"TOKEN": "secret"})
+    sent = json.loads(json.loads((await executions.Execute(call, timeout=30)).result))
+    assert (sent["authorization"], sent["x-colour"]) == ("Bearer secret", "grey")
+
+
+async def test_a_program_gets_its_own_environment_alone(servers, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "of the service")
+    server = await create(servers, stdio(env={"TOKEN": "mine"}))
+
+    answer = await run(servers, server, (await tools_of(servers, server))["environment"])
+    seen = json.loads(json.loads(answer.func_return))
+    assert seen["TOKEN"] == "mine"
+    assert seen.keys() <= {"TOKEN", "PATH", "HOME", "LANG", "LC_CTYPE"}
+    assert dict(server.config.stdio.env) == {"TOKEN": "********"}
+
+
+async def test_refreshing_follows_the_server(servers, changeable, channel):
+    server = await create(servers, http(changeable))
+    before = await tools_of(servers, server)
+    await run(servers, server, before["change"])
+
+    done = await servers.RefreshMCPServer(pb.RefreshMCPServerRequest(mcp_server_id=server.id), timeout=30)
+
+    assert (list(done.added), list(done.updated), list(done.deleted)) == (["fresh"], ["add"], ["boom"])
+    after = await tools_of(servers, server)
+    assert (after["add"].id, after["add"].version) == (before["add"].id, 2)
+    assert json.loads((await run(servers, server, after["add"], a=1, b=2, c=3)).func_return) == "6"
+    registry = tool_service_pb2_grpc.ToolServiceStub(channel)
+    with pytest.raises(ToolNotFound):
+        await registry.GetTool(GetToolRequest(tool_id=before["boom"].id), timeout=5)
+    again = await servers.RefreshMCPServer(pb.RefreshMCPServerRequest(mcp_server_id=server.id), timeout=30)
+    assert again == pb.RefreshMCPServerResponse()
+
+
+async def test_a_taken_name_gets_the_servers_name_in_front(servers, ports, channel):
+    registry = tool_service_pb2_grpc.ToolServiceStub(channel)
+    mine = tool_pb2.Tool(source_code='def add():\n    """Mine."""')
+    await registry.CreateTool(CreateToolRequest(tool=mine), timeout=5)
+
+    first = await tools_of(servers, await create(servers, http(ports["streamable_http"]), "one"))
+    second = await tools_of(servers, await create(servers, http(ports["streamable_http"]), "two"))
+
+    assert "one_add" in first
+    assert "boom" in first
+    assert {"two_add", "two_boom"} <= set(second)
+
+
+async def test_servers_are_listed_changed_and_removed(servers, ports, as_bob, channel):
+    server = await create(servers, http(ports["streamable_http"], auth_token="secret"))
+    await create(servers, http(ports["streamable_http"]), "other")
+    listed = (await servers.ListMCPServers(pb.ListMCPServersRequest(), timeout=5)).mcp_servers
+    assert [item.server_name for item in listed] == ["other", "demo"]
+    assert (await servers.GetMCPServer(pb.GetMCPServerRequest(mcp_server_id=server.id), timeout=5)).mcp_server == server
+
+    masked = http(ports["streamable_http"], auth_token="********", auth_header="x-key")
+    change = pb.UpdateMCPServerRequest(mcp_server_id=server.id, server_name="renamed", config=masked)
+    changed = (await servers.UpdateMCPServer(change, timeout=5)).mcp_server
+    assert (changed.server_name, changed.config.streamable_http.auth_header) == ("renamed", "x-key")
+    tool = (await tools_of(servers, server))["headers"]
+    assert json.loads(json.loads((await run(servers, server, tool)).func_return))["x-key"] == "secret"
+
+    change.server_name = "other"
+    with pytest.raises(AlreadyExists):
+        await servers.UpdateMCPServer(change, timeout=5)
+    wrong = pb.UpdateMCPServerRequest(mcp_server_id=server.id, config=stdio())
+    with pytest.raises(InvalidArgument, match="type"):
+        await servers.UpdateMCPServer(wrong, timeout=5)
+    with as_bob(), pytest.raises(MCPServerNotFound):
+        await servers.DeleteMCPServer(pb.DeleteMCPServerRequest(mcp_server_id=server.id), timeout=5)
+    await servers.DeleteMCPServer(pb.DeleteMCPServerRequest(mcp_server_id=server.id), timeout=5)
+    with pytest.raises(MCPServerNotFound):
+        await servers.GetMCPServer(pb.GetMCPServerRequest(mcp_server_id=server.id), timeout=5)
+    registry = tool_service_pb2_grpc.ToolServiceStub(channel)
+    with pytest.raises(ToolNotFound):
+        await registry.GetTool(GetToolRequest(tool_id=tool.id), timeout=5)
+
+
+async def test_names_of_servers_are_taken_once(servers, ports):
+    await create(servers, http(ports["streamable_http"]))
+    with pytest.raises(AlreadyExists):
+        await create(servers, http(ports["streamable_http"]))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://server/mcp",
+        "http://localhost:1/mcp",
+        "http://10.0.0.1/",
+        "http://[::1]/",
+        "ftp://a.b/",
+        "http://u:p@a.b/",
+        "x",
+    ],
+)
+async def test_inward_addresses_are_refused(servers, url):
+    for config in (
+        MCPServerConfig(streamable_http=StreamableHttpMCPConfig(server_url=url)),
+        MCPServerConfig(sse=SseMCPConfig(server_url=url)),
+    ):
+        with pytest.raises(ValidationFailed):
+            await create(servers, config)
+
+
+async def test_incomplete_configurations_are_refused(servers):
+    with pytest.raises(InvalidArgument, match="command"):
+        await create(servers, MCPServerConfig(stdio=StdioMCPConfig()))
+    with pytest.raises(InvalidArgument, match="server_url"):
+        await create(servers, MCPServerConfig(sse=SseMCPConfig()))
+    with pytest.raises(ValidationFailed):
+        await create(servers, MCPServerConfig())
+
+
+async def test_a_server_that_is_down(servers, changeable, executions):
+    with pytest.raises(MCPConnectionFailed):
+        await create(servers, http(1))
+    with pytest.raises(MCPConnectionFailed):
+        await create(servers, MCPServerConfig(stdio=StdioMCPConfig(command="/bin/true")))
+
+
+async def test_a_slow_tool_is_a_timeout(servers, ports, executions):
+    server = await create(servers, http(ports["streamable_http"]))
+    tool = (await tools_of(servers, server))["sleep"]
+    limits = execution_pb.Limits(timeout=Duration(nanos=300_000_000))
+    call = execution_pb.ExecuteRequest(tool_id=tool.id, arguments='{"seconds": 5}', limits=limits)
+
+    assert (await executions.Execute(call, timeout=20)).status == execution_pb.EXECUTION_STATUS_TIMEOUT
+
+
+async def test_variables_of_the_organization_fill_templates(servers, ports, channel):
+    configs = sandbox_config_service_pb2_grpc.SandboxConfigServiceStub(channel)
+    config = await configs.GetDefaultLocalSandboxConfig(configs_pb.GetDefaultLocalSandboxConfigRequest(), timeout=5)
+    request = configs_pb.CreateSandboxEnvironmentVariableRequest(
+        sandbox_config_id=config.sandbox_config.id,
+        environment_variable=SandboxEnvironmentVariable(key="TOKEN", value="kept"),
+    )
+    await configs.CreateSandboxEnvironmentVariable(request, timeout=5)
+    server = await create(servers, http(ports["streamable_http"], auth_token="{{ TOKEN }}"))
+
+    answer = await run(servers, server, (await tools_of(servers, server))["headers"])
+
+    assert json.loads(json.loads(answer.func_return))["authorization"] == "kept"
+
+
+async def test_unknown_tools_of_a_server(servers, ports):
+    server = await create(servers, http(ports["streamable_http"]))
+    request = pb.GetMCPServerToolRequest(mcp_server_id=server.id, tool_id=new_id("tool"))
+    with pytest.raises(ToolNotFound):
+        await servers.GetMCPServerTool(request, timeout=5)
+    request.mcp_server_id = new_id("mcp_server")
+    with pytest.raises(MCPServerNotFound):
+        await servers.GetMCPServerTool(request, timeout=5)
+    tool = (await tools_of(servers, server))["add"]
+    found = pb.GetMCPServerToolRequest(mcp_server_id=server.id, tool_id=tool.id)
+    assert (await servers.GetMCPServerTool(found, timeout=5)).tool == tool

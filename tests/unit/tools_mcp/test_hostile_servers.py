@@ -1,0 +1,230 @@
+"""MCP servers that hang, lie or send garbage cost a bounded time and amount."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+
+from letta_common.actor import Actor
+from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPTimeout
+from letta_tools.domain.mcp_servers import Connection
+from letta_tools.domain.mcp_tools import Offer, health_of, tool_of
+from letta_tools.domain.tool_records import EPOCH
+from letta_tools.providers.egress import AddressGuard
+from letta_tools.providers.mcp_client import MCPOptions, SDKClient
+
+ANN = Actor("org-ann", "user-ann")
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+
+
+def client(seconds=5.0, most_bytes=200_000, stdio=False):
+    options = MCPOptions(stdio=stdio, connect_seconds=seconds, list_seconds=seconds, most_bytes=most_bytes)
+    return SDKClient(AddressGuard(["127.0.0.1"]), options)
+
+
+@asynccontextmanager
+async def serving(answer):
+    """Serve what `answer(method, params, writer)` writes to each request."""
+
+    async def serve(reader, writer):
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = int(head.split("content-length:")[1].split("\r\n")[0]) if "content-length" in head else 0
+            body = json.loads(await reader.readexactly(length)) if length else {}
+            await answer(body, writer)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield Connection("streamable_http", server_url=f"http://127.0.0.1:{port}/mcp")
+    finally:
+        server.close()
+
+
+def speaking(tools=None, call=None, pages=False):
+    """Return a server that speaks the protocol of old and answers these tools."""
+
+    async def answer(body, writer):
+        method = body.get("method")
+        if "id" not in body:
+            writer.write(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            return
+        result = {
+            "initialize": {
+                "protocolVersion": "2025-03-26",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "liar", "version": "1"},
+            },
+            "tools/list": {"tools": tools or [], **({"nextCursor": "more"} if pages else {})},
+            "tools/call": call,
+        }.get(method)
+        reply = {"jsonrpc": "2.0", "id": body["id"]}
+        reply |= {"result": result} if result else {"error": {"code": -32601, "message": "no"}}
+        writer.write(HEAD + json.dumps(reply).encode())
+
+    return answer
+
+
+async def test_a_server_that_hangs():
+    gate = asyncio.Event()
+
+    async def hang(_body, _writer):
+        await gate.wait()
+
+    async with serving(hang) as connection:
+        with pytest.raises(MCPTimeout):
+            await client(0.5).list_tools(connection)
+        gate.set()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\xff" * 100,
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+        HEAD + b"{",
+        HEAD + b"[" * 50_000,
+        HEAD + b'{"jsonrpc": "2.0", "id": 999, "result": {}}',
+        b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.2:9/\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: nonsense\n\n",
+    ],
+)
+async def test_garbage(garbage):
+    async def answer(_body, writer):
+        writer.write(garbage)
+
+    async with serving(answer) as connection:
+        with pytest.raises((MCPConnectionFailed, MCPTimeout)):
+            await client(2.0).list_tools(connection)
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/event-stream"])
+async def test_a_flood(kind):
+    sent = 0
+
+    async def answer(_body, writer):
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: " + kind + b"\r\nconnection: close\r\n\r\ndata: ")
+        while sent < 64 << 20:
+            writer.write(b"x" * 65_536)
+            await writer.drain()
+            sent += 65_536
+
+    async with serving(answer) as connection:
+        with pytest.raises((MCPConnectionFailed, MCPTimeout)):
+            await client(10.0).list_tools(connection)
+    assert sent < 32 << 20
+
+
+async def test_pages_without_end():
+    tools = [{"name": "again", "inputSchema": {"type": "object"}}]
+    async with serving(speaking(tools, pages=True)) as connection:
+        offers = await client(30.0).list_tools(connection)
+    assert [offer.name for offer in offers] == ["again"]
+
+
+async def test_tools_that_are_no_tools():
+    for tools in ([{"name": 1}], [{"inputSchema": {"type": "object"}}], ["x"], [{"name": "x", "inputSchema": 5}]):
+        async with serving(speaking(tools)) as connection:
+            with pytest.raises(MCPConnectionFailed):
+                await client().list_tools(connection)
+
+
+async def test_names_without_sense_are_left_out():
+    names = ["", "x" * 300, "a\0b", "good"]
+    tools = [{"name": name, "inputSchema": {"type": "object"}} for name in names]
+    async with serving(speaking(tools)) as connection:
+        assert [offer.name for offer in await client().list_tools(connection)] == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, (True, "a\nb")),
+        ({"content": [], "structuredContent": {"a": 1}}, (True, '{"a": 1}')),
+        ({"content": [{"type": "image", "data": "AA==", "mimeType": "image/png"}]}, (True, "[image]")),
+        ({"content": [{"type": "text", "text": "bad"}], "isError": True}, (False, "bad")),
+        (None, (False, "no")),
+    ],
+)
+async def test_results(call, answer):
+    tools = [{"name": "t", "inputSchema": {"type": "object"}}]
+    async with serving(speaking(tools, call)) as connection:
+        assert await client().call_tool(connection, "t", {}, 5.0) == answer
+
+
+async def test_a_result_that_breaks_its_own_schema():
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    tools = [{"name": "t", "inputSchema": {"type": "object"}, "outputSchema": schema}]
+    call = {"content": [], "structuredContent": {"a": "no"}}
+    async with serving(speaking(tools, call)) as connection:
+        with pytest.raises(MCPConnectionFailed):
+            await client().call_tool(connection, "t", {}, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [
+        ("/bin/true", ()),
+        ("/bin/sleep", ("60",)),
+        ("/usr/bin/yes", ()),
+        ("/nonexistent", ()),
+        ("/bin/sh", ("-c", "head -c 50000000 /dev/zero")),
+        ("/bin/sh", ("-c", "trap '' TERM INT; (sleep 60 & sleep 60)")),
+    ],
+)
+async def test_programs_that_speak_no_protocol(command, args):
+    connection = Connection("stdio", command=command, args=args)
+    with pytest.raises((MCPConnectionFailed, MCPTimeout)):
+        await client(1.0, stdio=True).list_tools(connection)
+
+
+async def test_programs_are_off_by_default():
+    connection = Connection("stdio", command="/bin/true")
+    for attempt in (client().check(connection), client().list_tools(connection)):
+        with pytest.raises(InvalidArgument, match="mcp_stdio"):
+            await attempt
+
+
+def nested(depth):
+    schema = {"type": "object"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"x": schema}}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "status"),
+    [
+        ({"type": "object", "properties": {}, "additionalProperties": False}, "STRICT_COMPLIANT"),
+        ({"type": "object", "properties": {"a": {"type": "string"}}}, "NON_STRICT_ONLY"),
+        ({"type": "object", "properties": {"a": {"type": "array"}}, "required": ["a"]}, "NON_STRICT_ONLY"),
+        ({"type": "string"}, "INVALID"),
+        ({"type": "object", "properties": []}, "INVALID"),
+        ({"type": "object", "properties": {"a": 5}}, "INVALID"),
+        ({"type": "object", "properties": {"a": {"type": "array", "items": 5}}}, "INVALID"),
+        ({"type": "object", "description": "x" * 70_000}, "INVALID"),
+        (nested(40), "INVALID"),
+        (nested(5_000), "INVALID"),
+    ],
+)
+def test_schemas_are_judged(schema, status):
+    assert health_of(schema).status == status
+
+
+def test_an_unusable_schema_is_replaced():
+    offer = Offer("t", "d\0" * 10_000, {"type": "string"})
+    tool = tool_of(ANN, ("mcp_server-1", "demo"), offer, "t", EPOCH)
+
+    schema = json.loads(tool.json_schema)
+    assert schema["parameters"] == {"type": "object", "properties": {}}
+    assert len(schema["description"]) == 8192
+    assert json.loads(tool.metadata)["mcp:SCHEMA_STATUS"] == "INVALID"
