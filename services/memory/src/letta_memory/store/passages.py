@@ -35,7 +35,7 @@ _COLUMNS = [passages.c[name] for name in PASSAGE_COLUMNS]
 _FIELDS = ", ".join(f"(r.passage).{name}" for name in PASSAGE_COLUMNS)
 _WRITE = (
     f"select r.status, r.archive_embedder, {_FIELDS} from memory.write_passages(%b, %b, %b, %b, %b, %b, %b, "
-    "%b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %s::extensions.halfvec[]) r"
+    "%b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::extensions.halfvec[]) r"
 )
 _SEARCH = (
     f"select r.score, r.word_place, r.meaning_place, {_FIELDS} from memory.search_passages(%b, %b, %b, "
@@ -70,7 +70,7 @@ class SqlPassageStore:
             [draft.metadata for draft in drafts],
             [json.dumps(draft.tags) for draft in drafts],
             [draft.created_at for draft in drafts],
-            [None if draft.vector is None else HalfVector(list(draft.vector)).to_text() for draft in drafts],
+            [None if draft.vector is None else HalfVector(list(draft.vector)) for draft in drafts],
         )
         rows = await retry(lambda: self._db.hot(_WRITE, values))
         status = rows[0][0]

@@ -186,7 +186,7 @@ create table memory.passages (
   created_at timestamptz not null,
   updated_at timestamptz not null,
   pending boolean not null default false,
-  embedding extensions.halfvec,
+  embedding extensions.halfvec storage main,
   embedder text not null default '',
   words tsvector generated always as (to_tsvector('pg_catalog.english'::regconfig, text)) stored,
   primary key (organization_id, archive_id, id),
