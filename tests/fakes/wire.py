@@ -74,6 +74,8 @@ class Vendor:
         """Keys that are accepted; empty: any."""
         self.gone = asyncio.Event()
         """Set when a client leaves before its answer is complete."""
+        self.asked = asyncio.Event()
+        """Set when a request has come."""
         self._record = record
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -149,6 +151,7 @@ class Vendor:
                     break
                 if self._record:
                     self.requests.append(request)
+                self.asked.set()
                 out = Reply(reader, writer, self.gone)
                 await self.handle(request, out)
                 if out.closed:

@@ -204,8 +204,7 @@ async def test_nobody_there_is_unavailable(subject):
 async def test_cancelling_an_answer_reaches_the_vendor(subject):
     subject.vendor.say(Fault("hang"))
     task = asyncio.create_task(answer(subject, "unary"))
-    while not subject.vendor.requests:
-        await asyncio.sleep(0.01)
+    await asyncio.wait_for(subject.vendor.asked.wait(), 5)
 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

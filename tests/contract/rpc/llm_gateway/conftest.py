@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,25 @@ from letta.llm.v1.trace_service_pb2_grpc import TraceServiceStub
 from letta_common.actor import Actor, Request, acting_as, bind_request
 from letta_common.rpc_testing import DEFAULT_ORGANIZATION, DEFAULT_USER, Identities, running
 from letta_common.service import Deps
+from letta_llm_gateway.domain.usage import Trace, UsageRecord
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.store.fake import FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.wiring import assemble
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.openai_server import OpenAIServer
+
+
+class Books(FakeUsageStore):
+    """Books in memory that say when something was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = asyncio.Event()
+
+    async def add(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
+        await super().add(records, traces)
+        self.written.set()
+
 
 ANN = Actor(DEFAULT_ORGANIZATION, DEFAULT_USER)
 BEN = Actor("org-b", "user-b")
@@ -34,7 +49,7 @@ class Gateway:
 
     channel: grpc.aio.Channel
     identities: Identities
-    books: FakeUsageStore
+    books: Books
 
     def as_actor(self, actor: Actor) -> AbstractContextManager[None]:
         """Let calls inside come from this actor."""
@@ -79,7 +94,7 @@ async def start(request: pytest.FixtureRequest, monkeypatch, tmp_path) -> AsyncI
                 "retry_pause_seconds": 0.01,
                 **settings,
             }
-            books = FakeUsageStore()
+            books = Books()
             service = assemble(LLMGatewaySettings(**chosen), Deps(), FakeProviderStore(), books)
             identities = Identities()
             channel = await stack.enter_async_context(running(service, request.param, identities=identities))

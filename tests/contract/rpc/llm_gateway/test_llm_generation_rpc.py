@@ -33,12 +33,12 @@ def ask(model: str = GPT, *messages: m.Message, **rest) -> pb.Prompt:
     return prompt(*(messages or (user("hi"),)), model=model, **rest)
 
 
-async def generate(gateway, asked: pb.Prompt, timeout: float = 20) -> pb.Generation:
-    return (await gateway.generations.Generate(pb.GenerateRequest(prompt=asked), timeout=timeout)).generation
+async def generate(gateway, asked: pb.Prompt) -> pb.Generation:
+    return (await gateway.generations.Generate(pb.GenerateRequest(prompt=asked), timeout=20)).generation
 
 
-async def listen(gateway, asked: pb.Prompt, timeout: float = 20) -> list[pb.StreamGenerateResponse]:
-    call_ = gateway.generations.StreamGenerate(pb.StreamGenerateRequest(prompt=asked), timeout=timeout)
+async def listen(gateway, asked: pb.Prompt) -> list[pb.StreamGenerateResponse]:
+    call_ = gateway.generations.StreamGenerate(pb.StreamGenerateRequest(prompt=asked), timeout=20)
     async with streaming(call_) as events:
         return [event async for event in events]
 
@@ -252,9 +252,7 @@ async def test_what_was_said_before_a_cancel_is_booked(start, openai):
         async for event in events:
             if event.HasField("part_delta"):
                 break
-    async with asyncio.timeout(5):
-        while not gateway.books.records:
-            await asyncio.sleep(0.05)
+    await asyncio.wait_for(gateway.books.written.wait(), 5)
     [record] = gateway.books.records.values()
     assert record.outcome == "cancelled"
     assert record.completion_tokens > 0
@@ -264,9 +262,7 @@ async def test_usage_is_booked_on_whom_it_is_for(start, openai):
     gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
     booked = pb.Attribution(agent_id="agent-1", run_id="run-1", step_id="step-1", purpose="step")
     await generate(gateway, ask(attribution=booked))
-    async with asyncio.timeout(5):
-        while not gateway.books.records:
-            await asyncio.sleep(0.05)
+    await asyncio.wait_for(gateway.books.written.wait(), 5)
 
     [record] = gateway.books.records.values()
     assert record.organization_id.startswith("org-0000")

@@ -246,8 +246,8 @@ async def test_a_vendor_that_is_down_is_never_replaced_by_rules(start):
 
     got = await gateway.models.GetDefaultModel(mod.GetDefaultModelRequest(), timeout=5)
     assert got.handle.startswith("openai/")
+    asked = gen.GenerateRequest(prompt=prompt(user("hi"), model=got.handle))
     with pytest.raises(LLMUnavailable):
-        asked = gen.GenerateRequest(prompt=prompt(user("hi"), model=got.handle))
         await gateway.generations.Generate(asked, timeout=10)
 
 

@@ -31,11 +31,15 @@ _REQUESTS = re.compile(
     re.IGNORECASE,
 )
 _CHATTER = re.compile(
-    r"\b(?:thank|thanks)\b|^i(?:'m| am)? (?:want|need|would like|wonder\w*|wish|guess|mean|think|believe|suppose|hope"
-    r"|see|know|don't know|do not know|agree|understand|was wondering|have (?:a|another|one more) question|just wanted"
-    r"|'d like|asking|sorry|bored|back|here|ready|fine|good|ok|okay|great|done)\b"
-    r"|^(?:i'd|i would) like (?:you|to)\b|^(?:let me|let us|let's)\b",
+    r"\b(?:thank|thanks)\b|^(?:sorry|oops)\b|^i(?:'m| am)? (?:want|need|would like|wonder\w*|wish|guess|mean"
+    r"|think|believe|suppose|hope|see|know|(?:don't|do not) (?:know|understand|care|mind|think|get it)|agree|understand"
+    r"|was wondering|have (?:a|another|one more) question|just wanted|'d like|asking|sorry|bored"
+    r"|back|here|ready|fine|good|ok|okay|great|done)\b|^(?:i'd|i would) like (?:you|to)\b|^(?:let me|let us|let's)\b",
     re.IGNORECASE,
+)
+_NAMED = re.compile(
+    r"^(?:I'm|I am|i'm|i am|This is) "
+    r"(?P<name>[A-Z][\w'-]+(?<!ish)(?<!ese)(?<!an)(?<!ic)(?: [A-Z][\w'-]+)?)[.!]*$"
 )
 _INVERTED = {"don't": "doesn't", "do": "does", "have": "has", "haven't": "hasn't", "am": "is", "'m": "is", "go": "goes"}
 _UNCHANGED_WORDS = """
@@ -96,6 +100,8 @@ def stated(sentence: str) -> str | None:
         return None
     if re.match(r"^(?:call me|you can call me)\s+\S", bare, re.IGNORECASE):
         return re.sub(r"^(?:you can )?call me\s+", "I go by ", bare, flags=re.IGNORECASE)
+    if named := _NAMED.match(bare):
+        return f"My name is {named['name']}"
     return bare if _FIRST_PERSON.search(bare) and len(bare.split()) > 2 else None
 
 

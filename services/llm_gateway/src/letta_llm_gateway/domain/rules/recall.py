@@ -21,16 +21,17 @@ with would you your user user's im i'm remember recall ever like does doing go g
 _STOP = frozenset(_STOP_WORDS.split())
 _SYNONYMS = (
     "live reside home city town house based located country moved move address",
-    "name called call nickname go",
-    "job work profession occupation employer company career employed",
+    "name called call nickname named",
+    "job work profession occupation employer company career employed teach teacher nurse engineer",
     "birthday born birth birthdate",
     "age old year",
     "wife husband spouse partner married girlfriend boyfriend",
     "child children kid son daughter",
     "sibling brother sister",
     "parent mother father mom dad mum",
-    "pet dog cat puppy kitten parrot hamster",
-    "eat food meal diet vegetarian vegan cook",
+    "pet dog cat puppy kitten parrot hamster retriever terrier spaniel poodle goldfish",
+    "eat food meal dish diet vegetarian vegan cook cuisine",
+    "hate dislike stand detest loathe",
     "allergic allergy avoid intolerant",
     "favorite favourite prefer love enjoy best",
     "hobby hobbies enjoy play sport pastime free",
@@ -40,6 +41,14 @@ _SYNONYMS = (
     "study university school college degree",
     "email mail phone number contact",
 )
+_PHRASES = (
+    ("for a living", "job"),
+    ("goes by", "name"),
+    ("go by", "name"),
+    ("can't stand", "hate"),
+    ("how old", "age"),
+)
+_WEAK = frozenset(["favorite", "favourite", "best", "prefer"])  # says little without the thing that is preferred
 _GROUPS: dict[str, set[int]] = {}
 for _number, _line in enumerate(_SYNONYMS):
     for _word in _line.split():
@@ -48,7 +57,10 @@ for _number, _line in enumerate(_SYNONYMS):
 
 def terms(text: str) -> list[str]:
     """Return the words that carry meaning, without their commonest endings."""
-    words = re.findall(r"[\w']+", text.lower().replace("’", "'"))
+    plain = text.lower().replace("’", "'")
+    for phrase, word in _PHRASES:
+        plain = plain.replace(phrase, word)
+    words = re.findall(r"[\w']+", plain)
     return [
         stem(word.removesuffix("'s")) for word in words if word not in _STOP and word.removesuffix("'s") not in _STOP
     ]
@@ -70,6 +82,9 @@ def recall(question: str, facts: Sequence[str], embed: Embed | None = None, *, m
     known = [set(terms(fact)) for fact in facts]
     counts = Counter(word for words in known for word in words)
     weigh = {word: math.log(1 + len(facts) / counts[word]) + 1 if word in counts else 2.0 for word in asked}
+    weigh = {word: weight * (0.25 if word in _WEAK and len(weigh) > 1 else 1) for word, weight in weigh.items()}
+    owners = {stem(word) for word in re.findall(r"(\w+)'s\b", question.lower()) if word not in _STOP}
+    known = [words if all(_meant(owner, words) for owner in owners) else set() for words in known]  # `my mother's name`
     scores = [_overlap(asked, words, weigh) for words in known]
     if embed is not None:
         scores = [
@@ -86,14 +101,13 @@ def _overlap(asked: list[str], known: set[str], weigh: dict[str, float]) -> floa
     total = sum(weigh[word] for word in asked)
     if not total:
         return 0.0
-    near = {group for word in known for group in _groups(word)}
-    found = 0.0
-    for word in asked:
-        if word in known:
-            found += weigh[word]
-        elif _groups(word) & near:
-            found += 0.7 * weigh[word]
+    found = sum(weigh[word] * (1 if word in known else 0.7) for word in asked if _meant(word, known))
     return found / total
+
+
+def _meant(word: str, known: set[str]) -> bool:
+    """Say whether a fact has the word or one of like meaning."""
+    return word in known or not _groups(word).isdisjoint(group for other in known for group in _groups(other))
 
 
 def _groups(word: str) -> set[int]:

@@ -1,0 +1,202 @@
+"""Retries, breaker, slots, vault, addresses, settings, known models, the local embedder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from ipaddress import ip_address
+
+import pytest
+
+from letta_common.errors import (
+    InternalError,
+    InvalidArgument,
+    LLMBadRequest,
+    LLMInvalidResponse,
+    LLMRateLimit,
+    LLMUnavailable,
+    RateLimited,
+)
+from letta_llm_gateway.domain.embeddings import unit
+from letta_llm_gateway.domain.known_models import cost_microdollars, dimensions, known, talks
+from letta_llm_gateway.domain.resilience import Breaker, Retry, Slots
+from letta_llm_gateway.providers import probe
+from letta_llm_gateway.providers.addresses import is_public, public
+from letta_llm_gateway.providers.local_embedder import DIMENSIONS, LocalEmbedder
+from letta_llm_gateway.providers.vault import KeyVault
+from letta_llm_gateway.settings import LLMGatewaySettings
+from letta_llm_gateway.wiring import base_accounts
+from tests.fakes.openai_server import OpenAIServer
+
+
+def test_pauses_grow_and_end():
+    retry = Retry(attempts=3, pause=1.0, patience=20)
+
+    assert 0.75 <= (retry.wait(LLMUnavailable("x"), 1) or 0) <= 1.25
+    assert 1.5 <= (retry.wait(LLMUnavailable("x"), 2) or 0) <= 2.5
+    assert retry.wait(LLMUnavailable("x"), 3) is None
+    assert retry.wait(LLMBadRequest("x"), 1) is None
+    assert retry.wait(LLMRateLimit("x", retry_after="7"), 1) == 7
+    assert retry.wait(LLMRateLimit("x", retry_after="70"), 1) is None
+    assert retry.wait(LLMInvalidResponse("x"), 1) is not None
+    assert retry.wait(LLMInvalidResponse("x"), 2) is None
+
+
+def test_a_breaker_opens_rests_and_lets_one_trial_through():
+    now = [0.0]
+    breaker = Breaker("v", lambda: now[0], most=2, rest=10)
+    for _ in range(2):
+        breaker.check()
+        breaker.note(LLMUnavailable("x"))
+
+    with pytest.raises(LLMUnavailable, match="in a row"):
+        breaker.check()
+    now[0] = 11
+    breaker.check()
+    with pytest.raises(LLMUnavailable):
+        breaker.check()
+    breaker.note(None)
+    breaker.check()
+
+
+def test_a_callers_fault_does_not_open_a_breaker():
+    breaker = Breaker("v", lambda: 0.0, most=1)
+    breaker.note(LLMBadRequest("x"))
+    breaker.check()
+
+
+async def test_slots_are_limited_by_key():
+    slots = Slots(1, "organization", patience=0.02)
+
+    async with slots.hold("a"), slots.hold("b"):
+        with pytest.raises(RateLimited):
+            async with slots.hold("a"):
+                pass
+    async with slots.hold("a"):
+        pass
+    async with Slots(0, "x").hold("a"), Slots(0, "x").hold("a"):
+        pass
+
+
+def test_a_sealed_key_opens_for_its_owner_alone():
+    vault = KeyVault(b"secret")
+    sealed = vault.seal("org-a", "mine/api_key", "sk-1")
+
+    assert b"sk-1" not in sealed
+    assert vault.open("org-a", "mine/api_key", sealed) == "sk-1"
+    assert vault.seal("org-a", "mine/api_key", "sk-1") != sealed
+    changed = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    for organization, purpose, text, opener in (
+        ("org-b", "mine/api_key", sealed, vault),
+        ("org-a", "other/api_key", sealed, vault),
+        ("org-a", "mine/api_key", changed, vault),
+        ("org-a", "mine/api_key", b"", vault),
+        ("org-a", "mine/api_key", sealed, KeyVault(b"another")),
+    ):
+        with pytest.raises(InternalError):
+            opener.open(organization, purpose, text)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "192.0.0.8", "0.0.0.0", "224.0.0.1", "100.64.0.1", "::1", "fe80::1", "fc00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::7f00:1"],
+)
+def test_addresses_of_inner_networks_are_not_public(address):
+    assert not is_public(ip_address(address))
+
+
+async def test_public_addresses_pass():
+    assert is_public(ip_address("8.8.8.8"))
+    assert is_public(ip_address("2606:4700::1111"))
+    await public("https://8.8.8.8/v1")
+    for bad in ("ftp://8.8.8.8", "http:///x", "http://no-such-host.invalid/"):
+        with pytest.raises(InvalidArgument):
+            await public(bad)
+
+
+def test_keys_are_read_from_the_vendors_own_variables(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-plain")
+    monkeypatch.setenv("LETTA_ANTHROPIC_API_KEY", "sk-prefixed")
+    monkeypatch.setenv("OLLAMA_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("LETTA_DEFAULT_LLM_HANDLE", "openai/x")
+
+    settings = LLMGatewaySettings()
+
+    assert settings.openai_api_key.get_secret_value() == "sk-plain"
+    assert settings.anthropic_api_key.get_secret_value() == "sk-prefixed"
+    assert settings.default_llm_handle == "openai/x"
+    assert [account.name for account in base_accounts(settings)] == ["builtin", "openai", "anthropic", "ollama"]
+    assert "sk-plain" not in repr(base_accounts(settings)) + repr(settings)
+
+
+def test_what_is_known_of_models():
+    assert known("gpt-4o-mini-2024-07-18").window == 128_000
+    assert known("openai/gpt-4.1").window == 1_047_576
+    assert known("claude-haiku-4-5-20251001").images is True
+    assert (known("who-knows").window, known("who-knows").certain) == (30_000, False)
+    assert talks("gpt-4o")
+    assert not talks("whisper-1")
+    assert dimensions("nomic-embed-text:latest") == 768
+    assert cost_microdollars("gpt-4o-mini", prompt=1_000_000, completion=0, cached=500_000) == 75_000 + 37_500
+    assert cost_microdollars("who-knows", prompt=5, completion=5, cached=0) == 0
+
+
+def test_vectors_get_unit_length():
+    assert unit([3.0, 4.0]) == [0.6, 0.8]
+    assert unit([0.0, 0.0]) == [0.0, 0.0]
+
+
+async def test_ollama_is_found_by_asking():
+    async with OpenAIServer(prefix="") as vendor:
+        found = await probe.ollama(port=int(vendor.url.rpartition(":")[2]))
+    assert found is not None
+    assert (found.name, found.base_url) == ("ollama", f"{vendor_url(found)}/v1")
+    assert await probe.ollama(port=1) is None
+
+
+def vendor_url(account) -> str:
+    return account.base_url.removesuffix("/v1")
+
+
+async def test_the_local_embedder_is_deterministic_and_knows_languages():
+    embedder = LocalEmbedder()
+    assert not embedder.loaded
+    one, again, german, other = await embedder.embed(
+        ["Where do I live?", "Where do I live?", "Wo wohne ich?", "tax law"]
+    )
+
+    def like(a, b) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert embedder.loaded
+    assert len(one) == DIMENSIONS
+    assert one == again
+    assert like(one, one) == pytest.approx(1, abs=1e-3)
+    assert like(one, german) > 0.6 > like(one, other)
+    assert len(await embedder.embed(["", "🙂", "x" * 5000])) == 3
+    embedder.close()
+
+
+def test_no_sdk_and_no_model_is_imported_before_it_is_wanted():
+    script = (
+        "import sys, letta_llm_gateway.wiring\n"
+        "print([m for m in ('openai', 'anthropic', 'onnxruntime', 'numpy', 'tiktoken') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
+async def test_the_loop_runs_while_the_local_embedder_loads():
+    embedder = LocalEmbedder()
+    task = asyncio.create_task(embedder.embed(["a"]))
+    turns = 0
+    while not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 100
+    embedder.close()
