@@ -18,6 +18,7 @@ from letta_agent.clients.memory import MemoryClient
 from letta_agent.clients.models import ModelClient
 from letta_agent.clients.secrets import SecretVault
 from letta_agent.clients.tools import ToolClient
+from letta_agent.domain.agent_values import Peers
 from letta_agent.domain.agents import Agents
 from letta_agent.domain.builtin_tools import BuiltinTools
 from letta_agent.domain.calls import Caller
@@ -73,7 +74,7 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     )
     runner = Runner(kit, queue, credentials, writer, _options(settings))
     runs = Runs(store, runner, memory, deps.clock)
-    agents = Agents(SqlAgentStore(db), memory, models, tools, vault, deps.clock)
+    agents = Agents(SqlAgentStore(db), Peers(memory, models, tools), vault, deps.clock)
     conversations = Conversations(SqlConversationStore(db), memory, agents, models, deps.clock)
     housekeeping = _Housekeeping(agents, credentials, queue, settings, deps.clock)
 

@@ -1,8 +1,9 @@
 """The loop of a run: ask the model, execute what it calls, commit, and again, until it has nothing more to call.
 
 The order of writes makes a run survive its replica. What the model made of a step with tool calls is kept before the
-calls are executed, so that another replica executes the same ones. The messages of a step are committed at once, under a
-fence and by position, so that a repeat or a replica that was paused changes nothing. The last commit decides how it ended.
+calls are executed, so that another replica executes the same ones. The messages of a step are committed at once, under
+a fence and by position, so that a repeat or a replica that was paused changes nothing. The last commit decides how the
+run ended.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ import grpc.aio
 
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta.agent.v1 import agent_service_pb2_grpc
-from letta_agent.domain.agents import AgentFilter, Agents, Parts
+from letta_agent.domain.agent_values import AgentFilter, Parts
+from letta_agent.domain.agents import Agents
 from letta_agent.servicers.drafts import change_of, draft_of
 from letta_agent.servicers.runs import page_of
 from letta_common.actor import current_actor

@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
-from letta_agent.domain.agents import AgentState, AgentType, Change, Draft
+from letta_agent.domain.agent_values import AgentState, AgentType, Change, Draft
 from letta_agent.domain.inputs import created
 from letta_agent.domain.models import handle_of, read_config
 from letta_common.errors import InvalidArgument, OperationUnimplemented

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from letta_agent.domain.agents import Agent, AgentFilter, AgentState, Stage
+from letta_agent.domain.agent_values import Agent, AgentFilter, AgentState, Stage
 from letta_agent.store.tables import agent_tools, agents, conversations, queue, run_events, run_steps, runs
 from letta_common.actor import Actor
 from letta_common.db import Database, UniqueViolation

@@ -36,7 +36,8 @@ _ADMIT = f"select * from agent.admit_run({', '.join(['%s'] * 16)})"
 _CHECKPOINT = "select agent.checkpoint_step(%s, %s, %s, %s, %s, %s, %s, %s)"
 _CLOSE = (
     "select agent.close_run(%s, %s, %s, %s, %s::bigint, %s::smallint, %s::smallint, %s, %s::integer, %s::bigint, "
-    "%s, %s::text[], %s, %s::integer[], %s::text[], %s::text[], %s::text[], %s::integer[], %s::integer[], %s::integer[], "
+    "%s, %s::text[], %s, %s::integer[], %s::text[], %s::text[], %s::text[], %s::integer[], %s::integer[], "
+    "%s::integer[], "
     "%s::integer[], %s::integer[], %s::integer[], %s::smallint[], %s::smallint[], %s::bigint[], %s::bigint[], "
     "%s::bigint[], %s::bigint[], %s::bigint[], %s::text[])"
 )
@@ -47,7 +48,10 @@ _RAISE_FENCE = (
     "update agent.conversation_queue set fence = greatest(fence, %s) + 1 "
     "where organization_id = %s and conversation_id = %s and run_id = %s and fence = %s returning fence"
 )
-_CANCEL = "update agent.runs set cancel_requested = true where organization_id = %s and id = %s and status in (1, 2) returning status"
+_CANCEL = (
+    "update agent.runs set cancel_requested = true where organization_id = %s and id = %s and status in (1, 2) "
+    "returning status"
+)
 _CANCEL_WAITING = (
     "with ended as (update agent.runs set status = 5, stop_reason = 10, completed_at = clock_timestamp() "
     "where organization_id = %s and id = %s and status = 1 returning organization_id, conversation_id) "

@@ -205,7 +205,8 @@ begin
   end if;
   if p_conversation_id <> p_agent_id then
     select c.definition into conversation from agent.conversations c
-    where c.organization_id = p_organization_id and c.id = p_conversation_id and c.agent_id = p_agent_id and c.state = 1;
+    where c.organization_id = p_organization_id and c.id = p_conversation_id and c.agent_id = p_agent_id
+      and c.state = 1;
     if not found then
       outcome := 'no_conversation';
       return;
@@ -230,7 +231,8 @@ begin
     end if;
     if p_key is not null then
       select r.id, r.request_hash into run_id, request_hash from agent.runs r
-      where r.organization_id = p_organization_id and r.conversation_id = p_conversation_id and r.idempotency_key = p_key;
+      where r.organization_id = p_organization_id and r.conversation_id = p_conversation_id
+        and r.idempotency_key = p_key;
       if found then
         outcome := 'known';
         return;
@@ -257,8 +259,8 @@ begin
     outcome := 'claimed';
     fence := v_queue.fence;
   end if;
-  insert into agent.runs (organization_id, id, agent_id, conversation_id, idempotency_key, request_hash, status, background,
-    run_type, user_id, scopes, request, input, started_at)
+  insert into agent.runs (organization_id, id, agent_id, conversation_id, idempotency_key, request_hash, status,
+    background, run_type, user_id, scopes, request, input, started_at)
   values (p_organization_id, p_run_id, p_agent_id, p_conversation_id, p_key, p_request_hash,
     case outcome when 'claimed' then 2 else 1 end, p_background, p_run_type, p_user_id, p_scopes, p_request, p_input,
     case outcome when 'claimed' then clock_timestamp() end);
@@ -318,9 +320,9 @@ begin
   insert into agent.run_steps as s (organization_id, run_id, step_index, id, agent_id, fence, model, provider_type,
     context_window, prompt_tokens, completion_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens,
     stop_reason, status, started_ns, step_ns, llm_started_ns, llm_ns, tool_ns, tools_used)
-  select p_organization_id, p_run_id, u.i, u.id, p_agent_id, p_fence, u.model, u.provider, u.win, u.prompt, u.completion,
-    u.cached, u.written, u.reasoning, u.stop, u.status, u.started, u.step_ns, u.llm_started, u.llm_ns, u.tool_ns,
-    string_to_array(u.tools, ',')
+  select p_organization_id, p_run_id, u.i, u.id, p_agent_id, p_fence, u.model, u.provider, u.win, u.prompt,
+    u.completion, u.cached, u.written, u.reasoning, u.stop, u.status, u.started, u.step_ns, u.llm_started, u.llm_ns,
+    u.tool_ns, string_to_array(u.tools, ',')
   from unnest(p_index, p_id, p_model, p_provider, p_window, p_prompt, p_completion, p_cached, p_written, p_reasoning,
     p_stop, p_step_status, p_started, p_step_ns, p_llm_started, p_llm_ns, p_tool_ns, p_tools)
     as u(i, id, model, provider, win, prompt, completion, cached, written, reasoning, stop, status, started, step_ns,
@@ -352,7 +354,8 @@ create function agent.renew_leases(
 ) returns setof text language sql as $$
   update agent.conversation_queue q
   set lease_until = clock_timestamp() + p_lease_ms * interval '1 millisecond'
-  from unnest(p_organization_ids, p_conversation_ids, p_run_ids, p_fences) as h(organization_id, conversation_id, run_id, fence)
+  from unnest(p_organization_ids, p_conversation_ids, p_run_ids, p_fences)
+    as h(organization_id, conversation_id, run_id, fence)
   where q.organization_id = h.organization_id and q.conversation_id = h.conversation_id and q.run_id = h.run_id
     and q.fence = h.fence and q.owner = p_owner
   returning q.run_id
@@ -361,8 +364,8 @@ $$;
 create function agent.claim_due_runs(p_owner text, p_lease_ms integer, p_limit integer)
 returns table (
   organization_id text, agent_id text, conversation_id text, run_id text, fence bigint, user_id text, scopes text[],
-  definition bytea, conversation bytea, secrets bytea, tool_ids text[], context_tokens integer, request bytea, input bytea,
-  claims integer, background boolean, run_type text, cancel_requested boolean
+  definition bytea, conversation bytea, secrets bytea, tool_ids text[], context_tokens integer, request bytea,
+  input bytea, claims integer, background boolean, run_type text, cancel_requested boolean
 ) language plpgsql as $$
 #variable_conflict use_column
 begin
@@ -396,8 +399,8 @@ begin
     where r.organization_id = c.organization_id and r.id = c.run_id
     returning r.*
   )
-  select b.organization_id, b.agent_id, b.conversation_id, b.id, c.fence, b.user_id, b.scopes, a.definition, v.definition,
-    a.secrets, array(select t.tool_id from agent.agent_tools t
+  select b.organization_id, b.agent_id, b.conversation_id, b.id, c.fence, b.user_id, b.scopes, a.definition,
+    v.definition, a.secrets, array(select t.tool_id from agent.agent_tools t
       where t.organization_id = b.organization_id and t.agent_id = b.agent_id order by t.position, t.tool_id),
     c.context_tokens, b.request, b.input, b.claims, b.background, b.run_type, b.cancel_requested
   from begun b
