@@ -17,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from prometheus_client import REGISTRY
+
 from letta.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, run_pb2, run_service_pb2, run_service_pb2_grpc
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2, context_service_pb2, context_service_pb2_grpc
 from letta_cli.databases import upgrade_all
 from letta_cli.stack import Stack
+from letta_common.actor import acting_as
+from letta_common.auth_client import AuthClient
+from letta_common.clock import SystemClock
 from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
 from letta_common.ids import new_id
-from prometheus_client import REGISTRY
 
 HISTORIES = (10, 10_000)
 ROUNDS = 10
@@ -34,8 +38,9 @@ CALL_SECONDS = 60.0
 EDIT = 'CALL memory_insert {"label": "human", "new_string": "Likes tea."}'
 PER_RUN = ("agent.admit_run", "agent.close_run")
 """Statements of a run rather than of a step."""
-BATCHED = ("agent.run_events", "agent.renew_leases", "agent.claim_", "llm.usage", "memory.embed", "agent.sweep")
+BATCHED = ("as h(organization_id, id)", "agent.run_events", "agent.renew", "agent.claim", "llm.usage", "llm.traces")
 """Statements that a replica makes for all its runs together, at intervals: they do not grow with one run's messages."""
+SETTLE_SECONDS = 0.5
 Send = Callable[[str], Awaitable[Any]]
 
 
@@ -59,11 +64,12 @@ class Meter:
     async def count(self, send: Send, text: str) -> Counts:
         """Send the text a few times and return the cost of one."""
         await send(text)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(SETTLE_SECONDS)
         self._conn.execute("select pg_stat_statements_reset()")
         before = _calls()
         for _ in range(ROUNDS):
             await send(text)
+        await asyncio.sleep(SETTLE_SECONDS)  # closing a run does not keep its caller waiting
         rpcs = {name: number / ROUNDS for name, number in (_calls() - before).items()}
         statements = {query: calls / ROUNDS for query, calls in self._statements() if not _matches(query, BATCHED)}
         per_run = sum(number for query, number in statements.items() if _matches(query, PER_RUN))
@@ -98,6 +104,7 @@ class Conversation:
         self._agents = agent_service_pb2_grpc.AgentServiceStub(channel)
         self._runs = run_service_pb2_grpc.RunServiceStub(channel)
         self._contexts = context_service_pb2_grpc.ContextServiceStub(channel)
+        self._auth = AuthClient(channel, SystemClock())
         self._agent_id = ""
 
     async def begin(self, model: str, history: int) -> None:
@@ -106,15 +113,20 @@ class Conversation:
             model=model, memory_blocks=[block_pb2.Block(label="human", value="Name: Sam.")]
         )
         self._agent_id = (await self._agents.CreateAgent(request, timeout=CALL_SECONDS)).agent.id
+        with acting_as(await self._auth.exchange("", "")):
+            await self._remember([_message(index) for index in range(history)])
+
+    async def _remember(self, messages: list[message_pb2.Message]) -> None:
+        """Commit messages as the steps of one run, and keep the last ones in context."""
         run_id = new_id("run")
         owner: dict[str, Any] = {"agent_id": self._agent_id, "conversation_id": self._agent_id, "run_id": run_id}
         await self._contexts.BeginStep(context_service_pb2.BeginStepRequest(**owner, fence=1), timeout=CALL_SECONDS)
-        messages = [_message(index) for index in range(history)]
-        for index, start in enumerate(range(0, history, CHUNK)):
+        for index, start in enumerate(range(0, len(messages), CHUNK)):
             chunk = messages[start : start + CHUNK]
+            kept = chunk[-IN_CONTEXT:][0].id
             await self._contexts.CommitStep(
                 context_service_pb2.CommitStepRequest(
-                    **owner, fence=1, step_index=index, messages=chunk, window=_window(chunk[-IN_CONTEXT:][0].id)
+                    **owner, fence=1, step_index=index, messages=chunk, window=_window(kept)
                 ),
                 timeout=CALL_SECONDS,
             )
@@ -160,7 +172,9 @@ _LATER_STEP_SQL = 1  # the step after the tool call: commit
 async def measure(dsn: str, home: Path) -> dict[str, Any]:
     """Count for each history; return the report."""
     await upgrade_all(dsn)
-    arguments = {"database_url": dsn, "home": home, "dev_mode": True, "bind": "127.0.0.1:0"}
+    # Embedding goes on in the background, in batches; it is no part of a step.
+    quiet = {"embed_messages": False, "embedding_pause_seconds": 3600, "log_level": "warning"}
+    arguments = {"database_url": dsn, "home": home, "dev_mode": True, "bind": "127.0.0.1:0", **quiet}
     stack = Stack(arguments, http_bind="127.0.0.1:0")
     await stack.start()
     try:

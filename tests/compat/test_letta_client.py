@@ -39,6 +39,7 @@ def test_a_message_is_answered_and_remembered(client, agent):
     assert asked.usage.step_count >= 1
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_a_message_streams(client, agent):
     with client.agents.messages.stream(
         agent.id, messages=[{"role": "user", "content": "I live in Oslo."}], stream_tokens=True
