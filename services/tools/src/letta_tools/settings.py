@@ -38,6 +38,11 @@ class ToolsSettings(Settings):
         default=30.0, gt=0, description="Longest wait for a connection to an MCP server."
     )
     mcp_list_seconds: float = Field(default=30.0, gt=0, description="Longest wait for the tools of an MCP server.")
+    web_egress: bool = Field(default=False, description="Let agents search the web and fetch pages.")
+    exa_api_key: SecretStr = Field(
+        default=SecretStr(""), description="Key of the search engine Exa, for agents without EXA_API_KEY of their own."
+    )
+    exa_base_url: str = Field(default="https://api.exa.ai", description="Address of the search engine Exa.")
     egress_allowed_hosts: tuple[str, ...] = Field(
         default=(),
         description="Host names, addresses and networks that MCP and web tools may reach though they are not public.",

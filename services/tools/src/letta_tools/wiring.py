@@ -24,10 +24,12 @@ from letta_tools.domain.sandbox_calls import SandboxExecutor
 from letta_tools.domain.sandbox_configs import SandboxConfigs
 from letta_tools.domain.tool_records import ToolType
 from letta_tools.domain.tools import Tools
+from letta_tools.domain.web_calls import FetchExecutor, SearchExecutor
 from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.egress import AddressGuard
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
 from letta_tools.providers.mcp_client import MCPOptions, SDKClient
+from letta_tools.providers.web import GuardedWeb, WebOptions
 from letta_tools.servicers.mcp_servers import MCPServerServicer
 from letta_tools.servicers.sandbox_configs import SandboxConfigServicer
 from letta_tools.servicers.tool_executions import ToolExecutionServicer
@@ -63,7 +65,9 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     executors: dict[ToolType, Executor] = {
         ToolType.CUSTOM: calls,
         ToolType.EXTERNAL_MCP: MCPExecutor(servers, configs),
-        ToolType.LETTA_BUILTIN: BuiltinExecutor({"run_code": CodeExecutor(sandbox)}),
+        ToolType.LETTA_BUILTIN: BuiltinExecutor(
+            {"run_code": CodeExecutor(sandbox), **_web_executors(settings, guard, configs)}
+        ),
     }
     executions = Executions(tools, store, executors, most)
 
@@ -93,6 +97,15 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
         start=store.start,
         close=close,
     )
+
+
+def _web_executors(settings: ToolsSettings, guard: AddressGuard, environment: SandboxConfigs) -> dict[str, Executor]:
+    """Return the executors of the web tools; none without egress."""
+    if not settings.web_egress:
+        return {}
+    web = GuardedWeb(guard, WebOptions(exa_url=settings.exa_base_url.rstrip("/")))
+    key = settings.exa_api_key.get_secret_value()
+    return {"fetch_webpage": FetchExecutor(web), "web_search": SearchExecutor(web, environment, key)}
 
 
 def _mcp_options(settings: ToolsSettings) -> MCPOptions:

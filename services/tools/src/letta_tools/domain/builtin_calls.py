@@ -19,5 +19,7 @@ class BuiltinExecutor:
         """Run the call to its end. Raises IsolationUnavailable."""
         executor = self._executors.get(work.tool.name)
         if executor is None:
-            return refused(f"`{work.tool.name}` is not available in this deployment")
+            return refused(
+                f"`{work.tool.name}` is not available in this deployment; web tools need the setting web_egress"
+            )
         return await executor.run(actor, work)

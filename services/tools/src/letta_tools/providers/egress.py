@@ -161,8 +161,11 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request; the answer's body ends with TooMuchData above the limit."""
+        """Send a request; the answer's body ends with TooMuchData above the limit, and must not be compressed."""
         response = await super().handle_async_request(request)
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            await response.aclose()
+            raise httpx2.RemoteProtocolError("the answer is compressed, which was not asked for")
         if isinstance(response.stream, httpx2.AsyncByteStream):
             response.stream = _Limited(response.stream, self._most_bytes)
         return response
