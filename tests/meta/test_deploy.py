@@ -112,7 +112,14 @@ def test_helm_renders_the_chart():
     helm = shutil.which("helm")
     if helm is None:
         pytest.skip("there is no helm here")
-    flags = ["--set", "services.tools.isolation=namespaces", "--set", "defaults.autoscaling.enabled=true"]
+    flags = [
+        "--kube-version",
+        "1.33.0",
+        "--set",
+        "services.tools.isolation=namespaces",
+        "--set",
+        "defaults.autoscaling.enabled=true",
+    ]
     flags += ["--set", "tlsSecretName=tls", "--set", "ingress.enabled=true"]
 
     made = subprocess.run([helm, "template", "x", str(CHART), *flags], capture_output=True, text=True, check=False)
