@@ -38,8 +38,8 @@ CALL_SECONDS = 60.0
 EDIT = 'CALL memory_insert {"label": "human", "new_string": "Likes tea."}'
 PER_RUN = ("agent.admit_run", "agent.close_run")
 """Statements of a run rather than of a step."""
-BATCHED = ("as h(organization_id, id)", "agent.run_events", "agent.renew", "agent.claim", "llm.usage", "llm.traces")
-"""Statements that a replica makes for all its runs together, at intervals: they do not grow with one run's messages."""
+BATCHED = ("as h(organization_id, id)", "agent.run_events", "llm.usage", "BEGIN", "COMMIT", "set local")
+"""Statements of the background, for all runs of a replica together: left out where they are fewer than the messages."""
 SETTLE_SECONDS = 0.5
 Send = Callable[[str], Awaitable[Any]]
 
@@ -71,14 +71,19 @@ class Meter:
             await send(text)
         await asyncio.sleep(SETTLE_SECONDS)  # closing a run does not keep its caller waiting
         rpcs = {name: number / ROUNDS for name, number in (_calls() - before).items()}
-        statements = {query: calls / ROUNDS for query, calls in self._statements() if not _matches(query, BATCHED)}
+        statements = {query: calls / ROUNDS for query, calls in self._statements().items()}
+        statements = {query: n for query, n in statements.items() if n >= 1 or not _matches(query, BATCHED)}
         per_run = sum(number for query, number in statements.items() if _matches(query, PER_RUN))
         return Counts(rpcs, per_run, sum(statements.values()) - per_run, statements)
 
-    def _statements(self) -> list[tuple[str, int]]:
-        return self._conn.execute(
+    def _statements(self) -> Counter[str]:
+        rows = self._conn.execute(
             "select query, calls::int from pg_stat_statements where toplevel and query !~ 'pg_stat_statements'"
-        ).fetchall()
+        )
+        found: Counter[str] = Counter()
+        for query, calls in rows:  # one text can have several entries, by the types of its parameters
+            found[query] += calls
+        return found
 
 
 def _matches(query: str, names: tuple[str, ...]) -> bool:
