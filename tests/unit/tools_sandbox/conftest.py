@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from letta_tools.domain.execution import Call, Env, Isolation, Result
 from letta_tools.providers.local import hosts
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+
 from letta_tools.domain.execution import Isolation, Limits, Status
 
 KIB = 1 << 10

@@ -88,7 +88,7 @@ def read_frame(data: bytes, token: str) -> Outcome | None:
         frame = _parse(body)
     except (ValueError, RecursionError) as error:
         return _bad(f"the result cannot be read: {error}")
-    status = _FROM_INSIDE.get(frame.get("status", "")) if isinstance(frame, dict) else None
+    status = _FROM_INSIDE.get(str(frame.get("status"))) if isinstance(frame, dict) else None
     if status is None:
         return _bad("the result has no status")
     if status is Status.SUCCESS:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from letta_common.errors import IsolationUnavailable
-
 from letta_tools.domain.execution import (
     Call,
     Env,
@@ -145,6 +144,8 @@ class LocalProvider:
             if self._closed:
                 raise IsolationUnavailable("the provider is closed", missing="a running provider")
             if self._standing is None or (self._standing.server is not None and self._standing.server.dead):
+                if self._standing is not None and self._standing.server is not None:
+                    await self._standing.server.close()
                 self._standing = await self._probe()
             return self._standing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -24,7 +25,7 @@ def run(cage: Cage, channel: socket.socket, index: int, terms: Terms) -> None:
         request, result = _wait(own)
         gc.enable()
         harness.serve(request, result)
-    except BaseException as error:  # noqa: BLE001 - nothing may escape into the fork server's loop
+    except BaseException as error:
         _report(error)
     finally:
         os._exit(SETUP_FAILED)
@@ -59,15 +60,13 @@ def _wait(channel: socket.socket) -> tuple[int, int]:
     os.dup2(err, 2)
     os.close(out)
     os.close(err)
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: PTH123, SIM115
-    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: PTH123, SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     return request, result
 
 
 def _report(error: BaseException) -> None:
     """Tell the call that this process could not be confined; a call that comes later is told too."""
-    try:
+    with contextlib.suppress(OSError):
         _wait(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=_CHANNEL))
-    except OSError:
-        pass
     os.write(2, f"isolation failed: {error}".encode())
