@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -279,6 +280,7 @@ def _columns(steps: Sequence[StepSummary]) -> tuple[list[Any], ...]:
 def _step(row: sa.Row[Any]) -> StepRecord:
     count = len(StepSummary.__dataclass_fields__)
     summary = StepSummary(*tuple(row[:count]))
+    summary = replace(summary, tools_used=tuple(summary.tools_used))
     run_id, agent_id, created_at, feedback, tags = row[count:]
     return StepRecord(summary, run_id, agent_id, created_at, feedback, tuple(tags))
 

@@ -1,0 +1,374 @@
+"""Runs in memory: the twin of the tables, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from letta_agent.domain.jobs import (
+    Admission,
+    Definition,
+    Held,
+    Job,
+    Lease,
+    NewRun,
+    Outcome,
+    Pending,
+    Renewed,
+    RunEnd,
+    RunFilter,
+    RunRecord,
+    RunRequest,
+    RunStatus,
+    StepFilter,
+    StepRecord,
+    StepSummary,
+    StopReason,
+    StoredEvent,
+    StoredInput,
+    StoredStep,
+)
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import Fenced, RunNotFound, StepNotFound
+from letta_common.paging import Page
+
+_Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Thread:
+    """A row of the conversation queue."""
+
+    run_id: str = ""
+    owner: str = ""
+    fence: int = 0
+    until: datetime | None = None
+    pending: int = 0
+    tokens: int = 0
+    approval: Pending | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """A row of the runs."""
+
+    record: RunRecord
+    actor: Actor
+    new: NewRun
+    kept: dict[int, StoredStep] = field(default_factory=dict)
+    steps: dict[int, StepRecord] = field(default_factory=dict)
+
+
+class FakeRuns:
+    """RunStore and QueueStore in memory."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._agents: dict[_Key, Definition] = {}
+        self._threads: dict[_Key, _Thread] = {}
+        self._runs: dict[_Key, _Run] = {}
+        self._events: dict[_Key, dict[int, StoredEvent]] = {}
+
+    async def put_agent(self, actor: Actor, definition: Definition) -> None:
+        """Make an agent that runs can be sent to."""
+        self._agents[actor.organization_id, definition.state.id] = definition
+
+    async def admit(self, actor: Actor, run: NewRun, lease: Lease) -> Admission:
+        """Admit a run and claim its conversation, or say why not."""
+        organization_id = actor.organization_id
+        known = self._known(organization_id, run)
+        if known is not None:
+            return Admission(Outcome.KNOWN, known.new.id, request_hash=known.new.request_hash)
+        definition = self._agents.get((organization_id, run.agent_id))
+        if definition is None:
+            return Admission(Outcome.NO_AGENT)
+        if run.conversation_id != run.agent_id:
+            return Admission(Outcome.NO_CONVERSATION)
+        thread = self._threads.setdefault((organization_id, run.conversation_id), _Thread())
+        refused = self._busy(actor, run, thread) or _mismatch(run, thread)
+        if refused is not None:
+            return refused
+        thread.run_id, thread.owner, thread.fence = run.id, lease.owner, thread.fence + 1
+        thread.until, thread.approval = self._until(lease), None
+        self._store(actor, run, RunStatus.RUN_STATUS_RUNNING)
+        given = replace(definition, context_tokens=thread.tokens)
+        return Admission(Outcome.CLAIMED, run.id, thread.fence, given)
+
+    async def checkpoint(self, held: Held, step_index: int, step: StoredStep) -> None:
+        """Keep what the model made of a step. Raises Fenced."""
+        if self._held(held) is None:
+            raise Fenced(f"run {held.run_id} has another owner", run_id=held.run_id)
+        kept = StoredStep.FromString(step.SerializeToString())
+        self._runs[held.organization_id, held.run_id].kept.setdefault(step_index, kept)
+
+    async def checkpoints(self, held: Held) -> dict[int, StoredStep]:
+        """Return what is kept of a run's steps, by index."""
+        return dict(self._runs[held.organization_id, held.run_id].kept)
+
+    async def close(self, held: Held, end: RunEnd) -> bool:
+        """End a run and free its conversation; say whether another run waits for it."""
+        thread = self._held(held)
+        if thread is None:
+            return False
+        thread.run_id, thread.owner, thread.until = "", "", None
+        thread.tokens, thread.approval = end.context_tokens, end.pending
+        run = self._runs[held.organization_id, held.run_id]
+        now = self._clock.now()
+        run.kept.clear()
+        for step in end.steps:
+            run.steps[step.step_index] = StepRecord(step, held.run_id, held.agent_id, now)
+        run.record = replace(
+            run.record,
+            status=end.status,
+            stop_reason=end.stop_reason,
+            error=end.error,
+            completed_at=now,
+            ttft_ns=end.ttft_ns,
+            context_tokens=end.context_tokens,
+            step_count=len(end.steps),
+            **{name: sum(getattr(step, name) for step in end.steps) for name in _SUMS},
+        )
+        return thread.pending > 0
+
+    async def raise_fence(self, held: Held, above: int) -> int | None:
+        """Claim a conversation that is still held again, above a fence; None when it is lost."""
+        thread = self._held(held)
+        if thread is None:
+            return None
+        thread.fence = max(thread.fence, above) + 1
+        return thread.fence
+
+    async def request_cancel(self, actor: Actor, run_id: str) -> RunRecord:
+        """Ask the owner of a run to end it; a run that nobody has begun ends at once. Raises RunNotFound."""
+        run = self._find(actor, run_id)
+        if run.record.active:
+            run.record = replace(run.record, cancel_requested=True)
+        if run.record.status == RunStatus.RUN_STATUS_CREATED:
+            thread = self._threads[actor.organization_id, run.record.conversation_id]
+            thread.pending = max(thread.pending - 1, 0)
+            run.record = replace(
+                run.record,
+                status=RunStatus.RUN_STATUS_CANCELLED,
+                stop_reason=StopReason.STOP_REASON_CANCELLED,
+                completed_at=self._clock.now(),
+            )
+        return run.record
+
+    async def get(self, actor: Actor, run_id: str) -> RunRecord:
+        """Return one run. Raises RunNotFound."""
+        return self._find(actor, run_id).record
+
+    async def runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
+        """Return a page of runs."""
+        mine = [
+            run.record for (organization_id, _), run in self._runs.items() if organization_id == actor.organization_id
+        ]
+        return page.slice([r for r in mine if _wanted(r, filters)], key=lambda r: (r.created_at, r.id))
+
+    async def delete(self, actor: Actor, run_id: str) -> bool:
+        """Remove a run that has ended, its steps and events; say whether it had. Raises RunNotFound."""
+        if self._find(actor, run_id).record.active:
+            return False
+        del self._runs[actor.organization_id, run_id]
+        self._events.pop((actor.organization_id, run_id), None)
+        return True
+
+    async def find_by_key(self, actor: Actor, conversation_id: str, key: str) -> str:
+        """Return the run that was admitted under this key. Raises RunNotFound."""
+        for (organization_id, run_id), run in self._runs.items():
+            if organization_id == actor.organization_id and (run.new.conversation_id, run.new.key) == (
+                conversation_id,
+                key,
+            ):
+                return run_id
+        raise RunNotFound("no run was begun with this key", key=key)
+
+    async def steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
+        """Return a page of steps."""
+        found = [step for step in self._steps(actor) if _wanted_step(step, filters)]
+        return page.slice(found, key=lambda step: (step.created_at, step.summary.id))
+
+    async def step(self, actor: Actor, step_id: str) -> StepRecord:
+        """Return one step. Raises StepNotFound."""
+        for step in self._steps(actor):
+            if step.summary.id == step_id:
+                return step
+        raise StepNotFound(f"step {step_id} does not exist", step_id=step_id)
+
+    async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> StepRecord:
+        """Store what a person thinks of a step. Raises StepNotFound."""
+        before = await self.step(actor, step_id)
+        changed = replace(before, feedback=feedback, tags=tuple(dict.fromkeys((*before.tags, *tags))))
+        self._find(actor, before.run_id).steps[before.summary.step_index] = changed
+        return changed
+
+    async def events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
+        """Return events of a run after a position, in order."""
+        kept = self._events.get((actor.organization_id, run_id), {})
+        return [kept[seq_id] for seq_id in sorted(kept) if seq_id > after][:limit]
+
+    async def renew(self, held: Sequence[Held], lease: Lease) -> Renewed:
+        """Renew the leases of conversations."""
+        kept = set()
+        for item in held:
+            thread = self._held(item)
+            if thread is not None and thread.owner == lease.owner:
+                thread.until = self._until(lease)
+                kept.add(item.run_id)
+        return Renewed(frozenset(kept))
+
+    async def cancelled(self, held: Sequence[Held]) -> frozenset[str]:
+        """Return those of the runs that somebody asked to end."""
+        asked = (h for h in held if self._runs[h.organization_id, h.run_id].record.cancel_requested)
+        return frozenset(h.run_id for h in asked)
+
+    async def claim_due(self, lease: Lease, limit: int) -> list[Job]:
+        """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""
+        jobs: list[Job] = []
+        now = self._clock.now()
+        for (organization_id, conversation_id), thread in self._threads.items():
+            due = (thread.run_id or thread.pending) and (thread.until is None or thread.until < now)
+            if due and len(jobs) < limit:
+                run = self._next(organization_id, conversation_id, thread)
+                thread.fence += 1
+                if run is None:
+                    thread.pending = 0
+                    continue
+                thread.run_id, thread.owner, thread.until = run.new.id, lease.owner, self._until(lease)
+                jobs.append(self._job(run, thread))
+        return jobs
+
+    async def append_events(self, events: Sequence[StoredEvent]) -> None:
+        """Store events."""
+        for event in events:
+            self._events.setdefault((event.organization_id, event.run_id), {}).setdefault(event.seq_id, event)
+
+    async def forget_events(self, before: datetime, limit: int) -> int:
+        """Remove old events; the twin keeps no times, so it forgets none."""
+        del before, limit
+        return 0
+
+    def _next(self, organization_id: str, conversation_id: str, thread: _Thread) -> _Run | None:
+        if thread.run_id:
+            run = self._runs[organization_id, thread.run_id]
+            run.record = replace(run.record, claims=run.record.claims + 1)
+            return run
+        for (owner, _), run in self._runs.items():
+            waits = run.record.status == RunStatus.RUN_STATUS_CREATED
+            if waits and (owner, run.new.conversation_id) == (organization_id, conversation_id):
+                thread.pending = max(thread.pending - 1, 0)
+                run.record = replace(run.record, status=RunStatus.RUN_STATUS_RUNNING, started_at=self._clock.now())
+                return run
+        return None
+
+    def _job(self, run: _Run, thread: _Thread) -> Job:
+        organization_id, new = run.actor.organization_id, run.new
+        return Job(
+            held=Held(organization_id, new.agent_id, new.conversation_id, new.id, thread.fence),
+            actor=run.actor,
+            definition=replace(self._agents[organization_id, new.agent_id], context_tokens=thread.tokens),
+            request=RunRequest.FromString(new.request),
+            input=StoredInput.FromString(new.input),
+            claims=run.record.claims,
+            background=new.background,
+            run_type=new.run_type,
+            cancel_requested=run.record.cancel_requested,
+        )
+
+    def _busy(self, actor: Actor, run: NewRun, thread: _Thread) -> Admission | None:
+        if not thread.run_id and not thread.pending:
+            return None
+        if not run.enqueue:
+            return Admission(Outcome.BUSY, thread.run_id)
+        thread.pending += 1
+        self._store(actor, run, RunStatus.RUN_STATUS_CREATED)
+        return Admission(Outcome.QUEUED, run.id)
+
+    def _store(self, actor: Actor, run: NewRun, status: RunStatus.ValueType) -> None:
+        now = self._clock.now()
+        begun = now if status == RunStatus.RUN_STATUS_RUNNING else None
+        zeros: dict[str, Any] = dict.fromkeys((*_SUMS, "ttft_ns", "step_count", "context_tokens", "claims"), 0)
+        record = RunRecord(
+            id=run.id,
+            agent_id=run.agent_id,
+            conversation_id=run.conversation_id,
+            status=status,
+            stop_reason=0,
+            background=run.background,
+            run_type=run.run_type,
+            request=run.request,
+            error="",
+            created_at=now,
+            started_at=begun,
+            completed_at=None,
+            cancel_requested=False,
+            **zeros,
+        )
+        self._runs[actor.organization_id, run.id] = _Run(record, actor, run)
+
+    def _known(self, organization_id: str, run: NewRun) -> _Run | None:
+        for (owner, _), known in self._runs.items():
+            same = (known.new.conversation_id, known.new.key) == (run.conversation_id, run.key)
+            if run.key and same and owner == organization_id:
+                return known
+        return None
+
+    def _held(self, held: Held) -> _Thread | None:
+        thread = self._threads.get((held.organization_id, held.conversation_id))
+        if thread is None or (thread.run_id, thread.fence) != (held.run_id, held.fence):
+            return None
+        return thread
+
+    def _find(self, actor: Actor, run_id: str) -> _Run:
+        run = self._runs.get((actor.organization_id, run_id))
+        if run is None:
+            raise RunNotFound(f"run {run_id} does not exist", run_id=run_id)
+        return run
+
+    def _steps(self, actor: Actor) -> list[StepRecord]:
+        return [step for run in self._mine(actor) for step in run.steps.values()]
+
+    def _mine(self, actor: Actor) -> list[_Run]:
+        return [run for (owner, _), run in self._runs.items() if owner == actor.organization_id]
+
+    def _until(self, lease: Lease) -> datetime:
+        return self._clock.now() + timedelta(milliseconds=lease.milliseconds)
+
+
+_SUMS = ("prompt_tokens", "completion_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+
+
+def _mismatch(run: NewRun, thread: _Thread) -> Admission | None:
+    waiting = set(thread.approval.call_ids) if thread.approval else None
+    if run.approved_calls is None:
+        return Admission(Outcome.PENDING, pending=thread.approval) if waiting is not None else None
+    if waiting is None or not waiting <= set(run.approved_calls):
+        return Admission(Outcome.NOT_PENDING, pending=thread.approval)
+    return None
+
+
+def _wanted(record: RunRecord, filters: RunFilter) -> bool:
+    return (
+        (not filters.agent_ids or record.agent_id in filters.agent_ids)
+        and (not filters.conversation_id or record.conversation_id == filters.conversation_id)
+        and (not filters.statuses or record.status in filters.statuses)
+        and (not filters.stop_reason or record.stop_reason == filters.stop_reason)
+        and (filters.background is None or record.background == filters.background)
+    )
+
+
+def _wanted_step(step: StepRecord, filters: StepFilter) -> bool:
+    summary: StepSummary = step.summary
+    return (
+        (not filters.agent_id or step.agent_id == filters.agent_id)
+        and (not filters.run_id or step.run_id == filters.run_id)
+        and (not filters.model or filters.model in {summary.model, summary.model.rpartition("/")[2]})
+        and (not filters.feedback or step.feedback == filters.feedback)
+        and (filters.has_feedback is None or bool(step.feedback) == filters.has_feedback)
+        and (not filters.tags or bool(set(filters.tags) & set(step.tags)))
+        and (filters.start is None or step.created_at >= filters.start)
+        and (filters.end is None or step.created_at <= filters.end)
+    )

@@ -1,0 +1,410 @@
+"""Runs in PostgreSQL and their twin in memory keep the same promises."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
+from letta.common.v1 import usage_pb2
+from letta_agent.domain.agent_values import Agent, Stage
+from letta_agent.domain.jobs import (
+    Definition,
+    Held,
+    Lease,
+    NewRun,
+    Outcome,
+    Pending,
+    RunEnd,
+    RunFilter,
+    StepFilter,
+    StepSummary,
+    StoredEvent,
+)
+from letta_agent.store.agents import SqlAgentStore
+from letta_agent.store.fake import FakeRuns
+from letta_agent.store.queue import SqlQueueStore
+from letta_agent.store.runs import SqlRunStore
+from letta_common.actor import Actor
+from letta_common.clock import SystemClock
+from letta_common.db import Database
+from letta_common.errors import Fenced, RunNotFound, StepNotFound
+from letta_common.ids import new_id
+from letta_common.paging import Page
+
+COMPLETED, FAILED, CANCELLED = 3, 4, 5
+END_TURN = usage_pb2.STOP_REASON_END_TURN
+LEASE, EXPIRED = Lease("me", 60_000), Lease("gone", -1_000)
+NEXT = Lease("next", 60_000)
+
+
+class Both:
+    """RunStore, QueueStore and a way to make agents, over one database."""
+
+    def __init__(self, db):
+        self._runs, self._queue, self._agents = SqlRunStore(db), SqlQueueStore(db), SqlAgentStore(db)
+
+    def __getattr__(self, name):
+        return getattr(self._runs, name, None) or getattr(self._queue, name)
+
+    async def put_agent(self, actor, definition):
+        state = definition.state
+        await self._agents.insert(
+            actor, Agent(state.id, state, definition.tool_ids, definition.secrets, stage=Stage.READY)
+        )
+
+
+@pytest.fixture(scope="module")
+def database_schemas():
+    return ["agent"]
+
+
+@pytest.fixture
+async def db(database_url):
+    database = await Database.open(database_url, schema="agent")
+    yield database
+    await database.close()
+
+
+@pytest.fixture(params=["fake", "sql"])
+async def store(request, db):
+    return FakeRuns(SystemClock()) if request.param == "fake" else Both(db)
+
+
+@pytest.fixture
+async def ann():
+    return Actor(new_id("org"), new_id("user"), frozenset({"write"}))
+
+
+@pytest.fixture
+async def agent_id(store, ann):
+    state = agent_pb2.AgentState(id=new_id("agent"), name="a", model="m/x")
+    now = SystemClock().now()
+    state.created_at.FromDatetime(now)
+    state.updated_at.FromDatetime(now)
+    await store.put_agent(ann, Definition(state, ("tool-1", "tool-2"), b"sealed"))
+    return state.id
+
+
+def run_of(agent_id, **changes):
+    given = NewRun(
+        id=new_id("run"),
+        agent_id=agent_id,
+        conversation_id=agent_id,
+        key="",
+        request_hash=b"h",
+        request=run_pb2.RunRequest(input_text="hi").SerializeToString(),
+        input=stored_pb2.StoredInput().SerializeToString(),
+    )
+    return replace(given, **changes)
+
+
+def held_of(actor, run, fence):
+    return Held(actor.organization_id, run.agent_id, run.conversation_id, run.id, fence)
+
+
+def step_of(index, **changes):
+    step = StepSummary(
+        step_index=index,
+        id=new_id("step"),
+        model="m/x",
+        provider_type="m",
+        context_window=100,
+        prompt_tokens=10,
+        completion_tokens=2,
+        cached_input_tokens=1,
+        cache_write_tokens=0,
+        reasoning_tokens=0,
+        stop_reason=0,
+        status=2,
+        started_ns=1,
+        step_ns=2,
+        llm_started_ns=3,
+        llm_ns=4,
+        tool_ns=5,
+        tools_used=("a", "b"),
+    )
+    return replace(step, **changes)
+
+
+async def admitted(store, actor, agent_id, lease=LEASE, **changes):
+    run = run_of(agent_id, **changes)
+    admission = await store.admit(actor, run, lease)
+    assert admission.outcome is Outcome.CLAIMED
+    return held_of(actor, run, admission.fence)
+
+
+async def claim(store, actor, limit=100):
+    """Claim what is due and keep what is the actor's: others use the same database."""
+    return [job for job in await store.claim_due(NEXT, limit) if job.actor.organization_id == actor.organization_id]
+
+
+async def test_admission_claims_and_returns_the_agent(store, ann, agent_id):
+    admission = await store.admit(ann, run_of(agent_id), LEASE)
+
+    assert (admission.outcome, admission.fence) == (Outcome.CLAIMED, 1)
+    assert admission.definition.state.id == agent_id
+    assert (admission.definition.tool_ids, admission.definition.secrets) == (("tool-1", "tool-2"), b"sealed")
+
+
+async def test_an_unknown_agent_is_refused(store, ann):
+    admission = await store.admit(ann, run_of(new_id("agent")), LEASE)
+    assert admission.outcome is Outcome.NO_AGENT
+
+
+async def test_another_tenants_agent_is_unknown(store, ann, agent_id):
+    bob = Actor(new_id("org"), new_id("user"))
+    assert (await store.admit(bob, run_of(agent_id), LEASE)).outcome is Outcome.NO_AGENT
+
+
+async def test_an_unknown_conversation_is_refused(store, ann, agent_id):
+    admission = await store.admit(ann, run_of(agent_id, conversation_id=new_id("conv")), LEASE)
+    assert admission.outcome is Outcome.NO_CONVERSATION
+
+
+async def test_a_second_run_finds_the_conversation_busy(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    admission = await store.admit(ann, run_of(agent_id), LEASE)
+    assert (admission.outcome, admission.run_id) == (Outcome.BUSY, held.run_id)
+
+
+async def test_a_dead_owners_run_is_finished_before_a_new_one(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id, EXPIRED)
+    assert (await store.admit(ann, run_of(agent_id), LEASE)).run_id == held.run_id
+
+
+async def test_the_same_key_is_the_same_run(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id, key="k", request_hash=b"1")
+    again = await store.admit(ann, run_of(agent_id, key="k", request_hash=b"2"), LEASE)
+    assert (again.outcome, again.run_id, again.request_hash) == (Outcome.KNOWN, held.run_id, b"1")
+
+
+async def test_ten_at_once_with_one_key_are_one_run(store, ann, agent_id):
+    runs = [run_of(agent_id, key="k") for _ in range(10)]
+    admissions = await asyncio.gather(*(store.admit(ann, run, LEASE) for run in runs))
+
+    assert [a.outcome for a in admissions].count(Outcome.CLAIMED) == 1
+    assert {a.outcome for a in admissions} == {Outcome.CLAIMED, Outcome.KNOWN}
+    assert len({a.run_id for a in admissions}) == 1
+
+
+async def test_ten_at_once_without_a_key_are_one_claim(store, ann, agent_id):
+    admissions = await asyncio.gather(*(store.admit(ann, run_of(agent_id), LEASE) for _ in range(10)))
+    assert sorted(a.outcome.value for a in admissions) == ["busy"] * 9 + ["claimed"]
+
+
+async def test_closing_frees_the_conversation_and_raises_the_next_fence(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    assert not await store.close(held, RunEnd(COMPLETED, END_TURN, (step_of(0), step_of(1)), context_tokens=77))
+
+    record = await store.get(ann, held.run_id)
+    assert (record.status, record.stop_reason, record.step_count) == (COMPLETED, END_TURN, 2)
+    assert (record.prompt_tokens, record.completion_tokens, record.cached_input_tokens) == (20, 4, 2)
+    admission = await store.admit(ann, run_of(agent_id), LEASE)
+    assert (admission.outcome, admission.fence) == (Outcome.CLAIMED, 2)
+    assert admission.definition.context_tokens == 77
+
+
+async def test_closing_twice_changes_nothing(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    await store.close(held, RunEnd(COMPLETED, END_TURN))
+    await store.close(held, RunEnd(FAILED, usage_pb2.STOP_REASON_ERROR, error='{"message": "x"}'))
+    assert (await store.get(ann, held.run_id)).status == COMPLETED
+
+
+async def test_a_zombie_can_neither_checkpoint_nor_close(store, ann, agent_id):
+    zombie = await admitted(store, ann, agent_id, EXPIRED)
+    [job] = await claim(store, ann)
+
+    with pytest.raises(Fenced):
+        await store.checkpoint(zombie, 0, stored_pb2.StoredStep(step_id=new_id("step")))
+    await store.close(zombie, RunEnd(COMPLETED, END_TURN))
+
+    assert (await store.get(ann, zombie.run_id)).active
+    assert job.held.fence == zombie.fence + 1
+
+
+async def test_a_take_over_brings_all_that_is_needed(store, ann, agent_id):
+    given = stored_pb2.StoredInput()
+    given.messages.add(id="message-1")
+    held = await admitted(store, ann, agent_id, EXPIRED, input=given.SerializeToString(), background=True)
+    step = stored_pb2.StoredStep(step_id="step-1", return_id="message-2")
+    await store.checkpoint(held, 0, step)
+
+    [job] = await claim(store, ann)
+
+    assert (job.actor, job.claims, job.background) == (ann, 1, True)
+    assert (job.request.input_text, job.input) == ("hi", given)
+    assert job.definition.tool_ids == ("tool-1", "tool-2")
+    assert await store.checkpoints(job.held) == {0: step}
+    assert await claim(store, ann) == []
+
+
+async def test_a_live_lease_is_not_taken(store, ann, agent_id):
+    await admitted(store, ann, agent_id)
+    assert await claim(store, ann) == []
+
+
+async def test_the_first_checkpoint_of_a_step_stays(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    first, second = stored_pb2.StoredStep(step_id="step-1"), stored_pb2.StoredStep(step_id="step-2")
+    await store.checkpoint(held, 0, first)
+    await store.checkpoint(held, 0, second)
+    assert await store.checkpoints(held) == {0: first}
+
+
+async def test_leases_are_renewed_until_they_are_lost(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id, Lease("me", -1_000))
+    assert (await store.renew([held], LEASE)).kept == {held.run_id}
+    assert await claim(store, ann) == []
+
+    await store.renew([held], Lease("me", -1_000))
+    await claim(store, ann)
+    assert (await store.renew([held], LEASE)).kept == frozenset()
+
+
+async def test_a_fence_rises_above_what_memory_has_seen(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    assert await store.raise_fence(held, 41) == 42
+    assert await store.raise_fence(held, 50) is None
+    assert await store.raise_fence(replace(held, fence=42), 3) == 43
+
+
+async def test_enqueued_runs_begin_in_order(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    waiting = [run_of(agent_id, enqueue=True) for _ in range(2)]
+    for run in waiting:
+        assert (await store.admit(ann, run, LEASE)).outcome is Outcome.QUEUED
+
+    assert await store.close(held, RunEnd(COMPLETED, END_TURN))
+    [first] = await claim(store, ann)
+    assert (first.held.run_id, first.claims) == (waiting[0].id, 0)
+    assert await claim(store, ann) == []
+    assert await store.close(first.held, RunEnd(COMPLETED, END_TURN))
+    [second] = await claim(store, ann)
+    assert second.held.run_id == waiting[1].id
+    assert not await store.close(second.held, RunEnd(COMPLETED, END_TURN))
+
+
+async def test_a_waiting_run_keeps_its_place(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    await store.admit(ann, run_of(agent_id, enqueue=True), LEASE)
+    await store.close(held, RunEnd(COMPLETED, END_TURN))
+    assert (await store.admit(ann, run_of(agent_id), LEASE)).outcome is Outcome.BUSY
+
+
+async def test_cancelling_reaches_the_owner(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    assert await store.cancelled([held]) == frozenset()
+    assert (await store.request_cancel(ann, held.run_id)).active
+    assert await store.cancelled([held]) == {held.run_id}
+
+
+async def test_a_cancelled_run_that_waits_ends_at_once(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    run = run_of(agent_id, enqueue=True)
+    await store.admit(ann, run, LEASE)
+
+    assert (await store.request_cancel(ann, run.id)).status == CANCELLED
+    assert not await store.close(held, RunEnd(COMPLETED, END_TURN))
+    assert await claim(store, ann) == []
+
+
+async def test_a_request_to_cancel_survives_the_owner(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id, EXPIRED)
+    await store.request_cancel(ann, held.run_id)
+    [job] = await claim(store, ann)
+    assert job.cancel_requested
+
+
+async def test_waiting_approvals_are_answered_first(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    pending = Pending("message-1", ("call-1", "call-2"), b"shown")
+    await store.close(held, RunEnd(COMPLETED, usage_pb2.STOP_REASON_REQUIRES_APPROVAL, pending=pending))
+
+    refused = await store.admit(ann, run_of(agent_id), LEASE)
+    wrong = await store.admit(ann, run_of(agent_id, approved_calls=("call-1",)), LEASE)
+    right = await store.admit(ann, run_of(agent_id, approved_calls=("call-2", "call-1")), LEASE)
+
+    assert (refused.outcome, refused.pending.message_id) == (Outcome.PENDING, "message-1")
+    assert (wrong.outcome, wrong.pending.call_ids) == (Outcome.NOT_PENDING, ("call-1", "call-2"))
+    assert right.outcome is Outcome.CLAIMED
+
+
+async def test_an_answer_to_nothing_is_refused(store, ann, agent_id):
+    refused = await store.admit(ann, run_of(agent_id, approved_calls=("call-1",)), LEASE)
+    assert (refused.outcome, refused.pending) == (Outcome.NOT_PENDING, None)
+    held = await admitted(store, ann, agent_id)
+    await store.close(held, RunEnd(COMPLETED, END_TURN))
+    assert (await store.admit(ann, run_of(agent_id, approved_calls=("c",)), LEASE)).outcome is Outcome.NOT_PENDING
+
+
+async def test_runs_are_listed_by_page_and_filter(store, ann, agent_id):
+    ids = []
+    for end in (RunEnd(COMPLETED, END_TURN), RunEnd(FAILED, usage_pb2.STOP_REASON_ERROR), RunEnd(COMPLETED, END_TURN)):
+        held = await admitted(store, ann, agent_id)
+        await store.close(held, end)
+        ids.append(held.run_id)
+
+    async def found(filters=None, **page):
+        return [record.id for record in await store.runs(ann, filters or RunFilter(), Page(**page))]
+
+    assert await found() == ids[::-1]
+    assert await found(limit=2) == [ids[2], ids[1]]
+    assert await found(after=ids[1]) == [ids[0]]
+    assert await found(before=ids[1]) == [ids[2]]
+    assert await found(ascending=True) == ids
+    assert await found(RunFilter(statuses=(FAILED,))) == [ids[1]]
+    assert await found(RunFilter(stop_reason=END_TURN, agent_ids=(agent_id,))) == [ids[2], ids[0]]
+    assert await found(RunFilter(conversation_id="conv-x")) == []
+    assert await found(RunFilter(background=True)) == []
+    assert await store.runs(Actor(new_id("org"), "user-b"), RunFilter(), Page()) == []
+
+
+async def test_another_tenants_run_does_not_exist(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id, key="k")
+    bob = Actor(new_id("org"), new_id("user"))
+    for read in (store.get(bob, held.run_id), store.request_cancel(bob, held.run_id), store.delete(bob, held.run_id)):
+        with pytest.raises(RunNotFound):
+            await read
+    with pytest.raises(RunNotFound):
+        await store.find_by_key(bob, agent_id, "k")
+    assert await store.find_by_key(ann, agent_id, "k") == held.run_id
+
+
+async def test_only_a_run_that_ended_can_be_deleted(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    assert not await store.delete(ann, held.run_id)
+    await store.close(held, RunEnd(COMPLETED, END_TURN, (step_of(0),)))
+    assert await store.delete(ann, held.run_id)
+    with pytest.raises(RunNotFound):
+        await store.get(ann, held.run_id)
+
+
+async def test_steps_are_kept_and_judged(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    steps = (step_of(0), step_of(1, stop_reason=END_TURN, model="other/y"))
+    await store.close(held, RunEnd(COMPLETED, END_TURN, steps))
+
+    listed = await store.steps(ann, StepFilter(run_id=held.run_id), Page(ascending=True))
+    assert {step.summary for step in listed} == set(steps)
+    assert (await store.step(ann, steps[0].id)).summary == steps[0]
+    assert [s.summary.id for s in await store.steps(ann, StepFilter(model="y"), Page())] == [steps[1].id]
+    judged = await store.set_feedback(ann, steps[0].id, 1, ["good"])
+    assert (judged.feedback, judged.tags) == (1, ("good",))
+    assert [s.summary.id for s in await store.steps(ann, StepFilter(has_feedback=True), Page())] == [steps[0].id]
+    assert [s.summary.id for s in await store.steps(ann, StepFilter(tags=("good",)), Page())] == [steps[0].id]
+    with pytest.raises(StepNotFound):
+        await store.step(Actor(new_id("org"), "user-b"), steps[0].id)
+
+
+async def test_events_are_kept_once_and_read_in_order(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    events = [StoredEvent(ann.organization_id, held.run_id, seq, str(seq).encode()) for seq in (2, 1, 3)]
+    await store.append_events(events)
+    await store.append_events([replace(events[0], event=b"again")])
+
+    found = await store.events(ann, held.run_id, 0, 10)
+    assert [(event.seq_id, event.event) for event in found] == [(1, b"1"), (2, b"2"), (3, b"3")]
+    assert [event.seq_id for event in await store.events(ann, held.run_id, 1, 1)] == [2]
+    assert await store.events(Actor(new_id("org"), "user-b"), held.run_id, 0, 10) == []
