@@ -33,7 +33,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 500, 60
 REGISTRIES = re.compile(
     r"files\.python" + r"hosted\.org|registry\.npm" + r"js\.org|repo1?\.maven\.(org|apache)|proxy\.golang\.org"
 )
-PLACES = re.compile(r"/(work|root|home/(?!letta/)\w+)/" + r"(main|shared|\.)|/tmp/" + r"plan")
+PLACES = re.compile(r"/(work|root|home/(?!letta/)\w+)/" + r"(main|shared|\.)|/tmp/" + r"plan/")
 LEFT_OVER = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b(?!\(#\d+\))")
 
 
