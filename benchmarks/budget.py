@@ -38,7 +38,7 @@ CALL_SECONDS = 60.0
 EDIT = 'CALL memory_insert {"label": "human", "new_string": "Likes tea."}'
 PER_RUN = ("agent.admit_run", "agent.close_run")
 """Statements of a run rather than of a step."""
-BATCHED = ("as h(organization_id, id)", "agent.run_events", "llm.usage", "BEGIN", "COMMIT", "set local")
+BATCHED = ("as h(organization_id, id)", "agent.run_events", "agent.claim_due_runs", "llm.usage")
 """Statements of the background, for all runs of a replica together: left out where they are fewer than the messages."""
 SETTLE_SECONDS = 0.5
 Send = Callable[[str], Awaitable[Any]]
