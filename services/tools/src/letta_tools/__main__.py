@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from letta_common.process import run
-
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build
 
 
 def main() -> None:
     """Serve until SIGTERM."""
-    run(ToolsSettings(), build)
+    run(ToolsSettings, build)
 
 
 if __name__ == "__main__":
