@@ -70,7 +70,7 @@ class Trace:
 class UsageStore(Protocol):
     """Where the books are kept."""
 
-    async def add(self, records: Sequence[UsageRecord], written: Sequence[Trace]) -> None:
+    async def add(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
         """Write records, each once: an id that is there is left alone."""
         ...
 

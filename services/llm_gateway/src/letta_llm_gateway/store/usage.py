@@ -34,7 +34,7 @@ class SqlUsageStore:
 
     async def add(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
         """Write records, each once, in one statement that does not wait for the disk."""
-        await self._db.hot(_ADD, (_json(records), _json(written)))
+        await self._db.hot(_ADD, (_json(records), _json(traces)))
 
     async def spent(self, actor: Actor, since: datetime) -> int:
         """Return what the organization's generations have cost, in millionths of a dollar."""
