@@ -47,7 +47,7 @@ class Attack:
 
     `plain` says how the control runs it: in a "subprocess" that nothing contains, "inside" the service's own process,
     or "concatenated" into a script with its arguments. `status`: what the call must end with, if that is known.
-    `accepted` looks at a successful result, where the attack is on whoever reads it.
+    `neighbour`: a call of another tenant, with a secret, runs meanwhile. `accepted` looks at a successful result, where the attack is on whoever reads it.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Attack:
     status: tuple[Status, ...] = ()
     accepted: Callable[[Result], bool] | None = None
     twice: bool = False
+    neighbour: bool = False
     arguments: dict[str, object] = field(default_factory=dict)
 
     @property

@@ -163,7 +163,7 @@ def attack(facts):
 """,
     ),
     Attack(
-        "secrets of a neighbouring call",
+        "secrets of another tenant's call (CVE-2024-39025)",
         """
 def attack(facts):
     found = []
@@ -173,6 +173,7 @@ def attack(facts):
             worked(lambda: found.append(len(os.listdir(f"/proc/{pid}/fd")) > 0))
     return {"hit": any(found)}
 """,
+        neighbour=True,
     ),
     Attack(
         "stop itself",

@@ -11,7 +11,7 @@ from typing import Any
 
 from hostile.attacks import Attack
 from hostile.suite import ATTACKS
-from hostile.victims import Victims, fill, others
+from hostile.victims import SECRET, Victims, fill, others
 
 from letta_tools.domain.execution import Call, Env, Isolation, Result, Status
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
@@ -26,8 +26,22 @@ async def attack_once(provider: LocalProvider, attack: Attack, victims: Victims)
     facts = victims.facts()
     arguments = {"facts": facts, **fill(attack.arguments, facts)}
     call = Call(attack.tool, "attack", json.dumps(arguments), environment_variables={"OWN": "1"}, limits=attack.limits)
+    if attack.neighbour:
+        return await beside_neighbour(provider, call)
     result = await provider.run(call, Env())
     return await provider.run(call, Env()) if attack.twice else result
+
+
+async def beside_neighbour(provider: LocalProvider, call: Call) -> Result:
+    """Run a call while one of another tenant, which holds a secret, runs too."""
+    source = "import os, time\ndef f():\n print(os.environ['TOKEN'], flush=True)\n time.sleep(60)\n"
+    neighbour = Call(source, "f", environment_variables={"TOKEN": SECRET})
+    task = asyncio.create_task(provider.run(neighbour, Env(organization_id="org-other")))
+    await asyncio.sleep(0.2)
+    result = await provider.run(call, Env(organization_id="org-own"))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return result
 
 
 def weakness(attack: Attack, result: Result) -> str:
@@ -65,15 +79,15 @@ async def left_over(victims: Victims, servers: int) -> list[int]:
     return found if len(found) > servers + PREFORK else []
 
 
-async def main(tier: Isolation, interpreter: str) -> None:
-    """Run every attack on one tier; one line of JSON each."""
+async def main(tier: Isolation, interpreter: str, part: str) -> None:
+    """Run the attacks with this text in their name on one tier; one line of JSON each."""
     provider = LocalProvider(LocalOptions(tiers=(tier,), interpreter=interpreter, prefork=PREFORK))
     report = await provider.probe()
     if report.isolation is not tier:
         raise SystemExit("; ".join(report.missing))
     servers = 2 if tier is Isolation.NAMESPACE else 1
     try:
-        for attack in ATTACKS:
+        for attack in (attack for attack in ATTACKS if part in attack.name):
             sys.stdout.write(json.dumps(await judge(provider, attack, servers)) + "\n")
             sys.stdout.flush()
     finally:
@@ -81,4 +95,4 @@ async def main(tier: Isolation, interpreter: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Isolation[sys.argv[1].upper()], sys.argv[2]))
+    asyncio.run(main(Isolation[sys.argv[1].upper()], sys.argv[2], "".join(sys.argv[3:4])))

@@ -72,11 +72,15 @@ class EnvSpec:
 
 @dataclass(frozen=True, slots=True)
 class Env:
-    """An installed set of packages. The empty key is the bare environment."""
+    """An installed set of packages. The empty key is the bare environment.
+
+    `modules` may be imported ahead of a call, in the process of that call.
+    """
 
     key: str = ""
     path: str = ""
     organization_id: str = ""
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,7 @@ class SandboxProvider(Protocol):
         ...
 
     async def prepare(self, spec: EnvSpec) -> Env:
-        """Install what a tool requires. Raises RequirementsUnavailable."""
+        """Install what a tool requires. Raises InvalidArgument, ServiceUnavailable."""
         ...
 
     async def run(self, call: Call, env: Env) -> Result:

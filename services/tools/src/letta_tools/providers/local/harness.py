@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import enum
 import errno
+import importlib
 import inspect
 import json
 import linecache
@@ -19,7 +20,7 @@ import threading
 import traceback
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from letta_tools.providers.local.agent_state import AgentState
@@ -74,8 +75,14 @@ def serve(request_fd: int, result_fd: int) -> None:
     _exit(0)
 
 
-def rehearse() -> None:
-    """Go once through what a call goes through, so that the memory it touches is this process's own already."""
+def rehearse(modules: Iterable[str]) -> None:
+    """Go once through what a call goes through, so that the memory it touches is this process's own already.
+
+    Runs confined, and the process serves one call: modules of a tenant may do here what they may do in the call.
+    """
+    for name in modules:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
     values = {"source": _REHEARSAL, "function": "", "arguments": "{}", "environment": {}, "agent_state": ""}
     _answer({**values, "result_bytes": 100})
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from letta_tools.domain.execution import Env
 from letta_tools.providers.local.plan import NAMESPACE, NONE, Plan
 
 _POOL_BASE = 0x6C740000
@@ -107,12 +108,13 @@ def _libpython(directory: str) -> list[str]:
     return [str(path) for path in Path(directory).glob("libpython3*.so*")] if directory else []
 
 
-def make_plan(tier: str, python: Interpreter, *, calls: int, prefork: int, packages: str = "") -> Plan:
-    """Return the plan of a fork server on this host, with one more directory of packages if given."""
-    models = _model_packages() if python.version == sys.version_info[:2] else {}
+def make_plan(tier: str, python: Interpreter, *, calls: int, prefork: int, env: Env, place: int = 0) -> Plan:
+    """Return the plan of a fork server on this host. Servers at different places have different ids for calls."""
+    own_models = bool(env.path) and any(Path(env.path, name).exists() for name in _MODELS)
+    models = {} if own_models or python.version != sys.version_info[:2] else _model_packages()
     inside = python.library + "/"
     modules = [path for path in python.modules if not path.startswith(inside)]
-    more = [packages] if packages else []
+    more = [env.path] if env.path else []
     readable = [python.library, *modules, *python.shared, *_DATA, *models.values(), *more]
     size = calls + prefork + 64
     return Plan(
@@ -122,9 +124,10 @@ def make_plan(tier: str, python: Interpreter, *, calls: int, prefork: int, packa
         import_path=(python.library, *python.modules, *more),
         preload_path=tuple(sorted({str(Path(path).parent) for path in models.values()})),
         preload=(*_PRELOAD, *([_WARMUP] if models else [])),
-        pool_base=_pool_base(size) if os.getuid() == 0 and tier != NONE else 0,
+        pool_base=_pool_base(size, place) if os.getuid() == 0 and tier != NONE else 0,
         pool_size=size,
         prefork=prefork,
+        ahead=env.modules,
     )
 
 
@@ -139,14 +142,15 @@ def _model_packages() -> dict[str, str]:
     return places
 
 
-def _pool_base(size: int) -> int:
+def _pool_base(size: int, place: int) -> int:
     """Return the first of `size` ids that belong to nobody. Raises OSError when this host maps too few."""
+    most = size * (place + 1)
     for line in Path("/proc/self/uid_map").read_text().splitlines():
         first, _, count = map(int, line.split())
-        if first <= _POOL_BASE and _POOL_BASE + size <= first + count:
-            return _POOL_BASE
-        if count >= 65536 > size * 4:
-            return first + count - size - 2
+        if first <= _POOL_BASE and _POOL_BASE + most <= first + count:
+            return _POOL_BASE + size * place
+        if count >= 65536 > most * 2:
+            return first + count - most - 2
     raise OSError("too few user ids are mapped for calls to have their own")
 
 

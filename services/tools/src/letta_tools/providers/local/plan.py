@@ -19,7 +19,7 @@ class Plan:
     """Tier, what may be read, and which ids calls get. `pool_base` 0: calls keep the id of the service.
 
     `hidden` lies inside of `readable` and is left out of it. Calls import from `import_path`; the server alone also
-    imports from `preload_path` before it isolates itself.
+    imports from `preload_path` before it isolates itself. Processes that wait for their call import `ahead`.
     """
 
     tier: str
@@ -31,6 +31,7 @@ class Plan:
     pool_base: int
     pool_size: int
     prefork: int
+    ahead: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, data: bytes) -> Plan:

@@ -24,7 +24,9 @@ from letta_tools.domain.execution import (
     Usage,
 )
 from letta_tools.providers.local import frames, hosts, plan, selftests, verdicts
+from letta_tools.providers.local.fleets import Fleet
 from letta_tools.providers.local.frames import BadRequest, Outcome
+from letta_tools.providers.local.requirements import Installer, Source
 from letta_tools.providers.local.servers import Ending, ForkServer, ServerFailed
 
 _Made = TypeVar("_Made")
@@ -41,7 +43,10 @@ _TASKS_FRESH_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class LocalOptions:
-    """How this host may run calls. `tiers` are tried in order; NONE counts only with `allow_unsandboxed`."""
+    """How this host may run calls. `tiers` are tried in order; NONE counts only with `allow_unsandboxed`.
+
+    Packages are installed into `package_directory`, which must not lie under /tmp; none when it is empty.
+    """
 
     min_isolation: Isolation = Isolation.LANDLOCK
     allow_unsandboxed: bool = False
@@ -50,6 +55,9 @@ class LocalOptions:
     concurrent_calls: int = 256
     prefork: int = 2
     interpreter: str = ""
+    package_directory: str = ""
+    package_index: str = ""
+    package_sets: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +78,21 @@ class LocalProvider:
         self._places = asyncio.Semaphore(options.concurrent_calls)
         self._tasks = (0.0, 0)
         self._closed = False
+        self._fleet = Fleet(self._start_with, options.package_sets)
+        self._installer = Installer(Source(options.package_directory, options.package_index))
 
     async def probe(self) -> IsolationReport:
         """Find the strongest tier whose self-test holds."""
         return (await self._stand()).report
 
     async def prepare(self, spec: EnvSpec) -> Env:
-        """Return the bare environment. Raises RequirementsUnavailable for packages."""
-        return Env(organization_id=spec.organization_id)
+        """Install what a tool requires, once. Raises InvalidArgument, ServiceUnavailable."""
+        if not spec.requirements:
+            return Env(organization_id=spec.organization_id)
+        python = await asyncio.to_thread(hosts.find_interpreter, self._options.interpreter)
+        return await self._installer.install(spec, python)
 
-    async def run(self, call: Call, env: Env) -> Result:  # noqa: ARG002
+    async def run(self, call: Call, env: Env) -> Result:
         """Run one call. Raises IsolationUnavailable when no tier is strong enough."""
         standing = await self._stand()
         isolation = self._require(standing.report, call.min_isolation)
@@ -90,7 +103,7 @@ class LocalProvider:
             request = await _off_loop_if(len(call.arguments) > _SMALL, lambda: frames.build_request(call, token))
             async with self._places:
                 begun = time.monotonic()
-                ending = await self._execute(request, call.limits)
+                ending = await self._execute(request, call.limits, env)
             outcome = await _off_loop_if(len(ending.frame) > _SMALL, lambda: verdicts.judge(ending, call.limits, token))
         except BadRequest as error:
             return Result(Status.REFUSED, isolation, NAME, failure=ToolFailure("BadRequest", str(error)))
@@ -101,13 +114,14 @@ class LocalProvider:
     async def close(self) -> None:
         """End every call and process."""
         self._closed = True
+        await self._fleet.close()
         async with self._lock:
             if self._standing is not None and self._standing.server is not None:
                 await self._standing.server.close()
             self._standing = None
 
-    async def _execute(self, request: bytes, limits: Limits) -> Ending:
-        server = await self._server()
+    async def _execute(self, request: bytes, limits: Limits, env: Env) -> Ending:
+        server = await (self._fleet.get(env) if env.path else self._server())
         tasks = await self._tasks_of_user(server)
         frame_limit = 2 * limits.result_bytes + frames.OVERHEAD
         return await server.run(request, limits, frame_limit=frame_limit, tasks=tasks)
@@ -154,7 +168,7 @@ class LocalProvider:
         tiers = [tier for tier in self._options.tiers if tier >= max(self._options.min_isolation, Isolation.LANDLOCK)]
         for tier in [*tiers, *([Isolation.NONE] if self._options.allow_unsandboxed else [])]:
             try:
-                server = await self._start(tier)
+                server = await self._start(tier, Env(), 0)
             except (ServerFailed, OSError, NotImplementedError) as error:
                 missing.append(f"{tier.name}: {error}")
                 continue
@@ -165,10 +179,26 @@ class LocalProvider:
             await server.close()
         return _Standing(IsolationReport(NAME, None, tuple(missing)), None)
 
-    async def _start(self, tier: Isolation) -> ForkServer:
+    async def _start_with(self, env: Env, place: int) -> ForkServer:
+        standing = await self._stand()
+        if standing.report.isolation is None:
+            raise ServerFailed("no fork server")
+        try:
+            return await self._start(standing.report.isolation, env, place)
+        except OSError as error:
+            raise ServerFailed(str(error)) from error
+
+    async def _start(self, tier: Isolation, env: Env, place: int) -> ForkServer:
         options = self._options
         python = await asyncio.to_thread(hosts.find_interpreter, options.interpreter)
-        made = hosts.make_plan(_TIERS[tier], python, calls=options.concurrent_calls, prefork=options.prefork)
+        made = hosts.make_plan(
+            _TIERS[tier],
+            python,
+            calls=options.concurrent_calls,
+            prefork=options.prefork,
+            env=env,
+            place=place,
+        )
         return await ForkServer.start(made, python.path)
 
     async def _weakness(self, server: ForkServer) -> str:

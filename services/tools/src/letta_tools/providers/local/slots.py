@@ -46,7 +46,7 @@ def _prepare(cage: Cage, index: int, terms: Terms) -> None:
         namespaces.enter_call()
     cage.confine(terms, index)
     if terms.ahead:
-        harness.rehearse()
+        harness.rehearse(cage.plan.ahead)
 
 
 def _wait(channel: socket.socket) -> tuple[int, int]:
