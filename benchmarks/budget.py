@@ -38,8 +38,10 @@ CALL_SECONDS = 60.0
 EDIT = 'CALL memory_insert {"label": "human", "new_string": "Likes tea."}'
 PER_RUN = ("agent.admit_run", "agent.close_run")
 """Statements of a run rather than of a step."""
-BATCHED = ("as h(organization_id, id)", "agent.run_events", "agent.claim_due_runs", "llm.usage")
+BATCHED = ("as h(organization_id, id)", "agent.run_events", "agent.claim_due_runs", "llm.usage", "tools.tools")
 """Statements of the background, for all runs of a replica together: left out where they are fewer than the messages."""
+REFRESHED = ("letta.tools.v1.ToolService/ResolveTools",)
+"""Calls that renew a cache by time: left out where they are fewer than the messages."""
 SETTLE_SECONDS = 0.5
 Send = Callable[[str], Awaitable[Any]]
 
@@ -71,6 +73,7 @@ class Meter:
             await send(text)
         await asyncio.sleep(SETTLE_SECONDS)  # closing a run does not keep its caller waiting
         rpcs = {name: number / ROUNDS for name, number in (_calls() - before).items()}
+        rpcs = {name: number for name, number in rpcs.items() if number >= 1 or name not in REFRESHED}
         statements = {query: calls / ROUNDS for query, calls in self._statements().items()}
         statements = {query: n for query, n in statements.items() if n >= 1 or not _matches(query, BATCHED)}
         per_run = sum(number for query, number in statements.items() if _matches(query, PER_RUN))
