@@ -75,6 +75,14 @@ budget: setup-dev ## Count RPCs and SQL statements per step; the last line is JS
 bench: setup-dev ## Measure latency, throughput, CPU and memory; writes benchmarks/out.
 	@python -m benchmarks.bench $(ARGS)
 
+.PHONY: provider-matrix
+provider-matrix: setup-dev ## Hold every provider against every fault of a vendor; the last line is JSON.
+	@python -m benchmarks.provider_matrix
+
+.PHONY: hostile
+hostile: setup-dev ## Attack the sandbox of tools on each tier, as each user; the last line is JSON.
+	@python -m tests.hostile
+
 .PHONY: clean
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
