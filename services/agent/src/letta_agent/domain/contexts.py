@@ -57,6 +57,11 @@ class Context:
         self._known = tokens
         self._fresh = 0
 
+    @property
+    def counted(self) -> bool:
+        """Say whether the estimate rests on a count of the vendor."""
+        return self._known > 0
+
     def estimate(self, overhead: int) -> int:
         """Estimate the tokens of the prompt; `overhead` are the bytes of instructions and tools."""
         if self._known:

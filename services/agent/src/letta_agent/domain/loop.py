@@ -312,7 +312,9 @@ class Loop:
 
     def _is_full(self, overhead: int) -> bool:
         limit = TRIGGER * self._window
-        return self._context.estimate(overhead) > limit and self._context.measure(overhead) > limit
+        if self._context.estimate(overhead) <= limit:
+            return False
+        return self._context.counted or self._context.measure(overhead) > limit
 
     async def _compact(self, step: StoredStep, overhead: int, attempt: int, trigger: str) -> bool:
         full = Full(

@@ -52,8 +52,16 @@ class ActiveRun:
     job: Job
     feed: Feed
     task: asyncio.Task[None] | None = None
+    """Works on the run, closes it and tells its end; never cancelled but by a replica that stops."""
+    work: asyncio.Task[RunEnd] | None = None
+    """The part that may be cancelled at any time."""
     cancelled: bool = False
     lost: bool = False
+
+    def stop(self) -> None:
+        """Stop working; a run that has not begun does not begin."""
+        if self.work is not None:
+            self.work.cancel()
 
     @property
     def held(self) -> Held:
@@ -109,15 +117,16 @@ class Runner:
         passport = Passport(self._credentials, self._tools.clock, job.actor, job.held.run_id, signed=signed)
         self._active[job.held.run_id] = active
         active.task = asyncio.create_task(self._work(active, passport), name=job.held.run_id)
+        active.task.add_done_callback(lambda _: self._ended(active))
         return active
 
     def cancel(self, run_id: str) -> bool:
         """End a run of this replica; say whether there was one."""
         active = self._active.get(run_id)
-        if active is None or active.task is None:
+        if active is None:
             return False
         active.cancelled = True
-        active.task.cancel()
+        active.stop()
         return True
 
     def look_for_work(self) -> None:
@@ -151,9 +160,9 @@ class Runner:
         renewed = await self._queue.renew(tuple(held.values()), self.lease)
         for run_id, was in held.items():
             active = self._active.get(run_id)
-            if run_id not in renewed.kept and active is not None and active.held is was and active.task is not None:
+            if run_id not in renewed.kept and active is not None and active.held is was:
                 active.lost = True
-                active.task.cancel()
+                active.stop()
 
     async def look_for_cancelled(self) -> None:
         """End the runs that somebody asked to end through another replica."""
@@ -192,22 +201,30 @@ class Runner:
 
     async def _work(self, active: ActiveRun, passport: Passport) -> None:
         """Work on a run, close it, and tell its end. Whatever happens, the feed ends."""
-        error: AppError | None = ServiceUnavailable("the replica stops; another one takes the run over")
-        try:
-            end, error = await self._outcome(active, passport)
-            if end is not None:
-                await self._close(active, end)
-                self._tell(active.feed, end, error)
-        finally:
-            self._active.pop(active.job.held.run_id, None)
-            active.feed.end(error)
+        end, error = await self._outcome(active, passport)
+        if end is not None:
+            await self._close(active, end)
+            self._tell(active.feed, end, error)
+        self._active.pop(active.job.held.run_id, None)
+        active.feed.end(error)
+
+    def _ended(self, active: ActiveRun) -> None:
+        """Forget a run whose task has ended; one that was cut short is another replica's."""
+        if self._active.get(active.job.held.run_id) is active:
+            del self._active[active.job.held.run_id]
+        active.feed.end(ServiceUnavailable("the replica stops; another one takes the run over"))
 
     async def _outcome(self, active: ActiveRun, passport: Passport) -> tuple[RunEnd | None, AppError | None]:
         loop = Loop(self._tools, active.job, active.feed, passport, strategy_of(active.job.definition.state))
         run_id = active.job.held.run_id
         try:
-            return await loop.work(), None
+            if active.cancelled or active.lost:
+                raise asyncio.CancelledError  # noqa: TRY301
+            active.work = asyncio.create_task(loop.work())
+            return await active.work, None
         except asyncio.CancelledError:
+            if active.lost:
+                return None, Fenced("the lease was lost; another replica has the run", run_id=run_id)
             if not active.cancelled:
                 raise
             return RunEnd(RunStatus.RUN_STATUS_CANCELLED, StopReason.STOP_REASON_CANCELLED, loop.summaries), None

@@ -1,0 +1,293 @@
+"""In-memory twins of the services that the agent loop talks to. They keep the contracts, and can be told to fail."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+
+from letta.common.v1 import message_pb2, usage_pb2
+from letta.memory.v1 import block_pb2
+from letta.tools.v1 import tool_pb2
+from letta_agent.domain.peers import (
+    AgentMemory,
+    Begun,
+    CallResult,
+    Committed,
+    ContentPart,
+    Delta,
+    EditKind,
+    EmbeddingInfo,
+    Found,
+    Generation,
+    Message,
+    ModelInfo,
+    Tool,
+)
+from letta_common.errors import AgentNotFound, BlockNotFound, Fenced, ModelNotFound, ToolNotFound
+from letta_common.letta_messages import expand, text_of
+
+ROLE = message_pb2.MessageRole
+
+
+def say(text):
+    return ContentPart(text=message_pb2.TextContent(text=text))
+
+
+def call(name, arguments="{}", id="call-1"):
+    given = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return ContentPart(tool_call=message_pb2.ToolCallContent(id=id, name=name, input=given))
+
+
+def answer(*parts, tokens=(100, 10), cut=False):
+    usage = usage_pb2.TokenUsage(prompt_tokens=tokens[0], completion_tokens=tokens[1])
+    return Generation(tuple(parts), usage, "twin/model", "twin", 128_000, cut)
+
+
+def tool(name, kind=tool_pb2.TOOL_TYPE_CUSTOM, **more):
+    schema = json.dumps({"name": name, "description": name, "parameters": {"type": "object", "properties": {}}})
+    return Tool(id=f"tool-{name}", name=name, tool_type=kind, json_schema=schema, return_char_limit=50_000, **more)
+
+
+@dataclass
+class Thread:
+    messages: list = field(default_factory=list)
+    window: list | None = None
+    fence: int = 0
+    begun: set = field(default_factory=set)
+    steps: dict = field(default_factory=dict)
+
+
+class TwinMemory:
+    """Memory: fences, appends once, edits once."""
+
+    def __init__(self):
+        self.threads = {}
+        self.blocks = {}
+        self.edits = {}
+        self.passages = []
+        self.calls = []
+        self.fail = {}
+
+    def thread(self, conversation_id):
+        return self.threads[conversation_id]
+
+    def _enter(self, name):
+        self.calls.append(name)
+        failures = self.fail.get(name)
+        if failures:
+            failure = failures.pop(0)
+            if failure is not None:
+                raise failure
+
+    def _fenced(self, thread):
+        held = self.threads.get(thread.conversation_id)
+        if held is None:
+            raise AgentNotFound("no such agent", agent_id=thread.agent_id)
+        if thread.fence < held.fence:
+            raise Fenced("a newer owner came first", fence=str(held.fence))
+        return held
+
+    async def provision(self, agent_id, name, new_blocks, block_ids, messages):
+        self._enter("provision")
+        if any(block_id.startswith("block-missing") for block_id in block_ids):
+            raise BlockNotFound("no such block", block_id=block_ids[0])
+        if agent_id not in self.threads:
+            self.threads[agent_id] = Thread([m.SerializeToString() for m in messages])
+            self.blocks[agent_id] = {}
+            for block in new_blocks:
+                made = block_pb2.Block()
+                made.CopyFrom(block)
+                made.id, made.version = f"block-{agent_id}-{block.label}", 1
+                self.blocks[agent_id][block.label] = made
+        return self._memory(agent_id)
+
+    async def deprovision(self, agent_id):
+        self._enter("deprovision")
+        self.threads.pop(agent_id, None)
+        self.blocks.pop(agent_id, None)
+
+    async def provision_conversation(self, agent_id, conversation_id, messages, isolated_labels):
+        self.threads[conversation_id] = Thread([m.SerializeToString() for m in messages])
+        return tuple(f"block-copy-{label}" for label in isolated_labels)
+
+    async def deprovision_conversation(self, agent_id, conversation_id):
+        self.threads.pop(conversation_id, None)
+
+    async def begin_step(self, thread, run_id, messages):
+        self._enter("begin_step")
+        held = self._fenced(thread)
+        held.fence = thread.fence
+        if run_id not in held.begun:
+            held.begun.add(run_id)
+            self._append(held, messages)
+        done = [(index, stop) for (run, index), stop in held.steps.items() if run == run_id]
+        last = max(done, default=(None, 0))
+        window = held.messages if held.window is None else [held.messages[0], *held.window]
+        blocks = tuple(self.blocks.get(thread.agent_id, {}).values())
+        return Begun(blocks, tuple(window), last[0], last[1], len(held.messages), len(self.passages))
+
+    async def commit_step(self, thread, step):
+        self._enter("commit_step")
+        held = self._fenced(thread)
+        if (step.run_id, step.step_index) not in held.steps:
+            if step.window is not None:
+                self._shrink(held, step.window)
+            self._append(held, step.messages)
+            held.steps[step.run_id, step.step_index] = step.stop_reason
+        self._after("commit_step")
+        blocks = self.blocks.get(thread.agent_id, {}).values()
+        changed = tuple(b for b in blocks if step.known_blocks.get(b.id) != b.version)
+        return Committed(changed, tuple(set(step.known_blocks) - {b.id for b in blocks}))
+
+    def _after(self, name):
+        failures = self.fail.get(f"{name}:after")
+        if failures:
+            raise failures.pop(0)
+
+    def _append(self, held, messages):
+        data = [message.SerializeToString() for message in messages]
+        held.messages += data
+        if held.window is not None:
+            held.window += data
+
+    def _shrink(self, held, window):
+        ids = [Message.FromString(data).id for data in held.messages]
+        first = ids.index(window.first_kept_message_id) if window.first_kept_message_id else len(ids)
+        held.window = [window.summary.SerializeToString(), *held.messages[first:]]
+
+    async def edit_block(self, thread, key, edit):
+        self._enter("edit_block")
+        self._fenced(thread)
+        if key not in self.edits:
+            block = self.blocks[thread.agent_id].get(edit.label)
+            if block is None:
+                raise BlockNotFound(f"no block {edit.label}", label=edit.label)
+            block.value = block.value + "\n" + edit.text if edit.kind is not EditKind.RETHINK else edit.text
+            block.version += 1
+            copy = block_pb2.Block()
+            copy.CopyFrom(block)
+            self.edits[key] = copy
+        return self.edits[key]
+
+    async def insert_passage(self, thread, key, text, tags):
+        if key not in [passage[0] for passage in self.passages]:
+            self.passages.append((key, text, tuple(tags)))
+
+    async def search_passages(self, agent_id, search):
+        return [Found("passage-1", text, "2026-01-01T00:00:00+00:00", tags=tags) for _, text, tags in self.passages]
+
+    async def search_messages(self, thread, search):
+        return [Found("message-1", "found", "2026-01-01T00:00:00+00:00", role="user")]
+
+    async def run_messages(self, run_id):
+        stored = [Message.FromString(data) for held in self.threads.values() for data in held.messages]
+        return [shown for message in stored if message.run_id == run_id for shown in expand(message)]
+
+    async def memories(self, agent_ids, *, blocks):
+        return {agent_id: self._memory(agent_id) for agent_id in agent_ids if agent_id in self.threads}
+
+    async def reset(self, agent_id, conversation_id, messages):
+        self.threads[conversation_id].messages = [m.SerializeToString() for m in messages]
+
+    async def attach_block(self, agent_id, block_id):
+        block = block_pb2.Block(id=block_id, label=block_id, version=1)
+        self.blocks[agent_id][block_id] = block
+
+    async def detach_block(self, agent_id, block_id):
+        self.blocks[agent_id] = {k: b for k, b in self.blocks[agent_id].items() if b.id != block_id}
+
+    def _memory(self, agent_id):
+        ids = [Message.FromString(data).id for data in self.threads[agent_id].messages]
+        return AgentMemory(tuple(self.blocks[agent_id].values()), tuple(ids))
+
+    def texts(self, conversation_id):
+        """Say what a conversation holds: role and text, calls, or returns of each message."""
+        return [_told(Message.FromString(data)) for data in self.threads[conversation_id].messages]
+
+
+def _told(message):
+    role = ROLE.Name(message.role).removeprefix("MESSAGE_ROLE_").lower()
+    calls = [part.tool_call.name for part in message.parts if part.HasField("tool_call")]
+    returns = [part.tool_return.content for part in message.parts if part.HasField("tool_return")]
+    return role, text_of(message) or "+".join(calls or returns)
+
+
+class ScriptedModels:
+    """A model that answers from a script; an exception in the script is raised, an Event is waited for."""
+
+    def __init__(self, *script):
+        self.script = list(script)
+        self.prompts = []
+        self.cancelled = 0
+
+    async def generate(self, prompt):
+        self.prompts.append(prompt)
+        item = self.script.pop(0) if self.script else answer(say("done"))
+        while isinstance(item, asyncio.Event):
+            try:
+                await item.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            item = self.script.pop(0)
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    async def stream(self, prompt):
+        whole = await self.generate(prompt)
+        for index, part in enumerate(whole.parts):
+            if part.HasField("tool_call"):
+                started = call(part.tool_call.name, "", part.tool_call.id)
+                yield Delta(index, started=started)
+                yield Delta(index, text=part.tool_call.input)
+                continue
+            yield Delta(index, started=say(""))
+            for word in part.text.text.split(" "):
+                yield Delta(index, text=word)
+        yield whole
+
+    async def model(self, handle):
+        if handle == "no/model":
+            raise ModelNotFound("no such model", handle=handle)
+        return ModelInfo(handle or "twin/model", "model", "twin", "twin")
+
+    async def embedding_model(self, handle):
+        return EmbeddingInfo(handle or "twin/embedder", "embedder", "twin")
+
+
+class TwinTools:
+    """Tools: executes once for each key; what a tool does is a function of its arguments."""
+
+    def __init__(self, *tools, **behaviours):
+        self.tools = {found.name: found for found in tools}
+        self.behaviours = behaviours
+        self.executed = []
+        self.results = {}
+
+    async def resolve(self, tool_ids, names=()):
+        by_id = {found.id: found for found in self.tools.values()}
+        wanted = [by_id.get(tool_id) for tool_id in tool_ids] + [self.tools.get(name) for name in names]
+        if None in wanted:
+            raise ToolNotFound("no such tool")
+        return list({found.id: found for found in wanted}.values())
+
+    async def execute(self, given):
+        if given.key not in self.results:
+            self.executed.append((given.tool_id, given.arguments))
+            behaviour = self.behaviours.get(given.tool_id.removeprefix("tool-"))
+            result = behaviour(json.loads(given.arguments)) if behaviour else "ok"
+            if asyncio.iscoroutine(result):
+                result = await result
+            self.results[given.key] = result if isinstance(result, CallResult) else CallResult(result)
+        return self.results[given.key]
+
+
+class TwinCredentials:
+    """Auth: signs with a word."""
+
+    def __init__(self):
+        self.issued = []
+
+    async def issue(self, actor, run_id):
+        self.issued.append(run_id)
+        return b"signed"
