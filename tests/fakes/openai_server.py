@@ -9,11 +9,13 @@ import argparse
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 from tests.fakes.wire import Fault, Json, Reply, Request, Say, Vendor, arguments_of, cut, frames
 
+_DEPLOYMENT = re.compile(r"^/openai(/deployments/[^/]+)?")  # Azure's paths
 _NOW = 1_790_000_000
 
 
@@ -41,7 +43,7 @@ class OpenAIServer(Vendor):
 
     async def handle(self, request: Request, out: Reply) -> None:
         """Answer one request."""
-        path = request.path.partition("?")[0].removeprefix(self._prefix)
+        path = _DEPLOYMENT.sub("", request.path.partition("?")[0].removeprefix(self._prefix))
         if self.keys and request.headers.get("authorization", "").removeprefix("Bearer ") not in self.keys:
             await out.json(_error("Incorrect API key provided: sk-secret1234", "invalid_api_key"), 401)
         elif path == "/models":

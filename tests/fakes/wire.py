@@ -93,7 +93,7 @@ class Vendor:
 
     async def start(self, port: int = 0) -> Self:
         """Listen on loopback."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port, limit=64 << 20)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port, limit=64 << 20, backlog=2048)
         return self
 
     async def close(self) -> None:

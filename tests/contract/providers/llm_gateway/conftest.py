@@ -14,7 +14,7 @@ from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.wire import Vendor
 
-WIRES = ("openai", "anthropic", "ollama", "vllm")
+WIRES = ("openai", "anthropic", "ollama", "vllm", "azure")
 
 
 @dataclass
@@ -31,6 +31,8 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     server = AnthropicServer() if request.param == "anthropic" else OpenAIServer()
     factory = ProviderFactory(BuiltinProvider())
     async with server as vendor:
-        account = Account(f"my-{request.param}", request.param, "sk-test", vendor.base_url)
+        account = Account(
+            f"my-{request.param}", request.param, "sk-test", vendor.url if request.param == "azure" else vendor.base_url
+        )
         yield Subject(await factory.provider(account), vendor, request.param)
         await factory.close()

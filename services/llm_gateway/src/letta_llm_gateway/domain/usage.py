@@ -138,6 +138,8 @@ class UsageWriter:
                 self._traces.extendleft(reversed(traces))
                 _log.warning("usage is not written yet: %s", error.message)
                 return
+            except Exception:  # one batch that cannot be written must not hold up all that follow
+                _log.exception("%d usage records and %d traces are lost", len(records), len(traces))
 
     async def _loop(self) -> None:
         due = 0

@@ -17,7 +17,7 @@ from letta_llm_gateway.providers import openai_wire, sse
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 
 OFFICIAL = "https://api.openai.com/v1"
-_CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 5.0
 _LIST_SECONDS = 10.0
 _WINDOW_KEYS = ("context_window", "context_length", "max_model_len", "max_context_length")
 
@@ -25,16 +25,16 @@ _WINDOW_KEYS = ("context_window", "context_length", "max_model_len", "max_contex
 class OpenAIProvider:
     """Speaks chat completions with one account."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, client: openai.AsyncOpenAI | None = None) -> None:
         self._vendor = account.name
-        self._official = (account.base_url or OFFICIAL).startswith("https://api.openai.com")
-        if self._official and not account.api_key:
+        self._official = client is not None or (account.base_url or OFFICIAL).startswith("https://api.openai.com")
+        if self._official and not account.api_key and client is None:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
-        self._client = openai.AsyncOpenAI(
+        self._client = client or openai.AsyncOpenAI(
             api_key=account.api_key or "none",
             base_url=account.base_url or OFFICIAL,
             max_retries=0,  # the gateway retries, so that deadlines and breakers see every attempt
-            timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
+            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
         )
 
     async def generate(self, call: Call) -> Answer:

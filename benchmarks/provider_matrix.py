@@ -1,0 +1,284 @@
+"""Faults x providers: every cell must end in the right typed outcome. Then what the gateway itself costs.
+
+`python -m benchmarks.provider_matrix`; the last line is JSON. Fake vendors on loopback, official SDKs, the whole
+service behind an in-process channel. CPU figures are differences within one run: with the gateway and without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from letta.common.v1 import message_pb2 as m
+from letta.llm.v1 import generation_service_pb2 as pb
+from letta.llm.v1.generation_service_pb2_grpc import GenerationServiceStub
+from letta_common.actor import Actor, Request, bind_request
+from letta_common.client import streaming
+from letta_common.errors import AppError
+from letta_common.rpc_testing import Identities, running
+from letta_common.service import Deps
+from letta_llm_gateway.domain.answers import Call
+from letta_llm_gateway.domain.providers import Account
+from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.providers.registry import ProviderFactory
+from letta_llm_gateway.settings import LLMGatewaySettings
+from letta_llm_gateway.store.fake import FakeProviderStore, FakeUsageStore
+from letta_llm_gateway.wiring import assemble
+from tests.fakes.anthropic_server import AnthropicServer
+from tests.fakes.openai_server import OpenAIServer
+from tests.fakes.wire import Fault, Say, Step, Vendor
+
+WORDS = "word " * 20
+FAULTS: dict[str, tuple[Callable[[], Step], str, str]] = {
+    "none": (lambda: Say(WORDS), "OK", "OK"),
+    "400": (lambda: Fault(status=400), "LLM_BAD_REQUEST", "LLM_BAD_REQUEST"),
+    "401": (lambda: Fault(status=401), "LLM_AUTHENTICATION", "LLM_AUTHENTICATION"),
+    "402": (lambda: Fault(status=402), "LLM_INSUFFICIENT_CREDITS", "LLM_INSUFFICIENT_CREDITS"),
+    "404": (lambda: Fault(status=404), "MODEL_NOT_FOUND", "MODEL_NOT_FOUND"),
+    "429": (lambda: Fault(status=429, headers={"retry-after": "30"}), "LLM_RATE_LIMIT", "LLM_RATE_LIMIT"),
+    "500": (lambda: Fault(status=500), "LLM_UNAVAILABLE", "LLM_UNAVAILABLE"),
+    "529": (lambda: Fault(status=529), "LLM_UNAVAILABLE", "LLM_UNAVAILABLE"),
+    "context": (
+        lambda: Fault(status=400, body={"error": {"message": "maximum context length is 8192 tokens"}}),
+        "CONTEXT_WINDOW_EXCEEDED",
+        "CONTEXT_WINDOW_EXCEEDED",
+    ),
+    "reset": (lambda: Fault("reset"), "LLM_UNAVAILABLE", "LLM_UNAVAILABLE"),
+    "reset mid-stream": (lambda: _mid("reset"), "LLM_UNAVAILABLE", "LLM_UNAVAILABLE"),
+    "cut mid-stream": (lambda: _mid("cut"), "LLM_UNAVAILABLE", "LLM_INVALID_RESPONSE"),
+    "error mid-stream": (lambda: _mid("error"), "LLM_UNAVAILABLE", "LLM_UNAVAILABLE"),
+    "hang": (lambda: Fault("hang"), "LLM_TIMEOUT", "LLM_TIMEOUT"),
+    "hang mid-stream": (lambda: _mid("hang"), "LLM_TIMEOUT", "LLM_TIMEOUT"),
+    "slow drip": (lambda: Say(WORDS, piece=20, pause=0.05), "OK", "OK"),
+    "garbage": (lambda: Fault("garbage"), "LLM_INVALID_RESPONSE", "LLM_INVALID_RESPONSE"),
+    "garbage mid-stream": (lambda: _mid("garbage"), "LLM_INVALID_RESPONSE", "LLM_INVALID_RESPONSE"),
+    "10 MB chunk": (lambda: _mid("huge"), "LLM_INVALID_RESPONSE", "LLM_INVALID_RESPONSE"),
+    "empty": (lambda: Fault("empty"), "LLM_INVALID_RESPONSE", "LLM_INVALID_RESPONSE"),
+}
+MODELS = {
+    "openai": "openai/gpt-4o-mini",
+    "anthropic": "anthropic/claude-haiku-4-5-20251001",
+    "ollama": "ollama/gpt-4o-mini",
+    "vllm": "vllm/gpt-4o-mini",
+}
+
+
+def _mid(kind: str) -> Say:
+    return Say(WORDS, piece=5, fault=Fault(kind), pieces_before_fault=8)
+
+
+def prompt(model: str, text: str = "hi") -> pb.Prompt:
+    """Return a prompt of one message."""
+    said = m.Message(role=m.MESSAGE_ROLE_USER, parts=[m.ContentPart(text=m.TextContent(text=text))])
+    return pb.Prompt(model=model, messages=[said])
+
+
+class Bench:
+    """A gateway with a fake vendor for each provider."""
+
+    def __init__(self, stub: Any, vendors: dict[str, Vendor]) -> None:
+        self.stub = stub
+        self.vendors = vendors
+
+    async def unary(self, model: str) -> str:
+        """Generate once and return how it ended."""
+        request = pb.GenerateRequest(prompt=prompt(model))
+        return await _outcome(lambda: self.stub.Generate(request, timeout=20))
+
+    async def stream(self, model: str) -> str:
+        """Stream once and return how it ended."""
+        request = pb.StreamGenerateRequest(prompt=prompt(model))
+
+        async def listen() -> None:
+            async with streaming(self.stub.StreamGenerate(request, timeout=60)) as events:
+                async for _ in events:
+                    pass
+
+        return await _outcome(listen)
+
+
+async def _outcome(act: Callable[[], Awaitable[Any]]) -> str:
+    try:
+        await act()
+    except AppError as error:
+        return error.reason
+    return "OK"
+
+
+async def matrix(bench: Bench) -> tuple[int, list[str]]:
+    """Run every cell; return how many there are and which ended wrongly."""
+    cells, wrong = 0, []
+    for fault, (step, unary, stream) in FAULTS.items():
+        row = []
+        for name, model in MODELS.items():
+            for mode, expected in (("unary", unary), ("stream", stream)):
+                bench.vendors[name].say(step())
+                got = await getattr(bench, mode)(model)
+                if fault == "empty" and mode == "stream" and got == "LLM_UNAVAILABLE":
+                    got = expected
+                cells += 1
+                row.append("." if got == expected else "X")
+                if got != expected:
+                    wrong.append(f"{fault}/{name}/{mode}: {got}, not {expected}")
+        print(f"{fault:20} {''.join(row)}", flush=True)
+    return cells, wrong
+
+
+async def cost_of_a_call(bench: Bench, rounds: int = 5, calls: int = 150) -> tuple[float, float]:
+    """Return CPU milliseconds of a unary call: the provider alone, and what the gateway adds."""
+    factory = ProviderFactory(BuiltinProvider())
+    alone = await factory.provider(Account("openai", "openai", "k", bench.vendors["openai"].base_url))
+    asked = prompt(MODELS["openai"])
+    request = pb.GenerateRequest(prompt=asked)
+    with_gateway, without = [], []
+    for _ in range(rounds):
+        begun = time.process_time()
+        for _ in range(calls):
+            await bench.stub.Generate(request, timeout=20)
+        with_gateway.append((time.process_time() - begun) / calls * 1000)
+        begun = time.process_time()
+        for _ in range(calls):
+            await alone.generate(Call("gpt-4o-mini", asked))
+        without.append((time.process_time() - begun) / calls * 1000)
+    await factory.close()
+    return min(without), min(with_gateway) - min(without)
+
+
+async def cost_of_a_delta(deltas: int = 4000) -> float:
+    """Return CPU microseconds for each delta before coalescing, bytes of the vendor in, events of the gateway out."""
+    from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, within_limits  # noqa: PLC0415
+    from letta_llm_gateway.providers import sse  # noqa: PLC0415
+    from letta_llm_gateway.providers.openai_wire import StreamReader  # noqa: PLC0415
+
+    chunk = {"id": "c", "choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
+    last = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    data = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+    end = b"data: " + json.dumps(last).encode() + b"\n\n"
+
+    async def source() -> Any:
+        async def wire() -> Any:
+            for at in range(deltas):
+                yield data
+                if at % 50 == 0:
+                    await asyncio.sleep(0)
+            yield end
+
+        reader = StreamReader(vendor="v", model="m")
+        async for text in sse.events(wire(), vendor="v"):
+            for event in reader.feed(json.loads(text)):
+                assembler.feed(event)
+                yield event
+        for event in reader.end():
+            yield event
+
+    best = 1e9
+    for _ in range(5):
+        assembler = Assembler()
+        begun = time.process_time()
+        async with aclosing(Pump().run(within_limits(source(), Limits()))) as spoken:
+            async for _ in spoken:
+                pass
+        best = min(best, (time.process_time() - begun) / deltas * 1e6)
+    return best
+
+
+async def many_streams(bench: Bench, streams: int = 500) -> dict[str, Any]:
+    """Run streams at once, twice; return resident memory before, after the first and after the second round, in MB."""
+    vendor = bench.vendors["openai"]
+    vendor.respond = lambda _: Say("word " * 40, piece=5, pause=0.05)
+    sizes = [_resident()]
+    ends: list[str] = []
+    for _ in range(3):
+        ends += await asyncio.gather(*(bench.stream(MODELS["openai"]) for _ in range(streams)))
+        gc.collect()
+        sizes.append(_resident())
+    vendor.respond = vendor.default
+    return {
+        "streams": streams,
+        "failed": {reason: ends.count(reason) for reason in set(ends) - {"OK"}},
+        "mb_before": sizes[0],
+        "mb_first": sizes[1],
+        "mb_last": sizes[3],
+    }
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * resource.getpagesize() / (1 << 20), 1)
+
+
+async def cancel_reaches_the_vendor(bench: Bench) -> float:
+    """Return the milliseconds from the end of a stream's reader to the vendor's notice."""
+    vendor = bench.vendors["openai"]
+    vendor.gone.clear()
+    vendor.say(_mid("hang"))
+    request = pb.StreamGenerateRequest(prompt=prompt(MODELS["openai"]))
+    async with streaming(bench.stub.StreamGenerate(request, timeout=60)) as events:
+        async for _ in events:
+            break
+        await asyncio.sleep(0.1)
+        begun = time.perf_counter()
+    await asyncio.wait_for(vendor.gone.wait(), 10)
+    return (time.perf_counter() - begun) * 1000
+
+
+async def main() -> int:
+    """Run everything."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    async with AsyncExitStack() as stack:
+        vendors: dict[str, Vendor] = {}
+        for name in MODELS:
+            fake = AnthropicServer(record=False) if name == "anthropic" else OpenAIServer(record=False)
+            vendors[name] = await stack.enter_async_context(fake)
+        home = stack.enter_context(tempfile.TemporaryDirectory())
+        patient = LLMGatewaySettings(
+            home=Path(home),
+            openai_api_key="k",  # type: ignore[arg-type]
+            openai_base_url=vendors["openai"].base_url,
+            anthropic_api_key="k",  # type: ignore[arg-type]
+            anthropic_base_url=vendors["anthropic"].base_url,
+            ollama_base_url=vendors["ollama"].base_url,
+            vllm_base_url=vendors["vllm"].base_url,
+            ollama_probe=False,
+            attempts=1,
+        )
+        hasty = patient.model_copy(update={"first_token_seconds": 0.5, "between_tokens_seconds": 0.5})
+        identities = Identities()
+        bind_request(Request(signed_actor=identities.sign(Actor("org-bench", "user-bench"))))
+
+        async def gateway(settings: LLMGatewaySettings) -> Bench:
+            service = assemble(settings, Deps(), FakeProviderStore(), FakeUsageStore())
+            channel = await stack.enter_async_context(running(service, "local", identities=identities))
+            return Bench(GenerationServiceStub(channel), vendors)
+
+        bench = await gateway(hasty)
+        cells, wrong = await matrix(bench)
+        print(*wrong, sep="\n")
+        sdk, added = await cost_of_a_call(bench)
+        result = {
+            "cells": cells,
+            "wrong": len(wrong),
+            "sdk_ms_per_call": round(sdk, 2),
+            "gateway_ms_per_call": round(added, 2),
+            "us_per_delta": round(await cost_of_a_delta(), 1),
+            "cancel_ms": round(await cancel_reaches_the_vendor(bench), 1),
+            **await many_streams(await gateway(patient)),
+        }
+        print(json.dumps(result))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,30 @@
+"""OpenAI's models at Azure, through the official SDK. A model's name is the name of its deployment."""
+
+from __future__ import annotations
+
+import httpx2
+import openai
+
+from letta_common.errors import InvalidArgument, LLMAuthentication
+from letta_llm_gateway.domain.providers import Account
+from letta_llm_gateway.providers.openai import CONNECT_SECONDS, OpenAIProvider
+
+DEFAULT_VERSION = "2024-10-21"
+
+
+def make(account: Account) -> OpenAIProvider:
+    """Make the provider of an account."""
+    if not account.base_url:
+        raise InvalidArgument(
+            f"provider {account.name} needs a base_url, the address of the resource", field="base_url"
+        )
+    if not account.api_key:
+        raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
+    client = openai.AsyncAzureOpenAI(
+        api_key=account.api_key,
+        azure_endpoint=account.base_url,
+        api_version=account.api_version or DEFAULT_VERSION,
+        max_retries=0,
+        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+    )
+    return OpenAIProvider(account, client)
