@@ -1,0 +1,109 @@
+"""One replica of the agent service among twins of the others."""
+
+import asyncio
+
+from letta.agent.v1 import agent_pb2, run_pb2, tool_rule_pb2
+from letta.common.v1 import message_pb2, usage_pb2
+from letta.memory.v1 import block_pb2
+from letta.tools.v1 import tool_pb2
+from letta_agent.domain.builtin_tools import BuiltinTools
+from letta_agent.domain.calls import Caller
+from letta_agent.domain.compaction import Compactor
+from letta_agent.domain.events import EventWriter
+from letta_agent.domain.jobs import Definition
+from letta_agent.domain.loop import Tools
+from letta_agent.domain.peers import Message
+from letta_agent.domain.runner import Runner, RunnerOptions
+from letta_agent.domain.runs import Runs, Send
+from letta_agent.domain.toolsets import Toolsets
+from letta_agent.store.fake import FakeRuns
+from letta_common.actor import Actor
+from letta_common.clock import SystemClock
+from letta_common.letta_messages import type_of
+from tests.fakes.agent_peers import ScriptedModels, TwinCredentials, TwinMemory, TwinTools, say
+
+STOP = usage_pb2.StopReason
+ANN = Actor("org-a", "user-a", frozenset({"write"}))
+AGENT = "agent-1"
+SIGNED = b"signed"
+MEMORY = tool_pb2.TOOL_TYPE_LETTA_SLEEPTIME_CORE
+
+
+class NoSecrets:
+    def environment(self, organization_id, agent_id, sealed):
+        return {"KEY": "value"}
+
+
+class World:
+    """One replica of the agent service among twins; `another()` is a second one on the same data."""
+
+    def __init__(self, *script, tools=(), behaviours=None, store=None, memory=None, twin_tools=None):
+        self.clock = SystemClock()
+        self.store = store or FakeRuns(self.clock)
+        self.memory = memory or TwinMemory()
+        self.models = ScriptedModels(*script)
+        self.tools = twin_tools or TwinTools(*tools, **(behaviours or {}))
+        kit = Tools(
+            store=self.store,
+            memory=self.memory,
+            models=self.models,
+            toolsets=Toolsets(self.tools, self.clock),
+            caller=Caller(BuiltinTools(self.memory, self.clock), self.tools),
+            compactor=Compactor(self.models, self.clock),
+            secrets=NoSecrets(),
+            clock=self.clock,
+        )
+        self.writer = EventWriter(self.store, window=0)
+        self.credentials = TwinCredentials()
+        options = RunnerOptions(owner=f"replica-{id(self)}", lease_ms=60_000)
+        self.runner = Runner(kit, self.store, self.credentials, self.writer, options)
+        self.runs = Runs(self.store, self.runner, self.memory, self.clock)
+
+    async def agent(self, **changes):
+        state = agent_pb2.AgentState(id=AGENT, name="a", model="twin/model", system="Be kind.")
+        state.llm_config.context_window = changes.pop("window", 128_000)
+        state.llm_config.parallel_tool_calls = changes.pop("parallel", False)
+        for name in changes.pop("approve", ()):
+            state.tool_rules.add(requires_approval=tool_rule_pb2.RequiresApprovalToolRule(tool_name=name))
+        state.tool_rules.extend(changes.pop("rules", ()))
+        ids = tuple(found.id for found in self.tools.tools.values())
+        await self.store.put_agent(ANN, Definition(state, ids, changes.pop("secrets", b"")))
+        first = Message(id="message-0", role=message_pb2.MESSAGE_ROLE_SYSTEM, parts=[say("compiled")])
+        await self.memory.provision(AGENT, "a", [block_pb2.Block(label="human", value="Bob", limit=100)], [], [first])
+        return self
+
+    def another(self, *script):
+        return World(*script, store=self.store, memory=self.memory, twin_tools=self.tools)
+
+    async def send(self, text="hi", **request):
+        return await self.runs.send(ANN, send_of(text, **request), SIGNED)
+
+    def texts(self):
+        return self.memory.texts(AGENT)[1:]
+
+    def expire(self):
+        """Let the leases of this replica run out, as when it died."""
+        for thread in self.store._threads.values():
+            thread.until = None
+
+
+def send_of(text="hi", *, request_id="", record=False, **request):
+    messages = request.pop("messages", None)
+    asked = run_pb2.RunRequest(messages=messages) if messages else run_pb2.RunRequest(input_text=text)
+    asked.MergeFrom(run_pb2.RunRequest(**request))
+    return Send(AGENT, AGENT, asked, request_id, record=record)
+
+
+def shown(answered):
+    return [type_of(message) for message in answered.messages]
+
+
+def returned(answered):
+    [found] = [m.tool_return_message for m in answered.messages if m.HasField("tool_return_message")]
+    return found.tool_return, found.status == message_pb2.TOOL_RETURN_STATUS_ERROR
+
+
+async def asked(world):
+    """Wait until the model was asked."""
+    while not world.models.prompts:  # noqa: ASYNC110
+        await asyncio.sleep(0)
