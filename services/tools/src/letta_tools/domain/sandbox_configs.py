@@ -17,7 +17,7 @@ from letta_tools.domain.tool_records import EPOCH
 
 LOCAL, E2B, MODAL = "local", "e2b", "modal"
 TYPES = (E2B, MODAL, LOCAL)
-_DEFAULTS = {
+_DEFAULTS: Mapping[str, Mapping[str, object]] = {
     LOCAL: {"sandbox_dir": None, "use_venv": False, "venv_name": "venv", "pip_requirements": []},
     E2B: {"timeout": 300, "template": None, "pip_requirements": None},
     MODAL: {"timeout": 60, "pip_requirements": None, "npm_requirements": None, "language": "python"},
@@ -142,7 +142,7 @@ class SandboxConfigs:
     async def update(self, actor: Actor, config_id: str, config: str) -> SandboxConfig:
         """Replace the settings of a configuration. Raises SandboxConfigNotFound, InvalidArgument."""
         known = await self._get(actor, config_id)
-        merged = json.loads(known.config) | _settings(config)
+        merged: dict[str, object] = json.loads(known.config) | _settings(config)
         return await self._store.put(actor, self._new(actor, known.type, merged))
 
     async def delete(self, actor: Actor, config_id: str) -> None:

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from letta.tools.v1 import tool_execution_service_pb2 as pb
 from letta.tools.v1 import tool_execution_service_pb2_grpc
 from letta_common.actor import current_actor
-from letta_tools.domain.execution import Limits, Result, SandboxProvider
+from letta_tools.domain.execution import Isolation, Limits, Result, SandboxProvider
 from letta_tools.domain.executions import Execution, Executions, Source
 from letta_tools.domain.outcomes import Outcome
 from letta_tools.domain.sandbox_calls import SandboxExecutor
@@ -46,7 +46,7 @@ class ToolExecutionServicer(tool_execution_service_pb2_grpc.ToolExecutionService
         report = await self._sandbox.probe()
         return pb.GetIsolationResponse(
             provider=report.provider,
-            isolation=pb.Isolation.Name(report.isolation or 0),
+            isolation=_isolation(report.isolation),
             missing=report.missing,
         )
 
@@ -92,11 +92,15 @@ def _pack(outcome: Outcome) -> pb.ExecuteResponse:
         stderr=_text(_stderr(result)),
         truncated=result.truncated,
         usage=_pack_usage(result),
-        isolation=pb.ISOLATION_UNSPECIFIED if result.provider in _ELSEWHERE else pb.Isolation.Name(result.isolation),
+        isolation=_isolation(None if result.provider in _ELSEWHERE else result.isolation),
         provider=result.provider,
         agent_state_changes=result.agent_state_changes,
         repeated_call=outcome.repeated,
     )
+
+
+def _isolation(isolation: Isolation | None) -> pb.Isolation.ValueType:
+    return pb.Isolation.Value(f"ISOLATION_{isolation.name if isolation else 'UNSPECIFIED'}")
 
 
 def _stderr(result: Result) -> str:

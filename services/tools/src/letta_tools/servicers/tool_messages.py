@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf.message import Message
+
 from letta.tools.v1 import tool_pb2
 from letta_common.errors import InvalidArgument
 from letta_tools.domain.tool_records import Requirement, Tool, ToolType
@@ -12,16 +14,11 @@ from letta_tools.domain.tools import WRITABLE
 _READ_ONLY = frozenset(
     {"id", "tool_type", "name", "created_by_id", "last_updated_by_id", "version", "etag", "created_at", "updated_at"}
 )
-_OPTIONAL = ("description", "source_type", "source_code", "default_requires_approval", "project_id")
 
 
 def given_values(tool: tool_pb2.Tool) -> dict[str, Any]:
     """Return what a request to create says of a tool; what it leaves out is not in it."""
-    present = {name for name in _OPTIONAL if tool.HasField(name)}
-    present |= {name for name in ("enable_parallel_execution", "idempotent") if tool.HasField(name)}
-    present |= {
-        name for name in WRITABLE - {*_OPTIONAL, "enable_parallel_execution", "idempotent"} if getattr(tool, name)
-    }
+    present = [name for name in WRITABLE if (_has(tool, name) if _is_optional(name) else getattr(tool, name))]
     return {name: _value(tool, name) for name in present}
 
 
@@ -39,9 +36,17 @@ def _value(tool: tool_pb2.Tool, name: str) -> Any:
         return tuple(dict.fromkeys(value))
     if name in {"pip_requirements", "npm_requirements"}:
         return tuple(Requirement(item.name, item.version) for item in value)
-    if tool.DESCRIPTOR.fields_by_name[name].has_presence:
-        return value if tool.HasField(name) else None
+    if _is_optional(name):
+        return value if _has(tool, name) else None
     return value or None
+
+
+def _is_optional(name: str) -> bool:
+    return tool_pb2.Tool.DESCRIPTOR.fields_by_name[name].has_presence
+
+
+def _has(tool: Message, name: str) -> bool:
+    return tool.HasField(name)
 
 
 def pack_tool(tool: Tool) -> tool_pb2.Tool:
@@ -82,5 +87,5 @@ def _pack_npm(item: Requirement) -> tool_pb2.NpmRequirement:
     return tool_pb2.NpmRequirement(name=item.name, version=item.version or None)
 
 
-def _type_number(kind: ToolType) -> tool_pb2.ToolType:
+def _type_number(kind: ToolType) -> tool_pb2.ToolType.ValueType:
     return tool_pb2.ToolType.Value(f"TOOL_TYPE_{kind.name}")

@@ -123,10 +123,12 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
         good = result.status is Status.SUCCESS
         status = message_pb2.TOOL_RETURN_STATUS_SUCCESS if good else message_pb2.TOOL_RETURN_STATUS_ERROR
         text, call_id = return_text(outcome, name or "tool"), new_id("call")
-        output = {"stdout": result.stdout.splitlines(), "stderr": result.stderr.splitlines()}
-        only = message_pb2.ToolReturn(type="tool", text=text, status=status, tool_call_id=call_id, **output)
+        out, err = result.stdout.splitlines(), result.stderr.splitlines()
+        only = message_pb2.ToolReturn(
+            type="tool", text=text, status=status, tool_call_id=call_id, stdout=out, stderr=err
+        )
         returned = letta_message_pb2.ToolReturnMessage(
-            tool_return=text, status=status, tool_call_id=call_id, tool_returns=[only], **output
+            tool_return=text, status=status, tool_call_id=call_id, tool_returns=[only], stdout=out, stderr=err
         )
         message = letta_message_pb2.LettaMessage(id=new_id("message"), name=name or None, tool_return_message=returned)
         message.date.FromDatetime(self._clock.now().replace(microsecond=0))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -40,14 +42,14 @@ class SqlMCPServerStore:
         query = sa.select(*_COLUMNS).where(_mine(actor), _servers.c.id == server_id)
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
-        return MCPServer(*row) if row else None
+        return _server(row) if row else None
 
     async def find(self, actor: Actor, page: Page) -> list[MCPServer]:
         """Return a page of servers."""
         keyset = Keyset(at=_servers.c.created_at, id=_servers.c.id, scope=_mine(actor))
         async with self._db.connect() as conn:
             rows = await fetch_page(conn, sa.select(*_COLUMNS).where(_mine(actor)), page, keyset)
-            return [MCPServer(*row) for row in rows]
+            return [_server(row) for row in rows]
 
     async def insert(self, actor: Actor, server: MCPServer) -> bool:
         """Add a server; say whether its name was free."""
@@ -76,3 +78,7 @@ class SqlMCPServerStore:
 
 def _mine(actor: Actor) -> sa.ColumnElement[bool]:
     return _servers.c.organization_id == actor.organization_id
+
+
+def _server(row: Sequence[Any]) -> MCPServer:
+    return MCPServer(*row)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
@@ -68,14 +70,14 @@ class SqlSandboxConfigStore:
             },
         )
         async with self._db.connect() as conn:
-            return SandboxConfig(*(await conn.execute(upsert.returning(*_CONFIG))).one())
+            return _config((await conn.execute(upsert.returning(*_CONFIG))).one())
 
     async def get(self, actor: Actor, config_id: str) -> SandboxConfig | None:
         """Return one configuration."""
         query = sa.select(*_CONFIG).where(_mine(_configs, actor), _configs.c.id == config_id)
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
-        return SandboxConfig(*row) if row else None
+        return _config(row) if row else None
 
     async def find(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
         """Return a page of configurations, of one type if `kind` is not empty."""
@@ -84,7 +86,7 @@ class SqlSandboxConfigStore:
             query = query.where(_configs.c.type == kind)
         keyset = Keyset(at=_configs.c.created_at, id=_configs.c.id, scope=_mine(_configs, actor))
         async with self._db.connect() as conn:
-            return [SandboxConfig(*row) for row in await fetch_page(conn, query, page, keyset)]
+            return [_config(row) for row in await fetch_page(conn, query, page, keyset)]
 
     async def delete(self, actor: Actor, config_id: str) -> bool:
         """Remove a configuration with its variables; say whether there was one."""
@@ -99,14 +101,14 @@ class SqlSandboxConfigStore:
             set_={name: added.excluded[name] for name in kept},
         )
         async with self._db.connect() as conn:
-            return EnvironmentVariable(*(await conn.execute(upsert.returning(*_VARIABLE))).one())
+            return _variable((await conn.execute(upsert.returning(*_VARIABLE))).one())
 
     async def get_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
         """Return one variable."""
         query = sa.select(*_VARIABLE).where(_mine(_variables, actor), _variables.c.id == variable_id)
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
-        return EnvironmentVariable(*row) if row else None
+        return _variable(row) if row else None
 
     async def replace_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
         """Write a variable; say whether there was one. Raises KeyTaken."""
@@ -123,7 +125,7 @@ class SqlSandboxConfigStore:
         keyset = Keyset(at=_variables.c.created_at, id=_variables.c.id, scope=scope)
         async with self._db.connect() as conn:
             rows = await fetch_page(conn, sa.select(*_VARIABLE).where(scope), page, keyset)
-            return [EnvironmentVariable(*row) for row in rows]
+            return [_variable(row) for row in rows]
 
     async def delete_variable(self, actor: Actor, variable_id: str) -> bool:
         """Remove a variable; say whether there was one."""
@@ -140,3 +142,11 @@ class SqlSandboxConfigStore:
 
 def _mine(table: sa.Table, actor: Actor) -> sa.ColumnElement[bool]:
     return table.c.organization_id == actor.organization_id
+
+
+def _config(row: Sequence[Any]) -> SandboxConfig:
+    return SandboxConfig(*row)
+
+
+def _variable(row: Sequence[Any]) -> EnvironmentVariable:
+    return EnvironmentVariable(*row)
