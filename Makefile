@@ -81,7 +81,7 @@ provider-matrix: setup-dev ## Hold every provider against every fault of a vendo
 
 .PHONY: hostile
 hostile: setup-dev ## Attack the sandbox of tools on each tier, as each user; the last line is JSON.
-	@python -m tests.hostile
+	@cd tests && python -m hostile
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches.

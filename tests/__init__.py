@@ -1,1 +1,1 @@
-"""Tests of the whole system; a package, so that programs outside of pytest can use its fakes."""
+"""Tests of everything; a package, because one of the installed wheels brings a `tests` of its own."""

@@ -54,7 +54,6 @@ def letta_server(
         variables = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "ANTHROPIC"))},
             "LETTA_HOME": home,
-            "LETTA_HOME": home,
             "LETTA_DATABASE_URL": database_url,
             "LETTA_LOG_LEVEL": "warning",
             **(environment or {}),

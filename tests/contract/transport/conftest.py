@@ -10,8 +10,9 @@ from typing import Any
 
 import grpc
 import pytest
-from buf.validate import validate_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from buf.validate import validate_pb2
 from letta.jsonmap.v1 import annotations_pb2
 from letta_common.actor import current_request
 from letta_common.errors import BlockNotFound

@@ -10,6 +10,8 @@ import grpc
 import pytest
 import structlog
 from google.rpc import error_details_pb2, status_pb2
+from prometheus_client import REGISTRY
+
 from letta_common.actor import Actor, acting_as
 from letta_common.errors import (
     BlockNotFound,
@@ -24,7 +26,6 @@ from letta_common.errors import (
     ValidationFailed,
 )
 from letta_common.rpc_testing import ALL_SCOPES, DEFAULT_ORGANIZATION, Identities
-from prometheus_client import REGISTRY
 
 ANN = Actor("org-a", "user-ann", ALL_SCOPES)
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from letta_common.actor import Actor, acting_as
 from letta_common.errors import BlockNotFound, DatabaseUnavailable, DeadlineExceeded
 from letta_common.rpc_testing import ALL_SCOPES

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from letta.auth.v1 import credential_service_pb2 as pb
 from letta.auth.v1 import credential_service_pb2_grpc
 from letta.common.v1 import actor_pb2

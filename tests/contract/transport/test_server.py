@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
 from letta_common.boundary import Boundary
 from letta_common.client import connect
 from letta_common.clock import SystemClock

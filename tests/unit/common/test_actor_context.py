@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+
 from letta.common.v1 import actor_pb2
 from letta_common.actor import Actor, Request, acting_as, bind_request, current_actor, current_request
 from letta_common.actor_context import SignatureVerifier, Signer, service_identity, service_name

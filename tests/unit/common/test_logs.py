@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
+
 from letta_common import logs
 from letta_common.actor import Request, bind_request
 from letta_common.settings import Settings

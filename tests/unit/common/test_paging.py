@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from letta_common.errors import CursorNotFound, InvalidArgument
 from letta_common.ids import new_id
 from letta_common.paging import Page, uuid7_time

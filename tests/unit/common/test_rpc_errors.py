@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 from google.rpc import error_details_pb2
+
 from letta.common.v1 import error_reason_pb2
 from letta_common import errors
 from letta_common.errors import BY_REASON, AppError, Code, InternalError, ValidationFailed

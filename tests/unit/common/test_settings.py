@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from letta_common.settings import Settings, is_loopback, kept_secret
 from pydantic import Field, ValidationError
+
+from letta_common.settings import Settings, is_loopback, kept_secret
 
 
 class ShopSettings(Settings):

@@ -11,8 +11,8 @@ from typing import Protocol
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from google.protobuf.message import DecodeError
-from letta.common.v1 import actor_pb2
 
+from letta.common.v1 import actor_pb2
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import Unauthenticated

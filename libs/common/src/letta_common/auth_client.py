@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import grpc.aio
+
 from letta.auth.v1 import credential_service_pb2 as pb
 from letta.auth.v1 import credential_service_pb2_grpc
-
 from letta_common.clock import Clock
 
 _TIMEOUT = 5.0

@@ -15,10 +15,10 @@ import grpc
 import grpc.aio
 import structlog
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from letta.jsonmap.v1 import annotations_pb2
 from prometheus_client import Counter, Histogram
 from protovalidate import Validator
 
+from letta.jsonmap.v1 import annotations_pb2
 from letta_common.actor import Request, bind_request, current_request_id
 from letta_common.actor_context import CredentialExchange, Verdict, Verifier, service_name
 from letta_common.clock import Clock

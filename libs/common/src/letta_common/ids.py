@@ -8,16 +8,27 @@ import threading
 import time
 from uuid import UUID
 
-_lock = threading.Lock()
-_last = 0
+
+class _Ticks:
+    """Counts 1/4096 of a millisecond since 1970, never the same twice in a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self) -> int:
+        """Return the time, or one more than the last answer if that is larger."""
+        with self._lock:
+            self._last = max(self._last + 1, time.time_ns() // 1_000_000 << 12)
+            return self._last
+
+
+_ticks = _Ticks()
 
 
 def uuid7() -> UUID:
     """Return a UUID of version 7 that is larger than each one this process made before."""
-    global _last
-    with _lock:
-        _last = max(_last + 1, time.time_ns() // 1_000_000 << 12)
-        tick = _last
+    tick = _ticks.next()
     high = (tick >> 12) << 16 | 0x7000 | (tick & 0xFFF)
     low = 0x8000_0000_0000_0000 | int.from_bytes(os.urandom(8)) >> 2
     return UUID(int=high << 64 | low)

@@ -11,10 +11,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from google.protobuf.descriptor import Descriptor
-from letta.common.v1 import sort_order_pb2
-from letta.jsonmap.v1 import annotations_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from letta.common.v1 import sort_order_pb2
+from letta.jsonmap.v1 import annotations_pb2
 from letta_common.errors import CursorNotFound, InvalidArgument
 
 MAX_LIMIT = 1000

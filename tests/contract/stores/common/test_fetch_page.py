@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+
 from letta_common.db import Database
 from letta_common.errors import CursorNotFound
 from letta_common.ids import new_id
