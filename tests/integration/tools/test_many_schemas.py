@@ -1,0 +1,103 @@
+"""Thousands of real function schemas go into the registry and come back whole.
+
+Needs the files of the wheel `bfcl-eval`: `pip install --no-deps --target DIRECTORY bfcl-eval`, BFCL_HOME=DIRECTORY.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from letta_common.actor import Actor
+from letta_common.clock import SystemClock
+from letta_common.db import Database
+from letta_common.ids import new_id
+from letta_tools.domain.mcp_tools import health_of
+from letta_tools.domain.tools import Tools
+from letta_tools.store.tools import SqlToolStore
+
+TYPES = {"dict": "object", "float": "number", "tuple": "array", "list": "array", "String": "string"}
+TYPES |= {"HashMap": "object", "Hashtable": "object", "ArrayList": "array", "Array": "array", "Boolean": "boolean"}
+
+
+def home():
+    given = os.environ.get("BFCL_HOME")
+    if given:
+        return Path(given) / "bfcl_eval"
+    spec = importlib.util.find_spec("bfcl_eval")
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def plain(schema):
+    """Write a schema of the collection, which has types of several languages, as JSON schema."""
+    if isinstance(schema, list):
+        return [plain(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kind = schema.get("type")
+    rest = {key: plain(value) for key, value in schema.items() if key != "type"}
+    if not isinstance(kind, str):
+        return rest if kind is None else {"type": plain(kind), **rest}
+    known = TYPES.get(kind, kind)
+    usable = known in {"object", "array", "string", "integer", "number", "boolean", "null"}
+    return {"type": known, **rest} if usable else rest
+
+
+def functions(directory):
+    for path in sorted(directory.rglob("*.json")):
+        for line in path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            found = entry.get("function", []) if isinstance(entry, dict) else []
+            for function in found if isinstance(found, list) else [found]:
+                if isinstance(function, dict) and {"name", "parameters"} <= function.keys():
+                    yield function
+
+
+@pytest.fixture(scope="module")
+def database_schemas():
+    return ["tools"]
+
+
+@pytest.fixture
+async def tools(database_url):
+    db = await Database.open(database_url, schema="tools")
+    yield Tools(SqlToolStore(db), SystemClock())
+    await db.close()
+
+
+async def test_they_come_back_whole(tools):
+    directory = home()
+    if directory is None or not directory.exists():
+        pytest.skip("bfcl-eval is not installed; see the top of this file")
+    ann = Actor(new_id("org"), "user-ann")
+    sent = {}
+    for function in functions(directory / "data"):
+        schema = {**function, "parameters": plain(function["parameters"])}
+        digest = hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()[:8]
+        name = f"{re.sub(r'[^a-zA-Z0-9_-]', '_', function['name'])[:50]}_{digest}"
+        sent.setdefault(
+            name, {"name": name, "description": schema.get("description", ""), "parameters": schema["parameters"]}
+        )
+
+    for schema in sent.values():
+        await tools.put(ann, {"source_type": "json", "json_schema": json.dumps(schema)})
+
+    assert len(sent) >= 3000
+    names = list(sent)
+    for begin in range(0, len(names), 500):
+        resolved = await tools.resolve(ann, (), names[begin : begin + 500])
+        for tool in resolved.tools:
+            kept = json.loads(tool.json_schema)
+            assert kept["parameters"] == {"properties": {}, **sent[tool.name]["parameters"], "type": "object"}
+            assert list(kept["parameters"].get("properties", {})) == list(
+                sent[tool.name]["parameters"].get("properties", {})
+            )
+            assert kept["description"] == sent[tool.name]["description"]
+            assert health_of(kept["parameters"]).status != "INVALID"
