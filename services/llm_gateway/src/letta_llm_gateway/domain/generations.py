@@ -42,8 +42,11 @@ class Ask:
     prompt: Prompt
     handle: str
     estimate: Callable[[], int]
-    """Counts the prompt's tokens roughly, images apart."""
-    images: bool = False
+    """Counts the prompt's tokens roughly."""
+    most_tokens: int
+    """More tokens than the prompt can have; known without counting."""
+    images: Callable[[], bool]
+    """Says whether the prompt has images."""
     tools: bool = False
     attribution: Attribution = field(default_factory=Attribution)
     describe: Callable[[], str] | None = None
@@ -147,10 +150,11 @@ class Generations:
             ) from error
 
     async def _attempts(self, route: Route, unit: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Run a call, again when the vendor's refusal may pass."""
-        attempt = 0
+        """Run a call, again when the vendor's refusal may pass; an open breaker refuses at once."""
+        attempt, breaker = 0, self._breaker(route)
         while True:
             attempt += 1
+            breaker.check()
             try:
                 return await self._guarded(route, unit)
             except AppError as error:
@@ -161,7 +165,6 @@ class Generations:
 
     async def _guarded(self, route: Route, unit: Callable[[], Awaitable[Answer]]) -> Answer:
         breaker = self._breaker(route)
-        breaker.check()
         try:
             async with self._by_provider.hold(route.model.account.name):
                 answer = await unit()
@@ -262,11 +265,11 @@ def _require(route: Route, ask: Ask) -> None:
 def _lacks(route: Route, ask: Ask) -> AppError | None:
     """Return why the model cannot take the prompt; only what is certain refuses."""
     facts, handle = route.model.facts, route.model.handle
-    if ask.images and facts.images is False:
+    if facts.images is False and ask.images():
         return CapabilityMissing(f"{handle} sees no images; choose a model that does, or send text", handle=handle)
     if ask.tools and not facts.tools:
         return CapabilityMissing(f"{handle} calls no tools; choose a model that does", handle=handle)
-    if facts.certain and (tokens := ask.estimate()) > facts.window:
+    if facts.certain and ask.most_tokens > facts.window and (tokens := ask.estimate()) > facts.window:
         return ContextWindowExceeded(
             f"about {tokens} tokens do not fit the window of {handle}, {facts.window} tokens",
             handle=handle,
