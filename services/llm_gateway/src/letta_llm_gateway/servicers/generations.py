@@ -65,7 +65,8 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             prompt,
             prompt.model,
             lambda: _estimate(prompt),
-            images=any(part.HasField("image") for message in prompt.messages for part in message.parts),
+            most_tokens=prompt.ByteSize(),  # no token is shorter than a byte
+            images=lambda: any(part.HasField("image") for message in prompt.messages for part in message.parts),
             tools=bool(prompt.tools),
             attribution=Attribution(booked.agent_id, booked.run_id, booked.step_id, booked.purpose),
             describe=(lambda: described(prompt)) if self._traced else None,

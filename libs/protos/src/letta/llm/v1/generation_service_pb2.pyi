@@ -133,7 +133,7 @@ class Prompt(_message.Message):
     """The system prompt. Stands before the messages; messages of role SYSTEM stay where they are."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """The conversation, oldest first."""
+        """The conversation, oldest first. Not validated again: it was when it came in, and it grows with the history."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolDefinition]:

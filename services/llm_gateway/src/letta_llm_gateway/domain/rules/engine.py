@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from letta_llm_gateway.domain.rules.facts import is_question, second_person, sentences, stated, third_person
@@ -133,8 +134,9 @@ def _object(text: str | None) -> Json:
     return value if isinstance(value, dict) else {}
 
 
-def _facts(said: str) -> list[str]:
-    return [third_person(fact) for sentence in sentences(said) if (fact := stated(sentence))]
+@lru_cache(maxsize=8192)  # each message of a conversation is read again with every later one
+def _facts(said: str) -> tuple[str, ...]:
+    return tuple(third_person(fact) for sentence in sentences(said) if (fact := stated(sentence)))
 
 
 def _news(said: str, memories: Sequence[str]) -> list[str]:
