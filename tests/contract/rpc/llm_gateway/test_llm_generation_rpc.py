@@ -193,6 +193,16 @@ async def test_another_model_answers_when_the_first_cannot(start, openai, anthro
     assert (got.model, got.parts[0].text.text) == (other, "Here I am.")
 
 
+async def test_rules_never_stand_in_for_a_model(start, openai):
+    gateway = await start(
+        openai_api_key="k", openai_base_url=openai.base_url, attempts=1, fallbacks={GPT: ["builtin/rules"]}
+    )
+    openai.say(Fault(status=500))
+
+    with pytest.raises(LLMUnavailable):
+        await generate(gateway, ask())
+
+
 async def test_a_refused_key_fails_over_to_nobody(start, openai):
     gateway = await start(openai_api_key="k", openai_base_url=openai.base_url, fallbacks={GPT: ["builtin/rules"]})
     openai.say(Fault(status=401, body={"error": {"message": "bad key"}}))

@@ -123,7 +123,10 @@ class Generations:
         others = [
             await self._models.route(actor, handle) for handle in self._options.fallbacks.get(first.model.handle, ())
         ]
-        return [first, *(route for route in others if not _lacks(route, ask))]
+        able = [route for route in others if not _lacks(route, ask)]
+        if first.model.is_language_model:  # rules never stand in for a model
+            able = [route for route in able if route.model.is_language_model]
+        return [first, *able]
 
     async def _booked(self, actor: Actor, ask: Ask, route: Route) -> Generation:
         begun = self._clock.monotonic_ns()
