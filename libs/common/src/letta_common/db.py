@@ -19,9 +19,8 @@ from pgvector.psycopg.halfvec import register_halfvec_info
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types import TypeInfo
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import NullPool
 
+from letta_common.connections import Connection, Engine
 from letta_common.errors import DatabaseUnavailable, DeadlineExceeded
 from letta_common.pool import Pool, PooledConnection, PoolTimeout
 
@@ -81,8 +80,7 @@ class Database:
         self._conninfo = _conninfo(self.dsn, options)
         self._halfvec: TypeInfo | None = None
         self._pool = Pool(self._connect, size=options.pool_size, timeout_s=options.pool_timeout_s)
-        self._engine = create_async_engine("postgresql+psycopg://", poolclass=NullPool, async_creator=self._lend)
-        self._single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = Engine(self._lend)
 
     @classmethod
     async def open(cls, dsn: str, *, schema: str, options: DatabaseOptions | None = None) -> Database:
@@ -93,7 +91,6 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
         await self._pool.close()
 
     async def ping(self) -> None:
@@ -101,17 +98,17 @@ class Database:
         await self.hot("select 1")
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
+    async def begin(self) -> AsyncIterator[Connection]:
         """Run a block as one transaction, committed at its end and rolled back when it raises."""
         with driver_errors():
             async with self._engine.begin() as conn:
                 yield conn
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[AsyncConnection]:
+    async def connect(self) -> AsyncIterator[Connection]:
         """Run a block in autocommit, each statement for itself: for single reads."""
         with driver_errors():
-            async with self._single.connect() as conn:
+            async with self._engine.connect() as conn:
                 yield conn
 
     async def hot(self, statement: str, params: Params | None = None) -> list[Row]:

@@ -11,10 +11,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from google.protobuf.descriptor import Descriptor
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from letta.common.v1 import sort_order_pb2
 from letta.jsonmap.v1 import annotations_pb2
+from letta_common.connections import Connection
 from letta_common.errors import CursorNotFound, InvalidArgument
 
 MAX_LIMIT = 1000
@@ -98,7 +98,7 @@ class Keyset:
         return sa.func.coalesce(found, sa.literal(uuid7_time(cursor), self.at.type))
 
 
-async def fetch_page(conn: AsyncConnection, query: sa.Select[Any], page: Page, keyset: Keyset) -> list[sa.Row[Any]]:
+async def fetch_page(conn: Connection, query: sa.Select[Any], page: Page, keyset: Keyset) -> list[sa.Row[Any]]:
     """Run a query for one page of rows, in one statement unless nothing is found.
 
     The cursor of a row deleted meanwhile works when its id is a uuid7 and the list is ordered by time of creation.

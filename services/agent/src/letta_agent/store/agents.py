@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from letta_agent.domain.agent_values import Agent, AgentFilter, AgentState, Stage
 from letta_agent.store.tables import agent_tools, agents, conversations, queue, run_events, run_steps, runs
 from letta_common.actor import Actor
+from letta_common.connections import Connection
 from letta_common.db import Database, UniqueViolation
 from letta_common.errors import AgentNotFound
 from letta_common.paging import Keyset, Page, fetch_page
@@ -156,7 +156,7 @@ class SqlAgentStore:
             raise _no_agent(name)
         return _agent(row)
 
-    async def _put_tools(self, conn: AsyncConnection, actor: Actor, agent: Agent) -> None:
+    async def _put_tools(self, conn: Connection, actor: Actor, agent: Agent) -> None:
         rows = [
             {"organization_id": actor.organization_id, "agent_id": agent.id, "tool_id": tool_id, "position": position}
             for position, tool_id in enumerate(agent.tool_ids)

@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from letta_auth.domain.api_keys import APIKey, missing
 from letta_auth.domain.scopes import ADMIN
 from letta_auth.store.tables import api_keys, users
 from letta_auth.store.users import LIVE as LIVE_USER
+from letta_common.connections import Connection
 from letta_common.paging import Keyset, Page, fetch_page
 
 _COLUMNS = (
@@ -34,7 +34,7 @@ _LIVE = api_keys.c.revoked_at.is_(None)
 class SqlAPIKeyStore:
     """Keeps keys in `auth.api_keys`."""
 
-    def __init__(self, conn: AsyncConnection) -> None:
+    def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def add(self, key: APIKey) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from letta_auth.domain.audit import AuditEntry, link
 from letta_auth.store.tables import audit_log, organizations
+from letta_common.connections import Connection
 
 
 class SqlAuditStore:
     """Keeps entries in `auth.audit_log`."""
 
-    def __init__(self, conn: AsyncConnection) -> None:
+    def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def append(self, entry: AuditEntry) -> None:

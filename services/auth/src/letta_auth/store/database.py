@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from letta_auth.store.api_keys import SqlAPIKeyStore
 from letta_auth.store.audit import SqlAuditStore
 from letta_auth.store.organizations import SqlOrganizationStore
 from letta_auth.store.signing_keys import SqlSigningKeyStore
 from letta_auth.store.users import SqlUserStore
+from letta_common.connections import Connection
 from letta_common.db import Database
 
 
 class SqlTransaction:
     """The SQL stores on one connection."""
 
-    def __init__(self, conn: AsyncConnection) -> None:
+    def __init__(self, conn: Connection) -> None:
         self.organizations = SqlOrganizationStore(conn)
         self.users = SqlUserStore(conn)
         self.api_keys = SqlAPIKeyStore(conn)

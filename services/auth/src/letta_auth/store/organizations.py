@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from letta_auth.domain.organizations import Organization, missing
 from letta_auth.store.tables import organizations
+from letta_common.connections import Connection
 from letta_common.paging import Keyset, Page, fetch_page
 
 _COLUMNS = (
@@ -29,7 +29,7 @@ _KEYSET = Keyset(at=organizations.c.created_at, id=organizations.c.id, scope=_LI
 class SqlOrganizationStore:
     """Keeps organizations in `auth.organizations`."""
 
-    def __init__(self, conn: AsyncConnection) -> None:
+    def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def add(self, organization: Organization) -> None:

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from letta_auth.domain.signing_keys import SigningKey
 from letta_auth.store.tables import signing_keys
+from letta_common.connections import Connection
 
 _QUERY = sa.select(
     signing_keys.c.id, signing_keys.c.public_key, signing_keys.c.sealed_private_key, signing_keys.c.created_at
@@ -21,7 +21,7 @@ _ACTIVE = signing_keys.c.retired_at.is_(None)
 class SqlSigningKeyStore:
     """Keeps keys in `auth.signing_keys`."""
 
-    def __init__(self, conn: AsyncConnection) -> None:
+    def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def add(self, key: SigningKey) -> None:

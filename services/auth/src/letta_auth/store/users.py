@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from letta_auth.domain.users import User, missing
 from letta_auth.store.tables import organizations, users
+from letta_common.connections import Connection
 from letta_common.paging import Keyset, Page, fetch_page
 
 _COLUMNS = (
@@ -32,7 +32,7 @@ LIVE = sa.and_(
 class SqlUserStore:
     """Keeps users in `auth.users`."""
 
-    def __init__(self, conn: AsyncConnection) -> None:
+    def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
     async def add(self, user: User) -> None:

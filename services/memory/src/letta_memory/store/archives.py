@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from letta_common.actor import Actor
+from letta_common.connections import Connection
 from letta_common.db import Database, ForeignKeyViolation
 from letta_common.errors import AgentNotFound, ArchiveNotFound, ArchiveTaken
 from letta_common.paging import Page, fetch_page
@@ -160,7 +160,7 @@ def _attached(actor: Actor, agent_id: str) -> sa.ColumnElement[bool]:
     return archives.c.id.in_(linked)
 
 
-async def _require_agent(conn: AsyncConnection, actor: Actor, agent_id: str) -> None:
+async def _require_agent(conn: Connection, actor: Actor, agent_id: str) -> None:
     query = sa.select(agents.c.id).where(agents.c.organization_id == actor.organization_id, agents.c.id == agent_id)
     if (await conn.execute(query)).one_or_none() is None:
         raise AgentNotFound(f"Agent with ID {agent_id} not found", agent_id=agent_id)

@@ -7,9 +7,9 @@ from dataclasses import astuple
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from letta_common.actor import Actor
+from letta_common.connections import Connection
 from letta_common.db import Database, UniqueViolation, retry
 from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound, ConversationNotFound
 from letta_common.ids import derived_id
@@ -133,7 +133,7 @@ class Provisions:
             windows = await tx.execute(_MEMORIES, {"org": org, "agents": [new.conversation_id]})
             return isolated, list(windows.one()[1])
 
-    async def _isolate(self, tx: AsyncConnection, org: str, new: NewConversation, label: str) -> None:
+    async def _isolate(self, tx: Connection, org: str, new: NewConversation, label: str) -> None:
         found = await tx.execute(
             sa.text(
                 f"select {BLOCK_COLUMNS} from memory.blocks_of(:org, :agent, :conversation) b where b.label = :label"
@@ -248,7 +248,7 @@ class Provisions:
             )
 
     async def _make_conversation(
-        self, tx: AsyncConnection, org: str, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]
+        self, tx: Connection, org: str, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]
     ) -> bool:
         place = {"org": org, "conversation": conversation_id, "agent": agent_id}
         made = await tx.execute(
@@ -265,7 +265,7 @@ class Provisions:
         return True
 
     async def _append(
-        self, tx: AsyncConnection, place: Mapping[str, Any], first: int, messages: Sequence[NewMessage]
+        self, tx: Connection, place: Mapping[str, Any], first: int, messages: Sequence[NewMessage]
     ) -> None:
         if messages:
             values = {**place, "first": first, "pending": self._embed_messages, **message_columns(messages)}
@@ -288,7 +288,7 @@ def message_columns(messages: Sequence[NewMessage], run_id: str = "") -> dict[st
     }
 
 
-async def insert_block(tx: AsyncConnection, org: str, block: Block) -> bool:
+async def insert_block(tx: Connection, org: str, block: Block) -> bool:
     """Insert a block with its first history row; say whether it was new."""
     values = dict(zip(_BLOCK_NAMES, astuple(block), strict=True))
     made = await tx.execute(_INSERT_BLOCK, {"org": org, **values, "tags": list(block.tags)})
@@ -296,7 +296,7 @@ async def insert_block(tx: AsyncConnection, org: str, block: Block) -> bool:
     return made.rowcount == 1
 
 
-async def _link(tx: AsyncConnection, org: str, agent_id: str, block_id: str) -> None:
+async def _link(tx: Connection, org: str, agent_id: str, block_id: str) -> None:
     values = {"org": org, "agent": agent_id, "id": block_id}
     made = await tx.execute(_LINK, values)
     if made.rowcount == 1:
@@ -306,14 +306,14 @@ async def _link(tx: AsyncConnection, org: str, agent_id: str, block_id: str) -> 
         raise BlockNotFound(f"there is no block {block_id}", block_id=block_id)
 
 
-async def _is_there(tx: AsyncConnection, org: str, message_id: str) -> bool:
+async def _is_there(tx: Connection, org: str, message_id: str) -> bool:
     found = await tx.execute(
         sa.text("select from memory.messages where organization_id = :org and id = :id"), {"org": org, "id": message_id}
     )
     return found.one_or_none() is not None
 
 
-async def _require_agent(tx: AsyncConnection, org: str, agent_id: str) -> None:
+async def _require_agent(tx: Connection, org: str, agent_id: str) -> None:
     found = await tx.execute(
         sa.text("select from memory.agents where organization_id = :org and id = :agent for share"),
         {"org": org, "agent": agent_id},
