@@ -12,7 +12,8 @@ from letta_tools.domain.mcp_servers import Connection
 from letta_tools.domain.mcp_tools import Offer, health_of, tool_of
 from letta_tools.domain.tool_records import EPOCH
 from letta_tools.providers.egress import AddressGuard
-from letta_tools.providers.mcp_client import MCPOptions, SDKClient
+from letta_tools.providers.mcp import MCPOptions
+from letta_tools.providers.mcp_client import SDKClient
 
 ANN = Actor("org-ann", "user-ann")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"

@@ -23,24 +23,22 @@ Columns = TypeVarTuple("Columns")
 
 
 class Connection:
-    """A database connection, in a transaction or in autocommit."""
+    """A database connection, in a transaction or in autocommit. `sync_connection` is for listeners to its events."""
 
     def __init__(self, conn: sa.Connection) -> None:
-        self._conn = conn
+        self.sync_connection = conn
 
     @overload
     async def execute(
-        self, statement: TypedReturnsRows[Unpack[Columns]], parameters: Any = None
-    ) -> sa.CursorResult[Unpack[Columns]]: ...
+        self, statement: TypedReturnsRows[*Columns], parameters: Any = None
+    ) -> sa.CursorResult[*Columns]: ...
 
     @overload
-    async def execute(
-        self, statement: sa.Executable, parameters: Any = None
-    ) -> sa.CursorResult[Unpack[tuple[Any, ...]]]: ...
+    async def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[*tuple[Any, ...]]: ...
 
     async def execute(self, statement: Any, parameters: Any = None) -> Any:
         """Run a statement and return its whole result."""
-        return await greenlet_spawn(self._conn.execute, statement, parameters)
+        return await greenlet_spawn(self.sync_connection.execute, statement, parameters)
 
 
 class Engine:

@@ -28,7 +28,7 @@ from letta_tools.domain.web_calls import FetchExecutor, SearchExecutor
 from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.egress import AddressGuard
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
-from letta_tools.providers.mcp_client import MCPOptions, SDKClient
+from letta_tools.providers.mcp import LateClient, MCPOptions
 from letta_tools.providers.web import GuardedWeb, WebOptions
 from letta_tools.servicers.mcp_servers import MCPServerServicer
 from letta_tools.servicers.sandbox_configs import SandboxConfigServicer
@@ -58,7 +58,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     configs = SandboxConfigs(SqlSandboxConfigStore(db), cipher, deps.clock)
     guard = AddressGuard(settings.egress_allowed_hosts)
     servers = MCPServers(
-        SqlMCPServerStore(db), tool_store, SDKClient(guard, _mcp_options(settings)), cipher, deps.clock
+        SqlMCPServerStore(db), tool_store, LateClient(guard, _mcp_options(settings)), cipher, deps.clock
     )
     calls = SandboxExecutor(sandbox, configs)
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))

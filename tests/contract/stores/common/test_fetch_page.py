@@ -103,8 +103,7 @@ async def test_cursor_of_another_tenant_finds_nothing(db: Database) -> None:
 async def test_page_is_one_statement(db: Database) -> None:
     statements: list[str] = []
     async with db.connect() as conn:
-        engine = conn.sync_connection.engine  # type: ignore[union-attr]
-        sa.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+        sa.event.listen(conn.sync_connection, "before_cursor_execute", lambda *args: statements.append(args[2]))
         await fetch_page(conn, sa.select(items.c.id).where(MINE), Page(3, after=ROWS[5]["id"]), BY_TIME)
 
     assert len(statements) == 1

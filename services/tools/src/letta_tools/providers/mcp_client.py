@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx2
@@ -20,6 +19,7 @@ from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, 
 from letta_tools.domain.mcp_servers import SSE, STDIO, Connection
 from letta_tools.domain.mcp_tools import Offer
 from letta_tools.providers.egress import AddressGuard, ForbiddenAddress, guarded_client, unwrapped
+from letta_tools.providers.mcp import MCPOptions
 from letta_tools.providers.mcp_stdio import stdio_transport
 
 _TIMED_OUT = {408, -32001}
@@ -27,16 +27,6 @@ _MOST_TOOLS = 1000
 _MOST_PAGES = 100
 _T = TypeVar("_T")
 _log = structlog.get_logger("letta.tools.mcp")
-
-
-@dataclass(frozen=True, slots=True)
-class MCPOptions:
-    """Limits of what is asked of servers."""
-
-    stdio: bool = False
-    connect_seconds: float = 30.0
-    list_seconds: float = 30.0
-    most_bytes: int = 8 << 20
 
 
 class SDKClient:

@@ -1,0 +1,52 @@
+"""The client of MCP servers, loaded when the first server is spoken to: the SDK takes half a second and 30 MB."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from letta_tools.domain.mcp_servers import Connection, MCPClient
+from letta_tools.domain.mcp_tools import Offer
+from letta_tools.providers.egress import AddressGuard
+
+
+@dataclass(frozen=True, slots=True)
+class MCPOptions:
+    """Limits of what is asked of servers."""
+
+    stdio: bool = False
+    connect_seconds: float = 30.0
+    list_seconds: float = 30.0
+    most_bytes: int = 8 << 20
+
+
+class LateClient:
+    """Does what `SDKClient` does, and imports it at the first question."""
+
+    def __init__(self, guard: AddressGuard, options: MCPOptions) -> None:
+        self._guard = guard
+        self._options = options
+        self._client: MCPClient | None = None
+
+    async def check(self, connection: Connection) -> None:
+        """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed."""
+        await (await self._loaded()).check(connection)
+
+    async def list_tools(self, connection: Connection) -> list[Offer]:
+        """Return what a server offers. Raises MCPConnectionFailed, MCPTimeout."""
+        return await (await self._loaded()).list_tools(connection)
+
+    async def call_tool(
+        self, connection: Connection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
+    ) -> tuple[bool, str]:
+        """Call a tool; return whether it succeeded, and its text. Raises MCPConnectionFailed, MCPTimeout."""
+        return await (await self._loaded()).call_tool(connection, name, arguments, timeout_seconds)
+
+    async def _loaded(self) -> MCPClient:
+        if self._client is None:
+            module: Any = await asyncio.to_thread(importlib.import_module, "letta_tools.providers.mcp_client")
+            self._client = module.SDKClient(self._guard, self._options)
+        return self._client
