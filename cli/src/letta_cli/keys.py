@@ -14,7 +14,6 @@ from letta.auth.v1 import api_key_service_pb2_grpc
 from letta_cli.agents import CALL_SECONDS
 from letta_cli.connection import DEFAULT_ADDRESS, AddressOption, JsonOption, connected
 from letta_cli.console import as_json, err, out, table
-from letta_cli.databases import database
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and remove API keys.")
 ScopeOption = Annotated[list[str] | None, typer.Option("--scope", help="read, write, keys or admin; repeatable.")]
@@ -37,8 +36,10 @@ def bootstrap() -> None:
     wiring: Any = importlib.import_module("letta_auth.wiring")
     settings: Any = importlib.import_module("letta_auth.settings").AuthSettings()
 
+    databases: Any = importlib.import_module("letta_cli.databases")
+
     async def work() -> str | None:
-        async with database(settings.home, settings.database_url.get_secret_value()) as url:
+        async with databases.database(settings.home, settings.database_url.get_secret_value()) as url:
             made: str | None = await wiring.bootstrap_admin_key(
                 settings.model_copy(update={"database_url": SecretStr(url)})
             )

@@ -37,6 +37,10 @@ class AppError(Exception):
         self.metadata = metadata
 
 
+class MigrationFailed(Exception):
+    """The database cannot be brought to the version that the program needs. Ends a start; callers never see it."""
+
+
 class Unauthenticated(AppError):
     """No credential, or one that is unknown, expired or malformed."""
 

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 
 from letta_common.db import driver_errors, plain_dsn, quoted
+from letta_common.errors import MigrationFailed
 
 EXTENSIONS_SCHEMA = "extensions"
 EXTENSIONS = ("vector", "pg_trgm", "btree_gin")
@@ -25,10 +26,6 @@ VERSION_TABLE = "alembic_version"
 
 _one_at_a_time = threading.Lock()
 """Alembic's `op` is one for the process."""
-
-
-class MigrationFailed(Exception):
-    """The database cannot be brought to the version that the program needs."""
 
 
 async def upgrade(dsn: str, *, package: str, schema: str, extensions: Sequence[str] = EXTENSIONS) -> None:
