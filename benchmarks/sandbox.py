@@ -15,13 +15,17 @@ import time
 from pathlib import Path
 
 from letta_tools.domain.execution import Call, Env, Isolation, Limits, Status
-from letta_tools.providers.local import hosts
+from letta_tools.providers.local import harness, hosts
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
 
 TOOL = "def add(a: int, b: int) -> int:\n    return a + b\n"
 SLEEP = "import time\ndef f(i):\n    time.sleep(0.5)\n    return i\n"
 SPIN = "def f():\n    while True:\n        pass\n"
 PLAIN = f"import json, sys\n{TOOL}\nprint(json.dumps(add(**json.loads(sys.argv[1]))))"
+HARNESS = (
+    f"import sys; sys.path.insert(0, {str(Path(harness.__file__).parents[3])!r}); "
+    "from letta_tools.providers.local import harness; harness.rehearse(())"
+)
 ARGUMENTS = '{"a": 1, "b": 2}'
 
 
@@ -34,11 +38,13 @@ async def call_once(provider: LocalProvider) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-async def plain_once(python: str) -> float:
+async def plain_once(python: str, script: str) -> float:
     """Return the milliseconds of the same work by a fresh interpreter, not isolated at all."""
     begun = time.perf_counter()
-    process = await asyncio.create_subprocess_exec(python, "-c", PLAIN, ARGUMENTS, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(python, "-c", script, ARGUMENTS, stdout=asyncio.subprocess.PIPE)
     await process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{script} failed")
     return (time.perf_counter() - begun) * 1000
 
 
@@ -46,15 +52,18 @@ async def alternate(provider: LocalProvider, python: str, rounds: int) -> dict[s
     """Measure both ways in turn, so that other work on the machine meets both."""
     for _ in range(10):
         await call_once(provider)
-    ours, plain = [], []
+    ours, plain, same = [], [], []
     for turn in range(rounds):
         ours.append(await call_once(provider))
         if turn % 5 == 0:
-            plain.append(await plain_once(python))
+            plain.append(await plain_once(python, PLAIN))
+            same.append(await plain_once(python, HARNESS))
     return {
         "call_ms": summary(ours),
         "python_c_ms": summary(plain),
+        "python_c_harness_ms": summary(same),
         "times_faster": round(statistics.median(plain) / statistics.median(ours), 1),
+        "times_faster_than_harness": round(statistics.median(same) / statistics.median(ours), 1),
     }
 
 

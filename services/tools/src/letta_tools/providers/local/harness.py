@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import enum
@@ -117,7 +116,7 @@ def _run(request: dict[str, Any], state: AgentState | None) -> Any:
         arguments["agent_state"] = state
     value = function(**_with_models(function, arguments))
     if inspect.isawaitable(value):
-        return asyncio.run(_await(value))
+        return importlib.import_module("asyncio").run(_await(value))
     return value
 
 

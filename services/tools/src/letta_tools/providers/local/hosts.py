@@ -15,49 +15,52 @@ from letta_tools.providers.local.plan import NAMESPACE, NONE, Plan
 
 _POOL_BASE = 0x6C740000
 _PRELOAD = [
-    "asyncio",
     "base64",
-    "calendar",
     "collections",
     "contextlib",
     "copy",
-    "csv",
     "dataclasses",
     "datetime",
-    "decimal",
-    "difflib",
     "enum",
-    "fractions",
     "functools",
-    "hashlib",
-    "heapq",
-    "html",
     "inspect",
     "io",
     "itertools",
     "json",
-    "logging",
     "math",
     "operator",
     "os",
-    "pathlib",
     "random",
     "re",
-    "secrets",
     "socket",
-    "statistics",
     "string",
     "struct",
     "sys",
-    "tempfile",
     "textwrap",
     "threading",
     "time",
     "traceback",
     "typing",
-    "unicodedata",
     "urllib.parse",
     "uuid",
+]
+# What fewer tools use and every fork would pay for; a server of its own has it loaded.
+_PRELOAD_FULL = [
+    "asyncio",
+    "calendar",
+    "csv",
+    "decimal",
+    "difflib",
+    "fractions",
+    "hashlib",
+    "heapq",
+    "html",
+    "logging",
+    "pathlib",
+    "secrets",
+    "statistics",
+    "tempfile",
+    "unicodedata",
     "zoneinfo",
 ]
 _MODELS = ("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection")
@@ -109,9 +112,13 @@ def _libpython(directory: str) -> list[str]:
 
 
 def make_plan(tier: str, python: Interpreter, *, calls: int, prefork: int, env: Env, place: int = 0) -> Plan:
-    """Return the plan of a fork server on this host. Servers at different places have different ids for calls."""
+    """Return the plan of a fork server on this host. Servers at different places have different ids for calls.
+
+    The bare environment is kept small, every other has models and more loaded.
+    """
     own_models = bool(env.path) and any(Path(env.path, name).exists() for name in _MODELS)
-    models = {} if own_models or python.version != sys.version_info[:2] else _model_packages()
+    without = not env.key or own_models or python.version != sys.version_info[:2]
+    models = {} if without else _model_packages()
     inside = python.library + "/"
     modules = [path for path in python.modules if not path.startswith(inside)]
     more = [env.path] if env.path else []
@@ -123,7 +130,7 @@ def make_plan(tier: str, python: Interpreter, *, calls: int, prefork: int, env: 
         hidden=tuple(inside + name for name in ("site-packages", "dist-packages")),
         import_path=(python.library, *python.modules, *more),
         preload_path=tuple(sorted({str(Path(path).parent) for path in models.values()})),
-        preload=(*_PRELOAD, *([_WARMUP] if models else [])),
+        preload=(*_PRELOAD, *(_PRELOAD_FULL if env.key else []), *([_WARMUP] if models else [])),
         pool_base=_pool_base(size, place) if os.getuid() == 0 and tier != NONE else 0,
         pool_size=size,
         prefork=prefork,

@@ -38,6 +38,8 @@ _TIERS = {
     Isolation.NONE: plan.NONE,
 }
 _SMALL = 64 << 10
+_FULL = Env(key="full")
+_FULL_WORDS = ("pydantic", "async")
 _TASKS_FRESH_SECONDS = 10.0
 
 
@@ -103,7 +105,7 @@ class LocalProvider:
             request = await _off_loop_if(len(call.arguments) > _SMALL, lambda: frames.build_request(call, token))
             async with self._places:
                 begun = time.monotonic()
-                ending = await self._execute(request, call.limits, env)
+                ending = await self._execute(request, call, env)
             outcome = await _off_loop_if(len(ending.frame) > _SMALL, lambda: verdicts.judge(ending, call.limits, token))
         except BadRequest as error:
             return Result(Status.REFUSED, isolation, NAME, failure=ToolFailure("BadRequest", str(error)))
@@ -120,13 +122,19 @@ class LocalProvider:
                 await self._standing.server.close()
             self._standing = None
 
-    async def _execute(self, request: bytes, limits: Limits, env: Env) -> Ending:
-        server = await (self._fleet.get(env) if env.path else self._server())
+    async def _execute(self, request: bytes, call: Call, env: Env) -> Ending:
+        server = await self._server(env, call.source_code)
+        limits = call.limits
         tasks = await self._tasks_of_user(server)
         frame_limit = 2 * limits.result_bytes + frames.OVERHEAD
         return await server.run(request, limits, frame_limit=frame_limit, tasks=tasks)
 
-    async def _server(self) -> ForkServer:
+    async def _server(self, env: Env, source: str) -> ForkServer:
+        """Return the server that has loaded what the call will use. Raises ServerFailed."""
+        if env.path:
+            return await self._fleet.get(env)
+        if any(word in source for word in _FULL_WORDS):
+            return await self._fleet.get(_FULL)
         standing = await self._stand()
         if standing.server is None:
             raise ServerFailed("no fork server")

@@ -41,7 +41,7 @@ def _keep_only(channel: socket.socket, rules: int) -> None:
 
 def _prepare(cage: Cage, index: int, terms: Terms) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.setsid()
+    os.setpgid(0, 0)  # not a session: the scheduler would treat each as a group of its own, however low its priority
     if cage.plan.tier == NAMESPACE:
         namespaces.enter_call()
     cage.confine(terms, index)

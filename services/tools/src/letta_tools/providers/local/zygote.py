@@ -20,7 +20,7 @@ from letta_tools.providers.local.confine import Cage, Terms, drop_bounding_set
 from letta_tools.providers.local.plan import NAMESPACE, NONE, Plan
 
 _MESSAGE_LIMIT = 65536
-_LOW_PRIORITY_AFTER = 0.25
+_LOW_PRIORITY_AFTER = 0.1
 
 
 @dataclass(slots=True)
@@ -114,7 +114,10 @@ class Server:
         self._refill = len(self._idle) < self._plan.prefork
 
     def _take_message(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_LIMIT, 4)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_LIMIT, 4)
+        except ConnectionResetError:
+            return False
         if not data:
             return False
         message = json.loads(data)
