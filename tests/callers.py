@@ -174,13 +174,14 @@ def calls_in(message: Json) -> list[Json]:
 
 
 class Gate:
-    """Makes a vendor wait: requests stand at the gate until it opens. Use as `vendor.respond`'s partner."""
+    """Makes a vendor wait: requests stand at the gate until it opens. Use it in `async with`."""
 
     def __init__(self, vendor: Vendor) -> None:
         self._vendor = vendor
         self._next = vendor.handle
         self.open = asyncio.Event()
         self.waiting = 0
+        self._passes = asyncio.Semaphore(0)
 
     async def __aenter__(self) -> Gate:
         self._vendor.handle = self._handle  # type: ignore[method-assign]
@@ -195,8 +196,16 @@ class Gate:
             await self._next(request, out)
             return
         self.waiting += 1
-        await self.open.wait()
+        waits = asyncio.ensure_future(self.open.wait())
+        passes = asyncio.ensure_future(self._passes.acquire())
+        await asyncio.wait([waits, passes], return_when=asyncio.FIRST_COMPLETED)
+        waits.cancel()
+        passes.cancel()
         await self._next(request, out)
+
+    def once(self) -> None:
+        """Let one request through."""
+        self._passes.release()
 
     async def reached(self, number: int = 1) -> None:
         """Wait until so many requests have come."""
