@@ -65,7 +65,7 @@ def main() -> None:
 def engine_banner(target: str, settings: Settings) -> str:
     """Say which model answers by default, and why."""
     engine = _engine(target, settings)
-    return f"{engine.handle}: {engine.reason}\n{engine.banner}".strip()
+    return engine.banner or f"{engine.handle}: {engine.reason}"
 
 
 def _engine(target: str, settings: Settings) -> model_service_pb2.GetDefaultModelResponse:
