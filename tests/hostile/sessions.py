@@ -17,7 +17,7 @@ from letta_tools.domain.execution import Call, Env, Isolation, Result, Status
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
 
 BASE = "/var/tmp"
-PREFORK = 2
+PREFORK = 2  # of each of the two fork servers
 CANARY = "def f(a):\n    import json\n    return json.loads(json.dumps({'a': a}))\n"
 
 
@@ -74,9 +74,9 @@ async def judge(provider: LocalProvider, attack: Attack, servers: int) -> dict[s
 async def left_over(victims: Victims, servers: int) -> list[int]:
     """Return processes beyond the fork server's own, once what is ending has ended."""
     deadline = time.monotonic() + 5
-    while len(found := others(os.getpid(), victims.process)) > servers + PREFORK and time.monotonic() < deadline:  # noqa: ASYNC110
+    while len(found := others(os.getpid(), victims.process)) > servers + 2 * PREFORK and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
-    return found if len(found) > servers + PREFORK else []
+    return found if len(found) > servers + 2 * PREFORK else []
 
 
 async def main(tier: Isolation, interpreter: str, part: str) -> None:
@@ -85,7 +85,8 @@ async def main(tier: Isolation, interpreter: str, part: str) -> None:
     report = await provider.probe()
     if report.isolation is not tier:
         raise SystemExit("; ".join(report.missing))
-    servers = 2 if tier is Isolation.NAMESPACE else 1
+    await provider.run(Call("import pydantic\n" + CANARY, "f", '{"a": 1}'), Env())  # starts the second fork server
+    servers = 2 * (2 if tier is Isolation.NAMESPACE else 1)
     try:
         for attack in (attack for attack in ATTACKS if part in attack.name):
             sys.stdout.write(json.dumps(await judge(provider, attack, servers)) + "\n")
