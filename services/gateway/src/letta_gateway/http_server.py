@@ -29,6 +29,7 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            timeout_keep_alive=75,  # clients and proxies keep theirs shorter, so that none meets a closed socket
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
