@@ -356,6 +356,13 @@ class ToolSourceInvalid(AppError):
     reason = "TOOL_SOURCE_INVALID"
 
 
+class ToolRequirementsUnsatisfied(AppError):
+    """What a tool requires cannot be installed; the message says why."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "TOOL_REQUIREMENTS_UNSATISFIED"
+
+
 class IsolationUnavailable(AppError):
     """The host offers no isolation that is strong enough; metadata names the missing feature."""
 

@@ -27,6 +27,10 @@ class ToolsSettings(Settings):
         default=False, description="Run tools without isolation where the host offers none. Each answer says so."
     )
     interpreter: str = Field(default="", description="Python that tools run with; empty: the service's own.")
+    package_directory: str = Field(
+        default="", description="Where packages that tools require are installed, not under /tmp; empty: none are."
+    )
+    package_index: str = Field(default="", description="Address of the package index; empty: the installer's default.")
     execution_timeout_seconds: float = Field(default=180.0, gt=0, description="Longest time of a call.")
     execution_memory_bytes: int = Field(default=1 << 30, gt=0, description="Most memory of a call.")
     concurrent_calls: int = Field(default=256, ge=1, description="Most calls at once; more wait.")

@@ -124,4 +124,6 @@ def _local_options(settings: ToolsSettings, most: Limits) -> LocalOptions:
         concurrent_calls=settings.concurrent_calls,
         prefork=settings.prefork,
         interpreter=settings.interpreter,
+        package_directory=settings.package_directory,
+        package_index=settings.package_index,
     )

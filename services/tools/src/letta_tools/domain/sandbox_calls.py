@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from letta_common.actor import Actor
-from letta_common.errors import ToolSourceInvalid
+from letta_common.errors import InvalidArgument, ServiceUnavailable, ToolRequirementsUnsatisfied, ToolSourceInvalid
 from letta_tools.domain.execution import Call, Env, EnvSpec, Result, SandboxProvider
 from letta_tools.domain.executions import Work, refused
 from letta_tools.domain.schemas import CallShape, call_shape
 from letta_tools.domain.tool_records import Tool
 
 _MAX_SHAPES = 4096
+_WARM_UP = Call("def warm_up():\n    return None\n", "warm_up")
 
 
 class Environment(Protocol):
@@ -42,7 +43,8 @@ class SandboxExecutor:
             return refused(f"`{tool.name}` has no source code; the caller carries it out")
         try:
             shape = await self._shape(tool)
-        except ToolSourceInvalid as error:
+            env = await self._env(actor, tool)
+        except (ToolSourceInvalid, ToolRequirementsUnsatisfied, ServiceUnavailable) as error:
             return refused(error.message, error.reason)
         arguments = dict.fromkeys(shape.nulls) | dict(work.arguments)
         if shape.takes_agent_id:
@@ -59,17 +61,29 @@ class SandboxExecutor:
             agent_state=execution.agent_state,
             limits=execution.limits,
         )
-        return await self._sandbox.run(call, await self._env(actor, tool))
+        return await self._sandbox.run(call, env)
 
     async def prepare(self, actor: Actor, tool: Tool) -> Env:
-        """Install what a tool requires."""
-        return await self._env(actor, tool)
+        """Install what a tool requires and warm a process that has it.
+
+        Raises:
+            ToolRequirementsUnsatisfied: a package does not exist, has no wheels, or contradicts another one.
+            ServiceUnavailable: the package index cannot be reached.
+            IsolationUnavailable: the host offers no isolation that is strong enough.
+        """
+        env = await self._env(actor, tool)
+        if env.key:
+            await self._sandbox.run(_WARM_UP, env)
+        return env
 
     async def _env(self, actor: Actor, tool: Tool) -> Env:
         requirements = tuple(item.specifier() for item in tool.pip_requirements)
         if not requirements:
             return Env(organization_id=actor.organization_id)
-        return await self._sandbox.prepare(EnvSpec(requirements, actor.organization_id))
+        try:
+            return await self._sandbox.prepare(EnvSpec(requirements, actor.organization_id))
+        except InvalidArgument as error:
+            raise ToolRequirementsUnsatisfied(error.message, requirements=", ".join(requirements)) from error
 
     async def _shape(self, tool: Tool) -> CallShape:
         """Return how the function is called; the source is parsed once."""

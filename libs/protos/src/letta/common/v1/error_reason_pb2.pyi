@@ -124,6 +124,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The MCP server did not answer in time. Example: a hanging tool."""
     ERROR_REASON_SANDBOX_CONFIG_NOT_FOUND: _ErrorReason.ValueType  # 77
     """The organization has no such sandbox configuration. Example: a deleted one."""
+    ERROR_REASON_TOOL_REQUIREMENTS_UNSATISFIED: _ErrorReason.ValueType  # 78
+    """What a tool requires cannot be installed; the message says why. Example: a package that has no wheels."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 90
     """No provider offers this handle; metadata lists some that exist. Example: `openai/nope`."""
     ERROR_REASON_PROVIDER_NOT_FOUND: _ErrorReason.ValueType  # 91
@@ -262,6 +264,8 @@ ERROR_REASON_MCP_TIMEOUT: ErrorReason.ValueType  # 76
 """The MCP server did not answer in time. Example: a hanging tool."""
 ERROR_REASON_SANDBOX_CONFIG_NOT_FOUND: ErrorReason.ValueType  # 77
 """The organization has no such sandbox configuration. Example: a deleted one."""
+ERROR_REASON_TOOL_REQUIREMENTS_UNSATISFIED: ErrorReason.ValueType  # 78
+"""What a tool requires cannot be installed; the message says why. Example: a package that has no wheels."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 90
 """No provider offers this handle; metadata lists some that exist. Example: `openai/nope`."""
 ERROR_REASON_PROVIDER_NOT_FOUND: ErrorReason.ValueType  # 91

@@ -67,7 +67,8 @@ class ToolExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Prepare(self, request, context):
-        """Makes a tool ready: resolves and installs what it requires, warms a process.
+        """Makes a tool ready: resolves and installs what it requires, warms a process. TOOL_REQUIREMENTS_UNSATISFIED when that
+        cannot be done; an Execute answers REFUSED then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

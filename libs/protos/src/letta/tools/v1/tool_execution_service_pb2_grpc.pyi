@@ -40,7 +40,9 @@ class ToolExecutionServiceStub:
     IDEMPOTENCY_CONFLICT (the key was used for another call) and ISOLATION_UNAVAILABLE.
     """
     Prepare: _grpc.UnaryUnaryMultiCallable[_tool_execution_service_pb2.PrepareRequest, _tool_execution_service_pb2.PrepareResponse]
-    """Makes a tool ready: resolves and installs what it requires, warms a process."""
+    """Makes a tool ready: resolves and installs what it requires, warms a process. TOOL_REQUIREMENTS_UNSATISFIED when that
+    cannot be done; an Execute answers REFUSED then.
+    """
     GetIsolation: _grpc.UnaryUnaryMultiCallable[_tool_execution_service_pb2.GetIsolationRequest, _tool_execution_service_pb2.GetIsolationResponse]
     """Says how calls are isolated on this host and why stronger isolation is not to be had."""
 
@@ -56,7 +58,9 @@ class ToolExecutionServiceAsyncStub(ToolExecutionServiceStub):
     IDEMPOTENCY_CONFLICT (the key was used for another call) and ISOLATION_UNAVAILABLE.
     """
     Prepare: _aio.UnaryUnaryMultiCallable[_tool_execution_service_pb2.PrepareRequest, _tool_execution_service_pb2.PrepareResponse]  # type: ignore[assignment]
-    """Makes a tool ready: resolves and installs what it requires, warms a process."""
+    """Makes a tool ready: resolves and installs what it requires, warms a process. TOOL_REQUIREMENTS_UNSATISFIED when that
+    cannot be done; an Execute answers REFUSED then.
+    """
     GetIsolation: _aio.UnaryUnaryMultiCallable[_tool_execution_service_pb2.GetIsolationRequest, _tool_execution_service_pb2.GetIsolationResponse]  # type: ignore[assignment]
     """Says how calls are isolated on this host and why stronger isolation is not to be had."""
 
@@ -81,7 +85,9 @@ class ToolExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tool_execution_service_pb2.PrepareRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tool_execution_service_pb2.PrepareResponse, _abc.Awaitable[_tool_execution_service_pb2.PrepareResponse]]:
-        """Makes a tool ready: resolves and installs what it requires, warms a process."""
+        """Makes a tool ready: resolves and installs what it requires, warms a process. TOOL_REQUIREMENTS_UNSATISFIED when that
+        cannot be done; an Execute answers REFUSED then.
+        """
 
     @_abc_1.abstractmethod
     def GetIsolation(
