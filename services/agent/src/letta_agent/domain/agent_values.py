@@ -128,6 +128,14 @@ class Vault(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """By whom a conversation is held, and under which fence."""
+
+    run_id: str = ""
+    fence: int = 1
+
+
 class AgentStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
@@ -141,6 +149,10 @@ class AgentStore(Protocol):
 
     async def get(self, actor: Actor, agent_id: str) -> Agent:
         """Return one agent that is ready. Raises AgentNotFound."""
+        ...
+
+    async def hold(self, actor: Actor, conversation_id: str) -> Hold:
+        """Return the run that holds a conversation, if there is one, and the newest fence."""
         ...
 
     async def page(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:

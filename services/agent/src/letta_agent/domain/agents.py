@@ -39,7 +39,7 @@ from letta_agent.domain.peers import (
 from letta_agent.domain.prompts import compile_system, default_system, facts_of
 from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
-from letta_common.errors import AppError, Code, InvalidArgument, StaleEtag, ToolNotFound
+from letta_common.errors import AppError, Code, ConversationBusy, InvalidArgument, StaleEtag, ToolNotFound
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
 
@@ -184,8 +184,10 @@ class Agents:
         return self._first_message(agent.state, memories.get(agent_id, AgentMemory()).blocks)
 
     async def reset(self, actor: Actor, agent_id: str) -> AgentState:
-        """Forget the messages of the default conversation. Raises AgentNotFound."""
+        """Forget the messages of the default conversation. Raises AgentNotFound and ConversationBusy."""
         agent = await self._store.get(actor, agent_id)
+        if busy := (await self._store.hold(actor, agent_id)).run_id:
+            raise ConversationBusy(f"run {busy} holds the conversation; wait for it or cancel it", run_id=busy)
         await self._memory.reset(agent_id, agent_id, [await self.first_message(actor, agent_id)])
         return (await self._show(actor, [agent], ALL_PARTS))[0]
 

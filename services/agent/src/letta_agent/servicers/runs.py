@@ -148,6 +148,8 @@ async def stream(runs: Runs, clock: Clock, asked: run_pb2.RunRequest, admitted: 
 def pack_answer(response: R, answer: Answer) -> R:
     """Fill the response to a send."""
     response.messages.extend(answer.messages)
+    for message in response.messages:
+        message.ClearField("seq_id")  # positions are a matter of streams
     response.stop_reason.message_type = "stop_reason"
     response.stop_reason.stop_reason = answer.stop_reason
     response.usage.CopyFrom(answer.usage)

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from letta_agent.domain.agent_values import Agent, AgentFilter, AgentState, Stage
+from letta_agent.domain.agent_values import Agent, AgentFilter, AgentState, Hold, Stage
 from letta_agent.store.tables import agent_tools, agents, conversations, queue, run_events, run_steps, runs
 from letta_common.actor import Actor
 from letta_common.connections import Connection
@@ -81,6 +81,15 @@ class SqlAgentStore:
     async def get(self, actor: Actor, agent_id: str) -> Agent:
         """Return one agent that is ready. Raises AgentNotFound."""
         return await self._one(actor, sa.and_(agents.c.id == agent_id, agents.c.state == Stage.READY), agent_id)
+
+    async def hold(self, actor: Actor, conversation_id: str) -> Hold:
+        """Return the run that holds a conversation, if there is one, and the newest fence."""
+        query = sa.select(queue.c.run_id, queue.c.fence).where(
+            queue.c.organization_id == actor.organization_id, queue.c.conversation_id == conversation_id
+        )
+        async with self._db.connect() as conn:
+            row = (await conn.execute(query)).first()
+        return Hold(row[0] or "", max(1, row[1])) if row is not None else Hold()
 
     async def page(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
         """Return a page of agents that are ready."""

@@ -1,0 +1,168 @@
+"""The agent service over both transports, with the real services behind it and a model that does as it is told."""
+
+import asyncio
+
+import pytest
+from pydantic import SecretStr
+
+import letta_llm_gateway.wiring
+import letta_memory.wiring
+import letta_tools.wiring
+from letta.agent.v1 import (
+    agent_service_pb2_grpc,
+    conversation_service_pb2_grpc,
+    run_pb2,
+    run_service_pb2_grpc,
+    step_service_pb2_grpc,
+)
+from letta.agent.v1.agent_service_pb2 import CreateAgentRequest
+from letta.agent.v1.run_service_pb2 import SendMessageRequest
+from letta.auth.v1 import credential_service_pb2, credential_service_pb2_grpc
+from letta.common.v1 import message_pb2
+from letta.llm.v1 import generation_service_pb2, generation_service_pb2_grpc
+from letta.memory.v1 import block_pb2
+from letta.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
+from letta_agent.settings import AgentSettings
+from letta_agent.wiring import build
+from letta_common.actor import Actor, acting_as
+from letta_common.errors import LLMRateLimit
+from letta_common.ids import new_id
+from letta_common.rpc_testing import Identities, running
+from letta_common.service import Deps, Service
+from letta_llm_gateway.providers.builtin import last_text
+from letta_llm_gateway.servicers.generations import GenerationServicer
+from letta_llm_gateway.settings import LLMGatewaySettings
+from letta_memory.settings import MemorySettings
+from letta_tools.settings import ToolsSettings
+
+TIMEOUT = 20
+
+
+class Issuer(credential_service_pb2_grpc.CredentialServiceServicer):
+    """Signs for runs as auth does, with the key of the tests."""
+
+    def __init__(self, identities):
+        self._identities = identities
+
+    async def IssueRunContext(self, request, context):
+        signed = self._identities.sign(Actor(request.organization_id, request.user_id))
+        answer = credential_service_pb2.IssueRunContextResponse()
+        answer.context.ParseFromString(signed)
+        return answer
+
+
+class Model(generation_service_pb2_grpc.GenerationServiceServicer):
+    """Obeys the user's message: `hold` waits, `fail` fails, `call NAME JSON` calls a tool; all else is an echo."""
+
+    def __init__(self, real):
+        self._real = real
+        self.release = asyncio.Event()
+        self.release.set()
+        self.holding = asyncio.Event()
+
+    def hold(self):
+        """Let `hold` wait from now on."""
+        self.release.clear()
+        self.holding.clear()
+
+    async def Generate(self, request, context):
+        made = await self._obey(request.prompt)
+        if made is None:
+            return await self._real.Generate(request, context)
+        return generation_service_pb2.GenerateResponse(generation=made)
+
+    async def StreamGenerate(self, request, context):
+        await self._obey(request.prompt)
+        async for event in self._real.StreamGenerate(request, context):
+            yield event
+
+    async def _obey(self, prompt):
+        last = prompt.messages[-1]
+        text = last_text(last) if last.role == message_pb2.MESSAGE_ROLE_USER else ""
+        if text == "hold":
+            self.holding.set()
+            await self.release.wait()
+        if text == "fail":
+            raise LLMRateLimit("the vendor wants us to wait", retry_after="0")
+        if not text.startswith("call "):
+            return None
+        _, name, arguments = text.split(" ", 2)
+        part = message_pb2.ContentPart(
+            tool_call=message_pb2.ToolCallContent(id=new_id("call"), name=name, input=arguments)
+        )
+        return generation_service_pb2.Generation(parts=[part], model=prompt.model, provider_type="builtin")
+
+
+class Stubs:
+    """Stubs of every service of the agent, and what tests make with them."""
+
+    def __init__(self, channel, peers, model, identities):
+        self.agents = agent_service_pb2_grpc.AgentServiceStub(channel)
+        self.runs = run_service_pb2_grpc.RunServiceStub(channel)
+        self.conversations = conversation_service_pb2_grpc.ConversationServiceStub(channel)
+        self.steps = step_service_pb2_grpc.StepServiceStub(channel)
+        self._tools = tool_service_pb2_grpc.ToolServiceStub(peers)
+        self._identities = identities
+        self.model = model
+
+    def bob(self):
+        """Make the calls of a block come from another organization."""
+        return acting_as(self._identities.sign(Actor(new_id("org"), "user-bob")))
+
+    async def agent(self, **more):
+        """Make an agent with one block."""
+        more.setdefault("memory_blocks", [block_pb2.Block(label="human", value="Ann")])
+        more.setdefault("include_base_tools", False)
+        request = CreateAgentRequest(model="builtin/echo", **more)
+        return (await self.agents.CreateAgent(request, timeout=TIMEOUT)).agent
+
+    async def tool(self, name="roll", body="return 'rolled'", parameters="", described="", **more):
+        """Make a custom tool."""
+        source = f'def {name}({parameters}):\n    """Do {name}.{described}"""\n    {body}\n'
+        request = tool_service_pb2.CreateToolRequest(tool=tool_pb2.Tool(source_code=source, **more))
+        return (await self._tools.CreateTool(request, timeout=TIMEOUT)).tool
+
+    async def send(self, agent_id, text="hi", *, request_id="", **run):
+        """Send a message and wait for the answer."""
+        asked = run_pb2.RunRequest(input_text=text, **run)
+        request = SendMessageRequest(agent_id=agent_id, run=asked, request_id=request_id)
+        return await self.runs.SendMessage(request, timeout=TIMEOUT)
+
+    async def held(self, agent_id):
+        """Begin a run that holds the conversation; return the waiting send."""
+        self.model.hold()
+        waiting = asyncio.ensure_future(self.send(agent_id, "hold"))
+        await self.model.holding.wait()
+        return waiting
+
+
+@pytest.fixture(scope="module")
+def identities():
+    return Identities()
+
+
+@pytest.fixture(scope="module", params=["network", "local"])
+async def stubs(request, database_url, identities, tmp_path_factory):
+    dsn, home = SecretStr(database_url), tmp_path_factory.mktemp("letta")
+    tools = await letta_tools.wiring.build(ToolsSettings(database_url=dsn, home=home), Deps())
+    llm = await letta_llm_gateway.wiring.build(LLMGatewaySettings(database_url=dsn, home=home, pool_size=3), Deps())
+    [(add_model, real)] = [pair for pair in llm.servicers if isinstance(pair[1], GenerationServicer)]
+    model = Model(real)
+    others = tuple(pair for pair in llm.servicers if pair[1] is not real)
+    llm = Service(llm.name, (*others, (add_model, model)), llm.start, llm.close)
+    issuer = (credential_service_pb2_grpc.add_CredentialServiceServicer_to_server, Issuer(identities))
+    async with running([Service("auth", (issuer,)), tools, llm], identities=identities) as leaves:
+        settings = MemorySettings(database_url=dsn, home=home, pool_size=3)
+        memory = await letta_memory.wiring.build(settings, Deps({"llm_gateway": leaves}))
+        async with running(memory, identities=identities) as remembering:
+            peers = {"auth": leaves, "tools": leaves, "llm_gateway": leaves, "memory": remembering}
+            agent = await build(AgentSettings(database_url=dsn, home=home, pool_size=4), Deps(peers))
+            async with running(agent, request.param, identities=identities) as channel:
+                yield Stubs(channel, leaves, model, identities)
+
+
+@pytest.fixture(autouse=True)
+def as_ann(identities):
+    """Calls come from a new organization, unless the test says otherwise."""
+    with acting_as(identities.sign(Actor(new_id("org"), "user-ann"))):
+        yield
