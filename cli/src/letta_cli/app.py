@@ -64,6 +64,8 @@ def server(
             panel("Letta on gRPC", lines)
 
     uvloop.run(stack.serve_all(arguments, f"{host}:{port}", started))
+    process: Any = importlib.import_module("letta_common.process")
+    process.leave()
 
 
 @app.command()

@@ -16,6 +16,7 @@ from letta_cli.databases import database
 from letta_common.server import terminated
 
 SERVICES = ("auth", "tools", "llm_gateway", "memory", "agent", "gateway")
+_ENDED_TOGETHER = (("gateway",), ("agent",), ("memory", "tools", "llm_gateway"), ("auth",))  # callers before called
 _PR_SET_PDEATHSIG = 1
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_SECONDS = 30.0
@@ -70,8 +71,8 @@ async def up(home: Path, configured: str, settings: Mapping[str, str]) -> None:
         processes = [ServiceProcess(name, environment) for name in SERVICES]
         tasks = [asyncio.create_task(process.run()) for process in processes]
         await terminated()
-        for process in reversed(processes):
-            await process.end()
+        for names in _ENDED_TOGETHER:
+            await asyncio.gather(*(process.end() for process in processes if process.name in names))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc.aio
 import uvloop
@@ -28,6 +31,15 @@ def run(settings: type[S], build: Callable[[S, Deps], Awaitable[Service]], peers
     chosen = settings()
     logs.configure(chosen)
     uvloop.run(serve_one(chosen, build, peers))
+    leave()
+
+
+def leave() -> NoReturn:
+    """End the process. Everything is closed by now; taking the interpreter apart would take another half second."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def serve_one(settings: S, build: Callable[[S, Deps], Awaitable[Service]], peers: Sequence[str] = ()) -> None:
