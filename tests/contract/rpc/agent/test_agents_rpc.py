@@ -95,7 +95,7 @@ async def test_an_agent_of_another_organization_is_not_found(stubs):
         lambda i: stubs.agents.ListAgentTools(pb.ListAgentToolsRequest(agent_id=i), timeout=5),
         lambda i: stubs.agents.ResetMessages(pb.ResetMessagesRequest(agent_id=i), timeout=5),
         lambda i: stubs.agents.RecompileSystemPrompt(pb.RecompileSystemPromptRequest(agent_id=i), timeout=5),
-        lambda i: stubs.send(i),
+        stubs.send,
     ]
     for call in calls:
         with pytest.raises(AgentNotFound):
@@ -266,4 +266,5 @@ async def test_the_system_prompt_is_that_of_the_next_step(stubs):
 
     prompt = (await stubs.agents.RecompileSystemPrompt(request, timeout=5)).system_prompt
 
-    assert "Be kind." in prompt and "Ann" in prompt
+    assert "Be kind." in prompt
+    assert "Ann" in prompt

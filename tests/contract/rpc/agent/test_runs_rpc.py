@@ -63,7 +63,7 @@ async def test_a_message_is_answered(stubs):
     assert (answer.usage.step_count, answer.usage.message_type) == (1, "usage_statistics")
     run = await got(stubs, answer.run_id)
     assert (run.status, run.agent_id, run.stop_reason) == (DONE, agent.id, usage_pb2.STOP_REASON_END_TURN)
-    assert run.HasField("completed_at") and not run.HasField("conversation_id")
+    assert (run.HasField("completed_at"), run.HasField("conversation_id")) == (True, False)
 
 
 async def test_the_same_request_is_the_same_run(stubs):
@@ -176,9 +176,13 @@ async def test_a_stream_tells_the_run_as_it_goes(stubs, tokens):
 async def test_a_failed_stream_says_why_it_stopped(stubs):
     agent, events = await stubs.agent(), []
     request = pb.StreamMessageRequest(agent_id=agent.id, run=run_pb2.RunRequest(input_text="fail", include_pings=False))
-    with pytest.raises(LLMRateLimit):
+
+    async def read():
         async for event in stubs.runs.StreamMessage(request, timeout=20):
             events.append(event)  # noqa: PERF401 - the stream fails
+
+    with pytest.raises(LLMRateLimit):
+        await read()
     assert [event.stop_reason.stop_reason for event in events] == [usage_pb2.STOP_REASON_LLM_API_ERROR]
 
 
