@@ -23,7 +23,9 @@ import structlog
 
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1 import generation_service_pb2 as pb
+from letta.llm.v1 import provider_pb2, provider_service_pb2
 from letta.llm.v1.generation_service_pb2_grpc import GenerationServiceStub
+from letta.llm.v1.provider_service_pb2_grpc import ProviderServiceStub
 from letta_common.actor import Actor, Request, bind_request
 from letta_common.client import streaming
 from letta_common.errors import AppError
@@ -69,10 +71,13 @@ FAULTS: dict[str, tuple[Callable[[], Step], str, str]] = {
 }
 MODELS = {
     "openai": "openai/gpt-4o-mini",
+    "my-responses": "my-responses/gpt-4.1",
     "anthropic": "anthropic/claude-haiku-4-5-20251001",
     "ollama": "ollama/gpt-4o-mini",
     "vllm": "vllm/gpt-4o-mini",
 }
+OWN = {"my-responses": "openai-responses"}
+"""Providers that an organization brings, and their types."""
 
 
 def _mid(kind: str) -> Say:
@@ -252,6 +257,7 @@ async def main() -> int:
             ollama_base_url=vendors["ollama"].base_url,
             vllm_base_url=vendors["vllm"].base_url,
             ollama_probe=False,
+            private_addresses=True,
             attempts=1,
         )
         hasty = patient.model_copy(update={"first_token_seconds": 0.5, "between_tokens_seconds": 0.5})
@@ -261,6 +267,10 @@ async def main() -> int:
         async def gateway(settings: LLMGatewaySettings) -> Bench:
             service = assemble(settings, Deps(), FakeProviderStore(), FakeUsageStore())
             channel = await stack.enter_async_context(running(service, "local", identities=identities))
+            for name, kind in OWN.items():
+                own = provider_pb2.Provider(name=name, provider_type=kind, api_key="k", base_url=vendors[name].base_url)
+                request = provider_service_pb2.CreateProviderRequest(provider=own)
+                await ProviderServiceStub(channel).CreateProvider(request, timeout=20)
             return Bench(GenerationServiceStub(channel), vendors)
 
         bench = await gateway(hasty)

@@ -1,4 +1,4 @@
-"""A fake of OpenAI's chat completions, embeddings and models: `async with OpenAIServer() as vendor: vendor.base_url`.
+"""A fake of OpenAI's chats, responses, embeddings and models: `async with OpenAIServer() as vendor: vendor.base_url`.
 
 `python -m tests.fakes.openai_server --port 9100` serves it alone, without delay, for benchmarks.
 """
@@ -13,6 +13,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+from tests.fakes import openai_responses
 from tests.fakes.wire import Fault, Json, Reply, Request, Say, Vendor, arguments_of, cut, frames
 
 _DEPLOYMENT = re.compile(r"^/openai(/deployments/[^/]+)?")  # Azure's paths
@@ -35,6 +36,8 @@ class OpenAIServer(Vendor):
 
     def last_said(self, body: Json) -> tuple[str, str]:
         """Return role and text of the newest message."""
+        if "input" in body:
+            return openai_responses.last_said(body)
         message = body["messages"][-1]
         content = message.get("content") or ""
         if isinstance(content, list):
@@ -50,8 +53,8 @@ class OpenAIServer(Vendor):
             await out.json({"object": "list", "data": self.models})
         elif path == "/embeddings":
             await self._embed(request.body, out)
-        elif path == "/chat/completions":
-            await self._complete(request.body, out)
+        elif path in {"/chat/completions", "/responses"}:
+            await self._complete(request.body, out, responses=path == "/responses")
         elif path == "/api/tags":
             await out.json({"models": [{"name": model["id"]} for model in self.models]})
         else:
@@ -71,19 +74,21 @@ class OpenAIServer(Vendor):
         digest = hashlib.sha256(text.encode()).digest()
         return [byte / 64 - 2 for byte in digest[: self.dimensions]]
 
-    async def _complete(self, body: Json, out: Reply) -> None:
+    async def _complete(self, body: Json, out: Reply, *, responses: bool) -> None:
         step = self.next_step(body)
         if isinstance(step, Say) and step.fault and not body.get("stream"):
             step = step.fault
         if isinstance(step, Fault):
             if step.kind == "empty":
-                await out.json({"id": "chatcmpl-1", "choices": [], "usage": {}})
+                await out.json({"id": "chatcmpl-1", "choices": [], "output": [], "usage": {}})
             else:
                 await out.fail(step, _error("The server had an error", "server_error"))
         elif body.get("stream"):
-            await out.stream(self._frames(step, body, out))
+            error = openai_responses.ERROR
+            pieces = frames(out, step, openai_responses.frames_of(step, body), error) if responses else None
+            await out.stream(pieces or self._frames(step, body, out))
         else:
-            await out.json(_whole(step, body))
+            await out.json(openai_responses.whole(step, body) if responses else _whole(step, body))
 
     async def _frames(self, said: Say, body: Json, out: Reply) -> AsyncIterator[bytes]:
         usage = bool((body.get("stream_options") or {}).get("include_usage"))

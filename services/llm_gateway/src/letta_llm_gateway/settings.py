@@ -33,6 +33,9 @@ class LLMGatewaySettings(Settings):
     encryption_key: SecretStr = Field(default=_NONE, description="Wraps provider keys; empty: one kept in LETTA_HOME.")
     openai_api_key: SecretStr = _vendor("OPENAI_API_KEY", "Key of OpenAI.")
     openai_base_url: str = _vendor("OPENAI_BASE_URL", "Any server that speaks OpenAI's chat completions.", "")
+    openai_responses: bool = Field(
+        default=False, description="Every OpenAI model speaks the responses wire, not only reasoning ones."
+    )
     anthropic_api_key: SecretStr = _vendor("ANTHROPIC_API_KEY", "Key of Anthropic.")
     anthropic_base_url: str = _vendor("ANTHROPIC_BASE_URL", "Another server that speaks Anthropic's messages.", "")
     ollama_base_url: str = _vendor("OLLAMA_BASE_URL", "Address of Ollama; empty: 127.0.0.1:11434 is asked.", "")

@@ -123,7 +123,8 @@ def base_accounts(settings: LLMGatewaySettings) -> list[Account]:
     found = [Account("builtin", "builtin")]
     key = settings.openai_api_key.get_secret_value()
     if key or settings.openai_base_url:
-        found.append(Account("openai", "openai", key, settings.openai_base_url))
+        kind = "openai-responses" if settings.openai_responses else "openai"
+        found.append(Account("openai", kind, key, settings.openai_base_url))
     key = settings.anthropic_api_key.get_secret_value()
     if key:
         found.append(Account("anthropic", "anthropic", key, settings.anthropic_base_url))

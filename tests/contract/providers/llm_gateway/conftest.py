@@ -14,7 +14,7 @@ from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.wire import Vendor
 
-WIRES = ("openai", "anthropic", "ollama", "vllm", "azure")
+WIRES = ("openai", "openai-responses", "anthropic", "ollama", "vllm", "azure")
 
 
 @dataclass

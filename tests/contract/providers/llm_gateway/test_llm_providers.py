@@ -52,7 +52,7 @@ async def test_text_comes_with_usage_and_an_id(subject, mode):
     assert got.parts == (Text("Hello, wörld 🙂!"),)
     assert got.finish_reason is FinishReason.STOP
     assert got.usage == Usage(11, 7)
-    assert got.response_id in {"chatcmpl-1", "msg_1"}
+    assert got.response_id in {"chatcmpl-1", "msg_1", "resp_1"}
 
 
 @both
@@ -86,7 +86,7 @@ async def test_reasoning_comes_before_the_text(subject, mode):
 
     got = await answer(subject, mode)
 
-    signature = "sig" if subject.kind == "anthropic" else None
+    signature = {"anthropic": "sig", "openai-responses": "openai:rs_0:sig"}.get(subject.kind)
     assert got.parts == (Reasoning("Let me think.", signature), Text("So."))
 
 
@@ -238,14 +238,29 @@ async def test_a_whole_conversation_goes_out_in_the_vendors_form(subject):
     body = subject.vendor.requests[-1].body
     sent = json.dumps(body)
     assert all(word in sent for word in ("first", "memory_insert", "done", "second", "Be kind.", "99", "0.5"))
-    roles = [message["role"] for message in body["messages"]]
-    if subject.kind == "anthropic":
-        assert roles == ["user", "assistant", "user"]
-        assert [block["type"] for block in body["messages"][2]["content"]] == ["tool_result", "text"]
-        assert body["messages"][2]["content"][0]["is_error"] is True
-    else:
-        assert roles == ["system", "user", "assistant", "tool", "user"]
-        assert body["messages"][3]["tool_call_id"] == body["messages"][2]["tool_calls"][0]["id"]
+    _FORMS.get(subject.kind, _chat_form)(body)
+
+
+def _chat_form(body):
+    assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "tool", "user"]
+    assert body["messages"][3]["tool_call_id"] == body["messages"][2]["tool_calls"][0]["id"]
+
+
+def _anthropic_form(body):
+    assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
+    assert [block["type"] for block in body["messages"][2]["content"]] == ["tool_result", "text"]
+    assert body["messages"][2]["content"][0]["is_error"] is True
+
+
+def _responses_form(body):
+    kinds = [item.get("role") or item["type"] for item in body["input"]]
+    assert kinds == ["user", "function_call", "function_call_output", "user"]
+    assert body["instructions"] == "Be kind."
+    assert body["input"][1]["call_id"] == body["input"][2]["call_id"]
+    assert body["store"] is False
+
+
+_FORMS = {"anthropic": _anthropic_form, "openai-responses": _responses_form}
 
 
 async def test_models_are_listed(subject):

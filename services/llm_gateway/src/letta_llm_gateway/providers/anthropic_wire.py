@@ -26,6 +26,7 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
+from letta_llm_gateway.providers import signatures
 from letta_llm_gateway.providers.arguments import checked
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.openai_wire import parsed, return_text, schema
@@ -139,11 +140,15 @@ def _block(part: ContentPart) -> Json | None:  # noqa: PLR0911 one line for each
         case "tool_return":
             returned = part.tool_return
             return _result(returned.tool_call_id, returned.content, failed=returned.is_error)
-        case "reasoning" if part.reasoning.signature:  # unsigned reasoning came from elsewhere and is refused
+        case "reasoning" if _ours(part.reasoning.signature):  # what others signed, or nobody, is refused
             return {"type": "thinking", "thinking": part.reasoning.reasoning, "signature": part.reasoning.signature}
-        case "redacted_reasoning":
+        case "redacted_reasoning" if _ours(part.redacted_reasoning.data):
             return {"type": "redacted_thinking", "data": part.redacted_reasoning.data}
     return None
+
+
+def _ours(signature: str) -> bool:
+    return bool(signature) and not signatures.foreign(signature)
 
 
 def _result(call_id: str, content: str, *, failed: bool) -> Json:

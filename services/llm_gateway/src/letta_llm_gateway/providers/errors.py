@@ -92,6 +92,7 @@ _STREAM_STATUS = {
     "request_too_large": 413,
     "context_length_exceeded": 413,
     "invalid_request_error": 400,
+    "invalid_prompt": 400,
     "timeout_error": 408,
 }
 

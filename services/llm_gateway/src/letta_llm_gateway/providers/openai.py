@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, at OpenAI or at any server that speaks them, through the official SDK."""
+"""OpenAI's chat completions and responses, at OpenAI or at any server that speaks them, through the official SDK."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ import openai
 from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMTimeout, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import openai_wire, sse
+from letta_llm_gateway.providers import openai_wire, responses_wire, sse
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 
 OFFICIAL = "https://api.openai.com/v1"
+RESPONSES = "openai-responses"
+"""Type of a provider that answers every model over the responses wire."""
 CONNECT_SECONDS = 5.0
 _LIST_SECONDS = 10.0
 _WINDOW_KEYS = ("context_window", "context_length", "max_model_len", "max_context_length")
 
 
 class OpenAIProvider:
-    """Speaks chat completions with one account."""
+    """Speaks with one account: responses with OpenAI's own reasoning models, chat completions with the others."""
 
     def __init__(self, account: Account, client: openai.AsyncOpenAI | None = None) -> None:
         self._vendor = account.name
+        self._responds = account.provider_type == RESPONSES
+        self._azure = client is not None
         self._official = client is not None or (account.base_url or OFFICIAL).startswith("https://api.openai.com")
         if self._official and not account.api_key and client is None:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
@@ -39,18 +43,22 @@ class OpenAIProvider:
 
     async def generate(self, call: Call) -> Answer:
         """Answer once."""
+        wire, resource = self._wire(call.model)
         body = self._request(call)
         with self._errors(call.model):
-            response = await self._client.chat.completions.with_raw_response.create(**body)
-            return openai_wire.answer(_json(response.http_response.content, self._vendor), vendor=self._vendor)
+            response = await resource.with_raw_response.create(**body)
+            read: Answer = wire.answer(_json(response.http_response.content, self._vendor), vendor=self._vendor)
+            return read
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer as the model speaks."""
+        wire, resource = self._wire(call.model)
         body = self._request(call)
-        body.update(stream=True, stream_options={"include_usage": True})
-        reader = openai_wire.StreamReader(vendor=self._vendor, model=call.model)
+        if wire is openai_wire:
+            body["stream_options"] = {"include_usage": True}
+        reader = wire.StreamReader(vendor=self._vendor, model=call.model)
         with self._errors(call.model):
-            async with self._client.chat.completions.with_streaming_response.create(**body) as response:
+            async with resource.with_streaming_response.create(**body, stream=True) as response:
                 async for data in sse.events(response.iter_bytes(), vendor=self._vendor):
                     if data == "[DONE]":
                         reader.done()
@@ -91,8 +99,19 @@ class OpenAIProvider:
         """Close connections."""
         await self._client.close()
 
+    def _wire(self, model: str) -> tuple[Any, Any]:
+        """Return the wire of a model and the SDK's resource that speaks it."""
+        own = self._official and not self._azure and openai_wire.REASONING_MODEL.match(model)
+        if self._responds or own:
+            return responses_wire, self._client.responses
+        return openai_wire, self._client.chat.completions
+
     def _request(self, call: Call) -> dict[str, Any]:
-        return openai_wire.request(call.model, call.prompt, official=self._official, max_tokens=call.max_output_tokens)
+        wire, _ = self._wire(call.model)
+        body: dict[str, Any] = wire.request(
+            call.model, call.prompt, official=self._official, max_tokens=call.max_output_tokens
+        )
+        return body
 
     @contextmanager
     def _errors(self, model: str) -> Iterator[None]:

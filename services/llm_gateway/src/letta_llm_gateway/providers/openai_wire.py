@@ -31,7 +31,7 @@ from letta_llm_gateway.providers.arguments import checked
 from letta_llm_gateway.providers.errors import stream_refusal
 
 Json = dict[str, Any]
-_REASONING_MODEL = re.compile(r"^(o[134]|gpt-5)")
+REASONING_MODEL = re.compile(r"^(o[134]|gpt-5)")
 _FINISH = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
@@ -39,7 +39,7 @@ _FINISH = {
     "function_call": FinishReason.TOOL_CALLS,
     "content_filter": FinishReason.CONTENT_FILTER,
 }
-_CHOICE = {
+CHOICE = {
     ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED: "required",
     ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "none",
 }
@@ -49,7 +49,7 @@ def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | Non
     """Build the body. `official` is OpenAI itself, which reads options that compatible servers refuse."""
     settings = prompt.settings
     body: Json = {"model": model, "messages": list(_messages(prompt))}
-    reasons = official and _REASONING_MODEL.match(model) is not None
+    reasons = official and REASONING_MODEL.match(model) is not None
     limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens
     if limit:
         body["max_completion_tokens" if official else "max_tokens"] = limit
@@ -75,7 +75,7 @@ def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | Non
 def _choice(prompt: Prompt) -> str | Json:
     if prompt.tool_choice.mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL:
         return {"type": "function", "function": {"name": prompt.tool_choice.name}}
-    return _CHOICE.get(prompt.tool_choice.mode, "auto")
+    return CHOICE.get(prompt.tool_choice.mode, "auto")
 
 
 def _tool(tool: ToolDefinition, *, strict: bool) -> Json:

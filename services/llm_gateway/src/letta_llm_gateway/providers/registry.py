@@ -13,6 +13,7 @@ from letta_llm_gateway.domain.providers import Account, Provider
 _PACKAGE = "letta_llm_gateway.providers"
 _FILES = {
     "openai": ("openai", "make"),
+    "openai-responses": ("openai", "make"),
     "anthropic": ("anthropic", "make"),
     "ollama": ("ollama", "make"),
     "azure": ("azure", "make"),

@@ -1,0 +1,301 @@
+"""The neutral prompt as a request of OpenAI's responses, and its answers as neutral parts.
+
+Nothing is kept at the vendor: reasoning comes back encrypted and is sent again with the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
+from letta_common.errors import LLMInvalidResponse
+from letta_llm_gateway.domain.answers import (
+    Answer,
+    Completed,
+    Delta,
+    Ended,
+    Event,
+    FinishReason,
+    Part,
+    Reasoning,
+    RedactedReasoning,
+    Signed,
+    Started,
+    Text,
+    ToolCall,
+    Usage,
+)
+from letta_llm_gateway.providers import signatures
+from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.errors import stream_refusal
+from letta_llm_gateway.providers.openai_wire import CHOICE, call_id, image_url, parsed, return_text, schema
+
+Json = dict[str, Any]
+_VENDOR = "openai"
+_INCOMPLETE = {"max_output_tokens": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
+
+
+def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | None = None) -> Json:
+    """Build the body. `official` is OpenAI itself, whose models of this wire reason and take no temperature."""
+    settings = prompt.settings
+    body: Json = {
+        "model": model,
+        "input": [item for message in prompt.messages for item in _items(message)],
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+    }
+    if prompt.system:
+        body["instructions"] = prompt.system
+    if limit := settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens:
+        body["max_output_tokens"] = limit
+    if settings.HasField("temperature") and not official:
+        body["temperature"] = settings.temperature
+    if settings.reasoning.reasoning_effort:
+        body["reasoning"] = {"effort": settings.reasoning.reasoning_effort, "summary": "auto"}
+    if text := _text_settings(prompt):
+        body["text"] = text
+    if prompt.tools:
+        body["tools"] = [_tool(tool, strict=settings.strict) for tool in prompt.tools]
+        body["tool_choice"] = _choice(prompt)
+        body["parallel_tool_calls"] = settings.parallel_tool_calls
+    return body
+
+
+def _text_settings(prompt: Prompt) -> Json:
+    settings = prompt.settings
+    text: Json = {"verbosity": settings.verbosity} if settings.HasField("verbosity") else {}
+    form = parsed(settings.response_format) if settings.response_format else {}
+    if form.get("type") == "json_schema":
+        text["format"] = {"type": "json_schema", **form.get("json_schema", {})}
+    elif form.get("type") not in {None, "text"}:
+        text["format"] = form
+    return text
+
+
+def _choice(prompt: Prompt) -> str | Json:
+    if prompt.tool_choice.mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL:
+        return {"type": "function", "name": prompt.tool_choice.name}
+    return CHOICE.get(prompt.tool_choice.mode, "auto")
+
+
+def _tool(tool: ToolDefinition, *, strict: bool) -> Json:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": schema(tool.parameters),
+        "strict": strict or tool.strict,  # left out it would be true
+    }
+
+
+def _items(message: Message) -> Iterator[Json]:
+    for approval in message.approvals:
+        if approval.WhichOneof("approval") == "tool_return":
+            yield _output(approval.tool_return.tool_call_id, return_text(approval.tool_return))
+    role = _role(message)
+    said: list[Json] = []
+    for part in message.parts:
+        if block := _block(part, role):
+            said.append(block)
+        elif item := _item(part):
+            if said:
+                yield {"role": role, "content": said}
+                said = []
+            yield item
+    if said:
+        yield {"role": role, "content": said}
+
+
+def _role(message: Message) -> str:
+    match message.role:
+        case MessageRole.MESSAGE_ROLE_SYSTEM:
+            return "developer"
+        case MessageRole.MESSAGE_ROLE_ASSISTANT | MessageRole.MESSAGE_ROLE_APPROVAL:
+            return "assistant"
+    return "user"
+
+
+def _block(part: ContentPart, role: str) -> Json | None:
+    kind = part.WhichOneof("part")
+    if kind == "text" and part.text.text:
+        return {"type": "output_text" if role == "assistant" else "input_text", "text": part.text.text}
+    if kind == "image" and role != "assistant" and (url := image_url(part.image)):
+        source = part.image.source
+        return {"type": "input_image", "image_url": url, "detail": source.base64.detail or "auto"}
+    return None
+
+
+def _item(part: ContentPart) -> Json | None:
+    match part.WhichOneof("part"):
+        case "tool_call":
+            call = part.tool_call
+            return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.input or "{}"}
+        case "tool_return":
+            return _output(part.tool_return.tool_call_id, part.tool_return.content)
+        case "reasoning":
+            return _thought(part.reasoning.signature, part.reasoning.reasoning)
+        case "redacted_reasoning":
+            return _thought(part.redacted_reasoning.data, "")
+    return None
+
+
+def _output(call_id: str, content: str) -> Json:
+    return {"type": "function_call_output", "call_id": call_id, "output": content}
+
+
+def _thought(signature: str, summary: str) -> Json | None:
+    """Return encrypted reasoning as it came; what another vendor signed cannot be read here."""
+    id, _, encrypted = (signatures.opened(_VENDOR, signature) or "").partition(":")
+    if not encrypted:
+        return None
+    summaries = [{"type": "summary_text", "text": summary}] if summary else []
+    return {"type": "reasoning", "id": id, "summary": summaries, "encrypted_content": encrypted}
+
+
+def answer(body: Any, *, vendor: str) -> Answer:
+    """Read an answer. Raises LLMInvalidResponse when it has no output or cannot be read."""
+    if not isinstance(body, dict):
+        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON object", provider=vendor)
+    if body.get("error"):
+        raise stream_refusal(vendor, body["error"], model=str(body.get("model", "")))
+    output, status = body.get("output"), body.get("status")
+    if not isinstance(output, list) or not (output or status in {"completed", "incomplete"}):
+        raise LLMInvalidResponse(f"{vendor} answered without output", provider=vendor)
+    parts = [part for item in output if isinstance(item, dict) for part in _parts(item, vendor)]
+    calls = any(isinstance(part, ToolCall) for part in parts)
+    return Answer(tuple(parts), _finish(body, calls=calls), usage(body.get("usage")), str(body.get("id") or ""))
+
+
+def _parts(item: Json, vendor: str) -> Iterator[Part]:
+    match item.get("type"):
+        case "message":
+            text = "".join(str(piece.get("text") or piece.get("refusal") or "") for piece in item.get("content") or ())
+            if text:
+                yield Text(text)
+        case "reasoning":
+            text, signature = _summary(item), _signature(item)
+            if text:
+                yield Reasoning(text, signature)
+            elif signature:
+                yield RedactedReasoning(signature)
+        case "function_call":
+            name = _name(item, vendor)
+            arguments = checked(item.get("arguments"), tool=name, vendor=vendor)
+            yield ToolCall(str(item.get("call_id") or call_id()), name, arguments)
+
+
+def _name(item: Json, vendor: str) -> str:
+    if not item.get("name"):
+        raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
+    return str(item["name"])
+
+
+def _summary(item: Json) -> str:
+    pieces = [*(item.get("summary") or ()), *(item.get("content") or ())]
+    return "\n\n".join([str(piece.get("text", "")) for piece in pieces if isinstance(piece, dict)])
+
+
+def _signature(item: Json) -> str | None:
+    encrypted = item.get("encrypted_content")
+    return signatures.sealed(_VENDOR, f"{item.get('id') or ''}:{encrypted}") if encrypted else None
+
+
+def _finish(body: Json, *, calls: bool) -> FinishReason:
+    if body.get("status") == "incomplete":
+        reason = (body.get("incomplete_details") or {}).get("reason")
+        return _INCOMPLETE.get(str(reason), FinishReason.STOP)
+    return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
+
+
+def usage(counts: Any) -> Usage | None:
+    """Read the counts of tokens; None when the vendor gave none, or zeros."""
+    if not isinstance(counts, dict) or not counts.get("input_tokens"):
+        return None
+    inputs, outputs = counts.get("input_tokens_details") or {}, counts.get("output_tokens_details") or {}
+    return Usage(
+        prompt=int(counts["input_tokens"]),
+        completion=int(counts.get("output_tokens") or 0),
+        cached_input=int(inputs.get("cached_tokens") or 0),
+        reasoning=int(outputs.get("reasoning_tokens") or 0),
+    )
+
+
+class StreamReader:
+    """Reads the events of a stream; items may be interleaved."""
+
+    def __init__(self, *, vendor: str, model: str) -> None:
+        self._vendor, self._model = vendor, model
+        self._open: dict[int, int] = {}  # the vendor's index of an item -> ours
+        self._next = 0
+        self._calls = False
+        self._last: Json | None = None
+
+    def feed(self, event: Any) -> Iterator[Event]:
+        """Yield what an event says. Raises the error that the vendor put into the stream."""
+        if not isinstance(event, dict):
+            raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
+        at, piece = event.get("output_index", 0), str(event.get("delta") or "")
+        match event.get("type"):
+            case "response.output_text.delta" | "response.refusal.delta":
+                yield from self._say(at, Text(), piece)
+            case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
+                yield from self._say(at, Reasoning(), piece)
+            case "response.reasoning_summary_part.added" if at in self._open:
+                yield Delta(self._open[at], "\n\n")
+            case "response.function_call_arguments.delta" if at in self._open:
+                yield Delta(self._open[at], piece)
+            case "response.output_item.added":
+                yield from self._added(at, event.get("item") or {})
+            case "response.output_item.done":
+                yield from self._done(at, event.get("item") or {})
+            case "response.completed" | "response.incomplete":
+                self._last = event.get("response") or {}
+            case "response.failed":
+                raise stream_refusal(self._vendor, (event.get("response") or {}).get("error"), model=self._model)
+            case "error":
+                raise stream_refusal(self._vendor, event.get("error") or event, model=self._model)
+            case None if event.get("error"):
+                raise stream_refusal(self._vendor, event["error"], model=self._model)
+
+    def done(self) -> None:
+        """Note an end mark, which this wire does not need."""
+
+    def end(self) -> Iterator[Event]:
+        """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
+        for index in sorted(self._open.values()):
+            yield Ended(index)
+        if self._last is None:
+            raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
+        finish = _finish(self._last, calls=self._calls)
+        yield Completed(finish, usage(self._last.get("usage")), str(self._last.get("id") or ""))
+
+    def _begin(self, at: int, part: Part) -> Iterator[Event]:
+        self._open[at] = self._next
+        yield Started(self._next, part)
+        self._next += 1
+
+    def _say(self, at: int, part: Part, piece: str) -> Iterator[Event]:
+        if at not in self._open:
+            yield from self._begin(at, part)
+        yield Delta(self._open[at], piece)
+
+    def _added(self, at: int, item: Json) -> Iterator[Event]:
+        if item.get("type") == "function_call":
+            self._calls = True
+            yield from self._begin(at, ToolCall(str(item.get("call_id") or call_id()), _name(item, self._vendor)))
+        elif item.get("type") == "message":
+            yield from self._begin(at, Text())
+
+    def _done(self, at: int, item: Json) -> Iterator[Event]:
+        """End an item; what encrypts its reasoning is complete only now."""
+        signature = _signature(item) if item.get("type") == "reasoning" else None
+        index = self._open.pop(at, None)
+        if index is not None:
+            if signature:
+                yield Signed(index, signature)
+            yield Ended(index)
+        elif signature:
+            yield from self._begin(at, RedactedReasoning(signature))
+            yield Ended(self._open.pop(at))
