@@ -6,6 +6,8 @@ import asyncio
 import importlib
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ import grpc
 import typer
 import uvloop
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from letta_cli import agents, chat, demo, keys
 from letta_cli.console import err, fail, panel
@@ -52,10 +55,14 @@ def server(
     arguments: dict[str, Any] = {"bind": f"{host}:{grpc_port}"} | ({"dev_mode": True} if dev else {})
     settings = Settings(**arguments)
     logs.configure(settings)
+    process: Any = importlib.import_module("letta_common.process")
+    start = ExitStack()
+    start.enter_context(process.starting())
     # The services are imported here alone, so that every other command starts quickly.
     stack: Any = importlib.import_module("letta_cli.stack")
 
     async def started(admin_key: str | None) -> None:
+        start.close()
         lines = [f"Administrator's key, shown this once: {admin_key}"] if admin_key else []
         if not quiet:
             banner = await asyncio.to_thread(demo.engine_banner, f"{host}:{grpc_port}", settings)
@@ -64,7 +71,6 @@ def server(
             panel("Letta on gRPC", lines)
 
     uvloop.run(stack.serve_all(arguments, f"{host}:{port}", started))
-    process: Any = importlib.import_module("letta_common.process")
     process.leave()
 
 
@@ -113,6 +119,13 @@ def main() -> None:
     except (AppError, EmbeddedPostgresError, MigrationFailed, OSError) as error:
         fail(str(error))
     except ValidationError as error:
-        fail("; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()))
+        fail("; ".join(_why(fault["loc"], fault["msg"]) for fault in error.errors()))
+    except SettingsError as error:
+        fail(str(error))
     except grpc.RpcError as error:
         fail(str(error))
+
+
+def _why(place: Sequence[int | str], message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    return f"{'.'.join(map(str, place))}: {text}" if place else text

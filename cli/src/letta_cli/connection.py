@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import grpc
 import typer
 
+from letta_common.errors import ServiceUnavailable
 from letta_common.rpc_errors import from_rpc_error
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -27,6 +28,10 @@ def connected(address: str) -> Iterator[grpc.Channel]:
         yield channel
     except grpc.RpcError as error:
         failed: Any = error  # every RpcError of a call is a grpc.Call too
+        if failed.code() is grpc.StatusCode.UNAVAILABLE and "connect" in failed.details():
+            raise ServiceUnavailable(
+                f"no server answers at {address}; start one with `letta server --dev`, or say where with --address"
+            ) from None
         raise from_rpc_error(failed) from None
     finally:
         channel.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,6 @@ from letta_common.service import Deps, Service
 from letta_common.settings import Settings
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
-from letta_gateway.wiring import Gateway
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_memory.settings import MemorySettings
 from letta_tools.settings import ToolsSettings
@@ -62,36 +62,33 @@ class Stack:
         self._boundary = boundary_for(self._settings, self.channel("boundary"))
         self._local.intercept(self._boundary)
         self._services: list[Service] = []
-        self._server: Server
-        self._gateway: Gateway
-        self._http: HttpServer
+        self._ends = AsyncExitStack()
 
     def channel(self, caller: str) -> PeerChannel:
         """Return a channel to every service that speaks as the service `caller`."""
         return PeerChannel(LocalChannel(self._local), caller, self._settings.secret())
 
     async def start(self) -> None:
-        """Build every service, listen, and answer over gRPC and HTTP."""
+        """Build every service, listen, and answer over gRPC and HTTP. Raises OSError when an address is taken."""
+        self._ends.push_async_callback(self._local.stop)
         for name, room in ROOMS.items():
             deps = Deps(dict.fromkeys(room.peers, self.channel(name)), SystemClock())
             self._services.append(await room.build(room.settings(**self._arguments), deps))
         register_all(self._services, self._local, health_aio.HealthServicer())
-        self._server = Server(self._services, self._settings, self._boundary)
-        await self._server.start()
-        self._gateway = await letta_gateway.wiring.build(
-            self._gateway_settings, Deps({"local": LocalChannel(self._local)})
-        )
-        self._http = HttpServer(self._gateway.app, self._gateway_settings)
-        await self._gateway.start()
-        await self._gateway.ready()
-        await self._http.start()
+        server = Server(self._services, self._settings, self._boundary)
+        self._ends.push_async_callback(server.stop, notice=0)
+        await server.start()
+        gateway = await letta_gateway.wiring.build(self._gateway_settings, Deps({"local": LocalChannel(self._local)}))
+        self._ends.push_async_callback(gateway.close)
+        http = HttpServer(gateway.app, self._gateway_settings)
+        await gateway.start()
+        await gateway.ready()
+        await http.start()
+        self._ends.push_async_callback(http.stop)
 
     async def stop(self) -> None:
-        """Finish what is in flight, then close."""
-        await self._http.stop()
-        await self._gateway.close()
-        await self._server.stop(notice=0)
-        await self._local.stop()
+        """Finish what is in flight, then close, in the opposite order of the start."""
+        await self._ends.aclose()
 
 
 async def serve_all(
@@ -105,8 +102,10 @@ async def serve_all(
     async with database(settings.home, settings.database_url.get_secret_value()) as url:
         complete = {**arguments, "database_url": url}
         stack = Stack(complete, http_bind=http_bind)
-        await stack.start()
-        key = None if settings.dev_mode else await letta_auth.wiring.bootstrap_admin_key(AuthSettings(**complete))
-        await started(key)
-        await terminated()
-        await stack.stop()
+        try:
+            await stack.start()
+            key = None if settings.dev_mode else await letta_auth.wiring.bootstrap_admin_key(AuthSettings(**complete))
+            await started(key)
+            await terminated()
+        finally:
+            await stack.stop()

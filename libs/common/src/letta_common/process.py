@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 import grpc.aio
@@ -32,6 +34,17 @@ def run(settings: type[S], build: Callable[[S, Deps], Awaitable[Service]], peers
     logs.configure(chosen)
     uvloop.run(serve_one(chosen, build, peers))
     leave()
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Collect no garbage while a process starts, nor ever among what it loaded: a sixth of a start."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def leave() -> NoReturn:

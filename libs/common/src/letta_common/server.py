@@ -128,6 +128,13 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
+    try:
+        return _add_port(server, settings)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {settings.bind}: the address is taken, or not one of this machine") from error
+
+
+def _add_port(server: grpc.aio.Server, settings: Settings) -> int:
     if settings.tls_certificate is None or settings.tls_key is None:
         return server.add_insecure_port(settings.bind)
     credentials = grpc.ssl_server_credentials(

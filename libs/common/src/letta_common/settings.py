@@ -16,6 +16,7 @@ from pydantic_settings import (
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 PEERS: dict[str, int] = {"agent": 50051, "memory": 50052, "tools": 50053, "llm_gateway": 50054, "auth": 50055}
@@ -116,5 +117,8 @@ def _config(service: str) -> dict[str, Any]:
     path = home_directory() / "config.json"
     if not path.exists():
         return {}
-    values: dict[str, Any] = json.loads(path.read_text())
-    return {**values, **values.get(service, {})}
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+        return {**values, **values.get(service, {})}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SettingsError(f"{path} is not an object of settings in JSON: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,16 @@ class HttpServer:
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address is taken."""
-        self._task = asyncio.create_task(self._serve())
+        config = self._server.config
+        try:
+            listening = socket.create_server(
+                (config.host, config.port),
+                family=socket.AF_INET6 if ":" in config.host else socket.AF_INET,
+                backlog=2048,
+            )
+        except OSError as error:
+            raise OSError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from error
+        self._task = asyncio.create_task(self._server.serve([listening]))
         while not self._server.started:
             if self._task.done():
                 await self._task
@@ -57,12 +67,6 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
-
-    async def _serve(self) -> None:
-        try:
-            await self._server.serve()
-        except SystemExit as failed:
-            raise OSError(f"cannot listen on {self._server.config.host}:{self._server.config.port}") from failed
 
 
 class _Server(uvicorn.Server):
