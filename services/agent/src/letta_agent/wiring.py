@@ -30,6 +30,7 @@ from letta_agent.domain.loop import Tools
 from letta_agent.domain.peers import CredentialPeer
 from letta_agent.domain.runner import Runner, RunnerOptions
 from letta_agent.domain.runs import Runs
+from letta_agent.domain.tool_runs import ToolRuns
 from letta_agent.domain.toolsets import Toolsets
 from letta_agent.servicers.agents import AgentServicer
 from letta_agent.servicers.conversations import ConversationServicer
@@ -62,19 +63,22 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     tools, credentials = ToolClient(deps.channels["tools"]), CredentialClient(deps.channels["auth"])
     vault, queue, store = SecretVault(settings.secret()), SqlQueueStore(db), SqlRunStore(db)
     writer = EventWriter(queue)
+    caller = Caller(BuiltinTools(memory, deps.clock), tools)
     kit = Tools(
         store=store,
         memory=memory,
         models=models,
         toolsets=Toolsets(tools, deps.clock),
-        caller=Caller(BuiltinTools(memory, deps.clock), tools),
+        caller=caller,
         compactor=Compactor(models, deps.clock),
         secrets=vault,
         clock=deps.clock,
     )
     runner = Runner(kit, queue, credentials, writer, _options(settings))
     runs = Runs(store, runner, memory, deps.clock)
-    agents = Agents(SqlAgentStore(db), Peers(memory, models, tools), vault, deps.clock)
+    agent_store, peers = SqlAgentStore(db), Peers(memory, models, tools)
+    agents = Agents(agent_store, peers, vault, deps.clock)
+    tool_runs = ToolRuns(agent_store, peers, caller, vault)
     conversations = Conversations(SqlConversationStore(db), memory, agents, models, deps.clock)
     housekeeping = _Housekeeping(agents, credentials, queue, settings, deps.clock)
 
@@ -92,7 +96,7 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     return Service(
         name="agent",
         servicers=(
-            (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, AgentServicer(agents, deps.clock)),
+            (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, AgentServicer(agents, tool_runs, deps.clock)),
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, deps.clock)),
             (step_service_pb2_grpc.add_StepServiceServicer_to_server, StepServicer(runs)),
             (

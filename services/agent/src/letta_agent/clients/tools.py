@@ -40,7 +40,13 @@ class ToolClient:
         answer = await self._executor.Execute(request, timeout=EXECUTION_TIMEOUT)
         stdout, stderr = tuple(answer.stdout.splitlines()), tuple(answer.stderr.splitlines())
         if answer.status == execution_pb2.EXECUTION_STATUS_SUCCESS:
-            return CallResult(_text(answer.result), stdout=stdout, stderr=stderr)
+            return CallResult(
+                _text(answer.result),
+                result=answer.result,
+                stdout=stdout,
+                stderr=stderr,
+                state_changes=answer.agent_state_changes,
+            )
         kind = f"{answer.error_type}: " if answer.error_type else ""
         return CallResult(f"{kind}{answer.error_message}", is_error=True, stdout=stdout, stderr=stderr)
 

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.builtin_tools import BuiltinCall, BuiltinTools
-from letta_agent.domain.peers import Call, CallResult, Thread, Tool, ToolPeer
+from letta_agent.domain.peers import Block, Call, CallResult, Thread, Tool, ToolPeer
 from letta_agent.domain.tool_rules import CallMade, ToolRules
+from letta_agent.domain.tool_states import edits_of, state_of, wants_state
 from letta_agent.domain.toolsets import Toolset
 from letta_common.errors import AppError, Fenced, ServiceUnavailable
 
+AgentState = agent_pb2.AgentState
 ToolCallContent = message_pb2.ToolCallContent
 ToolReturnContent = message_pb2.ToolReturnContent
 
@@ -51,6 +54,21 @@ class StepCalls:
     """The calls may have been begun by an earlier owner of the run."""
     answers: Mapping[str, ToolReturnContent] = field(default_factory=dict)
     """Returns that are known already, by call id: denials and what a client executed."""
+    state: AgentState = field(default_factory=AgentState)
+    blocks: Sequence[Block] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRun:
+    """One call of a tool, and the agent it is made for."""
+
+    thread: Thread
+    key: str
+    tool: Tool
+    arguments: Mapping[str, Any]
+    environment: Mapping[str, str]
+    state: AgentState
+    blocks: Sequence[Block]
 
 
 class Caller:
@@ -108,17 +126,30 @@ class Caller:
         call = step.calls[index]
         arguments = arguments_of(call) | step.rules.prefilled(call.name, step.history)
         key = f"{step.run_id}:{step.step_index}:{index}"
-        if tool.tool_type in _HERE and self._builtin.has(tool.name):
-            return await self._builtin.execute(BuiltinCall(step.thread, key, tool.name, arguments))
-        if step.replayed and not tool.idempotent:
+        if step.replayed and not tool.idempotent and not self._is_here(tool):
             return CallResult(UNKNOWN_OUTCOME, is_error=True)
-        request = Call(tool.id, json.dumps(arguments), key, step.thread.agent_id, step.environment)
+        return await self.run(ToolRun(step.thread, key, tool, arguments, step.environment, step.state, step.blocks))
+
+    async def run(self, run: ToolRun) -> CallResult:
+        """Execute one call, and keep what it changes of the agent's blocks. Raises Fenced and ServiceUnavailable."""
+        tool = run.tool
+        builtin = BuiltinCall(run.thread, run.key, tool.name, run.arguments)
+        if self._is_here(tool):
+            return await self._builtin.execute(builtin)
+        state = state_of(run.state, run.blocks) if wants_state(tool) else ""
+        request = Call(tool.id, json.dumps(run.arguments), run.key, run.thread.agent_id, run.environment, state)
         try:
-            return await self._tools.execute(request)
+            result = await self._tools.execute(request)
+            for part, edit in enumerate(edits_of(result.state_changes)):
+                await self._builtin.edit(builtin, edit, part=part)
         except (Fenced, ServiceUnavailable):
             raise
         except AppError as error:
-            return CallResult(f"Error executing function {call.name}: {error.message}", is_error=True)
+            return CallResult(f"Error executing function {tool.name}: {error.message}", is_error=True)
+        return result
+
+    def _is_here(self, tool: Tool) -> bool:
+        return tool.tool_type in _HERE and self._builtin.has(tool.name)
 
 
 def arguments_of(call: ToolCallContent) -> dict[str, Any]:

@@ -361,6 +361,8 @@ class Loop:
                 environment=environment,
                 replayed=replayed,
                 answers=answers,
+                state=self._state,
+                blocks=tuple(self._context.blocks.values()),
             )
         )
 

@@ -319,9 +319,12 @@ class CallResult:
 
     text: str
     is_error: bool = False
+    result: str = ""
+    """What the tool returned, JSON; empty: the text."""
     stdout: tuple[str, ...] = ()
     stderr: tuple[str, ...] = ()
     state_changes: str = ""
+    """What the tool changed in the agent's state, a JSON object."""
 
 
 class ToolPeer(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import grpc.aio
@@ -10,11 +11,12 @@ from letta.agent.v1 import agent_service_pb2 as pb
 from letta.agent.v1 import agent_service_pb2_grpc
 from letta_agent.domain.agent_values import AgentFilter, Parts
 from letta_agent.domain.agents import Agents
+from letta_agent.domain.tool_runs import ToolRuns
 from letta_agent.servicers.drafts import change_of, draft_of
 from letta_agent.servicers.runs import page_of
 from letta_common.actor import current_actor
 from letta_common.clock import Clock
-from letta_common.errors import OperationUnimplemented
+from letta_common.errors import InvalidArgument, OperationUnimplemented
 from letta_common.paging import Page
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -27,8 +29,9 @@ _ORDERS = {
 class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
     """Serves agents."""
 
-    def __init__(self, agents: Agents, clock: Clock) -> None:
+    def __init__(self, agents: Agents, tool_runs: ToolRuns, clock: Clock) -> None:
         self._agents = agents
+        self._tool_runs = tool_runs
         self._clock = clock
 
     async def CreateAgent(self, request: pb.CreateAgentRequest, context: Call) -> pb.CreateAgentResponse:
@@ -87,6 +90,16 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         )
         return pb.UpdateToolApprovalResponse(agent=agent)
 
+    async def RunAgentTool(self, request: pb.RunAgentToolRequest, context: Call) -> pb.RunAgentToolResponse:
+        arguments = json_object(request.args, "args")
+        result = await self._tool_runs.run(current_actor(), request.agent_id, request.tool_name, arguments)
+        return pb.RunAgentToolResponse(
+            status="error" if result.is_error else "success",
+            func_return=result.result or json.dumps(result.text, ensure_ascii=False),
+            stdout=result.stdout,
+            stderr=result.stderr,
+        )
+
     async def ResetMessages(self, request: pb.ResetMessagesRequest, context: Call) -> pb.ResetMessagesResponse:
         return pb.ResetMessagesResponse(agent=await self._agents.reset(current_actor(), request.agent_id))
 
@@ -98,6 +111,17 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def GetContextWindow(self, request: pb.GetContextWindowRequest, context: Call) -> pb.GetContextWindowResponse:
         raise OperationUnimplemented("the overview of a context window comes with a later release")
+
+
+def json_object(text: str, field: str) -> dict[str, Any]:
+    """Read a JSON object; none is an empty one. Raises InvalidArgument."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{field} must be a JSON object", field=field)
+    return value
 
 
 def _parts(include: Any) -> Parts:

@@ -95,6 +95,11 @@ class AgentServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalResponse.FromString,
                 _registered_method=True)
+        self.RunAgentTool = channel.unary_unary(
+                '/letta.agent.v1.AgentService/RunAgentTool',
+                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RunAgentToolRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RunAgentToolResponse.FromString,
+                _registered_method=True)
         self.ResetMessages = channel.unary_unary(
                 '/letta.agent.v1.AgentService/ResetMessages',
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ResetMessagesRequest.SerializeToString,
@@ -201,6 +206,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RunAgentTool(self, request, context):
+        """Calls a tool of an agent outside of a run: nothing is told to the agent, and what the tool changes of its blocks is kept. How the
+        tool fares is the answer, not an error. TOOL_NOT_FOUND when the agent has no such tool.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResetMessages(self, request, context):
         """Forgets the messages of the default conversation, blocks and archive excepted. CONVERSATION_BUSY while a run is going on.
         """
@@ -284,6 +297,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.UpdateToolApproval,
                     request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalResponse.SerializeToString,
+            ),
+            'RunAgentTool': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunAgentTool,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RunAgentToolRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RunAgentToolResponse.SerializeToString,
             ),
             'ResetMessages': grpc.unary_unary_rpc_method_handler(
                     servicer.ResetMessages,
@@ -626,6 +644,33 @@ class AgentService:
             '/letta.agent.v1.AgentService/UpdateToolApproval',
             letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalRequest.SerializeToString,
             letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunAgentTool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.AgentService/RunAgentTool',
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.RunAgentToolRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.RunAgentToolResponse.FromString,
             options,
             channel_credentials,
             insecure,

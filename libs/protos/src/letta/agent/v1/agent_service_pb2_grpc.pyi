@@ -59,6 +59,10 @@ class AgentServiceStub:
     """Lists the tools of an agent, newest attachment first."""
     UpdateToolApproval: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateToolApprovalRequest, _agent_service_pb2.UpdateToolApprovalResponse]
     """Says whether calls of a tool wait for approval. TOOL_NOT_FOUND when the agent has no such tool."""
+    RunAgentTool: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RunAgentToolRequest, _agent_service_pb2.RunAgentToolResponse]
+    """Calls a tool of an agent outside of a run: nothing is told to the agent, and what the tool changes of its blocks is kept. How the
+    tool fares is the answer, not an error. TOOL_NOT_FOUND when the agent has no such tool.
+    """
     ResetMessages: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ResetMessagesRequest, _agent_service_pb2.ResetMessagesResponse]
     """Forgets the messages of the default conversation, blocks and archive excepted. CONVERSATION_BUSY while a run is going on."""
     RecompileSystemPrompt: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileSystemPromptRequest, _agent_service_pb2.RecompileSystemPromptResponse]
@@ -97,6 +101,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Lists the tools of an agent, newest attachment first."""
     UpdateToolApproval: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateToolApprovalRequest, _agent_service_pb2.UpdateToolApprovalResponse]  # type: ignore[assignment]
     """Says whether calls of a tool wait for approval. TOOL_NOT_FOUND when the agent has no such tool."""
+    RunAgentTool: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RunAgentToolRequest, _agent_service_pb2.RunAgentToolResponse]  # type: ignore[assignment]
+    """Calls a tool of an agent outside of a run: nothing is told to the agent, and what the tool changes of its blocks is kept. How the
+    tool fares is the answer, not an error. TOOL_NOT_FOUND when the agent has no such tool.
+    """
     ResetMessages: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ResetMessagesRequest, _agent_service_pb2.ResetMessagesResponse]  # type: ignore[assignment]
     """Forgets the messages of the default conversation, blocks and archive excepted. CONVERSATION_BUSY while a run is going on."""
     RecompileSystemPrompt: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileSystemPromptRequest, _agent_service_pb2.RecompileSystemPromptResponse]  # type: ignore[assignment]
@@ -204,6 +212,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.UpdateToolApprovalResponse, _abc.Awaitable[_agent_service_pb2.UpdateToolApprovalResponse]]:
         """Says whether calls of a tool wait for approval. TOOL_NOT_FOUND when the agent has no such tool."""
+
+    @_abc_1.abstractmethod
+    def RunAgentTool(
+        self,
+        request: _agent_service_pb2.RunAgentToolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.RunAgentToolResponse, _abc.Awaitable[_agent_service_pb2.RunAgentToolResponse]]:
+        """Calls a tool of an agent outside of a run: nothing is told to the agent, and what the tool changes of its blocks is kept. How the
+        tool fares is the answer, not an error. TOOL_NOT_FOUND when the agent has no such tool.
+        """
 
     @_abc_1.abstractmethod
     def ResetMessages(
