@@ -101,10 +101,10 @@ class Transcoder:
         await answer(operation, data, request, (response, metadata))
 
     def _refusal(self, refused: Refused) -> HttpError:
+        if self.peers.unseen:  # the operation may be one of theirs
+            return unavailable(f"Not there yet: {', '.join(self.peers.unseen)}")
         if refused.allowed:
             return detail(405, "Method Not Allowed", [("allow", ", ".join(refused.allowed))])
-        if self.peers.unseen:
-            return unavailable(f"Not there yet: {', '.join(self.peers.unseen)}")
         return detail(404, "Not Found")
 
     async def _read(self, found: Match[Operation], request: Request) -> tuple[Operation, Parts]:
