@@ -59,6 +59,7 @@ class Model(generation_service_pb2_grpc.GenerationServiceServicer):
         self.release = asyncio.Event()
         self.release.set()
         self.holding = asyncio.Event()
+        self.seen = []
 
     def hold(self):
         """Let `hold` wait from now on."""
@@ -78,6 +79,7 @@ class Model(generation_service_pb2_grpc.GenerationServiceServicer):
 
     async def _obey(self, prompt):
         last = prompt.messages[-1]
+        self.seen = [last_text(message) for message in prompt.messages]
         text = last_text(last) if last.role == message_pb2.MESSAGE_ROLE_USER else ""
         if text == "hold":
             self.holding.set()

@@ -339,3 +339,28 @@ async def test_a_step_of_another_organization_is_not_found(stubs):
             await call(new_id("step"))
         with stubs.bob(), pytest.raises(StepNotFound):
             await call(step.id)
+
+
+@pytest.mark.parametrize(("clears", "seen"), [(False, ["one", "one", "two"]), (True, ["two"])])
+async def test_an_agent_that_forgets_begins_each_run_anew(stubs, clears, seen):
+    agent = await stubs.agent(message_buffer_autoclear=clears)
+
+    await stubs.send(agent.id, "one")
+    await stubs.send(agent.id, "two")
+
+    assert stubs.model.seen == seen
+
+
+async def test_an_agent_that_forgets_remembers_what_it_asked_approval_for(stubs):
+    tool = await stubs.tool(default_requires_approval=True)
+    agent = await stubs.agent(tool_ids=[tool.id], message_buffer_autoclear=True)
+    await stubs.send(agent.id, "earlier")
+    asked = await stubs.send(agent.id, "call roll {}")
+    call = asked.messages[-1].approval_request_message.tool_call
+    given = message_pb2.ApprovalReturn(tool_call_id=call.tool_call_id, approve=True)
+    approval = run_pb2.ApprovalCreate(approvals=[message_pb2.Approval(approval_return=given)])
+
+    done = await answered(stubs, agent.id, run_pb2.InputMessage(approval=approval))
+
+    assert done.messages[0].tool_return_message.tool_return == "rolled"
+    assert (stubs.model.seen[0], "earlier" in stubs.model.seen) == ("call roll {}", False)

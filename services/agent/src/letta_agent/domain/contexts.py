@@ -43,6 +43,15 @@ class Context:
         self.messages = list(messages)
         self._known = 0
 
+    def begin_at(self, message_id: str) -> None:
+        """Forget what came before a message; before the words that led to the calls it answers, if it answers calls."""
+        parsed = [Message.FromString(data) for data in self.messages]
+        index = next((place for place, message in enumerate(parsed) if message.id == message_id), 0)
+        if parsed and parsed[index].role == _ROLE.MESSAGE_ROLE_APPROVAL:
+            asked = (place for place in range(index, 0, -1) if _is_said(parsed[place]))
+            index = next(asked, 0)
+        self.replace(self.messages[index:])
+
     def shrink(self, window: Window) -> None:
         """Evict what a window leaves out."""
         first = window.first_kept_message_id
@@ -83,6 +92,10 @@ def message_tokens(data: bytes) -> int:
     images = [part for part in message.parts if part.HasField("image")]
     spent = sum(len(part.image.SerializeToString()) for part in images)
     return (len(data) - spent) // BYTES_PER_TOKEN + IMAGE_TOKENS * len(images) + 4
+
+
+def _is_said(message: Message) -> bool:
+    return message.role == _ROLE.MESSAGE_ROLE_USER and not message.is_automated
 
 
 def _without_system(messages: Sequence[bytes]) -> list[bytes]:

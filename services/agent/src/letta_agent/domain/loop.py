@@ -138,6 +138,8 @@ class Loop:
         self._toolset = self._toolset.with_client_tools(self._job.request.client_tools)
         size = sum(message.ByteSize() for message in messages)
         self._context = Context(begun, tokens=self._context_tokens, input_bytes=size)
+        if self._state.message_buffer_autoclear and messages:
+            self._context.begin_at(messages[0].id)
         return begun
 
     async def _begin_fenced(self) -> Begun:
