@@ -80,7 +80,7 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     agents = Agents(agent_store, peers, vault, deps.clock)
     tool_runs = ToolRuns(agent_store, peers, caller, vault)
     conversations = Conversations(SqlConversationStore(db), memory, agents, models, deps.clock)
-    housekeeping = _Housekeeping(agents, credentials, queue, settings, deps.clock)
+    housekeeping = _Housekeeping((agents, conversations), credentials, queue, settings, deps.clock)
 
     async def start() -> None:
         await writer.start()
@@ -122,9 +122,14 @@ class _Housekeeping:
     """Finishes what crashes left half done and forgets old events."""
 
     def __init__(
-        self, agents: Agents, credentials: CredentialPeer, queue: QueueStore, settings: AgentSettings, clock: Clock
+        self,
+        rooms: tuple[Agents, Conversations],
+        credentials: CredentialPeer,
+        queue: QueueStore,
+        settings: AgentSettings,
+        clock: Clock,
     ) -> None:
-        self._agents = agents
+        self._rooms = rooms
         self._credentials = credentials
         self._queue = queue
         self._settings = settings
@@ -146,9 +151,9 @@ class _Housekeeping:
             await asyncio.sleep(self._settings.sweep_seconds)
             now = self._clock.now()
             try:
-                await self._agents.finish_half_done(
-                    self._credentials, now - timedelta(seconds=self._settings.sweep_seconds)
-                )
+                before = now - timedelta(seconds=self._settings.sweep_seconds)
+                for room in self._rooms:
+                    await room.finish_half_done(self._credentials, before)
                 await self._queue.forget_events(now - timedelta(hours=self._settings.event_hours), _FORGET_BATCH)
             except AppError as error:
                 _log.warning("housekeeping waits", reason=error.reason, message=error.message)

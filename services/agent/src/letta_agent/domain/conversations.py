@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from typing import Protocol
 
+import structlog
+
 from letta.agent.v1 import conversation_pb2
 from letta_agent.domain.agents import Agents
-from letta_agent.domain.peers import MemoryPeer, Message, ModelPeer
-from letta_common.actor import Actor
+from letta_agent.domain.passports import Passport
+from letta_agent.domain.peers import CredentialPeer, MemoryPeer, Message, ModelPeer
+from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
-from letta_common.errors import AppError, Code, ConversationNotFound, InvalidArgument
-from letta_common.ids import new_id
+from letta_common.errors import AgentNotFound, AppError, Code, ConversationNotFound, InvalidArgument
+from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
 
 Conversation = conversation_pb2.Conversation
 DEFAULT = "default"
+_log = structlog.get_logger("letta.agent.conversations")
 
 
 class Stage(IntEnum):
@@ -80,6 +85,10 @@ class ConversationStore(Protocol):
 
     async def remove(self, actor: Actor, conversation_id: str) -> None:
         """Remove a conversation."""
+        ...
+
+    async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:
+        """Return conversations of all organizations that were left half made or half removed."""
         ...
 
 
@@ -152,6 +161,31 @@ class Conversations:
             text = f"conversation {conversation_id} not found"
             raise ConversationNotFound(text, conversation_id=conversation_id)
         return (await self._store.get(actor, conversation_id)).agent_id, conversation_id
+
+    async def finish_half_done(self, credentials: CredentialPeer, before: datetime) -> int:
+        """Finish what a crash left half made or half removed; return how much there was."""
+        left = await self._store.unfinished(before, 20)
+        for actor, stored in left:
+            conversation_id = stored.conversation.id
+            passport = Passport(credentials, self._clock, actor, derived_id("run", "sweep", conversation_id))
+            try:
+                with acting_as(await passport.signed()):
+                    await self._finish(actor, stored)
+            except AppError as error:
+                _log.warning("conversation still half done", conversation_id=conversation_id, reason=error.reason)
+        return len(left)
+
+    async def _finish(self, actor: Actor, stored: StoredConversation) -> None:
+        conversation = stored.conversation
+        if stored.stage is Stage.MAKING:
+            try:
+                first = await self._agents.first_message(actor, conversation.agent_id)
+                await self._provision(actor, stored, first)
+            except AgentNotFound:
+                await self._store.remove(actor, conversation.id)
+            return
+        await self._memory.deprovision_conversation(conversation.agent_id, conversation.id)
+        await self._store.remove(actor, conversation.id)
 
     async def _provision(self, actor: Actor, stored: StoredConversation, first: Message) -> Conversation:
         draft = stored.conversation

@@ -106,6 +106,14 @@ class SqlConversationStore:
             await conn.execute(sa.delete(queue).where(thread))
             await conn.execute(sa.delete(conversations).where(self._is(actor, conversation_id)))
 
+    async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:
+        """Return conversations of all organizations that were left half made or half removed."""
+        query = self._query().add_columns(conversations.c.organization_id, conversations.c.created_by_id)
+        left = query.where(conversations.c.state != Stage.READY, conversations.c.updated_at < before).limit(limit)
+        async with self._db.connect() as conn:
+            rows = [tuple(row) for row in await conn.execute(left)]
+        return [(Actor(organization_id, user_id or ""), _stored(row)) for *row, organization_id, user_id in rows]
+
     async def _change(self, actor: Actor, conversation_id: str, stage: Stage, **values: Any) -> None:
         there = sa.and_(self._is(actor, conversation_id), conversations.c.state == stage)
         async with self._db.begin() as conn:
