@@ -150,7 +150,7 @@ class ForkServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                process_group=0,
+                start_new_session=True,  # a process group of its own, in a way that uvloop offers too
             )
         except OSError as error:
             ours.close()
