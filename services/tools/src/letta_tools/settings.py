@@ -20,6 +20,16 @@ class ToolsSettings(Settings):
         default=SecretStr(""),
         description="Secret that values at rest are encrypted with; default: made once, in LETTA_HOME/encryption_key.",
     )
+    sandbox_provider: Literal["local", "docker", "e2b"] = Field(
+        default="local", description="Who runs custom tools. Calls never move to another provider."
+    )
+    docker_address: str = Field(default="", description="Address of the Docker engine; empty: the usual one.")
+    docker_image: str = Field(default="python:3.11-slim", description="Image that calls run in, with `python3`.")
+    docker_runtime: str = Field(default="", description="Runtime of containers, such as `runsc` or `kata`.")
+    e2b_api_key: SecretStr = Field(default=SecretStr(""), description="Key of E2B.")
+    e2b_template: str = Field(default="", description="Template of E2B sandboxes, with `python3`; empty: E2B's own.")
+    e2b_api_url: str = Field(default="", description="Address of an E2B API of one's own.")
+    e2b_sandbox_url: str = Field(default="", description="Address of the sandboxes of an E2B deployment of one's own.")
     min_isolation: Literal["none", "landlock", "namespace", "vm"] = Field(
         default="landlock", description="Weakest isolation that tools may run with; several tenants need `namespace`."
     )

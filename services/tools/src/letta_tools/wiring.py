@@ -16,7 +16,7 @@ from letta_common.service import Deps, Service
 from letta_tools.domain.builtin import builtin_tools
 from letta_tools.domain.builtin_calls import BuiltinExecutor
 from letta_tools.domain.code_runs import CodeExecutor
-from letta_tools.domain.execution import Isolation, Limits
+from letta_tools.domain.execution import Isolation, Limits, SandboxProvider
 from letta_tools.domain.executions import Executions, Executor
 from letta_tools.domain.mcp_calls import MCPExecutor
 from letta_tools.domain.mcp_servers import MCPServers
@@ -29,6 +29,9 @@ from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.egress import AddressGuard
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
 from letta_tools.providers.mcp import LateClient, MCPOptions
+from letta_tools.providers.remote.docker_engine import DockerMachines, DockerOptions
+from letta_tools.providers.remote.e2b_cloud import E2BMachines, E2BOptions
+from letta_tools.providers.remote.machines import Machines, RemoteOptions, RemoteProvider
 from letta_tools.providers.web import GuardedWeb, WebOptions
 from letta_tools.servicers.mcp_servers import MCPServerServicer
 from letta_tools.servicers.sandbox_configs import SandboxConfigServicer
@@ -51,7 +54,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
         dsn, schema=SCHEMA, options=DatabaseOptions(pool_size=settings.pool_size, application_name="letta-tools")
     )
     most = Limits(timeout_seconds=settings.execution_timeout_seconds, memory_bytes=settings.execution_memory_bytes)
-    sandbox = LocalProvider(_local_options(settings, most))
+    sandbox = _sandbox(settings, most)
     cipher = Cipher(settings.encryption_secret())
     tool_store = SqlToolStore(db)
     tools = Tools(tool_store, deps.clock, builtin_tools())
@@ -114,6 +117,28 @@ def _mcp_options(settings: ToolsSettings) -> MCPOptions:
         connect_seconds=settings.mcp_connect_seconds,
         list_seconds=settings.mcp_list_seconds,
     )
+
+
+def _sandbox(settings: ToolsSettings, most: Limits) -> SandboxProvider:
+    """Return the provider that the settings name. Raises RuntimeError when its SDK is not installed."""
+    if settings.sandbox_provider == "local":
+        return LocalProvider(_local_options(settings, most))
+    options = RemoteOptions(
+        min_isolation=Isolation[settings.min_isolation.upper()],
+        limits=most,
+        concurrent_calls=settings.concurrent_calls,
+        interpreter=settings.interpreter,
+        package_directory=settings.package_directory,
+        package_index=settings.package_index,
+    )
+    return RemoteProvider(_machines(settings), options)
+
+
+def _machines(settings: ToolsSettings) -> Machines:
+    if settings.sandbox_provider == "docker":
+        return DockerMachines(DockerOptions(settings.docker_address, settings.docker_image, settings.docker_runtime))
+    key = settings.e2b_api_key.get_secret_value()
+    return E2BMachines(E2BOptions(key, settings.e2b_template, settings.e2b_api_url, settings.e2b_sandbox_url))
 
 
 def _local_options(settings: ToolsSettings, most: Limits) -> LocalOptions:

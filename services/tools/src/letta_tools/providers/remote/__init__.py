@@ -1,0 +1,1 @@
+"""Machines elsewhere that run calls: one for each call, gone after it."""
