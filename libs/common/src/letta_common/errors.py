@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import ClassVar
 
-
-class Code(Enum):
-    """Canonical status codes, numbered as gRPC numbers them."""
-
-    CANCELLED = 1
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    UNAUTHENTICATED = 16
+from letta_common.codes import Code as Code
 
 
 class AppError(Exception):
