@@ -151,6 +151,8 @@ def dump(value: object) -> str:
 
 
 def _parse(source: str) -> ast.Module:
+    if "\0" in source:  # which error the parser raises depends on the release of Python
+        raise ToolSourceInvalid("the source contains null bytes")
     try:
         return ast.parse(source)
     except SyntaxError as error:
