@@ -1,0 +1,58 @@
+"""Which tools see the agent's state, what they see, and what becomes of their changes."""
+
+import json
+
+import pytest
+
+from letta.agent.v1 import agent_pb2
+from letta.memory.v1 import block_pb2
+from letta_agent.domain.peers import Edit, EditKind, Tool
+from letta_agent.domain.tool_states import edits_of, state_of, wants_state
+
+
+@pytest.mark.parametrize(
+    ("source", "wants"),
+    [
+        ("def f(agent_state, x): ...", True),
+        ("async def f(x, *, agent_state): ...", True),
+        ("def f(agent_state, /): ...", True),
+        ("def f(x):\n    agent_state = 1", False),
+        ("def helper(agent_state): ...\ndef f(x): ...", False),
+        ("def f(agent_state): ...\ndef later(x): ...", True),
+        ("def other(agent_state): ...", True),
+        ("def f(agent_state", False),
+        ("", False),
+    ],
+)
+def test_a_tool_asks_for_the_state_by_its_parameter(source, wants):
+    assert wants_state(Tool(name="f", source_code=source)) is wants
+
+
+def test_a_tool_sees_the_agent_and_its_blocks():
+    state = agent_pb2.AgentState(id="agent-1", name="Ada", agent_type=agent_pb2.AGENT_TYPE_LETTA_V1_AGENT, tags=["x"])
+    blocks = [block_pb2.Block(label="z", value="ü"), block_pb2.Block(label="a", value="1", limit=9, read_only=True)]
+
+    shown = json.loads(state_of(state, blocks))
+
+    assert (shown["id"], shown["name"], shown["agent_type"], shown["tags"]) == (
+        "agent-1",
+        "Ada",
+        "letta_v1_agent",
+        ["x"],
+    )
+    assert [(block["label"], block["value"], block["read_only"]) for block in shown["blocks"]] == [
+        ("a", "1", True),
+        ("z", "ü", False),
+    ]
+    assert "secrets" not in shown
+
+
+@pytest.mark.parametrize("changes", ["", "{}", '{"blocks": {}}', '{"blocks": {"a": 1}}'])
+def test_without_changes_there_is_nothing_to_edit(changes):
+    assert edits_of(changes) == []
+
+
+def test_changes_become_edits_in_the_same_order_every_time():
+    expected = [Edit(EditKind.RETHINK, "a", "1"), Edit(EditKind.RETHINK, "b", "2")]
+
+    assert edits_of('{"blocks": {"b": "2", "a": "1"}}') == edits_of('{"blocks": {"a": "1", "b": "2"}}') == expected
