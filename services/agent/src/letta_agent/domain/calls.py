@@ -118,8 +118,8 @@ class Caller:
             name=call.name,
             content=cut(result.text, limit),
             is_error=result.is_error,
-            stdout=result.stdout,
-            stderr=result.stderr,
+            stdout=cut("\n".join(result.stdout), limit).splitlines(),
+            stderr=cut("\n".join(result.stderr), limit).splitlines(),
         )
 
     async def _call(self, step: StepCalls, index: int, tool: Tool) -> CallResult:
