@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from letta_common.codes import Code as Code
+from letta_common.codes import Code
 
 
 class AppError(Exception):

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from letta_common.codes import Code
 from letta_common.errors import (
     BY_REASON,
     AppError,
-    Code,
     DeadlineExceeded,
     InternalError,
     InvalidArgument,

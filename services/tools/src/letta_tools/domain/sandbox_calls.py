@@ -15,6 +15,10 @@ from letta_tools.domain.schemas import CallShape, call_shape
 from letta_tools.domain.tool_records import Tool
 
 _MAX_SHAPES = 4096
+_NO_TYPESCRIPT = (
+    "TypeScript tools are not executed: no provider here runs Node in isolation; "
+    "write the tool in Python or offer it through an MCP server"
+)
 _WARM_UP = Call("def warm_up():\n    return None\n", "warm_up")
 
 
@@ -38,7 +42,7 @@ class SandboxExecutor:
         """Run the call to its end. Raises IsolationUnavailable."""
         tool, execution = work.tool, work.execution
         if tool.source_type == "typescript":
-            return refused("TypeScript tools cannot be executed by this deployment")
+            return refused(_NO_TYPESCRIPT, "IsolationUnavailable")
         if not tool.source_code:
             return refused(f"`{tool.name}` has no source code; the caller carries it out")
         try:
