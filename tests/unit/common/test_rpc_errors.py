@@ -11,7 +11,8 @@ from google.rpc import error_details_pb2
 
 from letta.common.v1 import error_reason_pb2
 from letta_common import errors
-from letta_common.errors import BY_REASON, AppError, Code, InternalError, ValidationFailed
+from letta_common.codes import Code
+from letta_common.errors import BY_REASON, AppError, InternalError, ValidationFailed
 from letta_common.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
 
 PREFIX = "ERROR_REASON_"
