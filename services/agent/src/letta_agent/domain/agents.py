@@ -39,7 +39,8 @@ from letta_agent.domain.peers import (
 from letta_agent.domain.prompts import compile_system, default_system, facts_of
 from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
-from letta_common.errors import AppError, Code, ConversationBusy, InvalidArgument, StaleEtag, ToolNotFound
+from letta_common.codes import Code
+from letta_common.errors import AppError, ConversationBusy, InvalidArgument, StaleEtag, ToolNotFound
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
 

@@ -16,7 +16,8 @@ from letta_agent.domain.passports import Passport
 from letta_agent.domain.peers import CredentialPeer, MemoryPeer, Message, ModelPeer
 from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
-from letta_common.errors import AgentNotFound, AppError, Code, ConversationNotFound, InvalidArgument
+from letta_common.codes import Code
+from letta_common.errors import AgentNotFound, AppError, ConversationNotFound, InvalidArgument
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
 
