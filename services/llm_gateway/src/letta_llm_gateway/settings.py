@@ -40,6 +40,7 @@ class LLMGatewaySettings(Settings):
     anthropic_base_url: str = _vendor("ANTHROPIC_BASE_URL", "Another server that speaks Anthropic's messages.", "")
     ollama_base_url: str = _vendor("OLLAMA_BASE_URL", "Address of Ollama; empty: 127.0.0.1:11434 is asked.", "")
     ollama_probe: bool = Field(default=True, description="Look for Ollama on this machine when nothing is configured.")
+    gemini_api_key: SecretStr = _vendor("GEMINI_API_KEY", "Key of Google's Gemini.")
     groq_api_key: SecretStr = _vendor("GROQ_API_KEY", "Key of Groq.")
     together_api_key: SecretStr = _vendor("TOGETHER_API_KEY", "Key of Together.")
     deepseek_api_key: SecretStr = _vendor("DEEPSEEK_API_KEY", "Key of DeepSeek.")

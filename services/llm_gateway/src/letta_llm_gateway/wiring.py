@@ -128,6 +128,8 @@ def base_accounts(settings: LLMGatewaySettings) -> list[Account]:
     key = settings.anthropic_api_key.get_secret_value()
     if key:
         found.append(Account("anthropic", "anthropic", key, settings.anthropic_base_url))
+    if key := settings.gemini_api_key.get_secret_value():
+        found.append(Account("google_ai", "google_ai", key))
     if settings.ollama_base_url:
         found.append(Account("ollama", "ollama", base_url=settings.ollama_base_url))
     for name in _KEYED:

@@ -11,10 +11,12 @@ from letta_llm_gateway.domain.providers import Account, Provider
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.registry import ProviderFactory
 from tests.fakes.anthropic_server import AnthropicServer
+from tests.fakes.google_server import GoogleServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.wire import Vendor
 
-WIRES = ("openai", "openai-responses", "anthropic", "ollama", "vllm", "azure")
+WIRES = ("openai", "openai-responses", "anthropic", "google_ai", "ollama", "vllm", "azure")
+SERVERS: dict[str, type[Vendor]] = {"anthropic": AnthropicServer, "google_ai": GoogleServer}
 
 
 @dataclass
@@ -28,7 +30,7 @@ class Subject:
 
 @pytest.fixture(params=WIRES)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
-    server = AnthropicServer() if request.param == "anthropic" else OpenAIServer()
+    server = SERVERS.get(request.param, OpenAIServer)()
     factory = ProviderFactory(BuiltinProvider())
     async with server as vendor:
         account = Account(

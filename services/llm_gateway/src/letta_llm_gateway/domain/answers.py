@@ -56,6 +56,8 @@ class ToolCall:
     id: str
     name: str
     input: str = ""
+    signature: str | None = None
+    """The vendor's, which must be sent back with the call."""
 
 
 Part: TypeAlias = Text | Reasoning | RedactedReasoning | ToolCall
@@ -100,7 +102,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The vendor signed a part of reasoning."""
+    """The vendor signed a part of reasoning, or a call."""
 
     index: int
     signature: str

@@ -86,7 +86,8 @@ class Assembler:
             case Reasoning():
                 return Reasoning(part.reasoning + text, self._signatures.get(index, part.signature))
             case ToolCall():
-                return ToolCall(part.id, part.name, checked(part.input + text, part.name))
+                arguments = checked(part.input + text, part.name)
+                return ToolCall(part.id, part.name, arguments, self._signatures.get(index, part.signature))
             case RedactedReasoning():
                 return part
 

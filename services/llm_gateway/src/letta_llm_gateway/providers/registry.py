@@ -15,6 +15,7 @@ _FILES = {
     "openai": ("openai", "make"),
     "openai-responses": ("openai", "make"),
     "anthropic": ("anthropic", "make"),
+    "google_ai": ("google", "make"),
     "ollama": ("ollama", "make"),
     "azure": ("azure", "make"),
 }
@@ -32,7 +33,6 @@ COMPATIBLE = {
     "mistral": "https://api.mistral.ai/v1",
     "fireworks": "https://api.fireworks.ai/inference/v1",
     "cerebras": "https://api.cerebras.ai/v1",
-    "google_ai": "https://generativelanguage.googleapis.com/v1beta/openai",
     "baseten": "https://inference.baseten.co/v1",
 }
 """Vendors that speak OpenAI's chat completions, with their addresses; an empty one must be given."""

@@ -33,6 +33,9 @@ from letta_llm_gateway.domain.usage import Attribution
 from letta_llm_gateway.servicers.traces import described
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_MOST_MEASURED = 100_000
+_measured: dict[tuple[str, int], tuple[int, int]] = {}
+"""Bytes and images of messages by id and length: each step sends the whole window again, most of it unchanged."""
 
 
 class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
@@ -75,22 +78,37 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
 def _estimate(prompt: pb.Prompt) -> int:
     """Estimate the tokens of a prompt, an image as 1,000."""
-    size = len(prompt.system.encode()) + sum(tool.ByteSize() for tool in prompt.tools)
-    images = 0
+    size, images = len(prompt.system.encode()) + sum(tool.ByteSize() for tool in prompt.tools), 0
     for message in prompt.messages:
-        for part in message.parts:
-            match part.WhichOneof("part"):
-                case "text":
-                    size += len(part.text.text.encode())
-                case "image":
-                    images += 1
-                case "tool_call":
-                    size += len(part.tool_call.input.encode()) + len(part.tool_call.name)
-                case "tool_return":
-                    size += len(part.tool_return.content.encode())
-                case _:
-                    size += part.ByteSize()
+        key = (message.id, message.ByteSize())
+        known = _measured.get(key)
+        if known is None:
+            known = _measure(message)
+            if message.id:
+                if len(_measured) >= _MOST_MEASURED:
+                    _measured.clear()
+                _measured[key] = known
+        size += known[0]
+        images += known[1]
     return of_bytes(size) + 1000 * images
+
+
+def _measure(message: message_pb2.Message) -> tuple[int, int]:
+    """Return the bytes of what a message says, and how many images it has."""
+    size = images = 0
+    for part in message.parts:
+        match part.WhichOneof("part"):
+            case "text":
+                size += len(part.text.text.encode())
+            case "image":
+                images += 1
+            case "tool_call":
+                size += len(part.tool_call.input.encode()) + len(part.tool_call.name)
+            case "tool_return":
+                size += len(part.tool_return.content.encode())
+            case _:
+                size += part.ByteSize()
+    return size, images
 
 
 def _event(seq_id: int, event: Spoken) -> pb.StreamGenerateResponse:
@@ -134,9 +152,9 @@ def _part(part: Part) -> message_pb2.ContentPart:
     match part:
         case Text(text):
             return message_pb2.ContentPart(text=message_pb2.TextContent(text=text))
-        case ToolCall(call_id, name, arguments):
+        case ToolCall(call_id, name, arguments, signature):
             return message_pb2.ContentPart(
-                tool_call=message_pb2.ToolCallContent(id=call_id, name=name, input=arguments)
+                tool_call=message_pb2.ToolCallContent(id=call_id, name=name, input=arguments, signature=signature)
             )
         case Reasoning(reasoning, signature):
             return message_pb2.ContentPart(

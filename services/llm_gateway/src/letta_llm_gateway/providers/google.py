@@ -1,0 +1,134 @@
+"""Google's generateContent, through the official SDK."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import httpx2
+from google import genai
+from google.genai import errors as google_errors
+from google.genai.types import GenerateContentConfig, HttpOptions
+
+from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse
+from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
+from letta_llm_gateway.providers import google_wire
+from letta_llm_gateway.providers.errors import refusal, transport_errors
+
+OFFICIAL = "https://generativelanguage.googleapis.com"
+_CONNECT_SECONDS = 5.0
+_VERSION = "v1beta"
+_PAGE = 1000
+_answers: ContextVar[list[httpx2.Response] | None] = ContextVar("answers", default=None)
+
+
+async def _note(response: httpx2.Response) -> None:
+    """Keep an answer within reach: the SDK has no way to close the stream of one."""
+    if (answers := _answers.get()) is not None:
+        answers.append(response)
+
+
+class GoogleProvider:
+    """Speaks generateContent with one account."""
+
+    def __init__(self, account: Account) -> None:
+        self._vendor = account.name
+        if not account.api_key:
+            raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
+        timeout = httpx2.Timeout(None, connect=_CONNECT_SECONDS)
+        self._http = httpx2.AsyncClient(timeout=timeout, event_hooks={"response": [_note]})
+        options = HttpOptions(
+            base_url=account.base_url or OFFICIAL, api_version=_VERSION, httpx_async_client=self._http
+        )
+        self._models = genai.Client(vertexai=False, api_key=account.api_key, http_options=options).aio.models
+
+    async def generate(self, call: Call) -> Answer:
+        """Answer once."""
+        contents, config = self._request(call)
+        config.should_return_http_response = True
+        with self._errors(call.model):
+            made = await self._models.generate_content(model=call.model, contents=contents, config=config)
+            body = json.loads(made.sdk_http_response.body or "") if made.sdk_http_response else None
+        return google_wire.answer(body, vendor=self._vendor)
+
+    async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
+        """Answer as the model speaks."""
+        contents, config = self._request(call)
+        reader = google_wire.StreamReader(vendor=self._vendor, model=call.model)
+        opened: list[httpx2.Response] = []
+        with self._errors(call.model):
+            _answers.set(opened)  # the SDK asks only when its first chunk is wanted, so until the end
+            chunks: Any = await self._models.generate_content_stream(
+                model=call.model,
+                contents=contents,
+                config=config,
+            )
+            try:
+                async for chunk in chunks:
+                    read = chunk.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False)
+                    for event in reader.feed(read):
+                        yield event
+            finally:
+                _answers.set(None)
+                for response in opened:
+                    await response.aclose()
+        for event in reader.end():
+            yield event
+
+    async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
+        """Turn texts into vectors."""
+        with self._errors(model):
+            made = await self._models.embed_content(model=model, contents=list(texts))
+        vectors = [list(row.values or ()) for row in made.embeddings or ()]
+        if len(vectors) != len(texts):
+            raise LLMInvalidResponse(
+                f"{self._vendor} embedded {len(vectors)} of {len(texts)} texts", provider=self._vendor
+            )
+        return list(vectors)
+
+    async def models(self) -> list[ListedModel]:
+        """List what the vendor offers."""
+        found = []
+        with self._errors(""):
+            async for row in await self._models.list(config={"page_size": _PAGE}):
+                actions = row.supported_actions or []
+                embedding = "embedContent" in actions
+                if row.name and (embedding or "generateContent" in actions):
+                    name = row.name.removeprefix("models/")
+                    found.append(
+                        ListedModel(name, row.input_token_limit, embedding, display_name=row.display_name or "")
+                    )
+        return found
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._http.aclose()
+
+    def _request(self, call: Call) -> tuple[Any, GenerateContentConfig]:
+        contents, config = google_wire.request(call.prompt, max_tokens=call.max_output_tokens)
+        try:
+            return contents, GenerateContentConfig(**config)
+        except ValueError as error:
+            raise LLMBadRequest(f"{self._vendor} knows no such model settings: {error}"[:500]) from error
+
+    @contextmanager
+    def _errors(self, model: str) -> Iterator[None]:
+        """Turn what the SDK raises into the errors of the contract."""
+        try:
+            with transport_errors(self._vendor):
+                yield
+        except google_errors.APIError as error:
+            headers = getattr(error.response, "headers", None)
+            said = f"{error.status or ''}: {error.message or error.details}"
+            raise refusal(self._vendor, error.code or 500, said, headers, model=model) from error
+        except (google_errors.UnknownApiResponseError, ValueError) as error:
+            raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
+
+
+def make(account: Account) -> GoogleProvider:
+    """Make the provider of an account."""
+    return GoogleProvider(account)

@@ -1,0 +1,96 @@
+"""Google's wire: signatures of calls go back, thoughts are counted in, what cannot be read is refused."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from letta.common.v1 import message_pb2 as m
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
+from letta_common.errors import LLMBadRequest, LLMInvalidResponse
+from letta_llm_gateway.domain.answers import Call, FinishReason, Reasoning, Text, ToolCall, Usage
+from letta_llm_gateway.domain.providers import Account
+from letta_llm_gateway.providers.google import GoogleProvider
+from letta_llm_gateway.providers.google_wire import answer, request
+
+SIGNED = base64.b64encode(b"\xff\xfe signed").decode()
+
+
+def body(*parts, finish="STOP", **rest):
+    return {"candidates": [{"content": {"parts": list(parts)}, "finishReason": finish}], **rest}
+
+
+@pytest.mark.parametrize("written", [SIGNED, SIGNED.replace("+", "-").replace("/", "_")])
+def test_the_signature_of_a_call_goes_back_with_it(written):
+    [call] = answer(
+        body({"functionCall": {"name": "look", "args": {"x": 1}}, "thoughtSignature": written}), vendor="v"
+    ).parts
+    assert isinstance(call, ToolCall)
+
+    kept = m.ToolCallContent(id=call.id, name=call.name, input=call.input, signature=call.signature)
+    said = m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=[m.ContentPart(tool_call=kept)])
+    contents, _ = request(Prompt(messages=[said]))
+
+    [part] = contents[1]["parts"]
+    assert part == {"function_call": {"name": "look", "args": {"x": 1}}, "thought_signature": b"\xff\xfe signed"}
+    assert contents[0]["role"] == "user"
+
+
+def test_thoughts_are_reasoning_and_count_as_output():
+    counts = {"promptTokenCount": 10, "candidatesTokenCount": 3, "thoughtsTokenCount": 4, "cachedContentTokenCount": 2}
+
+    got = answer(body({"text": "Hm.", "thought": True}, {"text": "So."}, usageMetadata=counts), vendor="v")
+
+    assert got.parts == (Reasoning("Hm."), Text("So."))
+    assert got.usage == Usage(prompt=10, completion=7, cached_input=2, reasoning=4)
+
+
+def test_a_blocked_prompt_is_filtered_not_broken():
+    got = answer({"promptFeedback": {"blockReason": "SAFETY"}}, vendor="v")
+
+    assert (got.parts, got.finish_reason) == ((), FinishReason.CONTENT_FILTER)
+
+
+def test_a_malformed_call_is_refused():
+    with pytest.raises(LLMInvalidResponse):
+        answer(body(finish="MALFORMED_FUNCTION_CALL"), vendor="v")
+
+
+def test_settings_take_the_form_of_the_sdk():
+    prompt = Prompt(
+        system="Be kind.",
+        tools=[ToolDefinition(name="now"), ToolDefinition(name="look", parameters='{"properties": {"x": {}}}')],
+        tool_choice=ToolChoice(mode=ToolChoiceMode.TOOL_CHOICE_MODE_TOOL, name="look"),
+    )
+    prompt.settings.thinking_config = '{"include_thoughts": true, "thinking_budget": 512}'
+    prompt.settings.response_format = '{"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}'
+
+    _, config = request(prompt, max_tokens=99)
+
+    assert config["max_output_tokens"] == 99
+    assert config["thinking_config"] == {"include_thoughts": True, "thinking_budget": 512}
+    assert config["response_json_schema"] == {"type": "object"}
+    assert config["tool_config"]["function_calling_config"] == {"mode": "ANY", "allowed_function_names": ["look"]}
+    [now, look] = config["tools"][0]["function_declarations"]
+    assert "parameters_json_schema" not in now
+    assert look["parameters_json_schema"] == {"properties": {"x": {}}}
+
+
+def test_an_image_goes_out_in_line():
+    held = m.ImageContent(source=m.ImageSource(base64=m.Base64Image(data=b"png", media_type="image/png")))
+    said = m.Message(role=m.MESSAGE_ROLE_USER, parts=[m.ContentPart(image=held)])
+
+    contents, _ = request(Prompt(messages=[said]))
+
+    assert contents[0]["parts"] == [{"inline_data": {"data": b"png", "mime_type": "image/png"}}]
+
+
+async def test_an_unknown_thinking_setting_is_the_callers_mistake():
+    prompt = Prompt()
+    prompt.settings.thinking_config = '{"think_harder": 1}'
+    provider = GoogleProvider(Account("google_ai", "google_ai", "key"))
+
+    with pytest.raises(LLMBadRequest, match="think_harder"):
+        await provider.generate(Call("gemini-2.5-flash", prompt))
+    await provider.close()
