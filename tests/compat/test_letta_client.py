@@ -157,3 +157,12 @@ def test_an_approval_for_nothing_is_refused(client, agent):
             messages=[{"type": "approval", "approvals": [{"type": "approval", "tool_call_id": "x", "approve": True}]}],
         )
     assert raised.value.status_code == 400
+
+
+def test_a_tool_of_an_agent_runs_outside_of_the_loop(client, agent):
+    edit = {"label": "persona", "old_string": "brief", "new_string": "terse"}
+
+    result = client.agents.tools.run("memory_replace", agent_id=agent.id, args=edit)
+
+    assert (result.status, result.func_return) == ("success", "I am terse.")
+    assert client.agents.blocks.retrieve("persona", agent_id=agent.id).value == "I am terse."
