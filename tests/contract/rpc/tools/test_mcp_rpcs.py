@@ -1,8 +1,11 @@
 """Each RPC of MCP servers, against servers that the test starts."""
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,7 +39,12 @@ DEMO = Path(__file__).with_name("mcp_demo_server.py")
 
 def started(transport):
     process = subprocess.Popen([sys.executable, DEMO, transport], stdout=subprocess.PIPE, text=True)
-    return process, int(process.stdout.readline())
+    port = int(process.stdout.readline())
+    while process.poll() is None:  # the port is known before anybody listens
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return process, port
+        time.sleep(0.02)
+    raise AssertionError(f"the server of {transport} did not start")
 
 
 @pytest.fixture(scope="module")
