@@ -157,8 +157,13 @@ def test_killing_each_service_under_load_loses_and_doubles_nothing(up, http):
     for thread in threads:
         thread.start()
     for service in ("memory", "agent", "llm_gateway"):
+        marks = {agent_id: len(answers) for agent_id, answers in sent.items()}
         kill(up, service)
-        time.sleep(3)
+        end = time.monotonic() + RECOVERY_SECONDS
+        while not all(200 in [status for _, status in sent[agent_id][marks[agent_id] + 1 :]] for agent_id in agents):
+            if time.monotonic() > end:
+                break
+            time.sleep(0.1)
     stop.set()
     for thread in threads:
         thread.join()
