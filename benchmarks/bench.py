@@ -14,19 +14,22 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
 
 from benchmarks.http_client import HttpClient
 from benchmarks.plot import bars
 from benchmarks.stacks import Stack, letta
+from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
 
 OUT = Path(__file__).parent / "out"
 MODEL = "builtin/echo"
+CONVERSATION = 30
+"""Messages sent to an agent before the next one is taken: the window stays as long as real ones."""
 QUIET = {"LETTA_EMBED_MESSAGES": "false"}
 
 
@@ -45,16 +48,23 @@ async def send(client: HttpClient, agent_id: str) -> None:
         raise RuntimeError(f"unexpected answer: {answer}")
 
 
-async def latency(base_url: str, model: str, count: int) -> dict[str, float]:
+async def agents_for(base_url: str, model: str, count: int) -> list[str]:
+    """Return warm agents for as many messages, a conversation of `CONVERSATION` messages each."""
+    async with HttpClient(base_url) as client:
+        made = [await create_agent(client, model) for _ in range(-(-count // CONVERSATION))]
+        for agent_id in made:
+            for _ in range(2):
+                await send(client, agent_id)
+        return made
+
+
+async def latency(base_url: str, agents: Sequence[str], count: int) -> dict[str, float]:
     """Send one message after another; return milliseconds."""
     async with HttpClient(base_url) as client:
-        agent_id = await create_agent(client, model)
-        for _ in range(min(20, count)):
-            await send(client, agent_id)
         taken = []
-        for _ in range(count):
+        for number in range(count):
             begun = time.perf_counter()
-            await send(client, agent_id)
+            await send(client, agents[number // CONVERSATION % len(agents)])
             taken.append((time.perf_counter() - begun) * 1000)
     cuts = statistics.quantiles(taken, n=100)
     return {"p50_ms": cuts[49], "p95_ms": cuts[94], "min_ms": min(taken)}
@@ -109,19 +119,27 @@ async def measured(stack: Stack, count: int, seconds: float) -> dict[str, Any]:
     """Measure one stack."""
     idle_rss = stack.rss_megabytes()
     bare = await bare_call(stack.grpc_port)
+    agents = await agents_for(stack.base_url, MODEL, count)
     before = stack.cpu()
-    one = await latency(stack.base_url, MODEL, count)
+    one = await latency(stack.base_url, agents, count)
     used = stack.cpu().since(before)
+    before = stack.cpu()
+    await latency(stack.base_url, agents[:1], count)
+    long = stack.cpu().since(before)
+    before, begun = stack.cpu(), time.perf_counter()
     per_second = await throughput(stack.base_url, MODEL, 16, seconds)
-    messages = count + min(20, count)
+    crowd, sent = stack.cpu().since(before), per_second * (time.perf_counter() - begun)
     return {
         "seconds_to_healthy": stack.seconds_to_healthy,
         "rss_mb_idle": idle_rss,
         "rss_mb_after": stack.rss_megabytes(),
         "bare_call_p50_ms": bare["p50_ms"],
         **one,
-        "cpu_ms_per_message_python": used.python * 1000 / messages,
-        "cpu_ms_per_message_postgres": used.postgres * 1000 / messages,
+        "cpu_ms_per_message_python": used.python * 1000 / count,
+        "cpu_ms_per_message_postgres": used.postgres * 1000 / count,
+        "cpu_ms_per_message_python_long_conversation": long.python * 1000 / count,
+        "cpu_ms_per_message_python_at_16": crowd.python * 1000 / sent,
+        "cpu_ms_per_message_postgres_at_16": crowd.postgres * 1000 / sent,
         "messages_per_second_at_16": per_second,
         "p50_over_bare_call": one["p50_ms"] / bare["p50_ms"],
     }
@@ -151,7 +169,7 @@ async def own(count: int, seconds: float) -> dict[str, Any]:
 
 async def foreign(base_url: str, model: str, count: int, seconds: float) -> dict[str, Any]:
     """Measure any server that speaks the REST, from the outside."""
-    one = await latency(base_url, model, count)
+    one = await latency(base_url, await agents_for(base_url, model, count), count)
     return {"base_url": base_url, **one, "messages_per_second_at_16": await throughput(base_url, model, 16, seconds)}
 
 

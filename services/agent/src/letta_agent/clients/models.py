@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Any
 
 import grpc.aio
@@ -129,6 +130,7 @@ def _generation(found: llm_pb2.Generation) -> Generation:
     )
 
 
+@lru_cache(maxsize=4096)
 def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:

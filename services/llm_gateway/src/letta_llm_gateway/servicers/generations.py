@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import cache
 from typing import Any
 
 import grpc.aio
@@ -33,9 +34,6 @@ from letta_llm_gateway.domain.usage import Attribution
 from letta_llm_gateway.servicers.traces import described
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_MOST_MEASURED = 100_000
-_measured: dict[tuple[str, int], tuple[int, int]] = {}
-"""Bytes and images of messages by id and length: each step sends the whole window again, most of it unchanged."""
 
 
 class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
@@ -67,7 +65,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         return Ask(
             prompt,
             prompt.model,
-            lambda: _estimate(prompt),
+            cache(lambda: _estimate(prompt)),
             most_tokens=prompt.ByteSize(),  # no token is shorter than a byte
             images=lambda: any(part.HasField("image") for message in prompt.messages for part in message.parts),
             tools=bool(prompt.tools),
@@ -78,37 +76,22 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
 def _estimate(prompt: pb.Prompt) -> int:
     """Estimate the tokens of a prompt, an image as 1,000."""
-    size, images = len(prompt.system.encode()) + sum(tool.ByteSize() for tool in prompt.tools), 0
+    size = len(prompt.system.encode()) + sum(tool.ByteSize() for tool in prompt.tools)
+    images = 0
     for message in prompt.messages:
-        key = (message.id, message.ByteSize())
-        known = _measured.get(key)
-        if known is None:
-            known = _measure(message)
-            if message.id:
-                if len(_measured) >= _MOST_MEASURED:
-                    _measured.clear()
-                _measured[key] = known
-        size += known[0]
-        images += known[1]
+        for part in message.parts:
+            match part.WhichOneof("part"):
+                case "text":
+                    size += len(part.text.text.encode())
+                case "image":
+                    images += 1
+                case "tool_call":
+                    size += len(part.tool_call.input.encode()) + len(part.tool_call.name)
+                case "tool_return":
+                    size += len(part.tool_return.content.encode())
+                case _:
+                    size += part.ByteSize()
     return of_bytes(size) + 1000 * images
-
-
-def _measure(message: message_pb2.Message) -> tuple[int, int]:
-    """Return the bytes of what a message says, and how many images it has."""
-    size = images = 0
-    for part in message.parts:
-        match part.WhichOneof("part"):
-            case "text":
-                size += len(part.text.text.encode())
-            case "image":
-                images += 1
-            case "tool_call":
-                size += len(part.tool_call.input.encode()) + len(part.tool_call.name)
-            case "tool_return":
-                size += len(part.tool_return.content.encode())
-            case _:
-                size += part.ByteSize()
-    return size, images
 
 
 def _event(seq_id: int, event: Spoken) -> pb.StreamGenerateResponse:
