@@ -49,7 +49,7 @@ from letta_agent.domain.tool_rules import CallMade, ToolRules
 from letta_agent.domain.toolsets import Toolset, Toolsets
 from letta_common.actor import acting_as
 from letta_common.clock import Clock
-from letta_common.errors import ContextWindowExceeded, Fenced
+from letta_common.errors import ContextWindowExceeded, Fenced, LLMInvalidResponse
 from letta_common.ids import new_id
 from letta_common.letta_messages import expand
 
@@ -310,7 +310,7 @@ class Loop:
                     return item
                 self._ttft_ns = self._ttft_ns or self._tools.clock.monotonic_ns() - self._began_ns
                 self._feed.say(deltas.of(item))
-        raise ContextWindowExceeded("the stream of the model ended early")
+        raise LLMInvalidResponse("the stream of the model ended early")
 
     def _is_full(self, overhead: int) -> bool:
         limit = TRIGGER * self._window
