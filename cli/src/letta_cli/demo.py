@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -141,7 +140,7 @@ def _wait(target: str, process: subprocess.Popen[bytes]) -> None:
                     return
             except grpc.RpcError:
                 time.sleep(0.05)
-    fail(f"the server was not healthy after {START_SECONDS:.0f} s; its log is in {Path('~/.letta').expanduser()}")
+    fail(f"the server was not healthy after {START_SECONDS:.0f} s; what it said stands above")
 
 
 def _port(preferred: int) -> int:
