@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from letta_cli.databases import database
-from letta_common.server import terminated
+from letta_common.server import termination
 
 SERVICES = ("auth", "tools", "llm_gateway", "memory", "agent", "gateway")
 _ENDED_TOGETHER = (("gateway",), ("agent",), ("memory", "tools", "llm_gateway"), ("auth",))  # callers before called
@@ -68,9 +68,10 @@ async def up(home: Path, configured: str, settings: Mapping[str, str]) -> None:
     """Run every service in its own process until SIGTERM or SIGINT; all of them get `settings` as LETTA_* variables."""
     async with database(home, configured) as url:
         environment = {**os.environ, **settings, "LETTA_DATABASE_URL": url, "LETTA_HOME": str(home)}
+        end = termination()
         processes = [ServiceProcess(name, environment) for name in SERVICES]
         tasks = [asyncio.create_task(process.run()) for process in processes]
-        await terminated()
+        await end.wait()
         for names in _ENDED_TOGETHER:
             await asyncio.gather(*(process.end() for process in processes if process.name in names))
         for task in tasks:

@@ -23,7 +23,7 @@ from letta_common.clock import SystemClock
 from letta_common.local_channel import LocalChannel
 from letta_common.local_server import LocalServer
 from letta_common.process import boundary_for
-from letta_common.server import Server, register_all, terminated
+from letta_common.server import Server, register_all, termination
 from letta_common.service import Deps, Service
 from letta_common.settings import Settings
 from letta_gateway.http_server import HttpServer
@@ -101,11 +101,11 @@ async def serve_all(
     settings = Settings(**arguments)
     async with database(settings.home, settings.database_url.get_secret_value()) as url:
         complete = {**arguments, "database_url": url}
-        stack = Stack(complete, http_bind=http_bind)
+        stack, end = Stack(complete, http_bind=http_bind), termination()
         try:
             await stack.start()
             key = None if settings.dev_mode else await letta_auth.wiring.bootstrap_admin_key(AuthSettings(**complete))
             await started(key)
-            await terminated()
+            await end.wait()
         finally:
             await stack.stop()

@@ -67,18 +67,19 @@ class Server:
 
 async def serve(services: Sequence[Service], settings: Settings, boundary: Boundary) -> None:
     """Serve until SIGTERM or SIGINT, then end gracefully."""
+    end = termination()
     server = Server(services, settings, boundary)
     await server.start()
-    await terminated()
+    await end.wait()
     await server.stop()
 
 
-async def terminated() -> None:
-    """Wait for SIGTERM or SIGINT."""
-    stop = asyncio.Event()
+def termination() -> asyncio.Event:
+    """Return the event that SIGTERM or SIGINT sets. Ask for it before starting, so that no signal is too early."""
+    end = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    return end
 
 
 def register_all(services: Sequence[Service], server: Any, health: Any) -> list[str]:
