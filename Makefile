@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-MEMBERS := libs/protos libs/common libs/transcode services/auth services/agent services/memory services/tools services/llm_gateway services/gateway cli
+MEMBERS := libs/protos libs/local_channel libs/embedded_postgres libs/common libs/transcode services/auth services/agent services/memory services/tools services/llm_gateway services/gateway cli
 EDITABLE := $(foreach member,$(MEMBERS),-e $(member))
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -44,7 +44,7 @@ lock: setup-dev ## Renew the lock files from the pyproject files.
 check: setup-dev ## Format, lint, types, contracts, import rules, generated code.
 	ruff format --check .
 	ruff check .
-	mypy libs/common/src libs/transcode/src $(wildcard services/*/src) cli/src
+	mypy $(filter-out libs/protos/src,$(wildcard libs/*/src)) $(wildcard services/*/src) cli/src
 	buf lint
 	buf format -d --exit-code proto > /dev/null
 	@tools/check_breaking.sh

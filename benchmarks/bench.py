@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from benchmarks.http_client import HttpClient
 from benchmarks.plot import bars
 from benchmarks.stacks import Stack, letta
-from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
+from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 
 OUT = Path(__file__).parent / "out"
 MODEL = "builtin/echo"

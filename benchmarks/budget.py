@@ -27,8 +27,8 @@ from letta_cli.stack import Stack
 from letta_common.actor import acting_as
 from letta_common.auth_client import AuthClient
 from letta_common.clock import SystemClock
-from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
 from letta_common.ids import new_id
+from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 
 HISTORIES = (10, 10_000)
 ROUNDS = 10

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
+from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 from tests.servers import letta_server
 
 RECOVERY_SECONDS = 30.0

@@ -20,9 +20,9 @@ from pydantic_settings import SettingsError
 from letta_cli import agents, chat, demo, keys
 from letta_cli.console import err, fail, panel
 from letta_common import logs
-from letta_common.embedded_postgres_directory import EmbeddedPostgresError
 from letta_common.errors import AppError, MigrationFailed
 from letta_common.settings import PEERS, Settings
+from letta_embedded_postgres import EmbeddedPostgresError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Stateful agents over gRPC.")
 app.add_typer(agents.app, name="agents")

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from letta_common.embedded_postgres import EmbeddedPostgres
 from letta_common.migrations import upgrade
+from letta_embedded_postgres import EmbeddedPostgres
 
 PACKAGES = {
     "auth": "letta_auth",

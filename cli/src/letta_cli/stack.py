@@ -20,8 +20,6 @@ from letta_auth.settings import AuthSettings
 from letta_cli.databases import database
 from letta_common.client import PeerChannel
 from letta_common.clock import SystemClock
-from letta_common.local_channel import LocalChannel
-from letta_common.local_server import LocalServer
 from letta_common.process import boundary_for
 from letta_common.server import Server, register_all, termination
 from letta_common.service import Deps, Service
@@ -29,6 +27,7 @@ from letta_common.settings import Settings
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_llm_gateway.settings import LLMGatewaySettings
+from letta_local_channel import LocalChannel, LocalServer
 from letta_memory.settings import MemorySettings
 from letta_tools.settings import ToolsSettings
 

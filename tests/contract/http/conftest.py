@@ -11,13 +11,12 @@ import grpc
 import httpx
 import pytest
 
-from letta_common.local_channel import LocalChannel
-from letta_common.local_server import LocalServer
 from letta_common.service import Deps
 from letta_gateway.channels import connect
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_gateway.wiring import Gateway, build
+from letta_local_channel import LocalChannel, LocalServer
 from tests.unit.transcode.toy import SERVICE, Toy, handlers, offer_reflection, toy_catalog, toy_server
 
 

@@ -18,11 +18,10 @@ from letta.common.v1 import actor_pb2
 from letta_common.actor import Actor
 from letta_common.auth_client import AuthClient
 from letta_common.client import PeerChannel
-from letta_common.local_channel import LocalChannel
-from letta_common.local_server import LocalServer
 from letta_common.process import boundary_for
 from letta_common.rpc_testing import ALL_SCOPES, Identities
 from letta_common.settings import Settings
+from letta_local_channel import LocalChannel, LocalServer
 
 ANN = Actor("org-a", "user-ann", ALL_SCOPES)
 

@@ -18,12 +18,11 @@ from letta_common.boundary import Boundary
 from letta_common.client import connect
 from letta_common.clock import SystemClock
 from letta_common.errors import RequestCancelled, ServiceUnavailable
-from letta_common.local_channel import LocalChannel
-from letta_common.local_server import LocalServer
 from letta_common.rpc_testing import Identities
 from letta_common.server import Server
 from letta_common.service import Service
 from letta_common.settings import Settings
+from letta_local_channel import LocalChannel, LocalServer
 
 
 class Tagging(grpc.aio.ServerInterceptor):

@@ -21,8 +21,8 @@ from letta_common.db import (
     retry,
     translated,
 )
-from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
 from letta_common.errors import DatabaseUnavailable, DeadlineExceeded
+from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 
 SMALL = DatabaseOptions(pool_size=3, pool_timeout_s=0.2)
 

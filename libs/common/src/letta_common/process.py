@@ -19,11 +19,10 @@ from letta_common.auth_client import AuthClient
 from letta_common.boundary import Boundary
 from letta_common.client import PeerChannel, connect
 from letta_common.clock import SystemClock
-from letta_common.local_channel import LocalChannel
-from letta_common.local_server import LocalServer
 from letta_common.server import serve
 from letta_common.service import Deps, Service
 from letta_common.settings import Settings
+from letta_local_channel import LocalChannel, LocalServer
 
 S = TypeVar("S", bound=Settings)
 

@@ -18,11 +18,10 @@ from letta_common.boundary import Boundary
 from letta_common.client import PeerChannel, connect
 from letta_common.clock import Clock, SystemClock
 from letta_common.errors import Unauthenticated
-from letta_common.local_channel import LocalChannel
-from letta_common.local_server import LocalServer
 from letta_common.server import Server, register_all
 from letta_common.service import Service
 from letta_common.settings import Settings
+from letta_local_channel import LocalChannel, LocalServer
 
 SECRET = "a secret of tests"  # noqa: S105
 DEFAULT_ORGANIZATION = "org-00000000-0000-4000-8000-000000000000"

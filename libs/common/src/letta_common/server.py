@@ -19,9 +19,9 @@ from prometheus_client import start_http_server
 
 from letta_common.boundary import Boundary
 from letta_common.client import channel_options
-from letta_common.local_server import LocalServer
 from letta_common.service import Service
 from letta_common.settings import Settings
+from letta_local_channel import LocalServer
 
 NOTICE_SECONDS = 0.5  # between NOT_SERVING and refusing calls, so that clients turn to other replicas
 _REFLECTION = "grpc.reflection.v1.ServerReflection"

