@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from letta_common.actor import Actor
+from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPTimeout
 from letta_tools.domain.mcp_servers import Connection
 from letta_tools.domain.mcp_tools import Offer, health_of, tool_of
 from letta_tools.domain.tool_records import EPOCH
-from letta_tools.providers.egress import AddressGuard
 from letta_tools.providers.mcp import MCPOptions
 from letta_tools.providers.mcp_client import SDKClient
 

@@ -11,6 +11,7 @@ from letta.tools.v1 import (
     tool_service_pb2_grpc,
 )
 from letta_common.db import Database, DatabaseOptions
+from letta_common.egress import AddressGuard
 from letta_common.migrations import upgrade
 from letta_common.service import Deps, Service
 from letta_tools.domain.builtin import builtin_tools
@@ -26,7 +27,6 @@ from letta_tools.domain.tool_records import ToolType
 from letta_tools.domain.tools import Tools
 from letta_tools.domain.web_calls import FetchExecutor, SearchExecutor
 from letta_tools.providers.cipher import Cipher
-from letta_tools.providers.egress import AddressGuard
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
 from letta_tools.providers.mcp import LateClient, MCPOptions
 from letta_tools.providers.remote.docker_engine import DockerMachines, DockerOptions

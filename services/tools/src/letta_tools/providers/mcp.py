@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from letta_common.egress import AddressGuard
 from letta_tools.domain.mcp_servers import Connection, MCPClient
 from letta_tools.domain.mcp_tools import Offer
-from letta_tools.providers.egress import AddressGuard
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, Implementation, ListToolsResult, TextContent
 
+from letta_common.egress import AddressGuard, ForbiddenAddress, guarded_client, unwrapped
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, MCPTimeout, ValidationFailed
 from letta_tools.domain.mcp_servers import SSE, STDIO, Connection
 from letta_tools.domain.mcp_tools import Offer
-from letta_tools.providers.egress import AddressGuard, ForbiddenAddress, guarded_client, unwrapped
 from letta_tools.providers.mcp import MCPOptions
 from letta_tools.providers.mcp_stdio import stdio_transport
 

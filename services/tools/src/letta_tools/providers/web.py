@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx2
 
+from letta_common.egress import AddressGuard, TooMuchData, guarded_client, unwrapped
 from letta_tools.domain.web_calls import WebFailure, WebPage
-from letta_tools.providers.egress import AddressGuard, TooMuchData, guarded_client, unwrapped
 from letta_tools.providers.web_text import text_of_html
 
 _REDIRECTS = 5

@@ -7,8 +7,8 @@ import socket
 import httpx2
 import pytest
 
+from letta_common.egress import AddressGuard, ForbiddenAddress, TooMuchData, guarded_client, is_public
 from letta_common.errors import InvalidArgument
-from letta_tools.providers.egress import AddressGuard, ForbiddenAddress, TooMuchData, guarded_client, is_public
 
 
 @pytest.mark.parametrize(
