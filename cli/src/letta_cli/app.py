@@ -20,7 +20,8 @@ from pydantic_settings import SettingsError
 from letta_cli import agents, chat, demo, keys
 from letta_cli.console import err, fail, panel
 from letta_common import logs
-from letta_common.errors import AppError, MigrationFailed
+from letta_common.errors import AppError
+from letta_common.faults import MigrationFailed
 from letta_common.settings import PEERS, Settings
 from letta_embedded_postgres import EmbeddedPostgresError
 

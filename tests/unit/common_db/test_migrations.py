@@ -8,7 +8,7 @@ import sys
 import psycopg
 import pytest
 
-from letta_common.errors import MigrationFailed
+from letta_common.faults import MigrationFailed
 from letta_common.migrations import check_names, newest_revision, upgrade, upgrade_sync
 
 FIRST = '''"""First."""

@@ -19,10 +19,6 @@ class AppError(Exception):
         self.metadata = metadata
 
 
-class MigrationFailed(Exception):
-    """The database cannot be brought to the version that the program needs. Ends a start; callers never see it."""
-
-
 class Unauthenticated(AppError):
     """No credential, or one that is unknown, expired or malformed."""
 
@@ -224,6 +220,20 @@ class NoPendingApproval(AppError):
 
     code = Code.FAILED_PRECONDITION
     reason = "NO_PENDING_APPROVAL"
+
+
+class RunAbandoned(AppError):
+    """The replica that worked on the run died again and again, so that nobody takes it over any more."""
+
+    code = Code.INTERNAL
+    reason = "RUN_ABANDONED"
+
+
+class NothingToCompact(AppError):
+    """Compaction would not make the context smaller."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "NOTHING_TO_COMPACT"
 
 
 class BlockNotFound(AppError):

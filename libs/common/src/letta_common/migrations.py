@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 from letta_common.db import driver_errors, plain_dsn, quoted
-from letta_common.errors import MigrationFailed
+from letta_common.faults import MigrationFailed
 
 EXTENSIONS_SCHEMA = "extensions"
 EXTENSIONS = ("vector", "pg_trgm", "btree_gin")

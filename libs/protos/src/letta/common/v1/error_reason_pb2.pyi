@@ -82,6 +82,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A newer owner holds the conversation; metadata has the highest `fence` seen. Example: a replica that was paused."""
     ERROR_REASON_NO_PENDING_APPROVAL: _ErrorReason.ValueType  # 38
     """No tool call waits for approval. Example: an approval sent twice with another answer."""
+    ERROR_REASON_RUN_ABANDONED: _ErrorReason.ValueType  # 39
+    """The replica that worked on the run died again and again, so that nobody takes it over any more. Example: a message whose answer
+    needs more memory than the process may use.
+    """
+    ERROR_REASON_NOTHING_TO_COMPACT: _ErrorReason.ValueType  # 40
+    """Compaction would not make the context smaller. Example: a conversation of two messages."""
     ERROR_REASON_BLOCK_NOT_FOUND: _ErrorReason.ValueType  # 50
     """The organization, or the agent, has no such block. Example: an unknown label."""
     ERROR_REASON_BLOCK_READ_ONLY: _ErrorReason.ValueType  # 51
@@ -222,6 +228,12 @@ ERROR_REASON_FENCED: ErrorReason.ValueType  # 37
 """A newer owner holds the conversation; metadata has the highest `fence` seen. Example: a replica that was paused."""
 ERROR_REASON_NO_PENDING_APPROVAL: ErrorReason.ValueType  # 38
 """No tool call waits for approval. Example: an approval sent twice with another answer."""
+ERROR_REASON_RUN_ABANDONED: ErrorReason.ValueType  # 39
+"""The replica that worked on the run died again and again, so that nobody takes it over any more. Example: a message whose answer
+needs more memory than the process may use.
+"""
+ERROR_REASON_NOTHING_TO_COMPACT: ErrorReason.ValueType  # 40
+"""Compaction would not make the context smaller. Example: a conversation of two messages."""
 ERROR_REASON_BLOCK_NOT_FOUND: ErrorReason.ValueType  # 50
 """The organization, or the agent, has no such block. Example: an unknown label."""
 ERROR_REASON_BLOCK_READ_ONLY: ErrorReason.ValueType  # 51
