@@ -8,11 +8,13 @@ import pytest
 
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
+from letta_common.egress import AddressGuard
 from letta_common.errors import LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Call, FinishReason, Reasoning, Text, ToolCall, Usage
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers.google import GoogleProvider
 from letta_llm_gateway.providers.google_wire import answer, request
+from letta_llm_gateway.providers.http import Clients
 
 SIGNED = base64.b64encode(b"\xff\xfe signed").decode()
 
@@ -89,7 +91,8 @@ def test_an_image_goes_out_in_line():
 async def test_an_unknown_thinking_setting_is_the_callers_mistake():
     prompt = Prompt()
     prompt.settings.thinking_config = '{"think_harder": 1}'
-    provider = GoogleProvider(Account("google_ai", "google_ai", "key"))
+    account = Account("google_ai", "google_ai", "key")
+    provider = GoogleProvider(account, Clients(AddressGuard()).of(account))
 
     with pytest.raises(LLMBadRequest, match="think_harder"):
         await provider.generate(Call("gemini-2.5-flash", prompt))

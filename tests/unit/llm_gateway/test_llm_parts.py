@@ -1,4 +1,4 @@
-"""Retries, breaker, slots, vault, addresses, settings, known models, the local embedder."""
+"""Retries, breaker, slots, vault, settings, known models, the local embedder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import asyncio
 import os
 import subprocess
 import sys
-from ipaddress import ip_address
 
 import pytest
 
 from letta_common.errors import (
     InternalError,
-    InvalidArgument,
     LLMBadRequest,
     LLMInvalidResponse,
     LLMRateLimit,
@@ -23,7 +21,6 @@ from letta_llm_gateway.domain.embeddings import unit
 from letta_llm_gateway.domain.known_models import cost_microdollars, dimensions, known, talks
 from letta_llm_gateway.domain.resilience import Breaker, Retry, Slots
 from letta_llm_gateway.providers import probe
-from letta_llm_gateway.providers.addresses import is_public, public
 from letta_llm_gateway.providers.local_embedder import DIMENSIONS, LocalEmbedder
 from letta_llm_gateway.providers.vault import KeyVault
 from letta_llm_gateway.settings import LLMGatewaySettings
@@ -97,26 +94,6 @@ def test_a_sealed_key_opens_for_its_owner_alone():
     ):
         with pytest.raises(InternalError):
             opener.open(organization, purpose, text)
-
-
-INNER = """
-127.0.0.1 10.1.2.3 169.254.169.254 192.0.0.8 0.0.0.0 224.0.0.1 100.64.0.1 ::1 fe80::1 fc00::1
-::ffff:127.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: ::7f00:1
-"""
-
-
-@pytest.mark.parametrize("address", INNER.split())
-def test_addresses_of_inner_networks_are_not_public(address):
-    assert not is_public(ip_address(address))
-
-
-async def test_public_addresses_pass():
-    assert is_public(ip_address("8.8.8.8"))
-    assert is_public(ip_address("2606:4700::1111"))
-    await public("https://8.8.8.8/v1")
-    for bad in ("ftp://8.8.8.8", "http:///x", "http://no-such-host.invalid/"):
-        with pytest.raises(InvalidArgument):
-            await public(bad)
 
 
 def test_keys_are_read_from_the_vendors_own_variables(monkeypatch):

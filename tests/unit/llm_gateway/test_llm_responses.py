@@ -6,12 +6,16 @@ import pytest
 
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
+from letta_common.egress import AddressGuard
 from letta_common.errors import AppError, ContextWindowExceeded, LLMBadRequest, LLMRateLimit, LLMUnavailable
 from letta_llm_gateway.domain.answers import RedactedReasoning, Signed, Started, Text
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers import anthropic_wire, openai_wire, responses_wire
+from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.openai import OpenAIProvider
 from letta_llm_gateway.providers.responses_wire import StreamReader, answer, request
+
+CLIENTS = Clients(AddressGuard())
 
 
 def thought(signature: str, text: str = "Hm.") -> m.ContentPart:
@@ -124,7 +128,8 @@ def test_a_refusal_is_text():
 
 @pytest.mark.parametrize("model", ["gpt-5", "gpt-5-mini", "o1", "o3-pro", "o4-mini"])
 async def test_reasoning_models_of_openai_speak_responses(model):
-    provider = OpenAIProvider(Account("openai", "openai", "sk-test"))
+    account = Account("openai", "openai", "sk-test")
+    provider = OpenAIProvider(account, CLIENTS.of(account))
 
     assert provider._wire(model)[0] is responses_wire
     assert provider._wire("gpt-4o")[0] is openai_wire
@@ -132,7 +137,8 @@ async def test_reasoning_models_of_openai_speak_responses(model):
 
 
 async def test_compatible_servers_speak_chat_completions_for_every_model():
-    provider = OpenAIProvider(Account("openai", "openai", "k", "http://127.0.0.1:9/v1"))
+    account = Account("openai", "openai", "k", "http://127.0.0.1:9/v1")
+    provider = OpenAIProvider(account, CLIENTS.of(account))
 
     assert provider._wire("gpt-5")[0] is openai_wire
     await provider.close()

@@ -42,6 +42,7 @@ _INWARD: tuple[Network, ...] = tuple(
         "fec0::/10",
     )
 )
+_METADATA_IPV6 = ipaddress.ip_address("fd00:ec2::254")
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "instance-data"})
 
 
@@ -62,13 +63,27 @@ def is_public(address: Address) -> bool:
     return not any(address.version == network.version and address in network for network in _INWARD)
 
 
+def _gives_metadata(address: Address) -> bool:
+    """Say whether a cloud may answer here with the machine's own credentials."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_link_local or address == _METADATA_IPV6
+
+
 class AddressGuard:
-    """Decides where connections may go. Allowed are host names, addresses and networks that lead inside on purpose."""
+    """Decides where connections may go.
+
+    Allowed are host names, addresses and networks that lead inside on purpose; `*` allows all but metadata services.
+    """
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
         self._names: set[str] = set()
         self._networks: list[Network] = []
+        self._anywhere = False
         for entry in allowed:
+            if entry == "*":
+                self._anywhere = True
+                continue
             try:
                 self._networks.append(ipaddress.ip_network(entry.strip("[]"), strict=False))
             except ValueError:
@@ -97,14 +112,15 @@ class AddressGuard:
             raise InvalidArgument("the address must begin with http:// or https:// and name a host", field="url")
         if read.userinfo:
             raise InvalidArgument("the address must not contain credentials", field="url")
-        if "." not in read.host and ":" not in read.host and read.host.lower() not in self._names:
+        bare = "." not in read.host and ":" not in read.host
+        if bare and not self._anywhere and read.host.lower() not in self._names:
             raise _forbidden(read.host)
         with suppress(OSError, UnicodeError):  # a name that is not known now is checked when it is connected to
             await self.resolve(read.host, read.port or 443)
         return read
 
     def _check(self, host: str, address: Address) -> None:
-        if is_public(address):
+        if is_public(address) or (self._anywhere and not _gives_metadata(address)):
             return
         if not any(address.version == network.version and address in network for network in self._networks):
             raise _forbidden(host)
@@ -151,12 +167,12 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
 class GuardedTransport(httpx2.AsyncHTTPTransport):
     """HTTP over guarded connections, with a limit on what an answer may hold."""
 
-    def __init__(self, guard: AddressGuard, most_bytes: int) -> None:
+    def __init__(self, guard: AddressGuard, most_bytes: int, connections: int = 10) -> None:
         super().__init__(trust_env=False)
         self._most_bytes = most_bytes
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=ssl.create_default_context(),
-            max_connections=10,
+            max_connections=connections,
             network_backend=GuardedBackend(guard),
         )
 
@@ -194,10 +210,11 @@ def guarded_client(
     most_bytes: int,
     headers: Mapping[str, str] | None = None,
     read_timeout: float | None = None,
+    connections: int = 10,
 ) -> httpx2.AsyncClient:
     """Return a client that follows no redirects, reads no environment and goes where the guard lets it."""
     return httpx2.AsyncClient(
-        transport=GuardedTransport(guard, most_bytes),
+        transport=GuardedTransport(guard, most_bytes, connections),
         headers={"accept-encoding": "identity", **(headers or {})},
         timeout=httpx2.Timeout(timeout, read=read_timeout or timeout),
         follow_redirects=False,

@@ -67,6 +67,9 @@ class LLMGatewaySettings(Settings):
     budget_dollars: float = Field(default=0.0, ge=0, description="What an organization may spend a month; 0: any sum.")
     provider_trace: bool = Field(default=False, description="Keep what goes to vendors and comes back, redacted.")
     private_addresses: bool = Field(
-        default=False, description="Organizations may name addresses outside of the public internet; dev mode may."
+        default=False, description="Organizations may name any address but metadata services; so may all in dev mode."
+    )
+    provider_allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="Names, addresses and networks that organizations may name though they are not public."
     )
     provider_trace_days: int = Field(default=7, ge=1, description="How long traces are kept.")

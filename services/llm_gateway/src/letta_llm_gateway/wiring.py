@@ -12,6 +12,7 @@ from letta.llm.v1 import (
     trace_service_pb2_grpc,
 )
 from letta_common.db import Database, DatabaseOptions
+from letta_common.egress import AddressGuard
 from letta_common.migrations import upgrade
 from letta_common.service import Deps, Service, nothing
 from letta_common.settings import kept_secret
@@ -25,9 +26,10 @@ from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.domain.resilience import Retry
 from letta_llm_gateway.domain.streams import Limits
 from letta_llm_gateway.domain.usage import UsageStore, UsageWriter
-from letta_llm_gateway.providers import addresses, probe
+from letta_llm_gateway.providers import probe
 from letta_llm_gateway.providers.arguments import checked
 from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.vault import KeyVault
 from letta_llm_gateway.servicers.embeddings import EmbeddingServicer
@@ -60,11 +62,9 @@ def assemble(
     close_stores: Callable[[], Awaitable[None]] = nothing,
 ) -> Service:
     """Return the service over these stores."""
-    private = settings.private_addresses or settings.dev_mode
-    accounts = Accounts(
-        providers, KeyVault(_secret(settings)), addresses.anywhere if private else addresses.public, deps.clock
-    )
-    factory = ProviderFactory(BuiltinProvider())
+    guard = _guard(settings)
+    accounts = Accounts(providers, KeyVault(_secret(settings)), guard.check_url, deps.clock)
+    factory = ProviderFactory(BuiltinProvider(), Clients(guard))
     catalogue = Models(
         base_accounts(settings),
         accounts,
@@ -111,6 +111,11 @@ def assemble(
         start=usage.start,
         close=close,
     )
+
+
+def _guard(settings: LLMGatewaySettings) -> AddressGuard:
+    anywhere = ("*",) if settings.private_addresses or settings.dev_mode else ()
+    return AddressGuard((*settings.provider_allowed_hosts, *anywhere))
 
 
 def _secret(settings: LLMGatewaySettings) -> bytes:

@@ -85,7 +85,7 @@ class Vault(Protocol):
         ...
 
 
-AddressCheck = Callable[[str], Awaitable[None]]
+AddressCheck = Callable[[str], Awaitable[object]]
 """Raises InvalidArgument for an address that an organization may not make the gateway call."""
 
 
@@ -159,7 +159,7 @@ class Accounts:
     async def check(self, account: Account, models: Models) -> int:
         """Try credentials by listing models, and return how many there are. Raises the vendor's refusal."""
         await self._check(account)
-        return len(await models.refresh(account))
+        return len(await models.trial(account))
 
     async def refresh(self, actor: Actor, provider_id: str, models: Models) -> OwnProvider:
         """List a provider's models again. Raises ProviderNotFound or the vendor's refusal."""

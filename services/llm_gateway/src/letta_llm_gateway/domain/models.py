@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -98,6 +99,10 @@ class Makers(Protocol):
 
     async def provider(self, account: Account) -> Provider:
         """Return the provider of an account."""
+        ...
+
+    def trial(self, account: Account) -> AbstractAsyncContextManager[Provider]:
+        """Make a provider for a moment."""
         ...
 
 
@@ -218,6 +223,11 @@ class Models:
             async with self._lock:
                 self._default = self._default or await self._choose()
         return self._default
+
+    async def trial(self, account: Account) -> list[ListedModel]:
+        """List an account's models and keep nothing of it. Raises the vendor's refusal."""
+        async with self._makers.trial(account) as provider:
+            return await provider.models()
 
     async def refresh(self, account: Account) -> list[ListedModel]:
         """List an account's models at the vendor now. Raises the vendor's refusal."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,6 +62,3 @@ class Provider(Protocol):
     async def close(self) -> None:
         """Close connections."""
         ...
-
-
-Maker = Callable[[Account], Provider]

@@ -17,14 +17,13 @@ from letta_llm_gateway.providers import anthropic_wire, sse
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 
 OFFICIAL = "https://api.anthropic.com"
-_CONNECT_SECONDS = 5.0
 _LIST_SECONDS = 10.0
 
 
 class AnthropicProvider:
     """Speaks messages with one account."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, http: httpx2.AsyncClient) -> None:
         self._vendor = account.name
         if not account.api_key:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
@@ -32,7 +31,8 @@ class AnthropicProvider:
             api_key=account.api_key,
             base_url=account.base_url or OFFICIAL,
             max_retries=0,  # the gateway retries, so that deadlines and breakers see every attempt
-            timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
+            timeout=http.timeout,
+            http_client=http,
         )
 
     async def generate(self, call: Call) -> Answer:
@@ -92,9 +92,9 @@ class AnthropicProvider:
             raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
 
 
-def make(account: Account) -> AnthropicProvider:
+def make(account: Account, http: httpx2.AsyncClient) -> AnthropicProvider:
     """Make the provider of an account."""
-    return AnthropicProvider(account)
+    return AnthropicProvider(account, http)
 
 
 def _said(error: anthropic.APIStatusError) -> str:

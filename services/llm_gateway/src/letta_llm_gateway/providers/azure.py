@@ -7,12 +7,12 @@ import openai
 
 from letta_common.errors import InvalidArgument, LLMAuthentication
 from letta_llm_gateway.domain.providers import Account
-from letta_llm_gateway.providers.openai import CONNECT_SECONDS, OpenAIProvider
+from letta_llm_gateway.providers.openai import OpenAIProvider
 
 DEFAULT_VERSION = "2024-10-21"
 
 
-def make(account: Account) -> OpenAIProvider:
+def make(account: Account, http: httpx2.AsyncClient) -> OpenAIProvider:
     """Make the provider of an account."""
     if not account.base_url:
         raise InvalidArgument(
@@ -25,6 +25,7 @@ def make(account: Account) -> OpenAIProvider:
         azure_endpoint=account.base_url,
         api_version=account.api_version or DEFAULT_VERSION,
         max_retries=0,
-        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+        timeout=http.timeout,
+        http_client=http,
     )
-    return OpenAIProvider(account, client)
+    return OpenAIProvider(account, http, client)

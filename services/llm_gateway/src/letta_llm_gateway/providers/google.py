@@ -20,7 +20,6 @@ from letta_llm_gateway.providers import google_wire
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 
 OFFICIAL = "https://generativelanguage.googleapis.com"
-_CONNECT_SECONDS = 5.0
 _VERSION = "v1beta"
 _PAGE = 1000
 _answers: ContextVar[list[httpx2.Response] | None] = ContextVar("answers", default=None)
@@ -35,12 +34,12 @@ async def _note(response: httpx2.Response) -> None:
 class GoogleProvider:
     """Speaks generateContent with one account."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, http: httpx2.AsyncClient) -> None:
         self._vendor = account.name
         if not account.api_key:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
-        timeout = httpx2.Timeout(None, connect=_CONNECT_SECONDS)
-        self._http = httpx2.AsyncClient(timeout=timeout, event_hooks={"response": [_note]})
+        self._http = http
+        self._http.event_hooks = {**http.event_hooks, "response": [_note]}
         options = HttpOptions(
             base_url=account.base_url or OFFICIAL, api_version=_VERSION, httpx_async_client=self._http
         )
@@ -129,6 +128,6 @@ class GoogleProvider:
             raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
 
 
-def make(account: Account) -> GoogleProvider:
+def make(account: Account, http: httpx2.AsyncClient) -> GoogleProvider:
     """Make the provider of an account."""
-    return GoogleProvider(account)
+    return GoogleProvider(account, http)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+import httpx2
+
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers.openai import OpenAIProvider
 
 DEFAULT = "http://127.0.0.1:11434/v1"
 
 
-def make(account: Account) -> OpenAIProvider:
+def make(account: Account, http: httpx2.AsyncClient) -> OpenAIProvider:
     """Make the provider of an account; an address without a path gets `/v1`."""
     address = account.base_url or DEFAULT
     if urlsplit(address).path in {"", "/"}:
         address = address.rstrip("/") + "/v1"
-    return OpenAIProvider(replace(account, base_url=address))
+    return OpenAIProvider(replace(account, base_url=address), http)

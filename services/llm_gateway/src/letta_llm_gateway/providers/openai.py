@@ -19,7 +19,6 @@ from letta_llm_gateway.providers.errors import refusal, transport_errors
 OFFICIAL = "https://api.openai.com/v1"
 RESPONSES = "openai-responses"
 """Type of a provider that answers every model over the responses wire."""
-CONNECT_SECONDS = 5.0
 _LIST_SECONDS = 10.0
 _WINDOW_KEYS = ("context_window", "context_length", "max_model_len", "max_context_length")
 
@@ -27,7 +26,7 @@ _WINDOW_KEYS = ("context_window", "context_length", "max_model_len", "max_contex
 class OpenAIProvider:
     """Speaks with one account: responses with OpenAI's own reasoning models, chat completions with the others."""
 
-    def __init__(self, account: Account, client: openai.AsyncOpenAI | None = None) -> None:
+    def __init__(self, account: Account, http: httpx2.AsyncClient, client: openai.AsyncOpenAI | None = None) -> None:
         self._vendor = account.name
         self._responds = account.provider_type == RESPONSES
         self._azure = client is not None
@@ -38,7 +37,8 @@ class OpenAIProvider:
             api_key=account.api_key or "none",
             base_url=account.base_url or OFFICIAL,
             max_retries=0,  # the gateway retries, so that deadlines and breakers see every attempt
-            timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+            timeout=http.timeout,
+            http_client=http,
         )
 
     async def generate(self, call: Call) -> Answer:
@@ -151,6 +151,6 @@ def _listed(row: dict[str, Any]) -> ListedModel:
     return ListedModel(name, context_window=window, embedding=embedding)
 
 
-def make(account: Account) -> OpenAIProvider:
+def make(account: Account, http: httpx2.AsyncClient) -> OpenAIProvider:
     """Make the provider of an account."""
-    return OpenAIProvider(account)
+    return OpenAIProvider(account, http)

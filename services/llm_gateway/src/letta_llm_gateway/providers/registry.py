@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import httpx2
+
+from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument
 from letta_llm_gateway.domain.providers import Account, Provider
+from letta_llm_gateway.providers.http import Clients, GuardedProvider
 
 _PACKAGE = "letta_llm_gateway.providers"
 _FILES = {
     "openai": ("openai", "make"),
     "openai-responses": ("openai", "make"),
     "anthropic": ("anthropic", "make"),
+    "bedrock": ("bedrock", "make"),
     "google_ai": ("google", "make"),
     "ollama": ("ollama", "make"),
     "azure": ("azure", "make"),
@@ -39,12 +46,20 @@ COMPATIBLE = {
 KEYLESS = frozenset({"openai-compatible", "vllm", "lmstudio_openai", "llamacpp", "sglang", "ollama", "builtin"})
 
 
-class ProviderFactory:
-    """Makes providers, each account's once."""
+_KEPT = 1000
+_CLOSE_SECONDS = 900.0
+"""A provider that is no longer kept may still speak; its connections are closed so much later."""
 
-    def __init__(self, builtin: Provider) -> None:
+
+class ProviderFactory:
+    """Makes providers, each account's once; of those that were not wanted for long, only so many are kept."""
+
+    def __init__(self, builtin: Provider, clients: Clients | None = None, *, kept: int = _KEPT) -> None:
         self._builtin = builtin
-        self._made: dict[Account, Provider] = {}
+        self._clients = clients or Clients(AddressGuard())
+        self._kept = kept
+        self._made: OrderedDict[Account, Provider] = OrderedDict()
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def provider(self, account: Account) -> Provider:
         """Return the provider of an account.
@@ -57,14 +72,47 @@ class ProviderFactory:
             return self._builtin
         made = self._made.get(account)
         if made is None:
-            make = await asyncio.to_thread(_maker, account.provider_type)
-            made = self._made.setdefault(account, make(_addressed(account)))
+            new = await self._new(account)
+            made = self._made.setdefault(account, new)
+            if len(self._made) > self._kept:
+                self._leave(self._made.popitem(last=False)[1])
+        self._made.move_to_end(account)
         return made
+
+    @asynccontextmanager
+    async def trial(self, account: Account) -> AsyncIterator[Provider]:
+        """Make a provider for a moment: credentials that are only tried leave nothing behind."""
+        if account.provider_type == "builtin":
+            yield self._builtin
+            return
+        provider = await self._new(account)
+        try:
+            yield provider
+        finally:
+            await provider.close()
 
     async def close(self) -> None:
         """Close every provider."""
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         for provider in (self._builtin, *self._made.values()):
             await provider.close()
+
+    async def _new(self, account: Account) -> Provider:
+        make = await asyncio.to_thread(_maker, account.provider_type)
+        provider = make(_addressed(account), self._clients.of(account))
+        return GuardedProvider(provider) if account.organization_id else provider
+
+    def _leave(self, provider: Provider) -> None:
+        async def close_later() -> None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(_CLOSE_SECONDS)
+            await provider.close()
+
+        task = asyncio.create_task(close_later())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
 
 def provider_types() -> list[str]:
@@ -72,14 +120,14 @@ def provider_types() -> list[str]:
     return sorted({*_FILES, *COMPATIBLE})
 
 
-def _maker(provider_type: str) -> Callable[[Account], Provider]:
+def _maker(provider_type: str) -> Callable[[Account, httpx2.AsyncClient], Provider]:
     file, name = _FILES.get(provider_type) or (("openai", "make") if provider_type in COMPATIBLE else ("", ""))
     if not file:
         raise InvalidArgument(
             f"there is no provider type {provider_type!r}, use one of {provider_types()}", field="provider_type"
         )
     module: Any = importlib.import_module(f"{_PACKAGE}.{file}")
-    maker: Callable[[Account], Provider] = getattr(module, name)
+    maker: Callable[[Account, httpx2.AsyncClient], Provider] = getattr(module, name)
     return maker
 
 

@@ -1,0 +1,99 @@
+"""HTTP for vendors' SDKs: connections of organizations' accounts are guarded, requests are read along for traces."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+
+import httpx2
+
+from letta_common.egress import AddressGuard, ForbiddenAddress, guarded_client
+from letta_common.errors import AppError
+from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta_llm_gateway.domain.providers import Account, ListedModel, Provider, Vector
+from letta_llm_gateway.domain.tapes import current_tape
+
+CONNECT_SECONDS = 5.0
+_CONNECTIONS = 1000
+_IDLE = 100
+_MOST_BYTES = 1 << 30
+
+
+class Clients:
+    """Makes the HTTP client of an account.
+
+    An account of an organization names its own addresses: each name is resolved once a connection, every address is
+    checked, the checked one is connected to, and redirects are not followed. The deployment's own accounts are free.
+    """
+
+    def __init__(self, guard: AddressGuard) -> None:
+        self._guard = guard
+
+    def of(self, account: Account) -> httpx2.AsyncClient:
+        """Return a new client; its owner closes it."""
+        if account.organization_id:
+            client = guarded_client(
+                self._guard, timeout=CONNECT_SECONDS, most_bytes=_MOST_BYTES, connections=_CONNECTIONS
+            )
+        else:
+            limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_IDLE)
+            client = httpx2.AsyncClient(limits=limits, follow_redirects=True)
+        client.timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)  # the gateway measures silence for itself
+        client.event_hooks = {"request": [_record]}
+        return client
+
+
+async def _record(request: httpx2.Request) -> None:
+    tape = current_tape()
+    if tape is None:
+        return
+    try:
+        tape.sent = request.content
+    except httpx2.RequestNotRead:
+        tape.sent = b""
+
+
+class GuardedProvider:
+    """A provider of an organization: says that an address is forbidden where its SDK would say it is away."""
+
+    def __init__(self, inner: Provider) -> None:
+        self._inner = inner
+
+    async def generate(self, call: Call) -> Answer:
+        """Answer once."""
+        with _forbidden():
+            return await self._inner.generate(call)
+
+    async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
+        """Answer as the model speaks."""
+        with _forbidden():
+            async with aclosing(self._inner.stream(call)) as events:
+                async for event in events:
+                    yield event
+
+    async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
+        """Turn texts into vectors."""
+        with _forbidden():
+            return await self._inner.embed(model, texts)
+
+    async def models(self) -> list[ListedModel]:
+        """List what the vendor offers."""
+        with _forbidden():
+            return await self._inner.models()
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._inner.close()
+
+
+@contextmanager
+def _forbidden() -> Iterator[None]:
+    try:
+        yield
+    except AppError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ForbiddenAddress):
+                raise ForbiddenAddress(cause.message, field="base_url") from None
+            cause = cause.__cause__
+        raise
