@@ -6,17 +6,18 @@ from letta.agent.v1 import agent_pb2, run_pb2, tool_rule_pb2
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
 from letta.tools.v1 import tool_pb2
+from letta_agent.domain.agent_values import Agent
 from letta_agent.domain.builtin_tools import BuiltinTools
 from letta_agent.domain.calls import Caller
 from letta_agent.domain.compaction import Compactor
 from letta_agent.domain.events import EventWriter
-from letta_agent.domain.jobs import Definition
 from letta_agent.domain.loop import Tools
 from letta_agent.domain.peers import Message
 from letta_agent.domain.runner import Runner, RunnerOptions
 from letta_agent.domain.runs import Runs, Send
 from letta_agent.domain.toolsets import Toolsets
 from letta_agent.store.fake import FakeRuns
+from letta_agent.store.fake_agents import FakeAgents
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.letta_messages import type_of
@@ -37,7 +38,7 @@ class NoSecrets:
 class World:
     """One replica of the agent service among twins; `another()` is a second one on the same data."""
 
-    def __init__(self, *script, tools=(), behaviours=None, store=None, memory=None, twin_tools=None):
+    def __init__(self, *script, tools=(), behaviours=None, store=None, memory=None, twin_tools=None, takeovers=5):
         self.clock = SystemClock()
         self.store = store or FakeRuns(self.clock)
         self.memory = memory or TwinMemory()
@@ -55,7 +56,7 @@ class World:
         )
         self.writer = EventWriter(self.store, window=0)
         self.credentials = TwinCredentials()
-        options = RunnerOptions(owner=f"replica-{id(self)}", lease_ms=60_000)
+        options = RunnerOptions(owner=f"replica-{id(self)}", lease_ms=60_000, takeovers=takeovers)
         self.runner = Runner(kit, self.store, self.credentials, self.writer, options)
         self.runs = Runs(self.store, self.runner, self.memory, self.clock)
 
@@ -67,13 +68,15 @@ class World:
             state.tool_rules.add(requires_approval=tool_rule_pb2.RequiresApprovalToolRule(tool_name=name))
         state.tool_rules.extend(changes.pop("rules", ()))
         ids = tuple(found.id for found in self.tools.tools.values())
-        await self.store.put_agent(ANN, Definition(state, ids, changes.pop("secrets", b"")))
+        for moment in (state.created_at, state.updated_at):
+            moment.FromDatetime(self.clock.now())
+        await FakeAgents(self.store.state).insert(ANN, Agent(AGENT, state, ids, changes.pop("secrets", b"")))
         first = Message(id="message-0", role=message_pb2.MESSAGE_ROLE_SYSTEM, parts=[say("compiled")])
         await self.memory.provision(AGENT, "a", [block_pb2.Block(label="human", value="Bob", limit=100)], [], [first])
         return self
 
-    def another(self, *script):
-        return World(*script, store=self.store, memory=self.memory, twin_tools=self.tools)
+    def another(self, *script, **more):
+        return World(*script, store=self.store, memory=self.memory, twin_tools=self.tools, **more)
 
     async def send(self, text="hi", **request):
         return await self.runs.send(ANN, send_of(text, **request), SIGNED)
@@ -83,7 +86,7 @@ class World:
 
     def expire(self):
         """Let the leases of this replica run out, as when it died."""
-        for thread in self.store._threads.values():
+        for thread in self.store.state.threads.values():
             thread.until = None
 
 

@@ -1,16 +1,15 @@
 """Replicas die in the middle of runs, and others take over."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
 
 from letta_agent.domain.calls import UNKNOWN_OUTCOME
-from letta_agent.domain.jobs import RunStatus
-from letta_common.errors import (
-    Fenced,
-    ServiceUnavailable,
-)
+from letta_agent.domain.jobs import Lease, RunStatus, StepFilter
+from letta_common.errors import Fenced, LLMRateLimit, RunAbandoned, ServiceUnavailable
+from letta_common.paging import Page
 from tests.fakes.agent_peers import answer, call, say, tool
 from tests.fakes.agent_world import AGENT, ANN, MEMORY, SIGNED, STOP, World, asked, send_of
 
@@ -78,7 +77,7 @@ async def test_a_crash_after_a_memory_edit_does_not_make_it_twice():
     world.store.close = closing
     world.expire()
 
-    [run_id] = [run.new.id for run in world.store._runs.values()]
+    [run_id] = [run.new.id for run in world.store.state.runs.values()]
     await taken_over(world.another(answer(say("ok"))), run_id)
     assert world.memory.blocks[AGENT]["human"].value == "Bob\nx"
     assert world.texts() == [("user", "hi"), ("assistant", "memory_insert"), ("tool", "Bob\nx"), ("assistant", "ok")]
@@ -143,3 +142,91 @@ async def test_a_run_that_was_cancelled_before_its_take_over_ends_cancelled():
     await crash(world, admitted)
     await taken_over(world.another(), admitted.run_id)
     assert (await world.store.get(ANN, admitted.run_id)).status == RunStatus.RUN_STATUS_CANCELLED
+
+
+async def die(world, admitted, times):
+    """Let replica after replica take a run over and die."""
+    await crash(world, admitted)
+    for _ in range(times):
+        after = world.another(asyncio.Event())
+        await after.runner.dispatch()
+        active = after.runner.find(admitted.run_id)
+        await asked(after)
+        active.task.cancel()
+        await asyncio.wait([active.task])
+        world.expire()
+
+
+async def test_a_run_whose_replica_dies_each_time_is_given_up():
+    world = await World(asyncio.Event()).agent()
+    admitted = await world.runs.admit(ANN, send_of(), SIGNED)
+    await asked(world)
+    await die(world, admitted, 2)
+
+    last = world.another(answer(say("never asked")), takeovers=2)
+    active = await taken_over(last, admitted.run_id)
+
+    record = await world.store.get(ANN, admitted.run_id)
+    assert (record.status, record.stop_reason) == (RunStatus.RUN_STATUS_FAILED, STOP.STOP_REASON_ERROR)
+    assert json.loads(record.error)["error_type"] == "run_abandoned"
+    assert isinstance(active.feed.error, RunAbandoned)
+    assert last.models.prompts == []
+    with pytest.raises(RunAbandoned):
+        await last.runs.answer(ANN, replace(admitted, active=None))
+    assert (await world.another(answer(say("Fresh."))).send("again")).stop_reason == STOP.STOP_REASON_END_TURN
+
+
+async def test_a_run_within_the_limit_is_worked_on():
+    world = await World(asyncio.Event()).agent()
+    admitted = await world.runs.admit(ANN, send_of(), SIGNED)
+    await asked(world)
+    await die(world, admitted, 1)
+    await taken_over(world.another(answer(say("Hello.")), takeovers=2), admitted.run_id)
+    assert world.texts() == [("user", "hi"), ("assistant", "Hello.")]
+
+
+async def test_a_run_that_was_decided_is_not_given_up():
+    world = await World(answer(say("Hello."))).agent()
+    closing, world.store.close = world.store.close, _down
+    got = await world.send()
+    world.store.close = closing
+    world.expire()
+
+    await taken_over(world.another(takeovers=0), got.run_id)
+    assert (await world.store.get(ANN, got.run_id)).status == RunStatus.RUN_STATUS_COMPLETED
+
+
+async def test_a_run_that_kills_whoever_looks_at_it_is_closed_unseen():
+    world = await World(answer(say("Hello."))).agent()
+    closing, world.store.close = world.store.close, _down
+    got = await world.send()
+    world.store.close = closing
+    world.expire()
+    await world.store.claim_due(Lease("dies", -1_000), 10)
+    before = len(world.memory.calls)
+
+    await taken_over(world.another(takeovers=0), got.run_id)
+    assert (await world.store.get(ANN, got.run_id)).status == RunStatus.RUN_STATUS_FAILED
+    assert world.memory.calls[before:] == []
+
+
+async def test_the_step_in_which_a_run_failed_says_why():
+    world = await World(answer(call("roll")), LLMRateLimit("too fast"), tools=[tool("roll")]).agent()
+    with pytest.raises(LLMRateLimit) as failed:
+        await world.send()
+
+    steps = await world.runs.steps(ANN, StepFilter(run_id=failed.value.metadata["run_id"]), Page(ascending=True))
+    assert [(s.summary.step_index, s.summary.status) for s in steps] == [(0, 2), (1, 3)]
+    assert (steps[1].summary.error_type, steps[1].summary.error_message) == ("llm_rate_limit", "too fast")
+    assert (steps[1].summary.model, steps[1].summary.stop_reason) == ("twin/model", STOP.STOP_REASON_LLM_API_ERROR)
+
+
+async def test_the_step_in_which_a_run_was_cancelled_is_told():
+    world = await World(asyncio.Event()).agent()
+    admitted = await world.runs.admit(ANN, send_of(), SIGNED)
+    await asked(world)
+    await world.runs.cancel(ANN, admitted.run_id)
+
+    [step] = await world.runs.steps(ANN, StepFilter(run_id=admitted.run_id), Page())
+    assert (step.summary.status, step.summary.stop_reason) == (4, STOP.STOP_REASON_CANCELLED)
+    assert step.summary.error_type == ""

@@ -20,6 +20,9 @@ class AgentSettings(Settings):
     lease_ms: int = Field(
         default=10_000, ge=300, description="How long a run stays with a process that gives no sign of life."
     )
+    run_takeovers: int = Field(
+        default=5, ge=0, description="How often a run may be taken over from a process that died before it fails."
+    )
     dispatch_seconds: float = Field(default=1.0, gt=0, description="Wait between two looks for runs without an owner.")
     sweep_seconds: float = Field(default=30.0, gt=0, description="Wait between two looks for agents left half made.")
     event_hours: float = Field(default=3.0, gt=0, description="How long the events of runs can be replayed.")

@@ -115,6 +115,7 @@ def _options(settings: AgentSettings) -> RunnerOptions:
         lease_ms=settings.lease_ms,
         dispatch_seconds=settings.dispatch_seconds,
         slots=settings.run_slots,
+        takeovers=settings.run_takeovers,
     )
 
 

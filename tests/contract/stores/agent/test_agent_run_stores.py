@@ -7,9 +7,8 @@ import pytest
 
 from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
 from letta.common.v1 import usage_pb2
-from letta_agent.domain.agent_values import Agent, Stage
+from letta_agent.domain.agent_values import Agent
 from letta_agent.domain.jobs import (
-    Definition,
     Held,
     Lease,
     NewRun,
@@ -23,6 +22,7 @@ from letta_agent.domain.jobs import (
 )
 from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.fake import FakeRuns
+from letta_agent.store.fake_agents import FakeAgents
 from letta_agent.store.queue import SqlQueueStore
 from letta_agent.store.runs import SqlRunStore
 from letta_common.actor import Actor
@@ -38,20 +38,22 @@ LEASE, EXPIRED = Lease("me", 60_000), Lease("gone", -1_000)
 NEXT = Lease("next", 60_000)
 
 
-class Both:
-    """RunStore, QueueStore and a way to make agents, over one database."""
+class Sql:
+    """RunStore and QueueStore, over one database."""
 
     def __init__(self, db):
-        self._runs, self._queue, self._agents = SqlRunStore(db), SqlQueueStore(db), SqlAgentStore(db)
+        self._runs, self._queue, self.agents = SqlRunStore(db), SqlQueueStore(db), SqlAgentStore(db)
 
     def __getattr__(self, name):
         return getattr(self._runs, name, None) or getattr(self._queue, name)
 
-    async def put_agent(self, actor, definition):
-        state = definition.state
-        await self._agents.insert(
-            actor, Agent(state.id, state, definition.tool_ids, definition.secrets, stage=Stage.READY)
-        )
+
+class Fake(FakeRuns):
+    """The twins, over one state."""
+
+    def __init__(self):
+        super().__init__(SystemClock())
+        self.agents = FakeAgents(self.state)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ async def db(database_url):
 
 @pytest.fixture(params=["fake", "sql"])
 async def store(request, db):
-    return FakeRuns(SystemClock()) if request.param == "fake" else Both(db)
+    return Fake() if request.param == "fake" else Sql(db)
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ async def agent_id(store, ann):
     now = SystemClock().now()
     state.created_at.FromDatetime(now)
     state.updated_at.FromDatetime(now)
-    await store.put_agent(ann, Definition(state, ("tool-1", "tool-2"), b"sealed"))
+    await store.agents.insert(ann, Agent(state.id, state, ("tool-1", "tool-2"), b"sealed"))
     return state.id
 
 
@@ -408,3 +410,52 @@ async def test_events_are_kept_once_and_read_in_order(store, ann, agent_id):
     assert [(event.seq_id, event.event) for event in found] == [(1, b"1"), (2, b"2"), (3, b"3")]
     assert [event.seq_id for event in await store.events(ann, held.run_id, 1, 1)] == [2]
     assert await store.events(Actor(new_id("org"), "user-b"), held.run_id, 0, 10) == []
+
+
+async def test_the_step_that_failed_is_stored_with_what_the_run_failed_with(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    steps = (step_of(0), step_of(1, status=3, stop_reason=usage_pb2.STOP_REASON_LLM_API_ERROR))
+    await store.checkpoint(held, 1, stored_pb2.StoredStep(step_id=steps[1].id))
+    told = '{"error_type": "llm_rate_limit", "message": "wait a moment", "run_id": "run-1"}'
+    await store.close(held, RunEnd(FAILED, usage_pb2.STOP_REASON_LLM_API_ERROR, steps, error=told))
+
+    first, second = [(await store.step(ann, step.id)).summary for step in steps]
+    assert (first.error_type, first.error_message, first.status) == ("", "", 2)
+    assert (second.error_type, second.error_message, second.status) == ("llm_rate_limit", "wait a moment", 3)
+    assert (await store.get(ann, held.run_id)).error == told
+
+
+async def test_a_run_that_failed_without_a_word_has_steps_without_words(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    step = step_of(0, status=3)
+    await store.close(held, RunEnd(FAILED, usage_pb2.STOP_REASON_ERROR, (step,)))
+    assert (await store.step(ann, step.id)).summary.error_message == ""
+
+
+async def test_nobody_takes_over_the_run_of_an_agent_that_is_removed(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id, EXPIRED)
+    await store.agents.begin_removal(ann, agent_id)
+    assert await claim(store, ann) == []
+    assert (await store.get(ann, held.run_id)).claims == 0
+
+    await store.agents.remove(ann, agent_id)
+    assert await claim(store, ann) == []
+    with pytest.raises(RunNotFound):
+        await store.get(ann, held.run_id)
+
+
+async def test_nobody_begins_what_waits_for_an_agent_that_is_removed(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    await store.admit(ann, run_of(agent_id, enqueue=True), LEASE)
+    await store.agents.begin_removal(ann, agent_id)
+    await store.close(held, RunEnd(COMPLETED, END_TURN))
+    assert await claim(store, ann) == []
+
+
+async def test_each_take_over_is_counted(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id, EXPIRED)
+    for number in (1, 2, 3):
+        [job] = await claim(store, ann)
+        assert job.claims == number
+        await store.renew([job.held], Lease("next", -1_000))
+    assert (await store.get(ann, held.run_id)).claims == 3

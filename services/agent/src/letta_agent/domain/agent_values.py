@@ -134,6 +134,13 @@ class Hold:
 
     run_id: str = ""
     fence: int = 1
+    pending: int = 0
+    """Runs that wait for it."""
+
+    @property
+    def busy(self) -> bool:
+        """Say whether a run holds the conversation or waits for it."""
+        return bool(self.run_id) or self.pending > 0
 
 
 class AgentStore(Protocol):
@@ -153,6 +160,17 @@ class AgentStore(Protocol):
 
     async def hold(self, actor: Actor, conversation_id: str) -> Hold:
         """Return the run that holds a conversation, if there is one, and the newest fence."""
+        ...
+
+    async def seize(self, actor: Actor, agent_id: str, conversation_id: str, *, above: int = 0) -> Hold:
+        """Raise the fence of a conversation above this one; one that is busy stays as it is.
+
+        Whoever is admitted later has a higher fence still.
+        """
+        ...
+
+    async def forget(self, actor: Actor, conversation_id: str, fence: int) -> None:
+        """Forget what waits for approval, and the size of the context, unless the fence has risen since."""
         ...
 
     async def page(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:

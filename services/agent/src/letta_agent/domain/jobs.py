@@ -153,6 +153,8 @@ class StepSummary:
     tool_ns: int
     tools_used: tuple[str, ...] = ()
     error_type: str = ""
+    """What the run failed with in this step. Stores take it, and the message, from the end of the run."""
+    error_message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ class RunEnd:
     stop_reason: StopReason.ValueType
     steps: tuple[StepSummary, ...] = ()
     error: str = ""
-    """What went wrong, a JSON object."""
+    """What went wrong, a JSON object with `error_type` and `message`; the step that failed is stored with both."""
     context_tokens: int = 0
     ttft_ns: int = 0
     pending: Pending | None = None

@@ -102,6 +102,7 @@ class Loop:
         self._began_ns = tools.clock.monotonic_ns()
         self._ttft_ns = 0
         self._pending: Pending | None = None
+        self._open: tuple[int, StoredStep, int] | None = None
         self._context_tokens = job.definition.context_tokens
 
     async def work(self) -> RunEnd:
@@ -123,10 +124,28 @@ class Loop:
                 return self._end(decision.stop_reason)
             index += 1
 
+    async def conclude(self) -> RunEnd | None:
+        """Return how a run ended that an earlier owner decided; None when it was to go on. No older owner writes on."""
+        begun = await self._begin()
+        if begun.last_step is None:
+            return None
+        self._recall(begun.last_step)
+        return None if begun.stop_reason == GO_ON else self._end(begun.stop_reason)
+
     @property
     def summaries(self) -> tuple[StepSummary, ...]:
         """Return how the steps went so far."""
         return tuple(self._summaries)
+
+    def broken(self, status: int, stop: StopReason.ValueType) -> tuple[StepSummary, ...]:
+        """Return how the steps went, with the one in the middle of which the run ended."""
+        if self._open is None:
+            return self.summaries
+        index, step, began = self._open
+        step.model = step.model or self._job.request.override_model or self._state.model
+        took = self._tools.clock.monotonic_ns() - began
+        last = replace(summary_of(step, index, stop=stop, step_ns=took, tool_ns=0), status=status)
+        return (*self._summaries, last)
 
     async def _begin(self) -> Begun:
         if self._job.claims:
@@ -181,9 +200,11 @@ class Loop:
             stored = self._kept.pop(index, None)
             replayed = stored is not None
             if stored is None:
-                stored = await self._think()
-            elif stored.HasField("summary"):
-                self._context.shrink(Window(stored.summary, stored.first_kept_message_id))
+                stored = await self._think(index, began)
+            else:
+                self._open = (index, stored, began)
+                if stored.HasField("summary"):
+                    self._context.shrink(Window(stored.summary, stored.first_kept_message_id))
             calls = calls_of(stored.message)
             if calls and not replayed:
                 await self._tools.store.checkpoint(self.held, index, stored)
@@ -215,6 +236,7 @@ class Loop:
             self._show(messages[-1])
         took = clock.monotonic_ns() - began
         self._summaries.append(summary_of(stored, index, stop=decision.stop_reason, step_ns=took, tool_ns=tool_ns))
+        self._open = None
         return decision
 
     def _decide(self, stored: StoredStep, made: list[CallMade]) -> Decision:
@@ -227,18 +249,19 @@ class Loop:
         )
         return self._strategy.decide(turn, self._rules)
 
-    async def _think(self) -> StoredStep:
+    async def _think(self, index: int, began: int) -> StoredStep:
         """Ask the model, with a smaller context if the whole one does not fit."""
         clock = self._tools.clock
         now = clock.now()
         blank = blank_message(self.held.run_id, new_id("step"), now)
         step = StoredStep(step_id=blank.step_id, return_id=new_id("message"), started_ns=int(now.timestamp() * 1e9))
+        self._open = (index, step, began)
         for attempt in range(COMPACTIONS + 1):
             prompt = self._prompt(blank.step_id)
             overhead = len(prompt.system) + self._toolset.size
             if self._is_full(overhead) and await self._compact(step, overhead, attempt, "post_step"):
                 prompt = replace(prompt, messages=tuple(self._context.messages))
-            began = clock.monotonic_ns()
+            asked = clock.monotonic_ns()
             step.llm_started_ns = int(clock.now().timestamp() * 1e9)
             try:
                 generation = await self._generate(prompt, blank)
@@ -248,7 +271,7 @@ class Loop:
                     step, overhead, attempt, "context_window_exceeded"
                 ):
                     raise
-        step.llm_ns = clock.monotonic_ns() - began
+        step.llm_ns = clock.monotonic_ns() - asked
         self._finish(step, generation, blank)
         return step
 

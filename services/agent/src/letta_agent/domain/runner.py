@@ -17,6 +17,8 @@ from letta_agent.domain.jobs import Held, Job, Lease, QueueStore, RunEnd, RunSta
 from letta_agent.domain.loop import Loop, Tools
 from letta_agent.domain.passports import Passport
 from letta_agent.domain.peers import CredentialPeer
+from letta_agent.domain.steps import CANCELLED as STEP_CANCELLED
+from letta_agent.domain.steps import FAILED as STEP_FAILED
 from letta_agent.domain.strategies.base import Strategy
 from letta_agent.domain.strategies.letta import LettaStrategy
 from letta_common.errors import (
@@ -26,6 +28,7 @@ from letta_common.errors import (
     InternalError,
     LLMInsufficientCredits,
     LLMInvalidResponse,
+    RunAbandoned,
     ServiceUnavailable,
 )
 
@@ -43,6 +46,8 @@ class RunnerOptions:
     dispatch_seconds: float = 1.0
     slots: int = 256
     """Most runs at once."""
+    takeovers: int = 5
+    """How often a run may be taken over before it is given up."""
 
 
 @dataclass(slots=True)
@@ -220,14 +225,15 @@ class Runner:
         try:
             if active.cancelled or active.lost:
                 raise asyncio.CancelledError  # noqa: TRY301
-            active.work = asyncio.create_task(loop.work())
+            active.work = asyncio.create_task(self._worked(active.job, loop))
             return await active.work, None
         except asyncio.CancelledError:
             if active.lost:
                 return None, Fenced("the lease was lost; another replica has the run", run_id=run_id)
             if not active.cancelled:
                 raise
-            return RunEnd(RunStatus.RUN_STATUS_CANCELLED, StopReason.STOP_REASON_CANCELLED, loop.summaries), None
+            stop = StopReason.STOP_REASON_CANCELLED
+            return RunEnd(RunStatus.RUN_STATUS_CANCELLED, stop, loop.broken(STEP_CANCELLED, stop)), None
         except Fenced as error:
             _log.info("run is another replica's", run_id=run_id)
             return None, error
@@ -239,6 +245,18 @@ class Runner:
             known.__cause__ = fault
         failed = type(known)(known.message, **{**known.metadata, "run_id": run_id})
         return failure(failed, loop), failed
+
+    async def _worked(self, job: Job, loop: Loop) -> RunEnd:
+        """Work on a run; one that was taken over too often is only looked at, and the time after that not even so."""
+        spent = job.claims - self.options.takeovers
+        if spent <= 0:
+            return await loop.work()
+        end = await loop.conclude() if spent == 1 else None
+        if end is not None:
+            return end
+        _log.error("run given up", run_id=job.held.run_id, agent_id=job.held.agent_id, takeovers=job.claims - 1)
+        text = f"the replica that worked on the run died {job.claims} times; it is not taken over again"
+        raise RunAbandoned(text, takeovers=str(job.claims))
 
     async def _close(self, active: ActiveRun, end: RunEnd) -> None:
         """Close the run; if that fails, its lease runs out and whoever takes it over finds it decided."""
@@ -275,7 +293,7 @@ def failure(error: AppError, loop: Loop) -> RunEnd:
     else:
         stop = StopReason.STOP_REASON_ERROR
     told = {"error_type": error.reason.lower(), "message": error.message, "run_id": error.metadata.get("run_id", "")}
-    return RunEnd(RunStatus.RUN_STATUS_FAILED, stop, loop.summaries, error=json.dumps(told))
+    return RunEnd(RunStatus.RUN_STATUS_FAILED, stop, loop.broken(STEP_FAILED, stop), error=json.dumps(told))
 
 
 def usage_of(end: RunEnd) -> run_pb2.UsageStatistics:

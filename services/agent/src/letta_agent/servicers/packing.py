@@ -111,6 +111,7 @@ def pack_step(actor: Actor, record: StepRecord) -> step_pb2.Step:
     )
     if summary.error_type:
         step.error_type = summary.error_type
+        step.error_data = json.dumps({"message": summary.error_message, "run_id": record.run_id})
     step.created_at.FromDatetime(record.created_at)
     return step
 

@@ -25,6 +25,11 @@ _TOOLS = (
     .scalar_subquery()
 )
 _DEFAULT_THREAD = sa.and_(queue.c.organization_id == agents.c.organization_id, queue.c.conversation_id == agents.c.id)
+_SEIZE = (
+    "insert into agent.conversation_queue as q (organization_id, conversation_id, agent_id, fence) "
+    "values (%s, %s, %s, %s::bigint + 1) on conflict (organization_id, conversation_id) do update "
+    "set fence = greatest(q.fence, %s::bigint) + 1 where q.run_id is null and q.pending = 0 returning fence"
+)
 _COLUMNS = (
     agents.c.id,
     agents.c.definition,
@@ -84,12 +89,22 @@ class SqlAgentStore:
 
     async def hold(self, actor: Actor, conversation_id: str) -> Hold:
         """Return the run that holds a conversation, if there is one, and the newest fence."""
-        query = sa.select(queue.c.run_id, queue.c.fence).where(
-            queue.c.organization_id == actor.organization_id, queue.c.conversation_id == conversation_id
-        )
+        query = sa.select(queue.c.run_id, queue.c.fence, queue.c.pending).where(self._thread(actor, conversation_id))
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
-        return Hold(row[0] or "", max(1, row[1])) if row is not None else Hold()
+        return Hold(row[0] or "", max(1, row[1]), row[2]) if row is not None else Hold()
+
+    async def seize(self, actor: Actor, agent_id: str, conversation_id: str, *, above: int = 0) -> Hold:
+        """Raise the fence of a conversation above this one; one that is busy stays as it is."""
+        rows = await self._db.hot(_SEIZE, (actor.organization_id, conversation_id, agent_id, above, above))
+        return Hold(fence=rows[0][0]) if rows else await self.hold(actor, conversation_id)
+
+    async def forget(self, actor: Actor, conversation_id: str, fence: int) -> None:
+        """Forget what waits for approval, and the size of the context, unless the fence has risen since."""
+        nothing = {"approval_message_id": None, "approval_call_ids": None, "approval_message": None}
+        here = sa.and_(self._thread(actor, conversation_id), queue.c.fence == fence)
+        async with self._db.begin() as conn:
+            await conn.execute(sa.update(queue).where(here).values(**nothing, context_tokens=0))
 
     async def page(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
         """Return a page of agents that are ready."""
@@ -178,6 +193,9 @@ class SqlAgentStore:
 
     def _query(self) -> sa.Select[Any]:
         return sa.select(*_COLUMNS).select_from(agents.outerjoin(queue, _DEFAULT_THREAD))
+
+    def _thread(self, actor: Actor, conversation_id: str) -> sa.ColumnElement[bool]:
+        return sa.and_(queue.c.organization_id == actor.organization_id, queue.c.conversation_id == conversation_id)
 
     def _is(self, actor: Actor, agent_id: str) -> sa.ColumnElement[bool]:
         return sa.and_(agents.c.organization_id == actor.organization_id, agents.c.id == agent_id)

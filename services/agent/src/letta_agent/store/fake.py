@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from letta_agent.domain.jobs import (
     Admission,
-    Definition,
     Held,
     Job,
     Lease,
     NewRun,
     Outcome,
-    Pending,
     Renewed,
     RunEnd,
     RunFilter,
@@ -30,51 +29,20 @@ from letta_agent.domain.jobs import (
     StoredInput,
     StoredStep,
 )
+from letta_agent.store.fake_state import FakeState, Run, Thread
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
 from letta_common.paging import Page
 
-_Key = tuple[str, str]
-
-
-@dataclass(slots=True)
-class _Thread:
-    """A row of the conversation queue."""
-
-    run_id: str = ""
-    owner: str = ""
-    fence: int = 0
-    until: datetime | None = None
-    pending: int = 0
-    tokens: int = 0
-    approval: Pending | None = None
-
-
-@dataclass(slots=True)
-class _Run:
-    """A row of the runs."""
-
-    record: RunRecord
-    actor: Actor
-    new: NewRun
-    kept: dict[int, StoredStep] = field(default_factory=dict)
-    steps: dict[int, StepRecord] = field(default_factory=dict)
-
 
 class FakeRuns:
     """RunStore and QueueStore in memory."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, state: FakeState | None = None) -> None:
         self._clock = clock
-        self._agents: dict[_Key, Definition] = {}
-        self._threads: dict[_Key, _Thread] = {}
-        self._runs: dict[_Key, _Run] = {}
-        self._events: dict[_Key, dict[int, StoredEvent]] = {}
-
-    async def put_agent(self, actor: Actor, definition: Definition) -> None:
-        """Make an agent that runs can be sent to."""
-        self._agents[actor.organization_id, definition.state.id] = definition
+        self.state = state if state is not None else FakeState()
+        self._threads, self._runs, self._events = self.state.threads, self.state.runs, self.state.events
 
     async def admit(self, actor: Actor, run: NewRun, lease: Lease) -> Admission:
         """Admit a run and claim its conversation, or say why not."""
@@ -82,19 +50,19 @@ class FakeRuns:
         known = self._known(organization_id, run)
         if known is not None:
             return Admission(Outcome.KNOWN, known.new.id, request_hash=known.new.request_hash)
-        definition = self._agents.get((organization_id, run.agent_id))
-        if definition is None:
+        if self.state.ready(organization_id, run.agent_id) is None:
             return Admission(Outcome.NO_AGENT)
-        if run.conversation_id != run.agent_id:
+        if not self.state.open(organization_id, run.agent_id, run.conversation_id):
             return Admission(Outcome.NO_CONVERSATION)
-        thread = self._threads.setdefault((organization_id, run.conversation_id), _Thread())
+        thread = self._threads.get((organization_id, run.conversation_id), Thread(run.agent_id))
         refused = self._busy(actor, run, thread) or _mismatch(run, thread)
         if refused is not None:
             return refused
+        self._threads[organization_id, run.conversation_id] = thread
         thread.run_id, thread.owner, thread.fence = run.id, lease.owner, thread.fence + 1
-        thread.until, thread.approval = self._until(lease), None
+        thread.until, thread.approval, thread.last_message_at = self._until(lease), None, self._clock.now()
         self._store(actor, run, RunStatus.RUN_STATUS_RUNNING)
-        given = replace(definition, context_tokens=thread.tokens)
+        given = self.state.definition(organization_id, run.agent_id, run.conversation_id)
         return Admission(Outcome.CLAIMED, run.id, thread.fence, given)
 
     async def checkpoint(self, held: Held, step_index: int, step: StoredStep) -> None:
@@ -119,7 +87,9 @@ class FakeRuns:
         now = self._clock.now()
         run.kept.clear()
         for step in end.steps:
-            run.steps[step.step_index] = StepRecord(step, held.run_id, held.agent_id, now)
+            run.steps[step.step_index] = StepRecord(_with_error(step, end), held.run_id, held.agent_id, now)
+        thread.last_run_completion, thread.last_stop_reason = now, end.stop_reason
+        thread.last_run_duration_ms = int((now - run.record.created_at).total_seconds() * 1_000)
         run.record = replace(
             run.record,
             status=end.status,
@@ -208,7 +178,7 @@ class FakeRuns:
     async def events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
         """Return events of a run after a position, in order."""
         kept = self._events.get((actor.organization_id, run_id), {})
-        return [kept[seq_id] for seq_id in sorted(kept) if seq_id > after][:limit]
+        return [kept[seq_id][1] for seq_id in sorted(kept) if seq_id > after][:limit]
 
     async def renew(self, held: Sequence[Held], lease: Lease) -> Renewed:
         """Renew the leases of conversations."""
@@ -222,8 +192,8 @@ class FakeRuns:
 
     async def cancelled(self, held: Sequence[Held]) -> frozenset[str]:
         """Return those of the runs that somebody asked to end."""
-        asked = (h for h in held if self._runs[h.organization_id, h.run_id].record.cancel_requested)
-        return frozenset(h.run_id for h in asked)
+        known = ((h.run_id, self._runs.get((h.organization_id, h.run_id))) for h in held)
+        return frozenset(run_id for run_id, run in known if run is not None and run.record.cancel_requested)
 
     async def claim_due(self, lease: Lease, limit: int) -> list[Job]:
         """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""
@@ -231,7 +201,7 @@ class FakeRuns:
         now = self._clock.now()
         for (organization_id, conversation_id), thread in self._threads.items():
             due = (thread.run_id or thread.pending) and (thread.until is None or thread.until < now)
-            if due and len(jobs) < limit:
+            if due and len(jobs) < limit and self.state.open(organization_id, thread.agent_id, conversation_id):
                 run = self._next(organization_id, conversation_id, thread)
                 thread.fence += 1
                 if run is None:
@@ -244,14 +214,17 @@ class FakeRuns:
     async def append_events(self, events: Sequence[StoredEvent]) -> None:
         """Store events."""
         for event in events:
-            self._events.setdefault((event.organization_id, event.run_id), {}).setdefault(event.seq_id, event)
+            kept = self._events.setdefault((event.organization_id, event.run_id), {})
+            kept.setdefault(event.seq_id, (self._clock.now(), event))
 
     async def forget_events(self, before: datetime, limit: int) -> int:
-        """Remove old events; the twin keeps no times, so it forgets none."""
-        del before, limit
-        return 0
+        """Remove old events; return how many."""
+        old = [(kept, seq) for kept in self._events.values() for seq, (stored, _) in kept.items() if stored < before]
+        for kept, seq in old[:limit]:
+            del kept[seq]
+        return len(old[:limit])
 
-    def _next(self, organization_id: str, conversation_id: str, thread: _Thread) -> _Run | None:
+    def _next(self, organization_id: str, conversation_id: str, thread: Thread) -> Run | None:
         if thread.run_id:
             run = self._runs[organization_id, thread.run_id]
             run.record = replace(run.record, claims=run.record.claims + 1)
@@ -264,12 +237,12 @@ class FakeRuns:
                 return run
         return None
 
-    def _job(self, run: _Run, thread: _Thread) -> Job:
+    def _job(self, run: Run, thread: Thread) -> Job:
         organization_id, new = run.actor.organization_id, run.new
         return Job(
             held=Held(organization_id, new.agent_id, new.conversation_id, new.id, thread.fence),
             actor=run.actor,
-            definition=replace(self._agents[organization_id, new.agent_id], context_tokens=thread.tokens),
+            definition=self.state.definition(organization_id, new.agent_id, new.conversation_id),
             request=RunRequest.FromString(new.request),
             input=StoredInput.FromString(new.input),
             claims=run.record.claims,
@@ -278,7 +251,7 @@ class FakeRuns:
             cancel_requested=run.record.cancel_requested,
         )
 
-    def _busy(self, actor: Actor, run: NewRun, thread: _Thread) -> Admission | None:
+    def _busy(self, actor: Actor, run: NewRun, thread: Thread) -> Admission | None:
         if not thread.run_id and not thread.pending:
             return None
         if not run.enqueue:
@@ -307,22 +280,22 @@ class FakeRuns:
             cancel_requested=False,
             **zeros,
         )
-        self._runs[actor.organization_id, run.id] = _Run(record, actor, run)
+        self._runs[actor.organization_id, run.id] = Run(record, actor, run)
 
-    def _known(self, organization_id: str, run: NewRun) -> _Run | None:
+    def _known(self, organization_id: str, run: NewRun) -> Run | None:
         for (owner, _), known in self._runs.items():
             same = (known.new.conversation_id, known.new.key) == (run.conversation_id, run.key)
             if run.key and same and owner == organization_id:
                 return known
         return None
 
-    def _held(self, held: Held) -> _Thread | None:
+    def _held(self, held: Held) -> Thread | None:
         thread = self._threads.get((held.organization_id, held.conversation_id))
         if thread is None or (thread.run_id, thread.fence) != (held.run_id, held.fence):
             return None
         return thread
 
-    def _find(self, actor: Actor, run_id: str) -> _Run:
+    def _find(self, actor: Actor, run_id: str) -> Run:
         run = self._runs.get((actor.organization_id, run_id))
         if run is None:
             raise RunNotFound(f"run {run_id} does not exist", run_id=run_id)
@@ -331,17 +304,25 @@ class FakeRuns:
     def _steps(self, actor: Actor) -> list[StepRecord]:
         return [step for run in self._mine(actor) for step in run.steps.values()]
 
-    def _mine(self, actor: Actor) -> list[_Run]:
+    def _mine(self, actor: Actor) -> list[Run]:
         return [run for (owner, _), run in self._runs.items() if owner == actor.organization_id]
 
     def _until(self, lease: Lease) -> datetime:
         return self._clock.now() + timedelta(milliseconds=lease.milliseconds)
 
 
+_FAILED = 3
 _SUMS = ("prompt_tokens", "completion_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
-def _mismatch(run: NewRun, thread: _Thread) -> Admission | None:
+def _with_error(step: StepSummary, end: RunEnd) -> StepSummary:
+    if step.status != _FAILED or not end.error:
+        return step
+    told = json.loads(end.error)
+    return replace(step, error_type=told.get("error_type", ""), error_message=told.get("message", ""))
+
+
+def _mismatch(run: NewRun, thread: Thread) -> Admission | None:
     waiting = set(thread.approval.call_ids) if thread.approval else None
     if run.approved_calls is None:
         return Admission(Outcome.PENDING, pending=thread.approval) if waiting is not None else None

@@ -1,0 +1,79 @@
+"""What the in-memory stores share: the rows of the tables, in dictionaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from letta_agent.domain.agent_values import Agent, Stage
+from letta_agent.domain.conversations import Stage as ThreadStage
+from letta_agent.domain.conversations import StoredConversation
+from letta_agent.domain.jobs import Definition, NewRun, Pending, RunRecord, StepRecord, StoredEvent, StoredStep
+from letta_agent.store.definitions import definition_of
+from letta_common.actor import Actor
+
+Key = tuple[str, str]
+"""Organization and id."""
+
+
+@dataclass(slots=True)
+class Thread:
+    """A row of the conversation queue."""
+
+    agent_id: str = ""
+    run_id: str = ""
+    owner: str = ""
+    fence: int = 0
+    until: datetime | None = None
+    pending: int = 0
+    tokens: int = 0
+    approval: Pending | None = None
+    last_run_completion: datetime | None = None
+    last_run_duration_ms: int = 0
+    last_stop_reason: int = 0
+    last_message_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Run:
+    """A row of the runs, with its steps."""
+
+    record: RunRecord
+    actor: Actor
+    new: NewRun
+    kept: dict[int, StoredStep] = field(default_factory=dict)
+    steps: dict[int, StepRecord] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class FakeState:
+    """Everything the agent service keeps."""
+
+    agents: dict[Key, Agent] = field(default_factory=dict)
+    conversations: dict[Key, StoredConversation] = field(default_factory=dict)
+    threads: dict[Key, Thread] = field(default_factory=dict)
+    runs: dict[Key, Run] = field(default_factory=dict)
+    events: dict[Key, dict[int, tuple[datetime, StoredEvent]]] = field(default_factory=dict)
+
+    def ready(self, organization_id: str, agent_id: str) -> Agent | None:
+        """Return an agent that is ready."""
+        agent = self.agents.get((organization_id, agent_id))
+        return agent if agent is not None and agent.stage is Stage.READY else None
+
+    def open(self, organization_id: str, agent_id: str, conversation_id: str) -> bool:
+        """Say whether an agent that is ready has this conversation."""
+        if self.ready(organization_id, agent_id) is None:
+            return False
+        if conversation_id == agent_id:
+            return True
+        stored = self.conversations.get((organization_id, conversation_id))
+        ready = stored is not None and stored.stage is ThreadStage.READY
+        return ready and stored is not None and stored.conversation.agent_id == agent_id
+
+    def definition(self, organization_id: str, agent_id: str, conversation_id: str) -> Definition:
+        """Return what a run needs to know of its agent."""
+        agent = self.agents[organization_id, agent_id]
+        stored = self.conversations.get((organization_id, conversation_id))
+        own = stored.conversation.SerializeToString() if stored is not None else None
+        thread = self.threads.get((organization_id, conversation_id), Thread())
+        return definition_of(agent.state.SerializeToString(), own, agent.secrets, agent.tool_ids, thread.tokens)
