@@ -26,6 +26,7 @@ class Request:
     path: str
     headers: dict[str, str]
     body: Any
+    raw: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Say:
     calls: Sequence[tuple[str, Any]] = ()
     reasoning: str = ""
     signature: str = ""
+    redacted: str = ""
+    """Reasoning that the vendor encrypted, where its wire has that."""
     finish: str | None = None
     usage: Json | None = None
     piece: int = 8
@@ -181,9 +184,13 @@ class Reply:
         self._writer.write(head.encode() + data)
         await self._writer.drain()
 
-    async def stream(self, frames: AsyncIterator[bytes]) -> None:
-        """Answer with server-sent events; a client that leaves is noticed between two of them."""
-        self._writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    async def stream(
+        self, frames: AsyncIterator[bytes], kind: str = "text/event-stream", headers: dict[str, str] | None = None
+    ) -> None:
+        """Answer with events, server-sent ones by default; a client that leaves is noticed between two of them."""
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n{lines}\r\n"
+        self._writer.write(head.encode())
         async for frame in frames:
             if self._left():
                 self._gone.set()
@@ -271,4 +278,4 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
     method, path, _ = first.split(" ", 2)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
     data = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Request(method, path, headers, json.loads(data) if data else None)
+    return Request(method, path, headers, json.loads(data) if data else None, data)

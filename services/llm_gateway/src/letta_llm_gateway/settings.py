@@ -41,6 +41,13 @@ class LLMGatewaySettings(Settings):
     ollama_base_url: str = _vendor("OLLAMA_BASE_URL", "Address of Ollama; empty: 127.0.0.1:11434 is asked.", "")
     ollama_probe: bool = Field(default=True, description="Look for Ollama on this machine when nothing is configured.")
     gemini_api_key: SecretStr = _vendor("GEMINI_API_KEY", "Key of Google's Gemini.")
+    bedrock_region: str = Field(
+        default="", description="Region of Amazon Bedrock, for example us-east-1; empty: not offered."
+    )
+    bedrock_api_key: SecretStr = _vendor(
+        "AWS_BEARER_TOKEN_BEDROCK", "API key of Bedrock; empty: the credentials of AWS that the machine has."
+    )
+    bedrock_base_url: str = Field(default="", description="Another endpoint of Bedrock, for example a private one.")
     groq_api_key: SecretStr = _vendor("GROQ_API_KEY", "Key of Groq.")
     together_api_key: SecretStr = _vendor("TOGETHER_API_KEY", "Key of Together.")
     deepseek_api_key: SecretStr = _vendor("DEEPSEEK_API_KEY", "Key of DeepSeek.")

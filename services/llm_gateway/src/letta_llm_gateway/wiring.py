@@ -135,6 +135,9 @@ def base_accounts(settings: LLMGatewaySettings) -> list[Account]:
         found.append(Account("anthropic", "anthropic", key, settings.anthropic_base_url))
     if key := settings.gemini_api_key.get_secret_value():
         found.append(Account("google_ai", "google_ai", key))
+    if settings.bedrock_region:
+        key, address = settings.bedrock_api_key.get_secret_value(), settings.bedrock_base_url
+        found.append(Account("bedrock", "bedrock", key, address, region=settings.bedrock_region))
     if settings.ollama_base_url:
         found.append(Account("ollama", "ollama", base_url=settings.ollama_base_url))
     for name in _KEYED:

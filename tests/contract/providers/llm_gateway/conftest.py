@@ -11,12 +11,13 @@ from letta_llm_gateway.domain.providers import Account, Provider
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.registry import ProviderFactory
 from tests.fakes.anthropic_server import AnthropicServer
+from tests.fakes.bedrock_server import KEYS, BedrockServer
 from tests.fakes.google_server import GoogleServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.wire import Vendor
 
-WIRES = ("openai", "openai-responses", "anthropic", "google_ai", "ollama", "vllm", "azure")
-SERVERS: dict[str, type[Vendor]] = {"anthropic": AnthropicServer, "google_ai": GoogleServer}
+WIRES = ("openai", "openai-responses", "anthropic", "google_ai", "ollama", "vllm", "azure", "bedrock")
+SERVERS: dict[str, type[Vendor]] = {"anthropic": AnthropicServer, "google_ai": GoogleServer, "bedrock": BedrockServer}
 
 
 @dataclass
@@ -33,8 +34,14 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     server = SERVERS.get(request.param, OpenAIServer)()
     factory = ProviderFactory(BuiltinProvider())
     async with server as vendor:
-        account = Account(
-            f"my-{request.param}", request.param, "sk-test", vendor.url if request.param == "azure" else vendor.base_url
-        )
-        yield Subject(await factory.provider(account), vendor, request.param)
+        yield Subject(await factory.provider(account(request.param, vendor)), vendor, request.param)
         await factory.close()
+
+
+def account(kind: str, vendor: Vendor) -> Account:
+    """Return the account of a provider of this kind at a fake vendor."""
+    name = f"my-{kind}"
+    if isinstance(vendor, BedrockServer):
+        vendor.secrets = KEYS
+        return Account(name, kind, KEYS["AKIATEST"], vendor.url, access_key="AKIATEST", region="us-east-1")
+    return Account(name, kind, "sk-test", vendor.url if kind == "azure" else vendor.base_url)

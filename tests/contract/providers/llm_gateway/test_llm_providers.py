@@ -52,7 +52,7 @@ async def test_text_comes_with_usage_and_an_id(subject, mode):
     assert got.parts == (Text("Hello, wörld 🙂!"),)
     assert got.finish_reason is FinishReason.STOP
     assert got.usage == Usage(11, 7)
-    assert got.response_id in {"chatcmpl-1", "goog_1", "msg_1", "resp_1"}
+    assert got.response_id in {"chatcmpl-1", "goog_1", "msg_1", "req_1", "resp_1"}
 
 
 @both
@@ -86,7 +86,7 @@ async def test_reasoning_comes_before_the_text(subject, mode):
 
     got = await answer(subject, mode)
 
-    signature = {"anthropic": "sig", "openai-responses": "openai:rs_0:sig"}.get(subject.kind)
+    signature = {"anthropic": "sig", "bedrock": "bedrock:sig", "openai-responses": "openai:rs_0:sig"}.get(subject.kind)
     assert got.parts == (Reasoning("Let me think.", signature), Text("So."))
 
 
@@ -145,7 +145,7 @@ STATUSES = [
 @both
 @pytest.mark.parametrize(("status", "error", "expected"), STATUSES)
 async def test_refusals_are_typed_and_carry_no_key(subject, mode, status, error, expected):
-    if subject.kind in {"anthropic", "google_ai"} and error.get("code"):
+    if subject.kind in {"anthropic", "bedrock", "google_ai"} and error.get("code"):
         pytest.skip("OpenAI's own code")
     body = {"type": "error", "error": {"type": "invalid_request_error", **error}}
     subject.vendor.say(Fault(status=status, body=body, headers={"retry-after": "7"}))
@@ -271,7 +271,21 @@ def _google_form(body):
     assert declared["parameters_json_schema"]["required"] == ["label", "new_str"]
 
 
-_FORMS = {"anthropic": _anthropic_form, "google_ai": _google_form, "openai-responses": _responses_form}
+def _bedrock_form(body):
+    assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
+    [result, text] = body["messages"][2]["content"]
+    assert result["toolResult"]["status"] == "error"
+    assert result["toolResult"]["toolUseId"] == body["messages"][1]["content"][0]["toolUse"]["toolUseId"]
+    assert text == {"text": "second"}
+    assert body["inferenceConfig"] == {"maxTokens": 99, "temperature": 0.5}
+
+
+_FORMS = {
+    "anthropic": _anthropic_form,
+    "bedrock": _bedrock_form,
+    "google_ai": _google_form,
+    "openai-responses": _responses_form,
+}
 
 
 async def test_models_are_listed(subject):

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from letta_common.egress import AddressGuard
-from letta_common.errors import InvalidArgument
+from letta_common.errors import CapabilityMissing, InvalidArgument
 from letta_llm_gateway.domain.providers import Account, Provider
 from letta_llm_gateway.providers.http import Clients, GuardedProvider
 
@@ -43,6 +43,8 @@ COMPATIBLE = {
     "baseten": "https://inference.baseten.co/v1",
 }
 """Vendors that speak OpenAI's chat completions, with their addresses; an empty one must be given."""
+_EXTRAS = frozenset({"bedrock"})
+"""Types whose SDK is an extra of the package."""
 KEYLESS = frozenset({"openai-compatible", "vllm", "lmstudio_openai", "llamacpp", "sglang", "ollama", "builtin"})
 
 
@@ -126,7 +128,14 @@ def _maker(provider_type: str) -> Callable[[Account, httpx2.AsyncClient], Provid
         raise InvalidArgument(
             f"there is no provider type {provider_type!r}, use one of {provider_types()}", field="provider_type"
         )
-    module: Any = importlib.import_module(f"{_PACKAGE}.{file}")
+    try:
+        module: Any = importlib.import_module(f"{_PACKAGE}.{file}")
+    except ModuleNotFoundError as error:
+        if provider_type not in _EXTRAS:
+            raise
+        raise CapabilityMissing(
+            f"this deployment has no {error.name}; install letta-llm-gateway[{provider_type}]", type=provider_type
+        ) from error
     maker: Callable[[Account, httpx2.AsyncClient], Provider] = getattr(module, name)
     return maker
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_TAGGED = ("openai:", "google:")
+_TAGGED = ("openai:", "google:", "bedrock:")
 
 
 def sealed(vendor: str, signature: str) -> str:

@@ -1,0 +1,321 @@
+"""The neutral prompt as a request of Bedrock's Converse, and its answers as neutral parts."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
+from letta_common.errors import CapabilityMissing, LLMInvalidResponse
+from letta_llm_gateway.domain.answers import (
+    Answer,
+    Completed,
+    Delta,
+    Ended,
+    Event,
+    FinishReason,
+    Part,
+    Reasoning,
+    RedactedReasoning,
+    Signed,
+    Started,
+    Text,
+    ToolCall,
+    Usage,
+)
+from letta_llm_gateway.providers import signatures
+from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.openai_wire import call_id, parsed, return_text, schema
+
+Json = dict[str, Any]
+_VENDOR = "bedrock"
+_CLAUDE, _NOVA = "anthropic.claude", "amazon.nova"
+_CACHE_POINT: Json = {"cachePoint": {"type": "default"}}
+_IMAGES = frozenset({"png", "jpeg", "gif", "webp"})
+_FINISH = {
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "max_tokens": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "guardrail_intervened": FinishReason.CONTENT_FILTER,
+    "content_filtered": FinishReason.CONTENT_FILTER,
+}
+_MALFORMED = frozenset({"malformed_model_output", "malformed_tool_use"})
+
+
+def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Json:
+    """Build the body of Converse. Models that cache get a mark after tools and system and after the history."""
+    settings = prompt.settings
+    caches = _CLAUDE in model or _NOVA in model
+    call: Json = {"messages": _messages(prompt, caches=caches)}
+    if prompt.system:
+        call["system"] = [{"text": prompt.system}, *([_CACHE_POINT] if caches else [])]
+    limits: Json = {}
+    if limit := settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens:
+        limits["maxTokens"] = limit
+    thinks = _CLAUDE in model and settings.HasField("thinking") and settings.thinking.type == "enabled"
+    if thinks:
+        budget = max(1024, settings.thinking.budget_tokens)
+        limits["maxTokens"] = max(limit or 0, budget + 4096)
+        call["additionalModelRequestFields"] = {"thinking": {"type": "enabled", "budget_tokens": budget}}
+    elif settings.HasField("temperature"):  # thinking allows the default alone
+        limits["temperature"] = min(1.0, settings.temperature)
+    if limits:
+        call["inferenceConfig"] = limits
+    if output := _output(prompt):
+        call["outputConfig"] = output
+    if (tools := _tools(prompt)) and prompt.tool_choice.mode != ToolChoiceMode.TOOL_CHOICE_MODE_NONE:
+        call["toolConfig"] = {"tools": tools, **_choice(prompt, forced=not thinks)}
+    elif tools or _mentions_tools(prompt):  # calls in the history are refused without the declarations
+        call["toolConfig"] = {"tools": tools or [_unnamed(name) for name in _mentioned(prompt)]}
+    return call
+
+
+def _output(prompt: Prompt) -> Json:
+    settings = prompt.settings
+    output: Json = {"effort": settings.effort} if settings.HasField("effort") else {}
+    form = parsed(settings.response_format) if settings.response_format else {}
+    kind = form.get("type")
+    if kind == "json_schema":
+        wanted = form.get("json_schema") or {}
+        told = {
+            "schema": json.dumps(wanted.get("schema") or {"type": "object"}),
+            "name": wanted.get("name") or "answer",
+        }
+        output["textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": told}}
+    elif kind not in {None, "text"}:
+        raise CapabilityMissing(
+            f"Bedrock knows no response_format of type {kind!r}; use json_schema or text", response_format=str(kind)
+        )
+    return output
+
+
+def _tools(prompt: Prompt) -> list[Json]:
+    tools: list[Json] = []
+    for tool in prompt.tools:
+        spec: Json = {"name": tool.name, "inputSchema": {"json": schema(tool.parameters)}}
+        if tool.description:
+            spec["description"] = tool.description
+        if tool.strict or prompt.settings.strict:
+            spec["strict"] = True
+        tools.append({"toolSpec": spec})
+    return tools
+
+
+def _choice(prompt: Prompt, *, forced: bool) -> Json:
+    mode = prompt.tool_choice.mode
+    if forced and mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL:
+        return {"toolChoice": {"tool": {"name": prompt.tool_choice.name}}}
+    if forced and mode == ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED:
+        return {"toolChoice": {"any": {}}}
+    return {"toolChoice": {"auto": {}}}
+
+
+def _mentioned(prompt: Prompt) -> list[str]:
+    calls = (part.tool_call.name for message in prompt.messages for part in message.parts if part.HasField("tool_call"))
+    return list(dict.fromkeys(calls))
+
+
+def _mentions_tools(prompt: Prompt) -> bool:
+    return any(part.HasField("tool_call") for message in prompt.messages for part in message.parts)
+
+
+def _unnamed(name: str) -> Json:
+    return {"toolSpec": {"name": name, "inputSchema": {"json": {"type": "object", "properties": {}}}}}
+
+
+def _messages(prompt: Prompt, *, caches: bool) -> list[Json]:
+    """Return messages in turns: neighbours of one role are one message, and the user begins."""
+    turns: list[Json] = []
+    for message in prompt.messages:
+        role = _role(message)
+        blocks = list(_blocks(message))
+        if blocks and turns and turns[-1]["role"] == role:
+            turns[-1]["content"].extend(blocks)
+        elif blocks:
+            turns.append({"role": role, "content": blocks})
+    if not turns or turns[0]["role"] == "assistant":
+        turns.insert(0, {"role": "user", "content": [{"text": "..."}]})
+    for turn in turns:  # results must come before other content of their turn, reasoning before what follows from it
+        turn["content"].sort(key=lambda block: "toolResult" not in block and "reasoningContent" not in block)
+    if caches and turns[-1]["role"] == "user":
+        turns[-1]["content"].append(_CACHE_POINT)
+    return turns
+
+
+def _role(message: Message) -> str:
+    approval = message.role == MessageRole.MESSAGE_ROLE_APPROVAL and not message.approvals
+    return "assistant" if approval or message.role == MessageRole.MESSAGE_ROLE_ASSISTANT else "user"
+
+
+def _blocks(message: Message) -> Iterator[Json]:
+    for approval in message.approvals:
+        if approval.WhichOneof("approval") == "tool_return":
+            returned = approval.tool_return
+            yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
+    yield from filter(None, map(_block, message.parts))
+
+
+def _block(part: ContentPart) -> Json | None:  # noqa: PLR0911 one line for each kind
+    match part.WhichOneof("part"):
+        case "text" if part.text.text.strip():  # the vendor refuses blank text
+            return {"text": part.text.text}
+        case "image":
+            return _image(part.image)
+        case "tool_call":
+            call = part.tool_call
+            return {"toolUse": {"toolUseId": call.id, "name": call.name, "input": parsed(call.input or "{}")}}
+        case "tool_return":
+            returned = part.tool_return
+            return _result(returned.tool_call_id, returned.content, failed=returned.is_error)
+        case "reasoning":
+            return _thought(part.reasoning.reasoning, part.reasoning.signature)
+        case "redacted_reasoning":
+            held = signatures.opened(_VENDOR, part.redacted_reasoning.data)
+            return {"reasoningContent": {"redactedContent": held}} if held else None
+    return None
+
+
+def _thought(text: str, signature: str) -> Json | None:
+    """Return reasoning as it came; what another vendor signed, or nobody, is left out."""
+    held = signatures.opened(_VENDOR, signature)
+    return {"reasoningContent": {"reasoningText": {"text": text, "signature": held}}} if held else None
+
+
+def _result(call_id: str, content: str, *, failed: bool) -> Json:
+    result: Json = {"toolUseId": call_id, "content": [{"text": content or " "}]}
+    return {"toolResult": {**result, "status": "error"} if failed else result}
+
+
+def _image(image: ImageContent) -> Json | None:
+    source = image.source
+    kind = source.WhichOneof("source")
+    if kind == "url":
+        raise CapabilityMissing("Bedrock takes no addresses of images; send the image itself, in base64")
+    held = source.base64 if kind == "base64" else source.letta
+    if not held.data:
+        return None
+    form = (held.media_type or "image/png").rpartition("/")[2].replace("jpg", "jpeg")
+    if form not in _IMAGES:
+        raise CapabilityMissing(f"Bedrock sees no images of type {held.media_type}; use one of {sorted(_IMAGES)}")
+    return {"image": {"format": form, "source": {"bytes": base64.b64encode(held.data).decode()}}}
+
+
+def answer(body: Any, *, vendor: str, response_id: str = "") -> Answer:
+    """Read an answer. Raises LLMInvalidResponse when it has no content or cannot be read."""
+    content = ((body.get("output") or {}).get("message") or {}).get("content") if isinstance(body, dict) else None
+    if not isinstance(content, list):
+        raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
+    parts = [part for block in content if (part := _part(block, vendor))]
+    calls = any(isinstance(part, ToolCall) for part in parts)
+    finish = _finish(body.get("stopReason"), calls=calls, vendor=vendor)
+    return Answer(tuple(parts), finish, usage(body.get("usage")), response_id)
+
+
+def _part(block: Json, vendor: str) -> Part | None:
+    if "text" in block:
+        return Text(str(block["text"]))
+    if call := block.get("toolUse"):
+        name = str(call.get("name") or "")
+        if not name:
+            raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
+        arguments = checked(call.get("input"), tool=name, vendor=vendor)
+        return ToolCall(str(call.get("toolUseId") or call_id()), name, arguments)
+    if thought := block.get("reasoningContent"):
+        if redacted := thought.get("redactedContent"):
+            return RedactedReasoning(signatures.sealed(_VENDOR, str(redacted)))
+        told = thought.get("reasoningText") or {}
+        signature = told.get("signature")
+        return Reasoning(str(told.get("text", "")), signatures.sealed(_VENDOR, signature) if signature else None)
+    return None
+
+
+def _finish(reason: Any, *, calls: bool, vendor: str) -> FinishReason:
+    if reason in _MALFORMED:
+        raise LLMInvalidResponse(f"{vendor} could not finish: {reason}", provider=vendor)
+    found = _FINISH.get(reason) if isinstance(reason, str) else None
+    if found in {None, FinishReason.STOP}:
+        return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
+    return found or FinishReason.STOP
+
+
+def usage(counts: Any) -> Usage | None:
+    """Read the counts of tokens; the vendor counts cached ones apart, the contract counts them in."""
+    if not isinstance(counts, dict):
+        return None
+    read, written = int(counts.get("cacheReadInputTokens") or 0), int(counts.get("cacheWriteInputTokens") or 0)
+    prompt = int(counts.get("inputTokens") or 0) + read + written
+    if not prompt:
+        return None
+    return Usage(prompt, int(counts.get("outputTokens") or 0), cached_input=read, cache_write=written)
+
+
+class StreamReader:
+    """Reads the events of a stream; only blocks of calls are announced, the others begin with their first piece."""
+
+    def __init__(self, *, vendor: str, response_id: str = "") -> None:
+        self._vendor, self._id = vendor, response_id
+        self._open: dict[int, int] = {}  # the vendor's index of a block -> ours
+        self._next = 0
+        self._calls = False
+        self._stop: Any = None
+        self._usage: Usage | None = None
+
+    def feed(self, kind: str, body: Any) -> Iterator[Event]:
+        """Yield what an event says."""
+        if not isinstance(body, dict):
+            raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
+        at = body.get("contentBlockIndex") or 0
+        match kind:
+            case "contentBlockDelta":
+                yield from self._delta(at, body.get("delta") or {})
+            case "contentBlockStart":
+                yield from self._start(at, body.get("start") or {})
+            case "contentBlockStop":
+                index = self._open.pop(at, None)
+                if index is not None:
+                    yield Ended(index)
+            case "messageStop":
+                self._stop = body.get("stopReason") or "end_turn"
+            case "metadata":
+                self._usage = usage(body.get("usage")) or self._usage
+
+    def end(self) -> Iterator[Event]:
+        """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
+        for index in sorted(self._open.values()):
+            yield Ended(index)
+        if self._stop is None:
+            raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
+        yield Completed(_finish(self._stop, calls=self._calls, vendor=self._vendor), self._usage, self._id)
+
+    def _begin(self, at: int, part: Part) -> Iterator[Event]:
+        self._open[at] = self._next
+        yield Started(self._next, part)
+        self._next += 1
+
+    def _start(self, at: int, start: Json) -> Iterator[Event]:
+        if call := start.get("toolUse"):
+            if not call.get("name"):
+                raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
+            self._calls = True
+            yield from self._begin(at, ToolCall(str(call.get("toolUseId") or call_id()), str(call["name"])))
+
+    def _delta(self, at: int, delta: Json) -> Iterator[Event]:
+        thought = delta.get("reasoningContent") or {}
+        if redacted := thought.get("redactedContent"):
+            yield from self._begin(at, RedactedReasoning(signatures.sealed(_VENDOR, str(redacted))))
+        elif "text" in delta or "text" in thought or "signature" in thought:
+            if at not in self._open:
+                yield from self._begin(at, Text() if "text" in delta else Reasoning())
+            if piece := delta.get("text") or thought.get("text"):
+                yield Delta(self._open[at], str(piece))
+            if signature := thought.get("signature"):
+                yield Signed(self._open[at], signatures.sealed(_VENDOR, str(signature)))
+        elif at in self._open and (call := delta.get("toolUse")):
+            given = call.get("input")
+            if given:
+                yield Delta(self._open[at], given if isinstance(given, str) else json.dumps(given))
