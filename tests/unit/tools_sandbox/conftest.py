@@ -21,8 +21,8 @@ def readable_interpreter() -> str:
     return ""
 
 
-def options(tier: Isolation) -> LocalOptions:
-    return LocalOptions(tiers=(tier,), interpreter=readable_interpreter() if os.getuid() == 0 else "")
+def options(tier: Isolation, **more: str) -> LocalOptions:
+    return LocalOptions(tiers=(tier,), interpreter=readable_interpreter() if os.getuid() == 0 else "", **more)
 
 
 @pytest.fixture(scope="session", params=list(TIERS))

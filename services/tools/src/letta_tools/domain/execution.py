@@ -83,9 +83,28 @@ class Env:
     modules: tuple[str, ...] = ()
 
 
+class Language(Enum):
+    """What the source of a call is written in."""
+
+    PYTHON = "python"
+    JAVASCRIPT = "javascript"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """How a JavaScript function takes its arguments: in which order, which it needs, or as one object."""
+
+    names: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    as_object: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of one function. `arguments` and `agent_state` are JSON objects as text."""
+    """One call of one function. `arguments` and `agent_state` are JSON objects as text.
+
+    A JavaScript function is one that its module exports, and needs a `signature`.
+    """
 
     source_code: str
     function: str
@@ -94,6 +113,8 @@ class Call:
     agent_state: str = ""
     limits: Limits = field(default_factory=Limits)
     min_isolation: Isolation = Isolation.NONE
+    language: Language = Language.PYTHON
+    signature: Signature = field(default_factory=Signature)
 
 
 @dataclass(frozen=True, slots=True)

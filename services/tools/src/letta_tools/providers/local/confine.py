@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from letta_tools.providers.local import landlock, limits, namespaces, seccomp, syscalls
+from letta_tools.providers.local import landlock, limits, namespaces, runtimes, seccomp, syscalls
 from letta_tools.providers.local.plan import DEVICES, LANDLOCK, NAMESPACE, NONE, Plan
 
 _CAPABILITY_VERSION = 0x20080522
@@ -36,15 +36,21 @@ class Cage:
     @classmethod
     def make(cls, plan: Plan) -> Cage:
         """Build the filter and the rules of the plan's tier. Raises OSError where the kernel has none."""
-        rules = landlock.ruleset(plan.readable, plan.hidden, DEVICES) if plan.tier == LANDLOCK else -1
-        program = None if plan.tier == NONE else seccomp.build(scratch=plan.tier == NAMESPACE)
-        return cls(plan=plan, program=program, rules=rules, footprint=limits.Footprint.measure())
+        rules = -1
+        if plan.tier == LANDLOCK:
+            rules = landlock.ruleset(plan.readable, plan.hidden, DEVICES, executable=plan.executable)
+        own, runtime = plan.tier == NAMESPACE, bool(plan.runtime)
+        program = None if plan.tier == NONE else seccomp.build(scratch=own, runtime=runtime)
+        footprint = runtimes.FOOTPRINT if runtime else limits.Footprint.measure()
+        return cls(plan=plan, program=program, rules=rules, footprint=footprint)
 
     def confine(self, terms: Terms, index: int) -> None:
         """Confine the calling process for good. `index` is its place in the pool of ids."""
         own_ids = bool(self.plan.pool_base)
         if self.plan.tier == NAMESPACE:
             namespaces.mount_scratch(int(terms.limits["scratch_bytes"]), index if own_ids else 0)
+        if self.plan.runtime:
+            runtimes.hold(self.plan.runtime)
         limits.apply(terms.limits, self.footprint, tasks_elsewhere=0 if self._counted_apart else terms.tasks)
         self._change_ids(index)
         drop_capabilities()

@@ -13,7 +13,7 @@ from letta_tools.providers.local import syscalls
 _CREATE_VERSION = 1
 _RULE_PATH_BENEATH = 1
 
-_WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _FIRST_FS_BITS = (1 << 13) - 1
 _TCP = 0b11
 _SCOPES = 0b11
@@ -35,8 +35,12 @@ def _handled_fs(version: int) -> int:
     return bits
 
 
-def ruleset(readable: Iterable[str], hidden: Collection[str], devices: Iterable[str]) -> int:
+def ruleset(
+    readable: Iterable[str], hidden: Collection[str], devices: Iterable[str], *, executable: Iterable[str] = ()
+) -> int:
     """Return a descriptor of rules: read what is listed, read and write the devices, nothing else.
+
+    `executable` are files that may be read and started.
 
     Rules hold for all below a directory, so one with something hidden in it is allowed entry by entry, and listed.
     """
@@ -54,6 +58,8 @@ def ruleset(readable: Iterable[str], hidden: Collection[str], devices: Iterable[
             _allow(rules, path, _READ_FILE | _READ_DIR)
     for path in devices:
         _allow(rules, path, _READ_FILE | _WRITE_FILE)
+    for path in executable:
+        _allow(rules, path, _READ_FILE | _EXECUTE)
     high = fcntl.fcntl(rules, fcntl.F_DUPFD_CLOEXEC, _HIGH)
     os.close(rules)
     return high

@@ -13,6 +13,9 @@ SETUP_FAILED = 71
 
 DEVICES = ("/dev/null", "/dev/urandom", "/dev/random")
 
+RUNTIME_PLACE = 200
+"""Descriptor of the runtime that the process of a call becomes: above all that a call may open."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -20,6 +23,7 @@ class Plan:
 
     `hidden` lies inside of `readable` and is left out of it. Calls import from `import_path`; the server alone also
     imports from `preload_path` before it isolates itself. Processes that wait for their call import `ahead`.
+    With a `runtime` the process of a call becomes that one, given these arguments; `executable` is what that takes.
     """
 
     tier: str
@@ -32,6 +36,9 @@ class Plan:
     pool_size: int
     prefork: int
     ahead: tuple[str, ...] = ()
+    runtime: str = ""
+    runtime_arguments: tuple[str, ...] = ()
+    executable: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, data: bytes) -> Plan:

@@ -17,15 +17,17 @@ from letta_tools.domain.execution import (
     EnvSpec,
     Isolation,
     IsolationReport,
+    Language,
     Limits,
     Result,
     Status,
     ToolFailure,
     Usage,
 )
-from letta_tools.providers.local import frames, hosts, plan, selftests, verdicts
+from letta_tools.providers.local import frames, hosts, nodes, plan, selftests, verdicts
 from letta_tools.providers.local.fleets import Fleet
 from letta_tools.providers.local.frames import BadRequest, Outcome
+from letta_tools.providers.local.nodes import NodeUnavailable
 from letta_tools.providers.local.requirements import Installer, Source
 from letta_tools.providers.local.servers import Ending, ForkServer, ServerFailed
 
@@ -48,6 +50,7 @@ class LocalOptions:
     """How this host may run calls. `tiers` are tried in order; NONE counts only with `allow_unsandboxed`.
 
     Packages are installed into `package_directory`, which must not lie under /tmp; none when it is empty.
+    TypeScript tools run with `node`, by default the first Node of the search path.
     """
 
     min_isolation: Isolation = Isolation.LANDLOCK
@@ -60,6 +63,7 @@ class LocalOptions:
     package_directory: str = ""
     package_index: str = ""
     package_sets: int = 8
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,9 @@ class LocalProvider:
             outcome = await _off_loop_if(len(ending.frame) > _SMALL, lambda: verdicts.judge(ending, call.limits, token))
         except BadRequest as error:
             return Result(Status.REFUSED, isolation, NAME, failure=ToolFailure("BadRequest", str(error)))
+        except NodeUnavailable as error:
+            why = f"TypeScript tools cannot run here: {error}"
+            return Result(Status.REFUSED, isolation, NAME, failure=ToolFailure("NodeUnavailable", why))
         except ServerFailed as error:
             return Result(Status.CRASHED, isolation, NAME, failure=ToolFailure("SandboxDied", str(error)))
         return _result(isolation, outcome, ending, time.monotonic() - begun)
@@ -123,17 +130,19 @@ class LocalProvider:
             self._standing = None
 
     async def _execute(self, request: bytes, call: Call, env: Env) -> Ending:
-        server = await self._server(env, call.source_code)
+        server = await self._server(env, call)
         limits = call.limits
         tasks = await self._tasks_of_user(server)
         frame_limit = 2 * limits.result_bytes + frames.OVERHEAD
         return await server.run(request, limits, frame_limit=frame_limit, tasks=tasks)
 
-    async def _server(self, env: Env, source: str) -> ForkServer:
+    async def _server(self, env: Env, call: Call) -> ForkServer:
         """Return the server that has loaded what the call will use. Raises ServerFailed."""
+        if call.language is Language.JAVASCRIPT:
+            return await self._fleet.get(nodes.ENVIRONMENT)
         if env.path:
             return await self._fleet.get(env)
-        if any(word in source for word in _FULL_WORDS):
+        if any(word in call.source_code for word in _FULL_WORDS):
             return await self._fleet.get(_FULL)
         standing = await self._stand()
         if standing.server is None:
@@ -180,7 +189,7 @@ class LocalProvider:
             except (ServerFailed, OSError, NotImplementedError) as error:
                 missing.append(f"{tier.name}: {error}")
                 continue
-            weakness = await self._weakness(server) if tier is not Isolation.NONE else ""
+            weakness = await self._weakness(server, selftests.make_call()) if tier is not Isolation.NONE else ""
             if not weakness:
                 return _Standing(IsolationReport(NAME, tier, tuple(missing)), server)
             missing.append(f"{tier.name}: {weakness}")
@@ -191,26 +200,30 @@ class LocalProvider:
         standing = await self._stand()
         if standing.report.isolation is None:
             raise ServerFailed("no fork server")
+        tier = standing.report.isolation
         try:
-            return await self._start(standing.report.isolation, env, place)
+            server = await self._start(tier, env, place)
         except OSError as error:
             raise ServerFailed(str(error)) from error
+        if env == nodes.ENVIRONMENT and tier is not Isolation.NONE:
+            weakness = await self._weakness(server, selftests.make_node_call())
+            if weakness:
+                await server.close()
+                raise NodeUnavailable(f"it is not isolated well enough: {weakness}")
+        return server
 
     async def _start(self, tier: Isolation, env: Env, place: int) -> ForkServer:
         options = self._options
         python = await asyncio.to_thread(hosts.find_interpreter, options.interpreter)
-        made = hosts.make_plan(
-            _TIERS[tier],
-            python,
-            calls=options.concurrent_calls,
-            prefork=options.prefork,
-            env=env,
-            place=place,
-        )
+        sizes = {"calls": options.concurrent_calls, "prefork": options.prefork, "place": place}
+        if env == nodes.ENVIRONMENT:
+            node = await asyncio.to_thread(nodes.find_node, options.node)
+            made = nodes.make_plan(_TIERS[tier], node, python, **sizes)
+        else:
+            made = hosts.make_plan(_TIERS[tier], python, env=env, **sizes)
         return await ForkServer.start(made, python.path)
 
-    async def _weakness(self, server: ForkServer) -> str:
-        call = selftests.make_call()
+    async def _weakness(self, server: ForkServer, call: Call) -> str:
         token = secrets.token_hex(frames.TOKEN_LENGTH // 2)
         request = frames.build_request(call, token)
         tasks = await self._tasks_of_user(server)

@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 
 from letta_tools.providers.local import syscalls
+from letta_tools.providers.local.plan import RUNTIME_PLACE
 
 _ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -175,6 +176,8 @@ _NAMESPACES = 0x7E020080
 _SHARED_ANONYMOUS = 0x21
 _GROWSDOWN_HUGE_LOCKED = 0x100 | 0x40000 | 0x2000
 _AF_UNIX, _SOCK_STREAM = 1, 1
+_AT_EMPTY_PATH = 0x1000
+_ARCH_SET_FS = 0x1002
 
 _Step = tuple[int, int, int, int]
 
@@ -259,6 +262,12 @@ def _socketpair() -> list[_Step]:
     ]
 
 
+def _runtime() -> dict[str, list[_Step]]:
+    """Return what a process needs to become its runtime: to execute one descriptor, which is gone once it has."""
+    place: list[_Step] = [_argument(0), (_JUMP_EQ, 1, 0, RUNTIME_PLACE), (_RETURN, 0, 0, _DENY)]
+    return {"execveat": [*place, *_one_of(4, (_AT_EMPTY_PATH,))], "arch_prctl": _one_of(0, (_ARCH_SET_FS,))}
+
+
 def _checked() -> dict[str, list[_Step]]:
     """Return the calls that are allowed with some arguments alone."""
     allow: list[_Step] = [(_RETURN, 0, 0, _ALLOW)]
@@ -277,11 +286,15 @@ def _checked() -> dict[str, list[_Step]]:
     }
 
 
-def build(*, scratch: bool, machine: str = syscalls.MACHINE) -> Program:
-    """Put the filter together: with the calls that change files only where there is a scratch directory."""
+def build(*, scratch: bool, runtime: bool = False, machine: str = syscalls.MACHINE) -> Program:
+    """Put the filter together: with the calls that change files only where there is a scratch directory.
+
+    A runtime may be begun once.
+    """
     numbers = syscalls.numbers(machine)
     plain = {numbers[name] for name in (*_PLAIN, *(_SCRATCH if scratch else ())) if name in numbers}
-    checked = {numbers[name]: body for name, body in _checked().items() if name in numbers}
+    bodies = _checked() | (_runtime() if runtime else {})
+    checked = {numbers[name]: body for name, body in bodies.items() if name in numbers}
     steps: list[_Step] = [
         (_LOAD, 0, 0, _AT_ARCH),
         (_JUMP_EQ, 1, 0, _ARCHES[machine]),

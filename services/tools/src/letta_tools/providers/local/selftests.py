@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from letta_tools.domain.execution import Call, Limits, Result, Status
+from letta_tools.domain.execution import Call, Language, Limits, Result, Signature, Status
 
 SOURCE = """
 import os, socket
@@ -32,11 +32,57 @@ def look(secret, directory):
 """
 
 
+_NODE_SOURCE = """
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import net from "node:net";
+
+function attempt(action) {
+  try {
+    action();
+  } catch {
+    return false;
+  }
+  return true;
+}
+
+function connects() {
+  return new Promise((tell) => {
+    const forbidden = (error) => tell(!["EPERM", "EACCES"].includes(error.code));
+    net.connect(9, "127.0.0.1", () => tell(true)).on("error", forbidden);
+  });
+}
+
+export async function look(secret, directory) {
+  const parent = () => process.kill(process.ppid || -1, 0);
+  return {
+    "reads host files": attempt(() => fs.readFileSync(secret)),
+    "writes host files": attempt(() => fs.writeFileSync(directory + "/letta-self-test", "")),
+    "opens sockets": await connects(),
+    "starts processes": spawnSync(process.execPath, ["--version"]).error === undefined,
+    "signals others": attempt(parent) || attempt(() => process.kill(-1, 0)),
+    "is root of the host": process.getuid() === 0,
+    "has variables of the service": Object.keys(process.env).some((name) => name.startsWith("LETTA")),
+  };
+}
+"""
+
+
 def make_call() -> Call:
     """Return the self-test. It looks at a file that the service can read and a directory that it can see."""
+    return Call(SOURCE, "look", _facts(), limits=Limits(timeout_seconds=10.0))
+
+
+def make_node_call() -> Call:
+    """Return the self-test of the calls that become Node."""
+    names = ("secret", "directory")
+    limits, signature = Limits(timeout_seconds=10.0), Signature(names, names)
+    return Call(_NODE_SOURCE, "look", _facts(), limits=limits, language=Language.JAVASCRIPT, signature=signature)
+
+
+def _facts() -> str:
     own = Path(__file__).resolve()
-    arguments = json.dumps({"secret": str(own), "directory": str(own.parent)})
-    return Call(SOURCE, "look", arguments, limits=Limits(timeout_seconds=10.0))
+    return json.dumps({"secret": str(own), "directory": str(own.parent)})
 
 
 def weakness(result: Result) -> str:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 
-from letta_tools.providers.local import harness, namespaces, syscalls
+from letta_tools.providers.local import harness, namespaces, runtimes, syscalls
 from letta_tools.providers.local.confine import Cage, Terms
 from letta_tools.providers.local.plan import NAMESPACE, SETUP_FAILED
 
@@ -23,6 +23,8 @@ def run(cage: Cage, channel: socket.socket, index: int, terms: Terms) -> None:
         own = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=_CHANNEL)
         _prepare(cage, index, terms)
         request, result = _wait(own)
+        if cage.plan.runtime:
+            runtimes.become(cage.plan, terms.limits, request, result)
         gc.enable()
         harness.serve(request, result)
     except BaseException as error:
@@ -45,7 +47,7 @@ def _prepare(cage: Cage, index: int, terms: Terms) -> None:
     if cage.plan.tier == NAMESPACE:
         namespaces.enter_call()
     cage.confine(terms, index)
-    if terms.ahead:
+    if terms.ahead and not cage.plan.runtime:
         harness.rehearse(cage.plan.ahead)
 
 

@@ -12,6 +12,7 @@ MACHINE = platform.machine()
 _TABLE: dict[str, tuple[int | None, int | None]] = {
     "access": (21, None),
     "alarm": (37, None),
+    "arch_prctl": (158, None),
     "brk": (12, 214),
     "capget": (125, 90),
     "capset": (126, 91),
@@ -36,6 +37,7 @@ _TABLE: dict[str, tuple[int | None, int | None]] = {
     "epoll_wait": (232, None),
     "eventfd2": (290, 19),
     "execve": (59, 221),
+    "execveat": (322, 281),
     "exit": (60, 93),
     "exit_group": (231, 94),
     "faccessat": (269, 48),

@@ -56,7 +56,7 @@ def _signalled(number: int, ending: Ending, limits: Limits) -> Outcome:
         return _fail(Status.MEMORY, "Killed", "the kernel ended the process, as it does when memory runs out")
     if number == signal.SIGSYS:
         return _fail(Status.DENIED, name, "the tool made a system call that isolation forbids")
-    if ending.peak_memory_bytes >= limits.memory_bytes:
+    if ending.peak_memory_bytes >= limits.memory_bytes or b"out of memory" in ending.stderr:
         return _fail(Status.MEMORY, name, f"the process died of {name} with its memory used up")
     return _fail(Status.CRASHED, name, f"the process died of {name}")
 
