@@ -59,14 +59,6 @@ async def test_hot_binds_bytes_lists_and_nulls(db):
     ]
 
 
-async def test_hot_prepares_its_statement_at_the_first_use(db):
-    async with db.raw() as conn:
-        before = set(conn._prepared._names)
-    await db.hot("select 41 + %s::int", (1,))
-    async with db.raw() as conn:
-        assert len(set(conn._prepared._names) - before) == 1
-
-
 async def test_begin_commits_and_rolls_back(db):
     async with db.begin() as tx:
         await tx.execute(sa.text("insert into thing.things values ('a', 1)"))

@@ -6,9 +6,10 @@ All SQL is schema-qualified and keeps no session state, so that any pooler in tr
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -17,15 +18,15 @@ import psycopg
 import sqlalchemy as sa
 from pgvector.psycopg.halfvec import register_halfvec_info
 from psycopg import sql
+from psycopg.adapt import Transformer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types import TypeInfo
 
 from letta_common.connections import Connection, Engine
 from letta_common.errors import DatabaseUnavailable, DeadlineExceeded
 from letta_common.pool import Pool, PooledConnection, PoolTimeout
+from letta_common.statements import Params, Row, execute
 
-Params = Sequence[Any] | Mapping[str, Any]
-Row = tuple[Any, ...]
 T = TypeVar("T")
 
 RETRYABLE_STATES = frozenset({"40001", "40P01", "57P01", "57P02", "57P03", "25006", "connection"})
@@ -113,12 +114,17 @@ class Database:
 
     async def hot(self, statement: str, params: Params | None = None) -> list[Row]:
         """Run one prepared statement in autocommit, one round trip, and return its rows in binary form."""
-        with driver_errors():
-            async with self._pool.connection() as conn:
-                prepare = True if self._options.prepared else None
-                cursor = conn.cursor(binary=True)
-                await cursor.execute(statement.encode(), params, prepare=prepare)
+        try:
+            conn = await self._pool.take()
+            try:
+                if self._options.prepared:
+                    return await execute(conn, statement, params)
+                cursor = await conn.cursor(binary=True).execute(statement.encode(), params)
                 return await cursor.fetchall() if cursor.description else []
+            finally:
+                await self._pool.give_back(conn)
+        except psycopg.Error as error:
+            _raise_translated(error)
 
     @asynccontextmanager
     async def raw(self) -> AsyncIterator[PooledConnection]:
@@ -140,6 +146,7 @@ class Database:
             self._halfvec = await TypeInfo.fetch(conn, "extensions.halfvec")
         if self._halfvec is not None:
             register_halfvec_info(conn, self._halfvec)
+        conn.statements, conn.numbers, conn.loader = {}, itertools.count(), Transformer(conn)
         return conn
 
     async def _lend(self) -> PooledConnection:
@@ -245,6 +252,7 @@ def _conninfo(dsn: str, options: DatabaseOptions) -> str:
     settings: dict[str, Any] = {
         "application_name": options.application_name,
         "connect_timeout": options.connect_timeout_s,
+        "client_encoding": "UTF8",
     }
     if options.startup_options:
         parameters = {

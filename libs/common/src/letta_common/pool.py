@@ -10,12 +10,19 @@ from __future__ import annotations
 import asyncio
 import select
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
+
+if TYPE_CHECKING:
+    from psycopg.abc import Transformer
+
+    from letta_common.statements import Prepared
+
+_IN_TRANSACTION = frozenset({TransactionStatus.INTRANS, TransactionStatus.INERROR})
 
 
 class PoolTimeout(psycopg.OperationalError):
@@ -30,6 +37,12 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
     """A connection whose `close` gives it back to its pool, so that SQLAlchemy can borrow it."""
 
     pool: Pool | None = None
+    statements: dict[str, Prepared]
+    """What is prepared on this connection."""
+    numbers: Iterator[int]
+    """Of the names of what is prepared."""
+    loader: Transformer
+    """Turns results into values."""
 
     async def close(self) -> None:
         """Give the connection back, or close it when it belongs to no pool."""
@@ -75,9 +88,11 @@ class Pool:
         """Take a connection back, ended of any transaction; a broken one is dropped."""
         conn.pool = None
         try:
-            if conn.pgconn.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
+            status = conn.pgconn.transaction_status
+            if status in _IN_TRANSACTION:
                 await conn.rollback()
-            if self._closed or conn.pgconn.transaction_status != TransactionStatus.IDLE:
+                status = conn.pgconn.transaction_status
+            if self._closed or status != TransactionStatus.IDLE:
                 await conn.close_for_good()
                 return
             if not conn.autocommit:
