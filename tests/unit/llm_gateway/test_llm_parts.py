@@ -39,6 +39,8 @@ def test_pauses_grow_and_end():
     assert retry.wait(LLMRateLimit("x", retry_after="70"), 1) is None
     assert retry.wait(LLMInvalidResponse("x"), 1) is not None
     assert retry.wait(LLMInvalidResponse("x"), 2) is None
+    assert retry.wait(LLMUnavailable("x"), 1, left=0.5) is None
+    assert retry.wait(LLMRateLimit("x", retry_after="7"), 1, left=8) == 7
 
 
 def test_a_breaker_opens_rests_and_lets_one_trial_through():

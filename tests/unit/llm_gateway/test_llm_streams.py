@@ -10,6 +10,7 @@ import pytest
 
 from letta_common.errors import LLMInvalidResponse, LLMTimeout, LLMUnavailable
 from letta_llm_gateway.domain.answers import (
+    Answer,
     Completed,
     Delta,
     Ended,
@@ -23,7 +24,7 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, within_limits
+from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, answer_within_limits, within_limits
 
 DONE = Completed(FinishReason.STOP, Usage(1, 2), "id")
 
@@ -133,16 +134,49 @@ async def test_closing_the_pump_closes_the_source():
 
 
 @pytest.mark.parametrize(
-    ("items", "limits", "words"),
+    ("items", "limits", "words", "phase"),
     [
-        ((30.0,), Limits(first=0.02), "begin"),
-        ((Started(0, Text()), 30.0), Limits(between=0.02), "silent"),
+        ((30.0,), Limits(first=0.02), "begin", "first_token"),
+        ((Started(0, Text()), 30.0), Limits(between=0.02), "silent", "between_tokens"),
+        ((30.0,), Limits(total=0.02), "finish", "total"),
+        ((Started(0, Text()), 30.0), Limits(total=0.02), "finish", "total"),
     ],
 )
-async def test_phases_have_limits(items, limits, words):
-    with pytest.raises(LLMTimeout, match=words):
+async def test_phases_have_limits(items, limits, words, phase):
+    with pytest.raises(LLMTimeout, match=words) as caught:
         async for _ in within_limits(events(*items), limits):
             pass
+    assert caught.value.metadata["phase"] == phase
+
+
+async def test_a_model_that_never_stops_talking_is_stopped():
+    async def chatter() -> AsyncGenerator[Event, None]:
+        while True:
+            yield Delta(0, "and ")
+            await asyncio.sleep(0)
+
+    with pytest.raises(LLMTimeout, match="finish"):
+        async for _ in within_limits(chatter(), Limits(total=0.05)):
+            pass
+
+
+async def test_a_limit_that_passed_in_an_earlier_attempt_ends_the_next_at_once():
+    over = asyncio.get_running_loop().time() - 1
+
+    with pytest.raises(LLMTimeout, match="finish"):
+        async for _ in within_limits(events(30.0), Limits(), ends=over):
+            pass
+    with pytest.raises(LLMTimeout, match="finish"):
+        await answer_within_limits(asyncio.sleep(30, Answer(())), Limits(), ends=over)
+
+
+async def test_an_answer_at_once_has_the_limit_of_the_first_word():
+    limits = Limits(first=0.02)
+
+    with pytest.raises(LLMTimeout, match=r"within 0\.02 s") as caught:
+        await answer_within_limits(asyncio.sleep(30, Answer(())), limits, ends=limits.ends())
+    assert caught.value.metadata["phase"] == "first_token"
+    assert await answer_within_limits(asyncio.sleep(0, Answer(())), limits, ends=limits.ends()) == Answer(())
 
 
 async def test_a_slow_reader_does_not_use_up_the_limits():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,8 +24,12 @@ class Retry:
     patience: float = 20.0
     """Longest Retry-After that is waited for; a longer one fails at once and is told to the caller."""
 
-    def wait(self, error: AppError, attempt: int) -> float | None:
-        """Return the seconds to wait before the next attempt, or None when there shall be none."""
+    def wait(self, error: AppError, attempt: int, *, left: float = math.inf) -> float | None:
+        """Return the seconds to wait before the next attempt, or None when there shall be none, or no time is left."""
+        pause = self._pause(error, attempt)
+        return pause if pause is not None and pause < left else None
+
+    def _pause(self, error: AppError, attempt: int) -> float | None:
         if attempt >= self.attempts or not isinstance(error, (LLMRateLimit, LLMUnavailable, LLMInvalidResponse)):
             return None
         if isinstance(error, LLMInvalidResponse) and attempt > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
@@ -35,6 +35,10 @@ class Limits:
     """Between two words."""
     total: float = 600.0
     """From the first attempt to the last word."""
+
+    def ends(self) -> float:
+        """Return when a generation that begins now must be over, on the clock of the loop."""
+        return asyncio.get_running_loop().time() + self.total
 
 
 class Assembler:
@@ -92,23 +96,43 @@ class Assembler:
                 return part
 
 
-async def within_limits(source: AsyncGenerator[Event, None], limits: Limits) -> AsyncGenerator[Event, None]:
+async def within_limits(
+    source: AsyncGenerator[Event, None], limits: Limits, *, ends: float | None = None
+) -> AsyncGenerator[Event, None]:
     """Yield the events of a stream; must be read by one task that does nothing else.
 
     Raises:
-        LLMTimeout: a phase took too long.
+        LLMTimeout: a phase took too long, or the whole; metadata has the `phase`.
     """
     loop = asyncio.get_running_loop()
-    phase = f"did not begin to answer within {limits.first:g} s"
+    last = limits.ends() if ends is None else ends
+    late = f"did not begin to answer within {limits.first:g} s", "first_token"
     try:
-        async with asyncio.timeout(limits.first) as scope, aclosing(source) as events:
+        async with asyncio.timeout_at(min(loop.time() + limits.first, last)) as scope, aclosing(source) as events:
             async for event in events:
                 scope.reschedule(None)
                 yield event
-                scope.reschedule(loop.time() + limits.between)
-                phase = f"fell silent for {limits.between:g} s"
+                scope.reschedule(min(loop.time() + limits.between, last))
+                late = f"fell silent for {limits.between:g} s", "between_tokens"
     except TimeoutError as error:
-        raise LLMTimeout(f"the model {phase}") from error
+        what, phase = _whole(limits) if loop.time() >= last else late
+        raise LLMTimeout(f"the model {what}", phase=phase) from error
+
+
+async def answer_within_limits(answer: Awaitable[Answer], limits: Limits, *, ends: float) -> Answer:
+    """Wait for an answer that comes at once. Raises LLMTimeout, whose metadata has the `phase`."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout_at(min(loop.time() + limits.first, ends)):
+            return await answer
+    except TimeoutError as error:
+        late = f"did not answer within {limits.first:g} s", "first_token"
+        what, phase = _whole(limits) if loop.time() >= ends else late
+        raise LLMTimeout(f"the model {what}", phase=phase) from error
+
+
+def _whole(limits: Limits) -> tuple[str, str]:
+    return f"did not finish its answer within {limits.total:g} s", "total"
 
 
 class Pump:
