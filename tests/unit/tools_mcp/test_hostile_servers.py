@@ -12,7 +12,8 @@ from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPTimeout
 from letta_tools.domain.mcp_servers import Connection
 from letta_tools.domain.mcp_tools import Offer, health_of, tool_of
 from letta_tools.domain.tool_records import EPOCH
-from letta_tools.providers.mcp import MCPOptions
+from letta_tools.providers.local.programs import ProgramOptions, Programs
+from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 
 ANN = Actor("org-ann", "user-ann")
@@ -20,8 +21,9 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\
 
 
 def client(seconds=5.0, most_bytes=200_000, stdio=False):
-    options = MCPOptions(stdio=stdio, connect_seconds=seconds, list_seconds=seconds, most_bytes=most_bytes)
-    return SDKClient(AddressGuard(["127.0.0.1"]), options)
+    programs = StdioOptions(enabled=stdio, organizations=("*",))
+    options = MCPOptions(stdio=programs, connect_seconds=seconds, list_seconds=seconds, most_bytes=most_bytes)
+    return SDKClient(AddressGuard(["127.0.0.1"]), options, Programs(ProgramOptions()))
 
 
 @asynccontextmanager

@@ -46,7 +46,28 @@ class ToolsSettings(Settings):
     concurrent_calls: int = Field(default=256, ge=1, description="Most calls at once; more wait.")
     prefork: int = Field(default=2, ge=0, description="Processes kept ready for the next call.")
     mcp_stdio: bool = Field(
-        default=False, description="Allow MCP servers that are programs on this host; for a single tenant only."
+        default=False,
+        description="Allow MCP servers that are programs on this host, each isolated; in dev_mode for everybody, else "
+        "for the organizations that `tools_mcp_stdio_organizations` names.",
+    )
+    mcp_stdio_organizations: tuple[str, ...] = Field(
+        default=(),
+        description="Organizations that may have stdio MCP servers, `*` for all; more than one needs tier `namespace`.",
+    )
+    mcp_stdio_commands: tuple[str, ...] = Field(
+        default=(), description="Programs that stdio MCP servers may be; empty: any that can be seen from inside."
+    )
+    mcp_stdio_paths: tuple[str, ...] = Field(
+        default=(),
+        description="What stdio MCP servers may read besides /usr, such as packages installed for them.",
+    )
+    mcp_stdio_memory_bytes: int = Field(default=1 << 30, gt=0, description="Most memory of a stdio MCP server.")
+    mcp_stdio_servers: int = Field(default=64, ge=1, description="Most stdio MCP servers at work at once.")
+    mcp_stdio_servers_per_organization: int = Field(
+        default=8, ge=1, description="Most stdio MCP servers of one organization at work at once."
+    )
+    mcp_stdio_idle_seconds: float = Field(
+        default=300.0, gt=0, description="How long a stdio MCP server stays that nobody asks."
     )
     mcp_connect_seconds: float = Field(
         default=30.0, gt=0, description="Longest wait for a connection to an MCP server."

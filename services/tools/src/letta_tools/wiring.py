@@ -27,8 +27,9 @@ from letta_tools.domain.tool_records import ToolType
 from letta_tools.domain.tools import Tools
 from letta_tools.domain.web_calls import FetchExecutor, SearchExecutor
 from letta_tools.providers.cipher import Cipher
+from letta_tools.providers.local.programs import ProgramOptions, Programs
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
-from letta_tools.providers.mcp import LateClient, MCPOptions
+from letta_tools.providers.mcp import LateClient, MCPOptions, StdioOptions
 from letta_tools.providers.remote.docker_engine import DockerMachines, DockerOptions
 from letta_tools.providers.remote.e2b_cloud import E2BMachines, E2BOptions
 from letta_tools.providers.remote.machines import Machines, RemoteOptions, RemoteProvider
@@ -60,9 +61,8 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     tools = Tools(tool_store, deps.clock, builtin_tools())
     configs = SandboxConfigs(SqlSandboxConfigStore(db), cipher, deps.clock)
     guard = AddressGuard(settings.egress_allowed_hosts)
-    servers = MCPServers(
-        SqlMCPServerStore(db), tool_store, LateClient(guard, _mcp_options(settings)), cipher, deps.clock
-    )
+    mcp = LateClient(guard, _mcp_options(settings), Programs(_program_options(settings)))
+    servers = MCPServers(SqlMCPServerStore(db), tool_store, mcp, cipher, deps.clock)
     calls = SandboxExecutor(sandbox, configs)
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
     executors: dict[ToolType, Executor] = {
@@ -76,6 +76,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
 
     async def close() -> None:
         await executions.close()
+        await servers.close()
         await sandbox.close()
         await store.close()
         await db.close()
@@ -113,9 +114,34 @@ def _web_executors(settings: ToolsSettings, guard: AddressGuard, environment: Sa
 
 def _mcp_options(settings: ToolsSettings) -> MCPOptions:
     return MCPOptions(
-        stdio=settings.mcp_stdio,
+        stdio=StdioOptions(
+            enabled=settings.mcp_stdio,
+            organizations=("*",) if settings.dev_mode else settings.mcp_stdio_organizations,
+            commands=settings.mcp_stdio_commands,
+            most=settings.mcp_stdio_servers,
+            most_of_organization=settings.mcp_stdio_servers_per_organization,
+            idle_seconds=settings.mcp_stdio_idle_seconds,
+        ),
         connect_seconds=settings.mcp_connect_seconds,
         list_seconds=settings.mcp_list_seconds,
+    )
+
+
+def _program_options(settings: ToolsSettings) -> ProgramOptions:
+    """Return how stdio servers run: those of several organizations never share what a namespace keeps apart."""
+    tenants = settings.mcp_stdio_organizations
+    several = len(tenants) > 1 or "*" in tenants
+    least = Isolation[settings.min_isolation.upper()]
+    limits = Limits(
+        memory_bytes=settings.mcp_stdio_memory_bytes, scratch_bytes=256 << 20, processes=64, open_files=1024
+    )
+    return ProgramOptions(
+        min_isolation=max(least, Isolation.NAMESPACE) if several else least,
+        allow_unsandboxed=settings.allow_unsandboxed,
+        readable=settings.mcp_stdio_paths,
+        hidden=(str(settings.home),),
+        interpreter=settings.interpreter,
+        limits=limits,
     )
 
 

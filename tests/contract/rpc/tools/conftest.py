@@ -1,5 +1,8 @@
 """The tools service behind both transports."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from letta_common.actor import Actor, acting_as
@@ -26,6 +29,8 @@ async def channel(request, database_url, identities, tmp_path_factory):
         database_url=database_url,
         home=tmp_path_factory.mktemp("letta"),
         mcp_stdio=True,
+        mcp_stdio_organizations=("*",),
+        mcp_stdio_paths=(sys.prefix, sys.base_prefix, str(Path(__file__).parent)),
         mcp_list_seconds=10,
         egress_allowed_hosts=("127.0.0.1",),
     )

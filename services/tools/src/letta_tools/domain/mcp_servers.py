@@ -28,7 +28,10 @@ _MOST_CACHED = 4096
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How a server is reached, secrets included. None and empty parts of a change leave what is there."""
+    """How a server is reached, by whom, secrets included. None and empty parts of a change leave what is there.
+
+    `server_id` is empty for a server that is not kept.
+    """
 
     server_type: str
     command: str | None = None
@@ -38,6 +41,8 @@ class Connection:
     auth_header: str | None = None
     auth_token: str | None = None
     custom_headers: Mapping[str, str] = field(default_factory=dict)
+    organization_id: str = ""
+    server_id: str = ""
 
     def headers(self) -> dict[str, str]:
         """Return the headers of every request."""
@@ -116,7 +121,7 @@ class MCPClient(Protocol):
     """Speaks the protocol."""
 
     async def check(self, connection: Connection) -> None:
-        """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed."""
+        """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed, IsolationUnavailable."""
         ...
 
     async def list_tools(self, connection: Connection) -> list[Offer]:
@@ -127,6 +132,14 @@ class MCPClient(Protocol):
         self, connection: Connection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
     ) -> tuple[bool, str]:
         """Call a tool; return whether it succeeded, and its text. Raises MCPConnectionFailed, MCPTimeout."""
+        ...
+
+    async def end(self, organization_id: str, server_id: str) -> None:
+        """End what runs of a server."""
+        ...
+
+    async def close(self) -> None:
+        """End everything that runs."""
         ...
 
 
@@ -153,6 +166,7 @@ class MCPServers:
             MCPTimeout: the server does not answer in time.
         """
         _check_complete(connection)
+        connection = replace(connection, organization_id=actor.organization_id)
         await self._client.check(connection)
         offers = await self._client.list_tools(connection.filled({}))
         now = self._clock.now()
@@ -187,14 +201,14 @@ class MCPServers:
         server = self._sealed(actor, renamed, connection)
         if not await self._store.replace(actor, server):
             raise _taken(server.server_name)
-        self._fresh.pop((actor.organization_id, server_id), None)
+        await self._forget(actor, server_id)
         return server
 
     async def delete(self, actor: Actor, server_id: str) -> None:
         """Remove a server and its tools. Raises MCPServerNotFound."""
         await self.get(actor, server_id)
         await self._store.delete(actor, server_id)
-        self._fresh.pop((actor.organization_id, server_id), None)
+        await self._forget(actor, server_id)
 
     async def refresh(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> Refreshed:
         """Bring the tools of a server up to date. Raises MCPServerNotFound, MCPConnectionFailed, MCPTimeout."""
@@ -227,7 +241,16 @@ class MCPServers:
         """Return how a server is reached, secrets included."""
         config = json.loads(server.config)
         secrets = json.loads(self._cipher.open(actor.organization_id, server.secrets))
-        return Connection(server.server_type, **{**config, "args": tuple(config.get("args", ()))}, **secrets)
+        known = Connection(server.server_type, **{**config, "args": tuple(config.get("args", ()))}, **secrets)
+        return replace(known, organization_id=actor.organization_id, server_id=server.id)
+
+    async def close(self) -> None:
+        """End every server that runs here."""
+        await self._client.close()
+
+    async def _forget(self, actor: Actor, server_id: str) -> None:
+        self._fresh.pop((actor.organization_id, server_id), None)
+        await self._client.end(actor.organization_id, server_id)
 
     def _sealed(self, actor: Actor, server: MCPServer, connection: Connection) -> MCPServer:
         secrets = {

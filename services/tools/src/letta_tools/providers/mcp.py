@@ -5,19 +5,32 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from letta_common.egress import AddressGuard
 from letta_tools.domain.mcp_servers import Connection, MCPClient
 from letta_tools.domain.mcp_tools import Offer
+from letta_tools.providers.local.programs import Programs
+
+
+@dataclass(frozen=True, slots=True)
+class StdioOptions:
+    """Who may have servers that are programs, which ones, and how many at once. `*`: every organization."""
+
+    enabled: bool = False
+    organizations: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    most: int = 64
+    most_of_organization: int = 8
+    idle_seconds: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class MCPOptions:
     """Limits of what is asked of servers."""
 
-    stdio: bool = False
+    stdio: StdioOptions = field(default_factory=StdioOptions)
     connect_seconds: float = 30.0
     list_seconds: float = 30.0
     most_bytes: int = 8 << 20
@@ -26,13 +39,14 @@ class MCPOptions:
 class LateClient:
     """Does what `SDKClient` does, and imports it at the first question."""
 
-    def __init__(self, guard: AddressGuard, options: MCPOptions) -> None:
+    def __init__(self, guard: AddressGuard, options: MCPOptions, programs: Programs) -> None:
         self._guard = guard
         self._options = options
+        self._programs = programs
         self._client: MCPClient | None = None
 
     async def check(self, connection: Connection) -> None:
-        """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed."""
+        """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed, IsolationUnavailable."""
         await (await self._loaded()).check(connection)
 
     async def list_tools(self, connection: Connection) -> list[Offer]:
@@ -45,8 +59,18 @@ class LateClient:
         """Call a tool; return whether it succeeded, and its text. Raises MCPConnectionFailed, MCPTimeout."""
         return await (await self._loaded()).call_tool(connection, name, arguments, timeout_seconds)
 
+    async def end(self, organization_id: str, server_id: str) -> None:
+        """End what runs of a server."""
+        if self._client is not None:
+            await self._client.end(organization_id, server_id)
+
+    async def close(self) -> None:
+        """End everything that runs."""
+        if self._client is not None:
+            await self._client.close()
+
     async def _loaded(self) -> MCPClient:
         if self._client is None:
             module: Any = await asyncio.to_thread(importlib.import_module, "letta_tools.providers.mcp_client")
-            self._client = module.SDKClient(self._guard, self._options)
+            self._client = module.SDKClient(self._guard, self._options, self._programs)
         return self._client

@@ -13,14 +13,15 @@ import structlog
 from mcp import Client, MCPError
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CallToolResult, Implementation, ListToolsResult, TextContent
+from mcp.types import CallToolResult, ListToolsResult, TextContent
 
 from letta_common.egress import AddressGuard, ForbiddenAddress, guarded_client, unwrapped
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, MCPTimeout, ValidationFailed
 from letta_tools.domain.mcp_servers import SSE, STDIO, Connection
 from letta_tools.domain.mcp_tools import Offer
+from letta_tools.providers.local.programs import Programs
 from letta_tools.providers.mcp import MCPOptions
-from letta_tools.providers.mcp_stdio import stdio_transport
+from letta_tools.providers.mcp_sessions import CLIENT_INFO, Sessions, Waits
 
 _TIMED_OUT = {408, -32001}
 _MOST_TOOLS = 1000
@@ -32,15 +33,16 @@ _log = structlog.get_logger("letta.tools.mcp")
 class SDKClient:
     """Connects for one question at a time."""
 
-    def __init__(self, guard: AddressGuard, options: MCPOptions) -> None:
+    def __init__(self, guard: AddressGuard, options: MCPOptions, programs: Programs) -> None:
         self._guard = guard
         self._options = options
+        waits = Waits(options.connect_seconds, options.stdio.idle_seconds)
+        self._sessions = Sessions(programs, options.stdio, options.most_bytes, waits)
 
     async def check(self, connection: Connection) -> None:
-        """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed."""
+        """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed, IsolationUnavailable."""
         if connection.server_type == STDIO:
-            if not self._options.stdio:
-                raise InvalidArgument("stdio MCP servers are switched off; the setting mcp_stdio allows them")
+            await self._sessions.check(connection)
             return
         try:
             await self._guard.check_url(connection.server_url or "")
@@ -71,18 +73,10 @@ class SDKClient:
     async def _ask(self, connection: Connection, seconds: float, question: Callable[[Client], Awaitable[_T]]) -> _T:
         scope = asyncio.timeout(seconds)
         try:
-            async with (
-                scope,
-                Client(
-                    _Transport(lambda: self._transport(connection)),
-                    read_timeout_seconds=seconds,
-                    client_info=Implementation(name="letta-tools", version="1"),
-                    cache=None,
-                ) as client,
-            ):
-                return await question(client)
+            async with scope:
+                return await self._asked(connection, seconds, question)
         except TimeoutError as error:
-            if scope.expired():
+            if scope.expired() or connection.server_type == STDIO:
                 raise _late(seconds) from error
             raise _broken(connection, error) from error
         except asyncio.CancelledError:
@@ -90,11 +84,22 @@ class SDKClient:
         except Exception as error:
             raise _mapped(connection, error, seconds) from error
 
-    def _transport(self, connection: Connection) -> AbstractAsyncContextManager[Any]:
+    async def end(self, organization_id: str, server_id: str) -> None:
+        """End what runs of a server."""
+        await self._sessions.end(organization_id, server_id)
+
+    async def close(self) -> None:
+        """End everything that runs."""
+        await self._sessions.close()
+
+    async def _asked(self, connection: Connection, seconds: float, question: Callable[[Client], Awaitable[_T]]) -> _T:
         if connection.server_type == STDIO:
-            if not self._options.stdio:
-                raise InvalidArgument("stdio MCP servers are switched off; the setting mcp_stdio allows them")
-            return stdio_transport(connection, self._options.most_bytes)
+            return await self._sessions.ask(connection, seconds, question)
+        transport = _Transport(lambda: self._transport(connection))
+        async with Client(transport, read_timeout_seconds=seconds, client_info=CLIENT_INFO, cache=None) as client:
+            return await question(client)
+
+    def _transport(self, connection: Connection) -> AbstractAsyncContextManager[Any]:
         url = connection.server_url or ""
         if connection.server_type == SSE:
             return sse_client(

@@ -1,12 +1,8 @@
-"""MCP servers that are programs: an environment of their own, bounded lines, and an end for the whole process group."""
+"""MCP over the standard streams of a program: bounded lines, and a bounded amount for each message sent to it."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -14,58 +10,84 @@ import anyio
 from mcp.shared.message import SessionMessage
 from mcp.types import jsonrpc_message_adapter
 
-from letta_tools.domain.mcp_servers import Connection
+from letta_tools.providers.local.programs import Program
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_GRACE_SECONDS = 1.0
+_MOST_GARBAGE = 100
+_PART = 1 << 16
 
 
-@asynccontextmanager
-async def stdio_transport(connection: Connection, most_bytes: int) -> AsyncIterator[Any]:
-    """Start the program of a connection and yield the streams of messages from and to it."""
-    with tempfile.TemporaryDirectory(prefix="letta-mcp-", ignore_cleanup_errors=True) as scratch:
-        process = await asyncio.create_subprocess_exec(
-            connection.command or "",
-            *connection.args,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={"PATH": _PATH, "HOME": scratch, "LANG": "C.UTF-8", **connection.env},
-            cwd=scratch,
-            start_new_session=True,
-            limit=most_bytes,
-        )
+class Lines:
+    """Reads lines of a program, and ends when it says too much of nothing.
+
+    Each message that goes to the program lets it say `most_bytes` more. Lines that are no messages are left out.
+    """
+
+    def __init__(self, program: Program, most_bytes: int) -> None:
+        self.fault = ""
+        self._program = program
+        self._most = most_bytes
+        self._left = most_bytes
+        self._garbage = 0
+        self._rest = bytearray()
+
+    def asked(self) -> None:
+        """Note that the program was sent a message."""
+        self._left = self._most
+        self._garbage = 0
+
+    async def next(self) -> SessionMessage | None:
+        """Return the next message; nothing at the end, and when a limit is passed, which `fault` tells."""
+        while not self.fault:
+            end = self._rest.find(b"\n")
+            if end >= 0:
+                line = bytes(self._rest[:end])
+                del self._rest[: end + 1]
+                if (message := self._read(line)) is not None:
+                    return message
+                continue
+            part = await self._program.stdout.read(_PART)
+            if not part:
+                return None
+            self._left -= len(part)
+            self._rest += part
+            if self._left < 0:
+                self.fault = f"it sent more than {self._most} bytes that were not asked for"
+        return None
+
+    def _read(self, line: bytes) -> SessionMessage | None:
+        if not line.strip():
+            return None
         try:
-            async with _messages(process) as streams:
-                yield streams
-        finally:
-            await asyncio.shield(_end(process))
+            return SessionMessage(jsonrpc_message_adapter.validate_json(line))
+        except ValueError:
+            self._garbage += 1
+            if self._garbage > _MOST_GARBAGE:
+                self.fault = "it prints what is no protocol to its standard output"
+            return None
 
 
 @asynccontextmanager
-async def _messages(process: asyncio.subprocess.Process) -> AsyncIterator[Any]:
+async def stdio_transport(program: Program, lines: Lines, ended: Callable[[], None]) -> AsyncIterator[Any]:
+    """Yield the streams of messages from and to a program; `ended` is called when no more will come."""
     from_server, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     sent, to_server = anyio.create_memory_object_stream[SessionMessage](0)
 
     async def read() -> None:
-        stdout = process.stdout
-        if stdout is None:
-            return
-        async with from_server:
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                while line := await _line(stdout):
-                    await from_server.send(_message(line))
+        try:
+            async with from_server:
+                with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    while (message := await lines.next()) is not None:
+                        await from_server.send(message)
+        finally:
+            ended()
 
     async def write() -> None:
-        stdin = process.stdin
-        if stdin is None:
-            return
         async with to_server:
             with suppress(ConnectionError, anyio.ClosedResourceError):
                 async for message in to_server:
+                    lines.asked()
                     text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                    stdin.write(text.encode() + b"\n")
-                    await stdin.drain()
+                    await program.write(text.encode() + b"\n")
 
     async with anyio.create_task_group() as group:
         group.start_soon(read)
@@ -76,40 +98,3 @@ async def _messages(process: asyncio.subprocess.Process) -> AsyncIterator[Any]:
             group.cancel_scope.cancel()
             received.close()
             sent.close()
-
-
-async def _line(stdout: asyncio.StreamReader) -> bytes:
-    """Return the next line; nothing at the end, and when a line is longer than the limit."""
-    try:
-        return await stdout.readline()
-    except ValueError:
-        return b""
-
-
-def _message(line: bytes) -> SessionMessage | Exception:
-    try:
-        return SessionMessage(jsonrpc_message_adapter.validate_json(line))
-    except ValueError as error:
-        return error
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Close the input, wait a moment, then kill the process with everything it started."""
-    if process.stdin is not None:
-        with suppress(ConnectionError, OSError):
-            process.stdin.close()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_GRACE_SECONDS):
-            await _drain(process)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_GRACE_SECONDS):
-            await _drain(process)
-
-
-async def _drain(process: asyncio.subprocess.Process) -> None:
-    """Wait for the end of a process; it is noticed only once its output has been read."""
-    while process.stdout is not None and await process.stdout.read(1 << 16):
-        pass
-    await process.wait()

@@ -36,11 +36,12 @@ class Cage:
     @classmethod
     def make(cls, plan: Plan) -> Cage:
         """Build the filter and the rules of the plan's tier. Raises OSError where the kernel has none."""
+        own, programs, runtime = plan.tier == NAMESPACE, plan.programs, bool(plan.runtime)
         rules = -1
         if plan.tier == LANDLOCK:
-            rules = landlock.ruleset(plan.readable, plan.hidden, DEVICES, executable=plan.executable)
-        own, runtime = plan.tier == NAMESPACE, bool(plan.runtime)
-        program = None if plan.tier == NONE else seccomp.build(scratch=own, runtime=runtime)
+            executable = plan.executable
+            rules = landlock.ruleset(plan.readable, plan.hidden, DEVICES, programs=programs, executable=executable)
+        program = None if plan.tier == NONE else seccomp.build(scratch=own, programs=programs, runtime=runtime)
         footprint = runtimes.FOOTPRINT if runtime else limits.Footprint.measure()
         return cls(plan=plan, program=program, rules=rules, footprint=footprint)
 

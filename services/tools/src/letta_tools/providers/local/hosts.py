@@ -14,6 +14,7 @@ from letta_tools.domain.execution import Env
 from letta_tools.providers.local.plan import NAMESPACE, NONE, Plan
 
 _POOL_BASE = 0x6C740000
+_PROGRAM_BASE = _POOL_BASE + (1 << 20)
 _PRELOAD = [
     "base64",
     "collections",
@@ -178,3 +179,13 @@ def count_tasks(user: int) -> int:
 def shares_ids(plan: Plan) -> bool:
     """Whether calls run under the id of the service, and count against its tasks."""
     return not plan.pool_base and plan.tier != NAMESPACE
+
+
+def program_ids(number: int, size: int) -> int:
+    """Return the first of `size` ids for a program, away from those of calls. Raises OSError when too few exist."""
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = map(int, line.split())
+        base = _PROGRAM_BASE if first <= _PROGRAM_BASE < first + count - (1 << 20) else first + (count >> 1)
+        if count >= 65536 and number * size < min(count >> 2, 1 << 19):
+            return base + number * size
+    raise OSError("too few user ids are mapped for programs to have their own")

@@ -36,9 +36,14 @@ def _handled_fs(version: int) -> int:
 
 
 def ruleset(
-    readable: Iterable[str], hidden: Collection[str], devices: Iterable[str], *, executable: Iterable[str] = ()
+    readable: Iterable[str],
+    hidden: Collection[str],
+    devices: Iterable[str],
+    *,
+    programs: bool = False,
+    executable: Iterable[str] = (),
 ) -> int:
-    """Return a descriptor of rules: read what is listed, read and write the devices, nothing else.
+    """Return a descriptor of rules: read (with `programs` also start) what is listed, read and write the devices.
 
     `executable` are files that may be read and started.
 
@@ -48,14 +53,15 @@ def ruleset(
     attributes = struct.pack("=QQQ", _handled_fs(version), _TCP if version >= 4 else 0, _SCOPES if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     rules = syscalls.call("landlock_create_ruleset", ctypes.create_string_buffer(attributes, 24), size, 0)
+    read = _READ_FILE | (_EXECUTE if programs else 0)
     for path in readable:
         if any(place.startswith(path + "/") for place in hidden):
             _allow(rules, path, _READ_DIR)
             for name in os.listdir(path):  # noqa: PTH208 - pathlib is not loaded in the fork server
                 if f"{path}/{name}" not in hidden:
-                    _allow(rules, f"{path}/{name}", _READ_FILE | _READ_DIR)
+                    _allow(rules, f"{path}/{name}", read | _READ_DIR)
         else:
-            _allow(rules, path, _READ_FILE | _READ_DIR)
+            _allow(rules, path, read | _READ_DIR)
     for path in devices:
         _allow(rules, path, _READ_FILE | _WRITE_FILE)
     for path in executable:
@@ -63,6 +69,14 @@ def ruleset(
     high = fcntl.fcntl(rules, fcntl.F_DUPFD_CLOEXEC, _HIGH)
     os.close(rules)
     return high
+
+
+def bounds_signals() -> bool:
+    """Whether rules keep a process from signalling those outside of them."""
+    try:
+        return abi() >= 6
+    except OSError:
+        return False
 
 
 def _allow(rules: int, path: str, access: int) -> None:

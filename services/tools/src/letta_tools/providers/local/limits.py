@@ -30,9 +30,9 @@ class Footprint:
 def apply(limits: Mapping[str, float], footprint: Footprint, *, tasks_elsewhere: int) -> None:
     """Limit the calling process, for good: what it may add to the footprint, and its own tasks."""
     memory = int(limits["memory_bytes"])
-    seconds = math.ceil(limits["timeout_seconds"]) + 1
+    seconds = math.ceil(limits.get("cpu_seconds", limits["timeout_seconds"])) + 1
     _set(resource.RLIMIT_DATA, footprint.data + memory)
-    _set(resource.RLIMIT_AS, footprint.space + memory + _ROOM)
+    _set(resource.RLIMIT_AS, footprint.space + int(limits.get("address_bytes", memory + _ROOM)))
     _set(resource.RLIMIT_CPU, seconds)
     _set(resource.RLIMIT_FSIZE, int(limits["scratch_bytes"]))
     _set(resource.RLIMIT_NOFILE, int(limits["open_files"]))

@@ -23,6 +23,7 @@ class Plan:
 
     `hidden` lies inside of `readable` and is left out of it. Calls import from `import_path`; the server alone also
     imports from `preload_path` before it isolates itself. Processes that wait for their call import `ahead`.
+    With `programs` what is confined may start programs and processes.
     With a `runtime` the process of a call becomes that one, given these arguments; `executable` is what that takes.
     """
 
@@ -36,6 +37,7 @@ class Plan:
     pool_size: int
     prefork: int
     ahead: tuple[str, ...] = ()
+    programs: bool = False
     runtime: str = ""
     runtime_arguments: tuple[str, ...] = ()
     executable: tuple[str, ...] = ()

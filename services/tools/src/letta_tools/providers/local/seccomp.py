@@ -168,6 +168,33 @@ _SCRATCH = [
     "utimes",
 ]
 
+# What programs that start others need besides: other programs, processes, signals to them, their own timers.
+_PROGRAMS = [
+    "arch_prctl",
+    "clone",
+    "execve",
+    "execveat",
+    "fork",
+    "getpeername",
+    "getsockname",
+    "getsockopt",
+    "kill",
+    "membarrier",
+    "mincore",
+    "setpgid",
+    "setsid",
+    "setsockopt",
+    "sched_setaffinity",
+    "signalfd4",
+    "tgkill",
+    "timerfd_create",
+    "timerfd_gettime",
+    "timerfd_settime",
+    "tkill",
+    "vfork",
+    "waitid",
+]
+
 _PRCTL = (3, 15, 16, 21, 23, 39, 0x53564D41)
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)
@@ -268,10 +295,20 @@ def _runtime() -> dict[str, list[_Step]]:
     return {"execveat": [*place, *_one_of(4, (_AT_EMPTY_PATH,))], "arch_prctl": _one_of(0, (_ARCH_SET_FS,))}
 
 
-def _checked() -> dict[str, list[_Step]]:
+def _processes() -> list[_Step]:
+    """Allow new threads and processes, never namespaces."""
+    return [
+        _argument(0),
+        (_JUMP_SET, 0, 1, _NAMESPACES & ~_THREAD & 0xFFFFFFFF),
+        (_RETURN, 0, 0, _DENY),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _checked(*, programs: bool) -> dict[str, list[_Step]]:
     """Return the calls that are allowed with some arguments alone."""
     allow: list[_Step] = [(_RETURN, 0, 0, _ALLOW)]
-    return {
+    checked = {
         "clone": _clone(),
         "clone3": [(_RETURN, 0, 0, _MISSING)],
         "fcntl": _one_of(1, _FCNTL),
@@ -284,16 +321,23 @@ def _checked() -> dict[str, list[_Step]]:
         "socketpair": _socketpair(),
         "tgkill": _one_of(0, (_OWN_PID,)),
     }
+    if not programs:
+        return checked
+    # Children have ids of their own, so limits are set by no id; namespaces, ids or Landlock bound signals.
+    mine = {"clone": _processes(), "prlimit64": [*_all_zero(2), *_one_of(0, (0,))]}
+    return {name: body for name, body in {**checked, **mine}.items() if name not in _PROGRAMS or name in mine}
 
 
-def build(*, scratch: bool, runtime: bool = False, machine: str = syscalls.MACHINE) -> Program:
-    """Put the filter together: with the calls that change files only where there is a scratch directory.
+def build(*, scratch: bool, programs: bool = False, runtime: bool = False, machine: str = syscalls.MACHINE) -> Program:
+    """Put the filter together.
 
-    A runtime may be begun once.
+    With the calls that change files only where there is a scratch directory, with those that start programs and end
+    them only for programs that do, which something else must keep from other processes. A runtime may be begun once.
     """
     numbers = syscalls.numbers(machine)
-    plain = {numbers[name] for name in (*_PLAIN, *(_SCRATCH if scratch else ())) if name in numbers}
-    bodies = _checked() | (_runtime() if runtime else {})
+    named = [*_PLAIN, *(_SCRATCH if scratch else ()), *(_PROGRAMS if programs else ())]
+    plain = {numbers[name] for name in named if name in numbers}
+    bodies = _checked(programs=programs) | (_runtime() if runtime else {})
     checked = {numbers[name]: body for name, body in bodies.items() if name in numbers}
     steps: list[_Step] = [
         (_LOAD, 0, 0, _AT_ARCH),
