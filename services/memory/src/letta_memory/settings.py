@@ -24,3 +24,8 @@ class MemorySettings(Settings):
     )
     embedding_batch: int = Field(default=64, ge=1, le=512, description="Most texts embedded with one call.")
     embedding_pause_seconds: float = Field(default=2.0, gt=0, description="Wait between two looks for texts to embed.")
+    step_days: float = Field(
+        default=7.0, gt=0, description="How long a repeat of a step is known as one; longer than any run may take."
+    )
+    place_days: float = Field(default=30.0, gt=0, description="How long the id of a deleted row works as a cursor.")
+    prune_seconds: float = Field(default=600.0, gt=0, description="Wait between two removals of old records.")

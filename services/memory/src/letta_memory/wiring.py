@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from letta.memory.v1 import (
@@ -26,6 +26,7 @@ from letta_memory.domain.contexts import Contexts, ContextStore
 from letta_memory.domain.embeddings import Embedder, Indexer, PendingStore
 from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
+from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.servicers.archives import ArchiveServicer
 from letta_memory.servicers.blocks import BlockServicer
 from letta_memory.servicers.contexts import ContextServicer
@@ -38,6 +39,7 @@ from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
+from letta_memory.store.pruning import SqlPruneStore
 
 SCHEMA = "memory"
 Servicers = tuple[tuple[Callable[[Any, Any], None], object], ...]
@@ -53,6 +55,7 @@ class Stores:
     passages: PassageStore
     messages: MessageStore
     pending: PendingStore
+    pruning: PruneStore
 
 
 async def build(settings: MemorySettings, deps: Deps) -> Service:
@@ -68,6 +71,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         passages=SqlPassageStore(db),
         messages=SqlMessageStore(db),
         pending=SqlPendingStore(db),
+        pruning=SqlPruneStore(db),
     )
     return assemble(stores, settings, deps, close=db.close)
 
@@ -80,14 +84,11 @@ def assemble(
     embedder: Embedder = NoEmbedder()
     if channel is not None:
         embedder = EmbeddingClient(channel, default_model=settings.embedding_model)
-    background = _Background(
-        Indexer(
-            stores.pending,
-            embedder,
-            batch=settings.embedding_batch,
-            pause_seconds=settings.embedding_pause_seconds,
-        )
-    )
+    work = [Pruner(stores.pruning, deps.clock, _pruning(settings)).run]
+    if channel is not None:
+        batch, pause = settings.embedding_batch, settings.embedding_pause_seconds
+        work.append(Indexer(stores.pending, embedder, batch=batch, pause_seconds=pause).run)
+    background = _Background(work)
 
     async def stop() -> None:
         await background.stop()
@@ -96,7 +97,7 @@ def assemble(
     return Service(
         name="memory",
         servicers=_servicers(stores, settings, embedder, deps.clock),
-        start=background.start if channel is not None else nothing,
+        start=background.start,
         close=stop,
     )
 
@@ -117,20 +118,27 @@ def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clo
     )
 
 
-class _Background:
-    """Runs the indexer beside the service."""
+def _pruning(settings: MemorySettings) -> PruneOptions:
+    return PruneOptions(
+        step_age=timedelta(days=settings.step_days),
+        place_age=timedelta(days=settings.place_days),
+        pause_seconds=settings.prune_seconds,
+    )
 
-    def __init__(self, indexer: Indexer) -> None:
-        self._indexer = indexer
-        self._task: asyncio.Task[None] | None = None
+
+class _Background:
+    """Runs what goes on beside the service."""
+
+    def __init__(self, work: Sequence[Callable[[], Awaitable[None]]]) -> None:
+        self._work = work
+        self._tasks: list[asyncio.Future[None]] = []
 
     async def start(self) -> None:
-        """Begin to embed what waits."""
-        self._task = asyncio.create_task(self._indexer.run())
+        """Begin."""
+        self._tasks = [asyncio.ensure_future(work()) for work in self._work]
 
     async def stop(self) -> None:
-        """Stop, and wait until the batch in hand is given up."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        """Stop, and wait until what is in hand is given up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

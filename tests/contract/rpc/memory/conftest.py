@@ -31,7 +31,7 @@ from letta_common.ids import new_id
 from letta_common.rpc_testing import Identities, running
 from letta_common.service import Deps, Service
 from letta_memory.settings import MemorySettings
-from letta_memory.store.fake import FakeContextStore
+from letta_memory.store.fake import FakeContextStore, FakePruneStore
 from letta_memory.store.fake_lists import (
     FakeArchiveStore,
     FakeBlockStore,
@@ -201,4 +201,5 @@ def fake_stores() -> Stores:
         passages=FakePassageStore(state),
         messages=FakeMessageStore(state),
         pending=FakePendingStore(state),
+        pruning=FakePruneStore(state),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from letta.common.v1 import usage_pb2
+from letta.common.v1 import message_pb2, usage_pb2
 from letta.memory.v1 import block_pb2, block_service_pb2
 from letta.memory.v1 import context_service_pb2 as pb
 from letta_common.errors import (
@@ -354,3 +354,109 @@ async def test_memories_come_in_the_order_asked_for(memory: Any) -> None:
     assert [second, first] == [found.agent_id for found in answer.memories]
     assert [len(found.blocks) for found in answer.memories] == [0, 0]
     assert [len(found.message_ids) for found in answer.memories] == [1, 1]
+
+
+async def test_a_reset_that_a_newer_run_overtook_changes_nothing(memory: Any) -> None:
+    agent = await memory.agent()
+    await memory.begin(agent, "hello", fence=5)
+    late = pb.ResetConversationRequest(agent_id=agent, conversation_id=agent, fence=4)
+    with pytest.raises(Fenced) as caught:
+        await memory.contexts.ResetConversation(late, timeout=10)
+    assert caught.value.metadata == {"fence": "5"}
+    assert memory.texts((await context_of(memory, agent)).messages) == ["You are Ada.", "hello"]
+
+
+async def test_a_reset_keeps_older_owners_out(memory: Any) -> None:
+    agent = await memory.agent()
+    run, _ = await memory.begin(agent, "hello", fence=5)
+    await memory.contexts.ResetConversation(
+        pb.ResetConversationRequest(agent_id=agent, conversation_id=agent, fence=6), timeout=10
+    )
+    with pytest.raises(Fenced):
+        await memory.commit(agent, run, "late", fence=5)
+    assert memory.texts((await context_of(memory, agent)).messages) == ["You are Ada."]
+
+
+async def test_a_cleared_window_keeps_the_first_message_alone(memory: Any) -> None:
+    agent = await memory.agent()
+    run, _ = await memory.begin(agent, "hello")
+    await memory.commit(agent, run, "one", "two", window=pb.Window(cleared=True))
+    found = await context_of(memory, agent)
+    assert (memory.texts(found.messages), found.message_count) == (["You are Ada."], 4)
+
+    again = await memory.commit(agent, run, "one", "two", window=pb.Window(cleared=True))
+    assert again.repeated_step
+    _, begun = await memory.begin(agent, "next", fence=2)
+    assert memory.texts(begun.messages) == ["You are Ada.", "next"]
+
+
+async def test_a_summary_is_not_cleared_away(memory: Any) -> None:
+    agent = await memory.agent()
+    run, _ = await memory.begin(agent, "hello")
+    window = pb.Window(summary=memory.message(6, "so far"), cleared=True)
+    await memory.commit(agent, run, "one", window=window)
+    assert memory.texts((await context_of(memory, agent)).messages) == ["You are Ada.", "so far", "one"]
+
+
+async def context_of(memory: Any, agent: str, conversation: str = "") -> Any:
+    request = pb.GetContextRequest(agent_id=agent, conversation_id=conversation or agent)
+    return await memory.contexts.GetContext(request, timeout=10)
+
+
+async def test_a_context_is_read_without_a_trace(memory: Any) -> None:
+    agent = await memory.agent("human")
+    run, begun = await memory.begin(agent, "hello", fence=3)
+    found = await context_of(memory, agent)
+
+    assert list(found.messages) == list(begun.messages)
+    assert [block.label for block in found.blocks] == ["human"]
+    assert (found.message_count, found.passage_count) == (2, 0)
+    await memory.commit(agent, run, "one", fence=3)
+
+
+async def test_a_conversations_context_is_its_own(memory: Any) -> None:
+    agent, conversation = await memory.agent("human"), new_id("conv")
+    made = await memory.contexts.ProvisionConversation(
+        pb.ProvisionConversationRequest(
+            agent_id=agent,
+            conversation_id=conversation,
+            messages=[memory.message(1, "Own.")],
+            isolated_block_labels=["human"],
+        ),
+        timeout=10,
+    )
+    found = await context_of(memory, agent, conversation)
+    assert memory.texts(found.messages) == ["Own."]
+    assert [block.id for block in found.blocks] == list(made.isolated_block_ids)
+    with pytest.raises(ConversationNotFound):
+        await context_of(memory, await memory.agent(), conversation)
+    with memory.actor(memory.BOB), pytest.raises(ConversationNotFound):
+        await context_of(memory, agent)
+
+
+async def test_the_system_prompt_is_replaced_in_its_place(memory: Any) -> None:
+    agent = await memory.agent()
+    _, begun = await memory.begin(agent, "hello")
+    first = message_pb2.Message.FromString(begun.messages[0])
+    request = pb.SetSystemMessageRequest(agent_id=agent, conversation_id=agent, text="You are Eve.")
+
+    assert (await memory.contexts.SetSystemMessage(request, timeout=10)).message_id == first.id
+    now = message_pb2.Message.FromString((await context_of(memory, agent)).messages[0])
+    assert (now.id, now.role, now.created_at) == (first.id, first.role, first.created_at)
+    assert now.parts[0].text.text == "You are Eve."
+    with memory.actor(memory.BOB), pytest.raises(ConversationNotFound):
+        await memory.contexts.SetSystemMessage(request, timeout=10)
+
+
+async def test_what_is_no_system_prompt_is_not_replaced(memory: Any) -> None:
+    agent, conversation = await memory.agent(), new_id("conv")
+    place = {"agent_id": agent, "conversation_id": conversation}
+    for messages in ([], [memory.message(2, "A person says.")]):
+        request = pb.ProvisionConversationRequest(**place, messages=messages)
+        await memory.contexts.ProvisionConversation(request, timeout=10)
+        told = await memory.contexts.SetSystemMessage(pb.SetSystemMessageRequest(**place, text="You."), timeout=10)
+        assert told.message_id == ""
+        assert memory.texts((await context_of(memory, agent, conversation)).messages) == [
+            message.parts[0].text.text for message in messages
+        ]
+        await memory.contexts.DeprovisionConversation(pb.DeprovisionConversationRequest(**place), timeout=10)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
@@ -29,6 +29,7 @@ from letta_memory.domain.edits import BlockEdit, Create
 FLAG_ERROR = 1
 FLAG_AUTOMATED = 2
 ROLE_SUMMARY = 6
+ROLE_SYSTEM = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,26 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """The first message of a conversation."""
+
+    id: str
+    role: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """What a conversation is to begin anew with; no messages: with the first one it has."""
+
+    agent_id: str
+    conversation_id: str
+    messages: tuple[NewMessage, ...] = ()
+    fence: int = 0
+    """Fence of the caller; 0: whatever it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """A step to commit. A window of None leaves the window as it is."""
 
@@ -86,6 +107,8 @@ class Window:
 
     summary: NewMessage | None
     first_kept_id: str = ""
+    cleared: bool = False
+    """Not even the messages of this step stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +204,20 @@ class ContextStore(Protocol):
         """Remove a conversation and its messages."""
         ...
 
-    async def reset_conversation(
-        self, actor: Actor, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]
-    ) -> None:
-        """Forget the messages and begin with these, or with the first one. Raises ConversationNotFound."""
+    async def reset_conversation(self, actor: Actor, reset: Reset) -> None:
+        """Forget the messages and begin with these, or with the first one. Raises ConversationNotFound, Fenced."""
+        ...
+
+    async def context(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
+        """Return the context, changing nothing. Raises ConversationNotFound."""
+        ...
+
+    async def opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Opening | None:
+        """Return the first message of a conversation, if it has one. Raises ConversationNotFound."""
+        ...
+
+    async def replace_body(self, actor: Actor, conversation_id: str, message_id: str, body: bytes) -> None:
+        """Write another body of a message that search does not read."""
         ...
 
     async def agent_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
@@ -271,11 +304,27 @@ class Contexts:
         """Remove a conversation and its messages."""
         await self._store.deprovision_conversation(actor, agent_id, conversation_id)
 
-    async def reset_conversation(
-        self, actor: Actor, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]
-    ) -> None:
-        """Forget the messages of a conversation. Raises ConversationNotFound."""
-        await self._store.reset_conversation(actor, agent_id, conversation_id, messages)
+    async def reset_conversation(self, actor: Actor, reset: Reset) -> None:
+        """Forget the messages of a conversation. Raises ConversationNotFound and Fenced."""
+        await self._store.reset_conversation(actor, reset)
+
+    async def get(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
+        """Return the context of a conversation. Raises ConversationNotFound."""
+        return await self._store.context(actor, agent_id, conversation_id)
+
+    async def set_system(
+        self, actor: Actor, agent_id: str, conversation_id: str, edit: Callable[[bytes], bytes]
+    ) -> str:
+        """Change the system prompt that opens a conversation; return its id, or nothing when none does.
+
+        Raises:
+            ConversationNotFound: the agent has no such conversation.
+        """
+        first = await self._store.opening(actor, agent_id, conversation_id)
+        if first is None or first.role != ROLE_SYSTEM:
+            return ""
+        await self._store.replace_body(actor, conversation_id, first.id, edit(first.body))
+        return first.id
 
     async def agent_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
         """Return what agents keep in memory."""

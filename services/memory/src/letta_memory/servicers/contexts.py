@@ -10,9 +10,9 @@ from letta.common.v1 import usage_pb2
 from letta.memory.v1 import context_service_pb2 as pb
 from letta.memory.v1 import context_service_pb2_grpc
 from letta_common.actor import current_actor
-from letta_memory.domain.contexts import AgentMemory, Contexts, NewAgent, NewConversation, Owner, Step, Window
+from letta_memory.domain.contexts import AgentMemory, Contexts, NewAgent, NewConversation, Owner, Reset, Step, Window
 from letta_memory.domain.edits import Append, BlockEdit, Create, Delete, Edit, Insert, Rename, Replace, Rethink
-from letta_memory.servicers.packing import new_message, new_messages, pack_block, unpack_block
+from letta_memory.servicers.packing import new_message, new_messages, pack_block, unpack_block, with_text
 
 Call = grpc.aio.ServicerContext[Any, Any]
 
@@ -100,9 +100,24 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
     async def ResetConversation(
         self, request: pb.ResetConversationRequest, context: Call
     ) -> pb.ResetConversationResponse:
-        messages = new_messages(request.messages)
-        await self._contexts.reset_conversation(current_actor(), request.agent_id, request.conversation_id, messages)
+        reset = Reset(request.agent_id, request.conversation_id, new_messages(request.messages), request.fence)
+        await self._contexts.reset_conversation(current_actor(), reset)
         return pb.ResetConversationResponse()
+
+    async def GetContext(self, request: pb.GetContextRequest, context: Call) -> pb.GetContextResponse:
+        found = await self._contexts.get(current_actor(), request.agent_id, request.conversation_id)
+        return pb.GetContextResponse(
+            blocks=[pack_block(block) for block in found.blocks],
+            messages=found.messages,
+            message_count=found.message_count,
+            passage_count=found.passage_count,
+        )
+
+    async def SetSystemMessage(self, request: pb.SetSystemMessageRequest, context: Call) -> pb.SetSystemMessageResponse:
+        message_id = await self._contexts.set_system(
+            current_actor(), request.agent_id, request.conversation_id, lambda body: with_text(body, request.text)
+        )
+        return pb.SetSystemMessageResponse(message_id=message_id)
 
     async def ListAgentMemories(
         self, request: pb.ListAgentMemoriesRequest, context: Call
@@ -126,7 +141,8 @@ def _owner(request: pb.BeginStepRequest | pb.CommitStepRequest) -> Owner:
 
 def _window(window: pb.Window) -> Window:
     summary = new_message(window.summary) if window.HasField("summary") else None
-    return Window(summary=summary, first_kept_id=window.first_kept_message_id)
+    cleared = window.cleared and summary is None
+    return Window(summary=summary, first_kept_id=window.first_kept_message_id, cleared=cleared)
 
 
 def _pack_memory(memory: AgentMemory) -> pb.AgentMemory:

@@ -79,6 +79,14 @@ def new_message(message: message_pb2.Message) -> NewMessage:
     )
 
 
+def with_text(body: bytes, text: str) -> bytes:
+    """Return a serialized message with another text in place of its parts."""
+    message = message_pb2.Message.FromString(body)
+    del message.parts[:]
+    message.parts.append(message_pb2.ContentPart(text=message_pb2.TextContent(text=text)))
+    return message.SerializeToString()
+
+
 def types_of(message: message_pb2.Message) -> int:
     """Return the bits of the message types that clients see of a message."""
     bits = _ROLE_BITS.get(message.role)

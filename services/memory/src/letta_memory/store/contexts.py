@@ -19,6 +19,7 @@ from letta_memory.domain.contexts import (
     Owner,
     Status,
     Step,
+    Window,
     owner_refusal,
     refusal,
 )
@@ -72,7 +73,7 @@ class SqlContextStore(Provisions):
             self._embed_messages,
             window is not None,
             summary is not None,
-            window.first_kept_id if window else "",
+            _first_kept(window),
             list(step.known_blocks),
             list(step.known_blocks.values()),
             *message_columns(messages, owner.run_id).values(),
@@ -109,6 +110,13 @@ class SqlContextStore(Provisions):
             if error.table != "messages":
                 raise
             raise IdempotencyConflict("a message with one of these ids exists already") from error
+
+
+def _first_kept(window: Window | None) -> str:
+    """Return the oldest message kept as `memory.commit_step` takes it."""
+    if window is None:
+        return ""
+    return "*" if window.cleared else window.first_kept_id
 
 
 def _who(actor: Actor, owner: Owner) -> tuple[str, str, str, str, int]:

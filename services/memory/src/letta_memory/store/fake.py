@@ -11,7 +11,6 @@ from letta_common.errors import (
     AgentNotFound,
     BlockLabelTaken,
     BlockNotFound,
-    ConversationNotFound,
     IdempotencyConflict,
     MessageNotFound,
 )
@@ -25,7 +24,9 @@ from letta_memory.domain.contexts import (
     NewAgent,
     NewConversation,
     NewMessage,
+    Opening,
     Owner,
+    Reset,
     Status,
     Step,
     owner_refusal,
@@ -92,6 +93,7 @@ class FakeContextStore:
             if window.first_kept_id and window.first_kept_id not in places:
                 raise MessageNotFound("the window begins at a message that the conversation does not have")
             conversation.window_seq = places[window.first_kept_id] if window.first_kept_id else first
+            conversation.window_seq += len(messages) if window.cleared else 0
             conversation.summary_seq = first + len(messages) - 1 if summary else 0
         conversation.append(owner.conversation_id, messages, owner.run_id)
 
@@ -188,22 +190,48 @@ class FakeContextStore:
         if known is not None and known.agent_id == agent_id:
             del self._state.conversations[actor.organization_id, conversation_id]
 
-    async def reset_conversation(
-        self, actor: Actor, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]
-    ) -> None:
+    async def reset_conversation(self, actor: Actor, reset: Reset) -> None:
         """Forget the messages and begin with these, or with the first one."""
-        known = self._state.conversations.get((actor.organization_id, conversation_id))
-        if known is None or known.agent_id != agent_id:
-            text = f"agent {agent_id} has no conversation {conversation_id}"
-            raise ConversationNotFound(text, conversation_id=conversation_id)
+        messages = reset.messages
+        known = self._known(actor, reset.agent_id, reset.conversation_id)
+        if 0 < reset.fence < known.fence:
+            raise owner_refusal(Status.FENCED, reset.agent_id, reset.conversation_id, fence=known.fence)
         if messages and any(stored.message.id == messages[0].id for stored in known.messages):
             return
+        known.fence = max(known.fence, reset.fence)
         for stored in known.messages:
             self._state.places[stored.message.id] = (stored.message.created_at, stored.seq)
         known.first_seq = known.window_seq = known.next_seq if messages else known.first_seq
         known.messages = [stored for stored in known.messages if stored.seq == known.first_seq]
-        known.append(conversation_id, messages)
+        known.append(reset.conversation_id, messages)
         known.summary_seq = 0
+
+    async def context(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
+        """Return the context, changing nothing."""
+        known, state = self._known(actor, agent_id, conversation_id), self._state
+        archive_id = state.archive_agents.get((actor.organization_id, agent_id), "")
+        archive = state.archives.get((actor.organization_id, archive_id))
+        return Context(
+            blocks=tuple(state.blocks_of(actor, agent_id, conversation_id)),
+            messages=tuple(message.body for message in known.window()),
+            last_step=None,
+            stop_reason=0,
+            message_count=len(known.messages),
+            passage_count=archive.passage_count if archive else 0,
+        )
+
+    async def opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Opening | None:
+        """Return the first message of a conversation, if it has one."""
+        known = self._known(actor, agent_id, conversation_id)
+        first = next((stored.message for stored in known.messages if stored.seq == known.first_seq), None)
+        return Opening(first.id, first.role, first.body) if first is not None else None
+
+    async def replace_body(self, actor: Actor, conversation_id: str, message_id: str, body: bytes) -> None:
+        """Write another body of a message that search does not read."""
+        known = self._state.conversations.get((actor.organization_id, conversation_id))
+        for stored in known.messages if known is not None else ():
+            if stored.message.id == message_id:
+                stored.message = replace(stored.message, body=body)
 
     async def agent_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
         """Return what these agents keep, in the order asked for."""
@@ -234,10 +262,14 @@ class FakeContextStore:
         for label in [label for label, held in table.items() if held == block_id]:
             del table[label]
 
-    def _owned(self, actor: Actor, agent_id: str, conversation_id: str, fence: int) -> Conversation:
+    def _known(self, actor: Actor, agent_id: str, conversation_id: str) -> Conversation:
         known = self._state.conversations.get((actor.organization_id, conversation_id))
         if known is None or known.agent_id != agent_id:
             raise owner_refusal(Status.NO_CONVERSATION, agent_id, conversation_id, fence=0)
+        return known
+
+    def _owned(self, actor: Actor, agent_id: str, conversation_id: str, fence: int) -> Conversation:
+        known = self._known(actor, agent_id, conversation_id)
         if fence < known.fence:
             raise owner_refusal(Status.FENCED, agent_id, conversation_id, fence=known.fence)
         return known
@@ -247,3 +279,18 @@ class FakeContextStore:
         for (known, _), conversation in self._state.conversations.items():
             if known == org and any(stored.message.id in new for stored in conversation.messages):
                 raise IdempotencyConflict("a message with one of these ids exists already")
+
+
+class FakePruneStore:
+    """Old records in memory."""
+
+    def __init__(self, state: FakeState) -> None:
+        self._state = state
+
+    async def prune_steps(self, before: datetime, limit: int) -> int:
+        """Remove some records of steps committed before a time; return how many."""
+        return self._state.steps.prune(before, limit)
+
+    async def prune_places(self, before: datetime, limit: int) -> int:
+        """Remove some places of rows deleted before a time; return how many."""
+        return self._state.places.prune(before, limit)

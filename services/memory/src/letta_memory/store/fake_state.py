@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import TypeVar
 
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, BlockNotFound
@@ -19,6 +20,8 @@ from letta_memory.domain.passages import Passage
 
 Key = tuple[str, str]
 """Organization and id."""
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 @dataclass(slots=True)
@@ -66,6 +69,26 @@ class Conversation:
         return [stored.message for lane in lanes for stored in lane]
 
 
+class Dated(dict[_K, _V]):
+    """A dictionary that knows when its items were put into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._times: dict[_K, datetime] = {}
+
+    def __setitem__(self, key: _K, value: _V) -> None:
+        """Put an item."""
+        self._times[key] = datetime.now(UTC)
+        super().__setitem__(key, value)
+
+    def prune(self, before: datetime, limit: int) -> int:
+        """Remove some items that were put before a time; return how many."""
+        old = [key for key in self if self._times[key] < before][:limit]
+        for key in old:
+            del self[key]
+        return len(old)
+
+
 @dataclass(slots=True)
 class FakeState:
     """Everything memory keeps, in dictionaries."""
@@ -74,12 +97,13 @@ class FakeState:
     conversations: dict[Key, Conversation] = field(default_factory=dict)
     blocks: dict[Key, Block] = field(default_factory=dict)
     agent_blocks: dict[Key, dict[str, str]] = field(default_factory=dict)
-    steps: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    steps: Dated[tuple[str, str, int], int] = field(default_factory=Dated)
+    """Stop reasons by organization, run and step."""
     edits: dict[Key, tuple[bytes, Block]] = field(default_factory=dict)
     archives: dict[Key, Archive] = field(default_factory=dict)
     archive_agents: dict[Key, str] = field(default_factory=dict)
     passages: dict[Key, Passage] = field(default_factory=dict)
-    places: dict[str, tuple[datetime, int]] = field(default_factory=dict)
+    places: Dated[str, tuple[datetime, int]] = field(default_factory=Dated)
 
     def require_agent(self, actor: Actor, agent_id: str) -> None:
         """Raise AgentNotFound unless the agent has memory."""

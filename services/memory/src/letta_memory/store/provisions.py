@@ -11,10 +11,20 @@ import sqlalchemy as sa
 from letta_common.actor import Actor
 from letta_common.connections import Connection
 from letta_common.db import Database, UniqueViolation, retry
-from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound, ConversationNotFound
+from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound
 from letta_common.ids import derived_id
 from letta_memory.domain.blocks import Block
-from letta_memory.domain.contexts import AgentMemory, NewAgent, NewConversation, NewMessage
+from letta_memory.domain.contexts import (
+    AgentMemory,
+    Context,
+    NewAgent,
+    NewConversation,
+    NewMessage,
+    Opening,
+    Reset,
+    Status,
+    owner_refusal,
+)
 from letta_memory.store.rows import BLOCK_COLUMNS, block_of
 
 _BLOCK_NAMES = BLOCK_COLUMNS.split(", ")
@@ -46,6 +56,20 @@ _ADVANCE = sa.text(
 _MEMORIES = sa.text(
     "select c.id, memory.window_ids_of(c) from memory.conversations c "
     "where c.organization_id = :org and c.id = any(:agents)"
+)
+_CONTEXT = sa.text(
+    "select memory.window_of(c), c.message_count, (select a.passage_count from memory.archive_agents l "
+    "join memory.archives a on a.organization_id = l.organization_id and a.id = l.archive_id "
+    "where l.organization_id = c.organization_id and l.agent_id = c.agent_id) from memory.conversations c "
+    "where c.organization_id = :org and c.id = :conversation and c.agent_id = :agent"
+)
+_BLOCKS_OF_CONVERSATION = sa.text(
+    f'select {BLOCK_COLUMNS} from memory.blocks_of(:org, :agent, :conversation) b order by b.label collate "C"'
+)
+_OPENING = sa.text(
+    "select m.id, m.role, m.body from memory.conversations c left join memory.messages m "
+    "on m.organization_id = c.organization_id and m.conversation_id = c.id and m.seq = c.first_seq "
+    "where c.organization_id = :org and c.id = :conversation and c.agent_id = :agent"
 )
 _BLOCKS_OF_AGENTS = sa.text(
     f"select l.agent_id, {', '.join(f'b.{name}' for name in _BLOCK_NAMES)} from memory.agent_blocks l "
@@ -170,27 +194,25 @@ class Provisions:
 
         await retry(unit)
 
-    async def reset_conversation(
-        self, actor: Actor, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]
-    ) -> None:
+    async def reset_conversation(self, actor: Actor, reset: Reset) -> None:
         """Forget the messages and begin with these, or with the first one."""
-        await retry(lambda: self._reset(actor.organization_id, agent_id, conversation_id, messages))
+        await retry(lambda: self._reset(actor.organization_id, reset))
 
-    async def _reset(self, org: str, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]) -> None:
-        values: dict[str, Any] = {"org": org, "agent": agent_id, "conversation": conversation_id}
+    async def _reset(self, org: str, reset: Reset) -> None:
+        messages = reset.messages
+        values: dict[str, Any] = {"org": org, "agent": reset.agent_id, "conversation": reset.conversation_id}
         async with self._db.begin() as tx:
             found = await tx.execute(
                 sa.text(
-                    "select next_seq, first_seq from memory.conversations where organization_id = :org and "
+                    "select next_seq, first_seq, fence from memory.conversations where organization_id = :org and "
                     "id = :conversation and agent_id = :agent for no key update"
                 ),
                 values,
             )
             row = found.one_or_none()
-            if row is None:
-                raise ConversationNotFound(
-                    f"agent {agent_id} has no conversation {conversation_id}", conversation_id=conversation_id
-                )
+            if row is None or 0 < reset.fence < row[2]:
+                status = Status.NO_CONVERSATION if row is None else Status.FENCED
+                raise owner_refusal(status, reset.agent_id, reset.conversation_id, fence=row[2] if row else 0)
             if messages and await _is_there(tx, org, messages[0].id):
                 return
             first = row[0] if messages else row[1]
@@ -207,10 +229,42 @@ class Provisions:
             await tx.execute(
                 sa.text(
                     "update memory.conversations set next_seq = next_seq + :n, first_seq = :first, "
-                    "window_seq = :first, summary_seq = null, message_count = :count "
+                    "window_seq = :first, summary_seq = null, message_count = :count, "
+                    "fence = greatest(fence, cast(:fence as bigint)) "
                     "where organization_id = :org and id = :conversation"
                 ),
-                {**values, "n": len(messages), "first": first, "count": max(len(messages), 1)},
+                {**values, "n": len(messages), "first": first, "count": max(len(messages), 1), "fence": reset.fence},
+            )
+
+    async def context(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
+        """Return the context, changing nothing."""
+        values = {"org": actor.organization_id, "agent": agent_id, "conversation": conversation_id}
+        async with self._db.connect() as conn:
+            row = (await conn.execute(_CONTEXT, values)).one_or_none()
+            if row is None:
+                raise owner_refusal(Status.NO_CONVERSATION, agent_id, conversation_id, fence=0)
+            blocks = tuple(block_of(tuple(found)) for found in await conn.execute(_BLOCKS_OF_CONVERSATION, values))
+        return Context(blocks, tuple(map(bytes, row[0])), None, 0, row[1], row[2] or 0)
+
+    async def opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Opening | None:
+        """Return the first message of a conversation, if it has one."""
+        values = {"org": actor.organization_id, "agent": agent_id, "conversation": conversation_id}
+        async with self._db.connect() as conn:
+            row = (await conn.execute(_OPENING, values)).one_or_none()
+        if row is None:
+            raise owner_refusal(Status.NO_CONVERSATION, agent_id, conversation_id, fence=0)
+        return Opening(row[0], row[1], bytes(row[2])) if row[0] is not None else None
+
+    async def replace_body(self, actor: Actor, conversation_id: str, message_id: str, body: bytes) -> None:
+        """Write another body of a message that search does not read."""
+        values = {"org": actor.organization_id, "conversation": conversation_id, "id": message_id, "body": body}
+        async with self._db.begin() as tx:
+            await tx.execute(
+                sa.text(
+                    "update memory.messages set body = :body where organization_id = :org "
+                    "and conversation_id = :conversation and id = :id"
+                ),
+                values,
             )
 
     async def agent_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:

@@ -1703,6 +1703,58 @@ class RecompileSystemPromptResponse(_message.Message):
 Global___RecompileSystemPromptResponse: _TypeAlias = RecompileSystemPromptResponse  # noqa: Y015
 
 @_typing.final
+class RecompileAgentRequest(_message.Message):
+    """Request of AgentService.RecompileAgent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_TIMESTAMP_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent, `agent-<uuid>`."""
+    update_timestamp: _builtins.bool
+    """Kept for clients of V1; without effect."""
+    dry_run: _builtins.bool
+    """Return the prompt without storing it."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        update_timestamp: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "dry_run", b"dry_run", "update_timestamp", b"update_timestamp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecompileAgentRequest: _TypeAlias = RecompileAgentRequest  # noqa: Y015
+
+@_typing.final
+class RecompileAgentResponse(_message.Message):
+    """Response of AgentService.RecompileAgent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
+    system_prompt: _builtins.str
+    """The prompt."""
+    def __init__(
+        self,
+        *,
+        system_prompt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["system_prompt", b"system_prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecompileAgentResponse: _TypeAlias = RecompileAgentResponse  # noqa: Y015
+
+@_typing.final
 class GetContextWindowRequest(_message.Message):
     """Request of AgentService.GetContextWindow."""
 
@@ -1741,6 +1793,24 @@ class GetContextWindowResponse(_message.Message):
     NUM_MESSAGES_FIELD_NUMBER: _builtins.int
     NUM_ARCHIVAL_MEMORY_FIELD_NUMBER: _builtins.int
     NUM_RECALL_MEMORY_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_EXTERNAL_MEMORY_SUMMARY_FIELD_NUMBER: _builtins.int
+    EXTERNAL_MEMORY_SUMMARY_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_SYSTEM_FIELD_NUMBER: _builtins.int
+    SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_CORE_MEMORY_FIELD_NUMBER: _builtins.int
+    CORE_MEMORY_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_MEMORY_FILESYSTEM_FIELD_NUMBER: _builtins.int
+    MEMORY_FILESYSTEM_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_TOOL_USAGE_RULES_FIELD_NUMBER: _builtins.int
+    TOOL_USAGE_RULES_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_DIRECTORIES_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_SUMMARY_MEMORY_FIELD_NUMBER: _builtins.int
+    SUMMARY_MEMORY_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FUNCTIONS_DEFINITIONS_FIELD_NUMBER: _builtins.int
+    FUNCTIONS_DEFINITIONS_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_MESSAGES_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     context_window_size_max: _builtins.int
     """Size of the window, in tokens."""
     context_window_size_current: _builtins.int
@@ -1751,6 +1821,42 @@ class GetContextWindowResponse(_message.Message):
     """Passages in the archive."""
     num_recall_memory: _builtins.int
     """Messages of the conversation, in context or not."""
+    num_tokens_external_memory_summary: _builtins.int
+    """Tokens of the facts about what lies outside of the context."""
+    external_memory_summary: _builtins.str
+    """The facts about what lies outside of the context."""
+    num_tokens_system: _builtins.int
+    """Tokens of the instructions."""
+    system_prompt: _builtins.str
+    """The instructions."""
+    num_tokens_core_memory: _builtins.int
+    """Tokens of the memory blocks."""
+    core_memory: _builtins.str
+    """The memory blocks as the prompt shows them."""
+    num_tokens_memory_filesystem: _builtins.int
+    """Kept for clients of V1: 0."""
+    memory_filesystem: _builtins.str
+    """Kept for clients of V1: absent."""
+    num_tokens_tool_usage_rules: _builtins.int
+    """Tokens of what the prompt says about rules of tools."""
+    tool_usage_rules: _builtins.str
+    """What the prompt says about rules of tools; absent without rules."""
+    num_tokens_directories: _builtins.int
+    """Kept for clients of V1: 0."""
+    directories: _builtins.str
+    """Kept for clients of V1: absent."""
+    num_tokens_summary_memory: _builtins.int
+    """Tokens of the summary that stands for messages which left the context."""
+    summary_memory: _builtins.str
+    """That summary; absent when none have left."""
+    num_tokens_functions_definitions: _builtins.int
+    """Tokens of the definitions of tools."""
+    functions_definitions: _builtins.str
+    """The definitions of tools as a model sees them, a JSON array."""
+    num_tokens_messages: _builtins.int
+    """Tokens of the messages in context, system prompt and summary excepted."""
+    messages: _builtins.str
+    """The messages in context as they are stored, a JSON array."""
     def __init__(
         self,
         *,
@@ -1759,11 +1865,110 @@ class GetContextWindowResponse(_message.Message):
         num_messages: _builtins.int = ...,
         num_archival_memory: _builtins.int = ...,
         num_recall_memory: _builtins.int = ...,
+        num_tokens_external_memory_summary: _builtins.int = ...,
+        external_memory_summary: _builtins.str = ...,
+        num_tokens_system: _builtins.int = ...,
+        system_prompt: _builtins.str = ...,
+        num_tokens_core_memory: _builtins.int = ...,
+        core_memory: _builtins.str = ...,
+        num_tokens_memory_filesystem: _builtins.int = ...,
+        memory_filesystem: _builtins.str | None = ...,
+        num_tokens_tool_usage_rules: _builtins.int = ...,
+        tool_usage_rules: _builtins.str | None = ...,
+        num_tokens_directories: _builtins.int = ...,
+        directories: _builtins.str | None = ...,
+        num_tokens_summary_memory: _builtins.int = ...,
+        summary_memory: _builtins.str | None = ...,
+        num_tokens_functions_definitions: _builtins.int = ...,
+        functions_definitions: _builtins.str = ...,
+        num_tokens_messages: _builtins.int = ...,
+        messages: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_directories", b"_directories", "_memory_filesystem", b"_memory_filesystem", "_summary_memory", b"_summary_memory", "_tool_usage_rules", b"_tool_usage_rules", "directories", b"directories", "memory_filesystem", b"memory_filesystem", "summary_memory", b"summary_memory", "tool_usage_rules", b"tool_usage_rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_window_size_current", b"context_window_size_current", "context_window_size_max", b"context_window_size_max", "num_archival_memory", b"num_archival_memory", "num_messages", b"num_messages", "num_recall_memory", b"num_recall_memory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_directories", b"_directories", "_memory_filesystem", b"_memory_filesystem", "_summary_memory", b"_summary_memory", "_tool_usage_rules", b"_tool_usage_rules", "context_window_size_current", b"context_window_size_current", "context_window_size_max", b"context_window_size_max", "core_memory", b"core_memory", "directories", b"directories", "external_memory_summary", b"external_memory_summary", "functions_definitions", b"functions_definitions", "memory_filesystem", b"memory_filesystem", "messages", b"messages", "num_archival_memory", b"num_archival_memory", "num_messages", b"num_messages", "num_recall_memory", b"num_recall_memory", "num_tokens_core_memory", b"num_tokens_core_memory", "num_tokens_directories", b"num_tokens_directories", "num_tokens_external_memory_summary", b"num_tokens_external_memory_summary", "num_tokens_functions_definitions", b"num_tokens_functions_definitions", "num_tokens_memory_filesystem", b"num_tokens_memory_filesystem", "num_tokens_messages", b"num_tokens_messages", "num_tokens_summary_memory", b"num_tokens_summary_memory", "num_tokens_system", b"num_tokens_system", "num_tokens_tool_usage_rules", b"num_tokens_tool_usage_rules", "summary_memory", b"summary_memory", "system_prompt", b"system_prompt", "tool_usage_rules", b"tool_usage_rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__directories: _TypeAlias = _typing.Literal["directories"]  # noqa: Y015
+    _WhichOneofArgType__directories: _TypeAlias = _typing.Literal["_directories", b"_directories"]  # noqa: Y015
+    _WhichOneofReturnType__memory_filesystem: _TypeAlias = _typing.Literal["memory_filesystem"]  # noqa: Y015
+    _WhichOneofArgType__memory_filesystem: _TypeAlias = _typing.Literal["_memory_filesystem", b"_memory_filesystem"]  # noqa: Y015
+    _WhichOneofReturnType__summary_memory: _TypeAlias = _typing.Literal["summary_memory"]  # noqa: Y015
+    _WhichOneofArgType__summary_memory: _TypeAlias = _typing.Literal["_summary_memory", b"_summary_memory"]  # noqa: Y015
+    _WhichOneofReturnType__tool_usage_rules: _TypeAlias = _typing.Literal["tool_usage_rules"]  # noqa: Y015
+    _WhichOneofArgType__tool_usage_rules: _TypeAlias = _typing.Literal["_tool_usage_rules", b"_tool_usage_rules"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__directories) -> _WhichOneofReturnType__directories | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_filesystem) -> _WhichOneofReturnType__memory_filesystem | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__summary_memory) -> _WhichOneofReturnType__summary_memory | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tool_usage_rules) -> _WhichOneofReturnType__tool_usage_rules | None: ...
+
+Global___GetContextWindowResponse: _TypeAlias = GetContextWindowResponse  # noqa: Y015
+
+@_typing.final
+class SummarizeMessagesRequest(_message.Message):
+    """Request of AgentService.SummarizeMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    COMPACTION_SETTINGS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent, `agent-<uuid>`."""
+    request_id: _builtins.str
+    """Key of the request: the same key again is the same run with the same answer. From the header `Idempotency-Key` over HTTP."""
+    @_builtins.property
+    def compaction_settings(self) -> _agent_pb2.CompactionSettings:
+        """How to compact. Default: as the agent says."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        compaction_settings: _agent_pb2.CompactionSettings | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compaction_settings", b"compaction_settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "compaction_settings", b"compaction_settings", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetContextWindowResponse: _TypeAlias = GetContextWindowResponse  # noqa: Y015
+Global___SummarizeMessagesRequest: _TypeAlias = SummarizeMessagesRequest  # noqa: Y015
+
+@_typing.final
+class SummarizeMessagesResponse(_message.Message):
+    """Response of AgentService.SummarizeMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    NUM_MESSAGES_BEFORE_FIELD_NUMBER: _builtins.int
+    NUM_MESSAGES_AFTER_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    summary: _builtins.str
+    """The summary."""
+    num_messages_before: _builtins.int
+    """Messages in context before."""
+    num_messages_after: _builtins.int
+    """Messages in context now."""
+    run_id: _builtins.str
+    """The run that did it."""
+    def __init__(
+        self,
+        *,
+        summary: _builtins.str = ...,
+        num_messages_before: _builtins.int = ...,
+        num_messages_after: _builtins.int = ...,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_messages_after", b"num_messages_after", "num_messages_before", b"num_messages_before", "run_id", b"run_id", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeMessagesResponse: _TypeAlias = SummarizeMessagesResponse  # noqa: Y015

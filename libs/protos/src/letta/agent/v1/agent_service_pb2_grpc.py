@@ -110,10 +110,20 @@ class AgentServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileSystemPromptRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileSystemPromptResponse.FromString,
                 _registered_method=True)
+        self.RecompileAgent = channel.unary_unary(
+                '/letta.agent.v1.AgentService/RecompileAgent',
+                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileAgentRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileAgentResponse.FromString,
+                _registered_method=True)
         self.GetContextWindow = channel.unary_unary(
                 '/letta.agent.v1.AgentService/GetContextWindow',
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetContextWindowRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetContextWindowResponse.FromString,
+                _registered_method=True)
+        self.SummarizeMessages = channel.unary_unary(
+                '/letta.agent.v1.AgentService/SummarizeMessages',
+                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.SummarizeMessagesRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.SummarizeMessagesResponse.FromString,
                 _registered_method=True)
 
 
@@ -222,14 +232,31 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecompileSystemPrompt(self, request, context):
-        """Returns the system prompt that the next step will have. It is made anew for each step, so there is nothing to store.
+        """Deprecated: use RecompileAgent with `dry_run`. Returns the system prompt that the next step will have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecompileAgent(self, request, context):
+        """Makes the system prompt of the agent's default conversation anew, stores it as its first message, and returns it. Runs do not
+        need it: each step has a prompt of its own, made of the instructions and the memory as they are then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetContextWindow(self, request, context):
-        """Says what fills the context of an agent. NOT_IMPLEMENTED in this release.
+        """Says what fills the context of an agent, or of one of its conversations, in tokens. The counts are estimates.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SummarizeMessages(self, request, context):
+        """Makes the context of the agent's default conversation smaller: its oldest messages leave it, and a summary stands for them. A
+        run of type `compaction`; a repeat with the same `request_id` answers as before. NOTHING_TO_COMPACT when the context would not
+        become smaller, CONVERSATION_BUSY when a run holds the conversation, PENDING_APPROVAL when tool calls wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -313,10 +340,20 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileSystemPromptRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileSystemPromptResponse.SerializeToString,
             ),
+            'RecompileAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecompileAgent,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileAgentRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileAgentResponse.SerializeToString,
+            ),
             'GetContextWindow': grpc.unary_unary_rpc_method_handler(
                     servicer.GetContextWindow,
                     request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetContextWindowRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.GetContextWindowResponse.SerializeToString,
+            ),
+            'SummarizeMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.SummarizeMessages,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.SummarizeMessagesRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.SummarizeMessagesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -736,6 +773,33 @@ class AgentService:
             _registered_method=True)
 
     @staticmethod
+    def RecompileAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.AgentService/RecompileAgent',
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileAgentRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetContextWindow(request,
             target,
             options=(),
@@ -752,6 +816,33 @@ class AgentService:
             '/letta.agent.v1.AgentService/GetContextWindow',
             letta_dot_agent_dot_v1_dot_agent__service__pb2.GetContextWindowRequest.SerializeToString,
             letta_dot_agent_dot_v1_dot_agent__service__pb2.GetContextWindowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SummarizeMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.AgentService/SummarizeMessages',
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.SummarizeMessagesRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.SummarizeMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from letta.agent.v1 import agent_service_pb2 as _agent_service_pb2
 import abc as _abc_1
+import builtins as _builtins
 import grpc as _grpc
 import sys
 import typing as _typing
@@ -15,6 +16,11 @@ if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
     from typing_extensions import Self as _Self
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 _T = _typing.TypeVar("_T")
 
@@ -65,10 +71,21 @@ class AgentServiceStub:
     """
     ResetMessages: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ResetMessagesRequest, _agent_service_pb2.ResetMessagesResponse]
     """Forgets the messages of the default conversation, blocks and archive excepted. CONVERSATION_BUSY while a run is going on."""
-    RecompileSystemPrompt: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileSystemPromptRequest, _agent_service_pb2.RecompileSystemPromptResponse]
-    """Returns the system prompt that the next step will have. It is made anew for each step, so there is nothing to store."""
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def RecompileSystemPrompt(self) -> _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileSystemPromptRequest, _agent_service_pb2.RecompileSystemPromptResponse]:
+        """Deprecated: use RecompileAgent with `dry_run`. Returns the system prompt that the next step will have."""
+    RecompileAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileAgentRequest, _agent_service_pb2.RecompileAgentResponse]
+    """Makes the system prompt of the agent's default conversation anew, stores it as its first message, and returns it. Runs do not
+    need it: each step has a prompt of its own, made of the instructions and the memory as they are then.
+    """
     GetContextWindow: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetContextWindowRequest, _agent_service_pb2.GetContextWindowResponse]
-    """Says what fills the context of an agent. NOT_IMPLEMENTED in this release."""
+    """Says what fills the context of an agent, or of one of its conversations, in tokens. The counts are estimates."""
+    SummarizeMessages: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.SummarizeMessagesRequest, _agent_service_pb2.SummarizeMessagesResponse]
+    """Makes the context of the agent's default conversation smaller: its oldest messages leave it, and a summary stands for them. A
+    run of type `compaction`; a repeat with the same `request_id` answers as before. NOTHING_TO_COMPACT when the context would not
+    become smaller, CONVERSATION_BUSY when a run holds the conversation, PENDING_APPROVAL when tool calls wait.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -107,10 +124,21 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
     ResetMessages: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ResetMessagesRequest, _agent_service_pb2.ResetMessagesResponse]  # type: ignore[assignment]
     """Forgets the messages of the default conversation, blocks and archive excepted. CONVERSATION_BUSY while a run is going on."""
-    RecompileSystemPrompt: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileSystemPromptRequest, _agent_service_pb2.RecompileSystemPromptResponse]  # type: ignore[assignment]
-    """Returns the system prompt that the next step will have. It is made anew for each step, so there is nothing to store."""
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def RecompileSystemPrompt(self) -> _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileSystemPromptRequest, _agent_service_pb2.RecompileSystemPromptResponse]:  # type: ignore[override]
+        """Deprecated: use RecompileAgent with `dry_run`. Returns the system prompt that the next step will have."""
+    RecompileAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileAgentRequest, _agent_service_pb2.RecompileAgentResponse]  # type: ignore[assignment]
+    """Makes the system prompt of the agent's default conversation anew, stores it as its first message, and returns it. Runs do not
+    need it: each step has a prompt of its own, made of the instructions and the memory as they are then.
+    """
     GetContextWindow: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetContextWindowRequest, _agent_service_pb2.GetContextWindowResponse]  # type: ignore[assignment]
-    """Says what fills the context of an agent. NOT_IMPLEMENTED in this release."""
+    """Says what fills the context of an agent, or of one of its conversations, in tokens. The counts are estimates."""
+    SummarizeMessages: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.SummarizeMessagesRequest, _agent_service_pb2.SummarizeMessagesResponse]  # type: ignore[assignment]
+    """Makes the context of the agent's default conversation smaller: its oldest messages leave it, and a summary stands for them. A
+    run of type `compaction`; a repeat with the same `request_id` answers as before. NOTHING_TO_COMPACT when the context would not
+    become smaller, CONVERSATION_BUSY when a run holds the conversation, PENDING_APPROVAL when tool calls wait.
+    """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps agents."""
@@ -231,13 +259,24 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_service_pb2.ResetMessagesResponse, _abc.Awaitable[_agent_service_pb2.ResetMessagesResponse]]:
         """Forgets the messages of the default conversation, blocks and archive excepted. CONVERSATION_BUSY while a run is going on."""
 
+    @_deprecated("""Deprecated: use RecompileAgent with `dry_run`. Returns the system prompt that the next step will have.""")
     @_abc_1.abstractmethod
     def RecompileSystemPrompt(
         self,
         request: _agent_service_pb2.RecompileSystemPromptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.RecompileSystemPromptResponse, _abc.Awaitable[_agent_service_pb2.RecompileSystemPromptResponse]]:
-        """Returns the system prompt that the next step will have. It is made anew for each step, so there is nothing to store."""
+        """Deprecated: use RecompileAgent with `dry_run`. Returns the system prompt that the next step will have."""
+
+    @_abc_1.abstractmethod
+    def RecompileAgent(
+        self,
+        request: _agent_service_pb2.RecompileAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.RecompileAgentResponse, _abc.Awaitable[_agent_service_pb2.RecompileAgentResponse]]:
+        """Makes the system prompt of the agent's default conversation anew, stores it as its first message, and returns it. Runs do not
+        need it: each step has a prompt of its own, made of the instructions and the memory as they are then.
+        """
 
     @_abc_1.abstractmethod
     def GetContextWindow(
@@ -245,6 +284,17 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.GetContextWindowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.GetContextWindowResponse, _abc.Awaitable[_agent_service_pb2.GetContextWindowResponse]]:
-        """Says what fills the context of an agent. NOT_IMPLEMENTED in this release."""
+        """Says what fills the context of an agent, or of one of its conversations, in tokens. The counts are estimates."""
+
+    @_abc_1.abstractmethod
+    def SummarizeMessages(
+        self,
+        request: _agent_service_pb2.SummarizeMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.SummarizeMessagesResponse, _abc.Awaitable[_agent_service_pb2.SummarizeMessagesResponse]]:
+        """Makes the context of the agent's default conversation smaller: its oldest messages leave it, and a summary stands for them. A
+        run of type `compaction`; a repeat with the same `request_id` answers as before. NOTHING_TO_COMPACT when the context would not
+        become smaller, CONVERSATION_BUSY when a run holds the conversation, PENDING_APPROVAL when tool calls wait.
+        """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from letta.agent.v1 import agent_pb2 as _agent_pb2
 from letta.agent.v1 import conversation_pb2 as _conversation_pb2
 from letta.agent.v1 import run_pb2 as _run_pb2
 from letta.agent.v1 import run_service_pb2 as _run_service_pb2
@@ -727,3 +728,135 @@ class StreamConversationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___StreamConversationResponse: _TypeAlias = StreamConversationResponse  # noqa: Y015
+
+@_typing.final
+class CompactConversationRequest(_message.Message):
+    """Request of ConversationService.CompactConversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    COMPACTION_SETTINGS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The conversation: `conv-<uuid>`, `default` with `agent_id`, or an agent's id for its default one."""
+    agent_id: _builtins.str
+    """The agent, for the conversation `default`."""
+    request_id: _builtins.str
+    """Key of the request: the same key again is the same run with the same answer. From the header `Idempotency-Key` over HTTP."""
+    @_builtins.property
+    def compaction_settings(self) -> _agent_pb2.CompactionSettings:
+        """How to compact. Default: as the agent says."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        agent_id: _builtins.str | None = ...,
+        compaction_settings: _agent_pb2.CompactionSettings | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "agent_id", b"agent_id", "compaction_settings", b"compaction_settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "agent_id", b"agent_id", "compaction_settings", b"compaction_settings", "conversation_id", b"conversation_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
+    _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
+
+Global___CompactConversationRequest: _TypeAlias = CompactConversationRequest  # noqa: Y015
+
+@_typing.final
+class CompactConversationResponse(_message.Message):
+    """Response of ConversationService.CompactConversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    NUM_MESSAGES_BEFORE_FIELD_NUMBER: _builtins.int
+    NUM_MESSAGES_AFTER_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    summary: _builtins.str
+    """The summary."""
+    num_messages_before: _builtins.int
+    """Messages in context before."""
+    num_messages_after: _builtins.int
+    """Messages in context now."""
+    run_id: _builtins.str
+    """The run that did it."""
+    def __init__(
+        self,
+        *,
+        summary: _builtins.str = ...,
+        num_messages_before: _builtins.int = ...,
+        num_messages_after: _builtins.int = ...,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_messages_after", b"num_messages_after", "num_messages_before", b"num_messages_before", "run_id", b"run_id", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompactConversationResponse: _TypeAlias = CompactConversationResponse  # noqa: Y015
+
+@_typing.final
+class RecompileConversationRequest(_message.Message):
+    """Request of ConversationService.RecompileConversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    COMPACTION_SETTINGS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """The conversation: `conv-<uuid>`, `default` with `agent_id`, or an agent's id for its default one."""
+    agent_id: _builtins.str
+    """The agent, for the conversation `default`."""
+    dry_run: _builtins.bool
+    """Return the prompt without storing it."""
+    @_builtins.property
+    def compaction_settings(self) -> _agent_pb2.CompactionSettings:
+        """Kept for clients of V1; without effect."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        agent_id: _builtins.str | None = ...,
+        compaction_settings: _agent_pb2.CompactionSettings | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "agent_id", b"agent_id", "compaction_settings", b"compaction_settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "agent_id", b"agent_id", "compaction_settings", b"compaction_settings", "conversation_id", b"conversation_id", "dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
+    _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
+
+Global___RecompileConversationRequest: _TypeAlias = RecompileConversationRequest  # noqa: Y015
+
+@_typing.final
+class RecompileConversationResponse(_message.Message):
+    """Response of ConversationService.RecompileConversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
+    system_prompt: _builtins.str
+    """The prompt."""
+    def __init__(
+        self,
+        *,
+        system_prompt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["system_prompt", b"system_prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecompileConversationResponse: _TypeAlias = RecompileConversationResponse  # noqa: Y015

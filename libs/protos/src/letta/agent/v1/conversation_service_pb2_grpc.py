@@ -75,6 +75,16 @@ class ConversationServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CancelConversationRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CancelConversationResponse.FromString,
                 _registered_method=True)
+        self.CompactConversation = channel.unary_unary(
+                '/letta.agent.v1.ConversationService/CompactConversation',
+                request_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CompactConversationRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CompactConversationResponse.FromString,
+                _registered_method=True)
+        self.RecompileConversation = channel.unary_unary(
+                '/letta.agent.v1.ConversationService/RecompileConversation',
+                request_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.RecompileConversationRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.RecompileConversationResponse.FromString,
+                _registered_method=True)
         self.StreamConversation = channel.unary_stream(
                 '/letta.agent.v1.ConversationService/StreamConversation',
                 request_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.StreamConversationRequest.SerializeToString,
@@ -142,6 +152,20 @@ class ConversationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompactConversation(self, request, context):
+        """As AgentService.SummarizeMessages, in a conversation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecompileConversation(self, request, context):
+        """As AgentService.RecompileSystemPrompt, for a conversation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamConversation(self, request, context):
         """Replays and follows the newest run of a conversation, or the one named. RUN_NOT_FOUND when there is none.
         """
@@ -191,6 +215,16 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.CancelConversation,
                     request_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CancelConversationRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CancelConversationResponse.SerializeToString,
+            ),
+            'CompactConversation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompactConversation,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CompactConversationRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.CompactConversationResponse.SerializeToString,
+            ),
+            'RecompileConversation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecompileConversation,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.RecompileConversationRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_conversation__service__pb2.RecompileConversationResponse.SerializeToString,
             ),
             'StreamConversation': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamConversation,
@@ -415,6 +449,60 @@ class ConversationService:
             '/letta.agent.v1.ConversationService/CancelConversation',
             letta_dot_agent_dot_v1_dot_conversation__service__pb2.CancelConversationRequest.SerializeToString,
             letta_dot_agent_dot_v1_dot_conversation__service__pb2.CancelConversationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompactConversation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.ConversationService/CompactConversation',
+            letta_dot_agent_dot_v1_dot_conversation__service__pb2.CompactConversationRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_conversation__service__pb2.CompactConversationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecompileConversation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.ConversationService/RecompileConversation',
+            letta_dot_agent_dot_v1_dot_conversation__service__pb2.RecompileConversationRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_conversation__service__pb2.RecompileConversationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class ConversationServiceStub:
     """As RunService.StreamMessage, in a conversation."""
     CancelConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.CancelConversationRequest, _conversation_service_pb2.CancelConversationResponse]
     """Ends the run that holds a conversation. RUN_NOT_ACTIVE when there is none."""
+    CompactConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.CompactConversationRequest, _conversation_service_pb2.CompactConversationResponse]
+    """As AgentService.SummarizeMessages, in a conversation."""
+    RecompileConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.RecompileConversationRequest, _conversation_service_pb2.RecompileConversationResponse]
+    """As AgentService.RecompileSystemPrompt, for a conversation."""
     StreamConversation: _grpc.UnaryStreamMultiCallable[_conversation_service_pb2.StreamConversationRequest, _conversation_service_pb2.StreamConversationResponse]
     """Replays and follows the newest run of a conversation, or the one named. RUN_NOT_FOUND when there is none."""
 
@@ -73,6 +77,10 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     """As RunService.StreamMessage, in a conversation."""
     CancelConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.CancelConversationRequest, _conversation_service_pb2.CancelConversationResponse]  # type: ignore[assignment]
     """Ends the run that holds a conversation. RUN_NOT_ACTIVE when there is none."""
+    CompactConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.CompactConversationRequest, _conversation_service_pb2.CompactConversationResponse]  # type: ignore[assignment]
+    """As AgentService.SummarizeMessages, in a conversation."""
+    RecompileConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.RecompileConversationRequest, _conversation_service_pb2.RecompileConversationResponse]  # type: ignore[assignment]
+    """As AgentService.RecompileSystemPrompt, for a conversation."""
     StreamConversation: _aio.UnaryStreamMultiCallable[_conversation_service_pb2.StreamConversationRequest, _conversation_service_pb2.StreamConversationResponse]  # type: ignore[assignment]
     """Replays and follows the newest run of a conversation, or the one named. RUN_NOT_FOUND when there is none."""
 
@@ -142,6 +150,22 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_service_pb2.CancelConversationResponse, _abc.Awaitable[_conversation_service_pb2.CancelConversationResponse]]:
         """Ends the run that holds a conversation. RUN_NOT_ACTIVE when there is none."""
+
+    @_abc_1.abstractmethod
+    def CompactConversation(
+        self,
+        request: _conversation_service_pb2.CompactConversationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_service_pb2.CompactConversationResponse, _abc.Awaitable[_conversation_service_pb2.CompactConversationResponse]]:
+        """As AgentService.SummarizeMessages, in a conversation."""
+
+    @_abc_1.abstractmethod
+    def RecompileConversation(
+        self,
+        request: _conversation_service_pb2.RecompileConversationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_service_pb2.RecompileConversationResponse, _abc.Awaitable[_conversation_service_pb2.RecompileConversationResponse]]:
+        """As AgentService.RecompileSystemPrompt, for a conversation."""
 
     @_abc_1.abstractmethod
     def StreamConversation(

@@ -417,8 +417,13 @@ class Window(_message.Message):
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     FIRST_KEPT_MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    CLEARED_FIELD_NUMBER: _builtins.int
     first_kept_message_id: _builtins.str
     """Oldest message that stays in context besides the first one of the conversation. Empty: none of the earlier ones stays."""
+    cleared: _builtins.bool
+    """Nothing stays but the first message of the conversation: the messages of this step leave the context, too. Only without a
+    summary.
+    """
     @_builtins.property
     def summary(self) -> _message_pb2.Message:
         """The summary that stands for the evicted messages; appended with the step's messages, shown before the kept ones."""
@@ -428,10 +433,11 @@ class Window(_message.Message):
         *,
         summary: _message_pb2.Message | None = ...,
         first_kept_message_id: _builtins.str = ...,
+        cleared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_kept_message_id", b"first_kept_message_id", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleared", b"cleared", "first_kept_message_id", b"first_kept_message_id", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -821,10 +827,13 @@ class ResetConversationRequest(_message.Message):
     AGENT_ID_FIELD_NUMBER: _builtins.int
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     conversation_id: _builtins.str
     """The conversation, `conv-<uuid>`; the agent's id for its default conversation."""
+    fence: _builtins.int
+    """Fence of the caller, which runs that were admitted later exceed. 0: whatever the fence is."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """Messages to begin anew with."""
@@ -835,10 +844,11 @@ class ResetConversationRequest(_message.Message):
         agent_id: _builtins.str = ...,
         conversation_id: _builtins.str = ...,
         messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        fence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "messages", b"messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "fence", b"fence", "messages", b"messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -860,6 +870,122 @@ class ResetConversationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResetConversationResponse: _TypeAlias = ResetConversationResponse  # noqa: Y015
+
+@_typing.final
+class GetContextRequest(_message.Message):
+    """Request of ContextService.GetContext."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent, `agent-<uuid>`."""
+    conversation_id: _builtins.str
+    """The conversation, `conv-<uuid>`; the agent's id for its default conversation."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        conversation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetContextRequest: _TypeAlias = GetContextRequest  # noqa: Y015
+
+@_typing.final
+class GetContextResponse(_message.Message):
+    """Response of ContextService.GetContext."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    MESSAGE_COUNT_FIELD_NUMBER: _builtins.int
+    PASSAGE_COUNT_FIELD_NUMBER: _builtins.int
+    message_count: _builtins.int
+    """Messages of the conversation, in context or not."""
+    passage_count: _builtins.int
+    """Passages in the agent's archive."""
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
+        """Blocks of the agent as the conversation sees them, ordered by label."""
+
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Messages in context, oldest first: each a serialized `letta.common.v1.Message`."""
+
+    def __init__(
+        self,
+        *,
+        blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
+        messages: _abc.Iterable[_builtins.bytes] | None = ...,
+        message_count: _builtins.int = ...,
+        passage_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "message_count", b"message_count", "messages", b"messages", "passage_count", b"passage_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetContextResponse: _TypeAlias = GetContextResponse  # noqa: Y015
+
+@_typing.final
+class SetSystemMessageRequest(_message.Message):
+    """Request of ContextService.SetSystemMessage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent, `agent-<uuid>`."""
+    conversation_id: _builtins.str
+    """The conversation, `conv-<uuid>`; the agent's id for its default conversation."""
+    text: _builtins.str
+    """The system prompt."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        conversation_id: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSystemMessageRequest: _TypeAlias = SetSystemMessageRequest  # noqa: Y015
+
+@_typing.final
+class SetSystemMessageResponse(_message.Message):
+    """Response of ContextService.SetSystemMessage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    """The message. Empty when the conversation does not begin with a system prompt, so that nothing was replaced."""
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSystemMessageResponse: _TypeAlias = SetSystemMessageResponse  # noqa: Y015
 
 @_typing.final
 class ListAgentMemoriesRequest(_message.Message):

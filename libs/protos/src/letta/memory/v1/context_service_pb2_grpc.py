@@ -78,6 +78,16 @@ class ContextServiceStub:
                 request_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.ResetConversationRequest.SerializeToString,
                 response_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.ResetConversationResponse.FromString,
                 _registered_method=True)
+        self.GetContext = channel.unary_unary(
+                '/letta.memory.v1.ContextService/GetContext',
+                request_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.GetContextRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.GetContextResponse.FromString,
+                _registered_method=True)
+        self.SetSystemMessage = channel.unary_unary(
+                '/letta.memory.v1.ContextService/SetSystemMessage',
+                request_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.SetSystemMessageRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.SetSystemMessageResponse.FromString,
+                _registered_method=True)
         self.ListAgentMemories = channel.unary_unary(
                 '/letta.memory.v1.ContextService/ListAgentMemories',
                 request_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.ListAgentMemoriesRequest.SerializeToString,
@@ -158,7 +168,22 @@ class ContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResetConversation(self, request, context):
-        """Forgets the messages of a conversation, keeping or replacing its first one.
+        """Forgets the messages of a conversation, keeping or replacing its first one. FENCED when a run that was admitted later came first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetContext(self, request, context):
+        """Returns the context of a conversation, and changes nothing. CONVERSATION_NOT_FOUND when there is no such conversation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSystemMessage(self, request, context):
+        """Replaces the text of the first message of a conversation, its system prompt; its id and its place stay. CONVERSATION_NOT_FOUND
+        when there is no such conversation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +252,16 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     servicer.ResetConversation,
                     request_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.ResetConversationRequest.FromString,
                     response_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.ResetConversationResponse.SerializeToString,
+            ),
+            'GetContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetContext,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.GetContextRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.GetContextResponse.SerializeToString,
+            ),
+            'SetSystemMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSystemMessage,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.SetSystemMessageRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.SetSystemMessageResponse.SerializeToString,
             ),
             'ListAgentMemories': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAgentMemories,
@@ -464,6 +499,60 @@ class ContextService:
             '/letta.memory.v1.ContextService/ResetConversation',
             letta_dot_memory_dot_v1_dot_context__service__pb2.ResetConversationRequest.SerializeToString,
             letta_dot_memory_dot_v1_dot_context__service__pb2.ResetConversationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.ContextService/GetContext',
+            letta_dot_memory_dot_v1_dot_context__service__pb2.GetContextRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_context__service__pb2.GetContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSystemMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.ContextService/SetSystemMessage',
+            letta_dot_memory_dot_v1_dot_context__service__pb2.SetSystemMessageRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_context__service__pb2.SetSystemMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

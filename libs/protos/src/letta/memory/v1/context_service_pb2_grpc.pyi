@@ -63,7 +63,13 @@ class ContextServiceStub:
     came first.
     """
     ResetConversation: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ResetConversationRequest, _context_service_pb2.ResetConversationResponse]
-    """Forgets the messages of a conversation, keeping or replacing its first one."""
+    """Forgets the messages of a conversation, keeping or replacing its first one. FENCED when a run that was admitted later came first."""
+    GetContext: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.GetContextRequest, _context_service_pb2.GetContextResponse]
+    """Returns the context of a conversation, and changes nothing. CONVERSATION_NOT_FOUND when there is no such conversation."""
+    SetSystemMessage: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.SetSystemMessageRequest, _context_service_pb2.SetSystemMessageResponse]
+    """Replaces the text of the first message of a conversation, its system prompt; its id and its place stay. CONVERSATION_NOT_FOUND
+    when there is no such conversation.
+    """
     ListAgentMemories: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ListAgentMemoriesRequest, _context_service_pb2.ListAgentMemoriesResponse]
     """Returns what a list of agents keeps in memory, for their representation: blocks and in-context message ids."""
     AttachBlock: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.AttachBlockRequest, _context_service_pb2.AttachBlockResponse]
@@ -106,7 +112,13 @@ class ContextServiceAsyncStub(ContextServiceStub):
     came first.
     """
     ResetConversation: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ResetConversationRequest, _context_service_pb2.ResetConversationResponse]  # type: ignore[assignment]
-    """Forgets the messages of a conversation, keeping or replacing its first one."""
+    """Forgets the messages of a conversation, keeping or replacing its first one. FENCED when a run that was admitted later came first."""
+    GetContext: _aio.UnaryUnaryMultiCallable[_context_service_pb2.GetContextRequest, _context_service_pb2.GetContextResponse]  # type: ignore[assignment]
+    """Returns the context of a conversation, and changes nothing. CONVERSATION_NOT_FOUND when there is no such conversation."""
+    SetSystemMessage: _aio.UnaryUnaryMultiCallable[_context_service_pb2.SetSystemMessageRequest, _context_service_pb2.SetSystemMessageResponse]  # type: ignore[assignment]
+    """Replaces the text of the first message of a conversation, its system prompt; its id and its place stay. CONVERSATION_NOT_FOUND
+    when there is no such conversation.
+    """
     ListAgentMemories: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ListAgentMemoriesRequest, _context_service_pb2.ListAgentMemoriesResponse]  # type: ignore[assignment]
     """Returns what a list of agents keeps in memory, for their representation: blocks and in-context message ids."""
     AttachBlock: _aio.UnaryUnaryMultiCallable[_context_service_pb2.AttachBlockRequest, _context_service_pb2.AttachBlockResponse]  # type: ignore[assignment]
@@ -194,7 +206,25 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_service_pb2.ResetConversationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_service_pb2.ResetConversationResponse, _abc.Awaitable[_context_service_pb2.ResetConversationResponse]]:
-        """Forgets the messages of a conversation, keeping or replacing its first one."""
+        """Forgets the messages of a conversation, keeping or replacing its first one. FENCED when a run that was admitted later came first."""
+
+    @_abc_1.abstractmethod
+    def GetContext(
+        self,
+        request: _context_service_pb2.GetContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_service_pb2.GetContextResponse, _abc.Awaitable[_context_service_pb2.GetContextResponse]]:
+        """Returns the context of a conversation, and changes nothing. CONVERSATION_NOT_FOUND when there is no such conversation."""
+
+    @_abc_1.abstractmethod
+    def SetSystemMessage(
+        self,
+        request: _context_service_pb2.SetSystemMessageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_service_pb2.SetSystemMessageResponse, _abc.Awaitable[_context_service_pb2.SetSystemMessageResponse]]:
+        """Replaces the text of the first message of a conversation, its system prompt; its id and its place stay. CONVERSATION_NOT_FOUND
+        when there is no such conversation.
+        """
 
     @_abc_1.abstractmethod
     def ListAgentMemories(

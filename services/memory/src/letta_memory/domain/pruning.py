@@ -1,0 +1,69 @@
+"""Forgetting what nobody can ask for any more: records of old steps, and the places of rows deleted long ago."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from letta_common.clock import Clock
+from letta_common.errors import AppError
+
+_log = logging.getLogger("letta.memory.pruning")
+
+
+class PruneStore(Protocol):
+    """What the background work needs from storage. These calls span organizations."""
+
+    async def prune_steps(self, before: datetime, limit: int) -> int:
+        """Remove some records of steps committed before a time; return how many."""
+        ...
+
+    async def prune_places(self, before: datetime, limit: int) -> int:
+        """Remove some places of rows deleted before a time; return how many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PruneOptions:
+    """How old what is forgotten is, and how fast it goes."""
+
+    step_age: timedelta = timedelta(days=7)
+    place_age: timedelta = timedelta(days=30)
+    pause_seconds: float = 600.0
+    batch: int = 5_000
+
+
+class Pruner:
+    """Removes old records in the background, a batch at a time, so that nobody waits for it."""
+
+    def __init__(self, store: PruneStore, clock: Clock, options: PruneOptions) -> None:
+        self._store = store
+        self._clock = clock
+        self._options = options
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            await asyncio.sleep(self._options.pause_seconds)
+            try:
+                await self.prune()
+            except AppError as error:
+                _log.warning("old records stay for now: %s", error.message)
+
+    async def prune(self) -> int:
+        """Remove all that is old enough; return how much it was."""
+        options, now = self._options, self._clock.now()
+        total = 0
+        for remove, age in (
+            (self._store.prune_steps, options.step_age),
+            (self._store.prune_places, options.place_age),
+        ):
+            gone = options.batch
+            while gone >= options.batch:
+                gone = await remove(now - age, options.batch)
+                total += gone
+                await asyncio.sleep(0)
+        return total

@@ -1,0 +1,81 @@
+"""A step may leave nothing in context but the conversation's first message; old rows are found by their age."""
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+
+# The oldest message kept may be '*': none, not even one of this step.
+COMMIT = """
+create or replace function memory.commit_step(
+  p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_step integer, p_stop smallint,
+  p_pending boolean, p_move boolean, p_summary boolean, p_first_kept text, p_known_ids text[],
+  p_known_versions bigint[],
+  p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[],
+  p_groups text[], p_times timestamptz[], p_searches text[], p_bodies bytea[]
+) returns setof memory.step_row language plpgsql as $$
+declare
+  c memory.conversations;
+  r memory.step_row;
+  n bigint := cardinality(p_ids);
+  kept bigint;
+begin
+  select * into c from memory.conversations t
+  where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
+  r.status := case when not found then 1 when p_fence < c.fence then 2 else 0 end;
+  if r.status <> 0 then
+    r.fence := c.fence;
+    return next r;
+    return;
+  end if;
+  insert into memory.committed_steps (organization_id, run_id, step_index, conversation_id, stop_reason)
+  values (p_org, p_run, p_step, p_conversation, p_stop) on conflict do nothing;
+  r.repeated := not found;
+  if not r.repeated then
+    perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq, p_pending, p_ids, p_roles, p_types,
+      p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
+    if p_move then
+      kept := c.next_seq;
+      if p_first_kept = '*' then
+        kept := c.next_seq + n;
+      elsif p_first_kept <> '' then
+        select m.seq into kept from memory.messages m
+        where m.organization_id = p_org and m.id = p_first_kept and m.conversation_id = p_conversation;
+        if kept is null then
+          raise exception 'no message % in conversation %', p_first_kept, p_conversation using errcode = 'LM001';
+        end if;
+      end if;
+      c.window_seq := kept;
+      c.summary_seq := case when p_summary then c.next_seq + n - 1 end;
+    end if;
+    update memory.conversations t
+    set fence = p_fence, next_seq = c.next_seq + n, message_count = c.message_count + n, window_seq = c.window_seq,
+      summary_seq = c.summary_seq
+    where t.organization_id = p_org and t.id = p_conversation;
+    c.message_count := c.message_count + n;
+  end if;
+  r.fence := p_fence;
+  r.message_count := c.message_count;
+  r.notes := array(
+    select k.id from unnest(p_known_ids) k (id)
+    where not exists (select from memory.blocks_of(p_org, p_agent, p_conversation) b where b.id = k.id));
+  return next r;
+  return query
+    select null::smallint, null::bigint, null::boolean, null::bigint, null::bigint, null::integer,
+      null::smallint, null::text[], null::bytea[], b
+    from memory.blocks_of(p_org, p_agent, p_conversation) b
+    left join unnest(p_known_ids, p_known_versions) k (id, version) on k.id = b.id
+    where k.version is distinct from b.version order by b.label collate "C";
+end $$;
+"""
+
+AGES = """
+create index committed_steps_system_age on memory.committed_steps using brin (created_at);
+create index tombstones_system_age on memory.tombstones using brin (deleted_at);
+"""
+
+
+def upgrade() -> None:
+    """Replace the function and make the indexes."""
+    for statements in (COMMIT, AGES):
+        op.execute(statements)

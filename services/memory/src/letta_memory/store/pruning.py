@@ -1,0 +1,31 @@
+"""Removing old records. These are system statements: they span organizations."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from letta_common.db import Database
+
+_STEPS = (
+    "delete from memory.committed_steps where ctid = any(array("
+    "select ctid from memory.committed_steps where created_at < %b limit %b)) returning 1"
+)
+_PLACES = (
+    "delete from memory.tombstones where ctid = any(array("
+    "select ctid from memory.tombstones where deleted_at < %b limit %b)) returning 1"
+)
+
+
+class SqlPruneStore:
+    """Old records in PostgreSQL."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def prune_steps(self, before: datetime, limit: int) -> int:
+        """Remove some records of steps committed before a time; return how many."""
+        return len(await self._db.hot(_STEPS, (before, limit)))
+
+    async def prune_places(self, before: datetime, limit: int) -> int:
+        """Remove some places of rows deleted before a time; return how many."""
+        return len(await self._db.hot(_PLACES, (before, limit)))

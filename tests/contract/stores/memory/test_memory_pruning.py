@@ -1,0 +1,123 @@
+"""Old records are removed in batches, and what is young stays."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from letta_common.actor import Actor
+from letta_common.clock import SystemClock
+from letta_common.db import Database
+from letta_common.errors import DatabaseUnavailable
+from letta_common.ids import new_id
+from letta_memory.domain.contexts import NewAgent, NewMessage, Owner, Reset, Step
+from letta_memory.domain.pruning import PruneOptions, Pruner
+from letta_memory.store.contexts import SqlContextStore
+from letta_memory.store.fake import FakeContextStore, FakePruneStore
+from letta_memory.store.fake_state import FakeState
+from letta_memory.store.pruning import SqlPruneStore
+
+NOW = datetime.now(UTC)
+LATER, EARLIER = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def database_schemas():
+    return ["memory"]
+
+
+@pytest.fixture(params=["fake", "sql"])
+async def stores(request, database_url):
+    if request.param == "fake":
+        state = FakeState()
+        yield FakeContextStore(state), FakePruneStore(state)
+        return
+    db = await Database.open(database_url, schema="memory")
+    yield SqlContextStore(db), SqlPruneStore(db)
+    await db.close()
+
+
+def message():
+    return NewMessage(new_id("message"), 2, 1, datetime.now(UTC), b"")
+
+
+async def worked(contexts, steps):
+    """Make an agent whose run commits steps."""
+    actor, agent_id, run_id = Actor(new_id("org"), "user-ann"), new_id("agent"), new_id("run")
+    await contexts.provision_agent(actor, NewAgent(agent_id, "a", (), (), (message(),)))
+    owner = Owner(agent_id, agent_id, run_id, 1)
+    await contexts.begin_step(actor, owner, [message()])
+    for index in range(steps):
+        await contexts.commit_step(actor, owner, Step(index, [message()]))
+    return actor, owner
+
+
+async def test_old_steps_go_a_batch_at_a_time(stores):
+    contexts, pruning = stores
+    await worked(contexts, 3)
+    assert await pruning.prune_steps(EARLIER, 10) == 0
+    assert [await pruning.prune_steps(LATER, 3) for _ in range(3)] == [3, 1, 0]
+
+
+async def test_a_step_is_known_until_it_is_pruned(stores):
+    contexts, pruning = stores
+    actor, owner = await worked(contexts, 1)
+    assert (await contexts.begin_step(actor, owner, [])).last_step == 0
+    await pruning.prune_steps(LATER, 10)
+    assert (await contexts.begin_step(actor, owner, [])).last_step is None
+
+
+async def test_old_places_of_deleted_rows_go(stores):
+    contexts, pruning = stores
+    actor, owner = await worked(contexts, 1)
+    await contexts.reset_conversation(actor, Reset(owner.agent_id, owner.agent_id, (message(),)))
+    assert await pruning.prune_places(EARLIER, 10) == 0
+    assert [await pruning.prune_places(LATER, 2) for _ in range(3)] == [2, 1, 0]
+
+
+class Shelf:
+    """Old records that are there to be removed."""
+
+    def __init__(self, steps, places):
+        self.left = {"steps": steps, "places": places}
+        self.asked = []
+
+    async def prune_steps(self, before, limit):
+        return self._take("steps", before, limit)
+
+    async def prune_places(self, before, limit):
+        return self._take("places", before, limit)
+
+    def _take(self, kind, before, limit):
+        self.asked.append((kind, before))
+        gone = min(limit, self.left[kind])
+        self.left[kind] -= gone
+        return gone
+
+
+async def test_the_pruner_removes_everything_that_is_old_enough():
+    shelf, clock = Shelf(25, 10), SystemClock()
+    options = PruneOptions(timedelta(days=1), timedelta(days=2), batch=10)
+    assert await Pruner(shelf, clock, options).prune() == 35
+    assert shelf.left == {"steps": 0, "places": 0}
+    ages = {kind: round((clock.now() - before) / timedelta(days=1)) for kind, before in shelf.asked}
+    assert ages == {"steps": 1, "places": 2}
+
+
+async def test_the_pruner_survives_a_database_that_is_away():
+    tries = asyncio.Semaphore(0)
+
+    class Away:
+        async def prune_steps(self, before, limit):
+            tries.release()
+            raise DatabaseUnavailable("away")
+
+        prune_places = prune_steps
+
+    task = asyncio.create_task(Pruner(Away(), SystemClock(), PruneOptions(pause_seconds=0.001)).run())
+    await tries.acquire()
+    await tries.acquire()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
