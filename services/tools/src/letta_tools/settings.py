@@ -80,7 +80,17 @@ class ToolsSettings(Settings):
     exa_base_url: str = Field(default="https://api.exa.ai", description="Address of the search engine Exa.")
     egress_allowed_hosts: tuple[str, ...] = Field(
         default=(),
-        description="Host names, addresses and networks that MCP and web tools may reach though they are not public.",
+        description="Host names, addresses and networks that tools may reach though they are not public.",
+    )
+    egress_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts that custom tools of every organization may reach by HTTPS through the egress proxy, such as "
+        "`api.example.com`, `*.example.com:8443` or `*`; those that are not public must be in egress_allowed_hosts too.",
+    )
+    egress_hosts_of_organizations: tuple[str, ...] = Field(
+        default=(),
+        description="Public hosts that organizations may open for their own tools by `egress_hosts` of their local "
+        "sandbox configuration, written as in egress_hosts; `*` for all.",
     )
     keep_executions_days: float = Field(
         default=7.0, gt=0, description="How long a repeated idempotency key is answered as before."
@@ -90,3 +100,4 @@ class ToolsSettings(Settings):
         """Return the secret that values at rest are encrypted with."""
         configured = self.encryption_key.get_secret_value()
         return configured.encode() if configured else kept_secret(self.home / "encryption_key")
+    egress_bytes: int = Field(default=64 << 20, gt=0, description="Most bytes that one connection of a tool carries.")

@@ -17,6 +17,7 @@ from letta_common.service import Deps, Service
 from letta_tools.domain.builtin import builtin_tools
 from letta_tools.domain.builtin_calls import BuiltinExecutor
 from letta_tools.domain.code_runs import CodeExecutor
+from letta_tools.domain.egress import Ceiling, EgressPolicy, read_destinations
 from letta_tools.domain.execution import Isolation, Limits, SandboxProvider
 from letta_tools.domain.executions import Executions, Executor
 from letta_tools.domain.mcp_calls import MCPExecutor
@@ -27,6 +28,7 @@ from letta_tools.domain.tool_records import ToolType
 from letta_tools.domain.tools import Tools
 from letta_tools.domain.web_calls import FetchExecutor, SearchExecutor
 from letta_tools.providers.cipher import Cipher
+from letta_tools.providers.egress_proxy import Egress, EgressLimits
 from letta_tools.providers.local.programs import ProgramOptions, Programs
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
 from letta_tools.providers.mcp import LateClient, MCPOptions, StdioOptions
@@ -58,8 +60,9 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     sandbox = _sandbox(settings, most)
     cipher = Cipher(settings.encryption_secret())
     tool_store = SqlToolStore(db)
-    tools = Tools(tool_store, deps.clock, builtin_tools())
-    configs = SandboxConfigs(SqlSandboxConfigStore(db), cipher, deps.clock)
+    scripts = TypeScriptReader()
+    tools = Tools(tool_store, deps.clock, builtin_tools(), scripts)
+    configs = SandboxConfigs(SqlSandboxConfigStore(db), cipher, deps.clock, _egress_policy(settings))
     guard = AddressGuard(settings.egress_allowed_hosts)
     mcp = LateClient(guard, _mcp_options(settings), Programs(_program_options(settings)))
     servers = MCPServers(SqlMCPServerStore(db), tool_store, mcp, cipher, deps.clock)
@@ -121,6 +124,20 @@ def _mcp_options(settings: ToolsSettings) -> MCPOptions:
             most=settings.mcp_stdio_servers,
             most_of_organization=settings.mcp_stdio_servers_per_organization,
             idle_seconds=settings.mcp_stdio_idle_seconds,
+def _egress_policy(settings: ToolsSettings) -> EgressPolicy:
+    """Return what tools may reach. Raises InvalidArgument for a setting that is no host."""
+    ceiling = Ceiling(read_destinations(settings.egress_hosts_of_organizations))
+    return EgressPolicy(read_destinations(settings.egress_hosts), ceiling)
+
+
+def _egress(settings: ToolsSettings) -> Egress | None:
+    """Return who carries what tools send out; nobody where nothing is opened."""
+    if not settings.egress_hosts and not settings.egress_hosts_of_organizations:
+        return None
+    limits = EgressLimits(seconds=settings.execution_timeout_seconds, bytes=settings.egress_bytes)
+    return Egress(AddressGuard(settings.egress_allowed_hosts), AddressGuard(), limits)
+
+
         ),
         connect_seconds=settings.mcp_connect_seconds,
         list_seconds=settings.mcp_list_seconds,
@@ -178,3 +195,5 @@ def _local_options(settings: ToolsSettings, most: Limits) -> LocalOptions:
         package_directory=settings.package_directory,
         package_index=settings.package_index,
     )
+        node=settings.node,
+        egress=_egress(settings),

@@ -33,6 +33,7 @@ async def channel(request, database_url, identities, tmp_path_factory):
         mcp_stdio_paths=(sys.prefix, sys.base_prefix, str(Path(__file__).parent)),
         mcp_list_seconds=10,
         egress_allowed_hosts=("127.0.0.1",),
+        egress_hosts_of_organizations=("*.example.com",),
     )
     service = await build(settings, Deps())
     async with running(service, request.param, identities=identities) as channel:

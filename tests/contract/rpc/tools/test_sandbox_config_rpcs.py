@@ -96,6 +96,18 @@ async def test_update_list_and_delete(configs, as_bob):
         await configs.DeleteSandboxConfig(deletion, timeout=5)
 
 
+async def test_hosts_that_tools_may_reach_are_kept_within_the_ceiling(configs):
+    def wanted(*hosts):
+        return pb.CreateSandboxConfigRequest(config=json.dumps({"egress_hosts": hosts}))
+
+    made = (await configs.CreateSandboxConfig(wanted("api.example.com"), timeout=5)).sandbox_config
+    assert json.loads(made.config)["egress_hosts"] == ["api.example.com"]
+    with pytest.raises(InvalidArgument, match="tools_egress_hosts_of_organizations"):
+        await configs.CreateSandboxConfig(wanted("evil.org"), timeout=5)
+    with pytest.raises(InvalidArgument, match="no host"):
+        await configs.CreateSandboxConfig(wanted("https://api.example.com"), timeout=5)
+
+
 async def test_values_of_variables_stay_inside(configs):
     config = await local(configs)
     variable = await set_variable(configs, config, "TOKEN", description="why")

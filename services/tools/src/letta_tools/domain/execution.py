@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Protocol, TypeVar
 
+from letta_tools.domain.egress import Destinations
+
 _Number = TypeVar("_Number", int, float)
 
 
@@ -103,7 +105,8 @@ class Signature:
 class Call:
     """One call of one function. `arguments` and `agent_state` are JSON objects as text.
 
-    A JavaScript function is one that its module exports, and needs a `signature`.
+    A JavaScript function is one that its module exports, and needs a `signature`. `destinations` are all that it may
+    reach over the network.
     """
 
     source_code: str
@@ -113,6 +116,7 @@ class Call:
     agent_state: str = ""
     limits: Limits = field(default_factory=Limits)
     min_isolation: Isolation = Isolation.NONE
+    destinations: Destinations = field(default_factory=Destinations)
     language: Language = Language.PYTHON
     signature: Signature = field(default_factory=Signature)
 

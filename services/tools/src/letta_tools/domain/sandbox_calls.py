@@ -9,7 +9,8 @@ from typing import Protocol
 
 from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument, ServiceUnavailable, ToolRequirementsUnsatisfied, ToolSourceInvalid
-from letta_tools.domain.execution import Call, Env, EnvSpec, Result, SandboxProvider
+from letta_tools.domain.egress import Destinations
+from letta_tools.domain.execution import Call, Env, EnvSpec, Language, Result, SandboxProvider, Status
 from letta_tools.domain.executions import Work, refused
 from letta_tools.domain.schemas import CallShape, call_shape
 from letta_tools.domain.tool_records import Tool
@@ -27,6 +28,10 @@ class Environment(Protocol):
 
     async def variables(self, actor: Actor) -> Mapping[str, str]:
         """Return names and values."""
+    async def destinations(self, actor: Actor) -> Destinations:
+        """Return what they may reach over the network."""
+        ...
+
         ...
 
 
@@ -61,6 +66,9 @@ class SandboxExecutor:
                 **await self._environment.variables(actor),
                 **execution.environment_variables,
                 **_identity(tool, execution.agent_id),
+            language=target.language,
+            signature=target.signature,
+            destinations=await self._environment.destinations(actor),
             },
             agent_state=execution.agent_state,
             limits=execution.limits,

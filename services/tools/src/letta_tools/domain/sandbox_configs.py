@@ -13,6 +13,7 @@ from letta_common.clock import Clock
 from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
+from letta_tools.domain.egress import Destinations, EgressPolicy
 from letta_tools.domain.tool_records import EPOCH
 
 LOCAL, E2B, MODAL = "local", "e2b", "modal"
@@ -22,6 +23,8 @@ _DEFAULTS: Mapping[str, Mapping[str, object]] = {
     E2B: {"timeout": 300, "template": None, "pip_requirements": None},
     MODAL: {"timeout": 60, "pip_requirements": None, "npm_requirements": None, "language": "python"},
 }
+# Settings that configurations may have besides, which V1 did not know.
+_MORE: Mapping[str, tuple[str, ...]] = {LOCAL: ("egress_hosts",)}
 _FRESH_NS = 10_000_000_000
 _MOST_CACHED = 4096
 
@@ -118,17 +121,21 @@ class SandboxConfigStore(Protocol):
 class SandboxConfigs:
     """Operations on configurations and variables."""
 
-    def __init__(self, store: SandboxConfigStore, cipher: Cipher, clock: Clock) -> None:
+    def __init__(
+        self, store: SandboxConfigStore, cipher: Cipher, clock: Clock, egress: EgressPolicy | None = None
+    ) -> None:
         self._store = store
         self._cipher = cipher
         self._clock = clock
+        self._egress = egress or EgressPolicy()
         self._fresh: dict[str, tuple[int, Mapping[str, str]]] = {}
+        self._open: dict[str, tuple[int, Destinations]] = {}
 
     async def create(self, actor: Actor, config: str, kind: str = "") -> SandboxConfig:
         """Make a configuration, or replace the one of its type. Raises InvalidArgument."""
         given = _settings(config)
         kind = kind or _kind_of(given)
-        return await self._store.put(actor, self._new(actor, kind, given))
+        return await self._put(actor, kind, given)
 
     async def default(self, actor: Actor, kind: str) -> SandboxConfig:
         """Return the configuration of a type; make it when there is none."""
@@ -143,13 +150,14 @@ class SandboxConfigs:
         """Replace the settings of a configuration. Raises SandboxConfigNotFound, InvalidArgument."""
         known = await self._get(actor, config_id)
         merged: dict[str, object] = json.loads(known.config) | _settings(config)
-        return await self._store.put(actor, self._new(actor, known.type, merged))
+        return await self._put(actor, known.type, merged)
 
     async def delete(self, actor: Actor, config_id: str) -> None:
         """Remove a configuration with its variables. Raises SandboxConfigNotFound."""
         if not await self._store.delete(actor, config_id):
             raise _missing(config_id)
         self._fresh.pop(actor.organization_id, None)
+        self._open.pop(actor.organization_id, None)
 
     async def set_variable(
         self, actor: Actor, config_id: str, key: str, value: str, description: str | None
@@ -217,6 +225,28 @@ class SandboxConfigs:
             del self._fresh[next(iter(self._fresh))]
         return opened
 
+    async def destinations(self, actor: Actor) -> Destinations:
+        """Return what the organization's tools may reach, at most ten seconds old."""
+        if not self._egress.ceiling.destinations:
+            return Destinations(self._egress.operator)
+        now = self._clock.monotonic_ns()
+        read_at, known = self._open.get(actor.organization_id, (0, Destinations()))
+        if read_at and now - read_at < _FRESH_NS:
+            return known
+        found = await self._store.find(actor, LOCAL, Page(limit=1))
+        texts = _hosts(json.loads(found[0].config)) if found else []
+        known = Destinations(self._egress.operator, self._egress.ceiling.cut(texts))
+        self._open[actor.organization_id] = (now, known)
+        if len(self._open) > _MOST_CACHED:
+            del self._open[next(iter(self._open))]
+        return known
+
+    async def _put(self, actor: Actor, kind: str, given: Mapping[str, object]) -> SandboxConfig:
+        if kind == LOCAL:
+            self._egress.ceiling.check(_hosts(given))
+        self._open.pop(actor.organization_id, None)
+        return await self._store.put(actor, self._new(actor, kind, given))
+
     async def _get(self, actor: Actor, config_id: str) -> SandboxConfig:
         config = await self._store.get(actor, config_id)
         if config is None:
@@ -261,9 +291,16 @@ def _settings(config: str) -> dict[str, object]:
     return value
 
 
+def _hosts(given: Mapping[str, object]) -> list[str]:
+    hosts = given.get("egress_hosts") or []
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        raise InvalidArgument("egress_hosts must be a list of texts", field="egress_hosts")
+    return hosts
+
+
 def _kind_of(given: Mapping[str, object]) -> str:
     """Tell the type by the keys; the first type that knows them all."""
     for kind in (LOCAL, E2B, MODAL):
-        if given.keys() <= _DEFAULTS[kind].keys():
+        if given.keys() <= {*_DEFAULTS[kind], *_MORE.get(kind, ())}:
             return kind
     raise InvalidArgument(f"no sandbox has all of the settings {', '.join(sorted(given))}", field="config")

@@ -36,13 +36,15 @@ class Cage:
     @classmethod
     def make(cls, plan: Plan) -> Cage:
         """Build the filter and the rules of the plan's tier. Raises OSError where the kernel has none."""
-        own, programs, runtime = plan.tier == NAMESPACE, plan.programs, bool(plan.runtime)
+        own, programs = plan.tier == NAMESPACE, plan.programs
         rules = -1
         if plan.tier == LANDLOCK:
             executable = plan.executable
             rules = landlock.ruleset(plan.readable, plan.hidden, DEVICES, programs=programs, executable=executable)
-        program = None if plan.tier == NONE else seccomp.build(scratch=own, programs=programs, runtime=runtime)
-        footprint = runtimes.FOOTPRINT if runtime else limits.Footprint.measure()
+        program = None
+        if plan.tier != NONE:
+            program = seccomp.build(scratch=own, programs=programs, runtime=bool(plan.runtime), network=plan.network)
+        footprint = runtimes.FOOTPRINT if plan.runtime else limits.Footprint.measure()
         return cls(plan=plan, program=program, rules=rules, footprint=footprint)
 
     def confine(self, terms: Terms, index: int) -> None:

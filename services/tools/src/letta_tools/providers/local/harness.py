@@ -28,7 +28,13 @@ _NAME = "tool"
 _FILE = "<tool>"
 _TEXT_LIMIT = 8192
 _FORBIDDEN = {errno.EPERM, errno.EACCES, errno.EROFS}
-_HINT = "Tools run isolated: no network, no other processes, no files of the host"
+_HINT = (
+    "Tools run isolated: no other processes, no files of the host, and no network but the hosts that the setting "
+    "tools_egress_hosts or egress_hosts of the sandbox configuration lists, reached through the proxy of HTTPS_PROXY"
+)
+_NOBODY = {errno.ECONNREFUSED, errno.ENETUNREACH}
+_PROXY = "http://127.0.0.1:3128"
+_OF_PROXY = ("tools_egress_hosts", "tools_egress_allowed_hosts")
 _BALLAST = 1 << 20
 _OUT_OF_MEMORY = b'{"status":"MEMORY","kind":"MemoryError","message":"the tool used up its memory","traceback":""}'
 _NO_TEXT = (
@@ -205,7 +211,16 @@ def _failure(error: BaseException) -> bytes:
 def _is_forbidden(error: BaseException) -> bool:
     if isinstance(error, socket.gaierror):
         return True
-    return isinstance(error, OSError) and error.errno in _FORBIDDEN
+    if type(error).__module__ == "ssl":  # its numbers are not those of the system
+        return False
+    if isinstance(error, OSError) and (error.errno in _FORBIDDEN or _goes_past_proxy(error)):
+        return True
+    return any(setting in _text(error) for setting in _OF_PROXY)
+
+
+def _goes_past_proxy(error: OSError) -> bool:
+    """Say whether a connection found nothing, because there is nothing but the proxy."""
+    return error.errno in _NOBODY and os.environ.get("HTTPS_PROXY") == _PROXY
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import ssl
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from letta_tools.domain.execution import Env
-from letta_tools.providers.local.plan import NAMESPACE, NONE, Plan
+from letta_tools.providers.local.plan import EXCHANGE, LOOPBACK, NAMESPACE, NONE, Plan
 
 _POOL_BASE = 0x6C740000
 _PROGRAM_BASE = _POOL_BASE + (1 << 20)
@@ -64,6 +65,14 @@ _PRELOAD_FULL = [
     "unicodedata",
     "zoneinfo",
 ]
+# What HTTP clients of tools import.
+_PRELOAD_NETWORK = ["email.parser", "http.client", "http.cookiejar", "select", "ssl", "urllib.request"]
+_CERTIFICATES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
 _MODELS = ("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection")
 _WARMUP = "letta_tools.providers.local.warmups"
 _DATA = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
@@ -136,6 +145,21 @@ def make_plan(tier: str, python: Interpreter, *, calls: int, prefork: int, env: 
         pool_size=size,
         prefork=prefork,
         ahead=env.modules,
+    )
+
+
+def with_network(plan: Plan) -> Plan:
+    """Return the plan with a way to the egress proxy; without isolation there is none to leave out of."""
+    if plan.tier == NONE:
+        return plan
+    places = (ssl.get_default_verify_paths().cafile, *_CERTIFICATES)
+    certificates = next((place for place in places if place and Path(place).is_file()), "")
+    return replace(
+        plan,
+        network=LOOPBACK if plan.tier == NAMESPACE else EXCHANGE,
+        certificates=certificates,
+        readable=(*plan.readable, *([certificates] if certificates else [])),
+        preload=(*plan.preload, *_PRELOAD_NETWORK),
     )
 
 

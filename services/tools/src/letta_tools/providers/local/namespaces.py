@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
 import struct
@@ -15,6 +16,7 @@ _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+_SET_INTERFACE_FLAGS, _UP_RUNNING = 0x8914, 0x41
 
 _SERVER_NAMESPACES = (
     syscalls.CLONE_NEWUSER
@@ -49,6 +51,21 @@ def enter(plan: Plan) -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
     _build_root(plan)
     socket.sethostname("sandbox")
+
+
+def listen_on_loopback(address: tuple[str, int]) -> socket.socket:
+    """Bring up the loopback interface of this network namespace, which has no other, and listen there.
+
+    Buffers are small, as no limit of a call counts them.
+    """
+    for name in ("tcp_rmem", "tcp_wmem"):
+        with open(f"/proc/sys/net/ipv4/{name}", "w") as setting:  # noqa: PTH123 - pathlib is not loaded here
+            setting.write("4096 131072 262144")
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    fcntl.ioctl(listener, _SET_INTERFACE_FLAGS, struct.pack("16sH14x", b"lo", _UP_RUNNING))
+    listener.bind(address)
+    listener.listen(128)
+    return listener
 
 
 def _stay_behind(child: int) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 NAMESPACE, LANDLOCK, NONE = "namespace", "landlock", "none"
 
+LOOPBACK, EXCHANGE = "loopback", "exchange"
+"""Ways to the egress proxy: a listener in a network namespace with nothing else; streams that the host gives."""
+
 # Exit code of a process that could not confine itself.
 SETUP_FAILED = 71
 
@@ -25,6 +28,7 @@ class Plan:
     imports from `preload_path` before it isolates itself. Processes that wait for their call import `ahead`.
     With `programs` what is confined may start programs and processes.
     With a `runtime` the process of a call becomes that one, given these arguments; `executable` is what that takes.
+    `network` is how calls reach the egress proxy, if they may at all; `certificates` are those that they trust.
     """
 
     tier: str
@@ -41,6 +45,8 @@ class Plan:
     runtime: str = ""
     runtime_arguments: tuple[str, ...] = ()
     executable: tuple[str, ...] = ()
+    network: str = ""
+    certificates: str = ""
 
     @classmethod
     def read(cls, data: bytes) -> Plan:

@@ -24,8 +24,9 @@ from letta_tools.domain.execution import (
     ToolFailure,
     Usage,
 )
+from letta_tools.providers.egress_proxy import Egress, EgressProxy
 from letta_tools.providers.local import frames, hosts, nodes, plan, selftests, verdicts
-from letta_tools.providers.local.fleets import Fleet
+from letta_tools.providers.local.fleets import Fleet, Needs
 from letta_tools.providers.local.frames import BadRequest, Outcome
 from letta_tools.providers.local.nodes import NodeUnavailable
 from letta_tools.providers.local.requirements import Installer, Source
@@ -50,7 +51,8 @@ class LocalOptions:
     """How this host may run calls. `tiers` are tried in order; NONE counts only with `allow_unsandboxed`.
 
     Packages are installed into `package_directory`, which must not lie under /tmp; none when it is empty.
-    TypeScript tools run with `node`, by default the first Node of the search path.
+    TypeScript tools run with `node`, by default the first Node of the search path. Without `egress` none has a network.
+    Servers of packages and of hosts end when they are unused for `idle_seconds`; about `package_sets` are kept.
     """
 
     min_isolation: Isolation = Isolation.LANDLOCK
@@ -63,7 +65,9 @@ class LocalOptions:
     package_directory: str = ""
     package_index: str = ""
     package_sets: int = 8
+    idle_seconds: float = 600.0
     node: str = ""
+    egress: Egress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class LocalProvider:
         self._places = asyncio.Semaphore(options.concurrent_calls)
         self._tasks = (0.0, 0)
         self._closed = False
-        self._fleet = Fleet(self._start_with, options.package_sets)
+        self._fleet = Fleet(self._start_with, options.package_sets, options.idle_seconds)
         self._installer = Installer(Source(options.package_directory, options.package_index))
 
     async def probe(self) -> IsolationReport:
@@ -139,11 +143,14 @@ class LocalProvider:
     async def _server(self, env: Env, call: Call) -> ForkServer:
         """Return the server that has loaded what the call will use. Raises ServerFailed."""
         if call.language is Language.JAVASCRIPT:
-            return await self._fleet.get(nodes.ENVIRONMENT)
+            return await self._fleet.get(Needs(nodes.ENVIRONMENT))
+        if call.destinations and self._options.egress is not None:
+            base = env if env.path else replace(_FULL, organization_id=env.organization_id)
+            return await self._fleet.get(Needs(base, call.destinations))
         if env.path:
-            return await self._fleet.get(env)
+            return await self._fleet.get(Needs(env))
         if any(word in call.source_code for word in _FULL_WORDS):
-            return await self._fleet.get(_FULL)
+            return await self._fleet.get(Needs(_FULL))
         standing = await self._stand()
         if standing.server is None:
             raise ServerFailed("no fork server")
@@ -185,7 +192,7 @@ class LocalProvider:
         tiers = [tier for tier in self._options.tiers if tier >= max(self._options.min_isolation, Isolation.LANDLOCK)]
         for tier in [*tiers, *([Isolation.NONE] if self._options.allow_unsandboxed else [])]:
             try:
-                server = await self._start(tier, Env(), 0)
+                server = await self._start(tier, Needs(Env()), 0)
             except (ServerFailed, OSError, NotImplementedError) as error:
                 missing.append(f"{tier.name}: {error}")
                 continue
@@ -196,32 +203,36 @@ class LocalProvider:
             await server.close()
         return _Standing(IsolationReport(NAME, None, tuple(missing)), None)
 
-    async def _start_with(self, env: Env, place: int) -> ForkServer:
+    async def _start_with(self, needs: Needs, place: int) -> ForkServer:
         standing = await self._stand()
         if standing.report.isolation is None:
             raise ServerFailed("no fork server")
         tier = standing.report.isolation
         try:
-            server = await self._start(tier, env, place)
+            server = await self._start(tier, needs, place)
         except OSError as error:
             raise ServerFailed(str(error)) from error
-        if env == nodes.ENVIRONMENT and tier is not Isolation.NONE:
+        if needs.env == nodes.ENVIRONMENT and tier is not Isolation.NONE:
             weakness = await self._weakness(server, selftests.make_node_call())
             if weakness:
                 await server.close()
                 raise NodeUnavailable(f"it is not isolated well enough: {weakness}")
         return server
 
-    async def _start(self, tier: Isolation, env: Env, place: int) -> ForkServer:
+    async def _start(self, tier: Isolation, needs: Needs, place: int) -> ForkServer:
         options = self._options
         python = await asyncio.to_thread(hosts.find_interpreter, options.interpreter)
         sizes = {"calls": options.concurrent_calls, "prefork": options.prefork, "place": place}
-        if env == nodes.ENVIRONMENT:
+        proxy = None
+        if needs.env == nodes.ENVIRONMENT:
             node = await asyncio.to_thread(nodes.find_node, options.node)
             made = nodes.make_plan(_TIERS[tier], node, python, **sizes)
         else:
-            made = hosts.make_plan(_TIERS[tier], python, env=env, **sizes)
-        return await ForkServer.start(made, python.path)
+            made = hosts.make_plan(_TIERS[tier], python, env=needs.env, **sizes)
+        if needs.destinations and options.egress is not None:
+            made = hosts.with_network(made)
+            proxy = EgressProxy(options.egress, needs.destinations)
+        return await ForkServer.start(made, python.path, proxy)
 
     async def _weakness(self, server: ForkServer, call: Call) -> str:
         token = secrets.token_hex(frames.TOKEN_LENGTH // 2)

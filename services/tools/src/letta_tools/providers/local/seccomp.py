@@ -6,10 +6,11 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from letta_tools.providers.local import syscalls
-from letta_tools.providers.local.plan import RUNTIME_PLACE
+from letta_tools.providers.local.plan import LOOPBACK, RUNTIME_PLACE
 
 _ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -184,7 +185,6 @@ _PROGRAMS = [
     "setpgid",
     "setsid",
     "setsockopt",
-    "sched_setaffinity",
     "signalfd4",
     "tgkill",
     "timerfd_create",
@@ -202,7 +202,10 @@ _THREAD = 0x00010000 | 0x00000100 | 0x00000800
 _NAMESPACES = 0x7E020080
 _SHARED_ANONYMOUS = 0x21
 _GROWSDOWN_HUGE_LOCKED = 0x100 | 0x40000 | 0x2000
-_AF_UNIX, _SOCK_STREAM = 1, 1
+_AF_UNIX, _AF_INET, _SOCK_STREAM, _TCP = 1, 2, 1, 6
+_SOL_SOCKET = 1
+_READ_OPTIONS = {_SOL_SOCKET: (2, 3, 4, 7, 8, 9, 13, 20, 21, 38, 39), _TCP: (1, 2, 4, 5, 6, 18)}
+_SET_OPTIONS = {_SOL_SOCKET: (2, 9, 13, 20, 21), _TCP: (1, 4, 5, 6, 18)}
 _AT_EMPTY_PATH = 0x1000
 _ARCH_SET_FS = 0x1002
 
@@ -289,10 +292,36 @@ def _socketpair() -> list[_Step]:
     ]
 
 
-def _runtime() -> dict[str, list[_Step]]:
-    """Return what a process needs to become its runtime: to execute one descriptor, which is gone once it has."""
-    place: list[_Step] = [_argument(0), (_JUMP_EQ, 1, 0, RUNTIME_PLACE), (_RETURN, 0, 0, _DENY)]
-    return {"execveat": [*place, *_one_of(4, (_AT_EMPTY_PATH,))], "arch_prctl": _one_of(0, (_ARCH_SET_FS,))}
+def _socket() -> list[_Step]:
+    """Allow TCP over IPv4, which leads no further than the network namespace does."""
+    return [
+        _argument(0),
+        (_JUMP_EQ, 1, 0, _AF_INET),
+        (_RETURN, 0, 0, _DENY),
+        _argument(1),
+        (_AND, 0, 0, 0xF),
+        (_JUMP_EQ, 1, 0, _SOCK_STREAM),
+        (_RETURN, 0, 0, _DENY),
+        *_one_of(2, (0, _TCP)),
+    ]
+
+
+def _options(known: Mapping[int, tuple[int, ...]]) -> list[_Step]:
+    """Allow some options of sockets; never those that name a process, move memory or reach another layer."""
+    steps: list[_Step] = []
+    for level, names in known.items():
+        body = _one_of(2, names)
+        steps += [_argument(1), (_JUMP_EQ, 0, len(body), level), *body]
+    return [*steps, (_RETURN, 0, 0, _DENY)]
+
+
+def _network(kind: str) -> dict[str, list[_Step]]:
+    """Return what HTTP clients need: streams that are given to them, and with a loopback interface their own."""
+    allow: list[_Step] = [(_RETURN, 0, 0, _ALLOW)]
+    named = {"getpeername": allow, "getsockname": allow}
+    options = {"getsockopt": _options(_READ_OPTIONS), "setsockopt": _options(_SET_OPTIONS)}
+    own = {"socket": _socket(), "connect": allow} if kind == LOOPBACK else {}
+    return {**named, **options, **own} if kind else {}
 
 
 def _processes() -> list[_Step]:
@@ -303,6 +332,12 @@ def _processes() -> list[_Step]:
         (_RETURN, 0, 0, _DENY),
         (_RETURN, 0, 0, _ALLOW),
     ]
+
+
+def _runtime() -> dict[str, list[_Step]]:
+    """Return what a process needs to become its runtime: to execute one descriptor, which is gone once it has."""
+    place: list[_Step] = [_argument(0), (_JUMP_EQ, 1, 0, RUNTIME_PLACE), (_RETURN, 0, 0, _DENY)]
+    return {"execveat": [*place, *_one_of(4, (_AT_EMPTY_PATH,))], "arch_prctl": _one_of(0, (_ARCH_SET_FS,))}
 
 
 def _checked(*, programs: bool) -> dict[str, list[_Step]]:
@@ -328,16 +363,24 @@ def _checked(*, programs: bool) -> dict[str, list[_Step]]:
     return {name: body for name, body in {**checked, **mine}.items() if name not in _PROGRAMS or name in mine}
 
 
-def build(*, scratch: bool, programs: bool = False, runtime: bool = False, machine: str = syscalls.MACHINE) -> Program:
+def build(
+    *,
+    scratch: bool,
+    programs: bool = False,
+    runtime: bool = False,
+    network: str = "",
+    machine: str = syscalls.MACHINE,
+) -> Program:
     """Put the filter together.
 
     With the calls that change files only where there is a scratch directory, with those that start programs and end
     them only for programs that do, which something else must keep from other processes. A runtime may be begun once.
+    With a `network` sockets may be used as far as that goes.
     """
     numbers = syscalls.numbers(machine)
     named = [*_PLAIN, *(_SCRATCH if scratch else ()), *(_PROGRAMS if programs else ())]
     plain = {numbers[name] for name in named if name in numbers}
-    bodies = _checked(programs=programs) | (_runtime() if runtime else {})
+    bodies = _checked(programs=programs) | (_runtime() if runtime else {}) | _network(network)
     checked = {numbers[name]: body for name, body in bodies.items() if name in numbers}
     steps: list[_Step] = [
         (_LOAD, 0, 0, _AT_ARCH),

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from letta_tools.domain.execution import Limits
+from letta_tools.providers.egress_proxy import PROXY_URL, EgressProxy
 from letta_tools.providers.local.pipes import Budget, Reader, Writer
-from letta_tools.providers.local.plan import Plan
+from letta_tools.providers.local.plan import EXCHANGE, LOOPBACK, Plan
 
 _SOURCE_ROOT = str(Path(__file__).resolve().parents[3])
 _BOOT = (
@@ -28,6 +29,10 @@ _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+}
+_PROXY_VARIABLES = {
+    **dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), PROXY_URL),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
 }
 _START_TIMEOUT = 20.0
 _PATIENCE = 0.02
@@ -68,7 +73,7 @@ class _Running:
         self._pipes: list[int] = []
         request = self._pipe()
         result, out, err = self._pipe(), self._pipe(), self._pipe()
-        self.theirs = [request[0], result[1], out[1], err[1]]
+        self.theirs = [request[0], result[1], out[1], err[1], *server.new_exchange()]
         self._request_fd = request[1]
         self._result = Reader(loop, result[0], self._frame, self._frame_ended)
         self._out = Reader(loop, out[0], self._output)
@@ -125,9 +130,12 @@ class _Running:
 class ForkServer:
     """One fork server and the calls it runs."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket, plan: Plan) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, control: socket.socket, plan: Plan, proxy: EgressProxy | None = None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.plan = plan
+        self._proxy = proxy
         self.dead = False
         self._process = process
         self._control = control
@@ -138,14 +146,14 @@ class ForkServer:
         self.loop.add_reader(control, self._take_reports)
 
     @classmethod
-    async def start(cls, plan: Plan, interpreter: str) -> ForkServer:
-        """Start a fork server. Raises ServerFailed with the kernel's reason."""
+    async def start(cls, plan: Plan, interpreter: str, proxy: EgressProxy | None = None) -> ForkServer:
+        """Start a fork server; its calls reach the network through the proxy alone. Raises ServerFailed."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
             process = await asyncio.create_subprocess_exec(
                 *(interpreter, "-I", "-S", "-B", "-c", _BOOT, _SOURCE_ROOT, str(theirs.fileno())),
-                env=_ENVIRONMENT,
+                env=_ENVIRONMENT | _variables(plan),
                 cwd="/",
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -160,7 +168,7 @@ class ForkServer:
         loop = asyncio.get_running_loop()
         try:
             await loop.sock_sendall(ours, plan.dumps())
-            answer = await asyncio.wait_for(loop.sock_recv(ours, _MESSAGE_LIMIT), _START_TIMEOUT)
+            answer, listeners = await asyncio.wait_for(_receive(ours), _START_TIMEOUT)
             message = json.loads(answer) if answer else {}
         except (OSError, TimeoutError) as error:
             message = {"fatal": f"no answer: {error}"}
@@ -170,7 +178,9 @@ class ForkServer:
                 process.kill()
             await process.wait()
             raise ServerFailed(str(message.get("fatal", "the fork server died at its start")))
-        return cls(process, ours, plan)
+        if plan.network == LOOPBACK and proxy is not None:
+            proxy.listen(socket.socket(fileno=listeners[0]))
+        return cls(process, ours, plan, proxy)
 
     @property
     def busy(self) -> int:
@@ -200,6 +210,12 @@ class ForkServer:
         finally:
             running.close()
             self._running.pop(number, None)
+
+    def new_exchange(self) -> list[int]:
+        """Return what a call needs besides its pipes to reach the network, if it may."""
+        if self._proxy is None or self.plan.network != EXCHANGE:
+            return []
+        return [self._proxy.exchange().detach()]
 
     def expect_end(self, number: int) -> None:
         """End a call that has given its frame, should it not end by itself."""
@@ -269,11 +285,38 @@ class ForkServer:
     async def close(self) -> None:
         """End the server and every call."""
         self._die()
+        if self._proxy is not None:
+            await self._proxy.close()
         try:
             await asyncio.wait_for(self._process.wait(), 2.0)
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
+
+
+def _variables(plan: Plan) -> dict[str, str]:
+    """Return what tells HTTP clients of the proxy."""
+    if not plan.network:
+        return {}
+    return _PROXY_VARIABLES | ({"SSL_CERT_FILE": plan.certificates} if plan.certificates else {})
+
+
+async def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive one message and the descriptors that come with it."""
+    loop = asyncio.get_running_loop()
+    there: asyncio.Future[None] = loop.create_future()
+
+    def arrived() -> None:
+        loop.remove_reader(control)
+        there.set_result(None)
+
+    loop.add_reader(control, arrived)
+    try:
+        await there
+    finally:
+        loop.remove_reader(control)
+    message, fds, _, _ = socket.recv_fds(control, _MESSAGE_LIMIT, 1)
+    return message, fds
 
 
 def _close_all(fds: list[int]) -> None:

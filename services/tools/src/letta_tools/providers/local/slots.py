@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 
-from letta_tools.providers.local import harness, namespaces, runtimes, syscalls
+from letta_tools.providers.local import harness, namespaces, runtimes, syscalls, tunnels
 from letta_tools.providers.local.confine import Cage, Terms
 from letta_tools.providers.local.plan import NAMESPACE, SETUP_FAILED
 
@@ -53,15 +53,17 @@ def _prepare(cage: Cage, index: int, terms: Terms) -> None:
 
 def _wait(channel: socket.socket) -> tuple[int, int]:
     """Wait for a call; return where its request comes from and its result goes to."""
-    data, fds, _, _ = socket.recv_fds(channel, 1, 4)
+    data, fds, _, _ = socket.recv_fds(channel, 1, 5)
     if not data:
         os._exit(0)
     channel.close()
-    request, result, out, err = fds
+    request, result, out, err, *exchange = fds
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.close(out)
     os.close(err)
+    if exchange:
+        tunnels.plug(exchange[0])
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     return request, result

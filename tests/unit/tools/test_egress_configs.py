@@ -1,0 +1,80 @@
+"""Which hosts an organization's tools may reach, by the settings and by its own configuration."""
+
+import json
+
+import pytest
+
+from letta_common.actor import Actor
+from letta_common.clock import SystemClock
+from letta_common.errors import InvalidArgument
+from letta_tools.domain.egress import Ceiling, EgressPolicy, read_destinations
+from letta_tools.domain.sandbox_configs import SandboxConfigs
+from letta_tools.providers.cipher import Cipher
+from letta_tools.store.fake_configs import FakeSandboxConfigStore
+
+ANN = Actor(organization_id="org-1", user_id="user-1")
+BOB = Actor(organization_id="org-2", user_id="user-2")
+
+
+def configs(operator=(), ceiling=(), store=None, clock=None):
+    policy = EgressPolicy(read_destinations(operator), Ceiling(read_destinations(ceiling)))
+    return SandboxConfigs(store or FakeSandboxConfigStore(), Cipher(b"x" * 32), clock or SystemClock(), policy)
+
+
+async def opened(made, actor):
+    found = await made.destinations(actor)
+    return [str(each) for each in found.operator], [str(each) for each in found.organization]
+
+
+async def test_nothing_is_open_by_default():
+    assert await opened(configs(), ANN) == ([], [])
+
+
+async def test_what_the_operator_lists_is_open_to_all():
+    made = configs(operator=["api.example.com"])
+
+    assert await opened(made, ANN) == await opened(made, BOB) == (["api.example.com:443"], [])
+
+
+async def test_an_organization_opens_hosts_for_itself_alone():
+    made = configs(ceiling=["*"])
+    await made.create(ANN, json.dumps({"egress_hosts": ["api.example.com"]}))
+
+    assert await opened(made, ANN) == ([], ["api.example.com:443"])
+    assert await opened(made, BOB) == ([], [])
+
+
+async def test_a_change_holds_at_once():
+    made = configs(ceiling=["*"])
+    config = await made.create(ANN, json.dumps({"egress_hosts": ["a.org"]}))
+    await opened(made, ANN)
+    await made.update(ANN, config.id, json.dumps({"egress_hosts": ["b.org"]}))
+    assert await opened(made, ANN) == ([], ["b.org:443"])
+    await made.delete(ANN, config.id)
+    assert await opened(made, ANN) == ([], [])
+
+
+@pytest.mark.parametrize("ceiling", [[], ["*.example.com"]])
+async def test_hosts_above_the_ceiling_are_refused(ceiling):
+    made = configs(ceiling=ceiling)
+    with pytest.raises(InvalidArgument, match="tools_egress_hosts_of_organizations"):
+        await made.create(ANN, json.dumps({"egress_hosts": ["evil.org"]}))
+    config = await made.create(ANN, json.dumps({"use_venv": True}))
+    with pytest.raises(InvalidArgument, match="tools_egress_hosts_of_organizations"):
+        await made.update(ANN, config.id, json.dumps({"egress_hosts": ["*"]}))
+
+    assert await opened(made, ANN) == ([], [])
+
+
+@pytest.mark.parametrize("hosts", ["a.org", [1], {"a": 1}, ["a b"]])
+async def test_what_is_no_list_of_hosts_is_refused(hosts):
+    with pytest.raises(InvalidArgument, match=r"list of texts|no host"):
+        await configs(ceiling=["*"]).create(ANN, json.dumps({"egress_hosts": hosts}))
+
+
+async def test_a_ceiling_that_was_lowered_holds_for_what_is_stored():
+    store = FakeSandboxConfigStore()
+    await configs(ceiling=["*"], store=store).create(ANN, json.dumps({"egress_hosts": ["a.org", "b.org"]}))
+
+    assert await opened(configs(ceiling=["b.org"], store=store), ANN) == ([], ["b.org:443"])
+    assert await opened(configs(store=store), ANN) == ([], [])
