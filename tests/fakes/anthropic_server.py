@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 
-from tests.fakes.wire import Fault, Json, Reply, Request, Say, Vendor, arguments_of, cut, frames
+from tests.fakes.wire import Fault, Json, Reply, Request, Say, Vendor, arguments_of, cut, frames, id_of
 
 
 class AnthropicServer(Vendor):
@@ -56,9 +56,18 @@ class AnthropicServer(Vendor):
             await out.json(_whole(step, body["model"]))
 
     async def _frames(self, said: Say, model: str, out: Reply) -> AsyncIterator[bytes]:
-        pieces = [_frame(event) for event in _events(said, model)]
-        async for frame in frames(out, said, pieces, _frame(_error("overloaded_error", "Overloaded"))):
+        async for frame in frames(out, said, frames_of(said, model), _frame(_error("overloaded_error", "Overloaded"))):
             yield frame
+
+
+def whole(said: Say, model: str = "m") -> Json:
+    """Return a whole answer."""
+    return _whole(said, model)
+
+
+def frames_of(said: Say, model: str = "m") -> list[bytes]:
+    """Return the events of a stream."""
+    return [_frame(event) for event in _events(said, model)]
 
 
 def _error(kind: str, message: str) -> Json:
@@ -81,7 +90,7 @@ def _blocks(said: Say) -> list[Json]:
         blocks.append({"type": "text", "text": said.text})
     for at, call in enumerate(said.calls):
         value = call[1] if not isinstance(call[1], str) else json.loads(call[1] or "{}")
-        blocks.append({"type": "tool_use", "id": f"toolu_{at}", "name": call[0], "input": value})
+        blocks.append({"type": "tool_use", **id_of(said, at, "toolu"), "name": call[0], "input": value})
     return blocks
 
 
@@ -129,7 +138,7 @@ def _events(said: Say, model: str) -> list[Json]:
     if said.text:
         block({"type": "text", "text": ""}, [{"type": "text_delta", "text": p} for p in cut(said.text, said.piece)])
     for at, call in enumerate(said.calls):
-        start = {"type": "tool_use", "id": f"toolu_{at}", "name": call[0], "input": {}}
+        start = {"type": "tool_use", **id_of(said, at, "toolu"), "name": call[0], "input": {}}
         pieces = cut(arguments_of(call), said.piece)
         block(start, [{"type": "input_json_delta", "partial_json": piece} for piece in pieces])
     output = {"output_tokens": _usage(said).get("output_tokens", 0)}

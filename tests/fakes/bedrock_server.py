@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import quote, unquote
 from zlib import crc32
 
-from tests.fakes.wire import Fault, Json, Reply, Request, Say, Vendor, arguments_of, cut, frames
+from tests.fakes.wire import Fault, Json, Reply, Request, Say, Vendor, arguments_of, cut, frames, id_of
 
 KEYS = {"AKIATEST": "secret-of-test"}
 _PATH = re.compile(r"^/model/(?P<model>[^/]+)/(?P<verb>converse|converse-stream|count-tokens|invoke)$")
@@ -87,7 +87,7 @@ class BedrockServer(Vendor):
         elif streamed:
             await out.stream(self._frames(step, out), "application/vnd.amazon.eventstream", _ID)
         else:
-            await out.json(_whole(step), headers=_ID)
+            await out.json(whole(step), headers=_ID)
 
     async def _fail(self, fault: Fault, out: Reply) -> None:
         if fault.kind == "empty":
@@ -99,7 +99,7 @@ class BedrockServer(Vendor):
         )
 
     async def _frames(self, said: Say, out: Reply) -> AsyncIterator[bytes]:
-        pieces = [frame(kind, body) for kind, body in _events(said)]
+        pieces = frames_of(said)
         error = frame("serviceUnavailableException", {"message": "The model is overloaded."}, exception=True)
         async for piece in frames(out, said, pieces, error):
             yield piece
@@ -120,6 +120,17 @@ def frame(kind: str, body: Json, *, exception: bool = False) -> bytes:
     lengths = struct.pack(">II", 16 + len(head) + len(payload), len(head))
     framed = lengths + struct.pack(">I", crc32(lengths)) + head + payload
     return framed + struct.pack(">I", crc32(framed))
+
+
+def whole(said: Say) -> Json:
+    """Return a whole answer of Converse."""
+    message = {"role": "assistant", "content": _blocks(said)}
+    return {"output": {"message": message}, "stopReason": _stop(said), "metrics": {"latencyMs": 1}, **_usage(said)}
+
+
+def frames_of(said: Say) -> list[bytes]:
+    """Return the events of a stream."""
+    return [frame(kind, body) for kind, body in _events(said)]
 
 
 def signed(request: Request, secrets: dict[str, str]) -> bool:
@@ -176,13 +187,9 @@ def _blocks(said: Say) -> list[Json]:
         blocks.append({"text": said.text})
     for at, (name, given) in enumerate(said.calls):
         value = given if not isinstance(given, str) else json.loads(given or "{}")
-        blocks.append({"toolUse": {"toolUseId": f"tooluse_{at}", "name": name, "input": value}})
+        id = id_of(said, at, "tooluse").get("id")
+        blocks.append({"toolUse": {"toolUseId": id, "name": name, "input": value}})
     return blocks
-
-
-def _whole(said: Say) -> Json:
-    message = {"role": "assistant", "content": _blocks(said)}
-    return {"output": {"message": message}, "stopReason": _stop(said), "metrics": {"latencyMs": 1}, **_usage(said)}
 
 
 def _events(said: Say) -> list[tuple[str, Json]]:
@@ -201,7 +208,7 @@ def _events(said: Say) -> list[tuple[str, Json]]:
     if said.text:
         block(None, [{"text": piece} for piece in cut(said.text, said.piece)])
     for at, call in enumerate(said.calls):
-        start = {"toolUse": {"toolUseId": f"tooluse_{at}", "name": call[0]}}
+        start = {"toolUse": {"toolUseId": id_of(said, at, "tooluse").get("id"), "name": call[0]}}
         block(start, [{"toolUse": {"input": piece}} for piece in cut(arguments_of(call), said.piece)])
     events = [event for row in rows for event in row]
     if said.interleaved:

@@ -52,13 +52,24 @@ class GoogleServer(Vendor):
         elif streamed:
             await out.stream(self._frames(step, out))
         else:
-            await out.json(_chunk(_parts(step, 1 << 20), _finish(step), _usage(step)))
+            await out.json(whole(step))
 
     async def _frames(self, said: Say, out: Reply) -> AsyncIterator[bytes]:
-        pieces = [_frame(_chunk([part])) for part in _parts(said, said.piece)]
-        pieces.append(_frame(_chunk([], _finish(said), _usage(said))))
-        async for frame in frames(out, said, pieces, _frame(_error(503, "UNAVAILABLE", "The model is overloaded."))):
+        async for frame in frames(
+            out, said, frames_of(said), _frame(_error(503, "UNAVAILABLE", "The model is overloaded."))
+        ):
             yield frame
+
+
+def whole(said: Say) -> Json:
+    """Return a whole answer."""
+    return _chunk(_parts(said, 1 << 20), _finish(said), _usage(said))
+
+
+def frames_of(said: Say) -> list[bytes]:
+    """Return the chunks of a stream."""
+    chunks = [*(_chunk([part]) for part in _parts(said, said.piece)), _chunk([], _finish(said), _usage(said))]
+    return [_frame(chunk) for chunk in chunks]
 
 
 def _error(code: int, status: str, message: str) -> Json:

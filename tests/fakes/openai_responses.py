@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.fakes.wire import Json, Say, arguments_of, cut
+from tests.fakes.wire import Json, Say, arguments_of, cut, id_of
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -70,7 +70,8 @@ def _items(said: Say, body: Json) -> list[Json]:
         content = [{"type": "output_text", "text": said.text, "annotations": []}]
         items.append({"type": "message", "id": "msg_0", "role": "assistant", "status": "completed", "content": content})
     for at, call in enumerate(said.calls):
-        ids = {"id": f"fc_{at}", "call_id": f"call_{at}", "status": "completed"}
+        id = id_of(said, at, "call").get("id")
+        ids = {"id": f"fc_{at}", **({"call_id": id} if id else {}), "status": "completed"}
         items.append({"type": "function_call", **ids, "name": call[0], "arguments": arguments_of(call)})
     return items
 

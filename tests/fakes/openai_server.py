@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from tests.fakes import openai_responses
-from tests.fakes.wire import Fault, Json, Reply, Request, Say, Vendor, arguments_of, cut, frames
+from tests.fakes.wire import Fault, Json, Reply, Request, Say, Vendor, arguments_of, cut, frames, id_of
 
 _DEPLOYMENT = re.compile(r"^/openai(/deployments/[^/]+)?")  # Azure's paths
 _NOW = 1_790_000_000
@@ -100,6 +100,16 @@ class OpenAIServer(Vendor):
             yield b"data: [DONE]\n\n"
 
 
+def whole(said: Say, body: Json) -> Json:
+    """Return a whole answer of chat completions."""
+    return _whole(said, body)
+
+
+def frames_of(said: Say, model: str = "m") -> list[bytes]:
+    """Return the chunks of a stream of chat completions."""
+    return [*(_frame(chunk) for chunk in _chunks(said, model, usage=True)), b"data: [DONE]\n\n"]
+
+
 def _error(message: str, code: str) -> Json:
     return {"error": {"message": message, "type": code, "param": None, "code": code}}
 
@@ -118,7 +128,11 @@ def _whole(said: Say, body: Json) -> Json:
         message["reasoning_content"] = said.reasoning
     if said.calls:
         message["tool_calls"] = [
-            {"id": f"call_{at}", "type": "function", "function": {"name": call[0], "arguments": arguments_of(call)}}
+            {
+                **id_of(said, at, "call"),
+                "type": "function",
+                "function": {"name": call[0], "arguments": arguments_of(call)},
+            }
             for at, call in enumerate(said.calls)
         ]
     finish = said.finish or ("tool_calls" if said.calls else "stop")
@@ -156,7 +170,8 @@ def _chunks(said: Say, model: str, *, usage: bool) -> list[Json]:
 def _call_deltas(said: Say) -> list[Json]:
     rows: list[list[Json]] = []
     for at, call in enumerate(said.calls):
-        first = {"index": at, "id": f"call_{at}", "type": "function", "function": {"name": call[0], "arguments": ""}}
+        function = {"name": call[0], "arguments": ""}
+        first = {"index": at, **id_of(said, at, "call"), "type": "function", "function": function}
         rest = [{"index": at, "function": {"arguments": piece}} for piece in cut(arguments_of(call), said.piece)]
         rows.append([first, *rest])
     if not said.interleaved:

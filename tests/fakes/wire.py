@@ -35,6 +35,8 @@ class Say:
 
     text: str = ""
     calls: Sequence[tuple[str, Any]] = ()
+    ids: Sequence[str] = ()
+    """Ids of the calls, where they are not the fake's own; an empty one is left out."""
     reasoning: str = ""
     signature: str = ""
     redacted: str = ""
@@ -262,6 +264,12 @@ async def frames(reply: Reply, said: Say, pieces: Sequence[bytes], error: bytes)
 def cut(text: str, size: int) -> list[str]:
     """Cut a text into pieces."""
     return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+def id_of(said: Say, at: int, own: str) -> Json:
+    """Return the id of a call as a field, or nothing."""
+    id = said.ids[at] if at < len(said.ids) else f"{own}_{at}"
+    return {"id": id} if id else {}
 
 
 def arguments_of(call: tuple[str, Any]) -> str:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMRateLimit, LLMUnavailable
 from letta_llm_gateway.domain.answers import Completed, Delta, FinishReason, Reasoning, Started, Text, ToolCall
+from letta_llm_gateway.domain.streams import Assembler
 from letta_llm_gateway.providers import sse
 from letta_llm_gateway.providers.arguments import checked
-from letta_llm_gateway.providers.errors import redacted, refusal, retry_after, stream_refusal
-from letta_llm_gateway.providers.openai_wire import StreamReader, ThinkSplitter, answer, split_thinking
+from letta_llm_gateway.providers.errors import redacted, refusal, retry_after, stream_refusal, transport_errors
+from letta_llm_gateway.providers.openai_wire import StreamReader, answer
+from letta_llm_gateway.providers.thinking import ThinkSplitter, split_thinking
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -114,6 +116,77 @@ def test_a_call_without_id_gets_one_and_one_without_name_is_refused():
         fed(chunk(tool_calls=[call(0, "{}", "a", None)]))
 
 
+def said(*items: object) -> list[object]:
+    assembler = Assembler()
+    for event in fed(*items, chunk(finish="stop")):
+        assembler.feed(event)
+    return [
+        (part.name, json.loads(part.input)) if isinstance(part, ToolCall) else part
+        for part in assembler.answer(lambda raw, tool: checked(raw, tool=tool, vendor="v")).parts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "calls"),
+    [
+        # the name comes after the id, and after the first arguments
+        ([call(0, '{"q":', "a"), call(0, "1", None, "x"), call(0, "}")], [("x", {"q": 1})]),
+        # the name comes with each piece
+        ([call(0, "", "a", "x"), call(0, '{"q":', None, "x"), call(0, "1}", None, "x")], [("x", {"q": 1})]),
+        ([call(0, "", "a", "x"), call(0, '{"q":', "a", "x"), call(0, "1}", "a", "x")], [("x", {"q": 1})]),
+        # neither ids nor indices, so a name after whole arguments begins another call
+        ([call(None, '{"q":1}', None, "x"), call(None, "{}", None, "x"), call(None, "", None, "y")],
+         [("x", {"q": 1}), ("x", {}), ("y", {})]),
+        # one index for all, pieces in turns
+        ([call(0, '{"q":', "a", "x"), call(0, '{"r":', "b", "y"), call(0, "1}", "a"), call(0, "2}", "b")],
+         [("x", {"q": 1}), ("y", {"r": 2})]),
+        # indices begin anywhere and come in any order
+        ([call(7, '{"q":', "a", "x"), call(2, '{"r":', "b", "y"), call(7, "1}"), call(2, "2}")],
+         [("x", {"q": 1}), ("y", {"r": 2})]),
+        # an object instead of text
+        ([{"index": 0, "id": "a", "function": {"name": "x", "arguments": {"q": [1]}}}], [("x", {"q": [1]})]),
+    ],
+)  # fmt: skip
+def test_calls_are_read_as_servers_write_them(pieces, calls):
+    assert said(*(chunk(tool_calls=[piece]) for piece in pieces)) == calls
+    ids = [e.part.id for e in fed(*(chunk(tool_calls=[p]) for p in pieces), chunk(finish="stop")) if hasattr(e, "part")]
+    assert len(set(ids)) == len(calls)
+
+
+def test_the_one_call_of_old_servers_is_read():
+    function = {"name": "x", "arguments": '{"q": 1}'}
+
+    assert said(chunk(function_call=function)) == [("x", {"q": 1})]
+    [part] = answer({"choices": [{"message": {"function_call": function}, "finish_reason": "stop"}]}, vendor="v").parts
+    assert (part.name, part.input) == ("x", '{"q": 1}')
+
+
+def test_reasoning_within_the_content_is_read():
+    content = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+        {"type": "text", "text": "So."},
+    ]
+
+    assert said(chunk(content=content[:1]), chunk(content=content[1:])) == [Reasoning("Hm."), Text("So.")]
+    [*parts] = answer({"choices": [{"message": {"content": content}}]}, vendor="v").parts
+    assert parts == [Reasoning("Hm."), Text("So.")]
+
+
+def test_an_error_within_a_choice_is_typed():
+    failed = {"error": {"code": 429, "message": "slow down"}, "delta": {}, "message": {"content": ""}}
+
+    with pytest.raises(LLMRateLimit):
+        fed({"choices": [failed]})
+    with pytest.raises(LLMRateLimit):
+        answer({"choices": [failed]}, vendor="v")
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), ValueError("x"), AttributeError("x"), IndexError()])
+def test_answers_of_another_form_are_invalid_and_not_our_fault(error):
+    with pytest.raises(LLMInvalidResponse, match="v answered in a form"), transport_errors("v"):
+        raise error
+
+
 @pytest.mark.parametrize("item", [[], "text", 3])
 def test_chunks_that_are_no_objects_are_refused(item):
     with pytest.raises(LLMInvalidResponse):
@@ -155,6 +228,9 @@ def test_think_tags_become_reasoning_however_they_are_cut(text, parts, size):
 
 def test_think_tags_of_a_whole_answer_become_reasoning():
     assert split_thinking("<think>a</think>b") == [Reasoning("a"), Text("b")]
+    assert split_thinking("<think>\na \n</think>\n\nb\n") == [Reasoning("a"), Text("b\n")]
+    assert split_thinking("<think>never closed") == [Reasoning("never closed")]
+    assert split_thinking("<think>b</think>c", "a") == [Reasoning("ab"), Text("c")]
     assert split_thinking("b") == [Text("b")]
     assert split_thinking("") == []
 

@@ -8,7 +8,7 @@ from letta.common.v1 import message_pb2 as m
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
 from letta_common.egress import AddressGuard
 from letta_common.errors import AppError, ContextWindowExceeded, LLMBadRequest, LLMRateLimit, LLMUnavailable
-from letta_llm_gateway.domain.answers import RedactedReasoning, Signed, Started, Text
+from letta_llm_gateway.domain.answers import Delta, Ended, RedactedReasoning, Signed, Started, Text, ToolCall
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers import anthropic_wire, openai_wire, responses_wire
 from letta_llm_gateway.providers.http import Clients
@@ -142,3 +142,14 @@ async def test_compatible_servers_speak_chat_completions_for_every_model():
 
     assert provider._wire("gpt-5")[0] is openai_wire
     await provider.close()
+
+
+def test_a_call_that_comes_at_once_is_whole():
+    item = {"type": "function_call", "call_id": "c", "name": "look", "arguments": '{"x": 1}'}
+    announced = {"type": "response.output_item.added", "output_index": 0, "item": {**item, "arguments": ""}}
+    done = {"type": "response.output_item.done", "output_index": 0, "item": item}
+
+    for events in ([done], [announced, done]):
+        reader = StreamReader(vendor="v", model="m")
+        got = [event for told in events for event in reader.feed(told)]
+        assert got == [Started(0, ToolCall("c", "look")), Delta(0, '{"x": 1}'), Ended(0)]

@@ -81,6 +81,20 @@ async def test_parallel_calls_keep_their_arguments_apart(subject, mode):
 
 
 @both
+async def test_calls_have_ids_of_their_own(subject, mode):
+    calls = [("a", {"x": 1}), ("b", {}), ("a", {"x": 2})]
+    subject.vendor.say(Say(calls=calls, ids=("twice", "twice", "")))
+
+    got = await answer(subject, mode, prompt(user("go"), tools=(tool(),)))
+
+    assert [(part.name, json.loads(part.input)) for part in got.parts] == calls
+    ids = [part.id for part in got.parts]
+    assert len(set(ids)) == 3
+    assert all(ids)
+    assert ids[0] == "twice" or subject.kind == "google_ai"  # whose calls have no ids
+
+
+@both
 async def test_reasoning_comes_before_the_text(subject, mode):
     subject.vendor.say(Say("So.", reasoning="Let me think.", signature="sig"))
 

@@ -27,7 +27,7 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers import signatures
-from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.arguments import CallIds, checked
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.openai_wire import parsed, return_text, schema
 
@@ -180,13 +180,14 @@ def answer(body: Any, *, vendor: str) -> Answer:
     content = body.get("content")
     if not isinstance(content, list):
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
-    parts = [part for block in content if isinstance(block, dict) and (part := _part(block, vendor))]
+    ids = CallIds()
+    parts = [part for block in content if isinstance(block, dict) and (part := _part(block, vendor, ids))]
     return Answer(
         tuple(parts), _finish(body.get("stop_reason"), parts), usage(body.get("usage")), str(body.get("id") or "")
     )
 
 
-def _part(block: Json, vendor: str) -> Part | None:
+def _part(block: Json, vendor: str, ids: CallIds) -> Part | None:
     match block.get("type"):
         case "text":
             return Text(str(block.get("text", "")))
@@ -195,11 +196,15 @@ def _part(block: Json, vendor: str) -> Part | None:
         case "redacted_thinking":
             return RedactedReasoning(str(block.get("data", "")))
         case "tool_use":
-            name = str(block.get("name") or "")
-            if not name:
-                raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
-            return ToolCall(str(block.get("id")), name, checked(block.get("input"), tool=name, vendor=vendor))
+            name = _name(block, vendor)
+            return ToolCall(ids.of(block.get("id")), name, checked(block.get("input"), tool=name, vendor=vendor))
     return None
+
+
+def _name(block: Json, vendor: str) -> str:
+    if not block.get("name"):
+        raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
+    return str(block["name"])
 
 
 def _finish(reason: Any, parts: list[Part]) -> FinishReason:
@@ -226,7 +231,9 @@ class StreamReader:
 
     def __init__(self, *, vendor: str, model: str) -> None:
         self._vendor, self._model = vendor, model
-        self._open: set[int] = set()
+        self._open: dict[int, int] = {}  # the vendor's index of a block -> ours
+        self._next = 0
+        self._ids = CallIds()
         self._usage: Json = {}
         self._calls = False
         self._stop: Any = None
@@ -239,12 +246,11 @@ class StreamReader:
             raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
         match event.get("type"):
             case "content_block_delta":
-                yield from self._delta(int(event["index"]), event.get("delta") or {})
+                yield from self._delta(self._open.get(event["index"]), event.get("delta") or {})
             case "content_block_start":
-                yield from self._start(int(event["index"]), event.get("content_block") or {})
-            case "content_block_stop" if event["index"] in self._open:
-                self._open.discard(event["index"])
-                yield Ended(event["index"])
+                yield from self._start(event["index"], event.get("content_block") or {})
+            case "content_block_stop":
+                yield from self._close(event["index"])
             case "message_start":
                 message = event.get("message") or {}
                 self._id = str(message.get("id") or "")
@@ -259,28 +265,36 @@ class StreamReader:
 
     def end(self) -> Iterator[Event]:
         """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
-        for index in sorted(self._open):
+        for index in sorted(self._open.values()):
             yield Ended(index)
         if not self._stopped and self._stop is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
         calls: list[Part] = [ToolCall("", "")] if self._calls else []
         yield Completed(_finish(self._stop, calls), usage(self._usage), self._id)
 
-    def _start(self, index: int, block: Json) -> Iterator[Event]:
-        kind = block.get("type")
-        if kind == "tool_use":
+    def _start(self, at: int, block: Json) -> Iterator[Event]:
+        yield from self._close(at)  # an index that is used again
+        called = block.get("type") == "tool_use"
+        if called:
             self._calls = True
-            part: Part | None = ToolCall(str(block.get("id")), str(block.get("name")))
+            part: Part | None = ToolCall(self._ids.of(block.get("id")), _name(block, self._vendor))
         else:
-            part = _part(block, self._vendor)
-        if part is not None:
-            self._open.add(index)
-            yield Started(index, part)
-        if kind == "tool_use" and block.get("input"):
-            yield Delta(index, json.dumps(block["input"]))
+            part = _part(block, self._vendor, self._ids)
+        if part is None:
+            return
+        index = self._open[at] = self._next
+        self._next += 1
+        yield Started(index, part)
+        if called and (given := block.get("input")):
+            yield Delta(index, given if isinstance(given, str) else json.dumps(given, ensure_ascii=False))
 
-    def _delta(self, index: int, delta: Json) -> Iterator[Event]:
-        if index not in self._open:
+    def _close(self, at: int) -> Iterator[Event]:
+        index = self._open.pop(at, None)
+        if index is not None:
+            yield Ended(index)
+
+    def _delta(self, index: int | None, delta: Json) -> Iterator[Event]:
+        if index is None:
             return
         match delta.get("type"):
             case "text_delta":

@@ -5,11 +5,33 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from uuid import uuid4
 
 from letta_common.errors import LLMInvalidResponse
 
 _FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+
+
+class CallIds:
+    """Gives every call of an answer an id of its own; results find their calls by them."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def of(self, given: Any) -> str:
+        """Return the vendor's id, or a new one when it gave none or the same one twice."""
+        id = given if isinstance(given, str) and given and given not in self._seen else f"call_{uuid4().hex[:24]}"
+        self._seen.add(id)
+        return id
+
+
+def complete(text: str) -> bool:
+    """Say whether a text is a whole JSON object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def checked(raw: Any, *, tool: str, vendor: str) -> str:

@@ -27,8 +27,8 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers import signatures
-from letta_llm_gateway.providers.arguments import checked
-from letta_llm_gateway.providers.openai_wire import call_id, parsed, return_text, schema
+from letta_llm_gateway.providers.arguments import CallIds, checked
+from letta_llm_gateway.providers.openai_wire import parsed, return_text, schema
 
 Json = dict[str, Any]
 _VENDOR = "bedrock"
@@ -210,13 +210,14 @@ def answer(body: Any, *, vendor: str, response_id: str = "") -> Answer:
     content = ((body.get("output") or {}).get("message") or {}).get("content") if isinstance(body, dict) else None
     if not isinstance(content, list):
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
-    parts = [part for block in content if (part := _part(block, vendor))]
+    ids = CallIds()
+    parts = [part for block in content if (part := _part(block, vendor, ids))]
     calls = any(isinstance(part, ToolCall) for part in parts)
     finish = _finish(body.get("stopReason"), calls=calls, vendor=vendor)
     return Answer(tuple(parts), finish, usage(body.get("usage")), response_id)
 
 
-def _part(block: Json, vendor: str) -> Part | None:
+def _part(block: Json, vendor: str, ids: CallIds) -> Part | None:
     if "text" in block:
         return Text(str(block["text"]))
     if call := block.get("toolUse"):
@@ -224,7 +225,7 @@ def _part(block: Json, vendor: str) -> Part | None:
         if not name:
             raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
         arguments = checked(call.get("input"), tool=name, vendor=vendor)
-        return ToolCall(str(call.get("toolUseId") or call_id()), name, arguments)
+        return ToolCall(ids.of(call.get("toolUseId")), name, arguments)
     if thought := block.get("reasoningContent"):
         if redacted := thought.get("redactedContent"):
             return RedactedReasoning(signatures.sealed(_VENDOR, str(redacted)))
@@ -262,6 +263,7 @@ class StreamReader:
         self._open: dict[int, int] = {}  # the vendor's index of a block -> ours
         self._next = 0
         self._calls = False
+        self._ids = CallIds()
         self._stop: Any = None
         self._usage: Usage | None = None
 
@@ -302,7 +304,7 @@ class StreamReader:
             if not call.get("name"):
                 raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
             self._calls = True
-            yield from self._begin(at, ToolCall(str(call.get("toolUseId") or call_id()), str(call["name"])))
+            yield from self._begin(at, ToolCall(self._ids.of(call.get("toolUseId")), str(call["name"])))
 
     def _delta(self, at: int, delta: Json) -> Iterator[Event]:
         thought = delta.get("reasoningContent") or {}

@@ -17,6 +17,7 @@ from letta_common.errors import (
     LLMAuthentication,
     LLMBadRequest,
     LLMInsufficientCredits,
+    LLMInvalidResponse,
     LLMRateLimit,
     LLMTimeout,
     LLMUnavailable,
@@ -113,11 +114,17 @@ def stream_refusal(vendor: str, error: Any, *, model: str = "") -> AppError:
     return refusal(vendor, status, str(error.get("message") or error), model=model)
 
 
+_MISREAD = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+"""What reading an answer raises that has another shape than the vendor's."""
+
+
 @contextmanager
 def transport_errors(vendor: str) -> Iterator[None]:
-    """Turn what the HTTP client raises while an answer is read into LLMTimeout or LLMUnavailable."""
+    """Turn what the HTTP client and the reading of an answer raise into the errors of the contract."""
     try:
         yield
+    except _MISREAD as error:
+        raise LLMInvalidResponse(f"{vendor} answered in a form that is not its own", provider=vendor) from error
     except httpx2.TimeoutException as error:
         raise LLMTimeout(f"{vendor} stopped answering", provider=vendor) from error
     except (httpx2.TransportError, httpx2.StreamError) as error:

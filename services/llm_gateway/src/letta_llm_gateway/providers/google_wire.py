@@ -26,9 +26,9 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers import signatures
-from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.arguments import CallIds, checked
 from letta_llm_gateway.providers.errors import stream_refusal
-from letta_llm_gateway.providers.openai_wire import call_id, parsed, return_text, schema
+from letta_llm_gateway.providers.openai_wire import parsed, return_text, schema
 
 Json = dict[str, Any]
 _VENDOR = "google"
@@ -201,6 +201,7 @@ class StreamReader:
         self._next = 0
         self._speech = ""  # kind of the open text or reasoning
         self._calls = False
+        self._ids = CallIds()
         self._finish: Any = None
         self._usage: Usage | None = None
         self._id = ""
@@ -248,7 +249,7 @@ class StreamReader:
         yield from self._hush()
         self._calls = True
         signed = signatures.sealed(_VENDOR, _standard(str(signature))) if signature else None
-        yield Started(self._next, ToolCall(str(call.get("id") or call_id()), str(call["name"]), signature=signed))
+        yield Started(self._next, ToolCall(self._ids.of(call.get("id")), str(call["name"]), signature=signed))
         yield Delta(self._next, json.dumps(call.get("args") or {}, ensure_ascii=False))
         if signed:
             yield Signed(self._next, signed)

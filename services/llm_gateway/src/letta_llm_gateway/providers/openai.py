@@ -138,8 +138,8 @@ def _said(error: openai.APIStatusError) -> str:
 
 def _json(data: bytes | str, vendor: str) -> Any:
     try:
-        return json.loads(data)
-    except ValueError as error:
+        return json.loads(data if isinstance(data, str) else data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
         raise LLMInvalidResponse(f"{vendor} answered something that is no JSON", provider=vendor) from error
 
 

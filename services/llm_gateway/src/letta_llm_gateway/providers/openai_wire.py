@@ -6,9 +6,9 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
-from uuid import uuid4
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole, ToolReturn
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
@@ -27,8 +27,9 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.arguments import CallIds, checked, complete
 from letta_llm_gateway.providers.errors import stream_refusal
+from letta_llm_gateway.providers.thinking import ThinkSplitter, split_thinking
 
 Json = dict[str, Any]
 REASONING_MODEL = re.compile(r"^(o[134]|gpt-5)")
@@ -200,11 +201,12 @@ def answer(body: Any, *, vendor: str) -> Answer:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise LLMInvalidResponse(f"{vendor} answered without a choice", provider=vendor)
-    parts: list[Part] = []
-    if reasoning := message.get("reasoning_content") or message.get("reasoning"):
-        parts.append(Reasoning(str(reasoning)))
-    parts.extend(split_thinking(_content(message.get("content")) or str(message.get("refusal") or "")))
-    parts.extend(_call(call, vendor) for call in message.get("tool_calls") or ())
+    if choice.get("error"):
+        raise stream_refusal(vendor, choice["error"], model=str(body.get("model", "")))
+    text = _content(message.get("content")) or str(message.get("refusal") or "")
+    parts = split_thinking(text, _reasoning(message))
+    ids = CallIds()
+    parts.extend(_call(call, vendor, ids) for call in _calls(message))
     return Answer(
         tuple(parts),
         _finish(choice.get("finish_reason"), parts),
@@ -215,36 +217,35 @@ def answer(body: Any, *, vendor: str) -> Answer:
 
 def _content(content: Any) -> str:
     if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        pieces = [part for part in content if isinstance(part, dict) and part.get("type") != "thinking"]
+        return "".join(str(part.get("text") or "") for part in pieces)
     return content if isinstance(content, str) else ""
 
 
-def _call(call: Any, vendor: str) -> ToolCall:
+def _reasoning(message: Json) -> str:
+    """Return the reasoning of a message or delta, under any of the names that servers give it."""
+    if told := message.get("reasoning_content") or message.get("reasoning"):
+        return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+    content = message.get("content")
+    if not isinstance(content, list):
+        return ""
+    thoughts = (part.get("thinking") for part in content if isinstance(part, dict) and part.get("type") == "thinking")
+    return "".join(thought if isinstance(thought, str) else _content(thought) for thought in thoughts)
+
+
+def _calls(message: Json) -> list[Any]:
+    """Return the calls of a message or delta; old servers know one, and call it a function call."""
+    if calls := message.get("tool_calls"):
+        return list(calls) if isinstance(calls, list) else [calls]
+    return [{"function": message["function_call"]}] if message.get("function_call") else []
+
+
+def _call(call: Any, vendor: str, ids: CallIds) -> ToolCall:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not function.get("name"):
         raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
     name = str(function["name"])
-    return ToolCall(
-        str(call.get("id") or call_id()), name, checked(function.get("arguments"), tool=name, vendor=vendor)
-    )
-
-
-def call_id() -> str:
-    """Return an id for a call that the vendor gave none."""
-    return f"call_{uuid4().hex[:24]}"
-
-
-_THINK = re.compile(r"^\s*<think>(.*?)</think>\s*(.*)$", re.DOTALL)
-
-
-def split_thinking(text: str) -> list[Part]:
-    """Return the text as parts: what a local model wrote between think tags is reasoning."""
-    if not text:
-        return []
-    if match := _THINK.match(text):
-        thought, rest = match[1].strip(), match[2]
-        return [*([Reasoning(thought)] if thought else []), *([Text(rest)] if rest else [])]
-    return [Text(text)]
+    return ToolCall(ids.of(call.get("id")), name, checked(function.get("arguments"), tool=name, vendor=vendor))
 
 
 def _finish(reason: Any, parts: list[Part]) -> FinishReason:
@@ -268,6 +269,22 @@ def usage(counts: Any) -> Usage | None:
     )
 
 
+@dataclass(slots=True)
+class _Open:
+    """A call that is being streamed. It begins with its name, which some servers send after its id."""
+
+    index: int | None = None
+    given: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def differs(self, given: str, name: str) -> bool:
+        """Say whether a piece with this id and name belongs to another call; some servers repeat the name."""
+        if given and self.given:
+            return given != self.given
+        return bool(name and self.name) and (name != self.name or complete("".join(self.arguments)))
+
+
 class StreamReader:
     """Reads the chunks of a stream; parallel calls may be interleaved."""
 
@@ -276,8 +293,8 @@ class StreamReader:
         self._model = model
         self._next = 0
         self._speech: tuple[str, int] | None = None  # kind and index of the open text or reasoning
-        self._calls: dict[int, int] = {}  # the vendor's index of a call -> ours
-        self._named: dict[int, str] = {}  # ours -> id, to notice a server that gives every call index 0
+        self._calls: dict[int, _Open] = {}  # by the vendor's index of a call
+        self._ids = CallIds()
         self._finish: Any = None
         self._usage: Usage | None = None
         self._id = ""
@@ -295,13 +312,15 @@ class StreamReader:
         if not choices:
             return
         choice = choices[0]
+        if choice.get("error"):
+            raise stream_refusal(self._vendor, choice["error"], model=self._model)
         delta = choice.get("delta") or {}
-        if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
-            yield from self._say("reasoning", str(reasoning))
+        if reasoning := _reasoning(delta):
+            yield from self._say("reasoning", reasoning)
         if text := _content(delta.get("content")) or delta.get("refusal"):
             for kind, piece in self._thinking.feed(text):
                 yield from self._say(kind, piece)
-        for call in delta.get("tool_calls") or ():
+        for call in _calls(delta):
             yield from self._call(call)
         if choice.get("finish_reason"):
             self._finish = choice["finish_reason"]
@@ -315,8 +334,10 @@ class StreamReader:
         for kind, piece in self._thinking.flush():
             yield from self._say(kind, piece)
         yield from self._hush()
-        for index in self._calls.values():
-            yield Ended(index)
+        for call in self._calls.values():
+            if call.index is None:
+                raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
+            yield Ended(call.index)
         if self._finish is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
         calls: list[Part] = [ToolCall("", "")] if self._calls else []
@@ -328,71 +349,37 @@ class StreamReader:
             self._speech = (kind, self._next)
             yield Started(self._next, Text() if kind == "text" else Reasoning())
             self._next += 1
-        yield Delta(self._next - 1, text)
+        yield Delta(self._speech[1], text)
 
     def _hush(self) -> Iterator[Event]:
         if self._speech is not None:
             yield Ended(self._speech[1])
             self._speech = None
 
-    def _call(self, call: Any) -> Iterator[Event]:
-        function = call.get("function") or {}
-        theirs = int(call.get("index") or 0)
-        given = str(call.get("id") or "")
-        index = self._calls.get(theirs)
-        if index is not None and given and given != self._named[index]:
-            theirs = max(self._calls) + 1  # a second call under the index of the first
-            index = None
-        elif index is None and not function.get("name"):
-            raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
-        if index is None:
+    def _call(self, piece: Json) -> Iterator[Event]:
+        function = piece.get("function") or {}
+        given, name = str(piece.get("id") or ""), str(function.get("name") or "")
+        call = self._meant(piece.get("index"), given, name)
+        call.given, call.name = call.given or given, call.name or name
+        if call.index is None and call.name:
             yield from self._hush()
-            index = self._calls[theirs] = self._next
-            self._named[index] = given
+            call.index = self._next
             self._next += 1
-            yield Started(index, ToolCall(given or call_id(), str(function.get("name"))))
-        arguments = function.get("arguments")
-        if arguments:
-            yield Delta(index, arguments if isinstance(arguments, str) else json.dumps(arguments))
+            yield Started(call.index, ToolCall(self._ids.of(call.given), call.name))
+            if early := "".join(call.arguments):
+                yield Delta(call.index, early)
+        if arguments := function.get("arguments"):
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            call.arguments.append(text)
+            if call.index is not None:
+                yield Delta(call.index, text)
 
-
-class ThinkSplitter:
-    """Splits the streamed text of a local model into reasoning, between think tags at its beginning, and text."""
-
-    _OPEN, _CLOSE = "<think>", "</think>"
-
-    def __init__(self) -> None:
-        self._held = ""
-        self._state = "start"
-
-    def feed(self, text: str) -> Iterator[tuple[str, str]]:
-        """Yield kinds and pieces; a piece that may be the beginning of a tag is held back."""
-        if self._state == "text":
-            yield "text", text
-            return
-        self._held += text
-        if self._state == "start":
-            begin = self._held.lstrip()
-            if begin.startswith(self._OPEN):
-                self._state, self._held = "thinking", begin[len(self._OPEN) :]
-            elif self._OPEN.startswith(begin):
-                return
-            else:
-                self._state = "text"
-                yield from self.flush()
-                return
-        before, found, after = self._held.partition(self._CLOSE)
-        if found:
-            if before:
-                yield "reasoning", before
-            self._state, self._held = "text", after.lstrip()
-            yield from self.flush()
-        elif (safe := len(self._held) - len(self._CLOSE)) > 0:
-            yield "reasoning", self._held[:safe]
-            self._held = self._held[safe:]
-
-    def flush(self) -> Iterator[tuple[str, str]]:
-        """Yield what was held back."""
-        if self._held:
-            yield ("reasoning" if self._state == "thinking" else "text"), self._held
-        self._held = ""
+    def _meant(self, index: Any, given: str, name: str) -> _Open:
+        """Return the call that a piece belongs to; servers leave out indices and ids, or give each call index 0."""
+        last = max(self._calls, default=-1)
+        theirs = int(index) if index is not None else max(0, last)
+        call = self._calls.get(theirs)
+        if call is None or not call.differs(given, name):
+            return self._calls.setdefault(theirs, _Open())
+        same = (at for at, open_ in self._calls.items() if given and open_.given == given)
+        return self._calls.setdefault(next(same, last + 1), _Open())

@@ -5,6 +5,7 @@ Nothing is kept at the vendor: reasoning comes back encrypted and is sent again 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,9 +29,9 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers import signatures
-from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.arguments import CallIds, checked
 from letta_llm_gateway.providers.errors import stream_refusal
-from letta_llm_gateway.providers.openai_wire import CHOICE, call_id, image_url, parsed, return_text, schema
+from letta_llm_gateway.providers.openai_wire import CHOICE, image_url, parsed, return_text, schema
 
 Json = dict[str, Any]
 _VENDOR = "openai"
@@ -163,12 +164,13 @@ def answer(body: Any, *, vendor: str) -> Answer:
     output, status = body.get("output"), body.get("status")
     if not isinstance(output, list) or not (output or status in {"completed", "incomplete"}):
         raise LLMInvalidResponse(f"{vendor} answered without output", provider=vendor)
-    parts = [part for item in output if isinstance(item, dict) for part in _parts(item, vendor)]
+    ids = CallIds()
+    parts = [part for item in output if isinstance(item, dict) for part in _parts(item, vendor, ids)]
     calls = any(isinstance(part, ToolCall) for part in parts)
     return Answer(tuple(parts), _finish(body, calls=calls), usage(body.get("usage")), str(body.get("id") or ""))
 
 
-def _parts(item: Json, vendor: str) -> Iterator[Part]:
+def _parts(item: Json, vendor: str, ids: CallIds) -> Iterator[Part]:
     match item.get("type"):
         case "message":
             text = "".join(str(piece.get("text") or piece.get("refusal") or "") for piece in item.get("content") or ())
@@ -183,7 +185,7 @@ def _parts(item: Json, vendor: str) -> Iterator[Part]:
         case "function_call":
             name = _name(item, vendor)
             arguments = checked(item.get("arguments"), tool=name, vendor=vendor)
-            yield ToolCall(str(item.get("call_id") or call_id()), name, arguments)
+            yield ToolCall(ids.of(item.get("call_id")), name, arguments)
 
 
 def _name(item: Json, vendor: str) -> str:
@@ -228,8 +230,11 @@ class StreamReader:
     def __init__(self, *, vendor: str, model: str) -> None:
         self._vendor, self._model = vendor, model
         self._open: dict[int, int] = {}  # the vendor's index of an item -> ours
+        self._places: dict[int, int] = {}
         self._next = 0
         self._calls = False
+        self._silent: set[int] = set()  # calls of which no argument has come
+        self._ids = CallIds()
         self._last: Json | None = None
 
     def feed(self, event: Any) -> Iterator[Event]:
@@ -245,6 +250,7 @@ class StreamReader:
             case "response.reasoning_summary_part.added" if at in self._open:
                 yield Delta(self._open[at], "\n\n")
             case "response.function_call_arguments.delta" if at in self._open:
+                self._silent.discard(at)
                 yield Delta(self._open[at], piece)
             case "response.output_item.added":
                 yield from self._added(at, event.get("item") or {})
@@ -272,9 +278,16 @@ class StreamReader:
         yield Completed(finish, usage(self._last.get("usage")), str(self._last.get("id") or ""))
 
     def _begin(self, at: int, part: Part) -> Iterator[Event]:
-        self._open[at] = self._next
-        yield Started(self._next, part)
-        self._next += 1
+        index = self._open[at] = self._place(at)
+        del self._places[at]
+        yield Started(index, part)
+
+    def _place(self, at: int) -> int:
+        """Return our index of an item, kept from when it was announced: reasoning may be said after what follows it."""
+        if at not in self._places:
+            self._places[at] = self._next
+            self._next += 1
+        return self._places[at]
 
     def _say(self, at: int, part: Part, piece: str) -> Iterator[Event]:
         if at not in self._open:
@@ -284,15 +297,24 @@ class StreamReader:
     def _added(self, at: int, item: Json) -> Iterator[Event]:
         if item.get("type") == "function_call":
             self._calls = True
-            yield from self._begin(at, ToolCall(str(item.get("call_id") or call_id()), _name(item, self._vendor)))
+            self._silent.add(at)
+            yield from self._begin(at, ToolCall(self._ids.of(item.get("call_id")), _name(item, self._vendor)))
         elif item.get("type") == "message":
             yield from self._begin(at, Text())
+        elif item.get("type") == "reasoning":
+            self._place(at)
 
     def _done(self, at: int, item: Json) -> Iterator[Event]:
         """End an item; what encrypts its reasoning is complete only now."""
         signature = _signature(item) if item.get("type") == "reasoning" else None
         index = self._open.pop(at, None)
+        if index is None and item.get("type") == "function_call":  # some servers say it at once
+            yield from self._added(at, item)
+            index = self._open.pop(at)
         if index is not None:
+            if at in self._silent and (arguments := item.get("arguments")):
+                yield Delta(index, arguments if isinstance(arguments, str) else json.dumps(arguments))
+            self._silent.discard(at)
             if signature:
                 yield Signed(index, signature)
             yield Ended(index)

@@ -1,0 +1,239 @@
+"""Every wire: however the bytes of a stream are cut, it says the same; whatever else comes, the error is typed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from botocore.eventstream import EventStreamBuffer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from letta_common.errors import AppError
+from letta_llm_gateway.domain.answers import Answer, Delta, Event, Started, ToolCall
+from letta_llm_gateway.domain.streams import Assembler
+from letta_llm_gateway.providers import (
+    anthropic_wire,
+    bedrock_wire,
+    google_wire,
+    openai_wire,
+    responses_wire,
+    sse,
+)
+from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.errors import transport_errors
+from tests.fakes import anthropic_server, bedrock_server, google_server, openai_responses, openai_server
+from tests.fakes.wire import Say
+
+BODY = {"model": "m", "include": ["reasoning.encrypted_content"]}
+
+
+@dataclass(frozen=True)
+class Wire:
+    """How a vendor's answers are made and read."""
+
+    whole: Callable[[Say], Any]
+    frames: Callable[[Say], list[bytes]]
+    answer: Callable[[Any], Answer]
+    reader: Callable[[], Any]
+    interleaves: bool = False
+
+
+WIRES = {
+    "openai": Wire(
+        lambda said: openai_server.whole(said, BODY),
+        openai_server.frames_of,
+        lambda body: openai_wire.answer(body, vendor="v"),
+        lambda: openai_wire.StreamReader(vendor="v", model="m"),
+        interleaves=True,
+    ),
+    "responses": Wire(
+        lambda said: openai_responses.whole(said, BODY),
+        lambda said: openai_responses.frames_of(said, BODY),
+        lambda body: responses_wire.answer(body, vendor="v"),
+        lambda: responses_wire.StreamReader(vendor="v", model="m"),
+        interleaves=True,
+    ),
+    "anthropic": Wire(
+        anthropic_server.whole,
+        anthropic_server.frames_of,
+        lambda body: anthropic_wire.answer(body, vendor="v"),
+        lambda: anthropic_wire.StreamReader(vendor="v", model="m"),
+    ),
+    "google": Wire(
+        google_server.whole,
+        google_server.frames_of,
+        lambda body: google_wire.answer(body, vendor="v"),
+        lambda: google_wire.StreamReader(vendor="v", model="m"),
+    ),
+    "bedrock": Wire(
+        bedrock_server.whole,
+        bedrock_server.frames_of,
+        lambda body: bedrock_wire.answer(body, vendor="v"),
+        lambda: bedrock_wire.StreamReader(vendor="v"),
+        interleaves=True,
+    ),
+}
+every_wire = pytest.mark.parametrize("name", WIRES)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+WORDS = st.lists(
+    st.sampled_from(["<think>", "</think>", " ", "\n", "\r\n\r\n", "data: ", "Hi", "ü", "🙂", '{"', "[DONE]"])
+    | st.text(max_size=6),
+    max_size=8,
+).map("".join)
+SAYS = st.builds(
+    Say,
+    text=WORDS.map(lambda text: f"A{text}Z"),
+    reasoning=WORDS.map(lambda text: f"R{text}" if text else ""),
+    signature=st.just("c2ln"),
+    calls=st.lists(
+        st.tuples(st.sampled_from(["look", "memory_insert"]), st.dictionaries(st.text(max_size=5), JSON, max_size=3)),
+        max_size=3,
+    ),
+    finish=st.sampled_from([None, "length", "content_filter"]),
+    piece=st.integers(1, 9),
+    interleaved=st.booleans(),
+)
+CUTS = st.lists(st.integers(1, 60), min_size=1, max_size=20)
+
+
+def cut(data: bytes, sizes: list[int]) -> Iterator[bytes]:
+    at = turn = 0
+    while at < len(data):
+        size = sizes[turn % len(sizes)]
+        yield data[at : at + size]
+        at, turn = at + size, turn + 1
+
+
+def read(name: str, pieces: Iterator[bytes]) -> Answer:
+    """Read a stream as its provider does."""
+    reader, assembler = WIRES[name].reader(), Assembler()
+    for event in (_framed if name == "bedrock" else _sent)(reader, pieces):
+        assembler.feed(event)
+    for event in reader.end():
+        assembler.feed(event)
+    return assembler.answer(lambda raw, tool: checked(raw, tool=tool, vendor="v"))
+
+
+def _framed(reader: Any, pieces: Iterator[bytes]) -> Iterator[Event]:
+    buffer = EventStreamBuffer()
+    for piece in pieces:
+        buffer.add_data(piece)
+        for message in buffer:
+            yield from reader.feed(message.headers[":event-type"], json.loads(message.payload))
+
+
+def _sent(reader: Any, pieces: Iterator[bytes]) -> Iterator[Event]:
+    async def chunks() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    async def texts() -> list[str]:
+        return [text async for text in sse.events(chunks(), vendor="v")]
+
+    for text in asyncio.run(texts()):
+        if text == "[DONE]":
+            reader.done()
+        else:
+            yield from reader.feed(json.loads(text))
+
+
+def told(answer: Answer) -> Answer:
+    """Return an answer without what differs by chance: ids that the vendor did not give, spaces within JSON."""
+    parts = [
+        replace(part, id="", input=json.dumps(json.loads(part.input))) if isinstance(part, ToolCall) else part
+        for part in answer.parts
+    ]
+    return replace(answer, parts=tuple(parts))
+
+
+@every_wire
+@settings(max_examples=30, deadline=None)
+@given(said=SAYS, sizes=CUTS)
+def test_a_stream_says_the_same_however_it_is_cut(name, said, sizes):
+    wire = WIRES[name]
+    said = replace(said, interleaved=said.interleaved and wire.interleaves)
+    data = b"".join(wire.frames(said))
+
+    streamed = read(name, cut(data, sizes))
+
+    assert told(streamed) == told(wire.answer(wire.whole(said)))
+    ids = [part.id for part in streamed.parts if isinstance(part, ToolCall)]
+    assert len(set(ids)) == len(ids)
+
+
+@every_wire
+@settings(max_examples=20, deadline=None)
+@given(said=SAYS, sizes=CUTS, at=st.integers(0, 10_000))
+def test_a_stream_that_breaks_off_is_no_answer_or_the_whole_one(name, said, sizes, at):
+    wire = WIRES[name]
+    data = b"".join(wire.frames(said))
+
+    try:
+        got = read(name, cut(data[: at % len(data)], sizes))
+    except (AppError, ValueError):  # half a line of JSON is refused by the provider's own reader
+        return
+    assert [type(part) for part in got.parts] == [type(part) for part in wire.answer(wire.whole(said)).parts]
+
+
+KEYS = """
+choices delta message content tool_calls function name arguments index id type error finish_reason usage prompt_tokens
+content_block text thinking input stop_reason candidates parts functionCall args output item output_index response
+status contentBlockIndex start toolUse reasoningContent signature usageMetadata
+"""
+FIELDS = st.sampled_from(KEYS.split())
+NAMES = """
+content_block_start content_block_delta content_block_stop message_start message_delta error tool_use text_delta
+response.output_item.added response.output_item.done response.completed response.function_call_arguments.delta
+function_call message reasoning input_json_delta response.failed
+"""
+TYPES = st.sampled_from(NAMES.split())
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 5) | st.floats(allow_nan=False) | st.text(max_size=5) | TYPES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(FIELDS, inner, max_size=5)
+        | st.builds(lambda kind, rest: {**rest, "type": kind}, TYPES, st.dictionaries(FIELDS, inner))
+    ),
+    max_leaves=20,
+)
+KINDS = st.sampled_from(["contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata", "?"])
+
+
+@every_wire
+@settings(max_examples=60, deadline=None)
+@given(junk=st.lists(JUNK, max_size=4), kind=KINDS)
+def test_what_no_vendor_would_say_is_refused_by_type_or_read(name, junk, kind):
+    reader, assembler = WIRES[name].reader(), Assembler()
+    try:
+        with transport_errors("v"):
+            for item in junk:
+                for event in reader.feed(kind, item) if name == "bedrock" else reader.feed(item):
+                    assert isinstance(event.index, int) if isinstance(event, (Started, Delta)) else True
+                    assembler.feed(event)
+            for event in reader.end():
+                assembler.feed(event)
+            assembler.answer(lambda raw, tool: checked(raw, tool=tool, vendor="v"))
+    except AppError:
+        pass
+
+
+@every_wire
+@settings(max_examples=60, deadline=None)
+@given(body=JUNK)
+def test_whole_answers_that_no_vendor_would_give_are_refused_by_type_or_read(name, body):
+    try:
+        with transport_errors("v"):
+            answer = WIRES[name].answer(body)
+    except AppError:
+        return
+    assert all(json.loads(part.input) is not None for part in answer.parts if isinstance(part, ToolCall))
