@@ -187,3 +187,21 @@ async def test_a_transaction_between_hot_statements_is_its_own(prepared):
     await prepared.hot("insert into public.rows values (%s)", (2,))
     assert await prepared.hot("select n from public.rows order by n") == [(1,), (2,)]
     await prepared.hot("drop table public.rows")
+
+
+async def test_a_transaction_that_rolls_back_does_not_break_the_statements_of_its_connection(prepared):
+    """psycopg deallocates every statement of a connection when it prepared one itself and then rolls back."""
+
+    async def core(number):
+        async with prepared.begin() as conn:
+            await conn.execute(sa.text("select 1 / cast(:n as integer)"), {"n": number})
+
+    assert await prepared.hot("select %s::int", (1,)) == [(1,)]
+    for _ in range(8):
+        await core(1)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await core(0)
+    await core(1)
+
+    assert await prepared.hot("select %s::int", (2,)) == [(2,)]
+    assert await prepared.hot("select %s::int", (3,)) == [(3,)]

@@ -83,7 +83,13 @@ async def execute(conn: PooledConnection, statement: str, params: Params | None)
     if prepared is None:
         prepared = await _prepare(conn, statement, params is not None)
     prepared.send(conn, params or ())
-    result = await _result(conn)
+    try:
+        result = await _result(conn)
+    except psycopg.errors.InvalidSqlStatementName:  # psycopg deallocates everything after a rollback of its own
+        conn.statements.clear()
+        prepared = await _prepare(conn, statement, params is not None)
+        prepared.send(conn, params or ())
+        result = await _result(conn)
     loader = conn.loader
     loader.set_pgresult(result)
     return loader.load_rows(0, result.ntuples, tuple) if result.ntuples else []
