@@ -22,7 +22,7 @@ from letta_agent.domain.peers import (
     ModelInfo,
     Tool,
 )
-from letta_common.errors import AgentNotFound, BlockNotFound, Fenced, ModelNotFound, ToolNotFound
+from letta_common.errors import AgentNotFound, BlockNotFound, ConversationNotFound, Fenced, ModelNotFound, ToolNotFound
 from letta_common.letta_messages import expand, text_of
 
 ROLE = message_pb2.MessageRole
@@ -132,6 +132,8 @@ class TwinMemory:
             if step.window is not None:
                 self._shrink(held, step.window)
             self._append(held, step.messages)
+            if step.window is not None and step.window.cleared:
+                held.window = []
             held.steps[step.run_id, step.step_index] = step.stop_reason
         self._after("commit_step")
         blocks = self.blocks.get(thread.agent_id, {}).values()
@@ -150,6 +152,8 @@ class TwinMemory:
             held.window += data
 
     def _shrink(self, held, window):
+        if window.cleared:
+            return
         ids = [Message.FromString(data).id for data in held.messages]
         first = ids.index(window.first_kept_message_id) if window.first_kept_message_id else len(ids)
         held.window = [window.summary.SerializeToString(), *held.messages[first:]]
@@ -185,8 +189,25 @@ class TwinMemory:
     async def memories(self, agent_ids, *, blocks):
         return {agent_id: self._memory(agent_id) for agent_id in agent_ids if agent_id in self.threads}
 
-    async def reset(self, agent_id, conversation_id, messages):
-        self.threads[conversation_id].messages = [m.SerializeToString() for m in messages]
+    async def reset(self, thread, messages):
+        self._enter("reset")
+        held = self._fenced(thread)
+        held.fence = thread.fence
+        held.messages, held.window = [m.SerializeToString() for m in messages], None
+
+    async def context(self, agent_id, conversation_id):
+        held = self.threads.get(conversation_id)
+        if held is None:
+            raise ConversationNotFound("no such conversation", conversation_id=conversation_id)
+        window = held.messages if held.window is None else [held.messages[0], *held.window]
+        blocks = tuple(self.blocks.get(agent_id, {}).values())
+        return Begun(blocks, tuple(window), None, 0, len(held.messages), len(self.passages))
+
+    async def set_system(self, agent_id, conversation_id, text):
+        held = self.threads[conversation_id]
+        first = Message.FromString(held.messages[0])
+        first.parts[0].text.text = text
+        held.messages[0] = first.SerializeToString()
 
     async def attach_block(self, agent_id, block_id):
         block = block_pb2.Block(id=block_id, label=block_id, version=1)

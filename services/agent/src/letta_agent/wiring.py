@@ -27,6 +27,7 @@ from letta_agent.domain.conversations import Conversations
 from letta_agent.domain.events import EventWriter
 from letta_agent.domain.jobs import QueueStore
 from letta_agent.domain.loop import Tools
+from letta_agent.domain.overviews import Overviews
 from letta_agent.domain.peers import CredentialPeer
 from letta_agent.domain.runner import Runner, RunnerOptions
 from letta_agent.domain.runs import Runs
@@ -78,7 +79,13 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     runs = Runs(store, runner, memory, deps.clock)
     agent_store, peers = SqlAgentStore(db), Peers(memory, models, tools)
     agents = Agents(agent_store, peers, vault, deps.clock)
-    tool_runs = ToolRuns(agent_store, peers, caller, vault)
+    agent_servicer = AgentServicer(
+        agents,
+        ToolRuns(agent_store, peers, caller, vault),
+        Overviews(agent_store, peers, deps.clock),
+        runs,
+        deps.clock,
+    )
     conversations = Conversations(SqlConversationStore(db), memory, agents, models, deps.clock)
     housekeeping = _Housekeeping((agents, conversations), credentials, queue, settings, deps.clock)
 
@@ -96,8 +103,8 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     return Service(
         name="agent",
         servicers=(
-            (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, AgentServicer(agents, tool_runs, deps.clock)),
-            (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, deps.clock)),
+            (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, agent_servicer),
+            (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, agents, deps.clock)),
             (step_service_pb2_grpc.add_StepServiceServicer_to_server, StepServicer(runs)),
             (
                 conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server,

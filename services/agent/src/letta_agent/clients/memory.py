@@ -125,8 +125,10 @@ class MemoryClient:
             ],
         )
         if step.window is not None:
-            request.window.summary.CopyFrom(step.window.summary)
-            request.window.first_kept_message_id = step.window.first_kept_message_id
+            window = step.window
+            if window.summary is not None:
+                request.window.summary.CopyFrom(window.summary)
+            request.window.first_kept_message_id, request.window.cleared = window.first_kept_message_id, window.cleared
         answer = await self._contexts.CommitStep(request, timeout=TIMEOUT)
         return Committed(tuple(answer.changed_blocks), tuple(answer.detached_block_ids))
 
@@ -181,7 +183,7 @@ class MemoryClient:
     async def run_messages(self, run_id: str) -> list[LettaMessage]:
         """Return what a client sees of the messages of a run, in order."""
         request = message_service_pb2.ListRunMessagesRequest(
-            run_id=run_id, limit=_MOST, order=sort_order_pb2.SORT_ORDER_ASC
+            run_id=run_id, limit=_MOST, order=sort_order_pb2.SORT_ORDER_ASC, include_summaries=True
         )
         return list((await self._messages.ListRunMessages(request, timeout=TIMEOUT)).messages)
 
@@ -191,12 +193,28 @@ class MemoryClient:
         answer = await self._contexts.ListAgentMemories(request, timeout=TIMEOUT)
         return {memory.agent_id: _memory(memory) for memory in answer.memories}
 
-    async def reset(self, agent_id: str, conversation_id: str, messages: Sequence[Message]) -> None:
+    async def reset(self, thread: Thread, messages: Sequence[Message]) -> None:
         """Forget the messages of a conversation and begin anew with these."""
         request = context_pb2.ResetConversationRequest(
-            agent_id=agent_id, conversation_id=conversation_id, messages=messages
+            agent_id=thread.agent_id, conversation_id=thread.conversation_id, messages=messages, fence=thread.fence
         )
         await self._contexts.ResetConversation(request, timeout=TIMEOUT)
+
+    async def context(self, agent_id: str, conversation_id: str) -> Begun:
+        """Return the context of a conversation, changing nothing."""
+        request = context_pb2.GetContextRequest(agent_id=agent_id, conversation_id=conversation_id)
+        answer = await self._contexts.GetContext(request, timeout=TIMEOUT)
+        return Begun(
+            blocks=tuple(answer.blocks),
+            messages=tuple(answer.messages),
+            message_count=answer.message_count,
+            passage_count=answer.passage_count,
+        )
+
+    async def set_system(self, agent_id: str, conversation_id: str, text: str) -> None:
+        """Replace the system prompt that opens a conversation."""
+        request = context_pb2.SetSystemMessageRequest(agent_id=agent_id, conversation_id=conversation_id, text=text)
+        await self._contexts.SetSystemMessage(request, timeout=TIMEOUT)
 
     async def attach_block(self, agent_id: str, block_id: str) -> None:
         """Attach a block."""

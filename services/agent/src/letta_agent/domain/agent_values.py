@@ -105,6 +105,8 @@ class Change:
     block_ids: tuple[str, ...] | None = None
     secrets: Mapping[str, str] | None = None
     etag: str = ""
+    recompiles: bool = False
+    """The system prompt changes with it, also as it is stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,13 +34,15 @@ from letta_agent.domain.peers import (
     ContentPart,
     CredentialPeer,
     Message,
+    Thread,
     Tool,
 )
 from letta_agent.domain.prompts import compile_system, default_system, facts_of
+from letta_agent.domain.tool_rules import ToolRules
 from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
 from letta_common.codes import Code
-from letta_common.errors import AppError, ConversationBusy, InvalidArgument, StaleEtag, ToolNotFound
+from letta_common.errors import AppError, ConversationBusy, Fenced, InvalidArgument, StaleEtag, ToolNotFound
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
 
@@ -105,6 +107,10 @@ class Agents:
         [shown] = await self._show(actor, [await self._store.get(actor, agent_id)], parts)
         return shown
 
+    async def require(self, actor: Actor, agent_id: str) -> None:
+        """Raise AgentNotFound unless the organization has the agent."""
+        await self._store.get(actor, agent_id)
+
     async def find(self, actor: Actor, filters: AgentFilter, page: Page, parts: Parts) -> list[AgentState]:
         """Return a page of agents."""
         return await self._show(actor, await self._store.page(actor, filters, page), parts)
@@ -129,6 +135,8 @@ class Agents:
                 raise StaleEtag(f"agent {agent_id} changed while it was being changed", agent_id=agent_id)
         if change.block_ids is not None:
             await self._set_blocks(agent_id, change.block_ids)
+        if change.recompiles:
+            await self.recompile(actor, agent_id, agent_id)
         return await self.get(actor, agent_id, ALL_PARTS)
 
     async def delete(self, actor: Actor, agent_id: str) -> None:
@@ -186,18 +194,39 @@ class Agents:
 
     async def reset(self, actor: Actor, agent_id: str) -> AgentState:
         """Forget the messages of the default conversation. Raises AgentNotFound and ConversationBusy."""
-        agent = await self._store.get(actor, agent_id)
-        if busy := (await self._store.hold(actor, agent_id)).run_id:
-            raise ConversationBusy(f"run {busy} holds the conversation; wait for it or cancel it", run_id=busy)
-        await self._memory.reset(agent_id, agent_id, [await self.first_message(actor, agent_id)])
-        return (await self._show(actor, [agent], ALL_PARTS))[0]
+        first = await self.first_message(actor, agent_id)
+        fence = await self._seized(actor, agent_id)
+        try:
+            await self._memory.reset(Thread(agent_id, agent_id, fence), [first])
+        except Fenced as error:
+            fence = await self._seized(actor, agent_id, above=int(error.metadata.get("fence") or 0))
+            await self._memory.reset(Thread(agent_id, agent_id, fence), [first])
+        await self._store.forget(actor, agent_id, fence)
+        return await self.get(actor, agent_id, ALL_PARTS)
 
-    async def system_prompt(self, actor: Actor, agent_id: str) -> str:
-        """Return the system prompt that the next step will have, but for what changes daily. Raises AgentNotFound."""
+    async def _seized(self, actor: Actor, agent_id: str, *, above: int = 0) -> int:
+        """Return a fence above those of all runs so far. Raises ConversationBusy."""
+        hold = await self._store.seize(actor, agent_id, agent_id, above=above)
+        if hold.busy:
+            text = f"run {hold.run_id} holds the conversation; wait for it or cancel it"
+            raise ConversationBusy(text, run_id=hold.run_id)
+        return hold.fence
+
+    async def recompile(self, actor: Actor, agent_id: str, conversation_id: str, *, dry: bool = False) -> str:
+        """Make the system prompt of a conversation anew, store it unless told not to, and return it.
+
+        Raises:
+            AgentNotFound, ConversationNotFound: there is no such conversation.
+        """
         agent = await self._store.get(actor, agent_id)
-        memories = await self._memory.memories([agent_id], blocks=True)
-        blocks = memories.get(agent_id, AgentMemory()).blocks
-        return compile_system(agent.state, blocks, facts=facts_of(self._clock.now(), agent.state.timezone, 0, 0))
+        context = await self._memory.context(agent_id, conversation_id)
+        state = agent.state
+        facts = facts_of(self._clock.now(), state.timezone, context.message_count, context.passage_count)
+        rules = ToolRules(state.tool_rules).described()
+        prompt = compile_system(state, context.blocks, conversation_id=conversation_id, facts=facts, rules=rules)
+        if not dry:
+            await self._memory.set_system(agent_id, conversation_id, prompt)
+        return prompt
 
     async def finish_half_done(self, credentials: CredentialPeer, before: datetime) -> int:
         """Finish what a crash left half made or half removed; return how much there was."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import ceil
 
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta_agent.domain.contexts import message_tokens
-from letta_agent.domain.peers import Message, ModelPeer, Prompt, Window
+from letta_agent.domain.peers import Message, ModelPeer, Prompt
 from letta_common.clock import Clock
 from letta_common.errors import AppError
 from letta_common.ids import new_id
@@ -17,6 +19,7 @@ from letta_common.letta_messages import text_of
 TRIGGER = 0.9
 """Share of the window above which a context is compacted."""
 SHARE = 0.3
+GROWTH = 1.5
 CLIP = 50_000
 _LINE = 2_000
 _ROLE = message_pb2.MessageRole
@@ -48,13 +51,18 @@ class Full:
     step_id: str = ""
     attempt: int = 0
     """How often it was compacted in this step; each time more leaves."""
+    scale: float = 1.0
+    """By how much the tokens are more than estimated."""
+    by_hand: bool = False
+    """Somebody asked for it, whether it is full or not: a share of the messages leaves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
     """A context made smaller."""
 
-    window: Window
+    summary: Message
+    first_kept_message_id: str
     messages: tuple[bytes, ...]
 
 
@@ -75,7 +83,7 @@ class Compactor:
         kept = tuple(full.messages[index:])
         summary = self._message(full, text, evicted=index, kept=kept)
         first = parsed[index].id if index < len(parsed) else ""
-        return Compacted(Window(summary, first), (summary.SerializeToString(), *kept))
+        return Compacted(summary, first, (summary.SerializeToString(), *kept))
 
     async def _summary(self, full: Full, evicted: Sequence[Message]) -> str:
         settings = full.state.compaction_settings
@@ -119,6 +127,21 @@ class Compactor:
         return message
 
 
+def corrected(full: Full, told: Mapping[str, str], *, estimate: int) -> Full:
+    """Return a context that a vendor refused although we thought it would fit, with what its words tell of its size.
+
+    A vendor that gives no numbers still says that the prompt fills the window; each further refusal counts half as
+    much again.
+    """
+    window = min(full.window, _number(told.get("context_window")) or full.window)
+    tokens = _number(told.get("tokens")) or window * GROWTH**full.attempt
+    return replace(full, window=window, scale=max(1.0, tokens / max(1, estimate)))
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdigit() else 0
+
+
 def mechanical(evicted: Sequence[Message]) -> str:
     """Summarize without a model: how much was said, and how each turn of the person began."""
     said = [" ".join(text_of(m).split())[:200] for m in evicted if m.role == _ROLE.MESSAGE_ROLE_USER]
@@ -133,15 +156,16 @@ def _cut_point(full: Full, messages: Sequence[Message]) -> int:
     """Return the number of messages to evict: as few as make the rest fit, and never a call without its return."""
     settings = full.state.compaction_settings
     share = min(0.95, (settings.sliding_window_percentage or SHARE) + 0.2 * full.attempt)
-    room = (1 - share) * full.window - full.overhead
+    room = (1 - share) * full.window / full.scale - full.overhead
     starts = [index for index, message in enumerate(messages) if index and _may_start(message)]
     if settings.mode in {_MODE.COMPACTION_MODE_ALL, _MODE.COMPACTION_MODE_SELF_COMPACT_ALL}:
-        return starts[-1] if starts else len(messages)
-    sizes = [message_tokens(data) for data in full.messages]
+        return starts[-1] if starts and not full.by_hand else len(messages)
+    least = ceil(share * len(messages)) if full.by_hand else 1
+    left = list(accumulate(reversed([message_tokens(data) for data in full.messages])))[::-1]
     for index in starts:
-        if sum(sizes[index:]) <= room:
+        if index >= least and left[index] <= room:
             return index
-    return starts[-1] if starts and not full.attempt else len(messages)
+    return starts[-1] if starts and not full.attempt and not full.by_hand else len(messages)
 
 
 def _may_start(message: Message) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2
-from letta_agent.domain.peers import Begun, Committed, Message, Window
+from letta_agent.domain.peers import Begun, Committed, Message
 
 BYTES_PER_TOKEN = 4
 IMAGE_TOKENS = 1_600
@@ -52,14 +52,13 @@ class Context:
             index = next(asked, 0)
         self.replace(self.messages[index:])
 
-    def shrink(self, window: Window) -> None:
-        """Evict what a window leaves out."""
-        first = window.first_kept_message_id
+    def shrink(self, summary: Message, first: str) -> None:
+        """Evict what came before the first message kept; a summary stands for it."""
         kept = len(self.messages)
         if first:
             ids = (Message.FromString(data).id for data in self.messages)
             kept = next((index for index, found in enumerate(ids) if found == first), 0)
-        self.replace([window.summary.SerializeToString(), *self.messages[kept:]])
+        self.replace([summary.SerializeToString(), *self.messages[kept:]])
 
     def measured(self, tokens: int) -> None:
         """Take over the size that the model's vendor counted."""

@@ -150,6 +150,15 @@ class Conversations:
         await self._memory.deprovision_conversation(conversation.agent_id, conversation_id)
         await self._store.remove(actor, conversation_id)
 
+    async def recompile(self, actor: Actor, conversation_id: str, agent_id: str, *, dry: bool) -> str:
+        """Make the system prompt of a conversation anew, store it unless told not to, and return it.
+
+        Raises:
+            AgentNotFound, ConversationNotFound: there is no such conversation.
+        """
+        agent_id, conversation_id = await self.thread(actor, conversation_id, agent_id)
+        return await self._agents.recompile(actor, agent_id, conversation_id, dry=dry)
+
     async def thread(self, actor: Actor, conversation_id: str, agent_id: str) -> tuple[str, str]:
         """Return the agent and the conversation that a caller's words name. Raises ConversationNotFound."""
         if conversation_id == DEFAULT:

@@ -45,14 +45,14 @@ def read_input(request: run_pb2.RunRequest, now: datetime) -> Input:
     return Input(StoredInput(messages=messages), messages[0].otid, calls)
 
 
-def digest(agent_id: str, conversation_id: str, request: run_pb2.RunRequest) -> bytes:
+def digest(agent_id: str, conversation_id: str, request: run_pb2.RunRequest, more: bytes = b"") -> bytes:
     """Return what tells two requests apart."""
     told = run_pb2.RunRequest()
     told.CopyFrom(request)
     for name in ("streaming", "stream_tokens", "include_pings", "background"):
         told.ClearField(name)
     text = told.SerializeToString(deterministic=True)
-    return hashlib.sha256(b"\0".join((agent_id.encode(), conversation_id.encode(), text))).digest()
+    return hashlib.sha256(b"\0".join((agent_id.encode(), conversation_id.encode(), text + more))).digest()
 
 
 def _read(item: run_pb2.InputMessage, now: datetime) -> Iterator[Message]:

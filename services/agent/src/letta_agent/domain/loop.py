@@ -16,8 +16,8 @@ from typing import Protocol
 from letta.common.v1 import message_pb2
 from letta_agent.domain import approvals
 from letta_agent.domain.calls import Caller, StepCalls, ToolReturnContent
-from letta_agent.domain.compaction import TRIGGER, Compactor, Full
-from letta_agent.domain.contexts import Context
+from letta_agent.domain.compaction import TRIGGER, Compactor, Full, corrected
+from letta_agent.domain.contexts import BYTES_PER_TOKEN, Context
 from letta_agent.domain.feeds import Feed
 from letta_agent.domain.jobs import Job, Pending, RunEnd, RunStatus, RunStore, StepSummary, StopReason, StoredStep
 from letta_agent.domain.passports import Passport
@@ -204,7 +204,7 @@ class Loop:
             else:
                 self._open = (index, stored, began)
                 if stored.HasField("summary"):
-                    self._context.shrink(Window(stored.summary, stored.first_kept_message_id))
+                    self._context.shrink(stored.summary, stored.first_kept_message_id)
             calls = calls_of(stored.message)
             if calls and not replayed:
                 await self._tools.store.checkpoint(self.held, index, stored)
@@ -226,8 +226,7 @@ class Loop:
             if decision.notice:
                 notice = notice_message(decision.notice, self.held.run_id, stored.step_id, clock.now())
                 messages.append(notice)
-            window = Window(stored.summary, stored.first_kept_message_id) if stored.HasField("summary") else None
-            await self._commit(index, messages, decision.stop_reason, window)
+            await self._commit(index, messages, decision.stop_reason, self._moved(stored, decision.stop_reason))
         if asks:
             self._pending = self._waiting(stored.message)
         if not calls:
@@ -238,6 +237,13 @@ class Loop:
         self._summaries.append(summary_of(stored, index, stop=decision.stop_reason, step_ns=took, tool_ns=tool_ns))
         self._open = None
         return decision
+
+    def _moved(self, stored: StoredStep, stop: StopReason.ValueType) -> Window | None:
+        """Return what becomes of the window with a step: the last one of a forgetful agent clears it."""
+        if self._state.message_buffer_autoclear and stop not in {GO_ON, _WAIT.stop_reason}:
+            self._context_tokens = 0
+            return Window(cleared=True)
+        return Window(stored.summary, stored.first_kept_message_id) if stored.HasField("summary") else None
 
     def _decide(self, stored: StoredStep, made: list[CallMade]) -> Decision:
         turn = Turn(
@@ -259,17 +265,15 @@ class Loop:
         for attempt in range(COMPACTIONS + 1):
             prompt = self._prompt(blank.step_id)
             overhead = len(prompt.system) + self._toolset.size
-            if self._is_full(overhead) and await self._compact(step, overhead, attempt, "post_step"):
+            if self._is_full(overhead) and await self._compact(step, overhead, attempt):
                 prompt = replace(prompt, messages=tuple(self._context.messages))
             asked = clock.monotonic_ns()
             step.llm_started_ns = int(clock.now().timestamp() * 1e9)
             try:
                 generation = await self._generate(prompt, blank)
                 break
-            except ContextWindowExceeded:
-                if attempt == COMPACTIONS or not await self._compact(
-                    step, overhead, attempt, "context_window_exceeded"
-                ):
+            except ContextWindowExceeded as error:
+                if attempt == COMPACTIONS or not await self._compact(step, overhead, attempt, refused=error):
                     raise
         step.llm_ns = clock.monotonic_ns() - asked
         self._finish(step, generation, blank)
@@ -341,26 +345,37 @@ class Loop:
             return False
         return self._context.counted or self._context.measure(overhead) > limit
 
-    async def _compact(self, step: StoredStep, overhead: int, attempt: int, trigger: str) -> bool:
+    async def _compact(
+        self,
+        step: StoredStep,
+        overhead: int,
+        attempt: int,
+        *,
+        refused: ContextWindowExceeded | None = None,
+        by_hand: bool = False,
+    ) -> bool:
         full = Full(
             state=self._state,
             messages=tuple(self._context.messages),
-            overhead=overhead // 4,
+            overhead=overhead // BYTES_PER_TOKEN,
             window=self._window,
             model=self._job.request.override_model or self._state.model,
-            trigger=trigger,
+            trigger="manual" if by_hand else "post_step" if refused is None else "context_window_exceeded",
             run_id=self.held.run_id,
             step_id=step.step_id,
             attempt=attempt,
+            by_hand=by_hand,
         )
+        if refused is not None:
+            full = corrected(full, refused.metadata, estimate=self._context.measure(overhead))
         compacted = await self._tools.compactor.compact(full)
         if compacted is None:
             return False
         self._context.replace(compacted.messages)
-        step.summary.CopyFrom(compacted.window.summary)
-        step.first_kept_message_id = compacted.window.first_kept_message_id
+        step.summary.CopyFrom(compacted.summary)
+        step.first_kept_message_id = compacted.first_kept_message_id
         if self._job.request.include_compaction_messages:
-            self._show(compacted.window.summary)
+            self._show(compacted.summary)
         return True
 
     async def _call(

@@ -47,8 +47,10 @@ class Begun:
 class Window:
     """A context made smaller: the summary that stands for what was evicted, and the oldest message kept."""
 
-    summary: Message
-    first_kept_message_id: str
+    summary: Message | None = None
+    first_kept_message_id: str = ""
+    cleared: bool = False
+    """Nothing stays but the first message of the conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +191,16 @@ class MemoryPeer(Protocol):
         """Return what agents keep in memory."""
         ...
 
-    async def reset(self, agent_id: str, conversation_id: str, messages: Sequence[Message]) -> None:
-        """Forget the messages of a conversation and begin anew with these."""
+    async def reset(self, thread: Thread, messages: Sequence[Message]) -> None:
+        """Forget the messages of a conversation and begin anew with these. Raises Fenced."""
+        ...
+
+    async def context(self, agent_id: str, conversation_id: str) -> Begun:
+        """Return the context of a conversation, changing nothing. Raises ConversationNotFound."""
+        ...
+
+    async def set_system(self, agent_id: str, conversation_id: str, text: str) -> None:
+        """Replace the system prompt that opens a conversation. Raises ConversationNotFound."""
         ...
 
     async def attach_block(self, agent_id: str, block_id: str) -> None:

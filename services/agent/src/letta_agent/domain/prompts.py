@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from letta.agent.v1 import agent_pb2
@@ -69,17 +70,36 @@ def compile_system(
     system: str = "",
 ) -> str:
     """Return the system prompt of a step."""
-    sections = []
-    if state.agent_type not in _WITHOUT_MEMORY:
-        sections.append(_memory(blocks))
-    if rules:
-        sections.append("\n".join(("<tool_usage_rules>", *rules, "</tool_usage_rules>")))
-    sections.append(_metadata(state.id, conversation_id, facts))
+    sections = sections_of(state, blocks, conversation_id=conversation_id, facts=facts, rules=rules)
     text = "\n\n".join(filter(None, sections))
     instructions = system or state.system
     if CORE_MEMORY in instructions:
         return instructions.replace(CORE_MEMORY, text)
     return f"{instructions}\n\n{text}"
+
+
+class Sections(NamedTuple):
+    """What follows the instructions in a system prompt. Sections may be empty."""
+
+    memory: str
+    rules: str
+    metadata: str
+
+
+def sections_of(
+    state: agent_pb2.AgentState,
+    blocks: Iterable[block_pb2.Block],
+    *,
+    conversation_id: str = "",
+    facts: Sequence[str] = (),
+    rules: Sequence[str] = (),
+) -> Sections:
+    """Return the sections of a system prompt, in order."""
+    return Sections(
+        memory="" if state.agent_type in _WITHOUT_MEMORY else _memory(blocks),
+        rules="\n".join(("<tool_usage_rules>", *rules, "</tool_usage_rules>")) if rules else "",
+        metadata=_metadata(state.id, conversation_id, facts),
+    )
 
 
 def facts_of(now: datetime, timezone: str, messages: int, passages: int) -> list[str]:

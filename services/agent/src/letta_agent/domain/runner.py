@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from letta.agent.v1 import agent_pb2, run_pb2
+from letta_agent.domain.compactions import COMPACTION, CompactionLoop
 from letta_agent.domain.events import EventWriter
 from letta_agent.domain.feeds import Feed
 from letta_agent.domain.jobs import Held, Job, Lease, QueueStore, RunEnd, RunStatus, StopReason
@@ -220,7 +221,8 @@ class Runner:
         active.feed.end(ServiceUnavailable("the replica stops; another one takes the run over"))
 
     async def _outcome(self, active: ActiveRun, passport: Passport) -> tuple[RunEnd | None, AppError | None]:
-        loop = Loop(self._tools, active.job, active.feed, passport, strategy_of(active.job.definition.state))
+        kind = CompactionLoop if active.job.run_type == COMPACTION else Loop
+        loop = kind(self._tools, active.job, active.feed, passport, strategy_of(active.job.definition.state))
         run_id = active.job.held.run_id
         try:
             if active.cancelled or active.lost:

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from letta.agent.v1 import run_pb2
+from letta.agent.v1 import agent_pb2, run_pb2
+from letta_agent.domain.compactions import CompactionResult
 from letta_agent.domain.feeds import CLAIM_RANGE, Event
-from letta_agent.domain.inputs import digest, read_input
+from letta_agent.domain.inputs import Input, digest, read_input
 from letta_agent.domain.jobs import (
     Admission,
     Held,
@@ -48,6 +49,7 @@ from letta_common.ids import new_id
 from letta_common.letta_messages import type_of
 from letta_common.paging import Page
 
+CompactionSettings = agent_pb2.CompactionSettings
 POLL_SECONDS = 0.1
 BATCH = 100
 _INPUT_TYPES = frozenset({"user_message", "system_message", "approval_response_message"})
@@ -66,6 +68,8 @@ class Send:
     run_type: str = "send_message"
     record: bool = False
     """Others may want to follow the run: keep its events."""
+    compaction: CompactionSettings | None = None
+    """The run only makes the context smaller, in this way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,20 @@ class Runs:
             await self._free(admission.run_id)
         busy = admission.run_id
         raise ConversationBusy(f"run {busy} holds the conversation; wait for it or cancel it", run_id=busy)
+
+    async def compact(self, actor: Actor, send: Send, signed: bytes) -> CompactionResult:
+        """Make a context smaller and say what it came to.
+
+        Raises:
+            NothingToCompact: it would not become smaller.
+            ConversationBusy, PendingApproval: a run holds the conversation, or tool calls wait.
+        """
+        answer = await self.send(actor, send, signed)
+        told = next(message.summary_message for message in answer.messages if message.HasField("summary_message"))
+        stats = told.compaction_stats
+        opening = 1  # the system prompt, which compaction does not count
+        before, after = stats.messages_count_before + opening, stats.messages_count_after + opening
+        return CompactionResult(answer.run_id, told.summary, before, after)
 
     async def answer(self, actor: Actor, admitted: Admitted) -> Answer:
         """Wait for the end of a run and return what it came to. Raises what it failed with."""
@@ -204,13 +222,16 @@ class Runs:
         self._runner.cancel(run_id)
 
     def _new_run(self, send: Send) -> NewRun:
-        given = read_input(send.request, self._clock.now())
+        if send.compaction is None:
+            given, way = read_input(send.request, self._clock.now()), b""
+        else:
+            given, way = Input(StoredInput(compaction_settings=send.compaction)), _digestible(send.compaction)
         return NewRun(
             id=new_id("run"),
             agent_id=send.agent_id,
             conversation_id=send.conversation_id,
             key=send.request_id or given.otid,
-            request_hash=digest(send.agent_id, send.conversation_id, send.request),
+            request_hash=digest(send.agent_id, send.conversation_id, send.request, way),
             request=send.request.SerializeToString(),
             input=given.messages.SerializeToString(),
             background=send.request.background or send.run_type == "send_message_async",
@@ -274,10 +295,13 @@ class Runs:
             yield event
 
     async def _told(self, record: RunRecord) -> list[LettaMessage]:
-        wanted = set(RunRequest.FromString(record.request).include_return_message_types)
+        request = RunRequest.FromString(record.request)
+        wanted = set(request.include_return_message_types)
         told = []
         for message in await self._memory.run_messages(record.id):
             kind = type_of(message)
+            if kind == "summary_message" and not request.include_compaction_messages:
+                continue
             if (not wanted or kind in wanted) and (kind not in _INPUT_TYPES or message.step_id):
                 message.run_id = record.id
                 told.append(message)
@@ -297,6 +321,10 @@ class Runs:
         else:
             self._runner.look_for_work()
             await asyncio.sleep(POLL_SECONDS / 2)
+
+
+def _digestible(settings: CompactionSettings) -> bytes:
+    return settings.SerializeToString(deterministic=True)
 
 
 def _job(actor: Actor, send: Send, run: NewRun, admission: Admission) -> Job:

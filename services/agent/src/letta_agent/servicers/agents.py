@@ -11,12 +11,15 @@ from letta.agent.v1 import agent_service_pb2 as pb
 from letta.agent.v1 import agent_service_pb2_grpc
 from letta_agent.domain.agent_values import AgentFilter, Parts
 from letta_agent.domain.agents import Agents
+from letta_agent.domain.overviews import Overviews
+from letta_agent.domain.runs import Runs
 from letta_agent.domain.tool_runs import ToolRuns
 from letta_agent.servicers.drafts import change_of, draft_of
-from letta_agent.servicers.runs import page_of
-from letta_common.actor import current_actor
+from letta_agent.servicers.overviews import pack_overview
+from letta_agent.servicers.runs import compaction_of, page_of
+from letta_common.actor import current_actor, current_request
 from letta_common.clock import Clock
-from letta_common.errors import InvalidArgument, OperationUnimplemented
+from letta_common.errors import InvalidArgument
 from letta_common.paging import Page
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -29,9 +32,11 @@ _ORDERS = {
 class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
     """Serves agents."""
 
-    def __init__(self, agents: Agents, tool_runs: ToolRuns, clock: Clock) -> None:
+    def __init__(self, agents: Agents, tool_runs: ToolRuns, overviews: Overviews, runs: Runs, clock: Clock) -> None:
         self._agents = agents
         self._tool_runs = tool_runs
+        self._overviews = overviews
+        self._runs = runs
         self._clock = clock
 
     async def CreateAgent(self, request: pb.CreateAgentRequest, context: Call) -> pb.CreateAgentResponse:
@@ -106,11 +111,26 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
     async def RecompileSystemPrompt(
         self, request: pb.RecompileSystemPromptRequest, context: Call
     ) -> pb.RecompileSystemPromptResponse:
-        prompt = await self._agents.system_prompt(current_actor(), request.agent_id)
+        prompt = await self._agents.recompile(current_actor(), request.agent_id, request.agent_id, dry=True)
         return pb.RecompileSystemPromptResponse(system_prompt=prompt)
 
+    async def RecompileAgent(self, request: pb.RecompileAgentRequest, context: Call) -> pb.RecompileAgentResponse:
+        agent_id = request.agent_id
+        prompt = await self._agents.recompile(current_actor(), agent_id, agent_id, dry=request.dry_run)
+        return pb.RecompileAgentResponse(system_prompt=prompt)
+
     async def GetContextWindow(self, request: pb.GetContextWindowRequest, context: Call) -> pb.GetContextWindowResponse:
-        raise OperationUnimplemented("the overview of a context window comes with a later release")
+        conversation_id = request.conversation_id or request.agent_id
+        return pack_overview(await self._overviews.window(current_actor(), request.agent_id, conversation_id))
+
+    async def SummarizeMessages(
+        self, request: pb.SummarizeMessagesRequest, context: Call
+    ) -> pb.SummarizeMessagesResponse:
+        send = compaction_of(request, request.agent_id, request.agent_id)
+        done = await self._runs.compact(current_actor(), send, current_request().signed_actor)
+        return pb.SummarizeMessagesResponse(
+            summary=done.summary, num_messages_before=done.before, num_messages_after=done.after, run_id=done.run_id
+        )
 
 
 def json_object(text: str, field: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from letta.agent.v1 import conversation_service_pb2_grpc
 from letta_agent.domain.conversations import Conversation, ConversationFilter, Conversations
 from letta_agent.domain.jobs import ACTIVE, RunFilter
 from letta_agent.domain.runs import Runs, Send
-from letta_agent.servicers.runs import cancel_all, follow_of, pack_answer, stream
+from letta_agent.servicers.runs import cancel_all, compaction_of, follow_of, pack_answer, stream
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import current_actor, current_request
 from letta_common.clock import Clock
@@ -111,6 +111,25 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
             raise RunNotActive("no run of the conversation is going on", conversation_id=conversation_id)
         statuses = await cancel_all(self._runs, actor, [record.id for record in found])
         return pb.CancelConversationResponse(statuses=statuses)
+
+    async def CompactConversation(
+        self, request: pb.CompactConversationRequest, context: Call
+    ) -> pb.CompactConversationResponse:
+        actor = current_actor()
+        agent_id, conversation_id = await self._conversations.thread(actor, request.conversation_id, request.agent_id)
+        send = compaction_of(request, agent_id, conversation_id)
+        done = await self._runs.compact(actor, send, current_request().signed_actor)
+        return pb.CompactConversationResponse(
+            summary=done.summary, num_messages_before=done.before, num_messages_after=done.after, run_id=done.run_id
+        )
+
+    async def RecompileConversation(
+        self, request: pb.RecompileConversationRequest, context: Call
+    ) -> pb.RecompileConversationResponse:
+        prompt = await self._conversations.recompile(
+            current_actor(), request.conversation_id, request.agent_id, dry=request.dry_run
+        )
+        return pb.RecompileConversationResponse(system_prompt=prompt)
 
     async def StreamConversation(
         self, request: pb.StreamConversationRequest, context: Call

@@ -116,6 +116,7 @@ def change_of(given: pb.AgentUpdate, mask: FieldMask) -> Change:
         block_ids=tuple(given.block_ids) if "block_ids" in paths else None,
         secrets=secrets,
         etag=given.etag,
+        recompiles=bool({"system", "tool_rules", "block_ids"} & paths),
     )
 
 

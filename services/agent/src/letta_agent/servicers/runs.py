@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from letta.agent.v1 import conversation_service_pb2, run_pb2, run_service_pb2_grpc
+from letta.agent.v1 import agent_pb2, conversation_service_pb2, run_pb2, run_service_pb2_grpc
 from letta.agent.v1 import run_service_pb2 as pb
+from letta_agent.domain.agents import Agents
+from letta_agent.domain.compactions import COMPACTION
 from letta_agent.domain.feeds import Event
 from letta_agent.domain.jobs import ACTIVE, RunFilter, StepFilter
 from letta_agent.domain.runs import Admitted, Answer, Follow, Runs, Send
@@ -17,7 +19,7 @@ from letta_agent.servicers.packing import pack_run, pack_run_metrics, pack_run_u
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import Actor, current_actor, current_request
 from letta_common.clock import Clock
-from letta_common.errors import RunNotActive
+from letta_common.errors import RunNotActive, RunNotFound
 from letta_common.paging import Page
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -28,8 +30,9 @@ _ALL = Page(limit=1_000, ascending=True)
 class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     """Serves runs."""
 
-    def __init__(self, runs: Runs, clock: Clock) -> None:
+    def __init__(self, runs: Runs, agents: Agents, clock: Clock) -> None:
         self._runs = runs
+        self._agents = agents
         self._clock = clock
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Call) -> pb.SendMessageResponse:
@@ -92,10 +95,12 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     async def CancelAgentRuns(self, request: pb.CancelAgentRunsRequest, context: Call) -> pb.CancelAgentRunsResponse:
         actor, run_ids = current_actor(), list(request.run_ids)
+        await self._agents.require(actor, request.agent_id)
         if not run_ids:
             found = await self._runs.find(actor, RunFilter(agent_ids=(request.agent_id,), statuses=ACTIVE), _ALL)
             run_ids = [record.id for record in found]
-        return pb.CancelAgentRunsResponse(statuses=await cancel_all(self._runs, actor, run_ids))
+        statuses = await cancel_all(self._runs, actor, run_ids, agent_id=request.agent_id)
+        return pb.CancelAgentRunsResponse(statuses=statuses)
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Call) -> pb.DeleteRunResponse:
         await self._runs.delete(current_actor(), request.run_id)
@@ -157,10 +162,20 @@ def pack_answer(response: R, answer: Answer) -> R:
     return response
 
 
-async def cancel_all(runs: Runs, actor: Actor, run_ids: list[str]) -> dict[str, str]:
-    """End runs; return what became of each."""
+def compaction_of(request: Any, agent_id: str, conversation_id: str) -> Send:
+    """Return the run that a request to make a context smaller asks for."""
+    settings = agent_pb2.CompactionSettings()
+    settings.CopyFrom(request.compaction_settings)
+    asked = run_pb2.RunRequest(include_compaction_messages=True)
+    return Send(agent_id, conversation_id, asked, request.request_id, run_type=COMPACTION, compaction=settings)
+
+
+async def cancel_all(runs: Runs, actor: Actor, run_ids: list[str], *, agent_id: str = "") -> dict[str, str]:
+    """End runs, of an agent if one is named; return what became of each. Raises RunNotFound."""
     statuses = {}
     for run_id in run_ids:
+        if agent_id and (await runs.get(actor, run_id)).agent_id != agent_id:
+            raise RunNotFound(f"agent {agent_id} has no run {run_id}", run_id=run_id)
         try:
             await runs.cancel(actor, run_id)
             statuses[run_id] = "cancelled"

@@ -12,7 +12,7 @@ from letta.memory.v1 import message_service_pb2 as pb
 from letta.memory.v1 import message_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.errors import InvalidArgument
-from letta_common.letta_messages import SEND_MESSAGE, SendTool, expand_for_list, type_of
+from letta_common.letta_messages import SEND_MESSAGE, SendTool, expand, expand_for_list, type_of
 from letta_common.paging import MAX_LIMIT, Page
 from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Messages, Scope
 from letta_memory.servicers.packing import TYPE_BITS, optional_time, stamp_of
@@ -58,7 +58,9 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
     async def ListRunMessages(self, request: pb.ListRunMessagesRequest, context: Call) -> pb.ListRunMessagesResponse:
         scope = Scope(run_id=request.run_id)
         found = await self._messages.list_all(current_actor(), scope, MessageFilter(), Page.of(request))
-        return pb.ListRunMessagesResponse(messages=_shown(found))
+        show = expand if request.include_summaries else expand_for_list
+        stored = map(message_pb2.Message.FromString, found)
+        return pb.ListRunMessagesResponse(messages=[shown for message in stored for shown in show(message)])
 
     async def ListStepMessages(self, request: pb.ListStepMessagesRequest, context: Call) -> pb.ListStepMessagesResponse:
         scope = Scope(step_id=request.step_id)

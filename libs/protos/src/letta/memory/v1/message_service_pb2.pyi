@@ -393,6 +393,7 @@ class ListRunMessagesRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
+    INCLUDE_SUMMARIES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run, `run-<uuid>`."""
     before: _builtins.str
@@ -403,6 +404,8 @@ class ListRunMessagesRequest(_message.Message):
     """Most messages to return. 0: 100. Above 1000: 1000."""
     order: _sort_order_pb2.SortOrder.ValueType
     """Order of the messages. Unspecified: oldest first."""
+    include_summaries: _builtins.bool
+    """Show a summary that stands for messages which left the context as a `summary_message`. Default: as a message of the user."""
     def __init__(
         self,
         *,
@@ -411,10 +414,11 @@ class ListRunMessagesRequest(_message.Message):
         after: _builtins.str = ...,
         limit: _builtins.int = ...,
         order: _sort_order_pb2.SortOrder.ValueType = ...,
+        include_summaries: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "limit", b"limit", "order", b"order", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "include_summaries", b"include_summaries", "limit", b"limit", "order", b"order", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
