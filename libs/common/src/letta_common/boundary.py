@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import isasyncgenfunction
 from typing import Any
 
@@ -175,19 +175,17 @@ class Boundary(grpc.aio.ServerInterceptor):
         request_id = metadata.get(REQUEST_ID_KEY, "")[:128] or str(uuid7())
         left = context.time_remaining()
         deadline = None if left is None else time.monotonic() + left - REPORT_SECONDS
-        seen = Request(request_id=request_id, deadline=deadline)
-        bind_request(seen)
+        bind_request(Request(request_id=request_id, deadline=deadline))
         if left is not None and left < FLOOR_SECONDS:
             raise DeadlineExceeded(f"{left * 1000:.0f} ms are too little to begin; allow more time")
         caller = self._caller(metadata.get(SERVICE_KEY))
         if method.internal and not caller:
             raise OperationUnimplemented("Method not found!")
         signed, verdict = await self._identify(metadata, optional=method.internal)
-        if verdict is not None:
-            if not method.internal:
-                _check_scopes(method, verdict)
-            seen = replace(seen, actor=verdict.actor, signed_actor=signed)
-        bind_request(replace(seen, caller=caller))
+        if verdict is not None and not method.internal:
+            _check_scopes(method, verdict)
+        actor = None if verdict is None else verdict.actor
+        bind_request(Request(actor, request_id, signed, deadline, caller))
         self._validate(request)
         return None if deadline is None else deadline - time.monotonic()
 

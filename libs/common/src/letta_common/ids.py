@@ -28,15 +28,20 @@ _ticks = _Ticks()
 
 def uuid7() -> UUID:
     """Return a UUID of version 7 that is larger than each one this process made before."""
-    tick = _ticks.next()
-    high = (tick >> 12) << 16 | 0x7000 | (tick & 0xFFF)
-    low = 0x8000_0000_0000_0000 | int.from_bytes(os.urandom(8)) >> 2
-    return UUID(int=high << 64 | low)
+    return UUID(int=_number())
 
 
 def new_id(prefix: str) -> str:
     """Return a new id, `<prefix>-<uuid7>`."""
-    return f"{prefix}-{uuid7()}"
+    digits = f"{_number():032x}"  # without a UUID in between, which takes twice the time
+    return f"{prefix}-{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _number() -> int:
+    tick = _ticks.next()
+    high = (tick >> 12) << 16 | 0x7000 | (tick & 0xFFF)
+    low = 0x8000_0000_0000_0000 | int.from_bytes(os.urandom(8)) >> 2
+    return high << 64 | low
 
 
 def derived_id(prefix: str, *parts: str) -> str:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from letta_common.arrivals import Arrivals
+
 if TYPE_CHECKING:
     from psycopg.abc import Transformer
 
@@ -43,6 +45,24 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
     """Of the names of what is prepared."""
     loader: Transformer
     """Turns results into values."""
+    _arrivals: Arrivals | None = None
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Return what is done when the answer to what was sent on libpq itself is complete."""
+        if self._arrivals is None:
+            self._arrivals = Arrivals(self.pgconn)
+        return self._arrivals.next()
+
+    def deaf(self) -> None:
+        """Leave it to others to read."""
+        if self._arrivals is not None:
+            self._arrivals.close()
+            self._arrivals = None
+
+    async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """Run what psycopg does on the connection; it reads by itself."""
+        self.deaf()
+        return await super().wait(gen, *args, **options)
 
     async def close(self) -> None:
         """Give the connection back, or close it when it belongs to no pool."""
@@ -54,6 +74,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
     async def close_for_good(self) -> None:
         """Close the connection itself."""
         self.pool = None
+        self.deaf()
         await super().close()
 
     def add_notice_handler(self, callback: Callable[..., None]) -> None:
@@ -101,6 +122,7 @@ class Pool:
         except psycopg.Error:
             await conn.close_for_good()
         except BaseException:
+            conn.deaf()
             conn.pgconn.finish()
             raise
         finally:

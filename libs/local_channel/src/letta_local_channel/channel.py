@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import grpc
@@ -30,9 +30,25 @@ class _Method:
 class LocalCall:
     """The client's side of a call: awaited for a unary response, iterated or read for a stream."""
 
+    __slots__ = (
+        *(
+            "_answer",
+            "_callbacks",
+            "_expiry",
+            "_initial",
+            "_method",
+            "_pump",
+            "_server",
+            "_status",
+            "_task",
+            "_waiters",
+        ),
+        *("deadline", "metadata", "method", "requests", "responses"),
+    )
+
     def __init__(self, server: LocalServer, method: _Method, timeout: float | None, metadata: Any) -> None:
         self.method = method.path
-        self.metadata = _checked(metadata)
+        self.metadata = tuple((key, value) for key, value in metadata or ())
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self.requests, self.responses = Pipe(), Pipe()
         self._method = method
@@ -48,7 +64,7 @@ class LocalCall:
 
     def start(self, request: Any) -> LocalCall:
         """Send the request, or begin to send the stream of requests, and start the handler."""
-        if _size(self.metadata) > self._server.max_metadata:
+        if _measured(self.metadata) > self._server.max_metadata:
             self.finish(Status(_EXHAUSTED, "received metadata size exceeds hard limit"))
         elif self.deadline is not None and self.deadline <= time.monotonic():
             self.finish(Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
@@ -241,7 +257,7 @@ class LocalChannel(grpc.aio.Channel):
 
     def __init__(self, server: LocalServer) -> None:
         self._server = server
-        self._open: weakref.WeakSet[LocalCall] = weakref.WeakSet()
+        self._open: set[LocalCall] = set()
         self._closing = asyncio.Event()
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -274,7 +290,9 @@ class LocalChannel(grpc.aio.Channel):
             if self._closing.is_set():
                 raise grpc.aio.UsageError("Channel is closed.")
             started = LocalCall(self._server, method, timeout, metadata).start(request)
-            self._open.add(started)
+            if not started.done():
+                self._open.add(started)
+                started.add_done_callback(self._open.discard)
             return started
 
         return call
@@ -282,7 +300,7 @@ class LocalChannel(grpc.aio.Channel):
     async def close(self, grace: float | None = None) -> None:
         """Refuse new calls and cancel those that are not over after the grace."""
         self._closing.set()
-        calls = [call for call in self._open if not call.done()]
+        calls = list(self._open)
         if calls and grace:
             await asyncio.wait([asyncio.ensure_future(call.code()) for call in calls], timeout=grace)
         for call in calls:
@@ -307,14 +325,18 @@ class LocalChannel(grpc.aio.Channel):
         await self.close()
 
 
-def _checked(metadata: Any) -> Metadata:
-    """Check metadata as gRPC does: lower-case keys, bytes under `-bin` keys, text under others."""
-    checked = tuple((key, value) for key, value in metadata or ())
-    for key, value in checked:
-        if key != key.lower() or isinstance(value, bytes) != key.endswith("-bin"):
+def _measured(metadata: Metadata) -> int:
+    """Return the size of metadata, checked as gRPC does: keys in lower case, bytes under `-bin` keys, else text."""
+    size = 0
+    for key, value in metadata:
+        if isinstance(value, bytes) is not _is_binary(key):
             raise ValueError(f"metadata was invalid: {key}")
-    return checked
+        size += len(key) + len(value) + 32
+    return size
 
 
-def _size(metadata: Metadata) -> int:
-    return sum(len(key) + len(value) + 32 for key, value in metadata)
+@lru_cache(maxsize=1024)
+def _is_binary(key: str) -> bool:
+    if key != key.lower():
+        raise ValueError(f"metadata was invalid: {key}")
+    return key.endswith("-bin")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from letta_gateway.joined_writes import JoinedHttp
+
 if TYPE_CHECKING:
     from letta_gateway.settings import GatewaySettings
 
@@ -23,7 +25,7 @@ class HttpServer:
             app,
             host=host.strip("[]"),
             port=int(port),
-            http="httptools",
+            http=JoinedHttp,
             ws="none",
             lifespan="off",
             log_config=None,
