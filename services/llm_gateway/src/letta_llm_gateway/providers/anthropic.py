@@ -38,7 +38,7 @@ class AnthropicProvider:
     async def generate(self, call: Call) -> Answer:
         """Answer once."""
         body = anthropic_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
-        with self._errors(call.model):
+        with self._errors(call.model, call.prompt.tools):
             response = await self._client.messages.with_raw_response.create(**body)
             return anthropic_wire.answer(_json(response.http_response.content, self._vendor), vendor=self._vendor)
 
@@ -46,7 +46,7 @@ class AnthropicProvider:
         """Answer as the model speaks."""
         body = anthropic_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
         reader = anthropic_wire.StreamReader(vendor=self._vendor, model=call.model)
-        with self._errors(call.model):
+        with self._errors(call.model, call.prompt.tools):
             async with self._client.messages.with_streaming_response.create(**body, stream=True) as response:
                 async for data in sse.events(response.iter_bytes(), vendor=self._vendor):
                     for event in reader.feed(_json(data, self._vendor)):
@@ -77,13 +77,16 @@ class AnthropicProvider:
         await self._client.close()
 
     @contextmanager
-    def _errors(self, model: str) -> Iterator[None]:
+    def _errors(self, model: str, tools: Sequence[Any] = ()) -> Iterator[None]:
         """Turn what the SDK raises into the errors of the contract."""
         try:
             with transport_errors(self._vendor):
                 yield
         except anthropic.APIStatusError as error:
-            raise refusal(self._vendor, error.status_code, _said(error), error.response.headers, model=model) from error
+            names = [tool.name for tool in tools]
+            raise refusal(
+                self._vendor, error.status_code, _said(error), error.response.headers, model=model, tools=names
+            ) from error
         except anthropic.APITimeoutError as error:
             raise LLMTimeout(f"{self._vendor} cannot be connected to in time", provider=self._vendor) from error
         except anthropic.APIConnectionError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.answers import (
     Answer,
@@ -26,10 +26,10 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.providers import signatures
+from letta_llm_gateway.providers import checks, signatures
 from letta_llm_gateway.providers.arguments import CallIds, checked
 from letta_llm_gateway.providers.errors import stream_refusal
-from letta_llm_gateway.providers.openai_wire import parsed, return_text, schema
+from letta_llm_gateway.providers.openai_wire import given_arguments, response_form, return_text, schema
 
 Json = dict[str, Any]
 DEFAULT_MAX_TOKENS = 4096
@@ -47,7 +47,8 @@ _FINISH = {
 
 def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Json:
     """Build the body. The stable beginning (tools, system) is marked for the vendor's cache, and so is the history."""
-    settings = prompt.settings
+    settings, form = prompt.settings, response_form(prompt)
+    checks.check(prompt, form, checks.ANTHROPIC)
     limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else min(max_tokens or 4096, 8192)
     body: Json = {"model": model, "max_tokens": limit, "messages": _messages(prompt)}
     if prompt.system:
@@ -59,15 +60,22 @@ def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Jso
         body["max_tokens"] = max(limit, budget + DEFAULT_MAX_TOKENS)
     elif settings.HasField("temperature"):  # thinking allows the default alone
         body["extra_body"] = {"temperature": min(1.0, settings.temperature)}  # the SDK has no argument for it
-    if settings.HasField("effort"):
-        body["output_config"] = {"effort": settings.effort}
+    output: Json = {"effort": settings.effort} if settings.HasField("effort") else {}
+    if form.get("type") == "json_schema":
+        output["format"] = {"type": "json_schema", "schema": form["json_schema"]["schema"]}
+    if output:
+        body["output_config"] = output
     if prompt.tools:
-        body["tools"] = [
-            {"name": tool.name, "description": tool.description, "input_schema": schema(tool.parameters)}
-            for tool in prompt.tools
-        ]
+        body["tools"] = [_tool(tool, strict=settings.strict) for tool in prompt.tools]
+        if not prompt.system:  # which would be marked, and stands after the tools
+            body["tools"][-1]["cache_control"] = _CACHED
         body["tool_choice"] = _choice(prompt, forced=not thinks)
     return body
+
+
+def _tool(tool: ToolDefinition, *, strict: bool) -> Json:
+    told: Json = {"name": tool.name, "description": tool.description, "input_schema": schema(tool)}
+    return {**told, "strict": True} if strict or tool.strict else told
 
 
 def _choice(prompt: Prompt, *, forced: bool) -> Json:
@@ -136,7 +144,7 @@ def _block(part: ContentPart) -> Json | None:  # noqa: PLR0911 one line for each
             return _image(part.image)
         case "tool_call":
             call = part.tool_call
-            return {"type": "tool_use", "id": call.id, "name": call.name, "input": parsed(call.input or "{}")}
+            return {"type": "tool_use", "id": call.id, "name": call.name, "input": given_arguments(call.input)}
         case "tool_return":
             returned = part.tool_return
             return _result(returned.tool_call_id, returned.content, failed=returned.is_error)

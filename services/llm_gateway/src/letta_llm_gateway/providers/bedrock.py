@@ -57,7 +57,7 @@ class BedrockProvider:
     async def generate(self, call: Call) -> Answer:
         """Answer once."""
         asked = bedrock_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
-        async with self._asked("POST", self._path(call.model, "converse"), asked, model=call.model) as response:
+        async with self._asked("POST", self._path(call.model, "converse"), asked, call=call) as response:
             body = _json(await response.aread(), self._vendor)
             return bedrock_wire.answer(body, vendor=self._vendor, response_id=_id(response))
 
@@ -65,7 +65,7 @@ class BedrockProvider:
         """Answer as the model speaks."""
         asked = bedrock_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
         frames = EventStreamBuffer()
-        async with self._asked("POST", self._path(call.model, "converse-stream"), asked, model=call.model) as response:
+        async with self._asked("POST", self._path(call.model, "converse-stream"), asked, call=call) as response:
             reader = bedrock_wire.StreamReader(vendor=self._vendor, response_id=_id(response))
             async for chunk in response.aiter_bytes():
                 frames.add_data(chunk)
@@ -118,13 +118,13 @@ class BedrockProvider:
         return [row for row in rows or () if isinstance(row, dict)]
 
     async def _invoke(self, model: str, asked: Any) -> dict[str, Any]:
-        async with self._asked("POST", self._path(model, "invoke"), asked, model=model) as response:
+        async with self._asked("POST", self._path(model, "invoke"), asked) as response:
             body = _json(await response.aread(), self._vendor)
         return body if isinstance(body, dict) else {}
 
     @asynccontextmanager
     async def _asked(
-        self, method: str, url: str, body: Any = None, *, model: str = ""
+        self, method: str, url: str, body: Any = None, *, call: Call | None = None
     ) -> AsyncIterator[httpx2.Response]:
         """Send a signed request and give its answer, closed in the end. Raises the errors of the contract."""
         data = json.dumps(body, ensure_ascii=False).encode() if body is not None else b""
@@ -132,7 +132,7 @@ class BedrockProvider:
             headers = await self._signer.headers(method, url, data)
             async with self._http.stream(method, url, content=data, headers=headers) as response:
                 if response.status_code >= 300:
-                    raise _refused(self._vendor, response, await response.aread(), model)
+                    raise _refused(self._vendor, response, await response.aread(), call)
                 yield response
 
     def _read(self, message: EventStreamMessage, model: str) -> tuple[str, Any]:
@@ -206,7 +206,7 @@ def _model(row: dict[str, Any]) -> ListedModel:
     return ListedModel(str(row["modelId"]), embedding=embedding, display_name=row.get("modelName") or "")
 
 
-def _refused(vendor: str, response: httpx2.Response, data: bytes, model: str) -> Exception:
+def _refused(vendor: str, response: httpx2.Response, data: bytes, call: Call | None) -> Exception:
     try:
         body = json.loads(data)
     except ValueError:
@@ -217,7 +217,8 @@ def _refused(vendor: str, response: httpx2.Response, data: bytes, model: str) ->
     )
     said = str(body.get("message") or body.get("Message") or "")
     status = _STATUS.get(code.lower(), response.status_code)
-    return refusal(vendor, status, f"{code}: {said}" if code else said, response.headers, model=model)
+    model, names = (call.model, [tool.name for tool in call.prompt.tools]) if call else ("", [])
+    return refusal(vendor, status, f"{code}: {said}" if code else said, response.headers, model=model, tools=names)
 
 
 @contextmanager

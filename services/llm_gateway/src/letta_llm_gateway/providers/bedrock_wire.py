@@ -26,9 +26,9 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.providers import signatures
+from letta_llm_gateway.providers import checks, signatures
 from letta_llm_gateway.providers.arguments import CallIds, checked
-from letta_llm_gateway.providers.openai_wire import parsed, return_text, schema
+from letta_llm_gateway.providers.openai_wire import given_arguments, response_form, return_text, schema
 
 Json = dict[str, Any]
 _VENDOR = "bedrock"
@@ -49,7 +49,8 @@ _MALFORMED = frozenset({"malformed_model_output", "malformed_tool_use"})
 
 def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Json:
     """Build the body of Converse. Models that cache get a mark after tools and system and after the history."""
-    settings = prompt.settings
+    settings, form = prompt.settings, response_form(prompt)
+    checks.check(prompt, form, checks.BEDROCK)
     caches = _CLAUDE in model or _NOVA in model
     call: Json = {"messages": _messages(prompt, caches=caches)}
     if prompt.system:
@@ -66,7 +67,7 @@ def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Jso
         limits["temperature"] = min(1.0, settings.temperature)
     if limits:
         call["inferenceConfig"] = limits
-    if output := _output(prompt):
+    if output := _output(prompt, form):
         call["outputConfig"] = output
     if (tools := _tools(prompt)) and prompt.tool_choice.mode != ToolChoiceMode.TOOL_CHOICE_MODE_NONE:
         call["toolConfig"] = {"tools": tools, **_choice(prompt, forced=not thinks)}
@@ -75,29 +76,20 @@ def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Jso
     return call
 
 
-def _output(prompt: Prompt) -> Json:
+def _output(prompt: Prompt, form: Json) -> Json:
     settings = prompt.settings
     output: Json = {"effort": settings.effort} if settings.HasField("effort") else {}
-    form = parsed(settings.response_format) if settings.response_format else {}
-    kind = form.get("type")
-    if kind == "json_schema":
-        wanted = form.get("json_schema") or {}
-        told = {
-            "schema": json.dumps(wanted.get("schema") or {"type": "object"}),
-            "name": wanted.get("name") or "answer",
-        }
+    if form.get("type") == "json_schema":
+        wanted = form["json_schema"]
+        told = {"schema": json.dumps(wanted["schema"]), "name": wanted.get("name") or "answer"}
         output["textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": told}}
-    elif kind not in {None, "text"}:
-        raise CapabilityMissing(
-            f"Bedrock knows no response_format of type {kind!r}; use json_schema or text", response_format=str(kind)
-        )
     return output
 
 
 def _tools(prompt: Prompt) -> list[Json]:
     tools: list[Json] = []
     for tool in prompt.tools:
-        spec: Json = {"name": tool.name, "inputSchema": {"json": schema(tool.parameters)}}
+        spec: Json = {"name": tool.name, "inputSchema": {"json": schema(tool)}}
         if tool.description:
             spec["description"] = tool.description
         if tool.strict or prompt.settings.strict:
@@ -168,7 +160,7 @@ def _block(part: ContentPart) -> Json | None:  # noqa: PLR0911 one line for each
             return _image(part.image)
         case "tool_call":
             call = part.tool_call
-            return {"toolUse": {"toolUseId": call.id, "name": call.name, "input": parsed(call.input or "{}")}}
+            return {"toolUse": {"toolUseId": call.id, "name": call.name, "input": given_arguments(call.input)}}
         case "tool_return":
             returned = part.tool_return
             return _result(returned.tool_call_id, returned.content, failed=returned.is_error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from time import time
@@ -13,6 +13,7 @@ import httpx2
 
 from letta_common.errors import (
     AppError,
+    CapabilityMissing,
     ContextWindowExceeded,
     LLMAuthentication,
     LLMBadRequest,
@@ -23,13 +24,8 @@ from letta_common.errors import (
     LLMUnavailable,
     ModelNotFound,
 )
+from letta_llm_gateway.providers.refusals import LACKING, TOO_LONG, refused_tool, sizes
 
-_TOO_LONG = re.compile(
-    r"context[_ ](length|window|size)|maximum (context|prompt) length|prompt is too long|too many (input )?tokens"
-    r"|exceed\w* (the )?(model'?s? )?(max\w* |available )?(context|input|number of tokens)"
-    r"|input (length|token count).{0,60}exceed|request_too_large",
-    re.IGNORECASE,
-)
 _NO_CREDIT = re.compile(
     r"insufficient[_ ](quota|credit|balance|funds)|credit balance|billing|payment required", re.IGNORECASE
 )
@@ -57,9 +53,15 @@ def retry_after(headers: Mapping[str, str]) -> str | None:
 
 
 def refusal(  # noqa: PLR0911 one line for each case
-    vendor: str, status: int, text: str, headers: Mapping[str, str] | None = None, *, model: str = ""
+    vendor: str,
+    status: int,
+    text: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    model: str = "",
+    tools: Sequence[str] = (),
 ) -> AppError:
-    """Return the error for a vendor's HTTP status and text."""
+    """Return the error for a vendor's HTTP status and text; `tools` are the names that were sent, in order."""
     said = redacted(text) or "no reason given"
     where: dict[str, str] = {"provider": vendor, "status": str(status)}
     if wait := retry_after(headers or {}):
@@ -74,8 +76,14 @@ def refusal(  # noqa: PLR0911 one line for each case
         return LLMRateLimit(f"{vendor} limits the rate: {said}", **where)
     if status == 408:
         return LLMTimeout(f"{vendor} took too long: {said}", **where)
-    if status == 413 or (status < 500 and _TOO_LONG.search(text)):
+    if status == 413 or (status < 500 and TOO_LONG.search(text)):
+        where |= sizes(text)
         return ContextWindowExceeded(f"the prompt does not fit the window of {model!r}: {said}", **where)
+    if status < 500 and LACKING.search(text):
+        return CapabilityMissing(f"{model!r} cannot do this; choose a model that can, or leave it out: {said}", **where)
+    if status < 500 and (tool := refused_tool(text, tools)):
+        where["tool"] = tool
+        return LLMBadRequest(f"{vendor} refuses tool {tool!r}; change its name or schema: {said}", **where)
     if status < 500:
         return LLMBadRequest(f"{vendor} refuses the request: {said}", **where)
     return LLMUnavailable(f"{vendor} is not available (status {status}): {said}", **where)

@@ -49,7 +49,7 @@ class GoogleProvider:
         """Answer once."""
         contents, config = self._request(call)
         config.should_return_http_response = True
-        with self._errors(call.model):
+        with self._errors(call.model, call.prompt.tools):
             made = await self._models.generate_content(model=call.model, contents=contents, config=config)
             body = json.loads(made.sdk_http_response.body or "") if made.sdk_http_response else None
         return google_wire.answer(body, vendor=self._vendor)
@@ -59,7 +59,7 @@ class GoogleProvider:
         contents, config = self._request(call)
         reader = google_wire.StreamReader(vendor=self._vendor, model=call.model)
         opened: list[httpx2.Response] = []
-        with self._errors(call.model):
+        with self._errors(call.model, call.prompt.tools):
             _answers.set(opened)  # the SDK asks only when its first chunk is wanted, so until the end
             chunks: Any = await self._models.generate_content_stream(
                 model=call.model,
@@ -115,7 +115,7 @@ class GoogleProvider:
             raise LLMBadRequest(f"{self._vendor} knows no such model settings: {error}"[:500]) from error
 
     @contextmanager
-    def _errors(self, model: str) -> Iterator[None]:
+    def _errors(self, model: str, tools: Sequence[Any] = ()) -> Iterator[None]:
         """Turn what the SDK raises into the errors of the contract."""
         try:
             with transport_errors(self._vendor):
@@ -123,7 +123,8 @@ class GoogleProvider:
         except google_errors.APIError as error:
             headers = getattr(error.response, "headers", None)
             said = f"{error.status or ''}: {error.message or error.details}"
-            raise refusal(self._vendor, error.code or 500, said, headers, model=model) from error
+            names = [tool.name for tool in tools]
+            raise refusal(self._vendor, error.code or 500, said, headers, model=model, tools=names) from error
         except (google_errors.UnknownApiResponseError, ValueError) as error:
             raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
 

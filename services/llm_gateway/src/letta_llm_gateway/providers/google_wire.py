@@ -25,10 +25,10 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.providers import signatures
+from letta_llm_gateway.providers import checks, signatures
 from letta_llm_gateway.providers.arguments import CallIds, checked
 from letta_llm_gateway.providers.errors import stream_refusal
-from letta_llm_gateway.providers.openai_wire import parsed, return_text, schema
+from letta_llm_gateway.providers.openai_wire import given_arguments, parsed, response_form, return_text, schema
 
 Json = dict[str, Any]
 _VENDOR = "google"
@@ -48,7 +48,8 @@ _MODE = {
 
 def request(prompt: Prompt, *, max_tokens: int | None = None) -> tuple[list[Json], Json]:
     """Return contents and config as the SDK takes them."""
-    settings = prompt.settings
+    settings, form = prompt.settings, response_form(prompt)
+    checks.check(prompt, form, checks.GOOGLE)
     config: Json = {"automatic_function_calling": {"disable": True}, "automatic_continuation": False}
     if prompt.system:
         config["system_instruction"] = prompt.system
@@ -58,7 +59,6 @@ def request(prompt: Prompt, *, max_tokens: int | None = None) -> tuple[list[Json
         config["temperature"] = settings.temperature
     if settings.thinking_config:
         config["thinking_config"] = parsed(settings.thinking_config)
-    form = parsed(settings.response_format) if settings.response_format else {}
     if form.get("type") in {"json_object", "json_schema"}:
         config["response_mime_type"] = "application/json"
         if wanted := form.get("json_schema", {}).get("schema"):
@@ -71,7 +71,7 @@ def request(prompt: Prompt, *, max_tokens: int | None = None) -> tuple[list[Json
 
 def _tool(tool: Any) -> Json:
     declared: Json = {"name": tool.name, "description": tool.description}
-    shape = schema(tool.parameters)
+    shape = schema(tool)
     return {**declared, "parameters_json_schema": shape} if shape.get("properties") else declared
 
 
@@ -120,7 +120,7 @@ def _part(part: ContentPart, names: dict[str, str]) -> Json | None:
         case "tool_call":
             call = part.tool_call
             names[call.id] = call.name
-            made: Json = {"function_call": {"name": call.name, "args": parsed(call.input or "{}")}}
+            made: Json = {"function_call": {"name": call.name, "args": given_arguments(call.input)}}
             if signature := signatures.opened(_VENDOR, call.signature):
                 made["thought_signature"] = base64.b64decode(signature)
             return made

@@ -45,7 +45,7 @@ class OpenAIProvider:
         """Answer once."""
         wire, resource = self._wire(call.model)
         body = self._request(call)
-        with self._errors(call.model):
+        with self._errors(call.model, call.prompt.tools):
             response = await resource.with_raw_response.create(**body)
             read: Answer = wire.answer(_json(response.http_response.content, self._vendor), vendor=self._vendor)
             return read
@@ -57,7 +57,7 @@ class OpenAIProvider:
         if wire is openai_wire:
             body["stream_options"] = {"include_usage": True}
         reader = wire.StreamReader(vendor=self._vendor, model=call.model)
-        with self._errors(call.model):
+        with self._errors(call.model, call.prompt.tools):
             async with resource.with_streaming_response.create(**body, stream=True) as response:
                 async for data in sse.events(response.iter_bytes(), vendor=self._vendor):
                     if data == "[DONE]":
@@ -114,13 +114,16 @@ class OpenAIProvider:
         return body
 
     @contextmanager
-    def _errors(self, model: str) -> Iterator[None]:
+    def _errors(self, model: str, tools: Sequence[Any] = ()) -> Iterator[None]:
         """Turn what the SDK raises into the errors of the contract."""
         try:
             with transport_errors(self._vendor):
                 yield
         except openai.APIStatusError as error:
-            raise refusal(self._vendor, error.status_code, _said(error), error.response.headers, model=model) from error
+            names = [tool.name for tool in tools]
+            raise refusal(
+                self._vendor, error.status_code, _said(error), error.response.headers, model=model, tools=names
+            ) from error
         except openai.APITimeoutError as error:
             raise LLMTimeout(f"{self._vendor} cannot be connected to in time", provider=self._vendor) from error
         except openai.APIConnectionError as error:
@@ -130,9 +133,16 @@ class OpenAIProvider:
 
 
 def _said(error: openai.APIStatusError) -> str:
+    where = f"{error.param}: " if error.param and str(error.param) not in error.message else ""
     code = f"{error.code}: " if error.code else ""
-    return code + (
-        str(error.body.get("message")) if isinstance(error.body, dict) and error.body.get("message") else error.message
+    return (
+        code
+        + where
+        + (
+            str(error.body.get("message"))
+            if isinstance(error.body, dict) and error.body.get("message")
+            else error.message
+        )
     )
 
 

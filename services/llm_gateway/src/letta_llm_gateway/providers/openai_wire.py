@@ -27,6 +27,7 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
+from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.arguments import CallIds, checked, complete
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.thinking import ThinkSplitter, split_thinking
@@ -48,7 +49,8 @@ CHOICE = {
 
 def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | None = None) -> Json:
     """Build the body. `official` is OpenAI itself, which reads options that compatible servers refuse."""
-    settings = prompt.settings
+    settings, form = prompt.settings, response_form(prompt)
+    checks.check(prompt, form, checks.OPENAI if official else checks.ANY)
     body: Json = {"model": model, "messages": list(_messages(prompt))}
     reasons = official and REASONING_MODEL.match(model) is not None
     limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens
@@ -60,10 +62,8 @@ def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | Non
         body["reasoning_effort"] = settings.reasoning.reasoning_effort
     if settings.HasField("verbosity") and reasons:
         body["verbosity"] = settings.verbosity
-    if settings.response_format:
-        form = parsed(settings.response_format)
-        if form.get("type") not in {None, "text"}:
-            body["response_format"] = form
+    if form.get("type") not in {None, "text"}:
+        body["response_format"] = form
     if prompt.tools:
         strict = settings.strict
         body["tools"] = [_tool(tool, strict=strict and official) for tool in prompt.tools]
@@ -80,7 +80,7 @@ def _choice(prompt: Prompt) -> str | Json:
 
 
 def _tool(tool: ToolDefinition, *, strict: bool) -> Json:
-    function: Json = {"name": tool.name, "description": tool.description, "parameters": schema(tool.parameters)}
+    function: Json = {"name": tool.name, "description": tool.description, "parameters": schema(tool)}
     if strict or tool.strict:
         function["strict"] = True
     return {"type": "function", "function": function}
@@ -91,14 +91,36 @@ def parsed(text: str) -> Json:
     """Return a JSON object; the one object for the same text, so it must not be changed. Raises LLMBadRequest."""
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise LLMBadRequest(f"a tool schema, call or response format is no JSON: {text[:100]}") from error
-    return value if isinstance(value, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise LLMBadRequest(f"this is no JSON: {text[:100]}") from error
+    if not isinstance(value, dict):
+        raise LLMBadRequest(f"this is no JSON object: {text[:100]}")
+    return value
 
 
-def schema(text: str) -> Json:
-    """Return the schema of a tool's arguments."""
-    return (parsed(text) if text else {}) or {"type": "object", "properties": {}}
+def schema(tool: ToolDefinition) -> Json:
+    """Return the schema of a tool's arguments. Raises LLMBadRequest, naming the tool."""
+    try:
+        return (parsed(tool.parameters) if tool.parameters else {}) or {"type": "object", "properties": {}}
+    except LLMBadRequest as error:
+        raise LLMBadRequest(f"tool {tool.name!r} has no usable schema: {error}", tool=tool.name) from error
+
+
+def response_form(prompt: Prompt) -> Json:
+    """Return the form that the answer shall have. Raises LLMBadRequest."""
+    given = prompt.settings.response_format
+    try:
+        return parsed(given) if given else {}
+    except LLMBadRequest as error:
+        raise LLMBadRequest(f"response_format cannot be used: {error}", field="response_format") from error
+
+
+def given_arguments(text: str) -> Json:
+    """Return the arguments of a call of the history, which is told again even when nobody can read them."""
+    try:
+        return parsed(text) if text else {}
+    except LLMBadRequest:
+        return {"arguments": text}
 
 
 def _messages(prompt: Prompt) -> Iterator[Json]:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from letta_common.egress import AddressGuard
-from letta_common.errors import CapabilityMissing, InvalidArgument
+from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication
 from letta_llm_gateway.domain.providers import Account, Provider
 from letta_llm_gateway.providers.http import Clients, GuardedProvider
 
@@ -143,6 +143,8 @@ def _maker(provider_type: str) -> Callable[[Account, httpx2.AsyncClient], Provid
 def _addressed(account: Account) -> Account:
     if account.base_url or account.provider_type not in COMPATIBLE:
         return account
+    if account.provider_type not in KEYLESS and not account.api_key:
+        raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
     address = COMPATIBLE[account.provider_type]
     if not address:
         raise InvalidArgument(f"provider {account.name} needs a base_url", field="base_url")

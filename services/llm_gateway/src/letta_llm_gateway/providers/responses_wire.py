@@ -28,10 +28,10 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.providers import signatures
+from letta_llm_gateway.providers import checks, signatures
 from letta_llm_gateway.providers.arguments import CallIds, checked
 from letta_llm_gateway.providers.errors import stream_refusal
-from letta_llm_gateway.providers.openai_wire import CHOICE, image_url, parsed, return_text, schema
+from letta_llm_gateway.providers.openai_wire import CHOICE, image_url, response_form, return_text, schema
 
 Json = dict[str, Any]
 _VENDOR = "openai"
@@ -40,7 +40,8 @@ _INCOMPLETE = {"max_output_tokens": FinishReason.LENGTH, "content_filter": Finis
 
 def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | None = None) -> Json:
     """Build the body. `official` is OpenAI itself, whose models of this wire reason and take no temperature."""
-    settings = prompt.settings
+    settings, form = prompt.settings, response_form(prompt)
+    checks.check(prompt, form, checks.OPENAI)
     body: Json = {
         "model": model,
         "input": [item for message in prompt.messages for item in _items(message)],
@@ -55,7 +56,7 @@ def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | Non
         body["temperature"] = settings.temperature
     if settings.reasoning.reasoning_effort:
         body["reasoning"] = {"effort": settings.reasoning.reasoning_effort, "summary": "auto"}
-    if text := _text_settings(prompt):
+    if text := _text_settings(prompt, form):
         body["text"] = text
     if prompt.tools:
         body["tools"] = [_tool(tool, strict=settings.strict) for tool in prompt.tools]
@@ -64,10 +65,9 @@ def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | Non
     return body
 
 
-def _text_settings(prompt: Prompt) -> Json:
+def _text_settings(prompt: Prompt, form: Json) -> Json:
     settings = prompt.settings
     text: Json = {"verbosity": settings.verbosity} if settings.HasField("verbosity") else {}
-    form = parsed(settings.response_format) if settings.response_format else {}
     if form.get("type") == "json_schema":
         text["format"] = {"type": "json_schema", **form.get("json_schema", {})}
     elif form.get("type") not in {None, "text"}:
@@ -86,7 +86,7 @@ def _tool(tool: ToolDefinition, *, strict: bool) -> Json:
         "type": "function",
         "name": tool.name,
         "description": tool.description,
-        "parameters": schema(tool.parameters),
+        "parameters": schema(tool),
         "strict": strict or tool.strict,  # left out it would be true
     }
 
