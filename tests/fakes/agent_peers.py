@@ -134,6 +134,8 @@ class TwinMemory:
             self._append(held, step.messages)
             if step.window is not None and step.window.cleared:
                 held.window = []
+            elif step.window is not None:
+                held.messages.append(step.window.summary.SerializeToString())
             held.steps[step.run_id, step.step_index] = step.stop_reason
         self._after("commit_step")
         blocks = self.blocks.get(thread.agent_id, {}).values()
@@ -156,7 +158,8 @@ class TwinMemory:
             return
         ids = [Message.FromString(data).id for data in held.messages]
         first = ids.index(window.first_kept_message_id) if window.first_kept_message_id else len(ids)
-        held.window = [window.summary.SerializeToString(), *held.messages[first:]]
+        kept = [data for data in held.messages[first:] if Message.FromString(data).role != ROLE.MESSAGE_ROLE_SUMMARY]
+        held.window = [window.summary.SerializeToString(), *kept]
 
     async def edit_block(self, thread, key, edit):
         self._enter("edit_block")

@@ -63,6 +63,7 @@ class World:
     async def agent(self, **changes):
         state = agent_pb2.AgentState(id=AGENT, name="a", model="twin/model", system="Be kind.")
         state.llm_config.context_window = changes.pop("window", 128_000)
+        state.message_buffer_autoclear = changes.pop("forgetful", False)
         state.llm_config.parallel_tool_calls = changes.pop("parallel", False)
         for name in changes.pop("approve", ()):
             state.tool_rules.add(requires_approval=tool_rule_pb2.RequiresApprovalToolRule(tool_name=name))
