@@ -37,6 +37,9 @@ class ToolsSettings(Settings):
         default=False, description="Run tools without isolation where the host offers none. Each answer says so."
     )
     interpreter: str = Field(default="", description="Python that tools run with; empty: the service's own.")
+    node: str = Field(
+        default="", description="Node that TypeScript tools run with; empty: the first one of the search path."
+    )
     package_directory: str = Field(
         default="", description="Where packages that tools require are installed, not under /tmp; empty: none are."
     )
@@ -92,6 +95,7 @@ class ToolsSettings(Settings):
         description="Public hosts that organizations may open for their own tools by `egress_hosts` of their local "
         "sandbox configuration, written as in egress_hosts; `*` for all.",
     )
+    egress_bytes: int = Field(default=64 << 20, gt=0, description="Most bytes that one connection of a tool carries.")
     keep_executions_days: float = Field(
         default=7.0, gt=0, description="How long a repeated idempotency key is answered as before."
     )
@@ -100,4 +104,3 @@ class ToolsSettings(Settings):
         """Return the secret that values at rest are encrypted with."""
         configured = self.encryption_key.get_secret_value()
         return configured.encode() if configured else kept_secret(self.home / "encryption_key")
-    egress_bytes: int = Field(default=64 << 20, gt=0, description="Most bytes that one connection of a tool carries.")

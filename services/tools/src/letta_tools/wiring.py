@@ -35,6 +35,7 @@ from letta_tools.providers.mcp import LateClient, MCPOptions, StdioOptions
 from letta_tools.providers.remote.docker_engine import DockerMachines, DockerOptions
 from letta_tools.providers.remote.e2b_cloud import E2BMachines, E2BOptions
 from letta_tools.providers.remote.machines import Machines, RemoteOptions, RemoteProvider
+from letta_tools.providers.typescript.reader import TypeScriptReader
 from letta_tools.providers.web import GuardedWeb, WebOptions
 from letta_tools.servicers.mcp_servers import MCPServerServicer
 from letta_tools.servicers.sandbox_configs import SandboxConfigServicer
@@ -66,7 +67,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     guard = AddressGuard(settings.egress_allowed_hosts)
     mcp = LateClient(guard, _mcp_options(settings), Programs(_program_options(settings)))
     servers = MCPServers(SqlMCPServerStore(db), tool_store, mcp, cipher, deps.clock)
-    calls = SandboxExecutor(sandbox, configs)
+    calls = SandboxExecutor(sandbox, configs, scripts)
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
     executors: dict[ToolType, Executor] = {
         ToolType.CUSTOM: calls,
@@ -115,15 +116,6 @@ def _web_executors(settings: ToolsSettings, guard: AddressGuard, environment: Sa
     return {"fetch_webpage": FetchExecutor(web), "web_search": SearchExecutor(web, environment, key)}
 
 
-def _mcp_options(settings: ToolsSettings) -> MCPOptions:
-    return MCPOptions(
-        stdio=StdioOptions(
-            enabled=settings.mcp_stdio,
-            organizations=("*",) if settings.dev_mode else settings.mcp_stdio_organizations,
-            commands=settings.mcp_stdio_commands,
-            most=settings.mcp_stdio_servers,
-            most_of_organization=settings.mcp_stdio_servers_per_organization,
-            idle_seconds=settings.mcp_stdio_idle_seconds,
 def _egress_policy(settings: ToolsSettings) -> EgressPolicy:
     """Return what tools may reach. Raises InvalidArgument for a setting that is no host."""
     ceiling = Ceiling(read_destinations(settings.egress_hosts_of_organizations))
@@ -138,6 +130,15 @@ def _egress(settings: ToolsSettings) -> Egress | None:
     return Egress(AddressGuard(settings.egress_allowed_hosts), AddressGuard(), limits)
 
 
+def _mcp_options(settings: ToolsSettings) -> MCPOptions:
+    return MCPOptions(
+        stdio=StdioOptions(
+            enabled=settings.mcp_stdio,
+            organizations=("*",) if settings.dev_mode else settings.mcp_stdio_organizations,
+            commands=settings.mcp_stdio_commands,
+            most=settings.mcp_stdio_servers,
+            most_of_organization=settings.mcp_stdio_servers_per_organization,
+            idle_seconds=settings.mcp_stdio_idle_seconds,
         ),
         connect_seconds=settings.mcp_connect_seconds,
         list_seconds=settings.mcp_list_seconds,
@@ -194,6 +195,6 @@ def _local_options(settings: ToolsSettings, most: Limits) -> LocalOptions:
         interpreter=settings.interpreter,
         package_directory=settings.package_directory,
         package_index=settings.package_index,
-    )
         node=settings.node,
         egress=_egress(settings),
+    )

@@ -128,7 +128,7 @@ async def test_a_schema_can_be_given_instead_of_source(tools):
     tool = await created(tools, "", source_type="json", json_schema=json.dumps(schema | {"name": "look-up"}))
 
     assert (tool.name, tool.source_type) == ("look-up", "json")
-    with pytest.raises(ToolSourceInvalid, match="json_schema"):
+    with pytest.raises(ToolSourceInvalid, match="JSDoc"):
         await created(tools, "export function f() {}", source_type="typescript")
 
 

@@ -12,15 +12,13 @@ from letta_common.errors import InvalidArgument, ServiceUnavailable, ToolRequire
 from letta_tools.domain.egress import Destinations
 from letta_tools.domain.execution import Call, Env, EnvSpec, Language, Result, SandboxProvider, Status
 from letta_tools.domain.executions import Work, refused
-from letta_tools.domain.schemas import CallShape, call_shape
+from letta_tools.domain.scripts import EXPORT, ScriptReader
+from letta_tools.domain.targets import Target, target_of
 from letta_tools.domain.tool_records import Tool
 
-_MAX_SHAPES = 4096
-_NO_TYPESCRIPT = (
-    "TypeScript tools are not executed: no provider here runs Node in isolation; "
-    "write the tool in Python or offer it through an MCP server"
-)
+_MAX_TARGETS = 4096
 _WARM_UP = Call("def warm_up():\n    return None\n", "warm_up")
+_WARM_UP_SCRIPT = Call(f"export const {EXPORT} = () => null;\n", EXPORT, language=Language.JAVASCRIPT)
 
 
 class Environment(Protocol):
@@ -28,50 +26,49 @@ class Environment(Protocol):
 
     async def variables(self, actor: Actor) -> Mapping[str, str]:
         """Return names and values."""
-    async def destinations(self, actor: Actor) -> Destinations:
-        """Return what they may reach over the network."""
         ...
 
+    async def destinations(self, actor: Actor) -> Destinations:
+        """Return what they may reach over the network."""
         ...
 
 
 class SandboxExecutor:
     """Runs custom tools."""
 
-    def __init__(self, sandbox: SandboxProvider, environment: Environment) -> None:
+    def __init__(self, sandbox: SandboxProvider, environment: Environment, scripts: ScriptReader | None = None) -> None:
         self._sandbox = sandbox
         self._environment = environment
-        self._shapes: dict[tuple[str, str], CallShape] = {}
+        self._scripts = scripts
+        self._targets: dict[tuple[str, str, str], Target] = {}
 
     async def run(self, actor: Actor, work: Work) -> Result:
         """Run the call to its end. Raises IsolationUnavailable."""
         tool, execution = work.tool, work.execution
-        if tool.source_type == "typescript":
-            return refused(_NO_TYPESCRIPT, "IsolationUnavailable")
         if not tool.source_code:
             return refused(f"`{tool.name}` has no source code; the caller carries it out")
         try:
-            shape = await self._shape(tool)
+            target = await self._target(tool)
             env = await self._env(actor, tool)
         except (ToolSourceInvalid, ToolRequirementsUnsatisfied, ServiceUnavailable) as error:
             return refused(error.message, error.reason)
-        arguments = dict.fromkeys(shape.nulls) | dict(work.arguments)
-        if shape.takes_agent_id:
+        arguments = dict.fromkeys(target.nulls) | dict(work.arguments)
+        if target.takes_agent_id:
             arguments["agent_id"] = execution.agent_id
         call = Call(
-            source_code=tool.source_code,
-            function=shape.function,
+            source_code=target.source_code,
+            function=target.function,
             arguments=json.dumps(arguments, ensure_ascii=False),
             environment_variables={
                 **await self._environment.variables(actor),
                 **execution.environment_variables,
                 **_identity(tool, execution.agent_id),
-            language=target.language,
-            signature=target.signature,
-            destinations=await self._environment.destinations(actor),
             },
             agent_state=execution.agent_state,
             limits=execution.limits,
+            language=target.language,
+            signature=target.signature,
+            destinations=await self._environment.destinations(actor),
         )
         return await self._sandbox.run(call, env)
 
@@ -79,16 +76,23 @@ class SandboxExecutor:
         """Install what a tool requires and warm a process that has it.
 
         Raises:
-            ToolRequirementsUnsatisfied: a package does not exist, has no wheels, or contradicts another one.
+            ToolRequirementsUnsatisfied: a package does not exist, has no wheels, or contradicts another one; or the
+                language of the tool cannot be run.
             ServiceUnavailable: the package index cannot be reached.
             IsolationUnavailable: the host offers no isolation that is strong enough.
         """
         env = await self._env(actor, tool)
         if env.key:
             await self._sandbox.run(_WARM_UP, env)
+        elif tool.source_type == "typescript":
+            result = await self._sandbox.run(_WARM_UP_SCRIPT, env)
+            if result.status is Status.REFUSED and result.failure is not None:
+                raise ToolRequirementsUnsatisfied(result.failure.message, requirements="node")
         return env
 
     async def _env(self, actor: Actor, tool: Tool) -> Env:
+        if tool.source_type == "typescript":
+            return _env_of_script(actor, tool)
         requirements = tuple(item.specifier() for item in tool.pip_requirements)
         if not requirements:
             return Env(organization_id=actor.organization_id)
@@ -97,16 +101,27 @@ class SandboxExecutor:
         except InvalidArgument as error:
             raise ToolRequirementsUnsatisfied(error.message, requirements=", ".join(requirements)) from error
 
-    async def _shape(self, tool: Tool) -> CallShape:
-        """Return how the function is called; the source is parsed once."""
-        source = tool.source_code or ""
-        place = (source, tool.name)
-        shape = self._shapes.get(place)
-        if shape is None:
-            shape = self._shapes[place] = await asyncio.to_thread(call_shape, source, tool.name)
-            if len(self._shapes) > _MAX_SHAPES:
-                del self._shapes[next(iter(self._shapes))]
-        return shape
+    async def _target(self, tool: Tool) -> Target:
+        """Return what is executed; the source is read once."""
+        place = (tool.source_type, tool.source_code or "", tool.name)
+        target = self._targets.get(place)
+        if target is None:
+            target = self._targets[place] = await asyncio.to_thread(target_of, tool, self._scripts)
+            if len(self._targets) > _MAX_TARGETS:
+                del self._targets[next(iter(self._targets))]
+        return target
+
+
+def _env_of_script(actor: Actor, tool: Tool) -> Env:
+    """Return the bare environment: what Node brings along is all that a script may import."""
+    required = [item.specifier() for item in (*tool.npm_requirements, *tool.pip_requirements)]
+    if required:
+        raise ToolRequirementsUnsatisfied(
+            f"no packages are installed for TypeScript tools ({', '.join(required)}); use what Node brings along, "
+            "put the code into the tool, or offer it through an MCP server",
+            requirements=", ".join(required),
+        )
+    return Env(organization_id=actor.organization_id)
 
 
 def _identity(tool: Tool, agent_id: str) -> dict[str, str]:

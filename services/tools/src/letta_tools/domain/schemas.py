@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -54,13 +53,6 @@ def derive_schema(
     if args_json_schema is not None and args_json_schema.get("properties") is not None:
         return FunctionSchema(function.name, described, parameters_of_model(args_json_schema))
     return FunctionSchema(function.name, described, _parameters(function, Annotations(module), docstring))
-
-
-async def schema_of_source(source: str, source_type: str) -> FunctionSchema:
-    """Derive the schema of a function without blocking. Raises ToolSourceInvalid."""
-    if source_type not in {"", "python", "json"}:
-        raise ToolSourceInvalid(f"no schema can be read from {source_type} source; give a json_schema")
-    return await asyncio.to_thread(derive_schema, source)
 
 
 def function_name(source: str, name: str = "") -> str:

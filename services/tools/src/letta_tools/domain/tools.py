@@ -15,7 +15,16 @@ from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, StaleEtag, ToolNameTaken, ToolNotFound, ToolSourceInvalid
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
-from letta_tools.domain.schemas import FunctionSchema, derive_schema, dump, function_name, given_schema, load_object
+from letta_tools.domain.schemas import (
+    FunctionSchema,
+    derive_schema,
+    dump,
+    function_name,
+    given_schema,
+    load_object,
+    parameters_of_model,
+)
+from letta_tools.domain.scripts import ScriptReader, reader
 from letta_tools.domain.tool_records import LETTA_TYPES, LONGEST_NAME, Found, Match, Tool, ToolFilter, ToolType
 from letta_tools.domain.tool_search import fuse, search_text
 
@@ -119,8 +128,11 @@ class _Seeded:
 class Tools:
     """Operations on the registry."""
 
-    def __init__(self, store: ToolStore, clock: Clock, builtin: Sequence[Tool] = ()) -> None:
+    def __init__(
+        self, store: ToolStore, clock: Clock, builtin: Sequence[Tool] = (), scripts: ScriptReader | None = None
+    ) -> None:
         self._store = store
+        self._scripts = scripts
         self._clock = clock
         self._builtin = tuple(builtin)
         self._builtin_names = frozenset(tool.name for tool in builtin)
@@ -200,7 +212,7 @@ class Tools:
         """
         await self._seed(actor)
         changes = _checked(given)
-        made = await asyncio.to_thread(_derived, _blank(actor, self._clock.now()), changes)
+        made = await asyncio.to_thread(_derived, _blank(actor, self._clock.now()), changes, self._scripts)
         for _ in range(_ATTEMPTS):
             existing = next(iter(await self._store.resolve(actor, (), (made.name,))), None)
             try:
@@ -237,6 +249,14 @@ class Tools:
                 raise ToolNameTaken(f"another tool is called `{written.name}`", name=written.name) from error
         raise StaleEtag(f"tool {tool_id} was written by somebody else", tool_id=tool_id)
 
+    async def schema_of(self, source: str, source_type: str) -> FunctionSchema:
+        """Derive the schema of source that is not kept. Raises ToolSourceInvalid."""
+        if source_type == "typescript":
+            return await asyncio.to_thread(reader(self._scripts).schema, source)
+        if source_type not in {"", "python", "json"}:
+            raise ToolSourceInvalid(f"no schema can be read from {source_type} source; give a json_schema")
+        return await asyncio.to_thread(derive_schema, source)
+
     async def delete(self, actor: Actor, tool_id: str) -> None:
         """Remove a tool. Raises ToolNotFound, and InvalidArgument for a built-in one."""
         tool = await self.get(actor, tool_id)
@@ -272,7 +292,7 @@ class Tools:
         if tool.tool_type is not ToolType.CUSTOM and changes.keys() - _BUILTIN_WRITABLE:
             names = ", ".join(sorted(changes.keys() - _BUILTIN_WRITABLE))
             raise InvalidArgument(f"`{tool.name}` is no custom tool: {names} cannot be changed", tool_id=tool.id)
-        written = await asyncio.to_thread(_derived, tool, changes)
+        written = await asyncio.to_thread(_derived, tool, changes, self._scripts)
         if written.name != tool.name and written.name in self._builtin_names:
             raise ToolNameTaken(f"`{written.name}` is the name of a built-in tool", name=written.name)
         return self._next(actor, tool, written)
@@ -336,28 +356,47 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _derived(tool: Tool, changes: Mapping[str, Any]) -> Tool:
+def _derived(tool: Tool, changes: Mapping[str, Any], scripts: ScriptReader | None) -> Tool:
     """Apply changes and derive name, schema and description from the source. Blocking."""
     written = replace(tool, **changes)
     if not tool.name or changes.keys() & _SOURCE_FIELDS:
-        schema = _schema_of(written, changes)
+        schema = _schema_of(written, changes, scripts)
         written = replace(written, name=schema.name, json_schema=schema.to_json())
         if "description" not in changes:
             written = replace(written, description=schema.description or None)
     return _hashed(written)
 
 
-def _schema_of(tool: Tool, changes: Mapping[str, Any]) -> FunctionSchema:
+def _schema_of(tool: Tool, changes: Mapping[str, Any], scripts: ScriptReader | None) -> FunctionSchema:
     given = load_object(changes["json_schema"], "json_schema") if changes.get("json_schema") else None
-    if tool.source_type == "typescript" or not tool.source_code:
+    if not tool.source_code:
         text = changes.get("json_schema") or tool.json_schema
         if not text:
             raise ToolSourceInvalid(f"a tool of source type {tool.source_type} needs a json_schema")
         return given_schema(load_object(text, "json_schema"), max_name=LONGEST_NAME)
     arguments = load_object(tool.args_json_schema, "args_json_schema") if tool.args_json_schema else None
+    if tool.source_type == "typescript":
+        return _schema_of_script(tool, given, arguments, reader(scripts))
     if given is None:
         return derive_schema(tool.source_code, description=tool.description or "", args_json_schema=arguments)
     return _agreed(tool.source_code, given)
+
+
+def _schema_of_script(
+    tool: Tool, given: Mapping[str, Any] | None, arguments: Mapping[str, Any] | None, scripts: ScriptReader
+) -> FunctionSchema:
+    """Return the schema that is given, if it is about a function of the source; else derive one."""
+    source = tool.source_code or ""
+    if given is not None:
+        schema = given_schema(given, max_name=LONGEST_NAME)
+        scripts.script(source, schema.name)
+        return schema
+    if arguments is not None and arguments.get("properties") is not None:
+        name = scripts.script(source).name
+        return given_schema(
+            {"name": name, "description": tool.description, "parameters": parameters_of_model(arguments)}
+        )
+    return scripts.schema(source, description=tool.description or "")
 
 
 def _agreed(source: str, given: Mapping[str, Any]) -> FunctionSchema:

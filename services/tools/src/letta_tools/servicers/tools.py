@@ -15,13 +15,13 @@ from letta_common.paging import Page
 from letta_tools.domain.execution import Limits, Status
 from letta_tools.domain.executions import Execution, Executions, Source
 from letta_tools.domain.outcomes import Outcome, return_text
-from letta_tools.domain.schemas import schema_of_source
 from letta_tools.domain.tool_records import LETTA_TYPES, Requirement, ToolFilter, ToolType
 from letta_tools.domain.tools import Tools
 from letta_tools.servicers.limits import within_deadline
 from letta_tools.servicers.tool_messages import given_values, masked_values, pack_tool
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_SCRIPT = "typescript"
 _MODES = {
     tool_service_pb2.TOOL_SEARCH_MODE_VECTOR: "vector",
     tool_service_pb2.TOOL_SEARCH_MODE_FTS: "fts",
@@ -107,7 +107,8 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     async def RunTool(
         self, request: tool_service_pb2.RunToolRequest, context: _Context
     ) -> tool_service_pb2.RunToolResponse:
-        requirements = tuple(Requirement(item.name, item.version).specifier() for item in request.pip_requirements)
+        packages = (*request.pip_requirements, *(request.npm_requirements if request.source_type == _SCRIPT else ()))
+        requirements = tuple(Requirement(item.name, item.version).specifier() for item in packages)
         source = Source(request.source_code, request.source_type, request.name, requirements)
         execution = Execution(
             arguments=request.args,
@@ -137,7 +138,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     async def GenerateSchema(
         self, request: tool_service_pb2.GenerateSchemaRequest, context: _Context
     ) -> tool_service_pb2.GenerateSchemaResponse:
-        schema = await schema_of_source(request.code, request.source_type)
+        schema = await self._tools.schema_of(request.code, request.source_type)
         return tool_service_pb2.GenerateSchemaResponse(json_schema=schema.to_json())
 
     async def ResolveTools(

@@ -1,0 +1,1 @@
+"""TypeScript, read by tree-sitter: never executed, never compiled."""
