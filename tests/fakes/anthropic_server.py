@@ -86,6 +86,8 @@ def _blocks(said: Say) -> list[Json]:
     blocks: list[Json] = []
     if said.reasoning:
         blocks.append({"type": "thinking", "thinking": said.reasoning, "signature": said.signature})
+    if said.redacted:
+        blocks.append({"type": "redacted_thinking", "data": said.redacted})
     if said.text:
         blocks.append({"type": "text", "text": said.text})
     for at, call in enumerate(said.calls):
@@ -135,6 +137,8 @@ def _events(said: Say, model: str) -> list[Json]:
     if said.reasoning:
         deltas: list[Json] = [{"type": "thinking_delta", "thinking": p} for p in cut(said.reasoning, said.piece)]
         block({"type": "thinking", "thinking": ""}, [*deltas, {"type": "signature_delta", "signature": said.signature}])
+    if said.redacted:
+        block({"type": "redacted_thinking", "data": said.redacted}, [])
     if said.text:
         block({"type": "text", "text": ""}, [{"type": "text_delta", "text": p} for p in cut(said.text, said.piece)])
     for at, call in enumerate(said.calls):
