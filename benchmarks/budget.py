@@ -38,7 +38,16 @@ CALL_SECONDS = 60.0
 EDIT = 'CALL memory_insert {"label": "human", "new_string": "Likes tea."}'
 PER_RUN = ("agent.admit_run", "agent.close_run")
 """Statements of a run rather than of a step."""
-BATCHED = ("as h(organization_id, id)", "agent.run_events", "agent.claim_due_runs", "llm.usage", "tools.tools")
+BATCHED = (
+    "as h(organization_id, id)",
+    "agent.run_events",
+    "agent.claim_due_runs",
+    "llm.usage",
+    "llm.budgets",
+    "llm.providers",
+    "llm.defaults",
+    "tools.tools",
+)
 """Statements of the background, for all runs of a replica together: left out where they are fewer than the messages."""
 REFRESHED = ("letta.tools.v1.ToolService/ResolveTools",)
 """Calls that renew a cache by time: left out where they are fewer than the messages."""

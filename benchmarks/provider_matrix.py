@@ -36,8 +36,8 @@ from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.settings import LLMGatewaySettings
-from letta_llm_gateway.store.fake import FakeProviderStore, FakeUsageStore
-from letta_llm_gateway.wiring import assemble
+from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
+from letta_llm_gateway.wiring import Stores, assemble
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.google_server import GoogleServer
 from tests.fakes.openai_server import OpenAIServer
@@ -275,7 +275,8 @@ async def main() -> int:
 
         async def gateway(settings: LLMGatewaySettings) -> Bench:
             renew()
-            service = assemble(settings, Deps(), FakeProviderStore(), FakeUsageStore())
+            books = FakeUsageStore()
+            service = assemble(settings, Deps(), Stores(FakeProviderStore(), books, FakeBudgetStore(books)))
             channel = await stack.enter_async_context(running(service, "local", identities=identities))
             for name, kind in OWN.items():
                 own = provider_pb2.Provider(name=name, provider_type=kind, api_key="k", base_url=vendors[name].base_url)

@@ -19,6 +19,7 @@ GLOBAL = {
 # Single keys that may begin otherwise, and why.
 EXCEPTIONS = {
     "conversation_queue_system_due": "the dispatcher looks for work of every organization",
+    "provider_traces_system_age": "the cleaner removes old traces of every organization",
     "run_events_system_age": "the cleaner removes old events of every organization",
     "committed_steps_system_age": "the cleaner removes what tells repeats of old steps, of every organization",
     "tombstones_system_age": "the cleaner removes the places of rows deleted long ago, of every organization",

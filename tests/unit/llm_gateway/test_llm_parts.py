@@ -18,7 +18,7 @@ from letta_common.errors import (
     RateLimited,
 )
 from letta_llm_gateway.domain.embeddings import unit
-from letta_llm_gateway.domain.known_models import cost_microdollars, dimensions, known, talks
+from letta_llm_gateway.domain.known_models import dimensions, known, talks
 from letta_llm_gateway.domain.resilience import Breaker, Retry, Slots
 from letta_llm_gateway.providers import probe
 from letta_llm_gateway.providers.local_embedder import DIMENSIONS, LocalEmbedder
@@ -26,6 +26,8 @@ from letta_llm_gateway.providers.vault import KeyVault
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import base_accounts
 from tests.fakes.openai_server import OpenAIServer
+
+FIRST_FORMAT = "01c5a58b5d560836dd0b7350d177af727fc954e65ef088c918ccea788661c7218b"
 
 
 def test_pauses_grow_and_end():
@@ -98,6 +100,32 @@ def test_a_sealed_key_opens_for_its_owner_alone():
             opener.open(organization, purpose, text)
 
 
+def test_a_renewed_secret_opens_what_the_former_one_sealed():
+    former, new = KeyVault(b"former"), KeyVault(b"new", [b"former"])
+    sealed = former.seal("org-a", "mine/api_key", "sk-1")
+
+    assert new.open("org-a", "mine/api_key", sealed) == "sk-1"
+    assert not sealed.startswith(new.format)
+    again = new.seal("org-a", "mine/api_key", "sk-1")
+    assert again.startswith(new.format)
+    assert KeyVault(b"former", [b"new"]).open("org-a", "mine/api_key", again) == "sk-1", "a replica that is not renewed"
+    assert KeyVault(b"new").open("org-a", "mine/api_key", again) == "sk-1", "the former one is not needed any more"
+    for vault, text in ((KeyVault(b"new"), sealed), (former, again), (new, again[:-1]), (new, b"\x02")):
+        with pytest.raises(InternalError):
+            vault.open("org-a", "mine/api_key", text)
+
+
+def test_texts_of_the_first_format_open():
+    """Sealed by the release before, with the secret `secret`."""
+    sealed = bytes.fromhex(FIRST_FORMAT)
+
+    for vault in (KeyVault(b"secret"), KeyVault(b"new", [b"secret"])):
+        assert vault.open("org-a", "mine/api_key", sealed) == "sk-1"
+    assert not sealed.startswith(KeyVault(b"secret").format), "it is sealed anew"
+    with pytest.raises(InternalError):
+        KeyVault(b"new").open("org-a", "mine/api_key", sealed)
+
+
 def test_keys_are_read_from_the_vendors_own_variables(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-plain")
     monkeypatch.setenv("LETTA_ANTHROPIC_API_KEY", "sk-prefixed")
@@ -121,8 +149,6 @@ def test_what_is_known_of_models():
     assert talks("gpt-4o")
     assert not talks("whisper-1")
     assert dimensions("nomic-embed-text:latest") == 768
-    assert cost_microdollars("gpt-4o-mini", prompt=1_000_000, completion=0, cached=500_000) == 75_000 + 37_500
-    assert cost_microdollars("who-knows", prompt=5, completion=5, cached=0) == 0
 
 
 def test_vectors_get_unit_length():

@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
+from letta_common.app_error import AppError as AppError  # noqa: PLC0414  (the family with its base)
 from letta_common.codes import Code
-
-
-class AppError(Exception):
-    """An expected failure. The message says what happened and what to do; variable parts stand in the metadata too."""
-
-    code: ClassVar[Code] = Code.INTERNAL
-    reason: ClassVar[str] = "INTERNAL"
-
-    def __init__(self, message: str, /, **metadata: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.metadata = metadata
 
 
 class Unauthenticated(AppError):
@@ -120,7 +107,7 @@ class IdempotencyConflict(AppError):
 class Overloaded(AppError):
     """The server sheds load. Retry after RetryInfo."""
 
-    code = Code.UNAVAILABLE
+    code = Code.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
 
 
@@ -493,6 +480,13 @@ class BudgetExceeded(AppError):
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "BUDGET_EXCEEDED"
+
+
+class BudgetNotFound(AppError):
+    """The organization has no such budget."""
+
+    code = Code.NOT_FOUND
+    reason = "BUDGET_NOT_FOUND"
 
 
 BY_REASON: dict[str, type[AppError]] = {kind.reason: kind for kind in AppError.__subclasses__()}

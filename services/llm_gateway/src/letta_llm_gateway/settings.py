@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import AliasChoices, Field, SecretStr
@@ -31,6 +32,9 @@ class LLMGatewaySettings(Settings):
     default_llm_handle: str = Field(default="", description="Default model, `provider/name`; empty: chosen at start.")
     default_embedding_handle: str = Field(default="", description="Default embedder; empty: the local one.")
     encryption_key: SecretStr = Field(default=_NONE, description="Wraps provider keys; empty: one kept in LETTA_HOME.")
+    encryption_keys_also: tuple[SecretStr, ...] = Field(
+        default=(), description="Former and coming encryption keys: they open, and what they sealed is sealed anew."
+    )
     openai_api_key: SecretStr = _vendor("OPENAI_API_KEY", "Key of OpenAI.")
     openai_base_url: str = _vendor("OPENAI_BASE_URL", "Any server that speaks OpenAI's chat completions.", "")
     openai_responses: bool = Field(
@@ -71,8 +75,19 @@ class LLMGatewaySettings(Settings):
     models_ttl_seconds: float = Field(
         default=300.0, gt=0, description="How long a vendor's list of models is believed."
     )
+    prices: dict[str, Any] = Field(
+        default={}, description="Prices of handles or patterns, dollars for a million tokens; null: unknown; JSON."
+    )
+    prices_file: Path | None = Field(default=None, description="A JSON file of prices, which `prices` win over.")
+    budget_seconds: float = Field(
+        default=5.0, gt=0, description="How often the books are read that budgets are checked by."
+    )
     budget_dollars: float = Field(default=0.0, ge=0, description="What an organization may spend a month; 0: any sum.")
     provider_trace: bool = Field(default=False, description="Keep what goes to vendors and comes back, redacted.")
+    provider_trace_share: float = Field(default=1.0, ge=0, le=1, description="Share of the steps whose trace is kept.")
+    provider_trace_kilobytes: int = Field(
+        default=256, ge=1, le=16384, description="Longest request and answer in a trace; longer ones are cut."
+    )
     private_addresses: bool = Field(
         default=False, description="Organizations may name any address but metadata services; so may all in dev mode."
     )

@@ -2,47 +2,73 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
 
 from letta.llm.v1 import (
+    budget_service_pb2_grpc,
     embedding_service_pb2_grpc,
     generation_service_pb2_grpc,
     model_service_pb2_grpc,
     provider_service_pb2_grpc,
     trace_service_pb2_grpc,
+    usage_service_pb2_grpc,
 )
+from letta_common.clock import Clock
 from letta_common.db import Database, DatabaseOptions
 from letta_common.egress import AddressGuard
 from letta_common.migrations import upgrade
 from letta_common.service import Deps, Service, nothing
 from letta_common.settings import kept_secret
+from letta_llm_gateway.domain import budgets as budgets_
 from letta_llm_gateway.domain import models
 from letta_llm_gateway.domain.accounts import Accounts, ProviderStore
-from letta_llm_gateway.domain.budgets import Budgets
+from letta_llm_gateway.domain.budgets import Budgets, BudgetStore
 from letta_llm_gateway.domain.embeddings import Embeddings
-from letta_llm_gateway.domain.generations import Generations, Options
+from letta_llm_gateway.domain.generations import Accounting, Generations, Options
 from letta_llm_gateway.domain.models import Models
+from letta_llm_gateway.domain.prices import Prices, read_prices
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.domain.resilience import Retry
 from letta_llm_gateway.domain.streams import Limits
-from letta_llm_gateway.domain.usage import UsageStore, UsageWriter
+from letta_llm_gateway.domain.traces import Tracing
+from letta_llm_gateway.domain.usage import Chore, UsageStore, UsageWriter, WriterOptions
 from letta_llm_gateway.providers import probe
 from letta_llm_gateway.providers.arguments import checked
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.vault import KeyVault
+from letta_llm_gateway.servicers.budgets import BudgetServicer
 from letta_llm_gateway.servicers.embeddings import EmbeddingServicer
 from letta_llm_gateway.servicers.generations import GenerationServicer
 from letta_llm_gateway.servicers.models import ModelServicer
 from letta_llm_gateway.servicers.providers import ProviderServicer
 from letta_llm_gateway.servicers.traces import TraceServicer
+from letta_llm_gateway.servicers.usage import UsageServicer
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.store.accounts import SqlProviderStore
+from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore
 
 SCHEMA = "llm"
 _KEYED = ("groq", "together", "deepseek", "xai", "openrouter", "mistral")
+
+
+_HOUR = 3600.0
+_TRACES_AT_ONCE = 500
+_log = logging.getLogger("letta.llm")
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where the service keeps what it keeps."""
+
+    providers: ProviderStore
+    books: UsageStore
+    budgets: BudgetStore
 
 
 async def build(settings: LLMGatewaySettings, deps: Deps) -> Service:
@@ -51,35 +77,32 @@ async def build(settings: LLMGatewaySettings, deps: Deps) -> Service:
     await upgrade(dsn, package="letta_llm_gateway", schema=SCHEMA, extensions=())
     options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-llm-gateway")
     db = await Database.open(dsn, schema=SCHEMA, options=options)
-    return assemble(settings, deps, SqlProviderStore(db), SqlUsageStore(db), db.close)
+    return assemble(settings, deps, Stores(SqlProviderStore(db), SqlUsageStore(db), SqlBudgetStore(db)), db.close)
 
 
 def assemble(
     settings: LLMGatewaySettings,
     deps: Deps,
-    providers: ProviderStore,
-    books: UsageStore,
+    stores: Stores,
     close_stores: Callable[[], Awaitable[None]] = nothing,
 ) -> Service:
     """Return the service over these stores."""
     guard = _guard(settings)
-    accounts = Accounts(providers, KeyVault(_secret(settings)), guard.check_url, deps.clock)
+    accounts = Accounts(stores.providers, _vault(settings), guard.check_url, deps.clock)
     factory = ProviderFactory(BuiltinProvider(), Clients(guard))
-    catalogue = Models(
-        base_accounts(settings),
-        accounts,
-        factory,
-        probe=probe.ollama if settings.ollama_probe and not settings.ollama_base_url else probe.nothing,
-        clock=deps.clock,
-        options=models.Options(
-            settings.default_llm_handle, settings.default_embedding_handle, list_seconds=settings.models_ttl_seconds
-        ),
+    catalogue = _catalogue(settings, deps.clock, accounts, factory)
+    books = stores.books
+    usage = UsageWriter(books, deps.clock, WriterOptions(trace_bytes=settings.provider_trace_kilobytes * 1024))
+    budgets = Budgets(
+        stores.budgets,
+        deps.clock,
+        usage.flush,
+        budgets_.Options(round(settings.budget_dollars * 1e6), settings.budget_seconds),
     )
-    usage = UsageWriter(books, deps.clock, trace_days=settings.provider_trace_days if settings.provider_trace else 0)
+    prices = Prices(read_prices(settings.prices, settings.prices_file))
     generations = Generations(
         catalogue,
-        usage,
-        budgets=Budgets(books, deps.clock, limit_microdollars=round(settings.budget_dollars * 1e6)),
+        Accounting(usage, budgets, prices),
         checked=lambda raw, tool, vendor: checked(raw, tool=tool, vendor=vendor),
         clock=deps.clock,
         options=_options(settings),
@@ -95,21 +118,36 @@ def assemble(
         servicers=(
             (
                 generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
-                GenerationServicer(generations, traced=settings.provider_trace),
+                GenerationServicer(generations),
             ),
             (
                 embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server,
                 EmbeddingServicer(Embeddings(catalogue, retry=_options(settings).retry)),
             ),
-            (model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(catalogue)),
+            (model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(catalogue, accounts, prices)),
             (
                 provider_service_pb2_grpc.add_ProviderServiceServicer_to_server,
                 ProviderServicer(accounts, catalogue),
             ),
             (trace_service_pb2_grpc.add_TraceServiceServicer_to_server, TraceServicer(books, usage)),
+            (usage_service_pb2_grpc.add_UsageServiceServicer_to_server, UsageServicer(books, usage)),
+            (budget_service_pb2_grpc.add_BudgetServiceServicer_to_server, BudgetServicer(budgets, deps.clock)),
         ),
-        start=usage.start,
+        start=lambda: usage.start(_chores(settings, deps.clock, books, (accounts, budgets))),
         close=close,
+    )
+
+
+def _catalogue(settings: LLMGatewaySettings, clock: Clock, accounts: Accounts, factory: ProviderFactory) -> Models:
+    return Models(
+        base_accounts(settings),
+        accounts,
+        factory,
+        probe=probe.ollama if settings.ollama_probe and not settings.ollama_base_url else probe.nothing,
+        clock=clock,
+        options=models.Options(
+            settings.default_llm_handle, settings.default_embedding_handle, list_seconds=settings.models_ttl_seconds
+        ),
     )
 
 
@@ -118,9 +156,28 @@ def _guard(settings: LLMGatewaySettings) -> AddressGuard:
     return AddressGuard((*settings.provider_allowed_hosts, *anywhere))
 
 
-def _secret(settings: LLMGatewaySettings) -> bytes:
+def _chores(
+    settings: LLMGatewaySettings, clock: Clock, books: UsageStore, parts: tuple[Accounts, Budgets]
+) -> list[Chore]:
+    accounts, budgets = parts
+    kept = timedelta(days=settings.provider_trace_days)
+
+    async def forget_traces() -> None:
+        full = True
+        while full:
+            full = await books.forget_traces(clock.now() - kept, _TRACES_AT_ONCE) == _TRACES_AT_ONCE
+
+    async def seal_anew() -> None:
+        if done := await accounts.reseal():
+            _log.warning("%d providers were sealed with the encryption key of now", done)
+
+    return [Chore(settings.budget_seconds, budgets.refresh), Chore(_HOUR, forget_traces), Chore(_HOUR, seal_anew)]
+
+
+def _vault(settings: LLMGatewaySettings) -> KeyVault:
     given = settings.encryption_key.get_secret_value()
-    return given.encode() if given else kept_secret(settings.home / "encryption_key")
+    secret = given.encode() if given else kept_secret(settings.home / "encryption_key")
+    return KeyVault(secret, [each.get_secret_value().encode() for each in settings.encryption_keys_also])
 
 
 def base_accounts(settings: LLMGatewaySettings) -> list[Account]:
@@ -159,4 +216,8 @@ def _options(settings: LLMGatewaySettings) -> Options:
         organization_slots=settings.organization_slots,
         window=settings.delta_window_ms / 1000,
         heartbeat=settings.heartbeat_seconds,
+        tracing=Tracing(
+            settings.provider_trace_share if settings.provider_trace else 0.0,
+            settings.provider_trace_kilobytes * 1024,
+        ),
     )

@@ -11,18 +11,21 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from letta.llm.v1.budget_service_pb2_grpc import BudgetServiceStub
 from letta.llm.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from letta.llm.v1.generation_service_pb2_grpc import GenerationServiceStub
 from letta.llm.v1.model_service_pb2_grpc import ModelServiceStub
 from letta.llm.v1.provider_service_pb2_grpc import ProviderServiceStub
 from letta.llm.v1.trace_service_pb2_grpc import TraceServiceStub
+from letta.llm.v1.usage_service_pb2_grpc import UsageServiceStub
 from letta_common.actor import Actor, Request, acting_as, bind_request
 from letta_common.rpc_testing import DEFAULT_ORGANIZATION, DEFAULT_USER, Identities, running
 from letta_common.service import Deps
-from letta_llm_gateway.domain.usage import Trace, UsageRecord
+from letta_llm_gateway.domain.traces import Trace
+from letta_llm_gateway.domain.usage import UsageRecord
 from letta_llm_gateway.settings import LLMGatewaySettings
-from letta_llm_gateway.store.fake import FakeProviderStore, FakeUsageStore
-from letta_llm_gateway.wiring import assemble
+from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
+from letta_llm_gateway.wiring import Stores, assemble
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.openai_server import OpenAIServer
 
@@ -50,6 +53,7 @@ class Gateway:
     channel: grpc.aio.Channel
     identities: Identities
     books: Books
+    stores: Stores
 
     def as_actor(self, actor: Actor) -> AbstractContextManager[None]:
         """Let calls inside come from this actor."""
@@ -70,6 +74,14 @@ class Gateway:
     @property
     def embeddings(self) -> Any:
         return EmbeddingServiceStub(self.channel)
+
+    @property
+    def usage(self) -> Any:
+        return UsageServiceStub(self.channel)
+
+    @property
+    def budgets(self) -> Any:
+        return BudgetServiceStub(self.channel)
 
     @property
     def traces(self) -> Any:
@@ -95,10 +107,11 @@ async def start(request: pytest.FixtureRequest, monkeypatch, tmp_path) -> AsyncI
                 **settings,
             }
             books = Books()
-            service = assemble(LLMGatewaySettings(**chosen), Deps(), FakeProviderStore(), books)
+            stores = chosen.pop("stores", None) or Stores(FakeProviderStore(), books, FakeBudgetStore(books))
+            service = assemble(LLMGatewaySettings(**chosen), Deps(), stores)
             identities = Identities()
             channel = await stack.enter_async_context(running(service, request.param, identities=identities))
-            gateway = Gateway(channel, identities, books)
+            gateway = Gateway(channel, identities, books, stores)
             bind_request(Request(signed_actor=identities.sign(ANN)))  # for the rest of the test
             return gateway
 

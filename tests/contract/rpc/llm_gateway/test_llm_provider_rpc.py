@@ -17,6 +17,7 @@ from letta.llm.v1 import provider_service_pb2 as pb
 from letta.llm.v1 import trace_service_pb2 as tr
 from letta_common.errors import (
     CursorNotFound,
+    InternalError,
     InvalidArgument,
     LLMAuthentication,
     LLMUnavailable,
@@ -26,7 +27,7 @@ from letta_common.errors import (
     ValidationFailed,
 )
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, user
-from tests.contract.rpc.llm_gateway.conftest import BEN
+from tests.contract.rpc.llm_gateway.conftest import ANN, BEN
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.wire import Fault
 
@@ -320,8 +321,31 @@ async def test_a_trace_shows_the_prompt_and_the_answer(start, openai):
 
     request = tr.GetProviderTraceRequest(step_id="step-1")
     got = (await gateway.traces.GetProviderTrace(request, timeout=5)).trace
-    assert json.loads(got.request_json)["messages"][0]["parts"][0]["text"]["text"] == "hi"
+    assert json.loads(got.request_json) == openai.requests[-1].body, "what the vendor got"
     assert json.loads(got.response_json)["parts"] == [{"type": "Text", "text": "You said: hi"}]
     assert (got.agent_id, got.call_type) == ("agent-1", "step")
     with gateway.as_actor(BEN):
         assert not (await gateway.traces.GetProviderTrace(request, timeout=5)).HasField("trace")
+
+
+async def test_the_master_key_is_renewed_while_providers_stay_usable(start, openai):
+    """The documented steps: the coming key is known to all, then seals, then the former one is taken away."""
+    openai.keys = {"sk-own"}
+    first = await start(encryption_key="former", encryption_keys_also=("coming",))
+    made = await create(first, openai)
+    sealed = (await first.stores.providers.all(ANN))[0].api_key
+    asked = pb.CheckProviderRequest(provider_id=made.id)
+
+    second = await start(encryption_key="coming", encryption_keys_also=("former",), stores=first.stores)
+    await second.providers.CheckProvider(asked, timeout=5)
+    async with asyncio.timeout(5):  # the background seals anew soon after the start
+        while (await first.stores.providers.all(ANN))[0].api_key == sealed:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    with first.as_actor(ANN):
+        await first.providers.CheckProvider(asked, timeout=5)  # a replica that is not restarted yet
+
+    third = await start(encryption_key="coming", stores=first.stores)
+    await third.providers.CheckProvider(asked, timeout=5)
+    lost = await start(encryption_key="another", stores=first.stores)
+    with pytest.raises(InternalError):
+        await lost.providers.CheckProvider(asked, timeout=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,13 +10,17 @@ import pytest
 
 from letta_common.actor import Actor
 from letta_common.db import Database
-from letta_common.errors import CursorNotFound, ProviderNameTaken, ProviderNotFound
+from letta_common.errors import BudgetNotFound, CursorNotFound, ProviderNameTaken, ProviderNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_llm_gateway.domain.accounts import Filter, OwnProvider
-from letta_llm_gateway.domain.usage import Attribution, Trace, UsageRecord
+from letta_llm_gateway.domain.budgets import Action, Budget, Period, Scope
+from letta_llm_gateway.domain.providers import ModelDefaults
+from letta_llm_gateway.domain.traces import Trace
+from letta_llm_gateway.domain.usage import Attribution, CallFilter, GroupBy, UsageRecord
 from letta_llm_gateway.store.accounts import SqlProviderStore
-from letta_llm_gateway.store.fake import FakeProviderStore, FakeUsageStore
+from letta_llm_gateway.store.budgets import SqlBudgetStore
+from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.store.usage import SqlUsageStore
 
 ANN, BEN = Actor("org-a", "user-a"), Actor("org-b", "user-b")
@@ -30,7 +35,9 @@ def database_schemas():
 @pytest.fixture
 async def db(database_url):
     database = await Database.open(database_url, schema="llm")
-    await database.hot("truncate llm.providers, llm.usage, llm.provider_traces")
+    await database.hot(
+        "truncate llm.providers, llm.usage, llm.provider_traces, llm.budgets, llm.spending, llm.defaults"
+    )
     yield database
     await database.close()
 
@@ -119,58 +126,225 @@ async def test_pages_are_by_time(providers):
         await page(after="provider-00000000-0000-4000-8000-000000000000")
 
 
-def record(actor: Actor = ANN, cost: int = 5, at: datetime = NOW) -> UsageRecord:
-    return UsageRecord(
-        id=new_id("usage"),
-        organization_id=actor.organization_id,
-        user_id=actor.user_id,
-        created_at=at,
-        attribution=Attribution("agent-1", "run-1", "step-1", "step"),
-        model="openai/x",
-        provider_type="openai",
-        prompt_tokens=1,
-        completion_tokens=2,
-        cached_input_tokens=0,
-        cache_write_tokens=0,
-        reasoning_tokens=0,
-        source=1,
-        cost_microdollars=cost,
-        duration_ms=3,
-        outcome="ok",
-    )
+async def test_an_organization_chooses_its_defaults(providers):
+    assert await providers.defaults(ANN) == ModelDefaults()
+    await providers.put_defaults(ANN, ModelDefaults("mine/a", ""), NOW)
+    await providers.put_defaults(ANN, ModelDefaults("mine/b", "mine/e"), NOW)
+
+    assert await providers.defaults(ANN) == ModelDefaults("mine/b", "mine/e")
+    assert await providers.defaults(BEN) == ModelDefaults()
+
+
+async def test_secrets_are_sealed_anew_unless_they_changed_meanwhile(providers):
+    one, two = replace(made("one"), api_key=b"old1", access_key=b"old2"), replace(made("two"), api_key=b"new1")
+    bare, other = replace(made("bare"), api_key=None), replace(made("one", BEN), api_key=b"new", access_key=b"old")
+    for provider, actor in ((one, ANN), (two, ANN), (bare, ANN), (other, BEN)):
+        await providers.add(actor, provider)
+
+    found = await providers.sealed_otherwise(b"new", 10)
+    assert {row.id for row in found} == {one.id, other.id}
+    assert len(await providers.sealed_otherwise(b"new", 1)) == 1
+
+    anew = replace(one, api_key=b"new1", access_key=b"new2")
+    assert await providers.reseal(one, anew)
+    assert not await providers.reseal(one, anew), "the row is no longer what was read"
+    assert await providers.get(ANN, one.id) == anew
+    assert [row.id for row in await providers.sealed_otherwise(b"new", 10)] == [other.id]
+
+
+def record(actor: Actor = ANN, cost: int | None = 5, at: datetime = NOW, **rest) -> UsageRecord:
+    booked = {"agent_id": "agent-1", "run_id": "run-1", "step_id": "step-1", "purpose": "step"}
+    booked |= {key: rest.pop(key) for key in list(rest) if key in booked}
+    values = {
+        "id": new_id("usage"),
+        "organization_id": actor.organization_id,
+        "user_id": actor.user_id,
+        "created_at": at,
+        "attribution": Attribution(**booked),
+        "model": "openai/x",
+        "provider_type": "openai",
+        "prompt_tokens": 10,
+        "completion_tokens": 2,
+        "cached_input_tokens": 3,
+        "cache_write_tokens": 1,
+        "reasoning_tokens": 1,
+        "source": 1,
+        "cost_microdollars": cost,
+        "duration_ms": 3,
+        "outcome": "ok",
+    }
+    return UsageRecord(**{**values, **rest})
 
 
 def trace(at: datetime, answer: str, actor: Actor = ANN) -> Trace:
-    booked = Attribution("agent-1", "run-1", "step-1", "step")
-    return Trace(new_id("trace"), actor.organization_id, actor.user_id, at, booked, "m", "openai", "{}", answer)
+    booked = ("agent-1", "run-1", "step-1", "step")
+    return Trace(new_id("trace"), actor.organization_id, actor.user_id, at, *booked, "m", "openai", "{}", answer)
 
 
-async def test_spending_is_summed_since_a_time_and_each_record_counts_once(books):
-    new, old, other = record(), record(at=NOW - timedelta(days=40)), record(BEN)
-    await books.add([new, old, other], [])
-    await books.add([new], [])
+async def test_calls_come_back_as_they_were_booked(books):
+    known, unknown = record(), record(cost=None, at=NOW + timedelta(seconds=1), outcome="LLM_TIMEOUT")
+    await books.add([known, unknown, record(BEN)], [])
 
-    assert await books.spent(ANN, NOW - timedelta(days=1)) == 5
-    assert await books.spent(ANN, NOW - timedelta(days=99)) == 10
-    assert await books.spent(Actor("org-c", "u"), NOW) == 0
+    assert await books.calls(ANN, Page(), CallFilter()) == [unknown, known]
+
+
+async def test_calls_are_paged_and_filtered(books):
+    rows = [
+        record(at=NOW + timedelta(hours=at), agent_id=f"agent-{at % 2}", run_id=f"run-{at}", model=f"m/{at % 3}")
+        for at in range(6)
+    ]
+    await books.add(rows, [])
+
+    async def ids(wanted: CallFilter, **rest):
+        return [rows.index(row) for row in await books.calls(ANN, Page(**rest), wanted)]
+
+    assert await ids(CallFilter(), limit=2) == [5, 4]
+    assert await ids(CallFilter(), limit=2, after=rows[4].id) == [3, 2]
+    assert await ids(CallFilter(agent_id="agent-1")) == [5, 3, 1]
+    assert await ids(CallFilter(run_id="run-2")) == [2]
+    assert await ids(CallFilter(model="m/0", agent_id="agent-1")) == [3]
+    assert await ids(CallFilter(user_id="user-x")) == await ids(CallFilter(step_id="step-x")) == []
+    assert await ids(CallFilter(start_at=NOW + timedelta(hours=1), end_at=NOW + timedelta(hours=3))) == [2, 1]
+    with pytest.raises(CursorNotFound):
+        await ids(CallFilter(), after="usage-00000000-0000-4000-8000-000000000000")
+    assert await books.calls(BEN, Page(), CallFilter()) == []
+
+
+async def test_sums_are_grouped_and_say_what_has_no_price(books):
+    late = NOW.replace(hour=23, minute=59) + timedelta(minutes=2)
+    await books.add(
+        [
+            record(cost=5, model="a"),
+            record(cost=7, model="a", agent_id="agent-2", outcome="LLM_TIMEOUT"),
+            record(cost=None, model="b", at=late),
+            record(cost=None, model="a", at=late),
+            record(BEN, cost=99, model="a"),
+        ],
+        [],
+    )
+
+    async def sums(*groups: GroupBy, most: int = 10, wanted: CallFilter | None = None):
+        found = await books.sums(ANN, wanted or CallFilter(), groups, most)
+        return [
+            (each.keys, each.calls, each.failed_calls, each.cost_microdollars, each.unpriced_calls) for each in found
+        ]
+
+    assert await sums() == [((), 4, 1, 12, 2)]
+    assert await sums(GroupBy.MODEL) == [(("a",), 3, 1, 12, 1), (("b",), 1, 0, None, 1)]
+    assert await sums(GroupBy.AGENT) == [(("agent-2",), 1, 1, 7, 0), (("agent-1",), 3, 0, 5, 2)]
+    assert await sums(GroupBy.DAY) == [(("2026-11-22",), 2, 1, 12, 0), (("2026-11-23",), 2, 0, None, 2)]
+    assert await sums(GroupBy.DAY, GroupBy.MODEL, most=2) == [
+        (("2026-11-22", "a"), 2, 1, 12, 0),
+        (("2026-11-23", "a"), 1, 0, None, 1),
+    ]
+    assert await sums(GroupBy.USER, GroupBy.RUN, wanted=CallFilter(model="b")) == [(("user-a", "run-1"), 1, 0, None, 1)]
+    assert await sums(GroupBy.MODEL, wanted=CallFilter(model="nobody's")) == []
+    [whole] = await books.sums(ANN, CallFilter(), (), 1)
+    assert (whole.prompt_tokens, whole.completion_tokens, whole.cached_input_tokens) == (40, 8, 12)
+    assert (whole.cache_write_tokens, whole.reasoning_tokens) == (4, 4)
+    [nothing] = await books.sums(BEN, CallFilter(model="b"), (), 1)
+    assert (nothing.calls, nothing.prompt_tokens, nothing.cost_microdollars) == (0, 0, None)
+
+
+@pytest.fixture
+def kept(books, request):
+    """Budgets over the same books."""
+    return (
+        FakeBudgetStore(books) if isinstance(books, FakeUsageStore) else SqlBudgetStore(request.getfixturevalue("db"))
+    )
+
+
+def budget(scope=Scope.ORGANIZATION, subject="", period=Period.MONTH, limit=100, actor=ANN, at=0) -> Budget:
+    time = NOW + timedelta(seconds=at)
+    return Budget(new_id("budget"), actor.organization_id, scope, subject, period, limit, Action.REFUSE, time, time)
+
+
+async def spent(kept, actor=ANN):
+    found = (await kept.spent([actor.organization_id, "org-nobody"], NOW.date()))[actor.organization_id]
+    named = {(each.budget.scope.name, each.budget.period.name): each.spent_microdollars for each in found.standings}
+    return found.month_microdollars, named
+
+
+async def test_a_budget_is_set_once_for_its_subject(kept):
+    first = await kept.put(ANN, budget(limit=1))
+    again = await kept.put(ANN, replace(budget(limit=2, at=9), action=Action.WARN))
+    other = await kept.put(ANN, budget(period=Period.DAY, at=1))
+
+    assert (again.id, again.created_at) == (first.id, first.created_at)
+    assert (again.limit_microdollars, again.action, again.updated_at) == (2, Action.WARN, NOW + timedelta(seconds=9))
+    assert await kept.page(ANN, Page()) == [other, again]
+    assert await kept.page(ANN, Page(limit=1, after=other.id)) == [again]
+    assert await kept.page(BEN, Page()) == await kept.page(BEN, Page(after=other.id)) == []
+
+
+async def test_a_budget_is_deleted_by_its_organization_alone(kept):
+    one = await kept.put(ANN, budget())
+
+    with pytest.raises(BudgetNotFound):
+        await kept.delete(BEN, one.id)
+    await kept.delete(ANN, one.id)
+    with pytest.raises(BudgetNotFound):
+        await kept.delete(ANN, one.id)
+
+
+async def test_spending_counts_by_scope_and_period_and_each_record_once(books, kept):
+    for period in Period:
+        await kept.put(ANN, budget(period=period))
+        await kept.put(ANN, budget(Scope.USER, "user-a", period))
+        await kept.put(ANN, budget(Scope.AGENT, "agent-1", period))
+    await kept.put(BEN, budget(actor=BEN))
+    rows = [
+        record(cost=1),
+        record(cost=2, user_id="user-z"),
+        record(cost=4, agent_id="agent-2"),
+        record(cost=8, at=NOW - timedelta(days=3)),
+        record(cost=16, at=NOW - timedelta(days=40)),
+        record(cost=None),
+        record(cost=0),
+        record(BEN, cost=1000),
+    ]
+    await books.add(rows, [])
+    await books.add([*rows[:2], record(cost=32)], [])
+
+    month, named = await spent(kept)
+    assert month == 1 + 2 + 4 + 8 + 32
+    assert named == {
+        ("ORGANIZATION", "DAY"): 39,
+        ("ORGANIZATION", "MONTH"): 47,
+        ("ORGANIZATION", "FOREVER"): 63,
+        ("USER", "DAY"): 37,
+        ("USER", "MONTH"): 45,
+        ("USER", "FOREVER"): 61,
+        ("AGENT", "DAY"): 35,
+        ("AGENT", "MONTH"): 43,
+        ("AGENT", "FOREVER"): 59,
+    }
+    assert await spent(kept, BEN) == (1000, {("ORGANIZATION", "MONTH"): 1000})
+    assert (await kept.spent(["org-nobody"], NOW.date()))["org-nobody"].standings == []
+
+
+async def test_two_replicas_that_book_at_once_lose_nothing(books, kept):
+    await kept.put(ANN, budget())
+    rows = [[record(cost=1, agent_id=f"agent-{at % 5}") for at in range(40)] for _ in range(8)]
+
+    await asyncio.gather(*(books.add(batch, []) for batch in rows), *(books.add(batch[::-1], []) for batch in rows))
+
+    assert await spent(kept) == (320, {("ORGANIZATION", "MONTH"): 320})
 
 
 async def test_the_newest_trace_of_a_step_is_found(books):
     await books.add([], [trace(NOW, "1"), trace(NOW + timedelta(seconds=1), "2"), trace(NOW, "b", BEN)])
 
     found = await books.trace_of_step(ANN, "step-1")
-    assert (found.response_json, found.attribution.agent_id, found.created_at) == (
-        "2",
-        "agent-1",
-        NOW + timedelta(seconds=1),
-    )
+    assert (found.response_json, found.agent_id, found.created_at) == ("2", "agent-1", NOW + timedelta(seconds=1))
     assert (await books.trace_of_step(BEN, "step-1")).response_json == "b"
     assert await books.trace_of_step(ANN, "step-2") is None
 
 
-async def test_old_traces_are_forgotten(books):
-    await books.add([], [trace(NOW - timedelta(days=8), "old"), trace(NOW, "new")])
+async def test_old_traces_are_forgotten_a_few_at_once(books):
+    old = [trace(NOW - timedelta(days=8), "old", actor) for actor in (ANN, BEN, ANN)]
+    await books.add([], [*old, trace(NOW, "new")])
 
-    assert await books.forget_traces(NOW - timedelta(days=7)) == 1
-    assert await books.forget_traces(NOW - timedelta(days=7)) == 0
+    assert [await books.forget_traces(NOW - timedelta(days=7), 2) for _ in range(3)] == [2, 1, 0]
     assert (await books.trace_of_step(ANN, "step-1")).response_json == "new"
+    assert await books.trace_of_step(BEN, "step-1") is None

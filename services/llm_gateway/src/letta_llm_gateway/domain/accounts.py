@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,12 +10,13 @@ from typing import Protocol
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.errors import AppError, InvalidArgument, ProviderNameTaken, ProviderNotFound
+from letta_common.errors import AppError, InternalError, InvalidArgument, ProviderNameTaken, ProviderNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_llm_gateway.domain.models import Models
-from letta_llm_gateway.domain.providers import Account
+from letta_llm_gateway.domain.providers import Account, ModelDefaults
 
+_log = logging.getLogger("letta.llm.accounts")
 SECRETS = ("api_key", "access_key")
 ADDRESSES = ("base_url", "region", "api_version")
 
@@ -72,9 +74,30 @@ class ProviderStore(Protocol):
         """Delete a provider. Raises ProviderNotFound."""
         ...
 
+    async def defaults(self, actor: Actor) -> ModelDefaults:
+        """Return the handles that the organization chose."""
+        ...
+
+    async def put_defaults(self, actor: Actor, chosen: ModelDefaults, at: datetime) -> None:
+        """Store the handles that the organization chose."""
+        ...
+
+    async def sealed_otherwise(self, format: bytes, most: int) -> Sequence[OwnProvider]:
+        """Return providers of any organization with a secret that does not begin with these bytes."""
+        ...
+
+    async def reseal(self, old: OwnProvider, new: OwnProvider) -> bool:
+        """Replace the secrets of a provider unless somebody changed them meanwhile: a statement of the system."""
+        ...
+
 
 class Vault(Protocol):
     """Seals secrets, each organization's with a key of its own."""
+
+    @property
+    def format(self) -> bytes:
+        """What everything begins with that is sealed with the key of now."""
+        ...
 
     def seal(self, organization_id: str, purpose: str, secret: str) -> bytes:
         """Return the secret sealed for this organization and purpose."""
@@ -98,6 +121,47 @@ class Accounts:
     async def of(self, actor: Actor) -> Sequence[Account]:
         """Return the accounts of the actor's organization, keys in clear."""
         return [self.account(provider) for provider in await self._store.all(actor)]
+
+    async def defaults(self, actor: Actor) -> ModelDefaults:
+        """Return the handles that the organization chose."""
+        return await self._store.defaults(actor)
+
+    async def set_defaults(self, actor: Actor, defaults: ModelDefaults, models: Models) -> ModelDefaults:
+        """Choose handles for where none is named. Raises ModelNotFound for one that nobody offers."""
+        if defaults.handle:
+            await models.get(actor, defaults.handle)
+        if defaults.embedding_handle:
+            await models.embedder(actor, defaults.embedding_handle)
+        await self._store.put_defaults(actor, defaults, self._clock.now())
+        models.forget(actor.organization_id)
+        return defaults
+
+    async def reseal(self, most: int = 1000) -> int:
+        """Seal secrets anew that were sealed with a former key, of any organization; say how many providers."""
+        total = 0
+        while found := await self._store.sealed_otherwise(self._vault.format, most):
+            done = 0
+            for provider in found:
+                try:
+                    done += await self._store.reseal(provider, self._resealed(provider))
+                except InternalError:
+                    _log.error("the key of provider %s opens with no secret", provider.id)
+            total += done
+            if not done:
+                break
+        return total
+
+    def _resealed(self, provider: OwnProvider) -> OwnProvider:
+        def again(field: str, sealed: bytes | None) -> bytes | None:
+            plain = self._opened(provider, field, sealed)
+            purpose = f"{provider.name}/{field}"
+            return self._vault.seal(provider.organization_id, purpose, plain) if plain else None
+
+        return replace(
+            provider,
+            api_key=again("api_key", provider.api_key),
+            access_key=again("access_key", provider.access_key),
+        )
 
     async def get(self, actor: Actor, provider_id: str) -> OwnProvider:
         """Return one provider. Raises ProviderNotFound."""

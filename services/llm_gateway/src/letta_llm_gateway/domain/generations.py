@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
@@ -23,14 +22,18 @@ from letta_llm_gateway.domain.answers import (
     Spoken,
     Usage,
 )
-from letta_llm_gateway.domain.budgets import Budgets
-from letta_llm_gateway.domain.known_models import cost_microdollars
+from letta_llm_gateway.domain.budgets import Budgets, Hold
 from letta_llm_gateway.domain.models import Models, Route
+from letta_llm_gateway.domain.prices import Price, Prices
 from letta_llm_gateway.domain.resilience import FAILOVER, Breaker, Retry, Slots
 from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, within_limits
-from letta_llm_gateway.domain.tokens import of_parts
-from letta_llm_gateway.domain.usage import Attribution, Trace, UsageRecord, UsageWriter
+from letta_llm_gateway.domain.tapes import Tape, begin_tape
+from letta_llm_gateway.domain.tokens import of_bytes, of_parts
+from letta_llm_gateway.domain.traces import Draft, Tracing
+from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
 
+_USUAL_ANSWER = 300
+"""Tokens that an answer is expected to have before it is there."""
 Checked = Callable[[str, str, str], str]
 """Reads the arguments of a call (raw, tool, vendor) as the text of a JSON object. Raises LLMInvalidResponse."""
 
@@ -49,8 +52,8 @@ class Ask:
     """Says whether the prompt has images."""
     tools: bool = False
     attribution: Attribution = field(default_factory=Attribution)
-    describe: Callable[[], str] | None = None
-    """Writes the prompt down for the trace; None when nothing is traced."""
+    describe: Callable[[], str] = lambda: "{}"
+    """Writes the prompt down for the trace of an engine without a wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +69,26 @@ class Options:
     window: float = 0.015
     """Seconds over which deltas are joined."""
     heartbeat: float = 15.0
+    tracing: Tracing = field(default_factory=Tracing)
+
+
+@dataclass(frozen=True, slots=True)
+class Accounting:
+    """What is asked and told about money."""
+
+    usage: UsageWriter
+    budgets: Budgets
+    prices: Prices = field(default_factory=Prices)
 
 
 class Generations:
     """Operations that make models speak."""
 
     def __init__(
-        self, models: Models, usage: UsageWriter, *, budgets: Budgets, checked: Checked, clock: Clock, options: Options
+        self, models: Models, accounting: Accounting, *, checked: Checked, clock: Clock, options: Options
     ) -> None:
-        self._models, self._usage, self._budgets, self._checked = models, usage, budgets, checked
+        self._models, self._checked = models, checked
+        self._usage, self._budgets, self._prices = accounting.usage, accounting.budgets, accounting.prices
         self._clock, self._options = clock, options
         self._breakers: dict[str, Breaker] = {}
         self._by_provider = Slots(options.provider_slots, "provider")
@@ -87,10 +101,9 @@ class Generations:
             ModelNotFound: no provider offers the handle.
             ContextWindowExceeded: the prompt does not fit; compact and ask again.
             CapabilityMissing: the model cannot read such a prompt.
-            BudgetExceeded: the organization has spent what it may.
+            BudgetExceeded: a budget that covers the call is used up.
             LLMUnavailable: and the other LLM errors, after retries and fail-over.
         """
-        await self._budgets.check(actor)
         async with self._by_organization.hold(actor.organization_id):
             routes = await self._routes(actor, ask)
             for route in routes[:-1]:
@@ -102,7 +115,6 @@ class Generations:
 
     async def stream(self, actor: Actor, ask: Ask) -> AsyncGenerator[Spoken, None]:
         """Answer as the model speaks, the whole answer last. Raises what `generate` raises."""
-        await self._budgets.check(actor)
         async with self._by_organization.hold(actor.organization_id):
             routes = await self._routes(actor, ask)
             for at, route in enumerate(routes):
@@ -129,7 +141,7 @@ class Generations:
         return [first, *able]
 
     async def _booked(self, actor: Actor, ask: Ask, route: Route) -> Generation:
-        begun = self._clock.monotonic_ns()
+        running = await self._admitted(actor, ask, route)
         outcome, made = "cancelled", None
         try:
             answer = await self._attempts(route, lambda: self._at_once(ask, route))
@@ -139,8 +151,16 @@ class Generations:
             outcome = error.reason
             raise
         finally:
-            self._book(actor, ask, route, outcome=outcome, begun=begun, made=made)
+            self._book(running, outcome, made)
         return made
+
+    async def _admitted(self, actor: Actor, ask: Ask, route: Route) -> _Running:
+        """Let the call begin. Raises BudgetExceeded."""
+        model = route.model
+        price = self._prices.of(model.handle, model.account.provider_type, model.name)
+        hold = await self._budgets.admit(actor, ask.attribution.agent_id, lambda: _expected(price, ask))
+        tape = begin_tape() if self._options.tracing.wants(ask.attribution.step_id) else None
+        return _Running(actor, ask, route, price, hold, tape, self._clock.monotonic_ns())
 
     async def _at_once(self, ask: Ask, route: Route) -> Answer:
         limit = self._options.limits.first
@@ -178,7 +198,7 @@ class Generations:
         return answer
 
     async def _speak(self, actor: Actor, ask: Ask, route: Route, assembler: Assembler) -> AsyncGenerator[Spoken, None]:
-        begun = self._clock.monotonic_ns()
+        running = await self._admitted(actor, ask, route)
         outcome, made = "cancelled", None
         pump = Pump(window=self._options.window, heartbeat=self._options.heartbeat)
         try:
@@ -196,7 +216,7 @@ class Generations:
         finally:
             if made is None and assembler.begun:  # what was said before the cut was paid for
                 made = _partial(route, ask, assembler)
-            self._book(actor, ask, route, outcome=outcome, begun=begun, made=made)
+            self._book(running, outcome, made)
 
     async def _events(self, ask: Ask, route: Route, assembler: Assembler) -> AsyncGenerator[Event, None]:
         """Yield the events of the first attempt that begins to speak."""
@@ -229,20 +249,18 @@ class Generations:
             breaker = self._breakers[key] = Breaker(account.name, lambda: self._clock.monotonic_ns() / 1e9)
         return breaker
 
-    def _book(self, actor: Actor, ask: Ask, route: Route, *, outcome: str, begun: int, made: Generation | None) -> None:
-        used = made.usage if made else Usage()
-        cost = cost_microdollars(
-            route.model.name, prompt=used.prompt, completion=used.completion, cached=used.cached_input
-        )
-        self._budgets.spend(actor, cost)
+    def _book(self, running: _Running, outcome: str, made: Generation | None) -> None:
+        used, model, actor = made.usage if made else Usage(), running.route.model, running.actor
+        cost = None if running.price is None else running.price.cost(used)
+        self._budgets.settle(running.hold, cost)
         record = UsageRecord(
             id=new_id("usage"),
             organization_id=actor.organization_id,
             user_id=actor.user_id,
             created_at=self._clock.now(),
-            attribution=ask.attribution,
-            model=route.model.handle,
-            provider_type=route.model.account.provider_type,
+            attribution=running.ask.attribution,
+            model=model.handle,
+            provider_type=model.account.provider_type,
             prompt_tokens=used.prompt,
             completion_tokens=used.completion,
             cached_input_tokens=used.cached_input,
@@ -250,10 +268,30 @@ class Generations:
             reasoning_tokens=used.reasoning,
             source=made.usage_source.value if made else 0,
             cost_microdollars=cost,
-            duration_ms=(self._clock.monotonic_ns() - begun) // 1_000_000,
+            duration_ms=(self._clock.monotonic_ns() - running.begun) // 1_000_000,
             outcome=outcome,
         )
-        self._usage.put(record, _trace(record, ask, made))
+        tape = running.tape
+        draft = None if tape is None else Draft(tape.sent, running.ask.describe, made, outcome)
+        self._usage.put(record, draft)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A call that was let through, until it is booked."""
+
+    actor: Actor
+    ask: Ask
+    route: Route
+    price: Price | None
+    hold: Hold
+    tape: Tape | None
+    begun: int
+
+
+def _expected(price: Price | None, ask: Ask) -> int:
+    """Return about what a call will cost: its prompt by size, and an answer of usual length."""
+    return 0 if price is None else price.cost(Usage(prompt=of_bytes(ask.most_tokens), completion=_USUAL_ANSWER))
 
 
 def _call(ask: Ask, route: Route) -> Call:
@@ -294,25 +332,3 @@ def _generation(route: Route, ask: Ask, answer: Answer) -> Generation:
 def _partial(route: Route, ask: Ask, assembler: Assembler) -> Generation:
     answer = Answer(tuple(assembler.parts()))
     return _generation(route, ask, replace(answer, usage=None))
-
-
-def _trace(record: UsageRecord, ask: Ask, made: Generation | None) -> Trace | None:
-    if ask.describe is None:
-        return None
-    return Trace(
-        record.id.replace("usage-", "provider_trace-"),
-        record.organization_id,
-        record.user_id,
-        record.created_at,
-        record.attribution,
-        record.model,
-        record.provider_type,
-        ask.describe(),
-        _described(made, record.outcome),
-    )
-
-
-def _described(made: Generation | None, outcome: str) -> str:
-    parts = [{"type": type(part).__name__, **asdict(part)} for part in made.answer.parts] if made else []
-    finish = made.answer.finish_reason.name if made else None
-    return json.dumps({"outcome": outcome, "finish_reason": finish, "parts": parts}, ensure_ascii=False)

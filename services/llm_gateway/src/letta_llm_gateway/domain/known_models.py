@@ -1,4 +1,4 @@
-"""What is known of models by name: windows, abilities and list prices, for what vendors do not say themselves."""
+"""What is known of models by name: windows and abilities, for what vendors do not say themselves."""
 
 from __future__ import annotations
 
@@ -11,56 +11,53 @@ UNKNOWN_WINDOW = 30_000
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Facts of a family of models. Prices are in US dollars for a million tokens; 0 is unknown or free."""
+    """Facts of a family of models."""
 
     window: int = UNKNOWN_WINDOW
     max_output: int = 4096
     images: bool | None = None
     reasoning: bool = False
     tools: bool = True
-    input_price: float = 0.0
-    output_price: float = 0.0
-    cached_price: float = 0.0
     certain: bool = True
     """The window is known and not assumed."""
 
 
 _TABLE: tuple[tuple[str, Known], ...] = (
-    (r"gpt-5(\.\d+)?-nano", Known(400_000, 128_000, True, True, True, 0.05, 0.40, 0.005)),
-    (r"gpt-5(\.\d+)?-mini", Known(400_000, 128_000, True, True, True, 0.25, 2.00, 0.025)),
-    (r"gpt-5", Known(400_000, 128_000, True, True, True, 1.25, 10.00, 0.125)),
-    (r"gpt-4\.1-nano", Known(1_047_576, 32_768, True, False, True, 0.10, 0.40, 0.025)),
-    (r"gpt-4\.1-mini", Known(1_047_576, 32_768, True, False, True, 0.40, 1.60, 0.10)),
-    (r"gpt-4\.1", Known(1_047_576, 32_768, True, False, True, 2.00, 8.00, 0.50)),
-    (r"gpt-4o-mini", Known(128_000, 16_384, True, False, True, 0.15, 0.60, 0.075)),
-    (r"gpt-4o|chatgpt-4o", Known(128_000, 16_384, True, False, True, 2.50, 10.00, 1.25)),
-    (r"gpt-4-turbo", Known(128_000, 4096, True, False, True, 10.00, 30.00, 0.0)),
+    (r"gpt-5(\.\d+)?-nano", Known(400_000, 128_000, True, True)),
+    (r"gpt-5(\.\d+)?-mini", Known(400_000, 128_000, True, True)),
+    (r"gpt-5", Known(400_000, 128_000, True, True)),
+    (r"gpt-4\.1-nano", Known(1_047_576, 32_768, True, False)),
+    (r"gpt-4\.1-mini", Known(1_047_576, 32_768, True, False)),
+    (r"gpt-4\.1", Known(1_047_576, 32_768, True, False)),
+    (r"gpt-4o-mini", Known(128_000, 16_384, True, False)),
+    (r"gpt-4o|chatgpt-4o", Known(128_000, 16_384, True, False)),
+    (r"gpt-4-turbo", Known(128_000, 4096, True, False)),
     (r"gpt-4-32k", Known(32_768, 4096, False)),
-    (r"gpt-4", Known(8192, 4096, False, False, True, 30.00, 60.00, 0.0)),
-    (r"gpt-3\.5-turbo", Known(16_385, 4096, False, False, True, 0.50, 1.50, 0.0)),
+    (r"gpt-4", Known(8192, 4096, False, False)),
+    (r"gpt-3\.5-turbo", Known(16_385, 4096, False, False)),
     (r"gpt-oss", Known(131_072, 32_768, False, True)),
-    (r"o[34](-mini|-pro)?", Known(200_000, 100_000, True, True, True, 1.10, 4.40, 0.275)),
-    (r"o1", Known(200_000, 100_000, True, True, True, 15.00, 60.00, 7.50)),
-    (r"claude-(opus-4-[1-9]|opus-4\b|3-opus|opus)", Known(200_000, 32_000, True, True, True, 15.00, 75.00, 1.50)),
-    (r"claude-(sonnet-4|3-7-sonnet)", Known(200_000, 64_000, True, True, True, 3.00, 15.00, 0.30)),
-    (r"claude-haiku-4", Known(200_000, 64_000, True, True, True, 1.00, 5.00, 0.10)),
-    (r"claude-3-5-haiku", Known(200_000, 8192, True, False, True, 0.80, 4.00, 0.08)),
-    (r"claude-3-5-sonnet", Known(200_000, 8192, True, False, True, 3.00, 15.00, 0.30)),
-    (r"claude-3-haiku", Known(200_000, 4096, True, False, True, 0.25, 1.25, 0.03)),
+    (r"o[34](-mini|-pro)?", Known(200_000, 100_000, True, True)),
+    (r"o1", Known(200_000, 100_000, True, True)),
+    (r"claude-(opus-4-[1-9]|opus-4\b|3-opus|opus)", Known(200_000, 32_000, True, True)),
+    (r"claude-(sonnet-4|3-7-sonnet)", Known(200_000, 64_000, True, True)),
+    (r"claude-haiku-4", Known(200_000, 64_000, True, True)),
+    (r"claude-3-5-haiku", Known(200_000, 8192, True, False)),
+    (r"claude-3-5-sonnet", Known(200_000, 8192, True, False)),
+    (r"claude-3-haiku", Known(200_000, 4096, True, False)),
     (r"claude", Known(200_000, 8192, True)),
-    (r"gemini-2\.5-pro", Known(1_048_576, 65_536, True, True, True, 1.25, 10.00, 0.31)),
-    (r"gemini-2\.5-flash-lite", Known(1_048_576, 65_536, True, True, True, 0.10, 0.40, 0.025)),
-    (r"gemini-2\.5-flash", Known(1_048_576, 65_536, True, True, True, 0.30, 2.50, 0.075)),
+    (r"gemini-2\.5-pro", Known(1_048_576, 65_536, True, True)),
+    (r"gemini-2\.5-flash-lite", Known(1_048_576, 65_536, True, True)),
+    (r"gemini-2\.5-flash", Known(1_048_576, 65_536, True, True)),
     (r"gemini", Known(1_048_576, 8192, True)),
-    (r"deepseek-reasoner", Known(128_000, 64_000, False, True, True, 0.28, 0.42, 0.028)),
-    (r"deepseek-chat", Known(128_000, 8192, False, False, True, 0.28, 0.42, 0.028)),
-    (r"grok-4", Known(256_000, 64_000, True, True, True, 3.00, 15.00, 0.75)),
-    (r"grok-3", Known(131_072, 16_384, False, False, True, 3.00, 15.00, 0.75)),
+    (r"deepseek-reasoner", Known(128_000, 64_000, False, True)),
+    (r"deepseek-chat", Known(128_000, 8192, False, False)),
+    (r"grok-4", Known(256_000, 64_000, True, True)),
+    (r"grok-3", Known(131_072, 16_384, False, False)),
     (r"llama-?3\.[123]", Known(131_072, 8192)),
-    (r"mistral-large", Known(131_072, 8192, None, False, True, 2.00, 6.00, 0.0)),
+    (r"mistral-large", Known(131_072, 8192, None, False)),
     (r"qwen-?3", Known(32_768, 8192, None, True)),
 )
-_PATTERNS = tuple((re.compile(rf"(?:^|/|:)(?:{pattern})", re.IGNORECASE), known) for pattern, known in _TABLE)
+_PATTERNS = tuple((re.compile(rf"(?:^|/|:|\.)(?:{pattern})", re.IGNORECASE), known) for pattern, known in _TABLE)
 _NOT_CHAT = re.compile(
     r"whisper|tts|dall-e|moderation|image|audio|realtime|transcribe|davinci|babbage|sora|search-api|computer-use|instruct$",
     re.IGNORECASE,
@@ -95,10 +92,3 @@ def talks(name: str) -> bool:
 def dimensions(name: str) -> int | None:
     """Return the components of an embedder's vectors, as far as the name tells."""
     return DIMENSIONS.get(name.split(":", maxsplit=1)[0].rpartition("/")[2])
-
-
-def cost_microdollars(name: str, *, prompt: int, completion: int, cached: int) -> int:
-    """Return the list price of a generation in millionths of a dollar; 0 when it is unknown."""
-    facts = known(name)
-    fresh = max(0, prompt - cached)
-    return round(fresh * facts.input_price + cached * facts.cached_price + completion * facts.output_price)

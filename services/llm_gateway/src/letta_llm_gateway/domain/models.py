@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, ModelNotFound
 from letta_llm_gateway.domain.known_models import Known, dimensions, known, talks
-from letta_llm_gateway.domain.providers import Account, ListedModel, Provider
+from letta_llm_gateway.domain.providers import Account, ListedModel, ModelDefaults, Provider
 
 RULES_HANDLE = "builtin/rules"
 LOCAL_EMBEDDER = "builtin/use-multilingual"
@@ -93,6 +93,10 @@ class OwnAccounts(Protocol):
         """Return the accounts of the actor's organization, keys in clear."""
         ...
 
+    async def defaults(self, actor: Actor) -> ModelDefaults:
+        """Return the handles that the organization chose."""
+        ...
+
 
 class Makers(Protocol):
     """Makes providers; the same account always gets the same one."""
@@ -122,7 +126,7 @@ class Models:
         self._default: Default | None = None
         self._lists: dict[Account, tuple[float, list[ListedModel]]] = {}
         self._listing: dict[Account, asyncio.Task[list[ListedModel]]] = {}
-        self._accounts: dict[str, tuple[float, dict[str, Account]]] = {}
+        self._accounts: dict[str, tuple[float, dict[str, Account], ModelDefaults]] = {}
         self._routes: dict[tuple[str, str], tuple[float, Route]] = {}
         self._lock = asyncio.Lock()
 
@@ -146,7 +150,7 @@ class Models:
 
     async def get(self, actor: Actor | None, handle: str) -> Model:
         """Return the model of a handle, or the default one. Raises ModelNotFound, naming some that exist."""
-        handle = handle or (await self.default()).handle
+        handle = handle or (await self.default(actor)).handle
         provider_name, _, name = handle.partition("/")
         accounts = await self._visible(actor)
         account = accounts.get(provider_name)
@@ -196,7 +200,7 @@ class Models:
 
     async def embedder(self, actor: Actor | None, handle: str) -> Embedder:
         """Return the embedding model of a handle, or the default one. Raises ModelNotFound."""
-        handle = handle or self.default_embedding_handle
+        handle = handle or await self.embedding_handle(actor)
         provider_name, _, name = handle.partition("/")
         account = (await self._visible(actor)).get(provider_name)
         if account is None or not name:
@@ -214,11 +218,17 @@ class Models:
 
     @property
     def default_embedding_handle(self) -> str:
-        """The handle of the default embedding model."""
+        """The handle of the deployment's default embedding model."""
         return self._options.default_embedding_handle or LOCAL_EMBEDDER
 
-    async def default(self) -> Default:
-        """Return the default model, chosen once: what is configured first, and rules only when nothing is."""
+    async def embedding_handle(self, actor: Actor | None) -> str:
+        """Return the handle of the default embedding model, the organization's first."""
+        return (await self._chosen(actor)).embedding_handle or self.default_embedding_handle
+
+    async def default(self, actor: Actor | None = None) -> Default:
+        """Return the default model: the organization's choice, else what is configured first, else rules."""
+        if own := (await self._chosen(actor)).handle:
+            return _default(own, "the organization chose it")
         if self._default is None:
             async with self._lock:
                 self._default = self._default or await self._choose()
@@ -281,15 +291,22 @@ class Models:
         await self._find_local()
         if actor is None:
             return self._base
+        return (await self._of(actor))[0]
+
+    async def _chosen(self, actor: Actor | None) -> ModelDefaults:
+        return ModelDefaults() if actor is None else (await self._of(actor))[1]
+
+    async def _of(self, actor: Actor) -> tuple[Mapping[str, Account], ModelDefaults]:
+        """Return what the organization brought and chose; believed for a while."""
         held = self._accounts.get(actor.organization_id)
         if held is not None and held[0] > self._now():
-            return held[1]
-        own = {account.name: account for account in await self._own.of(actor)}
-        accounts = {**own, **self._base}
+            return held[1], held[2]
+        found, defaults = await asyncio.gather(self._own.of(actor), self._own.defaults(actor))
+        accounts = {**{account.name: account for account in found}, **self._base}
         if len(self._accounts) > 10_000:
             self._accounts.clear()
-        self._accounts[actor.organization_id] = (self._now() + self._options.account_seconds, accounts)
-        return accounts
+        self._accounts[actor.organization_id] = (self._now() + self._options.account_seconds, accounts, defaults)
+        return accounts, defaults
 
     async def _listed(self, account: Account) -> list[ListedModel]:
         """Return the account's models; while a stale list is made anew, the old one serves."""
@@ -332,10 +349,7 @@ def _category(account: Account) -> Category:
 def _model(account: Account, row: ListedModel) -> Model:
     facts = known(row.name)
     if row.context_window:
-        facts = Known(
-            row.context_window, facts.max_output, facts.images, facts.reasoning, facts.tools,
-            facts.input_price, facts.output_price, facts.cached_price,
-        )  # fmt: skip
+        facts = replace(facts, window=row.context_window, certain=True)
     return Model(f"{account.name}/{row.name}", row.name, account, facts, _category(account))
 
 

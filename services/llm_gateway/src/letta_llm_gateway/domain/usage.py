@@ -1,22 +1,28 @@
-"""Booking what generations used: records are written in batches, off the path of the call."""
+"""The books: what each generation used and cost, written in batches off the path of the call."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from enum import Enum
 from typing import Protocol
+
+from prometheus_client import Counter
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError
+from letta_common.paging import Page
+from letta_llm_gateway.domain.traces import Draft, Trace, request_of, response_of
 
-_SWEEP_NS = 3_600_000_000_000
 _log = logging.getLogger("letta.llm.usage")
+_lost = Counter("letta_llm_usage_lost", "Usage records that the database did not take.")
+_dropped = Counter("letta_llm_traces_dropped", "Traces that were not kept: too many at once, or not writable.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Attribution:
 
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
-    """One generation, for the books."""
+    """One call of a model, for the books."""
 
     id: str
     organization_id: str
@@ -46,25 +52,66 @@ class UsageRecord:
     cache_write_tokens: int
     reasoning_tokens: int
     source: int
-    cost_microdollars: int
+    cost_microdollars: int | None
+    """None when nobody knows the price."""
     duration_ms: int
     outcome: str
     """`ok`, `cancelled`, or the reason of the error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
-    """What went to a vendor and what came back, keys and images removed."""
+class CallFilter:
+    """Which calls are meant; empty is any."""
 
-    id: str
-    organization_id: str
-    user_id: str
-    created_at: datetime
-    attribution: Attribution
-    model: str
-    provider_type: str
-    request_json: str
-    response_json: str
+    agent_id: str = ""
+    run_id: str = ""
+    step_id: str = ""
+    user_id: str = ""
+    model: str = ""
+    start_at: datetime | None = None
+    """Not before this."""
+    end_at: datetime | None = None
+    """Before this."""
+
+    def takes(self, record: UsageRecord) -> bool:
+        """Say whether a call is meant."""
+        booked = record.attribution
+        return (
+            self.agent_id in {"", booked.agent_id}
+            and self.run_id in {"", booked.run_id}
+            and self.step_id in {"", booked.step_id}
+            and self.user_id in {"", record.user_id}
+            and self.model in {"", record.model}
+            and (self.start_at is None or record.created_at >= self.start_at)
+            and (self.end_at is None or record.created_at < self.end_at)
+        )
+
+
+class GroupBy(Enum):
+    """What sums are made by, numbered as the contract numbers it."""
+
+    MODEL = 1
+    AGENT = 2
+    USER = 3
+    RUN = 4
+    DAY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class UsageGroup:
+    """The sums of one group of calls. `keys` stand in the order of the groups that were asked for."""
+
+    keys: tuple[str, ...]
+    calls: int
+    failed_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost_microdollars: int | None
+    """None when no call of the group has a known price."""
+    unpriced_calls: int
 
 
 class UsageStore(Protocol):
@@ -74,49 +121,76 @@ class UsageStore(Protocol):
         """Write records, each once: an id that is there is left alone."""
         ...
 
-    async def spent(self, actor: Actor, since: datetime) -> int:
-        """Return what the organization's generations have cost, in millionths of a dollar."""
+    async def calls(self, actor: Actor, page: Page, wanted: CallFilter) -> Sequence[UsageRecord]:
+        """Return one page of calls. Raises CursorNotFound."""
+        ...
+
+    async def sums(
+        self, actor: Actor, wanted: CallFilter, groups: Sequence[GroupBy], most: int
+    ) -> Sequence[UsageGroup]:
+        """Return sums, the costliest groups first; days in their order when they are the first group."""
         ...
 
     async def trace_of_step(self, actor: Actor, step_id: str) -> Trace | None:
         """Return the newest trace of a step."""
         ...
 
-    async def forget_traces(self, before: datetime) -> int:
-        """Delete traces that are older, a bounded number at once, and say how many."""
+    async def forget_traces(self, before: datetime, most: int) -> int:
+        """Delete traces of any organization that are older, at most so many, and say how many."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Work that the writer does between batches."""
+
+    seconds: float
+    run: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class WriterOptions:
+    """How the writer collects."""
+
+    pause: float = 0.5
+    batch: int = 500
+    most: int = 20_000
+    most_traces: int = 2_000
+    most_trace_bytes: int = 64 << 20
+    """Memory that traces may hold until they are written; more are dropped and counted."""
+    trace_bytes: int = 262_144
 
 
 class UsageWriter:
     """Collects records and writes them in batches; a database that is away costs records only beyond `most`."""
 
-    def __init__(
-        self,
-        store: UsageStore,
-        clock: Clock,
-        *,
-        pause: float = 0.5,
-        batch: int = 500,
-        most: int = 20_000,
-        trace_days: int = 0,
-    ) -> None:
-        self._store, self._clock, self._pause, self._batch = store, clock, pause, batch
-        self._trace_days = trace_days
-        self._records: deque[UsageRecord] = deque(maxlen=most)
-        self._traces: deque[Trace] = deque(maxlen=max(1, most // 10))
+    def __init__(self, store: UsageStore, clock: Clock, options: WriterOptions | None = None) -> None:
+        self._store, self._clock, self._options = store, clock, options or WriterOptions()
+        self._records: deque[UsageRecord] = deque()
+        self._drafts: deque[tuple[UsageRecord, Draft]] = deque()
+        self._held = 0
         self._task: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
 
-    def put(self, record: UsageRecord, trace: Trace | None = None) -> None:
+    def put(self, record: UsageRecord, draft: Draft | None = None) -> None:
         """Take a record without waiting."""
-        if len(self._records) == self._records.maxlen:
+        if len(self._records) >= self._options.most:
+            self._records.popleft()
+            _lost.inc()
             _log.warning("usage records are lost: the database does not take them")
         self._records.append(record)
-        if trace is not None:
-            self._traces.append(trace)
+        if draft is None:
+            return
+        options = self._options
+        if len(self._drafts) >= options.most_traces or self._held + draft.size > options.most_trace_bytes:
+            _dropped.inc()
+            return
+        self._held += draft.size
+        self._drafts.append((record, draft))
 
-    async def start(self) -> None:
+    async def start(self, chores: Sequence[Chore] = ()) -> None:
         """Begin to write."""
-        self._task = asyncio.create_task(self._loop())
+        self._task = asyncio.create_task(self._loop(chores))
 
     async def close(self) -> None:
         """Write what is left."""
@@ -126,37 +200,84 @@ class UsageWriter:
                 await self._task
         await self.flush()
 
-    async def flush(self) -> None:
-        """Write what has come so far; keep it when the database is away."""
-        while self._records or self._traces:
-            records = [self._records.popleft() for _ in range(min(self._batch, len(self._records)))]
-            traces = [self._traces.popleft() for _ in range(min(self._batch, len(self._traces)))]
-            try:
-                await self._store.add(records, traces)
-            except AppError as error:
-                self._records.extendleft(reversed(records))
-                self._traces.extendleft(reversed(traces))
-                _log.warning("usage is not written yet: %s", error.message)
-                return
-            except Exception:  # one batch that cannot be written must not hold up all that follow
-                _log.exception("%d usage records and %d traces are lost", len(records), len(traces))
+    async def flush(self) -> bool:
+        """Write what has come so far; keep it and say no when the database is away."""
+        async with self._lock:
+            while self._records or self._drafts:
+                if not await self._batch():
+                    return False
+            return True
 
-    async def _loop(self) -> None:
-        due = 0
-        while True:
-            await asyncio.sleep(self._pause)
-            if self._records or self._traces:
-                await self.flush()
-            if self._trace_days and self._clock.monotonic_ns() >= due:
-                due = self._clock.monotonic_ns() + _SWEEP_NS
-                await self._sweep()
-
-    async def _sweep(self) -> None:
-        """Forget traces that are older than they shall be kept."""
-        before = self._clock.now() - timedelta(days=self._trace_days)
+    async def _batch(self) -> bool:
+        size = self._options.batch
+        records = [self._records.popleft() for _ in range(min(size, len(self._records)))]
+        drafts = [self._drafts.popleft() for _ in range(min(size // 10 + 1, len(self._drafts)))]
         try:
-            forgotten = 1
-            while forgotten:
-                forgotten = await self._store.forget_traces(before)
+            traces = await asyncio.to_thread(_rendered, drafts, self._options.trace_bytes) if drafts else []
+            await self._store.add(records, traces)
         except AppError as error:
-            _log.warning("old traces are not deleted yet: %s", error.message)
+            self._records.extendleft(reversed(records))
+            self._drafts.extendleft(reversed(drafts))
+            _log.warning("usage is not written yet: %s", error.message)
+            return False
+        except asyncio.CancelledError:  # the same ids again are taken once
+            self._records.extendleft(reversed(records))
+            self._drafts.extendleft(reversed(drafts))
+            raise
+        except Exception:  # one batch that cannot be written must not hold up all that follow
+            _lost.inc(len(records))
+            _dropped.inc(len(drafts))
+            _log.exception("%d usage records and %d traces are lost", len(records), len(drafts))
+        self._held -= sum(draft.size for _, draft in drafts)
+        return True
+
+    async def _loop(self, chores: Sequence[Chore]) -> None:
+        due = [0] * len(chores)
+        while True:
+            await asyncio.sleep(self._options.pause)
+            if self._records or self._drafts:
+                await self.flush()
+            for at, chore in enumerate(chores):
+                now = self._clock.monotonic_ns()
+                if now >= due[at]:
+                    due[at] = now + round(chore.seconds * 1e9)
+                    await _done(chore)
+
+
+async def _done(chore: Chore) -> None:
+    try:
+        await chore.run()
+    except AppError as error:
+        _log.warning("put off: %s", error.message)
+    except Exception:  # the writer must go on
+        _log.exception("a chore failed")
+
+
+def _rendered(drafts: Sequence[tuple[UsageRecord, Draft]], most: int) -> list[Trace]:
+    """Write traces down; runs in a thread. What cannot be written down is dropped."""
+    found = []
+    for record, draft in drafts:
+        try:
+            found.append(_trace(record, request_of(draft, most), response_of(draft, most)))
+        except Exception:
+            _dropped.inc()
+            _log.exception("a trace cannot be written down")
+    return found
+
+
+def _trace(record: UsageRecord, request: str, response: str) -> Trace:
+    booked = record.attribution
+    return Trace(
+        id=record.id.replace("usage-", "provider_trace-"),
+        organization_id=record.organization_id,
+        user_id=record.user_id,
+        created_at=record.created_at,
+        agent_id=booked.agent_id,
+        run_id=booked.run_id,
+        step_id=booked.step_id,
+        purpose=booked.purpose,
+        model=record.model,
+        provider_type=record.provider_type,
+        request_json=request,
+        response_json=response,
+    )

@@ -37,9 +37,8 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
-    def __init__(self, generations: Generations, *, traced: bool = False) -> None:
+    def __init__(self, generations: Generations) -> None:
         self._generations = generations
-        self._traced = traced
 
     async def Generate(self, request: pb.GenerateRequest, context: _Context) -> pb.GenerateResponse:
         made = await self._generations.generate(current_actor(), self._ask(request.prompt))
@@ -70,7 +69,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             images=lambda: any(part.HasField("image") for message in prompt.messages for part in message.parts),
             tools=bool(prompt.tools),
             attribution=Attribution(booked.agent_id, booked.run_id, booked.step_id, booked.purpose),
-            describe=(lambda: described(prompt)) if self._traced else None,
+            describe=lambda: described(prompt),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import grpc.aio
@@ -10,15 +11,18 @@ from letta.llm.v1 import model_pb2 as models_pb
 from letta.llm.v1 import model_service_pb2 as pb
 from letta.llm.v1 import model_service_pb2_grpc
 from letta_common.actor import current_actor, current_request
+from letta_llm_gateway.domain.accounts import Accounts
 from letta_llm_gateway.domain.models import Category, Embedder, Model, Models
+from letta_llm_gateway.domain.prices import Prices
+from letta_llm_gateway.domain.providers import ModelDefaults
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _WIRES = frozenset({"openai", "anthropic", "ollama", "builtin"})
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, accounts: Accounts, prices: Prices) -> None:
+        self._models, self._accounts, self._prices = models, accounts, prices
 
     async def ListModels(self, request: pb.ListModelsRequest, context: _Context) -> pb.ListModelsResponse:
         found = await self._models.languages(
@@ -27,7 +31,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             provider=request.provider_name,
             provider_type=request.provider_type,
         )
-        return pb.ListModelsResponse(models=[_model(model) for model in found])
+        return pb.ListModelsResponse(models=[self._model(model) for model in found])
 
     async def ListEmbeddingModels(
         self, request: pb.ListEmbeddingModelsRequest, context: _Context
@@ -36,7 +40,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         return pb.ListEmbeddingModelsResponse(models=[_embedder(embedder) for embedder in found])
 
     async def GetModel(self, request: pb.GetModelRequest, context: _Context) -> pb.GetModelResponse:
-        return pb.GetModelResponse(model=_model(await self._models.get(current_request().actor, request.handle)))
+        return pb.GetModelResponse(model=self._model(await self._models.get(current_request().actor, request.handle)))
 
     async def GetEmbeddingModel(
         self, request: pb.GetEmbeddingModelRequest, context: _Context
@@ -47,14 +51,38 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     async def GetDefaultModel(
         self, request: pb.GetDefaultModelRequest, context: _Context
     ) -> pb.GetDefaultModelResponse:
-        default = await self._models.default()
+        actor = current_request().actor
+        default = await self._models.default(actor)
         return pb.GetDefaultModelResponse(
             handle=default.handle,
             reason=default.reason,
             banner=default.banner,
-            embedding_handle=self._models.default_embedding_handle,
+            embedding_handle=await self._models.embedding_handle(actor),
             language_model=not default.handle.startswith("builtin/"),
         )
+
+    async def GetModelDefaults(
+        self, request: pb.GetModelDefaultsRequest, context: _Context
+    ) -> pb.GetModelDefaultsResponse:
+        return pb.GetModelDefaultsResponse(defaults=_defaults(await self._accounts.defaults(current_actor())))
+
+    async def SetModelDefaults(
+        self, request: pb.SetModelDefaultsRequest, context: _Context
+    ) -> pb.SetModelDefaultsResponse:
+        wanted = ModelDefaults(request.defaults.handle, request.defaults.embedding_handle)
+        chosen = await self._accounts.set_defaults(current_actor(), wanted, self._models)
+        return pb.SetModelDefaultsResponse(defaults=_defaults(chosen))
+
+    def _model(self, model: Model) -> models_pb.Model:
+        packed = _model(model)
+        price = self._prices.of(model.handle, model.account.provider_type, model.name)
+        if price is not None:
+            packed.prices.MergeFrom(models_pb.ModelPrices(**asdict(price)))
+        return packed
+
+
+def _defaults(chosen: ModelDefaults) -> pb.ModelDefaults:
+    return pb.ModelDefaults(handle=chosen.handle, embedding_handle=chosen.embedding_handle)
 
 
 def _wire(provider_type: str) -> str:
@@ -77,6 +105,7 @@ def _model(model: Model) -> models_pb.Model:
         context_window=facts.window,
         temperature=1.0,
         max_tokens=facts.max_output,
+        max_output_tokens=facts.max_output,
         enable_reasoner=facts.reasoning,
         max_context_window=facts.window,
         capabilities=models_pb.ModelCapabilities(

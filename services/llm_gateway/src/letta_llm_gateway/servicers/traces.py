@@ -10,7 +10,8 @@ from google.protobuf.json_format import MessageToJson
 from letta.llm.v1 import generation_service_pb2, trace_service_pb2_grpc
 from letta.llm.v1 import trace_service_pb2 as pb
 from letta_common.actor import current_actor
-from letta_llm_gateway.domain.usage import Trace, UsageStore, UsageWriter
+from letta_llm_gateway.domain.traces import Trace
+from letta_llm_gateway.domain.usage import UsageStore, UsageWriter
 from letta_llm_gateway.servicers.times import timestamp
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -46,10 +47,10 @@ def _pack(trace: Trace) -> pb.ProviderTrace:
         created_at=timestamp(trace.created_at),
         request_json=trace.request_json,
         response_json=trace.response_json,
-        step_id=trace.attribution.step_id or None,
-        agent_id=trace.attribution.agent_id or None,
-        run_id=trace.attribution.run_id or None,
-        call_type=trace.attribution.purpose or None,
+        step_id=trace.step_id or None,
+        agent_id=trace.agent_id or None,
+        run_id=trace.run_id or None,
+        call_type=trace.purpose or None,
         model=trace.model,
         org_id=trace.organization_id,
         user_id=trace.user_id,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from letta_common.actor import Actor
 from letta_common.db import Database, UniqueViolation
 from letta_common.paging import Keyset, Page, fetch_page
 from letta_llm_gateway.domain.accounts import Filter, OwnProvider, missing, taken
-from letta_llm_gateway.store.tables import providers
+from letta_llm_gateway.domain.providers import ModelDefaults
+from letta_llm_gateway.store.tables import defaults, providers
 
 
 class SqlProviderStore:
@@ -70,6 +73,49 @@ class SqlProviderStore:
             done = await conn.execute(sa.delete(providers).where(self._mine(actor), providers.c.id == provider_id))
             if done.rowcount != 1:
                 raise missing(provider_id)
+
+    async def defaults(self, actor: Actor) -> ModelDefaults:
+        """Return the handles that the organization chose."""
+        columns = defaults.c
+        query = sa.select(columns.handle, columns.embedding_handle).where(
+            columns.organization_id == actor.organization_id
+        )
+        async with self._db.connect() as conn:
+            row = (await conn.execute(query)).first()
+        return ModelDefaults() if row is None else ModelDefaults(row.handle, row.embedding_handle)
+
+    async def put_defaults(self, actor: Actor, chosen: ModelDefaults, at: datetime) -> None:
+        """Store the handles that the organization chose."""
+        values = {"handle": chosen.handle, "embedding_handle": chosen.embedding_handle, "updated_at": at}
+        statement = postgresql.insert(defaults).values(organization_id=actor.organization_id, **values)
+        async with self._db.begin() as conn:
+            await conn.execute(statement.on_conflict_do_update(index_elements=["organization_id"], set_=values))
+
+    async def sealed_otherwise(self, format: bytes, most: int) -> list[OwnProvider]:
+        """Return providers of any organization with a secret that begins otherwise: a statement of the system."""
+        other = [
+            sa.and_(column.is_not(None), sa.func.substr(column, 1, len(format)) != format)
+            for column in (providers.c.api_key, providers.c.access_key)
+        ]
+        async with self._db.connect() as conn:
+            rows = await conn.execute(sa.select(providers).where(sa.or_(*other)).order_by(providers.c.id).limit(most))
+            return [_provider(row) for row in rows]
+
+    async def reseal(self, old: OwnProvider, new: OwnProvider) -> bool:
+        """Replace the secrets of a provider unless somebody changed them meanwhile: a statement of the system."""
+        columns = providers.c
+        statement = (
+            sa.update(providers)
+            .where(
+                columns.organization_id == old.organization_id,
+                columns.id == old.id,
+                columns.api_key.is_not_distinct_from(old.api_key),
+                columns.access_key.is_not_distinct_from(old.access_key),
+            )
+            .values(api_key=new.api_key, access_key=new.access_key)
+        )
+        async with self._db.begin() as conn:
+            return (await conn.execute(statement)).rowcount == 1
 
     @staticmethod
     def _mine(actor: Actor) -> sa.ColumnElement[bool]:

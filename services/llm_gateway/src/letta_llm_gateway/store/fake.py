@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
 
 from letta_common.actor import Actor
 from letta_common.paging import Page
 from letta_llm_gateway.domain.accounts import Filter, OwnProvider, missing, taken
-from letta_llm_gateway.domain.usage import Trace, UsageRecord
+from letta_llm_gateway.domain.budgets import Budget, Period, Spent, Standing
+from letta_llm_gateway.domain.budgets import missing as no_budget
+from letta_llm_gateway.domain.providers import ModelDefaults
+from letta_llm_gateway.domain.traces import Trace
+from letta_llm_gateway.domain.usage import CallFilter, GroupBy, UsageGroup, UsageRecord
 
 
 class FakeProviderStore:
@@ -16,6 +21,7 @@ class FakeProviderStore:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], OwnProvider] = {}
+        self._defaults: dict[str, ModelDefaults] = {}
 
     async def add(self, actor: Actor, provider: OwnProvider) -> None:
         """Store a new provider."""
@@ -53,6 +59,31 @@ class FakeProviderStore:
         await self.get(actor, provider_id)
         del self._rows[actor.organization_id, provider_id]
 
+    async def defaults(self, actor: Actor) -> ModelDefaults:
+        """Return the handles that the organization chose."""
+        return self._defaults.get(actor.organization_id, ModelDefaults())
+
+    async def put_defaults(self, actor: Actor, chosen: ModelDefaults, at: datetime) -> None:  # noqa: ARG002
+        """Store the handles that the organization chose."""
+        self._defaults[actor.organization_id] = chosen
+
+    async def sealed_otherwise(self, format: bytes, most: int) -> list[OwnProvider]:
+        """Return providers of any organization with a secret that does not begin with these bytes."""
+        return [
+            row
+            for row in self._rows.values()
+            if any(sealed is not None and not sealed.startswith(format) for sealed in (row.api_key, row.access_key))
+        ][:most]
+
+    async def reseal(self, old: OwnProvider, new: OwnProvider) -> bool:
+        """Replace the secrets of a provider unless somebody changed them meanwhile."""
+        key = (old.organization_id, old.id)
+        row = self._rows.get(key)
+        if row is None or (row.api_key, row.access_key) != (old.api_key, old.access_key):
+            return False
+        self._rows[key] = replace(row, api_key=new.api_key, access_key=new.access_key)
+        return True
+
 
 class FakeUsageStore:
     """Keeps the books in memory."""
@@ -68,23 +99,115 @@ class FakeUsageStore:
         for trace in traces:
             self.traces.setdefault(trace.id, trace)
 
-    async def spent(self, actor: Actor, since: datetime) -> int:
-        """Return what the organization's generations have cost."""
-        mine = [record for record in self.records.values() if record.organization_id == actor.organization_id]
-        return sum(record.cost_microdollars for record in mine if record.created_at >= since)
+    async def calls(self, actor: Actor, page: Page, wanted: CallFilter) -> list[UsageRecord]:
+        """Return one page of calls."""
+        return page.slice(self._mine(actor, wanted), key=lambda record: (record.created_at, record.id))
+
+    async def sums(self, actor: Actor, wanted: CallFilter, groups: Sequence[GroupBy], most: int) -> list[UsageGroup]:
+        """Return sums, the costliest groups first; days in their order when they are the first group."""
+        found: dict[tuple[str, ...], list[UsageRecord]] = {} if groups else {(): []}
+        for record in self._mine(actor, wanted):
+            found.setdefault(tuple(_KEYS[group](record) for group in groups), []).append(record)
+        sums = sorted((_sum(keys, records) for keys, records in found.items()), key=lambda group: group.keys)
+        if groups and groups[0] is not GroupBy.DAY:
+            sums.sort(
+                key=lambda group: -1 if group.cost_microdollars is None else group.cost_microdollars, reverse=True
+            )
+        return sums[:most]
 
     async def trace_of_step(self, actor: Actor, step_id: str) -> Trace | None:
         """Return the newest trace of a step."""
         found = [
             trace
             for trace in self.traces.values()
-            if trace.attribution.step_id == step_id and trace.organization_id == actor.organization_id
+            if trace.step_id == step_id and trace.organization_id == actor.organization_id
         ]
         return max(found, key=lambda trace: (trace.created_at, trace.id), default=None)
 
-    async def forget_traces(self, before: datetime) -> int:
-        """Delete traces that are older."""
-        old = [key for key, trace in self.traces.items() if trace.created_at < before]
+    async def forget_traces(self, before: datetime, most: int) -> int:
+        """Delete traces that are older, at most so many."""
+        old = [key for key, trace in self.traces.items() if trace.created_at < before][:most]
         for key in old:
             del self.traces[key]
         return len(old)
+
+    def _mine(self, actor: Actor, wanted: CallFilter) -> list[UsageRecord]:
+        return [
+            record
+            for record in self.records.values()
+            if record.organization_id == actor.organization_id and wanted.takes(record)
+        ]
+
+
+_KEYS: dict[GroupBy, Callable[[UsageRecord], str]] = {
+    GroupBy.MODEL: lambda record: record.model,
+    GroupBy.AGENT: lambda record: record.attribution.agent_id,
+    GroupBy.USER: lambda record: record.user_id,
+    GroupBy.RUN: lambda record: record.attribution.run_id,
+    GroupBy.DAY: lambda record: record.created_at.astimezone(UTC).date().isoformat(),
+}
+
+
+def _sum(keys: tuple[str, ...], records: Sequence[UsageRecord]) -> UsageGroup:
+    priced = [record.cost_microdollars for record in records if record.cost_microdollars is not None]
+    return UsageGroup(
+        keys,
+        len(records),
+        sum(record.outcome != "ok" for record in records),
+        sum(record.prompt_tokens for record in records),
+        sum(record.completion_tokens for record in records),
+        sum(record.cached_input_tokens for record in records),
+        sum(record.cache_write_tokens for record in records),
+        sum(record.reasoning_tokens for record in records),
+        sum(priced) if priced else None,
+        len(records) - len(priced),
+    )
+
+
+class FakeBudgetStore:
+    """Keeps budgets in memory, over books in memory."""
+
+    def __init__(self, books: FakeUsageStore) -> None:
+        self._books = books
+        self._rows: dict[str, Budget] = {}
+
+    async def put(self, actor: Actor, budget: Budget) -> Budget:
+        """Store a budget; one of the same scope, subject and period is changed and keeps its id."""
+        subject = (actor.organization_id, budget.scope, budget.subject_id, budget.period)
+        for row in self._rows.values():
+            if subject == (row.organization_id, row.scope, row.subject_id, row.period):
+                budget = replace(budget, id=row.id, created_at=row.created_at)
+        self._rows[budget.id] = budget
+        return budget
+
+    async def page(self, actor: Actor, page: Page) -> list[Budget]:
+        """Return one page of budgets."""
+        return page.slice(self._mine(actor.organization_id), key=lambda row: (row.created_at, row.id))
+
+    async def delete(self, actor: Actor, budget_id: str) -> None:
+        """Delete a budget."""
+        if budget_id not in {row.id for row in self._mine(actor.organization_id)}:
+            raise no_budget(budget_id)
+        del self._rows[budget_id]
+
+    async def spent(self, organization_ids: Sequence[str], today: date) -> dict[str, Spent]:
+        """Return what organizations have spent."""
+        return {organization_id: self._spent(organization_id, today) for organization_id in organization_ids}
+
+    def _mine(self, organization_id: str) -> list[Budget]:
+        return [row for row in self._rows.values() if row.organization_id == organization_id]
+
+    def _spent(self, organization_id: str, today: date) -> Spent:
+        booked = [row for row in self._books.records.values() if row.organization_id == organization_id]
+
+        def total(since: date, covers: Callable[[str, str], bool]) -> int:
+            return sum(
+                row.cost_microdollars or 0
+                for row in booked
+                if row.created_at.astimezone(UTC).date() >= since and covers(row.user_id, row.attribution.agent_id)
+            )
+
+        standings = [
+            Standing(budget, total(budget.period.start(today), budget.covers)) for budget in self._mine(organization_id)
+        ]
+        return Spent(total(Period.MONTH.start(today), lambda *_: True), standings)

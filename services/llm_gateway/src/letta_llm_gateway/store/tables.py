@@ -59,3 +59,33 @@ traces = sa.Table(
     sa.Column("request_json", sa.Text),
     sa.Column("response_json", sa.Text),
 )
+budgets = sa.Table(
+    "budgets",
+    metadata,
+    sa.Column("id", sa.Text),
+    sa.Column("organization_id", sa.Text),
+    sa.Column("scope", sa.SmallInteger),
+    sa.Column("subject_id", sa.Text),
+    sa.Column("period", sa.SmallInteger),
+    sa.Column("limit_microdollars", sa.BigInteger),
+    sa.Column("action", sa.SmallInteger),
+    sa.Column("created_at", _time),
+    sa.Column("updated_at", _time),
+)
+spending = sa.Table(
+    "spending",
+    metadata,
+    sa.Column("organization_id", sa.Text),
+    sa.Column("day", sa.Date),
+    sa.Column("user_id", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("cost_microdollars", sa.BigInteger),
+)
+defaults = sa.Table(
+    "defaults",
+    metadata,
+    sa.Column("organization_id", sa.Text),
+    sa.Column("handle", sa.Text),
+    sa.Column("embedding_handle", sa.Text),
+    sa.Column("updated_at", _time),
+)

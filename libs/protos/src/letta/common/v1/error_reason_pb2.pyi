@@ -162,6 +162,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The organization has no such group. Example: a deleted one."""
     ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 122
     """A budget of the organization is used up. Example: the monthly cost limit."""
+    ERROR_REASON_BUDGET_NOT_FOUND: _ErrorReason.ValueType  # 123
+    """The organization has no such budget. Example: a deleted one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason`, without the enum prefix, in domain `letta`. Each value is one class of
@@ -308,4 +310,6 @@ ERROR_REASON_GROUP_NOT_FOUND: ErrorReason.ValueType  # 121
 """The organization has no such group. Example: a deleted one."""
 ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 122
 """A budget of the organization is used up. Example: the monthly cost limit."""
+ERROR_REASON_BUDGET_NOT_FOUND: ErrorReason.ValueType  # 123
+"""The organization has no such budget. Example: a deleted one."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

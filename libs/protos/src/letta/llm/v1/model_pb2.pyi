@@ -79,6 +79,8 @@ class Model(_message.Message):
     TOOL_CALL_PARSER_FIELD_NUMBER: _builtins.int
     MAX_CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
     """Handle, `provider/name`."""
     name: _builtins.str
@@ -141,9 +143,15 @@ class Model(_message.Message):
     """Always null."""
     max_context_window: _builtins.int
     """Size of the window, in tokens."""
+    max_output_tokens: _builtins.int
+    """Most tokens that one answer may have."""
     @_builtins.property
     def capabilities(self) -> Global___ModelCapabilities:
         """What the model can do."""
+
+    @_builtins.property
+    def prices(self) -> Global___ModelPrices:
+        """What its tokens cost. Absent: nobody knows."""
 
     def __init__(
         self,
@@ -180,10 +188,12 @@ class Model(_message.Message):
         tool_call_parser: _builtins.str | None = ...,
         max_context_window: _builtins.int = ...,
         capabilities: Global___ModelCapabilities | None = ...,
+        max_output_tokens: _builtins.int | None = ...,
+        prices: Global___ModelPrices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_model_wrapper", b"_model_wrapper", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_tool_call_parser", b"_tool_call_parser", "_top_logprobs", b"_top_logprobs", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "effort", b"effort", "frequency_penalty", b"frequency_penalty", "max_tokens", b"max_tokens", "model_endpoint", b"model_endpoint", "model_wrapper", b"model_wrapper", "reasoning_effort", b"reasoning_effort", "tier", b"tier", "tool_call_parser", b"tool_call_parser", "top_logprobs", b"top_logprobs", "verbosity", b"verbosity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_model_wrapper", b"_model_wrapper", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_tool_call_parser", b"_tool_call_parser", "_top_logprobs", b"_top_logprobs", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "effort", b"effort", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "max_tokens", b"max_tokens", "model_endpoint", b"model_endpoint", "model_wrapper", b"model_wrapper", "prices", b"prices", "reasoning_effort", b"reasoning_effort", "tier", b"tier", "tool_call_parser", b"tool_call_parser", "top_logprobs", b"top_logprobs", "verbosity", b"verbosity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_model_wrapper", b"_model_wrapper", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_tool_call_parser", b"_tool_call_parser", "_top_logprobs", b"_top_logprobs", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "context_window", b"context_window", "display_name", b"display_name", "effort", b"effort", "enable_reasoner", b"enable_reasoner", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_context_window", b"max_context_window", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_endpoint", b"model_endpoint", "model_endpoint_type", b"model_endpoint_type", "model_type", b"model_type", "model_wrapper", b"model_wrapper", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "provider_category", b"provider_category", "provider_name", b"provider_name", "provider_type", b"provider_type", "put_inner_thoughts_in_kwargs", b"put_inner_thoughts_in_kwargs", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "return_logprobs", b"return_logprobs", "return_token_ids", b"return_token_ids", "strict", b"strict", "temperature", b"temperature", "tier", b"tier", "tool_call_parser", b"tool_call_parser", "top_logprobs", b"top_logprobs", "verbosity", b"verbosity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_model_wrapper", b"_model_wrapper", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_tool_call_parser", b"_tool_call_parser", "_top_logprobs", b"_top_logprobs", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "context_window", b"context_window", "display_name", b"display_name", "effort", b"effort", "enable_reasoner", b"enable_reasoner", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_context_window", b"max_context_window", "max_output_tokens", b"max_output_tokens", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_endpoint", b"model_endpoint", "model_endpoint_type", b"model_endpoint_type", "model_type", b"model_type", "model_wrapper", b"model_wrapper", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "prices", b"prices", "provider_category", b"provider_category", "provider_name", b"provider_name", "provider_type", b"provider_type", "put_inner_thoughts_in_kwargs", b"put_inner_thoughts_in_kwargs", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "return_logprobs", b"return_logprobs", "return_token_ids", b"return_token_ids", "strict", b"strict", "temperature", b"temperature", "tier", b"tier", "tool_call_parser", b"tool_call_parser", "top_logprobs", b"top_logprobs", "verbosity", b"verbosity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__compatibility_type: _TypeAlias = _typing.Literal["compatibility_type"]  # noqa: Y015
     _WhichOneofArgType__compatibility_type: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type"]  # noqa: Y015
@@ -191,6 +201,8 @@ class Model(_message.Message):
     _WhichOneofArgType__effort: _TypeAlias = _typing.Literal["_effort", b"_effort"]  # noqa: Y015
     _WhichOneofReturnType__frequency_penalty: _TypeAlias = _typing.Literal["frequency_penalty"]  # noqa: Y015
     _WhichOneofArgType__frequency_penalty: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty"]  # noqa: Y015
+    _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__model_endpoint: _TypeAlias = _typing.Literal["model_endpoint"]  # noqa: Y015
@@ -213,6 +225,8 @@ class Model(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__effort) -> _WhichOneofReturnType__effort | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__frequency_penalty) -> _WhichOneofReturnType__frequency_penalty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
@@ -269,6 +283,55 @@ class ModelCapabilities(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelCapabilities: _TypeAlias = ModelCapabilities  # noqa: Y015
+
+@_typing.final
+class ModelPrices(_message.Message):
+    """What the tokens of a model cost, in US dollars for a million tokens. A kind of token without a price costs what the usual one does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    input: _builtins.float
+    """Tokens of the prompt."""
+    output: _builtins.float
+    """Tokens of the answer."""
+    cached_input: _builtins.float
+    """Tokens of the prompt that the vendor had in its cache."""
+    cache_write: _builtins.float
+    """Tokens of the prompt that were put into the cache."""
+    reasoning: _builtins.float
+    """Tokens of reasoning, which the answer's include."""
+    def __init__(
+        self,
+        *,
+        input: _builtins.float = ...,
+        output: _builtins.float = ...,
+        cached_input: _builtins.float | None = ...,
+        cache_write: _builtins.float | None = ...,
+        reasoning: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_write", b"_cache_write", "_cached_input", b"_cached_input", "_reasoning", b"_reasoning", "cache_write", b"cache_write", "cached_input", b"cached_input", "reasoning", b"reasoning"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_write", b"_cache_write", "_cached_input", b"_cached_input", "_reasoning", b"_reasoning", "cache_write", b"cache_write", "cached_input", b"cached_input", "input", b"input", "output", b"output", "reasoning", b"reasoning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cache_write: _TypeAlias = _typing.Literal["cache_write"]  # noqa: Y015
+    _WhichOneofArgType__cache_write: _TypeAlias = _typing.Literal["_cache_write", b"_cache_write"]  # noqa: Y015
+    _WhichOneofReturnType__cached_input: _TypeAlias = _typing.Literal["cached_input"]  # noqa: Y015
+    _WhichOneofArgType__cached_input: _TypeAlias = _typing.Literal["_cached_input", b"_cached_input"]  # noqa: Y015
+    _WhichOneofReturnType__reasoning: _TypeAlias = _typing.Literal["reasoning"]  # noqa: Y015
+    _WhichOneofArgType__reasoning: _TypeAlias = _typing.Literal["_reasoning", b"_reasoning"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write) -> _WhichOneofReturnType__cache_write | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_input) -> _WhichOneofReturnType__cached_input | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning) -> _WhichOneofReturnType__reasoning | None: ...
+
+Global___ModelPrices: _TypeAlias = ModelPrices  # noqa: Y015
 
 @_typing.final
 class EmbeddingModel(_message.Message):

@@ -28,7 +28,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.llm.v1 import model_pb2 as letta_dot_llm_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/llm/v1/model_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x18letta/llm/v1/model.proto\"\xbd\x01\n\x11ListModelsRequest\x12K\n\x11provider_category\x18\x01 \x03(\x0e\x32\x1e.letta.llm.v1.ProviderCategoryR\x10providerCategory\x12-\n\rprovider_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0cproviderName\x12,\n\rprovider_type\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0cproviderType\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x13.letta.llm.v1.ModelR\x06models\"\x1c\n\x1aListEmbeddingModelsRequest\"S\n\x1bListEmbeddingModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x1c.letta.llm.v1.EmbeddingModelR\x06models\"3\n\x0fGetModelRequest\x12 \n\x06handle\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x06handle\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x13.letta.llm.v1.ModelR\x05model\"<\n\x18GetEmbeddingModelRequest\x12 \n\x06handle\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x06handle\"O\n\x19GetEmbeddingModelResponse\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.letta.llm.v1.EmbeddingModelR\x05model\"\x18\n\x16GetDefaultModelRequest\"\xb3\x01\n\x17GetDefaultModelResponse\x12\x16\n\x06handle\x18\x01 \x01(\tR\x06handle\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x62\x61nner\x18\x03 \x01(\tR\x06\x62\x61nner\x12)\n\x10\x65mbedding_handle\x18\x04 \x01(\tR\x0f\x65mbeddingHandle\x12%\n\x0elanguage_model\x18\x05 \x01(\x08R\rlanguageModel2\xc7\x04\n\x0cModelService\x12o\n\nListModels\x12\x1f.letta.llm.v1.ListModelsRequest\x1a .letta.llm.v1.ListModelsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x0b/v1/models/b\x06models\x12\x93\x01\n\x13ListEmbeddingModels\x12(.letta.llm.v1.ListEmbeddingModelsRequest\x1a).letta.llm.v1.ListEmbeddingModelsResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x14/v1/models/embeddingb\x06models\x12T\n\x08GetModel\x12\x1d.letta.llm.v1.GetModelRequest\x1a\x1e.letta.llm.v1.GetModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12o\n\x11GetEmbeddingModel\x12&.letta.llm.v1.GetEmbeddingModelRequest\x1a\'.letta.llm.v1.GetEmbeddingModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12i\n\x0fGetDefaultModel\x12$.letta.llm.v1.GetDefaultModelRequest\x1a%.letta.llm.v1.GetDefaultModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/llm/v1/model_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x18letta/llm/v1/model.proto\"\xbd\x01\n\x11ListModelsRequest\x12K\n\x11provider_category\x18\x01 \x03(\x0e\x32\x1e.letta.llm.v1.ProviderCategoryR\x10providerCategory\x12-\n\rprovider_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0cproviderName\x12,\n\rprovider_type\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0cproviderType\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x13.letta.llm.v1.ModelR\x06models\"\x1c\n\x1aListEmbeddingModelsRequest\"S\n\x1bListEmbeddingModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x1c.letta.llm.v1.EmbeddingModelR\x06models\"3\n\x0fGetModelRequest\x12 \n\x06handle\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x06handle\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x13.letta.llm.v1.ModelR\x05model\"<\n\x18GetEmbeddingModelRequest\x12 \n\x06handle\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x06handle\"O\n\x19GetEmbeddingModelResponse\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.letta.llm.v1.EmbeddingModelR\x05model\"\x18\n\x16GetDefaultModelRequest\"\xb3\x01\n\x17GetDefaultModelResponse\x12\x16\n\x06handle\x18\x01 \x01(\tR\x06handle\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x62\x61nner\x18\x03 \x01(\tR\x06\x62\x61nner\x12)\n\x10\x65mbedding_handle\x18\x04 \x01(\tR\x0f\x65mbeddingHandle\x12%\n\x0elanguage_model\x18\x05 \x01(\x08R\rlanguageModel\"\x19\n\x17GetModelDefaultsRequest\"S\n\x18GetModelDefaultsResponse\x12\x37\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ModelDefaultsR\x08\x64\x65\x66\x61ults\"Z\n\x17SetModelDefaultsRequest\x12?\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ModelDefaultsB\x06\xbaH\x03\xc8\x01\x01R\x08\x64\x65\x66\x61ults\"S\n\x18SetModelDefaultsResponse\x12\x37\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ModelDefaultsR\x08\x64\x65\x66\x61ults\"f\n\rModelDefaults\x12 \n\x06handle\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x06handle\x12\x33\n\x10\x65mbedding_handle\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0f\x65mbeddingHandle2\x97\x06\n\x0cModelService\x12o\n\nListModels\x12\x1f.letta.llm.v1.ListModelsRequest\x1a .letta.llm.v1.ListModelsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x0b/v1/models/b\x06models\x12\x93\x01\n\x13ListEmbeddingModels\x12(.letta.llm.v1.ListEmbeddingModelsRequest\x1a).letta.llm.v1.ListEmbeddingModelsResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x14/v1/models/embeddingb\x06models\x12T\n\x08GetModel\x12\x1d.letta.llm.v1.GetModelRequest\x1a\x1e.letta.llm.v1.GetModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12o\n\x11GetEmbeddingModel\x12&.letta.llm.v1.GetEmbeddingModelRequest\x1a\'.letta.llm.v1.GetEmbeddingModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12i\n\x0fGetDefaultModel\x12$.letta.llm.v1.GetDefaultModelRequest\x1a%.letta.llm.v1.GetDefaultModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12\x66\n\x10GetModelDefaults\x12%.letta.llm.v1.GetModelDefaultsRequest\x1a&.letta.llm.v1.GetModelDefaultsResponse\"\x03\x90\x02\x01\x12\x66\n\x10SetModelDefaults\x12%.letta.llm.v1.SetModelDefaultsRequest\x1a&.letta.llm.v1.SetModelDefaultsResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST'].fields_by_name['handle']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_GETEMBEDDINGMODELREQUEST'].fields_by_name['handle']._loaded_options = None
   _globals['_GETEMBEDDINGMODELREQUEST'].fields_by_name['handle']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_SETMODELDEFAULTSREQUEST'].fields_by_name['defaults']._loaded_options = None
+  _globals['_SETMODELDEFAULTSREQUEST'].fields_by_name['defaults']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_MODELDEFAULTS'].fields_by_name['handle']._loaded_options = None
+  _globals['_MODELDEFAULTS'].fields_by_name['handle']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_MODELDEFAULTS'].fields_by_name['embedding_handle']._loaded_options = None
+  _globals['_MODELDEFAULTS'].fields_by_name['embedding_handle']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\220\002\001\202\323\344\223\002\025\022\013/v1/models/b\006models'
   _globals['_MODELSERVICE'].methods_by_name['ListEmbeddingModels']._loaded_options = None
@@ -53,6 +59,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['GetEmbeddingModel']._serialized_options = b'\220\002\001\372\363\030\0020\001'
   _globals['_MODELSERVICE'].methods_by_name['GetDefaultModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetDefaultModel']._serialized_options = b'\220\002\001\372\363\030\0020\001'
+  _globals['_MODELSERVICE'].methods_by_name['GetModelDefaults']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['GetModelDefaults']._serialized_options = b'\220\002\001'
+  _globals['_MODELSERVICE'].methods_by_name['SetModelDefaults']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['SetModelDefaults']._serialized_options = b'\220\002\002'
   _globals['_LISTMODELSREQUEST']._serialized_start=172
   _globals['_LISTMODELSREQUEST']._serialized_end=361
   _globals['_LISTMODELSRESPONSE']._serialized_start=363
@@ -73,6 +83,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDEFAULTMODELREQUEST']._serialized_end=828
   _globals['_GETDEFAULTMODELRESPONSE']._serialized_start=831
   _globals['_GETDEFAULTMODELRESPONSE']._serialized_end=1010
-  _globals['_MODELSERVICE']._serialized_start=1013
-  _globals['_MODELSERVICE']._serialized_end=1596
+  _globals['_GETMODELDEFAULTSREQUEST']._serialized_start=1012
+  _globals['_GETMODELDEFAULTSREQUEST']._serialized_end=1037
+  _globals['_GETMODELDEFAULTSRESPONSE']._serialized_start=1039
+  _globals['_GETMODELDEFAULTSRESPONSE']._serialized_end=1122
+  _globals['_SETMODELDEFAULTSREQUEST']._serialized_start=1124
+  _globals['_SETMODELDEFAULTSREQUEST']._serialized_end=1214
+  _globals['_SETMODELDEFAULTSRESPONSE']._serialized_start=1216
+  _globals['_SETMODELDEFAULTSRESPONSE']._serialized_end=1299
+  _globals['_MODELDEFAULTS']._serialized_start=1301
+  _globals['_MODELDEFAULTS']._serialized_end=1403
+  _globals['_MODELSERVICE']._serialized_start=1406
+  _globals['_MODELSERVICE']._serialized_end=2197
 # @@protoc_insertion_point(module_scope)

@@ -262,3 +262,118 @@ class GetDefaultModelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDefaultModelResponse: _TypeAlias = GetDefaultModelResponse  # noqa: Y015
+
+@_typing.final
+class GetModelDefaultsRequest(_message.Message):
+    """Request of ModelService.GetModelDefaults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelDefaultsRequest: _TypeAlias = GetModelDefaultsRequest  # noqa: Y015
+
+@_typing.final
+class GetModelDefaultsResponse(_message.Message):
+    """Response of ModelService.GetModelDefaults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def defaults(self) -> Global___ModelDefaults:
+        """The defaults."""
+
+    def __init__(
+        self,
+        *,
+        defaults: Global___ModelDefaults | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetModelDefaultsResponse: _TypeAlias = GetModelDefaultsResponse  # noqa: Y015
+
+@_typing.final
+class SetModelDefaultsRequest(_message.Message):
+    """Request of ModelService.SetModelDefaults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def defaults(self) -> Global___ModelDefaults:
+        """The defaults. An empty handle goes back to the deployment's."""
+
+    def __init__(
+        self,
+        *,
+        defaults: Global___ModelDefaults | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetModelDefaultsRequest: _TypeAlias = SetModelDefaultsRequest  # noqa: Y015
+
+@_typing.final
+class SetModelDefaultsResponse(_message.Message):
+    """Response of ModelService.SetModelDefaults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def defaults(self) -> Global___ModelDefaults:
+        """The defaults."""
+
+    def __init__(
+        self,
+        *,
+        defaults: Global___ModelDefaults | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetModelDefaultsResponse: _TypeAlias = SetModelDefaultsResponse  # noqa: Y015
+
+@_typing.final
+class ModelDefaults(_message.Message):
+    """Models that an organization uses where none is named."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    EMBEDDING_HANDLE_FIELD_NUMBER: _builtins.int
+    handle: _builtins.str
+    """Handle of the language model, `provider/name`. Empty: the deployment's default."""
+    embedding_handle: _builtins.str
+    """Handle of the embedding model, `provider/name`. Empty: the deployment's default."""
+    def __init__(
+        self,
+        *,
+        handle: _builtins.str = ...,
+        embedding_handle: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_handle", b"embedding_handle", "handle", b"handle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelDefaults: _TypeAlias = ModelDefaults  # noqa: Y015

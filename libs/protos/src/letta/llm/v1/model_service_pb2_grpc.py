@@ -60,6 +60,16 @@ class ModelServiceStub:
                 request_serializer=letta_dot_llm_dot_v1_dot_model__service__pb2.GetDefaultModelRequest.SerializeToString,
                 response_deserializer=letta_dot_llm_dot_v1_dot_model__service__pb2.GetDefaultModelResponse.FromString,
                 _registered_method=True)
+        self.GetModelDefaults = channel.unary_unary(
+                '/letta.llm.v1.ModelService/GetModelDefaults',
+                request_serializer=letta_dot_llm_dot_v1_dot_model__service__pb2.GetModelDefaultsRequest.SerializeToString,
+                response_deserializer=letta_dot_llm_dot_v1_dot_model__service__pb2.GetModelDefaultsResponse.FromString,
+                _registered_method=True)
+        self.SetModelDefaults = channel.unary_unary(
+                '/letta.llm.v1.ModelService/SetModelDefaults',
+                request_serializer=letta_dot_llm_dot_v1_dot_model__service__pb2.SetModelDefaultsRequest.SerializeToString,
+                response_deserializer=letta_dot_llm_dot_v1_dot_model__service__pb2.SetModelDefaultsResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
@@ -95,7 +105,21 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDefaultModel(self, request, context):
-        """Says which models are the defaults of the deployment, and why.
+        """Says which models are the defaults of the caller's organization, else of the deployment, and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelDefaults(self, request, context):
+        """Says which models the caller's organization uses where none is named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetModelDefaults(self, request, context):
+        """Sets which models the caller's organization uses where none is named. MODEL_NOT_FOUND for a handle that nobody offers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +152,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.GetDefaultModel,
                     request_deserializer=letta_dot_llm_dot_v1_dot_model__service__pb2.GetDefaultModelRequest.FromString,
                     response_serializer=letta_dot_llm_dot_v1_dot_model__service__pb2.GetDefaultModelResponse.SerializeToString,
+            ),
+            'GetModelDefaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelDefaults,
+                    request_deserializer=letta_dot_llm_dot_v1_dot_model__service__pb2.GetModelDefaultsRequest.FromString,
+                    response_serializer=letta_dot_llm_dot_v1_dot_model__service__pb2.GetModelDefaultsResponse.SerializeToString,
+            ),
+            'SetModelDefaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetModelDefaults,
+                    request_deserializer=letta_dot_llm_dot_v1_dot_model__service__pb2.SetModelDefaultsRequest.FromString,
+                    response_serializer=letta_dot_llm_dot_v1_dot_model__service__pb2.SetModelDefaultsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +300,60 @@ class ModelService:
             '/letta.llm.v1.ModelService/GetDefaultModel',
             letta_dot_llm_dot_v1_dot_model__service__pb2.GetDefaultModelRequest.SerializeToString,
             letta_dot_llm_dot_v1_dot_model__service__pb2.GetDefaultModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelDefaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.llm.v1.ModelService/GetModelDefaults',
+            letta_dot_llm_dot_v1_dot_model__service__pb2.GetModelDefaultsRequest.SerializeToString,
+            letta_dot_llm_dot_v1_dot_model__service__pb2.GetModelDefaultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetModelDefaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.llm.v1.ModelService/SetModelDefaults',
+            letta_dot_llm_dot_v1_dot_model__service__pb2.SetModelDefaultsRequest.SerializeToString,
+            letta_dot_llm_dot_v1_dot_model__service__pb2.SetModelDefaultsResponse.FromString,
             options,
             channel_credentials,
             insecure,

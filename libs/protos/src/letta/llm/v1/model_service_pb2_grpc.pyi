@@ -42,7 +42,11 @@ class ModelServiceStub:
     GetEmbeddingModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetEmbeddingModelRequest, _model_service_pb2.GetEmbeddingModelResponse]
     """Returns one embedding model, or the default one. MODEL_NOT_FOUND for an unknown handle."""
     GetDefaultModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetDefaultModelRequest, _model_service_pb2.GetDefaultModelResponse]
-    """Says which models are the defaults of the deployment, and why."""
+    """Says which models are the defaults of the caller's organization, else of the deployment, and why."""
+    GetModelDefaults: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelDefaultsRequest, _model_service_pb2.GetModelDefaultsResponse]
+    """Says which models the caller's organization uses where none is named."""
+    SetModelDefaults: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.SetModelDefaultsRequest, _model_service_pb2.SetModelDefaultsResponse]
+    """Sets which models the caller's organization uses where none is named. MODEL_NOT_FOUND for a handle that nobody offers."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -58,7 +62,11 @@ class ModelServiceAsyncStub(ModelServiceStub):
     GetEmbeddingModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetEmbeddingModelRequest, _model_service_pb2.GetEmbeddingModelResponse]  # type: ignore[assignment]
     """Returns one embedding model, or the default one. MODEL_NOT_FOUND for an unknown handle."""
     GetDefaultModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetDefaultModelRequest, _model_service_pb2.GetDefaultModelResponse]  # type: ignore[assignment]
-    """Says which models are the defaults of the deployment, and why."""
+    """Says which models are the defaults of the caller's organization, else of the deployment, and why."""
+    GetModelDefaults: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelDefaultsRequest, _model_service_pb2.GetModelDefaultsResponse]  # type: ignore[assignment]
+    """Says which models the caller's organization uses where none is named."""
+    SetModelDefaults: _aio.UnaryUnaryMultiCallable[_model_service_pb2.SetModelDefaultsRequest, _model_service_pb2.SetModelDefaultsResponse]  # type: ignore[assignment]
+    """Sets which models the caller's organization uses where none is named. MODEL_NOT_FOUND for a handle that nobody offers."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says which models there are. The lists are a catalogue, short and whole: they have no pages."""
@@ -101,6 +109,22 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.GetDefaultModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.GetDefaultModelResponse, _abc.Awaitable[_model_service_pb2.GetDefaultModelResponse]]:
-        """Says which models are the defaults of the deployment, and why."""
+        """Says which models are the defaults of the caller's organization, else of the deployment, and why."""
+
+    @_abc_1.abstractmethod
+    def GetModelDefaults(
+        self,
+        request: _model_service_pb2.GetModelDefaultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.GetModelDefaultsResponse, _abc.Awaitable[_model_service_pb2.GetModelDefaultsResponse]]:
+        """Says which models the caller's organization uses where none is named."""
+
+    @_abc_1.abstractmethod
+    def SetModelDefaults(
+        self,
+        request: _model_service_pb2.SetModelDefaultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.SetModelDefaultsResponse, _abc.Awaitable[_model_service_pb2.SetModelDefaultsResponse]]:
+        """Sets which models the caller's organization uses where none is named. MODEL_NOT_FOUND for a handle that nobody offers."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,104 @@
+"""UsageService over the domain."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc.aio
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from letta.common.v1 import usage_pb2 as tokens_pb
+from letta.llm.v1 import generation_service_pb2, usage_service_pb2_grpc
+from letta.llm.v1 import usage_pb2 as usages_pb
+from letta.llm.v1 import usage_service_pb2 as pb
+from letta_common.actor import current_actor
+from letta_common.paging import Page
+from letta_llm_gateway.domain.usage import CallFilter, GroupBy, UsageGroup, UsageRecord, UsageStore, UsageWriter
+from letta_llm_gateway.servicers.times import timestamp
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_MOST_GROUPS = 1000
+_KEYS = {
+    GroupBy.MODEL: "model",
+    GroupBy.AGENT: "agent_id",
+    GroupBy.USER: "user_id",
+    GroupBy.RUN: "run_id",
+    GroupBy.DAY: "day",
+}
+
+
+class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
+    def __init__(self, store: UsageStore, writer: UsageWriter) -> None:
+        self._store = store
+        self._writer = writer
+
+    async def ListModelCalls(self, request: pb.ListModelCallsRequest, context: _Context) -> pb.ListModelCallsResponse:
+        await self._writer.flush()
+        found = await self._store.calls(current_actor(), Page.of(request), _filter(request.filter))
+        return pb.ListModelCallsResponse(calls=[_call(record) for record in found])
+
+    async def AggregateUsage(self, request: pb.AggregateUsageRequest, context: _Context) -> pb.AggregateUsageResponse:
+        await self._writer.flush()
+        groups = [GroupBy(value) for value in request.group_by]
+        most = request.limit or _MOST_GROUPS
+        found = await self._store.sums(current_actor(), _filter(request.filter), groups, most)
+        return pb.AggregateUsageResponse(groups=[_group(group, groups) for group in found])
+
+
+def _filter(sent: pb.ModelCallFilter) -> CallFilter:
+    return CallFilter(
+        sent.agent_id,
+        sent.run_id,
+        sent.step_id,
+        sent.user_id,
+        sent.model,
+        _time(sent.start_at) if sent.HasField("start_at") else None,
+        _time(sent.end_at) if sent.HasField("end_at") else None,
+    )
+
+
+def _time(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def _call(record: UsageRecord) -> usages_pb.ModelCall:
+    booked = record.attribution
+    return usages_pb.ModelCall(
+        id=record.id,
+        created_at=timestamp(record.created_at),
+        user_id=record.user_id,
+        agent_id=booked.agent_id or None,
+        run_id=booked.run_id or None,
+        step_id=booked.step_id or None,
+        purpose=booked.purpose or None,
+        model=record.model,
+        provider_type=record.provider_type,
+        usage=tokens_pb.TokenUsage(
+            prompt_tokens=record.prompt_tokens,
+            completion_tokens=record.completion_tokens,
+            cached_input_tokens=record.cached_input_tokens,
+            cache_write_tokens=record.cache_write_tokens,
+            reasoning_tokens=record.reasoning_tokens,
+        ),
+        usage_source=generation_service_pb2.TokenCountSource.ValueType(record.source),
+        cost_microdollars=record.cost_microdollars,
+        duration_ms=record.duration_ms,
+        outcome=record.outcome,
+    )
+
+
+def _group(group: UsageGroup, groups: list[GroupBy]) -> usages_pb.UsageGroup:
+    keys: dict[str, Any] = {_KEYS[each]: key for each, key in zip(groups, group.keys, strict=True)}
+    return usages_pb.UsageGroup(
+        **keys,
+        calls=group.calls,
+        failed_calls=group.failed_calls,
+        prompt_tokens=group.prompt_tokens,
+        completion_tokens=group.completion_tokens,
+        cached_input_tokens=group.cached_input_tokens,
+        cache_write_tokens=group.cache_write_tokens,
+        reasoning_tokens=group.reasoning_tokens,
+        cost_microdollars=group.cost_microdollars,
+        unpriced_calls=group.unpriced_calls,
+    )

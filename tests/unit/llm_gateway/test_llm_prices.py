@@ -1,0 +1,127 @@
+"""Prices: what the list knows, what a deployment says instead, and that unknown is never nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from letta_common.errors import InvalidArgument
+from letta_llm_gateway.domain.answers import Usage
+from letta_llm_gateway.domain.prices import Price, Prices, listed, read_prices
+
+MILLION = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("used", "dollars"),
+    [
+        (Usage(prompt=MILLION), 2.0),
+        (Usage(completion=MILLION), 8.0),
+        (Usage(prompt=MILLION, cached_input=MILLION), 0.5),
+        (Usage(prompt=MILLION, cache_write=MILLION), 2.5),
+        (Usage(prompt=3 * MILLION, cached_input=MILLION, cache_write=MILLION), 5.0),
+        (Usage(completion=2 * MILLION, reasoning=MILLION), 12.0),
+        (Usage(), 0.0),
+    ],
+)
+def test_each_kind_of_token_costs_what_it_costs(used, dollars):
+    assert Price(2.0, 8.0, cached_input=0.5, cache_write=2.5, reasoning=4.0).cost(used) == round(dollars * MILLION)
+
+
+def test_kinds_without_a_price_of_their_own_cost_the_usual():
+    used = Usage(prompt=MILLION, completion=MILLION, cached_input=1000, cache_write=1000, reasoning=1000)
+
+    assert Price(2.0, 8.0).cost(used) == 10 * MILLION
+
+
+def test_counts_that_contradict_each_other_never_cost_less_than_nothing():
+    assert Price(2.0, 8.0).cost(Usage(prompt=1, cached_input=10, completion=1, reasoning=10)) == 20 + 8
+
+
+@pytest.mark.parametrize(
+    ("provider_type", "name", "prices"),
+    [
+        ("openai", "gpt-4o-mini-2024-07-18", (0.15, 0.60)),
+        ("openai", "gpt-5", (1.25, 10.0)),
+        ("openai", "gpt-5-mini", (0.25, 2.0)),
+        ("openai-responses", "o3-mini", (1.10, 4.40)),
+        ("openai", "o3", (2.0, 8.0)),
+        ("openai", "gpt-4", (30.0, 60.0)),
+        ("openai", "text-embedding-3-small", (0.02, 0.0)),
+        ("azure", "gpt-4.1", (2.0, 8.0)),
+        ("anthropic", "claude-haiku-4-5-20251001", (1.0, 5.0)),
+        ("anthropic", "claude-opus-4-5-20251101", (5.0, 25.0)),
+        ("anthropic", "claude-opus-4-1-20250805", (15.0, 75.0)),
+        ("anthropic", "claude-opus-4-20250514", (15.0, 75.0)),
+        ("bedrock", "us.anthropic.claude-sonnet-4-20250514-v1:0", (3.0, 15.0)),
+        ("google_ai", "gemini-2.5-flash-lite", (0.10, 0.40)),
+        ("xai", "grok-4", (3.0, 15.0)),
+        ("builtin", "rules", (0.0, 0.0)),
+    ],
+)
+def test_the_list_knows_vendors_models(provider_type, name, prices):
+    price = listed(provider_type, name)
+
+    assert price is not None
+    assert (price.input, price.output) == prices
+
+
+@pytest.mark.parametrize(
+    ("provider_type", "name"),
+    [
+        ("openai", "gpt-6-dreams"),
+        ("openai", "gpt-4-and-something"),
+        ("anthropic", "claude-9"),
+        ("vllm", "gpt-4o"),
+        ("ollama", "llama3.1"),
+        ("openai-compatible", "gpt-4o-mini"),
+        ("groq", "openai/gpt-oss-120b"),
+        ("nobody", "x"),
+    ],
+)
+def test_what_the_list_does_not_know_has_no_price(provider_type, name):
+    assert listed(provider_type, name) is None
+    assert Prices().of(f"mine/{name}", provider_type, name) is None
+
+
+def test_a_deployments_own_prices_win():
+    own = {
+        "openai/gpt-4o": {"input": 1, "output": 2},
+        "ollama/*": {"input": 0, "output": 0},
+        "ollama/big-*": {"input": 0.1, "output": 0.1, "cached_input": 0.01, "cache_write": 0.2, "reasoning": 0.3},
+        "anthropic/*": None,
+    }
+    prices = Prices(read_prices(own))
+
+    assert prices.of("openai/gpt-4o", "openai", "gpt-4o") == Price(1, 2)
+    assert prices.of("openai/gpt-4o-mini", "openai", "gpt-4o-mini") == listed("openai", "gpt-4o-mini")
+    assert prices.of("ollama/x", "ollama", "x") == Price(0, 0)
+    assert prices.of("ollama/big-x", "ollama", "big-x") == Price(0.1, 0.1, 0.01, 0.2, 0.3)
+    assert prices.of("anthropic/claude-haiku-4-5", "anthropic", "claude-haiku-4-5") is None
+
+
+def test_prices_come_from_a_file_and_the_setting_wins(tmp_path):
+    file = tmp_path / "prices.json"
+    file.write_text(json.dumps({"a/x": {"input": 1, "output": 1}, "a/y": {"input": 2, "output": 2}}))
+
+    assert read_prices({"a/y": None}, file) == {"a/x": Price(1, 1), "a/y": None}
+
+
+@pytest.mark.parametrize(
+    "price",
+    [{}, {"input": 1}, {"input": 1, "output": -1}, {"input": "1", "output": 1}, {"input": 1, "output": 1, "x": 1}, 5],
+)
+def test_nonsense_for_a_price_is_refused_at_start(price):
+    with pytest.raises(InvalidArgument, match="a/x"):
+        read_prices({"a/x": price})
+
+
+@pytest.mark.parametrize("text", ["[]", "{nope", None])
+def test_a_file_that_is_none_is_refused_at_start(tmp_path, text):
+    file = tmp_path / "prices.json"
+    if text is not None:
+        file.write_text(text)
+
+    with pytest.raises(InvalidArgument, match=r"prices\.json"):
+        read_prices({}, file)
