@@ -97,7 +97,7 @@ class Assembler:
 
 
 async def within_limits(
-    source: AsyncGenerator[Event, None], limits: Limits, *, ends: float | None = None
+    source: AsyncGenerator[Event, None], limits: Limits, *, ends: float | None = None, who: str = "the model"
 ) -> AsyncGenerator[Event, None]:
     """Yield the events of a stream; must be read by one task that does nothing else.
 
@@ -116,10 +116,12 @@ async def within_limits(
                 late = f"fell silent for {limits.between:g} s", "between_tokens"
     except TimeoutError as error:
         what, phase = _whole(limits) if loop.time() >= last else late
-        raise LLMTimeout(f"the model {what}", phase=phase) from error
+        raise LLMTimeout(f"{who} {what}", phase=phase) from error
 
 
-async def answer_within_limits(answer: Awaitable[Answer], limits: Limits, *, ends: float) -> Answer:
+async def answer_within_limits(
+    answer: Awaitable[Answer], limits: Limits, *, ends: float, who: str = "the model"
+) -> Answer:
     """Wait for an answer that comes at once. Raises LLMTimeout, whose metadata has the `phase`."""
     loop = asyncio.get_running_loop()
     try:
@@ -128,7 +130,7 @@ async def answer_within_limits(answer: Awaitable[Answer], limits: Limits, *, end
     except TimeoutError as error:
         late = f"did not answer within {limits.first:g} s", "first_token"
         what, phase = _whole(limits) if loop.time() >= ends else late
-        raise LLMTimeout(f"the model {what}", phase=phase) from error
+        raise LLMTimeout(f"{who} {what}", phase=phase) from error
 
 
 def _whole(limits: Limits) -> tuple[str, str]:
