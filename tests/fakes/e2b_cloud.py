@@ -1,28 +1,32 @@
-"""E2B's API and the daemon in its sandboxes on one port, as far as one call needs them. Sandboxes are directories."""
+"""E2B's API and the daemon in its sandboxes on one port, as far as calls need them. Sandboxes are directories."""
 
 import base64
 import contextlib
 import json
 import os
-import shutil
-import subprocess
-import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+
+from tests.fakes.machine_rooms import Room
 
 
 class FakeCloud(ThreadingHTTPServer):
-    """Keeps what it was asked for in `created`; the sandboxes that are left in `sandboxes`."""
+    """Keeps what it was asked for in `created`; the sandboxes that are left in `sandboxes`.
+
+    `faults` are statuses that the next requests to create are answered with.
+    """
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.created: list[dict] = []
         self.sandboxes: dict[str, dict] = {}
+        self.faults: list[int] = []
         self.running = threading.Event()
         super().__init__(("127.0.0.1", 0), _Handler)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -31,12 +35,17 @@ class FakeCloud(ThreadingHTTPServer):
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def end(self, name: str) -> None:
+    def end(self, name: str) -> bool:
         sandbox = self.sandboxes.pop(name, None)
         if sandbox is not None:
-            for process in sandbox["processes"]:
-                process.kill()
-            shutil.rmtree(sandbox["place"], ignore_errors=True)
+            sandbox["room"].end()
+        return sandbox is not None
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+        for name in list(self.sandboxes):
+            self.end(name)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -57,8 +66,20 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._json(404, {"code": 404, "message": self.path})
 
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        wanted = {unquote(name): unquote(value) for name, value in parse_qsl(query.get("metadata", [""])[0])}
+        found = [
+            _listed(name, sandbox["metadata"])
+            for name, sandbox in list(self.server.sandboxes.items())
+            if wanted.items() <= sandbox["metadata"].items()
+        ]
+        self._json(200, found)
+
     def do_DELETE(self) -> None:
-        self.server.end(self.path.rsplit("/", 1)[1])
+        if not self.server.end(self.path.rsplit("/", 1)[1]):
+            self._json(404, {"code": 404, "message": "the sandbox was not found"})
+            return
         self.send_response(204)
         self.end_headers()
 
@@ -66,38 +87,42 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("X-API-Key") != self.server.key:
             self._json(401, {"code": 401, "message": "the key is not valid"})
             return
+        if self.server.faults:
+            self._json(self.server.faults.pop(0), {"code": 0, "message": "the cloud has a fault"})
+            return
         name = f"i{os.urandom(8).hex()}"
         self.server.created.append(wanted)
-        self.server.sandboxes[name] = {"place": tempfile.mkdtemp(), "processes": []}
+        self.server.sandboxes[name] = {"room": Room(wanted.get("envVars")), "metadata": wanted.get("metadata") or {}}
         self._json(
             201, {"templateID": wanted["templateID"], "sandboxID": name, "clientID": "c", "envdVersion": "0.6.2"}
         )
 
-    def _sandbox(self) -> dict:
-        return self.server.sandboxes[self.headers["E2b-Sandbox-Id"]]
+    def _room(self) -> Room | None:
+        """Return the room of the sandbox that the request is for; there may be none anymore."""
+        sandbox = self.server.sandboxes.get(self.headers["E2b-Sandbox-Id"])
+        if sandbox is None:
+            self._json(502, {"code": 502, "message": "The sandbox was not found"})
+            return None
+        return sandbox["room"]
 
     def _write(self, path: str, data: bytes) -> None:
-        name = Path(path).name
-        Path(self._sandbox()["place"], name).write_bytes(data)
-        self._json(200, [{"name": name, "type": "file", "path": path}])
+        room = self._room()
+        if room is not None:
+            name = Path(path).name
+            (room.place / name).write_bytes(data)
+            self._json(200, [{"name": name, "type": "file", "path": path}])
 
     def _start(self, asked: dict) -> None:
         """Run the command; answer with a Connect stream of JSON messages."""
+        room = self._room()
+        if room is None:
+            return
         self.send_response(200)
         self.send_header("Content-Type", "application/connect+json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        sandbox = self._sandbox()
-        place = sandbox["place"]
-        arguments = [argument.replace("< /tmp/", f"< {place}/") for argument in asked["args"]]
-        with subprocess.Popen(
-            [asked["cmd"], *arguments[1:]],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=place,
-            env={"HOME": place, "TMPDIR": place, "PATH": os.environ["PATH"]},
-        ) as process:
-            sandbox["processes"].append(process)
+        arguments = [argument.replace("/tmp/", f"{room.place}/") for argument in asked["args"]]
+        with room.run([asked["cmd"], *arguments[1:]]) as process:
             self.server.running.set()
             self._event({"start": {"pid": process.pid}})
             errors = threading.Thread(target=self._forward, args=("stderr", process.stderr), daemon=True)
@@ -105,6 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._forward("stdout", process.stdout)
             errors.join()
             code = process.wait()
+        if room.ended:
+            self.close_connection = True
+            return
         self._event({"end": {"exitCode": code, "exited": True, "status": f"exit status {code}"}})
         self._message(2, {})
         with contextlib.suppress(OSError):
@@ -140,3 +168,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _listed(name: str, metadata: dict) -> dict:
+    return {
+        "alias": "",
+        "clientID": "c",
+        "cpuCount": 1,
+        "diskSizeMB": 512,
+        "endAt": "2030-01-01T00:00:00Z",
+        "envdVersion": "0.6.2",
+        "memoryMB": 512,
+        "metadata": metadata,
+        "sandboxID": name,
+        "startedAt": "2026-01-01T00:00:00Z",
+        "state": "running",
+        "templateID": "letta",
+    }

@@ -20,7 +20,7 @@ class ToolsSettings(Settings):
         default=SecretStr(""),
         description="Secret that values at rest are encrypted with; default: made once, in LETTA_HOME/encryption_key.",
     )
-    sandbox_provider: Literal["local", "docker", "e2b"] = Field(
+    sandbox_provider: Literal["local", "docker", "e2b", "kubernetes", "modal"] = Field(
         default="local", description="Who runs custom tools. Calls never move to another provider."
     )
     docker_address: str = Field(default="", description="Address of the Docker engine; empty: the usual one.")
@@ -30,6 +30,42 @@ class ToolsSettings(Settings):
     e2b_template: str = Field(default="", description="Template of E2B sandboxes, with `python3`; empty: E2B's own.")
     e2b_api_url: str = Field(default="", description="Address of an E2B API of one's own.")
     e2b_sandbox_url: str = Field(default="", description="Address of the sandboxes of an E2B deployment of one's own.")
+    kubernetes_namespace: str = Field(default="default", description="Namespace that pods of calls are in.")
+    kubernetes_image: str = Field(default="python:3.11-slim", description="Image of pods, with `python3`.")
+    kubernetes_runtime_class: str = Field(
+        default="",
+        description="Runtime class that pods must have, such as `gvisor` or `kata`; empty: the cluster's own.",
+    )
+    kubernetes_resource: Literal["sandbox", "pod"] = Field(
+        default="sandbox", description="What is made for a call: a Sandbox of agent-sandbox, or a bare pod."
+    )
+    kubernetes_warm_pool: str = Field(
+        default="", description="SandboxWarmPool that pods are claimed from; its template says what they are."
+    )
+    kubernetes_config_file: str = Field(
+        default="",
+        description="File with the address and credentials of a cluster; empty: the one this process runs in.",
+    )
+    modal_token_id: str = Field(default="", description="Id of the token of Modal.")
+    modal_token_secret: SecretStr = Field(default=SecretStr(""), description="Secret of the token of Modal.")
+    modal_app: str = Field(
+        default="letta-tools", description="App of Modal that sandboxes belong to; made when absent."
+    )
+    modal_image: str = Field(
+        default="",
+        description="Image of Modal sandboxes, with `python3`; empty: Modal's Debian with the service's Python.",
+    )
+    modal_environment: str = Field(default="", description="Environment of Modal; empty: the account's default.")
+    machine_idle_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="How long a remote machine waits for the next call of the same organization and packages; 0: each "
+        "call has a machine of its own.",
+    )
+    machine_lifetime_seconds: float = Field(
+        default=1800.0, gt=0, description="Longest time that a remote machine is used again."
+    )
+    machine_start_seconds: float = Field(default=60.0, gt=0, description="Longest wait for a pod to run.")
     min_isolation: Literal["none", "landlock", "namespace", "vm"] = Field(
         default="landlock", description="Weakest isolation that tools may run with; several tenants need `namespace`."
     )

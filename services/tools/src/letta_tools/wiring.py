@@ -34,7 +34,11 @@ from letta_tools.providers.local.provider import LocalOptions, LocalProvider
 from letta_tools.providers.mcp import LateClient, MCPOptions, StdioOptions
 from letta_tools.providers.remote.docker_engine import DockerMachines, DockerOptions
 from letta_tools.providers.remote.e2b_cloud import E2BMachines, E2BOptions
-from letta_tools.providers.remote.machines import Machines, RemoteOptions, RemoteProvider
+from letta_tools.providers.remote.kubernetes_cluster import KubernetesMachines, KubernetesOptions
+from letta_tools.providers.remote.machines import Machines
+from letta_tools.providers.remote.modal_cloud import ModalMachines, ModalOptions
+from letta_tools.providers.remote.pool import PoolOptions
+from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
 from letta_tools.providers.typescript.reader import TypeScriptReader
 from letta_tools.providers.web import GuardedWeb, WebOptions
 from letta_tools.servicers.mcp_servers import MCPServerServicer
@@ -78,6 +82,10 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     }
     executions = Executions(tools, store, executors, most)
 
+    async def start() -> None:
+        await store.start()
+        await sandbox.start()
+
     async def close() -> None:
         await executions.close()
         await servers.close()
@@ -102,7 +110,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
                 MCPServerServicer(servers, executions, configs),
             ),
         ),
-        start=store.start,
+        start=start,
         close=close,
     )
 
@@ -170,10 +178,11 @@ def _sandbox(settings: ToolsSettings, most: Limits) -> SandboxProvider:
     options = RemoteOptions(
         min_isolation=Isolation[settings.min_isolation.upper()],
         limits=most,
-        concurrent_calls=settings.concurrent_calls,
+        pool=PoolOptions(settings.concurrent_calls, settings.machine_idle_seconds, settings.machine_lifetime_seconds),
         interpreter=settings.interpreter,
         package_directory=settings.package_directory,
         package_index=settings.package_index,
+        owner_directory=str(settings.home / "machines"),
     )
     return RemoteProvider(_machines(settings), options)
 
@@ -181,8 +190,34 @@ def _sandbox(settings: ToolsSettings, most: Limits) -> SandboxProvider:
 def _machines(settings: ToolsSettings) -> Machines:
     if settings.sandbox_provider == "docker":
         return DockerMachines(DockerOptions(settings.docker_address, settings.docker_image, settings.docker_runtime))
-    key = settings.e2b_api_key.get_secret_value()
-    return E2BMachines(E2BOptions(key, settings.e2b_template, settings.e2b_api_url, settings.e2b_sandbox_url))
+    if settings.sandbox_provider == "e2b":
+        key = settings.e2b_api_key.get_secret_value()
+        return E2BMachines(E2BOptions(key, settings.e2b_template, settings.e2b_api_url, settings.e2b_sandbox_url))
+    if settings.sandbox_provider == "kubernetes":
+        return KubernetesMachines(_kubernetes_options(settings))
+    return ModalMachines(_modal_options(settings))
+
+
+def _kubernetes_options(settings: ToolsSettings) -> KubernetesOptions:
+    return KubernetesOptions(
+        namespace=settings.kubernetes_namespace,
+        image=settings.kubernetes_image,
+        runtime_class=settings.kubernetes_runtime_class,
+        warm_pool=settings.kubernetes_warm_pool,
+        resource=settings.kubernetes_resource,
+        config_file=settings.kubernetes_config_file,
+        start_seconds=settings.machine_start_seconds,
+    )
+
+
+def _modal_options(settings: ToolsSettings) -> ModalOptions:
+    return ModalOptions(
+        token_id=settings.modal_token_id,
+        token_secret=settings.modal_token_secret.get_secret_value(),
+        app=settings.modal_app,
+        image=settings.modal_image,
+        environment=settings.modal_environment,
+    )
 
 
 def _local_options(settings: ToolsSettings, most: Limits) -> LocalOptions:

@@ -11,14 +11,9 @@ import pytest
 from letta_common.errors import InvalidArgument, IsolationUnavailable
 from letta_tools.domain.execution import Call, Env, EnvSpec, Isolation, Limits, Status
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
-from letta_tools.providers.remote.docker_engine import DockerMachines, DockerOptions
-from letta_tools.providers.remote.e2b_cloud import E2BMachines, E2BOptions
-from letta_tools.providers.remote.machines import RemoteOptions, RemoteProvider
-from tests.fakes.docker_engine import start_engine
-from tests.fakes.e2b_cloud import FakeCloud
+from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.package_index import add_wheel, serving
-
-KEY = f"e2b_{'0' * 40}"
+from tests.fakes.vendors import VENDORS
 
 
 @pytest.fixture(scope="module")
@@ -33,37 +28,18 @@ def packages(tmp_path_factory):
     shutil.rmtree(directory)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    pytest.importorskip("docker", reason="the extra docker is not installed")
-    engine = start_engine(tmp_path_factory.mktemp("docker"))
-    yield engine
-    engine.shutdown()
-    engine.server_close()
-
-
-@pytest.fixture(scope="module")
-def docker_machines(engine):
-    return DockerMachines(DockerOptions(address=f"unix://{engine.server_address}"))
-
-
-@pytest.fixture(scope="module")
-def e2b_machines():
-    pytest.importorskip("e2b", reason="the extra e2b is not installed")
-    cloud = FakeCloud(KEY)
-    yield E2BMachines(E2BOptions(KEY, api_url=cloud.address, sandbox_url=cloud.address))
-    cloud.shutdown()
-    cloud.server_close()
-
-
-@pytest.fixture(scope="module", params=["local", "docker", "e2b"])
-async def provider(request, packages):
+@pytest.fixture(scope="module", params=["local", *VENDORS])
+async def provider(request, packages, tmp_path_factory):
     if request.param == "local":
         provider = LocalProvider(LocalOptions(**packages))
-    else:
-        provider = RemoteProvider(request.getfixturevalue(f"{request.param}_machines"), RemoteOptions(**packages))
+        yield provider
+        await provider.close()
+        return
+    vendor = VENDORS[request.param](tmp_path_factory.mktemp(request.param))
+    provider = RemoteProvider(vendor.machines(), RemoteOptions(**packages))
     yield provider
     await provider.close()
+    vendor.close()
 
 
 @pytest.fixture
@@ -117,6 +93,22 @@ async def test_limits_are_kept(run):
     assert (loud.status, loud.truncated) == (Status.OUTPUT_LIMIT, True)
     assert len(loud.stdout) <= 10_000
     assert large.status is Status.MEMORY
+
+
+async def test_what_isolation_forbids_is_denied(run):
+    refused = await run("import errno\ndef f(): raise OSError(errno.EPERM, 'no')")
+
+    assert refused.status is Status.DENIED
+
+
+async def test_a_result_is_never_larger_than_asked_for(run):
+    fits = await run("def f(): return 'x' * 990", limits=Limits(result_bytes=1000))
+    more = await run("def f(): return 'x' * 1000", limits=Limits(result_bytes=1000))
+    much = await run("def f(): return 'x' * (50 << 20)", limits=Limits(result_bytes=1000))
+
+    assert (fits.status, len(fits.result)) == (Status.SUCCESS, 992)
+    assert (more.status, more.result) == (Status.OUTPUT_LIMIT, "")
+    assert (much.status, much.result) == (Status.OUTPUT_LIMIT, "")
 
 
 async def test_changes_of_the_state_come_back(run):

@@ -167,6 +167,10 @@ class IsolationReport:
 class SandboxProvider(Protocol):
     """Somebody who can run a call in isolation."""
 
+    async def start(self) -> None:
+        """Begin; what an earlier process left behind is ended."""
+        ...
+
     async def probe(self) -> IsolationReport:
         """Find out by a real call which isolation this provider offers."""
         ...

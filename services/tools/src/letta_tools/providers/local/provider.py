@@ -91,6 +91,9 @@ class LocalProvider:
         self._fleet = Fleet(self._start_with, options.package_sets, options.idle_seconds)
         self._installer = Installer(Source(options.package_directory, options.package_index))
 
+    async def start(self) -> None:
+        """Nothing outlives a process of this host."""
+
     async def probe(self) -> IsolationReport:
         """Find the strongest tier whose self-test holds."""
         return (await self._stand()).report

@@ -6,18 +6,33 @@ import asyncio
 import contextlib
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from letta_tools.domain.execution import Isolation
-from letta_tools.providers.remote.machines import Job, MachineFailed, MachineOutOfMemory
+from letta_tools.providers.remote.machines import (
+    ANSWER_SECONDS,
+    ROLE,
+    TOOL_CALL,
+    Job,
+    MachineFailed,
+    MachineLost,
+    MachineOutOfMemory,
+    MachinesBusy,
+    Output,
+    Shape,
+    Standing,
+)
 
 _NOBODY = "65534:65534"
-_ANSWER_SECONDS = 30.0
-_OVERHEAD_BYTES = 128 << 20
 _PIECE = 1 << 16
 _STDOUT = 1
+_THREADS = 64
+_GONE = 404
+_BUSY = {429, 503}
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,109 +45,95 @@ class DockerOptions:
 
 
 class DockerMachines:
-    """Starts a container for each job and removes it. Raises RuntimeError where the SDK is not installed."""
+    """Containers of one engine. Raises RuntimeError where the SDK is not installed."""
 
     name = "docker"
 
     def __init__(self, options: DockerOptions) -> None:
         try:
-            docker: Any = importlib.import_module("docker")
+            self._docker: Any = importlib.import_module("docker")
         except ImportError as error:
             raise RuntimeError("the provider docker needs the extra `letta-tools[docker]`") from error
         self._options = options
-        self._docker = docker
         self._client: Any = None
         self._lock = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
         self.isolation = Isolation.VM if options.runtime.startswith("kata") else Isolation.NAMESPACE
 
-    async def run(self, job: Job) -> bytes:
-        """Run a job in a container of its own. Raises MachineFailed, MachineOutOfMemory."""
-        client = await self._connected()
-        container = await self._create(client, job)
-        try:
-            return await asyncio.to_thread(self._exchange, client, container, job)
-        finally:
-            await asyncio.shield(asyncio.to_thread(self._remove, client, container))
+    async def closed_to(self) -> tuple[()]:
+        """Nothing is in reach without a network."""
+        return ()
 
-    async def _create(self, client: Any, job: Job) -> str:
-        """Create the container; one that is made while the caller goes away is removed."""
-        creating = asyncio.create_task(asyncio.to_thread(self._make, client, job))
-        try:
-            return await asyncio.shield(creating)
-        except asyncio.CancelledError:
-            with contextlib.suppress(MachineFailed):
-                await asyncio.to_thread(self._remove, client, await creating)
-            raise
+    async def start(self, shape: Shape) -> DockerMachine:
+        """Start a container that waits for jobs and removes itself in the end. Raises MachineFailed, MachinesBusy."""
+        client = await self.client()
+        container = await self.call(self._create, client, shape)
+        return DockerMachine(self, container)
+
+    async def standing(self) -> list[Standing]:
+        """Return the containers that are there, whoever started them. Raises MachineFailed."""
+        client = await self.client()
+        found = await self.call(client.containers, all=True, filters={"label": f"{ROLE}={TOOL_CALL}"})
+        return [Standing(DockerMachine(self, item["Id"]), item.get("Labels") or {}) for item in found]
 
     async def close(self) -> None:
         """Let go of the engine."""
         if self._client is not None:
-            await asyncio.to_thread(self._client.close)
+            await self.call(self._client.close)
             self._client = None
+        self._threads.shutdown(wait=False)
 
-    async def _connected(self) -> Any:
+    async def call(self, work: Callable[..., _Made], *args: Any, **named: Any) -> _Made:
+        """Do something in a thread, since the SDK blocks. Raises MachineFailed, MachinesBusy."""
+
+        def done() -> _Made:
+            with self._failing():
+                return work(*args, **named)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, done)
+
+    async def client(self) -> Any:
+        """Return the connection to the engine. Raises MachineFailed."""
         async with self._lock:
             if self._client is None:
-                self._client = await asyncio.to_thread(self._connect)
+                self._client = await self.call(self._connect)
             return self._client
 
     def _connect(self) -> Any:
         address = {"base_url": self._options.address} if self._options.address else {}
-        with self._failing():
-            return self._docker.APIClient(version="auto", timeout=_ANSWER_SECONDS, **address)
+        return self._docker.APIClient(version="auto", timeout=ANSWER_SECONDS, **address)
 
-    def _make(self, client: Any, job: Job) -> str:
-        limits = job.limits
-        scratch = limits.scratch_bytes + 2 * job.package_bytes
-        memory = limits.memory_bytes + scratch + len(job.data) + _OVERHEAD_BYTES
-        with self._failing():
-            host = client.create_host_config(
-                network_mode="none",
-                read_only=True,
-                tmpfs={"/tmp": f"size={scratch},mode=1777,nosuid,nodev"},  # noqa: S108
-                cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
-                pids_limit=limits.processes + 8,
-                mem_limit=memory,
-                memswap_limit=memory,
-                init=True,
-                ipc_mode="none",
-                runtime=self._options.runtime or None,
-            )
-            made = client.create_container(
-                image=self._options.image,
-                command=["python3", "-I", "-B", "-c", job.program],
-                user=_NOBODY,
-                environment={"HOME": "/tmp", "LANG": "C.UTF-8"},  # noqa: S108
-                stdin_open=True,
-                labels={"letta.role": "tool-call"},
-                host_config=host,
-            )
-        return str(made["Id"])
-
-    def _exchange(self, client: Any, container: str, job: Job) -> bytes:
-        """Start the container, hand it the job, return what it writes."""
-        with self._failing():
-            params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-            raw = client.attach_socket(container, params=params)
-            sock = raw._sock
-            try:
-                client.start(container)
-                end = time.monotonic() + job.limits.timeout_seconds + _ANSWER_SECONDS
-                sock.settimeout(job.limits.timeout_seconds + _ANSWER_SECONDS)
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended already
-                    sock.sendall(job.data)
-                written = _read_output(sock, job.most_bytes, end)
-            finally:
-                raw.close()
-                sock.close()
-            if not written and client.inspect_container(container)["State"].get("OOMKilled"):
-                raise MachineOutOfMemory
-            return written
-
-    def _remove(self, client: Any, container: str) -> None:
-        with contextlib.suppress(MachineFailed), self._failing():
-            client.remove_container(container, force=True, v=True)
+    def _create(self, client: Any, shape: Shape) -> str:
+        host = client.create_host_config(
+            network_mode="none",
+            read_only=True,
+            tmpfs={"/tmp": f"size={shape.scratch_bytes},mode=1777,nosuid,nodev"},  # noqa: S108
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            pids_limit=shape.limits.processes + 8,
+            mem_limit=shape.memory_bytes,
+            memswap_limit=shape.memory_bytes,
+            init=True,
+            ipc_mode="none",
+            auto_remove=True,
+            runtime=self._options.runtime or None,
+        )
+        made = client.create_container(
+            image=self._options.image,
+            command=shape.idle_command,
+            user=_NOBODY,
+            environment={"HOME": "/tmp", "LANG": "C.UTF-8"},  # noqa: S108
+            labels=dict(shape.labels),
+            host_config=host,
+        )
+        container = str(made["Id"])
+        try:
+            client.start(container)
+        except Exception:
+            with contextlib.suppress(Exception):
+                client.remove_container(container, force=True, v=True)
+            raise
+        return container
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -141,23 +142,83 @@ class DockerMachines:
             yield
         except self._docker.errors.ImageNotFound as error:
             raise MachineFailed(f"the engine has no image {self._options.image}; pull it") from error
+        except self._docker.errors.APIError as error:
+            failed = MachinesBusy if error.status_code in _BUSY else MachineFailed
+            raise failed(str(error)[:500]) from error
         except (self._docker.errors.DockerException, OSError) as error:
             raise MachineFailed(str(error)[:500]) from error
 
 
-def _read_output(sock: Any, most: int, end: float) -> bytes:
-    """Return what the container wrote to standard output, out of frames of both streams."""
-    parts: list[bytes] = []
-    size = 0
+class DockerMachine:
+    """One container. Ending it is what ends a job before its time."""
+
+    def __init__(self, machines: DockerMachines, container: str) -> None:
+        self._machines = machines
+        self._container = container
+
+    async def run(self, job: Job) -> bytes:
+        """Run a job in the container. Raises MachineFailed, MachineLost, MachineOutOfMemory, TooMuchOutput."""
+        client = await self._machines.client()
+        made = await self._machines.call(
+            client.exec_create, self._container, list(job.command), stdin=True, stdout=True, stderr=True
+        )
+        raw = await self._machines.call(client.exec_start, made["Id"], socket=True)
+        try:
+            return await self._machines.call(_exchange, raw, job)
+        except MachineFailed as error:
+            raise MachineLost(str(error)) from error
+        except MachineLost:
+            if await self._machines.call(self._ran_out_of_memory, client):
+                raise MachineOutOfMemory from None
+            raise
+
+    async def end(self) -> None:
+        """Remove the container. Raises MachineFailed."""
+        client = await self._machines.client()
+        await self._machines.call(self._remove, client)
+
+    def _ran_out_of_memory(self, client: Any) -> bool:
+        try:
+            return bool(client.inspect_container(self._container)["State"].get("OOMKilled"))
+        except Exception as error:
+            if getattr(error, "status_code", 0) == _GONE:
+                return False
+            raise
+
+    def _remove(self, client: Any) -> None:
+        try:
+            client.remove_container(self._container, force=True, v=True)
+        except Exception as error:
+            if getattr(error, "status_code", 0) not in {_GONE, 409}:  # gone, or being removed
+                raise
+
+
+def _exchange(raw: Any, job: Job) -> bytes:
+    """Hand over the job, return what it writes. Raises MachineLost, TooMuchOutput."""
+    sock = raw._sock
+    try:
+        sock.settimeout(job.patience)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended already
+            sock.sendall(job.data)
+        written = _read_output(sock, Output(job.most_bytes), time.monotonic() + job.patience)
+    finally:
+        raw.close()
+        sock.close()
+    if not written:
+        raise MachineLost("it wrote nothing")
+    return written
+
+
+def _read_output(sock: Any, output: Output, end: float) -> bytes:
+    """Return what the job wrote to standard output, out of frames of both streams."""
     while head := _exactly(sock, 8, end):
         length = int.from_bytes(head[4:], "big")
-        size += length
-        if size > most:
-            raise MachineFailed(f"the machine wrote more than {most} bytes")
-        piece = _exactly(sock, length, end)
         if head[0] == _STDOUT:
-            parts.append(piece)
-    return b"".join(parts)
+            output.add(_exactly(sock, length, end))
+        else:
+            output.count(length)
+            _exactly(sock, length, end)
+    return output.written()
 
 
 def _exactly(sock: Any, size: int, end: float) -> bytes:
@@ -166,7 +227,7 @@ def _exactly(sock: Any, size: int, end: float) -> bytes:
     while len(data) < size:
         left = end - time.monotonic()
         if left <= 0:
-            raise MachineFailed("the machine did not end in time")
+            raise MachineLost("it did not end in time")
         sock.settimeout(left)
         piece = b""
         with contextlib.suppress(ConnectionResetError):

@@ -6,16 +6,26 @@ import asyncio
 import contextlib
 import importlib
 import math
+import secrets
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from letta_tools.domain.execution import Isolation
-from letta_tools.providers.remote.machines import Job, MachineFailed
-
-_INPUT = "/tmp/letta-job"  # noqa: S108 - in the machine
-_ANSWER_SECONDS = 30.0
+from letta_tools.providers.remote.machines import (
+    ANSWER_SECONDS,
+    ROLE,
+    TOOL_CALL,
+    Job,
+    MachineFailed,
+    MachineLost,
+    MachinesBusy,
+    Output,
+    Shape,
+    Standing,
+    TooMuchOutput,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +39,7 @@ class E2BOptions:
 
 
 class E2BMachines:
-    """Starts a sandbox for each job and ends it. Raises RuntimeError where the SDK is not installed."""
+    """Sandboxes of one account. Raises RuntimeError where the SDK is not installed."""
 
     name = "e2b"
     isolation = Isolation.VM
@@ -50,72 +60,105 @@ class E2BMachines:
             if value
         }
 
-    async def run(self, job: Job) -> bytes:
-        """Run a job in a sandbox of its own. Raises MachineFailed."""
-        with self._failing():
-            sandbox = await self._create(job)
-            try:
-                async with asyncio.timeout(job.limits.timeout_seconds + 2 * _ANSWER_SECONDS):
-                    return await self._exchange(sandbox, job)
-            finally:
-                await asyncio.shield(self._end(sandbox))
+    async def closed_to(self) -> tuple[()]:
+        """Nothing is in reach without a network."""
+        return ()
+
+    async def start(self, shape: Shape) -> E2BMachine:
+        """Create a sandbox; it ends by itself should nobody be left to end it. Raises MachineFailed, MachinesBusy."""
+        with self.failing():
+            sandbox = await self._e2b.AsyncSandbox.create(
+                template=self._template,
+                timeout=shape.seconds,
+                allow_internet_access=False,
+                metadata=dict(shape.labels),
+                request_timeout=ANSWER_SECONDS,
+                **self._connection,
+            )
+        return E2BMachine(self, sandbox.sandbox_id, sandbox)
+
+    async def standing(self) -> list[Standing]:
+        """Return the sandboxes that are there, whoever started them. Raises MachineFailed."""
+        found: list[Standing] = []
+        with self.failing():
+            query = self._e2b.SandboxQuery(metadata={ROLE: TOOL_CALL})
+            pages = self._e2b.AsyncSandbox.list(query=query, request_timeout=ANSWER_SECONDS, **self._api())
+            while pages.has_next:
+                found += [
+                    Standing(E2BMachine(self, item.sandbox_id), item.metadata) for item in await pages.next_items()
+                ]
+        return found
 
     async def close(self) -> None:
         """Nothing is kept between calls."""
 
-    async def _create(self, job: Job) -> Any:
-        """Create the sandbox; it ends by itself should nobody be left to end it."""
-        seconds = math.ceil(job.limits.timeout_seconds + 3 * _ANSWER_SECONDS)
-        return await self._e2b.AsyncSandbox.create(
-            template=self._template,
-            timeout=seconds,
-            allow_internet_access=False,
-            metadata={"letta": "tool-call"},
-            request_timeout=_ANSWER_SECONDS,
-            **self._connection,
-        )
-
-    async def _exchange(self, sandbox: Any, job: Job) -> bytes:
-        await sandbox.files.write(_INPUT, job.data, use_octet_stream=True, request_timeout=_ANSWER_SECONDS)
-        parts: list[str] = []
-        size = 0
-        exceeded = asyncio.Event()
-
-        def keep(text: str) -> None:
-            nonlocal size
-            size += len(text)
-            if size > job.most_bytes:
-                exceeded.set()
-            else:
-                parts.append(text)
-
-        handle = await sandbox.commands.run(
-            f"exec python3 -I -B -c {shlex.quote(job.program)} < {_INPUT}",
-            background=True,
-            on_stdout=keep,
-            timeout=job.limits.timeout_seconds + _ANSWER_SECONDS,
-            request_timeout=_ANSWER_SECONDS,
-        )
-        await _first(handle.wait(), exceeded.wait())
-        if exceeded.is_set():
-            raise MachineFailed(f"the machine wrote more than {job.most_bytes} bytes")
-        return "".join(parts).encode()
-
-    async def _end(self, sandbox: Any) -> None:
-        with contextlib.suppress(MachineFailed), self._failing():
-            await sandbox.kill(request_timeout=_ANSWER_SECONDS)
+    async def kill(self, sandbox_id: str) -> None:
+        """End a sandbox. Raises MachineFailed."""
+        with self.failing():
+            await self._e2b.AsyncSandbox.kill(sandbox_id, request_timeout=ANSWER_SECONDS, **self._api())
 
     @contextlib.contextmanager
-    def _failing(self) -> Iterator[None]:
+    def failing(self) -> Iterator[None]:
         """Turn what the SDK and the connection raise, which has no common class, into MachineFailed."""
         try:
             yield
-        except MachineFailed:
+        except (MachineFailed, MachineLost, TooMuchOutput):
             raise
         except TimeoutError as error:
-            raise MachineFailed("the machine did not answer in time") from error
+            raise MachineFailed("no answer in time") from error
+        except self._e2b.RateLimitException as error:
+            raise MachinesBusy(f"{error}"[:500]) from error
         except Exception as error:
             raise MachineFailed(f"{type(error).__name__}: {error}"[:500]) from error
+
+    def _api(self) -> dict[str, str]:
+        return {name: value for name, value in self._connection.items() if name != "sandbox_url"}
+
+
+class E2BMachine:
+    """One sandbox; its number is enough to end it."""
+
+    def __init__(self, machines: E2BMachines, sandbox_id: str, sandbox: Any = None) -> None:
+        self._machines = machines
+        self._sandbox_id = sandbox_id
+        self._sandbox = sandbox
+
+    async def run(self, job: Job) -> bytes:
+        """Run a job in the sandbox. Raises MachineFailed, MachineLost, TooMuchOutput."""
+        path = f"/tmp/letta-job-{secrets.token_hex(8)}"  # noqa: S108 - in the machine
+        with self._machines.failing():
+            await self._sandbox.files.write(path, job.data, use_octet_stream=True, request_timeout=ANSWER_SECONDS)
+        try:
+            with self._machines.failing():
+                async with asyncio.timeout(job.patience):
+                    return await self._exchange(path, job)
+        except MachineFailed as error:
+            raise MachineLost(str(error)) from error
+
+    async def end(self) -> None:
+        """End the sandbox. Raises MachineFailed."""
+        await self._machines.kill(self._sandbox_id)
+
+    async def _exchange(self, path: str, job: Job) -> bytes:
+        output = Output(job.most_bytes)
+        exceeded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def keep(text: str) -> None:
+            try:
+                output.add(text.encode())
+            except TooMuchOutput as error:
+                if not exceeded.done():
+                    exceeded.set_exception(error)
+
+        handle = await self._sandbox.commands.run(
+            f"exec < {path} && rm -f {path} && exec {shlex.join(job.command)}",
+            background=True,
+            on_stdout=keep,
+            timeout=math.ceil(job.patience),
+            request_timeout=ANSWER_SECONDS,
+        )
+        await _first(handle.wait(), exceeded)
+        return output.written()
 
 
 async def _first(*waits: Any) -> None:

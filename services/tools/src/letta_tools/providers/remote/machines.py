@@ -1,62 +1,99 @@
-"""What remote providers do alike: a call becomes a job, a machine of its own runs it, the answer is judged here."""
+"""What remote providers are made of: machines that run jobs, and those who have machines."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import io
-import json
-import secrets
-import tarfile
-import time
-from collections import OrderedDict
-from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from letta_common.errors import InvalidArgument, IsolationUnavailable
-from letta_tools.domain.execution import (
-    Call,
-    Env,
-    EnvSpec,
-    Isolation,
-    IsolationReport,
-    Limits,
-    Result,
-    Status,
-    ToolFailure,
-    Usage,
-)
-from letta_tools.providers.local import agent_state, frames, harness, hosts, verdicts
-from letta_tools.providers.local.frames import BadRequest
-from letta_tools.providers.local.requirements import Installer, Source
-from letta_tools.providers.local.servers import Ending
-from letta_tools.providers.remote import runner
+from letta_tools.domain.execution import Isolation, Limits
 
-_MODULES = (agent_state, harness)
-_MOST_PACKAGES = 256 << 20
-_KEPT_PACKAGES = 4
-_PROBE = "def probe():\n    import sys\n    return list(sys.version_info[:2])\n"
+ROLE = "letta-role"
+OWNER = "letta-owner"
+UNTIL = "letta-until"
+TOOL_CALL = "tool-call"
+ANSWER_SECONDS = 30.0
+_OVERHEAD_BYTES = 128 << 20
 
 
 class MachineFailed(Exception):
-    """A machine could not be had, or was lost; the message says why."""
+    """A machine cannot be had, or is gone before it was given the job; the message says why."""
+
+
+class MachinesBusy(MachineFailed):
+    """There is no room for another machine now; asking again may help."""
+
+
+class MachineLost(Exception):
+    """A machine has failed after it was given the job: nobody knows how far it got."""
 
 
 class MachineOutOfMemory(Exception):
     """The machine was ended because its memory ran out."""
 
 
+class TooMuchOutput(Exception):
+    """The machine wrote more than an answer can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a machine must hold, how long it may exist at most, and the labels by which it is found again."""
+
+    limits: Limits
+    package_bytes: int
+    seconds: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """How large the directory is that calls may write to; packages are unpacked there too."""
+        return self.limits.scratch_bytes + 2 * self.package_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory the machine has, which its scratch directory and the job are part of."""
+        return self.limits.memory_bytes + self.scratch_bytes + self.package_bytes + _OVERHEAD_BYTES
+
+    @property
+    def idle_command(self) -> list[str]:
+        """What a machine does between jobs; it ends by itself should nobody be left to end it."""
+        return ["python3", "-I", "-S", "-c", f"import time; time.sleep({self.seconds})"]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a machine does: give `data` to the standard input of `program` (Python), return what it writes."""
+    """What a machine does: run `command`, give `data` to its standard input, return what it writes."""
 
-    program: str
+    command: tuple[str, ...]
     data: bytes
     limits: Limits
     most_bytes: int
-    package_bytes: int = 0
+
+    @property
+    def patience(self) -> float:
+        """How long to wait for the answer, which watches the time of the call by itself."""
+        return self.limits.timeout_seconds + ANSWER_SECONDS
+
+
+class Machine(Protocol):
+    """One machine. It runs one job at a time."""
+
+    async def run(self, job: Job) -> bytes:
+        """Run a job. Raises MachineFailed, MachineLost, MachineOutOfMemory, TooMuchOutput."""
+        ...
+
+    async def end(self) -> None:
+        """End the machine and what runs on it. Raises MachineFailed; one that is gone already is no failure."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A machine that exists, and its labels."""
+
+    machine: Machine
+    labels: Mapping[str, str]
 
 
 class Machines(Protocol):
@@ -65,8 +102,16 @@ class Machines(Protocol):
     name: str
     isolation: Isolation
 
-    async def run(self, job: Job) -> bytes:
-        """Run a job on a machine of its own, which is gone afterwards. Raises MachineFailed, MachineOutOfMemory."""
+    async def closed_to(self) -> Sequence[tuple[str, int]]:
+        """Return addresses that no machine may reach; a real call tries them first. Raises MachineFailed."""
+        ...
+
+    async def start(self, shape: Shape) -> Machine:
+        """Start a machine. It is never cancelled. Raises MachineFailed, MachinesBusy."""
+        ...
+
+    async def standing(self) -> Sequence[Standing]:
+        """Return the machines with our role, whoever started them. Raises MachineFailed."""
         ...
 
     async def close(self) -> None:
@@ -74,173 +119,25 @@ class Machines(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteOptions:
-    """How calls run elsewhere. Packages are put together on this host and travel with the call."""
+class Output:
+    """What a job writes, up to the most that an answer has."""
 
-    min_isolation: Isolation = Isolation.LANDLOCK
-    limits: Limits = field(default_factory=lambda: Limits(timeout_seconds=180.0, memory_bytes=1 << 30))
-    concurrent_calls: int = 64
-    interpreter: str = ""
-    package_directory: str = ""
-    package_index: str = ""
+    def __init__(self, most_bytes: int) -> None:
+        self._parts: list[bytes] = []
+        self._left = most_bytes
+        self._most = most_bytes
 
+    def add(self, piece: bytes) -> None:
+        """Take what was written. Raises TooMuchOutput."""
+        self.count(len(piece))
+        self._parts.append(piece)
 
-class RemoteProvider:
-    """Runs each call on a machine of its own. Where none is to be had calls fail; they never run elsewhere instead."""
+    def count(self, size: int) -> None:
+        """Count what was written and is not kept. Raises TooMuchOutput."""
+        self._left -= size
+        if self._left < 0:
+            raise TooMuchOutput(f"the machine wrote more than {self._most} bytes")
 
-    def __init__(self, machines: Machines, options: RemoteOptions) -> None:
-        self._machines = machines
-        self._options = options
-        self._places = asyncio.Semaphore(options.concurrent_calls)
-        self._installer = Installer(Source(options.package_directory, options.package_index))
-        self._packed: OrderedDict[str, bytes] = OrderedDict()
-        self._report: IsolationReport | None = None
-        self._version: tuple[int, int] | None = None
-
-    async def probe(self) -> IsolationReport:
-        """Run a real call on a machine; what works is remembered."""
-        if self._report is None:
-            report = await self._probe()
-            if report.isolation is None:
-                return report
-            self._report = report
-        return self._report
-
-    async def prepare(self, spec: EnvSpec) -> Env:
-        """Put together what a tool requires. Raises InvalidArgument, ServiceUnavailable, IsolationUnavailable."""
-        if not spec.requirements:
-            return Env(organization_id=spec.organization_id)
-        python = await asyncio.to_thread(hosts.find_interpreter, self._options.interpreter)
-        self._require(await self.probe(), Isolation.NONE)
-        if python.version != self._version:
-            ours, theirs = (".".join(map(str, version or ())) for version in (python.version, self._version))
-            raise InvalidArgument(f"packages are for Python {ours} here, but {self._machines.name} runs {theirs}")
-        return await self._installer.install(spec, python)
-
-    async def run(self, call: Call, env: Env) -> Result:
-        """Run one call. Raises IsolationUnavailable."""
-        self._require(IsolationReport(self._machines.name, self._machines.isolation), call.min_isolation)
-        call = replace(call, limits=call.limits.cut_to(self._options.limits))
-        token = secrets.token_hex(frames.TOKEN_LENGTH // 2)
-        try:
-            request = await asyncio.to_thread(frames.build_request, call, token)
-            packages = await self._packages(env)
-        except BadRequest as error:
-            return self._failed(Status.REFUSED, "BadRequest", str(error))
-        async with self._places:
-            begun = time.monotonic()
-            try:
-                written = await self._machines.run(_job(request, packages, call.limits))
-            except MachineOutOfMemory:
-                return self._failed(Status.MEMORY, "Killed", "the machine ran out of memory")
-            except MachineFailed as error:
-                missing = f"{self._machines.name}: {error}"
-                raise IsolationUnavailable(f"no machine for the call: {missing}", missing=missing) from error
-        ending = await asyncio.to_thread(_ending, written)
-        if ending is None:
-            return self._failed(Status.CRASHED, "NoAnswer", "the machine gave no answer that can be read")
-        outcome = await asyncio.to_thread(verdicts.judge, ending, call.limits, token)
-        return Result(
-            status=outcome.status,
-            isolation=self._machines.isolation,
-            provider=self._machines.name,
-            result=outcome.result,
-            failure=outcome.failure,
-            stdout=ending.stdout.decode(errors="replace"),
-            stderr=ending.stderr.decode(errors="replace"),
-            truncated=ending.output_exceeded,
-            usage=Usage(time.monotonic() - begun, ending.cpu_seconds, ending.peak_memory_bytes),
-            agent_state_changes=outcome.changes,
-        )
-
-    async def close(self) -> None:
-        """Let go of the connection; machines end with their calls."""
-        await self._machines.close()
-
-    async def _probe(self) -> IsolationReport:
-        name = self._machines.name
-        try:
-            result = await self.run(Call(_PROBE, "probe", limits=Limits(timeout_seconds=30.0)), Env())
-        except IsolationUnavailable as error:
-            return IsolationReport(name, None, (error.message,))
-        if result.status is not Status.SUCCESS:
-            why = result.failure.message if result.failure else result.status.value
-            return IsolationReport(name, None, (f"{name}: a call does not work: {why}",))
-        major, minor = json.loads(result.result)
-        self._version = (int(major), int(minor))
-        return IsolationReport(name, self._machines.isolation)
-
-    def _require(self, report: IsolationReport, least: Isolation) -> None:
-        least = max(least, self._options.min_isolation)
-        if report.isolation is None or report.isolation < least:
-            missing = "; ".join(report.missing) or f"{report.provider} is weaker than {least.name}"
-            raise IsolationUnavailable(f"tools cannot be isolated strongly enough: {missing}", missing=missing)
-
-    async def _packages(self, env: Env) -> bytes:
-        """Return the packages of an environment as they travel."""
-        if not env.path:
-            return b""
-        if env.key not in self._packed:
-            self._packed[env.key] = await asyncio.to_thread(_pack, Path(env.path))
-        self._packed.move_to_end(env.key)
-        while len(self._packed) > _KEPT_PACKAGES:
-            self._packed.popitem(last=False)
-        return self._packed[env.key]
-
-    def _failed(self, status: Status, kind: str, message: str) -> Result:
-        return Result(status, self._machines.isolation, self._machines.name, failure=ToolFailure(kind, message))
-
-
-@cache
-def _program() -> str:
-    """Return the runner with the sources it needs, as one text for `python -c`."""
-    sources = [(module.__name__, Path(str(module.__file__)).read_text()) for module in _MODULES]
-    return f"{Path(str(runner.__file__)).read_text()}\n\nmain({sources!r})\n"
-
-
-def _job(request: bytes, packages: bytes, limits: Limits) -> Job:
-    frame_bytes = 2 * limits.result_bytes + frames.OVERHEAD
-    head = {
-        "request_bytes": len(request),
-        "package_bytes": len(packages),
-        "frame_bytes": frame_bytes,
-        "timeout_seconds": limits.timeout_seconds,
-        "memory_bytes": limits.memory_bytes,
-        "scratch_bytes": limits.scratch_bytes,
-        "output_bytes": limits.output_bytes,
-        "open_files": limits.open_files,
-    }
-    data = json.dumps(head).encode() + b"\n" + request + packages
-    most = 2 * (frame_bytes + limits.output_bytes) + frames.OVERHEAD
-    return Job(_program(), data, limits, most, len(packages))
-
-
-def _pack(path: Path) -> bytes:
-    """Return a directory as a tar archive. Raises BadRequest when it is too large to travel."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as archive:
-        archive.add(path, arcname=".")
-    if made.tell() > _MOST_PACKAGES:
-        raise BadRequest(f"the packages have {made.tell()} bytes, the limit is {_MOST_PACKAGES}")
-    return made.getvalue()
-
-
-def _ending(written: bytes) -> Ending | None:
-    """Read what a machine says of a call. It is not trusted; None when it cannot be read."""
-    try:
-        said: dict[str, Any] = json.loads(written)
-        frame, stdout, stderr = (base64.b64decode(said[name], validate=True) for name in ("frame", "stdout", "stderr"))
-        return Ending(
-            status=int(said["status"]) & 0xFFFF,
-            timed_out=said["timed_out"] is True,
-            frame_exceeded=said["frame_exceeded"] is True,
-            output_exceeded=said["output_exceeded"] is True,
-            cpu_seconds=max(0.0, float(said["cpu_seconds"])),
-            peak_memory_bytes=max(0, int(said["peak_memory_bytes"])),
-            frame=frame,
-            stdout=stdout,
-            stderr=stderr,
-        )
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
-        return None
+    def written(self) -> bytes:
+        """Return all of it."""
+        return b"".join(self._parts)

@@ -1,16 +1,19 @@
-"""Runs in a machine of its own, as `python -c`: one call in a child process, watched, told in one line of JSON.
+"""Runs in a machine, as `python -c`: one call in a child process, watched, told in one line of JSON.
 
 Only the standard library is there. The harness comes along as source and sees the same call as on the local provider.
+A machine may be used again by the same tenant: no process of the call is left then, nor its own directory.
 """
 
 from __future__ import annotations
 
 import base64
+import ctypes
 import io
 import json
 import os
 import resource
 import select
+import shutil
 import signal
 import sys
 import tarfile
@@ -21,6 +24,9 @@ from pathlib import Path
 from typing import Any
 
 _PIECE = 1 << 16
+_ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
+_CLEAR_SECONDS = 2.0
+_KEPT_VARIABLES = ("HOME", "LANG", "PATH", "TMPDIR")
 
 
 def main(sources: list[tuple[str, str]]) -> None:
@@ -29,15 +35,27 @@ def main(sources: list[tuple[str, str]]) -> None:
     job = json.loads(given.readline())
     request = given.read(job["request_bytes"])
     packages = given.read(job["package_bytes"])
+    _unpack(job["packages"], packages)
     place = tempfile.mkdtemp(prefix="letta-")
     os.chdir(place)
+    ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
+    answer = _watched(_load(sources), request, job)
+    answer["clean"] = _cleared()
+    os.chdir("/")
+    shutil.rmtree(place, ignore_errors=True)
+    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _unpack(key: str, packages: bytes) -> None:
+    """Have the packages of this key importable; a machine that was used before has them already."""
+    if not key:
+        return
+    place = str(Path(tempfile.gettempdir(), f"letta-packages-{key}"))
     if packages:
         with tarfile.open(fileobj=io.BytesIO(packages)) as archive:
             archive.extractall(place, filter="data")
-        sys.path.insert(0, place)
-    answer = _watched(_load(sources), request, job)
-    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
-    sys.stdout.buffer.flush()
+    sys.path.insert(0, place)
 
 
 def _load(sources: list[tuple[str, str]]) -> Any:
@@ -76,6 +94,9 @@ def _become(harness: Any, request: int, ends: dict[str, int], job: dict[str, Any
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(ends["stdout"], 1)
     os.dup2(ends["stderr"], 2)
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    os.environ.clear()
+    os.environ.update(kept)
     os.closerange(max(*ends.values(), request) + 1, 4096)
     seconds = int(job["timeout_seconds"]) + 1
     for what, most in (
@@ -129,3 +150,27 @@ def _buried(child: int, *, kill: bool) -> dict[str, Any]:
     _, status, usage = os.wait4(child, 0)
     seconds = usage.ru_utime + usage.ru_stime
     return {"status": status, "cpu_seconds": seconds, "peak_memory_bytes": usage.ru_maxrss * 1024}
+
+
+def _cleared() -> bool:
+    """End every process that the call left behind, which are this one's children now. Say whether none is left."""
+    end = time.monotonic() + _CLEAR_SECONDS
+    while time.monotonic() < end:
+        try:
+            pid = os.waitpid(-1, os.WNOHANG)[0]
+        except ChildProcessError:
+            return True
+        if pid == 0:
+            _kill_children()
+            time.sleep(0.002)
+    return False
+
+
+def _kill_children() -> None:
+    own = os.getpid()
+    try:
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+    except OSError:  # this kernel does not list them: the machine is not used again
+        return
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
