@@ -157,6 +157,21 @@ async def test_a_newer_version_is_noticed(tools, executions):
     assert (await execute(executions, tool_id=tool.id)).result == "2"
 
 
+async def test_the_answer_names_the_version_that_ran(tools, executions):
+    source = 'def f():\n    """F."""\n    return 1\n'
+    tool = await created(tools, source)
+    key = new_id("run")
+    first = await execute(executions, tool_id=tool.id, idempotency_key=key)
+    newer = await created(tools, source.replace("1", "2"))
+
+    assert (first.tool_version, newer.version) == (1, 2)
+    assert (await execute(executions, tool_id=tool.id, tool_version=2)).tool_version == 2
+    again = await execute(executions, tool_id=tool.id, idempotency_key=key)
+    assert (again.repeated_call, again.tool_version, again.result) == (True, 1, "1")
+    bare = await execute(executions, source=pb.ToolSource(source_code=source))
+    assert bare.tool_version == 0
+
+
 async def test_who_may_execute_what(tools, executions, as_bob):
     tool = await created(tools, ADD)
     builtin = (await tools.ResolveTools(ResolveToolsRequest(names=["memory_insert"]), timeout=5)).tools[0]

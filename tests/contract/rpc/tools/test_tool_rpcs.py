@@ -14,7 +14,9 @@ from letta.tools.v1.tool_service_pb2 import (
     GenerateSchemaRequest,
     GetBaseToolsRequest,
     GetToolRequest,
+    GetToolVersionRequest,
     ListToolsRequest,
+    ListToolVersionsRequest,
     ResolveToolsRequest,
     SearchToolsRequest,
     UpdateToolRequest,
@@ -161,6 +163,40 @@ async def test_update_writes_what_the_mask_names(tools):
         await updated(tools, tool, "nonsense")
     with pytest.raises(StaleEtag):
         await updated(tools, tool, "description", description="Late.", etag=tool.etag)
+
+
+async def test_every_update_makes_a_version(tools, ann, as_bob):
+    first = await created(tools)
+    await created(tools)  # changes nothing
+    second = await updated(tools, first, description="Rolls.")
+    third = await updated(tools, first, source_code=SOURCE.replace("rolled 1", "rolled 6"))
+
+    listed = (await tools.ListToolVersions(ListToolVersionsRequest(tool_id=first.id), timeout=5)).versions
+    assert [item.version for item in listed] == [3, 2, 1]
+    assert [item.tool for item in listed] == [third, second, first]
+    assert (listed[1].created_at, listed[1].created_by_id) == (second.updated_at, ann.user_id)
+    page = ListToolVersionsRequest(tool_id=first.id, limit=1, after="3")
+    assert (await tools.ListToolVersions(page, timeout=5)).versions[0].version == 2
+
+    old = await tools.GetToolVersion(GetToolVersionRequest(tool_id=first.id, version=1), timeout=5)
+    assert old.version == listed[2]
+    with pytest.raises(ToolNotFound, match="no version 4") as caught:
+        await tools.GetToolVersion(GetToolVersionRequest(tool_id=first.id, version=4), timeout=5)
+    assert caught.value.metadata == {"tool_id": first.id, "version": "4"}
+    with pytest.raises(ValidationFailed):
+        await tools.GetToolVersion(GetToolVersionRequest(tool_id=first.id), timeout=5)
+    with pytest.raises(ValidationFailed):
+        await tools.ListToolVersions(ListToolVersionsRequest(tool_id=first.id, after="x"), timeout=5)
+    with as_bob():
+        for call, request in (
+            (tools.ListToolVersions, ListToolVersionsRequest(tool_id=first.id)),
+            (tools.GetToolVersion, GetToolVersionRequest(tool_id=first.id, version=1)),
+        ):
+            with pytest.raises(ToolNotFound):
+                await call(request, timeout=5)
+    await tools.DeleteTool(DeleteToolRequest(tool_id=first.id), timeout=5)
+    with pytest.raises(ToolNotFound):
+        await tools.ListToolVersions(ListToolVersionsRequest(tool_id=first.id), timeout=5)
 
 
 async def test_a_name_of_another_tool_is_refused(tools):

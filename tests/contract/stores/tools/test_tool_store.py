@@ -105,6 +105,75 @@ async def test_a_stale_version_is_not_written(store, ann):
     assert await store.get(ann, tool.id) == newer
 
 
+async def written(store, ann, versions):
+    tool = a_tool("roll", **FULL | {"version": 1})
+    await store.insert(ann, tool)
+    for number in range(2, versions + 1):
+        tool = replace(tool, version=number, description=f"no. {number}", updated_at=BEGIN + timedelta(hours=number))
+        assert await store.replace(ann, tool, expected=number - 1)
+    return tool
+
+
+async def test_every_write_makes_a_version(store, ann):
+    tool = await written(store, ann, 3)
+
+    assert await store.versions(ann, tool.id, Page()) == [
+        tool,
+        await store.version(ann, tool.id, 2),
+        await store.version(ann, tool.id, 1),
+    ]
+    assert (await store.version(ann, tool.id, 2)).description == "no. 2"
+    assert await store.version(ann, tool.id, 4) is None
+    assert not await store.replace(ann, replace(tool, version=9), expected=8)
+    assert await store.version(ann, tool.id, 9) is None
+
+
+@pytest.mark.parametrize(
+    ("page", "numbers"),
+    [
+        (Page(limit=2), [5, 4]),
+        (Page(limit=2, after="4"), [3, 2]),
+        (Page(limit=2, before="2"), [4, 3]),
+        (Page(ascending=True, limit=3), [1, 2, 3]),
+        (Page(ascending=True, after="3"), [4, 5]),
+        (Page(ascending=True, before="4", limit=2), [2, 3]),
+        (Page(after="4", before="1"), [3, 2]),
+        (Page(after="0"), []),
+        (Page(after="77"), [5, 4, 3, 2, 1]),
+    ],
+)
+async def test_versions_come_in_pages(store, ann, page, numbers):
+    tool = await written(store, ann, 5)
+    assert [item.version for item in await store.versions(ann, tool.id, page)] == numbers
+
+
+async def test_versions_go_with_their_tool_and_belong_to_its_organization(store, ann):
+    tool = await written(store, ann, 2)
+    bob = Actor(new_id("org"), "user-bob")
+
+    assert await store.versions(bob, tool.id, Page()) == []
+    assert await store.version(bob, tool.id, 1) is None
+    await store.delete(ann, tool.id)
+    assert await store.versions(ann, tool.id, Page()) == []
+
+
+async def test_the_last_hundred_versions_are_kept(store, ann):
+    tool = await written(store, ann, 103)
+
+    numbers = [item.version for item in await store.versions(ann, tool.id, Page(limit=1000))]
+    assert numbers == list(range(103, 3, -1))
+    assert await store.version(ann, tool.id, 3) is None
+
+
+async def test_tools_that_come_with_the_product_have_versions_too(store, ann):
+    tool = a_tool("send_message", tool_type=ToolType.LETTA_CORE, description="old")
+    await store.upsert(ann, [tool])
+    await store.upsert(ann, [tool])
+    await store.upsert(ann, [replace(tool, description="new")])
+
+    assert [item.description for item in await store.versions(ann, tool.id, Page())] == ["new", "old"]
+
+
 async def test_each_tool_is_resolved_once(store, ann):
     tools = [a_tool("one"), a_tool("two"), a_tool("three")]
     for tool in tools:

@@ -147,7 +147,7 @@ class Executions:
         execution = replace(execution, limits=execution.limits.cut_to(self._most))
         work = Work(tool, execution, arguments)
         if not execution.idempotency_key:
-            return Outcome(await executor.run(actor, work))
+            return Outcome(await executor.run(actor, work), tool_version=_version(tool))
         return await self._once(actor, executor, work)
 
     async def close(self) -> None:
@@ -178,7 +178,7 @@ class Executions:
                 return Outcome(result=_lost(), unknown=True, repeated=True)
             return replace(read_outcome(standing.outcome), repeated=True)
         try:
-            outcome = Outcome(await executor.run(actor, work))
+            outcome = Outcome(await executor.run(actor, work), tool_version=_version(work.tool))
         except AppError:  # nothing has run
             await self._store.abandon(actor, key)
             raise
@@ -221,6 +221,11 @@ class Executions:
         if executor is None:
             raise InvalidArgument(f"`{tool.name}` ({tool.tool_type}) is carried out by the agent loop", tool_id=tool.id)
         return executor
+
+
+def _version(tool: Tool) -> int:
+    """Return the version that runs; bare source has none."""
+    return tool.version if tool.id else 0
 
 
 def refused(why: str, kind: str = "BadRequest") -> Result:

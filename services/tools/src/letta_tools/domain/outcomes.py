@@ -15,23 +15,26 @@ class Outcome:
     result: Result
     unknown: bool = False
     repeated: bool = False
+    tool_version: int = 0
 
 
 def write_outcome(outcome: Outcome) -> bytes:
     """Return an outcome as it is kept."""
     values = asdict(outcome.result)
     values["status"] = outcome.result.status.value
+    values["tool_version"] = outcome.tool_version
     return json.dumps(values).encode()
 
 
 def read_outcome(kept: bytes) -> Outcome:
     """Return the outcome that was kept."""
     values = json.loads(kept)
+    version = values.pop("tool_version", 0)
     values["status"] = Status(values["status"])
     values["isolation"] = Isolation(values["isolation"])
     values["usage"] = Usage(**values["usage"])
     values["failure"] = ToolFailure(**values["failure"]) if values["failure"] else None
-    return Outcome(Result(**values))
+    return Outcome(Result(**values), tool_version=version)
 
 
 def return_text(outcome: Outcome, name: str) -> str:

@@ -107,6 +107,14 @@ class ToolStore(Protocol):
         """Write if the stored version is still `expected`; say whether it was. Raises NameTaken."""
         ...
 
+    async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+        """Return what a tool was after each write, by number; cursors are numbers."""
+        ...
+
+    async def version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
+        """Return what a tool was after one write."""
+        ...
+
     async def delete(self, actor: Actor, tool_id: str) -> bool:
         """Remove a tool; say whether there was one."""
         ...
@@ -256,6 +264,19 @@ class Tools:
         if source_type not in {"", "python", "json"}:
             raise ToolSourceInvalid(f"no schema can be read from {source_type} source; give a json_schema")
         return await asyncio.to_thread(derive_schema, source)
+
+    async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+        """Return what a tool was after each write. Raises ToolNotFound."""
+        await self.get(actor, tool_id)
+        return await self._store.versions(actor, tool_id, page)
+
+    async def version(self, actor: Actor, tool_id: str, number: int) -> Tool:
+        """Return what a tool was after one write. Raises ToolNotFound, also for a version that is not kept any more."""
+        await self.get(actor, tool_id)
+        tool = await self._store.version(actor, tool_id, number)
+        if tool is None:
+            raise ToolNotFound(f"tool {tool_id} has no version {number}", tool_id=tool_id, version=str(number))
+        return tool
 
     async def delete(self, actor: Actor, tool_id: str) -> None:
         """Remove a tool. Raises ToolNotFound, and InvalidArgument for a built-in one."""

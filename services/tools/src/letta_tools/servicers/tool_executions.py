@@ -96,6 +96,7 @@ def _pack(outcome: Outcome) -> pb.ExecuteResponse:
         provider=result.provider,
         agent_state_changes=result.agent_state_changes,
         repeated_call=outcome.repeated,
+        tool_version=outcome.tool_version,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from letta.tools.v1 import tool_pb2
+from letta.tools.v1 import tool_pb2, tool_service_pb2
 from letta_common.errors import InvalidArgument
 from letta_tools.domain.tool_records import Requirement, Tool, ToolType
 from letta_tools.domain.tools import WRITABLE
@@ -76,6 +76,15 @@ def pack_tool(tool: Tool) -> tool_pb2.Tool:
     )
     packed.created_at.FromDatetime(tool.created_at)
     packed.updated_at.FromDatetime(tool.updated_at)
+    return packed
+
+
+def pack_version(tool: Tool) -> tool_service_pb2.ToolVersion:
+    """Return what a tool was after one write."""
+    packed = tool_service_pb2.ToolVersion(
+        version=tool.version, tool=pack_tool(tool), created_by_id=tool.last_updated_by_id or None
+    )
+    packed.created_at.FromDatetime(tool.updated_at)
     return packed
 
 

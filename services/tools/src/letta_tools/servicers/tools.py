@@ -18,7 +18,7 @@ from letta_tools.domain.outcomes import Outcome, return_text
 from letta_tools.domain.tool_records import LETTA_TYPES, Requirement, ToolFilter, ToolType
 from letta_tools.domain.tools import Tools
 from letta_tools.servicers.limits import within_deadline
-from letta_tools.servicers.tool_messages import given_values, masked_values, pack_tool
+from letta_tools.servicers.tool_messages import given_values, masked_values, pack_tool, pack_version
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _SCRIPT = "typescript"
@@ -97,6 +97,18 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     ) -> tool_service_pb2.DeleteToolResponse:
         await self._tools.delete(current_actor(), request.tool_id)
         return tool_service_pb2.DeleteToolResponse()
+
+    async def ListToolVersions(
+        self, request: tool_service_pb2.ListToolVersionsRequest, context: _Context
+    ) -> tool_service_pb2.ListToolVersionsResponse:
+        tools = await self._tools.versions(current_actor(), request.tool_id, Page.of(request))
+        return tool_service_pb2.ListToolVersionsResponse(versions=map(pack_version, tools))
+
+    async def GetToolVersion(
+        self, request: tool_service_pb2.GetToolVersionRequest, context: _Context
+    ) -> tool_service_pb2.GetToolVersionResponse:
+        tool = await self._tools.version(current_actor(), request.tool_id, request.version)
+        return tool_service_pb2.GetToolVersionResponse(version=pack_version(tool))
 
     async def AddBaseTools(
         self, request: tool_service_pb2.AddBaseToolsRequest, context: _Context

@@ -13,15 +13,24 @@ from letta_tools.domain.tool_records import Match, Tool, ToolFilter, ToolType
 from letta_tools.domain.tool_search import search_text
 from letta_tools.domain.tools import NameTaken
 
+_KEPT_VERSIONS = 100
+
 
 class FakeToolStore:
     """Tools by organization and id."""
 
     def __init__(self) -> None:
         self._tools: dict[str, dict[str, Tool]] = {}
+        self._versions: dict[tuple[str, str], dict[int, Tool]] = {}
 
     def _mine(self, actor: Actor) -> dict[str, Tool]:
         return self._tools.setdefault(actor.organization_id, {})
+
+    def _write(self, actor: Actor, tool: Tool) -> None:
+        self._mine(actor)[tool.id] = tool
+        kept = self._versions.setdefault((actor.organization_id, tool.id), {})
+        kept.setdefault(tool.version, tool)
+        kept.pop(tool.version - _KEPT_VERSIONS, None)
 
     async def get(self, actor: Actor, tool_id: str) -> Tool | None:
         """Return one tool."""
@@ -49,7 +58,7 @@ class FakeToolStore:
     async def insert(self, actor: Actor, tool: Tool) -> None:
         """Add a tool. Raises NameTaken."""
         self._check_name(actor, tool)
-        self._mine(actor)[tool.id] = tool
+        self._write(actor, tool)
 
     async def upsert(self, actor: Actor, tools: Sequence[Tool]) -> None:
         """Add tools; of those that exist under id and name, bring schema and description up to date."""
@@ -57,9 +66,9 @@ class FakeToolStore:
         for tool in tools:
             known = taken.get(tool.name)
             if known is None:
-                self._mine(actor)[tool.id] = tool
+                self._write(actor, tool)
             elif known.id == tool.id and (known.json_schema, known.description) != (tool.json_schema, tool.description):
-                self._mine(actor)[tool.id] = replace(
+                changed = replace(
                     known,
                     json_schema=tool.json_schema,
                     description=tool.description,
@@ -67,6 +76,7 @@ class FakeToolStore:
                     version=known.version + 1,
                     updated_at=tool.updated_at,
                 )
+                self._write(actor, changed)
 
     async def replace(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
         """Write if the stored version is still `expected`; say whether it was. Raises NameTaken."""
@@ -74,11 +84,25 @@ class FakeToolStore:
         if known is None or known.version != expected:
             return False
         self._check_name(actor, tool)
-        self._mine(actor)[tool.id] = tool
+        self._write(actor, tool)
         return True
+
+    async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+        """Return what a tool was after each write, by number; cursors are numbers."""
+        kept = list(self._versions.get((actor.organization_id, tool_id), {}).values())
+        for cursor, later in ((page.after, page.ascending), (page.before, not page.ascending)):
+            if cursor:
+                kept = [tool for tool in kept if tool.version != int(cursor) and (tool.version > int(cursor)) is later]
+        ordered = sorted(kept, key=lambda tool: tool.version, reverse=not page.ascending)
+        return ordered[-page.limit :] if page.backwards else ordered[: page.limit]
+
+    async def version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
+        """Return what a tool was after one write."""
+        return self._versions.get((actor.organization_id, tool_id), {}).get(number)
 
     async def delete(self, actor: Actor, tool_id: str) -> bool:
         """Remove a tool; say whether there was one."""
+        self._versions.pop((actor.organization_id, tool_id), None)
         return self._mine(actor).pop(tool_id, None) is not None
 
     def _check_name(self, actor: Actor, tool: Tool) -> None:

@@ -50,6 +50,10 @@ _tools = sa.Table(
     sa.Column("search", pg.TSVECTOR),
 )
 _COLUMNS = list(_tools.c)[:-3]
+_versions = sa.Table(
+    "tool_versions", _metadata, *(sa.Column(column.name, column.type) for column in list(_tools.c)[:-2])
+)
+_VERSION_COLUMNS = [_versions.c[column.name] for column in _COLUMNS]
 _NAMES = ", ".join(column.name for column in _COLUMNS)
 _RESOLVE = (
     f"select {_NAMES} from tools.tools where organization_id = %s and id = any(%s::text[]) "
@@ -151,6 +155,28 @@ class SqlToolStore:
         except UniqueViolation as error:
             raise NameTaken from error
 
+    async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+        """Return what a tool was after each write, by number; cursors are numbers."""
+        number = _versions.c.version
+        places = [
+            number > int(cursor) if later else number < int(cursor)
+            for cursor, later in ((page.after, page.ascending), (page.before, not page.ascending))
+            if cursor
+        ]
+        up = page.ascending is not page.backwards
+        query = sa.select(*_VERSION_COLUMNS).where(_of_tool(actor, tool_id), *places)
+        async with self._db.connect() as conn:
+            rows = await conn.execute(query.order_by(number.asc() if up else number.desc()).limit(page.limit))
+            found = [_tool(row) for row in rows]
+        return found[::-1] if page.backwards else found
+
+    async def version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
+        """Return what a tool was after one write."""
+        query = sa.select(*_VERSION_COLUMNS).where(_of_tool(actor, tool_id), _versions.c.version == number)
+        async with self._db.connect() as conn:
+            row = (await conn.execute(query)).first()
+        return _tool(row) if row else None
+
     async def delete(self, actor: Actor, tool_id: str) -> bool:
         """Remove a tool; say whether there was one."""
         async with self._db.connect() as conn:
@@ -159,6 +185,10 @@ class SqlToolStore:
 
 def _mine(actor: Actor) -> sa.ColumnElement[bool]:
     return _tools.c.organization_id == actor.organization_id
+
+
+def _of_tool(actor: Actor, tool_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(_versions.c.organization_id == actor.organization_id, _versions.c.id == tool_id)
 
 
 def _conditions(wanted: ToolFilter) -> list[sa.ColumnElement[bool]]:

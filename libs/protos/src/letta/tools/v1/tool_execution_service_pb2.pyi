@@ -326,6 +326,7 @@ class ExecuteResponse(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     AGENT_STATE_CHANGES_FIELD_NUMBER: _builtins.int
     REPEATED_CALL_FIELD_NUMBER: _builtins.int
+    TOOL_VERSION_FIELD_NUMBER: _builtins.int
     status: Global___ExecutionStatus.ValueType
     """How the call ended."""
     result: _builtins.str
@@ -348,6 +349,8 @@ class ExecuteResponse(_message.Message):
     """What the tool changed in the agent's state, a JSON object as text with the changed parts alone. Empty: nothing."""
     repeated_call: _builtins.bool
     """An earlier call with the same key had run; this is its answer."""
+    tool_version: _builtins.int
+    """Version of the tool that was executed (ToolService.GetToolVersion has it); 0 for bare source."""
     @_builtins.property
     def usage(self) -> Global___ExecutionUsage:
         """What the call used."""
@@ -367,10 +370,11 @@ class ExecuteResponse(_message.Message):
         provider: _builtins.str = ...,
         agent_state_changes: _builtins.str = ...,
         repeated_call: _builtins.bool = ...,
+        tool_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_state_changes", b"agent_state_changes", "error_message", b"error_message", "error_type", b"error_type", "isolation", b"isolation", "provider", b"provider", "repeated_call", b"repeated_call", "result", b"result", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_state_changes", b"agent_state_changes", "error_message", b"error_message", "error_type", b"error_type", "isolation", b"isolation", "provider", b"provider", "repeated_call", b"repeated_call", "result", b"result", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "tool_version", b"tool_version", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

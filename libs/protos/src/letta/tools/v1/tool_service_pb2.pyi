@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.common.v1 import letta_message_pb2 as _letta_message_pb2
@@ -70,6 +71,26 @@ TOOL_SEARCH_MODE_FTS: ToolSearchMode.ValueType  # 2
 TOOL_SEARCH_MODE_HYBRID: ToolSearchMode.ValueType  # 3
 """By both."""
 Global___ToolSearchMode: _TypeAlias = ToolSearchMode  # noqa: Y015
+
+class _ToolVersionOrderBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolVersionOrderByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolVersionOrderBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_VERSION_ORDER_BY_UNSPECIFIED: _ToolVersionOrderBy.ValueType  # 0
+    """Read as VERSION."""
+    TOOL_VERSION_ORDER_BY_VERSION: _ToolVersionOrderBy.ValueType  # 1
+    """The number of the write."""
+
+class ToolVersionOrderBy(_ToolVersionOrderBy, metaclass=_ToolVersionOrderByEnumTypeWrapper):
+    """What the versions of a list are ordered by."""
+
+TOOL_VERSION_ORDER_BY_UNSPECIFIED: ToolVersionOrderBy.ValueType  # 0
+"""Read as VERSION."""
+TOOL_VERSION_ORDER_BY_VERSION: ToolVersionOrderBy.ValueType  # 1
+"""The number of the write."""
+Global___ToolVersionOrderBy: _TypeAlias = ToolVersionOrderBy  # noqa: Y015
 
 @_typing.final
 class CreateToolRequest(_message.Message):
@@ -604,6 +625,162 @@ class DeleteToolResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteToolResponse: _TypeAlias = DeleteToolResponse  # noqa: Y015
+
+@_typing.final
+class ToolVersion(_message.Message):
+    """What a tool was after one write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    CREATED_BY_ID_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Number of the write, from 1."""
+    created_by_id: _builtins.str
+    """User that wrote it."""
+    @_builtins.property
+    def tool(self) -> _tool_pb2.Tool:
+        """The tool."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        tool: _tool_pb2.Tool | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        created_by_id: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "tool", b"tool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "tool", b"tool", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
+    _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
+
+Global___ToolVersion: _TypeAlias = ToolVersion  # noqa: Y015
+
+@_typing.final
+class ListToolVersionsRequest(_message.Message):
+    """Request of ToolService.ListToolVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    tool_id: _builtins.str
+    """Identifier of the tool, `tool-<uuid>`."""
+    before: _builtins.str
+    """Only versions that come before this one in the list; a number."""
+    after: _builtins.str
+    """Only versions that come after this one in the list; a number."""
+    limit: _builtins.int
+    """Most versions to return. 0: 50; above 1,000: 1,000."""
+    order: _sort_order_pb2.SortOrder.ValueType
+    """Direction. Default: newest first."""
+    order_by: Global___ToolVersionOrderBy.ValueType
+    """What to order by."""
+    def __init__(
+        self,
+        *,
+        tool_id: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        order: _sort_order_pb2.SortOrder.ValueType = ...,
+        order_by: Global___ToolVersionOrderBy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "limit", b"limit", "order", b"order", "order_by", b"order_by", "tool_id", b"tool_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolVersionsRequest: _TypeAlias = ListToolVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListToolVersionsResponse(_message.Message):
+    """Response of ToolService.ListToolVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolVersion]:
+        """The versions."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___ToolVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListToolVersionsResponse: _TypeAlias = ListToolVersionsResponse  # noqa: Y015
+
+@_typing.final
+class GetToolVersionRequest(_message.Message):
+    """Request of ToolService.GetToolVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    tool_id: _builtins.str
+    """Identifier of the tool, `tool-<uuid>`."""
+    version: _builtins.int
+    """Number of the write, from 1."""
+    def __init__(
+        self,
+        *,
+        tool_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tool_id", b"tool_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetToolVersionRequest: _TypeAlias = GetToolVersionRequest  # noqa: Y015
+
+@_typing.final
+class GetToolVersionResponse(_message.Message):
+    """Response of ToolService.GetToolVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___ToolVersion:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        version: Global___ToolVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetToolVersionResponse: _TypeAlias = GetToolVersionResponse  # noqa: Y015
 
 @_typing.final
 class AddBaseToolsRequest(_message.Message):

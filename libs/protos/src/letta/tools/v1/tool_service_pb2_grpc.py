@@ -75,6 +75,16 @@ class ToolServiceStub:
                 request_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.DeleteToolRequest.SerializeToString,
                 response_deserializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.DeleteToolResponse.FromString,
                 _registered_method=True)
+        self.ListToolVersions = channel.unary_unary(
+                '/letta.tools.v1.ToolService/ListToolVersions',
+                request_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.ListToolVersionsRequest.SerializeToString,
+                response_deserializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.ListToolVersionsResponse.FromString,
+                _registered_method=True)
+        self.GetToolVersion = channel.unary_unary(
+                '/letta.tools.v1.ToolService/GetToolVersion',
+                request_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GetToolVersionRequest.SerializeToString,
+                response_deserializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GetToolVersionResponse.FromString,
+                _registered_method=True)
         self.AddBaseTools = channel.unary_unary(
                 '/letta.tools.v1.ToolService/AddBaseTools',
                 request_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.AddBaseToolsRequest.SerializeToString,
@@ -164,6 +174,21 @@ class ToolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListToolVersions(self, request, context):
+        """Lists what a tool was after each write, newest first. The last 100 versions are kept, until the tool is removed.
+        TOOL_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetToolVersion(self, request, context):
+        """Returns what a tool was after one write. TOOL_NOT_FOUND when there is no such tool, or no such version any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AddBaseTools(self, request, context):
         """Makes the built-in tools, or brings them up to date, and returns them. It happens by itself at the first need.
         """
@@ -242,6 +267,16 @@ def add_ToolServiceServicer_to_server(servicer, server):
                     servicer.DeleteTool,
                     request_deserializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.DeleteToolRequest.FromString,
                     response_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.DeleteToolResponse.SerializeToString,
+            ),
+            'ListToolVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListToolVersions,
+                    request_deserializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.ListToolVersionsRequest.FromString,
+                    response_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.ListToolVersionsResponse.SerializeToString,
+            ),
+            'GetToolVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetToolVersion,
+                    request_deserializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GetToolVersionRequest.FromString,
+                    response_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GetToolVersionResponse.SerializeToString,
             ),
             'AddBaseTools': grpc.unary_unary_rpc_method_handler(
                     servicer.AddBaseTools,
@@ -486,6 +521,60 @@ class ToolService:
             '/letta.tools.v1.ToolService/DeleteTool',
             letta_dot_tools_dot_v1_dot_tool__service__pb2.DeleteToolRequest.SerializeToString,
             letta_dot_tools_dot_v1_dot_tool__service__pb2.DeleteToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListToolVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.tools.v1.ToolService/ListToolVersions',
+            letta_dot_tools_dot_v1_dot_tool__service__pb2.ListToolVersionsRequest.SerializeToString,
+            letta_dot_tools_dot_v1_dot_tool__service__pb2.ListToolVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetToolVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.tools.v1.ToolService/GetToolVersion',
+            letta_dot_tools_dot_v1_dot_tool__service__pb2.GetToolVersionRequest.SerializeToString,
+            letta_dot_tools_dot_v1_dot_tool__service__pb2.GetToolVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

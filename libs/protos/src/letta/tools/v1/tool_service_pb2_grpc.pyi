@@ -53,6 +53,12 @@ class ToolServiceStub:
     """
     DeleteTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.DeleteToolRequest, _tool_service_pb2.DeleteToolResponse]
     """Removes a tool. TOOL_NOT_FOUND; INVALID_ARGUMENT for a built-in one."""
+    ListToolVersions: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.ListToolVersionsRequest, _tool_service_pb2.ListToolVersionsResponse]
+    """Lists what a tool was after each write, newest first. The last 100 versions are kept, until the tool is removed.
+    TOOL_NOT_FOUND.
+    """
+    GetToolVersion: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.GetToolVersionRequest, _tool_service_pb2.GetToolVersionResponse]
+    """Returns what a tool was after one write. TOOL_NOT_FOUND when there is no such tool, or no such version any more."""
     AddBaseTools: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.AddBaseToolsRequest, _tool_service_pb2.AddBaseToolsResponse]
     """Makes the built-in tools, or brings them up to date, and returns them. It happens by itself at the first need."""
     RunTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.RunToolRequest, _tool_service_pb2.RunToolResponse]
@@ -91,6 +97,12 @@ class ToolServiceAsyncStub(ToolServiceStub):
     """
     DeleteTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.DeleteToolRequest, _tool_service_pb2.DeleteToolResponse]  # type: ignore[assignment]
     """Removes a tool. TOOL_NOT_FOUND; INVALID_ARGUMENT for a built-in one."""
+    ListToolVersions: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.ListToolVersionsRequest, _tool_service_pb2.ListToolVersionsResponse]  # type: ignore[assignment]
+    """Lists what a tool was after each write, newest first. The last 100 versions are kept, until the tool is removed.
+    TOOL_NOT_FOUND.
+    """
+    GetToolVersion: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.GetToolVersionRequest, _tool_service_pb2.GetToolVersionResponse]  # type: ignore[assignment]
+    """Returns what a tool was after one write. TOOL_NOT_FOUND when there is no such tool, or no such version any more."""
     AddBaseTools: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.AddBaseToolsRequest, _tool_service_pb2.AddBaseToolsResponse]  # type: ignore[assignment]
     """Makes the built-in tools, or brings them up to date, and returns them. It happens by itself at the first need."""
     RunTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.RunToolRequest, _tool_service_pb2.RunToolResponse]  # type: ignore[assignment]
@@ -174,6 +186,24 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tool_service_pb2.DeleteToolResponse, _abc.Awaitable[_tool_service_pb2.DeleteToolResponse]]:
         """Removes a tool. TOOL_NOT_FOUND; INVALID_ARGUMENT for a built-in one."""
+
+    @_abc_1.abstractmethod
+    def ListToolVersions(
+        self,
+        request: _tool_service_pb2.ListToolVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tool_service_pb2.ListToolVersionsResponse, _abc.Awaitable[_tool_service_pb2.ListToolVersionsResponse]]:
+        """Lists what a tool was after each write, newest first. The last 100 versions are kept, until the tool is removed.
+        TOOL_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def GetToolVersion(
+        self,
+        request: _tool_service_pb2.GetToolVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tool_service_pb2.GetToolVersionResponse, _abc.Awaitable[_tool_service_pb2.GetToolVersionResponse]]:
+        """Returns what a tool was after one write. TOOL_NOT_FOUND when there is no such tool, or no such version any more."""
 
     @_abc_1.abstractmethod
     def AddBaseTools(
