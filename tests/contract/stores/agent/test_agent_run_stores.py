@@ -20,14 +20,8 @@ from letta_agent.domain.jobs import (
     StepSummary,
     StoredEvent,
 )
-from letta_agent.store.agents import SqlAgentStore
-from letta_agent.store.fake import FakeRuns
-from letta_agent.store.fake_agents import FakeAgents
-from letta_agent.store.queue import SqlQueueStore
-from letta_agent.store.runs import SqlRunStore
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.db import Database
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
@@ -38,44 +32,19 @@ LEASE, EXPIRED = Lease("me", 60_000), Lease("gone", -1_000)
 NEXT = Lease("next", 60_000)
 
 
-class Sql:
-    """RunStore and QueueStore, over one database."""
+@pytest.fixture
+async def store(rooms):
+    return Store(rooms)
 
-    def __init__(self, db):
-        self._runs, self._queue, self.agents = SqlRunStore(db), SqlQueueStore(db), SqlAgentStore(db)
+
+class Store:
+    """RunStore and QueueStore in one, and the agents that runs are sent to."""
+
+    def __init__(self, rooms):
+        self._rooms, self.agents = rooms, rooms.agents
 
     def __getattr__(self, name):
-        return getattr(self._runs, name, None) or getattr(self._queue, name)
-
-
-class Fake(FakeRuns):
-    """The twins, over one state."""
-
-    def __init__(self):
-        super().__init__(SystemClock())
-        self.agents = FakeAgents(self.state)
-
-
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["agent"]
-
-
-@pytest.fixture
-async def db(database_url):
-    database = await Database.open(database_url, schema="agent")
-    yield database
-    await database.close()
-
-
-@pytest.fixture(params=["fake", "sql"])
-async def store(request, db):
-    return Fake() if request.param == "fake" else Sql(db)
-
-
-@pytest.fixture
-async def ann():
-    return Actor(new_id("org"), new_id("user"), frozenset({"write"}))
+        return getattr(self._rooms.runs, name, None) or getattr(self._rooms.queue, name)
 
 
 @pytest.fixture

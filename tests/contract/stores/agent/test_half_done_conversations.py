@@ -1,4 +1,4 @@
-"""Conversations that a crash left half made or half removed are finished, over the real tables."""
+"""Conversations that a crash left half made or half removed are finished, over the tables and over their twins."""
 
 from datetime import timedelta
 
@@ -9,11 +9,8 @@ from letta_agent.domain.agent_values import Agent, Peers, Stage
 from letta_agent.domain.agents import Agents
 from letta_agent.domain.conversations import Conversation, Conversations, StoredConversation
 from letta_agent.domain.conversations import Stage as ThreadStage
-from letta_agent.store.agents import SqlAgentStore
-from letta_agent.store.conversations import SqlConversationStore
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.db import Database
 from letta_common.errors import ConversationNotFound
 from letta_common.ids import new_id
 from tests.fakes.agent_peers import ScriptedModels, TwinCredentials, TwinMemory, TwinTools
@@ -21,17 +18,12 @@ from tests.fakes.agent_peers import ScriptedModels, TwinCredentials, TwinMemory,
 CLOCK = SystemClock()
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["agent"]
-
-
 class Half:
     """An agent, and conversations of it that were begun but not finished."""
 
-    def __init__(self, db):
+    def __init__(self, rooms):
         self.actor = Actor(new_id("org"), "user-ann", frozenset({"write"}))
-        self.memory, self.store, self.agents = TwinMemory(), SqlConversationStore(db), SqlAgentStore(db)
+        self.memory, self.store, self.agents = TwinMemory(), rooms.conversations, rooms.agents
         agents = Agents(self.agents, Peers(self.memory, ScriptedModels(), TwinTools()), None, CLOCK)
         self.conversations = Conversations(self.store, self.memory, agents, ScriptedModels(), CLOCK)
         self.credentials = TwinCredentials()
@@ -56,10 +48,8 @@ class Half:
 
 
 @pytest.fixture
-async def half(database_url):
-    db = await Database.open(database_url, schema="agent")
-    yield Half(db)
-    await db.close()
+async def half(rooms):
+    return Half(rooms)
 
 
 async def test_a_conversation_left_half_made_is_made(half):

@@ -1,0 +1,294 @@
+"""Agents in PostgreSQL and their twins in memory keep the same promises."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from letta.agent.v1 import agent_pb2
+from letta.common.v1 import usage_pb2
+from letta_agent.domain.agent_values import AgentFilter, Stage
+from letta_agent.domain.jobs import Held, Lease, Outcome, Pending, RunEnd
+from letta_common.clock import SystemClock
+from letta_common.errors import AgentNotFound, ConversationNotFound, RunNotFound
+from letta_common.ids import new_id
+from letta_common.paging import Page
+from tests.contract.stores.agent.conftest import agent_of, conversation_of, new_run
+
+LEASE = Lease("me", 60_000)
+END_TURN = usage_pb2.STOP_REASON_END_TURN
+COMPLETED = 3
+
+
+async def stored(rooms, actor, **more):
+    agent = agent_of(**more)
+    assert await rooms.agents.insert(actor, agent)
+    return agent
+
+
+async def closed(rooms, actor, agent_id, end=None, conversation_id=""):
+    """Let a run of an agent come and go."""
+    run = new_run(agent_id, conversation_id)
+    admission = await rooms.runs.admit(actor, run, LEASE)
+    assert admission.outcome is Outcome.CLAIMED, admission
+    held = Held(actor.organization_id, agent_id, run.conversation_id, run.id, admission.fence)
+    await rooms.runs.close(held, end or RunEnd(COMPLETED, END_TURN))
+    return held
+
+
+async def test_an_agent_comes_back_as_it_was_stored(rooms, ann):
+    agent = await stored(
+        rooms, ann, tool_ids=("tool-2", "tool-1"), secrets=b"sealed", tags=["b", "a"], system="Be kind."
+    )
+    found = await rooms.agents.get(ann, agent.id)
+    assert (found.state, found.tool_ids, found.secrets) == (agent.state, ("tool-2", "tool-1"), b"sealed")
+    assert (found.version, found.stage, found.approval) == (1, Stage.READY, b"")
+
+
+async def test_what_is_read_is_a_copy(rooms, ann):
+    agent = await stored(rooms, ann)
+    (await rooms.agents.get(ann, agent.id)).state.name = "Eve"
+    agent.state.name = "Mallory"
+    assert (await rooms.agents.get(ann, agent.id)).state.name == "Ada"
+
+
+async def test_another_tenant_sees_nothing_and_changes_nothing(rooms, ann, bob):
+    agent = await stored(rooms, ann, request_id="r")
+    for call in (
+        rooms.agents.get(bob, agent.id),
+        rooms.agents.by_request(bob, "r"),
+        rooms.agents.begin_removal(bob, agent.id),
+    ):
+        with pytest.raises(AgentNotFound):
+            await call
+    await rooms.agents.remove(bob, agent.id)
+    await rooms.agents.finish(bob, agent.id)
+    assert not await rooms.agents.replace(bob, replace(agent, version=2), expected=1)
+    assert await rooms.agents.page(bob, AgentFilter(), Page()) == []
+    assert await rooms.agents.count(bob, AgentFilter()) == 0
+    assert (await rooms.agents.get(ann, agent.id)).version == 1
+
+
+async def test_a_request_makes_one_agent(rooms, ann, bob):
+    first = await stored(rooms, ann, request_id="r")
+    assert not await rooms.agents.insert(ann, agent_of(request_id="r"))
+    assert (await rooms.agents.by_request(ann, "r")).id == first.id
+    await stored(rooms, bob, request_id="r")
+    await stored(rooms, ann)
+    await stored(rooms, ann)
+
+
+async def test_ten_at_once_for_one_request_make_one_agent(rooms, ann):
+    made = await asyncio.gather(*(rooms.agents.insert(ann, agent_of(request_id="r")) for _ in range(10)))
+    assert made.count(True) == 1
+
+
+async def test_an_agent_that_is_being_made_shows_once_it_is_finished(rooms, ann):
+    agent = await stored(rooms, ann, stage=Stage.MAKING, request_id="r")
+    with pytest.raises(AgentNotFound):
+        await rooms.agents.get(ann, agent.id)
+    assert await rooms.agents.count(ann, AgentFilter()) == 0
+    begun = await rooms.agents.by_request(ann, "r")
+    assert (begun.stage, begun.creation) == (Stage.MAKING, b"left")
+
+    await rooms.agents.finish(ann, agent.id)
+    found = await rooms.agents.get(ann, agent.id)
+    assert (found.stage, found.creation) == (Stage.READY, b"")
+
+
+async def test_a_removed_agent_leaves_in_two_steps(rooms, ann):
+    agent = await stored(rooms, ann, request_id="r")
+    held = await closed(rooms, ann, agent.id)
+    made = conversation_of(agent.id)
+    await rooms.conversations.insert(ann, made)
+
+    await rooms.agents.begin_removal(ann, agent.id)
+    with pytest.raises(AgentNotFound):
+        await rooms.agents.get(ann, agent.id)
+    with pytest.raises(AgentNotFound):
+        await rooms.agents.begin_removal(ann, agent.id)
+    assert await rooms.agents.page(ann, AgentFilter(), Page()) == []
+    assert await rooms.agents.insert(ann, agent_of(request_id="r"))
+    assert (await rooms.runs.admit(ann, new_run(agent.id), LEASE)).outcome is Outcome.NO_AGENT
+
+    await rooms.agents.remove(ann, agent.id)
+    await rooms.agents.remove(ann, agent.id)
+    with pytest.raises(RunNotFound):
+        await rooms.runs.get(ann, held.run_id)
+    with pytest.raises(ConversationNotFound):
+        await rooms.conversations.get(ann, made.conversation.id)
+
+
+async def test_a_finished_agent_is_not_finished_again_while_it_is_removed(rooms, ann):
+    agent = await stored(rooms, ann)
+    await rooms.agents.begin_removal(ann, agent.id)
+    await rooms.agents.finish(ann, agent.id)
+    with pytest.raises(AgentNotFound):
+        await rooms.agents.get(ann, agent.id)
+
+
+async def test_only_the_expected_version_is_replaced(rooms, ann):
+    agent = await stored(rooms, ann, tool_ids=("tool-1", "tool-2"), tags=["old"])
+    state = agent_pb2.AgentState.FromString(agent.state.SerializeToString())
+    state.name, state.tags[:] = "Eve", ["new"]
+    changed = replace(agent, state=state, tool_ids=("tool-3", "tool-1"), secrets=b"s", version=2)
+
+    assert not await rooms.agents.replace(ann, changed, expected=7)
+    assert await rooms.agents.replace(ann, changed, expected=1)
+    assert not await rooms.agents.replace(ann, changed, expected=1)
+    found = await rooms.agents.get(ann, agent.id)
+    assert (found.state.name, found.tool_ids, found.secrets, found.version) == ("Eve", ("tool-3", "tool-1"), b"s", 2)
+    assert await rooms.agents.count(ann, AgentFilter(tags=("new",))) == 1
+    assert await rooms.agents.count(ann, AgentFilter(tags=("old",))) == 0
+
+
+async def test_ten_writers_of_one_version_write_once(rooms, ann):
+    agent = await stored(rooms, ann)
+    wrote = await asyncio.gather(*(rooms.agents.replace(ann, replace(agent, version=2), expected=1) for _ in range(10)))
+    assert wrote.count(True) == 1
+
+
+async def test_agents_are_listed_by_page_and_order(rooms, ann):
+    ids = [(await stored(rooms, ann, name=name)).id for name in ("a", "b", "c")]
+
+    async def found(filters=None, **page):
+        return [agent.id for agent in await rooms.agents.page(ann, filters or AgentFilter(), Page(**page))]
+
+    assert await found() == ids[::-1]
+    assert await found(ascending=True) == ids
+    assert await found(limit=2) == [ids[2], ids[1]]
+    assert await found(after=ids[1]) == [ids[0]]
+    assert await found(before=ids[1]) == [ids[2]]
+    await closed(rooms, ann, ids[1])
+    assert (await found(AgentFilter(order_by="last_run_completion")))[0] == ids[1]
+    assert await found(AgentFilter(order_by="updated_at"), ascending=True) == ids
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        (AgentFilter(), ["one", "two"]),
+        (AgentFilter(name="one"), ["one"]),
+        (AgentFilter(query_text="O"), ["one", "two"]),
+        (AgentFilter(query_text="%"), []),
+        (AgentFilter(tags=("x", "y")), ["one", "two"]),
+        (AgentFilter(tags=("x", "y"), match_all_tags=True), ["one"]),
+        (AgentFilter(project_id="p"), ["two"]),
+        (AgentFilter(template_id="t"), ["one"]),
+        (AgentFilter(base_template_id="bt"), ["one"]),
+        (AgentFilter(identity_id="i"), ["two"]),
+        (AgentFilter(created_by_id="user-1"), ["one"]),
+        (AgentFilter(last_stop_reason=END_TURN), ["two"]),
+        (AgentFilter(last_stop_reason=usage_pb2.STOP_REASON_ERROR), []),
+    ],
+)
+async def test_agents_are_filtered(rooms, ann, filters, names):
+    await stored(rooms, ann, name="one", tags=["x", "y"], template_id="t", base_template_id="bt", created_by="user-1")
+    two = await stored(rooms, ann, name="two", tags=["y"], project_id="p", identity_ids=["i"], created_by="user-2")
+    await stored(rooms, ann, name="hidden one", tags=["x", "y"], hidden=True)
+    await closed(rooms, ann, two.id)
+
+    listed = await rooms.agents.page(ann, filters, Page(ascending=True))
+    assert [agent.state.name for agent in listed] == names
+    assert await rooms.agents.count(ann, filters) == len(names)
+
+
+async def test_an_agent_tells_of_its_last_run(rooms, ann):
+    agent = await stored(rooms, ann)
+    assert not (await rooms.agents.get(ann, agent.id)).state.HasField("last_run_completion")
+    pending = Pending("message-1", ("call-1",), b"shown")
+    await closed(rooms, ann, agent.id, RunEnd(COMPLETED, usage_pb2.STOP_REASON_REQUIRES_APPROVAL, pending=pending))
+    found = await rooms.agents.get(ann, agent.id)
+    assert found.state.HasField("last_run_completion")
+    assert found.state.last_stop_reason == usage_pb2.STOP_REASON_REQUIRES_APPROVAL
+    assert found.approval == b"shown"
+
+
+async def test_half_done_agents_are_found_after_a_while(rooms, ann):
+    making = await stored(rooms, ann, stage=Stage.MAKING, created_by="user-ann")
+    removing = await stored(rooms, ann, created_by="user-ann")
+    await stored(rooms, ann)
+    await rooms.agents.begin_removal(ann, removing.id)
+
+    async def left(before):
+        found = await rooms.agents.unfinished(before, 1_000)
+        return {a.id: (actor, a.stage) for actor, a in found if actor.organization_id == ann.organization_id}
+
+    assert await left(SystemClock().now() - timedelta(hours=1)) == {}
+    later = await left(SystemClock().now() + timedelta(days=1))
+    assert {agent_id: stage for agent_id, (_, stage) in later.items()} == {
+        making.id: Stage.MAKING,
+        removing.id: Stage.REMOVING,
+    }
+    assert {actor.user_id for actor, _ in later.values()} == {"user-ann"}
+    assert len(await rooms.agents.unfinished(SystemClock().now() + timedelta(days=1), 1)) == 1
+
+
+async def test_a_conversation_says_who_holds_it(rooms, ann, bob):
+    agent = await stored(rooms, ann)
+    free = await rooms.agents.hold(ann, agent.id)
+    assert (free.busy, free.fence) == (False, 1)
+    run = new_run(agent.id)
+    await rooms.runs.admit(ann, run, LEASE)
+    await rooms.runs.admit(ann, new_run(agent.id, enqueue=True), LEASE)
+    hold = await rooms.agents.hold(ann, agent.id)
+    assert (hold.run_id, hold.fence, hold.pending, hold.busy) == (run.id, 1, 1, True)
+    assert not (await rooms.agents.hold(bob, agent.id)).busy
+
+
+async def test_a_free_conversation_is_seized_above_every_fence(rooms, ann):
+    agent = await stored(rooms, ann)
+    fences = [(await rooms.agents.seize(ann, agent.id, agent.id)).fence]
+    await closed(rooms, ann, agent.id)
+    fences.append((await rooms.agents.seize(ann, agent.id, agent.id)).fence)
+    fences.append((await rooms.agents.seize(ann, agent.id, agent.id, above=40)).fence)
+    admission = await rooms.runs.admit(ann, new_run(agent.id), LEASE)
+    assert [*fences, admission.fence] == [1, 3, 41, 42]
+
+
+async def test_a_busy_conversation_is_not_seized(rooms, ann):
+    agent = await stored(rooms, ann)
+    run, waits = new_run(agent.id), new_run(agent.id, enqueue=True)
+    admission = await rooms.runs.admit(ann, run, LEASE)
+    seized = await rooms.agents.seize(ann, agent.id, agent.id)
+    assert (seized.busy, seized.run_id, seized.fence) == (True, run.id, admission.fence)
+
+    await rooms.runs.admit(ann, waits, LEASE)
+    held = Held(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
+    await rooms.runs.close(held, RunEnd(COMPLETED, END_TURN))
+    assert (await rooms.agents.seize(ann, agent.id, agent.id)).busy
+
+
+async def test_seizing_and_admission_at_once_have_fences_of_their_own(rooms, ann):
+    agent = await stored(rooms, ann)
+    run = new_run(agent.id)
+    seized, admission, other = await asyncio.gather(
+        rooms.agents.seize(ann, agent.id, agent.id),
+        rooms.runs.admit(ann, run, LEASE),
+        rooms.agents.seize(ann, agent.id, agent.id),
+    )
+    assert admission.outcome is Outcome.CLAIMED
+    free = [hold.fence for hold in (seized, other) if not hold.busy]
+    assert len({*free, admission.fence}) == len(free) + 1
+
+
+async def test_an_approval_is_forgotten_unless_a_run_came_since(rooms, ann):
+    agent = await stored(rooms, ann)
+    pending = Pending("message-1", ("call-1",), b"shown")
+    waits = RunEnd(COMPLETED, usage_pb2.STOP_REASON_REQUIRES_APPROVAL, pending=pending, context_tokens=7)
+    await closed(rooms, ann, agent.id, waits)
+    fence = (await rooms.agents.seize(ann, agent.id, agent.id)).fence
+
+    await rooms.agents.forget(ann, agent.id, fence - 1)
+    assert (await rooms.runs.admit(ann, new_run(agent.id), LEASE)).outcome is Outcome.PENDING
+    await rooms.agents.forget(ann, agent.id, fence)
+    admission = await rooms.runs.admit(ann, new_run(agent.id), LEASE)
+    assert (admission.outcome, admission.definition.context_tokens) == (Outcome.CLAIMED, 0)
+
+
+async def test_an_unknown_agent_is_not_found(rooms, ann):
+    with pytest.raises(AgentNotFound):
+        await rooms.agents.get(ann, new_id("agent"))
+    with pytest.raises(AgentNotFound):
+        await rooms.agents.by_request(ann, "never")
