@@ -1,0 +1,212 @@
+"""Pods of calls: what is asked of the cluster, which pods no call runs in, and what happens when none is to be had."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from letta_common.errors import IsolationUnavailable
+from letta_tools.domain.execution import Call, Env, Isolation, Limits, Status
+from letta_tools.providers.remote.machines import ROLE, TOOL_CALL
+from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
+from tests.fakes.vendors import KubernetesVendor
+
+pytest.importorskip("kubernetes", reason="the extra kubernetes is not installed")
+ONE = Call("def f(): return 1", "f")
+CONNECT = """
+import socket
+def f(port):
+    try:
+        socket.create_connection(('127.0.0.1', port), 2).close()
+    except OSError as error:
+        return type(error).__name__
+    return 'reached'
+"""
+
+
+@pytest.fixture
+def vendor(tmp_path):
+    vendor = KubernetesVendor(tmp_path)
+    yield vendor
+    vendor.close()
+
+
+@pytest.fixture
+async def make(vendor):
+    made = []
+
+    def make(**options):
+        made.append(RemoteProvider(vendor.machines(**options), RemoteOptions()))
+        return made[-1]
+
+    yield make
+    for provider in made:
+        await provider.close()
+
+
+def template(**changes):
+    """Return the pod of a warm pool's template."""
+    container = {"name": "call", "image": "python:3.11-slim", "command": ["sleep", "infinity"]}
+    return {"containers": [container], "automountServiceAccountToken": False, **changes}
+
+
+async def test_a_sandbox_has_no_privilege_and_ends_by_itself(vendor, make):
+    result = await make(runtime_class="gvisor").run(ONE, Env())
+    asked = vendor.fake.created[-1]
+    pod = asked["spec"]["podTemplate"]["spec"]
+    (container,) = pod["containers"]
+
+    assert (result.status, result.provider, result.isolation) == (Status.SUCCESS, "kubernetes", Isolation.NAMESPACE)
+    assert (asked["kind"], asked["apiVersion"]) == ("Sandbox", "agents.x-k8s.io/v1beta1")
+    assert asked["spec"]["shutdownPolicy"] == "Delete"
+    until = datetime.fromisoformat(asked["spec"]["shutdownTime"])
+    assert 0 < (until - datetime.now(UTC)).total_seconds() <= pod["activeDeadlineSeconds"] <= 300
+    assert pod["runtimeClassName"] == "gvisor"
+    assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+    assert (pod["restartPolicy"], pod["terminationGracePeriodSeconds"]) == ("Never", 0)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+    }
+    assert int(container["resources"]["limits"]["memory"]) > Limits().memory_bytes
+    assert pod["volumes"] == [
+        {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": str(Limits().scratch_bytes)}}
+    ]
+
+
+async def test_pods_carry_the_label_that_the_network_policy_selects(vendor, make):
+    await make().run(ONE, Env())
+    asked = vendor.fake.created[-1]
+
+    assert asked["spec"]["podTemplate"]["metadata"]["labels"][ROLE] == TOOL_CALL
+    assert asked["metadata"]["labels"][ROLE] == TOOL_CALL
+
+
+async def test_commands_go_over_the_websocket_channels_of_the_sdk(vendor, make):
+    await make().run(ONE, Env())
+    assert set(vendor.fake.subprotocols) == {"v4.channel.k8s.io"}
+
+
+async def test_pods_that_reach_the_api_server_run_nothing(vendor, make):
+    vendor.fake.network_policy = False
+    provider = make()
+    report = await provider.probe()
+
+    assert report.isolation is None
+    assert f"reaches 127.0.0.1:{vendor.fake.port}" in report.missing[0]
+    with pytest.raises(IsolationUnavailable, match="deny machines the network"):
+        await provider.run(ONE, Env())
+
+
+async def test_a_tool_reaches_nothing_behind_the_network_policy(vendor, make):
+    call = Call(CONNECT, "f", json.dumps({"port": vendor.fake.port}))
+    behind = await make().run(call, Env())
+    assert json.loads(behind.result) != "reached"
+
+    provider = make()
+    await provider.probe()
+    vendor.fake.network_policy = False
+    assert json.loads((await provider.run(call, Env())).result) == "reached"  # the control: without it the tool does
+
+
+async def test_bare_pods_need_no_agent_sandbox(vendor, make):
+    result = await make(resource="pod").run(ONE, Env())
+    asked = vendor.fake.created[-1]
+
+    assert (result.result, asked["kind"], asked["apiVersion"]) == ("1", "Pod", "v1")
+    assert asked["spec"]["activeDeadlineSeconds"] > 0
+
+
+async def test_a_pod_of_a_warm_pool_is_claimed(vendor, make):
+    vendor.fake.warm_pools["warm"] = template()
+    provider = make(warm_pool="warm")
+    result = await provider.run(ONE, Env())
+    await provider.close()
+    asked = vendor.fake.created[-1]
+
+    assert (result.result, asked["kind"]) == ("1", "SandboxClaim")
+    assert asked["spec"]["warmPoolRef"] == {"name": "warm"}
+    assert asked["spec"]["lifecycle"]["shutdownPolicy"] == "Delete"
+    assert asked["spec"]["additionalPodMetadata"]["labels"][ROLE] == TOOL_CALL
+    assert vendor.left() == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"automountServiceAccountToken": True}, "token"),
+        ({"automountServiceAccountToken": None}, "token"),
+        ({"volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}, "token"),
+        ({"volumes": [{"name": "h", "hostPath": {"path": "/"}}]}, "files of its node"),
+        ({"hostNetwork": True}, "shares namespaces"),
+        ({"hostPID": True}, "shares namespaces"),
+        ({"runtimeClassName": "runc"}, "runtime class is `runc`, not `gvisor`"),
+        ({}, "runtime class is ``, not `gvisor`"),
+    ],
+)
+async def test_a_template_that_opens_pods_is_refused(vendor, make, changes, why):
+    vendor.fake.warm_pools["warm"] = template(**{"runtimeClassName": "gvisor"} | changes if changes else {})
+    provider = make(warm_pool="warm", runtime_class="gvisor")
+
+    with pytest.raises(IsolationUnavailable, match=why):
+        await provider.run(ONE, Env())
+    assert vendor.left() == {}
+
+
+async def test_a_privileged_template_is_refused(vendor, make):
+    opened = template()
+    opened["containers"][0]["securityContext"] = {"privileged": True}
+    vendor.fake.warm_pools["warm"] = opened
+    with pytest.raises(IsolationUnavailable, match="privileged"):
+        await make(warm_pool="warm").run(ONE, Env())
+
+
+async def test_a_template_that_is_closed_is_accepted(vendor, make):
+    """The control of the tests above."""
+    vendor.fake.warm_pools["warm"] = template(runtimeClassName="gvisor")
+    assert (await make(warm_pool="warm", runtime_class="gvisor").run(ONE, Env())).result == "1"
+
+
+async def test_a_warm_pool_that_does_not_exist_is_said_at_once(vendor, make):
+    with pytest.raises(IsolationUnavailable, match="WarmPoolNotFound"):
+        await make(warm_pool="none").run(ONE, Env())
+    assert vendor.left() == {}
+
+
+@pytest.mark.parametrize("resource", ["sandbox", "pod"])
+async def test_a_missing_image_is_said_at_once(vendor, make, resource):
+    vendor.fake.missing_images.add("python:3.11-slim")
+    with pytest.raises(IsolationUnavailable, match=r"ErrImagePull: image python:3\.11-slim"):
+        await make(resource=resource).run(ONE, Env())
+    assert vendor.left() == {}
+
+
+async def test_a_pod_that_does_not_start_is_given_up(vendor, make):
+    vendor.fake.stuck = True
+    with pytest.raises(IsolationUnavailable, match="in time"):
+        await make(start_seconds=0.3).run(ONE, Env())
+    assert vendor.left() == {}
+
+
+async def test_memory_that_ran_out_is_said(vendor, make):
+    provider = make()
+    await provider.probe()
+    vendor.fake.oom = True
+    assert (await provider.run(ONE, Env())).status is Status.MEMORY
+
+
+async def test_a_runtime_with_its_own_kernel_counts_as_a_machine(make):
+    provider = make(runtime_class="kata-qemu")
+    assert (await provider.run(Call("def f(): return 1", "f", min_isolation=Isolation.VM), Env())).result == "1"
+
+
+async def test_a_cluster_that_is_not_there_is_said(make, tmp_path):
+    (tmp_path / "broken").write_text("{}")
+    provider = make(config_file=str(tmp_path / "broken"))
+    assert (await provider.probe()).isolation is None
+    with pytest.raises(IsolationUnavailable, match="kubernetes"):
+        await provider.run(ONE, Env())
