@@ -62,6 +62,9 @@ class LLMGatewaySettings(Settings):
     lmstudio_base_url: str = _vendor("LMSTUDIO_BASE_URL", "Address of LM Studio, with `/v1`.", "")
     first_token_seconds: float = Field(default=120.0, gt=0, description="Longest wait for the first word of an answer.")
     between_tokens_seconds: float = Field(default=60.0, gt=0, description="Longest silence within an answer.")
+    total_seconds: float = Field(
+        default=600.0, gt=0, description="Longest time of an answer, from the first attempt to its last word."
+    )
     attempts: int = Field(default=3, ge=1, le=10, description="How often a vendor is asked when it refuses for now.")
     retry_pause_seconds: float = Field(default=0.5, gt=0, description="Pause before the second attempt; then doubled.")
     retry_patience_seconds: float = Field(default=20.0, ge=0, description="Longest Retry-After that is waited for.")
@@ -69,6 +72,9 @@ class LLMGatewaySettings(Settings):
         default={}, description="Handles to try when the vendor of one fails, JSON."
     )
     provider_slots: int = Field(default=0, ge=0, description="Most generations at once at a provider; 0: any number.")
+    provider_slots_of: dict[str, int] = Field(
+        default={}, description="Most generations at once at single providers of the deployment, by name, JSON."
+    )
     organization_slots: int = Field(default=0, ge=0, description="Most generations at once of an organization.")
     delta_window_ms: float = Field(default=15.0, ge=0, description="Streamed words are joined over this time.")
     heartbeat_seconds: float = Field(default=15.0, gt=0, description="Silence after which a stream says it is alive.")

@@ -209,10 +209,11 @@ def base_accounts(settings: LLMGatewaySettings) -> list[Account]:
 
 def _options(settings: LLMGatewaySettings) -> Options:
     return Options(
-        limits=Limits(settings.first_token_seconds, settings.between_tokens_seconds),
+        limits=Limits(settings.first_token_seconds, settings.between_tokens_seconds, settings.total_seconds),
         retry=Retry(settings.attempts, settings.retry_pause_seconds, settings.retry_patience_seconds),
         fallbacks=settings.fallbacks,
         provider_slots=settings.provider_slots,
+        special_slots=settings.provider_slots_of,
         organization_slots=settings.organization_slots,
         window=settings.delta_window_ms / 1000,
         heartbeat=settings.heartbeat_seconds,

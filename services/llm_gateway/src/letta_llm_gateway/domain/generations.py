@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.errors import AppError, CapabilityMissing, ContextWindowExceeded, LLMTimeout
+from letta_common.errors import AppError, CapabilityMissing, ContextWindowExceeded
 from letta_common.ids import new_id
 from letta_llm_gateway.domain.answers import (
     Answer,
@@ -26,7 +26,7 @@ from letta_llm_gateway.domain.budgets import Budgets, Hold
 from letta_llm_gateway.domain.models import Models, Route
 from letta_llm_gateway.domain.prices import Price, Prices
 from letta_llm_gateway.domain.resilience import FAILOVER, Breaker, Retry, Slots
-from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, within_limits
+from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, answer_within_limits, within_limits
 from letta_llm_gateway.domain.tapes import Tape, begin_tape
 from letta_llm_gateway.domain.tokens import of_bytes, of_parts
 from letta_llm_gateway.domain.traces import Draft, Tracing
@@ -65,6 +65,8 @@ class Options:
     fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Handles to try after a handle, in order."""
     provider_slots: int = 0
+    special_slots: Mapping[str, int] = field(default_factory=dict)
+    """Slots of single providers, by name."""
     organization_slots: int = 0
     window: float = 0.015
     """Seconds over which deltas are joined."""
@@ -91,7 +93,7 @@ class Generations:
         self._usage, self._budgets, self._prices = accounting.usage, accounting.budgets, accounting.prices
         self._clock, self._options = clock, options
         self._breakers: dict[str, Breaker] = {}
-        self._by_provider = Slots(options.provider_slots, "provider")
+        self._by_provider = Slots(options.provider_slots, "provider", special=options.special_slots)
         self._by_organization = Slots(options.organization_slots, "organization")
 
     async def generate(self, actor: Actor, ask: Ask) -> Generation:
@@ -104,27 +106,30 @@ class Generations:
             BudgetExceeded: a budget that covers the call is used up.
             LLMUnavailable: and the other LLM errors, after retries and fail-over.
         """
-        async with self._by_organization.hold(actor.organization_id):
+        async with self._by_organization.hold(actor.organization_id, actor.user_id):
             routes = await self._routes(actor, ask)
+            ends = self._options.limits.ends()
             for route in routes[:-1]:
                 try:
-                    return await self._booked(actor, ask, route)
-                except FAILOVER:
-                    continue
-            return await self._booked(actor, ask, routes[-1])
+                    return await self._booked(actor, ask, route, ends)
+                except FAILOVER as error:
+                    if _is_over(error):
+                        raise
+            return await self._booked(actor, ask, routes[-1], ends)
 
     async def stream(self, actor: Actor, ask: Ask) -> AsyncGenerator[Spoken, None]:
         """Answer as the model speaks, the whole answer last. Raises what `generate` raises."""
-        async with self._by_organization.hold(actor.organization_id):
+        async with self._by_organization.hold(actor.organization_id, actor.user_id):
             routes = await self._routes(actor, ask)
+            ends = self._options.limits.ends()
             for at, route in enumerate(routes):
                 assembler = Assembler()
                 try:
-                    async with aclosing(self._speak(actor, ask, route, assembler)) as spoken:
+                    async with aclosing(self._speak(actor, ask, route, assembler, ends=ends)) as spoken:
                         async for event in spoken:
                             yield event
-                except FAILOVER:
-                    if assembler.begun or at == len(routes) - 1:
+                except FAILOVER as error:
+                    if assembler.begun or at == len(routes) - 1 or _is_over(error):
                         raise
                 else:
                     return
@@ -140,11 +145,11 @@ class Generations:
             able = [route for route in able if route.model.is_language_model]
         return [first, *able]
 
-    async def _booked(self, actor: Actor, ask: Ask, route: Route) -> Generation:
-        running = await self._admitted(actor, ask, route)
+    async def _booked(self, actor: Actor, ask: Ask, route: Route, ends: float) -> Generation:
+        running = await self._admitted(actor, ask, route, ends)
         outcome, made = "cancelled", None
         try:
-            answer = await self._attempts(route, lambda: self._at_once(ask, route))
+            answer = await self._attempts(running)
             made = _generation(route, ask, answer)
             outcome = "ok"
         except AppError as error:
@@ -154,55 +159,48 @@ class Generations:
             self._book(running, outcome, made)
         return made
 
-    async def _admitted(self, actor: Actor, ask: Ask, route: Route) -> _Running:
+    async def _admitted(self, actor: Actor, ask: Ask, route: Route, ends: float) -> _Running:
         """Let the call begin. Raises BudgetExceeded."""
         model = route.model
         price = self._prices.of(model.handle, model.account.provider_type, model.name)
         hold = await self._budgets.admit(actor, ask.attribution.agent_id, lambda: _expected(price, ask))
         tape = begin_tape() if self._options.tracing.wants(ask.attribution.step_id) else None
-        return _Running(actor, ask, route, price, hold, tape, self._clock.monotonic_ns())
+        return _Running(actor, ask, route, price, hold, tape, self._clock.monotonic_ns(), ends)
 
-    async def _at_once(self, ask: Ask, route: Route) -> Answer:
-        limit = self._options.limits.first
-        try:
-            async with asyncio.timeout(limit):
-                return await route.provider.generate(_call(ask, route))
-        except TimeoutError as error:
-            raise LLMTimeout(
-                f"{route.model.handle} did not answer within {limit:g} s", provider=route.model.account.name
-            ) from error
-
-    async def _attempts(self, route: Route, unit: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _attempts(self, running: _Running) -> Answer:
         """Run a call, again when the vendor's refusal may pass; an open breaker refuses at once."""
-        attempt, breaker = 0, self._breaker(route)
+        attempt, breaker = 0, self._breaker(running.route)
         while True:
             attempt += 1
             breaker.check()
             try:
-                return await self._guarded(route, unit)
+                return await self._at_once(running, breaker)
             except AppError as error:
-                pause = self._options.retry.wait(error, attempt)
+                pause = self._options.retry.wait(error, attempt, left=_left(running.ends))
                 if pause is None:
                     raise
             await asyncio.sleep(pause)
 
-    async def _guarded(self, route: Route, unit: Callable[[], Awaitable[Answer]]) -> Answer:
-        breaker = self._breaker(route)
+    async def _at_once(self, running: _Running, breaker: Breaker) -> Answer:
+        route, limits = running.route, self._options.limits
         try:
-            async with self._by_provider.hold(route.model.account.name):
-                answer = await unit()
+            async with self._slot(running):
+                asked = route.provider.generate(_call(running.ask, route))
+                answer = await answer_within_limits(asked, limits, ends=running.ends, who=route.model.handle)
         except AppError as error:
             breaker.note(error)
             raise
         breaker.note(None)
         return answer
 
-    async def _speak(self, actor: Actor, ask: Ask, route: Route, assembler: Assembler) -> AsyncGenerator[Spoken, None]:
-        running = await self._admitted(actor, ask, route)
+    async def _speak(
+        self, actor: Actor, ask: Ask, route: Route, assembler: Assembler, *, ends: float
+    ) -> AsyncGenerator[Spoken, None]:
+        running = await self._admitted(actor, ask, route, ends)
         outcome, made = "cancelled", None
         pump = Pump(window=self._options.window, heartbeat=self._options.heartbeat)
         try:
-            async with aclosing(pump.run(self._events(ask, route, assembler))) as spoken:
+            async with aclosing(pump.run(self._events(running, assembler))) as spoken:
                 async for event in spoken:
                     yield event
             vendor = route.model.account.name
@@ -218,28 +216,36 @@ class Generations:
                 made = _partial(route, ask, assembler)
             self._book(running, outcome, made)
 
-    async def _events(self, ask: Ask, route: Route, assembler: Assembler) -> AsyncGenerator[Event, None]:
+    async def _events(self, running: _Running, assembler: Assembler) -> AsyncGenerator[Event, None]:
         """Yield the events of the first attempt that begins to speak."""
+        route, ends, limits = running.route, running.ends, self._options.limits
         attempt, breaker = 0, self._breaker(route)
-        async with self._by_provider.hold(route.model.account.name):
-            while True:
-                attempt += 1
-                breaker.check()
-                try:
-                    source = within_limits(route.provider.stream(_call(ask, route)), self._options.limits)
+        while True:
+            attempt += 1
+            breaker.check()
+            try:
+                async with self._slot(running):
+                    said = route.provider.stream(_call(running.ask, route))
+                    source = within_limits(said, limits, ends=ends, who=route.model.handle)
                     async with aclosing(source) as events:
                         async for event in events:
                             assembler.feed(event)
                             yield event
-                except AppError as error:
-                    breaker.note(error)
-                    pause = None if assembler.begun else self._options.retry.wait(error, attempt)
-                    if pause is None:
-                        raise
-                else:
-                    breaker.note(None)
-                    return
-                await asyncio.sleep(pause)
+            except AppError as error:
+                breaker.note(error)
+                pause = None if assembler.begun else self._options.retry.wait(error, attempt, left=_left(ends))
+                if pause is None:
+                    raise
+            else:
+                breaker.note(None)
+                return
+            await asyncio.sleep(pause)
+
+    def _slot(self, running: _Running) -> AbstractAsyncContextManager[None]:
+        """Hold a slot at the provider; an organization's own provider has slots of its own."""
+        account = running.route.model.account
+        key = f"{account.organization_id}/{account.name}" if account.organization_id else account.name
+        return self._by_provider.hold(key, running.actor.organization_id)
 
     def _breaker(self, route: Route) -> Breaker:
         account = route.model.account
@@ -287,11 +293,21 @@ class _Running:
     hold: Hold
     tape: Tape | None
     begun: int
+    ends: float
 
 
 def _expected(price: Price | None, ask: Ask) -> int:
     """Return about what a call will cost: its prompt by size, and an answer of usual length."""
     return 0 if price is None else price.cost(Usage(prompt=of_bytes(ask.most_tokens), completion=_USUAL_ANSWER))
+
+
+def _left(ends: float) -> float:
+    return ends - asyncio.get_running_loop().time()
+
+
+def _is_over(error: AppError) -> bool:
+    """Say whether the time of the whole generation is used up, so that no other model is asked."""
+    return error.metadata.get("phase") == "total"
 
 
 def _call(ask: Ask, route: Route) -> Call:
