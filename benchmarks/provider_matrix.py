@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -39,6 +40,7 @@ from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.wiring import Stores, assemble
 from tests.fakes.anthropic_server import AnthropicServer
+from tests.fakes.bedrock_server import BedrockServer
 from tests.fakes.google_server import GoogleServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.wire import Fault, Say, Step, Vendor
@@ -48,6 +50,7 @@ FAULTS: dict[str, tuple[Callable[[], Step], str, str]] = {
     "none": (lambda: Say(WORDS), "OK", "OK"),
     "400": (lambda: Fault(status=400), "LLM_BAD_REQUEST", "LLM_BAD_REQUEST"),
     "401": (lambda: Fault(status=401), "LLM_AUTHENTICATION", "LLM_AUTHENTICATION"),
+    "403": (lambda: Fault(status=403), "LLM_AUTHENTICATION", "LLM_AUTHENTICATION"),
     "402": (lambda: Fault(status=402), "LLM_INSUFFICIENT_CREDITS", "LLM_INSUFFICIENT_CREDITS"),
     "404": (lambda: Fault(status=404), "MODEL_NOT_FOUND", "MODEL_NOT_FOUND"),
     "429": (lambda: Fault(status=429, headers={"retry-after": "30"}), "LLM_RATE_LIMIT", "LLM_RATE_LIMIT"),
@@ -64,22 +67,37 @@ FAULTS: dict[str, tuple[Callable[[], Step], str, str]] = {
     "error mid-stream": (lambda: _mid("error"), "LLM_UNAVAILABLE", "LLM_UNAVAILABLE"),
     "hang": (lambda: Fault("hang"), "LLM_TIMEOUT", "LLM_TIMEOUT"),
     "hang mid-stream": (lambda: _mid("hang"), "LLM_TIMEOUT", "LLM_TIMEOUT"),
+    "hang after headers": (lambda: Fault("headers"), "LLM_TIMEOUT", "LLM_TIMEOUT"),
+    "endless": (lambda: Say("word " * 4000, piece=5, pause=0.02), "OK", "LLM_TIMEOUT"),
     "slow drip": (lambda: Say(WORDS, piece=20, pause=0.05), "OK", "OK"),
     "garbage": (lambda: Fault("garbage"), "LLM_INVALID_RESPONSE", "LLM_INVALID_RESPONSE"),
     "garbage mid-stream": (lambda: _mid("garbage"), "LLM_INVALID_RESPONSE", "LLM_INVALID_RESPONSE"),
     "10 MB chunk": (lambda: _mid("huge"), "LLM_INVALID_RESPONSE", "LLM_INVALID_RESPONSE"),
+    "truncated JSON": (lambda: Fault("truncated"), "LLM_INVALID_RESPONSE", "LLM_INVALID_RESPONSE"),
+    "short body": (lambda: Fault("short"), "LLM_UNAVAILABLE", "LLM_UNAVAILABLE"),
+    "bad arguments": (
+        lambda: Say(calls=[("look", '{"x": "cut in the te')]),
+        "LLM_INVALID_RESPONSE",
+        "LLM_INVALID_RESPONSE",
+    ),
     "empty": (lambda: Fault("empty"), "LLM_INVALID_RESPONSE", "LLM_INVALID_RESPONSE"),
 }
+AWAY = {"connection refused": "LLM_UNAVAILABLE", "no TLS": "LLM_UNAVAILABLE"}
+"""Faults of the address: nobody listens there, or it speaks no TLS."""
+WHOLE_CALLS = frozenset({"anthropic", "bedrock", "my-google"})
+"""Providers whose wire has arguments as an object, at least in a whole answer: these cannot be cut."""
 MODELS = {
     "openai": "openai/gpt-4o-mini",
     "my-responses": "my-responses/gpt-4.1",
-    "my-google": "my-google/gemini-2.5-flash",
+    "my-azure": "my-azure/gpt-4.1",
     "anthropic": "anthropic/claude-haiku-4-5-20251001",
+    "bedrock": "bedrock/anthropic.claude-sonnet-4-5-v1:0",
+    "my-google": "my-google/gemini-2.5-flash",
     "ollama": "ollama/gpt-4o-mini",
     "vllm": "vllm/gpt-4o-mini",
 }
-SERVERS: dict[str, Any] = {"anthropic": AnthropicServer, "my-google": GoogleServer}
-OWN = {"my-responses": "openai-responses", "my-google": "google_ai"}
+SERVERS: dict[str, Any] = {"anthropic": AnthropicServer, "bedrock": BedrockServer, "my-google": GoogleServer}
+OWN = {"my-responses": "openai-responses", "my-azure": "azure", "my-google": "google_ai"}
 """Providers that an organization brings, and their types."""
 
 
@@ -126,26 +144,59 @@ async def _outcome(act: Callable[[], Awaitable[Any]]) -> str:
     return "OK"
 
 
-async def matrix(bench: Bench) -> tuple[int, list[str]]:
-    """Run every cell; return how many there are and which ended wrongly."""
-    cells, wrong = 0, []
-    for model in MODELS.values():  # what SDKs import at the first call is not the vendor's silence
-        await bench.unary(model)
-    for fault, (step, unary, stream) in FAULTS.items():
+class Tally:
+    """Counts cells, and keeps which ended wrongly."""
+
+    def __init__(self) -> None:
+        self.cells = 0
+        self.wrong: list[str] = []
+
+    async def row(self, fault: str, run: Callable[[str, str], Awaitable[tuple[str, str]]]) -> None:
+        """Run a fault at every provider, at once and streamed; `run` says what came and what should have."""
         row = []
-        bench.renew()
-        for name, model in MODELS.items():
-            for mode, expected in (("unary", unary), ("stream", stream)):
-                bench.vendors[name].say(step())
-                got = await getattr(bench, mode)(model)
-                if fault == "empty" and mode == "stream" and got == "LLM_UNAVAILABLE":
-                    got = expected
-                cells += 1
+        for name in MODELS:
+            for mode in ("unary", "stream"):
+                got, expected = await run(name, mode)
+                self.cells += 1
                 row.append("." if got == expected else "X")
                 if got != expected:
-                    wrong.append(f"{fault}/{name}/{mode}: {got}, not {expected}")
+                    self.wrong.append(f"{fault}/{name}/{mode}: {got}, not {expected}")
         print(f"{fault:20} {''.join(row)}", flush=True)
-    return cells, wrong
+
+
+async def matrix(bench: Bench, tally: Tally) -> None:
+    """Run every fault of a vendor that is there."""
+    for fault, (step, unary, stream) in FAULTS.items():
+        bench.renew()
+        for model in MODELS.values():  # a good answer between two faults: no breaker opens, SDKs are imported
+            await bench.unary(model)
+
+        async def run(name: str, mode: str) -> tuple[str, str]:
+            expected = unary if mode == "unary" else stream  # noqa: B023 run within the turn
+            bench.vendors[name].say(_cuttable(step(), name, mode))  # noqa: B023
+            got = await getattr(bench, mode)(MODELS[name])
+            bench.vendors[name].script.clear()
+            if fault == "empty" and mode == "stream" and got == "LLM_UNAVAILABLE":  # noqa: B023
+                got = expected
+            return got, expected
+
+        await tally.row(fault, run)
+
+
+def _cuttable(step: Step, name: str, mode: str) -> Step:
+    """Return the step as this wire can have it: an object cannot be cut, so what stands for it is garbage."""
+    whole = name == "my-google" or (name in WHOLE_CALLS and mode == "unary")
+    return Fault("garbage") if isinstance(step, Say) and step.calls and whole else step
+
+
+async def away(bench: Bench, fault: str, tally: Tally) -> None:
+    """Run a fault of the addresses; the lists of models come from there too."""
+    bench.renew()
+
+    async def run(name: str, mode: str) -> tuple[str, str]:
+        return await getattr(bench, mode)(MODELS[name]), AWAY[fault]
+
+    await tally.row(fault, run)
 
 
 async def cost_of_a_call(bench: Bench, rounds: int = 5, calls: int = 150) -> tuple[float, float]:
@@ -246,6 +297,29 @@ async def cancel_reaches_the_vendor(bench: Bench) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
+def settings_of(home: Path, addresses: dict[str, str]) -> LLMGatewaySettings:
+    """Return settings under which every provider is at these addresses, and is asked once."""
+    return LLMGatewaySettings(
+        home=home,
+        openai_api_key="k",  # type: ignore[arg-type]
+        openai_base_url=addresses["openai"],
+        anthropic_api_key="k",  # type: ignore[arg-type]
+        anthropic_base_url=addresses["anthropic"],
+        bedrock_region="us-east-1",
+        bedrock_api_key="k",  # type: ignore[arg-type]
+        bedrock_base_url=addresses["bedrock"],
+        ollama_base_url=addresses["ollama"],
+        vllm_base_url=addresses["vllm"],
+        ollama_probe=False,
+        private_addresses=True,
+        attempts=1,
+    )
+
+
+def _path(url: str) -> str:
+    return urlsplit(url).path
+
+
 async def main() -> int:
     """Run everything."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -254,43 +328,39 @@ async def main() -> int:
         for name in MODELS:
             fake = SERVERS.get(name, OpenAIServer)(record=False)
             vendors[name] = await stack.enter_async_context(fake)
-        home = stack.enter_context(tempfile.TemporaryDirectory())
-        patient = LLMGatewaySettings(
-            home=Path(home),
-            openai_api_key="k",  # type: ignore[arg-type]
-            openai_base_url=vendors["openai"].base_url,
-            anthropic_api_key="k",  # type: ignore[arg-type]
-            anthropic_base_url=vendors["anthropic"].base_url,
-            ollama_base_url=vendors["ollama"].base_url,
-            vllm_base_url=vendors["vllm"].base_url,
-            ollama_probe=False,
-            private_addresses=True,
-            attempts=1,
-        )
-        hasty = patient.model_copy(update={"first_token_seconds": 0.5, "between_tokens_seconds": 0.5})
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         identities = Identities()
+        there = {name: vendor.url if name == "my-azure" else vendor.base_url for name, vendor in vendors.items()}
 
         def renew() -> None:
             bind_request(Request(signed_actor=identities.sign(Actor("org-bench", "user-bench"))))
 
-        async def gateway(settings: LLMGatewaySettings) -> Bench:
+        async def gateway(settings: LLMGatewaySettings, addresses: dict[str, str] = there) -> Bench:
             renew()
             books = FakeUsageStore()
             service = assemble(settings, Deps(), Stores(FakeProviderStore(), books, FakeBudgetStore(books)))
             channel = await stack.enter_async_context(running(service, "local", identities=identities))
             for name, kind in OWN.items():
-                own = provider_pb2.Provider(name=name, provider_type=kind, api_key="k", base_url=vendors[name].base_url)
+                own = provider_pb2.Provider(name=name, provider_type=kind, api_key="k", base_url=addresses[name])
                 request = provider_service_pb2.CreateProviderRequest(provider=own)
                 await ProviderServiceStub(channel).CreateProvider(request, timeout=20)
             return Bench(GenerationServiceStub(channel), vendors, renew)
 
-        bench = await gateway(hasty)
-        cells, wrong = await matrix(bench)
-        print(*wrong, sep="\n")
+        patient = settings_of(home, there)
+        hasty = patient.model_copy(
+            update={"first_token_seconds": 1.0, "between_tokens_seconds": 1.0, "total_seconds": 3.0}
+        )
+        bench, tally = await gateway(hasty), Tally()
+        await matrix(bench, tally)
+        nowhere = {name: url.rpartition(":")[0] + ":9" + _path(url) for name, url in there.items()}
+        mute = {name: url.replace("http:", "https:") for name, url in there.items()}
+        for fault, addresses in (("connection refused", nowhere), ("no TLS", mute)):
+            await away(await gateway(settings_of(home, addresses), addresses), fault, tally)
+        print(*tally.wrong, sep="\n")
         sdk, added = await cost_of_a_call(bench)
         result = {
-            "cells": cells,
-            "wrong": len(wrong),
+            "cells": tally.cells,
+            "wrong": len(tally.wrong),
             "sdk_ms_per_call": round(sdk, 2),
             "gateway_ms_per_call": round(added, 2),
             "us_per_delta": round(await cost_of_a_delta(), 1),
@@ -298,7 +368,7 @@ async def main() -> int:
             **await many_streams(await gateway(patient)),
         }
         print(json.dumps(result))
-    return 1 if wrong else 0
+    return 1 if tally.wrong else 0
 
 
 if __name__ == "__main__":

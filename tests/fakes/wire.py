@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 Json = dict[str, Any]
+_TLS = b"\x16"
+"""The first byte of a client that wants TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,11 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """How the vendor fails: a `status` with `body`, or `kind` reset, hang, garbage, empty, huge, cut or error."""
+    """How the vendor fails: a `status` with `body`, or a `kind`.
+
+    Kinds: reset, hang, headers (and then a hang), garbage, truncated JSON, short (less than announced), empty, huge;
+    within a stream also cut and error.
+    """
 
     kind: str = ""
     status: int = 500
@@ -210,6 +216,14 @@ class Reply:
             self.reset()
         elif fault.kind == "hang":
             await self.hang()
+        elif fault.kind == "headers":
+            self._writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n")
+            await self.hang()
+        elif fault.kind == "short":
+            self._writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{")
+            self.closed = True
+        elif fault.kind == "truncated":
+            await self.send(b'{"id": "x", "choices": [{"message": {"content": "half a')
         elif fault.kind == "garbage":
             await self.send(b"<html>\xff\xfe not what you want</html>")
         elif fault.kind == "huge":
@@ -279,11 +293,14 @@ def arguments_of(call: tuple[str, Any]) -> str:
 
 async def _read(reader: asyncio.StreamReader) -> Request | None:
     try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first = await reader.readexactly(1)
+        if first == _TLS:  # as servers without TLS do: they leave
+            return None
+        head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError:
         return None
-    first, *lines = head.split("\r\n")
-    method, path, _ = first.split(" ", 2)
+    line, *lines = head.split("\r\n")
+    method, path, _ = line.split(" ", 2)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
     data = await reader.readexactly(int(headers.get("content-length", 0)))
     return Request(method, path, headers, json.loads(data) if data else None, data)

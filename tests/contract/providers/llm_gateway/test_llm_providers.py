@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -23,7 +24,9 @@ from letta_common.errors import (
 from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, Reasoning, Started, Text, ToolCall, Usage
 from letta_llm_gateway.domain.streams import Assembler
 from letta_llm_gateway.providers.arguments import checked
-from tests.contract.providers.llm_gateway.conftest import Subject
+from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.providers.registry import ProviderFactory
+from tests.contract.providers.llm_gateway.conftest import Subject, account
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, call, prompt, returned, tool, user
 from tests.fakes.wire import Fault, Say
 
@@ -178,7 +181,9 @@ async def test_refusals_are_typed_and_carry_no_key(subject, mode, status, error,
     ("kind", "expected"),
     [
         ("reset", LLMUnavailable),
+        ("short", LLMUnavailable),
         ("garbage", LLMInvalidResponse),
+        ("truncated", LLMInvalidResponse),
         ("empty", LLMInvalidResponse),
         ("huge", LLMInvalidResponse),
     ],
@@ -214,6 +219,17 @@ async def test_nobody_there_is_unavailable(subject):
 
     with pytest.raises(LLMUnavailable):
         await answer(subject, "unary")
+
+
+async def test_a_server_without_tls_is_unavailable(subject):
+    asked = account(subject.kind, subject.vendor)
+    factory = ProviderFactory(BuiltinProvider())
+    provider = await factory.provider(replace(asked, base_url=asked.base_url.replace("http:", "https:")))
+
+    with pytest.raises(LLMUnavailable):
+        await provider.generate(Call("m", HI))
+    assert subject.vendor.requests == []
+    await factory.close()
 
 
 async def test_cancelling_an_answer_reaches_the_vendor(subject):
