@@ -10,27 +10,47 @@ import os
 import sys
 from typing import Any
 
+from hostile import containers
+from hostile import stdio_attacks
 from hostile.launches import ORDINARY_USER, public_interpreter, start
 from hostile.suite import ATTACKS
 
 
-def _controls() -> dict[str, Any]:
+def _controls(module: str, total: int) -> dict[str, Any]:
     if os.getuid() != 0:
         return {"skipped": "controls need root, to map ids of nobody"}
-    lines = start("hostile.controls", [], 0)
+    lines = start(module, [], 0)
     missed = [line["name"] for line in lines if not line["hit"]]
     for line in lines:
         _say(f"control  {'hits  ' if line['hit'] else 'MISSES'}  {line['name']}: {'; '.join(line['how'])[:150]}")
     return {"hit": len(lines) - len(missed), "total": len(ATTACKS), "missed": missed}
 
 
-def _tier(tier: str, user: int) -> dict[str, Any]:
-    lines = start("hostile.sessions", [tier, public_interpreter()], user)
+# Where each tier is attacked: on a host, with a host of the network listed, in a container with Docker's defaults.
+_ROUNDS = (
+    ("namespace", "none", "host"),
+    ("landlock", "none", "host"),
+    ("namespace", "listed", "host"),
+    ("landlock", "listed", "host"),
+    ("landlock", "none", "docker"),
+)
+
+
+def _tier(tier: str, network: str, around: str, user: int) -> dict[str, Any]:
+    if around == "docker" and not containers.is_possible():
+        return {"skipped": "the kernel's headers are not installed"}
+    lines = start("hostile.sessions", [tier, public_interpreter(), network], user, around)
+    where = _name(tier, network, around, user)
     open_ones = [line["name"] for line in lines if not line["contained"]]
     for line in lines:
         state = "contained" if line["contained"] else "OPEN     "
-        _say(f"{tier}/{user}  {state}  {line['status']:12} {line['name']} {'; '.join(line['problems'])[:300]}")
-    return {"contained": len(lines) - len(open_ones), "total": len(ATTACKS), "open": open_ones}
+        _say(f"{where}  {state}  {line['status']:12} {line['name']} {'; '.join(line['problems'])[:300]}")
+    return {"contained": len(lines) - len(open_ones), "total": total, "open": open_ones}
+
+
+def _name(tier: str, network: str, around: str, user: int) -> str:
+    parts = [tier, "root" if user == 0 else "user"]
+    return "/".join(parts + (["egress"] if network == "listed" else []) + ([around] if around != "host" else []))
 
 
 def _say(text: str) -> None:
@@ -43,8 +63,8 @@ def main() -> int:
     users = [0, ORDINARY_USER] if os.getuid() == 0 else [os.getuid()]
     report: dict[str, Any] = {"controls": _controls()}
     for user in users:
-        for tier in ("namespace", "landlock"):
-            report[f"{tier}/{'root' if user == 0 else 'user'}"] = _tier(tier, user)
+        for tier, network, around in _ROUNDS:
+            report[_name(tier, network, around, user)] = _tier(tier, network, around, user)
     _say(json.dumps(report))
     return int(any(part.get("missed") or part.get("open") for part in report.values()))
 

@@ -203,16 +203,16 @@ def control(attack: Attack) -> list[str]:
     return hits
 
 
-def main() -> None:
-    """Run every control; one line of JSON each."""
+def main(part: str) -> None:
+    """Run every control with this text in its name; one line of JSON each."""
     isolate()
     if os.getpid() != 1 or Path("/home").exists():
         raise SystemExit("not in a namespace of its own")
-    for attack in ATTACKS:
+    for attack in (attack for attack in ATTACKS if part in attack.name):
         hits = control(attack)
         sys.stdout.write(json.dumps({"name": attack.name, "hit": bool(hits), "how": hits}) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    main("".join(sys.argv[1:2]))

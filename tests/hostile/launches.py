@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hostile import containers
 from hostile.victims import SECRET, VARIABLE
 
 from letta_tools.providers.local import hosts
@@ -33,14 +34,17 @@ def raise_loopback() -> None:
         fcntl.ioctl(opened, 0x8914, struct.pack("16sH14x", b"lo", 0x1 | 0x40))
 
 
-def start(module: str, arguments: list[str], user: int) -> list[dict[str, Any]]:
-    """Run a module there to its end; return its lines. Raises RuntimeError when it fails."""
+def start(module: str, arguments: list[str], user: int, around: str = "host") -> list[dict[str, Any]]:
+    """Run a module there to its end; return its lines. Raises RuntimeError when it fails.
+
+    `around` is "host" or a kind of container.
+    """
     python = public_interpreter()
     namespaces = ["--pid", "--fork", "--mount", "--mount-proc", "--net", "--ipc", "--kill-child"]
     if os.getuid() != 0:
         namespaces = ["--user", "--map-current-user", "--keep-caps", *namespaces]
-    command = ["unshare", *namespaces, "--", python, "-m", "hostile.launches", str(user), module, *arguments]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(_import_path()), VARIABLE: SECRET, "LANG": "C.UTF-8"}
+    command = ["unshare", *namespaces, "--", python, "-m", "hostile.launches", str(user), around, module, *arguments]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(import_path()), VARIABLE: SECRET, "LANG": "C.UTF-8"}
     ended = subprocess.run(
         command, cwd=_ROOT, env=environment, input=SECRET.encode(), stdout=subprocess.PIPE, check=False, timeout=900
     )
@@ -50,14 +54,17 @@ def start(module: str, arguments: list[str], user: int) -> list[dict[str, Any]]:
     return lines
 
 
-def _import_path() -> list[str]:
+def import_path() -> list[str]:
+    """Return where the suite and the service are imported from."""
     members = [_ROOT / "tests", _ROOT / "services/tools/src", _ROOT / "libs/common/src"]
     return [*map(str, members), *[path for path in sys.path if path.endswith("site-packages")]]
 
 
-def main(user: int, command: list[str]) -> None:
+def main(user: int, around: str, command: list[str]) -> None:
     """Become the user and run the module."""
     raise_loopback()
+    if around != "host":
+        containers.enter(around)
     if user != os.getuid():
         os.setgroups([])
         os.setresgid(user, user, user)
@@ -66,4 +73,4 @@ def main(user: int, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

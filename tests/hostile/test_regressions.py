@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hostile.launches import ORDINARY_USER, public_interpreter, start
 from hostile.suite import ATTACKS
 
+WEAKNESSES = ("CVE-2025-51482", "CVE-2025-6101", "CVE-2026-4965", "CVE-2026-4964", "CVE-2024-39025")
 USERS = [0, ORDINARY_USER] if os.getuid() == 0 else [os.getuid()]
 
 
@@ -23,7 +24,7 @@ def attack(request):
     tier, user = request.param
 
     def attack(part: str) -> list[dict]:
-        lines = start("hostile.sessions", [tier, public_interpreter(), part], user)
+        lines = start("hostile.sessions", [tier, public_interpreter(), "none", part], user)
         assert lines, f"no attack is named {part}"
         return [line for line in lines if not line["contained"]]
 
@@ -32,6 +33,10 @@ def attack(request):
 
 def test_names_are_unique_and_many():
     assert len({attack.name for attack in ATTACKS}) == len(ATTACKS) >= 43
+
+
+def test_every_weakness_has_an_attack():
+    assert all(any(name in attack.name for attack in ATTACKS) for name in WEAKNESSES)
 
 
 def test_cve_2025_51482_tool_source_runs_no_commands(attack):
@@ -52,3 +57,12 @@ def test_cve_2024_39025_a_call_sees_nothing_of_other_tenants(attack):
 
 def test_arguments_in_arrays_and_objects_stay_arguments(attack):
     assert attack("text that is code") == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="controls need root, to map ids of nobody")
+@pytest.mark.parametrize("part", [*WEAKNESSES, "text that is code"])
+def test_without_isolation_the_same_attacks_get_through(part):
+    lines = start("hostile.controls", [part], 0)
+
+    assert lines, f"no attack is named {part}"
+    assert [line["name"] for line in lines if not line["hit"]] == []

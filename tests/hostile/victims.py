@@ -16,6 +16,7 @@ from typing import Any
 
 SECRET = "marker-4f1c"
 VARIABLE = "LETTA_HOSTILE_SECRET"
+_EXITING = 0x4
 
 
 class Victims:
@@ -146,6 +147,18 @@ def others(*known: int) -> list[int]:
                 if Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
                     found.append(int(name))
     return found
+
+
+def is_ending(process: int) -> bool:
+    """Whether a process was killed or has begun to end; nothing that it does can change that."""
+    with contextlib.suppress(OSError, ValueError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] in {"X", "Z"} or int(fields[6]) & _EXITING:
+            return True
+        status = Path(f"/proc/{process}/status").read_text()
+        pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
+        return any(mask & 1 << (signal.SIGKILL - 1) for mask in pending)
+    return not Path(f"/proc/{process}").exists()
 
 
 def fill(value: Any, facts: dict[str, Any]) -> Any:

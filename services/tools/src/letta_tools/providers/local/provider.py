@@ -127,6 +127,11 @@ class LocalProvider:
             return Result(Status.CRASHED, isolation, NAME, failure=ToolFailure("SandboxDied", str(error)))
         return _result(isolation, outcome, ending, time.monotonic() - begun)
 
+    @property
+    def warm_servers(self) -> int:
+        """How many fork servers there are besides the first."""
+        return self._fleet.count
+
     async def close(self) -> None:
         """End every call and process."""
         self._closed = True

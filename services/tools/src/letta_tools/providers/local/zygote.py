@@ -22,6 +22,7 @@ from letta_tools.providers.local.tunnels import PROXY_ADDRESS
 
 _MESSAGE_LIMIT = 65536
 _LOW_PRIORITY_AFTER = 0.1
+_LEAST_PRIORITY = 19
 
 
 @dataclass(slots=True)
@@ -230,7 +231,7 @@ class Server:
         while self._fresh and self._fresh[0][0] <= now:
             slot = self._by_call.get(self._fresh.popleft()[1])
             if slot is not None:
-                _run_when_idle(slot.pid, self._owner(slot))
+                _yield_to_others(slot.pid, self._owner(slot))
 
     def _owner(self, slot: _Slot) -> int:
         if not self._plan.pool_base:
@@ -242,12 +243,16 @@ class Server:
             self._kill(slot)
 
 
-def _run_when_idle(process: int, owner: int) -> None:
-    """Let all threads of a process run only when nobody else wants to. Only their owner may ask for that."""
+def _yield_to_others(process: int, owner: int) -> None:
+    """Let all threads of a process run when hardly anybody else wants to. Only their owner may ask for that.
+
+    Not SCHED_IDLE: on a busy host such a process takes seconds to die when it is killed, and keeps its memory so long.
+    """
     os.seteuid(owner)
     try:
         for thread in os.listdir(f"/proc/{process}/task"):  # noqa: PTH208 - pathlib is not loaded here
-            os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(int(thread), os.SCHED_BATCH, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, int(thread), _LEAST_PRIORITY)
     except OSError:
         return  # It ended meanwhile.
     finally:
