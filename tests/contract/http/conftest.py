@@ -11,8 +11,8 @@ import grpc
 import httpx
 import pytest
 
+from letta_common.client import bare_channel
 from letta_common.service import Deps
-from letta_gateway.channels import connect
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_gateway.wiring import Gateway, build
@@ -71,7 +71,7 @@ async def served(request: pytest.FixtureRequest, toy: Toy) -> AsyncIterator[Fron
             channel: grpc.aio.Channel = local_channel(toy)
         else:
             port = await stack.enter_async_context(toy_server(toy))
-            channel = connect(f"127.0.0.1:{port}", gateway_settings())
+            channel = bare_channel(f"127.0.0.1:{port}", gateway_settings())
         stack.push_async_callback(channel.close)
         found = await stack.enter_async_context(front({"toy": channel}))
         await found.gateway.ready()

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from google.protobuf import descriptor_pb2
 
-from letta_gateway.channels import connect
+from letta_common.client import bare_channel
 from letta_transcode.catalog import Catalog
 from letta_transcode.reflection import ReflectionError, read
 from tests.contract.http.conftest import front, gateway_settings
@@ -42,7 +42,7 @@ def other_catalog(path: str = "/v1/others/{item_id}") -> Catalog:
 
 async def test_services_start_in_any_order():
     ports = {"first": free_port(), "second": free_port()}
-    channels = {name: connect(f"127.0.0.1:{port}", gateway_settings()) for name, port in ports.items()}
+    channels = {name: bare_channel(f"127.0.0.1:{port}", gateway_settings()) for name, port in ports.items()}
     async with front(channels) as found:
         early = await found.client.get("/v1/items/item-1")
         not_ready = await found.client.get("/v1/ready/")
@@ -74,7 +74,7 @@ async def test_services_start_in_any_order():
 
 async def test_a_contract_that_changed_is_served_after_a_restart():
     port = free_port()
-    channel = connect(f"127.0.0.1:{port}", gateway_settings())
+    channel = bare_channel(f"127.0.0.1:{port}", gateway_settings())
     async with front({"toy": channel}) as found:
 
         async def status(path: str) -> int:
@@ -101,7 +101,7 @@ async def test_a_contract_that_changed_is_served_after_a_restart():
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_either_version_of_reflection_will_do(version: str):
     async with toy_server(Toy(), versions=version) as port:
-        channel = connect(f"127.0.0.1:{port}", gateway_settings())
+        channel = bare_channel(f"127.0.0.1:{port}", gateway_settings())
         found = await read(channel, timeout=10)
         await channel.close()
 
@@ -111,7 +111,7 @@ async def test_either_version_of_reflection_will_do(version: str):
 
 async def test_a_server_without_reflection_says_so():
     async with toy_server(Toy(), versions="none") as port:
-        channel = connect(f"127.0.0.1:{port}", gateway_settings())
+        channel = bare_channel(f"127.0.0.1:{port}", gateway_settings())
         with pytest.raises(ReflectionError):
             await read(channel, timeout=10)
         await channel.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from grpc_channelz.v1 import channelz_pb2
+from grpc_channelz.v1.channelz_pb2_grpc import ChannelzStub
 
 from letta_common.boundary import Boundary
 from letta_common.client import connect
@@ -162,3 +165,33 @@ async def test_services_speak_mutual_tls(probes: Any, tmp_path: Path) -> None:
     for opened in (channel, plain, anonymous):
         await opened.close()
     await server.stop(notice=0)
+
+
+async def test_channelz_tells_of_calls_on_a_port_of_its_own(probes: Any, tmp_path: Path) -> None:
+    server, channel = await running(probes.service, tmp_path, channelz_bind="127.0.0.1:0")
+    await probes.stub(channel).Write(probes.ask(), timeout=5)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.watchers.channelz_port}") as side:
+        found = await ChannelzStub(side).GetServers(channelz_pb2.GetServersRequest(), timeout=5)
+        channels = await ChannelzStub(side).GetTopChannels(channelz_pb2.GetTopChannelsRequest(), timeout=5)
+
+    assert max(each.data.calls_succeeded for each in found.server) >= 1
+    assert f"localhost:{server.port}" in " ".join(each.data.target for each in channels.channel)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as front:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ChannelzStub(front).GetServers(channelz_pb2.GetServersRequest(), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    await channel.close()
+    await server.stop(notice=0)
+
+
+async def test_nothing_looks_into_a_process_unless_asked_for(probes: Any, tmp_path: Path) -> None:
+    server, channel = await running(probes.service, tmp_path)
+
+    assert server.watchers.channelz_port == 0
+    await channel.close()
+    await server.stop(notice=0)
+
+
+async def test_a_taken_address_of_channelz_is_told(probes: Any, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="the address is taken"):
+        await running(probes.service, tmp_path, channelz_bind=f"127.0.0.1:{taken.getsockname()[1]}")

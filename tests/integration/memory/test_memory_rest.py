@@ -17,13 +17,12 @@ from letta.memory.v1.context_service_pb2_grpc import ContextServiceStub
 from letta_client import AsyncLetta
 from letta_common.actor import Actor, acting_as
 from letta_common.boundary import Boundary
-from letta_common.client import connect as connect_peer
+from letta_common.client import bare_channel, connect
 from letta_common.clock import SystemClock
 from letta_common.ids import new_id
 from letta_common.rpc_testing import DEFAULT_ORGANIZATION, DEFAULT_USER, Identities
 from letta_common.server import Server
 from letta_common.service import Deps
-from letta_gateway.channels import connect
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_gateway.wiring import build as build_gateway
@@ -88,8 +87,8 @@ async def rest(database_url: str) -> AsyncIterator[Rest]:
     await server.start()
     front = GatewaySettings(bind="127.0.0.1:0", dev_mode=True, drain_seconds=1.0, peers=("memory",))
     outside, inside = (
-        connect(f"127.0.0.1:{server.port}", front),
-        connect_peer(f"127.0.0.1:{server.port}", settings, caller="agent"),
+        bare_channel(f"127.0.0.1:{server.port}", front),
+        connect(f"127.0.0.1:{server.port}", settings, caller="agent"),
     )
     gateway = await build_gateway(front, Deps({"memory": outside}))
     http = HttpServer(gateway.app, front)

@@ -57,7 +57,10 @@ def test_details_follow_the_code(reason: str) -> None:
         Code.FAILED_PRECONDITION: ["PreconditionFailure"],
         Code.UNAVAILABLE: ["RetryInfo"],
         Code.INVALID_ARGUMENT: ["BadRequest"] if reason == "VALIDATION_FAILED" else [],
-    }.get(error.code, ["RetryInfo"] if reason in {"RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"} else [])
+    }.get(
+        error.code,
+        ["RetryInfo"] if reason in {"OVERLOADED", "RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"} else [],
+    )
 
     assert details(error) == ["ErrorInfo", *expected]
 

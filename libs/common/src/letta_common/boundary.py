@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -27,6 +28,7 @@ from letta_common.errors import (
     DeadlineExceeded,
     InternalError,
     OperationUnimplemented,
+    Overloaded,
     PermissionDenied,
     Unauthenticated,
     ValidationFailed,
@@ -37,7 +39,8 @@ from letta_common.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_
 ACTOR_KEY, SERVICE_KEY, REQUEST_ID_KEY = "x-letta-actor-bin", "x-letta-service-bin", "x-request-id"
 FLOOR_SECONDS = 0.1
 REPORT_SECONDS = 0.02
-_OPEN = ("grpc.health.", "grpc.reflection.", "grpc.channelz.")
+RETRY_SECONDS = "1"
+_OPEN = ("grpc.health.", "grpc.reflection.")
 _CREDENTIAL_NS = 30_000_000_000
 _MAX_CREDENTIALS = 4096
 _CALLS = Counter("letta_rpc", "Calls served, by result.", ["service", "method", "code"])
@@ -78,13 +81,22 @@ class Boundary(grpc.aio.ServerInterceptor):
     """Identifies the caller, checks the request, bounds its time, and turns errors into statuses."""
 
     def __init__(
-        self, verifier: Verifier, exchange: CredentialExchange, *, secret: bytes, clock: Clock, dev_mode: bool = False
+        self,
+        verifier: Verifier,
+        exchange: CredentialExchange,
+        *,
+        secret: bytes,
+        clock: Clock,
+        dev_mode: bool = False,
+        most: int = 0,
     ) -> None:
         self._verifier = verifier
         self._exchange = exchange
         self._secret = secret
         self._clock = clock
         self._dev_mode = dev_mode
+        self._most = most or sys.maxsize
+        self._in_flight = 0
         self._validator = Validator()
         self._wrapped: dict[str, tuple[object, Any]] = {}
         self._services: dict[bytes, str] = {}
@@ -151,7 +163,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: _Context) -> Any:
             begun = time.perf_counter()
             code = grpc.StatusCode.CANCELLED  # unless something else happens below
+            admitted = not _of_this_process(context)
+            self._in_flight += admitted
             try:
+                if admitted:
+                    self._check_room()
                 answer = await serve(request, context)
             except grpc.aio.AbortError:
                 code = grpc.StatusCode.UNKNOWN
@@ -164,10 +180,15 @@ class Boundary(grpc.aio.ServerInterceptor):
                 code = grpc.StatusCode.OK
                 return answer
             finally:
+                self._in_flight -= admitted
                 seconds.observe(time.perf_counter() - begun)
                 counts[code].inc()
 
         return guarded
+
+    def _check_room(self) -> None:
+        if self._in_flight > self._most:
+            raise Overloaded("too many calls at once; try again", retry_after=RETRY_SECONDS)
 
     async def _admit(self, method: Method, request: Any, context: _Context) -> float | None:
         """Identify the caller and check the request; return the seconds that the handler has."""
@@ -230,6 +251,11 @@ class Boundary(grpc.aio.ServerInterceptor):
             fields = {_path(found.proto.field): found.proto.message or found.proto.rule_id for found in violations}
             text = "; ".join(f"{path}: {why}" if path else why for path, why in fields.items())
             raise ValidationFailed(text, **fields)
+
+
+def _of_this_process(context: _Context) -> bool:
+    """Say whether a service of this process calls: for work that was admitted when it came in."""
+    return context.peer() == "local" and any(key == SERVICE_KEY for key, _ in context.invocation_metadata() or ())
 
 
 def _check_scopes(method: Method, verdict: Verdict) -> None:

@@ -35,34 +35,40 @@ _RETRIED = (ServiceUnavailable, DatabaseUnavailable, Overloaded)
 _CALLS = Counter("letta_client_rpc", "Calls made to other services.", ["method"])
 
 
-def channel_options(max_message: int) -> list[tuple[str, Any]]:
+def shared_options(settings: Settings) -> list[tuple[str, Any]]:
     """Return the options that channels and servers share."""
     return [
-        ("grpc.max_receive_message_length", max_message),
-        ("grpc.max_send_message_length", max_message),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_metadata_size", 16 << 10),
         ("grpc.absolute_max_metadata_size", 32 << 10),
+        ("grpc.enable_channelz", int(bool(settings.channelz_bind))),
     ]
 
 
-def connect(target: str, settings: Settings, *, caller: str) -> PeerChannel:
-    """Return a channel to a service, made once a process, that speaks as `caller`."""
+def bare_channel(target: str, settings: Settings) -> grpc.aio.Channel:
+    """Return a channel to a service without identity, made once a process."""
     options = [
-        *channel_options(settings.max_message_bytes),
+        *shared_options(settings),
         ("grpc.lb_policy_name", "round_robin"),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.max_reconnect_backoff_ms", 250),  # a service that is back is used at once; to ask costs a SYN
         ("grpc.enable_retries", 0),
     ]
     if settings.tls_ca is None:
-        return PeerChannel(grpc.aio.insecure_channel(target, options), caller, settings.secret())
+        return grpc.aio.insecure_channel(target, options)
     credentials = grpc.ssl_channel_credentials(
         settings.tls_ca.read_bytes(),
         settings.tls_key.read_bytes() if settings.tls_key else None,
         settings.tls_certificate.read_bytes() if settings.tls_certificate else None,
     )
-    return PeerChannel(grpc.aio.secure_channel(target, credentials, options), caller, settings.secret())
+    return grpc.aio.secure_channel(target, credentials, options)
+
+
+def connect(target: str, settings: Settings, *, caller: str) -> PeerChannel:
+    """Return a channel to a service, made once a process, that speaks as `caller`."""
+    return PeerChannel(bare_channel(target, settings), caller, settings.secret())
 
 
 @asynccontextmanager

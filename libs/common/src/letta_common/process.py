@@ -78,4 +78,6 @@ def boundary_for(settings: Settings, auth: grpc.aio.Channel) -> Boundary:
     clock = SystemClock()
     client = AuthClient(auth, clock)
     verifier = SignatureVerifier(client, settings.audience, clock)
-    return Boundary(verifier, client, secret=settings.secret(), clock=clock, dev_mode=settings.dev_mode)
+    return Boundary(
+        verifier, client, secret=settings.secret(), clock=clock, dev_mode=settings.dev_mode, most=settings.max_calls
+    )

@@ -29,7 +29,7 @@ DOMAIN = "letta"
 _MAX_TEXT = 2000
 _MAX_VALUE = 512
 _RETRY_SECONDS = 1.0
-_RETRY_REASONS = frozenset({"RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"})
+_RETRY_REASONS = frozenset({"OVERLOADED", "RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"})
 GRPC_CODES: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
 _BY_CODE: dict[grpc.StatusCode, type[AppError]] = {
     grpc.StatusCode.CANCELLED: RequestCancelled,

@@ -76,7 +76,12 @@ async def running(
     settings = settings or Settings(bind="127.0.0.1:0", cluster_secret=SecretStr(SECRET), drain_seconds=1)
     identities = identities or Identities()
     boundary = Boundary(
-        identities.verifier, identities, secret=settings.secret(), clock=SystemClock(), dev_mode=dev_mode
+        identities.verifier,
+        identities,
+        secret=settings.secret(),
+        clock=SystemClock(),
+        dev_mode=dev_mode,
+        most=settings.max_calls,
     )
     if transport == "network":
         server = Server(services, settings, boundary)

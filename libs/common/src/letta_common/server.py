@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import structlog
 from google.protobuf import descriptor_pool
+from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import _async as reflection_aio
@@ -18,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc
 from prometheus_client import start_http_server
 
 from letta_common.boundary import Boundary
-from letta_common.client import channel_options
+from letta_common.client import shared_options
 from letta_common.service import Service
 from letta_common.settings import Settings
 from letta_local_channel import LocalServer
@@ -41,19 +42,18 @@ class Server:
         for service in services:
             service.register(methods)
         boundary.warm(list(methods.methods))
+        self.watchers = Watchers()
         self.port = 0
 
     async def start(self) -> None:
         """Listen, start the services' background work, and report healthy."""
-        self.port = _listen(self._server, self._settings)
+        self.port = _listen(self._server, self._settings.bind, self._settings)
         for service in self._services:
             await service.start()
         await self._server.start()
         for name in self._names:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        if self._settings.metrics_bind:
-            host, _, port = self._settings.metrics_bind.rpartition(":")
-            start_http_server(int(port), host)
+        await self.watchers.start(self._settings)
         _log.info("serving", services=[service.name for service in self._services], port=self.port)
 
     async def stop(self, *, notice: float = NOTICE_SECONDS) -> None:
@@ -61,8 +61,33 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(notice)
         await self._server.stop(self._settings.drain_seconds)
+        await self.watchers.stop()
         for service in reversed(self._services):
             await service.close()
+
+
+class Watchers:
+    """What looks into a process from the side: Prometheus and channelz, each on a port of its own, off by default."""
+
+    def __init__(self) -> None:
+        self._channelz: grpc.aio.Server | None = None
+        self.channelz_port = 0
+
+    async def start(self, settings: Settings) -> None:
+        """Listen where the settings say so. Raises OSError when an address is taken."""
+        if settings.metrics_bind:
+            host, _, port = settings.metrics_bind.rpartition(":")
+            start_http_server(int(port), host)
+        if settings.channelz_bind:
+            self._channelz = grpc.aio.server()
+            channelz.add_channelz_servicer(self._channelz)
+            self.channelz_port = _listen(self._channelz, settings.channelz_bind)
+            await self._channelz.start()
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._channelz is not None:
+            await self._channelz.stop(None)
 
 
 async def serve(services: Sequence[Service], settings: Settings, boundary: Boundary) -> None:
@@ -120,7 +145,7 @@ class _MethodsToo:
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:
     return [
-        *channel_options(settings.max_message_bytes),
+        *shared_options(settings),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", 300_000),  # so that clients find new replicas; without a grace streams survive
@@ -128,19 +153,19 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
     ]
 
 
-def _listen(server: grpc.aio.Server, settings: Settings) -> int:
+def _listen(server: grpc.aio.Server, bind: str, settings: Settings | None = None) -> int:
     try:
-        return _add_port(server, settings)
+        return _add_port(server, bind, settings)
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {settings.bind}: the address is taken, or not one of this machine") from error
+        raise OSError(f"cannot listen on {bind}: the address is taken, or not one of this machine") from error
 
 
-def _add_port(server: grpc.aio.Server, settings: Settings) -> int:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return server.add_insecure_port(settings.bind)
+def _add_port(server: grpc.aio.Server, bind: str, settings: Settings | None) -> int:
+    if settings is None or settings.tls_certificate is None or settings.tls_key is None:
+        return server.add_insecure_port(bind)
     credentials = grpc.ssl_server_credentials(
         [(settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())],
         settings.tls_ca.read_bytes() if settings.tls_ca else None,
         require_client_auth=settings.tls_ca is not None,
     )
-    return server.add_secure_port(settings.bind, credentials)
+    return server.add_secure_port(bind, credentials)

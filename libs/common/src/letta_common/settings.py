@@ -47,8 +47,14 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
     tls_ca: Path | None = Field(default=None, description="PEM file of the authority that signs all services.")
     max_message_bytes: int = Field(default=16 << 20, description="Largest message accepted and sent.")
+    max_calls: int = Field(
+        default=2000, ge=0, description="Calls and streams served at once; more are refused. 0: any number."
+    )
     drain_seconds: float = Field(default=10.0, description="How long calls in flight may take to end after SIGTERM.")
     metrics_bind: str = Field(default="", description="Address and port for Prometheus; empty: none.")
+    channelz_bind: str = Field(
+        default="", description="Address and port for gRPC channelz, which anyone who reaches it can read; empty: none."
+    )
     agent_address: str = Field(default="127.0.0.1:50051", description="gRPC target of the agent service.")
     memory_address: str = Field(default="127.0.0.1:50052", description="gRPC target of the memory service.")
     tools_address: str = Field(default="127.0.0.1:50053", description="gRPC target of the tools service.")
