@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from contextlib import asynccontextmanager
 
 import pytest
@@ -134,11 +135,20 @@ async def test_pages_without_end():
     assert [offer.name for offer in offers] == ["again"]
 
 
-async def test_tools_that_are_no_tools():
-    for tools in ([{"name": 1}], [{"inputSchema": {"type": "object"}}], ["x"], [{"name": "x", "inputSchema": 5}]):
-        async with serving(speaking(tools)) as connection:
-            with pytest.raises(MCPConnectionFailed):
-                await client().list_tools(connection)
+@pytest.mark.parametrize(
+    ("tools", "why"),
+    [
+        ([{"name": 1, "inputSchema": {"type": "object"}}], "tools.0.name"),
+        ([{"inputSchema": {"type": "object"}}], "tools.0.name"),
+        (["x"], "tools.0"),
+        ([{"name": "x", "inputSchema": 5}], "tools.0.inputSchema"),
+        ("tools", "tools"),
+    ],
+)
+async def test_tools_that_are_no_tools_are_named(tools, why):
+    async with serving(speaking(tools)) as connection:
+        with pytest.raises(MCPConnectionFailed, match=re.escape(why)):
+            await client().list_tools(connection)
 
 
 async def test_names_without_sense_are_left_out():
@@ -164,13 +174,26 @@ async def test_results(call, answer):
         assert await client().call_tool(connection, "t", {}, 5.0) == answer
 
 
-async def test_a_result_that_breaks_its_own_schema():
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-    tools = [{"name": "t", "inputSchema": {"type": "object"}, "outputSchema": schema}]
-    call = {"content": [], "structuredContent": {"a": "no"}}
+async def test_patterns_of_a_server_are_never_run_over_its_results():
+    slow = {"type": "string", "pattern": "^(a+)+$"}
+    tools = [{"name": "t", "inputSchema": {"type": "object"}, "outputSchema": {"properties": {"a": slow}}}]
+    call = {"content": [], "structuredContent": {"a": "a" * 64 + "!"}}
     async with serving(speaking(tools, call)) as connection:
-        with pytest.raises(MCPConnectionFailed):
-            await client().call_tool(connection, "t", {}, 5.0)
+        good, text = await client().call_tool(connection, "t", {}, 5.0)
+    assert (good, json.loads(text)) == (True, call["structuredContent"])
+
+
+async def test_a_call_asks_the_server_one_question():
+    asked = []
+
+    async def answer(body, writer):
+        asked.append(body.get("method"))
+        await speaking([], {"content": []})(body, writer)
+
+    async with serving(answer) as connection:
+        await client().call_tool(connection, "t", {}, 5.0)
+    assert asked[-1] == "tools/call"
+    assert "tools/list" not in asked
 
 
 @pytest.mark.parametrize(
@@ -197,6 +220,9 @@ async def test_programs_are_off_by_default():
             await attempt
 
 
+CIRCLE = {"$ref": "#/$defs/n"}
+
+
 def nested(depth):
     schema = {"type": "object"}
     for _ in range(depth):
@@ -215,6 +241,13 @@ def nested(depth):
         ({"type": "object", "properties": {"a": 5}}, "INVALID"),
         ({"type": "object", "properties": {"a": {"type": "array", "items": 5}}}, "INVALID"),
         ({"type": "object", "description": "x" * 70_000}, "INVALID"),
+        ({"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {}}}, "NON_STRICT_ONLY"),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"$ref": "#/$defs/n"}}},
+            "INVALID",
+        ),
+        ({"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1/x"}}}, "INVALID"),
+        ({"type": "object", "properties": {"a": {"$ref": "#/$defs/none"}}}, "INVALID"),
         (nested(40), "INVALID"),
         (nested(5_000), "INVALID"),
     ],

@@ -88,6 +88,7 @@ def health_of(parameters: Mapping[str, Any]) -> Health:
     if parameters.get("type", "object") != "object":
         faults.append("the schema is not of type object")
     _look(parameters, "arguments", faults, laxities, 0)
+    _follow(parameters, parameters, faults, laxities)
     if faults:
         return Health("INVALID", tuple(faults[:20]))
     return Health("NON_STRICT_ONLY", tuple(laxities[:20])) if laxities else Health("STRICT_COMPLIANT")
@@ -113,3 +114,44 @@ def _look(schema: Any, path: str, faults: list[str], laxities: list[str], depth:
             laxities.append(f"{path}: an array without items")
         else:
             _look(schema["items"], f"{path}[]", faults, laxities, depth + 1)
+
+
+def _follow(schema: Any, root: Mapping[str, Any], faults: list[str], laxities: list[str]) -> None:
+    """Judge references: they must lead to something inside of the schema, and not in a circle."""
+    waiting = [(schema, 0)]
+    while waiting:
+        inner, depth = waiting.pop()
+        if depth > 4 * _MAX_DEPTH:
+            faults.append("nested too deeply")
+            return
+        if isinstance(inner, list):
+            waiting += [(each, depth + 1) for each in inner]
+        elif isinstance(inner, dict):
+            if isinstance(inner.get("$ref"), str):
+                _judge_reference(inner["$ref"], root, faults, laxities)
+            waiting += [(each, depth + 1) for each in inner.values()]
+
+
+def _judge_reference(reference: str, root: Mapping[str, Any], faults: list[str], laxities: list[str]) -> None:
+    first, seen = reference, set[str]()
+    while reference not in seen:
+        seen.add(reference)
+        target = _target(reference, root)
+        if target is None:
+            faults.append(f"{first[:100]}: leads to nothing in the schema")
+            return
+        if not isinstance(target.get("$ref"), str):
+            laxities.append(f"{first[:100]}: a reference, which not every provider follows")
+            return
+        reference = target["$ref"]
+    faults.append(f"{first[:100]}: leads to itself")
+
+
+def _target(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if not reference.startswith("#"):
+        return None
+    place: Any = root
+    for part in reference.lstrip("#").split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        place = place.get(name) if isinstance(place, dict) else None
+    return place if isinstance(place, dict) else None

@@ -13,7 +13,15 @@ import structlog
 from mcp import Client, MCPError
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CallToolResult, ListToolsResult, TextContent
+from mcp.types import (
+    CONNECTION_CLOSED,
+    CallToolRequest,
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    TextContent,
+)
+from pydantic import ValidationError
 
 from letta_common.egress import AddressGuard, ForbiddenAddress, guarded_client, unwrapped
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, MCPTimeout, ValidationFailed
@@ -24,7 +32,9 @@ from letta_tools.providers.mcp import MCPOptions
 from letta_tools.providers.mcp_sessions import CLIENT_INFO, Sessions, Waits
 
 _TIMED_OUT = {408, -32001}
+_CLOSED = {"Connection closed", "connection closed"}
 _MOST_TOOLS = 1000
+_LONGEST_NAME = 256
 _MOST_PAGES = 100
 _T = TypeVar("_T")
 _log = structlog.get_logger("letta.tools.mcp")
@@ -60,10 +70,12 @@ class SDKClient:
         """Call a tool; return whether it succeeded, and its text. Raises MCPConnectionFailed, MCPTimeout."""
 
         async def call(client: Client) -> tuple[bool, str]:
+            request = CallToolRequest(params=CallToolRequestParams(name=name, arguments=dict(arguments)))
             try:
-                result = await client.call_tool(name, dict(arguments))
+                # Not `call_tool`: it asks for all tools again and runs the server's own patterns over the result.
+                result = await client.session.send_request(request, CallToolResult)
             except MCPError as error:
-                if error.code in _TIMED_OUT:
+                if error.code in _TIMED_OUT or (error.code == CONNECTION_CLOSED and error.message in _CLOSED):
                     raise
                 return False, error.message
             return not result.is_error, _text(result)
@@ -155,7 +167,7 @@ async def _list(client: Client) -> list[Offer]:
     for _ in range(_MOST_PAGES):
         page: ListToolsResult = await client.list_tools(cursor=cursor)
         for tool in page.tools:
-            if 0 < len(tool.name) <= 256 and "\0" not in tool.name:
+            if 0 < len(tool.name) <= _LONGEST_NAME and "\0" not in tool.name:
                 hints = tool.annotations
                 idempotent = bool(hints and (hints.read_only_hint or hints.idempotent_hint))
                 offers.setdefault(tool.name, Offer(tool.name, tool.description or "", tool.input_schema, idempotent))
@@ -198,6 +210,9 @@ def _broken(connection: Connection, error: BaseException) -> MCPConnectionFailed
     where = connection.server_url or connection.command or "the server"
     if isinstance(error, MCPError):
         why = error.message[:300]
+    elif isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        why = f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg'][:200]}"
     elif isinstance(error, httpx2.HTTPStatusError):
         why = f"status {error.response.status_code}"
     else:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from mcp import Client, MCPError
 from mcp.types import Implementation
+from pydantic import ValidationError
 
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, Overloaded, RateLimited
 from letta_tools.domain.mcp_servers import Connection
@@ -51,6 +52,11 @@ class Session:
     def usable(self) -> bool:
         """Whether the program is there to be asked."""
         return not (self._gone.is_set() or self._stop.is_set() or self._task.done())
+
+    @property
+    def gone(self) -> bool:
+        """Whether the program says no more."""
+        return self._gone.is_set()
 
     @property
     def fault(self) -> str:
@@ -205,7 +211,11 @@ class Sessions:
     async def _ask(self, session: Session, seconds: float, question: Callable[[Client], Awaitable[_T]]) -> _T:
         try:
             return await session.ask(seconds, question)
-        except (MCPError, AppError, TimeoutError):
+        except MCPError as error:
+            if session.gone:
+                raise MCPConnectionFailed(f"the program ended during the call{_told(session.fault)}") from error
+            raise
+        except (AppError, TimeoutError, ValidationError):
             raise
         except Exception as error:
             raise MCPConnectionFailed(

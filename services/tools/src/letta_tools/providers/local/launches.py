@@ -63,6 +63,7 @@ def main(control_fd: int) -> None:
     except (OSError, ValueError) as error:
         control.send(json.dumps({"fatal": str(error)}).encode())
         os._exit(SETUP_FAILED)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # its descriptors are no business of a program of the same user
     keeper.stay()
     os._exit(0)
 

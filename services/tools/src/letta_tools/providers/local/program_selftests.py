@@ -20,7 +20,7 @@ def look(secret, directory, service):
         "reads host files": attempt(lambda: open(secret).close()),
         "writes host files": attempt(lambda: open(directory + "/letta-self-test", "w").close()),
         "opens sockets": attempt(lambda: socket.socket().close()),
-        "signals the service": attempt(lambda: os.kill(service, 0)),
+        "signals the service": os.getppid() != 1 and attempt(lambda: os.kill(service, 0)),
         "is root of the host": os.getuid() == 0,
         "has variables of the service": any(name.startswith("LETTA") for name in os.environ),
         "has foreign descriptors": any(attempt(lambda: os.fstat(number)) for number in range(3, 64)),
@@ -29,7 +29,9 @@ def look(secret, directory, service):
 
 print(json.dumps(look(**json.loads(sys.stdin.readline()))), flush=True)
 """
-"""What a program of our own tries before any other is trusted to be confined."""
+"""What a program of our own tries before any other is trusted to be confined. In a process namespace of its own, where
+its parent is the first process, the number of the service is nobody's or its own.
+"""
 
 
 def facts() -> dict[str, str | int]:

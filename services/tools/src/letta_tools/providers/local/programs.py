@@ -32,6 +32,7 @@ _END_TIMEOUT = 5.0
 _MESSAGE_LIMIT = 65536
 _TIERS = {Isolation.NAMESPACE: plan.NAMESPACE, Isolation.LANDLOCK: plan.LANDLOCK, Isolation.NONE: plan.NONE}
 _POOL_SIZE = 2
+_TASKS_TO_COME = 16
 _CPU_SECONDS = 3600
 _ADDRESS_BYTES = 64 << 30
 _MOST_STDERR = 16 << 20
@@ -261,7 +262,7 @@ class Programs:
             prefork=0,
             programs=True,
         )
-        tasks = hosts.count_tasks(os.getuid()) + 64 if hosts.shares_ids(made) else 0
+        tasks = hosts.count_tasks(os.getuid()) + _TASKS_TO_COME if hosts.shares_ids(made) else 0
         return made, python.path, tasks
 
 
