@@ -55,6 +55,13 @@ check: setup-dev ## Format, lint, types, contracts, import rules, generated code
 test: setup-dev ## Run every test.
 	python -m pytest
 
+BFCL := $(abspath $(VENV))/bfcl
+
+.PHONY: bfcl
+bfcl: setup-dev ## Send thousands of real function schemas through the registry to every vendor's format.
+	@test -d $(BFCL)/bfcl_eval || uv pip install -q --system-certs --no-deps --target $(BFCL) bfcl-eval==2026.3.23
+	@BFCL_HOME=$(BFCL) python -m pytest -q -s tests/integration/tools/test_many_schemas.py
+
 .PHONY: demo
 demo: setup ## Hold a conversation over gRPC, restart everything, ask for the facts back.
 	@python -m letta_cli demo

@@ -1,6 +1,6 @@
-"""Thousands of real function schemas go into the registry and come back whole.
+"""Thousands of real function schemas go into the registry, come back whole and reach every vendor.
 
-Needs the files of the wheel `bfcl-eval`: `pip install --no-deps --target DIRECTORY bfcl-eval`, BFCL_HOME=DIRECTORY.
+Needs the files of the wheel `bfcl-eval`: `make bfcl` gets them and runs this, or BFCL_HOME names where they are.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from letta_common.ids import new_id
 from letta_tools.domain.mcp_tools import health_of
 from letta_tools.domain.tools import Tools
 from letta_tools.store.tools import SqlToolStore
+from tests.integration.tools.wires import FORMATS, definitions, faults
 
 TYPES = {"dict": "object", "float": "number", "tuple": "array", "list": "array", "String": "string"}
 TYPES |= {"HashMap": "object", "Hashtable": "object", "ArrayList": "array", "Array": "array", "Boolean": "boolean"}
@@ -54,7 +56,7 @@ def functions(directory):
                 entry = json.loads(line)
             except ValueError:
                 continue
-            found = entry.get("function", []) if isinstance(entry, dict) else []
+            found = entry.get("function", entry) if isinstance(entry, dict) else []
             for function in found if isinstance(found, list) else [found]:
                 if isinstance(function, dict) and {"name", "parameters"} <= function.keys():
                     yield function
@@ -91,6 +93,8 @@ async def test_they_come_back_whole(tools):
 
     assert len(sent) >= 3000
     names = list(sent)
+    health = Counter()
+    told = Counter()
     for begin in range(0, len(names), 500):
         resolved = await tools.resolve(ann, (), names[begin : begin + 500])
         for tool in resolved.tools:
@@ -100,4 +104,13 @@ async def test_they_come_back_whole(tools):
                 sent[tool.name]["parameters"].get("properties", {})
             )
             assert kept["description"] == sent[tool.name]["description"]
-            assert health_of(kept["parameters"]).status != "INVALID"
+            judged = health_of(kept["parameters"])
+            assert judged.status != "INVALID", (tool.name, judged.reasons)
+            health[judged.status] += 1
+        for vendor in FORMATS:
+            for strict in (False, True):
+                assert faults(vendor, definitions(resolved.tools, strict=strict), strict=strict) == []
+            told[vendor] += len(resolved.tools)
+    assert set(told.values()) == {len(sent)}
+    assert sum(health.values()) == len(sent)
+    print(f"\n{len(sent)} schemas, {dict(health)}, told to {', '.join(told)}")

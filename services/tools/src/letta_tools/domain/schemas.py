@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,8 +33,13 @@ class FunctionSchema:
     parameters: Mapping[str, Any]
 
     def to_json(self) -> str:
-        """Return `{"name", "description", "parameters"}` as text."""
-        return dump({"name": self.name, "description": self.description, "parameters": self.parameters})
+        """Return `{"name", "description", "parameters"}` as text. Raises ToolSourceInvalid for what is no JSON."""
+        try:
+            text = dump({"name": self.name, "description": self.description, "parameters": self.parameters})
+            text.encode()
+        except (ValueError, RecursionError) as error:  # not a number, digits without end, half of a character
+            raise ToolSourceInvalid(f"the schema of `{self.name}` is no JSON: {str(error)[:200]}") from error
+        return text
 
 
 def derive_schema(
@@ -95,7 +101,7 @@ def _may_be_none(hints: Annotations, hint: ast.expr) -> bool:
 def given_schema(schema: Mapping[str, Any], *, max_name: int = MAX_NAME) -> FunctionSchema:
     """Check a schema that the caller gives. Raises ToolSourceInvalid."""
     name, description = schema.get("name"), schema.get("description") or ""
-    parameters = schema.get("parameters") or {"type": "object", "properties": {}, "required": []}
+    parameters = {} if schema.get("parameters") is None else schema["parameters"]
     if not isinstance(name, str) or not name:
         raise ToolSourceInvalid("json_schema needs a `name`")
     check_name(name, longest=max_name)
@@ -129,12 +135,23 @@ def check_name(name: str, *, longest: int = MAX_NAME) -> None:
 def load_object(text: str, what: str) -> dict[str, Any]:
     """Read a JSON object that a caller gave. Raises ToolSourceInvalid."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ToolSourceInvalid(f"{what} is not JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
         raise ToolSourceInvalid(f"{what} must be a JSON object")
     return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:40]} is too large for a number")
+    return number
 
 
 def dump(value: object) -> str:

@@ -355,8 +355,9 @@ def _blank(actor: Actor, now: datetime) -> Tool:
 def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what cannot be cleared, check texts and JSON. Raises ToolSourceInvalid, InvalidArgument."""
     for name, value in given.items():
-        if isinstance(value, str) and "\0" in value:
-            raise InvalidArgument(f"{name} holds a NUL character", field=name)
+        for text in value if name == "tags" and value else (value,):
+            if isinstance(text, str) and "\0" in text:
+                raise InvalidArgument(f"{name} holds a NUL character", field=name)
     changes: dict[str, Any] = {
         name: _DEFAULTS[name] if value is None else value for name, value in given.items() if name in WRITABLE
     }
@@ -367,11 +368,9 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
         load_object(changes["args_json_schema"], "args_json_schema")
     if changes.get("metadata"):
         try:
-            metadata = json.loads(changes["metadata"])
-        except (ValueError, RecursionError) as error:
-            raise InvalidArgument("metadata_ is not JSON", field="metadata") from error
-        if not isinstance(metadata, dict):
-            raise InvalidArgument("metadata_ must be a JSON object", field="metadata")
+            dump(load_object(changes["metadata"], "metadata_")).encode()
+        except (ToolSourceInvalid, ValueError, RecursionError) as error:
+            raise InvalidArgument(f"metadata_ cannot be kept: {str(error)[:200]}", field="metadata") from error
     elif "metadata" in changes:
         changes["metadata"] = "{}"
     return changes
@@ -384,7 +383,7 @@ def _derived(tool: Tool, changes: Mapping[str, Any], scripts: ScriptReader | Non
         schema = _schema_of(written, changes, scripts)
         written = replace(written, name=schema.name, json_schema=schema.to_json())
         if "description" not in changes:
-            written = replace(written, description=schema.description or None)
+            written = replace(written, description=schema.description.replace("\0", "") or None)
     return _hashed(written)
 
 
