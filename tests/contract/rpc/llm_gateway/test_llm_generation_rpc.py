@@ -20,6 +20,7 @@ from letta_common.errors import (
     LLMTimeout,
     LLMUnavailable,
     ModelNotFound,
+    RequestCancelled,
     Unauthenticated,
     ValidationFailed,
 )
@@ -242,6 +243,38 @@ async def test_a_vendor_that_falls_silent_times_out(start, openai):
         await listen(gateway, ask())
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_has_a_limit_from_first_attempt_to_last_word(start, openai, anthropic, stream):
+    gateway = await start(
+        openai_api_key="k",
+        openai_base_url=openai.base_url,
+        anthropic_api_key="k",
+        anthropic_base_url=anthropic.base_url,
+        total_seconds=0.4,
+        fallbacks={GPT: ["anthropic/claude-haiku-4-5-20251001"]},
+    )
+    openai.say(Fault(status=500), Say("word " * 400, pause=0.02) if stream else Fault("hang"))
+
+    with pytest.raises(LLMTimeout, match=f"{GPT} did not finish its answer within 0.4 s") as caught:
+        await (listen if stream else generate)(gateway, ask())
+    assert caught.value.metadata["phase"] == "total"
+    await asyncio.wait_for(openai.gone.wait(), 5)
+    assert not [request for request in anthropic.requests if request.path == "/v1/messages"], "no time is left for it"
+    await asyncio.wait_for(gateway.books.written.wait(), 5)
+    [record] = gateway.books.records.values()
+    assert record.outcome == "LLM_TIMEOUT"
+    assert bool(record.completion_tokens) is stream, "what was said before the limit was paid for"
+
+
+async def test_a_retry_that_would_come_too_late_is_not_waited_for(start, openai):
+    gateway = await start(openai_api_key="k", openai_base_url=openai.base_url, total_seconds=5)
+    openai.say(Fault(status=429, headers={"retry-after": "19"}), "too late")
+
+    with pytest.raises(LLMRateLimit):
+        await generate(gateway, ask())
+    assert len(openai.script) == 1
+
+
 async def test_leaving_a_stream_reaches_the_vendor(start, openai):
     gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
     openai.say(Say("word " * 20, fault=Fault("hang"), pieces_before_fault=6))
@@ -250,6 +283,20 @@ async def test_leaving_a_stream_reaches_the_vendor(start, openai):
     async with streaming(call_) as events:
         async for _ in events:
             break
+    await asyncio.wait_for(openai.gone.wait(), 5)
+
+
+async def test_leaving_an_answer_at_once_reaches_the_vendor(start, openai):
+    gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
+    await generate(gateway, ask())
+    openai.asked.clear()
+    openai.say(Fault("hang"))
+
+    task = asyncio.create_task(generate(gateway, ask()))
+    await asyncio.wait_for(openai.asked.wait(), 5)
+    task.cancel()
+    with pytest.raises((asyncio.CancelledError, RequestCancelled)):
+        await task
     await asyncio.wait_for(openai.gone.wait(), 5)
 
 
