@@ -27,7 +27,8 @@ _STDOUT, _STDERR, _STATUS, _CLOSE = 1, 2, 3, 255
 class FakeCluster:
     """One namespace, `letta`. What was asked for is in `created`, what there is in `objects`.
 
-    `faults` are statuses that the next requests to create are answered with.
+    `faults` are statuses that the next requests to create are answered with. `rules` are those of a role; without them
+    everything is allowed.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class FakeCluster:
         self.objects: dict[str, dict[str, dict]] = {plural: {} for plural in _KINDS}
         self.rooms: dict[str, Room] = {}
         self.faults: list[int] = []
+        self.rules: list[dict] | None = None
         self.missing_images: set[str] = set()
         self.network_policy = True
         self.stuck = False
@@ -117,7 +119,26 @@ class FakeCluster:
             return _failure(401, "Unauthorized")
         if request.match_info.get("plural") not in _KINDS:
             return _failure(404, "the server could not find the requested resource")
+        if not self._allowed(request):
+            return _failure(403, f"{request.method} {request.path} is forbidden")
         return await handler(request)
+
+    def _allowed(self, request: web.Request) -> bool:
+        """Tell whether the role allows a request; commands are asked for by GET and need the right to create too."""
+        if self.rules is None:
+            return True
+        plural = request.match_info["plural"]
+        command = request.path.endswith("/exec")
+        single = "get" if "name" in request.match_info else "list"
+        verbs = (
+            {"create", "get"} if command else {{"GET": single, "POST": "create", "DELETE": "delete"}[request.method]}
+        )
+        resource = f"{plural}/exec" if command else plural
+        group = request.match_info["root"].split("/")[1] if request.match_info["root"].startswith("apis") else ""
+        given = [
+            set(rule["verbs"]) for rule in self.rules if group in rule["apiGroups"] and resource in rule["resources"]
+        ]
+        return verbs <= set().union(*given)
 
     async def _create(self, request: web.Request) -> web.Response:
         if self.faults:

@@ -52,3 +52,31 @@ app.kubernetes.io/component: {{ .service | replace "_" "-" }}
   value: {{ $value | quote }}
 {{- end }}
 {{- end }}
+
+{{/* Variables of the tools service where calls run in pods of their own. */}}
+{{- define "letta.toolPods" -}}
+{{- $pods := .Values.toolPods -}}
+- name: LETTA_TOOLS_SANDBOX_PROVIDER
+  value: kubernetes
+- name: LETTA_TOOLS_KUBERNETES_NAMESPACE
+  value: {{ include "letta.toolPodsNamespace" . | quote }}
+- name: LETTA_TOOLS_KUBERNETES_RESOURCE
+  value: {{ $pods.resource | quote }}
+- name: LETTA_TOOLS_KUBERNETES_IMAGE
+  value: {{ $pods.image | quote }}
+- name: LETTA_TOOLS_KUBERNETES_RUNTIME_CLASS
+  value: {{ $pods.runtimeClassName | quote }}
+- name: LETTA_TOOLS_MACHINE_IDLE_SECONDS
+  value: {{ $pods.idleSeconds | quote }}
+{{- if $pods.warm }}
+- name: LETTA_TOOLS_KUBERNETES_WARM_POOL
+  value: {{ include "letta.name" (dict "release" .Release.Name "service" "tool-calls") }}
+{{- end }}
+{{- end }}
+
+{{/* Who may make pods in a namespace can read its secrets, so that of the release is no place for them. */}}
+{{- define "letta.toolPodsNamespace" -}}
+{{- $namespace := required "toolPods.namespace must name a namespace for the pods of calls alone" .Values.toolPods.namespace -}}
+{{- if eq $namespace .Release.Namespace }}{{ fail "toolPods.namespace must not be the namespace of the release" }}{{ end -}}
+{{ $namespace }}
+{{- end }}

@@ -1,17 +1,24 @@
 """Pods of calls: what is asked of the cluster, which pods no call runs in, and what happens when none is to be had."""
 
+import copy
 import json
+import shutil
+import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import yaml
 
 from letta_common.errors import IsolationUnavailable
 from letta_tools.domain.execution import Call, Env, Isolation, Limits, Status
-from letta_tools.providers.remote.machines import ROLE, TOOL_CALL
+from letta_tools.providers.remote.machines import ROLE, TOOL_CALL, MachineFailed
 from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.vendors import KubernetesVendor
 
 pytest.importorskip("kubernetes", reason="the extra kubernetes is not installed")
+CHART = Path(__file__).resolve().parents[4] / "deploy" / "helm" / "letta"
+HELM = shutil.which("helm")
 ONE = Call("def f(): return 1", "f")
 CONNECT = """
 import socket
@@ -210,3 +217,104 @@ async def test_a_cluster_that_is_not_there_is_said(make, tmp_path):
     assert (await provider.probe()).isolation is None
     with pytest.raises(IsolationUnavailable, match="kubernetes"):
         await provider.run(ONE, Env())
+
+
+MODES = {"sandbox": {}, "pod": {"resource": "pod"}, "claim": {"warm_pool": "warm"}}
+
+
+async def use_everything(vendor, options):
+    """Run a call, look for orphans, end everything; return what failed."""
+    vendor.fake.warm_pools["warm"] = template()
+    provider = RemoteProvider(vendor.machines(**options), RemoteOptions())
+    try:
+        result = await provider.run(ONE, Env())
+        await provider._machines.standing()
+    except (IsolationUnavailable, MachineFailed) as error:
+        return str(error)
+    finally:
+        await provider.close()
+    return "" if vendor.left() == {} and result.result == "1" else "something is left"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_rights_in_the_chart_are_enough(vendor, mode):
+    vendor.fake.rules = yaml.safe_load((CHART / "files" / "tool-pods" / f"{mode}.yaml").read_text())
+    assert await use_everything(vendor, MODES[mode]) == ""
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_none_of_the_rights_in_the_chart_is_too_much(vendor, mode):
+    """The control of the test above: without any one of them something fails."""
+    rules = yaml.safe_load((CHART / "files" / "tool-pods" / f"{mode}.yaml").read_text())
+    for number, rule in enumerate(rules):
+        for verb in rule["verbs"]:
+            vendor.fake.rules = copy.deepcopy(rules)
+            vendor.fake.rules[number]["verbs"].remove(verb)
+            assert await use_everything(vendor, MODES[mode]) != "", (rule, verb)
+            vendor.fake.rules = None
+            vendor.fake.lose()
+
+
+def rendered(*values):
+    """Render the chart with pods for calls; return its objects by kind."""
+    if HELM is None:
+        pytest.skip("there is no helm here")
+    sets = [word for value in ("enabled=true", "namespace=calls", *values) for word in ("--set", f"toolPods.{value}")]
+    made = subprocess.run(
+        [HELM, "template", "x", str(CHART), "--kube-version", "1.33.0", *sets],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise ValueError(made.stderr)
+    found = {}
+    for document in filter(None, yaml.safe_load_all(made.stdout)):
+        found.setdefault(document["kind"], []).append(document)
+    return found
+
+
+@pytest.mark.parametrize(("mode", "values"), [("sandbox", ()), ("pod", ("resource=pod",)), ("claim", ("warm=2",))])
+def test_the_chart_gives_the_tools_service_these_rights_alone(mode, values):
+    found = rendered(*values)
+    (role,), (binding,), (account,) = found["Role"], found["RoleBinding"], found["ServiceAccount"]
+    tools = [item for item in found["Deployment"] if "LETTA_TOOLS_SANDBOX_PROVIDER" in json.dumps(item)]
+    holders = [item for item in found["Deployment"] if item["spec"]["template"]["spec"]["automountServiceAccountToken"]]
+
+    assert role["rules"] == yaml.safe_load((CHART / "files" / "tool-pods" / f"{mode}.yaml").read_text())
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == "calls"
+    assert binding["subjects"][0]["name"] == account["metadata"]["name"] == "x-tools"
+    assert tools == holders
+    assert [item["spec"]["template"]["spec"]["serviceAccountName"] for item in tools] == ["x-tools"]
+    assert "ClusterRole" not in found
+
+
+async def test_a_call_runs_in_a_pod_of_the_chart_s_template(vendor, make):
+    found = rendered("warm=2", "runtimeClassName=gvisor")
+    (made,), (pool,) = found["SandboxTemplate"], found["SandboxWarmPool"]
+    vendor.fake.warm_pools[pool["metadata"]["name"]] = made["spec"]["podTemplate"]["spec"]
+    environment = next(
+        {item["name"]: item.get("value") for item in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+        for deployment in found["Deployment"]
+        if deployment["metadata"]["name"] == "x-tools"
+    )
+    provider = make(
+        warm_pool=environment["LETTA_TOOLS_KUBERNETES_WARM_POOL"],
+        runtime_class=environment["LETTA_TOOLS_KUBERNETES_RUNTIME_CLASS"],
+    )
+
+    assert (await provider.run(ONE, Env())).result == "1"
+    assert pool["spec"] == {"replicas": 2, "sandboxTemplateRef": {"name": made["metadata"]["name"]}}
+    assert made["spec"]["networkPolicy"] == {"ingress": [], "egress": []}
+
+
+def test_the_network_policy_of_the_chart_selects_pods_of_calls_and_allows_nothing():
+    (policy,) = rendered()["NetworkPolicy"]
+    assert policy["metadata"]["namespace"] == "calls"
+    assert policy["spec"] == {"podSelector": {"matchLabels": {ROLE: TOOL_CALL}}, "policyTypes": ["Ingress", "Egress"]}
+
+
+@pytest.mark.parametrize("namespace", ["", "default"])
+def test_pods_of_calls_are_not_among_the_secrets_of_the_release(namespace):
+    with pytest.raises(ValueError, match="namespace"):
+        rendered(f"namespace={namespace}")
