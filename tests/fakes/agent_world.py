@@ -38,11 +38,22 @@ class NoSecrets:
 class World:
     """One replica of the agent service among twins; `another()` is a second one on the same data."""
 
-    def __init__(self, *script, tools=(), behaviours=None, store=None, memory=None, twin_tools=None, takeovers=5):
+    def __init__(
+        self,
+        *script,
+        tools=(),
+        behaviours=None,
+        store=None,
+        memory=None,
+        twin_tools=None,
+        takeovers=5,
+        models=None,
+        credentials=None,
+    ):
         self.clock = SystemClock()
         self.store = store or FakeRuns(self.clock)
         self.memory = memory or TwinMemory()
-        self.models = ScriptedModels(*script)
+        self.models = models or ScriptedModels(*script)
         self.tools = twin_tools or TwinTools(*tools, **(behaviours or {}))
         kit = Tools(
             store=self.store,
@@ -55,12 +66,13 @@ class World:
             clock=self.clock,
         )
         self.writer = EventWriter(self.store, window=0)
-        self.credentials = TwinCredentials()
+        self.credentials = credentials or TwinCredentials()
         options = RunnerOptions(owner=f"replica-{id(self)}", lease_ms=60_000, takeovers=takeovers)
         self.runner = Runner(kit, self.store, self.credentials, self.writer, options)
         self.runs = Runs(self.store, self.runner, self.memory, self.clock)
 
-    async def agent(self, **changes):
+    def state_of(self, **changes):
+        """Return the definition of an agent."""
         state = agent_pb2.AgentState(id=AGENT, name="a", model="twin/model", system="Be kind.")
         state.llm_config.context_window = changes.pop("window", 128_000)
         state.message_buffer_autoclear = changes.pop("forgetful", False)
@@ -68,10 +80,15 @@ class World:
         for name in changes.pop("approve", ()):
             state.tool_rules.add(requires_approval=tool_rule_pb2.RequiresApprovalToolRule(tool_name=name))
         state.tool_rules.extend(changes.pop("rules", ()))
-        ids = tuple(found.id for found in self.tools.tools.values())
         for moment in (state.created_at, state.updated_at):
             moment.FromDatetime(self.clock.now())
-        await FakeAgents(self.store.state).insert(ANN, Agent(AGENT, state, ids, changes.pop("secrets", b"")))
+        return state
+
+    async def agent(self, **changes):
+        secrets = changes.pop("secrets", b"")
+        state = self.state_of(**changes)
+        ids = tuple(found.id for found in self.tools.tools.values())
+        await FakeAgents(self.store.state).insert(ANN, Agent(AGENT, state, ids, secrets))
         first = Message(id="message-0", role=message_pb2.MESSAGE_ROLE_SYSTEM, parts=[say("compiled")])
         await self.memory.provision(AGENT, "a", [block_pb2.Block(label="human", value="Bob", limit=100)], [], [first])
         return self
