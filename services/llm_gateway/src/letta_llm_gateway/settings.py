@@ -76,6 +76,12 @@ class LLMGatewaySettings(Settings):
         default={}, description="Most generations at once at single providers of the deployment, by name, JSON."
     )
     organization_slots: int = Field(default=0, ge=0, description="Most generations at once of an organization.")
+    embedding_cache_megabytes: float = Field(
+        default=64.0, ge=0, description="Vectors remembered by their texts; one organization holds a quarter at most."
+    )
+    embedding_pause_seconds: float = Field(
+        default=0.0, ge=0, description="Pause after each batch of texts whose vectors nobody waits for."
+    )
     delta_window_ms: float = Field(default=15.0, ge=0, description="Streamed words are joined over this time.")
     heartbeat_seconds: float = Field(default=15.0, gt=0, description="Silence after which a stream says it is alive.")
     models_ttl_seconds: float = Field(

@@ -23,9 +23,10 @@ from letta_common.migrations import upgrade
 from letta_common.service import Deps, Service, nothing
 from letta_common.settings import kept_secret
 from letta_llm_gateway.domain import budgets as budgets_
-from letta_llm_gateway.domain import models
+from letta_llm_gateway.domain import embeddings, models
 from letta_llm_gateway.domain.accounts import Accounts, ProviderStore
 from letta_llm_gateway.domain.budgets import Budgets, BudgetStore
+from letta_llm_gateway.domain.embedding_usage import EmbeddingBook
 from letta_llm_gateway.domain.embeddings import Embeddings
 from letta_llm_gateway.domain.generations import Accounting, Generations, Options
 from letta_llm_gateway.domain.models import Models
@@ -100,6 +101,7 @@ def assemble(
         budgets_.Options(round(settings.budget_dollars * 1e6), settings.budget_seconds),
     )
     prices = Prices(read_prices(settings.prices, settings.prices_file))
+    embedder = Embeddings(catalogue, _embedding(settings), EmbeddingBook(usage, budgets, prices, deps.clock))
     generations = Generations(
         catalogue,
         Accounting(usage, budgets, prices),
@@ -109,6 +111,7 @@ def assemble(
     )
 
     async def close() -> None:
+        await embedder.close()
         await usage.close()
         await factory.close()
         await close_stores()
@@ -122,7 +125,7 @@ def assemble(
             ),
             (
                 embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server,
-                EmbeddingServicer(Embeddings(catalogue, retry=_options(settings).retry)),
+                EmbeddingServicer(embedder),
             ),
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(catalogue, accounts, prices)),
             (
@@ -148,6 +151,16 @@ def _catalogue(settings: LLMGatewaySettings, clock: Clock, accounts: Accounts, f
         options=models.Options(
             settings.default_llm_handle, settings.default_embedding_handle, list_seconds=settings.models_ttl_seconds
         ),
+    )
+
+
+def _embedding(settings: LLMGatewaySettings) -> embeddings.Options:
+    most = round(settings.embedding_cache_megabytes * (1 << 20))
+    return embeddings.Options(
+        background_pause=settings.embedding_pause_seconds,
+        cache_bytes=most,
+        cache_bytes_of_one=most // 4,
+        retry=_options(settings).retry,
     )
 
 

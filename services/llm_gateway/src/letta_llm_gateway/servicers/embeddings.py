@@ -19,5 +19,6 @@ class EmbeddingServicer(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         self._embeddings = embeddings
 
     async def Embed(self, request: pb.EmbedRequest, context: _Context) -> pb.EmbedResponse:
-        made = await self._embeddings.embed(current_request().actor, request.model, request.texts)
+        actor = current_request().actor
+        made = await self._embeddings.embed(actor, request.model, request.texts, background=request.background)
         return pb.EmbedResponse(embeddings=[pb.Embedding(values=vector) for vector in made.vectors], model=made.model)

@@ -1,0 +1,52 @@
+"""Booking what embedding used: vendors of embeddings seldom count, so tokens are estimated from bytes."""
+
+from __future__ import annotations
+
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.ids import new_id
+from letta_llm_gateway.domain.answers import CountSource, Usage
+from letta_llm_gateway.domain.budgets import Budgets, Hold
+from letta_llm_gateway.domain.models import Embedder
+from letta_llm_gateway.domain.prices import Prices
+from letta_llm_gateway.domain.tokens import of_bytes
+from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
+
+PURPOSE = "embedding"
+
+
+class EmbeddingBook:
+    """Books texts that a vendor embedded. They count for budgets and are never refused by them: memory needs them."""
+
+    def __init__(self, usage: UsageWriter, budgets: Budgets, prices: Prices, clock: Clock) -> None:
+        self._usage, self._budgets, self._prices, self._clock = usage, budgets, prices, clock
+
+    def book(self, actor: Actor, embedder: Embedder, size: int) -> None:
+        """Book texts of so many bytes; what this machine embeds is not booked."""
+        provider_type = embedder.account.provider_type
+        if provider_type == "builtin":
+            return
+        tokens = of_bytes(size)
+        price = self._prices.of(embedder.handle, provider_type, embedder.name)
+        cost = None if price is None else price.cost(Usage(prompt=tokens))
+        self._budgets.settle(Hold(actor.organization_id, actor.user_id, "", 0), cost)
+        self._usage.put(
+            UsageRecord(
+                id=new_id("usage"),
+                organization_id=actor.organization_id,
+                user_id=actor.user_id,
+                created_at=self._clock.now(),
+                attribution=Attribution(purpose=PURPOSE),
+                model=embedder.handle,
+                provider_type=provider_type,
+                prompt_tokens=tokens,
+                completion_tokens=0,
+                cached_input_tokens=0,
+                cache_write_tokens=0,
+                reasoning_tokens=0,
+                source=CountSource.ESTIMATE.value,
+                cost_microdollars=cost,
+                duration_ms=0,
+                outcome="ok",
+            )
+        )
