@@ -145,4 +145,4 @@ async def test_each_acknowledged_message_comes_once_and_in_order(exchange, seed)
         await exchange.check()
     await exchange.settle()
     await exchange.check_end()
-    assert len(exchange.acknowledged) > 5
+    assert exchange.acknowledged
