@@ -110,12 +110,13 @@ class Boundary(grpc.aio.ServerInterceptor):
         """Wrap the handler of a call; the wrapper is made once for each method."""
         handler = await continuation(handler_call_details)
         path = handler_call_details.method
+        known, wrapped = self._wrapped.get(path, (None, None))
+        if known is handler:
+            return wrapped
         if handler is None or path.lstrip("/").startswith(_OPEN):
             return handler
-        known, wrapped = self._wrapped.get(path, (None, None))
-        if known is not handler:
-            wrapped = self._wrap(path, handler)
-            self._wrapped[path] = (handler, wrapped)
+        wrapped = self._wrap(path, handler)
+        self._wrapped[path] = (handler, wrapped)
         return wrapped
 
     def warm(self, paths: Sequence[str]) -> None:
@@ -137,8 +138,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         return make(behaviour, handler.request_deserializer, handler.response_serializer)
 
     def _unary(self, method: Method, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def serve(request: Any, context: _Context) -> Any:
-            return await _within(await self._admit(method, request, context), inner(request, context))
+        async def serve(request: Any, context: _Context, metadata: dict[str, Any]) -> Any:
+            return await _within(await self._admit(method, request, context, metadata), inner(request, context))
 
         return self._guard(method, serve)
 
@@ -150,8 +151,8 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         write = write_all if isasyncgenfunction(inner) else inner
 
-        async def serve(request: Any, context: _Context) -> None:
-            await _within(await self._admit(method, request, context), write(request, context))
+        async def serve(request: Any, context: _Context, metadata: dict[str, Any]) -> None:
+            await _within(await self._admit(method, request, context, metadata), write(request, context))
 
         return self._guard(method, serve)
 
@@ -163,12 +164,13 @@ class Boundary(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: _Context) -> Any:
             begun = time.perf_counter()
             code = grpc.StatusCode.CANCELLED  # unless something else happens below
-            admitted = not _of_this_process(context)
+            metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+            admitted = not (context.peer() == "local" and SERVICE_KEY in metadata)  # which is work that was admitted
             self._in_flight += admitted
             try:
                 if admitted:
                     self._check_room()
-                answer = await serve(request, context)
+                answer = await serve(request, context, metadata)
             except grpc.aio.AbortError:
                 code = grpc.StatusCode.UNKNOWN
                 raise
@@ -190,9 +192,10 @@ class Boundary(grpc.aio.ServerInterceptor):
         if self._in_flight > self._most:
             raise Overloaded("too many calls at once; try again", retry_after=RETRY_SECONDS)
 
-    async def _admit(self, method: Method, request: Any, context: _Context) -> float | None:
+    async def _admit(
+        self, method: Method, request: Any, context: _Context, metadata: Mapping[str, Any]
+    ) -> float | None:
         """Identify the caller and check the request; return the seconds that the handler has."""
-        metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
         request_id = metadata.get(REQUEST_ID_KEY, "")[:128] or str(uuid7())
         left = context.time_remaining()
         deadline = None if left is None else time.monotonic() + left - REPORT_SECONDS
@@ -251,11 +254,6 @@ class Boundary(grpc.aio.ServerInterceptor):
             fields = {_path(found.proto.field): found.proto.message or found.proto.rule_id for found in violations}
             text = "; ".join(f"{path}: {why}" if path else why for path, why in fields.items())
             raise ValidationFailed(text, **fields)
-
-
-def _of_this_process(context: _Context) -> bool:
-    """Say whether a service of this process calls: for work that was admitted when it came in."""
-    return context.peer() == "local" and any(key == SERVICE_KEY for key, _ in context.invocation_metadata() or ())
 
 
 def _check_scopes(method: Method, verdict: Verdict) -> None:

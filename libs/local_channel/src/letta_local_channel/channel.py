@@ -48,7 +48,7 @@ class LocalCall:
 
     def __init__(self, server: LocalServer, method: _Method, timeout: float | None, metadata: Any) -> None:
         self.method = method.path
-        self.metadata = tuple((key, value) for key, value in metadata or ())
+        self.metadata = tuple(metadata or ())
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self.requests, self.responses = Pipe(), Pipe()
         self._method = method
@@ -93,7 +93,8 @@ class LocalCall:
         """Take the initial metadata from the handler; the first one counts."""
         if self._initial is None:
             self._initial = metadata
-            self._notify()
+            if self._waiters:
+                self._notify()
 
     def finish(self, status: Status, *, drop: bool = False) -> None:
         """End the call; the first status counts. Messages written before it can still be read unless dropped."""
@@ -106,7 +107,8 @@ class LocalCall:
             self._pump.cancel()
         self.requests.close(drop=True)
         self.responses.close(drop=drop)
-        self._notify()
+        if self._waiters:
+            self._notify()
         for callback in self._callbacks:
             callback(self)
 

@@ -255,7 +255,8 @@ class Pipe:
             await self._writer
         if not self._closed:
             self._items.append(item)
-            wake(self._reader)
+            if self._reader is not None:
+                wake(self._reader)
 
     def load(self, item: bytes) -> None:
         """Put in the only item there will be."""
@@ -270,7 +271,8 @@ class Pipe:
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         item = self._items.popleft()
-        wake(self._writer)
+        if self._writer is not None:
+            wake(self._writer)
         return item
 
     def close(self, *, drop: bool) -> None:
@@ -278,10 +280,11 @@ class Pipe:
         self._closed = True
         if drop:
             self._items.clear()
-        wake(self._reader)
-        wake(self._writer)
+        for waiter in (self._reader, self._writer):
+            if waiter is not None:
+                wake(waiter)
 
 
-def wake(waiter: asyncio.Future[None] | None) -> None:
-    if waiter is not None and not waiter.done():
+def wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
         waiter.set_result(None)
