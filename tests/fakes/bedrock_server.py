@@ -71,7 +71,7 @@ class BedrockServer(Vendor):
 
     async def _model(self, model: str, verb: str, body: Json, out: Reply) -> None:
         if verb == "count-tokens":
-            await out.json({"inputTokens": len(json.dumps(body["input"]["converse"])) // 4})
+            await out.json({"inputTokens": 10_000 + len(json.dumps(body["input"]["converse"]))})
             return
         if verb == "invoke":
             texts = body.get("texts") or [body.get("inputText")]

@@ -35,6 +35,8 @@ class GoogleServer(Vendor):
             await out.json({"models": [_listed(model["id"]) for model in self.models]})
         elif verb in {"generateContent", "streamGenerateContent"}:
             await self._generate(request.body, out, streamed=verb.startswith("stream"))
+        elif verb == "countTokens":
+            await out.json({"totalTokens": 10_000 + len(json.dumps(request.body))})
         elif verb == "batchEmbedContents":
             await out.json({"embeddings": [{"values": _vector(row)} for row in request.body["requests"]]})
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from letta.llm.v1 import (
@@ -34,6 +34,7 @@ from letta_llm_gateway.domain.prices import Prices, read_prices
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.domain.resilience import Retry
 from letta_llm_gateway.domain.streams import Limits
+from letta_llm_gateway.domain.tokens import Counts
 from letta_llm_gateway.domain.traces import Tracing
 from letta_llm_gateway.domain.usage import Chore, UsageStore, UsageWriter, WriterOptions
 from letta_llm_gateway.providers import probe
@@ -41,6 +42,7 @@ from letta_llm_gateway.providers.arguments import checked
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
+from letta_llm_gateway.providers.tokenizer import LocalTokenizer
 from letta_llm_gateway.providers.vault import KeyVault
 from letta_llm_gateway.servicers.budgets import BudgetServicer
 from letta_llm_gateway.servicers.embeddings import EmbeddingServicer
@@ -102,15 +104,17 @@ def assemble(
     )
     prices = Prices(read_prices(settings.prices, settings.prices_file))
     embedder = Embeddings(catalogue, _embedding(settings), EmbeddingBook(usage, budgets, prices, deps.clock))
+    tokenizer = LocalTokenizer()
     generations = Generations(
         catalogue,
         Accounting(usage, budgets, prices),
         checked=lambda raw, tool, vendor: checked(raw, tool=tool, vendor=vendor),
         clock=deps.clock,
-        options=_options(settings),
+        options=replace(_options(settings), counts=Counts(tokenizer)),
     )
 
     async def close() -> None:
+        await tokenizer.close()
         await embedder.close()
         await usage.close()
         await factory.close()

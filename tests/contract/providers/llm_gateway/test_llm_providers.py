@@ -322,3 +322,23 @@ async def test_models_are_listed(subject):
     names = [model.name for model in await subject.provider.models()]
 
     assert names == [model["id"] for model in subject.vendor.models]
+
+
+async def test_a_prompt_is_counted_by_the_vendor_where_it_counts(subject):
+    asked = prompt(user("first"), system="Be kind.", tools=(tool(),), settings={"max_output_tokens": 5})
+
+    counted = await subject.provider.count(Call("m", asked))
+
+    if subject.kind not in {"anthropic", "bedrock", "google_ai"}:
+        assert counted is None
+        return
+    assert counted > 10_000
+    [sent] = subject.vendor.requests
+    assert all(word in json.dumps(sent.body) for word in ("first", "Be kind.", "memory_insert"))
+
+
+async def test_a_count_that_fails_is_typed(subject):
+    if subject.kind in {"anthropic", "bedrock", "google_ai"}:
+        await subject.vendor.close()
+        with pytest.raises(LLMUnavailable):
+            await subject.provider.count(Call("m", HI))

@@ -405,3 +405,36 @@ async def test_tokens_of_a_prompt_are_counted(start):
         pb.CountTokensRequest(prompt=ask("builtin/echo", user("a" * 400))), timeout=5
     )
     assert (got.prompt_tokens, got.source) == (100, pb.TOKEN_COUNT_SOURCE_ESTIMATE)
+
+
+async def test_a_count_says_where_it_comes_from(start, openai, anthropic):
+    openai.models.append({"id": "who-knows"})
+    gateway = await start(
+        openai_api_key="k",
+        openai_base_url=openai.base_url,
+        anthropic_api_key="k",
+        anthropic_base_url=anthropic.base_url,
+    )
+
+    async def counted(model: str) -> tuple[int, int]:
+        request = pb.CountTokensRequest(prompt=ask(model, user("hello world")))
+        got = await gateway.generations.CountTokens(request, timeout=20)
+        return got.prompt_tokens, got.source
+
+    tokens, source = await counted("anthropic/claude-haiku-4-5-20251001")
+    assert (tokens > 10_000, source) == (True, pb.TOKEN_COUNT_SOURCE_PROVIDER)
+    assert await counted(GPT) == (2 + 4, pb.TOKEN_COUNT_SOURCE_TOKENIZER)
+    assert await counted("openai/who-knows") == (3, pb.TOKEN_COUNT_SOURCE_ESTIMATE)
+    with pytest.raises(ModelNotFound):
+        await counted("openai/nope")
+
+
+async def test_usage_that_the_vendor_leaves_out_is_counted_once_the_vocabulary_is_there(start, openai):
+    gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
+    await gateway.generations.CountTokens(pb.CountTokensRequest(prompt=ask()), timeout=20)  # loads it
+    openai.say(Say("hello world", usage={}))
+
+    got = await generate(gateway, ask(GPT, user("hello world")))
+
+    assert got.usage_source == pb.TOKEN_COUNT_SOURCE_TOKENIZER
+    assert (got.usage.prompt_tokens, got.usage.completion_tokens) == (2 + 4, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
@@ -28,7 +28,7 @@ from letta_llm_gateway.domain.prices import Price, Prices
 from letta_llm_gateway.domain.resilience import FAILOVER, Breaker, Retry, Slots
 from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, answer_within_limits, within_limits
 from letta_llm_gateway.domain.tapes import Tape, begin_tape
-from letta_llm_gateway.domain.tokens import of_bytes, of_parts
+from letta_llm_gateway.domain.tokens import Counts, of_bytes, of_parts
 from letta_llm_gateway.domain.traces import Draft, Tracing
 from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
 
@@ -46,6 +46,8 @@ class Ask:
     handle: str
     estimate: Callable[[], int]
     """Counts the prompt's tokens roughly."""
+    texts: Callable[[], Sequence[str]]
+    """Gathers the prompt's texts, to be counted exactly."""
     most_tokens: int
     """More tokens than the prompt can have; known without counting."""
     images: Callable[[], bool]
@@ -72,6 +74,7 @@ class Options:
     """Seconds over which deltas are joined."""
     heartbeat: float = 15.0
     tracing: Tracing = field(default_factory=Tracing)
+    counts: Counts = field(default_factory=Counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class Generations:
     ) -> None:
         self._models, self._checked = models, checked
         self._usage, self._budgets, self._prices = accounting.usage, accounting.budgets, accounting.prices
-        self._clock, self._options = clock, options
+        self._clock, self._options, self._counts = clock, options, options.counts
         self._breakers: dict[str, Breaker] = {}
         self._by_provider = Slots(options.provider_slots, "provider", special=options.special_slots)
         self._by_organization = Slots(options.organization_slots, "organization")
@@ -134,6 +137,11 @@ class Generations:
                 else:
                     return
 
+    async def count(self, actor: Actor, ask: Ask) -> tuple[int, CountSource]:
+        """Count the tokens of a prompt without sending it to be answered. Raises ModelNotFound."""
+        route = await self._models.route(actor, ask.handle)
+        return await self._counts.prompt(route.provider, _call(ask, route), ask.texts, ask.estimate)
+
     async def _routes(self, actor: Actor, ask: Ask) -> list[Route]:
         first = await self._models.route(actor, ask.handle)
         _require(first, ask)
@@ -150,7 +158,7 @@ class Generations:
         outcome, made = "cancelled", None
         try:
             answer = await self._attempts(running)
-            made = _generation(route, ask, answer)
+            made = await self._counted(route, ask, answer)
             outcome = "ok"
         except AppError as error:
             outcome = error.reason
@@ -158,6 +166,12 @@ class Generations:
         finally:
             self._book(running, outcome, made)
         return made
+
+    async def _counted(self, route: Route, ask: Ask, answer: Answer) -> Generation:
+        if answer.usage is not None:
+            return _generation(route, answer, answer.usage, CountSource.PROVIDER)
+        used, source = await self._counts.usage(route.model.name, ask.texts, answer.parts, ask.estimate)
+        return _generation(route, answer, used, source)
 
     async def _admitted(self, actor: Actor, ask: Ask, route: Route, ends: float) -> _Running:
         """Let the call begin. Raises BudgetExceeded."""
@@ -205,7 +219,7 @@ class Generations:
                     yield event
             vendor = route.model.account.name
             answer = assembler.answer(lambda raw, tool: self._checked(raw, tool, vendor))
-            made = _generation(route, ask, answer)
+            made = await self._counted(route, ask, answer)
             outcome = "ok"
             yield Finished(made)
         except AppError as error:
@@ -336,15 +350,11 @@ def _lacks(route: Route, ask: Ask) -> AppError | None:
     return None
 
 
-def _generation(route: Route, ask: Ask, answer: Answer) -> Generation:
-    used, source = answer.usage, CountSource.PROVIDER
-    if used is None:
-        used, source = Usage(prompt=ask.estimate(), completion=of_parts(answer.parts)), CountSource.ESTIMATE
-    return Generation(
-        answer, used, source, route.model.handle, route.model.account.provider_type, route.model.facts.window
-    )
+def _generation(route: Route, answer: Answer, used: Usage, source: CountSource) -> Generation:
+    model = route.model
+    return Generation(answer, used, source, model.handle, model.account.provider_type, model.facts.window)
 
 
 def _partial(route: Route, ask: Ask, assembler: Assembler) -> Generation:
     answer = Answer(tuple(assembler.parts()))
-    return _generation(route, ask, replace(answer, usage=None))
+    return _generation(route, answer, Usage(ask.estimate(), of_parts(answer.parts)), CountSource.ESTIMATE)

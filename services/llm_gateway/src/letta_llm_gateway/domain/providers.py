@@ -63,6 +63,10 @@ class Provider(Protocol):
         """Turn texts into vectors. Raises CapabilityMissing when the vendor has no embedder."""
         ...
 
+    async def count(self, call: Call) -> int | None:
+        """Return the tokens of a prompt as the vendor counts them, or None when it does not count."""
+        ...
+
     async def models(self) -> list[ListedModel]:
         """List what the vendor offers to this account."""
         ...

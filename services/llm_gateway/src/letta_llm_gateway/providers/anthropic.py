@@ -18,6 +18,7 @@ from letta_llm_gateway.providers.errors import refusal, transport_errors
 
 OFFICIAL = "https://api.anthropic.com"
 _LIST_SECONDS = 10.0
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking")
 
 
 class AnthropicProvider:
@@ -59,6 +60,15 @@ class AnthropicProvider:
         raise CapabilityMissing(
             f"{self._vendor} embeds no texts; choose another embedding model", provider=self._vendor
         )
+
+    async def count(self, call: Call) -> int | None:
+        """Return the tokens of a prompt as the vendor counts them."""
+        body = anthropic_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
+        asked = {key: body[key] for key in _COUNTED if key in body}
+        with self._errors(call.model, call.prompt.tools):
+            response = await self._client.messages.with_raw_response.count_tokens(**asked)
+        found = _json(response.http_response.content, self._vendor).get("input_tokens")
+        return int(found) if found else None
 
     async def models(self) -> list[ListedModel]:
         """List what the vendor offers."""

@@ -25,6 +25,7 @@ from letta_llm_gateway.providers import bedrock_wire
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 
 _LIST_SECONDS = 10.0
+_COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
 _DEFAULT_REGION = "us-east-1"
 _STATUS = {
@@ -92,6 +93,14 @@ class BedrockProvider:
         if not isinstance(vectors, list) or len(vectors) != len(texts) or not all(vectors):
             raise LLMInvalidResponse(f"{self._vendor} answered without embeddings", provider=self._vendor)
         return vectors
+
+    async def count(self, call: Call) -> int | None:
+        """Return the tokens of a prompt as the vendor counts them; it does so for some models."""
+        body = bedrock_wire.request(call.model, call.prompt)
+        asked = {"input": {"converse": {key: body[key] for key in _COUNTED if key in body}}}
+        async with self._asked("POST", self._path(call.model, "count-tokens"), asked, call=call) as response:
+            found = _json(await response.aread(), self._vendor).get("inputTokens")
+            return int(found) if found else None
 
     async def models(self) -> list[ListedModel]:
         """List what the region offers, and the profiles through which some of it must be called."""

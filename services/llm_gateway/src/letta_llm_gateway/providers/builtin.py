@@ -85,6 +85,10 @@ class BuiltinProvider:
             raise local_embedder.refused(model)
         return await self._embedder.embed(texts)
 
+    async def count(self, call: Call) -> int | None:  # noqa: ARG002
+        """Count nothing: rules read no tokens."""
+        return None
+
     async def models(self) -> list[ListedModel]:
         """List the engines."""
         return [ListedModel(RULES, WINDOW), ListedModel(ECHO, WINDOW), local_embedder.listed()]

@@ -89,6 +89,16 @@ class GoogleProvider:
             )
         return list(vectors)
 
+    async def count(self, call: Call) -> int | None:
+        """Return the tokens of a prompt as the vendor counts them; system and tools as if they were said."""
+        contents, config = google_wire.request(call.prompt)
+        beside = [str(config["system_instruction"])] if "system_instruction" in config else []
+        beside += [tool.name + tool.description + tool.parameters for tool in call.prompt.tools]
+        told = [{"role": "user", "parts": [{"text": text} for text in beside]}] if beside else []
+        with self._errors(call.model, call.prompt.tools):
+            counted = await self._models.count_tokens(model=call.model, contents=[*told, *contents])
+        return counted.total_tokens
+
     async def models(self) -> list[ListedModel]:
         """List what the vendor offers."""
         found = []

@@ -76,6 +76,11 @@ class GuardedProvider:
         with _forbidden():
             return await self._inner.embed(model, texts)
 
+    async def count(self, call: Call) -> int | None:
+        """Return the tokens of a prompt, where the vendor counts."""
+        with _forbidden():
+            return await self._inner.count(call)
+
     async def models(self) -> list[ListedModel]:
         """List what the vendor offers."""
         with _forbidden():

@@ -87,6 +87,10 @@ class OpenAIProvider:
             )
         return vectors
 
+    async def count(self, call: Call) -> int | None:  # noqa: ARG002
+        """Count nothing: the wire has no call for it, and the vocabulary is known."""
+        return None
+
     async def models(self) -> list[ListedModel]:
         """List what the vendor offers."""
         with self._errors(""):

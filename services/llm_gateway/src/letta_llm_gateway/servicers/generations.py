@@ -55,9 +55,8 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
                 yield _event(seq_id, event)
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: _Context) -> pb.CountTokensResponse:
-        return pb.CountTokensResponse(
-            prompt_tokens=_estimate(request.prompt), source=pb.TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE
-        )
+        tokens, source = await self._generations.count(current_actor(), self._ask(request.prompt))
+        return pb.CountTokensResponse(prompt_tokens=tokens, source=pb.TokenCountSource.ValueType(source.value))
 
     def _ask(self, prompt: pb.Prompt) -> Ask:
         booked = prompt.attribution
@@ -65,6 +64,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             prompt,
             prompt.model,
             cache(lambda: _estimate(prompt)),
+            lambda: _texts(prompt),
             most_tokens=prompt.ByteSize(),  # no token is shorter than a byte
             images=lambda: any(part.HasField("image") for message in prompt.messages for part in message.parts),
             tools=bool(prompt.tools),
@@ -91,6 +91,24 @@ def _estimate(prompt: pb.Prompt) -> int:
                 case _:
                     size += part.ByteSize()
     return of_bytes(size) + 1000 * images
+
+
+def _texts(prompt: pb.Prompt) -> list[str]:
+    """Gather what the vendor would count, a text for each thing that stands alone."""
+    texts = [prompt.system] if prompt.system else []
+    texts += [f"{tool.name}\n{tool.description}\n{tool.parameters}" for tool in prompt.tools]
+    for message in prompt.messages:
+        for part in message.parts:
+            match part.WhichOneof("part"):
+                case "text":
+                    texts.append(part.text.text)
+                case "tool_call":
+                    texts.append(f"{part.tool_call.name}\n{part.tool_call.input}")
+                case "tool_return":
+                    texts.append(part.tool_return.content)
+                case "reasoning":
+                    texts.append(part.reasoning.reasoning)
+    return texts
 
 
 def _event(seq_id: int, event: Spoken) -> pb.StreamGenerateResponse:

@@ -1,0 +1,176 @@
+"""Counting tokens: the vocabulary is the published one, nothing is fetched, estimates have known bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiktoken_ext.openai_public as published
+
+from letta_common.errors import LLMUnavailable
+from letta_llm_gateway.domain.answers import Call, CountSource, Reasoning, Text, ToolCall, Usage
+from letta_llm_gateway.domain.tokens import Counts, of_bytes
+from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.providers.tokenizer import PATTERN, LocalTokenizer, vocabulary
+
+
+@pytest.fixture(scope="module")
+async def tokenizer():
+    made = LocalTokenizer()
+    await made.prepare()
+    return made
+
+
+def test_the_vocabulary_is_the_one_that_openai_publishes():
+    lines = b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(vocabulary()))
+
+    assert hashlib.sha256(lines).hexdigest() in inspect.getsource(published.o200k_base)
+
+
+def test_texts_are_split_as_openai_splits_them(monkeypatch):
+    monkeypatch.setattr(published, "load_tiktoken_bpe", lambda *_, **__: {})
+
+    assert published.o200k_base()["pat_str"] == PATTERN
+
+
+KNOWN = [  # counted with OpenAI's published encoding
+    ("", 0),
+    ("hello world", 2),
+    ("Hello, world!", 4),
+    ("tiktoken is great!", 6),
+    ("antidisestablishmentarianism", 6),
+    ("2 + 2 = 4", 7),
+    ("お誕生日おめでとう", 8),
+    ("<|endoftext|>", 7),
+]
+
+
+@pytest.mark.parametrize(("text", "tokens"), KNOWN)
+async def test_known_texts_have_their_known_counts(tokenizer, text, tokens):
+    assert await tokenizer.count([text]) == tokens
+
+
+async def test_a_word_of_a_million_letters_is_counted(tokenizer):
+    assert 100_000 < await tokenizer.count(["a" * 1_000_000]) < 200_000
+
+
+@pytest.mark.parametrize(
+    ("model", "known"),
+    [
+        ("gpt-4o-mini", True),
+        ("gpt-4.1-2025-04-14", True),
+        ("gpt-5-nano", True),
+        ("openai/gpt-oss-20b", True),
+        ("o3", True),
+        ("o4-mini", True),
+        ("gpt-4", False),
+        ("gpt-3.5-turbo", False),
+        ("claude-sonnet-4-5", False),
+        ("llama3.1", False),
+        ("pro3", False),
+    ],
+)
+def test_only_models_of_this_vocabulary_are_counted_with_it(model, known):
+    assert LocalTokenizer().knows(model) is known
+
+
+def test_nothing_is_loaded_before_it_is_wanted_and_nothing_is_fetched():
+    script = """
+import asyncio, socket, sys
+from letta_llm_gateway.providers.tokenizer import LocalTokenizer
+def refuse(*args, **kwargs):
+    raise AssertionError("the network was touched")
+socket.socket.connect = socket.getaddrinfo = refuse
+tokenizer = LocalTokenizer()
+assert tokenizer.knows("gpt-4o") and not tokenizer.ready and "tiktoken" not in sys.modules
+print(asyncio.run(tokenizer.count(["hello world"])))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env={**os.environ, "HOME": "/none"}
+    )
+
+    assert done.stdout.strip() == "2", done.stderr
+
+
+async def test_the_loop_runs_while_the_vocabulary_loads():
+    made = LocalTokenizer()
+    task = made.prepare()
+    assert made.prepare() is task
+    turns = 0
+    while not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 100
+    assert made.ready
+    await made.close()
+
+
+class Vendor(BuiltinProvider):
+    def __init__(self, answer: int | Exception | None) -> None:
+        self.answer = answer
+
+    async def count(self, call: Call) -> int | None:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("vendor", "model", "expected"),
+    [
+        (77, "gpt-4o", (77, CountSource.PROVIDER)),
+        (None, "gpt-4o", (2 + 4, CountSource.TOKENIZER)),
+        (LLMUnavailable("away"), "gpt-4o", (2 + 4, CountSource.TOKENIZER)),
+        (None, "claude-x", (9, CountSource.ESTIMATE)),
+        (LLMUnavailable("away"), "claude-x", (9, CountSource.ESTIMATE)),
+    ],
+)
+async def test_a_prompt_is_counted_by_the_best_means_there_is(tokenizer, vendor, model, expected):
+    got = await Counts(tokenizer).prompt(Vendor(vendor), Call(model, None), lambda: ["hello world"], lambda: 9)
+
+    assert got == expected
+
+
+async def test_what_a_vendor_did_not_count_is_counted_once_the_vocabulary_is_there():
+    tokenizer = LocalTokenizer()
+    parts = [Text("hello world"), Reasoning("hello world"), ToolCall("i", "hello", "{}")]
+
+    async def usage(model: str) -> tuple[Usage, CountSource]:
+        return await Counts(tokenizer).usage(model, lambda: ["hello world"], parts, lambda: 9)
+
+    assert (await usage("claude-x"))[1] is CountSource.ESTIMATE
+    assert not tokenizer.ready
+    first, source = await usage("gpt-4o")
+    assert (first.prompt, source) == (9, CountSource.ESTIMATE), "loading it would hold up the answer"
+    await tokenizer.prepare()
+    assert await usage("gpt-4o") == (Usage(6, 6), CountSource.TOKENIZER)
+
+
+SOURCE = Path(inspect.getsourcefile(LocalTokenizer) or "").read_text()
+SCHEMA = json.dumps({"type": "object", "properties": {"label": {"type": "string", "description": "The block."}}})
+SAMPLES = {
+    "prose": "The agent keeps what it learned in blocks of memory, and finds the rest again when it is asked. " * 20,
+    "code": SOURCE,
+    "schema": SCHEMA * 20,
+    "German": "Die Antwort des Modells wird in Stücken geliefert, sobald sie vorliegen. " * 20,
+    "Russian": "Ответ модели приходит частями, как только они готовы, и сохраняется. " * 20,
+    "Chinese": "模型的回答会在准备好后分段返回，并保存在记忆中，以便以后查找。" * 20,
+    "Japanese": "モデルの回答は準備ができ次第、少しずつ返され、記憶に保存されます。" * 20,
+    "Arabic": "تصل إجابة النموذج على أجزاء بمجرد أن تصبح جاهزة ثم تحفظ في الذاكرة. " * 20,
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+async def test_an_estimate_is_between_three_quarters_and_twice_the_count(tokenizer, kind):
+    text = SAMPLES[kind]
+
+    ratio = of_bytes(len(text.encode())) / await tokenizer.count([text])
+    assert 0.75 < ratio < 2.2, f"{kind}: {ratio:.2f}"
