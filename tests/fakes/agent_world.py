@@ -74,6 +74,7 @@ class World:
     def state_of(self, **changes):
         """Return the definition of an agent."""
         state = agent_pb2.AgentState(id=AGENT, name="a", model="twin/model", system="Be kind.")
+        state.agent_type = changes.pop("kind", agent_pb2.AGENT_TYPE_LETTA_V1_AGENT)
         state.llm_config.context_window = changes.pop("window", 128_000)
         state.message_buffer_autoclear = changes.pop("forgetful", False)
         state.llm_config.parallel_tool_calls = changes.pop("parallel", False)

@@ -186,6 +186,19 @@ def test_the_message_tool_is_speech(arguments: str, kind: str) -> None:
     assert shown.assistant_message.text == "hi"
 
 
+def test_that_something_was_said_is_not_shown_again_as_what_a_tool_returned() -> None:
+    def returned(name: str, *, failed: bool = False) -> pb.ContentPart:
+        content = pb.ToolReturnContent(tool_call_id=name, name=name, content="Sent.", is_error=failed)
+        return pb.ContentPart(tool_return=content)
+
+    assert expand(stored(TOOL, returned("send_message"))) == []
+    (shown,) = expand(stored(TOOL, returned("send_message"), returned("add")))
+    assert [one.tool_call_id for one in shown.tool_return_message.tool_returns] == ["add"]
+    assert len(expand(stored(TOOL, returned("send_message", failed=True)))) == 1
+    assert len(expand(stored(TOOL, returned("send_message")), send_tool=None)) == 1
+    assert expand(stored(TOOL, returned("say")), send_tool=("say", "text")) == []
+
+
 def test_an_otid_needs_no_uuid() -> None:
     assert part_otid("message-x", 3) == "message-x:3"
     assert part_otid(ID, 5).endswith("85")

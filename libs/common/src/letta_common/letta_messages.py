@@ -173,8 +173,11 @@ def _said(call: message_pb2.ToolCallContent, send_tool: SendTool | None) -> str 
     return said if isinstance(said, str) else None
 
 
-def _tool(message: Message, _: SendTool | None) -> Iterator[LettaMessage]:
-    parts = [part.tool_return for part in message.parts if part.HasField("tool_return")]
+def _tool(message: Message, send_tool: SendTool | None) -> Iterator[LettaMessage]:
+    """Show what tools returned; that something was said is shown by what was said."""
+    hidden = send_tool[0] if send_tool is not None else ""
+    returns = (part.tool_return for part in message.parts if part.HasField("tool_return"))
+    parts = [returned for returned in returns if returned.is_error or not hidden or returned.name != hidden]
     if not parts:
         return
     first = parts[0]

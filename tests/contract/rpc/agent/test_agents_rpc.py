@@ -3,8 +3,9 @@
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from letta.agent.v1 import agent_pb2, tool_rule_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
-from letta.common.v1 import sort_order_pb2
+from letta.common.v1 import sort_order_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
 from letta_common.errors import (
     AgentNotFound,
@@ -14,6 +15,7 @@ from letta_common.errors import (
     CursorNotFound,
     InvalidArgument,
     ModelNotFound,
+    OperationUnimplemented,
     StaleEtag,
     ToolNotFound,
     ValidationFailed,
@@ -268,3 +270,49 @@ async def test_the_system_prompt_is_that_of_the_next_step(stubs):
 
     assert "Be kind." in prompt
     assert "Ann" in prompt
+
+
+def rules_of(agent):
+    return {(rule.WhichOneof("rule"), getattr(rule, rule.WhichOneof("rule")).tool_name) for rule in agent.tool_rules}
+
+
+async def test_an_agent_of_the_older_kind_gets_its_tools_and_rules(stubs):
+    agent = await stubs.agent(agent_type=agent_pb2.AGENT_TYPE_MEMGPT_V2_AGENT, include_base_tools=True)
+    assert {tool.name for tool in agent.tools} == {
+        "memory_insert",
+        "memory_replace",
+        "conversation_search",
+        "send_message",
+    }
+    assert rules_of(agent) == {
+        ("continue_loop", "memory_insert"),
+        ("continue_loop", "memory_replace"),
+        ("continue_loop", "conversation_search"),
+        ("exit_loop", "send_message"),
+    }
+    own = tool_rule_pb2.ToolRule(exit_loop=tool_rule_pb2.TerminalToolRule(tool_name="memory_insert"))
+    kept = await stubs.agent(agent_type=agent_pb2.AGENT_TYPE_MEMGPT_V2_AGENT, include_base_tools=True, tool_rules=[own])
+    assert ("exit_loop", "memory_insert") in rules_of(kept)
+    assert ("continue_loop", "memory_insert") not in rules_of(kept)
+    bare = await stubs.agent(
+        agent_type=agent_pb2.AGENT_TYPE_MEMGPT_V2_AGENT, include_base_tools=True, include_base_tool_rules=False
+    )
+    assert rules_of(bare) == set()
+
+
+async def test_an_agent_of_the_older_kind_speaks_through_its_tool(stubs):
+    agent = await stubs.agent(agent_type=agent_pb2.AGENT_TYPE_MEMGPT_AGENT, include_base_tools=True)
+    answer = await stubs.send(agent.id, 'call send_message {"message": "Hello!", "request_heartbeat": false}')
+    assert [message.assistant_message.text for message in answer.messages] == ["Hello!"]
+    assert answer.stop_reason.stop_reason == usage_pb2.STOP_REASON_END_TURN
+
+
+async def test_an_agent_for_workflows_forgets(stubs):
+    agent = await stubs.agent(agent_type=agent_pb2.AGENT_TYPE_WORKFLOW_AGENT)
+    assert agent.message_buffer_autoclear
+
+
+@pytest.mark.parametrize("kind", ["VOICE_CONVO", "VOICE_SLEEPTIME"])
+async def test_kinds_of_a_later_release_are_refused(stubs, kind):
+    with pytest.raises(OperationUnimplemented, match=f"{kind.lower()}_agent"):
+        await stubs.agent(agent_type=f"AGENT_TYPE_{kind}_AGENT")

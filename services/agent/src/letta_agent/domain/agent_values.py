@@ -87,6 +87,7 @@ class Draft:
     tools: tuple[str, ...] = ()
     tool_ids: tuple[str, ...] = ()
     base_tools: bool = True
+    base_rules: bool = True
     multi_agent_tools: bool = False
     messages: tuple[Message, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)

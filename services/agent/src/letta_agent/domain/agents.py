@@ -16,7 +16,6 @@ from letta_agent.domain.agent_values import (
     AgentFilter,
     AgentState,
     AgentStore,
-    AgentType,
     Change,
     Draft,
     Parts,
@@ -25,6 +24,7 @@ from letta_agent.domain.agent_values import (
     Variable,
     Vault,
 )
+from letta_agent.domain.kinds import BASE_TOOLS, FORGETFUL, MULTI_AGENT_TOOLS, base_rules, require_kind
 from letta_agent.domain.models import mirror_settings, set_embedding, set_model
 from letta_agent.domain.names import random_name
 from letta_agent.domain.passports import Passport
@@ -42,7 +42,7 @@ from letta_agent.domain.tool_rules import ToolRules
 from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
 from letta_common.codes import Code
-from letta_common.errors import AppError, ConversationBusy, Fenced, InvalidArgument, StaleEtag, ToolNotFound
+from letta_common.errors import AppError, ConversationBusy, Fenced, StaleEtag, ToolNotFound
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
 
@@ -51,24 +51,6 @@ _ROLE = message_pb2.MessageRole
 _ATTEMPTS = 5
 _log = structlog.get_logger("letta.agent.agents")
 
-BASE_TOOLS: dict[int, tuple[str, ...]] = {
-    AgentType.AGENT_TYPE_LETTA_V1_AGENT: ("conversation_search", "memory_insert", "memory_replace"),
-    AgentType.AGENT_TYPE_MEMGPT_AGENT: (
-        "core_memory_append",
-        "core_memory_replace",
-        "memory",
-        "memory_apply_patch",
-        "conversation_search",
-        "send_message",
-    ),
-    AgentType.AGENT_TYPE_MEMGPT_V2_AGENT: ("memory_insert", "memory_replace", "conversation_search", "send_message"),
-    AgentType.AGENT_TYPE_SLEEPTIME_AGENT: ("memory_replace", "memory_insert", "memory_rethink", "memory_finish_edits"),
-}
-MULTI_AGENT_TOOLS = (
-    "send_message_to_agent_and_wait_for_reply",
-    "send_message_to_agents_matching_tags",
-    "send_message_to_agent_async",
-)
 _DESCRIPTIONS = {
     "persona": "Who you are: your name, your manner and what guides you.",
     "human": "Who you talk to: name, facts, preferences, and what you have agreed on.",
@@ -249,8 +231,7 @@ class Agents:
 
     async def _resolve(self, draft: Draft) -> list[Tool]:
         kind = draft.state.agent_type
-        if kind == AgentType.AGENT_TYPE_SPLIT_THREAD_AGENT:
-            raise InvalidArgument("agents of type split_thread_agent cannot be made", field="agent_type")
+        require_kind(kind)
         names = [*draft.tools, *(BASE_TOOLS.get(kind, ()) if draft.base_tools else ())]
         names += MULTI_AGENT_TOOLS if draft.multi_agent_tools else ()
         if not names and not draft.tool_ids:
@@ -268,6 +249,9 @@ class Agents:
         set_model(state, await self._models.model(draft.model), window=draft.window)
         if draft.embedding:
             set_embedding(state, await self._models.embedding_model(draft.embedding))
+        state.message_buffer_autoclear |= state.agent_type in FORGETFUL
+        if draft.base_rules:
+            _add_base_rules(state, tools)
         _add_approvals(state, tools)
         blocks = [_new_block(block) for block in draft.new_blocks]
         first = self._first_message(state, blocks)
@@ -398,6 +382,13 @@ def _new_block(given: Block) -> Block:
     if not block.description and block.label in _DESCRIPTIONS:
         block.description = _DESCRIPTIONS[block.label]
     return block
+
+
+def _add_base_rules(state: AgentState, tools: Sequence[Tool]) -> None:
+    """Add the rules of the agent's kind about tools that no rule of its own is about."""
+    known = {getattr(rule, rule.WhichOneof("rule") or "").tool_name for rule in state.tool_rules}
+    names = {tool.name for tool in tools} - known
+    state.tool_rules.extend(base_rules(state.agent_type, names))
 
 
 def _add_approvals(state: AgentState, tools: Sequence[Tool]) -> None:

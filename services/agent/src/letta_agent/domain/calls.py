@@ -13,7 +13,7 @@ from letta.common.v1 import message_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.builtin_tools import BuiltinCall, BuiltinTools
 from letta_agent.domain.peers import Block, Call, CallResult, Thread, Tool, ToolPeer
-from letta_agent.domain.tool_rules import CallMade, ToolRules
+from letta_agent.domain.tool_rules import REFUSED, CallMade, ToolRules
 from letta_agent.domain.tool_states import edits_of, state_of, wants_state
 from letta_agent.domain.toolsets import Toolset
 from letta_common.errors import AppError, Fenced, ServiceUnavailable
@@ -180,5 +180,5 @@ def cut(text: str, limit: int) -> str:
 
 def _refusal(step: StepCalls, name: str, allowed: Sequence[str]) -> CallResult:
     hint = step.rules.hints(name, step.history)
-    text = f"[ToolConstraintError] Cannot call {name}, valid tools include: {list(allowed)}.{hint}"
+    text = f"{REFUSED} Cannot call {name}, valid tools include: {list(allowed)}.{hint}"
     return CallResult(text, is_error=True)

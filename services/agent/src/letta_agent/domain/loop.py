@@ -154,7 +154,7 @@ class Loop:
         async with self._acting():
             self._toolset = await self._tools.toolsets.of(self._job.actor, self._job.definition.tool_ids)
             begun = await self._begin_fenced()
-        self._toolset = self._toolset.with_client_tools(self._job.request.client_tools)
+        self._toolset = self._strategy.prepare(self._toolset.with_client_tools(self._job.request.client_tools))
         size = sum(message.ByteSize() for message in messages)
         self._context = Context(begun, tokens=self._context_tokens, input_bytes=size)
         if self._state.message_buffer_autoclear and messages:
@@ -252,6 +252,8 @@ class Loop:
             cut=stored.cut,
             last=len(self._summaries) + 1 >= (self._job.request.max_steps or MAX_STEPS),
             history=self._history,
+            arguments=[call.input for call in calls_of(stored.message)],
+            equipped=bool(self._toolset.schemas),
         )
         return self._strategy.decide(turn, self._rules)
 
@@ -307,7 +309,7 @@ class Loop:
             messages=tuple(self._context.messages),
             tools=schemas,
             settings=settings,
-            required=freedom.required,
+            required=freedom.required or (self._strategy.must_call and bool(schemas)),
             forced_tool=schemas[0].name if freedom.required and len(schemas) == 1 else "",
             agent_id=state.id,
             run_id=self.held.run_id,
@@ -452,7 +454,8 @@ class Loop:
 
     @property
     def _several(self) -> bool:
-        return bool(self._state.llm_config.parallel_tool_calls) and self._rules.only_approvals
+        free = not self._strategy.must_call and self._rules.only_approvals
+        return free and bool(self._state.llm_config.parallel_tool_calls)
 
     @property
     def _window(self) -> int:

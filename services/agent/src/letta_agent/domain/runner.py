@@ -21,6 +21,7 @@ from letta_agent.domain.peers import CredentialPeer
 from letta_agent.domain.steps import CANCELLED as STEP_CANCELLED
 from letta_agent.domain.steps import FAILED as STEP_FAILED
 from letta_agent.domain.strategies.base import Strategy
+from letta_agent.domain.strategies.heartbeat import HeartbeatStrategy
 from letta_agent.domain.strategies.letta import LettaStrategy
 from letta_common.errors import (
     AppError,
@@ -279,7 +280,15 @@ def strategy_of(state: agent_pb2.AgentState) -> Strategy:
     return _STRATEGIES.get(state.agent_type, LettaStrategy())
 
 
-_STRATEGIES: Mapping[agent_pb2.AgentType.ValueType, Strategy] = {}
+_STRATEGIES: Mapping[agent_pb2.AgentType.ValueType, Strategy] = dict.fromkeys(
+    (
+        agent_pb2.AGENT_TYPE_MEMGPT_AGENT,
+        agent_pb2.AGENT_TYPE_MEMGPT_V2_AGENT,
+        agent_pb2.AGENT_TYPE_REACT_AGENT,
+        agent_pb2.AGENT_TYPE_WORKFLOW_AGENT,
+    ),
+    HeartbeatStrategy(),
+)
 
 
 def failure(error: AppError, loop: Loop) -> RunEnd:

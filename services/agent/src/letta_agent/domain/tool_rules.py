@@ -32,6 +32,10 @@ class Freedom:
     """The model must call one of them."""
 
 
+REFUSED = "[ToolConstraintError]"
+"""How what a tool returns begins when rules forbade its call."""
+
+
 class ToolRules:
     """The rules of one agent."""
 

@@ -52,6 +52,7 @@ def draft_of(request: pb.CreateAgentRequest, now: datetime) -> Draft:
         tools=tuple(request.tools),
         tool_ids=tuple(request.tool_ids),
         base_tools=not request.HasField("include_base_tools") or request.include_base_tools,
+        base_rules=not request.HasField("include_base_tool_rules") or request.include_base_tool_rules,
         multi_agent_tools=request.include_multi_agent_tools,
         messages=tuple(created(message, now) for message in request.initial_message_sequence),
         secrets=dict(request.secrets) or dict(request.tool_exec_environment_variables),

@@ -40,19 +40,19 @@ class _AgentTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentType.V
     AGENT_TYPE_LETTA_V1_AGENT: _AgentType.ValueType  # 1
     """Talks and calls tools freely until it has nothing more to do."""
     AGENT_TYPE_MEMGPT_AGENT: _AgentType.ValueType  # 2
-    """Speaks through a tool; asks for the next step by a heartbeat."""
+    """Speaks through the tool `send_message`; each step is one call, which may ask for another step by a heartbeat."""
     AGENT_TYPE_MEMGPT_V2_AGENT: _AgentType.ValueType  # 3
-    """As MEMGPT_AGENT, with line-based memory tools."""
+    """As MEMGPT_AGENT, with other memory tools."""
     AGENT_TYPE_REACT_AGENT: _AgentType.ValueType  # 4
-    """Has no memory blocks in its prompt."""
+    """As MEMGPT_AGENT, without memory blocks in its prompt and without tools of its own."""
     AGENT_TYPE_WORKFLOW_AGENT: _AgentType.ValueType  # 5
-    """Forgets after each run."""
+    """As REACT_AGENT, and forgets after each run."""
     AGENT_TYPE_SLEEPTIME_AGENT: _AgentType.ValueType  # 6
     """Tends the memory of another agent in the background."""
     AGENT_TYPE_VOICE_CONVO_AGENT: _AgentType.ValueType  # 7
-    """Talks over voice."""
+    """Talks over voice. NOT_IMPLEMENTED in this release."""
     AGENT_TYPE_VOICE_SLEEPTIME_AGENT: _AgentType.ValueType  # 8
-    """Tends the memory of a voice agent in the background."""
+    """Tends the memory of a voice agent in the background. NOT_IMPLEMENTED in this release."""
     AGENT_TYPE_SPLIT_THREAD_AGENT: _AgentType.ValueType  # 9
     """Refused."""
 
@@ -64,19 +64,19 @@ AGENT_TYPE_UNSPECIFIED: AgentType.ValueType  # 0
 AGENT_TYPE_LETTA_V1_AGENT: AgentType.ValueType  # 1
 """Talks and calls tools freely until it has nothing more to do."""
 AGENT_TYPE_MEMGPT_AGENT: AgentType.ValueType  # 2
-"""Speaks through a tool; asks for the next step by a heartbeat."""
+"""Speaks through the tool `send_message`; each step is one call, which may ask for another step by a heartbeat."""
 AGENT_TYPE_MEMGPT_V2_AGENT: AgentType.ValueType  # 3
-"""As MEMGPT_AGENT, with line-based memory tools."""
+"""As MEMGPT_AGENT, with other memory tools."""
 AGENT_TYPE_REACT_AGENT: AgentType.ValueType  # 4
-"""Has no memory blocks in its prompt."""
+"""As MEMGPT_AGENT, without memory blocks in its prompt and without tools of its own."""
 AGENT_TYPE_WORKFLOW_AGENT: AgentType.ValueType  # 5
-"""Forgets after each run."""
+"""As REACT_AGENT, and forgets after each run."""
 AGENT_TYPE_SLEEPTIME_AGENT: AgentType.ValueType  # 6
 """Tends the memory of another agent in the background."""
 AGENT_TYPE_VOICE_CONVO_AGENT: AgentType.ValueType  # 7
-"""Talks over voice."""
+"""Talks over voice. NOT_IMPLEMENTED in this release."""
 AGENT_TYPE_VOICE_SLEEPTIME_AGENT: AgentType.ValueType  # 8
-"""Tends the memory of a voice agent in the background."""
+"""Tends the memory of a voice agent in the background. NOT_IMPLEMENTED in this release."""
 AGENT_TYPE_SPLIT_THREAD_AGENT: AgentType.ValueType  # 9
 """Refused."""
 Global___AgentType: _TypeAlias = AgentType  # noqa: Y015

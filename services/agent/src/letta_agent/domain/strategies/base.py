@@ -8,6 +8,7 @@ from typing import Protocol
 
 from letta.common.v1 import usage_pb2
 from letta_agent.domain.tool_rules import CallMade, ToolRules
+from letta_agent.domain.toolsets import Toolset
 from letta_common.letta_messages import SendTool
 
 StopReason = usage_pb2.StopReason
@@ -27,6 +28,10 @@ class Turn:
     """The run may take no further step."""
     history: Sequence[CallMade]
     """Calls of the whole run, those of this step included."""
+    arguments: Sequence[str] = ()
+    """What the model wrote as arguments of the calls, JSON."""
+    equipped: bool = True
+    """The agent has tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,12 @@ class Strategy(Protocol):
 
     send_tool: SendTool | None
     """The tool that the agent speaks through, shown as what it says; None when it speaks freely."""
+    must_call: bool
+    """Each step calls one tool, and no more than one."""
+
+    def prepare(self, toolset: Toolset) -> Toolset:
+        """Return the tools as the model sees them."""
+        ...
 
     def decide(self, turn: Turn, rules: ToolRules) -> Decision:
         """Say whether the run goes on after a step."""

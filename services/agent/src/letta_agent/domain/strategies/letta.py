@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from letta_agent.domain.strategies.base import GO_ON, Decision, StopReason, Turn
 from letta_agent.domain.tool_rules import ToolRules
+from letta_agent.domain.toolsets import Toolset
 from letta_common.letta_messages import SEND_MESSAGE, SendTool
 
 
@@ -11,6 +12,11 @@ class LettaStrategy:
     """Goes on after each tool call, ends with the first answer that calls none."""
 
     send_tool: SendTool | None = SEND_MESSAGE
+    must_call = False
+
+    def prepare(self, toolset: Toolset) -> Toolset:
+        """Return the tools as they are."""
+        return toolset
 
     def decide(self, turn: Turn, rules: ToolRules) -> Decision:
         """Say whether the run goes on after a step."""
