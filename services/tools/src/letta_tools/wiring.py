@@ -77,7 +77,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
         ToolType.CUSTOM: calls,
         ToolType.EXTERNAL_MCP: MCPExecutor(servers, configs),
         ToolType.LETTA_BUILTIN: BuiltinExecutor(
-            {"run_code": CodeExecutor(sandbox), **_web_executors(settings, guard, configs)}
+            {"run_code": CodeExecutor(sandbox, scripts), **_web_executors(settings, guard, configs)}
         ),
     }
     executions = Executions(tools, store, executors, most)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -202,6 +203,47 @@ async def test_code_runs_as_data(tools, executions):
     assert (await run("1", "java")).status == pb.EXECUTION_STATUS_REFUSED
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
+@pytest.mark.parametrize(
+    ("language", "code", "answer"),
+    [
+        ("js", "console.log('hi', {a: 1}); const x = 2; x ** 10", ([1024], ["hi { a: 1 }"], [])),
+        ("js", "const result = [1, 'a', null]", ([[1, "a", None]], [], [])),
+        ("js", "console.error('no'); new Map([[1, 2]])", (["Map(1) { 1 => 2 }"], [], ["no"])),
+        ("js", "const p = await Promise.resolve(3); return p + 1", ([4], [], [])),
+        ("js", "require('node:path').join('a', 'b')", (["a/b"], [], [])),
+        ("ts", "interface I { x: number }\nconst i: I = { x: 4 };\ni.x as number", ([4], [], [])),
+        ("js", "undefined", ([], [], [])),
+    ],
+)
+async def test_code_of_other_languages_runs(tools, executions, language, code, answer):
+    tool = (await tools.ResolveTools(ResolveToolsRequest(names=["run_code"]), timeout=5)).tools[0]
+    arguments = json.dumps({"code": code, "language": language})
+    ran = await execute(executions, arguments, tool_id=tool.id)
+
+    assert ran.status == pb.EXECUTION_STATUS_SUCCESS, ran
+    found = json.loads(ran.result)
+    assert (found["results"], found["logs"]["stdout"], found["logs"]["stderr"]) == answer, found
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
+async def test_code_of_other_languages_fails(tools, executions):
+    tool = (await tools.ResolveTools(ResolveToolsRequest(names=["run_code"]), timeout=5)).tools[0]
+    for code, name in (("null.x", "TypeError"), ("let = ", "SyntaxError"), ("throw 'no'", "Error")):
+        ran = await execute(executions, json.dumps({"code": code, "language": "js"}), tool_id=tool.id)
+        assert json.loads(ran.result)["error"]["name"] == name, ran
+    ran = await execute(executions, json.dumps({"code": "enum E {}", "language": "ts"}), tool_id=tool.id)
+    assert (ran.status, ran.error_type) == (pb.EXECUTION_STATUS_REFUSED, "TOOL_SOURCE_INVALID")
+
+
+async def test_builtin_tools_that_cannot_run_say_why(tools, executions):
+    for name, why in (("run_code_with_tools", "one by one"), ("web_search", "web_egress")):
+        tool = (await tools.ResolveTools(ResolveToolsRequest(names=[name]), timeout=5)).tools[0]
+        ran = await execute(executions, "{}", tool_id=tool.id)
+        assert ran.status == pb.EXECUTION_STATUS_REFUSED
+        assert why in ran.error_message
+
+
 async def test_isolation_is_reported(executions, tools):
     report = await executions.GetIsolation(pb.GetIsolationRequest(), timeout=20)
     assert report.provider == "local"
@@ -218,6 +260,6 @@ async def test_source_runs_once_from_outside(tools):
     assert json.loads(returned.tool_return)["env"] == "blue"
     assert (returned.status, list(returned.stdout)) == (1, ["adding"])
     assert returned.tool_returns[0].text == returned.tool_return
-    failing = RunToolRequest(source_code='def f():\n    raise ValueError("boom")\n', args="{}", name="f")
+    failing = RunToolRequest(source_code='def f():\n    raise ValueError("boom")\n', args="{}")
     returned = (await tools.RunTool(failing, timeout=20)).message.tool_return_message
     assert (returned.status, returned.tool_return) == (2, "Error executing function f: ValueError: boom")

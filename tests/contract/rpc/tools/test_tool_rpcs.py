@@ -12,6 +12,7 @@ from letta.tools.v1.tool_service_pb2 import (
     CreateToolRequest,
     DeleteToolRequest,
     GenerateSchemaRequest,
+    GenerateToolRequest,
     GetBaseToolsRequest,
     GetToolRequest,
     GetToolVersionRequest,
@@ -25,6 +26,7 @@ from letta.tools.v1.tool_service_pb2 import (
 from letta_common.errors import (
     CursorNotFound,
     InvalidArgument,
+    OperationUnimplemented,
     StaleEtag,
     ToolNameTaken,
     ToolNotFound,
@@ -307,6 +309,72 @@ async def test_search_finds_by_words(tools):
     assert ("roll_dice", 1) in await search("dice", tool_types=[tool_pb2.TOOL_TYPE_CUSTOM])
     assert await search("dice", tags=["nope"]) == []
     assert len(await search("", limit=3)) == 3
+
+
+async def test_no_model_writes_tools_here(tools):
+    request = GenerateToolRequest(tool_name="f", prompt="write it")
+    with pytest.raises(OperationUnimplemented, match="calls no models"):
+        await tools.GenerateTool(request, timeout=5)
+
+
+# Names and arguments that agents of the retired server know; those with `?` may be left out.
+BUILTIN = """
+send_message(message)
+conversation_search(query?, roles?, limit?, start_date?, end_date?)
+archival_memory_insert(content, tags?)
+archival_memory_search(query, tags?, tag_match_mode?, top_k?, start_datetime?, end_datetime?)
+core_memory_append(label, content)
+core_memory_replace(label, old_content, new_content)
+memory(command, path?, file_text?, description?, old_string?, new_string?, insert_line?, insert_text?, old_path?, new_path?)
+memory_apply_patch(label, patch)
+memory_replace(label, old_string, new_string)
+memory_insert(label, new_string, insert_line?)
+memory_rethink(label, new_memory)
+memory_finish_edits()
+send_message_to_agent_and_wait_for_reply(message, other_agent_id)
+send_message_to_agent_async(message, other_agent_id)
+send_message_to_agents_matching_tags(message, match_all, match_some)
+store_memories(chunks)
+rethink_user_memory(new_memory)
+finish_rethinking_memory()
+search_memory(convo_keyword_queries?, start_minutes_ago?, end_minutes_ago?)
+open_files(file_requests, close_all_others?)
+grep_files(pattern, include?, context_lines?, offset?)
+semantic_search_files(query, limit?)
+run_code(code, language)
+run_code_with_tools(code)
+web_search(query, num_results?, category?, include_text?, include_domains?, exclude_domains?, start_published_date?, end_published_date?, user_location?)
+fetch_webpage(url)
+"""  # noqa: E501
+PARALLEL = {
+    "conversation_search",
+    "archival_memory_search",
+    "semantic_search_files",
+    "grep_files",
+    "run_code",
+    "web_search",
+    "fetch_webpage",
+}
+
+
+async def test_builtin_tools_have_the_names_and_arguments_that_agents_know(tools):
+    found = (await tools.GetBaseTools(GetBaseToolsRequest(), timeout=5)).tools
+    signatures, parallel = set(), set()
+    for tool in found:
+        schema = json.loads(tool.json_schema)
+        assert schema["name"] == tool.name
+        assert schema["description"] == tool.description
+        parameters = schema["parameters"]
+        names = [name if name in parameters["required"] else f"{name}?" for name in parameters["properties"]]
+        signatures.add(f"{tool.name}({', '.join(names)})")
+        assert all(value["description"] for value in parameters["properties"].values())
+        assert (tool.return_char_limit, list(tool.tags)) == (
+            50_000,
+            [tool_pb2.ToolType.Name(tool.tool_type).removeprefix("TOOL_TYPE_").lower()],
+        )
+        parallel |= {tool.name} if tool.enable_parallel_execution else set()
+    assert signatures == set(BUILTIN.split("\n")[1:-1])
+    assert parallel == PARALLEL | {"search_memory"}
 
 
 async def test_a_schema_without_keeping_the_tool(tools):

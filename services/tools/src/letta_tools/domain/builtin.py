@@ -294,6 +294,12 @@ _BUILTIN = (
     ),
     _tool(
         ToolType.LETTA_BUILTIN,
+        "run_code_with_tools",
+        "Run Python code in a sandbox that can call your other tools as functions. Not every deployment allows this.",
+        _required("code", "The Python code to run."),
+    ),
+    _tool(
+        ToolType.LETTA_BUILTIN,
         "web_search",
         "Search the web. Fetch the pages that look promising with fetch_webpage.",
         _required("query", "What to look for."),

@@ -8,6 +8,12 @@ from letta_common.actor import Actor
 from letta_tools.domain.execution import Result
 from letta_tools.domain.executions import Executor, Work, refused
 
+_WEB = "web tools need the setting web_egress"
+_ABSENT = {
+    "run_code_with_tools": "code in a sandbox has neither network nor credentials to call the agent's other tools with; "
+    "call them one by one, and use run_code for what lies between"
+}
+
 
 class BuiltinExecutor:
     """Hands a call to the executor of the tool's name."""
@@ -19,7 +25,6 @@ class BuiltinExecutor:
         """Run the call to its end. Raises IsolationUnavailable."""
         executor = self._executors.get(work.tool.name)
         if executor is None:
-            return refused(
-                f"`{work.tool.name}` is not available in this deployment; web tools need the setting web_egress"
-            )
+            why = _ABSENT.get(work.tool.name, _WEB)
+            return refused(f"`{work.tool.name}` is not available in this deployment: {why}")
         return await executor.run(actor, work)

@@ -36,6 +36,10 @@ class ScriptReader(Protocol):
         """Erase the types and say how the function is called. Raises ToolSourceInvalid."""
         ...
 
+    def erase(self, source: str) -> str:
+        """Return the source as JavaScript. Raises ToolSourceInvalid for what is more than types."""
+        ...
+
     def schema(self, source: str, *, name: str = "", description: str = "") -> FunctionSchema:
         """Derive the schema from types and JSDoc. Raises ToolSourceInvalid."""
         ...

@@ -278,6 +278,15 @@ class Tools:
             raise ToolNotFound(f"tool {tool_id} has no version {number}", tool_id=tool_id, version=str(number))
         return tool
 
+    async def name_of(self, source: str, source_type: str) -> str:
+        """Return the name of the function that source defines last, or nothing."""
+        try:
+            if source_type == "typescript":
+                return (await asyncio.to_thread(reader(self._scripts).script, source)).name
+            return await asyncio.to_thread(function_name, source)
+        except ToolSourceInvalid:
+            return ""
+
     async def delete(self, actor: Actor, tool_id: str) -> None:
         """Remove a tool. Raises ToolNotFound, and InvalidArgument for a built-in one."""
         tool = await self.get(actor, tool_id)

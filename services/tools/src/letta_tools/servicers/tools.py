@@ -10,6 +10,7 @@ from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.clock import Clock
+from letta_common.errors import OperationUnimplemented
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_tools.domain.execution import Limits, Status
@@ -22,6 +23,7 @@ from letta_tools.servicers.tool_messages import given_values, masked_values, pac
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _SCRIPT = "typescript"
+_NO_MODELS = "the tools service calls no models; ask a model or an agent for the source and POST it to /v1/tools/"
 _MODES = {
     tool_service_pb2.TOOL_SEARCH_MODE_VECTOR: "vector",
     tool_service_pb2.TOOL_SEARCH_MODE_FTS: "fts",
@@ -129,7 +131,8 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
             limits=within_deadline(Limits(*([0] * 7))),
         )
         outcome = await self._executions.execute(current_actor(), execution)
-        return tool_service_pb2.RunToolResponse(message=self._return_message(request.name, outcome))
+        name = request.name or await self._tools.name_of(request.source_code, request.source_type)
+        return tool_service_pb2.RunToolResponse(message=self._return_message(name, outcome))
 
     def _return_message(self, name: str, outcome: Outcome) -> letta_message_pb2.LettaMessage:
         result = outcome.result
@@ -152,6 +155,11 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     ) -> tool_service_pb2.GenerateSchemaResponse:
         schema = await self._tools.schema_of(request.code, request.source_type)
         return tool_service_pb2.GenerateSchemaResponse(json_schema=schema.to_json())
+
+    async def GenerateTool(
+        self, request: tool_service_pb2.GenerateToolRequest, context: _Context
+    ) -> tool_service_pb2.GenerateToolResponse:
+        raise OperationUnimplemented(_NO_MODELS)
 
     async def ResolveTools(
         self, request: tool_service_pb2.ResolveToolsRequest, context: _Context

@@ -976,6 +976,85 @@ class GenerateSchemaResponse(_message.Message):
 Global___GenerateSchemaResponse: _TypeAlias = GenerateSchemaResponse  # noqa: Y015
 
 @_typing.final
+class GenerateToolRequest(_message.Message):
+    """Request of ToolService.GenerateTool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    HANDLE_FIELD_NUMBER: _builtins.int
+    STARTER_CODE_FIELD_NUMBER: _builtins.int
+    VALIDATION_ERRORS_FIELD_NUMBER: _builtins.int
+    tool_name: _builtins.str
+    """Name of the tool."""
+    prompt: _builtins.str
+    """What the tool shall do."""
+    handle: _builtins.str
+    """Handle of the model, `provider/model`."""
+    starter_code: _builtins.str
+    """Source to begin with."""
+    @_builtins.property
+    def validation_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was wrong with an earlier answer."""
+
+    def __init__(
+        self,
+        *,
+        tool_name: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        handle: _builtins.str | None = ...,
+        starter_code: _builtins.str | None = ...,
+        validation_errors: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_handle", b"_handle", "_starter_code", b"_starter_code", "handle", b"handle", "starter_code", b"starter_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_handle", b"_handle", "_starter_code", b"_starter_code", "handle", b"handle", "prompt", b"prompt", "starter_code", b"starter_code", "tool_name", b"tool_name", "validation_errors", b"validation_errors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__handle: _TypeAlias = _typing.Literal["handle"]  # noqa: Y015
+    _WhichOneofArgType__handle: _TypeAlias = _typing.Literal["_handle", b"_handle"]  # noqa: Y015
+    _WhichOneofReturnType__starter_code: _TypeAlias = _typing.Literal["starter_code"]  # noqa: Y015
+    _WhichOneofArgType__starter_code: _TypeAlias = _typing.Literal["_starter_code", b"_starter_code"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__handle) -> _WhichOneofReturnType__handle | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__starter_code) -> _WhichOneofReturnType__starter_code | None: ...
+
+Global___GenerateToolRequest: _TypeAlias = GenerateToolRequest  # noqa: Y015
+
+@_typing.final
+class GenerateToolResponse(_message.Message):
+    """Response of ToolService.GenerateTool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    SAMPLE_ARGS_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    sample_args: _builtins.str
+    """Arguments to try it with, a JSON object."""
+    response: _builtins.str
+    """What the model wrote."""
+    @_builtins.property
+    def tool(self) -> _tool_pb2.Tool:
+        """The tool."""
+
+    def __init__(
+        self,
+        *,
+        tool: _tool_pb2.Tool | None = ...,
+        sample_args: _builtins.str = ...,
+        response: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response", b"response", "sample_args", b"sample_args", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateToolResponse: _TypeAlias = GenerateToolResponse  # noqa: Y015
+
+@_typing.final
 class ResolveToolsRequest(_message.Message):
     """Request of ToolService.ResolveTools."""
 

@@ -100,6 +100,11 @@ class ToolServiceStub:
                 request_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateSchemaRequest.SerializeToString,
                 response_deserializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateSchemaResponse.FromString,
                 _registered_method=True)
+        self.GenerateTool = channel.unary_unary(
+                '/letta.tools.v1.ToolService/GenerateTool',
+                request_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateToolRequest.SerializeToString,
+                response_deserializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateToolResponse.FromString,
+                _registered_method=True)
         self.ResolveTools = channel.unary_unary(
                 '/letta.tools.v1.ToolService/ResolveTools',
                 request_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.ResolveToolsRequest.SerializeToString,
@@ -210,6 +215,14 @@ class ToolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GenerateTool(self, request, context):
+        """Would have a model write a tool. NOT_IMPLEMENTED: this service calls no models; ask a model or an agent for the source
+        and make the tool of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveTools(self, request, context):
         """Returns the tools of these ids and names, each once: ids first, then names, in the order asked. Built-in tools exist
         in every organization. TOOL_NOT_FOUND names the first one missing.
@@ -292,6 +305,11 @@ def add_ToolServiceServicer_to_server(servicer, server):
                     servicer.GenerateSchema,
                     request_deserializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateSchemaRequest.FromString,
                     response_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateSchemaResponse.SerializeToString,
+            ),
+            'GenerateTool': grpc.unary_unary_rpc_method_handler(
+                    servicer.GenerateTool,
+                    request_deserializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateToolRequest.FromString,
+                    response_serializer=letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateToolResponse.SerializeToString,
             ),
             'ResolveTools': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveTools,
@@ -656,6 +674,33 @@ class ToolService:
             '/letta.tools.v1.ToolService/GenerateSchema',
             letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateSchemaRequest.SerializeToString,
             letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateSchemaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateTool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.tools.v1.ToolService/GenerateTool',
+            letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateToolRequest.SerializeToString,
+            letta_dot_tools_dot_v1_dot_tool__service__pb2.GenerateToolResponse.FromString,
             options,
             channel_credentials,
             insecure,

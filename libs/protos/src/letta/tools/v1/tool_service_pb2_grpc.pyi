@@ -65,6 +65,10 @@ class ToolServiceStub:
     """Runs source code once, without keeping it. What the code does wrong is in the answer."""
     GenerateSchema: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.GenerateSchemaRequest, _tool_service_pb2.GenerateSchemaResponse]
     """Derives a JSON schema from source code. TOOL_SOURCE_INVALID says what is missing."""
+    GenerateTool: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.GenerateToolRequest, _tool_service_pb2.GenerateToolResponse]
+    """Would have a model write a tool. NOT_IMPLEMENTED: this service calls no models; ask a model or an agent for the source
+    and make the tool of it.
+    """
     ResolveTools: _grpc.UnaryUnaryMultiCallable[_tool_service_pb2.ResolveToolsRequest, _tool_service_pb2.ResolveToolsResponse]
     """Returns the tools of these ids and names, each once: ids first, then names, in the order asked. Built-in tools exist
     in every organization. TOOL_NOT_FOUND names the first one missing.
@@ -109,6 +113,10 @@ class ToolServiceAsyncStub(ToolServiceStub):
     """Runs source code once, without keeping it. What the code does wrong is in the answer."""
     GenerateSchema: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.GenerateSchemaRequest, _tool_service_pb2.GenerateSchemaResponse]  # type: ignore[assignment]
     """Derives a JSON schema from source code. TOOL_SOURCE_INVALID says what is missing."""
+    GenerateTool: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.GenerateToolRequest, _tool_service_pb2.GenerateToolResponse]  # type: ignore[assignment]
+    """Would have a model write a tool. NOT_IMPLEMENTED: this service calls no models; ask a model or an agent for the source
+    and make the tool of it.
+    """
     ResolveTools: _aio.UnaryUnaryMultiCallable[_tool_service_pb2.ResolveToolsRequest, _tool_service_pb2.ResolveToolsResponse]  # type: ignore[assignment]
     """Returns the tools of these ids and names, each once: ids first, then names, in the order asked. Built-in tools exist
     in every organization. TOOL_NOT_FOUND names the first one missing.
@@ -228,6 +236,16 @@ class ToolServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tool_service_pb2.GenerateSchemaResponse, _abc.Awaitable[_tool_service_pb2.GenerateSchemaResponse]]:
         """Derives a JSON schema from source code. TOOL_SOURCE_INVALID says what is missing."""
+
+    @_abc_1.abstractmethod
+    def GenerateTool(
+        self,
+        request: _tool_service_pb2.GenerateToolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tool_service_pb2.GenerateToolResponse, _abc.Awaitable[_tool_service_pb2.GenerateToolResponse]]:
+        """Would have a model write a tool. NOT_IMPLEMENTED: this service calls no models; ask a model or an agent for the source
+        and make the tool of it.
+        """
 
     @_abc_1.abstractmethod
     def ResolveTools(

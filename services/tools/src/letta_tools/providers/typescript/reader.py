@@ -61,6 +61,10 @@ class TypeScriptReader:
             nulls=tuple(name for name in nulls if name not in RESERVED),
         )
 
+    def erase(self, source: str) -> str:
+        """Return the source as JavaScript. Raises ToolSourceInvalid for what is more than types."""
+        return erase(source)
+
     def schema(self, source: str, *, name: str = "", description: str = "") -> FunctionSchema:
         """Derive the schema from types and JSDoc. Raises ToolSourceInvalid."""
         root = parse(source)
