@@ -15,13 +15,17 @@ from hostile.stdio_attacks import ATTACKS, OWN_NAMES
 from hostile.stdio_servers import NEIGHBOUR, connection
 from hostile.victims import SECRET, Victims, fill, others
 
+from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import AppError
 from letta_tools.domain.execution import Isolation, Limits
+from letta_tools.domain.mcp_oauth import OAuthGrants
 from letta_tools.domain.mcp_servers import Connection
+from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.local.programs import ProgramOptions, Programs
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
+from letta_tools.store.fake_oauth import FakeOAuthStore
 
 BASE = "/var/tmp"
 SECONDS = 15.0
@@ -33,9 +37,8 @@ CALM = "def attack(facts):\n    return {'hit': False}\n"
 def service(tier: Isolation, interpreter: str) -> SDKClient:
     """Return the client of MCP servers as the service has it."""
     options = MCPOptions(stdio=StdioOptions(enabled=True, organizations=("*",)), most_bytes=MOST_BYTES)
-    return SDKClient(
-        AddressGuard(), options, Programs(ProgramOptions(tiers=(tier,), interpreter=interpreter, limits=LIMITS))
-    )
+    programs = Programs(ProgramOptions(tiers=(tier,), interpreter=interpreter, limits=LIMITS))
+    return SDKClient(AddressGuard(), options, programs, OAuthGrants(FakeOAuthStore(), Cipher(b""), SystemClock()))
 
 
 async def ask(client: SDKClient, server: Connection, facts: dict[str, Any]) -> dict[str, Any]:

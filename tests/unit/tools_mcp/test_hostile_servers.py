@@ -8,23 +8,33 @@ from contextlib import asynccontextmanager
 import pytest
 
 from letta_common.actor import Actor
+from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPTimeout
+from letta_tools.domain.mcp_oauth import OAuthGrants
 from letta_tools.domain.mcp_servers import Connection
 from letta_tools.domain.mcp_tools import Offer, health_of, tool_of
 from letta_tools.domain.tool_records import EPOCH
+from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.local.programs import ProgramOptions, Programs
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
+from letta_tools.store.fake_oauth import FakeOAuthStore
 
 ANN = Actor("org-ann", "user-ann")
+
+
+def no_grants():
+    return OAuthGrants(FakeOAuthStore(), Cipher(b"secret"), SystemClock())
+
+
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
 
 
 def client(seconds=5.0, most_bytes=200_000, stdio=False):
     programs = StdioOptions(enabled=stdio, organizations=("*",))
     options = MCPOptions(stdio=programs, connect_seconds=seconds, list_seconds=seconds, most_bytes=most_bytes)
-    return SDKClient(AddressGuard(["127.0.0.1"]), options, Programs(ProgramOptions()))
+    return SDKClient(AddressGuard(["127.0.0.1"]), options, Programs(ProgramOptions()), no_grants())
 
 
 @asynccontextmanager

@@ -13,16 +13,24 @@ from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import MCPConnectionFailed, MCPTimeout
+from letta_tools.domain.mcp_oauth import OAuthGrants
 from letta_tools.domain.mcp_servers import Connection, MCPServers
 from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.local.programs import ProgramOptions, Programs
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from letta_tools.store.fake import FakeToolStore
+from letta_tools.store.fake_oauth import FakeOAuthStore
 from letta_tools.store.fake_servers import FakeMCPServerStore
 
 LIAR = Path(__file__).with_name("liar.py")
 ANN = Actor("org-ann", "user-ann")
+
+
+def no_grants():
+    return OAuthGrants(FakeOAuthStore(), Cipher(b"secret"), SystemClock())
+
+
 TRANSPORTS = ["stdio", "sse", "streamable_http"]
 
 
@@ -44,7 +52,7 @@ async def serving(transport, behaviour, seconds=5.0):
     programs = Programs(ProgramOptions(readable=paths))
     stdio = StdioOptions(enabled=True, organizations=("*",))
     options = MCPOptions(stdio=stdio, connect_seconds=seconds, list_seconds=seconds, most_bytes=400_000)
-    client = SDKClient(AddressGuard(["127.0.0.1"]), options, programs)
+    client = SDKClient(AddressGuard(["127.0.0.1"]), options, programs, no_grants())
     place = {"organization_id": "org-ann", "server_id": "mcp_server-1"}
     try:
         if transport == "stdio":

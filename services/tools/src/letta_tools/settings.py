@@ -108,6 +108,14 @@ class ToolsSettings(Settings):
     mcp_stdio_idle_seconds: float = Field(
         default=300.0, gt=0, description="How long a stdio MCP server stays that nobody asks."
     )
+    mcp_oauth_redirect_url: str = Field(
+        default="http://localhost:8283/v1/tools/mcp/oauth/callback",
+        description="Where authorization servers of MCP servers send people back to. Without dev_mode a page of "
+        "one's own that hands `code` and `state` to /v1/tools/mcp/oauth/callback with the caller's credential.",
+    )
+    mcp_oauth_wait_seconds: float = Field(
+        default=300.0, gt=0, description="How long a person may take to authorize an MCP server."
+    )
     mcp_connect_seconds: float = Field(
         default=30.0, gt=0, description="Longest wait for a connection to an MCP server."
     )

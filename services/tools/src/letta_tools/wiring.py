@@ -21,6 +21,8 @@ from letta_tools.domain.egress import Ceiling, EgressPolicy, read_destinations
 from letta_tools.domain.execution import Isolation, Limits, SandboxProvider
 from letta_tools.domain.executions import Executions, Executor
 from letta_tools.domain.mcp_calls import MCPExecutor
+from letta_tools.domain.mcp_connects import ConnectOptions, MCPConnects
+from letta_tools.domain.mcp_oauth import OAuthGrants
 from letta_tools.domain.mcp_servers import MCPServers
 from letta_tools.domain.sandbox_calls import SandboxExecutor
 from letta_tools.domain.sandbox_configs import SandboxConfigs
@@ -47,6 +49,7 @@ from letta_tools.servicers.tool_executions import ToolExecutionServicer
 from letta_tools.servicers.tools import ToolServicer
 from letta_tools.settings import ToolsSettings
 from letta_tools.store.executions import SqlExecutionStore
+from letta_tools.store.mcp_oauth import SqlOAuthStore
 from letta_tools.store.mcp_servers import SqlMCPServerStore
 from letta_tools.store.sandbox_configs import SqlSandboxConfigStore
 from letta_tools.store.tools import SqlToolStore
@@ -69,15 +72,20 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     tools = Tools(tool_store, deps.clock, builtin_tools(), scripts)
     configs = SandboxConfigs(SqlSandboxConfigStore(db), cipher, deps.clock, _egress_policy(settings))
     guard = AddressGuard(settings.egress_allowed_hosts)
-    mcp = LateClient(guard, _mcp_options(settings), Programs(_program_options(settings)))
+    grants = OAuthGrants(SqlOAuthStore(db), cipher, deps.clock)
+    mcp = LateClient(guard, _mcp_options(settings), Programs(_program_options(settings)), grants)
     servers = MCPServers(SqlMCPServerStore(db), tool_store, mcp, cipher, deps.clock)
+    connects = MCPConnects(servers, _connect_options(settings))
     calls = SandboxExecutor(sandbox, configs, scripts)
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
     executors: dict[ToolType, Executor] = {
         ToolType.CUSTOM: calls,
         ToolType.EXTERNAL_MCP: MCPExecutor(servers, configs),
         ToolType.LETTA_BUILTIN: BuiltinExecutor(
-            {"run_code": CodeExecutor(sandbox, scripts), **_web_executors(settings, guard, configs)}
+            {
+                "run_code": CodeExecutor(sandbox, scripts),
+                **_web_executors(settings, guard, configs),
+            }
         ),
     }
     executions = Executions(tools, store, executors, most)
@@ -107,7 +115,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
             ),
             (
                 mcp_server_service_pb2_grpc.add_MCPServerServiceServicer_to_server,
-                MCPServerServicer(servers, executions, configs),
+                MCPServerServicer(servers, executions, configs, connects, grants),
             ),
         ),
         start=start,
@@ -151,6 +159,10 @@ def _mcp_options(settings: ToolsSettings) -> MCPOptions:
         connect_seconds=settings.mcp_connect_seconds,
         list_seconds=settings.mcp_list_seconds,
     )
+
+
+def _connect_options(settings: ToolsSettings) -> ConnectOptions:
+    return ConnectOptions(settings.mcp_oauth_redirect_url, settings.mcp_oauth_wait_seconds)
 
 
 def _program_options(settings: ToolsSettings) -> ProgramOptions:

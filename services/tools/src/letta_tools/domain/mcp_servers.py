@@ -14,6 +14,7 @@ from letta_common.clock import Clock
 from letta_common.errors import AlreadyExists, InvalidArgument, MCPServerNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
+from letta_tools.domain.mcp_oauth import Ask, AuthorizationNeeded
 from letta_tools.domain.mcp_tools import Offer, Refreshed, tool_of
 from letta_tools.domain.sandbox_configs import Cipher
 from letta_tools.domain.tool_records import EPOCH, LONGEST_NAME, Tool, ToolFilter
@@ -128,6 +129,10 @@ class MCPClient(Protocol):
         """Return what a server offers. Raises MCPConnectionFailed, MCPTimeout."""
         ...
 
+    async def authorize(self, actor: Actor, connection: Connection, ask: Ask) -> list[Offer]:
+        """Have a person authorize a server; return what it offers then. Raises as `list_tools`, AuthorizationNeeded."""
+        ...
+
     async def call_tool(
         self, connection: Connection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
     ) -> tuple[bool, str]:
@@ -168,7 +173,10 @@ class MCPServers:
         _check_complete(connection)
         connection = replace(connection, organization_id=actor.organization_id)
         await self._client.check(connection)
-        offers = await self._client.list_tools(connection.filled({}))
+        try:
+            offers = await self._client.list_tools(connection.filled({}))
+        except AuthorizationNeeded:
+            offers = []  # its tools come once somebody has authorized it
         now = self._clock.now()
         server = self._sealed(
             actor,
@@ -215,6 +223,18 @@ class MCPServers:
         server = await self.get(actor, server_id)
         offers = await self._client.list_tools(self.connection(actor, server).filled(variables))
         return await self._sync(actor, server, offers)
+
+    async def list_offers(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> list[Tool]:
+        """Ask a server for its tools, keep them, and return them. Raises as `refresh`, and AuthorizationNeeded."""
+        await self.refresh(actor, server_id, variables)
+        return await self._tools_of(actor, server_id)
+
+    async def authorize(self, actor: Actor, server_id: str, variables: Mapping[str, str], ask: Ask) -> list[Tool]:
+        """Have a person authorize a server; keep and return its tools. Raises as `refresh`, and AuthorizationNeeded."""
+        server = await self.get(actor, server_id)
+        offers = await self._client.authorize(actor, self.connection(actor, server).filled(variables), ask)
+        await self._sync(actor, server, offers)
+        return await self._tools_of(actor, server_id)
 
     async def tools(self, actor: Actor, server_id: str) -> list[Tool]:
         """Return the tools of a server, by name. Raises MCPServerNotFound."""

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from letta_common.actor import Actor
 from letta_common.egress import AddressGuard
+from letta_tools.domain.mcp_oauth import Ask, OAuthGrants
 from letta_tools.domain.mcp_servers import Connection, MCPClient
 from letta_tools.domain.mcp_tools import Offer
 from letta_tools.providers.local.programs import Programs
@@ -39,10 +41,11 @@ class MCPOptions:
 class LateClient:
     """Does what `SDKClient` does, and imports it at the first question."""
 
-    def __init__(self, guard: AddressGuard, options: MCPOptions, programs: Programs) -> None:
+    def __init__(self, guard: AddressGuard, options: MCPOptions, programs: Programs, grants: OAuthGrants) -> None:
         self._guard = guard
         self._options = options
         self._programs = programs
+        self._grants = grants
         self._client: MCPClient | None = None
 
     async def check(self, connection: Connection) -> None:
@@ -52,6 +55,10 @@ class LateClient:
     async def list_tools(self, connection: Connection) -> list[Offer]:
         """Return what a server offers. Raises MCPConnectionFailed, MCPTimeout."""
         return await (await self._loaded()).list_tools(connection)
+
+    async def authorize(self, actor: Actor, connection: Connection, ask: Ask) -> list[Offer]:
+        """Have a person authorize a server; return what it offers then. Raises as `list_tools`, AuthorizationNeeded."""
+        return await (await self._loaded()).authorize(actor, connection, ask)
 
     async def call_tool(
         self, connection: Connection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
@@ -72,5 +79,5 @@ class LateClient:
     async def _loaded(self) -> MCPClient:
         if self._client is None:
             module: Any = await asyncio.to_thread(importlib.import_module, "letta_tools.providers.mcp_client")
-            self._client = module.SDKClient(self._guard, self._options, self._programs)
+            self._client = module.SDKClient(self._guard, self._options, self._programs, self._grants)
         return self._client

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import httpx2
 import structlog
 from mcp import Client, MCPError
+from mcp.client.auth import OAuthFlowError
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import (
@@ -23,12 +24,15 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
+from letta_common.actor import Actor
 from letta_common.egress import AddressGuard, ForbiddenAddress, guarded_client, unwrapped
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, MCPTimeout, ValidationFailed
+from letta_tools.domain.mcp_oauth import Ask, AuthorizationNeeded, OAuthGrants
 from letta_tools.domain.mcp_servers import SSE, STDIO, Connection
 from letta_tools.domain.mcp_tools import Offer
 from letta_tools.providers.local.programs import Programs
 from letta_tools.providers.mcp import MCPOptions
+from letta_tools.providers.mcp_oauth import authorization
 from letta_tools.providers.mcp_sessions import CLIENT_INFO, Sessions, Waits
 
 _TIMED_OUT = {408, -32001}
@@ -43,9 +47,10 @@ _log = structlog.get_logger("letta.tools.mcp")
 class SDKClient:
     """Connects for one question at a time."""
 
-    def __init__(self, guard: AddressGuard, options: MCPOptions, programs: Programs) -> None:
+    def __init__(self, guard: AddressGuard, options: MCPOptions, programs: Programs, grants: OAuthGrants) -> None:
         self._guard = guard
         self._options = options
+        self._grants = grants
         waits = Waits(options.connect_seconds, options.stdio.idle_seconds)
         self._sessions = Sessions(programs, options.stdio, options.most_bytes, waits)
 
@@ -63,6 +68,14 @@ class SDKClient:
     async def list_tools(self, connection: Connection) -> list[Offer]:
         """Return what a server offers. Raises MCPConnectionFailed, MCPTimeout."""
         return await self._ask(connection, self._options.list_seconds, _list)
+
+    async def authorize(self, actor: Actor, connection: Connection, ask: Ask) -> list[Offer]:
+        """Have a person authorize a server; return what it offers then.
+
+        Raises MCPConnectionFailed, MCPTimeout, AuthorizationNeeded.
+        """
+        seconds = self._options.list_seconds + ask.wait_seconds
+        return await self._ask(connection, seconds, _list, await authorization(self._grants, connection, ask, actor))
 
     async def call_tool(
         self, connection: Connection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
@@ -82,11 +95,19 @@ class SDKClient:
 
         return await self._ask(connection, timeout_seconds, call)
 
-    async def _ask(self, connection: Connection, seconds: float, question: Callable[[Client], Awaitable[_T]]) -> _T:
+    async def _ask(
+        self,
+        connection: Connection,
+        seconds: float,
+        question: Callable[[Client], Awaitable[_T]],
+        auth: httpx2.Auth | None = None,
+    ) -> _T:
         scope = asyncio.timeout(seconds)
         try:
             async with scope:
-                return await self._asked(connection, seconds, question)
+                if connection.server_type == STDIO:
+                    return await self._sessions.ask(connection, seconds, question)
+                return await self._asked(connection, seconds, question, auth)
         except TimeoutError as error:
             if scope.expired() or connection.server_type == STDIO:
                 raise _late(seconds) from error
@@ -104,14 +125,20 @@ class SDKClient:
         """End everything that runs."""
         await self._sessions.close()
 
-    async def _asked(self, connection: Connection, seconds: float, question: Callable[[Client], Awaitable[_T]]) -> _T:
-        if connection.server_type == STDIO:
-            return await self._sessions.ask(connection, seconds, question)
-        transport = _Transport(lambda: self._transport(connection))
+    async def _asked(
+        self,
+        connection: Connection,
+        seconds: float,
+        question: Callable[[Client], Awaitable[_T]],
+        auth: httpx2.Auth | None,
+    ) -> _T:
+        if auth is None and not _has_credential(connection):
+            auth = await authorization(self._grants, connection, None)
+        transport = _Transport(lambda: self._transport(connection, auth))
         async with Client(transport, read_timeout_seconds=seconds, client_info=CLIENT_INFO, cache=None) as client:
             return await question(client)
 
-    def _transport(self, connection: Connection) -> AbstractAsyncContextManager[Any]:
+    def _transport(self, connection: Connection, auth: httpx2.Auth | None) -> AbstractAsyncContextManager[Any]:
         url = connection.server_url or ""
         if connection.server_type == SSE:
             return sse_client(
@@ -119,13 +146,14 @@ class SDKClient:
                 headers=connection.headers(),
                 timeout=self._options.connect_seconds,
                 httpx_client_factory=self._client,
+                auth=auth,
             )
-        return self._streamable(url, connection.headers())
+        return self._streamable(url, connection.headers(), auth)
 
     @asynccontextmanager
-    async def _streamable(self, url: str, headers: dict[str, str]) -> AsyncIterator[Any]:
+    async def _streamable(self, url: str, headers: dict[str, str], auth: httpx2.Auth | None) -> AsyncIterator[Any]:
         async with (
-            self._client(headers) as http,
+            self._client(headers, auth=auth) as http,
             streamable_http_client(url, http_client=http, max_sse_event_size=self._options.most_bytes) as streams,
         ):
             yield streams
@@ -136,14 +164,17 @@ class SDKClient:
         timeout: httpx2.Timeout | None = None,
         auth: httpx2.Auth | None = None,
     ) -> httpx2.AsyncClient:
-        del timeout, auth
-        return guarded_client(
+        del timeout
+        client = guarded_client(
             self._guard,
             timeout=self._options.connect_seconds,
             read_timeout=300.0,
             most_bytes=self._options.most_bytes,
             headers=headers,
         )
+        if auth is not None:
+            client.auth = auth
+        return client
 
 
 class _Transport:
@@ -192,12 +223,18 @@ def _text(result: CallToolResult) -> str:
     return "\n".join(parts)
 
 
+def _has_credential(connection: Connection) -> bool:
+    return any(name.lower() == "authorization" for name in connection.headers())
+
+
 def _mapped(connection: Connection, error: Exception, seconds: float) -> AppError:
     inner = unwrapped(error)
     if isinstance(inner, ForbiddenAddress):
         return inner
     if isinstance(inner, AppError):
         return inner
+    if isinstance(inner, OAuthFlowError):
+        return AuthorizationNeeded(f"the MCP server cannot be authorized: {str(inner)[:300]}")
     if isinstance(inner, MCPError) and inner.code in _TIMED_OUT:
         return _late(seconds)
     if isinstance(inner, httpx2.TimeoutException):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -15,6 +16,8 @@ from letta_common.errors import ToolNotFound
 from letta_common.paging import Page
 from letta_tools.domain.execution import Limits, Status
 from letta_tools.domain.executions import Execution, Executions
+from letta_tools.domain.mcp_connects import ConnectStep, MCPConnects
+from letta_tools.domain.mcp_oauth import OAuthAnswer, OAuthGrants
 from letta_tools.domain.mcp_servers import MASK, SSE, STDIO, STREAMABLE_HTTP, Connection, MCPServer, MCPServers
 from letta_tools.domain.outcomes import error_text
 from letta_tools.domain.sandbox_configs import SandboxConfigs
@@ -28,10 +31,19 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
     """Answers for MCP servers."""
 
-    def __init__(self, servers: MCPServers, executions: Executions, environment: SandboxConfigs) -> None:
+    def __init__(
+        self,
+        servers: MCPServers,
+        executions: Executions,
+        environment: SandboxConfigs,
+        connects: MCPConnects,
+        grants: OAuthGrants,
+    ) -> None:
         self._servers = servers
         self._executions = executions
         self._environment = environment
+        self._connects = connects
+        self._grants = grants
 
     async def CreateMCPServer(
         self, request: pb.CreateMCPServerRequest, context: _Context
@@ -72,6 +84,25 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         done = await self._servers.refresh(actor, request.mcp_server_id, variables)
         return pb.RefreshMCPServerResponse(added=done.added, updated=done.updated, deleted=done.deleted)
 
+    async def ConnectMCPServer(
+        self, request: pb.ConnectMCPServerRequest, context: _Context
+    ) -> AsyncIterator[pb.ConnectMCPServerResponse]:
+        actor = current_actor()
+        variables = await self._environment.variables(actor)
+        async with aclosing(self._connects.connect(actor, request.mcp_server_id, variables)) as steps:
+            async for step in steps:
+                yield _pack_step(step)
+
+    async def CompleteMCPOAuth(
+        self, request: pb.CompleteMCPOAuthRequest, context: _Context
+    ) -> pb.CompleteMCPOAuthResponse:
+        error = ": ".join(part for part in (request.error, request.error_description) if part)
+        answer = OAuthAnswer(request.code, request.state, request.iss or None, error)
+        await self._grants.complete(current_actor(), answer)
+        if error or not request.code:
+            return pb.CompleteMCPOAuthResponse(status="error", message=error or "no code came back")
+        return pb.CompleteMCPOAuthResponse(status="success", message="The MCP server is authorized.")
+
     async def ListMCPServerTools(
         self, request: pb.ListMCPServerToolsRequest, context: _Context
     ) -> pb.ListMCPServerToolsResponse:
@@ -111,6 +142,20 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         packed.created_at.FromDatetime(server.created_at)
         packed.updated_at.FromDatetime(server.updated_at)
         return packed
+
+
+def _pack_step(step: ConnectStep) -> pb.ConnectMCPServerResponse:
+    packed = pb.ConnectMCPServerResponse(
+        event=step.event, message=step.message, server_name=step.server_name, url=step.url, session_id=step.session_id
+    )
+    if step.tools is not None:
+        packed.tools = json.dumps([_offered(tool) for tool in step.tools])
+    return packed
+
+
+def _offered(tool: Tool) -> dict[str, Any]:
+    schema = json.loads(tool.json_schema)
+    return {"id": tool.id, "name": tool.name, "description": tool.description, "inputSchema": schema["parameters"]}
 
 
 def _connection(config: mcp_server_pb2.MCPServerConfig) -> Connection:

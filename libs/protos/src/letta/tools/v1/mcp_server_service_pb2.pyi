@@ -428,6 +428,136 @@ class GetMCPServerToolResponse(_message.Message):
 Global___GetMCPServerToolResponse: _TypeAlias = GetMCPServerToolResponse  # noqa: Y015
 
 @_typing.final
+class ConnectMCPServerRequest(_message.Message):
+    """Request of MCPServerService.ConnectMCPServer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_ID_FIELD_NUMBER: _builtins.int
+    mcp_server_id: _builtins.str
+    """The server, `mcp_server-<uuid>`."""
+    def __init__(
+        self,
+        *,
+        mcp_server_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server_id", b"mcp_server_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectMCPServerRequest: _TypeAlias = ConnectMCPServerRequest  # noqa: Y015
+
+@_typing.final
+class ConnectMCPServerResponse(_message.Message):
+    """Response of MCPServerService.ConnectMCPServer: one step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    event: _builtins.str
+    """`connection_attempt`, `oauth_required`, `authorization_url`, `waiting_for_auth`, `success` or `error`. The last two end
+    the stream.
+    """
+    message: _builtins.str
+    """What happened, in words."""
+    server_name: _builtins.str
+    """Name of the server, with `connection_attempt`."""
+    url: _builtins.str
+    """Address that a person is to open, with `authorization_url`."""
+    session_id: _builtins.str
+    """The attempt, `mcp-oauth-<uuid>`, with `authorization_url`."""
+    tools: _builtins.str
+    """The tools of the server, a JSON array of {id, name, description, inputSchema}, with `success`."""
+    def __init__(
+        self,
+        *,
+        event: _builtins.str = ...,
+        message: _builtins.str = ...,
+        server_name: _builtins.str = ...,
+        url: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        tools: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "message", b"message", "server_name", b"server_name", "session_id", b"session_id", "tools", b"tools", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectMCPServerResponse: _TypeAlias = ConnectMCPServerResponse  # noqa: Y015
+
+@_typing.final
+class CompleteMCPOAuthRequest(_message.Message):
+    """Request of MCPServerService.CompleteMCPOAuth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ERROR_DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ISS_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Code of the authorization."""
+    state: _builtins.str
+    """State that the person was sent away with."""
+    error: _builtins.str
+    """Why there is no code."""
+    error_description: _builtins.str
+    """The same in words."""
+    iss: _builtins.str
+    """Issuer of the answer (RFC 9207)."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        state: _builtins.str = ...,
+        error: _builtins.str = ...,
+        error_description: _builtins.str = ...,
+        iss: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "error", b"error", "error_description", b"error_description", "iss", b"iss", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteMCPOAuthRequest: _TypeAlias = CompleteMCPOAuthRequest  # noqa: Y015
+
+@_typing.final
+class CompleteMCPOAuthResponse(_message.Message):
+    """Response of MCPServerService.CompleteMCPOAuth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """`success` or `error`."""
+    message: _builtins.str
+    """What happened, in words."""
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteMCPOAuthResponse: _TypeAlias = CompleteMCPOAuthResponse  # noqa: Y015
+
+@_typing.final
 class RunMCPServerToolRequest(_message.Message):
     """Request of MCPServerService.RunMCPServerTool."""
 

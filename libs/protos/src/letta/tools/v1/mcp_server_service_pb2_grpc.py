@@ -75,6 +75,16 @@ class MCPServerServiceStub:
                 request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolRequest.SerializeToString,
                 response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolResponse.FromString,
                 _registered_method=True)
+        self.ConnectMCPServer = channel.unary_stream(
+                '/letta.tools.v1.MCPServerService/ConnectMCPServer',
+                request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ConnectMCPServerRequest.SerializeToString,
+                response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ConnectMCPServerResponse.FromString,
+                _registered_method=True)
+        self.CompleteMCPOAuth = channel.unary_unary(
+                '/letta.tools.v1.MCPServerService/CompleteMCPOAuth',
+                request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.CompleteMCPOAuthRequest.SerializeToString,
+                response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.CompleteMCPOAuthResponse.FromString,
+                _registered_method=True)
         self.RunMCPServerTool = channel.unary_unary(
                 '/letta.tools.v1.MCPServerService/RunMCPServerTool',
                 request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.RunMCPServerToolRequest.SerializeToString,
@@ -144,6 +154,23 @@ class MCPServerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConnectMCPServer(self, request, context):
+        """Connects to a server and tells each step. Where the server asks for authorization a person is sent to it, and the
+        stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps.
+        MCP_SERVER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteMCPOAuth(self, request, context):
+        """Takes what an authorization server sent a person back with. Only the organization that began the authorization can
+        end it. INVALID_ARGUMENT when none waits for the state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunMCPServerTool(self, request, context):
         """Calls a tool of a server. What the tool does wrong is in the answer. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND.
         """
@@ -193,6 +220,16 @@ def add_MCPServerServiceServicer_to_server(servicer, server):
                     servicer.GetMCPServerTool,
                     request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolRequest.FromString,
                     response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolResponse.SerializeToString,
+            ),
+            'ConnectMCPServer': grpc.unary_stream_rpc_method_handler(
+                    servicer.ConnectMCPServer,
+                    request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ConnectMCPServerRequest.FromString,
+                    response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ConnectMCPServerResponse.SerializeToString,
+            ),
+            'CompleteMCPOAuth': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteMCPOAuth,
+                    request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.CompleteMCPOAuthRequest.FromString,
+                    response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.CompleteMCPOAuthResponse.SerializeToString,
             ),
             'RunMCPServerTool': grpc.unary_unary_rpc_method_handler(
                     servicer.RunMCPServerTool,
@@ -417,6 +454,60 @@ class MCPServerService:
             '/letta.tools.v1.MCPServerService/GetMCPServerTool',
             letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolRequest.SerializeToString,
             letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConnectMCPServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/letta.tools.v1.MCPServerService/ConnectMCPServer',
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ConnectMCPServerRequest.SerializeToString,
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ConnectMCPServerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteMCPOAuth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.tools.v1.MCPServerService/CompleteMCPOAuth',
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.CompleteMCPOAuthRequest.SerializeToString,
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.CompleteMCPOAuthResponse.FromString,
             options,
             channel_credentials,
             insecure,

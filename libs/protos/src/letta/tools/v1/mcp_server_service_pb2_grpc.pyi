@@ -53,6 +53,15 @@ class MCPServerServiceStub:
     """Lists the tools of a server as the registry has them. MCP_SERVER_NOT_FOUND."""
     GetMCPServerTool: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.GetMCPServerToolRequest, _mcp_server_service_pb2.GetMCPServerToolResponse]
     """Returns one tool of a server. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
+    ConnectMCPServer: _grpc.UnaryStreamMultiCallable[_mcp_server_service_pb2.ConnectMCPServerRequest, _mcp_server_service_pb2.ConnectMCPServerResponse]
+    """Connects to a server and tells each step. Where the server asks for authorization a person is sent to it, and the
+    stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps.
+    MCP_SERVER_NOT_FOUND.
+    """
+    CompleteMCPOAuth: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.CompleteMCPOAuthRequest, _mcp_server_service_pb2.CompleteMCPOAuthResponse]
+    """Takes what an authorization server sent a person back with. Only the organization that began the authorization can
+    end it. INVALID_ARGUMENT when none waits for the state.
+    """
     RunMCPServerTool: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.RunMCPServerToolRequest, _mcp_server_service_pb2.RunMCPServerToolResponse]
     """Calls a tool of a server. What the tool does wrong is in the answer. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
 
@@ -81,6 +90,15 @@ class MCPServerServiceAsyncStub(MCPServerServiceStub):
     """Lists the tools of a server as the registry has them. MCP_SERVER_NOT_FOUND."""
     GetMCPServerTool: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.GetMCPServerToolRequest, _mcp_server_service_pb2.GetMCPServerToolResponse]  # type: ignore[assignment]
     """Returns one tool of a server. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
+    ConnectMCPServer: _aio.UnaryStreamMultiCallable[_mcp_server_service_pb2.ConnectMCPServerRequest, _mcp_server_service_pb2.ConnectMCPServerResponse]  # type: ignore[assignment]
+    """Connects to a server and tells each step. Where the server asks for authorization a person is sent to it, and the
+    stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps.
+    MCP_SERVER_NOT_FOUND.
+    """
+    CompleteMCPOAuth: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.CompleteMCPOAuthRequest, _mcp_server_service_pb2.CompleteMCPOAuthResponse]  # type: ignore[assignment]
+    """Takes what an authorization server sent a person back with. Only the organization that began the authorization can
+    end it. INVALID_ARGUMENT when none waits for the state.
+    """
     RunMCPServerTool: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.RunMCPServerToolRequest, _mcp_server_service_pb2.RunMCPServerToolResponse]  # type: ignore[assignment]
     """Calls a tool of a server. What the tool does wrong is in the answer. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
 
@@ -154,6 +172,27 @@ class MCPServerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mcp_server_service_pb2.GetMCPServerToolResponse, _abc.Awaitable[_mcp_server_service_pb2.GetMCPServerToolResponse]]:
         """Returns one tool of a server. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ConnectMCPServer(
+        self,
+        request: _mcp_server_service_pb2.ConnectMCPServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_mcp_server_service_pb2.ConnectMCPServerResponse], _abc.AsyncIterator[_mcp_server_service_pb2.ConnectMCPServerResponse]]:
+        """Connects to a server and tells each step. Where the server asks for authorization a person is sent to it, and the
+        stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps.
+        MCP_SERVER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteMCPOAuth(
+        self,
+        request: _mcp_server_service_pb2.CompleteMCPOAuthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mcp_server_service_pb2.CompleteMCPOAuthResponse, _abc.Awaitable[_mcp_server_service_pb2.CompleteMCPOAuthResponse]]:
+        """Takes what an authorization server sent a person back with. Only the organization that began the authorization can
+        end it. INVALID_ARGUMENT when none waits for the state.
+        """
 
     @_abc_1.abstractmethod
     def RunMCPServerTool(
