@@ -388,7 +388,8 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
 def _derived(tool: Tool, changes: Mapping[str, Any], scripts: ScriptReader | None) -> Tool:
     """Apply changes and derive name, schema and description from the source. Blocking."""
     written = replace(tool, **changes)
-    if not tool.name or changes.keys() & _SOURCE_FIELDS:
+    cleared = {name for name in ("args_json_schema",) if not changes.get(name, "x")}  # the schema stays as it is then
+    if not tool.name or changes.keys() & _SOURCE_FIELDS - cleared:
         schema = _schema_of(written, changes, scripts)
         written = replace(written, name=schema.name, json_schema=schema.to_json())
         if "description" not in changes:
