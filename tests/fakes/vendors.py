@@ -1,5 +1,6 @@
 """Vendors of machines behind one interface for tests: real SDKs that talk to local servers, which fail on demand."""
 
+import asyncio
 import contextlib
 import importlib.util
 import json
@@ -185,3 +186,10 @@ def asked_for(vendor: Vendor) -> str:
     with contextlib.suppress(TypeError):
         return json.dumps(vendor.fake.created)
     return "".join(map(str, vendor.fake.created))
+
+
+async def settled(count, wanted):
+    """Wait until something counts as it should; the test's own limit ends it."""
+    async with asyncio.timeout(20):
+        while count() != wanted:  # noqa: ASYNC110 - another thread changes it
+            await asyncio.sleep(0.02)

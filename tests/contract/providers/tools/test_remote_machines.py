@@ -15,7 +15,7 @@ from letta_tools.domain.execution import Call, Env, Isolation, Language, Limits,
 from letta_tools.providers.remote.machines import OWNER, ROLE, TOOL_CALL, UNTIL, MachineFailed, Shape
 from letta_tools.providers.remote.pool import PoolOptions
 from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
-from tests.fakes.vendors import VENDORS, asked_for
+from tests.fakes.vendors import VENDORS, asked_for, settled
 
 ONE = Call("def f(): return 1", "f")
 WHO = Call("import os\ndef f(): return os.getppid()", "f")
@@ -35,7 +35,8 @@ async def make(tmp_path):
     made = []
 
     def make(machines, **options):
-        options = {"owner_directory": str(tmp_path / "owners"), **options}
+        pool = PoolOptions(busy_waits=(0.01, 0.01, 0.01))
+        options = {"owner_directory": str(tmp_path / "owners"), "pool": pool, **options}
         made.append(RemoteProvider(machines, RemoteOptions(**options)))
         return made[-1]
 
@@ -48,19 +49,13 @@ async def make(tmp_path):
 async def provider(vendor, make):
     provider = make(vendor.machines())
     await provider.probe()
+    await settled(lambda: len(vendor.left()), 0)
     vendor.running.clear()
     return provider
 
 
 def keeping(vendor, make, **options):
     return make(vendor.machines(), pool=PoolOptions(**{"idle_seconds": 60.0, **options}))
-
-
-async def settled(count, wanted):
-    """Wait until something counts as it should; the test's own limit ends it."""
-    async with asyncio.timeout(20):
-        while count() != wanted:  # noqa: ASYNC110 - another thread changes it
-            await asyncio.sleep(0.02)
 
 
 async def test_a_machine_is_gone_after_its_call(vendor, provider):
@@ -396,6 +391,7 @@ async def test_machines_of_a_killed_service_are_ended_by_the_next_one(vendor, ma
     await provider.start()
 
     await settled(lambda: len(vendor.left()), 0)
+    await settled(lambda: len(list(owners.iterdir())), 1)  # the living one
     await provider.close()
     assert list(owners.iterdir()) == []
 

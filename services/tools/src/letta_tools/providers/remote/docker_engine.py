@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from letta_tools.domain.execution import Isolation
+from letta_tools.providers.remote import sdks
 from letta_tools.providers.remote.machines import (
     ANSWER_SECONDS,
     ROLE,
@@ -50,10 +50,7 @@ class DockerMachines:
     name = "docker"
 
     def __init__(self, options: DockerOptions) -> None:
-        try:
-            self._docker: Any = importlib.import_module("docker")
-        except ImportError as error:
-            raise RuntimeError("the provider docker needs the extra `letta-tools[docker]`") from error
+        self._docker = sdks.load("docker", "docker")
         self._options = options
         self._client: Any = None
         self._lock = asyncio.Lock()
@@ -164,9 +161,8 @@ class DockerMachine:
         )
         raw = await self._machines.call(client.exec_start, made["Id"], socket=True)
         try:
-            return await self._machines.call(_exchange, raw, job)
-        except MachineFailed as error:
-            raise MachineLost(str(error)) from error
+            with sdks.handed_over():
+                return await self._machines.call(_exchange, raw, job)
         except MachineLost:
             if await self._machines.call(self._ran_out_of_memory, client):
                 raise MachineOutOfMemory from None

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
 import math
 import secrets
 import shlex
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from letta_tools.domain.execution import Isolation
+from letta_tools.providers.remote import sdks
 from letta_tools.providers.remote.machines import (
     ANSWER_SECONDS,
     ROLE,
     TOOL_CALL,
     Job,
-    MachineFailed,
-    MachineLost,
-    MachinesBusy,
     Output,
     Shape,
     Standing,
@@ -45,10 +41,7 @@ class E2BMachines:
     isolation = Isolation.VM
 
     def __init__(self, options: E2BOptions) -> None:
-        try:
-            self._e2b: Any = importlib.import_module("e2b")
-        except ImportError as error:
-            raise RuntimeError("the provider e2b needs the extra `letta-tools[e2b]`") from error
+        self._e2b = sdks.load("e2b", "e2b")
         self._template = options.template or None
         self._connection = {
             name: value
@@ -97,19 +90,9 @@ class E2BMachines:
         with self.failing():
             await self._e2b.AsyncSandbox.kill(sandbox_id, request_timeout=ANSWER_SECONDS, **self._api())
 
-    @contextlib.contextmanager
-    def failing(self) -> Iterator[None]:
-        """Turn what the SDK and the connection raise, which has no common class, into MachineFailed."""
-        try:
-            yield
-        except (MachineFailed, MachineLost, TooMuchOutput):
-            raise
-        except TimeoutError as error:
-            raise MachineFailed("no answer in time") from error
-        except self._e2b.RateLimitException as error:
-            raise MachinesBusy(f"{error}"[:500]) from error
-        except Exception as error:
-            raise MachineFailed(f"{type(error).__name__}: {error}"[:500]) from error
+    def failing(self) -> AbstractContextManager[None]:
+        """Turn what the SDK and the connection raise into MachineFailed or MachinesBusy."""
+        return sdks.failing(self._e2b.RateLimitException)
 
     def _api(self) -> dict[str, str]:
         return {name: value for name, value in self._connection.items() if name != "sandbox_url"}
@@ -128,12 +111,9 @@ class E2BMachine:
         path = f"/tmp/letta-job-{secrets.token_hex(8)}"  # noqa: S108 - in the machine
         with self._machines.failing():
             await self._sandbox.files.write(path, job.data, use_octet_stream=True, request_timeout=ANSWER_SECONDS)
-        try:
-            with self._machines.failing():
-                async with asyncio.timeout(job.patience):
-                    return await self._exchange(path, job)
-        except MachineFailed as error:
-            raise MachineLost(str(error)) from error
+        with sdks.handed_over(), self._machines.failing():
+            async with asyncio.timeout(job.patience):
+                return await self._exchange(path, job)
 
     async def end(self) -> None:
         """End the sandbox. Raises MachineFailed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from letta_tools.domain.execution import Isolation
 from letta_tools.providers.remote import kubernetes_objects as objects
+from letta_tools.providers.remote import sdks
 from letta_tools.providers.remote.kubernetes_objects import CLAIM, CONTAINER, POD, POD_NAME, SANDBOX, Kind, NeverReady
 from letta_tools.providers.remote.machines import (
     ANSWER_SECONDS,
@@ -62,13 +62,15 @@ class KubernetesMachines:
     name = "kubernetes"
 
     def __init__(self, options: KubernetesOptions) -> None:
-        try:
-            self._sdk: Any = importlib.import_module("kubernetes.aio.client")
-            self._config: Any = importlib.import_module("kubernetes.aio.config")
-            self._stream: Any = importlib.import_module("kubernetes.aio.stream.ws_client")
-            self._http: Any = importlib.import_module("aiohttp")
-        except ImportError as error:
-            raise RuntimeError("the provider kubernetes needs the extra `letta-tools[kubernetes]`") from error
+        self._sdk, self._config, self._stream, self._http = (
+            sdks.load(module, "kubernetes")
+            for module in (
+                "kubernetes.aio.client",
+                "kubernetes.aio.config",
+                "kubernetes.aio.stream.ws_client",
+                "aiohttp",
+            )
+        )
         self.options = options
         self._kind = POD if options.resource == "pod" else SANDBOX
         if options.warm_pool:
@@ -195,13 +197,13 @@ class KubernetesMachine:
             async with asyncio.timeout(ANSWER_SECONDS):
                 socket = await clients.exec(self.pod, job.command)
         try:
-            with self._machines.failing():
+            with sdks.handed_over(), self._machines.failing():
                 async with socket, asyncio.timeout(job.patience):
                     return await _exchange(socket, job)
-        except (MachineFailed, MachineLost) as error:
+        except MachineLost:
             if await self._ran_out_of_memory(clients):
                 raise MachineOutOfMemory from None
-            raise MachineLost(str(error)) from error
+            raise
 
     async def end(self) -> None:
         """Delete the object. Raises MachineFailed."""

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
 import math
 import sys
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from letta_tools.domain.execution import Isolation
+from letta_tools.providers.remote import sdks
 from letta_tools.providers.remote.machines import (
     ANSWER_SECONDS,
     ROLE,
     TOOL_CALL,
     Job,
-    MachineFailed,
     MachineLost,
-    MachinesBusy,
     Output,
     Shape,
     Standing,
-    TooMuchOutput,
 )
 
 _PIECE = 4 << 20
@@ -51,11 +47,7 @@ class ModalMachines:
     isolation = Isolation.NAMESPACE
 
     def __init__(self, options: ModalOptions) -> None:
-        try:
-            self._modal: Any = importlib.import_module("modal")
-            self._errors: Any = importlib.import_module("modal.exception")
-        except ImportError as error:
-            raise RuntimeError("the provider modal needs the extra `letta-tools[modal]`") from error
+        self._modal = sdks.load("modal", "modal")
         self._options = options
         self._client: Any = None
         self._app: Any = None
@@ -101,19 +93,9 @@ class ModalMachines:
             await self._client.close.aio()
             self._client = self._app = None
 
-    @contextlib.contextmanager
-    def failing(self) -> Iterator[None]:
-        """Turn what the SDK and the connection raise, which has no common class, into MachineFailed."""
-        try:
-            yield
-        except (MachineFailed, MachineLost, TooMuchOutput):
-            raise
-        except TimeoutError as error:
-            raise MachineFailed("no answer in time") from error
-        except self._errors.ResourceExhaustedError as error:
-            raise MachinesBusy(f"{error}"[:500]) from error
-        except Exception as error:
-            raise MachineFailed(f"{type(error).__name__}: {error}"[:500]) from error
+    def failing(self) -> AbstractContextManager[None]:
+        """Turn what the SDK and the connection raise into MachineFailed or MachinesBusy."""
+        return sdks.failing(self._modal.exception.ResourceExhaustedError)
 
     async def _connected(self) -> Any:
         """Return the app, which is made when there is none."""
@@ -153,12 +135,9 @@ class ModalMachine:
         with self._machines.failing():
             async with asyncio.timeout(ANSWER_SECONDS):
                 process = await self._sandbox.exec.aio(*job.command, timeout=math.ceil(job.patience), text=False)
-        try:
-            with self._machines.failing():
-                async with asyncio.timeout(job.patience):
-                    return await _exchange(process, job)
-        except MachineFailed as error:
-            raise MachineLost(str(error)) from error
+        with sdks.handed_over(), self._machines.failing():
+            async with asyncio.timeout(job.patience):
+                return await _exchange(process, job)
 
     async def end(self) -> None:
         """End the sandbox. Raises MachineFailed."""

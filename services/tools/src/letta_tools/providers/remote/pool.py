@@ -25,18 +25,21 @@ from letta_tools.providers.remote.machines import (
 from letta_tools.providers.remote.owners import Owner
 
 _log = structlog.get_logger("letta.tools.machines")
-_WAITS = (0.2, 0.6, 1.8)
 _Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """How many machines there are at most and how long. Without idle seconds each call gets one of its own."""
+    """How many machines there are at most and how long. Without idle seconds each call gets one of its own.
+
+    A vendor that is busy is asked again after each of `busy_waits`.
+    """
 
     concurrent_calls: int = 64
     idle_seconds: float = 0.0
     lifetime_seconds: float = 1800.0
     sweep_seconds: float = 60.0
+    busy_waits: tuple[float, ...] = (0.2, 0.6, 1.8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Lease:
             with contextlib.suppress(MachineFailed):  # it has ended while it was idle, and knows nothing of the job
                 return await self.kept.machine.run(make(False))
             self._pool.end(self.kept.machine)
+            self.kept = None
         self.kept = await self._pool.start(self._use)
         return await self.kept.machine.run(make(True))
 
@@ -135,7 +139,7 @@ class MachinePool:
         if self._options.idle_seconds:
             seconds = max(seconds, self._options.lifetime_seconds)
         shape = Shape(use.limits, use.package_bytes, math.ceil(seconds), self._owner.labels(seconds))
-        for wait in _WAITS:
+        for wait in self._options.busy_waits:
             with contextlib.suppress(MachinesBusy):
                 return _Kept(await self._started(shape), asyncio.get_running_loop().time() + seconds)
             await asyncio.sleep(wait)
