@@ -54,11 +54,11 @@ def find_node(path: str = "") -> Node:
     version = asked.stdout.strip()
     if int((re.match(r"v(\d+)", version) or ["", "0"])[1]) < OLDEST:
         raise NodeUnavailable(f"{real} is Node {version}; {OLDEST} or newer is needed")
-    loader = _loader(real)
+    loader = loader_of(real)
     return Node(real, version, (real, *([os.path.realpath(loader)] if loader else [])))
 
 
-def _loader(path: str) -> str:
+def loader_of(path: str) -> str:
     """Return the dynamic loader that a program names, or nothing."""
     with Path(path).open("rb") as file:
         found = re.search(rb"(/lib[^\0\s]*/ld[-.][^\0\s]+)\0", file.read(1 << 16))
