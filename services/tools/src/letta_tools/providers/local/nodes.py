@@ -17,6 +17,7 @@ from letta_tools.providers.local.servers import ServerFailed
 
 ENVIRONMENT = Env(key="node")
 OLDEST = 18
+_DATA = ("/etc/ld.so.cache", "/usr/share/nodejs")  # Debian keeps parts of Node beside it
 _RUNNER = Path(__file__).with_name("node_runner.mjs")
 _OPTIONS = (
     "--no-warnings",
@@ -68,7 +69,7 @@ def loader_of(path: str) -> str:
 def make_plan(tier: str, node: Node, python: Interpreter, *, calls: int, prefork: int, place: int) -> Plan:
     """Return the plan of a fork server whose calls become Node and read nothing but it and shared libraries."""
     plan = hosts.make_plan(tier, python, calls=calls, prefork=min(prefork, 1), env=Env(), place=place)
-    readable = [node.path, *python.shared, "/etc/ld.so.cache"]
+    readable = [node.path, *python.shared, *_DATA]
     return replace(
         plan,
         readable=tuple(path for path in readable if Path(path).exists()),
