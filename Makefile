@@ -81,6 +81,7 @@ budget: setup-dev ## Count RPCs and SQL statements per step; the last line is JS
 .PHONY: bench
 bench: setup-dev ## Measure latency, throughput, CPU and memory; writes benchmarks/out.
 	@python -m benchmarks.bench $(ARGS)
+	@$(if $(ARGS),:,python -m benchmarks.llm_gateway)
 
 .PHONY: provider-matrix
 provider-matrix: setup-dev ## Hold every provider against every fault of a vendor; the last line is JSON.

@@ -42,6 +42,7 @@ BATCHED = (
     "as h(organization_id, id)",
     "agent.run_events",
     "agent.claim_due_runs",
+    "agent.renew_leases",
     "llm.usage",
     "llm.budgets",
     "llm.providers",

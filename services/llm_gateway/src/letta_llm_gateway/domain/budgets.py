@@ -302,7 +302,7 @@ class Budgets:
 def _beyond(line: _Line) -> None:
     budget = line.budget
     words = (
-        f"{budget.words} is used up: ${line.spent / 1e6:.2f} of ${budget.limit_microdollars / 1e6:.2f}, "
+        f"{budget.words} is used up: {_dollars(line.spent)} of {_dollars(budget.limit_microdollars)}, "
         f"period {budget.period.name.lower()}"
     )
     if budget.action is Action.WARN:
@@ -321,6 +321,10 @@ def _beyond(line: _Line) -> None:
         spent_microdollars=str(line.spent),
         limit_microdollars=str(budget.limit_microdollars),
     )
+
+
+def _dollars(microdollars: int) -> str:
+    return f"${microdollars / 1e6:.6f}".rstrip("0").rstrip(".")
 
 
 def new_budget(actor: Actor, clock: Clock, rest: tuple[Scope, str, Period, int, Action]) -> Budget:
