@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from letta.tools.v1 import (
+    mcp_legacy_service_pb2_grpc,
     mcp_server_service_pb2_grpc,
     sandbox_config_service_pb2_grpc,
     tool_execution_service_pb2_grpc,
@@ -43,6 +44,7 @@ from letta_tools.providers.remote.pool import PoolOptions
 from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
 from letta_tools.providers.typescript.reader import TypeScriptReader
 from letta_tools.providers.web import GuardedWeb, WebOptions
+from letta_tools.servicers.mcp_legacy import LegacyMCPServerServicer
 from letta_tools.servicers.mcp_servers import MCPServerServicer
 from letta_tools.servicers.sandbox_configs import SandboxConfigServicer
 from letta_tools.servicers.tool_executions import ToolExecutionServicer
@@ -116,6 +118,10 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
             (
                 mcp_server_service_pb2_grpc.add_MCPServerServiceServicer_to_server,
                 MCPServerServicer(servers, executions, configs, connects, grants),
+            ),
+            (
+                mcp_legacy_service_pb2_grpc.add_LegacyMCPServerServiceServicer_to_server,
+                LegacyMCPServerServicer(servers, executions, configs, connects),
             ),
         ),
         start=start,

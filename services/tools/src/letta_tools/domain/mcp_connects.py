@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from letta_common.actor import Actor
-from letta_common.errors import AppError
+from letta_common.errors import AppError, MCPServerNotFound
 from letta_tools.domain.mcp_oauth import Ask, AuthorizationNeeded
-from letta_tools.domain.mcp_servers import MCPServers
+from letta_tools.domain.mcp_servers import Connection, MCPServers
+from letta_tools.domain.mcp_tools import Offer
 from letta_tools.domain.tool_records import Tool
 
 _MOST_STEPS = 16
@@ -25,6 +27,7 @@ class ConnectStep:
     url: str = ""
     session_id: str = ""
     tools: tuple[Tool, ...] | None = None
+    offers: tuple[Offer, ...] | None = None
 
 
 Steps = AsyncGenerator[ConnectStep, None]
@@ -52,12 +55,40 @@ class MCPConnects:
         try:
             tools = await self._servers.list_offers(actor, server_id, variables)
         except AuthorizationNeeded:
-            async for step in self._authorize(actor, server_id, variables):
-                yield step
+            async with aclosing(self._authorize(actor, server_id, variables)) as steps:
+                async for step in steps:
+                    yield step
         except AppError as error:
             yield ConnectStep("error", error.message)
         else:
             yield ConnectStep("success", tools=tuple(tools))
+
+    async def connect_named(
+        self, actor: Actor, name: str, connection: Connection, variables: Mapping[str, str]
+    ) -> Steps:
+        """Tell each step to the server of this name; one that is not kept is only asked for its tools."""
+        try:
+            server = await self._servers.named(actor, name)
+        except MCPServerNotFound:
+            async with aclosing(self._try_out(actor, name, connection)) as steps:
+                async for step in steps:
+                    yield step
+            return
+        async with aclosing(self.connect(actor, server.id, variables)) as steps:
+            async for step in steps:
+                yield step
+
+    async def _try_out(self, actor: Actor, name: str, connection: Connection) -> Steps:
+        yield ConnectStep("connection_attempt", server_name=name)
+        try:
+            offers = await self._servers.try_out(actor, connection)
+        except AuthorizationNeeded:
+            yield ConnectStep("oauth_required", "the server asks for authorization")
+            yield ConnectStep("error", "add the server, then connect to it: what is authorized must be kept")
+        except AppError as error:
+            yield ConnectStep("error", error.message)
+        else:
+            yield ConnectStep("success", offers=tuple(offers))
 
     async def _authorize(
         self, actor: Actor, server_id: str, variables: Mapping[str, str]

@@ -101,6 +101,10 @@ class MCPServerStore(Protocol):
         """Return one server."""
         ...
 
+    async def named(self, actor: Actor, name: str) -> MCPServer | None:
+        """Return one server by name."""
+        ...
+
     async def find(self, actor: Actor, page: Page) -> list[MCPServer]:
         """Return a page of servers. Raises CursorNotFound."""
         ...
@@ -170,11 +174,8 @@ class MCPServers:
             MCPConnectionFailed: the server cannot be reached.
             MCPTimeout: the server does not answer in time.
         """
-        _check_complete(connection)
-        connection = replace(connection, organization_id=actor.organization_id)
-        await self._client.check(connection)
         try:
-            offers = await self._client.list_tools(connection.filled({}))
+            offers = await self.try_out(actor, connection)
         except AuthorizationNeeded:
             offers = []  # its tools come once somebody has authorized it
         now = self._clock.now()
@@ -194,6 +195,20 @@ class MCPServers:
         if server is None:
             raise MCPServerNotFound(f"there is no MCP server {server_id} here", mcp_server_id=server_id)
         return server
+
+    async def named(self, actor: Actor, name: str) -> MCPServer:
+        """Return one server by name. Raises MCPServerNotFound."""
+        server = await self._store.named(actor, name)
+        if server is None:
+            raise MCPServerNotFound(f"there is no MCP server `{name}` here", server_name=name)
+        return server
+
+    async def try_out(self, actor: Actor, connection: Connection) -> list[Offer]:
+        """Return what a server offers that is not kept. Raises as `create`, and AuthorizationNeeded."""
+        _check_complete(connection)
+        connection = replace(connection, organization_id=actor.organization_id)
+        await self._client.check(connection)
+        return await self._client.list_tools(connection.filled({}))
 
     async def find(self, actor: Actor, page: Page) -> list[MCPServer]:
         """Return a page of servers. Raises CursorNotFound."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -18,11 +18,12 @@ from letta_tools.domain.execution import Limits, Status
 from letta_tools.domain.executions import Execution, Executions
 from letta_tools.domain.mcp_connects import ConnectStep, MCPConnects
 from letta_tools.domain.mcp_oauth import OAuthAnswer, OAuthGrants
-from letta_tools.domain.mcp_servers import MASK, SSE, STDIO, STREAMABLE_HTTP, Connection, MCPServer, MCPServers
+from letta_tools.domain.mcp_servers import MCPServer, MCPServers
 from letta_tools.domain.outcomes import error_text
 from letta_tools.domain.sandbox_configs import SandboxConfigs
 from letta_tools.domain.tool_records import Tool
 from letta_tools.servicers.limits import within_deadline
+from letta_tools.servicers.mcp_configs import pack_config, read_config
 from letta_tools.servicers.tool_messages import pack_tool
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -49,7 +50,7 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         self, request: pb.CreateMCPServerRequest, context: _Context
     ) -> pb.CreateMCPServerResponse:
         actor = current_actor()
-        server = await self._servers.create(actor, request.server_name, _connection(request.config))
+        server = await self._servers.create(actor, request.server_name, read_config(request.config))
         return pb.CreateMCPServerResponse(mcp_server=self._pack(actor, server))
 
     async def ListMCPServers(self, request: pb.ListMCPServersRequest, context: _Context) -> pb.ListMCPServersResponse:
@@ -67,7 +68,7 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
     ) -> pb.UpdateMCPServerResponse:
         actor = current_actor()
         name = request.server_name if request.HasField("server_name") else None
-        server = await self._servers.update(actor, request.mcp_server_id, name, _connection(request.config))
+        server = await self._servers.update(actor, request.mcp_server_id, name, read_config(request.config))
         return pb.UpdateMCPServerResponse(mcp_server=self._pack(actor, server))
 
     async def DeleteMCPServer(
@@ -91,7 +92,7 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         variables = await self._environment.variables(actor)
         async with aclosing(self._connects.connect(actor, request.mcp_server_id, variables)) as steps:
             async for step in steps:
-                yield _pack_step(step)
+                yield pack_step(step)
 
     async def CompleteMCPOAuth(
         self, request: pb.CompleteMCPOAuthRequest, context: _Context
@@ -138,58 +139,24 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
     def _pack(self, actor: Actor, server: MCPServer) -> mcp_server_pb2.MCPServer:
         connection = self._servers.connection(actor, server)
         packed = mcp_server_pb2.MCPServer(id=server.id, server_name=server.server_name, version=server.version)
-        packed.config.CopyFrom(_pack_connection(connection))
+        pack_config(connection, packed.config)
         packed.created_at.FromDatetime(server.created_at)
         packed.updated_at.FromDatetime(server.updated_at)
         return packed
 
 
-def _pack_step(step: ConnectStep) -> pb.ConnectMCPServerResponse:
+def pack_step(step: ConnectStep) -> pb.ConnectMCPServerResponse:
+    """Return the message of a step."""
     packed = pb.ConnectMCPServerResponse(
         event=step.event, message=step.message, server_name=step.server_name, url=step.url, session_id=step.session_id
     )
     if step.tools is not None:
         packed.tools = json.dumps([_offered(tool) for tool in step.tools])
+    elif step.offers is not None:
+        packed.tools = json.dumps([{"name": offer.name, "description": offer.description} for offer in step.offers])
     return packed
 
 
 def _offered(tool: Tool) -> dict[str, Any]:
     schema = json.loads(tool.json_schema)
     return {"id": tool.id, "name": tool.name, "description": tool.description, "inputSchema": schema["parameters"]}
-
-
-def _connection(config: mcp_server_pb2.MCPServerConfig) -> Connection:
-    kind = config.WhichOneof("transport") or STREAMABLE_HTTP
-    if kind == STDIO:
-        stdio = config.stdio
-        command = stdio.command if stdio.HasField("command") else None
-        return Connection(STDIO, command=command, args=tuple(stdio.args), env=dict(stdio.env))
-    given = config.sse if kind == SSE else config.streamable_http
-    return Connection(
-        kind,
-        server_url=given.server_url if given.HasField("server_url") else None,
-        auth_header=given.auth_header if given.HasField("auth_header") else None,
-        auth_token=given.auth_token if given.HasField("auth_token") else None,
-        custom_headers=dict(given.custom_headers),
-    )
-
-
-def _pack_connection(connection: Connection) -> mcp_server_pb2.MCPServerConfig:
-    if connection.server_type == STDIO:
-        stdio = mcp_server_pb2.StdioMCPConfig(
-            command=connection.command, args=connection.args, env=_masked(connection.env)
-        )
-        return mcp_server_pb2.MCPServerConfig(stdio=stdio)
-    values: dict[str, Any] = {
-        "server_url": connection.server_url,
-        "auth_header": connection.auth_header,
-        "auth_token": MASK if connection.auth_token else None,
-        "custom_headers": _masked(connection.custom_headers),
-    }
-    if connection.server_type == SSE:
-        return mcp_server_pb2.MCPServerConfig(sse=mcp_server_pb2.SseMCPConfig(**values))
-    return mcp_server_pb2.MCPServerConfig(streamable_http=mcp_server_pb2.StreamableHttpMCPConfig(**values))
-
-
-def _masked(values: Mapping[str, str]) -> dict[str, str]:
-    return dict.fromkeys(values, MASK)

@@ -20,6 +20,10 @@ class FakeMCPServerStore:
         """Return one server."""
         return self._servers.get((actor.organization_id, server_id))
 
+    async def named(self, actor: Actor, name: str) -> MCPServer | None:
+        """Return one server by name."""
+        return next((server for server in self._mine(actor) if server.server_name == name), None)
+
     async def find(self, actor: Actor, page: Page) -> list[MCPServer]:
         """Return a page of servers."""
         return page.slice(self._mine(actor), key=lambda server: (server.created_at, server.id))

@@ -44,6 +44,13 @@ class SqlMCPServerStore:
             row = (await conn.execute(query)).first()
         return _server(row) if row else None
 
+    async def named(self, actor: Actor, name: str) -> MCPServer | None:
+        """Return one server by name."""
+        query = sa.select(*_COLUMNS).where(_mine(actor), _servers.c.server_name == name)
+        async with self._db.connect() as conn:
+            row = (await conn.execute(query)).first()
+        return _server(row) if row else None
+
     async def find(self, actor: Actor, page: Page) -> list[MCPServer]:
         """Return a page of servers."""
         keyset = Keyset(at=_servers.c.created_at, id=_servers.c.id, scope=_mine(actor))
