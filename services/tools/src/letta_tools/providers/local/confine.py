@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from letta_tools.providers.local import landlock, limits, namespaces, runtimes, seccomp, syscalls
 from letta_tools.providers.local.plan import DEVICES, LANDLOCK, NAMESPACE, NONE, Plan
+
+CHANNEL = 3
+"""Descriptor that a process learns from what it is for."""
+
+FORK_FLAGS = (
+    syscalls.CLONE_PARENT | syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | signal.SIGCHLD
+)
+"""How a stage forks: a child of the fork server, in namespaces of its own."""
 
 _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
@@ -32,6 +41,7 @@ class Cage:
     program: seccomp.Program | None
     rules: int
     footprint: limits.Footprint
+    stage: seccomp.Program | None = None
 
     @classmethod
     def make(cls, plan: Plan) -> Cage:
@@ -45,7 +55,10 @@ class Cage:
         if plan.tier != NONE:
             program = seccomp.build(scratch=own, programs=programs, runtime=bool(plan.runtime), network=plan.network)
         footprint = runtimes.FOOTPRINT if plan.runtime else limits.Footprint.measure()
-        return cls(plan=plan, program=program, rules=rules, footprint=footprint)
+        stage = None
+        if plan.stage:
+            stage = seccomp.build_stage(network=plan.network, fork_flags=FORK_FLAGS, channel=CHANNEL)
+        return cls(plan=plan, program=program, rules=rules, footprint=footprint, stage=stage)
 
     def confine(self, terms: Terms, index: int) -> None:
         """Confine the calling process for good. `index` is its place in the pool of ids."""
@@ -64,6 +77,18 @@ class Cage:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
         if self.program is not None:
             self.program.load()
+
+    def confine_stage(self, terms: Terms, index: int) -> int:
+        """Confine the calling process for good; return what says what it asks about. Raises OSError."""
+        if self.stage is None:
+            raise OSError(38, "there is no stage")
+        namespaces.mount_scratch(int(terms.limits["scratch_bytes"]), index if self.plan.pool_base else 0)
+        limits.apply(terms.limits, self.footprint, tasks_elsewhere=0)
+        self._change_ids(index)
+        drop_capabilities()
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+        return self.stage.listen()
 
     @property
     def _counted_apart(self) -> bool:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from letta_tools.domain.execution import Env
+from letta_tools.domain.execution import Env, Limits
 from letta_tools.providers.local.plan import EXCHANGE, LOOPBACK, NAMESPACE, NONE, Plan
 
 _POOL_BASE = 0x6C740000
@@ -146,6 +146,23 @@ def make_plan(tier: str, python: Interpreter, *, calls: int, prefork: int, env: 
         prefork=prefork,
         ahead=env.modules,
     )
+
+
+def with_stage(plan: Plan, most: Limits) -> Plan:
+    """Return the plan with a stage that has the packages loaded, where calls can be forked from one.
+
+    It may hold as much as the largest call and the packages besides, and as many tasks as all calls together.
+    """
+    if plan.tier != NAMESPACE or not plan.ahead:
+        return plan
+    stage = {
+        "timeout_seconds": most.timeout_seconds,
+        "memory_bytes": 2 * most.memory_bytes,
+        "scratch_bytes": most.scratch_bytes,
+        "open_files": most.open_files + 16,
+        "processes": most.processes * plan.pool_size,
+    }
+    return replace(plan, stage=stage)
 
 
 def with_network(plan: Plan) -> Plan:

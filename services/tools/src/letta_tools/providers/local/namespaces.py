@@ -16,6 +16,7 @@ _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+_PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _SET_INTERFACE_FLAGS, _UP_RUNNING = 0x8914, 0x41
 
 _SERVER_NAMESPACES = (
@@ -219,8 +220,55 @@ def _write(path: str, text: str) -> None:
 def enter_call() -> None:
     """Give the calling process mounts of its own and a /proc that shows nothing but itself."""
     syscalls.unshare(syscalls.CLONE_NEWNS)
-    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    syscalls.mount("proc", "/proc", "proc", flags, "subset=pid")
+    syscalls.mount("proc", "/proc", "proc", _PROC_FLAGS, "subset=pid")
+
+
+def enter_stage() -> None:
+    """Give the calling process mounts of its own and a /proc that shows nothing but itself and what comes of it."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("proc", "/proc", "proc", _PROC_FLAGS, "subset=pid,hidepid=4")
+
+
+class Visitor:
+    """Goes into the namespaces of processes, which may not mount, mounts what they need, and comes back."""
+
+    def __init__(self) -> None:
+        self._mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._processes = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def furnish(self, process: int, size: int, owner: int) -> None:
+        """Give a process that is the first of its namespaces a /proc and a /tmp. Raises OSError."""
+        mounts = os.open(f"/proc/{process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        processes = os.open(f"/proc/{process}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.call("setns", mounts, syscalls.CLONE_NEWNS)
+            syscalls.call("setns", processes, syscalls.CLONE_NEWPID)
+            mount_scratch(size, owner)
+            _mount_processes_from_inside()
+        finally:
+            syscalls.call("setns", self._mounts, syscalls.CLONE_NEWNS)
+            syscalls.call("setns", self._processes, syscalls.CLONE_NEWPID)
+            os.chdir("/")
+            os.close(mounts)
+            os.close(processes)
+
+    def close(self) -> None:
+        """Let go of the way back."""
+        os.close(self._mounts)
+        os.close(self._processes)
+
+
+def _mount_processes_from_inside() -> None:
+    """Mount /proc by a child, since it shows the process namespace of whoever mounts it. Raises OSError."""
+    child = os.fork()
+    if child == 0:
+        try:
+            syscalls.mount("proc", "/proc", "proc", _PROC_FLAGS, "subset=pid")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitpid(child, 0)[1]:
+        raise OSError(1, "mount proc on /proc")
 
 
 def mount_scratch(size: int, owner: int) -> None:
@@ -234,4 +282,9 @@ def mount_scratch(size: int, owner: int) -> None:
 def leave_user_namespace() -> None:
     """Enter a user namespace of the call's own, so that its tasks are counted apart from those of other calls."""
     syscalls.unshare(syscalls.CLONE_NEWUSER)
-    _write_maps("self", "1000 0 1", "1000 0 1", setgroups=False)
+    map_self(0)
+
+
+def map_self(outer: int) -> None:
+    """Give the calling process, which is in a new user namespace, an id: its own of the one above."""
+    _write_maps("self", f"1000 {outer} 1", f"1000 {outer} 1", setgroups=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 NAMESPACE, LANDLOCK, NONE = "namespace", "landlock", "none"
@@ -28,6 +29,7 @@ class Plan:
     imports from `preload_path` before it isolates itself. Processes that wait for their call import `ahead`.
     With `programs` what is confined may start programs and processes.
     With a `runtime` the process of a call becomes that one, given these arguments; `executable` is what that takes.
+    With `stage`, its limits, a process without privileges imports `ahead` once and forks those of calls.
     `network` is how calls reach the egress proxy, if they may at all; `certificates` are those that they trust.
     """
 
@@ -47,6 +49,7 @@ class Plan:
     executable: tuple[str, ...] = ()
     network: str = ""
     certificates: str = ""
+    stage: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, data: bytes) -> Plan:

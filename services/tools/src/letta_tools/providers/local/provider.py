@@ -237,6 +237,7 @@ class LocalProvider:
             made = nodes.make_plan(_TIERS[tier], node, python, **sizes)
         else:
             made = hosts.make_plan(_TIERS[tier], python, env=needs.env, **sizes)
+            made = hosts.with_stage(made, options.limits)
         if needs.destinations and options.egress is not None:
             made = hosts.with_network(made)
             proxy = EgressProxy(options.egress, needs.destinations)

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from letta_tools.providers.local import syscalls
@@ -21,6 +21,8 @@ _ALLOW = 0x7FFF0000
 _KILL = 0x80000000
 _DENY = 0x00050000 | errno.EPERM
 _MISSING = 0x00050000 | errno.ENOSYS
+_NOTIFY = 0x7FC00000
+_NEW_LISTENER = 8
 
 _OWN_PID = -1
 
@@ -196,6 +198,12 @@ _PROGRAMS = [
 ]
 
 _PRCTL = (3, 15, 16, 21, 23, 39, 0x53564D41)
+_PRCTL_OF_STAGES = (
+    syscalls.PR_SET_PDEATHSIG,
+    syscalls.PR_SET_DUMPABLE,
+    syscalls.PR_SET_SECCOMP,
+    syscalls.PR_SET_NO_NEW_PRIVS,
+)
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)
 _THREAD = 0x00010000 | 0x00000100 | 0x00000800
@@ -221,14 +229,26 @@ class Program:
 
     def load(self) -> None:
         """Put the filter on the calling process, for good. Needs no_new_privs."""
+        holder, code = self._holder()
+        syscalls.prctl(syscalls.PR_SET_SECCOMP, 2, ctypes.addressof(holder))
+        del code
+
+    def listen(self) -> int:
+        """Put the filter on the calling process; return a descriptor that says what it asks about."""
+        holder, code = self._holder()
+        listener = syscalls.call("seccomp", 1, _NEW_LISTENER, holder)
+        del code
+        return listener
+
+    def _holder(self) -> tuple[ctypes.Array[ctypes.c_char], ctypes.Array[ctypes.c_char]]:
+        """Return what points to the program, and the program, which must live as long."""
         code = bytearray(self.code)
         pid = struct.pack("=I", os.getpid())
         for place in self.pid_places:
             code[place : place + 4] = pid
         buffer = ctypes.create_string_buffer(bytes(code), len(code))
         program = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
-        holder = ctypes.create_string_buffer(program, len(program))
-        syscalls.prctl(syscalls.PR_SET_SECCOMP, 2, ctypes.addressof(holder))
+        return ctypes.create_string_buffer(program, len(program)), buffer
 
 
 def _argument(index: int, *, high: bool = False) -> _Step:
@@ -377,10 +397,33 @@ def build(
     them only for programs that do, which something else must keep from other processes. A runtime may be begun once.
     With a `network` sockets may be used as far as that goes.
     """
-    numbers = syscalls.numbers(machine)
     named = [*_PLAIN, *(_SCRATCH if scratch else ()), *(_PROGRAMS if programs else ())]
-    plain = {numbers[name] for name in named if name in numbers}
     bodies = _checked(programs=programs) | (_runtime() if runtime else {}) | _network(network)
+    return _assemble(named, bodies, machine)
+
+
+def build_stage(*, network: str, fork_flags: int, channel: int, machine: str = syscalls.MACHINE) -> Program:
+    """Put together the filter of a stage, above that of calls: who listens decides on forks, mounts and signals.
+
+    What else it may do concerns itself alone: give up rights, as the processes of calls will.
+    """
+    allow: list[_Step] = [(_RETURN, 0, 0, _ALLOW)]
+    ask: list[_Step] = [(_RETURN, 0, 0, _NOTIFY)]
+    more = {
+        "clone": [_argument(0), (_JUMP_EQ, 0, 1, fork_flags), (_RETURN, 0, 0, _NOTIFY), *_clone()],
+        "mount": ask,
+        "capset": allow,
+        "kill": ask,
+        "tgkill": ask,
+        "prctl": _one_of(0, (*_PRCTL, *_PRCTL_OF_STAGES)),
+        "sendmsg": _one_of(0, (channel,)),
+    }
+    return _assemble([*_PLAIN, *_SCRATCH], _checked(programs=False) | _network(network) | more, machine)
+
+
+def _assemble(named: Iterable[str], bodies: Mapping[str, list[_Step]], machine: str) -> Program:
+    numbers = syscalls.numbers(machine)
+    plain = {numbers[name] for name in named if name in numbers}
     checked = {numbers[name]: body for name, body in bodies.items() if name in numbers}
     steps: list[_Step] = [
         (_LOAD, 0, 0, _AT_ARCH),

@@ -10,35 +10,37 @@ import socket
 import sys
 
 from letta_tools.providers.local import harness, namespaces, runtimes, syscalls, tunnels
-from letta_tools.providers.local.confine import Cage, Terms
+from letta_tools.providers.local.confine import CHANNEL, Cage, Terms
 from letta_tools.providers.local.plan import NAMESPACE, SETUP_FAILED
-
-_CHANNEL = 3
 
 
 def run(cage: Cage, channel: socket.socket, index: int, terms: Terms) -> None:
     """Live the life of one call's process. Never returns."""
     try:
-        _keep_only(channel, cage.rules)
-        own = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=_CHANNEL)
+        keep_only(channel, cage.rules)
         _prepare(cage, index, terms)
-        request, result = _wait(own)
         if cage.plan.runtime:
-            runtimes.become(cage.plan, terms.limits, request, result)
-        gc.enable()
-        harness.serve(request, result)
+            runtimes.become(cage.plan, terms.limits, *_wait())
+        serve()
     except BaseException as error:
-        _report(error)
+        report(error)
     finally:
         os._exit(SETUP_FAILED)
 
 
-def _keep_only(channel: socket.socket, rules: int) -> None:
+def serve() -> None:
+    """Wait for the call and run it. Never returns."""
+    request, result = _wait()
+    gc.enable()
+    harness.serve(request, result)
+
+
+def keep_only(channel: socket.socket, rules: int) -> None:
     """Close every descriptor but the standard ones, the channel and the Landlock rules."""
-    os.dup2(os.dup(channel.detach()), _CHANNEL)
-    if rules > _CHANNEL:
-        syscalls.close_range(_CHANNEL + 1, rules - 1)
-    syscalls.close_range(max(rules, _CHANNEL) + 1)
+    os.dup2(os.dup(channel.detach()), CHANNEL)
+    if rules > CHANNEL:
+        syscalls.close_range(CHANNEL + 1, rules - 1)
+    syscalls.close_range(max(rules, CHANNEL) + 1)
 
 
 def _prepare(cage: Cage, index: int, terms: Terms) -> None:
@@ -47,12 +49,14 @@ def _prepare(cage: Cage, index: int, terms: Terms) -> None:
     if cage.plan.tier == NAMESPACE:
         namespaces.enter_call()
     cage.confine(terms, index)
+    os.dup2(1, 2)  # what packages say as they are imported is nobody's
     if terms.ahead and not cage.plan.runtime:
         harness.rehearse(cage.plan.ahead)
 
 
-def _wait(channel: socket.socket) -> tuple[int, int]:
+def _wait() -> tuple[int, int]:
     """Wait for a call; return where its request comes from and its result goes to."""
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=CHANNEL)
     data, fds, _, _ = socket.recv_fds(channel, 1, 5)
     if not data:
         os._exit(0)
@@ -69,8 +73,8 @@ def _wait(channel: socket.socket) -> tuple[int, int]:
     return request, result
 
 
-def _report(error: BaseException) -> None:
+def report(error: BaseException) -> None:
     """Tell the call that this process could not be confined; a call that comes later is told too."""
     with contextlib.suppress(OSError):
-        _wait(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=_CHANNEL))
+        _wait()
     os.write(2, f"isolation failed: {error}".encode())

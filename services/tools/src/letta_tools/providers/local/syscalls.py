@@ -98,6 +98,7 @@ _TABLE: dict[str, tuple[int | None, int | None]] = {
     "mkdir": (83, None),
     "mkdirat": (258, 34),
     "mmap": (9, 222),
+    "mount": (165, 40),
     "mount_setattr": (442, 442),
     "move_mount": (429, 429),
     "mprotect": (10, 226),
@@ -148,8 +149,10 @@ _TABLE: dict[str, tuple[int | None, int | None]] = {
     "sched_getparam": (143, 121),
     "sched_getscheduler": (145, 120),
     "sched_yield": (24, 124),
+    "seccomp": (317, 277),
     "select": (23, None),
     "sendfile": (40, 71),
+    "sendmsg": (46, 211),
     "sendto": (44, 206),
     "set_robust_list": (273, 99),
     "set_tid_address": (218, 96),
@@ -192,6 +195,7 @@ _TABLE: dict[str, tuple[int | None, int | None]] = {
     "writev": (20, 66),
 }
 
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -234,6 +238,13 @@ def numbers(machine: str = MACHINE) -> dict[str, int]:
 _NUMBERS = numbers() if MACHINE in {"x86_64", "aarch64"} else {}
 
 
+def number(name: str) -> int:
+    """Return the number of a call on this machine. Raises OSError."""
+    if name not in _NUMBERS:
+        raise OSError(38, f"{name}: no number on {MACHINE}")
+    return _NUMBERS[name]
+
+
 def _check(name: str, result: int) -> int:
     if result < 0:
         code = ctypes.get_errno()
@@ -243,10 +254,9 @@ def _check(name: str, result: int) -> int:
 
 def call(name: str, *args: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
     """Make one system call. Raises OSError naming it."""
-    if name not in _NUMBERS:
-        raise OSError(38, f"{name}: no number on {MACHINE}")
+    own = number(name)
     converted = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
-    return _check(name, int(_libc.syscall(ctypes.c_long(_NUMBERS[name]), *converted)))
+    return _check(name, int(_libc.syscall(ctypes.c_long(own), *converted)))
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:

@@ -12,17 +12,20 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from letta_tools.providers.local import namespaces, slots, syscalls
 from letta_tools.providers.local.confine import Cage, Terms, drop_bounding_set
+from letta_tools.providers.local.gates import Birth, Gate, is_own_child
 from letta_tools.providers.local.plan import LOOPBACK, NAMESPACE, NONE, Plan
 from letta_tools.providers.local.tunnels import PROXY_ADDRESS
 
 _MESSAGE_LIMIT = 65536
 _LOW_PRIORITY_AFTER = 0.1
 _LEAST_PRIORITY = 19
+_MOST_STAGES_LOST = 3
 
 
 @dataclass(slots=True)
@@ -33,6 +36,20 @@ class _Slot:
     terms: Terms
     channel: socket.socket | None
     call: int = 0
+    lent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A call that waits for a process of the stage."""
+
+    number: int
+    terms: Terms
+    fds: tuple[int, ...]
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
 
 
 def main(control_fd: int) -> None:
@@ -96,6 +113,9 @@ class Server:
         self._poll.register(control.fileno(), select.POLLIN)
         own = self._plan.tier == NAMESPACE
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if own else -1
+        self._waiting: deque[_Waiting] = deque()
+        self._stages_lost = 0
+        self._gate = self._new_gate() if self._plan.stage else None
 
     def serve(self) -> None:
         """Serve until the control socket closes, then end every call."""
@@ -108,16 +128,20 @@ class Server:
                         return
                 elif fd in self._slots:
                     self._reap(self._slots[fd])
+                elif self._gate is not None and self._gate.knows(fd):
+                    self._see_to_stage(self._gate, fd)
+            self._check_stage()
             self._lower_priorities()
-            if not events and self._refill:
+            if not events and self._refill and self._gate is None:
                 self._fill()
 
     def _patience(self) -> int | None:
-        if self._refill and len(self._idle) < self._plan.prefork:
+        if self._refill and len(self._idle) < self._plan.prefork and self._gate is None:
             return 0
-        if self._fresh:
-            return max(0, int((self._fresh[0][0] - time.monotonic()) * 1000) + 1)
-        return None
+        left = [self._fresh[0][0] - time.monotonic()] if self._fresh else []
+        stage = self._gate.seconds_left() if self._gate is not None else None
+        left += [stage] if stage is not None else []
+        return max(0, int(min(left) * 1000) + 1) if left else None
 
     def _fill(self) -> None:
         if len(self._idle) < self._plan.prefork:
@@ -135,8 +159,8 @@ class Server:
         try:
             if message["op"] == "run":
                 self._run(message, fds)
-            elif message["op"] == "kill" and message["id"] in self._by_call:
-                self._kill(self._by_call[message["id"]])
+            elif message["op"] == "kill":
+                self._end(message["id"])
         finally:
             for fd in fds:
                 os.close(fd)
@@ -145,24 +169,122 @@ class Server:
     def _run(self, message: dict[str, Any], fds: list[int]) -> None:
         terms = Terms(message["limits"], message["tasks"], ahead=False)
         self._expect(terms)
+        if self._gate is not None and self._gate.ready:
+            self._waiting.append(_Waiting(message["id"], terms, tuple(map(os.dup, fds))))
+            self._serve_waiting()
+            return
+        self._run_in_new(message["id"], terms, fds)
+
+    def _run_in_new(self, number: int, terms: Terms, fds: Sequence[int]) -> None:
+        """Hand a call to a process that waits, or to one that is forked now."""
         while True:
             try:
                 slot = self._idle.popleft() if self._fits(terms) else self._fork(terms)
             except (OSError, IndexError) as error:
-                self._control.send(json.dumps({"id": message["id"], "failed": f"cannot fork: {error}"}).encode())
+                self._control.send(json.dumps({"id": number, "failed": f"cannot fork: {error}"}).encode())
                 return
-            try:
-                assert slot.channel is not None  # noqa: S101 - an idle slot has its channel
-                socket.send_fds(slot.channel, [b"+"], fds)
-                break
-            except OSError:
-                continue
+            if self._hand(slot, number, fds):
+                return
+
+    def _hand(self, slot: _Slot, number: int, fds: Sequence[int]) -> bool:
+        """Hand a call to a process; say whether that has taken it."""
+        try:
+            assert slot.channel is not None  # noqa: S101 - an idle slot has its channel
+            socket.send_fds(slot.channel, [b"+"], fds)
+        except OSError:
+            return False
         slot.channel.close()
         slot.channel = None
-        slot.call = message["id"]
+        slot.call = number
         self._by_call[slot.call] = slot
         self._fresh.append((time.monotonic() + _LOW_PRIORITY_AFTER, slot.call))
         self._refill = True
+        return True
+
+    def _serve_waiting(self) -> None:
+        """Hand calls to processes of the stage that wait; order the next one."""
+        gate = self._gate
+        if gate is None or not gate.ready:
+            return
+        while self._waiting and self._fits(self._waiting[0].terms):
+            if self._hand(self._idle.popleft(), self._waiting[0].number, self._waiting[0].fds):
+                self._waiting.popleft().close()
+        if gate.birth is None:
+            terms = self._waiting[0].terms if self._waiting else self._terms
+            if self._waiting or (terms.limits and len(self._idle) < self._plan.prefork):
+                gate.order(terms)
+
+    def _new_gate(self) -> Gate | None:
+        try:
+            return Gate(self._cage, self._indices.popleft(), self._poll, self)
+        except (OSError, IndexError):
+            return None
+
+    def has(self, process: int) -> bool:
+        """Whether a process is one of those that live."""
+        return any(slot.pid == process for slot in self._slots.values())
+
+    def take_in(self, birth: Birth, process: int) -> None:
+        """Take a process that the stage has forked and that waits for its call."""
+        index = self._gate.index if self._gate is not None else 0
+        slot = _Slot(process, os.pidfd_open(process), index, birth.terms, birth.channel, lent=True)
+        self._slots[slot.pidfd] = slot
+        self._poll.register(slot.pidfd, select.POLLIN)
+        self._idle.appendleft(slot)
+
+    def _see_to_stage(self, gate: Gate, fd: int) -> None:
+        try:
+            lives = gate.take(fd)
+        except OSError:
+            lives = False
+        if not lives:
+            self._lose_stage(gate)
+
+    def _check_stage(self) -> None:
+        gate = self._gate
+        if gate is None:
+            return
+        left = gate.seconds_left()
+        try:
+            if left is not None and left < 0:
+                self._lose_stage(gate)
+            else:
+                self._serve_waiting()
+        except OSError:
+            self._lose_stage(gate)
+
+    def _lose_stage(self, gate: Gate) -> None:
+        """Begin again with a new stage, unless stages are lost all the time; calls that wait import for themselves."""
+        self._stages_lost = 0 if gate.births else self._stages_lost + 1
+        gate.close()
+        self._indices.append(gate.index)
+        self._end_strangers()
+        self._gate = self._new_gate() if self._stages_lost < _MOST_STAGES_LOST else None
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            self._run_in_new(waiting.number, waiting.terms, waiting.fds)
+            waiting.close()
+
+    def _end_strangers(self) -> None:
+        """End what a stage has forked and not announced."""
+        known = {slot.pid for slot in self._slots.values()}
+        for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is not loaded here
+            if name.isdecimal() and int(name) not in known and is_own_child(int(name)):
+                os.kill(int(name), signal.SIGKILL)
+                os.waitpid(int(name), 0)
+
+    def _end(self, number: int) -> None:
+        """End a call, also one that waits."""
+        if number in self._by_call:
+            self._kill(self._by_call[number])
+            return
+        for waiting in self._waiting:
+            if waiting.number == number:
+                self._waiting.remove(waiting)
+                waiting.close()
+                report = {"id": number, "status": int(signal.SIGKILL), "cpu": 0.0, "memory": 0}
+                self._control.send(json.dumps(report).encode())
+                return
 
     def _fits(self, terms: Terms) -> bool:
         return bool(self._idle) and self._idle[0].terms.limits == terms.limits
@@ -209,7 +331,8 @@ class Server:
         self._poll.unregister(slot.pidfd)
         os.close(slot.pidfd)
         del self._slots[slot.pidfd]
-        self._indices.append(slot.index)
+        if not slot.lent:
+            self._indices.append(slot.index)
         if slot.channel is not None:
             slot.channel.close()
             if slot in self._idle:
@@ -239,6 +362,8 @@ class Server:
         return slot.index + (0 if self._plan.tier == NAMESPACE else self._plan.pool_base)
 
     def _end_all(self) -> None:
+        if self._gate is not None:
+            self._gate.close()
         for slot in list(self._slots.values()):
             self._kill(slot)
 
