@@ -80,15 +80,11 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     connects = MCPConnects(servers, _connect_options(settings))
     calls = SandboxExecutor(sandbox, configs, scripts)
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
+    builtin = {"run_code": CodeExecutor(sandbox, scripts), **_web_executors(settings, guard, configs)}
     executors: dict[ToolType, Executor] = {
         ToolType.CUSTOM: calls,
         ToolType.EXTERNAL_MCP: MCPExecutor(servers, configs),
-        ToolType.LETTA_BUILTIN: BuiltinExecutor(
-            {
-                "run_code": CodeExecutor(sandbox, scripts),
-                **_web_executors(settings, guard, configs),
-            }
-        ),
+        ToolType.LETTA_BUILTIN: BuiltinExecutor(builtin),
     }
     executions = Executions(tools, store, executors, most)
 
