@@ -61,11 +61,7 @@ SCHEMA = "tools"
 
 async def build(settings: ToolsSettings, deps: Deps) -> Service:
     """Bring the database up to date, connect to it and return the service."""
-    dsn = settings.database_url.get_secret_value()
-    await upgrade(dsn, package="letta_tools", schema=SCHEMA)
-    db = await Database.open(
-        dsn, schema=SCHEMA, options=DatabaseOptions(pool_size=settings.pool_size, application_name="letta-tools")
-    )
+    db = await _database(settings)
     most = Limits(timeout_seconds=settings.execution_timeout_seconds, memory_bytes=settings.execution_memory_bytes)
     sandbox = _sandbox(settings, most)
     cipher = Cipher(settings.encryption_secret())
@@ -123,6 +119,13 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
         start=start,
         close=close,
     )
+
+
+async def _database(settings: ToolsSettings) -> Database:
+    dsn = settings.database_url.get_secret_value()
+    await upgrade(dsn, package="letta_tools", schema=SCHEMA)
+    options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-tools")
+    return await Database.open(dsn, schema=SCHEMA, options=options)
 
 
 def _web_executors(settings: ToolsSettings, guard: AddressGuard, environment: SandboxConfigs) -> dict[str, Executor]:
