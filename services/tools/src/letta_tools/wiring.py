@@ -89,11 +89,8 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
         await sandbox.start()
 
     async def close() -> None:
-        await executions.close()
-        await servers.close()
-        await sandbox.close()
-        await store.close()
-        await db.close()
+        for part in (executions, servers, sandbox, store, db):
+            await part.close()
 
     return Service(
         name="tools",

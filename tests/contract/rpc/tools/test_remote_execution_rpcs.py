@@ -1,4 +1,4 @@
-"""The tools service with each remote provider, as its settings make it: executions, isolation, and what a dead one left."""
+"""The tools service with each remote provider, as its settings make it."""
 
 import json
 

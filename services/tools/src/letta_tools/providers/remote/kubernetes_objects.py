@@ -111,7 +111,7 @@ def manifest(kind: Kind, name: str, spec: Mapping[str, Any], shape: Shape) -> di
 
 def is_ready(found: Mapping[str, Any]) -> bool:
     """Tell whether a sandbox or a claim is ready. Raises NeverReady."""
-    for condition in found.get("status", {}).get("conditions", []):
+    for condition in (found.get("status") or {}).get("conditions") or []:
         if condition.get("type") != "Ready":
             continue
         if condition.get("status") == "True":
@@ -123,11 +123,11 @@ def is_ready(found: Mapping[str, Any]) -> bool:
 
 def is_running(pod: Mapping[str, Any]) -> bool:
     """Tell whether a pod runs. Raises NeverReady."""
-    status = pod.get("status", {})
+    status = pod.get("status") or {}
     if status.get("phase") in {"Failed", "Succeeded"}:
         raise NeverReady(f"the pod has ended: {status.get('reason') or status['phase']}")
-    for container in status.get("containerStatuses", []):
-        waiting = container.get("state", {}).get("waiting") or {}
+    for container in status.get("containerStatuses") or []:
+        waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _HOPELESS_WAITS:
             raise NeverReady(f"{waiting['reason']}: {waiting.get('message', '')}"[:500])
     return bool(status.get("phase") == "Running")
@@ -152,8 +152,8 @@ def weakness(pod: Mapping[str, Any], runtime_class: str) -> str:
 def ran_out_of_memory(pod: Mapping[str, Any]) -> bool:
     """Tell whether a container of the pod was ended because its memory ran out."""
     states = [
-        container.get(name, {}).get("terminated") or {}
-        for container in pod.get("status", {}).get("containerStatuses", [])
+        (container.get(name) or {}).get("terminated") or {}
+        for container in (pod.get("status") or {}).get("containerStatuses") or []
         for name in ("state", "lastState")
     ]
     return any(state.get("reason") == "OOMKilled" for state in states)

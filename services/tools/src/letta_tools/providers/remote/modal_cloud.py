@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import sys
 from contextlib import AbstractContextManager
@@ -84,7 +85,8 @@ class ModalMachines:
             async for sandbox in self._modal.Sandbox.list.aio(
                 app_id=app.app_id, tags={ROLE: TOOL_CALL}, client=self._client
             ):
-                found.append(Standing(ModalMachine(self, sandbox), await sandbox.get_tags.aio()))  # noqa: PERF401
+                with contextlib.suppress(self._modal.exception.NotFoundError):  # it has ended meanwhile
+                    found.append(Standing(ModalMachine(self, sandbox), await sandbox.get_tags.aio()))
         return found
 
     async def close(self) -> None:
