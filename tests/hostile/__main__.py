@@ -25,21 +25,23 @@ def _controls() -> dict[str, Any]:
     return {"hit": len(lines) - len(missed), "total": len(ATTACKS), "missed": missed}
 
 
-# Where each tier is attacked: on a host, with a host of the network listed, in a container with Docker's defaults.
+# How each tier is attacked: on a host, by calls that may reach a listed host, by calls from a process that has packages
+# loaded, and in a container with Docker's defaults.
 _ROUNDS = (
     ("namespace", "none", "host"),
     ("landlock", "none", "host"),
     ("namespace", "listed", "host"),
     ("landlock", "listed", "host"),
+    ("namespace", "loaded", "host"),
     ("landlock", "none", "docker"),
 )
 
 
-def _tier(tier: str, network: str, around: str, user: int) -> dict[str, Any]:
+def _tier(tier: str, kind: str, around: str, user: int) -> dict[str, Any]:
     if around == "docker" and not containers.is_possible():
         return {"skipped": "the kernel's headers are not installed"}
-    lines = start("hostile.sessions", [tier, public_interpreter(), network], user, around)
-    where = _name(tier, network, around, user)
+    lines = start("hostile.sessions", [tier, public_interpreter(), kind], user, around)
+    where = _name(tier, kind, around, user)
     open_ones = [line["name"] for line in lines if not line["contained"]]
     for line in lines:
         state = "contained" if line["contained"] else "OPEN     "
@@ -47,9 +49,9 @@ def _tier(tier: str, network: str, around: str, user: int) -> dict[str, Any]:
     return {"contained": len(lines) - len(open_ones), "total": len(ATTACKS), "open": open_ones}
 
 
-def _name(tier: str, network: str, around: str, user: int) -> str:
+def _name(tier: str, kind: str, around: str, user: int) -> str:
     parts = [tier, "root" if user == 0 else "user"]
-    return "/".join(parts + (["egress"] if network == "listed" else []) + ([around] if around != "host" else []))
+    return "/".join([*parts, *[word for word in (kind, around) if word not in {"none", "host"}]])
 
 
 def _say(text: str) -> None:
@@ -62,8 +64,8 @@ def main() -> int:
     users = [0, ORDINARY_USER] if os.getuid() == 0 else [os.getuid()]
     report: dict[str, Any] = {"controls": _controls()}
     for user in users:
-        for tier, network, around in _ROUNDS:
-            report[_name(tier, network, around, user)] = _tier(tier, network, around, user)
+        for tier, kind, around in _ROUNDS:
+            report[_name(tier, kind, around, user)] = _tier(tier, kind, around, user)
     _say(json.dumps(report))
     return int(any(part.get("missed") or part.get("open") for part in report.values()))
 
