@@ -1,5 +1,7 @@
 """Sandboxes of E2B: what is asked for."""
 
+import json
+
 import pytest
 
 from letta_tools.domain.execution import Call, Env, Isolation
@@ -34,3 +36,14 @@ async def test_a_sandbox_has_no_internet_and_ends_by_itself(cloud):
     assert (asked["templateID"], asked["allow_internet_access"]) == ("letta", False)
     assert 0 < asked["timeout"] <= 300
     assert "secret" not in str(asked)
+
+
+async def test_the_job_s_file_is_gone_before_the_tool_begins(cloud):
+    """It holds the secrets of the call."""
+    call = Call("import os\ndef f(): return [os.listdir(os.environ['TMPDIR']), os.readlink('/proc/self/fd/0')]", "f")
+    provider = provider_of(cloud)
+    names, given = json.loads((await provider.run(call, Env())).result)
+    await provider.close()
+
+    assert not any("job" in name for name in names)
+    assert given == "/dev/null"
