@@ -303,4 +303,5 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
     method, path, _ = line.split(" ", 2)
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
     data = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Request(method, path, headers, json.loads(data) if data else None, data)
+    form = headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    return Request(method, path, headers, json.loads(data) if data and not form else None, data)

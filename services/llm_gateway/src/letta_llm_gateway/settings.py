@@ -45,6 +45,10 @@ class LLMGatewaySettings(Settings):
     ollama_base_url: str = _vendor("OLLAMA_BASE_URL", "Address of Ollama; empty: 127.0.0.1:11434 is asked.", "")
     ollama_probe: bool = Field(default=True, description="Look for Ollama on this machine when nothing is configured.")
     gemini_api_key: SecretStr = _vendor("GEMINI_API_KEY", "Key of Google's Gemini.")
+    google_cloud_project: str = _vendor(
+        "GOOGLE_CLOUD_PROJECT", "Project whose Vertex AI is offered, with the credentials that the machine has.", ""
+    )
+    google_cloud_location: str = _vendor("GOOGLE_CLOUD_LOCATION", "Location of Vertex AI.", "global")
     bedrock_region: str = Field(
         default="", description="Region of Amazon Bedrock, for example us-east-1; empty: not offered."
     )

@@ -21,7 +21,7 @@ from letta_common.errors import (
 from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers.builtin import BuiltinProvider
-from letta_llm_gateway.providers.refusals import refused_tool, sizes
+from letta_llm_gateway.providers.refusals import refused_tool, sizes_of
 from letta_llm_gateway.providers.registry import KEYLESS, ProviderFactory
 from tests.contract.providers.llm_gateway.conftest import Subject, account
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, prompt, returned, tool, user
@@ -150,7 +150,7 @@ async def test_what_the_model_lacks_is_told_as_such(subject, said):
 
 WINDOWS = [
     ("prompt is too long: 210000 tokens > 200000 maximum", 210_000, 200_000),
-    ("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease", 190_000, 200_000),
+    ("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease", None, 200_000),
     ("This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.", 9001, 8192),
     ("This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4000 in the messages, "
      "1000 in the completion).", 5000, 4096),
@@ -160,6 +160,7 @@ WINDOWS = [
      40_000, 32_768),
     ("request (9,001 tokens) exceeds the available context size (8,192 tokens), try increasing it", 9001, 8192),
     ("This model's maximum context length is 8192 tokens", None, 8192),
+    ("context length is 9000 tokens, however you requested 12 tokens", None, 9000),
     ("Input is too long for requested model.", None, None),
     ("Your input exceeds the context window of this model.", None, None),
     ("Input Tokens Exceeded: Number of input tokens exceeds maximum length.", None, None),
@@ -227,7 +228,7 @@ def test_places_are_read_as_vendors_write_them():
     assert refused_tool("Invalid schema for function 'c'", names) == "c"
     assert refused_tool("Invalid schema for function 'x': tools[9]", names) == ""
     assert refused_tool("messages[1].content is bad", names) == ""
-    assert sizes("nothing of sizes") == {}
+    assert sizes_of("nothing of sizes") == {}
 
 
 async def test_a_cancelled_call_leaves_the_connection_usable(subject):

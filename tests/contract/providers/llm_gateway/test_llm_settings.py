@@ -146,7 +146,10 @@ async def test_a_choice_of_tools_takes_the_vendors_form(subject, mode):
     path, forms = CHOICES.get(subject.kind, CHOICES["openai"])
 
     body = await sent(subject, prompt(user("hi"), tools=(tool(),), tool_choice=choice))
-    assert found(body, path) == forms[mode]
+    told = found(body, path)
+    if subject.kind == "google_ai":  # whose JSON may be written either way
+        told = {key.replace("allowed_function_names", "allowedFunctionNames"): value for key, value in told.items()}
+    assert told == forms[mode]
 
 
 @pytest.mark.parametrize("parallel", [True, False])

@@ -24,11 +24,13 @@ _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking")
 class AnthropicProvider:
     """Speaks messages with one account."""
 
-    def __init__(self, account: Account, http: httpx2.AsyncClient) -> None:
+    def __init__(
+        self, account: Account, http: httpx2.AsyncClient, client: anthropic.AsyncAnthropicVertex | None = None
+    ) -> None:
         self._vendor = account.name
-        if not account.api_key:
+        if client is None and not account.api_key:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
-        self._client = anthropic.AsyncAnthropic(
+        self._client: Any = client or anthropic.AsyncAnthropic(
             api_key=account.api_key,
             base_url=account.base_url or OFFICIAL,
             max_retries=0,  # the gateway retries, so that deadlines and breakers see every attempt

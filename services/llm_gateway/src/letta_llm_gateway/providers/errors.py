@@ -24,7 +24,7 @@ from letta_common.errors import (
     LLMUnavailable,
     ModelNotFound,
 )
-from letta_llm_gateway.providers.refusals import LACKING, TOO_LONG, refused_tool, sizes
+from letta_llm_gateway.providers.refusals import LACKING, TOO_LONG, refused_tool, sizes_of
 
 _NO_CREDIT = re.compile(
     r"insufficient[_ ](quota|credit|balance|funds)|credit balance|billing|payment required", re.IGNORECASE
@@ -77,7 +77,7 @@ def refusal(  # noqa: PLR0911 one line for each case
     if status == 408:
         return LLMTimeout(f"{vendor} took too long: {said}", **where)
     if status == 413 or (status < 500 and TOO_LONG.search(text)):
-        where |= sizes(text)
+        where |= sizes_of(text)
         return ContextWindowExceeded(f"the prompt does not fit the window of {model!r}: {said}", **where)
     if status < 500 and LACKING.search(text):
         return CapabilityMissing(f"{model!r} cannot do this; choose a model that can, or leave it out: {said}", **where)

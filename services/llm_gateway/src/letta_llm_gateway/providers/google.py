@@ -34,16 +34,17 @@ async def _note(response: httpx2.Response) -> None:
 class GoogleProvider:
     """Speaks generateContent with one account."""
 
-    def __init__(self, account: Account, http: httpx2.AsyncClient) -> None:
+    def __init__(self, account: Account, http: httpx2.AsyncClient, client: genai.Client | None = None) -> None:
         self._vendor = account.name
-        if not account.api_key:
+        if client is None and not account.api_key:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
         self._http = http
         self._http.event_hooks = {**http.event_hooks, "response": [_note]}
         options = HttpOptions(
             base_url=account.base_url or OFFICIAL, api_version=_VERSION, httpx_async_client=self._http
         )
-        self._models = genai.Client(vertexai=False, api_key=account.api_key, http_options=options).aio.models
+        made = client or genai.Client(vertexai=False, api_key=account.api_key, http_options=options)
+        self._models = made.aio.models
 
     async def generate(self, call: Call) -> Answer:
         """Answer once."""
@@ -104,10 +105,10 @@ class GoogleProvider:
         found = []
         with self._errors(""):
             async for row in await self._models.list(config={"page_size": _PAGE}):
-                actions = row.supported_actions or []
+                name = (row.name or "").rpartition("models/")[2]
+                actions = row.supported_actions or ["embedContent" if "embedding" in name else "generateContent"]
                 embedding = "embedContent" in actions
-                if row.name and (embedding or "generateContent" in actions):
-                    name = row.name.removeprefix("models/")
+                if name and (embedding or "generateContent" in actions):
                     found.append(
                         ListedModel(name, row.input_token_limit, embedding, display_name=row.display_name or "")
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -21,7 +22,7 @@ LACKING = re.compile(
 )
 _NUMBER = r"(?P<{}>\d[\d,]*)"
 _TOKENS, _WINDOW = _NUMBER.format("tokens"), _NUMBER.format("context_window")
-_MOST = r"maximum (?:context|prompt) length (?:of|is)"
+_MOST = r"(?:context|prompt) length (?:of|is)"
 _SIZES = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
@@ -32,17 +33,21 @@ _SIZES = tuple(
         rf"request \({_TOKENS} tokens\) exceeds the available context size \({_WINDOW}",
         rf"contains {_TOKENS} tokens.{{0,80}}with {_WINDOW} maximum context length",
         rf"{_MOST} {_WINDOW}",
+        rf"available context size \({_WINDOW}",
     )
 )
 _TOOL = re.compile(r"function_?declarations?[.\[](\d+)|tools[.\[](\d+)", re.IGNORECASE)
 _NAMED = re.compile(r"(?:function|tool) ['\"`]([\w.:-]+)['\"`]", re.IGNORECASE)
 
 
-def sizes(text: str) -> dict[str, str]:
+def sizes_of(text: str) -> dict[str, str]:
     """Return the `tokens` of a prompt and the `context_window` that it does not fit, as far as the vendor says them."""
     for pattern in _SIZES:
         if match := pattern.search(text):
-            return {key: value.replace(",", "") for key, value in match.groupdict().items()}
+            found = {key: int(value.replace(",", "")) for key, value in match.groupdict().items()}
+            if found.get("tokens", math.inf) <= found["context_window"]:  # then this is not the prompt's size
+                del found["tokens"]
+            return {key: str(value) for key, value in found.items()}
     return {}
 
 

@@ -23,6 +23,7 @@ _FILES = {
     "anthropic": ("anthropic", "make"),
     "bedrock": ("bedrock", "make"),
     "google_ai": ("google", "make"),
+    "google_vertex": ("vertex", "make"),
     "ollama": ("ollama", "make"),
     "azure": ("azure", "make"),
 }
