@@ -349,3 +349,55 @@ async def test_the_master_key_is_renewed_while_providers_stay_usable(start, open
     lost = await start(encryption_key="another", stores=first.stores)
     with pytest.raises(InternalError):
         await lost.providers.CheckProvider(asked, timeout=5)
+
+
+async def test_a_list_is_kept_while_the_vendor_is_away_and_renewed_when_it_is_back(start, openai):
+    gateway = await start(models_ttl_seconds=0.01)
+    await create(gateway, openai)
+    request = mod.ListModelsRequest(provider_name="mine")
+
+    async def listed() -> list[str]:
+        return [model.name for model in (await gateway.models.ListModels(request, timeout=5)).models]
+
+    before = await listed()
+    assert before == ["gpt-4.1", "gpt-4o-mini"]
+    openai.keys = {"nobody's"}
+    for _ in range(4):
+        await asyncio.sleep(0.02)
+        assert await listed() == before, "stale is better than nothing"
+    openai.keys = set()
+    openai.models.append({"id": "gpt-5-new"})
+
+    async with asyncio.timeout(15):
+        while "gpt-5-new" not in await listed():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_a_list_is_asked_for_once_and_believed_for_a_while(start, openai):
+    gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
+    request = mod.ListModelsRequest()
+
+    await asyncio.gather(*(gateway.models.ListModels(request, timeout=5) for _ in range(20)))
+    assert len([each for each in openai.requests if each.path.endswith("/models")]) == 1
+
+
+async def test_checked_credentials_leave_no_list_behind(start, openai):
+    gateway = await start()
+    asked = pb.CheckCredentialsRequest(provider_type="openai", api_key="sk-tried", base_url=openai.base_url)
+    await gateway.providers.CheckCredentials(asked, timeout=5)
+
+    assert (await gateway.models.ListModels(mod.ListModelsRequest(), timeout=5)).models[0].handle == "builtin/rules"
+    with pytest.raises(ModelNotFound):
+        await gateway.models.GetModel(mod.GetModelRequest(handle="openai/gpt-4o-mini"), timeout=5)
+
+
+async def test_a_check_at_an_inner_address_is_refused_and_control(start, openai):
+    asked = pb.CheckCredentialsRequest(provider_type="openai", api_key="k", base_url=openai.base_url)
+    gateway = await start(dev_mode=False)
+    with pytest.raises(InvalidArgument, match="public internet"):
+        await gateway.providers.CheckCredentials(asked, timeout=5)
+    assert openai.requests == []
+
+    gateway = await start(dev_mode=False, provider_allowed_hosts=("127.0.0.0/8",))
+    await gateway.providers.CheckCredentials(asked, timeout=5)
+    assert len(openai.requests) == 1

@@ -17,6 +17,7 @@ from letta_llm_gateway.domain.providers import Account, ListedModel, ModelDefaul
 
 RULES_HANDLE = "builtin/rules"
 LOCAL_EMBEDDER = "builtin/use-multilingual"
+_MOST_LISTS = 10_000
 _PREFERRED = {
     "openai": ("gpt-5-mini", "gpt-4.1-mini", "gpt-4o-mini", "gpt-4.1", "gpt-4o", "gpt-"),
     "anthropic": ("claude-haiku-4", "claude-sonnet-4", "claude-sonnet", "claude-"),
@@ -243,6 +244,8 @@ class Models:
         """List an account's models at the vendor now. Raises the vendor's refusal."""
         provider = await self._makers.provider(account)
         rows = await provider.models()
+        if len(self._lists) > _MOST_LISTS:  # accounts whose key was changed are never asked for again
+            self._lists.clear()
         self._lists[account] = (self._now() + self._options.list_seconds, rows)
         return rows
 
