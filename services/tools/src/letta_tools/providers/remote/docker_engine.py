@@ -191,7 +191,7 @@ class DockerMachine:
 
 def _exchange(raw: Any, job: Job) -> bytes:
     """Hand over the job, return what it writes. Raises MachineLost, TooMuchOutput."""
-    sock = raw._sock
+    sock = getattr(raw, "_sock", raw)  # with TLS it is the socket already
     try:
         sock.settimeout(job.patience)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended already
