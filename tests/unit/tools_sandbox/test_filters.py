@@ -143,6 +143,73 @@ def test_files_are_changed_only_where_there_is_a_scratch_directory(filtered):
         assert (filtered(name), filtered(name, scratch=False)) == (ALLOW, DENY), name
 
 
+ASK = 0x7FC00000
+FORK = 0x00008000 | 0x10000000 | 0x00020000 | 0x20000000 | 17
+
+
+@pytest.fixture(params=["", "loopback"], ids=["closed", "open"])
+def staged(request, filtered):
+    """Return a function that says what the filter of a stage does with a call by name."""
+    program = seccomp.build_stage(network=request.param, fork_flags=FORK, channel=3, machine=filtered.machine)
+
+    def staged(name: str, *args: int) -> int:
+        return execute(program, filtered.machine, syscalls.numbers(filtered.machine)[name], args)
+
+    return staged
+
+
+def test_a_stage_asks_before_it_forks_and_makes_no_other_processes(staged):
+    thread = 0x00010000 | 0x00000100 | 0x00000800
+    assert (staged("clone", FORK), staged("clone", 17), staged("clone", FORK | 0x40000000)) == (ASK, DENY, DENY)
+    assert (staged("clone", thread), staged("clone3")) == (ALLOW, MISSING)
+
+
+def test_a_stage_asks_before_it_mounts_and_signals(staged):
+    assert {staged(name, target) for name in ("mount", "kill", "tgkill") for target in (0, 1, 7, 0xFFFFFFFF)} == {ASK}
+
+
+def test_a_stage_sends_descriptors_to_the_fork_server_alone(staged):
+    assert (staged("sendmsg", 3), staged("sendmsg", 4)) == (ALLOW, DENY)
+
+
+def test_a_stage_may_not_do_more_than_calls_but_give_up_rights(staged, filtered):
+    for name in syscalls.numbers(filtered.machine):
+        if staged(name) == ALLOW and filtered(name) != ALLOW:
+            assert name in {"capset", "connect", "getpeername", "getsockname"}, name
+    assert (staged("prctl", 22), staged("prctl", 38), staged("prctl", 8)) == (ALLOW, ALLOW, DENY)
+    assert staged("prlimit64", 0, 7, 4096, 0) == DENY
+
+
+def test_sockets_go_no_further_than_the_network_namespace(filtered):
+    opened = seccomp.build(scratch=True, network="loopback", machine=filtered.machine)
+    given = seccomp.build(scratch=False, network="exchange", machine=filtered.machine)
+    numbers = syscalls.numbers(filtered.machine)
+
+    def ask(program, name, *args):
+        return execute(program, filtered.machine, numbers[name], args)
+
+    kinds = [
+        (2, 1, 0),
+        (2, 1 | 0o2004000, 6),
+        (2, 2, 0),
+        (2, 3, 1),
+        (10, 1, 0),
+        (1, 1, 0),
+        (16, 3, 0),
+        (40, 1, 0),
+        (2, 1, 262),
+    ]
+    assert [ask(opened, "socket", *kind) for kind in kinds] == [ALLOW, ALLOW, *[DENY] * 7]
+    assert {ask(given, "socket", *kind) for kind in kinds} == {DENY}
+    assert (ask(opened, "connect", 3), ask(given, "connect", 3), filtered("connect", 3)) == (ALLOW, DENY, DENY)
+    peer_of_a_process, peer_as_descriptor, zero_copy = (1, 17), (1, 77), (6, 35)
+    for program in (opened, given):
+        assert (ask(program, "getsockopt", 3, 1, 3), ask(program, "setsockopt", 3, 6, 1)) == (ALLOW, ALLOW)
+        for level, name in (peer_of_a_process, peer_as_descriptor, zero_copy, (0, 1), (41, 1)):
+            assert {ask(program, call, 3, level, name) for call in ("getsockopt", "setsockopt")} == {DENY}
+    assert filtered("getsockopt", 3, 1, 3) == DENY
+
+
 TOKEN = "a" * 32
 GOOD = '{"status":"SUCCESS","value":{"a":[1,"é"]},"changes":{"blocks":{"human":"x"}},"usage":[0.5,10]}'
 
