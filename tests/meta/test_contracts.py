@@ -15,6 +15,8 @@ READS = ("Get", "List", "Count", "Search", "Retrieve")
 
 # Lists that the retired server answers whole.
 WHOLE = {
+    "letta.tools.v1.LegacyMCPServerService.ListLegacyMCPServerTools": "what one server offers",
+    "letta.tools.v1.LegacyMCPServerService.ListLegacyMCPServers": "an object by name",
     "letta.llm.v1.ModelService.ListModels": "the SDK takes it whole",
     "letta.llm.v1.ModelService.ListEmbeddingModels": "the SDK takes it whole",
     "letta.tools.v1.MCPServerService.ListMCPServers": "a handful; the SDK takes it whole",
@@ -28,6 +30,8 @@ ONE_ORDER = {
 }
 # Reads that write.
 MAKING = {
+    "letta.tools.v1.MCPServerService.CompleteMCPOAuth": "a browser is sent there",
+    "letta.tools.v1.MCPServerService.ConnectMCPServer": "it keeps the tools of the server",
     "letta.tools.v1.SandboxConfigService.GetDefaultLocalSandboxConfig": "the first call makes it",
     "letta.tools.v1.SandboxConfigService.GetDefaultE2bSandboxConfig": "the first call makes it",
 }

@@ -73,6 +73,7 @@ def test_the_life_of_a_server_by_name(client, url):
     shown = config | {"auth_header": None, "auth_token": "********", "custom_headers": None}
 
     assert client.put("/v1/tools/mcp/servers", json=config).json() == [shown]
+    assert client.put("/v1/tools/mcp/servers", json=config).json() == [shown]
     assert client.get("/v1/tools/mcp/servers").json() == {"old": shown}
     assert [item["server_name"] for item in client.get("/v1/mcp-servers/").json()] == ["old"]
     tools = {tool["name"]: tool for tool in client.get("/v1/tools/mcp/servers/old/tools").json()}

@@ -156,7 +156,7 @@ async def test_another_organization_cannot_answer(servers, places, as_bob):
         await connect(servers, server, person)
 
 
-async def test_an_answer_counts_once_and_only_with_its_state(servers, places):
+async def test_the_first_answer_counts_and_only_with_its_state(servers, places):
     server = await create(servers, places["mcp"])
 
     async def person(url):
@@ -167,8 +167,9 @@ async def test_an_answer_counts_once_and_only_with_its_state(servers, places):
             with pytest.raises(InvalidArgument):
                 await servers.CompleteMCPOAuth(request, timeout=5)
         await servers.CompleteMCPOAuth(pb.CompleteMCPOAuthRequest(**back), timeout=5)
+        await servers.CompleteMCPOAuth(pb.CompleteMCPOAuthRequest(**back), timeout=5)
         with pytest.raises(InvalidArgument, match="already"):
-            await servers.CompleteMCPOAuth(pb.CompleteMCPOAuthRequest(**back), timeout=5)
+            await servers.CompleteMCPOAuth(pb.CompleteMCPOAuthRequest(**back | {"code": "stolen"}), timeout=5)
 
     events, _ = await connect(servers, server, person)
     assert events[-1] == "success"

@@ -227,6 +227,13 @@ class MCPServers:
         await self._forget(actor, server_id)
         return server
 
+    async def put(self, actor: Actor, name: str, connection: Connection) -> MCPServer:
+        """Add a server, or change the one of this name. Raises as `create` and `update`."""
+        known = await self._store.named(actor, name)
+        if known is None:
+            return await self.create(actor, name, connection)
+        return await self.update(actor, known.id, None, connection)
+
     async def delete(self, actor: Actor, server_id: str) -> None:
         """Remove a server and its tools. Raises MCPServerNotFound."""
         await self.get(actor, server_id)
@@ -238,6 +245,10 @@ class MCPServers:
         server = await self.get(actor, server_id)
         offers = await self._client.list_tools(self.connection(actor, server).filled(variables))
         return await self._sync(actor, server, offers)
+
+    async def offers(self, actor: Actor, server: MCPServer, variables: Mapping[str, str]) -> list[Offer]:
+        """Ask a server for its tools. Raises as `refresh`, and AuthorizationNeeded."""
+        return await self._client.list_tools(self.connection(actor, server).filled(variables))
 
     async def list_offers(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> list[Tool]:
         """Ask a server for its tools, keep them, and return them. Raises as `refresh`, and AuthorizationNeeded."""

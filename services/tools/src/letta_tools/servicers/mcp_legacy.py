@@ -52,7 +52,7 @@ class LegacyMCPServerServicer(mcp_legacy_service_pb2_grpc.LegacyMCPServerService
         self, request: pb.AddLegacyMCPServerRequest, context: _Context
     ) -> pb.AddLegacyMCPServerResponse:
         actor = current_actor()
-        await self._servers.create(actor, request.server.server_name, read_config(request.server.config))
+        await self._servers.put(actor, request.server.server_name, read_config(request.server.config))
         return pb.AddLegacyMCPServerResponse(servers=await self._all(actor))
 
     async def UpdateLegacyMCPServer(
@@ -74,8 +74,10 @@ class LegacyMCPServerServicer(mcp_legacy_service_pb2_grpc.LegacyMCPServerService
     async def ListLegacyMCPServerTools(
         self, request: pb.ListLegacyMCPServerToolsRequest, context: _Context
     ) -> pb.ListLegacyMCPServerToolsResponse:
-        tools = await self._synced(current_actor(), request.mcp_server_name)
-        return pb.ListLegacyMCPServerToolsResponse(tools=map(_pack_kept, tools))
+        actor = current_actor()
+        server = await self._servers.named(actor, request.mcp_server_name)
+        offers = await self._servers.offers(actor, server, await self._environment.variables(actor))
+        return pb.ListLegacyMCPServerToolsResponse(tools=map(_pack_offer, offers))
 
     async def ResyncLegacyMCPServer(
         self, request: pb.ResyncLegacyMCPServerRequest, context: _Context
@@ -153,16 +155,6 @@ def _find(tools: list[Tool], name: str) -> Tool:
         if name in {tool.mcp_name, tool.name}:
             return tool
     raise ToolNotFound(f"the server has no tool `{name}`", name=name)
-
-
-def _pack_kept(tool: Tool) -> pb.LegacyMCPTool:
-    parameters = json.loads(tool.json_schema)["parameters"]
-    metadata = json.loads(tool.metadata)
-    health = pb.LegacyMCPToolHealth(
-        status=metadata["mcp:SCHEMA_STATUS"], reasons=metadata.get("mcp:SCHEMA_WARNINGS", ())
-    )
-    name = tool.mcp_name or tool.name
-    return pb.LegacyMCPTool(name=name, description=tool.description or "", input_schema=dump(parameters), health=health)
 
 
 def _pack_offer(offer: Offer) -> pb.LegacyMCPTool:

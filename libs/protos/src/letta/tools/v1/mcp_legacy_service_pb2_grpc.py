@@ -99,7 +99,8 @@ class LegacyMCPServerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AddLegacyMCPServer(self, request, context):
-        """Adds a server with its tools; answers with all servers. Errors as MCPServerService.CreateMCPServer.
+        """Adds a server with its tools, or changes the one of this name; answers with all servers. Errors as
+        MCPServerService.CreateMCPServer and UpdateMCPServer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,7 +121,7 @@ class LegacyMCPServerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLegacyMCPServerTools(self, request, context):
-        """Asks a server for its tools and keeps them. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT.
+        """Asks a server for its tools. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,13 +36,15 @@ class LegacyMCPServerServiceStub:
     ListLegacyMCPServers: _grpc.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.ListLegacyMCPServersRequest, _mcp_legacy_service_pb2.ListLegacyMCPServersResponse]
     """Lists the servers by name."""
     AddLegacyMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.AddLegacyMCPServerRequest, _mcp_legacy_service_pb2.AddLegacyMCPServerResponse]
-    """Adds a server with its tools; answers with all servers. Errors as MCPServerService.CreateMCPServer."""
+    """Adds a server with its tools, or changes the one of this name; answers with all servers. Errors as
+    MCPServerService.CreateMCPServer and UpdateMCPServer.
+    """
     UpdateLegacyMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.UpdateLegacyMCPServerRequest, _mcp_legacy_service_pb2.UpdateLegacyMCPServerResponse]
     """Changes a server; what the request leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
     DeleteLegacyMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.DeleteLegacyMCPServerRequest, _mcp_legacy_service_pb2.DeleteLegacyMCPServerResponse]
     """Removes a server and its tools; answers with the others. MCP_SERVER_NOT_FOUND."""
     ListLegacyMCPServerTools: _grpc.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.ListLegacyMCPServerToolsRequest, _mcp_legacy_service_pb2.ListLegacyMCPServerToolsResponse]
-    """Asks a server for its tools and keeps them. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT."""
+    """Asks a server for its tools. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT."""
     ResyncLegacyMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.ResyncLegacyMCPServerRequest, _mcp_legacy_service_pb2.ResyncLegacyMCPServerResponse]
     """Brings the registry up to date with a server. Errors as MCPServerService.RefreshMCPServer."""
     AddLegacyMCPTool: _grpc.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.AddLegacyMCPToolRequest, _mcp_legacy_service_pb2.AddLegacyMCPToolResponse]
@@ -64,13 +66,15 @@ class LegacyMCPServerServiceAsyncStub(LegacyMCPServerServiceStub):
     ListLegacyMCPServers: _aio.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.ListLegacyMCPServersRequest, _mcp_legacy_service_pb2.ListLegacyMCPServersResponse]  # type: ignore[assignment]
     """Lists the servers by name."""
     AddLegacyMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.AddLegacyMCPServerRequest, _mcp_legacy_service_pb2.AddLegacyMCPServerResponse]  # type: ignore[assignment]
-    """Adds a server with its tools; answers with all servers. Errors as MCPServerService.CreateMCPServer."""
+    """Adds a server with its tools, or changes the one of this name; answers with all servers. Errors as
+    MCPServerService.CreateMCPServer and UpdateMCPServer.
+    """
     UpdateLegacyMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.UpdateLegacyMCPServerRequest, _mcp_legacy_service_pb2.UpdateLegacyMCPServerResponse]  # type: ignore[assignment]
     """Changes a server; what the request leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
     DeleteLegacyMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.DeleteLegacyMCPServerRequest, _mcp_legacy_service_pb2.DeleteLegacyMCPServerResponse]  # type: ignore[assignment]
     """Removes a server and its tools; answers with the others. MCP_SERVER_NOT_FOUND."""
     ListLegacyMCPServerTools: _aio.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.ListLegacyMCPServerToolsRequest, _mcp_legacy_service_pb2.ListLegacyMCPServerToolsResponse]  # type: ignore[assignment]
-    """Asks a server for its tools and keeps them. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT."""
+    """Asks a server for its tools. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT."""
     ResyncLegacyMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.ResyncLegacyMCPServerRequest, _mcp_legacy_service_pb2.ResyncLegacyMCPServerResponse]  # type: ignore[assignment]
     """Brings the registry up to date with a server. Errors as MCPServerService.RefreshMCPServer."""
     AddLegacyMCPTool: _aio.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.AddLegacyMCPToolRequest, _mcp_legacy_service_pb2.AddLegacyMCPToolResponse]  # type: ignore[assignment]
@@ -101,7 +105,9 @@ class LegacyMCPServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mcp_legacy_service_pb2.AddLegacyMCPServerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mcp_legacy_service_pb2.AddLegacyMCPServerResponse, _abc.Awaitable[_mcp_legacy_service_pb2.AddLegacyMCPServerResponse]]:
-        """Adds a server with its tools; answers with all servers. Errors as MCPServerService.CreateMCPServer."""
+        """Adds a server with its tools, or changes the one of this name; answers with all servers. Errors as
+        MCPServerService.CreateMCPServer and UpdateMCPServer.
+        """
 
     @_abc_1.abstractmethod
     def UpdateLegacyMCPServer(
@@ -125,7 +131,7 @@ class LegacyMCPServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mcp_legacy_service_pb2.ListLegacyMCPServerToolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mcp_legacy_service_pb2.ListLegacyMCPServerToolsResponse, _abc.Awaitable[_mcp_legacy_service_pb2.ListLegacyMCPServerToolsResponse]]:
-        """Asks a server for its tools and keeps them. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT."""
+        """Asks a server for its tools. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT."""
 
     @_abc_1.abstractmethod
     def ResyncLegacyMCPServer(

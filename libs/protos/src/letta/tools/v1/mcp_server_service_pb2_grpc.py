@@ -165,7 +165,7 @@ class MCPServerServiceServicer:
 
     def CompleteMCPOAuth(self, request, context):
         """Takes what an authorization server sent a person back with. Only the organization that began the authorization can
-        end it. INVALID_ARGUMENT when none waits for the state.
+        end it. INVALID_ARGUMENT when none waits for the state, or another answer came before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

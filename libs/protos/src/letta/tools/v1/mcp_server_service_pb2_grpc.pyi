@@ -60,7 +60,7 @@ class MCPServerServiceStub:
     """
     CompleteMCPOAuth: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.CompleteMCPOAuthRequest, _mcp_server_service_pb2.CompleteMCPOAuthResponse]
     """Takes what an authorization server sent a person back with. Only the organization that began the authorization can
-    end it. INVALID_ARGUMENT when none waits for the state.
+    end it. INVALID_ARGUMENT when none waits for the state, or another answer came before.
     """
     RunMCPServerTool: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.RunMCPServerToolRequest, _mcp_server_service_pb2.RunMCPServerToolResponse]
     """Calls a tool of a server. What the tool does wrong is in the answer. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
@@ -97,7 +97,7 @@ class MCPServerServiceAsyncStub(MCPServerServiceStub):
     """
     CompleteMCPOAuth: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.CompleteMCPOAuthRequest, _mcp_server_service_pb2.CompleteMCPOAuthResponse]  # type: ignore[assignment]
     """Takes what an authorization server sent a person back with. Only the organization that began the authorization can
-    end it. INVALID_ARGUMENT when none waits for the state.
+    end it. INVALID_ARGUMENT when none waits for the state, or another answer came before.
     """
     RunMCPServerTool: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.RunMCPServerToolRequest, _mcp_server_service_pb2.RunMCPServerToolResponse]  # type: ignore[assignment]
     """Calls a tool of a server. What the tool does wrong is in the answer. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
@@ -191,7 +191,7 @@ class MCPServerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mcp_server_service_pb2.CompleteMCPOAuthResponse, _abc.Awaitable[_mcp_server_service_pb2.CompleteMCPOAuthResponse]]:
         """Takes what an authorization server sent a person back with. Only the organization that began the authorization can
-        end it. INVALID_ARGUMENT when none waits for the state.
+        end it. INVALID_ARGUMENT when none waits for the state, or another answer came before.
         """
 
     @_abc_1.abstractmethod
