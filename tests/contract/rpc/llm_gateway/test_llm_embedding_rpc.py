@@ -30,7 +30,7 @@ VENDORS: dict[str, tuple[type[Any], str]] = {
 
 async def embed(gateway, *texts: str, model: str = SMALL, background: bool = False) -> list[list[float]]:
     request = pb.EmbedRequest(model=model, texts=texts, background=background)
-    answer = await gateway.embeddings.Embed(request, timeout=20)
+    answer = await gateway.embeddings.Embed(request, timeout=30)
     return [list(row.values) for row in answer.embeddings]
 
 
@@ -47,7 +47,7 @@ def sent(vendor) -> list[list[str]]:
 
 async def own(gateway, vendor, kind: str, name: str = "mine") -> None:
     made = provider_pb2.Provider(name=name, provider_type=kind, api_key="k", base_url=vendor.base_url)
-    await gateway.providers.CreateProvider(provider_service_pb2.CreateProviderRequest(provider=made), timeout=5)
+    await gateway.providers.CreateProvider(provider_service_pb2.CreateProviderRequest(provider=made), timeout=30)
 
 
 @pytest.mark.parametrize("kind", VENDORS)
@@ -204,11 +204,11 @@ async def test_what_a_vendor_embedded_is_booked(gateway):
     await embed(gateway, "x" * 400_000, "y")
     await embed(gateway, "x" * 400_000)
 
-    found = (await gateway.usage.ListModelCalls(usage.ListModelCallsRequest(limit=1), timeout=5)).calls
+    found = (await gateway.usage.ListModelCalls(usage.ListModelCallsRequest(limit=1), timeout=30)).calls
     assert (found[0].purpose, found[0].model, found[0].usage.prompt_tokens) == ("embedding", SMALL, 100_001)
     assert found[0].cost_microdollars == 2000
     request = usage.AggregateUsageRequest(group_by=[usage.USAGE_GROUP_BY_MODEL])
-    [group] = (await gateway.usage.AggregateUsage(request, timeout=5)).groups
+    [group] = (await gateway.usage.AggregateUsage(request, timeout=30)).groups
     assert group.calls == 2, "the warm one and this; what is remembered costs nothing"
 
 
@@ -218,7 +218,7 @@ async def test_a_text_without_a_named_model_is_embedded_by_the_deployments(start
 
     gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
     chosen = mod.ModelDefaults(embedding_handle=SMALL)
-    await gateway.models.SetModelDefaults(mod.SetModelDefaultsRequest(defaults=chosen), timeout=5)
+    await gateway.models.SetModelDefaults(mod.SetModelDefaultsRequest(defaults=chosen), timeout=30)
 
-    answer = await gateway.embeddings.Embed(pb.EmbedRequest(texts=["a"]), timeout=20)
+    answer = await gateway.embeddings.Embed(pb.EmbedRequest(texts=["a"]), timeout=30)
     assert answer.model == "builtin/use-multilingual"

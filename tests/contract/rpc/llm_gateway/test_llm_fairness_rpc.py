@@ -46,11 +46,11 @@ async def say(gateway, words: str, actor: Actor, *, stream: bool = False, model:
     with gateway.as_actor(actor):
         if stream:
             request = pb.StreamGenerateRequest(prompt=asked)
-            async with streaming(gateway.generations.StreamGenerate(request, timeout=20)) as events:
+            async with streaming(gateway.generations.StreamGenerate(request, timeout=30)) as events:
                 async for _ in events:
                     pass
         else:
-            await gateway.generations.Generate(pb.GenerateRequest(prompt=asked), timeout=20)
+            await gateway.generations.Generate(pb.GenerateRequest(prompt=asked), timeout=30)
 
 
 async def heard(gateway, gate: Gate, burst: list[Actor], late: Actor, *, stream: bool) -> list[str]:
@@ -95,7 +95,7 @@ async def test_organizations_with_providers_of_one_name_do_not_share_slots(start
         own = provider_pb2.Provider(name="mine", provider_type="openai", api_key="k", base_url=gate.base_url)
         with gateway.as_actor(actor):
             request = provider_service_pb2.CreateProviderRequest(provider=own)
-            await gateway.providers.CreateProvider(request, timeout=5)
+            await gateway.providers.CreateProvider(request, timeout=30)
     model = "mine/gpt-4o-mini"
     ours = [asyncio.create_task(say(gateway, "ours", ANN, model=model)) for _ in range(2)]
     theirs = [asyncio.create_task(say(gateway, "theirs", BEN, model=model)) for _ in range(2)]
@@ -114,7 +114,7 @@ async def test_a_breaker_of_one_organizations_provider_leaves_others_alone(start
         own = provider_pb2.Provider(name="mine", provider_type="openai", api_key="k", base_url=openai.base_url)
         with gateway.as_actor(actor):
             request = provider_service_pb2.CreateProviderRequest(provider=own)
-            await gateway.providers.CreateProvider(request, timeout=5)
+            await gateway.providers.CreateProvider(request, timeout=30)
     openai.respond = lambda _: Fault(status=500)
     for _ in range(8):
         with pytest.raises(LLMUnavailable):

@@ -23,11 +23,11 @@ def asked(step: str, said: str = "hi", model: str = GPT, **rest) -> gen.Prompt:
 
 
 async def generate(gateway, wanted: gen.Prompt) -> None:
-    await gateway.generations.Generate(gen.GenerateRequest(prompt=wanted), timeout=10)
+    await gateway.generations.Generate(gen.GenerateRequest(prompt=wanted), timeout=30)
 
 
 async def trace_of(gateway, step: str):
-    answer = await gateway.traces.GetProviderTrace(pb.GetProviderTraceRequest(step_id=step), timeout=5)
+    answer = await gateway.traces.GetProviderTrace(pb.GetProviderTraceRequest(step_id=step), timeout=30)
     return answer.trace if answer.HasField("trace") else None
 
 
@@ -65,7 +65,7 @@ async def test_what_the_vendor_got_and_answered_is_kept(gateway, openai, anthrop
 
 async def test_a_stream_is_kept_too_and_so_is_a_failure(gateway, openai):
     stream = gen.StreamGenerateRequest(prompt=asked("step-1"))
-    async with streaming(gateway.generations.StreamGenerate(stream, timeout=10)) as events:
+    async with streaming(gateway.generations.StreamGenerate(stream, timeout=30)) as events:
         async for _ in events:
             pass
     kept = await trace_of(gateway, "step-1")

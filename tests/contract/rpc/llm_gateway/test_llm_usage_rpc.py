@@ -36,23 +36,23 @@ NOBODY = "budget-00000000-0000-4000-8000-000000000000"
 
 async def generate(gateway, model: str = GPT, **booked: str) -> None:
     asked = prompt(user("hi"), model=model, attribution=gen.Attribution(**booked))
-    await gateway.generations.Generate(gen.GenerateRequest(prompt=asked), timeout=10)
+    await gateway.generations.Generate(gen.GenerateRequest(prompt=asked), timeout=30)
 
 
 async def listen(gateway) -> None:
     asked = gen.StreamGenerateRequest(prompt=prompt(user("hi"), model=GPT))
-    async with streaming(gateway.generations.StreamGenerate(asked, timeout=10)) as events:
+    async with streaming(gateway.generations.StreamGenerate(asked, timeout=30)) as events:
         async for _ in events:
             pass
 
 
 async def calls(gateway, **rest):
-    return list((await gateway.usage.ListModelCalls(pb.ListModelCallsRequest(**rest), timeout=5)).calls)
+    return list((await gateway.usage.ListModelCalls(pb.ListModelCallsRequest(**rest), timeout=30)).calls)
 
 
 async def sums(gateway, *by: int, **filter_):
     request = pb.AggregateUsageRequest(group_by=by, filter=pb.ModelCallFilter(**filter_))
-    return list((await gateway.usage.AggregateUsage(request, timeout=5)).groups)
+    return list((await gateway.usage.AggregateUsage(request, timeout=30)).groups)
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ async def test_a_deployments_prices_are_used_and_shown(start, openai, tmp_path):
 
     [call] = await calls(gateway)
     assert call.cost_microdollars == 18_000_000
-    listed = {m.handle: m for m in (await gateway.models.ListModels(mod.ListModelsRequest(), timeout=5)).models}
+    listed = {m.handle: m for m in (await gateway.models.ListModels(mod.ListModelsRequest(), timeout=30)).models}
     assert listed[GPT].prices.input == 1_000_000
     assert listed["openai/gpt-4.1"].prices.input == 1000
     assert not listed["openai/gpt-4.1"].prices.HasField("cached_input")
@@ -176,11 +176,11 @@ def wanted(limit: int = 100, **rest) -> bud.SetBudgetRequest:
 
 
 async def set_budget(gateway, limit: int = 100, **rest) -> budget_pb2.Budget:
-    return (await gateway.budgets.SetBudget(wanted(limit, **rest), timeout=5)).budget
+    return (await gateway.budgets.SetBudget(wanted(limit, **rest), timeout=30)).budget
 
 
 async def list_budgets(gateway, **rest):
-    return list((await gateway.budgets.ListBudgets(bud.ListBudgetsRequest(**rest), timeout=5)).budgets)
+    return list((await gateway.budgets.ListBudgets(bud.ListBudgetsRequest(**rest), timeout=30)).budgets)
 
 
 async def test_a_budget_refuses_when_it_is_used_up_and_is_named(gateway, openai):
@@ -253,11 +253,11 @@ async def test_budgets_are_listed_in_pages_and_deleted(gateway):
     with gateway.as_actor(BEN):
         assert await list_budgets(gateway) == []
         with pytest.raises(BudgetNotFound):
-            await gateway.budgets.DeleteBudget(bud.DeleteBudgetRequest(budget_id=made[0].id), timeout=5)
-    await gateway.budgets.DeleteBudget(bud.DeleteBudgetRequest(budget_id=made[0].id), timeout=5)
+            await gateway.budgets.DeleteBudget(bud.DeleteBudgetRequest(budget_id=made[0].id), timeout=30)
+    await gateway.budgets.DeleteBudget(bud.DeleteBudgetRequest(budget_id=made[0].id), timeout=30)
     assert len(await list_budgets(gateway)) == 2
     with pytest.raises(BudgetNotFound):
-        await gateway.budgets.DeleteBudget(bud.DeleteBudgetRequest(budget_id=NOBODY), timeout=5)
+        await gateway.budgets.DeleteBudget(bud.DeleteBudgetRequest(budget_id=NOBODY), timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -284,32 +284,32 @@ async def test_only_who_manages_the_organization_sets_budgets(gateway):
         with pytest.raises(PermissionDenied):
             await set_budget(gateway, 10**9)
         with pytest.raises(PermissionDenied):
-            await gateway.budgets.DeleteBudget(bud.DeleteBudgetRequest(budget_id=made.id), timeout=5)
+            await gateway.budgets.DeleteBudget(bud.DeleteBudgetRequest(budget_id=made.id), timeout=30)
         assert len(await list_budgets(gateway)) == 1
 
 
 async def choose(gateway, handle: str = "", embedder: str = "") -> None:
     chosen = mod.ModelDefaults(handle=handle, embedding_handle=embedder)
-    await gateway.models.SetModelDefaults(mod.SetModelDefaultsRequest(defaults=chosen), timeout=5)
+    await gateway.models.SetModelDefaults(mod.SetModelDefaultsRequest(defaults=chosen), timeout=30)
 
 
 async def test_an_organization_chooses_its_default_models(gateway):
     await choose(gateway, "openai/gpt-4.1", "openai/text-embedding-3-small")
 
-    got = (await gateway.models.GetModelDefaults(mod.GetModelDefaultsRequest(), timeout=5)).defaults
+    got = (await gateway.models.GetModelDefaults(mod.GetModelDefaultsRequest(), timeout=30)).defaults
     assert (got.handle, got.embedding_handle) == ("openai/gpt-4.1", "openai/text-embedding-3-small")
-    model = (await gateway.models.GetModel(mod.GetModelRequest(), timeout=5)).model
+    model = (await gateway.models.GetModel(mod.GetModelRequest(), timeout=30)).model
     assert model.handle == "openai/gpt-4.1"
-    embedder = (await gateway.models.GetEmbeddingModel(mod.GetEmbeddingModelRequest(), timeout=5)).model
+    embedder = (await gateway.models.GetEmbeddingModel(mod.GetEmbeddingModelRequest(), timeout=30)).model
     assert embedder.handle == "openai/text-embedding-3-small"
-    default = await gateway.models.GetDefaultModel(mod.GetDefaultModelRequest(), timeout=5)
+    default = await gateway.models.GetDefaultModel(mod.GetDefaultModelRequest(), timeout=30)
     assert (default.handle, default.reason) == ("openai/gpt-4.1", "the organization chose it")
     with gateway.as_actor(BEN):
-        model = (await gateway.models.GetModel(mod.GetModelRequest(), timeout=5)).model
+        model = (await gateway.models.GetModel(mod.GetModelRequest(), timeout=30)).model
         assert model.handle == GPT
 
     await choose(gateway)
-    model = (await gateway.models.GetModel(mod.GetModelRequest(), timeout=5)).model
+    model = (await gateway.models.GetModel(mod.GetModelRequest(), timeout=30)).model
     assert model.handle == GPT
 
 
