@@ -51,6 +51,7 @@ from letta_common.service import Deps, Service
 
 SCHEMA = "agent"
 _FORGET_BATCH = 10_000
+_ORPHAN_BATCH = 100
 _log = structlog.get_logger("letta.agent.housekeeping")
 
 
@@ -162,6 +163,7 @@ class _Housekeeping:
                 before = now - timedelta(seconds=self._settings.sweep_seconds)
                 for room in self._rooms:
                     await room.finish_half_done(self._credentials, before)
+                await self._queue.forget_orphans(before, _ORPHAN_BATCH)
                 await self._queue.forget_events(now - timedelta(hours=self._settings.event_hours), _FORGET_BATCH)
             except AppError as error:
                 _log.warning("housekeeping waits", reason=error.reason, message=error.message)

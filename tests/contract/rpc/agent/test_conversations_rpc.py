@@ -1,10 +1,13 @@
 """Each RPC of ConversationService, over the network and in process."""
 
+import asyncio
+
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.agent.v1 import conversation_pb2, run_pb2
 from letta.agent.v1 import conversation_service_pb2 as pb
+from letta.agent.v1 import run_service_pb2 as run_pb
 from letta.common.v1 import sort_order_pb2, usage_pb2
 from letta_common.errors import (
     AgentNotFound,
@@ -17,6 +20,8 @@ from letta_common.errors import (
     RunNotFound,
 )
 from letta_common.ids import new_id
+
+CANCELLED = run_pb2.RUN_STATUS_CANCELLED
 
 
 async def made(stubs, agent_id, **more):
@@ -160,6 +165,22 @@ async def test_a_deleted_conversation_is_gone_and_its_agent_stays(stubs):
 
     with pytest.raises(ConversationNotFound):
         await got(stubs, conversation.id)
+    assert texts((await stubs.send(agent.id, "still here")).messages) == ["still here"]
+
+
+async def test_a_run_in_a_deleted_conversation_ends(stubs):
+    agent = await stubs.agent()
+    conversation = await made(stubs, agent.id)
+    stubs.model.hold()
+    waiting = asyncio.ensure_future(sent(stubs, conversation.id, "hold"))
+    await stubs.model.holding.wait()
+    [run] = (await stubs.runs.ListRuns(run_pb.ListRunsRequest(conversation_id=conversation.id), timeout=5)).runs
+    await stubs.conversations.DeleteConversation(
+        pb.DeleteConversationRequest(conversation_id=conversation.id), timeout=5
+    )
+    stubs.model.release.set()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert (await stubs.runs.GetRun(run_pb.GetRunRequest(run_id=run.id), timeout=5)).run.status == CANCELLED
     assert texts((await stubs.send(agent.id, "still here")).messages) == ["still here"]
 
 

@@ -32,6 +32,15 @@ class Rooms:
     conversations: ConversationStore
     runs: object
     queue: object
+    db: Database | None = None
+
+    async def vanish(self, actor, agent_id):
+        """Take the row of an agent away, and nothing else."""
+        if self.db is None:
+            del self.runs.state.agents[actor.organization_id, agent_id]
+            return
+        statement = "delete from agent.agents where organization_id = %s and id = %s"
+        await self.db.hot(statement, (actor.organization_id, agent_id))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +60,7 @@ async def rooms(request, db):
     if request.param == "fake":
         runs = FakeRuns(SystemClock())
         return Rooms(FakeAgents(runs.state), FakeConversations(runs.state), runs, runs)
-    return Rooms(SqlAgentStore(db), SqlConversationStore(db), SqlRunStore(db), SqlQueueStore(db))
+    return Rooms(SqlAgentStore(db), SqlConversationStore(db), SqlRunStore(db), SqlQueueStore(db), db)
 
 
 @pytest.fixture

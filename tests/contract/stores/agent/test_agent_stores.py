@@ -292,3 +292,22 @@ async def test_an_unknown_agent_is_not_found(rooms, ann):
         await rooms.agents.get(ann, new_id("agent"))
     with pytest.raises(AgentNotFound):
         await rooms.agents.by_request(ann, "never")
+
+
+async def test_a_run_that_slipped_in_while_its_agent_was_removed_is_forgotten(rooms, ann):
+    """Admission read the agent just before its removal began, and wrote just after it ended."""
+    slipped, kept = await stored(rooms, ann), await stored(rooms, ann)
+    runs = {}
+    for agent in (slipped, kept):
+        runs[agent.id] = new_run(agent.id)
+        await rooms.runs.admit(ann, runs[agent.id], Lease("gone", -1_000))
+    await rooms.vanish(ann, slipped.id)
+
+    now = SystemClock().now()
+    assert await rooms.queue.forget_orphans(now - timedelta(hours=1), 100) == 0
+    assert await rooms.queue.forget_orphans(now, 100) == 1
+    assert await rooms.queue.forget_orphans(now, 100) == 0
+    with pytest.raises(RunNotFound):
+        await rooms.runs.get(ann, runs[slipped.id].id)
+    assert (await rooms.runs.get(ann, runs[kept.id].id)).active
+    assert not (await rooms.agents.hold(ann, slipped.id)).busy

@@ -194,3 +194,24 @@ async def test_half_done_conversations_are_found_after_a_while(rooms, ann, agent
 async def test_an_unknown_conversation_is_not_found(rooms, ann):
     with pytest.raises(ConversationNotFound):
         await rooms.conversations.get(ann, new_id("conv"))
+
+
+async def test_runs_of_a_removed_conversation_have_ended(rooms, ann, agent_id):
+    made, other = await stored(rooms, ann, agent_id), await stored(rooms, ann, agent_id)
+    going, waiting, ended = (new_run(agent_id, made.id, enqueue=True) for _ in range(3))
+    admission = await rooms.runs.admit(ann, ended, LEASE)
+    held = Held(ann.organization_id, agent_id, made.id, ended.id, admission.fence)
+    await rooms.runs.close(held, RunEnd(3, usage_pb2.STOP_REASON_END_TURN))
+    admission = await rooms.runs.admit(ann, going, LEASE)
+    held = Held(ann.organization_id, agent_id, made.id, going.id, admission.fence)
+    assert (await rooms.runs.admit(ann, waiting, LEASE)).outcome is Outcome.QUEUED
+    elsewhere = new_run(agent_id, other.id)
+    await rooms.runs.admit(ann, elsewhere, LEASE)
+
+    await rooms.conversations.begin_removal(ann, made.id)
+    await rooms.conversations.remove(ann, made.id)
+    assert await rooms.queue.cancelled([held]) == {going.id}
+    await rooms.runs.close(held, RunEnd(3, usage_pb2.STOP_REASON_END_TURN))
+    statuses = [(await rooms.runs.get(ann, run.id)).status for run in (ended, going, waiting, elsewhere)]
+    assert statuses == [3, 5, 5, 2]
+    assert (await rooms.runs.get(ann, going.id)).completed_at is not None

@@ -85,7 +85,7 @@ class ConversationStore(Protocol):
         ...
 
     async def remove(self, actor: Actor, conversation_id: str) -> None:
-        """Remove a conversation."""
+        """Remove a conversation; runs in it that have not ended are cancelled."""
         ...
 
     async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:

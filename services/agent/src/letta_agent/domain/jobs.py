@@ -342,6 +342,10 @@ class QueueStore(Protocol):
         """Store events. One statement, not waiting for the disk."""
         ...
 
+    async def forget_orphans(self, before: datetime, limit: int) -> int:
+        """Remove runs admitted while their agent was being removed, whose lease is over; return how many."""
+        ...
+
     async def forget_events(self, before: datetime, limit: int) -> int:
         """Remove old events; return how many."""
         ...

@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from letta_agent.domain.conversations import Conversation, ConversationFilter, Stage, StoredConversation
-from letta_agent.store.tables import conversations, queue
+from letta_agent.domain.jobs import ACTIVE, RunStatus, StopReason
+from letta_agent.store.tables import conversations, queue, runs
 from letta_common.actor import Actor
 from letta_common.db import Database, UniqueViolation
 from letta_common.errors import ConversationNotFound
@@ -27,6 +28,11 @@ _COLUMNS = (
     conversations.c.state,
     queue.c.last_message_at,
 )
+_CANCELLED = {
+    "status": int(RunStatus.RUN_STATUS_CANCELLED),
+    "stop_reason": int(StopReason.STOP_REASON_CANCELLED),
+    "cancel_requested": True,
+}
 _ORDERS = {
     "created_at": conversations.c.created_at,
     "last_run_completion": sa.func.coalesce(
@@ -99,9 +105,13 @@ class SqlConversationStore:
         await self._change(actor, conversation_id, Stage.READY, state=int(Stage.REMOVING), request_id=None)
 
     async def remove(self, actor: Actor, conversation_id: str) -> None:
-        """Remove a conversation."""
+        """Remove a conversation; runs in it that have not ended are cancelled."""
         mine = actor.organization_id
         async with self._db.begin() as conn:
+            left = sa.and_(runs.c.conversation_id == conversation_id, runs.c.status.in_(ACTIVE))
+            agent = sa.select(conversations.c.agent_id).where(self._is(actor, conversation_id)).scalar_subquery()
+            ended = sa.update(runs).where(runs.c.organization_id == mine, runs.c.agent_id == agent, left)
+            await conn.execute(ended.values(**_CANCELLED, completed_at=sa.func.clock_timestamp()))
             thread = sa.and_(queue.c.organization_id == mine, queue.c.conversation_id == conversation_id)
             await conn.execute(sa.delete(queue).where(thread))
             await conn.execute(sa.delete(conversations).where(self._is(actor, conversation_id)))

@@ -217,6 +217,21 @@ class FakeRuns:
             kept = self._events.setdefault((event.organization_id, event.run_id), {})
             kept.setdefault(event.seq_id, (self._clock.now(), event))
 
+    async def forget_orphans(self, before: datetime, limit: int) -> int:
+        """Remove runs admitted while their agent was being removed, whose lease is over; return how many."""
+        gone = [
+            (org, conversation_id)
+            for (org, conversation_id), thread in self._threads.items()
+            if (thread.run_id or thread.pending)
+            and (thread.until is None or thread.until < before)
+            and (org, thread.agent_id) not in self.state.agents
+        ][:limit]
+        for org, conversation_id in gone:
+            agent_id = self._threads.pop((org, conversation_id)).agent_id
+            for key in [key for key, run in self._runs.items() if key[0] == org and run.new.agent_id == agent_id]:
+                del self._runs[key]
+        return len(gone)
+
     async def forget_events(self, before: datetime, limit: int) -> int:
         """Remove old events; return how many."""
         old = [(kept, seq) for kept in self._events.values() for seq, (stored, _) in kept.items() if stored < before]

@@ -10,6 +10,7 @@ from typing import Any
 from letta_agent.domain.agent_values import Agent, AgentFilter, AgentState, Hold, Stage
 from letta_agent.domain.conversations import Conversation, ConversationFilter, StoredConversation
 from letta_agent.domain.conversations import Stage as ThreadStage
+from letta_agent.domain.jobs import RunStatus, StopReason
 from letta_agent.store.fake_state import FakeState, Thread
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound
@@ -208,9 +209,19 @@ class FakeConversations:
         self._put(actor, replace(known, stage=ThreadStage.REMOVING, request_id=""))
 
     async def remove(self, actor: Actor, conversation_id: str) -> None:
-        """Remove a conversation."""
-        self._state.threads.pop((actor.organization_id, conversation_id), None)
-        self._state.conversations.pop((actor.organization_id, conversation_id), None)
+        """Remove a conversation; runs in it that have not ended are cancelled."""
+        org = actor.organization_id
+        for (owner, _), run in self._state.runs.items():
+            if owner == org and run.record.conversation_id == conversation_id and run.record.active:
+                run.record = replace(
+                    run.record,
+                    status=RunStatus.RUN_STATUS_CANCELLED,
+                    stop_reason=StopReason.STOP_REASON_CANCELLED,
+                    cancel_requested=True,
+                    completed_at=datetime.now(UTC),
+                )
+        self._state.threads.pop((org, conversation_id), None)
+        self._state.conversations.pop((org, conversation_id), None)
 
     async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:
         """Return conversations of all organizations that were left half made or half removed."""

@@ -28,6 +28,15 @@ _FORGET = (
     "select ctid from agent.run_events where created_at < %s limit %s)) returning 1"
 )
 
+_ORPHANS = (
+    "with gone as (delete from agent.conversation_queue q where (q.organization_id, q.conversation_id) in ("
+    "select o.organization_id, o.conversation_id from agent.conversation_queue o "
+    "where (o.run_id is not null or o.pending > 0) and (o.lease_until is null or o.lease_until < %s) and not exists ("
+    "select from agent.agents a where a.organization_id = o.organization_id and a.id = o.agent_id) limit %s) "
+    "returning q.organization_id, q.agent_id), ended as (delete from agent.runs r using gone g "
+    "where r.organization_id = g.organization_id and r.agent_id = g.agent_id) select count(*) from gone"
+)
+
 
 class SqlQueueStore:
     """The background work of a replica."""
@@ -70,6 +79,10 @@ class SqlQueueStore:
                 [e.event for e in events],
             ),
         )
+
+    async def forget_orphans(self, before: datetime, limit: int) -> int:
+        """Remove runs admitted while their agent was being removed, whose lease is over; return how many."""
+        return int((await self._db.hot(_ORPHANS, (before, limit)))[0][0])
 
     async def forget_events(self, before: datetime, limit: int) -> int:
         """Remove old events; return how many."""
