@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import subprocess
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -328,6 +329,16 @@ def test_types_that_explode_or_have_no_end_are_refused():
         schema_of("string" + "[]" * 200)
     with pytest.raises(ToolSourceInvalid):
         READER.script("export function f() { return x" + " as any" * 5000 + " }")
+
+
+@pytest.mark.parametrize("nonsense", ["'" * 100_001, "x!" * 50_000, "(" * 100_000, "a<" * 60_000, "`${" * 60_000])
+def test_nonsense_is_refused_in_time(nonsense):
+    begun = time.thread_time()
+    with pytest.raises(ToolSourceInvalid):
+        READER.schema(nonsense)
+    assert (
+        time.thread_time() - begun < 60
+    )  # far above what is meant; without a bound it is minutes for the longest source
 
 
 # Each is checked by Node: the erased code must give the value beside it.

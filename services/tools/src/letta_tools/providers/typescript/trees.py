@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import tree_sitter_typescript
@@ -10,6 +11,8 @@ from tree_sitter import Language, Node, Parser
 from letta_common.errors import ToolSourceInvalid
 
 MAX_BYTES = 256 << 10
+_SECONDS = 2.0
+_PART = 1 << 14
 _LANGUAGE = Language(tree_sitter_typescript.language_typescript())
 
 
@@ -20,11 +23,27 @@ def parse(source: str) -> Node:
     data = source.encode(errors="replace")
     if len(data) > MAX_BYTES:
         raise ToolSourceInvalid(f"the source has {len(data)} bytes; {MAX_BYTES} are allowed for TypeScript")
-    root = Parser(_LANGUAGE).parse(data).root_node
+    root = _tree(data)
     if root.has_error:
         wrong = next((node for node in walk(root) if node.is_error or node.is_missing), root)
         raise invalid(wrong, "this is no TypeScript" if wrong.is_error else f"`{wrong.type}` is missing")
     return root
+
+
+def _tree(data: bytes) -> Node:
+    """Parse for a limited time: the parser takes long to find its way through some nonsense."""
+    end = time.thread_time() + _SECONDS
+
+    def part(offset: int, _point: object) -> bytes:
+        return data[offset : offset + _PART]
+
+    def is_late(_offset: int, _has_error: bool) -> bool:
+        return time.thread_time() > end
+
+    try:
+        return Parser(_LANGUAGE).parse(part, progress_callback=is_late).root_node
+    except ValueError as error:
+        raise ToolSourceInvalid("the source takes too long to read; it is probably no TypeScript") from error
 
 
 def walk(node: Node) -> Iterator[Node]:
