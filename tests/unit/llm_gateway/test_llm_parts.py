@@ -141,6 +141,21 @@ def test_keys_are_read_from_the_vendors_own_variables(monkeypatch):
     assert "sk-plain" not in repr(base_accounts(settings)) + repr(settings)
 
 
+def test_settings_that_are_lists_and_tables_are_read_as_json(monkeypatch):
+    monkeypatch.setenv("LETTA_ENCRYPTION_KEYS_ALSO", '["old"]')
+    monkeypatch.setenv("LETTA_PRICES", '{"a/*": {"input": 1, "output": 2}, "b/x": null}')
+    monkeypatch.setenv("LETTA_PROVIDER_SLOTS_OF", '{"ollama": 1}')
+    monkeypatch.setenv("LETTA_PROVIDER_ALLOWED_HOSTS", '["10.1.0.0/16"]')
+
+    settings = LLMGatewaySettings()
+
+    assert [key.get_secret_value() for key in settings.encryption_keys_also] == ["old"]
+    assert "old" not in repr(settings)
+    assert settings.prices == {"a/*": {"input": 1, "output": 2}, "b/x": None}
+    assert settings.provider_slots_of == {"ollama": 1}
+    assert settings.provider_allowed_hosts == ("10.1.0.0/16",)
+
+
 def test_what_is_known_of_models():
     assert known("gpt-4o-mini-2024-07-18").window == 128_000
     assert known("openai/gpt-4.1").window == 1_047_576
