@@ -43,6 +43,7 @@ from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.bedrock_server import BedrockServer
 from tests.fakes.google_server import GoogleServer
 from tests.fakes.openai_server import OpenAIServer
+from tests.fakes.vertex_server import VertexServer
 from tests.fakes.wire import Fault, Say, Step, Vendor
 
 WORDS = "word " * 20
@@ -84,7 +85,8 @@ FAULTS: dict[str, tuple[Callable[[], Step], str, str]] = {
 }
 AWAY = {"connection refused": "LLM_UNAVAILABLE", "no TLS": "LLM_UNAVAILABLE"}
 """Faults of the address: nobody listens there, or it speaks no TLS."""
-WHOLE_CALLS = frozenset({"anthropic", "bedrock", "my-google"})
+GOOGLES = frozenset({"my-google", "my-vertex"})
+WHOLE_CALLS = frozenset({"anthropic", "bedrock"}) | GOOGLES
 """Providers whose wire has arguments as an object, at least in a whole answer: these cannot be cut."""
 MODELS = {
     "openai": "openai/gpt-4o-mini",
@@ -93,11 +95,17 @@ MODELS = {
     "anthropic": "anthropic/claude-haiku-4-5-20251001",
     "bedrock": "bedrock/anthropic.claude-sonnet-4-5-v1:0",
     "my-google": "my-google/gemini-2.5-flash",
+    "my-vertex": "my-vertex/gemini-2.5-flash",
     "ollama": "ollama/gpt-4o-mini",
     "vllm": "vllm/gpt-4o-mini",
 }
-SERVERS: dict[str, Any] = {"anthropic": AnthropicServer, "bedrock": BedrockServer, "my-google": GoogleServer}
-OWN = {"my-responses": "openai-responses", "my-azure": "azure", "my-google": "google_ai"}
+SERVERS: dict[str, Any] = {
+    "anthropic": AnthropicServer,
+    "bedrock": BedrockServer,
+    "my-google": GoogleServer,
+    "my-vertex": VertexServer,
+}
+OWN = {"my-responses": "openai-responses", "my-azure": "azure", "my-google": "google_ai", "my-vertex": "google_vertex"}
 """Providers that an organization brings, and their types."""
 
 
@@ -185,7 +193,7 @@ async def matrix(bench: Bench, tally: Tally) -> None:
 
 def _cuttable(step: Step, name: str, mode: str) -> Step:
     """Return the step as this wire can have it: an object cannot be cut, so what stands for it is garbage."""
-    whole = name == "my-google" or (name in WHOLE_CALLS and mode == "unary")
+    whole = name in GOOGLES or (name in WHOLE_CALLS and mode == "unary")
     return Fault("garbage") if isinstance(step, Say) and step.calls and whole else step
 
 

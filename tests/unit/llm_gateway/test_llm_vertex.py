@@ -143,7 +143,9 @@ async def test_a_project_that_is_none_is_refused(vendor):
         await asked(account(vendor, json.dumps({**told, "project_id": "../../x"})))
 
 
-def test_a_project_alone_offers_vertex(tmp_path):
+def test_a_project_and_a_location_offer_vertex(tmp_path):
+    only = LLMGatewaySettings(home=tmp_path, google_cloud_project="p")
+    assert "google_vertex" not in {row.name for row in base_accounts(only)}, "many machines name a project"
     settings = LLMGatewaySettings(home=tmp_path, google_cloud_project="p", google_cloud_location="europe-west4")
 
     [found] = [row for row in base_accounts(settings) if row.provider_type == "google_vertex"]

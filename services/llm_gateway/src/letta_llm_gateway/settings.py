@@ -48,7 +48,9 @@ class LLMGatewaySettings(Settings):
     google_cloud_project: str = _vendor(
         "GOOGLE_CLOUD_PROJECT", "Project whose Vertex AI is offered, with the credentials that the machine has.", ""
     )
-    google_cloud_location: str = _vendor("GOOGLE_CLOUD_LOCATION", "Location of Vertex AI.", "global")
+    google_cloud_location: str = _vendor(
+        "GOOGLE_CLOUD_LOCATION", "Location of Vertex AI, for example `global`; empty: not offered.", ""
+    )
     bedrock_region: str = Field(
         default="", description="Region of Amazon Bedrock, for example us-east-1; empty: not offered."
     )

@@ -209,8 +209,8 @@ def base_accounts(settings: LLMGatewaySettings) -> list[Account]:
         found.append(Account("anthropic", "anthropic", key, settings.anthropic_base_url))
     if key := settings.gemini_api_key.get_secret_value():
         found.append(Account("google_ai", "google_ai", key))
-    if settings.google_cloud_project:
-        project, location = settings.google_cloud_project, settings.google_cloud_location
+    project, location = settings.google_cloud_project, settings.google_cloud_location
+    if project and location:
         found.append(Account("google_vertex", "google_vertex", access_key=project, region=location))
     if settings.bedrock_region:
         key, address = settings.bedrock_api_key.get_secret_value(), settings.bedrock_base_url
