@@ -1,0 +1,231 @@
+"""Programs that are MCP servers: who may have them, which one answers whom, and when they end."""
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from letta_common.clock import SystemClock
+from letta_common.egress import AddressGuard
+from letta_common.errors import InvalidArgument, IsolationUnavailable, MCPConnectionFailed, Overloaded, RateLimited
+from letta_tools.domain.execution import Isolation, Limits
+from letta_tools.domain.mcp_oauth import OAuthGrants
+from letta_tools.domain.mcp_servers import Connection
+from letta_tools.providers.cipher import Cipher
+from letta_tools.providers.local.programs import ProgramFailed, ProgramOptions, Programs
+from letta_tools.providers.mcp import MCPOptions, StdioOptions
+from letta_tools.providers.mcp_client import SDKClient
+from letta_tools.settings import ToolsSettings
+from letta_tools.store.fake_oauth import FakeOAuthStore
+from letta_tools.wiring import _program_options
+
+SOURCE = """
+import json, os, sys, time
+for line in sys.stdin:
+    message = json.loads(line)
+    if "id" not in message:
+        continue
+    method, answer = message["method"], {"error": {"code": -32601, "message": "no"}}
+    if method == "initialize":
+        answer = {"result": {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}},
+                             "serverInfo": {"name": "x", "version": "1"}}}
+    if method == "tools/list":
+        answer = {"result": {"tools": []}}
+    if method == "tools/call":
+        name, args = message["params"]["name"], message["params"].get("arguments") or {}
+        if name == "write":
+            open("/tmp/kept", "a").write("x")
+        if name == "nap":
+            time.sleep(args["seconds"])
+        said = open("/tmp/kept").read() if os.path.exists("/tmp/kept") else ""
+        text = {"who": open("/proc/self/stat").read().split()[21], "token": os.environ.get("TOKEN", ""), "kept": said}
+        answer = {"result": {"content": [{"type": "text", "text": json.dumps(text)}]}}
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
+"""
+
+
+def program(organization_id="org-ann", server_id="mcp_server-1", **env):
+    args = ("-I", "-S", "-c", SOURCE)
+    place = {"organization_id": organization_id, "server_id": server_id}
+    return Connection("stdio", command=sys.executable, args=args, env=env, **place)
+
+
+@asynccontextmanager
+async def client(options=ProgramOptions(), **stdio):  # noqa: B008
+    readable = (sys.prefix, sys.base_prefix)
+    chosen = StdioOptions(**{"enabled": True, "organizations": ("*",), **stdio})
+    grants = OAuthGrants(FakeOAuthStore(), Cipher(b""), SystemClock())
+    made = SDKClient(AddressGuard(), MCPOptions(stdio=chosen), Programs(replace(options, readable=readable)), grants)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def ask(made, connection, name="who", **arguments):
+    good, text = await made.call_tool(connection, name, arguments, 10.0)
+    assert good
+    return text
+
+
+async def test_one_process_answers_one_organization_and_server():
+    async with client() as made:
+        first = await ask(made, program())
+        assert await ask(made, program()) == first
+        others = [
+            await ask(made, program("org-bob")),
+            await ask(made, program(server_id="mcp_server-2")),
+        ]
+        assert len({first, *others}) == 3
+
+
+async def test_other_variables_never_meet_a_process_that_holds_these():
+    async with client() as made:
+        ann, bob = await ask(made, program(TOKEN="ann")), await ask(made, program(TOKEN="bob"))
+        assert '"token": "ann"' in ann
+        assert '"token": "bob"' in bob
+        assert await ask(made, program(TOKEN="ann")) == ann
+
+
+async def test_questions_at_once_start_one_process():
+    async with client() as made:
+        answers = await asyncio.gather(*(ask(made, program()) for _ in range(8)))
+        assert len(set(answers)) == 1
+
+
+async def test_scratch_is_one_sessions_own():
+    async with client(ProgramOptions(tiers=(Isolation.NAMESPACE,))) as made:
+        assert '"kept": "x"' in await ask(made, program(), "write")
+        assert '"kept": "x"' in await ask(made, program())
+        assert '"kept": ""' in await ask(made, program("org-bob"))
+        await made.end("org-ann", "mcp_server-1")
+        assert '"kept": ""' in await ask(made, program())
+
+
+async def test_nobody_asks_and_it_ends():
+    async with client(idle_seconds=0.2) as made:
+        first = await ask(made, program())
+        for _ in range(20):
+            await asyncio.sleep(0.5)
+            if await ask(made, program()) != first:
+                return
+        raise AssertionError("it is still there")
+
+
+async def test_a_server_that_is_not_kept_has_a_process_for_one_question():
+    async with client() as made:
+        assert len({await ask(made, program(server_id="")) for _ in range(2)}) == 2
+
+
+async def test_idle_programs_make_room_and_busy_ones_do_not():
+    async with client(most_of_organization=1, most=2) as made:
+        first = await ask(made, program())
+        await ask(made, program(server_id="mcp_server-2"))
+        assert await ask(made, program()) != first
+
+        napping = asyncio.create_task(ask(made, program(), "nap", seconds=60))
+        await asyncio.sleep(0.3)
+        with pytest.raises(RateLimited):
+            await ask(made, program(server_id="mcp_server-2"))
+        other = asyncio.create_task(ask(made, program("org-bob"), "nap", seconds=60))
+        await asyncio.sleep(0.3)
+        with pytest.raises(Overloaded):
+            await ask(made, program("org-carol"))
+        for task in (napping, other):
+            task.cancel()
+        await asyncio.gather(napping, other, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("stdio", "why"),
+    [
+        ({"enabled": False}, "tools_mcp_stdio"),
+        ({"organizations": ()}, "tools_mcp_stdio_organizations"),
+        ({"organizations": ("org-bob",)}, "tools_mcp_stdio_organizations"),
+        ({"commands": ("/opt/mcp/bin/files",)}, "tools_mcp_stdio_commands"),
+    ],
+)
+async def test_who_may_have_which_programs(stdio, why):
+    async with client(**stdio) as made:
+        for attempt in (made.check(program()), made.list_tools(program())):
+            with pytest.raises(InvalidArgument, match=why):
+                await attempt
+
+
+async def test_organizations_and_commands_that_are_named():
+    async with client(organizations=("org-ann",), commands=(sys.executable,)) as made:
+        await made.check(program())
+        assert await made.list_tools(program()) == []
+
+
+async def test_a_host_that_offers_too_little_is_told_with_the_setting():
+    async with client(ProgramOptions(min_isolation=Isolation.VM)) as made:
+        for attempt in (made.check(program()), made.list_tools(program())):
+            with pytest.raises(IsolationUnavailable, match="tools_min_isolation"):
+                await attempt
+
+
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [
+        ({"mcp_stdio_organizations": ("org-1",)}, Isolation.LANDLOCK),
+        ({"mcp_stdio_organizations": ("org-1", "org-2")}, Isolation.NAMESPACE),
+        ({"mcp_stdio_organizations": ("*",)}, Isolation.NAMESPACE),
+        ({"mcp_stdio_organizations": ("*",), "min_isolation": "vm"}, Isolation.VM),
+    ],
+)
+def test_several_organizations_need_namespaces(settings, least, tmp_path):
+    assert _program_options(ToolsSettings(home=tmp_path, **settings)).min_isolation is least
+
+
+async def test_stdio_is_off_by_default(tmp_path):
+    assert not ToolsSettings(home=tmp_path).mcp_stdio
+    assert ToolsSettings(home=tmp_path).mcp_stdio_organizations == ()
+
+
+@pytest.mark.parametrize("path", ["/", "/proc", "/etc", "/var", "/tmp/mine"])
+async def test_paths_that_would_show_too_much(path):
+    programs = Programs(ProgramOptions(readable=(path,)))
+    with pytest.raises((ProgramFailed, IsolationUnavailable), match="mcp_stdio_paths"):
+        await programs.start("/bin/true", (), {})
+
+
+async def test_a_directory_that_is_hidden_inside_of_what_is_shown():
+    inside = Path(sys.prefix) / "lib"
+    options = ProgramOptions(readable=(sys.prefix, sys.base_prefix), hidden=(str(inside),))
+    program = await Programs(options).start("/bin/ls", (str(inside),), {})
+    assert await program.stdout.read() == b""
+    await program.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "why"), [("/nonexistent", "No such file"), ("/etc/passwd", "denied|Exec format|No such file")]
+)
+async def test_a_program_that_cannot_be_started_is_named(command, why):
+    async with client() as made:
+        with pytest.raises(MCPConnectionFailed, match=why):
+            await made.list_tools(replace(program(), command=command, args=()))
+
+
+async def test_what_a_program_complains_of_is_told():
+    async with client() as made:
+        broken = replace(program(), args=("-I", "-S", "-c", "raise SystemExit('my configuration is wrong')"))
+        with pytest.raises(MCPConnectionFailed, match="my configuration is wrong"):
+            await made.list_tools(broken)
+
+
+async def test_limits_of_a_program_are_its_own():
+    limits = Limits(memory_bytes=64 << 20, scratch_bytes=1 << 20, processes=8, open_files=32)
+    programs = Programs(ProgramOptions(limits=limits))
+    program = await programs.start("/bin/sh", ("-c", "ulimit -n; ulimit -c; exec 9<&0; cat"), {})
+    await program.write(b"echo\n")
+    answer = b""
+    while not answer.endswith(b"echo\n"):
+        answer += await program.stdout.read(100)
+    assert answer.split() == [b"32", b"0", b"echo"]
+    await program.close()
+    with pytest.raises(ConnectionError):
+        await program.write(b"more")
