@@ -12,6 +12,7 @@ from letta_common.errors import LLMBadRequest, ToolSourceInvalid
 from letta_common.ids import new_id
 from letta_llm_gateway.providers import google_wire
 from letta_tools.domain.builtin import builtin_tools
+from letta_tools.domain.mcp_tools import health_of
 from letta_tools.domain.tools import Tools
 from letta_tools.store.tools import SqlToolStore
 from tests.integration.tools.nasty_schemas import DESCRIPTIONS, NASTY
@@ -138,3 +139,17 @@ async def test_what_is_no_schema_is_refused(schema, says, database_url):
             )
     finally:
         await db.close()
+
+
+STRICT = {"closed_object"}
+"""Those that a vendor which enforces schemas takes as they are: every object closed, every property required."""
+INVALID = {"any_value", "arrays"}
+"""Those that some vendors refuse: `true`, `false` and lists where they want an object."""
+
+
+def test_which_schemas_a_strict_vendor_takes(kept):
+    """`strict` is said and the schema stays as it is; it is for whoever turns it on to write such schemas."""
+    health = {name: health_of(json.loads(tool.json_schema)["parameters"]).status for name, tool in kept.items()}
+
+    assert {name for name, status in health.items() if status == "STRICT_COMPLIANT"} == STRICT
+    assert {name for name, status in health.items() if status == "INVALID"} == INVALID
