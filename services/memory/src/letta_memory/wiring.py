@@ -87,7 +87,8 @@ def assemble(
     work = [Pruner(stores.pruning, deps.clock, _pruning(settings)).run]
     if channel is not None:
         batch, pause = settings.embedding_batch, settings.embedding_pause_seconds
-        work.append(Indexer(stores.pending, embedder, batch=batch, pause_seconds=pause).run)
+        patient = EmbeddingClient(channel, default_model=settings.embedding_model, background=True)
+        work.append(Indexer(stores.pending, patient, batch=batch, pause_seconds=pause).run)
     background = _Background(work)
 
     async def stop() -> None:

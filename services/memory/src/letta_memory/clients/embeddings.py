@@ -15,17 +15,17 @@ _TIMEOUT = 20.0
 
 
 class EmbeddingClient:
-    """Embeds through llm_gateway."""
+    """Embeds through llm_gateway; in the background, when nobody waits for the vectors."""
 
-    def __init__(self, channel: grpc.aio.Channel, *, default_model: str = "") -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, default_model: str = "", background: bool = False) -> None:
         self._default_model = default_model
+        self._background = background
         self._stub = embedding_service_pb2_grpc.EmbeddingServiceStub(channel)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
         """Embed texts. Raises ModelNotFound, LLMUnavailable, ServiceUnavailable."""
-        answer = await self._stub.Embed(
-            pb.EmbedRequest(model=model or self._default_model, texts=texts), timeout=_TIMEOUT
-        )
+        request = pb.EmbedRequest(model=model or self._default_model, texts=texts, background=self._background)
+        answer = await self._stub.Embed(request, timeout=_TIMEOUT)
         return Vectors(answer.model, [found.values for found in answer.embeddings])
 
 
