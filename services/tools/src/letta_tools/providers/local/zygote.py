@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -181,7 +182,7 @@ class Server:
             try:
                 slot = self._idle.popleft() if self._fits(terms) else self._fork(terms)
             except (OSError, IndexError) as error:
-                self._control.send(json.dumps({"id": number, "failed": f"cannot fork: {error}"}).encode())
+                self._report({"id": number, "failed": f"cannot fork: {error}"})
                 return
             if self._hand(slot, number, fds):
                 return
@@ -283,7 +284,7 @@ class Server:
                 self._waiting.remove(waiting)
                 waiting.close()
                 report = {"id": number, "status": int(signal.SIGKILL), "cpu": 0.0, "memory": 0}
-                self._control.send(json.dumps(report).encode())
+                self._report(report)
                 return
 
     def _fits(self, terms: Terms) -> bool:
@@ -346,7 +347,12 @@ class Server:
             "cpu": usage.ru_utime + usage.ru_stime,
             "memory": usage.ru_maxrss * 1024,
         }
-        self._control.send(json.dumps(report).encode())
+        self._report(report)
+
+    def _report(self, report: dict[str, Any]) -> None:
+        """Tell the host; when it has gone, the next look at the control socket says so."""
+        with contextlib.suppress(BrokenPipeError):
+            self._control.send(json.dumps(report).encode())
 
     def _lower_priorities(self) -> None:
         """Let calls that run for long yield to those that begin."""
