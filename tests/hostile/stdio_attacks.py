@@ -134,4 +134,11 @@ ATTACKS = [
         if attack.plain == "subprocess" and not attack.status and not attack.accepted and attack.name not in _ALLOWED
     ),
 ]
-OWN_NAMES = [attack.name for attack in _OWN]
+# What the tests run; the rest is run by hand.
+CHOSEN = {
+    *(attack.name for attack in _OWN),
+    "read the service's secret",
+    "TCP to a service on loopback",
+    "the service's environment",
+    "inherited descriptors",
+}

@@ -17,7 +17,7 @@ from typing import Any
 
 from hostile.attacks import Attack
 from hostile.controls import BASE, FLOOD, isolate
-from hostile.stdio_attacks import ATTACKS, OWN_NAMES
+from hostile.stdio_attacks import ATTACKS, CHOSEN
 from hostile.stdio_servers import NEIGHBOUR, command, messages
 from hostile.victims import SECRET, Victims, fill, others
 
@@ -127,12 +127,12 @@ def control(attack: Attack) -> list[str]:
 
 
 def main(part: str) -> None:
-    """Run the controls of attacks with this text in their name, or of the programs' own; one line of JSON each."""
+    """Run the controls of attacks with this text in their name, or of those of the tests; one line of JSON each."""
     isolate()
     if os.getpid() != 1 or Path("/home").exists():
         raise SystemExit("not in a namespace of its own")
     for attack in ATTACKS:
-        if attack.name in OWN_NAMES if part == "own" else part in attack.name:
+        if attack.name in CHOSEN if part == "chosen" else part in attack.name:
             hits = control(attack)
             sys.stdout.write(json.dumps({"name": attack.name, "hit": bool(hits), "how": hits}) + "\n")
             sys.stdout.flush()

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from hostile.attacks import Attack
-from hostile.stdio_attacks import ATTACKS, OWN_NAMES
+from hostile.stdio_attacks import ATTACKS, CHOSEN
 from hostile.stdio_servers import NEIGHBOUR, connection
 from hostile.victims import SECRET, Victims, fill, others
 
@@ -93,13 +93,13 @@ async def left_over(victims: Victims) -> list[int]:
 
 
 async def main(tier: Isolation, interpreter: str, part: str) -> None:
-    """Run the attacks with this text in their name, or the programs' own; one line of JSON each."""
+    """Run the attacks with this text in their name, or those of the tests; one line of JSON each."""
     client = service(tier, interpreter)
     calm = connection(interpreter, CALM)
     if await ask(client, calm, {}) != {"hit": False}:
         raise SystemExit(str(await ask(client, calm, {})))
     await client.end("org-own", calm.server_id)
-    chosen = [each for each in ATTACKS if (each.name in OWN_NAMES if part == "own" else part in each.name)]
+    chosen = [each for each in ATTACKS if (each.name in CHOSEN if part == "chosen" else part in each.name)]
     for attack in chosen:
         sys.stdout.write(json.dumps(await judge(client, attack, interpreter)) + "\n")
         sys.stdout.flush()

@@ -1,7 +1,9 @@
 """Programs that are MCP servers: who may have them, which one answers whom, and when they end."""
 
 import asyncio
+import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -229,3 +231,48 @@ async def test_limits_of_a_program_are_its_own():
     await program.close()
     with pytest.raises(ConnectionError):
         await program.write(b"more")
+
+
+SERVICE = """
+import asyncio
+from letta_tools.domain.execution import Isolation
+from letta_tools.providers.local.programs import ProgramOptions, Programs
+
+async def main():
+    program = await Programs(ProgramOptions(tiers=(Isolation.{tier},), interpreter="{python}")).start(
+        "/bin/sh", ("-c", "trap '' TERM HUP; setsid sleep 60 & sleep 60"), {{}}
+    )
+    print(program._process.pid, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("tier", ["NAMESPACE", "LANDLOCK"])
+def test_nothing_stays_when_the_service_is_killed(tier):
+    source = SERVICE.format(tier=tier, python=public_interpreter())
+    service = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    launcher = int(service.stdout.readline())
+    assert alive(launcher)
+    service.kill()
+    service.wait()
+    service.stdout.close()
+
+    deadline = time.monotonic() + 20
+    while alive(launcher) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not alive(launcher)  # it ends after all that it started
+
+
+def public_interpreter():
+    """Return a Python that every user can read."""
+    readable = all(parent.stat().st_mode & 0o001 for parent in Path(sys.base_prefix, "lib").parents)
+    return "" if readable else "/usr/bin/python3"
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
