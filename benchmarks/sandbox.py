@@ -1,6 +1,8 @@
 """Measures isolated calls against a plain `python -c` in the same run; the last line is JSON.
 
 python benchmarks/sandbox.py [--tier namespace|landlock] [--rounds 200]
+
+Times on the clock grow with what else the machine does; seconds of processor, of every process, hardly do.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -95,6 +98,24 @@ async def beside_hostile(provider: LocalProvider, rounds: int) -> dict[str, obje
     return {"quiet_ms": summary(quiet), "beside_four_spinning_ms": summary(beside), "ratio": round(ratio, 2)}
 
 
+def processor_ms(python: str, tier: Isolation, count: int) -> dict[str, float]:
+    """Return the milliseconds of processor of one call, all of its processes counted, and of one `python -c`."""
+    calls = [sys.executable, __file__, "--tier", tier.name.lower(), "--calls"]
+    few, many = (_used([*calls, str(number)]) for number in (20, 20 + count))
+    plain = [_used([python, "-c", PLAIN, ARGUMENTS]) for _ in range(20)]
+    ours, theirs = (many - few) / count * 1000, statistics.median(plain) * 1000
+    return {"call": round(ours, 2), "python_c": round(theirs, 2), "times_less": round(theirs / ours, 1)}
+
+
+def _used(command: list[str]) -> float:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command} failed")
+    return usage.ru_utime + usage.ru_stime
+
+
 def summary(values: list[float]) -> dict[str, float]:
     """Return median, 95th percentile and least."""
     ordered = sorted(values)
@@ -113,16 +134,31 @@ def interpreter() -> str:
     return ""
 
 
-async def main(tier: Isolation, rounds: int) -> dict[str, object]:
-    """Measure one tier."""
-    python = interpreter() if os.getuid() == 0 else ""
-    provider = LocalProvider(LocalOptions(tiers=(tier,), interpreter=python))
+async def started(tier: Isolation) -> LocalProvider:
+    """Return a provider of one tier."""
+    provider = LocalProvider(LocalOptions(tiers=(tier,), interpreter=interpreter() if os.getuid() == 0 else ""))
     report = await provider.probe()
     if report.isolation is None:
         raise SystemExit("; ".join(report.missing))
+    return provider
+
+
+async def calls_alone(tier: Isolation, count: int) -> dict[str, object]:
+    """Make calls and nothing else, for whoever counts what they use."""
+    provider = await started(tier)
+    for _ in range(count):
+        await call_once(provider)
+    await provider.close()
+    return {"calls": count}
+
+
+async def main(tier: Isolation, rounds: int) -> dict[str, object]:
+    """Measure one tier."""
+    provider = await started(tier)
     try:
-        plain = python or hosts.find_interpreter().path
+        plain = (interpreter() if os.getuid() == 0 else "") or hosts.find_interpreter().path
         measured = {"tier": tier.name, "load": os.getloadavg()[0], **await alternate(provider, plain, rounds)}
+        measured["processor_ms"] = await asyncio.to_thread(processor_ms, plain, tier, rounds)
         measured["burst"] = [await burst(provider, count) for count in (1, 50, 200)]
         measured["neighbours"] = await beside_hostile(provider, rounds)
         return measured
@@ -134,5 +170,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tier", choices=["namespace", "landlock"], default="namespace")
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--calls", type=int, default=0, help="make so many calls and measure nothing")
     chosen = parser.parse_args()
-    sys.stdout.write(json.dumps(asyncio.run(main(Isolation[chosen.tier.upper()], chosen.rounds))) + "\n")
+    wanted = Isolation[chosen.tier.upper()]
+    work = calls_alone(wanted, chosen.calls) if chosen.calls else main(wanted, chosen.rounds)
+    sys.stdout.write(json.dumps(asyncio.run(work)) + "\n")
