@@ -131,8 +131,9 @@ class ToolsSettings(Settings):
     )
     egress_hosts: tuple[str, ...] = Field(
         default=(),
-        description="Hosts that custom tools of every organization may reach by HTTPS through the egress proxy, such as "
-        "`api.example.com`, `*.example.com:8443` or `*`; those that are not public must be in egress_allowed_hosts too.",
+        description="Hosts that custom tools of every organization may reach by HTTPS through the egress proxy, such "
+        "as `api.example.com`, `*.example.com:8443` or `*`; those that are not public must be in egress_allowed_hosts "
+        "too.",
     )
     egress_hosts_of_organizations: tuple[str, ...] = Field(
         default=(),

@@ -10,7 +10,7 @@ from letta_tools.domain.executions import Executor, Work, refused
 
 _WEB = "web tools need the setting web_egress"
 _ABSENT = {
-    "run_code_with_tools": "code in a sandbox has neither network nor credentials to call the agent's other tools with; "
+    "run_code_with_tools": "code in a sandbox has neither network nor credentials to call the agent's other tools; "
     "call them one by one, and use run_code for what lies between"
 }
 

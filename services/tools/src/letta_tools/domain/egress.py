@@ -26,7 +26,7 @@ class Destination:
         """Say whether a host, as `canonical` gives it, and a port are meant."""
         if self.port not in (ANY_PORT, port):
             return False
-        if self.host == "*" or self.host == host:
+        if self.host in {"*", host}:
             return True
         return self.host.startswith("*.") and host.endswith(self.host[1:]) and not _is_address(host)
 

@@ -1,7 +1,7 @@
 """The one way out of a sandbox: a proxy on the host that opens tunnels to listed destinations, and does nothing else.
 
-What is confined reaches it through a listener in its own network namespace, or through an exchange that hands it streams.
-Each of them belongs to one organization, so that nothing a client says decides whose list holds.
+What is confined reaches it through a listener in its own network namespace, or through an exchange that hands it
+streams. Each of them belongs to one organization, so that nothing a client says decides whose list holds.
 """
 
 from __future__ import annotations
