@@ -14,6 +14,7 @@ from letta_common.errors import (
     LLMBadRequest,
     LLMInvalidResponse,
     LLMRateLimit,
+    LLMTimeout,
     LLMUnavailable,
     RateLimited,
 )
@@ -41,6 +42,8 @@ def test_pauses_grow_and_end():
     assert retry.wait(LLMRateLimit("x", retry_after="70"), 1) is None
     assert retry.wait(LLMInvalidResponse("x"), 1) is not None
     assert retry.wait(LLMInvalidResponse("x"), 2) is None
+    assert retry.wait(LLMTimeout("x", phase="first_token"), 1) is None
+    assert retry.wait(LLMTimeout("x", phase="connect"), 1) is not None, "nothing was asked yet"
     assert retry.wait(LLMUnavailable("x"), 1, left=0.5) is None
     assert retry.wait(LLMRateLimit("x", retry_after="7"), 1, left=8) == 7
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
+import httpx2
 import pytest
 
+from letta_common.egress import AddressGuard
 from letta_common.errors import (
     AppError,
     ContextWindowExceeded,
@@ -25,6 +27,7 @@ from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, Reasoni
 from letta_llm_gateway.domain.streams import Assembler
 from letta_llm_gateway.providers.arguments import checked
 from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
 from tests.contract.providers.llm_gateway.conftest import Subject, account
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, call, prompt, returned, tool, user
@@ -230,6 +233,32 @@ async def test_a_server_without_tls_is_unavailable(subject):
         await provider.generate(Call("m", HI))
     assert not [request for request in subject.vendor.requests if request.path != "/token"]
     await factory.close()
+
+
+async def test_a_connection_that_is_not_made_in_time_is_told_as_such(subject):
+    left = asyncio.Event()
+
+    async def say_nothing(reader, writer):
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        left.set()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1") as server:
+        address = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        asked = account(subject.kind, subject.vendor)
+        clients = Clients(AddressGuard())
+        made = clients.of(asked)
+        made.timeout = httpx2.Timeout(None, connect=0.2)
+        clients.of = lambda _: made
+        factory = ProviderFactory(BuiltinProvider(), clients)
+        provider = await factory.provider(replace(asked, base_url=address))
+
+        with pytest.raises(LLMTimeout, match="connected to in time") as caught:
+            await provider.generate(Call("m", HI))
+        await factory.close()
+        await asyncio.wait_for(left.wait(), 5)
+    assert caught.value.metadata["phase"] == "connect"
 
 
 async def test_cancelling_an_answer_reaches_the_vendor(subject):

@@ -31,7 +31,8 @@ class Retry:
         return pause if pause is not None and pause < left else None
 
     def _pause(self, error: AppError, attempt: int) -> float | None:
-        if attempt >= self.attempts or not isinstance(error, (LLMRateLimit, LLMUnavailable, LLMInvalidResponse)):
+        passing = isinstance(error, (LLMRateLimit, LLMUnavailable, LLMInvalidResponse))
+        if attempt >= self.attempts or not (passing or error.metadata.get("phase") == "connect"):
             return None
         if isinstance(error, LLMInvalidResponse) and attempt > 1:
             return None

@@ -10,11 +10,11 @@ from typing import Any
 import anthropic
 import httpx2
 
-from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMInvalidResponse, LLMTimeout, LLMUnavailable
+from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMInvalidResponse, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import anthropic_wire, sse
-from letta_llm_gateway.providers.errors import refusal, transport_errors
+from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
 
 OFFICIAL = "https://api.anthropic.com"
 _LIST_SECONDS = 10.0
@@ -100,7 +100,7 @@ class AnthropicProvider:
                 self._vendor, error.status_code, _said(error), error.response.headers, model=model, tools=names
             ) from error
         except anthropic.APITimeoutError as error:
-            raise LLMTimeout(f"{self._vendor} cannot be connected to in time", provider=self._vendor) from error
+            raise not_connected(self._vendor) from error
         except anthropic.APIConnectionError as error:
             raise LLMUnavailable(f"{self._vendor} cannot be reached", provider=self._vendor) from error
         except anthropic.AnthropicError as error:

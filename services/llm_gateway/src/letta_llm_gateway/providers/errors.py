@@ -122,6 +122,11 @@ def stream_refusal(vendor: str, error: Any, *, model: str = "") -> AppError:
     return refusal(vendor, status, str(error.get("message") or error), model=model)
 
 
+def not_connected(vendor: str) -> LLMTimeout:
+    """Return the error for a connection that was not made in time; nothing was asked yet, so it may be tried again."""
+    return LLMTimeout(f"{vendor} cannot be connected to in time", provider=vendor, phase="connect")
+
+
 _MISREAD = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 """What reading an answer raises that has another shape than the vendor's."""
 
@@ -133,6 +138,8 @@ def transport_errors(vendor: str) -> Iterator[None]:
         yield
     except _MISREAD as error:
         raise LLMInvalidResponse(f"{vendor} answered in a form that is not its own", provider=vendor) from error
+    except (httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+        raise not_connected(vendor) from error
     except httpx2.TimeoutException as error:
         raise LLMTimeout(f"{vendor} stopped answering", provider=vendor) from error
     except (httpx2.TransportError, httpx2.StreamError) as error:

@@ -39,7 +39,13 @@ class GoogleProvider:
         if client is None and not account.api_key:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
         self._http = http
-        self._http.event_hooks = {**http.event_hooks, "response": [_note]}
+        patience = http.timeout.as_dict()
+
+        async def be_patient(request: httpx2.Request) -> None:
+            request.extensions["timeout"] = patience  # the SDK asks for none at all, also to connect
+
+        asking = http.event_hooks.get("request", [])
+        self._http.event_hooks = {"request": [*asking, be_patient], "response": [_note]}
         options = HttpOptions(
             base_url=account.base_url or OFFICIAL, api_version=_VERSION, httpx_async_client=self._http
         )

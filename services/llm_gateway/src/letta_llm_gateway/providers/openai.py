@@ -10,11 +10,11 @@ from typing import Any
 import httpx2
 import openai
 
-from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMTimeout, LLMUnavailable
+from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import openai_wire, responses_wire, sse
-from letta_llm_gateway.providers.errors import refusal, transport_errors
+from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
 
 OFFICIAL = "https://api.openai.com/v1"
 RESPONSES = "openai-responses"
@@ -129,7 +129,7 @@ class OpenAIProvider:
                 self._vendor, error.status_code, _said(error), error.response.headers, model=model, tools=names
             ) from error
         except openai.APITimeoutError as error:
-            raise LLMTimeout(f"{self._vendor} cannot be connected to in time", provider=self._vendor) from error
+            raise not_connected(self._vendor) from error
         except openai.APIConnectionError as error:
             raise LLMUnavailable(f"{self._vendor} cannot be reached", provider=self._vendor) from error
         except openai.OpenAIError as error:
