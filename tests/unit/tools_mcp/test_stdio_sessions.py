@@ -1,8 +1,10 @@
 """Programs that are MCP servers: who may have them, which one answers whom, and when they end."""
 
 import asyncio
+import json
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -48,6 +50,21 @@ for line in sys.stdin:
     print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
 """
 
+LOOK = """
+import json, os
+
+def tried(path, mode):
+    try:
+        with open("{home}/" + path, mode) as file:
+            return file.read()
+    except (PermissionError, FileNotFoundError) as error:
+        return "OSError" if mode == "a" else type(error).__name__
+    except OSError:
+        return "OSError"
+
+os.environ["TOKEN"] = json.dumps([tried("shown/text", "r"), tried("beside/text", "r"), tried("shown/text", "a")])
+"""
+
 
 def program(organization_id="org-ann", server_id="mcp_server-1", **env):
     args = ("-I", "-S", "-c", SOURCE)
@@ -56,8 +73,8 @@ def program(organization_id="org-ann", server_id="mcp_server-1", **env):
 
 
 @asynccontextmanager
-async def client(options=ProgramOptions(), **stdio):  # noqa: B008
-    readable = (sys.prefix, sys.base_prefix)
+async def client(options=ProgramOptions(), paths=(), **stdio):  # noqa: B008
+    readable = (sys.prefix, sys.base_prefix, *paths)
     chosen = StdioOptions(**{"enabled": True, "organizations": ("*",), **stdio})
     grants = OAuthGrants(FakeOAuthStore(), Cipher(b""), SystemClock())
     made = SDKClient(AddressGuard(), MCPOptions(stdio=chosen), Programs(replace(options, readable=readable)), grants)
@@ -105,6 +122,26 @@ async def test_scratch_is_one_sessions_own():
         assert '"kept": ""' in await ask(made, program("org-bob"))
         await made.end("org-ann", "mcp_server-1")
         assert '"kept": ""' in await ask(made, program())
+
+
+@pytest.fixture
+def below_tmp():
+    """Return a directory below the real /tmp, which the scratch of a program covers."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        home = Path(made)
+        home.chmod(0o755)
+        for name in ("shown", "beside"):
+            (home / name).mkdir(0o755)
+            (home / name / "text").write_text(name)
+        (home / "shown/server.py").write_text(LOOK.format(home=home) + SOURCE)
+        yield home
+
+
+async def test_what_lies_below_tmp_is_shown_and_nothing_beside_it(below_tmp):
+    connection = replace(program(), args=("-I", "-S", str(below_tmp / "shown/server.py")))
+    async with client(ProgramOptions(tiers=(Isolation.NAMESPACE,)), paths=(str(below_tmp / "shown"),)) as made:
+        seen = json.loads(json.loads(await ask(made, connection))["token"])
+    assert seen == ["shown", "FileNotFoundError", "OSError"]
 
 
 async def test_nobody_asks_and_it_ends():
@@ -188,7 +225,7 @@ async def test_stdio_is_off_by_default(tmp_path):
     assert ToolsSettings(home=tmp_path).mcp_stdio_organizations == ()
 
 
-@pytest.mark.parametrize("path", ["/", "/proc", "/etc", "/var", "/tmp/mine"])
+@pytest.mark.parametrize("path", ["/", "/proc", "/etc", "/var", "/tmp"])
 async def test_paths_that_would_show_too_much(path):
     programs = Programs(ProgramOptions(readable=(path,)))
     with pytest.raises((ProgramFailed, IsolationUnavailable), match="mcp_stdio_paths"):

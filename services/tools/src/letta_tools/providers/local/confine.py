@@ -64,7 +64,8 @@ class Cage:
         """Confine the calling process for good. `index` is its place in the pool of ids."""
         own_ids = bool(self.plan.pool_base)
         if self.plan.tier == NAMESPACE:
-            namespaces.mount_scratch(int(terms.limits["scratch_bytes"]), index if own_ids else 0)
+            shown = self.plan.readable if self.plan.programs else ()
+            namespaces.mount_scratch(int(terms.limits["scratch_bytes"]), index if own_ids else 0, shown)
         if self.plan.runtime:
             runtimes.hold(self.plan.runtime)
         limits.apply(terms.limits, self.footprint, tasks_elsewhere=0 if self._counted_apart else terms.tasks)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from letta_tools.providers.local import syscalls
@@ -187,8 +188,8 @@ def _set_attributes(place: int, path: str, attributes: int, flags: int) -> None:
     syscalls.call("mount_setattr", place, path.encode() + b"\0", flags, holder, 32)
 
 
-def _attach(source: _Source) -> None:
-    target = _BASE + source.real
+def _attach(source: _Source, base: str = _BASE) -> None:
+    target = base + source.real
     if not os.path.lexists(target):
         os.makedirs(target if source.directory else os.path.dirname(target), 0o755, exist_ok=True)  # noqa: PTH103, PTH120
         if not source.directory:
@@ -271,11 +272,14 @@ def _mount_processes_from_inside() -> None:
         raise OSError(1, "mount proc on /proc")
 
 
-def mount_scratch(size: int, owner: int) -> None:
-    """Mount the call's own /tmp, bounded in bytes and files."""
+def mount_scratch(size: int, owner: int, shown: Iterable[str] = ()) -> None:
+    """Mount the call's own /tmp, bounded in bytes and files. What is `shown` of the one below stays where it was."""
+    kept = [_open(path) for path in map(os.path.realpath, shown) if path.startswith("/tmp/") and os.path.isdir(path)]  # noqa: S108, PTH112
     files = max(64, min(size >> 12, 65536))
     options = f"size={size},nr_inodes={files},mode=700,uid={owner},gid={owner}"
     syscalls.mount("tmpfs", "/tmp", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)  # noqa: S108
+    for source in kept:
+        _attach(source, base="")
     os.chdir("/tmp")  # noqa: S108
 
 

@@ -246,8 +246,8 @@ class Programs:
         wanted = [*options.readable, *_SYSTEM, *(path for path in own if not path.startswith("/usr/"))]
         readable = tuple(dict.fromkeys(path for path in wanted if Path(path).exists()))
         for path in map(os.path.realpath, options.readable):
-            if path in _NEVER or path.startswith("/tmp/"):  # noqa: S108
-                raise ProgramFailed(f"{path} of the setting tools_mcp_stdio_paths is too much, or covered by /tmp")
+            if path in _NEVER:
+                raise ProgramFailed(f"{path} of the setting tools_mcp_stdio_paths is too much")
         real = [os.path.realpath(path) for path in readable]
         hidden = [os.path.realpath(path) for path in options.hidden]
         made = Plan(
