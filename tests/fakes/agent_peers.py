@@ -286,6 +286,7 @@ class TwinTools:
         self.tools = {found.name: found for found in tools}
         self.behaviours = behaviours
         self.executed = []
+        self.versions = []
         self.results = {}
 
     async def resolve(self, tool_ids, names=()):
@@ -298,6 +299,7 @@ class TwinTools:
     async def execute(self, given):
         if given.key not in self.results:
             self.executed.append((given.tool_id, given.arguments))
+            self.versions.append(given.tool_version)
             behaviour = self.behaviours.get(given.tool_id.removeprefix("tool-"))
             result = behaviour(json.loads(given.arguments)) if behaviour else "ok"
             if asyncio.iscoroutine(result):

@@ -7,6 +7,8 @@ import pytest
 from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
 from letta.tools.v1.tool_execution_service_pb2 import ExecuteRequest
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, ResolveToolsRequest
+from letta_agent.clients.tools import ToolClient
+from letta_agent.domain.peers import Call
 from letta_common.actor import Actor, acting_as
 from letta_common.db import Database
 from letta_common.ids import new_id
@@ -16,6 +18,7 @@ from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build
 
 CALLS = 8
+SOURCE = 'def f(n: int):\n    """F.\n\n    Args:\n        n: it\n    """\n    return n\n'
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +54,9 @@ async def counted(database_url):
 
 
 async def test_a_call_with_a_key_is_one_statement_before_it_runs(channel, counted):
-    source = 'def f(n: int):\n    """F.\n\n    Args:\n        n: it\n    """\n    return n\n'
     registry = tool_service_pb2_grpc.ToolServiceStub(channel)
     executions = tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
-    tool = (await registry.CreateTool(CreateToolRequest(tool=tool_pb2.Tool(source_code=source)), timeout=5)).tool
+    tool = (await registry.CreateTool(CreateToolRequest(tool=tool_pb2.Tool(source_code=SOURCE)), timeout=5)).tool
 
     def call(number):
         request = ExecuteRequest(
@@ -77,6 +79,23 @@ async def test_a_call_with_a_key_is_one_statement_before_it_runs(channel, counte
     assert begun == CALLS
     assert written <= CALLS
     assert begun + written == sum(seen.values())
+
+
+async def test_a_call_of_an_agent_is_not_looked_up(channel, counted):
+    registry = tool_service_pb2_grpc.ToolServiceStub(channel)
+    made = (await registry.CreateTool(CreateToolRequest(tool=tool_pb2.Tool(source_code=SOURCE)), timeout=5)).tool
+    client = ToolClient(channel)
+    tool = (await client.resolve([made.id]))[0]
+
+    def call(number):
+        return Call(tool.id, f'{{"n": {number}}}', f"run:2:{number}", "agent-1", tool_version=tool.version)
+
+    await client.execute(call(0))
+    await counted()
+
+    assert (await client.execute(call(1))).text == "1"
+
+    assert not [query for query in await counted() if "tools.tools" in query]
 
 
 async def test_resolving_is_one_statement(channel, counted):

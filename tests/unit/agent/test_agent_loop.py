@@ -100,6 +100,12 @@ async def test_long_returns_are_cut():
     assert text == "xxxxx\n[The tool returned 9 characters; only the first 5 are shown.]"
 
 
+async def test_a_call_names_the_version_that_the_model_chose():
+    world = await World(answer(call("roll")), tools=[tool("roll", version=3)]).agent()
+    await world.send()
+    assert world.tools.versions == [3]
+
+
 async def test_only_the_first_of_several_calls_is_kept_unless_allowed():
     several = answer(call("roll", id="1"), call("roll", id="2"))
     world = await World(several, tools=[tool("roll")]).agent()

@@ -31,6 +31,7 @@ class ToolClient:
         """Execute a call, once for each key."""
         request = execution_pb2.ExecuteRequest(
             tool_id=call.tool_id,
+            tool_version=call.tool_version,
             arguments=call.arguments,
             environment_variables=call.environment,
             agent_state=call.agent_state,

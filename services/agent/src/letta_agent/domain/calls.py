@@ -137,7 +137,15 @@ class Caller:
         if self._is_here(tool):
             return await self._builtin.execute(builtin)
         state = state_of(run.state, run.blocks) if wants_state(tool) else ""
-        request = Call(tool.id, json.dumps(run.arguments), run.key, run.thread.agent_id, run.environment, state)
+        request = Call(
+            tool.id,
+            json.dumps(run.arguments),
+            run.key,
+            run.thread.agent_id,
+            run.environment,
+            state,
+            tool_version=tool.version,
+        )
         try:
             result = await self._tools.execute(request)
             for part, edit in enumerate(edits_of(result.state_changes)):

@@ -321,6 +321,8 @@ class Call:
     agent_id: str
     environment: Mapping[str, str] = field(default_factory=dict)
     agent_state: str = ""
+    tool_version: int = 0
+    """The version that the model chose; one that is known there needs no look at the registry."""
 
 
 @dataclass(frozen=True, slots=True)
