@@ -13,6 +13,7 @@ SCHEMA = {
     "type": "object",
     "properties": {"label": {"type": "string"}, "new_str": {"type": "string"}},
     "required": ["label", "new_str"],
+    "additionalProperties": False,
 }
 
 

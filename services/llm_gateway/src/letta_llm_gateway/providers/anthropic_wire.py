@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
+from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.answers import (
@@ -30,6 +31,7 @@ from letta_llm_gateway.providers import checks, signatures
 from letta_llm_gateway.providers.arguments import CallIds, checked
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.openai_wire import given_arguments, response_form, return_text, schema
+from letta_llm_gateway.providers.strictness import is_strict
 
 Json = dict[str, Any]
 DEFAULT_MAX_TOKENS = 4096
@@ -66,16 +68,16 @@ def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Jso
     if output:
         body["output_config"] = output
     if prompt.tools:
-        body["tools"] = [_tool(tool, strict=settings.strict) for tool in prompt.tools]
+        body["tools"] = [_tool(tool, settings) for tool in prompt.tools]
         if not prompt.system:  # which would be marked, and stands after the tools
             body["tools"][-1]["cache_control"] = _CACHED
         body["tool_choice"] = _choice(prompt, forced=not thinks)
     return body
 
 
-def _tool(tool: ToolDefinition, *, strict: bool) -> Json:
+def _tool(tool: ToolDefinition, settings: ModelSettings) -> Json:
     told: Json = {"name": tool.name, "description": tool.description, "input_schema": schema(tool)}
-    return {**told, "strict": True} if strict or tool.strict else told
+    return {**told, "strict": True} if is_strict(tool, settings, told["input_schema"]) else told
 
 
 def _choice(prompt: Prompt, *, forced: bool) -> Json:

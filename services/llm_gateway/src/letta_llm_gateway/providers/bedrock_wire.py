@@ -29,6 +29,7 @@ from letta_llm_gateway.domain.answers import (
 from letta_llm_gateway.providers import checks, signatures
 from letta_llm_gateway.providers.arguments import CallIds, checked
 from letta_llm_gateway.providers.openai_wire import given_arguments, response_form, return_text, schema
+from letta_llm_gateway.providers.strictness import is_strict
 
 Json = dict[str, Any]
 _VENDOR = "bedrock"
@@ -89,10 +90,11 @@ def _output(prompt: Prompt, form: Json) -> Json:
 def _tools(prompt: Prompt) -> list[Json]:
     tools: list[Json] = []
     for tool in prompt.tools:
-        spec: Json = {"name": tool.name, "inputSchema": {"json": schema(tool)}}
+        parameters = schema(tool)
+        spec: Json = {"name": tool.name, "inputSchema": {"json": parameters}}
         if tool.description:
             spec["description"] = tool.description
-        if tool.strict or prompt.settings.strict:
+        if is_strict(tool, prompt.settings, parameters):
             spec["strict"] = True
         tools.append({"toolSpec": spec})
     return tools

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole, ToolReturn
+from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import (
@@ -30,6 +31,7 @@ from letta_llm_gateway.domain.answers import (
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.arguments import CallIds, checked, complete
 from letta_llm_gateway.providers.errors import stream_refusal
+from letta_llm_gateway.providers.strictness import is_strict
 from letta_llm_gateway.providers.thinking import ThinkSplitter, split_thinking
 
 Json = dict[str, Any]
@@ -65,8 +67,7 @@ def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | Non
     if form.get("type") not in {None, "text"}:
         body["response_format"] = form
     if prompt.tools:
-        strict = settings.strict
-        body["tools"] = [_tool(tool, strict=strict and official) for tool in prompt.tools]
+        body["tools"] = [_tool(tool, settings if official else ModelSettings()) for tool in prompt.tools]
         body["tool_choice"] = _choice(prompt)
         if settings.HasField("parallel_tool_calls") or (official and not reasons):
             body["parallel_tool_calls"] = settings.parallel_tool_calls
@@ -79,9 +80,9 @@ def _choice(prompt: Prompt) -> str | Json:
     return CHOICE.get(prompt.tool_choice.mode, "auto")
 
 
-def _tool(tool: ToolDefinition, *, strict: bool) -> Json:
+def _tool(tool: ToolDefinition, settings: ModelSettings) -> Json:
     function: Json = {"name": tool.name, "description": tool.description, "parameters": schema(tool)}
-    if strict or tool.strict:
+    if is_strict(tool, settings, function["parameters"]):
         function["strict"] = True
     return {"type": "function", "function": function}
 

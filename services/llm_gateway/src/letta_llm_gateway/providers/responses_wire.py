@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole
+from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.answers import (
@@ -32,6 +33,7 @@ from letta_llm_gateway.providers import checks, signatures
 from letta_llm_gateway.providers.arguments import CallIds, checked
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.openai_wire import CHOICE, image_url, response_form, return_text, schema
+from letta_llm_gateway.providers.strictness import is_strict
 
 Json = dict[str, Any]
 _VENDOR = "openai"
@@ -59,7 +61,7 @@ def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | Non
     if text := _text_settings(prompt, form):
         body["text"] = text
     if prompt.tools:
-        body["tools"] = [_tool(tool, strict=settings.strict) for tool in prompt.tools]
+        body["tools"] = [_tool(tool, settings) for tool in prompt.tools]
         body["tool_choice"] = _choice(prompt)
         body["parallel_tool_calls"] = settings.parallel_tool_calls
     return body
@@ -81,13 +83,14 @@ def _choice(prompt: Prompt) -> str | Json:
     return CHOICE.get(prompt.tool_choice.mode, "auto")
 
 
-def _tool(tool: ToolDefinition, *, strict: bool) -> Json:
+def _tool(tool: ToolDefinition, settings: ModelSettings) -> Json:
+    parameters = schema(tool)
     return {
         "type": "function",
         "name": tool.name,
         "description": tool.description,
-        "parameters": schema(tool),
-        "strict": strict or tool.strict,  # left out it would be true
+        "parameters": parameters,
+        "strict": is_strict(tool, settings, parameters),  # left out it would be true
     }
 
 
