@@ -11,6 +11,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hostile.imports import NAMES
 from hostile.launches import ORDINARY_USER, public_interpreter, start
 
+SOME = (
+    "read the service's own source",
+    "the service's environment",
+    "write outside of the scratch directory",
+    "TCP to a service on loopback",
+    "ptrace",
+    "a shell",
+)  # all of them take a minute, by `make hostile`
+
 
 @pytest.fixture(scope="module", params=[0, ORDINARY_USER] if os.getuid() == 0 else [os.getuid()])
 def found(request):
@@ -26,6 +35,7 @@ def test_a_package_gets_nowhere_when_it_is_loaded_when_a_call_is_forked_and_in_t
 
 @pytest.mark.skipif(os.getuid() != 0, reason="controls need root, to map ids of nobody")
 def test_the_same_attacks_hit_where_nothing_holds_them():
-    missed = [line["name"] for line in start("hostile.controls", [], 0) if line["name"] in NAMES and not line["hit"]]
+    lines = {line["name"]: line["hit"] for line in start("hostile.controls", list(SOME), 0)}
 
-    assert missed == []
+    assert lines.keys() >= set(SOME) <= set(NAMES)
+    assert all(lines.values()), lines
