@@ -246,6 +246,11 @@ def nested(depth):
         ({"type": "object", "properties": {}, "additionalProperties": False}, "STRICT_COMPLIANT"),
         ({"type": "object", "properties": {"a": {"type": "string"}}}, "NON_STRICT_ONLY"),
         ({"type": "object", "properties": {"a": {"type": "array"}}, "required": ["a"]}, "NON_STRICT_ONLY"),
+        (
+            {"type": "object", "properties": {"a": True}, "required": ["a"], "additionalProperties": False},
+            "NON_STRICT_ONLY",
+        ),
+        ({"type": "object", "properties": {"a": {"type": "array", "items": False}}}, "NON_STRICT_ONLY"),
         ({"type": "string"}, "INVALID"),
         ({"type": "object", "properties": []}, "INVALID"),
         ({"type": "object", "properties": {"a": 5}}, "INVALID"),

@@ -95,6 +95,9 @@ def health_of(parameters: Mapping[str, Any]) -> Health:
 
 
 def _look(schema: Any, path: str, faults: list[str], laxities: list[str], depth: int) -> None:
+    if isinstance(schema, bool):  # JSON Schema's words for anything and for nothing
+        laxities.append(f"{path}: {'anything' if schema else 'nothing'} fits")
+        return
     if not isinstance(schema, dict) or depth > _MAX_DEPTH:
         faults.append(f"{path}: {'nested too deeply' if depth > _MAX_DEPTH else 'no schema'}")
         return
