@@ -159,7 +159,12 @@ class DockerMachine:
         made = await self._machines.call(
             client.exec_create, self._container, list(job.command), stdin=True, stdout=True, stderr=True
         )
-        raw = await self._machines.call(client.exec_start, made["Id"], socket=True)
+        starting = asyncio.ensure_future(self._machines.call(client.exec_start, made["Id"], socket=True))
+        try:
+            raw = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(_close_unused)
+            raise
         try:
             with sdks.handed_over():
                 return await self._machines.call(_exchange, raw, job)
@@ -187,6 +192,15 @@ class DockerMachine:
         except Exception as error:
             if getattr(error, "status_code", 0) not in {_GONE, 409}:  # gone, or being removed
                 raise
+
+
+def _close_unused(starting: asyncio.Future[Any]) -> None:
+    """Close the connection of a command that nobody waits for any more."""
+    if not starting.cancelled() and starting.exception() is None:
+        raw = starting.result()
+        sock = getattr(raw, "_sock", raw)
+        raw.close()
+        sock.close()
 
 
 def _exchange(raw: Any, job: Job) -> bytes:
