@@ -15,19 +15,34 @@ import pytest
 from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument, IsolationUnavailable, MCPConnectionFailed, Overloaded, RateLimited
+from letta_tools.domain.egress import Destinations, read_destinations
 from letta_tools.domain.execution import Isolation, Limits
 from letta_tools.domain.mcp_oauth import OAuthGrants
 from letta_tools.domain.mcp_servers import Connection
 from letta_tools.providers.cipher import Cipher
+from letta_tools.providers.egress_proxy import Egress
 from letta_tools.providers.local.programs import ProgramFailed, ProgramOptions, Programs
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from letta_tools.settings import ToolsSettings
 from letta_tools.store.fake_oauth import FakeOAuthStore
 from letta_tools.wiring import _program_options
+from tests.fakes.destinations import destination
 
 SOURCE = """
-import json, os, sys, time
+import http.client, json, os, sys, time, urllib.parse
+
+def fetched(port, direct):
+    proxy = urllib.parse.urlsplit(os.environ.get("HTTPS_PROXY", "http://127.0.0.1:3128"))
+    connection = http.client.HTTPConnection("127.0.0.1", port if direct else proxy.port, timeout=5)
+    if not direct:
+        connection.set_tunnel("127.0.0.1", port)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().read().decode()
+    except OSError as error:
+        return type(error).__name__ + ": " + str(error)
+
 for line in sys.stdin:
     message = json.loads(line)
     if "id" not in message:
@@ -44,6 +59,8 @@ for line in sys.stdin:
             open("/tmp/kept", "a").write("x")
         if name == "nap":
             time.sleep(args["seconds"])
+        if name == "fetch":
+            os.environ["TOKEN"] = fetched(**args)
         said = open("/tmp/kept").read() if os.path.exists("/tmp/kept") else ""
         text = {"who": open("/proc/self/stat").read().split()[21], "token": os.environ.get("TOKEN", ""), "kept": said}
         answer = {"result": {"content": [{"type": "text", "text": json.dumps(text)}]}}
@@ -142,6 +159,41 @@ async def test_what_lies_below_tmp_is_shown_and_nothing_beside_it(below_tmp):
     async with client(ProgramOptions(tiers=(Isolation.NAMESPACE,)), paths=(str(below_tmp / "shown"),)) as made:
         seen = json.loads(json.loads(await ask(made, connection))["token"])
     assert seen == ["shown", "FileNotFoundError", "OSError"]
+
+
+@asynccontextmanager
+async def fetching(listed, tier=Isolation.NAMESPACE):
+    """Let programs reach what is listed; yield what asks one of them for a port on loopback."""
+    egress = Egress(AddressGuard(("127.0.0.1",)), AddressGuard())
+    options = ProgramOptions(tiers=(tier,), destinations=Destinations(read_destinations(listed)), egress=egress)
+
+    async with client(options) as made:
+
+        async def fetch(port, *, direct=False):
+            return json.loads(await ask(made, program(), "fetch", port=port, direct=direct))["token"]
+
+        yield fetch
+
+
+async def test_listed_hosts_are_reached_through_the_proxy_and_nothing_else():
+    with destination() as listed, destination() as other:
+        port, closed = listed.server_address[1], other.server_address[1]
+        async with fetching([f"127.0.0.1:{port}"]) as fetch:
+            assert await fetch(port) == "hello"
+            assert "403" in await fetch(closed)
+            assert "refused" in await fetch(closed, direct=True)
+        assert other.seen == []
+
+        async with fetching([f"127.0.0.1:{closed}"]) as fetch:  # the control: it is the list that decides
+            assert await fetch(closed) == "hello"
+
+
+async def test_nothing_is_reached_when_nothing_is_listed():
+    with destination() as server:
+        async with fetching([]) as fetch:
+            for direct in (True, False):
+                assert "PermissionError" in await fetch(server.server_address[1], direct=direct)
+        assert server.seen == []
 
 
 async def test_nobody_asks_and_it_ends():

@@ -100,6 +100,10 @@ class ToolsSettings(Settings):
         default=(),
         description="What stdio MCP servers may read besides /usr, such as packages installed for them.",
     )
+    mcp_stdio_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts that stdio MCP servers may reach, as in `tools_egress_hosts`; on tier `namespace` alone.",
+    )
     mcp_stdio_memory_bytes: int = Field(default=1 << 30, gt=0, description="Most memory of a stdio MCP server.")
     mcp_stdio_servers: int = Field(default=64, ge=1, description="Most stdio MCP servers at work at once.")
     mcp_stdio_servers_per_organization: int = Field(

@@ -18,7 +18,7 @@ from letta_common.service import Deps, Service
 from letta_tools.domain.builtin import builtin_tools
 from letta_tools.domain.builtin_calls import BuiltinExecutor
 from letta_tools.domain.code_runs import CodeExecutor
-from letta_tools.domain.egress import Ceiling, EgressPolicy, read_destinations
+from letta_tools.domain.egress import Ceiling, Destinations, EgressPolicy, read_destinations
 from letta_tools.domain.execution import Isolation, Limits, SandboxProvider
 from letta_tools.domain.executions import Executions, Executor
 from letta_tools.domain.mcp_calls import MCPExecutor
@@ -167,6 +167,12 @@ def _connect_options(settings: ToolsSettings) -> ConnectOptions:
     return ConnectOptions(settings.mcp_oauth_redirect_url, settings.mcp_oauth_wait_seconds)
 
 
+def _program_egress(settings: ToolsSettings) -> Egress:
+    """Return who carries what programs send; they stay, so that no time of a call ends their connections."""
+    limits = EgressLimits(seconds=settings.mcp_stdio_idle_seconds, bytes=settings.egress_bytes)
+    return Egress(AddressGuard(settings.egress_allowed_hosts), AddressGuard(), limits)
+
+
 def _program_options(settings: ToolsSettings) -> ProgramOptions:
     """Return how stdio servers run: those of several organizations never share what a namespace keeps apart."""
     tenants = settings.mcp_stdio_organizations
@@ -180,6 +186,8 @@ def _program_options(settings: ToolsSettings) -> ProgramOptions:
         allow_unsandboxed=settings.allow_unsandboxed,
         readable=settings.mcp_stdio_paths,
         hidden=(str(settings.home),),
+        destinations=Destinations(read_destinations(settings.mcp_stdio_hosts)),
+        egress=_program_egress(settings),
         interpreter=settings.interpreter,
         limits=limits,
     )

@@ -55,7 +55,7 @@ def main(control_fd: int) -> None:
         drop_bounding_set()
         family = _isolate(plan)
         cage = Cage.make(plan)
-        control.send(b'{"ready":true}')
+        namespaces.tell_ready(control, plan)
         data, fds, _, _ = socket.recv_fds(control, 1, 4)
         if not data:
             os._exit(0)

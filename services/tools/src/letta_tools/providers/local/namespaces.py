@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from letta_tools.providers.local import syscalls
-from letta_tools.providers.local.plan import DEVICES, Plan
+from letta_tools.providers.local.plan import DEVICES, LOOPBACK, Plan
+from letta_tools.providers.local.tunnels import PROXY_ADDRESS
 
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
@@ -53,6 +54,15 @@ def enter(plan: Plan) -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
     _build_root(plan)
     socket.sethostname("sandbox")
+
+
+def tell_ready(control: socket.socket, plan: Plan) -> None:
+    """Say that all is ready; give the host the only listener that can be reached from here, if one may be."""
+    if plan.network != LOOPBACK:
+        control.send(b'{"ready":true}')
+        return
+    with listen_on_loopback(PROXY_ADDRESS) as listener:
+        socket.send_fds(control, [b'{"ready":true}'], [listener.fileno()])
 
 
 def listen_on_loopback(address: tuple[str, int]) -> socket.socket:

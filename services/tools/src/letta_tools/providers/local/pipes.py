@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
+
+MESSAGE_LIMIT = 65536
+"""Most bytes of one message of a control socket."""
 
 
 class Budget:
@@ -104,3 +108,21 @@ class Writer:
             self._loop.remove_writer(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+
+async def receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive one message and the descriptors that come with it."""
+    loop = asyncio.get_running_loop()
+    there: asyncio.Future[None] = loop.create_future()
+
+    def arrived() -> None:
+        loop.remove_reader(control)
+        there.set_result(None)
+
+    loop.add_reader(control, arrived)
+    try:
+        await there
+    finally:
+        loop.remove_reader(control)
+    message, fds, _, _ = socket.recv_fds(control, MESSAGE_LIMIT, 1)
+    return message, fds

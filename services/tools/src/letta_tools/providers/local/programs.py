@@ -8,15 +8,18 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from letta_common.errors import IsolationUnavailable
+from letta_tools.domain.egress import Destinations
 from letta_tools.domain.execution import Isolation, Limits
+from letta_tools.providers.egress_proxy import Egress, EgressProxy
 from letta_tools.providers.local import hosts, plan, program_selftests
-from letta_tools.providers.local.pipes import Writer
-from letta_tools.providers.local.plan import Plan
+from letta_tools.providers.local.pipes import MESSAGE_LIMIT, Writer, receive
+from letta_tools.providers.local.plan import LOOPBACK, Plan
+from letta_tools.providers.local.servers import PROXY_VARIABLES
 
 _SOURCE_ROOT = str(Path(__file__).resolve().parents[3])
 _BOOT = (
@@ -27,9 +30,9 @@ _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/etc/ssl/certs")
 _NEVER = ("/", "/dev", "/etc", "/proc", "/run", "/sys", "/tmp", "/var")  # noqa: S108 - what may never be shown
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OWN_VARIABLES = {"PATH": _PATH, "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108 - the program's own
 _START_TIMEOUT = 20.0
 _END_TIMEOUT = 5.0
-_MESSAGE_LIMIT = 65536
 _TIERS = {Isolation.NAMESPACE: plan.NAMESPACE, Isolation.LANDLOCK: plan.LANDLOCK, Isolation.NONE: plan.NONE}
 _POOL_SIZE = 2
 _TASKS_TO_COME = 16
@@ -45,13 +48,19 @@ class ProgramFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ProgramOptions:
-    """How programs may run on this host. `readable` are places besides those of the system, `hidden` is never shown."""
+    """How programs may run on this host. `readable` are places besides those of the system, `hidden` is never shown.
+
+    On tier N `egress` carries what they send to `destinations`. On tier L they have no network, as none can be had
+    there that leads to a proxy alone.
+    """
 
     min_isolation: Isolation = Isolation.LANDLOCK
     allow_unsandboxed: bool = False
     tiers: tuple[Isolation, ...] = (Isolation.NAMESPACE, Isolation.LANDLOCK)
     readable: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    destinations: Destinations = field(default_factory=Destinations)
+    egress: Egress | None = None
     interpreter: str = ""
     limits: Limits = field(
         default_factory=lambda: Limits(memory_bytes=1 << 30, scratch_bytes=256 << 20, processes=64, open_files=1024)
@@ -62,13 +71,18 @@ class Program:
     """One program under way. `told` says why it ended, once it has."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, control: socket.socket, release: Callable[[], None]
+        self,
+        process: asyncio.subprocess.Process,
+        control: socket.socket,
+        release: Callable[[], None],
+        proxy: EgressProxy | None = None,
     ) -> None:
         self.told: dict[str, Any] = {}
         self.stdout = asyncio.StreamReader(limit=1 << 16)
         self._process = process
         self._control = control
         self._release = release
+        self._proxy = proxy
         self._tail = b""
         self._transports: list[asyncio.BaseTransport] = []
         self._stdin: asyncio.WriteTransport | None = None
@@ -119,8 +133,10 @@ class Program:
             self._process.kill()
             await self._process.wait()
         with contextlib.suppress(OSError, ValueError):
-            self.told = json.loads(self._control.recv(_MESSAGE_LIMIT) or b"{}")
+            self.told = json.loads(self._control.recv(MESSAGE_LIMIT) or b"{}")
         self._control.close()
+        if self._proxy is not None:
+            await self._proxy.close()
         for transport in self._transports:
             transport.close()
         if self._reading is not None:
@@ -202,7 +218,8 @@ class Programs:
     async def _weakness(self, tier: Isolation) -> str:
         """Say what a program of our own can do that it must not."""
         python = await asyncio.to_thread(hosts.find_interpreter, self._options.interpreter)
-        program = await self._start(tier, (python.path, "-I", "-S", "-c", program_selftests.PROGRAM), {})
+        arguments = (python.path, "-I", "-S", "-c", program_selftests.PROGRAM)
+        program = await self._start(tier, arguments, {}, connected=False)
         try:
             await program.write(json.dumps(program_selftests.facts()).encode() + b"\n")
             answer = await asyncio.wait_for(program.stdout.readline(), _START_TIMEOUT)
@@ -214,21 +231,26 @@ class Programs:
             return f"the self-test did not answer: {program.errors[-300:]}"
         return program_selftests.judged(json.loads(answer))
 
-    async def _start(self, tier: Isolation, arguments: tuple[str, ...], environment: Mapping[str, str]) -> Program:
+    async def _start(
+        self, tier: Isolation, arguments: tuple[str, ...], environment: Mapping[str, str], *, connected: bool = True
+    ) -> Program:
         number = next(each for each in range(len(self._numbers) + 1) if each not in self._numbers)
         self._numbers.add(number)
         control: socket.socket | None = None
         try:
             made, python, tasks = await asyncio.to_thread(self._plan, tier, number)
-            process, control = await _launched(made, python)
-            program = Program(process, control, lambda: self._numbers.discard(number))
+            if connected and tier is Isolation.NAMESPACE and self._options.destinations:
+                made = replace(made, network=LOOPBACK)
+            process, control, listeners = await _launched(made, python)
+            proxy = self._proxy(listeners)
+            program = Program(process, control, lambda: self._numbers.discard(number), proxy)
         except BaseException:
             self._numbers.discard(number)
             raise
         values = {name: float(value) for name, value in asdict(self._options.limits).items()}
         order = {
             "arguments": arguments,
-            "environment": {"PATH": _PATH, "HOME": "/tmp", "LANG": "C.UTF-8", **environment},  # noqa: S108 - its own
+            "environment": {**_OWN_VARIABLES, **(PROXY_VARIABLES if proxy else {}), **environment},
             "limits": {**values, "cpu_seconds": _CPU_SECONDS, "address_bytes": _ADDRESS_BYTES},
             "tasks": tasks,
         }
@@ -238,6 +260,14 @@ class Programs:
             await program.close()
             raise
         return program
+
+    def _proxy(self, listeners: list[int]) -> EgressProxy | None:
+        """Serve the listener in the namespaces of a program, if it has one."""
+        if not listeners or self._options.egress is None:
+            return None
+        proxy = EgressProxy(self._options.egress, self._options.destinations)
+        proxy.listen(socket.socket(fileno=listeners[0]))
+        return proxy
 
     def _plan(self, tier: Isolation, number: int) -> tuple[Plan, str, int]:
         options = self._options
@@ -266,8 +296,8 @@ class Programs:
         return made, python.path, tasks
 
 
-async def _launched(made: Plan, interpreter: str) -> tuple[asyncio.subprocess.Process, socket.socket]:
-    """Start the process that isolates itself. Raises ProgramFailed with the kernel's reason."""
+async def _launched(made: Plan, interpreter: str) -> tuple[asyncio.subprocess.Process, socket.socket, list[int]]:
+    """Start the process that isolates itself; return its listeners too. Raises ProgramFailed with the reason."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     try:
@@ -288,14 +318,14 @@ async def _launched(made: Plan, interpreter: str) -> tuple[asyncio.subprocess.Pr
         theirs.close()
     try:
         await asyncio.get_running_loop().sock_sendall(ours, made.dumps())
-        await _told(ours, "ready")
+        listeners = await _told(ours, "ready")
     except BaseException:
         ours.close()
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
         raise
-    return process, ours
+    return process, ours, listeners
 
 
 async def _handed_over(program: Program, control: socket.socket, order: bytes) -> None:
@@ -319,12 +349,13 @@ async def _handed_over(program: Program, control: socket.socket, order: bytes) -
         writer.close()
 
 
-async def _told(control: socket.socket, word: str) -> None:
-    """Wait until the launcher says a word. Raises ProgramFailed with what it says instead."""
+async def _told(control: socket.socket, word: str) -> list[int]:
+    """Wait until the launcher says a word; return the descriptors with it. Raises ProgramFailed with what it says."""
     try:
-        answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(control, _MESSAGE_LIMIT), _START_TIMEOUT)
+        answer, fds = await asyncio.wait_for(receive(control), _START_TIMEOUT)
         message = json.loads(answer) if answer else {}
     except (OSError, TimeoutError, ValueError) as error:
         raise ProgramFailed(f"no answer: {type(error).__name__}") from error
     if word not in message:
         raise ProgramFailed(str(message.get("fatal", "the launcher died at its start")))
+    return fds

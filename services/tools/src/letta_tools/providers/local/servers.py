@@ -14,7 +14,7 @@ from typing import Any
 
 from letta_tools.domain.execution import Limits
 from letta_tools.providers.egress_proxy import PROXY_URL, EgressProxy
-from letta_tools.providers.local.pipes import Budget, Reader, Writer
+from letta_tools.providers.local.pipes import MESSAGE_LIMIT, Budget, Reader, Writer, receive
 from letta_tools.providers.local.plan import EXCHANGE, LOOPBACK, Plan
 
 _SOURCE_ROOT = str(Path(__file__).resolve().parents[3])
@@ -30,13 +30,12 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
 }
-_PROXY_VARIABLES = {
+PROXY_VARIABLES = {
     **dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), PROXY_URL),
     **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
 }
 _START_TIMEOUT = 20.0
 _PATIENCE = 0.02
-_MESSAGE_LIMIT = 65536
 
 
 class ServerFailed(Exception):
@@ -168,7 +167,7 @@ class ForkServer:
         loop = asyncio.get_running_loop()
         try:
             await loop.sock_sendall(ours, plan.dumps())
-            answer, listeners = await asyncio.wait_for(_receive(ours), _START_TIMEOUT)
+            answer, listeners = await asyncio.wait_for(receive(ours), _START_TIMEOUT)
             message = json.loads(answer) if answer else {}
         except (OSError, TimeoutError) as error:
             message = {"fatal": f"no answer: {error}"}
@@ -254,7 +253,7 @@ class ForkServer:
     def _take_reports(self) -> None:
         while not self.dead:
             try:
-                data = self._control.recv(_MESSAGE_LIMIT)
+                data = self._control.recv(MESSAGE_LIMIT)
             except BlockingIOError:
                 return
             except OSError:
@@ -298,25 +297,7 @@ def _variables(plan: Plan) -> dict[str, str]:
     """Return what tells HTTP clients of the proxy."""
     if not plan.network:
         return {}
-    return _PROXY_VARIABLES | ({"SSL_CERT_FILE": plan.certificates} if plan.certificates else {})
-
-
-async def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
-    """Receive one message and the descriptors that come with it."""
-    loop = asyncio.get_running_loop()
-    there: asyncio.Future[None] = loop.create_future()
-
-    def arrived() -> None:
-        loop.remove_reader(control)
-        there.set_result(None)
-
-    loop.add_reader(control, arrived)
-    try:
-        await there
-    finally:
-        loop.remove_reader(control)
-    message, fds, _, _ = socket.recv_fds(control, _MESSAGE_LIMIT, 1)
-    return message, fds
+    return PROXY_VARIABLES | ({"SSL_CERT_FILE": plan.certificates} if plan.certificates else {})
 
 
 def _close_all(fds: list[int]) -> None:

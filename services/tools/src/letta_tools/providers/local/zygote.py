@@ -20,8 +20,7 @@ from typing import Any
 from letta_tools.providers.local import namespaces, slots, syscalls
 from letta_tools.providers.local.confine import Cage, Terms, drop_bounding_set
 from letta_tools.providers.local.gates import Birth, Gate, is_own_child
-from letta_tools.providers.local.plan import LOOPBACK, NAMESPACE, NONE, Plan
-from letta_tools.providers.local.tunnels import PROXY_ADDRESS
+from letta_tools.providers.local.plan import NAMESPACE, NONE, Plan
 
 _MESSAGE_LIMIT = 65536
 _LOW_PRIORITY_AFTER = 0.1
@@ -66,20 +65,11 @@ def main(control_fd: int) -> None:
         elif plan.tier == NONE:
             syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         server = Server(control, Cage.make(plan))
-        _tell_ready(control, plan)
+        namespaces.tell_ready(control, plan)
     except OSError as error:
         control.send(json.dumps({"fatal": str(error)}).encode())
         raise SystemExit(1) from error
     server.serve()
-
-
-def _tell_ready(control: socket.socket, plan: Plan) -> None:
-    """Say that all is ready; give the host the only listener that calls can reach, if they may reach one."""
-    if plan.network != LOOPBACK:
-        control.send(b'{"ready":true}')
-        return
-    with namespaces.listen_on_loopback(PROXY_ADDRESS) as listener:
-        socket.send_fds(control, [b'{"ready":true}'], [listener.fileno()])
 
 
 def _preload(plan: Plan) -> None:
