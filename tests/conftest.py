@@ -1,3 +1,11 @@
 """Fixtures of every test."""
 
+import gc
+
 pytest_plugins = ["letta_common.testing"]
+
+
+def pytest_collection_finish() -> None:
+    """Never look again for garbage among thousands of collected tests: a tenth of the time, where it was measured."""
+    gc.collect()
+    gc.freeze()
