@@ -66,19 +66,3 @@ async def test_it_runs_on_until_nothing_waits_and_survives_failures() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert len(store.settled) == 9
-
-
-async def test_a_pause_holds_the_next_batch() -> None:
-    store = Store(2)
-    indexer = Indexer(store, Embedder(), batch=2, pause_seconds=0)
-    indexer.pause()
-    task = asyncio.create_task(indexer.run())
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert store.settled == {}
-    indexer.resume()
-    async with asyncio.timeout(10):
-        await store.empty.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task

@@ -133,11 +133,6 @@ class Database:
             async with self._pool.connection() as conn:
                 yield conn
 
-    async def dedicated(self) -> PooledConnection:
-        """Open a connection outside of the pool, for LISTEN; the caller closes it. Raises DatabaseUnavailable."""
-        with driver_errors():
-            return await self._connect()
-
     async def _connect(self) -> PooledConnection:
         conn = await PooledConnection.connect(
             self._conninfo, autocommit=True, prepare_threshold=5 if self._options.prepared else None

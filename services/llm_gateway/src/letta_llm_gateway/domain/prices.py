@@ -19,9 +19,6 @@ from typing import Any
 from letta_common.errors import InvalidArgument
 from letta_llm_gateway.domain.answers import Usage
 
-AS_OF = "2025-10"
-"""When the list was taken from the vendors' pages."""
-
 
 @dataclass(frozen=True, slots=True)
 class Price:

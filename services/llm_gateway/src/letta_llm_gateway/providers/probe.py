@@ -7,7 +7,6 @@ from contextlib import suppress
 
 from letta_llm_gateway.domain.providers import Account
 
-ADDRESS = "http://127.0.0.1:11434/v1"
 _SECONDS = 0.2
 
 

@@ -28,7 +28,6 @@ from letta_memory.domain.edits import BlockEdit, Create
 
 FLAG_ERROR = 1
 FLAG_AUTOMATED = 2
-ROLE_SUMMARY = 6
 ROLE_SYSTEM = 1
 
 

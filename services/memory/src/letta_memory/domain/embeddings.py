@@ -61,21 +61,10 @@ class Indexer:
         self._embedder = embedder
         self._batch = batch
         self._pause_seconds = pause_seconds
-        self._allowed = asyncio.Event()
-        self._allowed.set()
-
-    def pause(self) -> None:
-        """Stop after the batch in hand."""
-        self._allowed.clear()
-
-    def resume(self) -> None:
-        """Go on after a pause."""
-        self._allowed.set()
 
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            await self._allowed.wait()
             try:
                 busy = await self.step() == self._batch
             except AppError as error:

@@ -17,7 +17,6 @@ from letta_tools.domain.egress import Destinations, EgressPolicy
 from letta_tools.domain.tool_records import EPOCH
 
 LOCAL, E2B, MODAL = "local", "e2b", "modal"
-TYPES = (E2B, MODAL, LOCAL)
 _DEFAULTS: Mapping[str, Mapping[str, object]] = {
     LOCAL: {"sandbox_dir": None, "use_venv": False, "venv_name": "venv", "pip_requirements": []},
     E2B: {"timeout": 300, "template": None, "pip_requirements": None},

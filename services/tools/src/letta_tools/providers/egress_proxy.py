@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from letta_common.errors import InvalidArgument
 from letta_tools.domain.egress import Destinations, canonical
+from letta_tools.providers.local.tunnels import PROXY_ADDRESS
 
-PROXY_ADDRESS = ("127.0.0.1", 3128)
 PROXY_URL = f"http://{PROXY_ADDRESS[0]}:{PROXY_ADDRESS[1]}"
 ASK, REFUSE = b"+", b"-"
 

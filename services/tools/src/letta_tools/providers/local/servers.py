@@ -69,9 +69,7 @@ class _Running:
         self._number = number
         self._output = Budget(limits.output_bytes, self._kill)
         self._frame = Budget(frame_limit, self._kill)
-        self._pipes: list[int] = []
-        request = self._pipe()
-        result, out, err = self._pipe(), self._pipe(), self._pipe()
+        request, result, out, err = (os.pipe2(os.O_CLOEXEC) for _ in range(4))
         self.theirs = [request[0], result[1], out[1], err[1], *server.new_exchange()]
         self._request_fd = request[1]
         self._result = Reader(loop, result[0], self._frame, self._frame_ended)
@@ -79,9 +77,6 @@ class _Running:
         self._err = Reader(loop, err[0], self._output)
         self._timer = loop.call_later(limits.timeout_seconds, self._time_up)
         self._writer: Writer | None = None
-
-    def _pipe(self) -> tuple[int, int]:
-        return os.pipe2(os.O_CLOEXEC)
 
     def begin(self, request: bytes) -> None:
         """Write the request, once the other ends are handed over."""
