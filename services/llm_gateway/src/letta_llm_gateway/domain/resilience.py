@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
-from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from letta_common.errors import AppError, LLMInvalidResponse, LLMRateLimit, LLMTimeout, LLMUnavailable, RateLimited
+from letta_common.fair_slots import FairSlots, Shares
 
 FAILOVER = (LLMUnavailable, LLMTimeout, LLMRateLimit, LLMInvalidResponse)
 """Errors of one vendor after which another may be asked."""
@@ -75,17 +74,13 @@ class Breaker:
 
 
 class Slots:
-    """Limits how many calls one key (a provider, an organization) has at once; 0 is no limit.
-
-    Who waits is served by tenant: the one with the fewest calls under way comes next, of equals the one that has waited
-    longest; within a tenant by arrival. So one tenant's burst does not starve another.
-    """
+    """Limits how many calls one key (a provider, an organization) has at once; 0 is no limit. Tenants come by turns."""
 
     def __init__(
         self, most: int, what: str, *, special: Mapping[str, int] | None = None, patience: float = 30.0
     ) -> None:
         self._most, self._what, self._special, self._patience = most, what, special or {}, patience
-        self._pools: dict[str, _Pool] = {}
+        self._pools: dict[str, FairSlots] = {}
 
     @asynccontextmanager
     async def hold(self, key: str, tenant: str = "") -> AsyncIterator[None]:
@@ -96,86 +91,14 @@ class Slots:
             return
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = _Pool(most)
-        refusal = f"{self._what} {key} has {most} generations at once; try later"
-        if pool.waiting >= _MOST_WAITING:
-            raise RateLimited(refusal, retry_after="5")
+            shares = Shares(slots=most, waiting=_MOST_WAITING, patience=self._patience)
+            pool = self._pools[key] = FairSlots(shares, f"generations by {self._what}")
         try:
-            async with asyncio.timeout(self._patience):
-                await pool.take(tenant)
-        except TimeoutError as error:
-            raise RateLimited(refusal, retry_after="5") from error
-        try:
-            yield
+            async with pool.hold(tenant):
+                yield
         finally:
-            pool.give(tenant)
             if pool.idle:
                 self._pools.pop(key, None)
 
 
 _MOST_WAITING = 10_000
-
-
-class _Pool:
-    """The slots of one key."""
-
-    def __init__(self, most: int) -> None:
-        self._free = most
-        self._running: Counter[str] = Counter()
-        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
-
-    @property
-    def waiting(self) -> int:
-        """Say how many wait."""
-        return sum(map(len, self._queues.values()))
-
-    @property
-    def idle(self) -> bool:
-        """Say whether nobody holds and nobody waits."""
-        return not self._running and not self._queues
-
-    async def take(self, tenant: str) -> None:
-        """Wait for a slot and take it."""
-        if self._free and not self._queues:
-            self._free -= 1
-            self._running[tenant] += 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(tenant, deque()).append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # the turn came while its caller left
-                self.give(tenant)
-            else:
-                self._leave(tenant, turn)
-            raise
-
-    def give(self, tenant: str) -> None:
-        """Give a slot back, and to whom it belongs next."""
-        self._free += 1
-        self._running[tenant] -= 1
-        if not self._running[tenant]:
-            del self._running[tenant]
-        while self._free and self._queues:
-            chosen = min(self._queues, key=lambda each: self._running.get(each, 0))  # of equals the first of the dict
-            turn = self._queues[chosen].popleft()
-            self._requeue(chosen)
-            if turn.cancelled():  # its caller left and has not noticed yet
-                continue
-            self._free -= 1
-            self._running[chosen] += 1
-            turn.set_result(None)
-
-    def _requeue(self, tenant: str) -> None:
-        """Put a tenant that was served behind the others."""
-        queue = self._queues.pop(tenant)
-        if queue:
-            self._queues[tenant] = queue
-
-    def _leave(self, tenant: str, turn: asyncio.Future[None]) -> None:
-        queue = self._queues.get(tenant)
-        if queue and turn in queue:
-            queue.remove(turn)
-            if not queue:
-                del self._queues[tenant]
