@@ -67,10 +67,20 @@ async def test_a_failure_in_the_middle_is_an_error_event(client: httpx.AsyncClie
     answer = await client.post(STREAM, json={"input": "a break b"})
 
     assert answer.status_code == 200
-    assert events(answer.text)[-1] == (
-        "error",
-        {"detail": "a run is busy", "error_code": "CONVERSATION_BUSY", "run_id": "run-1"},
-    )
+    assert events(answer.text)[-2:] == [
+        (
+            "error",
+            {
+                "message_type": "error_message",
+                "run_id": "run-1",
+                "error_type": "conversation_busy",
+                "message": "a run is busy",
+                "detail": "a run is busy",
+                "seq_id": None,
+            },
+        ),
+        ("", "[DONE]"),
+    ]
 
 
 async def test_a_stream_without_events_is_empty(client: httpx.AsyncClient):

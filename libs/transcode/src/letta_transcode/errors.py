@@ -107,6 +107,22 @@ class ErrorMap:
             return unavailable("The service is not available")
         return HttpError(status, _body(mapping, message, details), headers)
 
+    def event(self, error: grpc.RpcError) -> dict[str, Any]:
+        """Return the message that tells, in the middle of a stream, what the call failed with."""
+        code, details, message = _code(error), Details(error), _message(error)
+        if code in _UNEXPLAINED and not details.reason:
+            message = "An unknown error occurred"
+        mapping = self._reasons.get(details.reason, jsonmap.ErrorMapping())
+        kind = mapping.type or (details.reason or code.name).lower()
+        return {
+            "message_type": "error_message",
+            "run_id": details.metadata.get("run_id"),
+            "error_type": "internal_error" if kind in {"internal", "unknown"} else kind,
+            "message": message,
+            "detail": details.metadata.get("detail") or message,
+            "seq_id": None,
+        }
+
 
 class Details:
     """What `google.rpc.Status` says beside code and message."""

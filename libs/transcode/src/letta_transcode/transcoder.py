@@ -164,11 +164,12 @@ class Transcoder:
                 await response.chunk(frame(dump(operation.write(first)), name(first) if name else ""))
                 async for message in rest:
                     await response.chunk(frame(dump(operation.write(message)), name(message) if name else ""))
-            if operation.sse_done:
-                await response.chunk(DONE)
         except grpc.RpcError as error:
-            failure = self._errors.http(error, operation.binding.locate)
-            await response.chunk(frame(dump(failure.body), "error"))
+            failure = self._errors.http(error, operation.binding.locate).body
+            told = self._errors.event(error) if operation.sse_done else failure
+            await response.chunk(frame(dump(told), "error"))
+        if operation.sse_done:
+            await response.chunk(DONE)
         await response.end()
 
     async def _chunks(self, operation: Operation, first: Any, rest: AsyncIterator[Message], response: Response) -> None:

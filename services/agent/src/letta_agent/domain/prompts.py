@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from letta.agent.v1 import agent_pb2
 from letta.memory.v1 import block_pb2
+from letta_agent.domain.zones import local
 
 CORE_MEMORY = "{CORE_MEMORY}"
 """Where instructions may ask for the sections about memory; by default they follow."""
@@ -104,7 +104,8 @@ def sections_of(
 
 def facts_of(now: datetime, timezone: str, messages: int, passages: int) -> list[str]:
     """Return what the prompt says about time and about what lies outside of it; to the day, so that it caches."""
-    facts = [f"Today is {_local(now, timezone):%A, %Y-%m-%d} ({timezone or 'UTC'})"]
+    today, zone = local(now, timezone)
+    facts = [f"Today is {today:%A, %Y-%m-%d} ({zone})"]
     if messages:
         facts.append(f"{messages} messages of this conversation are kept; older ones can be searched")
     if passages:
@@ -139,10 +140,3 @@ def _metadata(agent_id: str, conversation_id: str, facts: Sequence[str]) -> str:
     thread = "default" if conversation_id in {"", agent_id} else conversation_id
     lines = [f"AGENT_ID: {agent_id}", f"CONVERSATION_ID: {thread}", *facts]
     return "\n".join(("<memory_metadata>", *(f"- {line}" for line in lines), "</memory_metadata>"))
-
-
-def _local(now: datetime, timezone: str) -> datetime:
-    try:
-        return now.astimezone(ZoneInfo(timezone or "UTC"))
-    except (ZoneInfoNotFoundError, ValueError):
-        return now

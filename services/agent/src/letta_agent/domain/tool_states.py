@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from letta.agent.v1 import agent_pb2
 from letta_agent.domain.peers import Block, Edit, EditKind, Tool
+from letta_agent.domain.zones import known
 
 PARAMETER = "agent_state"
 
@@ -28,7 +29,7 @@ def state_of(state: agent_pb2.AgentState, blocks: Iterable[Block]) -> str:
         "system": state.system,
         "model": state.model,
         "tags": list(state.tags),
-        "timezone": state.timezone,
+        "timezone": known(state.timezone),
         "blocks": [
             {
                 "id": block.id,

@@ -14,6 +14,7 @@ from letta.agent.v1 import agent_service_pb2 as pb
 from letta_agent.domain.agent_values import AgentState, AgentType, Change, Draft
 from letta_agent.domain.inputs import created
 from letta_agent.domain.models import handle_of, read_config
+from letta_agent.domain.zones import zone_of
 from letta_common.errors import InvalidArgument, OperationUnimplemented
 
 _NAME = re.compile(r"[\w\s'\-]+")
@@ -26,7 +27,6 @@ _PLAIN = (
     "message_buffer_autoclear",
     "enable_sleeptime",
     "response_format",
-    "timezone",
     "max_files_open",
     "per_file_view_window_char_limit",
     "hidden",
@@ -65,7 +65,7 @@ def _state(request: pb.CreateAgentRequest) -> AgentState:
         name=request.name,
         system=request.system,
         agent_type=request.agent_type or AgentType.AGENT_TYPE_LETTA_V1_AGENT,
-        timezone="UTC",
+        timezone=zone_of(request.timezone),
         max_files_open=_FILES_OPEN,
         per_file_view_window_char_limit=_VIEW_CHARS,
     )
@@ -117,15 +117,19 @@ def change_of(given: pb.AgentUpdate, mask: FieldMask) -> Change:
         block_ids=tuple(given.block_ids) if "block_ids" in paths else None,
         secrets=secrets,
         etag=given.etag,
-        recompiles=bool({"system", "tool_rules", "block_ids"} & paths),
+        recompiles=bool({"system", "tool_rules", "block_ids", "timezone"} & paths),
     )
 
 
 def _editor(given: pb.AgentUpdate, paths: Iterable[str]) -> Callable[[AgentState], None]:
+    zone = zone_of(given.timezone) if "timezone" in paths else ""
+
     def edit(state: AgentState) -> None:
         for name in (*_PLAIN, *_LISTS, *_MESSAGES, "name", "system"):
             if name in paths:
                 _copy(given, state, name, clear=name not in {"name", "system"})
+        if zone:
+            state.timezone = zone
         _read_older_words(state, given)
 
     return edit

@@ -237,7 +237,7 @@ class CreateAgentRequest(_message.Message):
     response_format: _builtins.str
     """Form of its answers, a JSON object."""
     timezone: _builtins.str
-    """Time zone, an IANA name. Default `UTC`."""
+    """Time zone, a name of the tz database such as `Europe/Berlin`; anything else is refused. Default `UTC`."""
     max_files_open: _builtins.int
     """Most files open at once."""
     per_file_view_window_char_limit: _builtins.int
@@ -914,7 +914,7 @@ class AgentUpdate(_message.Message):
     enable_sleeptime: _builtins.bool
     """Let a sleep-time agent tend its memory in the background."""
     timezone: _builtins.str
-    """Time zone, an IANA name."""
+    """Time zone, a name of the tz database such as `Europe/Berlin`; anything else is refused. Empty: `UTC`."""
     max_files_open: _builtins.int
     """Most files open at once."""
     per_file_view_window_char_limit: _builtins.int

@@ -331,7 +331,9 @@ class MethodMapping(_message.Message):
     stream_default: _builtins.bool
     """Value of the `stream_if` key when the body leaves it out."""
     sse_done: _builtins.bool
-    """End an SSE stream that succeeded with `data: [DONE]`."""
+    """End an SSE stream with `data: [DONE]`. A failure in its middle comes before, as an event `error` with
+    `{"message_type": "error_message", "run_id", "error_type", "message", "detail", "seq_id"}`.
+    """
     internal: _builtins.bool
     """The method is for services of the deployment alone: every edge answers UNIMPLEMENTED to a caller without a service
     identity, and it never reaches HTTP.
