@@ -34,6 +34,7 @@ from letta_common.errors import (
     ValidationFailed,
 )
 from letta_common.ids import uuid7
+from letta_common.page_bytes import cut_page, is_list
 from letta_common.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
 
 ACTOR_KEY, SERVICE_KEY, REQUEST_ID_KEY = "x-letta-actor-bin", "x-letta-service-bin", "x-request-id"
@@ -58,6 +59,7 @@ class Method:
     internal: bool = False
     read_only: bool = False
     request_type: type[Any] | None = None
+    paged: bool = False
 
     @classmethod
     def of(cls, path: str) -> Method:
@@ -68,12 +70,14 @@ class Method:
         except KeyError:
             return cls(service, name)
         options = found.GetOptions()
+        internal = options.Extensions[annotations_pb2.method].internal
         return cls(
             service,
             name,
-            internal=options.Extensions[annotations_pb2.method].internal,
+            internal=internal,
             read_only=options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
             request_type=message_factory.GetMessageClass(found.input_type),
+            paged=not internal and is_list(found.input_type, found.output_type),
         )
 
 
@@ -139,7 +143,10 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: Method, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def serve(request: Any, context: _Context, metadata: dict[str, Any]) -> Any:
-            return await _within(await self._admit(method, request, context, metadata), inner(request, context))
+            answer = await _within(await self._admit(method, request, context, metadata), inner(request, context))
+            if method.paged:
+                cut_page(request, answer)
+            return answer
 
         return self._guard(method, serve)
 

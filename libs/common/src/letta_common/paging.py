@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,38 +20,49 @@ from letta_common.errors import CursorNotFound, InvalidArgument
 
 MAX_LIMIT = 1000
 _FALLBACK_LIMIT = 50
+_MAX_ROW_BYTES = 8_000_000  # twice what a page may hold, since what a client sees can be smaller than what is stored
 _SKEW = timedelta(minutes=1)  # by which clocks may differ
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list: items after one and before another in the list's order, at most `limit`."""
+    """A part of a list: items after one and before another in the list's order, at most `limit`.
+
+    `from_end` asks for the last items of the list where no cursor says where to begin.
+    """
 
     limit: int = _FALLBACK_LIMIT
     ascending: bool = False
     before: str = ""
     after: str = ""
+    from_end: bool = False
 
     @classmethod
     def of(cls, request: Any) -> Page:
         """Read the paging fields of a list request, with its method's defaults. Raises InvalidArgument."""
-        default_limit, default_ascending = _defaults(request.DESCRIPTOR)
+        mapping = _mapping(request.DESCRIPTOR)
         limit = getattr(request, "limit", 0)
         if limit < 0:
             raise InvalidArgument("limit must not be negative", field="limit")
         order = getattr(request, "order", sort_order_pb2.SORT_ORDER_UNSPECIFIED)
+        ascending = mapping.default_ascending if not order else order == sort_order_pb2.SORT_ORDER_ASC
         return cls(
-            limit=min(limit or default_limit, MAX_LIMIT),
-            ascending=default_ascending if not order else order == sort_order_pb2.SORT_ORDER_ASC,
+            limit=min(limit or mapping.default_limit or _FALLBACK_LIMIT, MAX_LIMIT),
+            ascending=ascending or mapping.chronological,
             before=request.before,
             after=request.after,
+            from_end=mapping.chronological and not ascending,
         )
 
     @property
     def backwards(self) -> bool:
-        """Say whether the page ends at a cursor instead of beginning at one: it is read from there and turned round."""
-        return bool(self.before) and not self.after
+        """Say whether the page is read from its end: from `before`, or from the end of the list, and turned round."""
+        return not self.after and (bool(self.before) or self.from_end)
+
+    def beyond(self, first: str, last: str) -> Page:
+        """Return the page that follows one with these first and last items, in the direction of reading."""
+        return replace(self, before=first) if self.backwards else replace(self, after=last)
 
     def slice(self, items: Iterable[Item], key: Callable[[Item], tuple[Any, str]]) -> list[Item]:
         """Return the page of items in memory as `fetch_page` would; `key(item)` is the position and the id."""
@@ -66,21 +78,24 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Keyset:
-    """What orders a list and finds a cursor's row in it: `(at, id)` among the rows of `scope`."""
+    """What orders a list and finds a cursor's row in it: `(at, id)` among the rows of `scope`.
+
+    `large` names the columns (text or bytes) of which a thousand may be too much for the memory of the process.
+    """
 
     at: sa.ColumnElement[Any]
     id: sa.ColumnElement[str]
     scope: sa.ColumnElement[bool]
+    large: tuple[sa.ColumnElement[Any], ...] = ()
 
     def narrow(self, query: sa.Select[Any], page: Page) -> sa.Select[Any]:
         """Confine a query to the page."""
-        forward = page.ascending != page.backwards
         for cursor, later in ((page.after, page.ascending), (page.before, not page.ascending)):
             if cursor:
                 key, place = sa.tuple_(self.at, self.id), sa.tuple_(self._at(cursor), sa.literal(cursor, sa.Text))
                 query = query.where(key > place if later else key < place)
-        order = (self.at.asc(), self.id.asc()) if forward else (self.at.desc(), self.id.desc())
-        return query.order_by(*order).limit(page.limit)
+        query = query.order_by(*_order(page, self.at, self.id)).limit(page.limit)
+        return self._within_bytes(query, page) if self.large else query
 
     def find(self, cursor: str) -> sa.Select[Any]:
         """Return the query of a cursor's position."""
@@ -91,6 +106,21 @@ class Keyset:
         """Say whether a uuid7 tells the position of a row that is gone."""
         return isinstance(self.at.type, sa.DateTime)
 
+    def _within_bytes(self, query: sa.Select[Any], page: Page) -> sa.Select[Any]:
+        """End a page where the rows before it hold `_MAX_ROW_BYTES` in their large columns.
+
+        `octet_length` reads the size of a value that is stored apart without reading the value.
+        """
+        wanted = len(query.selected_columns)
+        size = functools.reduce(operator.add, (sa.func.coalesce(sa.func.octet_length(c), 0) for c in self.large))
+        rows = query.add_columns(size.label("page_size"), self.at.label("page_at"), self.id.label("page_id")).subquery()
+        order = _order(page, rows.c.page_at, rows.c.page_id)
+        before = sa.func.sum(rows.c.page_size).over(order_by=order, rows=(None, -1)).label("page_before")
+        sized = sa.select(*rows.c, before).subquery()
+        kept = sa.func.coalesce(sized.c.page_before, 0) < _MAX_ROW_BYTES
+        order = _order(page, sized.c.page_at, sized.c.page_id)
+        return sa.select(*list(sized.c)[:wanted]).where(kept).order_by(*order)
+
     def _at(self, cursor: str) -> sa.ColumnElement[Any]:
         found = self.find(cursor).correlate(None).scalar_subquery()
         if not self.by_time or uuid7_time(cursor) is None:
@@ -100,6 +130,8 @@ class Keyset:
 
 async def fetch_page(conn: Connection, query: sa.Select[Any], page: Page, keyset: Keyset) -> list[sa.Row[Any]]:
     """Run a query for one page of rows, in one statement unless nothing is found.
+
+    The page ends earlier where its rows hold more than `_MAX_ROW_BYTES` in the keyset's large columns.
 
     The cursor of a row deleted meanwhile works when its id is a uuid7 and the list is ordered by time of creation.
 
@@ -139,11 +171,17 @@ def _unknown(cursor: str) -> CursorNotFound:
     return CursorNotFound(f"no item {cursor} in this list", cursor=cursor)
 
 
-@cache
-def _defaults(request: Descriptor) -> tuple[int, bool]:
+def _order(page: Page, *keys: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:
+    """Return the order in which a page is read."""
+    forward = page.ascending != page.backwards
+    return tuple(key.asc() if forward else key.desc() for key in keys)
+
+
+@functools.cache
+def _mapping(request: Descriptor) -> annotations_pb2.MethodMapping:
+    """Return what the contract says of the list method that takes this request."""
     for service in request.file.services_by_name.values():
         for method in service.methods:
             if method.input_type is request:
-                options = method.GetOptions().Extensions[annotations_pb2.method]
-                return options.default_limit or _FALLBACK_LIMIT, options.default_ascending
-    return _FALLBACK_LIMIT, False
+                return method.GetOptions().Extensions[annotations_pb2.method]
+    return annotations_pb2.MethodMapping()

@@ -53,7 +53,9 @@ async def test_the_newest_are_chosen_and_shown_oldest_first(memory: Any) -> None
     assert said(await history(memory, agent, limit=2, order=ASC)) == ["You are Ada.", "a"]
     every = await history(memory, agent)
     assert said(await history(memory, agent, limit=2, order=ASC, after=every[0].id)) == ["a", "b"]
-    assert said(await history(memory, agent, limit=2, after=every[3].id)) == ["a", "b"]
+    assert said(await history(memory, agent, limit=2, after=every[1].id)) == ["b", "c"]
+    assert said(await history(memory, agent, limit=2, before=every[3].id)) == ["a", "b"]
+    assert said(await history(memory, agent, after=every[-1].id)) == []
     assert said(await history(memory, agent, limit=2, order=ASC, before=every[4].id)) == ["b", "c"]
     with pytest.raises(CursorNotFound):
         await history(memory, agent, after=new_id("message"))
@@ -232,3 +234,23 @@ async def test_a_tool_searches_stored_messages(memory: Any) -> None:
     stamp = message_pb2.Message.FromString(found[0].message).created_at
     assert memory.texts(hit.message for hit in await search("tea", end_date=stamp)) == ["I like tea"]
     assert list(await search("Ada")) == []
+
+
+@pytest.mark.parametrize("order", [ASC, DESC])
+async def test_a_page_never_exceeds_what_a_default_client_takes(memory: Any, order: Any) -> None:
+    """Sixty messages of 200,000 bytes are 12 MB: pages end earlier, at whole messages, and lead to all of them."""
+    long = "x" * 200_000
+    agent = await talk(memory, *((f"{number} {long}", f"answer {number}") for number in range(30)))
+    read: list[Any] = []
+    while page := await history(memory, agent, order=ASC, after=read[-1].id if read else ""):
+        assert 1 < len(page) < 60
+        assert sum(shown.ByteSize() for shown in page) < 4_100_000
+        read += page
+    newest = await history(memory, agent, order=order)
+    back = list(newest) if order == DESC else read[-1:]
+    while page := await history(memory, agent, order=order, before=back[0].id):
+        back = [*page, *back]
+
+    texts = [words.split()[0] for words in said(read)]
+    assert texts == ["You", *(word for number in range(30) for word in (str(number), "answer"))]
+    assert [shown.id for shown in back] == [shown.id for shown in read]

@@ -25,6 +25,7 @@ items = sa.Table(
 )
 MINE = items.c.organization_id == "org-a"
 BY_TIME = Keyset(items.c.created_at, items.c.id, MINE)
+SIZED = Keyset(items.c.created_at, items.c.id, MINE, large=(items.c.name,))
 BY_NAME = Keyset(items.c.name, items.c.id, MINE)
 NOW = datetime.now(UTC)
 UUID4 = "item-00000000-0000-4000-8000-000000000009"
@@ -107,3 +108,23 @@ async def test_page_is_one_statement(db: Database) -> None:
         await fetch_page(conn, sa.select(items.c.id).where(MINE), Page(3, after=ROWS[5]["id"]), BY_TIME)
 
     assert len(statements) == 1
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+@pytest.mark.parametrize("most", [1, 6, 7, 1000])
+async def test_a_page_ends_where_its_rows_are_large(
+    db: Database, monkeypatch: pytest.MonkeyPatch, ascending: bool, most: int
+) -> None:
+    """Names have two bytes each: a page ends with the row that reaches the limit, and the pages make the whole list."""
+    monkeypatch.setattr("letta_common.paging._MAX_ROW_BYTES", most)
+    ids = [id for _, id in sorted((row["created_at"], row["id"]) for row in ROWS)]
+    expected = ids if ascending else ids[::-1]
+    forwards: list[str] = []
+    while page := await read(db, Page(5, ascending, after=forwards[-1] if forwards else ""), SIZED):
+        assert len(page) <= min(5, (most + 1) // 2)
+        forwards += page
+    backwards = expected[-1:]
+    while page := await read(db, Page(5, ascending, before=backwards[0]), SIZED):
+        backwards = page + backwards
+
+    assert forwards == backwards == expected

@@ -110,7 +110,7 @@ class SqlAgentStore:
         """Return a page of agents that are ready."""
         mine = agents.c.organization_id == actor.organization_id
         query = self._query().where(mine, *_conditions(filters))
-        keyset = Keyset(at=_ORDERS[filters.order_by], id=agents.c.id, scope=mine)
+        keyset = Keyset(at=_ORDERS[filters.order_by], id=agents.c.id, scope=mine, large=(agents.c.definition,))
         async with self._db.connect() as conn:
             return [_agent(row) for row in await fetch_page(conn, query, page, keyset)]
 

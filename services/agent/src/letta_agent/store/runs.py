@@ -169,7 +169,7 @@ class SqlRunStore:
             query = query.where(runs.c.stop_reason == filters.stop_reason)
         if filters.background is not None:
             query = query.where(runs.c.background == filters.background)
-        keyset = Keyset(at=runs.c.created_at, id=runs.c.id, scope=self._mine(actor))
+        keyset = Keyset(at=runs.c.created_at, id=runs.c.id, scope=self._mine(actor), large=(runs.c.request,))
         async with self._db.connect() as conn:
             return [RunRecord(*tuple(row)) for row in await fetch_page(conn, query, page, keyset)]
 

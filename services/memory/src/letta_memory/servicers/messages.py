@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc.aio
@@ -19,6 +19,8 @@ from letta_memory.servicers.packing import TYPE_BITS, optional_time, stamp_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
 LettaMessage = letta_message_pb2.LettaMessage
+Message = message_pb2.Message
+Show = Callable[[Message], list[LettaMessage]]
 _SEARCH_LIMIT = 50
 _DEFAULT = "default"
 _SPOKEN = ("system_message", "user_message", "reasoning_message", "assistant_message")
@@ -35,41 +37,50 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
         self, request: pb.ListAgentMessagesRequest, context: Call
     ) -> pb.ListAgentMessagesResponse:
         scope = Scope(agent_id=request.agent_id, conversation_id=request.conversation_id or request.agent_id)
-        types = _type_names(request.include_return_message_types)
+        types, send_tool = _type_names(request.include_return_message_types), _send_tool(request)
         wanted = MessageFilter(_bits(types), request.group_id, request.include_err)
-        page = Page.of(request)
-        found = await self._messages.list_all(current_actor(), scope, wanted, page)
-        return pb.ListAgentMessagesResponse(messages=_shown(_oldest_first(found, page), types, _send_tool(request)))
+        messages = await self._page(request, scope, wanted, lambda stored: _shown(stored, types, send_tool))
+        return pb.ListAgentMessagesResponse(messages=messages)
 
     async def ListConversationMessages(
         self, request: pb.ListConversationMessagesRequest, context: Call
     ) -> pb.ListConversationMessagesResponse:
         types = _type_names(request.include_return_message_types)
         wanted = MessageFilter(_bits(types), request.group_id, request.include_err)
-        found = await self._messages.list_all(current_actor(), _conversation(request), wanted, Page.of(request))
-        return pb.ListConversationMessagesResponse(messages=_shown(found, types))
+        messages = await self._page(request, _conversation(request), wanted, lambda stored: _shown(stored, types))
+        return pb.ListConversationMessagesResponse(messages=messages)
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Call) -> pb.ListMessagesResponse:
         types = _type_names(request.include_return_message_types)
-        scope, page = Scope(conversation_id=request.conversation_id), Page.of(request)
-        found = await self._messages.list_all(current_actor(), scope, MessageFilter(_bits(types)), page)
-        return pb.ListMessagesResponse(messages=_shown(_oldest_first(found, page), types))
+        scope, wanted = Scope(conversation_id=request.conversation_id), MessageFilter(_bits(types))
+        messages = await self._page(request, scope, wanted, lambda stored: _shown(stored, types))
+        return pb.ListMessagesResponse(messages=messages)
 
     async def ListRunMessages(self, request: pb.ListRunMessagesRequest, context: Call) -> pb.ListRunMessagesResponse:
-        scope = Scope(run_id=request.run_id)
-        found = await self._messages.list_all(current_actor(), scope, MessageFilter(), Page.of(request))
         show = expand if request.include_summaries else expand_for_list
-        stored = map(message_pb2.Message.FromString, found)
-        return pb.ListRunMessagesResponse(messages=[shown for message in stored for shown in show(message)])
+        messages = await self._page(request, Scope(run_id=request.run_id), MessageFilter(), show)
+        return pb.ListRunMessagesResponse(messages=messages)
 
     async def ListStepMessages(self, request: pb.ListStepMessagesRequest, context: Call) -> pb.ListStepMessagesResponse:
-        scope = Scope(step_id=request.step_id)
-        found = await self._messages.list_all(current_actor(), scope, MessageFilter(), Page.of(request))
-        return pb.ListStepMessagesResponse(messages=_shown(found))
+        messages = await self._page(request, Scope(step_id=request.step_id), MessageFilter(), expand_for_list)
+        return pb.ListStepMessagesResponse(messages=messages)
+
+    async def _page(self, request: Any, scope: Scope, wanted: MessageFilter, show: Show) -> list[LettaMessage]:
+        """Return what clients see of a page.
+
+        A page of which nothing is shown gives way to the next one: clients take an empty page for the end of the list.
+        """
+        page = Page.of(request)
+        while bodies := await self._messages.list_all(current_actor(), scope, wanted, page):
+            stored = [Message.FromString(body) for body in bodies]
+            if shown := [part for message in stored for part in show(message)]:
+                return shown
+            page = page.beyond(stored[0].id, stored[-1].id)
+        return []
 
     async def GetMessage(self, request: pb.GetMessageRequest, context: Call) -> pb.GetMessageResponse:
         body = await self._messages.get(current_actor(), request.message_id)
-        return pb.GetMessageResponse(messages=_shown([body]))
+        return pb.GetMessageResponse(messages=expand_for_list(Message.FromString(body)))
 
     async def SearchMessages(self, request: pb.SearchMessagesRequest, context: Call) -> pb.SearchMessagesResponse:
         query = MessageQuery(
@@ -102,21 +113,10 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
         return pb.SearchStoredMessagesResponse(results=[_stored(hit) for hit in hits])
 
 
-def _shown(
-    bodies: Iterable[bytes], types: frozenset[str] = frozenset(), send_tool: SendTool | None = SEND_MESSAGE
-) -> list[LettaMessage]:
-    """Return what clients see of stored messages, of these types alone if any are named."""
-    return [
-        shown
-        for body in bodies
-        for shown in expand_for_list(message_pb2.Message.FromString(body), send_tool=send_tool)
-        if not types or type_of(shown) in types
-    ]
-
-
-def _oldest_first(bodies: Sequence[bytes], page: Page) -> Sequence[bytes]:
-    """Turn a descending page round, as the retired Letta V1 server did in these lists."""
-    return bodies if page.ascending else bodies[::-1]
+def _shown(message: Message, types: frozenset[str], send_tool: SendTool | None = SEND_MESSAGE) -> list[LettaMessage]:
+    """Return what clients see of a stored message, of these types alone if any are named."""
+    parts = expand_for_list(message, send_tool=send_tool)
+    return [part for part in parts if type_of(part) in types] if types else parts
 
 
 def _type_names(types: Iterable[pb.MessageType.ValueType]) -> frozenset[str]:
@@ -143,7 +143,7 @@ def _conversation(request: pb.ListConversationMessagesRequest) -> Scope:
 
 
 def _results(hit: MessageHit) -> Iterator[pb.MessageSearchResult]:
-    for shown in expand_for_list(message_pb2.Message.FromString(hit.body)):
+    for shown in expand_for_list(Message.FromString(hit.body)):
         kind = type_of(shown)
         if kind in _SPOKEN:
             result = pb.MessageSearchResult(

@@ -143,7 +143,7 @@ def _mine(actor: Actor) -> sa.ColumnElement[bool]:
 
 
 def _keys(actor: Actor) -> Any:
-    return keyset(blocks, "created_at", actor.organization_id, _mine(actor))
+    return keyset(blocks, "created_at", actor.organization_id, _mine(actor), blocks.c.value)
 
 
 def _attached(actor: Actor, agent_id: str) -> sa.ColumnElement[bool]:

@@ -42,7 +42,8 @@ class SqlMessageStore:
         """Return a page of messages: by position in a conversation, by time across them."""
         mine = sa.and_(_mine(actor), *_within(scope))
         query = sa.select(messages.c.body).where(mine, *_conditions(wanted))
-        keys = keyset(messages, "created_at" if scope == Scope() else "seq", actor.organization_id, mine)
+        at = "created_at" if scope == Scope() else "seq"
+        keys = keyset(messages, at, actor.organization_id, mine, messages.c.body)
         async with self._db.connect() as conn:
             rows = await fetch_page(conn, query, page, keys)
         if not rows and scope.conversation_id:

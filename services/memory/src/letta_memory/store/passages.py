@@ -99,7 +99,7 @@ class SqlPassageStore:
         query = sa.select(*_COLUMNS).where(scope)
         if containing:
             query = query.where(passages.c.text.icontains(containing, autoescape=True))
-        keys = keyset(passages, "created_at", actor.organization_id, scope)
+        keys = keyset(passages, "created_at", actor.organization_id, scope, passages.c.text)
         async with self._db.connect() as conn:
             return [passage_of(tuple(row)) for row in await fetch_page(conn, query, page, keys)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -90,8 +90,8 @@ tombstones = sa.Table(
 class ListKeyset(Keyset):
     """A keyset that also finds the place of a row that was deleted."""
 
-    gone_at: sa.ColumnElement[Any]
-    organization_id: str
+    gone_at: sa.ColumnElement[Any] = field(kw_only=True)
+    organization_id: str = field(kw_only=True)
 
     def find(self, cursor: str) -> sa.Select[Any]:
         """Return the query of a cursor's position."""
@@ -101,8 +101,19 @@ class ListKeyset(Keyset):
         return sa.select(both.c[0]).limit(1)
 
 
-def keyset(table: sa.Table, at: str, organization_id: str, scope: sa.ColumnElement[bool]) -> ListKeyset:
-    """Return what pages a list of a table's rows by this column and the id."""
+def keyset(
+    table: sa.Table,
+    at: str,
+    organization_id: str,
+    scope: sa.ColumnElement[bool],
+    *large: sa.ColumnElement[Any],
+) -> ListKeyset:
+    """Return what pages a list of a table's rows by this column and the id; `large` are the columns with big values."""
     return ListKeyset(
-        at=table.c[at], id=table.c.id, scope=scope, gone_at=tombstones.c[at], organization_id=organization_id
+        at=table.c[at],
+        id=table.c.id,
+        scope=scope,
+        large=large,
+        gone_at=tombstones.c[at],
+        organization_id=organization_id,
     )

@@ -79,7 +79,8 @@ class SqlToolStore:
 
     async def find(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
         """Return a page of tools by time of creation."""
-        keyset = Keyset(at=_tools.c.created_at, id=_tools.c.id, scope=_mine(actor))
+        large = (_tools.c.source_code, _tools.c.json_schema)
+        keyset = Keyset(at=_tools.c.created_at, id=_tools.c.id, scope=_mine(actor), large=large)
         query = sa.select(*_COLUMNS).where(_mine(actor), *_conditions(wanted))
         async with self._db.connect() as conn:
             return [_tool(row) for row in await fetch_page(conn, query, page, keyset)]

@@ -137,13 +137,15 @@ class ListAgentMessagesRequest(_message.Message):
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     before: _builtins.str
-    """Only messages before this one in the list's order."""
+    """Only messages older than this one, the nearest ones."""
     after: _builtins.str
-    """Only messages after this one in the list's order."""
+    """Only messages newer than this one, the nearest ones."""
     limit: _builtins.int
-    """Most messages to return. 0: 100. Above 1000: 1000."""
+    """Most messages to return. 0: 1000. Above 1000: 1000."""
     order: _sort_order_pb2.SortOrder.ValueType
-    """Which messages come first. Unspecified: the newest are chosen."""
+    """Where the list begins when no cursor is given: ascending at the oldest message, descending (also when unspecified) with the
+    newest ones.
+    """
     group_id: _builtins.str
     """Only messages of this group."""
     conversation_id: _builtins.str
@@ -327,13 +329,15 @@ class ListMessagesRequest(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     INCLUDE_RETURN_MESSAGE_TYPES_FIELD_NUMBER: _builtins.int
     before: _builtins.str
-    """Only messages before this one in the list's order."""
+    """Only messages older than this one, the nearest ones."""
     after: _builtins.str
-    """Only messages after this one in the list's order."""
+    """Only messages newer than this one, the nearest ones."""
     limit: _builtins.int
-    """Most messages to return. 0: 100. Above 1000: 1000."""
+    """Most messages to return. 0: 1000. Above 1000: 1000."""
     order: _sort_order_pb2.SortOrder.ValueType
-    """Which messages come first. Unspecified: the newest are chosen."""
+    """Where the list begins when no cursor is given: ascending at the oldest message, descending (also when unspecified) with the
+    newest ones.
+    """
     conversation_id: _builtins.str
     """Only messages of this conversation, `conv-<uuid>`."""
     @_builtins.property

@@ -86,9 +86,8 @@ class MessageServiceServicer:
     """
 
     def ListAgentMessages(self, request, context):
-        """Lists the messages of an agent, of its default conversation unless another is named. In descending order the newest are
-        chosen, but returned oldest first, as the retired Letta V1 server did. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND,
-        CURSOR_NOT_FOUND.
+        """Lists the messages of an agent, of its default conversation unless another is named, always oldest first. Without a cursor,
+        descending order asks for the newest ones. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,7 +101,8 @@ class MessageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMessages(self, request, context):
-        """Lists the messages of all agents. In descending order the newest are chosen, but returned oldest first. CURSOR_NOT_FOUND.
+        """Lists the messages of all agents, always oldest first. Without a cursor, descending order asks for the newest ones.
+        CURSOR_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

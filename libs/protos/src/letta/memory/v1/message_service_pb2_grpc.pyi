@@ -37,14 +37,15 @@ class MessageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MessageServiceAsyncStub: ...
     ListAgentMessages: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListAgentMessagesRequest, _message_service_pb2.ListAgentMessagesResponse]
-    """Lists the messages of an agent, of its default conversation unless another is named. In descending order the newest are
-    chosen, but returned oldest first, as the retired Letta V1 server did. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND,
-    CURSOR_NOT_FOUND.
+    """Lists the messages of an agent, of its default conversation unless another is named, always oldest first. Without a cursor,
+    descending order asks for the newest ones. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
     """
     ListConversationMessages: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListConversationMessagesRequest, _message_service_pb2.ListConversationMessagesResponse]
     """Lists the messages of a conversation, newest first. CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND."""
     ListMessages: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListMessagesRequest, _message_service_pb2.ListMessagesResponse]
-    """Lists the messages of all agents. In descending order the newest are chosen, but returned oldest first. CURSOR_NOT_FOUND."""
+    """Lists the messages of all agents, always oldest first. Without a cursor, descending order asks for the newest ones.
+    CURSOR_NOT_FOUND.
+    """
     ListRunMessages: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListRunMessagesRequest, _message_service_pb2.ListRunMessagesResponse]
     """Lists the messages of a run, oldest first. CURSOR_NOT_FOUND."""
     ListStepMessages: _grpc.UnaryUnaryMultiCallable[_message_service_pb2.ListStepMessagesRequest, _message_service_pb2.ListStepMessagesResponse]
@@ -65,14 +66,15 @@ class MessageServiceAsyncStub(MessageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAgentMessages: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListAgentMessagesRequest, _message_service_pb2.ListAgentMessagesResponse]  # type: ignore[assignment]
-    """Lists the messages of an agent, of its default conversation unless another is named. In descending order the newest are
-    chosen, but returned oldest first, as the retired Letta V1 server did. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND,
-    CURSOR_NOT_FOUND.
+    """Lists the messages of an agent, of its default conversation unless another is named, always oldest first. Without a cursor,
+    descending order asks for the newest ones. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
     """
     ListConversationMessages: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListConversationMessagesRequest, _message_service_pb2.ListConversationMessagesResponse]  # type: ignore[assignment]
     """Lists the messages of a conversation, newest first. CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND."""
     ListMessages: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListMessagesRequest, _message_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
-    """Lists the messages of all agents. In descending order the newest are chosen, but returned oldest first. CURSOR_NOT_FOUND."""
+    """Lists the messages of all agents, always oldest first. Without a cursor, descending order asks for the newest ones.
+    CURSOR_NOT_FOUND.
+    """
     ListRunMessages: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListRunMessagesRequest, _message_service_pb2.ListRunMessagesResponse]  # type: ignore[assignment]
     """Lists the messages of a run, oldest first. CURSOR_NOT_FOUND."""
     ListStepMessages: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListStepMessagesRequest, _message_service_pb2.ListStepMessagesResponse]  # type: ignore[assignment]
@@ -96,9 +98,8 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _message_service_pb2.ListAgentMessagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_message_service_pb2.ListAgentMessagesResponse, _abc.Awaitable[_message_service_pb2.ListAgentMessagesResponse]]:
-        """Lists the messages of an agent, of its default conversation unless another is named. In descending order the newest are
-        chosen, but returned oldest first, as the retired Letta V1 server did. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND,
-        CURSOR_NOT_FOUND.
+        """Lists the messages of an agent, of its default conversation unless another is named, always oldest first. Without a cursor,
+        descending order asks for the newest ones. AGENT_NOT_FOUND, CONVERSATION_NOT_FOUND, CURSOR_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -115,7 +116,9 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _message_service_pb2.ListMessagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_message_service_pb2.ListMessagesResponse, _abc.Awaitable[_message_service_pb2.ListMessagesResponse]]:
-        """Lists the messages of all agents. In descending order the newest are chosen, but returned oldest first. CURSOR_NOT_FOUND."""
+        """Lists the messages of all agents, always oldest first. Without a cursor, descending order asks for the newest ones.
+        CURSOR_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ListRunMessages(
