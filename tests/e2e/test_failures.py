@@ -54,6 +54,7 @@ def test_the_server_outlives_postgres():
                 down = http.get(f"/v1/agents/{agent_id}")
                 assert down.status_code == 503, down.text
                 assert "detail" in down.json()
+                _ask_while_away(http, agent_id, (postgres.dsn(), scratch))
                 postgres.start()
 
                 def recovered():
@@ -65,6 +66,28 @@ def test_the_server_outlives_postgres():
                 assert "hi" in [message.get("content") for message in listed]
         finally:
             postgres.stop()
+
+
+def _ask_while_away(http: httpx.Client, agent_id: str, secrets: tuple[str, ...]) -> None:
+    """Ask in every way that has an answer of its own; none tells where the database is."""
+    message = {"input": "are you there?"}
+    answers = [
+        http.get("/v1/agents/"),
+        http.get("/v1/tools/"),
+        http.get("/v1/blocks/"),
+        http.get("/v1/providers/"),
+        http.get("/v1/runs/"),
+        http.get("/v1/health/"),
+        http.get("/v1/ready/"),
+        http.post(f"/v1/agents/{agent_id}/messages", json=message),
+        http.post(f"/v1/agents/{agent_id}/messages/stream", json=message),
+        http.post("/rpc/letta.agent.v1.AgentService/ListAgents", json={}),
+        http.post("/rpc/letta.agent.v1.RunService/StreamMessage", json={"agentId": agent_id, "run": message}),
+    ]
+    words = (*secrets, ".s.PGSQL", "socket", "connection to server", "127.0.0.1", "localhost", "port ")
+    for answer in answers:
+        shown = answer.text + str(answer.headers)
+        assert not [word for word in words if word in shown], (answer.request.url, shown)
 
 
 def test_killing_the_server_leaves_nothing_running_and_loses_nothing():

@@ -178,6 +178,18 @@ async def test_an_unreachable_database_is_reported_at_once(tmp_path):
         await Database.open("postgresql://x@/x?nonsense=1", schema="thing")
 
 
+@pytest.mark.parametrize(
+    "place", ["postgresql://someone@127.0.0.1:1/secretdb", "postgresql://someone@/secretdb?host={}"]
+)
+async def test_an_error_names_no_address_of_the_database(tmp_path, place):
+    with pytest.raises(DatabaseUnavailable) as caught:
+        await Database.open(place.format(tmp_path), schema="thing")
+
+    told = f"{caught.value.message} {caught.value.metadata}"
+    assert not [word for word in ("127.0.0.1", "port", str(tmp_path), "socket", "secretdb", "someone") if word in told]
+    assert caught.value.__cause__ is not None  # for the log
+
+
 async def test_a_missing_address_is_called_so():
     with pytest.raises(DatabaseUnavailable, match="LETTA_DATABASE_URL"):
         await Database.open("", schema="thing")

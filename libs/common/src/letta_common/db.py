@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import psycopg
 import sqlalchemy as sa
+import structlog
 from pgvector.psycopg.halfvec import register_halfvec_info
 from psycopg import sql
 from psycopg.adapt import Transformer
@@ -28,6 +29,7 @@ from letta_common.pool import Pool, PooledConnection, PoolTimeout
 from letta_common.statements import Params, Row, execute
 
 T = TypeVar("T")
+_log = structlog.get_logger("letta.db")
 
 RETRYABLE_STATES = frozenset({"40001", "40P01", "57P01", "57P02", "57P03", "25006", "connection"})
 """SQLSTATEs (and class 08) after which an idempotent unit may simply be run again."""
@@ -197,11 +199,16 @@ def translated(error: psycopg.Error) -> Exception:
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable(f"the database is busy: {error}", sqlstate="pool")
     if state[:2] in {"08", "53", "58"} or state in RETRYABLE_STATES:
-        what = _STATES.get(state, f"the database cannot do this now ({state}); retry")
-        return DatabaseUnavailable(what, sqlstate=state)
+        return _away(error, _STATES.get(state, f"the database cannot do this now ({state}); retry"), state)
     if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return DatabaseUnavailable(f"the database does not answer: {_first_line(error)}", sqlstate="connection")
+        return _away(error, "the database does not answer; try again", "connection")
     return error
+
+
+def _away(error: psycopg.Error, what: str, state: str) -> DatabaseUnavailable:
+    """Return the error for callers. The driver's own words name hosts, ports and sockets: they go to the log alone."""
+    _log.warning("the database is away", sqlstate=state, cause=_first_line(error))
+    return DatabaseUnavailable(what, sqlstate=state)
 
 
 _STATES = {
@@ -243,7 +250,7 @@ def _conninfo(dsn: str, options: DatabaseOptions) -> str:
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
-        raise DatabaseUnavailable(f"the database address cannot be read: {_first_line(error)}") from error
+        raise DatabaseUnavailable("the database address cannot be read: see LETTA_DATABASE_URL") from error
     settings: dict[str, Any] = {
         "application_name": options.application_name,
         "connect_timeout": options.connect_timeout_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import grpc
+import structlog
 from google.rpc import error_details_pb2, status_pb2
 
 from letta_common.codes import Code
@@ -31,6 +32,7 @@ _MAX_VALUE = 512
 _RETRY_SECONDS = 1.0
 _RETRY_REASONS = frozenset({"OVERLOADED", "RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"})
 GRPC_CODES: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
+_log = structlog.get_logger("letta.rpc")
 _BY_CODE: dict[grpc.StatusCode, type[AppError]] = {
     grpc.StatusCode.CANCELLED: RequestCancelled,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
@@ -90,15 +92,24 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> AppError:
 
 
 def from_status_parts(code: grpc.StatusCode, text: str, trailing: Iterable[tuple[str, str | bytes]]) -> AppError:
-    """Rebuild an error from a code, its text and the trailing metadata."""
+    """Rebuild an error from a code, its text and the trailing metadata.
+
+    A status that no service of ours explains is the transport's, whose words name addresses: they go to the log alone.
+    """
     for key, value in trailing:
         if key == DETAILS_KEY and isinstance(value, bytes):
-            rebuilt = _from_status(status_pb2.Status.FromString(value))
-            if rebuilt is not None:
-                return rebuilt
+            return _from_status(status_pb2.Status.FromString(value)) or _BY_CODE.get(code, InternalError)(text)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
         return PayloadTooLarge(text)
-    return _BY_CODE.get(code, InternalError)(text or code.name)
+    _log.info("a call failed without an explanation", code=code.name, cause=text[:_MAX_VALUE])
+    return _BY_CODE.get(code, InternalError)(_UNEXPLAINED.get(code, f"the called service answered {code.name}"))
+
+
+_UNEXPLAINED = {
+    grpc.StatusCode.UNAVAILABLE: "a service of the deployment does not answer; try again",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "a service of the deployment did not answer in time",
+    grpc.StatusCode.CANCELLED: "the called service cancelled the call",
+}
 
 
 def _from_status(status: status_pb2.Status) -> AppError | None:

@@ -87,12 +87,15 @@ def _refused(code: grpc.StatusCode, text: str) -> HttpError:
 
 
 def _failed(errors: ErrorMap, error: grpc.RpcError) -> HttpError:
-    """Return the status of the call as JSON; what nobody explained stays in the log of the server."""
+    """Return the status of the call as JSON. What nobody explained is the transport's, whose words name addresses."""
     as_http = errors.http(error)
     status = status_of(error)
-    if as_http.status == 500 and not status.details:
-        status.message = "internal error"
+    if as_http.status in _UNEXPLAINED and not status.details:
+        status.message = _UNEXPLAINED[as_http.status]
     return HttpError(as_http.status, _status_json(status), as_http.headers)
+
+
+_UNEXPLAINED = {500: "internal error", 503: "the service is not available", 504: "the service did not answer in time"}
 
 
 def _status_json(status: status_pb2.Status) -> Any:
