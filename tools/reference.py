@@ -106,7 +106,10 @@ def _signature(method: Method) -> str:
 def _places(method: Method) -> str:
     if method.mapping.internal:
         return "internal"
-    return "<br>".join(f"`{verb} {path}`" for verb, path in method.http) or "/rpc"
+    places = [f"`{verb} {path}`" for verb, path in method.http] or ["/rpc"]
+    if method.mapping.scopes:
+        places.append("scope " + " or ".join(f"`{scope}`" for scope in method.mapping.scopes))
+    return "<br>".join(places)
 
 
 def errors_page(contracts: Contracts) -> str:

@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from buf.validate import validate_pb2
 from letta.jsonmap.v1 import annotations_pb2
 from letta_common.actor import current_request
+from letta_common.clock import Clock
 from letta_common.errors import BlockNotFound
 from letta_common.rpc_testing import Identities, running
 from letta_common.service import Service
@@ -186,10 +187,13 @@ def start(request: pytest.FixtureRequest) -> Any:
     """Start a probe service with settings of the test's choice."""
 
     @asynccontextmanager
-    async def started(identities: Identities | None = None, *, dev_mode: bool = True) -> AsyncIterator[Probe]:
+    async def started(
+        identities: Identities | None = None, *, dev_mode: bool = True, clock: Clock | None = None
+    ) -> AsyncIterator[Probe]:
         servicer, identities = ProbeServicer(), identities or Identities()
         service = probe_service(servicer)
-        async with running(service, request.param, identities=identities, dev_mode=dev_mode) as channel:
+        more = {"identities": identities, "dev_mode": dev_mode, "clock": clock}
+        async with running(service, request.param, **more) as channel:
             yield Probe(servicer, channel, identities, request.param)
 
     return started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import REGISTRY
 
 from letta_common.actor import Actor, acting_as
+from letta_common.clock import SystemClock
 from letta_common.errors import (
     BlockNotFound,
     DatabaseUnavailable,
@@ -167,6 +169,41 @@ async def test_credential_is_exchanged_once_and_never_logged(start: Any) -> None
         assert probe.identities.exchanges == 2
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED
         assert "lk_" not in json.dumps(logs, default=repr) + str(error)
+
+
+class HandClock(SystemClock):
+    """A clock that is turned by hand."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+
+class ShortLived(Identities):
+    """Credentials that end in five seconds: what is signed for them ends with them."""
+
+    async def exchange(self, credential: str, user_id: str) -> bytes:
+        self.exchanges += 1
+        if self.exchanges > 1:
+            raise Unauthenticated("expired credential")
+        return self.signer.sign(ANN, lifetime=timedelta(seconds=5))
+
+
+async def test_a_remembered_credential_ends_when_the_key_does(start: Any) -> None:
+    clock = HandClock()
+    bearer = (("authorization", "Bearer lk_key"),)
+    async with start(ShortLived(clock=clock), dev_mode=False, clock=clock) as probe:
+        await probe.bare.Read(probe.ask(), timeout=5, metadata=bearer)
+        clock.at += timedelta(seconds=4)
+        await probe.bare.Read(probe.ask(), timeout=5, metadata=bearer)
+        assert probe.identities.exchanges == 1
+        clock.at += timedelta(seconds=1)
+        error = await refused(probe.bare.Read(probe.ask(), timeout=5, metadata=bearer))
+
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert probe.servicer.calls == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\x0a\x01x"])

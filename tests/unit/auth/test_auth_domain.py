@@ -118,6 +118,31 @@ async def test_an_expired_key_is_refused(house):
         await house.credentials.exchange(secret)
 
 
+async def test_no_context_outlives_its_key(house):
+    ends = house.clock.now() + timedelta(seconds=20)
+    _, secret = await house.api_keys.create(await tenant(house), "ci", expires_at=ends)
+    signed = await house.credentials.exchange(secret)
+    house.clock.turn(seconds=19)
+    await house.verifier.verify(signed)
+    house.clock.turn(seconds=1)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await house.verifier.verify(signed)
+
+
+@pytest.mark.parametrize("stronger", [{"write"}, {"read", "write", "keys"}, {"admin"}])
+async def test_nobody_revokes_a_key_that_may_do_more(house, stronger):
+    ann = await tenant(house)
+    root = Actor(ann.organization_id, ann.user_id, frozenset({"admin"}))
+    strong, secret = await house.api_keys.create(root, "strong", scopes=stronger)
+    weak = Actor(ann.organization_id, ann.user_id, frozenset({"read", "keys"}))
+    with pytest.raises(PermissionDenied, match="lacks"):
+        await house.api_keys.revoke(weak, strong.id)
+    assert (await house.verifier.verify(await house.credentials.exchange(secret))).actor.scopes == stronger
+    equal, _ = await house.api_keys.create(root, "equal", scopes={"read", "keys"})
+    await house.api_keys.revoke(weak, equal.id)
+    await house.api_keys.revoke(root, strong.id)
+
+
 async def test_a_revoked_key_is_refused_and_gone(house):
     ann = await tenant(house)
     key, secret = await house.api_keys.create(ann, "ci")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
-from letta_common.errors import Unauthenticated
+from letta_common.errors import PermissionDenied, Unauthenticated
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,13 @@ class Actor:
     organization_id: str
     user_id: str
     scopes: frozenset[str] = frozenset()
+
+
+def require_scope(actor: Actor, *scopes: str) -> None:
+    """Let pass who has one of the scopes, or `admin`. Raises PermissionDenied."""
+    if not actor.scopes & {*scopes, "admin"}:
+        names = " or ".join(f"`{scope}`" for scope in scopes)
+        raise PermissionDenied(f"the credential lacks the scope {names}", scope=scopes[0])
 
 
 @dataclass(frozen=True, slots=True)

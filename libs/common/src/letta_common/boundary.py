@@ -20,7 +20,7 @@ from prometheus_client import Counter, Histogram
 from protovalidate import Validator
 
 from letta.jsonmap.v1 import annotations_pb2
-from letta_common.actor import Request, bind_request, current_request_id
+from letta_common.actor import Request, bind_request, current_request_id, require_scope
 from letta_common.actor_context import CredentialExchange, Verdict, Verifier, service_name
 from letta_common.clock import Clock
 from letta_common.errors import (
@@ -29,7 +29,6 @@ from letta_common.errors import (
     InternalError,
     OperationUnimplemented,
     Overloaded,
-    PermissionDenied,
     Unauthenticated,
     ValidationFailed,
 )
@@ -57,7 +56,8 @@ class Method:
     service: str
     name: str
     internal: bool = False
-    read_only: bool = False
+    scopes: tuple[str, ...] = ("write",)
+    """A caller from outside needs one of them, or `admin`."""
     request_type: type[Any] | None = None
     paged: bool = False
 
@@ -70,14 +70,15 @@ class Method:
         except KeyError:
             return cls(service, name)
         options = found.GetOptions()
-        internal = options.Extensions[annotations_pb2.method].internal
+        mapping = options.Extensions[annotations_pb2.method]
+        reads = options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
         return cls(
             service,
             name,
-            internal=internal,
-            read_only=options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
+            internal=mapping.internal,
+            scopes=tuple(mapping.scopes) or ("read" if reads else "write",),
             request_type=message_factory.GetMessageClass(found.input_type),
-            paged=not internal and is_list(found.input_type, found.output_type),
+            paged=not mapping.internal and is_list(found.input_type, found.output_type),
         )
 
 
@@ -214,7 +215,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             raise OperationUnimplemented("Method not found!")
         signed, verdict = await self._identify(metadata, optional=method.internal)
         if verdict is not None and not method.internal:
-            _check_scopes(method, verdict)
+            require_scope(verdict.actor, *method.scopes)
         actor = None if verdict is None else verdict.actor
         bind_request(Request(actor, request_id, signed, deadline, caller))
         self._validate(request)
@@ -242,11 +243,14 @@ class Boundary(grpc.aio.ServerInterceptor):
         raise Unauthenticated("send a credential: `authorization: Bearer <API key>`")
 
     async def _exchanged(self, credential: str, user_id: str) -> tuple[bytes, Verdict]:
-        """Exchange a credential for a signed context, at most once in 30 s. Only its hash is kept."""
+        """Exchange a credential for a signed context, at most once in 30 s. Only its hash is kept.
+
+        Auth lets no context outlive its credential, so one that has expired is never taken from here.
+        """
         key = hashlib.sha256(f"{credential}\0{user_id}".encode()).digest()
         now = self._clock.monotonic_ns()
         known = self._credentials.get(key)
-        if known is not None and known[2] > now:
+        if known is not None and known[2] > now and known[1].expires_at > self._clock.now():
             return known[0], known[1]
         signed = await self._exchange.exchange(credential, user_id)
         verdict = await self._verifier.verify(signed)
@@ -261,12 +265,6 @@ class Boundary(grpc.aio.ServerInterceptor):
             fields = {_path(found.proto.field): found.proto.message or found.proto.rule_id for found in violations}
             text = "; ".join(f"{path}: {why}" if path else why for path, why in fields.items())
             raise ValidationFailed(text, **fields)
-
-
-def _check_scopes(method: Method, verdict: Verdict) -> None:
-    needed = "read" if method.read_only else "write"
-    if not verdict.actor.scopes & {needed, "admin"}:
-        raise PermissionDenied(f"the credential lacks the scope `{needed}`", scope=needed)
 
 
 async def _within(seconds: float | None, work: Awaitable[Any]) -> Any:

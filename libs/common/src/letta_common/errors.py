@@ -100,8 +100,15 @@ class StaleEtag(AppError):
 class IdempotencyConflict(AppError):
     """The same key was used for another request."""
 
-    code = Code.ALREADY_EXISTS
+    code = Code.ABORTED
     reason = "IDEMPOTENCY_CONFLICT"
+
+
+class SecretRequired(AppError):
+    """A secret would go to another address than the one it was given for: send it again with the change."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "SECRET_REQUIRED"
 
 
 class Overloaded(AppError):

@@ -67,6 +67,7 @@ async def running(
     identities: Identities | None = None,
     settings: Settings | None = None,
     dev_mode: bool = True,
+    clock: Clock | None = None,
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Run services behind a boundary and yield a channel that speaks as the service `test`.
 
@@ -79,7 +80,7 @@ async def running(
         identities.verifier,
         identities,
         secret=settings.secret(),
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         dev_mode=dev_mode,
         most=settings.max_calls,
     )

@@ -7,6 +7,7 @@ from letta.agent.v1 import agent_pb2, tool_rule_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta.common.v1 import sort_order_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
+from letta_common.actor import Actor, acting_as
 from letta_common.errors import (
     AgentNotFound,
     BlockLabelTaken,
@@ -16,6 +17,7 @@ from letta_common.errors import (
     InvalidArgument,
     ModelNotFound,
     OperationUnimplemented,
+    PermissionDenied,
     StaleEtag,
     ToolNotFound,
     ValidationFailed,
@@ -23,6 +25,24 @@ from letta_common.errors import (
 from letta_common.ids import new_id
 
 ALL = [pb.AGENT_INCLUDE_BLOCKS, pb.AGENT_INCLUDE_TOOLS, pb.AGENT_INCLUDE_TAGS, pb.AGENT_INCLUDE_SECRETS]
+
+
+@pytest.mark.parametrize("method", ["GetAgent", "ListAgents"])
+async def test_secrets_are_shown_to_writers_alone(stubs, identities, method):
+    org = new_id("org")
+    with acting_as(identities.sign(Actor(org, "user-ann"))):
+        agent = await stubs.agent(secrets={"TOKEN": "hush"})
+    request = getattr(pb, f"{method}Request")(include=ALL)
+    if method == "GetAgent":
+        request.agent_id = agent.id
+    with acting_as(identities.sign(Actor(org, "user-reader", frozenset({"read"})))):
+        with pytest.raises(PermissionDenied, match="write"):
+            await getattr(stubs.agents, method)(request, timeout=5)
+        request.include.remove(pb.AGENT_INCLUDE_SECRETS)
+        assert "hush" not in str(await getattr(stubs.agents, method)(request, timeout=5))
+    request.include.append(pb.AGENT_INCLUDE_SECRETS)
+    with acting_as(identities.sign(Actor(org, "user-writer", frozenset({"read", "write"})))):
+        assert "hush" in str(await getattr(stubs.agents, method)(request, timeout=5))
 
 
 async def got(stubs, agent_id, include=ALL):

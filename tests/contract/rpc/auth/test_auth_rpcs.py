@@ -253,6 +253,28 @@ async def test_api_keys_of_another_tenant_do_not_exist(organizations, users, api
             await api_keys.CreateAPIKey(name="more", scopes=["admin"])
 
 
+async def test_the_scope_keys_alone_manages_keys_that_may_do_no_more(organizations, users, api_keys):
+    organization, user = await tenant(organizations, users)
+    async with acting(organization.id, user.id, "read", "write", "keys"):
+        strong = (await api_keys.CreateAPIKey(name="strong", scopes=["read"])).api_key
+    async with acting(organization.id, user.id, "keys"):
+        made = (await api_keys.CreateAPIKey(name="mine", scopes=["keys"])).api_key
+        listed = (await api_keys.ListAPIKeys()).api_keys
+        assert [key.id for key in listed] == [made.id, strong.id]
+        assert (await api_keys.GetAPIKey(api_key_id=strong.id)).api_key == strong
+        for scopes in (["read"], ["write", "keys"], ["admin"], []):
+            with pytest.raises(PermissionDenied):
+                await api_keys.CreateAPIKey(name="more", scopes=scopes)
+        with pytest.raises(PermissionDenied):
+            await api_keys.DeleteAPIKey(api_key_id=strong.id)
+        await api_keys.DeleteAPIKey(api_key_id=made.id)
+        with pytest.raises(PermissionDenied):
+            await users.ListUsers()
+    async with acting(organization.id, user.id, "read", "write"):
+        with pytest.raises(PermissionDenied):
+            await api_keys.ListAPIKeys()
+
+
 async def test_api_keys_are_listed_newest_first_in_pages(organizations, users, api_keys):
     organization, ann = await tenant(organizations, users)
     async with acting(organization.id, ann.id, "read", "write", "keys"):

@@ -15,6 +15,7 @@ from letta.llm.v1 import model_pb2, provider_pb2
 from letta.llm.v1 import model_service_pb2 as mod
 from letta.llm.v1 import provider_service_pb2 as pb
 from letta.llm.v1 import trace_service_pb2 as tr
+from letta_common.actor import Actor
 from letta_common.errors import (
     CursorNotFound,
     InternalError,
@@ -22,6 +23,7 @@ from letta_common.errors import (
     LLMAuthentication,
     LLMUnavailable,
     ModelNotFound,
+    PermissionDenied,
     ProviderNameTaken,
     ProviderNotFound,
     ValidationFailed,
@@ -143,6 +145,22 @@ async def test_credentials_are_checked_at_the_vendor(start, openai):
     with pytest.raises(LLMAuthentication) as caught:
         await check("wrong")
     assert "sk-secret" not in str(caught.value)
+
+
+async def test_a_reader_tries_no_credentials(start, openai):
+    gateway = await start()
+    made = await create(gateway, openai)
+    reader = Actor(ANN.organization_id, "user-r", frozenset({"read"}))
+    asked = len(openai.requests)
+
+    with gateway.as_actor(reader):
+        with pytest.raises(PermissionDenied, match="write"):
+            await gateway.providers.CheckProvider(pb.CheckProviderRequest(provider_id=made.id), timeout=30)
+        request = pb.CheckCredentialsRequest(provider_type="openai", api_key="k", base_url=openai.base_url)
+        with pytest.raises(PermissionDenied, match="write"):
+            await gateway.providers.CheckCredentials(request, timeout=30)
+        await gateway.providers.GetProvider(pb.GetProviderRequest(provider_id=made.id), timeout=30)
+    assert len(openai.requests) == asked
 
 
 async def test_a_refresh_lists_models_again(start, openai):

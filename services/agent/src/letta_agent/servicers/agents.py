@@ -17,7 +17,7 @@ from letta_agent.domain.tool_runs import ToolRuns
 from letta_agent.servicers.drafts import change_of, draft_of
 from letta_agent.servicers.overviews import pack_overview
 from letta_agent.servicers.runs import compaction_of, page_of
-from letta_common.actor import current_actor, current_request
+from letta_common.actor import current_actor, current_request, require_scope
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument
 from letta_common.paging import Page
@@ -145,7 +145,10 @@ def json_object(text: str, field: str) -> dict[str, Any]:
 
 
 def _parts(include: Any) -> Parts:
+    """Return what a caller wants to see of an agent. Raises PermissionDenied for secrets that only writers may see."""
     wanted = set(include)
+    if pb.AGENT_INCLUDE_SECRETS in wanted:
+        require_scope(current_actor(), "write")
     return Parts(
         blocks=pb.AGENT_INCLUDE_BLOCKS in wanted,
         tools=pb.AGENT_INCLUDE_TOOLS in wanted,

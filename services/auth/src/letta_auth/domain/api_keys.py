@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from letta_auth.domain.changes import change
-from letta_auth.domain.scopes import ADMIN, KEYS, USUAL, is_admin, require
+from letta_auth.domain.scopes import KEYS, USUAL, is_admin, lacking
 from letta_auth.domain.users import missing as missing_user
-from letta_common.actor import Actor
+from letta_common.actor import Actor, require_scope
 from letta_common.clock import Clock
 from letta_common.errors import APIKeyNotFound, PermissionDenied
 from letta_common.ids import new_id
@@ -124,11 +124,10 @@ class APIKeys:
             PermissionDenied: the actor may not manage keys, or lacks a scope that it grants.
             UserNotFound: there is no such user, or it is another organization's.
         """
-        require(actor, KEYS, ADMIN)
+        require_scope(actor, KEYS)
         granted = frozenset(scopes) or USUAL
-        lacking = frozenset() if is_admin(actor) else granted - actor.scopes
-        if lacking:
-            raise PermissionDenied(f"the credential lacks the scopes it grants: {', '.join(sorted(lacking))}")
+        if more := lacking(actor, granted):
+            raise PermissionDenied(f"the credential lacks the scopes it grants: {', '.join(more)}")
         now, id_ = self._clock.now(), new_id("api_key")
         secret = self._pepper.new_secret(id_)
         async with self._db.begin() as tx:
@@ -152,23 +151,30 @@ class APIKeys:
 
     async def get(self, actor: Actor, key_id: str) -> APIKey:
         """Return one key. Raises PermissionDenied, APIKeyNotFound."""
-        require(actor, KEYS, ADMIN)
+        require_scope(actor, KEYS)
         async with self._db.read() as tx:
             return await tx.api_keys.get(key_id, _reach(actor))
 
     async def list(self, actor: Actor, page: Page, user_id: str = "") -> Sequence[APIKey]:
         """Return a page of the keys of the actor's organization. Raises PermissionDenied, CursorNotFound."""
-        require(actor, KEYS, ADMIN)
+        require_scope(actor, KEYS)
         reach = _reach(actor) if user_id else actor.organization_id
         async with self._db.read() as tx:
             return await tx.api_keys.list(page, reach, user_id)
 
     async def revoke(self, actor: Actor, key_id: str) -> None:
-        """Make a key invalid for good. Raises PermissionDenied, APIKeyNotFound."""
-        require(actor, KEYS, ADMIN)
+        """Make a key invalid for good.
+
+        Raises:
+            PermissionDenied: the actor may not manage keys, or the key has a scope that the actor lacks.
+            APIKeyNotFound: the actor's organization has no such key.
+        """
+        require_scope(actor, KEYS)
         now = self._clock.now()
         async with self._db.begin() as tx:
             key = await tx.api_keys.get(key_id, _reach(actor))
+            if more := lacking(actor, key.scopes):
+                raise PermissionDenied(f"the key has scopes that the credential lacks: {', '.join(more)}")
             await tx.api_keys.revoke(key.id, now)
             await tx.audit.append(change(actor, key.organization_id, now, "api_key.revoke", key.id))
 

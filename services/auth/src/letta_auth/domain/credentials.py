@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from letta_auth.domain.api_keys import PREFIX, Pepper, key_id_of
 from letta_auth.domain.bootstrap import DEFAULT_USER_ID
@@ -11,6 +11,7 @@ from letta_auth.domain.database import AuthDatabase
 from letta_auth.domain.scopes import ALL, USUAL
 from letta_auth.domain.signing_keys import SigningKeys
 from letta_common.actor import Actor
+from letta_common.actor_context import LIFETIME
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, OperationUnimplemented, Unauthenticated, UserNotFound
 
@@ -42,7 +43,9 @@ class Credentials:
         """
         signer = await self._keys.signer()
         if credential.startswith(PREFIX):
-            return signer.sign(await self._owner(credential))
+            actor, expires_at = await self._owner(credential)
+            left = expires_at - self._clock.now() if expires_at else LIFETIME
+            return signer.sign(actor, lifetime=min(LIFETIME, left))
         if self._dev_mode:  # clients insist on sending a key, so any other credential is the default user's
             return signer.sign(await self._developer(user_id))
         if _TOKEN.fullmatch(credential):
@@ -61,7 +64,8 @@ class Credentials:
         signer = await self._keys.signer()
         return signer.sign(Actor(organization_id, user_id, USUAL), lifetime=RUN_LIFETIME, run_id=run_id)
 
-    async def _owner(self, secret: str) -> Actor:
+    async def _owner(self, secret: str) -> tuple[Actor, datetime | None]:
+        """Return whose key it is and when the key expires: what is signed for it must not outlive it."""
         key_id, now = key_id_of(secret), self._clock.now()
         async with self._db.read() as tx:
             key = await tx.api_keys.find_usable(key_id) if key_id else None
@@ -69,7 +73,7 @@ class Credentials:
                 raise Unauthenticated("unknown, expired or revoked credential")
             if key.last_used_at is None or now - key.last_used_at >= TOUCH_AFTER:
                 await tx.api_keys.touch(key.id, now)
-        return Actor(key.organization_id, key.user_id, key.scopes)
+        return Actor(key.organization_id, key.user_id, key.scopes), key.expires_at
 
     async def _developer(self, user_id: str) -> Actor:
         if user_id and not _USER_ID.fullmatch(user_id):

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from letta_auth.domain.changes import change
-from letta_auth.domain.scopes import ADMIN, require
-from letta_common.actor import Actor
+from letta_auth.domain.scopes import ADMIN
+from letta_common.actor import Actor, require_scope
 from letta_common.clock import Clock
 from letta_common.errors import OrganizationNotFound
 from letta_common.ids import new_id
@@ -64,7 +64,7 @@ class Organizations:
 
     async def create(self, actor: Actor, name: str = "", *, privileged_tools: bool = False) -> Organization:
         """Make an organization. Raises PermissionDenied."""
-        require(actor, ADMIN)
+        require_scope(actor, ADMIN)
         now, id_ = self._clock.now(), new_id("org")
         made = Organization(id_, name or f"organization {id_[-6:]}", privileged_tools, now, now)
         async with self._db.begin() as tx:
@@ -74,13 +74,13 @@ class Organizations:
 
     async def get(self, actor: Actor, organization_id: str) -> Organization:
         """Return one organization. Raises PermissionDenied, OrganizationNotFound."""
-        require(actor, ADMIN)
+        require_scope(actor, ADMIN)
         async with self._db.read() as tx:
             return await tx.organizations.get(organization_id)
 
     async def list(self, actor: Actor, page: Page) -> Sequence[Organization]:
         """Return a page of organizations. Raises PermissionDenied, CursorNotFound."""
-        require(actor, ADMIN)
+        require_scope(actor, ADMIN)
         async with self._db.read() as tx:
             return await tx.organizations.list(page)
 
@@ -88,7 +88,7 @@ class Organizations:
         self, actor: Actor, organization_id: str, *, name: str | None = None, privileged_tools: bool | None = None
     ) -> Organization:
         """Change what is given. Raises PermissionDenied, OrganizationNotFound."""
-        require(actor, ADMIN)
+        require_scope(actor, ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
             old = await tx.organizations.get(organization_id)
@@ -109,7 +109,7 @@ class Organizations:
             PermissionDenied: the actor is no administrator.
             OrganizationNotFound: there is no such organization.
         """
-        require(actor, ADMIN)
+        require_scope(actor, ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
             old = await tx.organizations.get(organization_id)

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from letta_auth.domain.changes import change
-from letta_auth.domain.scopes import ADMIN, require
-from letta_common.actor import Actor
+from letta_auth.domain.scopes import ADMIN
+from letta_common.actor import Actor, require_scope
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, UserNotFound
 from letta_common.ids import new_id
@@ -64,7 +64,7 @@ class Users:
 
     async def create(self, actor: Actor, name: str, organization_id: str) -> User:
         """Make a user. Raises PermissionDenied, OrganizationNotFound."""
-        require(actor, ADMIN)
+        require_scope(actor, ADMIN)
         now = self._clock.now()
         user = User(new_id("user"), organization_id, name, now, now)
         async with self._db.begin() as tx:
@@ -75,13 +75,13 @@ class Users:
 
     async def get(self, actor: Actor, user_id: str) -> User:
         """Return one user. Raises PermissionDenied, UserNotFound."""
-        require(actor, ADMIN)
+        require_scope(actor, ADMIN)
         async with self._db.read() as tx:
             return await tx.users.get(user_id)
 
     async def list(self, actor: Actor, page: Page, organization_id: str = "") -> Sequence[User]:
         """Return a page of users. Raises PermissionDenied, CursorNotFound."""
-        require(actor, ADMIN)
+        require_scope(actor, ADMIN)
         async with self._db.read() as tx:
             return await tx.users.list(page, organization_id)
 
@@ -95,7 +95,7 @@ class Users:
             UserNotFound: there is no such user.
             InvalidArgument: the organization is another one; what a user made stays behind, so it cannot move.
         """
-        require(actor, ADMIN)
+        require_scope(actor, ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
             old = await tx.users.get(user_id)
@@ -110,7 +110,7 @@ class Users:
 
     async def delete(self, actor: Actor, user_id: str) -> User:
         """Remove a user; its keys are refused from then on. Raises PermissionDenied, UserNotFound."""
-        require(actor, ADMIN)
+        require_scope(actor, ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
             gone = replace(await tx.users.get(user_id), is_deleted=True, updated_at=now)

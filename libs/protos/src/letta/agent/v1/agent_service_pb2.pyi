@@ -46,7 +46,7 @@ class _AgentIncludeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentInc
     AGENT_INCLUDE_PENDING_APPROVAL: _AgentInclude.ValueType  # 4
     """Tool calls that wait for approval."""
     AGENT_INCLUDE_SECRETS: _AgentInclude.ValueType  # 5
-    """Environment variables of its tools."""
+    """Environment variables of its tools, with their values. PERMISSION_DENIED without the scope `write`."""
     AGENT_INCLUDE_SOURCES: _AgentInclude.ValueType  # 6
     """Its folders."""
     AGENT_INCLUDE_TAGS: _AgentInclude.ValueType  # 7
@@ -68,7 +68,7 @@ AGENT_INCLUDE_MANAGED_GROUP: AgentInclude.ValueType  # 3
 AGENT_INCLUDE_PENDING_APPROVAL: AgentInclude.ValueType  # 4
 """Tool calls that wait for approval."""
 AGENT_INCLUDE_SECRETS: AgentInclude.ValueType  # 5
-"""Environment variables of its tools."""
+"""Environment variables of its tools, with their values. PERMISSION_DENIED without the scope `write`."""
 AGENT_INCLUDE_SOURCES: AgentInclude.ValueType  # 6
 """Its folders."""
 AGENT_INCLUDE_TAGS: AgentInclude.ValueType  # 7
@@ -209,7 +209,7 @@ class CreateAgentRequest(_message.Message):
     description: _builtins.str
     """What it is for."""
     metadata: _builtins.str
-    """The caller's own data, a JSON object."""
+    """The caller's own data, a JSON object. At most 65,536 bytes."""
     model: _builtins.str
     """Handle of its model, `provider/name`. Default: the deployment's."""
     embedding: _builtins.str
@@ -247,7 +247,9 @@ class CreateAgentRequest(_message.Message):
     parallel_tool_calls: _builtins.bool
     """The model may call several tools in one step."""
     request_id: _builtins.str
-    """Key of the request: the same key again makes no second agent. From the header `Idempotency-Key` over HTTP."""
+    """Key of the request: the same key again makes no second agent; IDEMPOTENCY_CONFLICT with another body. From the header
+    `Idempotency-Key` over HTTP.
+    """
     @_builtins.property
     def memory_blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
         """Blocks to make."""
@@ -888,7 +890,7 @@ class AgentUpdate(_message.Message):
     description: _builtins.str
     """What it is for."""
     metadata: _builtins.str
-    """The caller's own data, a JSON object."""
+    """The caller's own data, a JSON object. At most 65,536 bytes."""
     project_id: _builtins.str
     """Project it is filed under."""
     template_id: _builtins.str
@@ -1919,7 +1921,9 @@ class SummarizeMessagesRequest(_message.Message):
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     request_id: _builtins.str
-    """Key of the request: the same key again is the same run with the same answer. From the header `Idempotency-Key` over HTTP."""
+    """Key of the request in its conversation: the same key again is the same run with the same answer; IDEMPOTENCY_CONFLICT with
+    another body. From the header `Idempotency-Key` over HTTP.
+    """
     @_builtins.property
     def compaction_settings(self) -> _agent_pb2.CompactionSettings:
         """How to compact. Default: as the agent says."""

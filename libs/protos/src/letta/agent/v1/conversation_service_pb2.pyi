@@ -74,7 +74,9 @@ class CreateConversationRequest(_message.Message):
     model: _builtins.str
     """Handle of its model. Default: the agent's."""
     request_id: _builtins.str
-    """Key of the request: the same key again makes no second conversation. From the header `Idempotency-Key` over HTTP."""
+    """Key of the request: the same key again makes no second conversation; IDEMPOTENCY_CONFLICT with another body. From the header
+    `Idempotency-Key` over HTTP.
+    """
     @_builtins.property
     def isolated_block_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels of the agent's blocks that it gets copies of."""
@@ -373,8 +375,8 @@ class SendConversationMessageRequest(_message.Message):
     conversation_id: _builtins.str
     """The conversation: `conv-<uuid>`, `default` with `agent_id`, or an agent's id for its default one."""
     request_id: _builtins.str
-    """Key of the request: the same key again is the same run with the same answer. Default: the first message's `otid`. From the
-    header `Idempotency-Key` over HTTP.
+    """Key of the request in its conversation: the same key again is the same run with the same answer; IDEMPOTENCY_CONFLICT with
+    another body. Default: the first message's `otid`. From the header `Idempotency-Key` over HTTP.
     """
     agent_id: _builtins.str
     """The agent, for the conversation `default`."""
@@ -461,8 +463,8 @@ class StreamConversationMessageRequest(_message.Message):
     conversation_id: _builtins.str
     """The conversation: `conv-<uuid>`, `default` with `agent_id`, or an agent's id for its default one."""
     request_id: _builtins.str
-    """Key of the request: the same key again is the same run with the same answer. Default: the first message's `otid`. From the
-    header `Idempotency-Key` over HTTP.
+    """Key of the request in its conversation: the same key again is the same run with the same answer; IDEMPOTENCY_CONFLICT with
+    another body. Default: the first message's `otid`. From the header `Idempotency-Key` over HTTP.
     """
     agent_id: _builtins.str
     """The agent, for the conversation `default`."""
@@ -744,7 +746,9 @@ class CompactConversationRequest(_message.Message):
     agent_id: _builtins.str
     """The agent, for the conversation `default`."""
     request_id: _builtins.str
-    """Key of the request: the same key again is the same run with the same answer. From the header `Idempotency-Key` over HTTP."""
+    """Key of the request in its conversation: the same key again is the same run with the same answer; IDEMPOTENCY_CONFLICT with
+    another body. From the header `Idempotency-Key` over HTTP.
+    """
     @_builtins.property
     def compaction_settings(self) -> _agent_pb2.CompactionSettings:
         """How to compact. Default: as the agent says."""

@@ -35,8 +35,8 @@ class SendMessageRequest(_message.Message):
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     request_id: _builtins.str
-    """Key of the request: the same key again is the same run with the same answer. Default: the first message's `otid`. From the
-    header `Idempotency-Key` over HTTP.
+    """Key of the request in its conversation: the same key again is the same run with the same answer; IDEMPOTENCY_CONFLICT with
+    another body. Default: the first message's `otid`. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
     def run(self) -> _run_pb2.RunRequest:
@@ -117,8 +117,8 @@ class StreamMessageRequest(_message.Message):
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     request_id: _builtins.str
-    """Key of the request: the same key again is the same run with the same answer. Default: the first message's `otid`. From the
-    header `Idempotency-Key` over HTTP.
+    """Key of the request in its conversation: the same key again is the same run with the same answer; IDEMPOTENCY_CONFLICT with
+    another body. Default: the first message's `otid`. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
     def run(self) -> _run_pb2.RunRequest:
@@ -221,8 +221,8 @@ class CreateRunRequest(_message.Message):
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     request_id: _builtins.str
-    """Key of the request: the same key again is the same run with the same answer. Default: the first message's `otid`. From the
-    header `Idempotency-Key` over HTTP.
+    """Key of the request in its conversation: the same key again is the same run with the same answer; IDEMPOTENCY_CONFLICT with
+    another body. Default: the first message's `otid`. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
     def run(self) -> _run_pb2.RunRequest:

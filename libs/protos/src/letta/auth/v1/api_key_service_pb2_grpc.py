@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class APIKeyServiceStub:
-    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`; with `keys` alone the caller sees
-    its own organization and grants no scope that it lacks.
+    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`, and no other. Without `admin` the caller
+    sees its own organization, grants no scope that it lacks, and revokes no key that has one which it lacks.
     """
 
     def __init__(self, channel):
@@ -59,8 +59,8 @@ class APIKeyServiceStub:
 
 
 class APIKeyServiceServicer:
-    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`; with `keys` alone the caller sees
-    its own organization and grants no scope that it lacks.
+    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`, and no other. Without `admin` the caller
+    sees its own organization, grants no scope that it lacks, and revokes no key that has one which it lacks.
     """
 
     def CreateAPIKey(self, request, context):
@@ -87,7 +87,7 @@ class APIKeyServiceServicer:
 
     def DeleteAPIKey(self, request, context):
         """Revokes a key for good. It may still be accepted for a minute where it was just used. API_KEY_NOT_FOUND when there is
-        no such key.
+        no such key; PERMISSION_DENIED when it has a scope that the caller lacks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,8 +125,8 @@ def add_APIKeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class APIKeyService:
-    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`; with `keys` alone the caller sees
-    its own organization and grants no scope that it lacks.
+    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`, and no other. Without `admin` the caller
+    sees its own organization, grants no scope that it lacks, and revokes no key that has one which it lacks.
     """
 
     @staticmethod

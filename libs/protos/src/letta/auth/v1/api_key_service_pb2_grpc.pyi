@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class APIKeyServiceStub:
-    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`; with `keys` alone the caller sees
-    its own organization and grants no scope that it lacks.
+    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`, and no other. Without `admin` the caller
+    sees its own organization, grants no scope that it lacks, and revokes no key that has one which it lacks.
     """
 
     @_typing.overload
@@ -45,13 +45,13 @@ class APIKeyServiceStub:
     """Lists keys without their secrets, newest first."""
     DeleteAPIKey: _grpc.UnaryUnaryMultiCallable[_api_key_service_pb2.DeleteAPIKeyRequest, _api_key_service_pb2.DeleteAPIKeyResponse]
     """Revokes a key for good. It may still be accepted for a minute where it was just used. API_KEY_NOT_FOUND when there is
-    no such key.
+    no such key; PERMISSION_DENIED when it has a scope that the caller lacks.
     """
 
 @_typing.type_check_only
 class APIKeyServiceAsyncStub(APIKeyServiceStub):
-    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`; with `keys` alone the caller sees
-    its own organization and grants no scope that it lacks.
+    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`, and no other. Without `admin` the caller
+    sees its own organization, grants no scope that it lacks, and revokes no key that has one which it lacks.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -65,12 +65,12 @@ class APIKeyServiceAsyncStub(APIKeyServiceStub):
     """Lists keys without their secrets, newest first."""
     DeleteAPIKey: _aio.UnaryUnaryMultiCallable[_api_key_service_pb2.DeleteAPIKeyRequest, _api_key_service_pb2.DeleteAPIKeyResponse]  # type: ignore[assignment]
     """Revokes a key for good. It may still be accepted for a minute where it was just used. API_KEY_NOT_FOUND when there is
-    no such key.
+    no such key; PERMISSION_DENIED when it has a scope that the caller lacks.
     """
 
 class APIKeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`; with `keys` alone the caller sees
-    its own organization and grants no scope that it lacks.
+    """Keeps the API keys of an organization. Every method needs the scope `keys` or `admin`, and no other. Without `admin` the caller
+    sees its own organization, grants no scope that it lacks, and revokes no key that has one which it lacks.
     """
 
     @_abc_1.abstractmethod
@@ -106,7 +106,7 @@ class APIKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_service_pb2.DeleteAPIKeyResponse, _abc.Awaitable[_api_key_service_pb2.DeleteAPIKeyResponse]]:
         """Revokes a key for good. It may still be accepted for a minute where it was just used. API_KEY_NOT_FOUND when there is
-        no such key.
+        no such key; PERMISSION_DENIED when it has a scope that the caller lacks.
         """
 
 def add_APIKeyServiceServicer_to_server(servicer: APIKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

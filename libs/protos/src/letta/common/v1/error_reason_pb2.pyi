@@ -164,6 +164,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A budget of the organization is used up. Example: the monthly cost limit."""
     ERROR_REASON_BUDGET_NOT_FOUND: _ErrorReason.ValueType  # 123
     """The organization has no such budget. Example: a deleted one."""
+    ERROR_REASON_SECRET_REQUIRED: _ErrorReason.ValueType  # 140
+    """A secret would go to another address than the one it was given for. Send it again with the change. Example: a new `base_url`
+    without `api_key`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason`, without the enum prefix, in domain `letta`. Each value is one class of
@@ -312,4 +316,8 @@ ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 122
 """A budget of the organization is used up. Example: the monthly cost limit."""
 ERROR_REASON_BUDGET_NOT_FOUND: ErrorReason.ValueType  # 123
 """The organization has no such budget. Example: a deleted one."""
+ERROR_REASON_SECRET_REQUIRED: ErrorReason.ValueType  # 140
+"""A secret would go to another address than the one it was given for. Send it again with the change. Example: a new `base_url`
+without `api_key`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -323,6 +323,7 @@ class MethodMapping(_message.Message):
     DEFAULT_ASCENDING_FIELD_NUMBER: _builtins.int
     RESPONSE_JSON_FIELD_NUMBER: _builtins.int
     CHRONOLOGICAL_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
     success_status: _builtins.int
     """HTTP status of success. Default 200. 204 sends no body."""
     stream_if: _builtins.str
@@ -349,6 +350,12 @@ class MethodMapping(_message.Message):
     """This list shows its items oldest first whatever the order, `after` means newer and `before` older. Descending asks for the
     newest ones where no cursor is given.
     """
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Scopes of which a caller from outside needs one; `admin` always does. Default: `read` where the method has no side effects,
+        else `write`.
+        """
+
     def __init__(
         self,
         *,
@@ -362,10 +369,11 @@ class MethodMapping(_message.Message):
         default_ascending: _builtins.bool = ...,
         response_json: _builtins.str = ...,
         chronological: _builtins.bool = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chronological", b"chronological", "default_ascending", b"default_ascending", "default_limit", b"default_limit", "internal", b"internal", "response_json", b"response_json", "sse_done", b"sse_done", "stream_default", b"stream_default", "stream_if", b"stream_if", "stream_method", b"stream_method", "success_status", b"success_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chronological", b"chronological", "default_ascending", b"default_ascending", "default_limit", b"default_limit", "internal", b"internal", "response_json", b"response_json", "scopes", b"scopes", "sse_done", b"sse_done", "stream_default", b"stream_default", "stream_if", b"stream_if", "stream_method", b"stream_method", "success_status", b"success_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

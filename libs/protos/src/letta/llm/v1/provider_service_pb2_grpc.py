@@ -117,14 +117,14 @@ class ProviderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckCredentials(self, request, context):
-        """Tries credentials at the vendor without keeping them. LLM_AUTHENTICATION when the vendor refuses them.
+        """Tries credentials at the vendor without keeping them; needs the scope `write`. LLM_AUTHENTICATION when the vendor refuses them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckProvider(self, request, context):
-        """Tries the credentials of a provider at the vendor. LLM_AUTHENTICATION when the vendor refuses them.
+        """Tries the credentials of a provider at the vendor; needs the scope `write`. LLM_AUTHENTICATION when the vendor refuses them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

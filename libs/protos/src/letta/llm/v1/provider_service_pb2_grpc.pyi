@@ -44,9 +44,9 @@ class ProviderServiceStub:
     DeleteProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.DeleteProviderRequest, _provider_service_pb2.DeleteProviderResponse]
     """Deletes a provider. PROVIDER_NOT_FOUND when the organization has no such provider."""
     CheckCredentials: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.CheckCredentialsRequest, _provider_service_pb2.CheckCredentialsResponse]
-    """Tries credentials at the vendor without keeping them. LLM_AUTHENTICATION when the vendor refuses them."""
+    """Tries credentials at the vendor without keeping them; needs the scope `write`. LLM_AUTHENTICATION when the vendor refuses them."""
     CheckProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.CheckProviderRequest, _provider_service_pb2.CheckProviderResponse]
-    """Tries the credentials of a provider at the vendor. LLM_AUTHENTICATION when the vendor refuses them."""
+    """Tries the credentials of a provider at the vendor; needs the scope `write`. LLM_AUTHENTICATION when the vendor refuses them."""
     RefreshProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.RefreshProviderRequest, _provider_service_pb2.RefreshProviderResponse]
     """Lists the models of a provider again."""
 
@@ -66,9 +66,9 @@ class ProviderServiceAsyncStub(ProviderServiceStub):
     DeleteProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.DeleteProviderRequest, _provider_service_pb2.DeleteProviderResponse]  # type: ignore[assignment]
     """Deletes a provider. PROVIDER_NOT_FOUND when the organization has no such provider."""
     CheckCredentials: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.CheckCredentialsRequest, _provider_service_pb2.CheckCredentialsResponse]  # type: ignore[assignment]
-    """Tries credentials at the vendor without keeping them. LLM_AUTHENTICATION when the vendor refuses them."""
+    """Tries credentials at the vendor without keeping them; needs the scope `write`. LLM_AUTHENTICATION when the vendor refuses them."""
     CheckProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.CheckProviderRequest, _provider_service_pb2.CheckProviderResponse]  # type: ignore[assignment]
-    """Tries the credentials of a provider at the vendor. LLM_AUTHENTICATION when the vendor refuses them."""
+    """Tries the credentials of a provider at the vendor; needs the scope `write`. LLM_AUTHENTICATION when the vendor refuses them."""
     RefreshProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.RefreshProviderRequest, _provider_service_pb2.RefreshProviderResponse]  # type: ignore[assignment]
     """Lists the models of a provider again."""
 
@@ -121,7 +121,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provider_service_pb2.CheckCredentialsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_provider_service_pb2.CheckCredentialsResponse, _abc.Awaitable[_provider_service_pb2.CheckCredentialsResponse]]:
-        """Tries credentials at the vendor without keeping them. LLM_AUTHENTICATION when the vendor refuses them."""
+        """Tries credentials at the vendor without keeping them; needs the scope `write`. LLM_AUTHENTICATION when the vendor refuses them."""
 
     @_abc_1.abstractmethod
     def CheckProvider(
@@ -129,7 +129,7 @@ class ProviderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provider_service_pb2.CheckProviderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_provider_service_pb2.CheckProviderResponse, _abc.Awaitable[_provider_service_pb2.CheckProviderResponse]]:
-        """Tries the credentials of a provider at the vendor. LLM_AUTHENTICATION when the vendor refuses them."""
+        """Tries the credentials of a provider at the vendor; needs the scope `write`. LLM_AUTHENTICATION when the vendor refuses them."""
 
     @_abc_1.abstractmethod
     def RefreshProvider(

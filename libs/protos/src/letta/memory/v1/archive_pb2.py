@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/memory/v1/archive.proto\x12\x0fletta.memory.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xa6\x04\n\x07\x41rchive\x12\'\n\rcreated_by_id\x18\x01 \x01(\tH\x00R\x0b\x63reatedById\x88\x01\x01\x12\x30\n\x12last_updated_by_id\x18\x02 \x01(\tH\x01R\x0flastUpdatedById\x88\x01\x01\x12\x39\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\x12%\n\x0b\x64\x65scription\x18\x06 \x01(\tH\x02R\x0b\x64\x65scription\x88\x01\x01\x12\'\n\x0forganization_id\x18\x07 \x01(\tR\x0eorganizationId\x12,\n\x12vector_db_provider\x18\x08 \x01(\tR\x10vectorDbProvider\x12K\n\x10\x65mbedding_config\x18\t \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigR\x0f\x65mbeddingConfig\x12\"\n\x08metadata\x18\n \x01(\tB\x06\xca\xf3\x18\x02\x10\x01R\x08metadata\x12\x0e\n\x02id\x18\x0b \x01(\tR\x02idB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\x0e\n\x0c_description\"\x9b\x04\n\x0f\x45mbeddingConfig\x12\x36\n\x17\x65mbedding_endpoint_type\x18\x01 \x01(\tR\x15\x65mbeddingEndpointType\x12\x32\n\x12\x65mbedding_endpoint\x18\x02 \x01(\tH\x00R\x11\x65mbeddingEndpoint\x88\x01\x01\x12\'\n\x0f\x65mbedding_model\x18\x03 \x01(\tR\x0e\x65mbeddingModel\x12#\n\rembedding_dim\x18\x04 \x01(\x05R\x0c\x65mbeddingDim\x12\x30\n\x14\x65mbedding_chunk_size\x18\x05 \x01(\x05R\x12\x65mbeddingChunkSize\x12\x1b\n\x06handle\x18\x06 \x01(\tH\x01R\x06handle\x88\x01\x01\x12\x1d\n\nbatch_size\x18\x07 \x01(\x05R\tbatchSize\x12*\n\x0e\x61zure_endpoint\x18\x08 \x01(\tH\x02R\razureEndpoint\x88\x01\x01\x12(\n\razure_version\x18\t \x01(\tH\x03R\x0c\x61zureVersion\x88\x01\x01\x12.\n\x10\x61zure_deployment\x18\n \x01(\tH\x04R\x0f\x61zureDeployment\x88\x01\x01\x42\x15\n\x13_embedding_endpointB\t\n\x07_handleB\x11\n\x0f_azure_endpointB\x10\n\x0e_azure_versionB\x13\n\x11_azure_deploymentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/memory/v1/archive.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xaf\x04\n\x07\x41rchive\x12\'\n\rcreated_by_id\x18\x01 \x01(\tH\x00R\x0b\x63reatedById\x88\x01\x01\x12\x30\n\x12last_updated_by_id\x18\x02 \x01(\tH\x01R\x0flastUpdatedById\x88\x01\x01\x12\x39\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\x12%\n\x0b\x64\x65scription\x18\x06 \x01(\tH\x02R\x0b\x64\x65scription\x88\x01\x01\x12\'\n\x0forganization_id\x18\x07 \x01(\tR\x0eorganizationId\x12,\n\x12vector_db_provider\x18\x08 \x01(\tR\x10vectorDbProvider\x12K\n\x10\x65mbedding_config\x18\t \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigR\x0f\x65mbeddingConfig\x12+\n\x08metadata\x18\n \x01(\tB\x0f\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12\x0e\n\x02id\x18\x0b \x01(\tR\x02idB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\x0e\n\x0c_description\"\x9b\x04\n\x0f\x45mbeddingConfig\x12\x36\n\x17\x65mbedding_endpoint_type\x18\x01 \x01(\tR\x15\x65mbeddingEndpointType\x12\x32\n\x12\x65mbedding_endpoint\x18\x02 \x01(\tH\x00R\x11\x65mbeddingEndpoint\x88\x01\x01\x12\'\n\x0f\x65mbedding_model\x18\x03 \x01(\tR\x0e\x65mbeddingModel\x12#\n\rembedding_dim\x18\x04 \x01(\x05R\x0c\x65mbeddingDim\x12\x30\n\x14\x65mbedding_chunk_size\x18\x05 \x01(\x05R\x12\x65mbeddingChunkSize\x12\x1b\n\x06handle\x18\x06 \x01(\tH\x01R\x06handle\x88\x01\x01\x12\x1d\n\nbatch_size\x18\x07 \x01(\x05R\tbatchSize\x12*\n\x0e\x61zure_endpoint\x18\x08 \x01(\tH\x02R\razureEndpoint\x88\x01\x01\x12(\n\razure_version\x18\t \x01(\tH\x03R\x0c\x61zureVersion\x88\x01\x01\x12.\n\x10\x61zure_deployment\x18\n \x01(\tH\x04R\x0f\x61zureDeployment\x88\x01\x01\x42\x15\n\x13_embedding_endpointB\t\n\x07_handleB\x11\n\x0f_azure_endpointB\x10\n\x0e_azure_versionB\x13\n\x11_azure_deploymentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +35,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.memory.v1.archive_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ARCHIVE'].fields_by_name['metadata']._loaded_options = None
-  _globals['_ARCHIVE'].fields_by_name['metadata']._serialized_options = b'\312\363\030\002\020\001'
-  _globals['_ARCHIVE']._serialized_start=120
-  _globals['_ARCHIVE']._serialized_end=670
-  _globals['_EMBEDDINGCONFIG']._serialized_start=673
-  _globals['_EMBEDDINGCONFIG']._serialized_end=1212
+  _globals['_ARCHIVE'].fields_by_name['metadata']._serialized_options = b'\272H\006r\004(\200\200\004\312\363\030\002\020\001'
+  _globals['_ARCHIVE']._serialized_start=149
+  _globals['_ARCHIVE']._serialized_end=708
+  _globals['_EMBEDDINGCONFIG']._serialized_start=711
+  _globals['_EMBEDDINGCONFIG']._serialized_end=1250
 # @@protoc_insertion_point(module_scope)

@@ -47,7 +47,7 @@ class Archive(_message.Message):
     vector_db_provider: _builtins.str
     """Where the vectors are: always `native`. Output only."""
     metadata: _builtins.str
-    """The caller's own data, a JSON object."""
+    """The caller's own data, a JSON object. At most 65,536 bytes."""
     id: _builtins.str
     """Identifier, `archive-<uuid>`. Output only."""
     @_builtins.property

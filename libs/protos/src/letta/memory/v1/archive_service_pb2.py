@@ -30,7 +30,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.memory.v1 import archive_pb2 as letta_dot_memory_dot_v1_dot_archive__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/memory/v1/archive_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/archive.proto\"\xc6\x02\n\x14\x43reateArchiveRequest\x12$\n\x04name\x18\x01 \x01(\tB\x10\xbaH\x07r\x05\x10\x01\x18\x80\x02\xca\xf3\x18\x02(\x01R\x04name\x12/\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12&\n\tembedding\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tembedding\x12O\n\x10\x65mbedding_config\x18\x04 \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigB\x02\x18\x01R\x0f\x65mbeddingConfig\x12\"\n\x08metadata\x18\x05 \x01(\tB\x06\xca\xf3\x18\x02\x10\x01R\x08metadata\x12*\n\nrequest_id\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestIdB\x0e\n\x0c_description\"K\n\x15\x43reateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"E\n\x11GetArchiveRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"H\n\x12GetArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"\xd5\x01\n\x13ListArchivesRequest\x12\x1f\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12\x1d\n\x05\x61\x66ter\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12\x1d\n\x05limit\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x30\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderR\x05order\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\x12\x19\n\x08\x61gent_id\x18\x06 \x01(\tR\x07\x61gentId\"L\n\x14ListArchivesResponse\x12\x34\n\x08\x61rchives\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.ArchiveR\x08\x61rchives\"\xc9\x01\n\x14UpdateArchiveRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12:\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveB\x06\xbaH\x03\xc8\x01\x01R\x07\x61rchive\x12\x43\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xca\xf3\x18\x02@\x01R\nupdateMask\"K\n\x15UpdateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"H\n\x14\x44\x65leteArchiveRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65leteArchiveResponse\"t\n\x14\x41ttachArchiveRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x30\n\narchive_id\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x41ttachArchiveResponse\"t\n\x14\x44\x65tachArchiveRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x30\n\narchive_id\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65tachArchiveResponse\"N\n\x1aListArchiveAgentIdsRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\":\n\x1bListArchiveAgentIdsResponse\x12\x1b\n\tagent_ids\x18\x01 \x03(\tR\x08\x61gentIds2\x9b\t\n\x0e\x41rchiveService\x12\x81\x01\n\rCreateArchive\x12%.letta.memory.v1.CreateArchiveRequest\x1a&.letta.memory.v1.CreateArchiveResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\r/v1/archives/:\x01*b\x07\x61rchive\x12\x84\x01\n\nGetArchive\x12\".letta.memory.v1.GetArchiveRequest\x1a#.letta.memory.v1.GetArchiveResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\x19/v1/archives/{archive_id}b\x07\x61rchive\x12\x85\x01\n\x0cListArchives\x12$.letta.memory.v1.ListArchivesRequest\x1a%.letta.memory.v1.ListArchivesResponse\"(\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x82\xd3\xe4\x93\x02\x19\x12\r/v1/archives/b\x08\x61rchives\x12\x96\x01\n\rUpdateArchive\x12%.letta.memory.v1.UpdateArchiveRequest\x1a&.letta.memory.v1.UpdateArchiveResponse\"6\x90\x02\x02\x82\xd3\xe4\x93\x02-2\x19/v1/archives/{archive_id}:\x07\x61rchiveb\x07\x61rchive\x12\x8b\x01\n\rDeleteArchive\x12%.letta.memory.v1.DeleteArchiveRequest\x1a&.letta.memory.v1.DeleteArchiveResponse\"+\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02\x1b*\x19/v1/archives/{archive_id}\x12\xa7\x01\n\rAttachArchive\x12%.letta.memory.v1.AttachArchiveRequest\x1a&.letta.memory.v1.AttachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/attach/{archive_id}\x12\xa7\x01\n\rDetachArchive\x12%.letta.memory.v1.DetachArchiveRequest\x1a&.letta.memory.v1.DetachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/detach/{archive_id}\x12{\n\x13ListArchiveAgentIds\x12+.letta.memory.v1.ListArchiveAgentIdsRequest\x1a,.letta.memory.v1.ListArchiveAgentIdsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/memory/v1/archive_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/archive.proto\"\xe1\x02\n\x14\x43reateArchiveRequest\x12$\n\x04name\x18\x01 \x01(\tB\x10\xbaH\x07r\x05\x10\x01\x18\x80\x02\xca\xf3\x18\x02(\x01R\x04name\x12/\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12&\n\tembedding\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tembedding\x12O\n\x10\x65mbedding_config\x18\x04 \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigB\x02\x18\x01R\x0f\x65mbeddingConfig\x12+\n\x08metadata\x18\x05 \x01(\tB\x0f\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12<\n\nrequest_id\x18\x06 \x01(\tB\x1d\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestIdB\x0e\n\x0c_description\"K\n\x15\x43reateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"E\n\x11GetArchiveRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"H\n\x12GetArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"\xd5\x01\n\x13ListArchivesRequest\x12\x1f\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12\x1d\n\x05\x61\x66ter\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12\x1d\n\x05limit\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x30\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderR\x05order\x12\x12\n\x04name\x18\x05 \x01(\tR\x04name\x12\x19\n\x08\x61gent_id\x18\x06 \x01(\tR\x07\x61gentId\"L\n\x14ListArchivesResponse\x12\x34\n\x08\x61rchives\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.ArchiveR\x08\x61rchives\"\xc9\x01\n\x14UpdateArchiveRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12:\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveB\x06\xbaH\x03\xc8\x01\x01R\x07\x61rchive\x12\x43\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xca\xf3\x18\x02@\x01R\nupdateMask\"K\n\x15UpdateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"H\n\x14\x44\x65leteArchiveRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65leteArchiveResponse\"t\n\x14\x41ttachArchiveRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x30\n\narchive_id\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x41ttachArchiveResponse\"t\n\x14\x44\x65tachArchiveRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x30\n\narchive_id\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65tachArchiveResponse\"N\n\x1aListArchiveAgentIdsRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\":\n\x1bListArchiveAgentIdsResponse\x12\x1b\n\tagent_ids\x18\x01 \x03(\tR\x08\x61gentIds2\x9b\t\n\x0e\x41rchiveService\x12\x81\x01\n\rCreateArchive\x12%.letta.memory.v1.CreateArchiveRequest\x1a&.letta.memory.v1.CreateArchiveResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\r/v1/archives/:\x01*b\x07\x61rchive\x12\x84\x01\n\nGetArchive\x12\".letta.memory.v1.GetArchiveRequest\x1a#.letta.memory.v1.GetArchiveResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\x19/v1/archives/{archive_id}b\x07\x61rchive\x12\x85\x01\n\x0cListArchives\x12$.letta.memory.v1.ListArchivesRequest\x1a%.letta.memory.v1.ListArchivesResponse\"(\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x82\xd3\xe4\x93\x02\x19\x12\r/v1/archives/b\x08\x61rchives\x12\x96\x01\n\rUpdateArchive\x12%.letta.memory.v1.UpdateArchiveRequest\x1a&.letta.memory.v1.UpdateArchiveResponse\"6\x90\x02\x02\x82\xd3\xe4\x93\x02-2\x19/v1/archives/{archive_id}:\x07\x61rchiveb\x07\x61rchive\x12\x8b\x01\n\rDeleteArchive\x12%.letta.memory.v1.DeleteArchiveRequest\x1a&.letta.memory.v1.DeleteArchiveResponse\"+\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02\x1b*\x19/v1/archives/{archive_id}\x12\xa7\x01\n\rAttachArchive\x12%.letta.memory.v1.AttachArchiveRequest\x1a&.letta.memory.v1.AttachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/attach/{archive_id}\x12\xa7\x01\n\rDetachArchive\x12%.letta.memory.v1.DetachArchiveRequest\x1a&.letta.memory.v1.DetachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/detach/{archive_id}\x12{\n\x13ListArchiveAgentIds\x12+.letta.memory.v1.ListArchiveAgentIdsRequest\x1a,.letta.memory.v1.ListArchiveAgentIdsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,9 +46,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['embedding_config']._loaded_options = None
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['embedding_config']._serialized_options = b'\030\001'
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['metadata']._loaded_options = None
-  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['metadata']._serialized_options = b'\312\363\030\002\020\001'
+  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['metadata']._serialized_options = b'\272H\006r\004(\200\200\004\312\363\030\002\020\001'
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001\312\363\030\021:\017idempotency-key'
   _globals['_GETARCHIVEREQUEST'].fields_by_name['archive_id']._loaded_options = None
   _globals['_GETARCHIVEREQUEST'].fields_by_name['archive_id']._serialized_options = b'\272H\016r\014\030@:\010archive-'
   _globals['_LISTARCHIVESREQUEST'].fields_by_name['before']._loaded_options = None
@@ -92,37 +92,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARCHIVESERVICE'].methods_by_name['ListArchiveAgentIds']._loaded_options = None
   _globals['_ARCHIVESERVICE'].methods_by_name['ListArchiveAgentIds']._serialized_options = b'\220\002\001\372\363\030\0020\001'
   _globals['_CREATEARCHIVEREQUEST']._serialized_start=253
-  _globals['_CREATEARCHIVEREQUEST']._serialized_end=579
-  _globals['_CREATEARCHIVERESPONSE']._serialized_start=581
-  _globals['_CREATEARCHIVERESPONSE']._serialized_end=656
-  _globals['_GETARCHIVEREQUEST']._serialized_start=658
-  _globals['_GETARCHIVEREQUEST']._serialized_end=727
-  _globals['_GETARCHIVERESPONSE']._serialized_start=729
-  _globals['_GETARCHIVERESPONSE']._serialized_end=801
-  _globals['_LISTARCHIVESREQUEST']._serialized_start=804
-  _globals['_LISTARCHIVESREQUEST']._serialized_end=1017
-  _globals['_LISTARCHIVESRESPONSE']._serialized_start=1019
-  _globals['_LISTARCHIVESRESPONSE']._serialized_end=1095
-  _globals['_UPDATEARCHIVEREQUEST']._serialized_start=1098
-  _globals['_UPDATEARCHIVEREQUEST']._serialized_end=1299
-  _globals['_UPDATEARCHIVERESPONSE']._serialized_start=1301
-  _globals['_UPDATEARCHIVERESPONSE']._serialized_end=1376
-  _globals['_DELETEARCHIVEREQUEST']._serialized_start=1378
-  _globals['_DELETEARCHIVEREQUEST']._serialized_end=1450
-  _globals['_DELETEARCHIVERESPONSE']._serialized_start=1452
-  _globals['_DELETEARCHIVERESPONSE']._serialized_end=1475
-  _globals['_ATTACHARCHIVEREQUEST']._serialized_start=1477
-  _globals['_ATTACHARCHIVEREQUEST']._serialized_end=1593
-  _globals['_ATTACHARCHIVERESPONSE']._serialized_start=1595
-  _globals['_ATTACHARCHIVERESPONSE']._serialized_end=1618
-  _globals['_DETACHARCHIVEREQUEST']._serialized_start=1620
-  _globals['_DETACHARCHIVEREQUEST']._serialized_end=1736
-  _globals['_DETACHARCHIVERESPONSE']._serialized_start=1738
-  _globals['_DETACHARCHIVERESPONSE']._serialized_end=1761
-  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_start=1763
-  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_end=1841
-  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_start=1843
-  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_end=1901
-  _globals['_ARCHIVESERVICE']._serialized_start=1904
-  _globals['_ARCHIVESERVICE']._serialized_end=3083
+  _globals['_CREATEARCHIVEREQUEST']._serialized_end=606
+  _globals['_CREATEARCHIVERESPONSE']._serialized_start=608
+  _globals['_CREATEARCHIVERESPONSE']._serialized_end=683
+  _globals['_GETARCHIVEREQUEST']._serialized_start=685
+  _globals['_GETARCHIVEREQUEST']._serialized_end=754
+  _globals['_GETARCHIVERESPONSE']._serialized_start=756
+  _globals['_GETARCHIVERESPONSE']._serialized_end=828
+  _globals['_LISTARCHIVESREQUEST']._serialized_start=831
+  _globals['_LISTARCHIVESREQUEST']._serialized_end=1044
+  _globals['_LISTARCHIVESRESPONSE']._serialized_start=1046
+  _globals['_LISTARCHIVESRESPONSE']._serialized_end=1122
+  _globals['_UPDATEARCHIVEREQUEST']._serialized_start=1125
+  _globals['_UPDATEARCHIVEREQUEST']._serialized_end=1326
+  _globals['_UPDATEARCHIVERESPONSE']._serialized_start=1328
+  _globals['_UPDATEARCHIVERESPONSE']._serialized_end=1403
+  _globals['_DELETEARCHIVEREQUEST']._serialized_start=1405
+  _globals['_DELETEARCHIVEREQUEST']._serialized_end=1477
+  _globals['_DELETEARCHIVERESPONSE']._serialized_start=1479
+  _globals['_DELETEARCHIVERESPONSE']._serialized_end=1502
+  _globals['_ATTACHARCHIVEREQUEST']._serialized_start=1504
+  _globals['_ATTACHARCHIVEREQUEST']._serialized_end=1620
+  _globals['_ATTACHARCHIVERESPONSE']._serialized_start=1622
+  _globals['_ATTACHARCHIVERESPONSE']._serialized_end=1645
+  _globals['_DETACHARCHIVEREQUEST']._serialized_start=1647
+  _globals['_DETACHARCHIVEREQUEST']._serialized_end=1763
+  _globals['_DETACHARCHIVERESPONSE']._serialized_start=1765
+  _globals['_DETACHARCHIVERESPONSE']._serialized_end=1788
+  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_start=1790
+  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_end=1868
+  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_start=1870
+  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_end=1928
+  _globals['_ARCHIVESERVICE']._serialized_start=1931
+  _globals['_ARCHIVESERVICE']._serialized_end=3110
 # @@protoc_insertion_point(module_scope)

@@ -45,9 +45,11 @@ class CreateArchiveRequest(_message.Message):
     embedding: _builtins.str
     """Handle of the embedder, `provider/name`. Empty: the default one."""
     metadata: _builtins.str
-    """The caller's own data, a JSON object."""
+    """The caller's own data, a JSON object. At most 65,536 bytes."""
     request_id: _builtins.str
-    """Same id, same archive: makes a repeat harmless. A UUID, or empty."""
+    """Key of the request: the same key again makes nothing more and is answered with the same archive; IDEMPOTENCY_CONFLICT with another
+    body. From the header `Idempotency-Key` over HTTP.
+    """
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def embedding_config(self) -> _archive_pb2.EmbeddingConfig:

@@ -61,7 +61,7 @@ class Block(_message.Message):
     read_only: _builtins.bool
     """Tools refuse to write it."""
     metadata: _builtins.str
-    """The caller's own data, a JSON object."""
+    """The caller's own data, a JSON object. At most 65,536 bytes."""
     hidden: _builtins.bool
     """Left out of lists."""
     project_id: _builtins.str

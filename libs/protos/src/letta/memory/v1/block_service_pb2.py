@@ -30,7 +30,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.memory.v1 import block_pb2 as letta_dot_memory_dot_v1_dot_block__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/memory/v1/block_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1bletta/memory/v1/block.proto\"v\n\x12\x43reateBlockRequest\x12\x34\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockB\x06\xbaH\x03\xc8\x01\x01R\x05\x62lock\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"C\n\x13\x43reateBlockResponse\x12,\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockR\x05\x62lock\"=\n\x0fGetBlockRequest\x12*\n\x08\x62lock_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x62lock-R\x07\x62lockId\"@\n\x10GetBlockResponse\x12,\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockR\x05\x62lock\"\xe3\x05\n\x11ListBlocksRequest\x12\x1f\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12\x1d\n\x05\x61\x66ter\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12\x1d\n\x05limit\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x30\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderR\x05order\x12\x14\n\x05label\x18\x05 \x01(\tR\x05label\x12\x12\n\x04name\x18\x06 \x01(\tR\x04name\x12\x1c\n\x04tags\x18\x07 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\x12$\n\x0ematch_all_tags\x18\x08 \x01(\x08R\x0cmatchAllTags\x12%\n\x0etemplates_only\x18\t \x01(\x08R\rtemplatesOnly\x12\x1d\n\nproject_id\x18\n \x01(\tR\tprojectId\x12!\n\x0clabel_search\x18\x0b \x01(\tR\x0blabelSearch\x12-\n\x12\x64\x65scription_search\x18\x0c \x01(\tR\x11\x64\x65scriptionSearch\x12!\n\x0cvalue_search\x18\r \x01(\tR\x0bvalueSearch\x12\x43\n\x1c\x63onnected_to_agents_count_gt\x18\x0e \x01(\x05H\x00R\x18\x63onnectedToAgentsCountGt\x88\x01\x01\x12\x43\n\x1c\x63onnected_to_agents_count_lt\x18\x0f \x01(\x05H\x01R\x18\x63onnectedToAgentsCountLt\x88\x01\x01\x12H\n\x1c\x63onnected_to_agents_count_eq\x18\x10 \x03(\x05\x42\x08\xbaH\x05\x92\x01\x02\x10\x64R\x18\x63onnectedToAgentsCountEqB\x1f\n\x1d_connected_to_agents_count_gtB\x1f\n\x1d_connected_to_agents_count_lt\"D\n\x12ListBlocksResponse\x12.\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x16.letta.memory.v1.BlockR\x06\x62locks\"\xc8\x01\n\x12\x43ountBlocksRequest\x12\x14\n\x05label\x18\x01 \x01(\tR\x05label\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n\x04tags\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\x12$\n\x0ematch_all_tags\x18\x04 \x01(\x08R\x0cmatchAllTags\x12%\n\x0etemplates_only\x18\x05 \x01(\x08R\rtemplatesOnly\x12\x1d\n\nproject_id\x18\x06 \x01(\tR\tprojectId\"+\n\x13\x43ountBlocksResponse\x12\x14\n\x05\x63ount\x18\x01 \x01(\x03R\x05\x63ount\"\xbb\x01\n\x12UpdateBlockRequest\x12*\n\x08\x62lock_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x62lock-R\x07\x62lockId\x12\x34\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x16.letta.memory.v1.BlockB\x06\xbaH\x03\xc8\x01\x01R\x05\x62lock\x12\x43\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xca\xf3\x18\x02@\x01R\nupdateMask\"C\n\x13UpdateBlockResponse\x12,\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockR\x05\x62lock\"@\n\x12\x44\x65leteBlockRequest\x12*\n\x08\x62lock_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x62lock-R\x07\x62lockId\"\x15\n\x13\x44\x65leteBlockResponse\"\xd5\x01\n\x16ListAgentBlocksRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x1f\n\x06\x62\x65\x66ore\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12\x1d\n\x05\x61\x66ter\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12\x1d\n\x05limit\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x30\n\x05order\x18\x05 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderR\x05order\"I\n\x17ListAgentBlocksResponse\x12.\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x16.letta.memory.v1.BlockR\x06\x62locks\"o\n\x14GetAgentBlockRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12+\n\x0b\x62lock_label\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\nblockLabel\"E\n\x15GetAgentBlockResponse\x12,\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockR\x05\x62lock\"\xed\x01\n\x17UpdateAgentBlockRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12+\n\x0b\x62lock_label\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\nblockLabel\x12\x34\n\x05\x62lock\x18\x03 \x01(\x0b\x32\x16.letta.memory.v1.BlockB\x06\xbaH\x03\xc8\x01\x01R\x05\x62lock\x12\x43\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xca\xf3\x18\x02@\x01R\nupdateMask\"H\n\x18UpdateAgentBlockResponse\x12,\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockR\x05\x62lock\"F\n\x18ListBlockAgentIdsRequest\x12*\n\x08\x62lock_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x62lock-R\x07\x62lockId\"8\n\x19ListBlockAgentIdsResponse\x12\x1b\n\tagent_ids\x18\x01 \x03(\tR\x08\x61gentIds2\x9b\x0b\n\x0c\x42lockService\x12{\n\x0b\x43reateBlock\x12#.letta.memory.v1.CreateBlockRequest\x1a$.letta.memory.v1.CreateBlockResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x0b/v1/blocks/:\x05\x62lockb\x05\x62lock\x12x\n\x08GetBlock\x12 .letta.memory.v1.GetBlockRequest\x1a!.letta.memory.v1.GetBlockResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x15/v1/blocks/{block_id}b\x05\x62lock\x12}\n\nListBlocks\x12\".letta.memory.v1.ListBlocksRequest\x1a#.letta.memory.v1.ListBlocksResponse\"&\x90\x02\x01\xfa\xf3\x18\x04\x38\x32@\x01\x82\xd3\xe4\x93\x02\x15\x12\x0b/v1/blocks/b\x06\x62locks\x12|\n\x0b\x43ountBlocks\x12#.letta.memory.v1.CountBlocksRequest\x1a$.letta.memory.v1.CountBlocksResponse\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x10/v1/blocks/countb\x05\x63ount\x12\x88\x01\n\x0bUpdateBlock\x12#.letta.memory.v1.UpdateBlockRequest\x1a$.letta.memory.v1.UpdateBlockResponse\".\x90\x02\x02\x82\xd3\xe4\x93\x02%2\x15/v1/blocks/{block_id}:\x05\x62lockb\x05\x62lock\x12\x84\x01\n\x0b\x44\x65leteBlock\x12#.letta.memory.v1.DeleteBlockRequest\x1a$.letta.memory.v1.DeleteBlockResponse\"*\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x17*\x15/v1/blocks/{block_id}\x12\xa7\x01\n\x0fListAgentBlocks\x12\'.letta.memory.v1.ListAgentBlocksRequest\x1a(.letta.memory.v1.ListAgentBlocksResponse\"A\x90\x02\x01\xfa\xf3\x18\x02\x38\x64\x82\xd3\xe4\x93\x02\x32\x12(/v1/agents/{agent_id}/core-memory/blocksb\x06\x62locks\x12\xa8\x01\n\rGetAgentBlock\x12%.letta.memory.v1.GetAgentBlockRequest\x1a&.letta.memory.v1.GetAgentBlockResponse\"H\x90\x02\x01\x82\xd3\xe4\x93\x02?\x12\x36/v1/agents/{agent_id}/core-memory/blocks/{block_label}b\x05\x62lock\x12\xb8\x01\n\x10UpdateAgentBlock\x12(.letta.memory.v1.UpdateAgentBlockRequest\x1a).letta.memory.v1.UpdateAgentBlockResponse\"O\x90\x02\x02\x82\xd3\xe4\x93\x02\x46\x32\x36/v1/agents/{agent_id}/core-memory/blocks/{block_label}:\x05\x62lockb\x05\x62lock\x12u\n\x11ListBlockAgentIds\x12).letta.memory.v1.ListBlockAgentIdsRequest\x1a*.letta.memory.v1.ListBlockAgentIdsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/memory/v1/block_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1bletta/memory/v1/block.proto\"\x88\x01\n\x12\x43reateBlockRequest\x12\x34\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockB\x06\xbaH\x03\xc8\x01\x01R\x05\x62lock\x12<\n\nrequest_id\x18\x02 \x01(\tB\x1d\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestId\"C\n\x13\x43reateBlockResponse\x12,\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockR\x05\x62lock\"=\n\x0fGetBlockRequest\x12*\n\x08\x62lock_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x62lock-R\x07\x62lockId\"@\n\x10GetBlockResponse\x12,\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockR\x05\x62lock\"\xe3\x05\n\x11ListBlocksRequest\x12\x1f\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12\x1d\n\x05\x61\x66ter\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12\x1d\n\x05limit\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x30\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderR\x05order\x12\x14\n\x05label\x18\x05 \x01(\tR\x05label\x12\x12\n\x04name\x18\x06 \x01(\tR\x04name\x12\x1c\n\x04tags\x18\x07 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\x12$\n\x0ematch_all_tags\x18\x08 \x01(\x08R\x0cmatchAllTags\x12%\n\x0etemplates_only\x18\t \x01(\x08R\rtemplatesOnly\x12\x1d\n\nproject_id\x18\n \x01(\tR\tprojectId\x12!\n\x0clabel_search\x18\x0b \x01(\tR\x0blabelSearch\x12-\n\x12\x64\x65scription_search\x18\x0c \x01(\tR\x11\x64\x65scriptionSearch\x12!\n\x0cvalue_search\x18\r \x01(\tR\x0bvalueSearch\x12\x43\n\x1c\x63onnected_to_agents_count_gt\x18\x0e \x01(\x05H\x00R\x18\x63onnectedToAgentsCountGt\x88\x01\x01\x12\x43\n\x1c\x63onnected_to_agents_count_lt\x18\x0f \x01(\x05H\x01R\x18\x63onnectedToAgentsCountLt\x88\x01\x01\x12H\n\x1c\x63onnected_to_agents_count_eq\x18\x10 \x03(\x05\x42\x08\xbaH\x05\x92\x01\x02\x10\x64R\x18\x63onnectedToAgentsCountEqB\x1f\n\x1d_connected_to_agents_count_gtB\x1f\n\x1d_connected_to_agents_count_lt\"D\n\x12ListBlocksResponse\x12.\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x16.letta.memory.v1.BlockR\x06\x62locks\"\xc8\x01\n\x12\x43ountBlocksRequest\x12\x14\n\x05label\x18\x01 \x01(\tR\x05label\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n\x04tags\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\x12$\n\x0ematch_all_tags\x18\x04 \x01(\x08R\x0cmatchAllTags\x12%\n\x0etemplates_only\x18\x05 \x01(\x08R\rtemplatesOnly\x12\x1d\n\nproject_id\x18\x06 \x01(\tR\tprojectId\"+\n\x13\x43ountBlocksResponse\x12\x14\n\x05\x63ount\x18\x01 \x01(\x03R\x05\x63ount\"\xbb\x01\n\x12UpdateBlockRequest\x12*\n\x08\x62lock_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x62lock-R\x07\x62lockId\x12\x34\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x16.letta.memory.v1.BlockB\x06\xbaH\x03\xc8\x01\x01R\x05\x62lock\x12\x43\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xca\xf3\x18\x02@\x01R\nupdateMask\"C\n\x13UpdateBlockResponse\x12,\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockR\x05\x62lock\"@\n\x12\x44\x65leteBlockRequest\x12*\n\x08\x62lock_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x62lock-R\x07\x62lockId\"\x15\n\x13\x44\x65leteBlockResponse\"\xd5\x01\n\x16ListAgentBlocksRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x1f\n\x06\x62\x65\x66ore\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12\x1d\n\x05\x61\x66ter\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12\x1d\n\x05limit\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x30\n\x05order\x18\x05 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderR\x05order\"I\n\x17ListAgentBlocksResponse\x12.\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x16.letta.memory.v1.BlockR\x06\x62locks\"o\n\x14GetAgentBlockRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12+\n\x0b\x62lock_label\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\nblockLabel\"E\n\x15GetAgentBlockResponse\x12,\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockR\x05\x62lock\"\xed\x01\n\x17UpdateAgentBlockRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12+\n\x0b\x62lock_label\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\nblockLabel\x12\x34\n\x05\x62lock\x18\x03 \x01(\x0b\x32\x16.letta.memory.v1.BlockB\x06\xbaH\x03\xc8\x01\x01R\x05\x62lock\x12\x43\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xca\xf3\x18\x02@\x01R\nupdateMask\"H\n\x18UpdateAgentBlockResponse\x12,\n\x05\x62lock\x18\x01 \x01(\x0b\x32\x16.letta.memory.v1.BlockR\x05\x62lock\"F\n\x18ListBlockAgentIdsRequest\x12*\n\x08\x62lock_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x62lock-R\x07\x62lockId\"8\n\x19ListBlockAgentIdsResponse\x12\x1b\n\tagent_ids\x18\x01 \x03(\tR\x08\x61gentIds2\x9b\x0b\n\x0c\x42lockService\x12{\n\x0b\x43reateBlock\x12#.letta.memory.v1.CreateBlockRequest\x1a$.letta.memory.v1.CreateBlockResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x0b/v1/blocks/:\x05\x62lockb\x05\x62lock\x12x\n\x08GetBlock\x12 .letta.memory.v1.GetBlockRequest\x1a!.letta.memory.v1.GetBlockResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x15/v1/blocks/{block_id}b\x05\x62lock\x12}\n\nListBlocks\x12\".letta.memory.v1.ListBlocksRequest\x1a#.letta.memory.v1.ListBlocksResponse\"&\x90\x02\x01\xfa\xf3\x18\x04\x38\x32@\x01\x82\xd3\xe4\x93\x02\x15\x12\x0b/v1/blocks/b\x06\x62locks\x12|\n\x0b\x43ountBlocks\x12#.letta.memory.v1.CountBlocksRequest\x1a$.letta.memory.v1.CountBlocksResponse\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x10/v1/blocks/countb\x05\x63ount\x12\x88\x01\n\x0bUpdateBlock\x12#.letta.memory.v1.UpdateBlockRequest\x1a$.letta.memory.v1.UpdateBlockResponse\".\x90\x02\x02\x82\xd3\xe4\x93\x02%2\x15/v1/blocks/{block_id}:\x05\x62lockb\x05\x62lock\x12\x84\x01\n\x0b\x44\x65leteBlock\x12#.letta.memory.v1.DeleteBlockRequest\x1a$.letta.memory.v1.DeleteBlockResponse\"*\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x17*\x15/v1/blocks/{block_id}\x12\xa7\x01\n\x0fListAgentBlocks\x12\'.letta.memory.v1.ListAgentBlocksRequest\x1a(.letta.memory.v1.ListAgentBlocksResponse\"A\x90\x02\x01\xfa\xf3\x18\x02\x38\x64\x82\xd3\xe4\x93\x02\x32\x12(/v1/agents/{agent_id}/core-memory/blocksb\x06\x62locks\x12\xa8\x01\n\rGetAgentBlock\x12%.letta.memory.v1.GetAgentBlockRequest\x1a&.letta.memory.v1.GetAgentBlockResponse\"H\x90\x02\x01\x82\xd3\xe4\x93\x02?\x12\x36/v1/agents/{agent_id}/core-memory/blocks/{block_label}b\x05\x62lock\x12\xb8\x01\n\x10UpdateAgentBlock\x12(.letta.memory.v1.UpdateAgentBlockRequest\x1a).letta.memory.v1.UpdateAgentBlockResponse\"O\x90\x02\x02\x82\xd3\xe4\x93\x02\x46\x32\x36/v1/agents/{agent_id}/core-memory/blocks/{block_label}:\x05\x62lockb\x05\x62lock\x12u\n\x11ListBlockAgentIds\x12).letta.memory.v1.ListBlockAgentIdsRequest\x1a*.letta.memory.v1.ListBlockAgentIdsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,7 +40,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEBLOCKREQUEST'].fields_by_name['block']._loaded_options = None
   _globals['_CREATEBLOCKREQUEST'].fields_by_name['block']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CREATEBLOCKREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_CREATEBLOCKREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_CREATEBLOCKREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001\312\363\030\021:\017idempotency-key'
   _globals['_GETBLOCKREQUEST'].fields_by_name['block_id']._loaded_options = None
   _globals['_GETBLOCKREQUEST'].fields_by_name['block_id']._serialized_options = b'\272H\014r\n\030@:\006block-'
   _globals['_LISTBLOCKSREQUEST'].fields_by_name['before']._loaded_options = None
@@ -105,46 +105,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BLOCKSERVICE'].methods_by_name['UpdateAgentBlock']._serialized_options = b'\220\002\002\202\323\344\223\002F26/v1/agents/{agent_id}/core-memory/blocks/{block_label}:\005blockb\005block'
   _globals['_BLOCKSERVICE'].methods_by_name['ListBlockAgentIds']._loaded_options = None
   _globals['_BLOCKSERVICE'].methods_by_name['ListBlockAgentIds']._serialized_options = b'\220\002\001\372\363\030\0020\001'
-  _globals['_CREATEBLOCKREQUEST']._serialized_start=248
-  _globals['_CREATEBLOCKREQUEST']._serialized_end=366
-  _globals['_CREATEBLOCKRESPONSE']._serialized_start=368
-  _globals['_CREATEBLOCKRESPONSE']._serialized_end=435
-  _globals['_GETBLOCKREQUEST']._serialized_start=437
-  _globals['_GETBLOCKREQUEST']._serialized_end=498
-  _globals['_GETBLOCKRESPONSE']._serialized_start=500
-  _globals['_GETBLOCKRESPONSE']._serialized_end=564
-  _globals['_LISTBLOCKSREQUEST']._serialized_start=567
-  _globals['_LISTBLOCKSREQUEST']._serialized_end=1306
-  _globals['_LISTBLOCKSRESPONSE']._serialized_start=1308
-  _globals['_LISTBLOCKSRESPONSE']._serialized_end=1376
-  _globals['_COUNTBLOCKSREQUEST']._serialized_start=1379
-  _globals['_COUNTBLOCKSREQUEST']._serialized_end=1579
-  _globals['_COUNTBLOCKSRESPONSE']._serialized_start=1581
-  _globals['_COUNTBLOCKSRESPONSE']._serialized_end=1624
-  _globals['_UPDATEBLOCKREQUEST']._serialized_start=1627
-  _globals['_UPDATEBLOCKREQUEST']._serialized_end=1814
-  _globals['_UPDATEBLOCKRESPONSE']._serialized_start=1816
-  _globals['_UPDATEBLOCKRESPONSE']._serialized_end=1883
-  _globals['_DELETEBLOCKREQUEST']._serialized_start=1885
-  _globals['_DELETEBLOCKREQUEST']._serialized_end=1949
-  _globals['_DELETEBLOCKRESPONSE']._serialized_start=1951
-  _globals['_DELETEBLOCKRESPONSE']._serialized_end=1972
-  _globals['_LISTAGENTBLOCKSREQUEST']._serialized_start=1975
-  _globals['_LISTAGENTBLOCKSREQUEST']._serialized_end=2188
-  _globals['_LISTAGENTBLOCKSRESPONSE']._serialized_start=2190
-  _globals['_LISTAGENTBLOCKSRESPONSE']._serialized_end=2263
-  _globals['_GETAGENTBLOCKREQUEST']._serialized_start=2265
-  _globals['_GETAGENTBLOCKREQUEST']._serialized_end=2376
-  _globals['_GETAGENTBLOCKRESPONSE']._serialized_start=2378
-  _globals['_GETAGENTBLOCKRESPONSE']._serialized_end=2447
-  _globals['_UPDATEAGENTBLOCKREQUEST']._serialized_start=2450
-  _globals['_UPDATEAGENTBLOCKREQUEST']._serialized_end=2687
-  _globals['_UPDATEAGENTBLOCKRESPONSE']._serialized_start=2689
-  _globals['_UPDATEAGENTBLOCKRESPONSE']._serialized_end=2761
-  _globals['_LISTBLOCKAGENTIDSREQUEST']._serialized_start=2763
-  _globals['_LISTBLOCKAGENTIDSREQUEST']._serialized_end=2833
-  _globals['_LISTBLOCKAGENTIDSRESPONSE']._serialized_start=2835
-  _globals['_LISTBLOCKAGENTIDSRESPONSE']._serialized_end=2891
-  _globals['_BLOCKSERVICE']._serialized_start=2894
-  _globals['_BLOCKSERVICE']._serialized_end=4329
+  _globals['_CREATEBLOCKREQUEST']._serialized_start=249
+  _globals['_CREATEBLOCKREQUEST']._serialized_end=385
+  _globals['_CREATEBLOCKRESPONSE']._serialized_start=387
+  _globals['_CREATEBLOCKRESPONSE']._serialized_end=454
+  _globals['_GETBLOCKREQUEST']._serialized_start=456
+  _globals['_GETBLOCKREQUEST']._serialized_end=517
+  _globals['_GETBLOCKRESPONSE']._serialized_start=519
+  _globals['_GETBLOCKRESPONSE']._serialized_end=583
+  _globals['_LISTBLOCKSREQUEST']._serialized_start=586
+  _globals['_LISTBLOCKSREQUEST']._serialized_end=1325
+  _globals['_LISTBLOCKSRESPONSE']._serialized_start=1327
+  _globals['_LISTBLOCKSRESPONSE']._serialized_end=1395
+  _globals['_COUNTBLOCKSREQUEST']._serialized_start=1398
+  _globals['_COUNTBLOCKSREQUEST']._serialized_end=1598
+  _globals['_COUNTBLOCKSRESPONSE']._serialized_start=1600
+  _globals['_COUNTBLOCKSRESPONSE']._serialized_end=1643
+  _globals['_UPDATEBLOCKREQUEST']._serialized_start=1646
+  _globals['_UPDATEBLOCKREQUEST']._serialized_end=1833
+  _globals['_UPDATEBLOCKRESPONSE']._serialized_start=1835
+  _globals['_UPDATEBLOCKRESPONSE']._serialized_end=1902
+  _globals['_DELETEBLOCKREQUEST']._serialized_start=1904
+  _globals['_DELETEBLOCKREQUEST']._serialized_end=1968
+  _globals['_DELETEBLOCKRESPONSE']._serialized_start=1970
+  _globals['_DELETEBLOCKRESPONSE']._serialized_end=1991
+  _globals['_LISTAGENTBLOCKSREQUEST']._serialized_start=1994
+  _globals['_LISTAGENTBLOCKSREQUEST']._serialized_end=2207
+  _globals['_LISTAGENTBLOCKSRESPONSE']._serialized_start=2209
+  _globals['_LISTAGENTBLOCKSRESPONSE']._serialized_end=2282
+  _globals['_GETAGENTBLOCKREQUEST']._serialized_start=2284
+  _globals['_GETAGENTBLOCKREQUEST']._serialized_end=2395
+  _globals['_GETAGENTBLOCKRESPONSE']._serialized_start=2397
+  _globals['_GETAGENTBLOCKRESPONSE']._serialized_end=2466
+  _globals['_UPDATEAGENTBLOCKREQUEST']._serialized_start=2469
+  _globals['_UPDATEAGENTBLOCKREQUEST']._serialized_end=2706
+  _globals['_UPDATEAGENTBLOCKRESPONSE']._serialized_start=2708
+  _globals['_UPDATEAGENTBLOCKRESPONSE']._serialized_end=2780
+  _globals['_LISTBLOCKAGENTIDSREQUEST']._serialized_start=2782
+  _globals['_LISTBLOCKAGENTIDSREQUEST']._serialized_end=2852
+  _globals['_LISTBLOCKAGENTIDSRESPONSE']._serialized_start=2854
+  _globals['_LISTBLOCKAGENTIDSRESPONSE']._serialized_end=2910
+  _globals['_BLOCKSERVICE']._serialized_start=2913
+  _globals['_BLOCKSERVICE']._serialized_end=4348
 # @@protoc_insertion_point(module_scope)

@@ -30,7 +30,9 @@ class CreateBlockRequest(_message.Message):
     BLOCK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Same id, same block: makes a repeat harmless. A UUID, or empty."""
+    """Key of the request: the same key again makes nothing more and is answered with the same block; IDEMPOTENCY_CONFLICT with another
+    body. From the header `Idempotency-Key` over HTTP.
+    """
     @_builtins.property
     def block(self) -> _block_pb2.Block:
         """The block to make."""

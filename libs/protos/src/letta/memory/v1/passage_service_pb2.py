@@ -29,7 +29,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.memory.v1 import passage_pb2 as letta_dot_memory_dot_v1_dot_passage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/memory/v1/passage_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/passage.proto\"\xb9\x01\n\nNewPassage\x12%\n\x04text\x18\x01 \x01(\tB\x11\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\xca\xf3\x18\x02(\x01R\x04text\x12\"\n\x08metadata\x18\x02 \x01(\tB\x06\xca\xf3\x18\x02\x10\x01R\x08metadata\x12%\n\x04tags\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\x80\x02R\x04tags\x12\x39\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\xb3\x01\n\x14\x43reatePassageRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12=\n\x07passage\x18\x02 \x01(\x0b\x32\x1b.letta.memory.v1.NewPassageB\x06\xbaH\x03\xc8\x01\x01R\x07passage\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"K\n\x15\x43reatePassageResponse\x12\x32\n\x07passage\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.PassageR\x07passage\"\xc1\x01\n\x15\x43reatePassagesRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12J\n\x08passages\x18\x02 \x03(\x0b\x32\x1b.letta.memory.v1.NewPassageB\x11\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\xca\xf3\x18\x02(\x01R\x08passages\x12*\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"N\n\x16\x43reatePassagesResponse\x12\x34\n\x08passages\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.PassageR\x08passages\"z\n\x14\x44\x65letePassageRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12\x30\n\npassage_id\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08passage-R\tpassageId\"\x17\n\x15\x44\x65letePassageResponse\"\xf7\x02\n\x15SearchPassagesRequest\x12\x1e\n\x05query\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x90NR\x05query\x12\"\n\x08\x61gent_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x07\x61gentId\x12&\n\narchive_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\tarchiveId\x12\x1c\n\x04tags\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\x12\x43\n\x0etag_match_mode\x18\x05 \x01(\x0e\x32\x1d.letta.memory.v1.TagMatchModeR\x0ctagMatchMode\x12\x1d\n\x05limit\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x39\n\nstart_date\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartDate\x12\x35\n\x08\x65nd_date\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndDate\"\x83\x01\n\x13PassageSearchResult\x12\x32\n\x07passage\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.PassageR\x07passage\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\x12\"\n\x08metadata\x18\x03 \x01(\tB\x06\xca\xf3\x18\x02\x10\x01R\x08metadata\"X\n\x16SearchPassagesResponse\x12>\n\x07results\x18\x01 \x03(\x0b\x32$.letta.memory.v1.PassageSearchResultR\x07results\"\xf9\x01\n\x19ListArchivalMemoryRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x1f\n\x06\x62\x65\x66ore\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12\x1d\n\x05\x61\x66ter\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12\x1d\n\x05limit\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12 \n\x06search\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x90NR\x06search\x12!\n\tascending\x18\x06 \x01(\x08H\x00R\tascending\x88\x01\x01\x42\x0c\n\n_ascending\"R\n\x1aListArchivalMemoryResponse\x12\x34\n\x08passages\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.PassageR\x08passages\"\xf7\x01\n\x1b\x43reateArchivalMemoryRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12!\n\x04text\x18\x02 \x01(\tB\r\xbaH\x04r\x02\x10\x01\xca\xf3\x18\x02(\x01R\x04text\x12%\n\x04tags\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\x80\x02R\x04tags\x12\x39\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\'\n\nrequest_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\trequestId\"T\n\x1c\x43reateArchivalMemoryResponse\x12\x34\n\x08passages\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.PassageR\x08passages\"\xf2\x02\n\x1bSearchArchivalMemoryRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12$\n\x05query\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x90N\xca\xf3\x18\x02(\x01R\x05query\x12\x1c\n\x04tags\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\x12\x43\n\x0etag_match_mode\x18\x04 \x01(\x0e\x32\x1d.letta.memory.v1.TagMatchModeR\x0ctagMatchMode\x12\x1c\n\x05top_k\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x04topK\x12\x41\n\x0estart_datetime\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rstartDatetime\x12=\n\x0c\x65nd_datetime\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65ndDatetime\"\xb2\x01\n\x1a\x41rchivalMemorySearchResult\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x38\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp\x12\x18\n\x07\x63ontent\x18\x03 \x01(\tR\x07\x63ontent\x12\x12\n\x04tags\x18\x04 \x03(\tR\x04tags\x12\x1c\n\x05score\x18\x05 \x01(\x01\x42\x06\xca\xf3\x18\x02P\x01R\x05score\"{\n\x1cSearchArchivalMemoryResponse\x12\x45\n\x07results\x18\x01 \x03(\x0b\x32+.letta.memory.v1.ArchivalMemorySearchResultR\x07results\x12\x14\n\x05\x63ount\x18\x02 \x01(\x05R\x05\x63ount\"y\n\x1b\x44\x65leteArchivalMemoryRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12.\n\tmemory_id\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08passage-R\x08memoryId\"8\n\x1c\x44\x65leteArchivalMemoryResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message*^\n\x0cTagMatchMode\x12\x1e\n\x1aTAG_MATCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12TAG_MATCH_MODE_ANY\x10\x01\x12\x16\n\x12TAG_MATCH_MODE_ALL\x10\x02\x32\xcf\n\n\x0ePassageService\x12\x9c\x01\n\rCreatePassage\x12%.letta.memory.v1.CreatePassageRequest\x1a&.letta.memory.v1.CreatePassageResponse\"<\x82\xd3\xe4\x93\x02\x36\"\"/v1/archives/{archive_id}/passages:\x07passageb\x07passage\x12\xa0\x01\n\x0e\x43reatePassages\x12&.letta.memory.v1.CreatePassagesRequest\x1a\'.letta.memory.v1.CreatePassagesResponse\"=\x82\xd3\xe4\x93\x02\x37\"(/v1/archives/{archive_id}/passages/batch:\x01*b\x08passages\x12\xa1\x01\n\rDeletePassage\x12%.letta.memory.v1.DeletePassageRequest\x1a&.letta.memory.v1.DeletePassageResponse\"A\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02\x31*//v1/archives/{archive_id}/passages/{passage_id}\x12\x8d\x01\n\x0eSearchPassages\x12&.letta.memory.v1.SearchPassagesRequest\x1a\'.letta.memory.v1.SearchPassagesResponse\"*\x90\x02\x01\x82\xd3\xe4\x93\x02!\"\x13/v1/passages/search:\x01*b\x07results\x12\xb1\x01\n\x12ListArchivalMemory\x12*.letta.memory.v1.ListArchivalMemoryRequest\x1a+.letta.memory.v1.ListArchivalMemoryResponse\"B\x90\x02\x01\xfa\xf3\x18\x04\x38\x64@\x01\x82\xd3\xe4\x93\x02\x31\x12%/v1/agents/{agent_id}/archival-memoryb\x08passages\x12\xaf\x01\n\x14\x43reateArchivalMemory\x12,.letta.memory.v1.CreateArchivalMemoryRequest\x1a-.letta.memory.v1.CreateArchivalMemoryResponse\":\x82\xd3\xe4\x93\x02\x34\"%/v1/agents/{agent_id}/archival-memory:\x01*b\x08passages\x12\xac\x01\n\x14SearchArchivalMemory\x12,.letta.memory.v1.SearchArchivalMemoryRequest\x1a-.letta.memory.v1.SearchArchivalMemoryResponse\"7\x90\x02\x01\x82\xd3\xe4\x93\x02.\x12,/v1/agents/{agent_id}/archival-memory/search\x12\xb1\x01\n\x14\x44\x65leteArchivalMemory\x12,.letta.memory.v1.DeleteArchivalMemoryRequest\x1a-.letta.memory.v1.DeleteArchivalMemoryResponse\"<\x90\x02\x02\x82\xd3\xe4\x93\x02\x33*1/v1/agents/{agent_id}/archival-memory/{memory_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/memory/v1/passage_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/passage.proto\"\xc2\x01\n\nNewPassage\x12%\n\x04text\x18\x01 \x01(\tB\x11\xbaH\x08r\x06\x10\x01\x18\xc0\x84=\xca\xf3\x18\x02(\x01R\x04text\x12+\n\x08metadata\x18\x02 \x01(\tB\x0f\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12%\n\x04tags\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\x80\x02R\x04tags\x12\x39\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\xc5\x01\n\x14\x43reatePassageRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12=\n\x07passage\x18\x02 \x01(\x0b\x32\x1b.letta.memory.v1.NewPassageB\x06\xbaH\x03\xc8\x01\x01R\x07passage\x12<\n\nrequest_id\x18\x03 \x01(\tB\x1d\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestId\"K\n\x15\x43reatePassageResponse\x12\x32\n\x07passage\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.PassageR\x07passage\"\xd3\x01\n\x15\x43reatePassagesRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12J\n\x08passages\x18\x02 \x03(\x0b\x32\x1b.letta.memory.v1.NewPassageB\x11\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\xca\xf3\x18\x02(\x01R\x08passages\x12<\n\nrequest_id\x18\x03 \x01(\tB\x1d\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestId\"N\n\x16\x43reatePassagesResponse\x12\x34\n\x08passages\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.PassageR\x08passages\"z\n\x14\x44\x65letePassageRequest\x12\x30\n\narchive_id\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12\x30\n\npassage_id\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08passage-R\tpassageId\"\x17\n\x15\x44\x65letePassageResponse\"\xf7\x02\n\x15SearchPassagesRequest\x12\x1e\n\x05query\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x90NR\x05query\x12\"\n\x08\x61gent_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x07\x61gentId\x12&\n\narchive_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\tarchiveId\x12\x1c\n\x04tags\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\x12\x43\n\x0etag_match_mode\x18\x05 \x01(\x0e\x32\x1d.letta.memory.v1.TagMatchModeR\x0ctagMatchMode\x12\x1d\n\x05limit\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x39\n\nstart_date\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartDate\x12\x35\n\x08\x65nd_date\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndDate\"\x83\x01\n\x13PassageSearchResult\x12\x32\n\x07passage\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.PassageR\x07passage\x12\x14\n\x05score\x18\x02 \x01(\x01R\x05score\x12\"\n\x08metadata\x18\x03 \x01(\tB\x06\xca\xf3\x18\x02\x10\x01R\x08metadata\"X\n\x16SearchPassagesResponse\x12>\n\x07results\x18\x01 \x03(\x0b\x32$.letta.memory.v1.PassageSearchResultR\x07results\"\xf9\x01\n\x19ListArchivalMemoryRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x1f\n\x06\x62\x65\x66ore\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12\x1d\n\x05\x61\x66ter\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12\x1d\n\x05limit\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12 \n\x06search\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x90NR\x06search\x12!\n\tascending\x18\x06 \x01(\x08H\x00R\tascending\x88\x01\x01\x42\x0c\n\n_ascending\"R\n\x1aListArchivalMemoryResponse\x12\x34\n\x08passages\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.PassageR\x08passages\"\x8c\x02\n\x1b\x43reateArchivalMemoryRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12!\n\x04text\x18\x02 \x01(\tB\r\xbaH\x04r\x02\x10\x01\xca\xf3\x18\x02(\x01R\x04text\x12%\n\x04tags\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\x80\x02R\x04tags\x12\x39\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12<\n\nrequest_id\x18\x05 \x01(\tB\x1d\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestId\"T\n\x1c\x43reateArchivalMemoryResponse\x12\x34\n\x08passages\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.PassageR\x08passages\"\xf2\x02\n\x1bSearchArchivalMemoryRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12$\n\x05query\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x90N\xca\xf3\x18\x02(\x01R\x05query\x12\x1c\n\x04tags\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\x12\x43\n\x0etag_match_mode\x18\x04 \x01(\x0e\x32\x1d.letta.memory.v1.TagMatchModeR\x0ctagMatchMode\x12\x1c\n\x05top_k\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x04topK\x12\x41\n\x0estart_datetime\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rstartDatetime\x12=\n\x0c\x65nd_datetime\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65ndDatetime\"\xb2\x01\n\x1a\x41rchivalMemorySearchResult\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x38\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp\x12\x18\n\x07\x63ontent\x18\x03 \x01(\tR\x07\x63ontent\x12\x12\n\x04tags\x18\x04 \x03(\tR\x04tags\x12\x1c\n\x05score\x18\x05 \x01(\x01\x42\x06\xca\xf3\x18\x02P\x01R\x05score\"{\n\x1cSearchArchivalMemoryResponse\x12\x45\n\x07results\x18\x01 \x03(\x0b\x32+.letta.memory.v1.ArchivalMemorySearchResultR\x07results\x12\x14\n\x05\x63ount\x18\x02 \x01(\x05R\x05\x63ount\"y\n\x1b\x44\x65leteArchivalMemoryRequest\x12*\n\x08\x61gent_id\x18\x01 \x01(\tB\x0f\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12.\n\tmemory_id\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c\x18@:\x08passage-R\x08memoryId\"8\n\x1c\x44\x65leteArchivalMemoryResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message*^\n\x0cTagMatchMode\x12\x1e\n\x1aTAG_MATCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12TAG_MATCH_MODE_ANY\x10\x01\x12\x16\n\x12TAG_MATCH_MODE_ALL\x10\x02\x32\xcf\n\n\x0ePassageService\x12\x9c\x01\n\rCreatePassage\x12%.letta.memory.v1.CreatePassageRequest\x1a&.letta.memory.v1.CreatePassageResponse\"<\x82\xd3\xe4\x93\x02\x36\"\"/v1/archives/{archive_id}/passages:\x07passageb\x07passage\x12\xa0\x01\n\x0e\x43reatePassages\x12&.letta.memory.v1.CreatePassagesRequest\x1a\'.letta.memory.v1.CreatePassagesResponse\"=\x82\xd3\xe4\x93\x02\x37\"(/v1/archives/{archive_id}/passages/batch:\x01*b\x08passages\x12\xa1\x01\n\rDeletePassage\x12%.letta.memory.v1.DeletePassageRequest\x1a&.letta.memory.v1.DeletePassageResponse\"A\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02\x31*//v1/archives/{archive_id}/passages/{passage_id}\x12\x8d\x01\n\x0eSearchPassages\x12&.letta.memory.v1.SearchPassagesRequest\x1a\'.letta.memory.v1.SearchPassagesResponse\"*\x90\x02\x01\x82\xd3\xe4\x93\x02!\"\x13/v1/passages/search:\x01*b\x07results\x12\xb1\x01\n\x12ListArchivalMemory\x12*.letta.memory.v1.ListArchivalMemoryRequest\x1a+.letta.memory.v1.ListArchivalMemoryResponse\"B\x90\x02\x01\xfa\xf3\x18\x04\x38\x64@\x01\x82\xd3\xe4\x93\x02\x31\x12%/v1/agents/{agent_id}/archival-memoryb\x08passages\x12\xaf\x01\n\x14\x43reateArchivalMemory\x12,.letta.memory.v1.CreateArchivalMemoryRequest\x1a-.letta.memory.v1.CreateArchivalMemoryResponse\":\x82\xd3\xe4\x93\x02\x34\"%/v1/agents/{agent_id}/archival-memory:\x01*b\x08passages\x12\xac\x01\n\x14SearchArchivalMemory\x12,.letta.memory.v1.SearchArchivalMemoryRequest\x1a-.letta.memory.v1.SearchArchivalMemoryResponse\"7\x90\x02\x01\x82\xd3\xe4\x93\x02.\x12,/v1/agents/{agent_id}/archival-memory/search\x12\xb1\x01\n\x14\x44\x65leteArchivalMemory\x12,.letta.memory.v1.DeleteArchivalMemoryRequest\x1a-.letta.memory.v1.DeleteArchivalMemoryResponse\"<\x90\x02\x02\x82\xd3\xe4\x93\x02\x33*1/v1/agents/{agent_id}/archival-memory/{memory_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEWPASSAGE'].fields_by_name['text']._loaded_options = None
   _globals['_NEWPASSAGE'].fields_by_name['text']._serialized_options = b'\272H\010r\006\020\001\030\300\204=\312\363\030\002(\001'
   _globals['_NEWPASSAGE'].fields_by_name['metadata']._loaded_options = None
-  _globals['_NEWPASSAGE'].fields_by_name['metadata']._serialized_options = b'\312\363\030\002\020\001'
+  _globals['_NEWPASSAGE'].fields_by_name['metadata']._serialized_options = b'\272H\006r\004(\200\200\004\312\363\030\002\020\001'
   _globals['_NEWPASSAGE'].fields_by_name['tags']._loaded_options = None
   _globals['_NEWPASSAGE'].fields_by_name['tags']._serialized_options = b'\272H\016\222\001\013\020d\"\007r\005\020\001\030\200\002'
   _globals['_CREATEPASSAGEREQUEST'].fields_by_name['archive_id']._loaded_options = None
@@ -47,13 +47,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEPASSAGEREQUEST'].fields_by_name['passage']._loaded_options = None
   _globals['_CREATEPASSAGEREQUEST'].fields_by_name['passage']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CREATEPASSAGEREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_CREATEPASSAGEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_CREATEPASSAGEREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001\312\363\030\021:\017idempotency-key'
   _globals['_CREATEPASSAGESREQUEST'].fields_by_name['archive_id']._loaded_options = None
   _globals['_CREATEPASSAGESREQUEST'].fields_by_name['archive_id']._serialized_options = b'\272H\016r\014\030@:\010archive-'
   _globals['_CREATEPASSAGESREQUEST'].fields_by_name['passages']._loaded_options = None
   _globals['_CREATEPASSAGESREQUEST'].fields_by_name['passages']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007\312\363\030\002(\001'
   _globals['_CREATEPASSAGESREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_CREATEPASSAGESREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_CREATEPASSAGESREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001\312\363\030\021:\017idempotency-key'
   _globals['_DELETEPASSAGEREQUEST'].fields_by_name['archive_id']._loaded_options = None
   _globals['_DELETEPASSAGEREQUEST'].fields_by_name['archive_id']._serialized_options = b'\272H\016r\014\030@:\010archive-'
   _globals['_DELETEPASSAGEREQUEST'].fields_by_name['passage_id']._loaded_options = None
@@ -87,7 +87,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEARCHIVALMEMORYREQUEST'].fields_by_name['tags']._loaded_options = None
   _globals['_CREATEARCHIVALMEMORYREQUEST'].fields_by_name['tags']._serialized_options = b'\272H\016\222\001\013\020d\"\007r\005\020\001\030\200\002'
   _globals['_CREATEARCHIVALMEMORYREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_CREATEARCHIVALMEMORYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_CREATEARCHIVALMEMORYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001\312\363\030\021:\017idempotency-key'
   _globals['_SEARCHARCHIVALMEMORYREQUEST'].fields_by_name['agent_id']._loaded_options = None
   _globals['_SEARCHARCHIVALMEMORYREQUEST'].fields_by_name['agent_id']._serialized_options = b'\272H\014r\n\030@:\006agent-'
   _globals['_SEARCHARCHIVALMEMORYREQUEST'].fields_by_name['query']._loaded_options = None
@@ -118,46 +118,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PASSAGESERVICE'].methods_by_name['SearchArchivalMemory']._serialized_options = b'\220\002\001\202\323\344\223\002.\022,/v1/agents/{agent_id}/archival-memory/search'
   _globals['_PASSAGESERVICE'].methods_by_name['DeleteArchivalMemory']._loaded_options = None
   _globals['_PASSAGESERVICE'].methods_by_name['DeleteArchivalMemory']._serialized_options = b'\220\002\002\202\323\344\223\0023*1/v1/agents/{agent_id}/archival-memory/{memory_id}'
-  _globals['_TAGMATCHMODE']._serialized_start=3223
-  _globals['_TAGMATCHMODE']._serialized_end=3317
+  _globals['_TAGMATCHMODE']._serialized_start=3289
+  _globals['_TAGMATCHMODE']._serialized_end=3383
   _globals['_NEWPASSAGE']._serialized_start=218
-  _globals['_NEWPASSAGE']._serialized_end=403
-  _globals['_CREATEPASSAGEREQUEST']._serialized_start=406
-  _globals['_CREATEPASSAGEREQUEST']._serialized_end=585
-  _globals['_CREATEPASSAGERESPONSE']._serialized_start=587
-  _globals['_CREATEPASSAGERESPONSE']._serialized_end=662
-  _globals['_CREATEPASSAGESREQUEST']._serialized_start=665
-  _globals['_CREATEPASSAGESREQUEST']._serialized_end=858
-  _globals['_CREATEPASSAGESRESPONSE']._serialized_start=860
-  _globals['_CREATEPASSAGESRESPONSE']._serialized_end=938
-  _globals['_DELETEPASSAGEREQUEST']._serialized_start=940
-  _globals['_DELETEPASSAGEREQUEST']._serialized_end=1062
-  _globals['_DELETEPASSAGERESPONSE']._serialized_start=1064
-  _globals['_DELETEPASSAGERESPONSE']._serialized_end=1087
-  _globals['_SEARCHPASSAGESREQUEST']._serialized_start=1090
-  _globals['_SEARCHPASSAGESREQUEST']._serialized_end=1465
-  _globals['_PASSAGESEARCHRESULT']._serialized_start=1468
-  _globals['_PASSAGESEARCHRESULT']._serialized_end=1599
-  _globals['_SEARCHPASSAGESRESPONSE']._serialized_start=1601
-  _globals['_SEARCHPASSAGESRESPONSE']._serialized_end=1689
-  _globals['_LISTARCHIVALMEMORYREQUEST']._serialized_start=1692
-  _globals['_LISTARCHIVALMEMORYREQUEST']._serialized_end=1941
-  _globals['_LISTARCHIVALMEMORYRESPONSE']._serialized_start=1943
-  _globals['_LISTARCHIVALMEMORYRESPONSE']._serialized_end=2025
-  _globals['_CREATEARCHIVALMEMORYREQUEST']._serialized_start=2028
-  _globals['_CREATEARCHIVALMEMORYREQUEST']._serialized_end=2275
-  _globals['_CREATEARCHIVALMEMORYRESPONSE']._serialized_start=2277
-  _globals['_CREATEARCHIVALMEMORYRESPONSE']._serialized_end=2361
-  _globals['_SEARCHARCHIVALMEMORYREQUEST']._serialized_start=2364
-  _globals['_SEARCHARCHIVALMEMORYREQUEST']._serialized_end=2734
-  _globals['_ARCHIVALMEMORYSEARCHRESULT']._serialized_start=2737
-  _globals['_ARCHIVALMEMORYSEARCHRESULT']._serialized_end=2915
-  _globals['_SEARCHARCHIVALMEMORYRESPONSE']._serialized_start=2917
-  _globals['_SEARCHARCHIVALMEMORYRESPONSE']._serialized_end=3040
-  _globals['_DELETEARCHIVALMEMORYREQUEST']._serialized_start=3042
-  _globals['_DELETEARCHIVALMEMORYREQUEST']._serialized_end=3163
-  _globals['_DELETEARCHIVALMEMORYRESPONSE']._serialized_start=3165
-  _globals['_DELETEARCHIVALMEMORYRESPONSE']._serialized_end=3221
-  _globals['_PASSAGESERVICE']._serialized_start=3320
-  _globals['_PASSAGESERVICE']._serialized_end=4679
+  _globals['_NEWPASSAGE']._serialized_end=412
+  _globals['_CREATEPASSAGEREQUEST']._serialized_start=415
+  _globals['_CREATEPASSAGEREQUEST']._serialized_end=612
+  _globals['_CREATEPASSAGERESPONSE']._serialized_start=614
+  _globals['_CREATEPASSAGERESPONSE']._serialized_end=689
+  _globals['_CREATEPASSAGESREQUEST']._serialized_start=692
+  _globals['_CREATEPASSAGESREQUEST']._serialized_end=903
+  _globals['_CREATEPASSAGESRESPONSE']._serialized_start=905
+  _globals['_CREATEPASSAGESRESPONSE']._serialized_end=983
+  _globals['_DELETEPASSAGEREQUEST']._serialized_start=985
+  _globals['_DELETEPASSAGEREQUEST']._serialized_end=1107
+  _globals['_DELETEPASSAGERESPONSE']._serialized_start=1109
+  _globals['_DELETEPASSAGERESPONSE']._serialized_end=1132
+  _globals['_SEARCHPASSAGESREQUEST']._serialized_start=1135
+  _globals['_SEARCHPASSAGESREQUEST']._serialized_end=1510
+  _globals['_PASSAGESEARCHRESULT']._serialized_start=1513
+  _globals['_PASSAGESEARCHRESULT']._serialized_end=1644
+  _globals['_SEARCHPASSAGESRESPONSE']._serialized_start=1646
+  _globals['_SEARCHPASSAGESRESPONSE']._serialized_end=1734
+  _globals['_LISTARCHIVALMEMORYREQUEST']._serialized_start=1737
+  _globals['_LISTARCHIVALMEMORYREQUEST']._serialized_end=1986
+  _globals['_LISTARCHIVALMEMORYRESPONSE']._serialized_start=1988
+  _globals['_LISTARCHIVALMEMORYRESPONSE']._serialized_end=2070
+  _globals['_CREATEARCHIVALMEMORYREQUEST']._serialized_start=2073
+  _globals['_CREATEARCHIVALMEMORYREQUEST']._serialized_end=2341
+  _globals['_CREATEARCHIVALMEMORYRESPONSE']._serialized_start=2343
+  _globals['_CREATEARCHIVALMEMORYRESPONSE']._serialized_end=2427
+  _globals['_SEARCHARCHIVALMEMORYREQUEST']._serialized_start=2430
+  _globals['_SEARCHARCHIVALMEMORYREQUEST']._serialized_end=2800
+  _globals['_ARCHIVALMEMORYSEARCHRESULT']._serialized_start=2803
+  _globals['_ARCHIVALMEMORYSEARCHRESULT']._serialized_end=2981
+  _globals['_SEARCHARCHIVALMEMORYRESPONSE']._serialized_start=2983
+  _globals['_SEARCHARCHIVALMEMORYRESPONSE']._serialized_end=3106
+  _globals['_DELETEARCHIVALMEMORYREQUEST']._serialized_start=3108
+  _globals['_DELETEARCHIVALMEMORYREQUEST']._serialized_end=3229
+  _globals['_DELETEARCHIVALMEMORYRESPONSE']._serialized_start=3231
+  _globals['_DELETEARCHIVALMEMORYRESPONSE']._serialized_end=3287
+  _globals['_PASSAGESERVICE']._serialized_start=3386
+  _globals['_PASSAGESERVICE']._serialized_end=4745
 # @@protoc_insertion_point(module_scope)

@@ -58,7 +58,7 @@ class NewPassage(_message.Message):
     text: _builtins.str
     """The text."""
     metadata: _builtins.str
-    """The caller's own data, a JSON object."""
+    """The caller's own data, a JSON object. At most 65,536 bytes."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels to filter by."""
@@ -95,7 +95,9 @@ class CreatePassageRequest(_message.Message):
     archive_id: _builtins.str
     """The archive, `archive-<uuid>`."""
     request_id: _builtins.str
-    """Same id, same passage: makes a repeat harmless. A UUID, or empty."""
+    """Key of the request: the same key again makes nothing more and is answered with the same passage; IDEMPOTENCY_CONFLICT with another
+    body. From the header `Idempotency-Key` over HTTP.
+    """
     @_builtins.property
     def passage(self) -> Global___NewPassage:
         """The passage."""
@@ -151,7 +153,9 @@ class CreatePassagesRequest(_message.Message):
     archive_id: _builtins.str
     """The archive, `archive-<uuid>`."""
     request_id: _builtins.str
-    """Same id, same passages: makes a repeat harmless. A UUID, or empty."""
+    """Key of the request: the same key again makes nothing more and is answered with the same passages; IDEMPOTENCY_CONFLICT with another
+    body. From the header `Idempotency-Key` over HTTP.
+    """
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewPassage]:
         """The passages."""
@@ -434,7 +438,9 @@ class CreateArchivalMemoryRequest(_message.Message):
     text: _builtins.str
     """The text."""
     request_id: _builtins.str
-    """Same key, same passage: makes a repeat harmless. A UUID, or `run_id:step:call_index`, or empty."""
+    """Key of the request: the same key again makes nothing more and is answered with the same passage; IDEMPOTENCY_CONFLICT with another
+    body. From the header `Idempotency-Key` over HTTP.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels to filter by."""

@@ -142,7 +142,7 @@ class LegacyMCPServerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TestLegacyMCPServer(self, request, context):
-        """Asks a server that is not kept for its tools. Errors as MCPServerService.CreateMCPServer.
+        """Asks a server that is not kept for its tools; needs the scope `write`. Errors as MCPServerService.CreateMCPServer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,7 @@ class LegacyMCPServerServiceStub:
     AddLegacyMCPTool: _grpc.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.AddLegacyMCPToolRequest, _mcp_legacy_service_pb2.AddLegacyMCPToolResponse]
     """Brings the registry up to date with a server and returns one of its tools. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
     TestLegacyMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.TestLegacyMCPServerRequest, _mcp_legacy_service_pb2.TestLegacyMCPServerResponse]
-    """Asks a server that is not kept for its tools. Errors as MCPServerService.CreateMCPServer."""
+    """Asks a server that is not kept for its tools; needs the scope `write`. Errors as MCPServerService.CreateMCPServer."""
     ConnectLegacyMCPServer: _grpc.UnaryStreamMultiCallable[_mcp_legacy_service_pb2.ConnectLegacyMCPServerRequest, _mcp_legacy_service_pb2.ConnectLegacyMCPServerResponse]
     """Connects step by step, as MCPServerService.ConnectMCPServer, to the server of this name. One that is not kept is asked for
     its tools; to authorize it, it must be added first.
@@ -80,7 +80,7 @@ class LegacyMCPServerServiceAsyncStub(LegacyMCPServerServiceStub):
     AddLegacyMCPTool: _aio.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.AddLegacyMCPToolRequest, _mcp_legacy_service_pb2.AddLegacyMCPToolResponse]  # type: ignore[assignment]
     """Brings the registry up to date with a server and returns one of its tools. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
     TestLegacyMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_legacy_service_pb2.TestLegacyMCPServerRequest, _mcp_legacy_service_pb2.TestLegacyMCPServerResponse]  # type: ignore[assignment]
-    """Asks a server that is not kept for its tools. Errors as MCPServerService.CreateMCPServer."""
+    """Asks a server that is not kept for its tools; needs the scope `write`. Errors as MCPServerService.CreateMCPServer."""
     ConnectLegacyMCPServer: _aio.UnaryStreamMultiCallable[_mcp_legacy_service_pb2.ConnectLegacyMCPServerRequest, _mcp_legacy_service_pb2.ConnectLegacyMCPServerResponse]  # type: ignore[assignment]
     """Connects step by step, as MCPServerService.ConnectMCPServer, to the server of this name. One that is not kept is asked for
     its tools; to authorize it, it must be added first.
@@ -155,7 +155,7 @@ class LegacyMCPServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mcp_legacy_service_pb2.TestLegacyMCPServerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mcp_legacy_service_pb2.TestLegacyMCPServerResponse, _abc.Awaitable[_mcp_legacy_service_pb2.TestLegacyMCPServerResponse]]:
-        """Asks a server that is not kept for its tools. Errors as MCPServerService.CreateMCPServer."""
+        """Asks a server that is not kept for its tools; needs the scope `write`. Errors as MCPServerService.CreateMCPServer."""
 
     @_abc_1.abstractmethod
     def ConnectLegacyMCPServer(

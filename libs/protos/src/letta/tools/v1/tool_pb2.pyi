@@ -136,7 +136,7 @@ class Tool(_message.Message):
     last_updated_by_id: _builtins.str
     """User that changed it last. Output only."""
     metadata: _builtins.str
-    """The caller's own data and what the registry notes, a JSON object."""
+    """The caller's own data and what the registry notes, a JSON object. At most 262,144 characters."""
     project_id: _builtins.str
     """Project that it is filed under."""
     idempotent: _builtins.bool
