@@ -88,6 +88,9 @@ class LLMGatewaySettings(Settings):
     embedding_pause_seconds: float = Field(
         default=0.0, ge=0, description="Pause after each batch of texts whose vectors nobody waits for."
     )
+    embedding_waiting_megabytes: float = Field(
+        default=16.0, gt=0, description="Texts of one organization that may wait to be embedded; more are refused."
+    )
     delta_window_ms: float = Field(default=15.0, ge=0, description="Streamed words are joined over this time.")
     heartbeat_seconds: float = Field(default=15.0, gt=0, description="Silence after which a stream says it is alive.")
     models_ttl_seconds: float = Field(

@@ -26,6 +26,7 @@ from letta_llm_gateway.domain import budgets as budgets_
 from letta_llm_gateway.domain import embeddings, models
 from letta_llm_gateway.domain.accounts import Accounts, ProviderStore
 from letta_llm_gateway.domain.budgets import Budgets, BudgetStore
+from letta_llm_gateway.domain.embedding_lines import LineOptions
 from letta_llm_gateway.domain.embedding_usage import EmbeddingBook
 from letta_llm_gateway.domain.embeddings import Embeddings
 from letta_llm_gateway.domain.generations import Accounting, Generations, Options
@@ -160,12 +161,12 @@ def _catalogue(settings: LLMGatewaySettings, clock: Clock, accounts: Accounts, f
 
 def _embedding(settings: LLMGatewaySettings) -> embeddings.Options:
     most = round(settings.embedding_cache_megabytes * (1 << 20))
-    return embeddings.Options(
+    line = LineOptions(
         background_pause=settings.embedding_pause_seconds,
-        cache_bytes=most,
-        cache_bytes_of_one=most // 4,
+        waiting_bytes_of_one=round(settings.embedding_waiting_megabytes * (1 << 20)),
         retry=_options(settings).retry,
     )
+    return embeddings.Options(line, cache_bytes=most, cache_bytes_of_one=most // 4)
 
 
 def _guard(settings: LLMGatewaySettings) -> AddressGuard:

@@ -11,7 +11,7 @@ import pytest
 from letta.llm.v1 import embedding_service_pb2 as pb
 from letta.llm.v1 import provider_pb2, provider_service_pb2
 from letta.llm.v1 import usage_service_pb2 as usage
-from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMBadRequest, LLMUnavailable
+from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMBadRequest, LLMUnavailable, RateLimited
 from tests.contract.rpc.llm_gateway.conftest import BEN
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.google_server import GoogleServer
@@ -201,12 +201,14 @@ async def test_a_caller_that_leaves_fails_nobody(gateway, openai):
 
 
 async def test_what_a_vendor_embedded_is_booked(gateway):
-    await embed(gateway, "x" * 400_000, "y")
-    await embed(gateway, "x" * 400_000)
+    long = "".join(f"{at:07} " for at in range(50_000))
+    await embed(gateway, long, "y")
+    await embed(gateway, long)
 
     found = (await gateway.usage.ListModelCalls(usage.ListModelCallsRequest(limit=1), timeout=30)).calls
-    assert (found[0].purpose, found[0].model, found[0].usage.prompt_tokens) == ("embedding", SMALL, 100_001)
-    assert found[0].cost_microdollars == 2000
+    assert (found[0].purpose, found[0].model) == ("embedding", SMALL)
+    assert 99_900 < found[0].usage.prompt_tokens <= 100_001, "without the spaces between pieces"
+    assert 1_998 <= found[0].cost_microdollars <= 2_000
     request = usage.AggregateUsageRequest(group_by=[usage.USAGE_GROUP_BY_MODEL])
     [group] = (await gateway.usage.AggregateUsage(request, timeout=30)).groups
     assert group.calls == 2, "the warm one and this; what is remembered costs nothing"
@@ -222,3 +224,75 @@ async def test_a_text_without_a_named_model_is_embedded_by_the_deployments(start
 
     answer = await gateway.embeddings.Embed(pb.EmbedRequest(texts=["a"]), timeout=30)
     assert answer.model == "builtin/use-multilingual"
+
+
+async def test_long_texts_go_out_in_pieces_that_the_embedder_reads_and_calls_that_it_takes(gateway, openai):
+    long = " ".join(f"word{at}" for at in range(60_000))
+    [made] = await embed(gateway, long)
+
+    pieces = [text for call in sent(openai) for text in call]
+    assert {word for text in pieces for word in text.split()} == set(long.split()), "all of it is embedded"
+    assert max(len(text.encode()) for text in pieces) <= 8_000, "never more tokens than the vendor reads"
+    assert max(sum(len(text.encode()) for text in call) for call in sent(openai)) <= 256_000
+    assert math.isclose(sum(value**2 for value in made), 1, rel_tol=1e-4)
+    calls = len(sent(openai))
+    assert (await embed(gateway, long))[0] == pytest.approx(made, abs=1e-5)
+    assert len(sent(openai)) == calls
+
+
+async def test_one_organizations_long_texts_do_not_hold_up_anothers(start, openai):
+    gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
+    await embed(gateway, "warm")
+    openai.requests.clear()
+    real, turn = openai._embed, asyncio.Semaphore(0)
+
+    async def slow(body, out):
+        await turn.acquire()
+        await real(body, out)
+
+    openai._embed = slow
+    long = [" ".join(f"{name}{at}" for at in range(60_000)) for name in "abcd"]
+    large = [asyncio.create_task(embed(gateway, text)) for text in long]
+    async with asyncio.timeout(5):
+        while len(sent(openai)) < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    with gateway.as_actor(BEN):
+        small = asyncio.create_task(embed(gateway, "a small one"))
+    await asyncio.sleep(0.1)
+    turn.release()
+    async with asyncio.timeout(5):
+        while len(sent(openai)) < 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    assert "a small one" in sent(openai)[4], "it is in the first call after those that were under way"
+    for _ in range(40):
+        turn.release()
+    assert len(await small) == 1
+    assert len(await asyncio.gather(*large)) == 4
+
+
+async def test_more_than_an_organization_may_let_wait_is_refused_and_others_are_not(start, openai):
+    gateway = await start(
+        openai_api_key="k", openai_base_url=openai.base_url, embedding_waiting_megabytes=0.5, embedding_pause_seconds=0
+    )
+    await embed(gateway, "warm")
+    real, turn = openai._embed, asyncio.Semaphore(0)
+
+    async def slow(body, out):
+        await turn.acquire()
+        await real(body, out)
+
+    openai._embed = slow
+    long = " ".join(f"word{at}" for at in range(200_000))
+    waiting = asyncio.create_task(embed(gateway, long))
+    async with asyncio.timeout(5):
+        while len(openai.requests) < 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    with pytest.raises(RateLimited) as caught:
+        await embed(gateway, "one more")
+    assert caught.value.metadata["retry_after"]
+    with gateway.as_actor(BEN):
+        other = asyncio.create_task(embed(gateway, "another's"))
+    for _ in range(40):
+        turn.release()
+    assert len(await other) == len(await waiting) == 1

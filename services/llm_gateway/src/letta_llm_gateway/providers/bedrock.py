@@ -80,7 +80,7 @@ class BedrockProvider:
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors, with Amazon's and Cohere's models."""
         if "cohere.embed" in model:
-            body = await self._invoke(model, {"texts": list(texts), "input_type": "search_document"})
+            body = await self._invoke(model, {"texts": list(texts), "input_type": "search_document", "truncate": "END"})
             vectors = body.get("embeddings")
             vectors = vectors.get("float") if isinstance(vectors, dict) else vectors
         elif "titan-embed" in model:

