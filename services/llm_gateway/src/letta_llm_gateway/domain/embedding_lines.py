@@ -220,12 +220,14 @@ class Line:
         while True:
             attempt += 1
             try:
-                vectors = await self.provider.embed(self._name, texts)
-                if len({len(vector) for vector in vectors}) > 1 or not all(vectors):
-                    raise LLMInvalidResponse(f"{self._name} made vectors of several dimensions, or empty ones")
-                return vectors
+                return self._checked(await self.provider.embed(self._name, texts))
             except AppError as error:
                 pause = self._options.retry.wait(error, attempt)
                 if pause is None:
                     raise
             await asyncio.sleep(pause)
+
+    def _checked(self, vectors: list[Vector]) -> list[Vector]:
+        if len({len(vector) for vector in vectors}) > 1 or not all(map(len, vectors)):
+            raise LLMInvalidResponse(f"{self._name} made vectors of several dimensions, or empty ones")
+        return vectors
