@@ -152,6 +152,7 @@ REFUSED = {
     "a file of options": "-r /etc/passwd",
     "two lines": "greeter\n--index-url=http://example.com",
     "empty": "",
+    "an option in a marker": "greeter; os_name == 'posix'\n--no-binary=greeter",
     "a command": "greeter; touch /tmp/x $(id)`id`",
 }
 

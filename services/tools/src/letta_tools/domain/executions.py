@@ -13,6 +13,7 @@ from letta_common.actor import Actor
 from letta_common.errors import AppError, IdempotencyConflict, InvalidArgument
 from letta_tools.domain.execution import Isolation, Limits, Result, Status, ToolFailure
 from letta_tools.domain.outcomes import Outcome, read_outcome, write_outcome
+from letta_tools.domain.requirements import read_python
 from letta_tools.domain.tool_records import Requirement, Tool, ToolType
 
 _POLL_SECONDS = (0.05, 0.1, 0.2, 0.5)
@@ -135,7 +136,7 @@ class Executions:
 
         Raises:
             ToolNotFound: the organization has no such tool.
-            InvalidArgument: the agent loop carries out this tool itself.
+            InvalidArgument: the agent loop carries out this tool itself; a requirement is none.
             IdempotencyConflict: the key was used for another call.
             IsolationUnavailable: the host offers no isolation that is strong enough.
         """
@@ -243,6 +244,8 @@ def _check_same(wanted: str, found: str, key: str) -> None:
 
 
 def _unregistered(source: Source) -> Tool:
+    for text in source.requirements if source.source_type != "typescript" else ():
+        read_python(text)
     return Tool(
         id="",
         name=source.function,

@@ -22,6 +22,7 @@ from letta_tools.domain.tools import ToolStore
 
 STDIO, SSE, STREAMABLE_HTTP = "stdio", "sse", "streamable_http"
 MASK = "********"
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?:\|([^}]*))?\}\}")
 _FRESH_NS = 10_000_000_000
 _MOST_CACHED = 4096
@@ -383,6 +384,20 @@ def _check_complete(connection: Connection) -> None:
         raise InvalidArgument("a stdio server needs a command", field="config.command")
     if connection.server_type != STDIO and not connection.server_url:
         raise InvalidArgument(f"a {connection.server_type} server needs a server_url", field="config.server_url")
+    _check_texts(connection)
+
+
+def _check_texts(connection: Connection) -> None:
+    """Refuse what could be read as more than one argument, variable or header."""
+    for text in (connection.command or "", *connection.args, *connection.env.values()):
+        if "\0" in text:
+            raise InvalidArgument("a program cannot be given NUL characters", field="config")
+    for name in connection.env:
+        if not name or not name.isprintable() or "=" in name:
+            raise InvalidArgument(f"{name[:100]!r} is no name of an environment variable", field="config.env")
+    for name, value in connection.headers().items():
+        if not _HEADER.fullmatch(name) or not set(value).isdisjoint("\0\r\n"):
+            raise InvalidArgument(f"the header {name[:100]!r} cannot be sent", field="config.custom_headers")
 
 
 def _taken(name: str) -> AlreadyExists:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,7 +15,8 @@ from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNot
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_tools.domain.egress import Destinations, EgressPolicy
-from letta_tools.domain.tool_records import EPOCH
+from letta_tools.domain.requirements import check_npm, check_python
+from letta_tools.domain.tool_records import EPOCH, Requirement
 
 LOCAL, E2B, MODAL = "local", "e2b", "modal"
 _DEFAULTS: Mapping[str, Mapping[str, object]] = {
@@ -24,6 +26,7 @@ _DEFAULTS: Mapping[str, Mapping[str, object]] = {
 }
 # Settings that configurations may have besides, which V1 did not know.
 _MORE: Mapping[str, tuple[str, ...]] = {LOCAL: ("egress_hosts",)}
+_NAME = re.compile(r"[^=\x00-\x1f\x7f]{1,256}")
 _FRESH_NS = 10_000_000_000
 _MOST_CACHED = 4096
 
@@ -241,6 +244,7 @@ class SandboxConfigs:
         return known
 
     async def _put(self, actor: Actor, kind: str, given: Mapping[str, object]) -> SandboxConfig:
+        _check_packages(given)
         if kind == LOCAL:
             self._egress.ceiling.check(_hosts(given))
         self._open.pop(actor.organization_id, None)
@@ -275,9 +279,23 @@ def _missing(id: str) -> SandboxConfigNotFound:
 
 
 def _key(key: str) -> str:
-    if not key:
-        raise InvalidArgument("a variable needs a key", field="key")
+    if not _NAME.fullmatch(key):
+        raise InvalidArgument(f"{key[:100]!r} is no name of an environment variable", field="key")
     return key
+
+
+def _check_packages(given: Mapping[str, object]) -> None:
+    """Refuse packages that no tool could ask for either."""
+    for name, check in (("pip_requirements", check_python), ("npm_requirements", check_npm)):
+        packages = given.get(name) or []
+        if not isinstance(packages, list):
+            raise InvalidArgument(f"{name} must be a list", field=f"config.{name}")
+        for package in packages:
+            parts = package if isinstance(package, dict) else {"name": package}
+            called, version = parts.get("name"), parts.get("version") or ""
+            if not isinstance(called, str) or not isinstance(version, str):
+                raise InvalidArgument(f"{name} must name packages and versions", field=f"config.{name}")
+            check(Requirement(called, version))
 
 
 def _settings(config: str) -> dict[str, object]:

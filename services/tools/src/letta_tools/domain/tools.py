@@ -15,6 +15,7 @@ from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, StaleEtag, ToolNameTaken, ToolNotFound, ToolSourceInvalid
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
+from letta_tools.domain.requirements import check_npm, check_python
 from letta_tools.domain.schemas import (
     FunctionSchema,
     derive_schema,
@@ -367,6 +368,10 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
         for text in value if name == "tags" and value else (value,):
             if isinstance(text, str) and "\0" in text:
                 raise InvalidArgument(f"{name} holds a NUL character", field=name)
+    for requirement in given.get("pip_requirements") or ():
+        check_python(requirement)
+    for requirement in given.get("npm_requirements") or ():
+        check_npm(requirement)
     changes: dict[str, Any] = {
         name: _DEFAULTS[name] if value is None else value for name, value in given.items() if name in WRITABLE
     }

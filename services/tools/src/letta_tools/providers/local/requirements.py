@@ -11,24 +11,22 @@ import re
 import shutil
 import sys
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
 from letta_common.errors import InvalidArgument, ServiceUnavailable
+from letta_common.fair_slots import FairSlots, Shares
 from letta_tools.domain.execution import Env, EnvSpec
+from letta_tools.domain.requirements import read_python
 from letta_tools.providers.local.hosts import Interpreter
 
-_SPECIFIER = re.compile(
-    r"""[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?   # name
-        (?:\s*\[[A-Za-z0-9._,\s-]*\])?               # extras
-        (?:\s*(?:===?|[<>~!]=|[<>])\s*[A-Za-z0-9.*+!_-]+(?:\s*,\s*(?:===?|[<>~!]=|[<>])\s*[A-Za-z0-9.*+!_-]+)*)?
-        (?:\s*;[A-Za-z0-9_.\s'"<>=!()~-]*)?          # marker
-    """,
-    re.VERBOSE,
-)
+_LOCKED = re.compile(r"(?:[a-z0-9-]+==[A-Za-z0-9.+!_-]+|    --hash=sha256:[0-9a-f]{64})(?: \\)?|[ ]*#.*|")
 _TIMEOUT = 600.0
 _CONTENTS = "letta-environment.json"
 _PASSED_ON = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE")
+_SHARES = Shares(slots=8, tenant_slots=2)
+_MOST_KNOWN = 1024
 _UNREACHABLE = ("network", "connect", "timed out", "dns", "request failed", "fetch")
 
 
@@ -41,12 +39,17 @@ class Source:
 
 
 class Installer:
-    """Keeps one directory of packages for each lock."""
+    """Keeps one directory of packages for each lock.
+
+    The installer gets what tenants ask for as lines that were put together anew from parsed requirements, so nothing in
+    them is an option, an address or a file. It takes wheels alone and builds none, so no code of a package runs here.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._known: dict[tuple[str, ...], Env] = {}
-        self._lock = asyncio.Lock()
+        self._slots = FairSlots(_SHARES, "package installs")
+        self._locks: weakref.WeakValueDictionary[tuple[str, ...], asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def install(self, spec: EnvSpec, python: Interpreter) -> Env:
         """Return the environment of these requirements, installing what is not there.
@@ -54,13 +57,16 @@ class Installer:
         Raises:
             InvalidArgument: a specifier is none, or no wheels satisfy all of them.
             ServiceUnavailable: the package index cannot be reached.
+            RateLimited: too much of the organization waits to be installed.
         """
-        wanted = tuple(sorted({_checked(text) for text in spec.requirements}))
-        if wanted not in self._known:
-            async with self._lock:
-                if wanted not in self._known:
-                    self._known[wanted] = await self._install(wanted, python)
-        known = self._known[wanted]
+        wanted = tuple(sorted(set(map(read_python, spec.requirements))))
+        known = self._known.get(wanted)
+        if known is None:
+            async with self._slots.hold(spec.organization_id), self._locks.setdefault(wanted, asyncio.Lock()):
+                known = self._known.get(wanted) or await self._install(wanted, python)
+                self._known[wanted] = known
+                if len(self._known) > _MOST_KNOWN:
+                    del self._known[next(iter(self._known))]
         return Env(key=known.key, path=known.path, organization_id=spec.organization_id, modules=known.modules)
 
     async def _install(self, wanted: tuple[str, ...], python: Interpreter) -> Env:
@@ -88,7 +94,7 @@ class Installer:
         file = root / "locks" / _digest(*wanted, str(python.version), platform.machine(), self._source.index_url)
         if not await asyncio.to_thread(file.exists):
             arguments = ["pip", "compile", "--generate-hashes", "--only-binary", ":all:", "--no-header", "--quiet", "-"]
-            lock = await self._uv(root, [*arguments, "--python", python.path], "\n".join(wanted))
+            lock = _checked(await self._uv(root, [*arguments, "--python", python.path], "\n".join(wanted)))
             await asyncio.to_thread(_write_whole, file, lock)
         return await asyncio.to_thread(file.read_text)
 
@@ -132,8 +138,13 @@ class Installer:
             await process.wait()
             raise
         if process.returncode:
-            raise _failure(err.decode(errors="replace"))
+            raise _failure(self._neutral(root, err.decode(errors="replace")))
         return out.decode()
+
+    def _neutral(self, root: Path, message: str) -> str:
+        """Leave out where this host and its package index are."""
+        address = self._source.index_url.rstrip("/")
+        return message.replace(str(root), "packages").replace(address or "\0", "the package index")
 
 
 def _failure(message: str) -> InvalidArgument | ServiceUnavailable:
@@ -143,11 +154,12 @@ def _failure(message: str) -> InvalidArgument | ServiceUnavailable:
     return InvalidArgument(f"the requirements cannot be installed from wheels: {text}")
 
 
-def _checked(text: str) -> str:
-    stripped = text.strip()
-    if not _SPECIFIER.fullmatch(stripped):
-        raise InvalidArgument(f"{text[:200]!r} is not a requirement such as `requests>=2,<3`", requirement=text[:200])
-    return stripped
+def _checked(lock: str) -> str:
+    """Refuse a lock with anything but versions of packages and their hashes."""
+    for line in lock.splitlines():
+        if not _LOCKED.fullmatch(line):
+            raise InvalidArgument(f"the requirements need what comes from no index: {line[:200]}")
+    return lock
 
 
 def _find_uv() -> str:
