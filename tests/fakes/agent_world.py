@@ -49,6 +49,7 @@ class World:
         takeovers=5,
         models=None,
         credentials=None,
+        **shares,
     ):
         self.clock = SystemClock()
         self.store = store or FakeRuns(self.clock)
@@ -67,7 +68,7 @@ class World:
         )
         self.writer = EventWriter(self.store, window=0)
         self.credentials = credentials or TwinCredentials()
-        options = RunnerOptions(owner=f"replica-{id(self)}", lease_ms=60_000, takeovers=takeovers)
+        options = RunnerOptions(owner=f"replica-{id(self)}", lease_ms=60_000, takeovers=takeovers, **shares)
         self.runner = Runner(kit, self.store, self.credentials, self.writer, options)
         self.runs = Runs(self.store, self.runner, self.memory, self.clock)
 

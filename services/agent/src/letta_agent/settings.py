@@ -17,6 +17,12 @@ class AgentSettings(Settings):
     bind: str = Field(default="127.0.0.1:50051", description="Address and port of the gRPC server.")
     pool_size: int = Field(default=10, ge=1, description="Most database connections of this process.")
     run_slots: int = Field(default=256, ge=1, description="Most runs that this process works on at once.")
+    run_slots_of_organization: int = Field(
+        default=64, ge=1, description="Most runs of one organization that this process works on at once."
+    )
+    run_queue_of_organization: int = Field(
+        default=256, ge=0, description="Most runs of one organization that wait for a slot here; more are refused."
+    )
     lease_ms: int = Field(
         default=10_000, ge=300, description="How long a run stays with a process that gives no sign of life."
     )

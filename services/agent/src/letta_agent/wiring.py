@@ -123,6 +123,8 @@ def _options(settings: AgentSettings) -> RunnerOptions:
         lease_ms=settings.lease_ms,
         dispatch_seconds=settings.dispatch_seconds,
         slots=settings.run_slots,
+        slots_of_one=settings.run_slots_of_organization,
+        waiting_of_one=settings.run_queue_of_organization,
         takeovers=settings.run_takeovers,
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,11 +32,18 @@ from letta_common.errors import (
     InternalError,
     LLMInsufficientCredits,
     LLMInvalidResponse,
+    Overloaded,
+    RateLimited,
     RunAbandoned,
     ServiceUnavailable,
 )
+from letta_common.fair_slots import FairSlots, Shares
 
 CANCEL_POLL_SECONDS = 0.2
+RETRY_SECONDS = "5"
+_CLAIMS = 32
+_CROWD = 4
+"""How many times its slots a replica holds runs, those that wait for a slot included."""
 _LLM = "LLM_"
 _log = structlog.get_logger("letta.agent.runs")
 
@@ -48,6 +57,10 @@ class RunnerOptions:
     dispatch_seconds: float = 1.0
     slots: int = 256
     """Most runs at once."""
+    slots_of_one: int = 64
+    """Most runs of one organization at once."""
+    waiting_of_one: int = 256
+    """Most runs of one organization that wait here for a slot."""
     takeovers: int = 5
     """How often a run may be taken over before it is given up."""
 
@@ -94,6 +107,8 @@ class Runner:
         self._credentials = credentials
         self._writer = writer
         self._active: dict[str, ActiveRun] = {}
+        self._counts: Counter[str] = Counter()
+        self._slots = FairSlots(Shares(options.slots, options.slots_of_one, waiting=sys.maxsize), "runs")
         self._tasks: list[asyncio.Task[None]] = []
         self._due = asyncio.Event()
         self._closing = False
@@ -105,8 +120,24 @@ class Runner:
 
     @property
     def full(self) -> bool:
-        """Say whether no further run may begin here now."""
-        return self._closing or len(self._active) >= self.options.slots
+        """Say whether no run that waits in the database should be claimed now."""
+        return self._closing or self._crowd() >= self.options.slots
+
+    def check_room(self, organization_id: str) -> None:
+        """Raise Overloaded when this replica takes no run, RateLimited when it takes none of the organization."""
+        options = self.options
+        if self._closing or len(self._active) >= options.slots * _CROWD:
+            text = "this replica works on as many runs as it may; try again"
+            raise Overloaded(text, retry_after=RETRY_SECONDS)
+        if self._counts[organization_id] >= options.slots_of_one + options.waiting_of_one:
+            text = f"{self._counts[organization_id]} runs of the organization go on or wait; try again when some ended"
+            raise RateLimited(text, retry_after=RETRY_SECONDS)
+
+    def _crowd(self) -> int:
+        """Count the runs in hand, of each organization as many as it may have at once and as many that wait."""
+        if len(self._active) >= self.options.slots * _CROWD:
+            return len(self._active)
+        return sum(min(count, 2 * self.options.slots_of_one) for count in self._counts.values())
 
     def find(self, run_id: str) -> ActiveRun | None:
         """Return a run that this replica works on."""
@@ -123,6 +154,7 @@ class Runner:
         active = ActiveRun(job, feed)
         passport = Passport(self._credentials, self._tools.clock, job.actor, job.held.run_id, signed=signed)
         self._active[job.held.run_id] = active
+        self._counts[job.held.organization_id] += 1
         active.task = asyncio.create_task(self._work(active, passport), name=job.held.run_id)
         active.task.add_done_callback(lambda _: self._ended(active))
         return active
@@ -181,14 +213,14 @@ class Runner:
     async def dispatch(self) -> None:
         """Take over runs whose replica went away, and begin those that waited."""
         while not self.full:
-            jobs = await self._queue.claim_due(self.lease, min(32, self.options.slots - self.count))
+            jobs = await self._queue.claim_due(self.lease, min(_CLAIMS, self.options.slots - self._crowd()))
             for job in jobs:
                 if job.held.run_id in self._active:
                     continue
                 self.begin(job)
                 if job.cancel_requested:
                     self.cancel(job.held.run_id)
-            if len(jobs) < 32:
+            if len(jobs) < _CLAIMS:
                 return
 
     async def _repeat(
@@ -212,14 +244,18 @@ class Runner:
         if end is not None:
             await self._close(active, end)
             self._tell(active.feed, end, error)
-        self._active.pop(active.job.held.run_id, None)
+        self._forget(active)
         active.feed.end(error)
 
     def _ended(self, active: ActiveRun) -> None:
         """Forget a run whose task has ended; one that was cut short is another replica's."""
+        self._forget(active)
+        active.feed.end(ServiceUnavailable("the replica stops; another one takes the run over"))
+
+    def _forget(self, active: ActiveRun) -> None:
         if self._active.get(active.job.held.run_id) is active:
             del self._active[active.job.held.run_id]
-        active.feed.end(ServiceUnavailable("the replica stops; another one takes the run over"))
+            self._counts[active.job.held.organization_id] -= 1
 
     async def _outcome(self, active: ActiveRun, passport: Passport) -> tuple[RunEnd | None, AppError | None]:
         kind = CompactionLoop if active.job.run_type == COMPACTION else Loop
@@ -228,7 +264,7 @@ class Runner:
         try:
             if active.cancelled or active.lost:
                 raise asyncio.CancelledError  # noqa: TRY301
-            active.work = asyncio.create_task(self._worked(active.job, loop))
+            active.work = asyncio.create_task(self._in_turn(active.job, loop))
             return await active.work, None
         except asyncio.CancelledError:
             if active.lost:
@@ -248,6 +284,11 @@ class Runner:
             known.__cause__ = fault
         failed = type(known)(known.message, **{**known.metadata, "run_id": run_id})
         return failure(failed, loop), failed
+
+    async def _in_turn(self, job: Job, loop: Loop) -> RunEnd:
+        """Work on a run once its organization has a slot for it."""
+        async with self._slots.hold(job.held.organization_id):
+            return await self._worked(job, loop)
 
     async def _worked(self, job: Job, loop: Loop) -> RunEnd:
         """Work on a run; one that was taken over too often is only looked at, and the time after that not even so."""

@@ -41,7 +41,6 @@ from letta_common.errors import (
     IdempotencyConflict,
     InternalError,
     NoPendingApproval,
-    Overloaded,
     PendingApproval,
     RunNotActive,
 )
@@ -121,8 +120,7 @@ class Runs:
 
     async def admit(self, actor: Actor, send: Send, signed: bytes) -> Admitted:
         """Admit a run and begin it here, or find the one that the same request began before."""
-        if self._runner.full:
-            raise Overloaded("this replica works on as many runs as it may; try again")
+        self._runner.check_room(actor.organization_id)
         run = self._new_run(send)
         on_busy = send.request.on_busy
         for attempt in range(1_000_000):
