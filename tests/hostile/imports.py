@@ -32,7 +32,8 @@ NAMES = (
     "see other processes", "a shell", "commands as the retired server ran them (CVE-2025-51482)",
     "posix_spawn and exec", "chroot", "mount", "unmount", "a user namespace of its own", "enter a namespace",
     "become somebody else", "kernel keys", "userfaultfd", "memory files without names", "POSIX message queues",
-    "System V semaphores", "inotify", "file handles", "personality", "process descriptors", "vmsplice",
+    "System V semaphores", "inotify", "lock files that everybody reads", "file handles",
+    "personality", "process descriptors", "vmsplice",
 )  # fmt: skip
 TOOL = """
 import os, evil

@@ -65,6 +65,21 @@ def attack(facts):
     _call("POSIX message queues", 240, 180, 'b"q", 0x42, 0o600, 0'),
     _call("System V semaphores", 64, 190, "0, 1, 0o1600"),
     _call("inotify", 294, 26, "0"),
+    Attack(
+        "lock files that everybody reads",
+        """
+def attack(facts):
+    hits = []
+    for path in (os.__file__, sys.executable, os.path.dirname(os.__file__), "/dev/null", "/etc/ld.so.cache"):
+        try:
+            file = os.open(path, os.O_RDONLY)
+        except OSError:
+            continue
+        hits.append(syscall(73, 32, file, 2 | 4) >= 0)
+        hits.append(syscall(73, 32, file, 1 | 4) >= 0)
+    return {"hit": any(hits)}
+""",
+    ),
     _call(
         "file handles",
         303,

@@ -13,7 +13,7 @@ HEADERS = {
     "x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
     "aarch64": "/usr/include/asm-generic/unistd.h",
 }
-ALLOW, DENY, KILL, MISSING = 0x7FFF0000, 0x00050001, 0x80000000, 0x00050026
+ALLOW, DENY, KILL, MISSING, NOTHING = 0x7FFF0000, 0x00050001, 0x80000000, 0x00050026, 0x00050000
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
@@ -136,6 +136,24 @@ def test_pairs_of_streams_alone_are_sockets(filtered):
 
 def test_pipes_have_no_owner_to_signal(filtered):
     assert (filtered("fcntl", 3, 4), filtered("fcntl", 3, 8), filtered("fcntl", 3, 1031)) == (ALLOW, DENY, DENY)
+
+
+def test_files_that_everybody_reads_cannot_be_locked_or_forgotten(filtered):
+    for operation in (1, 2, 1 | 4, 2 | 4, 8):
+        assert (filtered("flock", 3, operation), filtered("flock", 3, operation, scratch=False)) == (MISSING, MISSING)
+    for record_lock in (5, 6, 7, 36, 37, 38):
+        assert (filtered("fcntl", 3, record_lock), filtered("fcntl", 3, record_lock, scratch=False)) == (ALLOW, DENY)
+    for lease_or_watch in (1024, 1025, 1026):
+        assert filtered("fcntl", 3, lease_or_watch) == DENY
+    assert [filtered("fadvise64", 3, 0, 0, advice) for advice in (0, 2, 3, 4)] == [ALLOW, ALLOW, ALLOW, NOTHING]
+
+
+def test_programs_and_stages_lock_no_files_either():
+    for machine in HEADERS:
+        flock = syscalls.numbers(machine)["flock"]
+        programs = seccomp.build(scratch=True, programs=True, machine=machine)
+        stage = seccomp.build_stage(network="", fork_flags=0, channel=3, machine=machine)
+        assert {execute(each, machine, flock, (3, 6)) for each in (programs, stage)} == {MISSING}
 
 
 def test_files_are_changed_only_where_there_is_a_scratch_directory(filtered):

@@ -21,6 +21,7 @@ _ALLOW = 0x7FFF0000
 _KILL = 0x80000000
 _DENY = 0x00050000 | errno.EPERM
 _MISSING = 0x00050000 | errno.ENOSYS
+_NOTHING = 0x00050000
 _NOTIFY = 0x7FC00000
 _NEW_LISTENER = 8
 
@@ -51,10 +52,8 @@ _PLAIN = [
     "exit_group",
     "faccessat",
     "faccessat2",
-    "fadvise64",
     "fchdir",
     "fdatasync",
-    "flock",
     "fstat",
     "fstatfs",
     "fsync",
@@ -205,7 +204,9 @@ _PRCTL_OF_STAGES = (
     syscalls.PR_SET_NO_NEW_PRIVS,
 )
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
-_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032)
+_FCNTL = (0, 1, 2, 3, 4, 1030, 1032)
+_RECORD_LOCKS = (5, 6, 7, 36, 37, 38)
+_POSIX_FADV_DONTNEED = 4
 _THREAD = 0x00010000 | 0x00000100 | 0x00000800
 _NAMESPACES = 0x7E020080
 _SHARED_ANONYMOUS = 0x21
@@ -360,13 +361,30 @@ def _runtime() -> dict[str, list[_Step]]:
     return {"execveat": [*place, *_one_of(4, (_AT_EMPTY_PATH,))], "arch_prctl": _one_of(0, (_ARCH_SET_FS,))}
 
 
-def _checked(*, programs: bool) -> dict[str, list[_Step]]:
-    """Return the calls that are allowed with some arguments alone."""
+def _fadvise() -> list[_Step]:
+    """Take no advice to forget pages of a file: those of the runtime are everybody's."""
+    return [
+        _argument(3),
+        (_JUMP_EQ, 0, 1, _POSIX_FADV_DONTNEED),
+        (_RETURN, 0, 0, _NOTHING),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _checked(*, programs: bool, scratch: bool) -> dict[str, list[_Step]]:
+    """Return the calls that are allowed with some arguments alone.
+
+    A whole file can be locked by whoever reads it, also one that everybody reads, so `flock` is missing, as on file
+    systems without it. To lock records for oneself takes a file that may be written, which are those of the scratch
+    directory.
+    """
     allow: list[_Step] = [(_RETURN, 0, 0, _ALLOW)]
     checked = {
         "clone": _clone(),
         "clone3": [(_RETURN, 0, 0, _MISSING)],
-        "fcntl": _one_of(1, _FCNTL),
+        "fadvise64": _fadvise(),
+        "fcntl": _one_of(1, (*_FCNTL, *(_RECORD_LOCKS if scratch else ()))),
+        "flock": [(_RETURN, 0, 0, _MISSING)],
         "ioctl": _one_of(1, _IOCTL),
         "kill": _one_of(0, (_OWN_PID,)),
         "mmap": _mmap(),
@@ -398,7 +416,7 @@ def build(
     With a `network` sockets may be used as far as that goes.
     """
     named = [*_PLAIN, *(_SCRATCH if scratch else ()), *(_PROGRAMS if programs else ())]
-    bodies = _checked(programs=programs) | (_runtime() if runtime else {}) | _network(network)
+    bodies = _checked(programs=programs, scratch=scratch) | (_runtime() if runtime else {}) | _network(network)
     return _assemble(named, bodies, machine)
 
 
@@ -418,7 +436,7 @@ def build_stage(*, network: str, fork_flags: int, channel: int, machine: str = s
         "prctl": _one_of(0, (*_PRCTL, *_PRCTL_OF_STAGES)),
         "sendmsg": _one_of(0, (channel,)),
     }
-    return _assemble([*_PLAIN, *_SCRATCH], _checked(programs=False) | _network(network) | more, machine)
+    return _assemble([*_PLAIN, *_SCRATCH], _checked(programs=False, scratch=True) | _network(network) | more, machine)
 
 
 def _assemble(named: Iterable[str], bodies: Mapping[str, list[_Step]], machine: str) -> Program:
