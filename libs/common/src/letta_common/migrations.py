@@ -1,4 +1,5 @@
-"""Brings a service's schema up to date: Alembic scripts in `<package>/migrations/versions`, without ini files.
+"""Brings a service's schema up to date: Alembic scripts in `<package>/migrations/versions`, without ini files, for the
+tables, and then the functions in `<package>/store/sql/functions`.
 
 A script is called `NNNN_title.py`, its revision is `NNNN`, and it follows the one numbered before it; so the newest
 revision is known from the file names, and a start that finds it in the database never imports Alembic.
@@ -19,10 +20,13 @@ import psycopg
 
 from letta_common.db import driver_errors, plain_dsn, quoted
 from letta_common.faults import MigrationFailed
+from letta_common.sql_functions import Functions
 
 EXTENSIONS_SCHEMA = "extensions"
 EXTENSIONS = ("vector", "pg_trgm", "btree_gin")
 VERSION_TABLE = "alembic_version"
+
+_LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 _one_at_a_time = threading.Lock()
 """Alembic's `op` is one for the process."""
@@ -41,17 +45,21 @@ async def upgrade(dsn: str, *, package: str, schema: str, extensions: Sequence[s
 def upgrade_sync(dsn: str, *, package: str, schema: str, extensions: Sequence[str] = EXTENSIONS) -> None:
     """Do what `upgrade` does, blocking."""
     directory = _versions_of(package)
+    functions = Functions.of(package, directory.parent.parent)
     head = newest_revision(directory)
     with driver_errors():
-        current = _current_revision(plain_dsn(dsn), schema)
-    if current == head or head is None:
+        current, stale = _state(plain_dsn(dsn), schema, functions)
+    if head is None or (current == head and not stale):
         return
     if current is not None and current > head:
         raise MigrationFailed(
             f"schema {schema} is at revision {current}, this program knows {head}: run a newer release"
         )
     with _one_at_a_time, driver_errors():
-        _run_scripts(plain_dsn(dsn), directory, schema, extensions)
+        if current == head:
+            _apply_functions(plain_dsn(dsn), schema, functions)
+        else:
+            _run_scripts(plain_dsn(dsn), directory, schema, extensions, functions)
 
 
 def newest_revision(directory: Path) -> str | None:
@@ -67,34 +75,42 @@ def _versions_of(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "migrations" / "versions"
 
 
-def _current_revision(dsn: str, schema: str) -> str | None:
+def _state(dsn: str, schema: str, functions: Functions) -> tuple[str | None, bool]:
+    """Return the revision of the tables and whether functions are stale."""
     with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as conn:
         try:
             row = conn.execute(f"select version_num from {quoted(schema, VERSION_TABLE)}".encode()).fetchone()
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-            return None
-        return str(row[0]) if row else None
+            return None, True
+        return (str(row[0]) if row else None), bool(functions.stale(conn, schema))
 
 
-def _run_scripts(dsn: str, directory: Path, schema: str, extensions: Sequence[str]) -> None:
+def _apply_functions(dsn: str, schema: str, functions: Functions) -> None:
+    with psycopg.connect(dsn, connect_timeout=5) as conn:
+        conn.execute(_LOCK.encode(), (f"letta.migrate.{schema}",))
+        functions.apply(conn, schema)
+
+
+def _run_scripts(dsn: str, directory: Path, schema: str, extensions: Sequence[str], functions: Functions) -> None:
     sa: Any = importlib.import_module("sqlalchemy")
     pool: Any = importlib.import_module("sqlalchemy.pool")
     engine = sa.create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn, connect_timeout=5), poolclass=pool.NullPool
     )
     with engine.begin() as conn:
-        _lock(conn, sa, EXTENSIONS_SCHEMA)
+        _lock(conn, EXTENSIONS_SCHEMA)
         _create_extensions(conn, sa, extensions)
     with engine.begin() as conn:
-        _lock(conn, sa, schema)
+        _lock(conn, schema)
         conn.execute(sa.text(f"create schema if not exists {quoted(schema)}"))
         _run_alembic(conn, directory, schema)
+        functions.apply(conn.connection.driver_connection, schema)
     engine.dispose()
 
 
-def _lock(conn: Any, sa: Any, name: str) -> None:
+def _lock(conn: Any, name: str) -> None:
     """Let one replica at a time pass. The lock ends with the transaction, so poolers cannot leak it."""
-    conn.execute(sa.text("select pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"letta.migrate.{name}"})
+    conn.exec_driver_sql(_LOCK, (f"letta.migrate.{name}",))
 
 
 def _create_extensions(conn: Any, sa: Any, extensions: Sequence[str]) -> None:

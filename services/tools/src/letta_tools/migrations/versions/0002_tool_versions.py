@@ -50,18 +50,3 @@ def upgrade() -> None:
         f"insert into tools.tool_versions (organization_id, id, {_COLUMNS}) "
         f"select organization_id, id, {_COLUMNS} from tools.tools"
     )
-    op.execute(
-        f"""
-        create function tools.keep_tool_version() returns trigger language plpgsql as $$
-        begin
-          insert into tools.tool_versions (organization_id, id, {_COLUMNS})
-          select n.organization_id, n.id, {_COLUMNS} from (select new.*) n
-          on conflict (organization_id, id, version) do nothing;
-          delete from tools.tool_versions v
-          where v.organization_id = new.organization_id and v.id = new.id and v.version <= new.version - 100;
-          return null;
-        end $$;
-        create trigger tools_keep_version after insert or update on tools.tools
-          for each row execute function tools.keep_tool_version();
-        """
-    )

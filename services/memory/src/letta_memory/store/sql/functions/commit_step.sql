@@ -1,12 +1,10 @@
-"""A step may leave nothing in context but the conversation's first message; old rows are found by their age."""
-
-from alembic import op
-
-revision = "0005"
-down_revision = "0004"
-
-# The oldest message kept may be '*': none, not even one of this step.
-COMMIT = """
+-- Commits a step once: appends its messages, moves the window if it was compacted, and answers with changed blocks.
+--
+-- Input: p_move says that the window changes: it then begins at p_first_kept (empty: at this step's messages; '*': after
+-- them), and p_summary says that the last message is its summary. p_known_ids and p_known_versions are the blocks that the
+-- caller has. Status of the first row: 0 done, 1 no such conversation, 2 fenced; repeated: it was committed before; notes: the
+-- known blocks that are attached no more. The rows after it have a changed block each.
+-- Raises LM001 when p_first_kept is no message of the conversation. Locks: the conversation's row.
 create or replace function memory.commit_step(
   p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_step integer, p_stop smallint,
   p_pending boolean, p_move boolean, p_summary boolean, p_first_kept text, p_known_ids text[],
@@ -22,8 +20,9 @@ declare
 begin
   select * into c from memory.conversations t
   where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
-  r.status := case when not found then 1 when p_fence < c.fence then 2 else 0 end;
-  if r.status <> 0 then
+  r.status := case when not found then 1 /* Status.NO_CONVERSATION */ when p_fence < c.fence then 2 /* Status.FENCED */
+    else 0 /* Status.DONE */ end;
+  if r.status <> 0 /* Status.DONE */ then
     r.fence := c.fence;
     return next r;
     return;
@@ -67,15 +66,3 @@ begin
     left join unnest(p_known_ids, p_known_versions) k (id, version) on k.id = b.id
     where k.version is distinct from b.version order by b.label collate "C";
 end $$;
-"""
-
-AGES = """
-create index committed_steps_system_age on memory.committed_steps using brin (created_at);
-create index tombstones_system_age on memory.tombstones using brin (deleted_at);
-"""
-
-
-def upgrade() -> None:
-    """Replace the function and make the indexes."""
-    for statements in (COMMIT, AGES):
-        op.execute(statements)

@@ -1,30 +1,10 @@
-"""The edit of a block by a memory tool, performed where the block is: one statement, once for each key."""
-
-from alembic import op
-
-revision = "0003"
-down_revision = "0002"
-
-LINES = """
--- Numbers of the lines, from 1, in which p_part begins.
-create function memory.lines_of(p_text text, p_part text) returns text[] language plpgsql immutable as $$
-declare
-  found_lines text[] := '{}';
-  place integer := 0;
-  step integer := strpos(p_text, p_part);
-begin
-  while step > 0 and cardinality(found_lines) < 100 loop
-    place := place + step;
-    found_lines := found_lines || cardinality(string_to_array(left(p_text, place - 1) || 'x', E'\\n'))::text;
-    place := place + length(p_part) - 1;
-    step := strpos(substr(p_text, place + 1), p_part);
-  end loop;
-  return found_lines;
-end $$;
-"""
-
-EDIT = """
-create function memory.edit_block(
+-- Edits a block of an agent by its label, once for each key.
+--
+-- Input: p_kind 1 append p_text, 2 replace p_text by p_new (every one with p_all), 3 insert p_text after line p_line, 4 set the
+-- value, 5 create with description p_new, 6 delete, 7 rename to p_text with description p_new. p_hash is what the key stands for.
+-- Status of the first row: 0 done, 1 no such conversation, 2 fenced, 3 and above as `Status` of domain/contexts.py; notes: what
+-- the refusal needs to say. The second row has the block. Locks: the conversation's row shared, the block's row.
+create or replace function memory.edit_block(
   p_org text, p_user text, p_agent text, p_conversation text, p_fence bigint, p_key text, p_hash bytea, p_label text,
   p_kind smallint, p_text text, p_new text, p_line integer, p_all boolean, p_new_id text, p_now timestamptz
 ) returns setof memory.step_row language plpgsql as $$
@@ -36,13 +16,13 @@ declare
   lines text[];
   n integer;
 begin
-  r.status := 0;
+  r.status := 0 /* Status.DONE */;
   r.repeated := false;
   select t.fence into highest from memory.conversations t
   where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for share;
   r.fence := highest;
   if highest is null or p_fence < highest then
-    r.status := case when highest is null then 1 else 2 end;
+    r.status := case when highest is null then 1 /* Status.NO_CONVERSATION */ else 2 /* Status.FENCED */ end;
     return next r;
     return;
   end if;
@@ -57,7 +37,7 @@ begin
   select * into h from memory.block_history t where t.organization_id = p_org and t.edit_key = p_key;
   if h.block_id is not null then
     r.repeated := true;
-    r.status := case when h.edit_hash = p_hash then 0 else 3 end;
+    r.status := case when h.edit_hash = p_hash then 0 /* Status.DONE */ else 3 /* Status.OTHER_EDIT */ end;
     select * into b from memory.blocks t where t.organization_id = p_org and t.id = h.block_id;
     b.organization_id := p_org;
     b.id := h.block_id;
@@ -72,7 +52,7 @@ begin
 
   if b.id is null then
     if p_kind <> 5 then
-      r.status := 4;
+      r.status := 4 /* Status.NO_BLOCK */;
       r.notes := array(
         select x.label from memory.blocks_of(p_org, p_agent, p_conversation) x order by x.label collate "C");
       return next r;
@@ -86,34 +66,34 @@ begin
     insert into memory.agent_blocks (organization_id, agent_id, block_id, label) values (p_org, p_agent, b.id, p_label);
   end if;
   if b.read_only then
-    r.status := 5;
+    r.status := 5 /* Status.READ_ONLY */;
     return next r;
     return;
   end if;
 
   case p_kind
     when 1 then
-      b.value := case when b.value = '' then p_text else b.value || E'\\n' || p_text end;
+      b.value := case when b.value = '' then p_text else b.value || E'\n' || p_text end;
     when 2 then
       n := (length(b.value) - length(replace(b.value, p_text, ''))) / length(p_text);
       if n = 0 or (n > 1 and not p_all) then
-        r.status := case when n = 0 then 7 else 8 end;
+        r.status := case when n = 0 then 7 /* Status.NO_MATCH */ else 8 /* Status.NOT_UNIQUE */ end;
         r.notes := memory.lines_of(b.value, p_text);
         return next r;
         return;
       end if;
       b.value := replace(b.value, p_text, p_new);
     when 3 then
-      lines := string_to_array(b.value, E'\\n');
+      lines := string_to_array(b.value, E'\n');
       n := cardinality(lines);
       if p_line > n then
-        r.status := 9;
+        r.status := 9 /* Status.NO_LINE */;
         r.notes := array[n::text];
         return next r;
         return;
       end if;
       p_line := case when p_line = -1 then n else p_line end;
-      b.value := array_to_string(lines[1\\:p_line] || p_text || lines[p_line + 1\\:n], E'\\n');
+      b.value := array_to_string(lines[1:p_line] || p_text || lines[p_line + 1:n], E'\n');
     when 4 then
       b.value := p_text;
     when 5 then
@@ -133,7 +113,7 @@ begin
       end if;
   end case;
   if p_kind < 6 and length(b.value) > b.char_limit then
-    r.status := 6;
+    r.status := 6 /* Status.TOO_LONG */;
     r.notes := array[length(b.value)::text, b.char_limit::text];
     if b.version = 0 then
       delete from memory.blocks t where t.organization_id = p_org and t.id = b.id;
@@ -154,10 +134,3 @@ begin
   r.block := b;
   return next r;
 end $$;
-"""
-
-
-def upgrade() -> None:
-    """Make the functions."""
-    op.execute(LINES)
-    op.execute(EDIT)

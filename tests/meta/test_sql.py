@@ -1,0 +1,55 @@
+"""Functions of the database: one file each with a header, named numbers that are true, none in migrations."""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from letta.agent.v1 import run_pb2, step_pb2
+from letta.common.v1 import message_pb2
+from letta.memory.v1 import message_service_pb2
+from letta_agent.domain.agent_values import Stage
+from letta_memory.domain.contexts import Status
+
+SERVICES = Path(__file__).parents[2] / "services"
+FILES = sorted(SERVICES.glob("*/src/*/store/sql/functions/*.sql"))
+ENUMS: dict[str, Any] = {
+    "RunStatus": run_pb2.RunStatus,
+    "StepStatus": step_pb2.StepStatus,
+    "MessageRole": message_pb2.MessageRole,
+    "SearchMode": message_service_pb2.SearchMode,
+    "Stage": Stage,
+    "Status": Status,
+}
+MARKED = re.compile(r"(\d+) /\* (\w+)\.(\w+) \*/")
+
+
+def value(enum: str, name: str) -> int:
+    found = ENUMS[enum]
+    if isinstance(found, type) and issubclass(found, IntEnum):
+        return int(found[name])
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum).upper()
+    return int(found.Value(f"{prefix}_{name}"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_holds_the_function_of_its_name_under_a_header(path: Path) -> None:
+    text = path.read_text()
+    assert re.findall(r"^create or replace function \w+\.(\w+)\(", text, re.M) == [path.stem]
+    assert text.startswith("-- ")
+
+
+def test_numbers_of_enums_are_true() -> None:
+    marks = [(path.stem, *mark) for path in FILES for mark in MARKED.findall(path.read_text())]
+    assert len(marks) > 20
+    assert [mark for mark in marks if value(mark[2], mark[3]) != int(mark[1])] == []
+
+
+def test_migrations_hold_no_functions() -> None:
+    scripts = SERVICES.glob("*/src/*/migrations/versions/*.py")
+    found = [path.name for path in scripts if re.search(r"create (or replace )?function", path.read_text(), re.I)]
+    assert found == [], "the one text of a function is its file in store/sql/functions"
