@@ -18,12 +18,12 @@ from pydantic.fields import FieldInfo
 
 from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 from letta_common.errors import BY_REASON
-from letta_common.settings import Settings
+from letta_common.setting_names import LIST
+from letta_common.settings import SERVICES, Settings
 from tools.contracts import ROOT, Contracts, Method, ServiceContract, read_contracts
 
 REFERENCE = ROOT / "docs" / "reference"
 PACKAGES = ("agent", "memory", "tools", "llm", "auth")
-SERVICES = ("agent", "memory", "tools", "llm_gateway", "auth", "gateway")
 MADE = "<!-- Made by `make docs` from {source}. Do not edit. -->\n\n"
 REPEATABLE = {"NO_SIDE_EFFECTS": "read", "IDEMPOTENT": "yes", "IDEMPOTENCY_UNKNOWN": "no"}
 RPC_HEAD = """\
@@ -148,6 +148,14 @@ def settings_page() -> str:
     return "\n".join(lines)
 
 
+def setting_names() -> str:
+    """Return the list that a start compares what it is given with."""
+    shared = set(Settings.model_fields)
+    own = [(name, kind) for name in SERVICES if (kind := settings_class(name))]
+    names = shared | {f"{name}.{key}" for name, kind in own for key in set(kind.model_fields) - shared}
+    return "".join(f"{name}\n" for name in sorted(names))
+
+
 def _settings_table(settings: Iterable[Setting]) -> Iterator[str]:
     yield "| variable | key | default | what it is |\n|---|---|---|---|"
     for setting in settings:
@@ -207,15 +215,15 @@ def _cell(text: str, reasons: set[str]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the pages; with --check, say which are out of date instead."""
-    made = pages(read_contracts())
+    made = {REFERENCE / name: text for name, text in pages(read_contracts()).items()} | {LIST: setting_names()}
     if "--check" in arguments:
-        stale = [name for name, text in made.items() if not _is(REFERENCE / name, text)]
-        for name in stale:
-            sys.stderr.write(f"docs/reference/{name} is out of date: run 'make docs' and commit the result\n")
+        stale = [path for path, text in made.items() if not _is(path, text)]
+        for path in stale:
+            sys.stderr.write(f"{path.relative_to(ROOT)} is out of date: run 'make docs' and commit the result\n")
         return 1 if stale else 0
     REFERENCE.mkdir(parents=True, exist_ok=True)
-    for name, text in made.items():
-        (REFERENCE / name).write_text(text)
+    for path, text in made.items():
+        path.write_text(text)
     return 0
 
 

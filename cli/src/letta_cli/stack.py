@@ -7,8 +7,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from grpc_health.v1.health import aio as health_aio
-
 import letta_agent.wiring
 import letta_auth.wiring
 import letta_gateway.wiring
@@ -20,6 +18,7 @@ from letta_auth.settings import AuthSettings
 from letta_cli.databases import database
 from letta_common.client import PeerChannel
 from letta_common.clock import SystemClock
+from letta_common.health import Health
 from letta_common.process import boundary_for
 from letta_common.server import Server, register_all, termination
 from letta_common.service import Deps, Service
@@ -73,8 +72,9 @@ class Stack:
         for name, room in ROOMS.items():
             deps = Deps(dict.fromkeys(room.peers, self.channel(name)), SystemClock())
             self._services.append(await room.build(room.settings(**self._arguments), deps))
-        register_all(self._services, self._local, health_aio.HealthServicer())
-        server = Server(self._services, self._settings, self._boundary)
+        health = Health(self._services, self._settings.health_seconds)
+        register_all(self._services, self._local, health.servicer)
+        server = Server(self._services, self._settings, self._boundary, health)
         self._ends.push_async_callback(server.stop, notice=0)
         await server.start()
         gateway = await letta_gateway.wiring.build(self._gateway_settings, Deps({"local": LocalChannel(self._local)}))

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,6 @@ def request_id() -> Iterator[None]:
     bind_request(Request(request_id="req-1"))
     yield
     bind_request(Request())
-    structlog.reset_defaults()
 
 
 def fail(password: str) -> None:
@@ -60,3 +64,39 @@ def test_console_shows_no_variables_either(capsys: pytest.CaptureFixture[str], t
 
     assert "hidden" in output
     assert "password" not in output.replace("def fail(password", "")
+
+
+def test_what_libraries_write_has_the_same_form(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    logs.configure(Settings(home=tmp_path))
+    structlog.get_logger("letta.test").warning("ours")
+    logging.getLogger("uvicorn.error").error("theirs %s", 1)
+    logging.getLogger("letta.llm").info("ours by logging")
+    logging.getLogger("httpx").info("hidden")
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["event"].splitlines()[0] for line in lines] == ["ours", "theirs 1", "ours by logging"]
+    assert {frozenset(line) for line in lines} == {frozenset(("event", "level", "logger", "timestamp", "request_id"))}
+
+
+WRITE = """
+import logging, structlog
+from letta_common import logs
+from letta_common.settings import Settings
+logs.configure(Settings())
+structlog.get_logger("letta.one").warning("ours", agent_id="agent-1")
+logging.getLogger("grpc").error("theirs")
+"""
+
+
+def test_lines_are_for_people_on_a_terminal_and_json_elsewhere(tmp_path: Path) -> None:
+    variables = {**os.environ, "LETTA_HOME": str(tmp_path), "NO_COLOR": "1"}
+    piped = subprocess.run([sys.executable, "-c", WRITE], env=variables, capture_output=True, text=True, check=True)
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", WRITE], env=variables, stderr=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+
+    assert [json.loads(line)["event"] for line in piped.stderr.splitlines()] == ["ours", "theirs"]
+    assert "{" not in shown
+    assert all(word in shown for word in ("ours", "agent_id=agent-1", "theirs", "[letta.one]", "[grpc]"))

@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import pytest
 from pydantic import Field, ValidationError
+from pydantic_settings import SettingsError
 
-from letta_common.settings import Settings, is_loopback, kept_secret
+from letta_common.settings import Settings, explained, is_loopback, kept_secret
 
 
 class ShopSettings(Settings):
@@ -126,3 +127,51 @@ def test_first_processes_agree_on_the_secret(tmp_path: Path) -> None:
 
     assert len(found) == 16
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "mysql://u:hidden@h/d",
+        "postgres:/u:hidden@h/d",
+        "postgresql:u:hidden@h/d",
+        "postgresql://u:hidden@h:port/d",
+        "postgresql://u:hidden@h:70000/d",
+        "postgresql://u:hid/den@h/d",
+        "postgresql://u:hid#hidden@h/d",
+        "postgresql://u:hidden hidden@h/d",
+        "postgresql://[::1/hidden",
+        "http://u:hidden@h/d",
+    ],
+)
+def test_what_is_no_address_of_postgres_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ShopSettings(database_url=url)  # type: ignore[arg-type]
+
+    assert "postgresql://user:password@host" in explained(caught.value)
+    assert "database_url" in explained(caught.value)
+    assert "hid" not in explained(caught.value) + str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "postgres://h",
+        "postgresql://u:p%40@h:5432/d?sslmode=require",
+        "postgresql+asyncpg://u@h/d",
+        "postgresql://letta@/letta?host=/tmp/socket&port=5432",
+        "postgresql://h1:1,h2:2/d",
+        "host=h dbname=d",
+    ],
+)
+def test_what_libpq_reads_is_taken(address: str) -> None:
+    assert url(ShopSettings(database_url=address)) == address  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["{bad", "[]", '"words"', '{"shop": 1}'])
+def test_a_file_that_holds_no_settings_is_refused(home: Path, text: str) -> None:
+    (home / "config.json").write_text(text)
+    with pytest.raises(SettingsError, match=r"config\.json"):
+        ShopSettings()

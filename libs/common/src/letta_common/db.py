@@ -26,6 +26,7 @@ from psycopg.types import TypeInfo
 from letta_common.connections import Connection, Engine
 from letta_common.errors import DatabaseUnavailable, DeadlineExceeded
 from letta_common.pool import Pool, PooledConnection, PoolTimeout
+from letta_common.pulse import Pulse
 from letta_common.statements import Params, Row, execute
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class Database:
         self._halfvec: TypeInfo | None = None
         self._pool = Pool(self._connect, size=options.pool_size, timeout_s=options.pool_timeout_s)
         self._engine = Engine(self._lend)
+        self._pulse = Pulse(self._conninfo)
 
     @classmethod
     async def open(cls, dsn: str, *, schema: str, options: DatabaseOptions | None = None) -> Database:
@@ -94,11 +96,16 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._pulse.close()
         await self._pool.close()
 
     async def ping(self) -> None:
         """Ask the database for a sign of life. Raises DatabaseUnavailable."""
         await self.hot("select 1")
+
+    async def alive(self) -> None:
+        """Ask for a sign of life, however busy the pool is. Raises DatabaseUnavailable."""
+        await self._pulse.beat()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Connection]:

@@ -8,20 +8,25 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc.aio
 import uvloop
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from letta_common import logs
 from letta_common.actor_context import SignatureVerifier
+from letta_common.app_error import AppError
 from letta_common.auth_client import AuthClient
 from letta_common.boundary import Boundary
 from letta_common.client import PeerChannel, connect
 from letta_common.clock import SystemClock
+from letta_common.faults import MigrationFailed
 from letta_common.server import serve
 from letta_common.service import Deps, Service
-from letta_common.settings import Settings
+from letta_common.setting_names import warn_of_unknown
+from letta_common.settings import Settings, explained
 from letta_local_channel import LocalChannel, LocalServer
 
 S = TypeVar("S", bound=Settings)
@@ -29,10 +34,29 @@ S = TypeVar("S", bound=Settings)
 
 def run(settings: type[S], build: Callable[[S, Deps], Awaitable[Service]], peers: Sequence[str] = ()) -> None:
     """Read the settings, build the service and serve it over the network until SIGTERM."""
-    chosen = settings()
-    logs.configure(chosen)
-    uvloop.run(serve_one(chosen, build, peers))
+    with failures_told():
+        chosen = begin(settings)
+        uvloop.run(serve_one(chosen, build, peers))
     leave()
+
+
+def begin(settings: type[S], **arguments: Any) -> S:
+    """Read the settings of a process, begin its log and say there which names are no settings."""
+    chosen = settings(**arguments)
+    logs.configure(chosen)
+    warn_of_unknown(chosen)
+    return chosen
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """End the process with one sentence for what an operator can mend: settings, files, addresses, the database."""
+    try:
+        yield
+    except (ValidationError, SettingsError) as error:
+        sys.exit(f"error: {explained(error)}")
+    except (AppError, MigrationFailed, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 @contextmanager

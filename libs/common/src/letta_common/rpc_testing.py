@@ -8,8 +8,6 @@ from typing import Literal
 
 import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio as health_aio
 from pydantic import SecretStr
 
 from letta_common.actor import Actor
@@ -18,6 +16,7 @@ from letta_common.boundary import Boundary
 from letta_common.client import PeerChannel, connect
 from letta_common.clock import Clock, SystemClock
 from letta_common.errors import Unauthenticated
+from letta_common.health import Health
 from letta_common.server import Server, register_all
 from letta_common.service import Service
 from letta_common.settings import Settings
@@ -95,15 +94,16 @@ async def running(
             await server.stop(notice=0)
         return
     local = LocalServer([boundary], max_message=settings.max_message_bytes)
-    health = health_aio.HealthServicer()
-    for name in register_all(services, local, health):
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health = Health(services, settings.health_seconds)
+    register_all(services, local, health.servicer)
     for service in services:
         await service.start()
+    await health.start()
     channel = PeerChannel(LocalChannel(local), "test", settings.secret())
     try:
         yield channel
     finally:
+        await health.stop()
         await channel.close()
         await local.stop()
         for service in reversed(services):

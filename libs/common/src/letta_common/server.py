@@ -13,13 +13,13 @@ import structlog
 from google.protobuf import descriptor_pool
 from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import _async as reflection_aio
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from prometheus_client import start_http_server
 
 from letta_common.boundary import Boundary
 from letta_common.client import shared_options
+from letta_common.health import Health, served_names
 from letta_common.service import Service
 from letta_common.settings import Settings
 from letta_local_channel import LocalServer
@@ -32,12 +32,14 @@ _log = structlog.get_logger("letta.server")
 class Server:
     """Serves built services over the network."""
 
-    def __init__(self, services: Sequence[Service], settings: Settings, boundary: Boundary) -> None:
+    def __init__(
+        self, services: Sequence[Service], settings: Settings, boundary: Boundary, health: Health | None = None
+    ) -> None:
         self._services = services
         self._settings = settings
         self._server = grpc.aio.server(interceptors=[boundary], options=_options(settings))
-        self._health = health_aio.HealthServicer()
-        self._names = register_all(services, self._server, self._health)
+        self._health = health or Health(services, settings.health_seconds)
+        register_all(services, self._server, self._health.servicer)
         methods = LocalServer()
         for service in services:
             service.register(methods)
@@ -51,14 +53,13 @@ class Server:
         for service in self._services:
             await service.start()
         await self._server.start()
-        for name in self._names:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.start()
         await self.watchers.start(self._settings)
         _log.info("serving", services=[service.name for service in self._services], port=self.port)
 
     async def stop(self, *, notice: float = NOTICE_SECONDS) -> None:
         """Report unhealthy, wait for clients to notice, finish the calls in flight, close the services."""
-        await self._health.enter_graceful_shutdown()
+        await self._health.stop()
         await asyncio.sleep(notice)
         await self._server.stop(self._settings.drain_seconds)
         await self.watchers.stop()
@@ -107,13 +108,11 @@ def termination() -> asyncio.Event:
     return end
 
 
-def register_all(services: Sequence[Service], server: Any, health: Any) -> list[str]:
-    """Add services, health and reflection (v1 and v1alpha) to a grpc.aio server or a LocalServer; return the names."""
-    names = LocalServer()
+def register_all(services: Sequence[Service], server: Any, health: Any) -> None:
+    """Add services, health and reflection (v1 and v1alpha) to a grpc.aio server or a LocalServer."""
     for service in services:
         service.register(server)
-        service.register(names)
-    served = sorted({path.split("/")[1] for path in names.methods})
+    served = sorted(name for service in services for name in served_names(service))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     described = [*served, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
     reflection = reflection_aio.ReflectionServicer(described, _MethodsToo())
@@ -123,7 +122,6 @@ def register_all(services: Sequence[Service], server: Any, health: Any) -> list[
     v1 = {path.rpartition("/")[2]: handler for path, handler in catch.methods.items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_REFLECTION, v1),))
     server.add_registered_method_handlers(_REFLECTION, v1)
-    return served
 
 
 class _MethodsToo:

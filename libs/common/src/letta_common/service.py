@@ -31,6 +31,8 @@ class Service:
     servicers: tuple[tuple[Callable[[Any, Any], None], object], ...]
     start: Callable[[], Awaitable[None]] = nothing
     close: Callable[[], Awaitable[None]] = nothing
+    alive: Callable[[], Awaitable[None]] = nothing
+    """Asks what it cannot serve without, its database, for a sign of life. Raises AppError."""
 
     def register(self, server: object) -> None:
         """Add the servicers to a grpc.aio server or to a LocalServer."""

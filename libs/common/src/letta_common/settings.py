@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -19,7 +21,11 @@ from pydantic_settings import (
     SettingsError,
 )
 
+SERVICES = ("agent", "memory", "tools", "llm_gateway", "auth", "gateway")
 PEERS: dict[str, int] = {"agent": 50051, "memory": 50052, "tools": 50053, "llm_gateway": 50054, "auth": 50055}
+
+
+_ADDRESS = re.compile(r"[\w+]+://(?:[^/?#@\s]*@)?(?P<hosts>[^/?#@\s]*)(?:/(?P<name>[^?#\s]*))?(?:\?[^#\s]*)?")
 
 
 def home_directory() -> Path:
@@ -42,7 +48,12 @@ class Settings(BaseSettings):
         default=SecretStr(""), description="Proves a service to another; made when absent."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe line.")
-    log_format: Literal["json", "console"] = Field(default="json", description="Layout of log lines.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="Layout of log lines; auto: console on a terminal, else json."
+    )
+    unknown_settings: Literal["warn", "ignore"] = Field(
+        default="warn", description="What a start does about names in `LETTA_*` and config.json that are no settings."
+    )
     tls_certificate: Path | None = Field(default=None, description="PEM file of this service's certificate chain.")
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
     tls_ca: Path | None = Field(default=None, description="PEM file of the authority that signs all services.")
@@ -51,6 +62,9 @@ class Settings(BaseSettings):
         default=2000, ge=0, description="Calls and streams served at once; more are refused. 0: any number."
     )
     drain_seconds: float = Field(default=10.0, description="How long calls in flight may take to end after SIGTERM.")
+    health_seconds: float = Field(
+        default=2.0, gt=0, description="How often a service asks its database for a sign of life, for its health."
+    )
     metrics_bind: str = Field(default="", description="Address and port for Prometheus; empty: none.")
     channelz_bind: str = Field(
         default="", description="Address and port for gRPC channelz, which anyone who reaches it can read; empty: none."
@@ -76,6 +90,14 @@ class Settings(BaseSettings):
         alias = {"database_url": url} if (url := os.environ.get("LETTA_PG_URI")) else {}
         sources = (alias, _config(cls.service))
         return (init_settings, *own, common, *(InitSettingsSource(settings_cls, dict(values)) for values in sources))
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_an_address_of_postgres(cls, value: SecretStr) -> SecretStr:
+        fault = database_url_fault(value.get_secret_value().strip())
+        if fault:
+            raise ValueError(f"{fault}; expected postgresql://user:password@host:5432/database")
+        return value
 
     @model_validator(mode="after")
     def _dev_mode_stays_home(self) -> Self:
@@ -104,6 +126,34 @@ def is_loopback(bind: str) -> bool:
         return False
 
 
+def database_url_fault(url: str) -> str:
+    """Say why this is no address of Postgres, without a word of what it holds; empty when it is one."""
+    if not url or re.match(r"\w+\s*=", url):  # libpq takes `host=... dbname=...` as well
+        return ""
+    if not re.match(r"postgres(ql)?(\+\w+)?://", url):
+        return "it does not begin with postgresql://"
+    parts = _ADDRESS.fullmatch(url)
+    if parts is None or "/" in (parts["name"] or ""):
+        return "it cannot be read as an address; in a password, write @ : / # ? as %40 %3A %2F %23 %3F"
+    for host in parts["hosts"].split(","):
+        port = re.fullmatch(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::(\d*))?", host)
+        if port is None or not 0 < int(port[1] or 5432) < 65536:
+            return "its port is not a number from 1 to 65535"
+    return ""
+
+
+def explained(error: ValidationError | SettingsError) -> str:
+    """Say in one sentence which settings cannot be taken, without their values."""
+    if isinstance(error, SettingsError):
+        return str(error)
+    return "; ".join(_why(fault["loc"], fault["msg"]) for fault in error.errors())
+
+
+def _why(place: Sequence[int | str], message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    return f"{'.'.join(map(str, place))}: {text}" if place else text
+
+
 def kept_secret(path: Path) -> bytes:
     """Return the secret kept in a file that only its owner reads; make it when there is none."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -120,11 +170,24 @@ def kept_secret(path: Path) -> bytes:
 
 
 def _config(service: str) -> dict[str, Any]:
+    values = configuration_file()
+    own = values.get(service, {})
+    if not isinstance(own, dict):
+        raise SettingsError(f"`{service}` in {home_directory() / 'config.json'} is not an object of settings")
+    return {**values, **own}
+
+
+def configuration_file() -> dict[str, Any]:
+    """Return what config.json in LETTA_HOME holds. Raises SettingsError when it cannot be read."""
     path = home_directory() / "config.json"
-    if not path.exists():
-        return {}
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
-        return {**values, **values.get(service, {})}
-    except (ValueError, TypeError, AttributeError) as error:
+        values = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise SettingsError(f"{path} is not an object of settings in JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} is not an object of settings in JSON")
+    return values

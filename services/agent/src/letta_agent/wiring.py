@@ -64,8 +64,7 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     memory, models = MemoryClient(deps.channels["memory"]), ModelClient(deps.channels["llm_gateway"])
     tools, credentials = ToolClient(deps.channels["tools"]), CredentialClient(deps.channels["auth"])
     vault, queue, store = SecretVault(settings.secret()), SqlQueueStore(db), SqlRunStore(db)
-    writer = EventWriter(queue)
-    caller = Caller(BuiltinTools(memory, deps.clock), tools)
+    writer, caller = EventWriter(queue), Caller(BuiltinTools(memory, deps.clock), tools)
     kit = Tools(
         store=store,
         memory=memory,
@@ -114,6 +113,7 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
         ),
         start=start,
         close=close,
+        alive=db.alive,
     )
 
 

@@ -7,7 +7,7 @@ import sys
 
 from letta_auth.settings import AuthSettings
 from letta_auth.wiring import bootstrap_admin_key, build
-from letta_common.process import run
+from letta_common.process import begin, failures_told, run
 
 
 def main() -> None:
@@ -15,7 +15,8 @@ def main() -> None:
     if sys.argv[1:] != ["bootstrap"]:
         run(AuthSettings, build)
         return
-    secret = asyncio.run(bootstrap_admin_key(AuthSettings()))
+    with failures_told():
+        secret = asyncio.run(bootstrap_admin_key(begin(AuthSettings)))
     if secret is None:
         sys.exit("there is an administrator's key already; make further keys with APIKeyService.CreateAPIKey")
     sys.stdout.write(f"{secret}\n")

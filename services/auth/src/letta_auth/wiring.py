@@ -71,6 +71,7 @@ async def build(settings: AuthSettings, deps: Deps) -> Service:
         ),
         start=start,
         close=db.close,
+        alive=db.alive,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uvloop
 
-from letta_common import logs
 from letta_common.client import bare_channel
+from letta_common.process import begin, failures_told
 from letta_common.server import Watchers, termination
 from letta_common.service import Deps
 from letta_gateway.http_server import HttpServer
@@ -33,9 +33,8 @@ async def serve(settings: GatewaySettings) -> None:
 
 def main() -> None:
     """Serve until SIGTERM."""
-    settings = GatewaySettings()
-    logs.configure(settings)
-    uvloop.run(serve(settings))
+    with failures_told():
+        uvloop.run(serve(begin(GatewaySettings)))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from letta_gateway.authenticator import Authenticator, Metadata
+    from letta_gateway.readiness import Readiness
 
 _VERSION = version("letta-gateway")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -36,6 +37,7 @@ class Parts:
     transcoder: Transcoder
     authenticator: Authenticator
     cors: Cors
+    readiness: Readiness
     docs: bool = True
 
 
@@ -46,6 +48,7 @@ class App:
         self._transcoder = parts.transcoder
         self._authenticator = parts.authenticator
         self._cors = parts.cors
+        self._readiness = parts.readiness
         self._info = Info("Letta on gRPC", _VERSION, "Letta's REST, served from the contracts of the gRPC services.")
         pages: dict[str, Callable[[Response], Awaitable[None]]] = {
             "/": self._home,
@@ -117,11 +120,15 @@ class App:
 
     async def _ready(self, response: Response) -> None:
         waiting = self._transcoder.peers.unseen
+        missing = [] if waiting else await self._readiness.missing()
         if waiting:
             body = {"version": _VERSION, "status": "starting", "waiting_for": list(waiting)}
-            await response.document(503, dump(body), JSON, [("retry-after", "1")])
+        elif missing:
+            body = {"version": _VERSION, "status": "not_serving", "waiting_for": missing}
         else:
             await self._health(response)
+            return
+        await response.document(503, dump(body), JSON, [("retry-after", "1")])
 
     async def _openapi(self, response: Response) -> None:
         await response.document(200, self._transcoder.openapi(self._info), JSON)

@@ -10,6 +10,7 @@ from letta_common.service import Deps
 from letta_gateway.app import App, Parts
 from letta_gateway.authenticator import DevCredentials, PassCredentials
 from letta_gateway.cors import Cors
+from letta_gateway.readiness import Readiness
 from letta_gateway.settings import GatewaySettings
 from letta_transcode import Limits, Pace, Transcoder
 
@@ -29,8 +30,9 @@ async def build(settings: GatewaySettings, deps: Deps) -> Gateway:
 
     The channels must carry no service identity: calls of outsiders would reach what is internal.
     """
+    channels = {name: deps.channels[name] for name in settings.peers if name in deps.channels}
     transcoder = Transcoder(
-        {name: deps.channels[name] for name in settings.peers if name in deps.channels},
+        channels,
         reasons=error_reason_pb2.DESCRIPTOR.enum_types_by_name["ErrorReason"],
         limits=Limits(
             body=settings.max_body_bytes,
@@ -41,5 +43,5 @@ async def build(settings: GatewaySettings, deps: Deps) -> Gateway:
         pace=Pace(refresh=settings.refresh_seconds),
     )
     authenticator = DevCredentials() if settings.dev_mode else PassCredentials()
-    app = App(Parts(transcoder, authenticator, Cors(settings.allowed_origins), settings.docs))
+    app = App(Parts(transcoder, authenticator, Cors(settings.allowed_origins), Readiness(channels), settings.docs))
     return Gateway(app, transcoder.start, transcoder.close, transcoder.peers.ready)

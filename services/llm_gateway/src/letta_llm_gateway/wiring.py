@@ -81,7 +81,8 @@ async def build(settings: LLMGatewaySettings, deps: Deps) -> Service:
     await upgrade(dsn, package="letta_llm_gateway", schema=SCHEMA, extensions=())
     options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-llm-gateway")
     db = await Database.open(dsn, schema=SCHEMA, options=options)
-    return assemble(settings, deps, Stores(SqlProviderStore(db), SqlUsageStore(db), SqlBudgetStore(db)), db.close)
+    stores = Stores(SqlProviderStore(db), SqlUsageStore(db), SqlBudgetStore(db))
+    return replace(assemble(settings, deps, stores, db.close), alive=db.alive)
 
 
 def assemble(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -73,7 +73,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         pending=SqlPendingStore(db),
         pruning=SqlPruneStore(db),
     )
-    return assemble(stores, settings, deps, close=db.close)
+    return replace(assemble(stores, settings, deps, close=db.close), alive=db.alive)
 
 
 def assemble(

@@ -115,6 +115,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
         ),
         start=start,
         close=close,
+        alive=db.alive,
     )
 
 

@@ -135,7 +135,8 @@ def _maker(provider_type: str) -> Callable[[Account, httpx2.AsyncClient], Provid
         if provider_type not in _EXTRAS:
             raise
         raise CapabilityMissing(
-            f"this deployment has no {error.name}; install letta-llm-gateway[{provider_type}]", type=provider_type
+            f"this deployment has no {error.name}; install its extra: services/llm_gateway[{provider_type}]",
+            type=provider_type,
         ) from error
     maker: Callable[[Account, httpx2.AsyncClient], Provider] = getattr(module, name)
     return maker

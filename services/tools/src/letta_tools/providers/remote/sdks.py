@@ -15,7 +15,7 @@ def load(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise RuntimeError(f"the provider {extra} needs the extra `letta-tools[{extra}]`") from error
+        raise RuntimeError(f"the provider {extra} needs the extra `services/tools[{extra}]`") from error
 
 
 @contextlib.contextmanager
