@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,6 +18,7 @@ import grpc
 import grpc.aio
 import structlog
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 from prometheus_client import Counter, Histogram
 from protovalidate import Validator
 
@@ -27,13 +30,16 @@ from letta_common.errors import (
     AppError,
     DeadlineExceeded,
     InternalError,
+    InvalidArgument,
     OperationUnimplemented,
     Overloaded,
     Unauthenticated,
     ValidationFailed,
 )
 from letta_common.ids import uuid7
+from letta_common.open_methods import MALFORMED, for_all
 from letta_common.page_bytes import cut_page, is_list
+from letta_common.requests import violations
 from letta_common.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
 
 ACTOR_KEY, SERVICE_KEY, REQUEST_ID_KEY = "x-letta-actor-bin", "x-letta-service-bin", "x-request-id"
@@ -43,10 +49,14 @@ RETRY_SECONDS = "1"
 _OPEN = ("grpc.health.", "grpc.reflection.")
 _CREDENTIAL_NS = 30_000_000_000
 _MAX_CREDENTIALS = 4096
+_MOST_VIOLATIONS = 32
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_PRINTABLE = re.compile(r"[\x21-\x7e]{0,4096}")
 _CALLS = Counter("letta_rpc", "Calls served, by result.", ["service", "method", "code"])
 _SECONDS = Histogram("letta_rpc_seconds", "Time a call took to serve.", ["service", "method"])
 _log = structlog.get_logger("letta.rpc")
 _Context = grpc.aio.ServicerContext[Any, Any]
+Read = Callable[[bytes], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +128,9 @@ class Boundary(grpc.aio.ServerInterceptor):
         known, wrapped = self._wrapped.get(path, (None, None))
         if known is handler:
             return wrapped
-        if handler is None or path.lstrip("/").startswith(_OPEN):
+        if handler is None:
             return handler
-        wrapped = self._wrap(path, handler)
+        wrapped = for_all(handler) if path.lstrip("/").startswith(_OPEN) else self._wrap(path, handler)
         self._wrapped[path] = (handler, wrapped)
         return wrapped
 
@@ -135,23 +145,26 @@ class Boundary(grpc.aio.ServerInterceptor):
         method = Method.of(path)
         if handler.request_streaming:
             raise NotImplementedError(f"{path}: the boundary serves unary requests")
+        read = handler.request_deserializer
         make, behaviour = (
-            (grpc.unary_stream_rpc_method_handler, self._streaming(method, handler.unary_stream))
+            (grpc.unary_stream_rpc_method_handler, self._streaming(method, read, handler.unary_stream))
             if handler.response_streaming
-            else (grpc.unary_unary_rpc_method_handler, self._unary(method, handler.unary_unary))
+            else (grpc.unary_unary_rpc_method_handler, self._unary(method, read, handler.unary_unary))
         )
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+        return make(behaviour, None, handler.response_serializer)  # what cannot be read is refused within the call
 
-    def _unary(self, method: Method, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def serve(request: Any, context: _Context, metadata: dict[str, Any]) -> Any:
-            answer = await _within(await self._admit(method, request, context, metadata), inner(request, context))
+    def _unary(self, method: Method, read: Read, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def serve(data: bytes, context: _Context, metadata: dict[str, Any]) -> Any:
+            bound = await self._admit(method, context, metadata)
+            request = self._read(read, data, bound)
+            answer = await _within(bound.deadline, inner(request, context))
             if method.paged:
                 cut_page(request, answer)
             return answer
 
         return self._guard(method, serve)
 
-    def _streaming(self, method: Method, inner: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    def _streaming(self, method: Method, read: Read, inner: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         async def write_all(request: Any, context: _Context) -> None:
             async with aclosing(inner(request, context)) as responses:
                 async for response in responses:
@@ -159,8 +172,10 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         write = write_all if isasyncgenfunction(inner) else inner
 
-        async def serve(request: Any, context: _Context, metadata: dict[str, Any]) -> None:
-            await _within(await self._admit(method, request, context, metadata), write(request, context))
+        async def serve(data: bytes, context: _Context, metadata: dict[str, Any]) -> None:
+            bound = await self._admit(method, context, metadata)
+            request = self._read(read, data, bound)
+            await _within(bound.deadline, write(request, context))
 
         return self._guard(method, serve)
 
@@ -200,11 +215,10 @@ class Boundary(grpc.aio.ServerInterceptor):
         if self._in_flight > self._most:
             raise Overloaded("too many calls at once; try again", retry_after=RETRY_SECONDS)
 
-    async def _admit(
-        self, method: Method, request: Any, context: _Context, metadata: Mapping[str, Any]
-    ) -> float | None:
-        """Identify the caller and check the request; return the seconds that the handler has."""
-        request_id = metadata.get(REQUEST_ID_KEY, "")[:128] or str(uuid7())
+    async def _admit(self, method: Method, context: _Context, metadata: Mapping[str, Any]) -> Request:
+        """Identify the caller; return who calls and until when the handler may work."""
+        given = metadata.get(REQUEST_ID_KEY, "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
         left = context.time_remaining()
         deadline = None if left is None else time.monotonic() + left - REPORT_SECONDS
         bind_request(Request(request_id=request_id, deadline=deadline))
@@ -217,9 +231,9 @@ class Boundary(grpc.aio.ServerInterceptor):
         if verdict is not None and not method.internal:
             require_scope(verdict.actor, *method.scopes)
         actor = None if verdict is None else verdict.actor
-        bind_request(Request(actor, request_id, signed, deadline, caller))
-        self._validate(request)
-        return None if deadline is None else deadline - time.monotonic()
+        bound = Request(actor, request_id, signed, deadline, caller)
+        bind_request(bound)
+        return bound
 
     def _caller(self, identity: bytes | None) -> str:
         if identity is None:
@@ -235,11 +249,15 @@ class Boundary(grpc.aio.ServerInterceptor):
             return signed, await self._verifier.verify(signed)
         scheme, _, credential = metadata.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and credential:
-            return await self._exchanged(credential.strip(), "")
+            if not _PRINTABLE.fullmatch(credential := credential.strip()):
+                raise Unauthenticated("the credential is malformed")
+            return await self._exchanged(credential, "")
         if optional:
             return b"", None
         if self._dev_mode:
-            return await self._exchanged("", metadata.get("user_id", ""))
+            if not _PRINTABLE.fullmatch(user_id := metadata.get("user_id", "")):
+                raise InvalidArgument("user_id should be user-<uuid>", field="user_id")
+            return await self._exchanged("", user_id)
         raise Unauthenticated("send a credential: `authorization: Bearer <API key>`")
 
     async def _exchanged(self, credential: str, user_id: str) -> tuple[bytes, Verdict]:
@@ -259,16 +277,23 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._credentials[key] = (signed, verdict, now + _CREDENTIAL_NS)
         return signed, verdict
 
-    def _validate(self, request: Any) -> None:
-        violations = self._validator.collect_violations(request)
-        if violations:
-            fields = {_path(found.proto.field): found.proto.message or found.proto.rule_id for found in violations}
+    def _read(self, read: Read, data: bytes, bound: Request) -> Any:
+        """Return the request. What services pass on to each other was checked where it came in, or is of a model."""
+        try:
+            request = read(data)
+        except DecodeError as error:
+            raise InvalidArgument(MALFORMED) from error
+        fields = {} if bound.caller else dict(itertools.islice(violations(request), _MOST_VIOLATIONS))
+        for found in self._validator.collect_violations(request):
+            fields.setdefault(_path(found.proto.field), found.proto.message or found.proto.rule_id)
+        if fields:
             text = "; ".join(f"{path}: {why}" if path else why for path, why in fields.items())
             raise ValidationFailed(text, **fields)
+        return request
 
 
-async def _within(seconds: float | None, work: Awaitable[Any]) -> Any:
-    scope = asyncio.timeout(seconds)
+async def _within(deadline: float | None, work: Awaitable[Any]) -> Any:
+    scope = asyncio.timeout(None if deadline is None else deadline - time.monotonic())
     try:
         async with scope:
             return await work

@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types import TypeInfo
 
 from letta_common.connections import Connection, Engine
-from letta_common.errors import DatabaseUnavailable, DeadlineExceeded
+from letta_common.errors import AppError, DatabaseUnavailable, DeadlineExceeded, InvalidArgument
 from letta_common.pool import Pool, PooledConnection, PoolTimeout
 from letta_common.pulse import Pulse
 from letta_common.statements import Params, Row, execute
@@ -197,12 +197,13 @@ def _raise_translated(error: psycopg.Error) -> NoReturn:
 
 def translated(error: psycopg.Error) -> Exception:
     """Return the error that the driver's stands for, or itself when it is a fault of the program."""
-    state = error.sqlstate or ""
+    state = error.sqlstate or ("22021" if "cannot contain NUL" in str(error) else "")  # which psycopg finds itself
     if isinstance(error, psycopg.IntegrityError):
         kind = _VIOLATIONS.get(state, ConstraintViolation)
         return kind(str(error), error.diag.constraint_name or "", error.diag.table_name or "")
-    if state == "57014":
-        return DeadlineExceeded("the database did not finish the statement in time")
+    if state in _REFUSED:
+        refusal, text = _REFUSED[state]
+        return refusal(text)
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable(f"the database is busy: {error}", sqlstate="pool")
     if state[:2] in {"08", "53", "58"} or state in RETRYABLE_STATES:
@@ -218,6 +219,12 @@ def _away(error: psycopg.Error, what: str, state: str) -> DatabaseUnavailable:
     return DatabaseUnavailable(what, sqlstate=state)
 
 
+_UNKEEPABLE = InvalidArgument, "a text holds a character that cannot be kept, such as NUL"
+_REFUSED: dict[str, tuple[type[AppError], str]] = {
+    "22021": _UNKEEPABLE,  # in a text
+    "22P05": _UNKEEPABLE,  # escaped in jsonb
+    "57014": (DeadlineExceeded, "the database did not finish the statement in time"),
+}
 _STATES = {
     "53100": "the disk of the database is full",
     "53300": "the database accepts no more connections",

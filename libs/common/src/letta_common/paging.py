@@ -64,12 +64,20 @@ class Page:
         """Return the page that follows one with these first and last items, in the direction of reading."""
         return replace(self, before=first) if self.backwards else replace(self, after=last)
 
-    def slice(self, items: Iterable[Item], key: Callable[[Item], tuple[Any, str]]) -> list[Item]:
-        """Return the page of items in memory as `fetch_page` would; `key(item)` is the position and the id."""
+    def slice(
+        self, items: Iterable[Item], key: Callable[[Item], tuple[Any, str]], *, by_time: bool = True
+    ) -> list[Item]:
+        """Return the page of items in memory as `fetch_page` would; `key(item)` is the position and the id.
+
+        Raises:
+            CursorNotFound: no item has this id, nor had one whose id tells its place, where that is `by_time`.
+        """
         kept = list(items)
         places = {found[1]: found for found in map(key, kept)}
         for cursor, later in ((self.after, self.ascending), (self.before, not self.ascending)):
             if cursor:
+                if cursor not in places and not by_time:
+                    raise _unknown(cursor)
                 place = places.get(cursor) or (time_of(cursor), cursor)
                 kept = [item for item in kept if key(item) != place and (key(item) > place) is later]
         kept.sort(key=key, reverse=not self.ascending)

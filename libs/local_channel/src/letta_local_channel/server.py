@@ -121,7 +121,7 @@ def _chained(interceptor: Any, continuation: Any) -> Any:
 
 async def _handle(handler: Any, context: LocalContext) -> None:
     """Run a handler of any arity; responses leave through `context.write`."""
-    context.decode, context.encode = handler.request_deserializer, handler.response_serializer
+    context.decode, context.encode = handler.request_deserializer or bytes, handler.response_serializer
     argument: Any = context.requests() if handler.request_streaming else await context.read()
     if not handler.response_streaming:
         behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary

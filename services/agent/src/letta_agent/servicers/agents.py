@@ -84,7 +84,7 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
     async def ListAgentTools(self, request: pb.ListAgentToolsRequest, context: Call) -> pb.ListAgentToolsResponse:
         tools = await self._agents.tools(current_actor(), request.agent_id)
         ranked = {tool.id: (-rank, tool.id) for rank, tool in enumerate(tools)}
-        page = Page.of(request).slice(tools, key=lambda tool: ranked[tool.id])
+        page = Page.of(request).slice(tools, key=lambda tool: ranked[tool.id], by_time=False)
         return pb.ListAgentToolsResponse(tools=page)
 
     async def UpdateToolApproval(

@@ -104,6 +104,7 @@ class FieldMapping(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
     SSE_EVENT_FIELD_NUMBER: _builtins.int
+    KEEPS_NUL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Key in the JSON object. Default: the field's proto name."""
     raw: _builtins.bool
@@ -136,6 +137,8 @@ class FieldMapping(_message.Message):
     """The field is filled from the query parameter of this name even where the body is `*`, and takes no part in the JSON body."""
     sse_event: _builtins.str
     """Name of the server-sent event when a streamed response has this oneof member set. Default: none, a plain message."""
+    keeps_nul: _builtins.bool
+    """The text may hold NUL characters. Everywhere else a request that holds one is refused."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keys that select this oneof member when the oneof is chosen by keys: any one of them. The first member wins, in the order of
@@ -160,10 +163,11 @@ class FieldMapping(_message.Message):
         keys: _abc.Iterable[_builtins.str] | None = ...,
         query: _builtins.bool = ...,
         sse_event: _builtins.str = ...,
+        keeps_nul: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_json", b"default_json", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_json", b"default_json", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keeps_nul", b"keeps_nul", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

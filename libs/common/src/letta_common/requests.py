@@ -1,0 +1,82 @@
+"""What no request may hold, whatever its method: values that no rule of a field names and no service can keep."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from letta.jsonmap.v1 import annotations_pb2
+
+NUL = "holds a NUL character, which cannot be kept; leave it out"
+SURROGATE = "holds half of a surrogate pair, which is no character; leave it out"
+_ESCAPED = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+_HALF = re.compile("[\ud800-\udfff]")
+_FIRST_SECOND, _LAST_SECOND, _NANOS = -62_135_596_800, 253_402_300_799, 1_000_000_000
+_FLOATS = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT)
+
+Violation = tuple[str, str]
+
+
+def violations(message: Message, path: str = "") -> Iterator[Violation]:
+    """Yield the path of each value that cannot be kept, and why: NUL, unknown enum numbers, NaN, moments of no year."""
+    if message.DESCRIPTOR.full_name == "google.protobuf.Timestamp":
+        yield from _of_moment(message, path)
+        return
+    for field, value in message.ListFields():
+        here = f"{path}.{field.name}" if path else field.name
+        if not field.is_repeated:
+            yield from _of_value(field, value, here)
+        elif isinstance(value, Mapping) and field.message_type is not None:
+            key, item = field.message_type.fields
+            for name in value:
+                yield from _of_value(key, name, here)
+                yield from _of_value(item, value[name], f"{here}[{str(name)[:64]!r}]")
+        else:
+            for number, each in enumerate(value):
+                yield from _of_value(field, each, f"{here}[{number}]")
+
+
+def _of_value(field: FieldDescriptor, value: Any, path: str) -> Iterator[Violation]:
+    if field.type == field.TYPE_STRING:
+        yield from _of_text(field, value, path)
+    elif field.type == field.TYPE_MESSAGE:
+        yield from violations(value, path)
+    elif field.enum_type is not None:
+        if value not in field.enum_type.values_by_number:
+            yield path, f"has no value of the number {value}"
+    elif field.type in _FLOATS and not math.isfinite(value):
+        yield path, "is no finite number"
+
+
+def _of_text(field: FieldDescriptor, text: str, path: str) -> Iterator[Violation]:
+    options = field.GetOptions().Extensions[annotations_pb2.field]
+    if options.keeps_nul:
+        return
+    if "\0" in text:
+        yield path, NUL
+    elif options.raw and _ESCAPED.search(text):
+        why = _of_json(text)
+        if why:
+            yield path, why
+
+
+def _of_json(text: str) -> str:
+    """Say what the strings of a JSON document hold that cannot be kept; text that is no JSON holds what it shows."""
+    try:
+        plain = json.dumps(json.loads(text), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return ""
+    if _HALF.search(plain):
+        return SURROGATE
+    return NUL if re.search(r"(?<!\\)(?:\\\\)*\\u0000", plain) else ""
+
+
+def _of_moment(moment: Any, path: str) -> Iterator[Violation]:
+    if not (_FIRST_SECOND <= moment.seconds <= _LAST_SECOND and 0 <= moment.nanos < _NANOS):
+        yield path, "is no moment of the years 1 to 9999"
