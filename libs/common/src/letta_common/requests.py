@@ -1,4 +1,4 @@
-"""What no request may hold, whatever its method: values that no rule of a field names and no service can keep."""
+"""What no request may hold, whatever its method: NUL, unknown enum numbers, NaN, moments of no year, broken JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -17,6 +17,7 @@ NUL = "holds a NUL character, which cannot be kept; leave it out"
 SURROGATE = "holds half of a surrogate pair, which is no character; leave it out"
 _ESCAPED = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _HALF = re.compile("[\ud800-\udfff]")
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _FIRST_SECOND, _LAST_SECOND, _NANOS = -62_135_596_800, 253_402_300_799, 1_000_000_000
 _FLOATS = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT)
 
@@ -24,7 +25,7 @@ Violation = tuple[str, str]
 
 
 def violations(message: Message, path: str = "") -> Iterator[Violation]:
-    """Yield the path of each value that cannot be kept, and why: NUL, unknown enum numbers, NaN, moments of no year."""
+    """Yield the path of each value that no service can use, and why."""
     if message.DESCRIPTOR.full_name == "google.protobuf.Timestamp":
         yield from _of_moment(message, path)
         return
@@ -56,25 +57,30 @@ def _of_value(field: FieldDescriptor, value: Any, path: str) -> Iterator[Violati
 
 def _of_text(field: FieldDescriptor, text: str, path: str) -> Iterator[Violation]:
     options = field.GetOptions().Extensions[annotations_pb2.field]
-    if options.keeps_nul:
-        return
-    if "\0" in text:
+    if "\0" in text and not options.keeps_nul:
         yield path, NUL
-    elif options.raw and _ESCAPED.search(text):
-        why = _of_json(text)
+    elif options.raw and text:
+        why = _of_json(text, keeps_nul=options.keeps_nul)
         if why:
             yield path, why
 
 
-def _of_json(text: str) -> str:
-    """Say what the strings of a JSON document hold that cannot be kept; text that is no JSON holds what it shows."""
+def _of_json(text: str, *, keeps_nul: bool) -> str:
+    """Say why a text is no JSON, or what its strings hold that cannot be kept."""
     try:
-        plain = json.dumps(json.loads(text), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return ""
+        value = json.loads(text, parse_constant=_refuse)
+        plain = json.dumps(value, ensure_ascii=False) if _ESCAPED.search(text) else ""
+    except RecursionError:
+        return "is nested too deep"
+    except ValueError:
+        return "is no JSON"
     if _HALF.search(plain):
         return SURROGATE
-    return NUL if re.search(r"(?<!\\)(?:\\\\)*\\u0000", plain) else ""
+    return NUL if _NUL.search(plain) and not keeps_nul else ""
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def _of_moment(moment: Any, path: str) -> Iterator[Violation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,8 @@ from letta_common.clock import Clock
 from letta_common.errors import AppError, Fenced, ServiceUnavailable
 
 Arguments = Mapping[str, Any]
+_MOST = 2**31 - 1
+_UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class ArgumentError(Exception):
@@ -45,9 +48,12 @@ class BuiltinCall:
         if value is None:
             return default
         try:
-            return int(value)
-        except (TypeError, ValueError) as error:
+            number = int(value)
+        except (TypeError, ValueError, OverflowError) as error:
             raise ArgumentError(f"{self.name}(): '{name}' must be an integer") from error
+        if not -_MOST <= number <= _MOST:
+            raise ArgumentError(f"{self.name}(): '{name}' must be between {-_MOST} and {_MOST}")
+        return number
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a list of texts; one text counts as a list. Raises ArgumentError."""
@@ -57,6 +63,15 @@ class BuiltinCall:
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
             raise ArgumentError(f"{self.name}(): '{name}' must be a list of strings")
         return tuple(value)
+
+
+def keepable(value: Any) -> Any:
+    """Return a JSON value without the characters that memory cannot keep: NUL and halves of surrogate pairs."""
+    if isinstance(value, str):
+        return _UNKEEPABLE.sub("", value)
+    if isinstance(value, Mapping):
+        return {keepable(key): keepable(item) for key, item in value.items()}
+    return [keepable(item) for item in value] if isinstance(value, list) else value
 
 
 _Run = Callable[["BuiltinTools", BuiltinCall], Awaitable[str]]

@@ -11,7 +11,7 @@ from typing import Any
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.builtin_tools import BuiltinCall, BuiltinTools
+from letta_agent.domain.builtin_tools import BuiltinCall, BuiltinTools, keepable
 from letta_agent.domain.peers import Block, Call, CallResult, Thread, Tool, ToolPeer
 from letta_agent.domain.tool_rules import REFUSED, CallMade, ToolRules
 from letta_agent.domain.tool_states import edits_of, state_of, wants_state
@@ -133,7 +133,7 @@ class Caller:
     async def run(self, run: ToolRun) -> CallResult:
         """Execute one call, and keep what it changes of the agent's blocks. Raises Fenced and ServiceUnavailable."""
         tool = run.tool
-        builtin = BuiltinCall(run.thread, run.key, tool.name, run.arguments)
+        builtin = BuiltinCall(run.thread, run.key, tool.name, keepable(run.arguments))
         if self._is_here(tool):
             return await self._builtin.execute(builtin)
         state = state_of(run.state, run.blocks) if wants_state(tool) else ""

@@ -1,0 +1,112 @@
+"""Every method of the contracts, and requests that hold one value in one field, however deep."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+
+from letta.jsonmap.v1 import annotations_pb2
+
+_SERVICES = {
+    "agent": ("agent", "conversation", "run", "step"),
+    "auth": ("api_key", "credential", "organization", "user"),
+    "llm": ("budget", "embedding", "generation", "model", "provider", "trace", "usage"),
+    "memory": ("archive", "block", "context", "message", "passage"),
+    "tools": ("mcp_legacy", "mcp_server", "sandbox_config", "tool_execution", "tool"),
+}
+_DEEP = 8
+Field = Any
+Path = tuple[Field, ...]
+
+
+def methods() -> list[Any]:
+    """Return the descriptors of every public method."""
+    found = []
+    for package, nouns in _SERVICES.items():
+        for noun in nouns:
+            importlib.import_module(f"letta.{package}.v1.{noun}_service_pb2")
+            file = descriptor_pool.Default().FindFileByName(f"letta/{package}/v1/{noun}_service.proto")
+            found += [method for service in file.services_by_name.values() for method in service.methods]
+    return [method for method in found if not method.GetOptions().Extensions[annotations_pb2.method].internal]
+
+
+def leaves(message: Any, kind: int, above: Path = ()) -> Iterator[Path]:
+    """Yield the path to each field of a type in a message; a message within itself is entered once."""
+    for field in message.fields:
+        path = (*above, field)
+        if field.type == kind:
+            yield path
+        elif field.message_type is not None and len(path) < _DEEP:
+            if sum(step.message_type is field.message_type for step in above) == 0:
+                yield from leaves(field.message_type, kind, path)
+
+
+def holding(method: Any, owned: dict[str, str], path: Path, value: Any) -> Any:
+    """Return a request with the caller's ids wherever it has fields of their names, and a value in one field."""
+    request = filled(method, owned)
+    put(request, path, value)
+    return request
+
+
+def filled(method: Any, owned: dict[str, str]) -> Any:
+    request = message_factory.GetMessageClass(method.input_type)()
+    for field in method.input_type.fields:
+        known = owned.get(field.name)
+        if field.type == field.TYPE_STRING and not field.is_repeated and known:
+            setattr(request, field.name, known)
+    return request
+
+
+def put(message: Any, path: Path, value: Any) -> None:
+    field, rest = path[0], path[1:]
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        _put_in_map(getattr(message, field.name), rest, value)
+    elif rest:
+        inner = getattr(message, field.name)
+        put(inner.add() if field.is_repeated else inner, rest, value)
+    elif field.is_repeated:
+        getattr(message, field.name).append(value)
+    else:
+        setattr(message, field.name, value)
+
+
+def _put_in_map(entries: Any, rest: Path, value: Any) -> None:
+    if rest[0].name == "key":
+        item = (
+            entries[value]
+            if hasattr(entries, "GetEntryClass") and rest[0].containing_type.fields[1].message_type
+            else None
+        )
+        if item is None:
+            entries[value] = "x"
+    elif len(rest) > 1:
+        put(entries["key"], rest[1:], value)
+    else:
+        entries["key"] = value
+
+
+def name_of(path: Path) -> str:
+    return ".".join(field.name for field in path)
+
+
+def keeps_nul(path: Path) -> bool:
+    return bool(path[-1].GetOptions().Extensions[annotations_pb2.field].keeps_nul)
+
+
+def call(channel: grpc.Channel, method: Any, request: Any, *metadata: tuple[str, Any]) -> tuple[grpc.StatusCode, Any]:
+    """Call a method with a message or with bytes; return the code, and the answer or the text of the status."""
+    make = channel.unary_stream if method.server_streaming else channel.unary_unary
+    stub = make(
+        f"/{method.containing_service.full_name}/{method.name}",
+        request_serializer=lambda sent: sent if isinstance(sent, bytes) else sent.SerializeToString(),
+        response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
+    )
+    try:
+        answer = stub(request, timeout=30, metadata=metadata)
+        return grpc.StatusCode.OK, list(answer) if method.server_streaming else answer
+    except grpc.RpcError as error:
+        return error.code(), error.details() or ""
