@@ -40,9 +40,12 @@ def leaves(message: Any, kind: int, above: Path = ()) -> Iterator[Path]:
         path = (*above, field)
         if field.type == kind:
             yield path
-        elif field.message_type is not None and len(path) < _DEEP:
-            if sum(step.message_type is field.message_type for step in above) == 0:
-                yield from leaves(field.message_type, kind, path)
+        elif field.message_type is not None and len(path) < _DEEP and field.message_type not in _types(above):
+            yield from leaves(field.message_type, kind, path)
+
+
+def _types(path: Path) -> list[Any]:
+    return [field.message_type for field in path]
 
 
 def holding(method: Any, owned: dict[str, str], path: Path, value: Any) -> Any:
@@ -76,15 +79,7 @@ def put(message: Any, path: Path, value: Any) -> None:
 
 def _put_in_map(entries: Any, rest: Path, value: Any) -> None:
     if rest[0].name == "key":
-        item = (
-            entries[value]
-            if hasattr(entries, "GetEntryClass") and rest[0].containing_type.fields[1].message_type
-            else None
-        )
-        if item is None:
-            entries[value] = "x"
-    elif len(rest) > 1:
-        put(entries["key"], rest[1:], value)
+        entries[value] = "x"
     else:
         entries["key"] = value
 

@@ -1,0 +1,69 @@
+"""Characters that memory cannot keep, in what models and people write."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.callers import orphans, texts
+from tests.fakes.wire import Say
+
+NUL, HALF = "a\\u0000b", "a\\ud800b"
+
+
+@pytest.mark.parametrize("character", [NUL, HALF])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("memory_insert", '{"label": "human", "new_str": "<C>", "insert_line": 0}'),
+        ("memory_replace", '{"label": "human", "old_str": "Sam", "new_str": "<C>"}'),
+        ("memory_replace", '{"label": "human", "old_str": "S\\u0000am", "new_str": "<C>"}'),
+        ("memory_rethink", '{"label": "hu\\u0000man", "new_memory": "<C>"}'),
+        ("core_memory_append", '{"label": "human", "content": "<C>"}'),
+    ],
+)
+async def test_memory_tools_leave_out_what_memory_cannot_keep(api, openai, character, name, arguments):
+    agent_id = await api.agent(memory_blocks=[{"label": "human", "value": "Sam"}], tools=[name])
+    openai.say(Say(calls=[(name, arguments.replace("<C>", character))]), Say("done"))
+
+    said = await api.say(agent_id, "go")
+    block = (await api.http.get(f"/v1/agents/{agent_id}/core-memory/blocks/human")).json()
+
+    [returned] = [message for message in said["messages"] if message["message_type"] == "tool_return_message"]
+    assert returned["status"] == "success", returned
+    assert "ab" in block["value"]
+    assert orphans(await api.history(agent_id)) == []
+
+
+@pytest.mark.parametrize("arguments", ['{"content": "a\\u0000b", "tags": ["t\\u0000"]}', '{"content": "\\ud800 rain"}'])
+async def test_passages_of_the_model_leave_it_out_too(api, openai, arguments):
+    agent_id = await api.agent(tools=["archival_memory_insert"])
+    openai.say(Say(calls=[("archival_memory_insert", arguments)]), Say("done"))
+
+    said = await api.say(agent_id, "go")
+
+    [returned] = [message for message in said["messages"] if message["message_type"] == "tool_return_message"]
+    assert returned["status"] == "success", returned
+    assert len((await api.http.get(f"/v1/agents/{agent_id}/archival-memory")).json()) == 1
+
+
+async def test_messages_keep_nul(api, openai):
+    agent_id = await api.agent()
+    openai.say(Say("x\0y"))
+
+    await api.say(agent_id, "a\0b")
+    history = await api.history(agent_id)
+
+    assert texts(history, "user_message") == ["a\0b"]
+    assert texts(history, "assistant_message") == ["x\0y"]
+
+
+async def test_a_tool_of_the_model_may_take_and_return_nul(api, openai):
+    source = 'def echo(text: str) -> str:\n    """Repeat.\n\n    Args:\n        text: Any.\n    """\n    return text\n'
+    tool = (await api.http.post("/v1/tools/", json={"source_code": source})).json()
+    agent_id = await api.agent(tool_ids=[tool["id"]])
+    openai.say(Say(calls=[("echo", '{"text": "a\\u0000b"}')]), Say("done"))
+
+    said = await api.say(agent_id, "go")
+
+    [returned] = [message for message in said["messages"] if message["message_type"] == "tool_return_message"]
+    assert (returned["status"], returned["tool_return"]) == ("success", "a\0b")
