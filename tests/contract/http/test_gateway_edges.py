@@ -124,6 +124,16 @@ async def test_pages_of_other_origins_may_not(client: httpx.AsyncClient):
     asked = await client.options("/v1/items/", headers={**origin, "access-control-request-method": "POST"})
 
     assert "access-control-allow-origin" not in answer.headers
+    assert asked.status_code == 403
+
+
+async def test_pages_of_other_origins_may_not_where_credentials_are_asked_for(strict: Front):
+    origin = {"origin": "http://evil.example"}
+
+    answer = await strict.client.get("/v1/items/", headers=origin)
+    asked = await strict.client.options("/v1/items/", headers={**origin, "access-control-request-method": "POST"})
+
+    assert "access-control-allow-origin" not in answer.headers
     assert asked.status_code == 400
 
 

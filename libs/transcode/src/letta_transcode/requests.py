@@ -20,6 +20,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _MAX_PARAMETERS = 2_000
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,18 @@ class Request:
     def content_type(self) -> str:
         """The media type of the body with its parameters."""
         return self.headers.get("content-type", "")
+
+    async def json_body(self, limit: int) -> bytes:
+        """Read the whole body, which should be JSON. Raises HttpError 413, and 415 when its type says otherwise.
+
+        A body without a type counts as JSON, as it always did; one of another type is what a page in a browser may send
+        anywhere without asking.
+        """
+        body = await self.body(limit)
+        kind = self.content_type.partition(";")[0].strip().lower()
+        if body and kind and kind != _JSON and not kind.endswith("+json"):
+            raise detail(415, f"The body should be {_JSON}, not {kind[:80]}")
+        return body
 
     async def body(self, limit: int) -> bytes:
         """Read the whole body. Raises HttpError 413 when it is larger than the limit, and ClientGone."""

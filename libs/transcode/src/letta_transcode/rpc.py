@@ -38,7 +38,7 @@ async def serve(
         raise _refused(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
     if request.method != "POST":
         raise detail(405, "Method Not Allowed", [("allow", "POST")])
-    data = _read(method, await request.body(limits.body))
+    data = _read(method, await request.json_body(limits.body))
     try:
         if method.server_streaming:
             await _stream(method, data, request, response, (errors, calls, metadata))

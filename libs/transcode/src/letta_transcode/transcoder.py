@@ -117,12 +117,13 @@ class Transcoder:
         if not operation.binding.body:
             return operation, Parts(path, request.query, request.headers)
         content_type = request.content_type
-        if content_type.startswith(MULTIPART):
+        if operation.binding.files and content_type.startswith(MULTIPART):
             fields, files = parse_form(content_type, await request.body(self._limits.form))
             return operation, Parts(path, request.query, request.headers, form=fields, files=files)
-        body = await request.body(self._limits.form if operation.binding.raw_body else self._limits.body)
         if operation.binding.raw_body:
+            body = await request.body(self._limits.form)
             return operation, Parts(path, request.query, request.headers, body=body, content_type=content_type)
+        body = await request.json_body(self._limits.body)
         if not body:
             return operation, Parts(path, request.query, request.headers)
         value = parse_json(body)

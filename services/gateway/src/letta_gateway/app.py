@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from letta_gateway.authenticator import Authenticator, Metadata
+    from letta_gateway.browsers import Gate
     from letta_gateway.readiness import Readiness
 
 _VERSION = version("letta-gateway")
@@ -38,6 +39,7 @@ class Parts:
     authenticator: Authenticator
     cors: Cors
     readiness: Readiness
+    gate: Gate
     docs: bool = True
 
 
@@ -49,6 +51,7 @@ class App:
         self._authenticator = parts.authenticator
         self._cors = parts.cors
         self._readiness = parts.readiness
+        self._gate = parts.gate
         self._info = Info("Letta on gRPC", _VERSION, "Letta's REST, served from the contracts of the gRPC services.")
         pages: dict[str, Callable[[Response], Awaitable[None]]] = {
             "/": self._home,
@@ -80,6 +83,11 @@ class App:
                 _RESPONSES.labels(event["status"]).inc()
             await send(event)
 
+        try:
+            self._gate.check(request.method, request.headers)
+        except HttpError as error:
+            await Response(marked).error(error)
+            return
         if is_preflight(request.method, request.headers):
             allowed = self._cors.allows(origin)
             extra += self._cors.preflight(request.headers) if allowed else []

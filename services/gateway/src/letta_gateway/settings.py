@@ -26,6 +26,10 @@ class GatewaySettings(Settings):
         ),
         description="Origins whose pages may call (CORS); `*` allows all, then without credentials.",
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Names by which a development server may be called, besides localhost and addresses of loopback.",
+    )
     max_body_bytes: int = Field(default=8 << 20, gt=0, description="Largest JSON body accepted.")
     max_form_bytes: int = Field(default=12 << 20, gt=0, description="Largest uploaded form or file accepted.")
     call_seconds: float = Field(default=600.0, gt=0, description="How long a call may take.")

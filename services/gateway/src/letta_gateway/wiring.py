@@ -9,6 +9,7 @@ from letta.common.v1 import error_reason_pb2
 from letta_common.service import Deps
 from letta_gateway.app import App, Parts
 from letta_gateway.authenticator import DevCredentials, PassCredentials
+from letta_gateway.browsers import DevelopmentGate, OpenGate
 from letta_gateway.cors import Cors
 from letta_gateway.readiness import Readiness
 from letta_gateway.settings import GatewaySettings
@@ -42,6 +43,14 @@ async def build(settings: GatewaySettings, deps: Deps) -> Gateway:
         ),
         pace=Pace(refresh=settings.refresh_seconds),
     )
-    authenticator = DevCredentials() if settings.dev_mode else PassCredentials()
-    app = App(Parts(transcoder, authenticator, Cors(settings.allowed_origins), Readiness(channels), settings.docs))
+    cors, dev = Cors(settings.allowed_origins), settings.dev_mode
+    parts = Parts(
+        transcoder,
+        DevCredentials() if dev else PassCredentials(),
+        cors,
+        Readiness(channels),
+        DevelopmentGate(cors, settings.allowed_hosts) if dev else OpenGate(),
+        settings.docs,
+    )
+    app = App(parts)
     return Gateway(app, transcoder.start, transcoder.close, transcoder.peers.ready)
