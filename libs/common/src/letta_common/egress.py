@@ -42,6 +42,7 @@ _INWARD: tuple[Network, ...] = tuple(
         "fec0::/10",
     )
 )
+_PORTS = {"http": 80, "https": 443}
 _METADATA_IPV6 = ipaddress.ip_address("fd00:ec2::254")
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "instance-data"})
 
@@ -68,6 +69,16 @@ def _gives_metadata(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return address.is_link_local or address == _METADATA_IPV6
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of an address in one form: what a secret that is sent there is bound to."""
+    try:
+        read = httpx2.URL(url.strip())
+    except (httpx2.InvalidURL, ValueError):
+        return url  # no other address is the same as one that cannot be read
+    host = read.raw_host.decode("ascii", "replace").lower().rstrip(".")
+    return f"{read.scheme}://{host}:{read.port or _PORTS.get(read.scheme, 0)}"
 
 
 class AddressGuard:

@@ -118,9 +118,10 @@ async def test_an_allowed_address_is_pinned_for_the_connection(vendor, names):
     assert names["site.example"] == [["127.0.0.9"]], "the name was asked once"
 
 
+@pytest.mark.parametrize("owner", ["org-a", ""])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("status", [302, 307])
-async def test_a_redirect_inside_is_not_followed(vendor, way, status):
+async def test_a_redirect_takes_no_key_elsewhere(vendor, way, status, owner):
     kind, server = vendor
     async with OpenAIServer() as inner:
         inner_url = f"{inner.base_url}/models"
@@ -129,22 +130,26 @@ async def test_a_redirect_inside_is_not_followed(vendor, way, status):
             await out.json({}, status, {"location": inner_url})
 
         server.handle = redirect
-        async with made(account(kind, server), "127.0.0.1") as provider:
-            with pytest.raises(AppError):
+        async with made(account(kind, server, owner=owner), "127.0.0.1") as provider:
+            with pytest.raises(AppError, match="redirects elsewhere"):
                 await way(provider)
         assert inner.requests == []
 
 
-async def test_control_the_deployments_own_provider_follows_it():
-    async with OpenAIServer() as server, OpenAIServer() as inner:
+@pytest.mark.parametrize("owner", ["org-a", ""])
+async def test_headers_of_the_environment_are_for_the_deployment_alone(vendor, monkeypatch, owner):
+    kind, server = vendor
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-the-operator")
+    for name in ("OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS"):
+        monkeypatch.setenv(name, "x-corp: hush\nauthorization: Bearer hush\napi-key: hush")
 
-        async def redirect(request, out):
-            await out.json({}, 307, {"location": inner.url + request.path})
-
-        server.handle = redirect
-        async with made(account("openai", server, owner="")) as provider:
-            assert await provider.models()
-        assert inner.requests
+    async with made(account(kind, server, owner=owner), "127.0.0.1") as provider:
+        await generated(provider)
+    sent = dict(server.requests[0].headers)
+    told = "hush" in str(sent) or "org-of-the-operator" in str(sent)
+    assert told == (not owner and kind not in {"google_ai", "google_vertex", "bedrock"})
+    if owner:
+        assert "sk-test" in str(sent)
 
 
 FORMS = [

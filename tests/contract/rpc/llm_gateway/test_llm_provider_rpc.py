@@ -26,6 +26,7 @@ from letta_common.errors import (
     PermissionDenied,
     ProviderNameTaken,
     ProviderNotFound,
+    SecretRequired,
     ValidationFailed,
 )
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, user
@@ -131,6 +132,75 @@ async def test_a_masked_update_changes_what_it_names(start, openai):
     request.update_mask.paths[:] = ["nonsense"]
     with pytest.raises(InvalidArgument):
         await gateway.providers.UpdateProvider(request, timeout=30)
+
+
+async def update(gateway, made, *paths, **values):
+    request = pb.UpdateProviderRequest(
+        provider_id=made.id, provider=provider_pb2.Provider(**values), update_mask=FieldMask(paths=paths or [*values])
+    )
+    return (await gateway.providers.UpdateProvider(request, timeout=30)).provider
+
+
+@pytest.mark.parametrize("method", ["CheckProvider", "RefreshProvider"])
+async def test_a_key_does_not_follow_a_new_address(start, openai, method):
+    gateway = await start()
+    made = await create(gateway, openai, region="eu")
+    async with OpenAIServer() as thief:
+        for change in ({"base_url": thief.base_url}, {"base_url": thief.base_url, "region": "us"}):
+            with pytest.raises(SecretRequired, match="api_key"):
+                await update(gateway, made, **change)
+        await getattr(gateway.providers, method)(getattr(pb, f"{method}Request")(provider_id=made.id), timeout=30)
+        assert thief.requests == []
+
+        moved = await update(gateway, made, base_url=thief.base_url, api_key="sk-new")
+        assert moved.base_url == thief.base_url
+        await gateway.providers.CheckProvider(pb.CheckProviderRequest(provider_id=made.id), timeout=30)
+        assert {request.headers["authorization"] for request in thief.requests} == {"Bearer sk-new"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda url: url.replace("http://", "https://"),
+        lambda url: url.replace("127.0.0.1", "localhost"),
+        lambda url: url.replace("127.0.0.1", "127.0.0.1.nip.example"),
+        lambda url: url.replace("http://127.0.0.1", "http://127.0.0.1@127.0.0.2"),
+        lambda url: url.rpartition(":")[0] + ":1/v1",
+        lambda url: url.rpartition(":")[0] + "/v1",
+        lambda url: "http://[::1]/v1",
+        lambda url: "",
+    ],
+)
+async def test_every_other_origin_needs_the_key_again(start, openai, change):
+    gateway = await start()
+    made = await create(gateway, openai)
+
+    with pytest.raises(SecretRequired):
+        await update(gateway, made, "base_url", base_url=change(openai.base_url))
+
+
+async def test_the_same_origin_keeps_its_keys(start, openai):
+    gateway = await start()
+    made = await create(gateway, openai, access_key="second")
+
+    for same in (openai.base_url + "/other", openai.base_url + "/"):
+        assert (await update(gateway, made, base_url=same)).base_url == same
+    with pytest.raises(SecretRequired, match="access_key"):
+        await update(gateway, made, base_url="http://127.0.0.1:1/v1", api_key="sk-new")
+    cleared = await update(
+        gateway, made, "base_url", "api_key", "access_key", base_url="http://127.0.0.1:1/v1", api_key="sk-new"
+    )
+    assert cleared.base_url == "http://127.0.0.1:1/v1"
+
+
+async def test_a_region_is_an_address_where_the_vendor_is_called_in_it(start):
+    gateway = await start()
+    own = {"provider_type": "bedrock", "api_key": "secret", "access_key": "AKIA", "region": "us-east-1"}
+    sent = provider_pb2.Provider(name="aws", **own)
+    made = (await gateway.providers.CreateProvider(pb.CreateProviderRequest(provider=sent), timeout=30)).provider
+
+    with pytest.raises(SecretRequired):
+        await update(gateway, made, region="cn-north-1")
 
 
 async def test_credentials_are_checked_at_the_vendor(start, openai):

@@ -29,6 +29,7 @@ from letta_common.errors import (
     InvalidArgument,
     MCPConnectionFailed,
     MCPServerNotFound,
+    SecretRequired,
     ToolNotFound,
     ValidationFailed,
 )
@@ -187,6 +188,41 @@ async def test_a_taken_name_gets_the_servers_name_in_front(servers, ports, chann
     assert "one_add" in first
     assert "boom" in first
     assert {"two_add", "two_boom"} <= set(second)
+
+
+async def update(servers, server, config):
+    request = pb.UpdateMCPServerRequest(mcp_server_id=server.id, config=config)
+    return (await servers.UpdateMCPServer(request, timeout=5)).mcp_server
+
+
+@pytest.mark.parametrize(
+    "secrets", [{"auth_token": "secret"}, {"custom_headers": {"x-key": "secret"}}, {"auth_token": "{{ TOKEN }}"}]
+)
+async def test_secrets_of_a_server_do_not_follow_a_new_address(servers, ports, secrets):
+    server = await create(servers, http(ports["streamable_http"], **secrets))
+    masked = {name: "********" if isinstance(value, str) else {"x-key": "********"} for name, value in secrets.items()}
+    for given in ({}, masked):
+        for url in ("http://127.0.0.1:1/mcp", f"http://localhost:{ports['streamable_http']}/mcp"):
+            config = MCPServerConfig(streamable_http=StreamableHttpMCPConfig(server_url=url, **given))
+            with pytest.raises(SecretRequired):
+                await update(servers, server, config)
+    other_path = StreamableHttpMCPConfig(server_url=f"http://127.0.0.1:{ports['streamable_http']}/mcp?x=1", **masked)
+    assert (await update(servers, server, MCPServerConfig(streamable_http=other_path))).version > server.version
+    moved = StreamableHttpMCPConfig(server_url="http://127.0.0.1:1/mcp", **secrets)
+    shown = await update(servers, server, MCPServerConfig(streamable_http=moved))
+    assert shown.config.streamable_http.server_url == "http://127.0.0.1:1/mcp"
+
+
+async def test_secrets_of_a_program_do_not_follow_to_another_one(servers):
+    server = await create(servers, stdio(env={"TOKEN": "mine", "OTHER": "too"}))
+    evil = StdioMCPConfig(command=sys.executable, args=["-c", "import os; print(os.environ)"])
+    for env in ({}, {"TOKEN": "********"}, {"TOKEN": "new", "OTHER": "********"}):
+        config = MCPServerConfig(stdio=StdioMCPConfig(command=evil.command, args=evil.args, env=env))
+        with pytest.raises(SecretRequired, match="env"):
+            await update(servers, server, config)
+    await update(servers, server, stdio(env={"TOKEN": "********", "OTHER": "new"}))
+    fresh = StdioMCPConfig(command=sys.executable, args=[str(DEMO), "stdio", "again"], env={"TOKEN": "new"})
+    assert list((await update(servers, server, MCPServerConfig(stdio=fresh))).config.stdio.env) == ["TOKEN"]
 
 
 async def test_servers_are_listed_changed_and_removed(servers, ports, as_bob, channel):

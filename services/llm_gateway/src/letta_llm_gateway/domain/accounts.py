@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.errors import AppError, InternalError, InvalidArgument, ProviderNameTaken, ProviderNotFound
+from letta_common.egress import origin_of
+from letta_common.errors import (
+    AppError,
+    InternalError,
+    InvalidArgument,
+    ProviderNameTaken,
+    ProviderNotFound,
+    SecretRequired,
+)
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_llm_gateway.domain.models import Models
@@ -203,13 +211,20 @@ class Accounts:
     async def update(
         self, actor: Actor, provider_id: str, changes: Mapping[str, str | None], models: Models
     ) -> OwnProvider:
-        """Change keys and addresses; None clears. Raises ProviderNotFound or InvalidArgument."""
+        """Change keys and addresses; None clears.
+
+        Raises:
+            ProviderNotFound: the organization has no such provider.
+            InvalidArgument: there is no such field, or the provider may not be called at this address.
+            SecretRequired: a key that is kept would go to another address than the one it was given for.
+        """
         if unknown := changes.keys() - {*SECRETS, *ADDRESSES}:
             raise InvalidArgument(f"cannot change {', '.join(sorted(unknown))}", field="update_mask")
         provider = await self._store.get(actor, provider_id)
         plain = {key: changes[key] or None for key in ADDRESSES if key in changes}
         sealed = {key: self._sealed(actor, provider.name, key, changes[key]) for key in SECRETS if key in changes}
         changed = replace(provider, **plain, **sealed, updated_at=self._clock.now())  # type: ignore[arg-type]
+        _require_secrets(provider, changed, given=sealed)
         await self._check(self.account(changed))
         await self._store.replace(actor, changed)
         models.forget(actor.organization_id)
@@ -265,6 +280,22 @@ class Accounts:
 
     def _opened(self, provider: OwnProvider, field: str, sealed: bytes | None) -> str:
         return self._vault.open(provider.organization_id, f"{provider.name}/{field}", sealed) if sealed else ""
+
+
+def _require_secrets(before: OwnProvider, after: OwnProvider, given: Container[str]) -> None:
+    """Refuse a change of address that would take keys along. Raises SecretRequired."""
+    kept = [key for key in SECRETS if getattr(before, key) and key not in given]
+    if kept and _place(before) != _place(after):
+        raise SecretRequired(
+            f"the provider would be called at another address than its keys were given for: send {' and '.join(kept)} "
+            "with the change, or null to remove it",
+            field=f"provider.{kept[0]}",
+        )
+
+
+def _place(provider: OwnProvider) -> str:
+    """Return where the keys of a provider are sent: an origin, or the vendor's own servers in a region."""
+    return origin_of(provider.base_url) if provider.base_url else f"{provider.provider_type} {provider.region or ''}"
 
 
 def missing(provider_id: str) -> ProviderNotFound:

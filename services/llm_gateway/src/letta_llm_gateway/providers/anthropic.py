@@ -15,6 +15,7 @@ from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import anthropic_wire, sse
 from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
+from letta_llm_gateway.providers.http import own_headers
 
 OFFICIAL = "https://api.anthropic.com"
 _LIST_SECONDS = 10.0
@@ -30,12 +31,14 @@ class AnthropicProvider:
         self._vendor = account.name
         if client is None and not account.api_key:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
+        keys = {"x-api-key": account.api_key, "authorization": f"Bearer {account.api_key}"}
         self._client: Any = client or anthropic.AsyncAnthropic(
             api_key=account.api_key,
             base_url=account.base_url or OFFICIAL,
             max_retries=0,  # the gateway retries, so that deadlines and breakers see every attempt
             timeout=http.timeout,
             http_client=http,
+            default_headers=own_headers(account, keys, anthropic.Omit()),
         )
 
     async def generate(self, call: Call) -> Answer:

@@ -7,6 +7,7 @@ import openai
 
 from letta_common.errors import InvalidArgument, LLMAuthentication
 from letta_llm_gateway.domain.providers import Account
+from letta_llm_gateway.providers.http import own_headers
 from letta_llm_gateway.providers.openai import OpenAIProvider
 
 DEFAULT_VERSION = "2024-10-21"
@@ -27,5 +28,6 @@ def make(account: Account, http: httpx2.AsyncClient) -> OpenAIProvider:
         max_retries=0,
         timeout=http.timeout,
         http_client=http,
+        default_headers=own_headers(account, {"api-key": account.api_key}, openai.Omit()),
     )
     return OpenAIProvider(account, http, client)

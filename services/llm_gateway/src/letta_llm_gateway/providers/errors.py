@@ -66,6 +66,8 @@ def refusal(  # noqa: PLR0911 one line for each case
     where: dict[str, str] = {"provider": vendor, "status": str(status)}
     if wait := retry_after(headers or {}):
         where["retry_after"] = wait
+    if 300 <= status < 400:
+        return LLMBadRequest(f"{vendor} redirects elsewhere, where its key does not go; correct its base_url", **where)
     if status in {401, 403} or (status == 400 and _KEYLESS_400.search(text)):
         return LLMAuthentication(f"{vendor} refuses the key; check it and its permissions: {said}", **where)
     if status in {402, 429, 400} and (status == 402 or _NO_CREDIT.search(text)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+import os
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from typing import Any
 
 import httpx2
 
@@ -17,13 +19,16 @@ CONNECT_SECONDS = 5.0
 _CONNECTIONS = 1000
 _IDLE = 100
 _MOST_BYTES = 1 << 30
+_ENVIRONMENT = ("OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS")
+_IDENTITIES = ("OpenAI-Organization", "OpenAI-Project")
 
 
 class Clients:
     """Makes the HTTP client of an account.
 
     An account of an organization names its own addresses: each name is resolved once a connection, every address is
-    checked, the checked one is connected to, and redirects are not followed. The deployment's own accounts are free.
+    checked, and the checked one is connected to. The deployment's own accounts are free. Redirects are not followed,
+    since headers with keys would go along.
     """
 
     def __init__(self, guard: AddressGuard) -> None:
@@ -37,10 +42,22 @@ class Clients:
             )
         else:
             limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_IDLE)
-            client = httpx2.AsyncClient(limits=limits, follow_redirects=True)
+            client = httpx2.AsyncClient(limits=limits, follow_redirects=False)
         client.timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)  # the gateway measures silence for itself
         client.event_hooks = {"request": [_record]}
         return client
+
+
+def own_headers(account: Account, keys: Mapping[str, str], absent: Any) -> dict[str, Any]:
+    """Return default headers that take back what SDKs add from the environment, which is the deployment's alone.
+
+    `keys` are the headers, in lower case, that carry the account's own key; `absent` is how the SDK leaves one out.
+    """
+    if not account.organization_id:
+        return {}
+    lines = "\n".join(os.environ.get(name, "") for name in _ENVIRONMENT).splitlines()
+    names = [*_IDENTITIES, *(line.partition(":")[0].strip() for line in lines if ":" in line)]
+    return {name: keys.get(name.lower(), absent) for name in names if name}
 
 
 async def _record(request: httpx2.Request) -> None:

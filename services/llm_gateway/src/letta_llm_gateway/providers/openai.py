@@ -15,6 +15,7 @@ from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import openai_wire, responses_wire, sse
 from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
+from letta_llm_gateway.providers.http import own_headers
 
 OFFICIAL = "https://api.openai.com/v1"
 RESPONSES = "openai-responses"
@@ -39,6 +40,7 @@ class OpenAIProvider:
             max_retries=0,  # the gateway retries, so that deadlines and breakers see every attempt
             timeout=http.timeout,
             http_client=http,
+            default_headers=own_headers(account, {"authorization": f"Bearer {account.api_key}"}, openai.Omit()),
         )
 
     async def generate(self, call: Call) -> Answer:

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.errors import AlreadyExists, InvalidArgument, MCPServerNotFound
+from letta_common.egress import origin_of
+from letta_common.errors import AlreadyExists, InvalidArgument, MCPServerNotFound, SecretRequired
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_tools.domain.mcp_oauth import Ask, AuthorizationNeeded
@@ -63,11 +64,16 @@ class Connection:
         )
 
     def merged(self, change: Connection) -> Connection:
-        """Return the connection after a change; masked values stay as they were. Raises InvalidArgument."""
+        """Return the connection after a change; masked values stay as they were.
+
+        Raises:
+            InvalidArgument: the change is for another type of server.
+            SecretRequired: a secret that is kept would go elsewhere than it was given for.
+        """
         if change.server_type != self.server_type:
             raise InvalidArgument(f"the server is of type {self.server_type}, which stays", field="config")
         token = self.auth_token if change.auth_token in {None, MASK} else change.auth_token
-        return replace(
+        after = replace(
             self,
             command=change.command or self.command,
             args=change.args or self.args,
@@ -77,6 +83,24 @@ class Connection:
             auth_token=token,
             custom_headers=_unmasked(self.custom_headers, change.custom_headers),
         )
+        kept = self._kept(change)
+        if kept and self._place() != after._place():
+            raise SecretRequired(
+                f"the server would be another than its secrets were given for: send {', '.join(kept)} with the change, "
+                "or empty values to remove them",
+                field=f"config.{kept[0]}",
+            )
+        return after
+
+    def _place(self) -> tuple[str, ...]:
+        """Return where the secrets go: the origin of a server, or the program that is started."""
+        return (origin_of(self.server_url or ""),) if self.server_type != STDIO else (self.command or "", *self.args)
+
+    def _kept(self, change: Connection) -> list[str]:
+        """Return the names of the secrets that a change does not give anew."""
+        tokens = ["auth_token"] if self.auth_token and change.auth_token in {None, MASK} else []
+        headers = _untouched("custom_headers", self.custom_headers, change.custom_headers)
+        return [*tokens, *headers, *_untouched("env", self.env, change.env)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,6 +401,12 @@ def _unmasked(before: Mapping[str, str], after: Mapping[str, str]) -> Mapping[st
     if not after:
         return before
     return {name: before.get(name, value) if value == MASK else value for name, value in after.items()}
+
+
+def _untouched(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Return which secrets of a map stay as they are: all of them when nothing is sent, else those sent masked."""
+    kept = before if not after else [key for key, value in after.items() if value == MASK and key in before]
+    return [f"{name}.{key}" for key in kept if before[key]]
 
 
 def _check_complete(connection: Connection) -> None:
