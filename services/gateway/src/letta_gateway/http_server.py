@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from letta_gateway.joined_writes import JoinedHttp
+from letta_gateway.bounded_http import Bounds, bounded
 
 if TYPE_CHECKING:
     from letta_gateway.settings import GatewaySettings
@@ -25,7 +25,7 @@ class HttpServer:
             app,
             host=host.strip("[]"),
             port=int(port),
-            http=JoinedHttp,
+            http=bounded(_bounds(settings)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -69,6 +69,17 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
+
+
+def _bounds(settings: GatewaySettings) -> Bounds:
+    return Bounds(
+        header_bytes=settings.max_header_bytes,
+        headers=settings.max_headers,
+        header_seconds=settings.header_seconds,
+        body_bytes=8 * max(settings.max_body_bytes, settings.max_form_bytes),  # what is too large is read to be told so
+        body_seconds=settings.body_seconds,
+        connections=settings.max_connections,
+    )
 
 
 class _Server(uvicorn.Server):

@@ -32,6 +32,15 @@ class GatewaySettings(Settings):
     )
     max_body_bytes: int = Field(default=8 << 20, gt=0, description="Largest JSON body accepted.")
     max_form_bytes: int = Field(default=12 << 20, gt=0, description="Largest uploaded form or file accepted.")
+    max_header_bytes: int = Field(default=32 << 10, gt=0, description="Largest path and headers of a request together.")
+    max_headers: int = Field(default=100, gt=0, description="Most headers of a request.")
+    header_seconds: float = Field(default=10.0, gt=0, description="How long the headers of a request may take to come.")
+    body_seconds: float = Field(
+        default=20.0, gt=0, description="How long a body may stand still; it must come with 500 bytes a second, too."
+    )
+    max_connections: int = Field(
+        default=2000, gt=0, description="Connections at once; the longest idle one makes room for another."
+    )
     call_seconds: float = Field(default=600.0, gt=0, description="How long a call may take.")
     stream_seconds: float = Field(default=3600.0, gt=0, description="How long a stream may take.")
     refresh_seconds: float = Field(default=15.0, gt=0, description="How often services are asked for their contract.")
