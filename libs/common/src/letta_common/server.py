@@ -25,6 +25,7 @@ from letta_common.settings import Settings
 from letta_local_channel import LocalServer
 
 NOTICE_SECONDS = 0.5  # between NOT_SERVING and refusing calls, so that clients turn to other replicas
+_REFUSED = 100  # streams of a connection, above those served, that are told so instead of waiting
 _REFLECTION = "grpc.reflection.v1.ServerReflection"
 _log = structlog.get_logger("letta.server")
 
@@ -148,6 +149,10 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", 300_000),  # so that clients find new replicas; without a grace streams survive
         ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", round(settings.handshake_seconds * 1000)),
+        ("grpc.http2.settings_timeout", round(settings.handshake_seconds * 1000)),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_concurrent_streams", settings.max_calls + _REFUSED if settings.max_calls else 2**31 - 1),
     ]
 
 

@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     max_calls: int = Field(
         default=2000, ge=0, description="Calls and streams served at once; more are refused. 0: any number."
     )
+    max_connections: int = Field(default=2000, gt=0, description="Connections to a server at once; more are closed.")
+    handshake_seconds: float = Field(default=10.0, gt=0, description="How long TLS and HTTP/2 may take to begin.")
     drain_seconds: float = Field(default=10.0, description="How long calls in flight may take to end after SIGTERM.")
     health_seconds: float = Field(
         default=2.0, gt=0, description="How often a service asks its database for a sign of life, for its health."
