@@ -15,6 +15,7 @@ import pytest
 from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument, IsolationUnavailable, MCPConnectionFailed, Overloaded, RateLimited
+from letta_common.fair_slots import Shares
 from letta_tools.domain.egress import Destinations, read_destinations
 from letta_tools.domain.execution import Isolation, Limits
 from letta_tools.domain.mcp_oauth import OAuthGrants
@@ -212,7 +213,7 @@ async def test_a_server_that_is_not_kept_has_a_process_for_one_question():
 
 
 async def test_idle_programs_make_room_and_busy_ones_do_not():
-    async with client(most_of_organization=1, most=2) as made:
+    async with client(shares=Shares(slots=2, tenant_slots=1)) as made:
         first = await ask(made, program())
         await ask(made, program(server_id="mcp_server-2"))
         assert await ask(made, program()) != first
@@ -228,6 +229,22 @@ async def test_idle_programs_make_room_and_busy_ones_do_not():
         for task in (napping, other):
             task.cancel()
         await asyncio.gather(napping, other, return_exceptions=True)
+
+
+async def test_programs_count_as_the_memory_that_they_may_take():
+    shares = Shares(slots=64, tenant_slots=8, size=4, tenant_size=2, leave_room=True)
+    async with client(shares=shares, memory_bytes=1) as made:
+        napping = [
+            asyncio.create_task(ask(made, program(server_id=f"mcp_server-{at}"), "nap", seconds=60)) for at in range(2)
+        ]
+        await asyncio.sleep(0.3)
+        with pytest.raises(RateLimited):
+            await ask(made, program(server_id="mcp_server-3"))
+        assert await ask(made, program("org-bob"))
+        for task in napping:
+            task.cancel()
+        await asyncio.gather(*napping, return_exceptions=True)
+        assert await ask(made, program(server_id="mcp_server-3")), "what has ended counts no longer"
 
 
 @pytest.mark.parametrize(

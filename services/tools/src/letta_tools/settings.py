@@ -82,7 +82,25 @@ class ToolsSettings(Settings):
     package_index: str = Field(default="", description="Address of the package index; empty: the installer's default.")
     execution_timeout_seconds: float = Field(default=180.0, gt=0, description="Longest time of a call.")
     execution_memory_bytes: int = Field(default=1 << 30, gt=0, description="Most memory of a call.")
-    concurrent_calls: int = Field(default=256, ge=1, description="Most calls at once; more wait.")
+    concurrent_calls: int = Field(default=256, ge=1, description="Most calls at once; more wait for their turn.")
+    concurrent_calls_per_organization: int = Field(
+        default=64, ge=1, description="Most calls of one organization at once, of each kind: sandbox, and MCP and web."
+    )
+    waiting_calls_per_organization: int = Field(
+        default=500, ge=0, description="Most calls of one organization that wait; more are refused."
+    )
+    calls_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory that all calls on this host may take together, and as much again all stdio MCP servers; 0: "
+        "three eighths of the machine's, or of the container's.",
+    )
+    calls_memory_bytes_per_organization: int = Field(
+        default=0,
+        ge=0,
+        description="Memory that the calls of one organization may take together, and as much again its stdio MCP "
+        "servers; 0: half of calls_memory_bytes.",
+    )
     prefork: int = Field(default=2, ge=0, description="Processes kept ready for the next call.")
     mcp_stdio: bool = Field(
         default=False,

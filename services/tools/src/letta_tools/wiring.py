@@ -13,6 +13,7 @@ from letta.tools.v1 import (
 )
 from letta_common.db import Database, DatabaseOptions
 from letta_common.egress import AddressGuard
+from letta_common.fair_slots import FairSlots, Shares
 from letta_common.migrations import upgrade
 from letta_common.service import Deps, Service
 from letta_tools.domain.builtin import builtin_tools
@@ -21,6 +22,7 @@ from letta_tools.domain.code_runs import CodeExecutor
 from letta_tools.domain.egress import Ceiling, Destinations, EgressPolicy, read_destinations
 from letta_tools.domain.execution import Isolation, Limits, SandboxProvider
 from letta_tools.domain.executions import Executions, Executor
+from letta_tools.domain.fair_calls import FairExecutor
 from letta_tools.domain.mcp_calls import MCPExecutor
 from letta_tools.domain.mcp_connects import ConnectOptions, MCPConnects
 from letta_tools.domain.mcp_oauth import OAuthGrants
@@ -32,6 +34,8 @@ from letta_tools.domain.tools import Tools
 from letta_tools.domain.web_calls import FetchExecutor, SearchExecutor
 from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.egress_proxy import Egress, EgressLimits
+from letta_tools.providers.local import hosts
+from letta_tools.providers.local.memory_watch import MemoryShares
 from letta_tools.providers.local.programs import ProgramOptions, Programs
 from letta_tools.providers.local.provider import LocalOptions, LocalProvider
 from letta_tools.providers.mcp import LateClient, MCPOptions, StdioOptions
@@ -76,10 +80,12 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     connects = MCPConnects(servers, _connect_options(settings))
     calls = SandboxExecutor(sandbox, configs, scripts)
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
-    builtin = {"run_code": CodeExecutor(sandbox, scripts), **_web_executors(settings, guard, configs)}
+    elsewhere = FairSlots(_shares(settings), "MCP and web calls")
+    web = {name: FairExecutor(each, elsewhere) for name, each in _web_executors(settings, guard, configs).items()}
+    builtin: dict[str, Executor] = {"run_code": CodeExecutor(sandbox, scripts), **web}
     executors: dict[ToolType, Executor] = {
         ToolType.CUSTOM: calls,
-        ToolType.EXTERNAL_MCP: MCPExecutor(servers, configs),
+        ToolType.EXTERNAL_MCP: FairExecutor(MCPExecutor(servers, configs), elsewhere),
         ToolType.LETTA_BUILTIN: BuiltinExecutor(builtin),
     }
     executions = Executions(tools, store, executors, most)
@@ -155,8 +161,8 @@ def _mcp_options(settings: ToolsSettings) -> MCPOptions:
             enabled=settings.mcp_stdio,
             organizations=("*",) if settings.dev_mode else settings.mcp_stdio_organizations,
             commands=settings.mcp_stdio_commands,
-            most=settings.mcp_stdio_servers,
-            most_of_organization=settings.mcp_stdio_servers_per_organization,
+            shares=_program_shares(settings),
+            memory_bytes=settings.mcp_stdio_memory_bytes,
             idle_seconds=settings.mcp_stdio_idle_seconds,
         ),
         connect_seconds=settings.mcp_connect_seconds,
@@ -201,13 +207,41 @@ def _sandbox(settings: ToolsSettings, most: Limits) -> SandboxProvider:
     options = RemoteOptions(
         min_isolation=Isolation[settings.min_isolation.upper()],
         limits=most,
-        pool=PoolOptions(settings.concurrent_calls, settings.machine_idle_seconds, settings.machine_lifetime_seconds),
+        pool=PoolOptions(_shares(settings), settings.machine_idle_seconds, settings.machine_lifetime_seconds),
         interpreter=settings.interpreter,
         package_directory=settings.package_directory,
         package_index=settings.package_index,
         owner_directory=str(settings.home / "machines"),
     )
     return RemoteProvider(_machines(settings), options)
+
+
+def _shares(settings: ToolsSettings) -> Shares:
+    """Return how organizations share the calls at once; none waits for longer than a call may take."""
+    return Shares(
+        slots=settings.concurrent_calls,
+        tenant_slots=settings.concurrent_calls_per_organization,
+        waiting=settings.waiting_calls_per_organization,
+        patience=settings.execution_timeout_seconds,
+        leave_room=True,
+    )
+
+
+def _program_shares(settings: ToolsSettings) -> Shares:
+    """Return how organizations share stdio MCP servers. Those that find no room are refused, so nobody waits."""
+    memory = _memory(settings)
+    return Shares(
+        slots=settings.mcp_stdio_servers,
+        tenant_slots=settings.mcp_stdio_servers_per_organization,
+        size=memory.all,
+        tenant_size=memory.organization,
+        leave_room=True,
+    )
+
+
+def _memory(settings: ToolsSettings) -> MemoryShares:
+    together = settings.calls_memory_bytes or hosts.memory_bytes() * 3 // 8
+    return MemoryShares(together, settings.calls_memory_bytes_per_organization or together // 2)
 
 
 def _machines(settings: ToolsSettings) -> Machines:
@@ -248,7 +282,8 @@ def _local_options(settings: ToolsSettings, most: Limits) -> LocalOptions:
         min_isolation=Isolation[settings.min_isolation.upper()],
         allow_unsandboxed=settings.allow_unsandboxed,
         limits=most,
-        concurrent_calls=settings.concurrent_calls,
+        shares=_shares(settings),
+        memory=_memory(settings),
         prefork=settings.prefork,
         interpreter=settings.interpreter,
         package_directory=settings.package_directory,

@@ -180,7 +180,12 @@ class SandboxProvider(Protocol):
         ...
 
     async def run(self, call: Call, env: Env) -> Result:
-        """Run one call to its end. Raises IsolationUnavailable; whatever the tool does is a status."""
+        """Run one call to its end, when it is the turn of its organization; whatever the tool does is a status.
+
+        Raises:
+            IsolationUnavailable: nothing here isolates strongly enough.
+            RateLimited: too many calls of the organization wait, or none could begin in time.
+        """
         ...
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from letta_common.actor import Actor
 from letta_common.egress import AddressGuard
+from letta_common.fair_slots import Shares
 from letta_tools.domain.mcp_oauth import Ask, OAuthGrants
 from letta_tools.domain.mcp_servers import Connection, MCPClient
 from letta_tools.domain.mcp_tools import Offer
@@ -18,13 +19,16 @@ from letta_tools.providers.local.programs import Programs
 
 @dataclass(frozen=True, slots=True)
 class StdioOptions:
-    """Who may have servers that are programs, which ones, and how many at once. `*`: every organization."""
+    """Who may have servers that are programs, which ones, and how organizations share them. `*`: every organization.
+
+    A program counts as the memory that it may take.
+    """
 
     enabled: bool = False
     organizations: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
-    most: int = 64
-    most_of_organization: int = 8
+    shares: Shares = field(default_factory=lambda: Shares(slots=64, tenant_slots=8, leave_room=True))
+    memory_bytes: int = 0
     idle_seconds: float = 300.0
 
 

@@ -16,6 +16,7 @@ from mcp.types import Implementation
 from pydantic import ValidationError
 
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, Overloaded, RateLimited
+from letta_common.fair_slots import FairSlots, Grant
 from letta_tools.domain.mcp_servers import Connection
 from letta_tools.providers.local.programs import Program, ProgramFailed, Programs
 from letta_tools.providers.mcp import StdioOptions
@@ -46,7 +47,9 @@ class Session:
         self._stop = asyncio.Event()
         self._gone = asyncio.Event()
         self._client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self._ended: list[Callable[[], None]] = []
         self._task = asyncio.create_task(self._live())
+        self._task.add_done_callback(self._tell_ended)
 
     @property
     def usable(self) -> bool:
@@ -93,6 +96,10 @@ class Session:
         if not self.asking:
             self._task.cancel()
 
+    def when_ended(self, then: Callable[[], None]) -> None:
+        """Do something once the program has ended with everything that came of it."""
+        self._ended.append(then)
+
     async def ended(self) -> None:
         """Return when the program has ended with everything that came of it."""
         await asyncio.wait({self._task})
@@ -102,6 +109,10 @@ class Session:
         self._stop.set()
         self._task.cancel()
         await self.ended()
+
+    def _tell_ended(self, _task: asyncio.Task[None]) -> None:
+        for then in self._ended:
+            then()
 
     async def _live(self) -> None:
         try:
@@ -149,7 +160,7 @@ class Sessions:
         self._waits = waits
         self._sessions: dict[_Key, Session] = {}
         self._beginning: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._begun = 0
+        self._slots = FairSlots(options.shares, "stdio MCP servers")
         self._leaving: dict[asyncio.Task[None], tuple[str, Session]] = {}
         self._once = 0
 
@@ -223,30 +234,29 @@ class Sessions:
             ) from error
 
     async def _begin(self, connection: Connection) -> Session:
-        await self._make_room(connection.organization_id)
-        self._begun += 1
+        grant = await self._make_room(connection.organization_id)
         try:
             program = await self._programs.start(connection.command or "", connection.args, connection.env)
-        except ProgramFailed as error:
-            raise MCPConnectionFailed(f"the program cannot be started: {error}") from error
-        finally:
-            self._begun -= 1
-        return Session(program, self._most_bytes, self._waits)
+        except BaseException as error:
+            self._slots.give(grant)
+            if isinstance(error, ProgramFailed):
+                raise MCPConnectionFailed(f"the program cannot be started: {error}") from error
+            raise
+        session = Session(program, self._most_bytes, self._waits)
+        session.when_ended(lambda: self._slots.give(grant))
+        return session
 
-    async def _make_room(self, organization_id: str) -> None:
-        """End programs that nobody asks until there is room. Raises RateLimited, Overloaded."""
-        own = [key for key in self._sessions if key[0] == organization_id]
-        leaving = [owner for owner, _ in self._leaving.values()]
-        if len(own) + leaving.count(organization_id) >= self._options.most_of_organization:
-            await self._end_idle(own, RateLimited("the organization has too many MCP servers at work at once"))
-        if len(self._sessions) + self._begun + len(leaving) >= self._options.most:
-            await self._end_idle(list(self._sessions), Overloaded("too many MCP servers are at work at once"))
-
-    async def _end_idle(self, keys: list[_Key], refusal: AppError) -> None:
-        idle = [key for key in keys if not self._sessions[key].asking]
-        if not idle:
-            raise refusal
-        await self._sessions.pop(min(idle, key=lambda key: self._sessions[key].used_at)).close()
+    async def _make_room(self, organization_id: str) -> Grant:
+        """Take a slot; end programs that nobody asks until there is one. Raises RateLimited, Overloaded."""
+        while (grant := self._slots.try_take(organization_id, self._options.memory_bytes)) is None:
+            idle = [key for key, session in self._sessions.items() if not session.asking]
+            idle = [key for key in idle if key[0] == organization_id] or idle
+            if self._slots.held_by(organization_id) and not idle:
+                raise RateLimited("the organization has too many MCP servers at work at once")
+            if not idle:
+                raise Overloaded("too many MCP servers are at work at once")
+            await self._sessions.pop(min(idle, key=lambda key: self._sessions[key].used_at)).close()
+        return grant
 
     def _forget_ended(self) -> None:
         """Take sessions that are over out of the way of new ones; those still answering end by themselves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -16,6 +17,7 @@ from letta_tools.providers.local.plan import EXCHANGE, LOOPBACK, NAMESPACE, NONE
 
 _POOL_BASE = 0x6C740000
 _PROGRAM_BASE = _POOL_BASE + (1 << 20)
+_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _PRELOAD = [
     "base64",
     "collections",
@@ -201,6 +203,15 @@ def _pool_base(size: int, place: int) -> int:
         if count >= 65536 > most * 2:
             return first + count - most - 2
     raise OSError("too few user ids are mapped for calls to have their own")
+
+
+def memory_bytes() -> int:
+    """Return the memory of this machine, or of the container that this process is in."""
+    most = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            most.append(int(Path(path).read_text()))
+    return min(most)
 
 
 def count_tasks(user: int) -> int:

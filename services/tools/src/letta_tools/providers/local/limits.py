@@ -27,6 +27,16 @@ class Footprint:
         return cls(space=int(fields[0]) * _PAGE, data=int(fields[5]) * _PAGE)
 
 
+def private_bytes(process: int) -> int:
+    """Return how much memory a process holds that no file backs; nothing when it has ended."""
+    try:
+        with open(f"/proc/{process}/statm", "rb") as file:  # noqa: PTH123 - pathlib is not loaded in the fork server
+            fields = file.read().split()
+    except OSError:
+        return 0
+    return (int(fields[1]) - int(fields[2])) * _PAGE
+
+
 def apply(limits: Mapping[str, float], footprint: Footprint, *, tasks_elsewhere: int, process: int = 0) -> None:
     """Limit a process, by default the calling one, for good: what it may add to the footprint, and its own tasks."""
     memory = int(limits["memory_bytes"])

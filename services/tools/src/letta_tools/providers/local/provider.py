@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from letta_common.errors import IsolationUnavailable
+from letta_common.fair_slots import FairSlots, Shares
 from letta_tools.domain.execution import (
     Call,
     Env,
@@ -28,6 +29,7 @@ from letta_tools.providers.egress_proxy import Egress, EgressProxy
 from letta_tools.providers.local import frames, hosts, nodes, plan, selftests, verdicts
 from letta_tools.providers.local.fleets import Fleet, Needs
 from letta_tools.providers.local.frames import BadRequest, Outcome
+from letta_tools.providers.local.memory_watch import MemoryShares, MemoryWatch
 from letta_tools.providers.local.nodes import NodeUnavailable
 from letta_tools.providers.local.requirements import Installer, Source
 from letta_tools.providers.local.servers import Ending, ForkServer, ServerFailed
@@ -59,7 +61,8 @@ class LocalOptions:
     allow_unsandboxed: bool = False
     tiers: tuple[Isolation, ...] = (Isolation.NAMESPACE, Isolation.LANDLOCK)
     limits: Limits = field(default_factory=lambda: Limits(timeout_seconds=180.0, memory_bytes=1 << 30))
-    concurrent_calls: int = 256
+    shares: Shares = field(default_factory=lambda: Shares(slots=256, leave_room=True))
+    memory: MemoryShares = field(default_factory=MemoryShares)
     prefork: int = 2
     interpreter: str = ""
     package_directory: str = ""
@@ -85,7 +88,8 @@ class LocalProvider:
         self._options = options
         self._standing: _Standing | None = None
         self._lock = asyncio.Lock()
-        self._places = asyncio.Semaphore(options.concurrent_calls)
+        self._slots = FairSlots(options.shares, "tool calls")
+        self._watch = MemoryWatch(options.memory)
         self._tasks = (0.0, 0)
         self._closed = False
         self._fleet = Fleet(self._start_with, options.package_sets, options.idle_seconds)
@@ -106,7 +110,12 @@ class LocalProvider:
         return await self._installer.install(spec, python)
 
     async def run(self, call: Call, env: Env) -> Result:
-        """Run one call. Raises IsolationUnavailable when no tier is strong enough."""
+        """Run one call.
+
+        Raises:
+            IsolationUnavailable: no tier is strong enough.
+            RateLimited: too many calls of the organization wait, or none could begin in time.
+        """
         standing = await self._stand()
         isolation = self._require(standing.report, call.min_isolation)
         call = replace(call, limits=call.limits.cut_to(self._options.limits))
@@ -114,7 +123,7 @@ class LocalProvider:
         begun = time.monotonic()
         try:
             request = await _off_loop_if(len(call.arguments) > _SMALL, lambda: frames.build_request(call, token))
-            async with self._places:
+            async with self._slots.hold(env.organization_id):
                 begun = time.monotonic()
                 ending = await self._execute(request, call, env)
             outcome = await _off_loop_if(len(ending.frame) > _SMALL, lambda: verdicts.judge(ending, call.limits, token))
@@ -135,6 +144,7 @@ class LocalProvider:
     async def close(self) -> None:
         """End every call and process."""
         self._closed = True
+        await self._watch.close()
         await self._fleet.close()
         async with self._lock:
             if self._standing is not None and self._standing.server is not None:
@@ -146,7 +156,8 @@ class LocalProvider:
         limits = call.limits
         tasks = await self._tasks_of_user(server)
         frame_limit = 2 * limits.result_bytes + frames.OVERHEAD
-        return await server.run(request, limits, frame_limit=frame_limit, tasks=tasks)
+        with self._watch.over(env.organization_id, limits.memory_bytes) as watched:
+            return await server.run(request, limits, frame_limit=frame_limit, tasks=tasks, begun=watched.begun)
 
     async def _server(self, env: Env, call: Call) -> ForkServer:
         """Return the server that has loaded what the call will use. Raises ServerFailed."""
@@ -230,7 +241,7 @@ class LocalProvider:
     async def _start(self, tier: Isolation, needs: Needs, place: int) -> ForkServer:
         options = self._options
         python = await asyncio.to_thread(hosts.find_interpreter, options.interpreter)
-        sizes = {"calls": options.concurrent_calls, "prefork": options.prefork, "place": place}
+        sizes = {"calls": options.shares.slots, "prefork": options.prefork, "place": place}
         proxy = None
         if needs.env == nodes.ENVIRONMENT:
             node = await asyncio.to_thread(nodes.find_node, options.node)

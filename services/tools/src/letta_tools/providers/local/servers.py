@@ -8,6 +8,7 @@ import json
 import os
 import socket
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ class ForkServer:
         self._numbers = 0
         self._ending: set[int] = set()
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
+        self._weighing: deque[asyncio.Future[dict[int, int]]] = deque()
         self.loop.add_reader(control, self._take_reports)
 
     @classmethod
@@ -181,10 +183,19 @@ class ForkServer:
         """How many calls are under way."""
         return len(self._running)
 
-    async def run(self, request: bytes, limits: Limits, *, frame_limit: int, tasks: int = 0) -> Ending:
+    async def run(
+        self,
+        request: bytes,
+        limits: Limits,
+        *,
+        frame_limit: int,
+        tasks: int = 0,
+        begun: Callable[[ForkServer, int], None] = lambda _server, _number: None,
+    ) -> Ending:
         """Run one call to its end; cancelling ends the call. Raises ServerFailed when the server dies.
 
-        `tasks` is how many tasks of the same user there may be besides those of the call.
+        `tasks` is how many tasks of the same user there may be besides those of the call. `begun` is told the number
+        that the call has here.
         """
         if self.dead:
             raise ServerFailed("the fork server has died")
@@ -196,6 +207,7 @@ class ForkServer:
         header = {"op": "run", "id": number, "limits": values, "tasks": tasks}
         self._send(json.dumps(header).encode(), running.theirs)
         running.begin(request)
+        begun(self, number)
         try:
             return running.ending(await running.ended)
         except asyncio.CancelledError:
@@ -222,8 +234,28 @@ class ForkServer:
 
     def kill(self, number: int) -> None:
         """End one call."""
+        self._tell({"op": "kill", "id": number})
+
+    def pause(self, number: int) -> None:
+        """Let one call stand still."""
+        self._tell({"op": "pause", "id": number})
+
+    def resume(self, number: int) -> None:
+        """Let one call that stands still go on."""
+        self._tell({"op": "resume", "id": number})
+
+    async def weigh(self, numbers: Sequence[int]) -> dict[int, int]:
+        """Return how many bytes of memory calls hold; nothing of those that have ended."""
+        if self.dead:
+            return {}
+        answer: asyncio.Future[dict[int, int]] = self.loop.create_future()
+        self._weighing.append(answer)
+        self._tell({"op": "weigh", "ids": list(numbers)})
+        return await answer
+
+    def _tell(self, order: dict[str, Any]) -> None:
         if not self.dead:
-            self._send(json.dumps({"op": "kill", "id": number}).encode(), [])
+            self._send(json.dumps(order).encode(), [])
 
     def _send(self, message: bytes, fds: list[int]) -> None:
         self._unsent.append((message, fds))
@@ -257,15 +289,25 @@ class ForkServer:
                 self._die()
                 return
             report = json.loads(data)
+            if "weights" in report:
+                self._take_weights(report["weights"])
+                continue
             self._ending.discard(report["id"])
             running = self._running.get(report["id"])
             if running is not None and not running.ended.done():
                 running.ended.set_result(report)
 
+    def _take_weights(self, weights: dict[str, int]) -> None:
+        answer = self._weighing.popleft()
+        if not answer.done():
+            answer.set_result({int(number): weight for number, weight in weights.items()})
+
     def _die(self) -> None:
         if self.dead:
             return
         self.dead = True
+        while self._weighing:
+            self._take_weights({})
         self.loop.remove_reader(self._control)
         self.loop.remove_writer(self._control)
         self._control.close()

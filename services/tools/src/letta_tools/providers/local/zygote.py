@@ -20,12 +20,14 @@ from typing import Any
 from letta_tools.providers.local import namespaces, slots, syscalls
 from letta_tools.providers.local.confine import Cage, Terms, drop_bounding_set
 from letta_tools.providers.local.gates import Birth, Gate, is_own_child
+from letta_tools.providers.local.limits import private_bytes
 from letta_tools.providers.local.plan import NAMESPACE, NONE, Plan
 
 _MESSAGE_LIMIT = 65536
 _LOW_PRIORITY_AFTER = 0.1
 _LEAST_PRIORITY = 19
 _MOST_STAGES_LOST = 3
+_SIGNALS = {"pause": signal.SIGSTOP, "resume": signal.SIGCONT}
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class _Slot:
     channel: socket.socket | None
     call: int = 0
     lent: bool = False
+    base: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,10 @@ class Server:
                 self._run(message, fds)
             elif message["op"] == "kill":
                 self._end(message["id"])
+            elif message["op"] == "weigh":
+                self._weigh(message["ids"])
+            elif message["op"] in _SIGNALS and message["id"] in self._by_call:
+                self._signal(self._by_call[message["id"]], _SIGNALS[message["op"]])
         finally:
             for fd in fds:
                 os.close(fd)
@@ -187,6 +194,7 @@ class Server:
         slot.channel.close()
         slot.channel = None
         slot.call = number
+        slot.base = private_bytes(slot.pid)
         self._by_call[slot.call] = slot
         self._fresh.append((time.monotonic() + _LOW_PRIORITY_AFTER, slot.call))
         self._refill = True
@@ -310,10 +318,19 @@ class Server:
         return slot
 
     def _kill(self, slot: _Slot) -> None:
+        self._signal(slot, signal.SIGKILL)
+
+    def _signal(self, slot: _Slot, number: signal.Signals) -> None:
         if self._plan.tier == NONE:
-            os.killpg(slot.pid, signal.SIGKILL)
+            os.killpg(slot.pid, number)
         else:
-            os.kill(slot.pid, signal.SIGKILL)
+            os.kill(slot.pid, number)
+
+    def _weigh(self, numbers: Sequence[int]) -> None:
+        """Tell how much memory calls have taken since they began."""
+        slots = [self._by_call[number] for number in numbers if number in self._by_call]
+        weights = {slot.call: max(0, private_bytes(slot.pid) - slot.base) for slot in slots}
+        self._report({"weights": weights})
 
     def _reap(self, slot: _Slot) -> None:
         _, status, usage = os.wait4(slot.pid, 0)

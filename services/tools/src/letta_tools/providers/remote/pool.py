@@ -7,11 +7,12 @@ import contextlib
 import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import structlog
 
+from letta_common.fair_slots import FairSlots, Shares
 from letta_tools.domain.execution import Limits
 from letta_tools.providers.remote.machines import (
     ANSWER_SECONDS,
@@ -30,12 +31,12 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """How many machines there are at most and how long. Without idle seconds each call gets one of its own.
+    """How organizations share machines and how long each exists. Without idle seconds each call gets one of its own.
 
     A vendor that is busy is asked again after each of `busy_waits`.
     """
 
-    concurrent_calls: int = 64
+    shares: Shares = field(default_factory=lambda: Shares(slots=64, leave_room=True))
     idle_seconds: float = 0.0
     lifetime_seconds: float = 1800.0
     sweep_seconds: float = 60.0
@@ -93,7 +94,7 @@ class MachinePool:
         self._machines = machines
         self._owner = owner
         self._options = options
-        self._places = asyncio.Semaphore(options.concurrent_calls)
+        self._slots = FairSlots(options.shares, "tool calls")
         self._idle: defaultdict[Use, list[_Kept]] = defaultdict(list)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -107,8 +108,11 @@ class MachinePool:
 
     @contextlib.asynccontextmanager
     async def lease(self, use: Use) -> AsyncIterator[Lease]:
-        """Have a machine for one job. When the caller is cancelled, so is the job, with its machine."""
-        async with self._places:
+        """Have a machine for one job. When the caller is cancelled, so is the job, with its machine.
+
+        Raises RateLimited when the organization has too many jobs.
+        """
+        async with self._slots.hold(use.organization_id):
             self._owner.begin()
             lease = Lease(self, use)
             try:
