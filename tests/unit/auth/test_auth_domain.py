@@ -56,7 +56,7 @@ class House:
         pepper = Pepper(secret)
         self.keys = SigningKeys(self.db, SecretVault(secret), self.clock, audience="here", max_age=timedelta(days=90))
         self.credentials = Credentials(self.db, self.keys, pepper, self.clock, dev_mode=dev_mode)
-        self.api_keys = APIKeys(self.db, pepper, self.clock)
+        self.api_keys = APIKeys(self.db, pepper, self.clock, dev_mode=dev_mode)
         self.organizations = Organizations(self.db, self.clock)
         self.users = Users(self.db, self.clock)
         self.bootstrap = Bootstrap(self.db, pepper, self.clock)
@@ -107,6 +107,26 @@ async def test_a_wrong_secret_is_refused(house, spoil):
     _, secret = await house.api_keys.create(await tenant(house), "ci")
     with pytest.raises(Unauthenticated, match="unknown, expired or revoked"):
         await house.credentials.exchange(spoil.format(id=secret.split("_")[1]))
+
+
+async def test_keys_made_in_dev_mode_end_with_it(house):
+    dev = House(dev_mode=True, db=house.db, clock=house.clock)
+    _, made = await dev.api_keys.create(ROOT, "of a page", scopes=["admin"])
+    _, real = await house.api_keys.create(ROOT, "of an operator", scopes=["admin"])
+
+    for secret in (made, real):
+        await dev.credentials.exchange(secret)
+    await house.credentials.exchange(real)
+    with pytest.raises(Unauthenticated, match="unknown, expired or revoked"):
+        await house.credentials.exchange(made)
+
+
+async def test_the_first_administrator_is_not_one_of_dev_mode(house):
+    dev = House(dev_mode=True, db=house.db, clock=house.clock)
+    await dev.api_keys.create(ROOT, "of a page", scopes=["admin"])
+
+    assert await house.bootstrap.admin_key() is not None
+    assert await house.bootstrap.admin_key() is None
 
 
 async def test_an_expired_key_is_refused(house):

@@ -66,7 +66,7 @@ async def build(settings: AuthSettings, deps: Deps) -> Service:
             (user_service_pb2_grpc.add_UserServiceServicer_to_server, UserServicer(Users(stored, clock))),
             (
                 api_key_service_pb2_grpc.add_APIKeyServiceServicer_to_server,
-                APIKeyServicer(APIKeys(stored, pepper, clock)),
+                APIKeyServicer(APIKeys(stored, pepper, clock, dev_mode=settings.dev_mode)),
             ),
         ),
         start=start,

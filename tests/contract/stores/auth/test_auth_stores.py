@@ -197,6 +197,8 @@ async def test_administrators_keys_are_counted_while_they_are_valid(db):
     await fill(db)
     async with db.begin() as tx:
         await tx.api_keys.add(key())
+        await tx.api_keys.add(key(2, scopes=frozenset({"admin"}), development=True))
+        assert (await tx.api_keys.get("api_key-2")).development is True
         assert await tx.api_keys.has_admin() is False
         await tx.api_keys.add(key(1, scopes=frozenset({"admin", "read"})))
         assert await tx.api_keys.has_admin() is True

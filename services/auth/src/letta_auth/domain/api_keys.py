@@ -42,6 +42,8 @@ class APIKey:
     created_by_id: str
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
+    development: bool = False
+    """It was made in dev mode, where everybody is an administrator, and is nobody's without."""
 
 
 class APIKeyStore(Protocol):
@@ -72,7 +74,7 @@ class APIKeyStore(Protocol):
         ...
 
     async def has_admin(self) -> bool:
-        """Say whether there is a key with the scope `admin`."""
+        """Say whether there is a key with the scope `admin` that was not made in dev mode."""
         ...
 
 
@@ -104,10 +106,11 @@ def key_id_of(secret: str) -> str:
 class APIKeys:
     """Operations on API keys, for holders of `keys` in their organization and for administrators in all."""
 
-    def __init__(self, db: AuthDatabase, pepper: Pepper, clock: Clock) -> None:
+    def __init__(self, db: AuthDatabase, pepper: Pepper, clock: Clock, *, dev_mode: bool = False) -> None:
         self._db = db
         self._pepper = pepper
         self._clock = clock
+        self._dev_mode = dev_mode
 
     async def create(
         self,
@@ -144,6 +147,7 @@ class APIKeys:
                 created_at=now,
                 created_by_id=actor.user_id,
                 expires_at=expires_at,
+                development=self._dev_mode,
             )
             await tx.api_keys.add(key)
             await tx.audit.append(change(actor, key.organization_id, now, "api_key.create", key.id))

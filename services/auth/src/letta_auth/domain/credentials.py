@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
-from letta_auth.domain.api_keys import PREFIX, Pepper, key_id_of
+from letta_auth.domain.api_keys import PREFIX, APIKey, Pepper, key_id_of
 from letta_auth.domain.bootstrap import DEFAULT_USER_ID
 from letta_auth.domain.database import AuthDatabase
 from letta_auth.domain.scopes import ALL, USUAL
@@ -69,11 +69,14 @@ class Credentials:
         key_id, now = key_id_of(secret), self._clock.now()
         async with self._db.read() as tx:
             key = await tx.api_keys.find_usable(key_id) if key_id else None
-            if key is None or not self._pepper.fits(key, secret) or (key.expires_at and key.expires_at <= now):
+            if key is None or not self._pepper.fits(key, secret) or not self._counts(key, now):
                 raise Unauthenticated("unknown, expired or revoked credential")
             if key.last_used_at is None or now - key.last_used_at >= TOUCH_AFTER:
                 await tx.api_keys.touch(key.id, now)
         return Actor(key.organization_id, key.user_id, key.scopes), key.expires_at
+
+    def _counts(self, key: APIKey, now: datetime) -> bool:
+        return (key.expires_at is None or key.expires_at > now) and (self._dev_mode or not key.development)
 
     async def _developer(self, user_id: str) -> Actor:
         if user_id and not _USER_ID.fullmatch(user_id):

@@ -27,6 +27,7 @@ _COLUMNS = (
     api_keys.c.created_by_id,
     api_keys.c.expires_at,
     api_keys.c.last_used_at,
+    api_keys.c.development,
 )
 _LIVE = api_keys.c.revoked_at.is_(None)
 
@@ -68,7 +69,7 @@ class SqlAPIKeyStore:
         await self._conn.execute(sa.update(api_keys).where(api_keys.c.id == key_id, _LIVE).values(last_used_at=at))
 
     async def has_admin(self) -> bool:
-        query = sa.select(sa.exists().where(_LIVE, api_keys.c.scopes.contains([ADMIN])))
+        query = sa.select(sa.exists().where(_LIVE, ~api_keys.c.development, api_keys.c.scopes.contains([ADMIN])))
         return bool((await self._conn.execute(query)).scalar_one())
 
 

@@ -142,7 +142,9 @@ class FakeAPIKeyStore:
         self._rows[key_id] = replace(self._rows[key_id], last_used_at=at)
 
     async def has_admin(self) -> bool:
-        return any(ADMIN in row.scopes and row.id not in self._revoked for row in self._rows.values())
+        return any(
+            ADMIN in row.scopes and not row.development and row.id not in self._revoked for row in self._rows.values()
+        )
 
     def _is_mine(self, key: APIKey, organization_id: str) -> bool:
         return key.id not in self._revoked and organization_id in {"", key.organization_id}

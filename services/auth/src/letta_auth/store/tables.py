@@ -46,6 +46,7 @@ api_keys = sa.Table(
     sa.Column("expires_at", _at),
     sa.Column("last_used_at", _at),
     sa.Column("revoked_at", _at),
+    sa.Column("development", sa.Boolean),
 )
 
 signing_keys = sa.Table(
