@@ -269,6 +269,17 @@ async def test_organizations_and_commands_that_are_named():
         assert await made.list_tools(program()) == []
 
 
+@pytest.mark.parametrize("name", ["PATH", "LD_PRELOAD", "LD_AUDIT", "NODE_OPTIONS", "PYTHONPATH", "BASH_ENV"])
+async def test_a_variable_chooses_no_other_program_than_those_named(name):
+    chosen = replace(program(), env={name: "/tmp/x"})
+    async with client(commands=(sys.executable,)) as made:
+        for attempt in (made.check(chosen), made.list_tools(chosen)):
+            with pytest.raises(InvalidArgument, match="tools_mcp_stdio_commands"):
+                await attempt
+    async with client() as made:
+        await made.check(chosen)
+
+
 async def test_a_host_that_offers_too_little_is_told_with_the_setting():
     async with client(ProgramOptions(min_isolation=Isolation.VM)) as made:
         for attempt in (made.check(program()), made.list_tools(program())):

@@ -112,7 +112,9 @@ class ToolsSettings(Settings):
         description="Organizations that may have stdio MCP servers, `*` for all; more than one needs tier `namespace`.",
     )
     mcp_stdio_commands: tuple[str, ...] = Field(
-        default=(), description="Programs that stdio MCP servers may be; empty: any that can be seen from inside."
+        default=(),
+        description="Programs that stdio MCP servers may be, with no variables that could have others run; empty: any "
+        "that can be seen from inside.",
     )
     mcp_stdio_paths: tuple[str, ...] = Field(
         default=(),

@@ -291,6 +291,25 @@ async def test_incomplete_configurations_are_refused(servers):
         await create(servers, MCPServerConfig())
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        stdio(env={"": "x"}),
+        stdio(env={"A=B": "x"}),
+        stdio(env={"A\nB": "x"}),
+        http(1, custom_headers={"X-A": "1\r\nX-Admin: 1"}),
+        http(1, custom_headers={"X-A\r\nX-B": "1"}),
+        http(1, custom_headers={"X A": "1"}),
+        http(1, auth_header="X-A: 1\r\nX-B", auth_token="secret"),
+        http(1, auth_token="Bearer x\r\nX-Admin: 1"),
+    ],
+    ids=str,
+)
+async def test_what_could_be_more_than_one_argument_or_header_is_refused(servers, config):
+    with pytest.raises((InvalidArgument, ValidationFailed)):
+        await create(servers, config)
+
+
 async def test_a_server_that_is_down(servers, changeable, executions):
     with pytest.raises(MCPConnectionFailed):
         await create(servers, http(1))

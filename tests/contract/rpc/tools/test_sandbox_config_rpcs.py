@@ -73,6 +73,40 @@ async def test_keys_tell_the_type(configs):
     )
 
 
+@pytest.mark.parametrize(
+    "packages",
+    [
+        {"pip_requirements": [{"name": "requests", "version": "--pre"}]},
+        {"pip_requirements": [{"name": "-r /etc/passwd"}]},
+        {"pip_requirements": ["requests\n--index-url=http://127.0.0.1:9"]},
+        {"pip_requirements": [{"name": "x @ http://127.0.0.1:9/x.tar.gz"}]},
+        {"pip_requirements": "requests"},
+        {"pip_requirements": [7]},
+        {"npm_requirements": [{"name": "left-pad", "version": "-g"}]},
+        {"npm_requirements": [{"name": "../x"}]},
+        {"npm_requirements": [{"name": "x && y"}]},
+    ],
+    ids=str,
+)
+async def test_packages_that_no_tool_could_ask_for_are_refused(configs, packages):
+    with pytest.raises(InvalidArgument):
+        await configs.CreateSandboxConfig(pb.CreateSandboxConfigRequest(config=json.dumps(packages)), timeout=5)
+
+
+async def test_packages_are_kept(configs):
+    given = {"pip_requirements": [{"name": "requests", "version": "2.32.0"}, "numpy>=2"]}
+    request = pb.CreateSandboxConfigRequest(config=json.dumps(given))
+    config = (await configs.CreateSandboxConfig(request, timeout=5)).sandbox_config
+
+    assert json.loads(config.config)["pip_requirements"] == given["pip_requirements"]
+
+
+@pytest.mark.parametrize("key", ["A=B", "A\nB", "A\x7f"])
+async def test_a_variable_that_would_end_every_call_is_refused(configs, key):
+    with pytest.raises((InvalidArgument, ValidationFailed)):
+        await set_variable(configs, await local(configs), key)
+
+
 async def test_update_list_and_delete(configs, as_bob):
     config = await local(configs)
     request = pb.UpdateSandboxConfigRequest(sandbox_config_id=config.id, config='{"use_venv": true}')

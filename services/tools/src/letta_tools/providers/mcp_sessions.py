@@ -22,6 +22,9 @@ from letta_tools.providers.local.programs import Program, ProgramFailed, Program
 from letta_tools.providers.mcp import StdioOptions
 from letta_tools.providers.mcp_stdio import Lines, stdio_transport
 
+# Variables by which whoever sets the environment of a program chooses what runs in its place, or inside of it.
+_NAMING_CODE = {"PATH", "NODE_OPTIONS", "BASH_ENV", "ENV", "PERL5OPT", "RUBYOPT", "JAVA_TOOL_OPTIONS", "GCONV_PATH"}
+_NAMING_CODE_PREFIXES = ("LD_", "PYTHON", "BASH_FUNC_")
 CLIENT_INFO = Implementation(name="letta-tools", version="1")
 _T = TypeVar("_T")
 _Key = tuple[str, str, str]
@@ -179,6 +182,12 @@ class Sessions:
                 f"`{connection.command}` is not among the programs of the setting tools_mcp_stdio_commands",
                 field="config.command",
             )
+        if options.commands and (chosen := sorted(filter(_names_code, connection.env))):
+            raise InvalidArgument(
+                f"the variable {chosen[0][:100]} could have another program run than those of the setting "
+                "tools_mcp_stdio_commands",
+                field="config.env",
+            )
         await self._programs.isolation()
 
     async def ask(self, connection: Connection, seconds: float, question: Callable[[Client], Awaitable[_T]]) -> _T:
@@ -276,6 +285,10 @@ class Sessions:
             return str(self._once)
         parts = [connection.command, list(connection.args), sorted(connection.env.items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _names_code(variable: str) -> bool:
+    return variable in _NAMING_CODE or variable.startswith(_NAMING_CODE_PREFIXES)
 
 
 def _noticed(task: asyncio.Future[Any]) -> None:
