@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from buf.validate import validate_pb2
 from tools.contracts import Contracts, Method, read_contracts
 
 CONTRACTS: Contracts = read_contracts()
@@ -95,6 +96,28 @@ def test_no_two_methods_take_one_http_place():
             places.setdefault((verb, shape), []).append(method.full_name)
 
     assert not [names for names in places.values() if len(names) > 1]
+
+
+def _reachable(name: str, seen: set[str]) -> set[str]:
+    """Return the messages that a message holds, itself included."""
+    if name not in seen and name in CONTRACTS.messages:
+        seen.add(name)
+        for field in CONTRACTS.messages[name].field:
+            _reachable(field.type_name, seen)
+    return seen
+
+
+def test_metadata_of_every_request_has_a_size():
+    requests = {name for method in CONTRACTS.methods for name in _reachable(method.proto.input_type, set())}
+    found = {
+        f"{name}.{field.name}": field.options.Extensions[validate_pb2.field].string
+        for name in requests
+        for field in CONTRACTS.messages[name].field
+        if field.name == "metadata" and field.type == field.TYPE_STRING
+    }
+
+    assert len(found) >= 6
+    assert not [name for name, rule in found.items() if not 0 < (rule.max_bytes or rule.max_len) <= 262_144]
 
 
 def test_exceptions_exist():

@@ -11,6 +11,7 @@ from letta_common.actor import Actor, acting_as
 from letta_common.errors import (
     AgentNotFound,
     BlockLabelTaken,
+    BlockLimitExceeded,
     BlockNotFound,
     ConversationBusy,
     CursorNotFound,
@@ -43,6 +44,13 @@ async def test_secrets_are_shown_to_writers_alone(stubs, identities, method):
     request.include.append(pb.AGENT_INCLUDE_SECRETS)
     with acting_as(identities.sign(Actor(org, "user-writer", frozenset({"read", "write"})))):
         assert "hush" in str(await getattr(stubs.agents, method)(request, timeout=5))
+
+
+async def test_an_agent_with_a_block_above_its_limit_is_not_made(stubs):
+    for block in (block_pb2.Block(label="a", value="x" * 100_001), block_pb2.Block(label="a", value="x" * 6, limit=5)):
+        with pytest.raises(BlockLimitExceeded):
+            await stubs.agent(memory_blocks=[block])
+    assert not (await stubs.agents.ListAgents(pb.ListAgentsRequest(), timeout=5)).agents
 
 
 async def got(stubs, agent_id, include=ALL):

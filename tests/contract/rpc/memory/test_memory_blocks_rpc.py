@@ -15,6 +15,7 @@ from letta_common.actor import Actor
 from letta_common.errors import (
     AgentNotFound,
     BlockLabelTaken,
+    BlockLimitExceeded,
     BlockNotFound,
     CursorNotFound,
     InvalidArgument,
@@ -71,6 +72,31 @@ async def test_create_needs_a_label(memory: Any) -> None:
         await make(memory, label="")
     with pytest.raises(ValidationFailed):
         await make(memory, limit=-1)
+
+
+async def test_a_value_above_its_limit_is_refused(memory: Any, stranger: Any) -> None:
+    with stranger:
+        for value, limit in (("x" * 100_001, 0), ("x" * 6, 5), ("\N{GRINNING FACE}" * 6, 5)):
+            with pytest.raises(BlockLimitExceeded):
+                await make(memory, value=value, limit=limit)
+        assert not (await memory.blocks.ListBlocks(pb.ListBlocksRequest(), timeout=10)).blocks
+        made = await make(memory, value="\N{GRINNING FACE}" * 5, limit=5)
+        for paths, values in (
+            (("value",), {"value": "x" * 6}),
+            (("limit",), {"limit": 4}),
+            (("value", "limit"), {"value": "x" * 8, "limit": 7}),
+        ):
+            with pytest.raises(BlockLimitExceeded):
+                await change(memory, made.id, *paths, **values)
+        changed = await change(memory, made.id, "value", "limit", value="x" * 8, limit=8)
+        assert (changed.value, changed.limit, changed.etag) == ("x" * 8, 8, "2")
+
+
+async def test_metadata_has_a_size(memory: Any) -> None:
+    fitting = '{"a": "' + "x" * 65_000 + '"}'
+    assert (await make(memory, metadata=fitting)).metadata == fitting
+    with pytest.raises(ValidationFailed):
+        await make(memory, metadata='{"a": "' + "x" * 66_000 + '"}')
 
 
 async def test_a_mask_changes_and_clears(memory: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.errors import InvalidArgument, StaleEtag
+from letta_common.errors import AppError, BlockLimitExceeded, InvalidArgument, StaleEtag
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
 
@@ -116,12 +116,17 @@ class Blocks:
         self._clock = clock
 
     async def create(self, actor: Actor, block: Block, *, request_id: str = "") -> Block:
-        """Make a block; a repeat of the request id returns the one made before. Raises InvalidArgument."""
+        """Make a block; a repeat of the request id returns the one made before.
+
+        Raises:
+            InvalidArgument: it has no label.
+            BlockLimitExceeded: its value is longer than its limit.
+        """
         if not block.label:
             raise InvalidArgument("a block needs a label", field="block.label")
         now = self._clock.now()
         made = replace(
-            described(block),
+            described(fitting(block)),
             id=derived_id("block", actor.organization_id, request_id) if request_id else new_id("block"),
             created_by_id=actor.user_id,
             last_updated_by_id=actor.user_id,
@@ -158,6 +163,7 @@ class Blocks:
             BlockLabelTaken: an agent of the block has another one of the new label.
             StaleEtag: somebody wrote since the etag was read.
             InvalidArgument: the label would be empty.
+            BlockLimitExceeded: the value would be longer than the limit.
         """
         for _ in range(_ATTEMPTS):
             block = await self._store.get(actor, block_id)
@@ -189,9 +195,24 @@ class Blocks:
         changed = replace(block, **changes)
         if not changed.label:
             raise InvalidArgument("a block needs a label", field="block.label")
+        if {"value", "limit"} & changes.keys():
+            fitting(changed)
         return replace(
             changed, version=block.version + 1, last_updated_by_id=actor.user_id, updated_at=self._clock.now()
         )
+
+
+def fitting(block: Block) -> Block:
+    """Return the block. Raises BlockLimitExceeded when its value is longer than its limit."""
+    if len(block.value) > block.limit:
+        raise too_long(block.label, str(len(block.value)), str(block.limit))
+    return block
+
+
+def too_long(label: str, length: str, limit: str) -> AppError:
+    """Return the error for a value that is longer than the limit of its block, in characters."""
+    text = f"the block '{label}' would have {length} characters, its limit is {limit}: shorten it or raise the limit"
+    return BlockLimitExceeded(text, label=label, length=length, limit=limit)
 
 
 def described(block: Block) -> Block:

@@ -12,7 +12,6 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import (
     AppError,
-    BlockLimitExceeded,
     BlockNotFound,
     BlockReadOnly,
     ConversationNotFound,
@@ -23,7 +22,7 @@ from letta_common.errors import (
     IdempotencyConflict,
 )
 from letta_common.ids import derived_id
-from letta_memory.domain.blocks import Block, described
+from letta_memory.domain.blocks import Block, described, fitting, too_long
 from letta_memory.domain.edits import BlockEdit, Create
 
 FLAG_ERROR = 1
@@ -280,7 +279,7 @@ class Contexts:
         now = self._clock.now()
         made = tuple(
             replace(
-                described(block),
+                described(fitting(block)),
                 id=derived_id("block", actor.organization_id, agent.agent_id, block.label),
                 created_by_id=actor.user_id,
                 last_updated_by_id=actor.user_id,
@@ -359,8 +358,7 @@ def refusal(status: Status, edit: BlockEdit, notes: Sequence[str], *, fence: int
         case Status.READ_ONLY:
             return BlockReadOnly(f"the block '{label}' is read-only", label=label)
         case Status.TOO_LONG:
-            text = f"the block '{label}' would have {notes[0]} characters, its limit is {notes[1]}"
-            return BlockLimitExceeded(text, label=label, length=notes[0], limit=notes[1])
+            return too_long(label, notes[0], notes[1])
         case Status.NO_MATCH:
             return EditNoMatch(f"the text to replace does not occur in the block '{label}'", label=label)
         case Status.NOT_UNIQUE:
