@@ -86,7 +86,7 @@ class TwinMemory:
             raise Fenced("a newer owner came first", fence=str(held.fence))
         return held
 
-    async def provision(self, agent_id, name, new_blocks, block_ids, messages):
+    async def provision(self, agent_id, name, new_blocks, block_ids, messages, *, embedding=""):
         self._enter("provision")
         if any(block_id.startswith("block-missing") for block_id in block_ids):
             raise BlockNotFound("no such block", block_id=block_ids[0])
@@ -99,6 +99,9 @@ class TwinMemory:
                 made.id, made.version = f"block-{agent_id}-{block.label}", 1
                 self.blocks[agent_id][block.label] = made
         return self._memory(agent_id)
+
+    async def set_embedding(self, agent_id, embedding):
+        self._enter("set_embedding")
 
     async def deprovision(self, agent_id):
         self._enter("deprovision")

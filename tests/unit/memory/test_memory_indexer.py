@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from letta_common.errors import LLMUnavailable
-from letta_memory.domain.embeddings import Indexer, PendingText, Vectors
+from letta_memory.domain.embeddings import Failure, Indexer, PendingText, Vectors
 
 
 class Store:
@@ -20,10 +20,14 @@ class Store:
             for number in range(count)
         ]
         self.settled: dict[str, str] = {}
+        self.failures: dict[tuple[str, str], str] = {}
         self.empty = asyncio.Event()
 
     async def pending(self, limit: int) -> list[PendingText]:
         return self.waiting[:limit]
+
+    async def fail(self, texts: Sequence[PendingText], failure: Failure) -> None:
+        self.failures[texts[0].organization_id, texts[0].embedder] = failure.reason
 
     async def settle(self, texts: Sequence[PendingText], vectors: Vectors) -> None:
         self.settled |= {text.id: vectors.model for text in texts}
@@ -39,7 +43,8 @@ class Embedder:
         self.failures = failures
         self.batches: list[int] = []
 
-    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:
+        assert organization_id == "org-a"
         self.batches.append(len(texts))
         if self.failures:
             self.failures -= 1
@@ -66,3 +71,16 @@ async def test_it_runs_on_until_nothing_waits_and_survives_failures() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert len(store.settled) == 9
+
+
+async def test_an_embedder_that_fails_holds_up_no_other() -> None:
+    class Picky(Embedder):
+        async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:
+            if model == "m/a":
+                raise LLMUnavailable("down")
+            return await super().embed(model, texts, organization_id=organization_id)
+
+    store = Store(6)
+    assert await Indexer(store, Picky(), batch=6, pause_seconds=60).step() == 3
+    assert set(store.settled) == {"passage-0", "passage-2", "passage-4"}
+    assert store.failures == {("org-a", "m/a"): "LLM_UNAVAILABLE"}

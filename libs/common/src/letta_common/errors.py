@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from letta_common.app_error import AppError as AppError  # noqa: PLC0414  (the family with its base)
 from letta_common.codes import Code
+from letta_common.model_errors import *  # noqa: F403  (a part of the family)
 
 
 class Unauthenticated(AppError):
@@ -384,6 +385,13 @@ class SandboxConfigNotFound(AppError):
     reason = "SANDBOX_CONFIG_NOT_FOUND"
 
 
+class EmbeddingDimensionChanged(AppError):
+    """An archive's embedder makes vectors of another dimension than before; embed the archive anew."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "EMBEDDING_DIMENSION_CHANGED"
+
+
 class ModelNotFound(AppError):
     """No provider offers this handle; metadata lists some that exist."""
 
@@ -403,69 +411,6 @@ class ProviderNameTaken(AppError):
 
     code = Code.ALREADY_EXISTS
     reason = "PROVIDER_NAME_TAKEN"
-
-
-class LLMTimeout(AppError):
-    """The model did not answer in time."""
-
-    code = Code.DEADLINE_EXCEEDED
-    reason = "LLM_TIMEOUT"
-
-
-class LLMRateLimit(AppError):
-    """The vendor refuses for now, retries included."""
-
-    code = Code.RESOURCE_EXHAUSTED
-    reason = "LLM_RATE_LIMIT"
-
-
-class LLMAuthentication(AppError):
-    """The vendor refuses the key."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = "LLM_AUTHENTICATION"
-
-
-class LLMBadRequest(AppError):
-    """The vendor refuses the request."""
-
-    code = Code.INVALID_ARGUMENT
-    reason = "LLM_BAD_REQUEST"
-
-
-class LLMInsufficientCredits(AppError):
-    """The vendor account has no credit."""
-
-    code = Code.RESOURCE_EXHAUSTED
-    reason = "LLM_INSUFFICIENT_CREDITS"
-
-
-class LLMUnavailable(AppError):
-    """The vendor is down or overloaded, or cannot be reached."""
-
-    code = Code.UNAVAILABLE
-    reason = "LLM_UNAVAILABLE"
-
-
-class LLMInvalidResponse(AppError):
-    """The vendor's answer cannot be read."""
-
-    code = Code.INTERNAL
-    reason = "LLM_INVALID_RESPONSE"
-
-
-class ContextWindowExceeded(AppError):
-    """The prompt does not fit the model's window. Compact and try again."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = "CONTEXT_WINDOW_EXCEEDED"
-
-
-class CapabilityMissing(AppError):
-    """The model cannot do what was asked; the message names what to change."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = "CAPABILITY_MISSING"
 
 
 class IdentityNotFound(AppError):

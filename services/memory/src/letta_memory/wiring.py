@@ -23,7 +23,7 @@ from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
 from letta_memory.domain.archives import Archives, ArchiveStore
 from letta_memory.domain.blocks import Blocks, BlockStore
 from letta_memory.domain.contexts import Contexts, ContextStore
-from letta_memory.domain.embeddings import Embedder, Indexer, PendingStore
+from letta_memory.domain.embeddings import Embedder, Impatient, Indexer, PendingStore
 from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
@@ -83,7 +83,7 @@ def assemble(
     channel = deps.channels.get("llm_gateway")
     embedder: Embedder = NoEmbedder()
     if channel is not None:
-        embedder = EmbeddingClient(channel, default_model=settings.embedding_model)
+        embedder = Impatient(EmbeddingClient(channel, default_model=settings.embedding_model), deps.clock)
     work = [Pruner(stores.pruning, deps.clock, _pruning(settings)).run]
     if channel is not None:
         batch, pause = settings.embedding_batch, settings.embedding_pause_seconds

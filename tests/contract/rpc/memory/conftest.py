@@ -54,23 +54,30 @@ class WordEmbedder(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     def __init__(self) -> None:
         self.down = False
         self.calls = 0
+        self.sizes = {"": 512, "test/words": 512, "test/small": 64}
+        """Components of the vectors of each model."""
+        self.organizations: set[str] = set()
+        """Those that background work named."""
 
     async def Embed(self, request: embedding_service_pb2.EmbedRequest, context: object) -> Any:
         self.calls += 1
         if self.down:
             raise LLMUnavailable("the embedder is down")
-        if request.model not in {"", "test/words"}:
+        size = self.sizes.get(request.model)
+        if size is None:
             raise ModelNotFound(f"no provider offers {request.model}")
-        vectors = [embedding_service_pb2.Embedding(values=_vector(text)) for text in request.texts]
-        return embedding_service_pb2.EmbedResponse(embeddings=vectors, model="test/words")
+        if request.background:
+            self.organizations.add(request.organization_id)
+        vectors = [embedding_service_pb2.Embedding(values=_vector(text, size)) for text in request.texts]
+        return embedding_service_pb2.EmbedResponse(embeddings=vectors, model=request.model or "test/words")
 
 
-def _vector(text: str) -> list[float]:
-    values = [0.0] * 512
-    values[511] = 0.1
+def _vector(text: str, size: int) -> list[float]:
+    values = [0.0] * size
+    values[-1] = 0.1
     for word in text.lower().replace(".", " ").split():
         meaning = {"automobile": "car"}.get(word, word)
-        values[int.from_bytes(hashlib.sha256(meaning.encode()).digest()[:4]) % 511] += 1.0
+        values[int.from_bytes(hashlib.sha256(meaning.encode()).digest()[:4]) % (size - 1)] += 1.0
     length = math.sqrt(sum(value * value for value in values))
     return [value / length for value in values]
 

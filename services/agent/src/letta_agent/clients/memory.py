@@ -59,13 +59,25 @@ class MemoryClient:
         new_blocks: Sequence[Block],
         block_ids: Sequence[str],
         messages: Sequence[Message],
+        *,
+        embedding: str = "",
     ) -> AgentMemory:
         """Make the memory of an agent."""
         request = context_pb2.ProvisionAgentRequest(
-            agent_id=agent_id, agent_name=name, new_blocks=new_blocks, block_ids=block_ids, messages=messages
+            agent_id=agent_id,
+            agent_name=name,
+            new_blocks=new_blocks,
+            block_ids=block_ids,
+            messages=messages,
+            embedding=embedding,
         )
         answer = await self._contexts.ProvisionAgent(request, timeout=TIMEOUT)
         return _memory(answer.memory)
+
+    async def set_embedding(self, agent_id: str, embedding: str) -> None:
+        """Set what embeds an agent's archive."""
+        request = context_pb2.SetAgentEmbeddingRequest(agent_id=agent_id, embedding=embedding)
+        await self._contexts.SetAgentEmbedding(request, timeout=TIMEOUT)
 
     async def deprovision(self, agent_id: str) -> None:
         """Remove what belongs to an agent alone."""

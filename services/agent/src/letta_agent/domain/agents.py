@@ -115,6 +115,8 @@ class Agents:
                 break
             if attempt == _ATTEMPTS - 1:
                 raise StaleEtag(f"agent {agent_id} changed while it was being changed", agent_id=agent_id)
+        if change.embedding is not None:
+            await self._memory.set_embedding(agent_id, changed.state.embedding)
         if change.block_ids is not None:
             await self._set_blocks(agent_id, change.block_ids)
         if change.recompiles:
@@ -271,7 +273,12 @@ class Agents:
     async def _provision(self, actor: Actor, agent: Agent, creation: StoredCreation) -> AgentMemory:
         try:
             memory = await self._memory.provision(
-                agent.id, agent.state.name, creation.new_blocks, creation.block_ids, creation.messages
+                agent.id,
+                agent.state.name,
+                creation.new_blocks,
+                creation.block_ids,
+                creation.messages,
+                embedding=agent.state.embedding,
             )
         except AppError as error:
             if error.code in {Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.FAILED_PRECONDITION}:

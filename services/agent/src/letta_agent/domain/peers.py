@@ -141,8 +141,14 @@ class MemoryPeer(Protocol):
         new_blocks: Sequence[Block],
         block_ids: Sequence[str],
         messages: Sequence[Message],
+        *,
+        embedding: str = "",
     ) -> AgentMemory:
         """Make the memory of an agent; a repeat changes nothing. Raises BlockNotFound."""
+        ...
+
+    async def set_embedding(self, agent_id: str, embedding: str) -> None:
+        """Set what embeds an agent's archive; one made for it is embedded anew."""
         ...
 
     async def deprovision(self, agent_id: str) -> None:

@@ -43,6 +43,29 @@ class NewArchive:
     metadata: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ArchiveEmbedding:
+    """How far the passages of an archive are embedded. The fields stand in the order of the statement's columns."""
+
+    archive_id: str
+    embedder: str
+    dimensions: int | None
+    passage_count: int
+    embedded_count: int
+    failure_reason: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reembedding:
+    """An archive to embed anew. Without a dimension the first vector tells."""
+
+    archive_id: str
+    embedder: str
+    dimensions: int | None
+    now: datetime
+
+
 class ArchiveStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
@@ -80,6 +103,18 @@ class ArchiveStore(Protocol):
 
     async def agents_of(self, actor: Actor, archive_id: str) -> list[str]:
         """Return the ids of the agents that use an archive. Raises ArchiveNotFound."""
+        ...
+
+    async def embedder_of(self, actor: Actor, *, archive_id: str = "", agent_id: str = "") -> str:
+        """Return what embeds an archive, or the archive that an agent has or will have; empty when none is known."""
+        ...
+
+    async def embedding(self, actor: Actor, archive_id: str) -> ArchiveEmbedding:
+        """Return how far an archive is embedded. Raises ArchiveNotFound."""
+        ...
+
+    async def reembed(self, actor: Actor, order: Reembedding) -> None:
+        """Let all passages wait for vectors of this embedder. Raises ArchiveNotFound."""
         ...
 
 
@@ -145,6 +180,22 @@ class Archives:
     async def agents_of(self, actor: Actor, archive_id: str) -> list[str]:
         """Return the ids of the agents that use an archive. Raises ArchiveNotFound."""
         return await self._store.agents_of(actor, archive_id)
+
+    async def embedding(self, actor: Actor, archive_id: str) -> ArchiveEmbedding:
+        """Return how far an archive is embedded. Raises ArchiveNotFound."""
+        return await self._store.embedding(actor, archive_id)
+
+    async def reembed(self, actor: Actor, archive_id: str, embedder: str = "") -> ArchiveEmbedding:
+        """Embed an archive anew, in the background; without an embedder with the one that it has.
+
+        Raises:
+            ArchiveNotFound: the organization has no such archive.
+            ModelNotFound: no provider offers the embedder.
+        """
+        archive = await self._store.get(actor, archive_id)
+        resolved, dimensions = await self._resolve(NewArchive(archive.name, embedder=embedder or archive.embedder))
+        await self._store.reembed(actor, Reembedding(archive_id, resolved, dimensions, self._clock.now()))
+        return await self._store.embedding(actor, archive_id)
 
     async def _resolve(self, new: NewArchive) -> tuple[str, int | None]:
         """Ask the embedder for its full name and dimension; without an answer the first passage tells."""

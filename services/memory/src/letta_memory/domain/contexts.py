@@ -144,6 +144,7 @@ class NewAgent:
     new_blocks: tuple[Block, ...]
     block_ids: tuple[str, ...]
     messages: tuple[NewMessage, ...]
+    embedder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,10 @@ class ContextStore(Protocol):
 
     async def provision_agent(self, actor: Actor, agent: NewAgent) -> AgentMemory:
         """Make an agent's memory unless it exists. Raises BlockNotFound, BlockLabelTaken."""
+        ...
+
+    async def set_embedder(self, actor: Actor, agent_id: str, embedder: str) -> None:
+        """Set what embeds an agent's archive; one made for it is embedded anew. Raises AgentNotFound."""
         ...
 
     async def deprovision_agent(self, actor: Actor, agent_id: str) -> None:
@@ -289,6 +294,10 @@ class Contexts:
             for block in agent.new_blocks
         )
         return await self._store.provision_agent(actor, replace(agent, new_blocks=made))
+
+    async def set_embedder(self, actor: Actor, agent_id: str, embedder: str) -> None:
+        """Set what embeds an agent's archive; one made for it is embedded anew. Raises AgentNotFound."""
+        await self._store.set_embedder(actor, agent_id, embedder)
 
     async def deprovision_agent(self, actor: Actor, agent_id: str) -> None:
         """Remove everything that belongs to an agent alone. Blocks stay."""

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from letta_common.errors import AppError
+from letta_common.actor import current_request
+from letta_common.clock import Clock
+from letta_common.errors import (
+    AppError,
+    DeadlineExceeded,
+    EmbeddingDimensionChanged,
+    LLMTimeout,
+    LLMUnavailable,
+    ServiceUnavailable,
+)
 
 Vector = Sequence[float]
 _log = logging.getLogger("letta.memory.embeddings")
@@ -25,8 +34,11 @@ class Vectors:
 class Embedder(Protocol):
     """Turns texts into vectors."""
 
-    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
-        """Embed texts with a model, or the default one. Raises AppError when it cannot be done now."""
+    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:
+        """Embed texts with a model, or the default one. Raises AppError when it cannot be done now.
+
+        Work of nobody names the organization whose texts they are.
+        """
         ...
 
 
@@ -39,22 +51,45 @@ class PendingText:
     id: str
     embedder: str
     text: str
+    archive_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why texts are not embedded yet: of all archives of a batch, or of the one named."""
+
+    reason: str
+    message: str
+    archive_id: str = ""
 
 
 class PendingStore(Protocol):
     """What the background work needs from storage. These calls span organizations."""
 
     async def pending(self, limit: int) -> list[PendingText]:
-        """Return some texts that wait."""
+        """Return some texts that wait, of organizations in turn."""
         ...
 
     async def settle(self, texts: Sequence[PendingText], vectors: Vectors) -> None:
-        """Store the vectors of texts, which then wait no more."""
+        """Store the vectors of texts of one organization. Raises EmbeddingDimensionChanged."""
+        ...
+
+    async def fail(self, texts: Sequence[PendingText], failure: Failure) -> None:
+        """Note why texts of one organization are not embedded yet."""
         ...
 
 
+def dimension_changed(model: str, size: int, archive_id: str, dimensions: int) -> EmbeddingDimensionChanged:
+    """Return the error for vectors that cannot be compared with those that an archive has."""
+    text = (
+        f"{model} makes vectors of {size} components, those of archive {archive_id} have {dimensions}; "
+        "its passages are found by their words until it is embedded anew (ReembedArchive)"
+    )
+    return EmbeddingDimensionChanged(text, archive_id=archive_id)
+
+
 class Indexer:
-    """Embeds, in the background and in batches, what was stored without a vector."""
+    """Embeds, in the background and in batches, what was stored without a vector or with one of a former embedder."""
 
     def __init__(self, store: PendingStore, embedder: Embedder, *, batch: int, pause_seconds: float) -> None:
         self._store = store
@@ -66,19 +101,69 @@ class Indexer:
         """Work until cancelled."""
         while True:
             try:
-                busy = await self.step() == self._batch
+                busy = await self.step() > 0
             except AppError as error:
                 _log.warning("texts wait to be embedded: %s", error.message)
+                busy = False
+            except Exception:
+                _log.exception("texts wait to be embedded")
                 busy = False
             await asyncio.sleep(0 if busy else self._pause_seconds)
 
     async def step(self) -> int:
-        """Embed one batch; return how many texts it had. Raises AppError when the embedder does not answer."""
-        waiting = await self._store.pending(self._batch)
-        by_model: dict[str, list[PendingText]] = {}
-        for text in waiting:
-            by_model.setdefault(text.embedder, []).append(text)
-        for model, texts in by_model.items():
-            vectors = await self._embedder.embed(model, [text.text for text in texts])
-            await self._store.settle(texts, vectors)
-        return len(waiting)
+        """Embed some texts; return how many. An embedder that fails holds up the texts of no other."""
+        groups: dict[tuple[str, str], list[PendingText]] = {}
+        for text in await self._store.pending(self._batch):
+            groups.setdefault((text.organization_id, text.embedder), []).append(text)
+        return sum(await asyncio.gather(*(self._embed(texts) for texts in groups.values())))
+
+    async def _embed(self, texts: Sequence[PendingText]) -> int:
+        done = 0
+        for start in range(0, len(texts), self._batch):
+            batch = texts[start : start + self._batch]
+            owner, model = batch[0].organization_id, batch[0].embedder
+            try:
+                vectors = await self._embedder.embed(model, [text.text for text in batch], organization_id=owner)
+                await self._store.settle(batch, vectors)
+                done += len(batch)
+            except AppError as error:
+                _log.warning("texts of %s wait for %s: %s", owner, model or "the default embedder", error.message)
+                await self._store.fail(
+                    batch, Failure(error.reason, error.message, error.metadata.get("archive_id", ""))
+                )
+                break
+        return done
+
+
+_SLOW_SECONDS, _REST_SECONDS = 1.0, 5.0
+_AWAY = (ServiceUnavailable, DeadlineExceeded, LLMUnavailable, LLMTimeout)
+
+
+class Impatient:
+    """An embedder that is not asked for a while after it let callers wait in vain, so that not each write waits."""
+
+    def __init__(self, inner: Embedder, clock: Clock) -> None:
+        self._inner = inner
+        self._clock = clock
+        self._away: dict[tuple[str, str], float] = {}
+
+    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:
+        """Embed texts. Raises AppError when it cannot be done now."""
+        actor = current_request().actor
+        key = (actor.organization_id if actor else organization_id, model)
+        now = self._clock.monotonic_ns() / 1e9
+        if self._away.get(key, 0.0) > now:
+            raise ServiceUnavailable("the embedder did not answer a moment ago; texts are embedded later")
+        self._away.pop(key, None)
+        try:
+            return await self._inner.embed(model, texts, organization_id=organization_id)
+        except _AWAY:
+            ended = self._clock.monotonic_ns() / 1e9
+            if ended - now > _SLOW_SECONDS:
+                if len(self._away) >= _REMEMBERED:
+                    self._away.clear()
+                self._away[key] = ended + _REST_SECONDS
+            raise
+
+
+_REMEMBERED = 1_000

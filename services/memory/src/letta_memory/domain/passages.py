@@ -195,7 +195,9 @@ class Passages:
     ) -> tuple[Passage, ...]:
         """Embed with what the archive was last seen to use; when it uses another, the texts wait for the indexer."""
         now = self._clock.now()
-        model = self._embedders.get(actor, place)
+        model = self._embedders.get(actor, place) or await self._archives.embedder_of(
+            actor, archive_id=place.archive_id, agent_id=place.agent_id
+        )
         vectors: Sequence[Vector | None] = [None] * len(new)
         try:
             embedded = await self._embedder.embed(model, [passage.text for passage in new])

@@ -10,11 +10,12 @@ from letta.memory.v1 import archive_pb2, archive_service_pb2_grpc
 from letta.memory.v1 import archive_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_common.paging import Page
-from letta_memory.domain.archives import Archives, NewArchive
+from letta_memory.domain.archives import ArchiveEmbedding, Archives, NewArchive
 from letta_memory.servicers.packing import known_paths, pack_archive
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _CHANGEABLE = frozenset({"name", "description", "metadata"})
+_State = archive_pb2.ArchiveEmbeddingState
 _OUTPUTS = frozenset(archive_pb2.Archive.DESCRIPTOR.fields_by_name) - _CHANGEABLE
 
 
@@ -69,8 +70,36 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
         await self._archives.detach(current_actor(), request.agent_id, request.archive_id)
         return pb.DetachArchiveResponse()
 
+    async def GetArchiveEmbedding(
+        self, request: pb.GetArchiveEmbeddingRequest, context: Call
+    ) -> pb.GetArchiveEmbeddingResponse:
+        found = await self._archives.embedding(current_actor(), request.archive_id)
+        return pb.GetArchiveEmbeddingResponse(embedding=_pack_embedding(found))
+
+    async def ReembedArchive(self, request: pb.ReembedArchiveRequest, context: Call) -> pb.ReembedArchiveResponse:
+        begun = await self._archives.reembed(current_actor(), request.archive_id, request.embedding)
+        return pb.ReembedArchiveResponse(embedding=_pack_embedding(begun))
+
     async def ListArchiveAgentIds(
         self, request: pb.ListArchiveAgentIdsRequest, context: Call
     ) -> pb.ListArchiveAgentIdsResponse:
         found = await self._archives.agents_of(current_actor(), request.archive_id)
         return pb.ListArchiveAgentIdsResponse(agent_ids=found)
+
+
+def _pack_embedding(found: ArchiveEmbedding) -> archive_pb2.ArchiveEmbedding:
+    state, told = _State.ARCHIVE_EMBEDDING_STATE_UP_TO_DATE, ("", "")
+    if found.embedded_count < found.passage_count:
+        state, told = _State.ARCHIVE_EMBEDDING_STATE_EMBEDDING, (found.failure_reason, found.failure)
+        if found.failure_reason:
+            state = _State.ARCHIVE_EMBEDDING_STATE_FAILING
+    return archive_pb2.ArchiveEmbedding(
+        archive_id=found.archive_id,
+        embedding=found.embedder,
+        embedding_dim=found.dimensions or 0,
+        state=state,
+        passage_count=found.passage_count,
+        embedded_count=found.embedded_count,
+        error_reason=told[0],
+        error=told[1],
+    )

@@ -30,9 +30,16 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
             new_blocks=tuple(unpack_block(block) for block in request.new_blocks),
             block_ids=tuple(request.block_ids),
             messages=new_messages(request.messages),
+            embedder=request.embedding,
         )
         memory = await self._contexts.provision_agent(current_actor(), agent)
         return pb.ProvisionAgentResponse(memory=_pack_memory(memory))
+
+    async def SetAgentEmbedding(
+        self, request: pb.SetAgentEmbeddingRequest, context: Call
+    ) -> pb.SetAgentEmbeddingResponse:
+        await self._contexts.set_embedder(current_actor(), request.agent_id, request.embedding)
+        return pb.SetAgentEmbeddingResponse()
 
     async def DeprovisionAgent(self, request: pb.DeprovisionAgentRequest, context: Call) -> pb.DeprovisionAgentResponse:
         await self._contexts.deprovision_agent(current_actor(), request.agent_id)

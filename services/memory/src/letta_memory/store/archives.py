@@ -14,7 +14,7 @@ from letta_common.connections import Connection
 from letta_common.db import Database, ForeignKeyViolation
 from letta_common.errors import AgentNotFound, ArchiveNotFound, ArchiveTaken
 from letta_common.paging import Page, fetch_page
-from letta_memory.domain.archives import Archive
+from letta_memory.domain.archives import Archive, ArchiveEmbedding, Reembedding
 from letta_memory.store.tables import agents, archive_agents, archives, keyset
 
 _NAMES = (
@@ -37,6 +37,25 @@ _DELETE = sa.text(
     "returning organization_id, id, created_at) "
     "insert into memory.tombstones (organization_id, id, created_at) select * from gone "
     "on conflict (organization_id, id) do update set deleted_at = now()"
+)
+
+
+_EMBEDDER = sa.text(
+    "select coalesce((select a.embedder from memory.archives a where a.organization_id = :org and a.id = coalesce("
+    "nullif(:archive, ''), (select l.archive_id from memory.archive_agents l where l.organization_id = :org "
+    "and l.agent_id = :agent))), (select g.embedder from memory.agents g where g.organization_id = :org "
+    "and g.id = :agent), '')"
+)
+_EMBEDDING = sa.text(
+    "select a.id, a.embedder, a.dimensions, a.passage_count, (select count(*) from memory.passages p "
+    "where p.organization_id = a.organization_id and p.archive_id = a.id and p.generation = a.generation "
+    "and not p.pending), a.failure_reason, a.failure "
+    "from memory.archives a where a.organization_id = :org and a.id = :archive"
+)
+_REEMBED = sa.text(
+    "update memory.archives a set embedder = :embedder, dimensions = :dimensions, generation = a.generation + 1, "
+    "waiting_since = clock_timestamp(), tried_at = null, failure_reason = '', failure = '', "
+    "last_updated_by_id = :user, updated_at = :now where a.organization_id = :org and a.id = :archive"
 )
 
 
@@ -138,6 +157,35 @@ class SqlArchiveStore:
         )
         async with self._db.connect() as conn:
             return [row[0] for row in await conn.execute(query)]
+
+    async def embedder_of(self, actor: Actor, *, archive_id: str = "", agent_id: str = "") -> str:
+        """Return what embeds an archive, or the archive that an agent has or will have; empty when none is known."""
+        values = {"org": actor.organization_id, "archive": archive_id, "agent": agent_id}
+        async with self._db.connect() as conn:
+            return str((await conn.execute(_EMBEDDER, values)).scalar_one())
+
+    async def embedding(self, actor: Actor, archive_id: str) -> ArchiveEmbedding:
+        """Return how far an archive is embedded."""
+        values = {"org": actor.organization_id, "archive": archive_id}
+        async with self._db.connect() as conn:
+            row = (await conn.execute(_EMBEDDING, values)).one_or_none()
+        if row is None:
+            raise _unknown(archive_id)
+        return ArchiveEmbedding(*row)
+
+    async def reembed(self, actor: Actor, order: Reembedding) -> None:
+        """Let all passages wait for vectors of this embedder."""
+        values = {
+            "org": actor.organization_id,
+            "user": actor.user_id,
+            "archive": order.archive_id,
+            "embedder": order.embedder,
+            "dimensions": order.dimensions,
+            "now": order.now,
+        }
+        async with self._db.begin() as tx:
+            if (await tx.execute(_REEMBED, values)).rowcount == 0:
+                raise _unknown(order.archive_id)
 
 
 def _archive(row: sa.Row[Any]) -> Archive:

@@ -147,9 +147,19 @@ class FakeContextStore:
                 block.label: block.id for block in (*agent.new_blocks, *attached)
             }
             self._state.agents[org, agent.agent_id] = agent.name
+            self._state.embedders[org, agent.agent_id] = agent.embedder
             made = self._state.conversations[org, agent.agent_id] = Conversation(agent.agent_id)
             made.append(agent.agent_id, agent.messages)
         return (await self.agent_memories(actor, [agent.agent_id], blocks=True))[0]
+
+    async def set_embedder(self, actor: Actor, agent_id: str, embedder: str) -> None:
+        """Set what embeds an agent's archive; one made for it is embedded anew."""
+        self._state.require_agent(actor, agent_id)
+        org = actor.organization_id
+        self._state.embedders[org, agent_id] = embedder
+        for (owner, archive_id), archive in self._state.archives.items():
+            if (owner, archive.owner_agent_id) == (org, agent_id) and embedder not in ("", archive.embedder):
+                self._state.reembed(org, archive_id, embedder, None)
 
     async def deprovision_agent(self, actor: Actor, agent_id: str) -> None:
         """Remove what belongs to an agent alone."""

@@ -15,15 +15,16 @@ from letta_common.errors import (
     BlockNotFound,
     ConversationNotFound,
     CursorNotFound,
+    EmbeddingDimensionChanged,
     MessageNotFound,
     PassageNotFound,
 )
 from letta_common.ids import derived_id
 from letta_common.paging import Page, time_of
-from letta_memory.domain.archives import Archive
+from letta_memory.domain.archives import Archive, ArchiveEmbedding, Reembedding
 from letta_memory.domain.blocks import Block, BlockFilter
 from letta_memory.domain.contexts import FLAG_ERROR
-from letta_memory.domain.embeddings import PendingText, Vectors
+from letta_memory.domain.embeddings import Failure, PendingText, Vectors, dimension_changed
 from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Scope
 from letta_memory.domain.passages import Draft, Passage, PassageHit, PassageQuery, Place, Question, Written
 from letta_memory.store.fake_state import FakeState, Found, Stored, cosine, search
@@ -192,6 +193,26 @@ class FakeArchiveStore:
         held = self._state.archive_agents.items()
         return sorted(agent for (org, agent), found in held if (org, found) == (actor.organization_id, archive_id))
 
+    async def embedder_of(self, actor: Actor, *, archive_id: str = "", agent_id: str = "") -> str:
+        """Return what embeds an archive, or the archive that an agent has or will have; empty when none is known."""
+        org, state = actor.organization_id, self._state
+        found = state.archives.get((org, archive_id or state.archive_agents.get((org, agent_id), "")))
+        return found.embedder if found else state.embedders.get((org, agent_id), "")
+
+    async def embedding(self, actor: Actor, archive_id: str) -> ArchiveEmbedding:
+        """Return how far an archive is embedded."""
+        found, key = await self.get(actor, archive_id), (actor.organization_id, archive_id)
+        passages = [each for (org, _), each in self._state.passages.items() if (org, each.archive_id) == key]
+        count, done = len(passages), sum(1 for passage in passages if passage.embedding is not None)
+        failure = self._state.failures.get(key, Failure("", ""))
+        told = (failure.reason, failure.message)
+        return ArchiveEmbedding(archive_id, found.embedder, found.dimensions, count, done, *told)
+
+    async def reembed(self, actor: Actor, order: Reembedding) -> None:
+        """Let all passages wait for vectors of this embedder."""
+        await self.get(actor, order.archive_id)
+        self._state.reembed(actor.organization_id, order.archive_id, order.embedder, order.dimensions)
+
 
 class FakePassageStore:
     """Passages in memory."""
@@ -205,12 +226,15 @@ class FakePassageStore:
         """Store passages once for each id; make an agent's archive."""
         org = actor.organization_id
         archive = self._archive(actor, place, now)
-        if not archive.embedder and embedder:
+        if not archive.embedder:
+            archive = replace(archive, embedder=embedder)
+        if archive.dimensions is None and archive.embedder == embedder:
             size = next((len(draft.vector) for draft in drafts if draft.vector is not None), None)
-            archive = replace(archive, embedder=embedder, dimensions=size)
+            archive = replace(archive, dimensions=size)
         for draft in drafts:
             if (org, draft.id) not in self._state.passages:
-                vector = draft.vector if archive.embedder == embedder else None
+                fits = archive.embedder == embedder and len(draft.vector or ()) == archive.dimensions
+                vector = draft.vector if fits else None
                 self._state.passages[org, draft.id] = _passage(actor, archive, draft, now, vector)
                 archive = replace(archive, passage_count=archive.passage_count + 1)
         self._state.archives[org, archive.id] = archive
@@ -226,7 +250,8 @@ class FakePassageStore:
             )
             name = f"{self._state.agents[org, place.agent_id]}'s Archive"
             own = Archive(
-                archive_id, name, None, "", None, "", place.agent_id, 0, actor.user_id, actor.user_id, now, now
+                *(archive_id, name, None, self._state.embedders.get((org, place.agent_id), ""), None, ""),
+                *(place.agent_id, 0, actor.user_id, actor.user_id, now, now),
             )
             self._state.archives.setdefault((org, archive_id), own)
         if (org, archive_id) not in self._state.archives:
@@ -264,7 +289,8 @@ class FakePassageStore:
 
         def near(place: int) -> float | None:
             vector = fit[place].embedding
-            return None if vector is None or question.vector is None else cosine(vector, question.vector)
+            asked = question.vector
+            return None if vector is None or asked is None or len(vector) != len(asked) else cosine(vector, asked)
 
         hits = search([found.text for found in fit], query.text, near) if query.text else _newest(len(fit))
         return [PassageHit(fit[hit.place], hit.score, hit.word_rank, hit.meaning_rank) for hit in hits[: query.limit]]
@@ -328,6 +354,9 @@ class FakeMessageStore:
             raise ConversationNotFound(text, conversation_id=scope.conversation_id)
 
 
+_FINE = Failure("", "")
+
+
 class FakePendingStore:
     """Texts that wait to be embedded, in memory."""
 
@@ -338,9 +367,12 @@ class FakePendingStore:
         """Return some texts that wait."""
         state = self._state
         waiting = [
-            PendingText("passage", org, found.id, state.archives[org, found.archive_id].embedder, found.text)
+            PendingText(
+                "passage", org, found.id, state.archives[org, found.archive_id].embedder, found.text, found.archive_id
+            )
             for (org, _), found in state.passages.items()
             if found.embedding is None
+            and state.failures.get((org, found.archive_id), _FINE).reason != EmbeddingDimensionChanged.reason
         ]
         waiting += [
             PendingText("message", org, stored.message.id, "", stored.message.search)
@@ -356,13 +388,24 @@ class FakePendingStore:
         for key, vector in settled.items():
             found = self._state.passages.get(key)
             if found is not None:
+                size = self._state.archives[key[0], found.archive_id].dimensions
+                if size is not None and size != len(vector):
+                    raise dimension_changed(vectors.model, len(vector), found.archive_id, size)
                 self._state.passages[key] = replace(found, embedding=tuple(vector), embedder=vectors.model)
                 archive = self._state.archives[key[0], found.archive_id]
                 named = replace(archive, embedder=vectors.model, dimensions=len(vector))
                 self._state.archives[key[0], found.archive_id] = named
+        for text in texts:
+            self._state.failures.pop((text.organization_id, text.archive_id), None)
         for (org, _), conversation in self._state.conversations.items():
             for stored in conversation.messages:
                 stored.vector = settled.get((org, stored.message.id), stored.vector)
+
+    async def fail(self, texts: Sequence[PendingText], failure: Failure) -> None:
+        """Note why texts of one organization are not embedded yet."""
+        for text in texts:
+            if text.archive_id and failure.archive_id in ("", text.archive_id):
+                self._state.failures[text.organization_id, text.archive_id] = failure
 
 
 def _passage(actor: Actor, archive: Archive, draft: Draft, now: datetime, vector: Any) -> Passage:

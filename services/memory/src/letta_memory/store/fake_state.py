@@ -15,7 +15,7 @@ from letta_memory.domain.archives import Archive
 from letta_memory.domain.blocks import Block
 from letta_memory.domain.contexts import NewMessage, Status, refusal
 from letta_memory.domain.edits import Append, BlockEdit, Create, Insert, Rename, Replace, Rethink
-from letta_memory.domain.embeddings import Vector
+from letta_memory.domain.embeddings import Failure, Vector
 from letta_memory.domain.passages import Passage
 
 Key = tuple[str, str]
@@ -94,6 +94,10 @@ class FakeState:
     """Everything memory keeps, in dictionaries."""
 
     agents: dict[Key, str] = field(default_factory=dict)
+    embedders: dict[Key, str] = field(default_factory=dict)
+    """Of agents."""
+    failures: dict[Key, Failure] = field(default_factory=dict)
+    """Of archives."""
     conversations: dict[Key, Conversation] = field(default_factory=dict)
     blocks: dict[Key, Block] = field(default_factory=dict)
     agent_blocks: dict[Key, dict[str, str]] = field(default_factory=dict)
@@ -109,6 +113,15 @@ class FakeState:
         """Raise AgentNotFound unless the agent has memory."""
         if (actor.organization_id, agent_id) not in self.agents:
             raise AgentNotFound(f"Agent with ID {agent_id} not found", agent_id=agent_id)
+
+    def reembed(self, org: str, archive_id: str, embedder: str, dimensions: int | None) -> None:
+        """Let the passages of an archive wait for vectors of another embedder."""
+        archive = self.archives[org, archive_id]
+        self.archives[org, archive_id] = replace(archive, embedder=embedder, dimensions=dimensions)
+        self.failures.pop((org, archive_id), None)
+        for key, passage in self.passages.items():
+            if (key[0], passage.archive_id) == (org, archive_id):
+                self.passages[key] = replace(passage, embedding=None)
 
     def block(self, actor: Actor, block_id: str) -> Block:
         """Return a block. Raises BlockNotFound."""

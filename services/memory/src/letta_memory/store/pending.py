@@ -7,32 +7,80 @@ from collections.abc import Sequence
 from pgvector import HalfVector
 
 from letta_common.db import Database
-from letta_memory.domain.embeddings import PendingText, Vectors
+from letta_common.errors import EmbeddingDimensionChanged
+from letta_memory.domain.embeddings import Failure, PendingText, Vectors, dimension_changed
 
-_PENDING = """
-(select 'passage', p.organization_id, p.id, a.embedder, p.text
- from memory.passages p join memory.archives a on a.organization_id = p.organization_id and a.id = p.archive_id
- where p.pending limit %b)
-union all
-(select 'message', m.organization_id, m.id, '', m.search from memory.messages m where m.pending limit %b)
-limit %b
-"""
-_ARCHIVES = """
-update memory.archives a set embedder = %b, dimensions = %b::integer
-from memory.passages p
-where p.organization_id = any(%b::text[]) and p.id = any(%b::text[])
-  and a.organization_id = p.organization_id and a.id = p.archive_id and a.embedder in ('', %b)
-"""
-_PASSAGES = """
-update memory.passages p set embedding = v.vector::extensions.halfvec, embedder = %b, pending = false
-from unnest(%b::text[], %b::text[], %b::text[]) v (organization_id, id, vector), memory.archives a
-where p.organization_id = v.organization_id and p.id = v.id
-  and a.organization_id = p.organization_id and a.id = p.archive_id and a.embedder = %b
+_ARCHIVES_AT_ONCE = 16
+_BYTES_AT_ONCE = 4 << 20
+# Archives come in turn, those first that were not looked at for longest; one whose embedder makes other vectors than
+# before is looked at seldom.
+_PASSAGES = f"""
+with due as (
+  select a.organization_id, a.id from memory.archives a
+  where a.waiting_since is not null and (a.failure_reason <> '{EmbeddingDimensionChanged.reason}'
+    or a.tried_at < clock_timestamp() - interval '10 minutes')
+  order by a.tried_at nulls first limit {_ARCHIVES_AT_ONCE} for update skip locked),
+turn as (
+  update memory.archives a set tried_at = clock_timestamp() from due d
+  where a.organization_id = d.organization_id and a.id = d.id
+  returning a.organization_id, a.id, a.embedder, a.generation, a.waiting_since),
+found as (
+  select t.*, p.id as passage_id, p.text,
+    sum(octet_length(p.text)) over (order by p.place, t.organization_id, t.id, p.id) - octet_length(p.text) as before
+  from turn t left join lateral (
+    select w.id, w.text, row_number() over () as place from (
+      (select p.id, p.text from memory.passages p
+       where p.organization_id = t.organization_id and p.archive_id = t.id and p.pending limit %b::integer)
+      union
+      (select p.id, p.text from memory.passages p
+       where p.organization_id = t.organization_id and p.archive_id = t.id and p.generation < t.generation
+       limit %b::integer)) w limit %b::integer) p on true)
+select 'passage', f.organization_id, coalesce(f.passage_id, ''), f.embedder, coalesce(f.text, ''), f.id, f.waiting_since
+from found f where f.passage_id is null or f.before < {_BYTES_AT_ONCE}
 """
 _MESSAGES = """
+with recursive owners as (
+  (select m.organization_id from memory.messages m where m.pending order by m.organization_id limit 1)
+  union all
+  select (select m.organization_id from memory.messages m where m.pending and m.organization_id > o.organization_id
+          order by m.organization_id limit 1)
+  from owners o where o.organization_id is not null),
+picked as (
+  select o.organization_id from owners o where o.organization_id is not null order by random() limit %b::integer)
+select 'message', s.organization_id, m.id, '', m.search, '', null::timestamptz
+from picked s cross join lateral (
+  select m.id, m.search from memory.messages m
+  where m.organization_id = s.organization_id and m.pending
+  limit greatest(1, %b::integer / (select count(*) from picked))) m
+"""
+_DONE = """
+update memory.archives a set waiting_since = null, failure_reason = '', failure = ''
+where a.organization_id = %b and a.id = %b and a.waiting_since = %b::timestamptz
+"""
+_NAMED = """
+update memory.archives a set embedder = %b, dimensions = %b::integer
+where a.organization_id = %b and a.id = any(%b::text[]) and a.embedder in ('', %b) and a.dimensions is null
+"""
+_SETTLE = """
+update memory.passages p set embedding = v.vector::extensions.halfvec, embedder = a.embedder, pending = false,
+  generation = a.generation
+from unnest(%b::text[], %b::text[]) v (id, vector), memory.archives a
+where p.organization_id = %b and p.id = v.id
+  and a.organization_id = p.organization_id and a.id = p.archive_id and a.embedder = %b and a.dimensions = %b::integer
+returning p.archive_id
+"""
+_CHANGED = """
+select a.id, a.dimensions from memory.archives a
+where a.organization_id = %b and a.id = any(%b::text[]) and a.embedder = %b and a.dimensions <> %b::integer
+"""
+_FAILED = """
+update memory.archives a set failure_reason = %b, failure = %b
+where a.organization_id = %b and a.id = any(%b::text[])
+"""
+_SETTLE_MESSAGES = """
 update memory.messages m set embedding = v.vector::extensions.halfvec, embedder = %b, pending = false
-from unnest(%b::text[], %b::text[], %b::text[]) v (organization_id, id, vector)
-where m.organization_id = v.organization_id and m.id = v.id
+from unnest(%b::text[], %b::text[]) v (id, vector)
+where m.organization_id = %b and m.id = v.id
 """
 
 
@@ -43,21 +91,46 @@ class SqlPendingStore:
         self._db = db
 
     async def pending(self, limit: int) -> list[PendingText]:
-        """Return some texts that wait."""
-        return [PendingText(*row) for row in await self._db.hot(_PENDING, (limit, limit, limit))]
+        """Return some texts that wait, of archives and organizations in turn."""
+        found: list[PendingText] = []
+        for *row, since in await self._db.hot(_PASSAGES, (limit, limit, limit)):
+            text = PendingText(*row)
+            if text.id:
+                found.append(text)
+            else:
+                await self._db.hot(_DONE, (text.organization_id, text.archive_id, since))
+        messages = await self._db.hot(_MESSAGES, (limit, limit))
+        return [*found, *(PendingText(*row[:6]) for row in messages)]
 
     async def settle(self, texts: Sequence[PendingText], vectors: Vectors) -> None:
-        """Store the vectors of texts, which then wait no more."""
+        """Store the vectors of texts of one organization, which then wait no more.
+
+        Raises:
+            EmbeddingDimensionChanged: the embedder made vectors of another dimension than an archive has.
+        """
         pairs = list(zip(texts, vectors.values, strict=True))
-        for kind, statement in (("passage", _PASSAGES), ("message", _MESSAGES)):
-            mine = [(text, vector) for text, vector in pairs if text.kind == kind]
-            if not mine:
-                continue
-            organizations = [text.organization_id for text, _ in mine]
-            ids = [text.id for text, _ in mine]
-            if kind == "passage":
-                dimensions = len(mine[0][1])
-                await self._db.hot(_ARCHIVES, (vectors.model, dimensions, organizations, ids, texts[0].embedder))
-            lists = (organizations, ids, [HalfVector(list(vector)).to_text() for _, vector in mine])
-            tail = (vectors.model,) if kind == "passage" else ()
-            await self._db.hot(statement, (vectors.model, *lists, *tail))
+        org = texts[0].organization_id
+        if messages := [pair for pair in pairs if pair[0].kind == "message"]:
+            await self._db.hot(_SETTLE_MESSAGES, (vectors.model, *_columns(messages), org))
+        passages = [pair for pair in pairs if pair[0].kind == "passage"]
+        if not passages:
+            return
+        archives = sorted({text.archive_id for text, _ in passages})
+        size, model = len(passages[0][1]), vectors.model
+        await self._db.hot(_NAMED, (model, size, org, archives, texts[0].embedder))
+        rows = await self._db.hot(_SETTLE, (*_columns(passages), org, model, size))
+        left = sorted(set(archives) - {row[0] for row in rows})
+        for archive_id, dimensions in await self._db.hot(_CHANGED, (org, left, model, size)) if left else ():
+            raise dimension_changed(model, size, archive_id, dimensions)
+
+    async def fail(self, texts: Sequence[PendingText], failure: Failure) -> None:
+        """Note why texts of one organization are not embedded yet."""
+        archives = sorted({text.archive_id for text in texts if text.archive_id})
+        if failure.archive_id:
+            archives = [failure.archive_id]
+        if archives:
+            await self._db.hot(_FAILED, (failure.reason, failure.message, texts[0].organization_id, archives))
+
+
+def _columns(pairs: Sequence[tuple[PendingText, Sequence[float]]]) -> tuple[list[str], list[str]]:
+    return [text.id for text, _ in pairs], [HalfVector(list(vector)).to_text() for _, vector in pairs]

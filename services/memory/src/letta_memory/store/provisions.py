@@ -76,6 +76,12 @@ _BLOCKS_OF_AGENTS = sa.text(
     "join memory.blocks b on b.organization_id = l.organization_id and b.id = l.block_id "
     'where l.organization_id = :org and l.agent_id = any(:agents) order by l.agent_id, b.label collate "C"'
 )
+_SET_EMBEDDER = sa.text("update memory.agents set embedder = :embedder where organization_id = :org and id = :agent")
+_REEMBED_OWN = sa.text(
+    "update memory.archives a set embedder = :embedder, dimensions = null, generation = a.generation + 1, "
+    "waiting_since = clock_timestamp(), tried_at = null, failure_reason = '', failure = '' "
+    "where a.organization_id = :org and a.owner_agent_id = :agent and a.embedder <> :embedder"
+)
 _REMOVE_AGENT = (
     "delete from memory.committed_steps where organization_id = :org and run_id in "
     "(select distinct run_id from memory.messages where organization_id = :org and conversation_id in "
@@ -121,10 +127,10 @@ class Provisions:
         async with self._db.begin() as tx:
             made = await tx.execute(
                 sa.text(
-                    "insert into memory.agents (organization_id, id, name) values (:org, :agent, :name) "
-                    "on conflict (organization_id, id) do nothing"
+                    "insert into memory.agents (organization_id, id, name, embedder) "
+                    "values (:org, :agent, :name, :embedder) on conflict (organization_id, id) do nothing"
                 ),
-                {"org": org, "agent": agent.agent_id, "name": agent.name},
+                {"org": org, "agent": agent.agent_id, "name": agent.name, "embedder": agent.embedder},
             )
             if made.rowcount == 0:
                 return
@@ -134,6 +140,15 @@ class Provisions:
             for block_id in agent.block_ids:
                 await _link(tx, org, agent.agent_id, block_id)
             await self._make_conversation(tx, org, agent.agent_id, agent.agent_id, agent.messages)
+
+    async def set_embedder(self, actor: Actor, agent_id: str, embedder: str) -> None:
+        """Set what embeds an agent's archive; one made for it is embedded anew."""
+        values = {"org": actor.organization_id, "agent": agent_id, "embedder": embedder}
+        async with self._db.begin() as tx:
+            if (await tx.execute(_SET_EMBEDDER, values)).rowcount == 0:
+                raise AgentNotFound(f"Agent with ID {agent_id} not found", agent_id=agent_id)
+            if embedder:
+                await tx.execute(_REEMBED_OWN, values)
 
     async def provision_conversation(self, actor: Actor, conversation: NewConversation) -> tuple[list[str], list[str]]:
         """Make a conversation unless it exists; return isolated block ids and message ids."""

@@ -110,6 +110,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The organization has no such message. Example: another organization's id."""
     ERROR_REASON_ARCHIVE_TAKEN: _ErrorReason.ValueType  # 60
     """The agent has an archive already. Example: attaching a second one."""
+    ERROR_REASON_EMBEDDING_DIMENSION_CHANGED: _ErrorReason.ValueType  # 63
+    """An archive's embedder makes vectors of another dimension than before; the archive must be embedded anew. Example: a
+    local model that was replaced under the same name.
+    """
     ERROR_REASON_FOLDER_NOT_FOUND: _ErrorReason.ValueType  # 61
     """The organization has no such folder. Example: a deleted one."""
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 62
@@ -262,6 +266,10 @@ ERROR_REASON_MESSAGE_NOT_FOUND: ErrorReason.ValueType  # 59
 """The organization has no such message. Example: another organization's id."""
 ERROR_REASON_ARCHIVE_TAKEN: ErrorReason.ValueType  # 60
 """The agent has an archive already. Example: attaching a second one."""
+ERROR_REASON_EMBEDDING_DIMENSION_CHANGED: ErrorReason.ValueType  # 63
+"""An archive's embedder makes vectors of another dimension than before; the archive must be embedded anew. Example: a
+local model that was replaced under the same name.
+"""
 ERROR_REASON_FOLDER_NOT_FOUND: ErrorReason.ValueType  # 61
 """The organization has no such folder. Example: a deleted one."""
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 62

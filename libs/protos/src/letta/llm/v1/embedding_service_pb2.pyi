@@ -27,10 +27,15 @@ class EmbedRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     BACKGROUND_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Handle of the embedding model, `provider/name`. Empty: the default."""
     background: _builtins.bool
     """Nobody waits for the vectors: calls that somebody waits for go first."""
+    organization_id: _builtins.str
+    """Whose texts they are, where the call is the work of nobody: providers that the organization brought are used too.
+    Without effect beside an actor.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts."""
@@ -41,10 +46,11 @@ class EmbedRequest(_message.Message):
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         background: _builtins.bool = ...,
+        organization_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "model", b"model", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "model", b"model", "organization_id", b"organization_id", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

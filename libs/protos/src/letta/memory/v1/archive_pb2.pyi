@@ -6,16 +6,49 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ArchiveEmbeddingState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ArchiveEmbeddingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ArchiveEmbeddingState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ARCHIVE_EMBEDDING_STATE_UNSPECIFIED: _ArchiveEmbeddingState.ValueType  # 0
+    """Never sent. Read as UP_TO_DATE."""
+    ARCHIVE_EMBEDDING_STATE_UP_TO_DATE: _ArchiveEmbeddingState.ValueType  # 1
+    """Every passage has its vector."""
+    ARCHIVE_EMBEDDING_STATE_EMBEDDING: _ArchiveEmbeddingState.ValueType  # 2
+    """Passages are being embedded in the background."""
+    ARCHIVE_EMBEDDING_STATE_FAILING: _ArchiveEmbeddingState.ValueType  # 3
+    """Passages wait, since the last attempt failed; it is tried again. With EMBEDDING_DIMENSION_CHANGED it takes
+    ArchiveService.ReembedArchive.
+    """
+
+class ArchiveEmbeddingState(_ArchiveEmbeddingState, metaclass=_ArchiveEmbeddingStateEnumTypeWrapper):
+    """What goes on with the vectors of an archive."""
+
+ARCHIVE_EMBEDDING_STATE_UNSPECIFIED: ArchiveEmbeddingState.ValueType  # 0
+"""Never sent. Read as UP_TO_DATE."""
+ARCHIVE_EMBEDDING_STATE_UP_TO_DATE: ArchiveEmbeddingState.ValueType  # 1
+"""Every passage has its vector."""
+ARCHIVE_EMBEDDING_STATE_EMBEDDING: ArchiveEmbeddingState.ValueType  # 2
+"""Passages are being embedded in the background."""
+ARCHIVE_EMBEDDING_STATE_FAILING: ArchiveEmbeddingState.ValueType  # 3
+"""Passages wait, since the last attempt failed; it is tried again. With EMBEDDING_DIMENSION_CHANGED it takes
+ArchiveService.ReembedArchive.
+"""
+Global___ArchiveEmbeddingState: _TypeAlias = ArchiveEmbeddingState  # noqa: Y015
 
 @_typing.final
 class Archive(_message.Message):
@@ -172,3 +205,53 @@ class EmbeddingConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__handle) -> _WhichOneofReturnType__handle | None: ...
 
 Global___EmbeddingConfig: _TypeAlias = EmbeddingConfig  # noqa: Y015
+
+@_typing.final
+class ArchiveEmbedding(_message.Message):
+    """How far the passages of an archive are embedded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_ID_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    EMBEDDING_DIM_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PASSAGE_COUNT_FIELD_NUMBER: _builtins.int
+    EMBEDDED_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    archive_id: _builtins.str
+    """The archive."""
+    embedding: _builtins.str
+    """Handle of the embedder, `provider/name`; empty until one is known."""
+    embedding_dim: _builtins.int
+    """Components of a vector; 0 until the first text was embedded."""
+    state: Global___ArchiveEmbeddingState.ValueType
+    """What goes on."""
+    passage_count: _builtins.int
+    """Passages of the archive."""
+    embedded_count: _builtins.int
+    """Passages that have a vector of this embedder, and so are found by meaning. The others are found by their words."""
+    error_reason: _builtins.str
+    """Why the last attempt failed, a name of `letta.common.v1.ErrorReason` without its prefix; empty when it did not."""
+    error: _builtins.str
+    """What happened at the last attempt, and what to do; empty when it succeeded."""
+    def __init__(
+        self,
+        *,
+        archive_id: _builtins.str = ...,
+        embedding: _builtins.str = ...,
+        embedding_dim: _builtins.int = ...,
+        state: Global___ArchiveEmbeddingState.ValueType = ...,
+        passage_count: _builtins.int = ...,
+        embedded_count: _builtins.int = ...,
+        error_reason: _builtins.str = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_id", b"archive_id", "embedded_count", b"embedded_count", "embedding", b"embedding", "embedding_dim", b"embedding_dim", "error", b"error", "error_reason", b"error_reason", "passage_count", b"passage_count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveEmbedding: _TypeAlias = ArchiveEmbedding  # noqa: Y015

@@ -439,3 +439,99 @@ class ListArchiveAgentIdsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListArchiveAgentIdsResponse: _TypeAlias = ListArchiveAgentIdsResponse  # noqa: Y015
+
+@_typing.final
+class GetArchiveEmbeddingRequest(_message.Message):
+    """Request of ArchiveService.GetArchiveEmbedding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_ID_FIELD_NUMBER: _builtins.int
+    archive_id: _builtins.str
+    """The archive, `archive-<uuid>`."""
+    def __init__(
+        self,
+        *,
+        archive_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_id", b"archive_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetArchiveEmbeddingRequest: _TypeAlias = GetArchiveEmbeddingRequest  # noqa: Y015
+
+@_typing.final
+class GetArchiveEmbeddingResponse(_message.Message):
+    """Response of ArchiveService.GetArchiveEmbedding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def embedding(self) -> _archive_pb2.ArchiveEmbedding:
+        """How far it is."""
+
+    def __init__(
+        self,
+        *,
+        embedding: _archive_pb2.ArchiveEmbedding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetArchiveEmbeddingResponse: _TypeAlias = GetArchiveEmbeddingResponse  # noqa: Y015
+
+@_typing.final
+class ReembedArchiveRequest(_message.Message):
+    """Request of ArchiveService.ReembedArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_ID_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    archive_id: _builtins.str
+    """The archive, `archive-<uuid>`."""
+    embedding: _builtins.str
+    """Handle of the embedder, `provider/name`. Empty: the one that the archive has."""
+    def __init__(
+        self,
+        *,
+        archive_id: _builtins.str = ...,
+        embedding: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_id", b"archive_id", "embedding", b"embedding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReembedArchiveRequest: _TypeAlias = ReembedArchiveRequest  # noqa: Y015
+
+@_typing.final
+class ReembedArchiveResponse(_message.Message):
+    """Response of ArchiveService.ReembedArchive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def embedding(self) -> _archive_pb2.ArchiveEmbedding:
+        """How far it is: at the beginning."""
+
+    def __init__(
+        self,
+        *,
+        embedding: _archive_pb2.ArchiveEmbedding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReembedArchiveResponse: _TypeAlias = ReembedArchiveResponse  # noqa: Y015

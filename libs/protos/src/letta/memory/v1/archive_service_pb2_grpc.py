@@ -70,6 +70,16 @@ class ArchiveServiceStub:
                 request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.DetachArchiveRequest.SerializeToString,
                 response_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.DetachArchiveResponse.FromString,
                 _registered_method=True)
+        self.GetArchiveEmbedding = channel.unary_unary(
+                '/letta.memory.v1.ArchiveService/GetArchiveEmbedding',
+                request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetArchiveEmbeddingRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetArchiveEmbeddingResponse.FromString,
+                _registered_method=True)
+        self.ReembedArchive = channel.unary_unary(
+                '/letta.memory.v1.ArchiveService/ReembedArchive',
+                request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveResponse.FromString,
+                _registered_method=True)
         self.ListArchiveAgentIds = channel.unary_unary(
                 '/letta.memory.v1.ArchiveService/ListArchiveAgentIds',
                 request_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ListArchiveAgentIdsRequest.SerializeToString,
@@ -131,6 +141,22 @@ class ArchiveServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetArchiveEmbedding(self, request, context):
+        """Says how far the passages of an archive are embedded. ARCHIVE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReembedArchive(self, request, context):
+        """Embeds all passages of an archive anew, with another embedder or the same one, in the background; GetArchiveEmbedding says
+        how far it is. Meanwhile passages are found by their words, and by meaning once they have their new vector. ARCHIVE_NOT_FOUND;
+        MODEL_NOT_FOUND when no provider offers the embedder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListArchiveAgentIds(self, request, context):
         """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND.
         """
@@ -175,6 +201,16 @@ def add_ArchiveServiceServicer_to_server(servicer, server):
                     servicer.DetachArchive,
                     request_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.DetachArchiveRequest.FromString,
                     response_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.DetachArchiveResponse.SerializeToString,
+            ),
+            'GetArchiveEmbedding': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArchiveEmbedding,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetArchiveEmbeddingRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.GetArchiveEmbeddingResponse.SerializeToString,
+            ),
+            'ReembedArchive': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReembedArchive,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveResponse.SerializeToString,
             ),
             'ListArchiveAgentIds': grpc.unary_unary_rpc_method_handler(
                     servicer.ListArchiveAgentIds,
@@ -372,6 +408,60 @@ class ArchiveService:
             '/letta.memory.v1.ArchiveService/DetachArchive',
             letta_dot_memory_dot_v1_dot_archive__service__pb2.DetachArchiveRequest.SerializeToString,
             letta_dot_memory_dot_v1_dot_archive__service__pb2.DetachArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArchiveEmbedding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.ArchiveService/GetArchiveEmbedding',
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.GetArchiveEmbeddingRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.GetArchiveEmbeddingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReembedArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.ArchiveService/ReembedArchive',
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_archive__service__pb2.ReembedArchiveResponse.FromString,
             options,
             channel_credentials,
             insecure,

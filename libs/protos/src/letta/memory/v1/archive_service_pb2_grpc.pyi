@@ -49,6 +49,13 @@ class ArchiveServiceStub:
     """
     DetachArchive: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.DetachArchiveRequest, _archive_service_pb2.DetachArchiveResponse]
     """Takes an archive from an agent. A repeat changes nothing. AGENT_NOT_FOUND, ARCHIVE_NOT_FOUND."""
+    GetArchiveEmbedding: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.GetArchiveEmbeddingRequest, _archive_service_pb2.GetArchiveEmbeddingResponse]
+    """Says how far the passages of an archive are embedded. ARCHIVE_NOT_FOUND."""
+    ReembedArchive: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.ReembedArchiveRequest, _archive_service_pb2.ReembedArchiveResponse]
+    """Embeds all passages of an archive anew, with another embedder or the same one, in the background; GetArchiveEmbedding says
+    how far it is. Meanwhile passages are found by their words, and by meaning once they have their new vector. ARCHIVE_NOT_FOUND;
+    MODEL_NOT_FOUND when no provider offers the embedder.
+    """
     ListArchiveAgentIds: _grpc.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchiveAgentIdsRequest, _archive_service_pb2.ListArchiveAgentIdsResponse]
     """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND."""
 
@@ -73,6 +80,13 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     """
     DetachArchive: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.DetachArchiveRequest, _archive_service_pb2.DetachArchiveResponse]  # type: ignore[assignment]
     """Takes an archive from an agent. A repeat changes nothing. AGENT_NOT_FOUND, ARCHIVE_NOT_FOUND."""
+    GetArchiveEmbedding: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.GetArchiveEmbeddingRequest, _archive_service_pb2.GetArchiveEmbeddingResponse]  # type: ignore[assignment]
+    """Says how far the passages of an archive are embedded. ARCHIVE_NOT_FOUND."""
+    ReembedArchive: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.ReembedArchiveRequest, _archive_service_pb2.ReembedArchiveResponse]  # type: ignore[assignment]
+    """Embeds all passages of an archive anew, with another embedder or the same one, in the background; GetArchiveEmbedding says
+    how far it is. Meanwhile passages are found by their words, and by meaning once they have their new vector. ARCHIVE_NOT_FOUND;
+    MODEL_NOT_FOUND when no provider offers the embedder.
+    """
     ListArchiveAgentIds: _aio.UnaryUnaryMultiCallable[_archive_service_pb2.ListArchiveAgentIdsRequest, _archive_service_pb2.ListArchiveAgentIdsResponse]  # type: ignore[assignment]
     """Returns the ids of the agents that use an archive, sorted. ARCHIVE_NOT_FOUND."""
 
@@ -136,6 +150,25 @@ class ArchiveServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_archive_service_pb2.DetachArchiveResponse, _abc.Awaitable[_archive_service_pb2.DetachArchiveResponse]]:
         """Takes an archive from an agent. A repeat changes nothing. AGENT_NOT_FOUND, ARCHIVE_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def GetArchiveEmbedding(
+        self,
+        request: _archive_service_pb2.GetArchiveEmbeddingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_archive_service_pb2.GetArchiveEmbeddingResponse, _abc.Awaitable[_archive_service_pb2.GetArchiveEmbeddingResponse]]:
+        """Says how far the passages of an archive are embedded. ARCHIVE_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ReembedArchive(
+        self,
+        request: _archive_service_pb2.ReembedArchiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_archive_service_pb2.ReembedArchiveResponse, _abc.Awaitable[_archive_service_pb2.ReembedArchiveResponse]]:
+        """Embeds all passages of an archive anew, with another embedder or the same one, in the background; GetArchiveEmbedding says
+        how far it is. Meanwhile passages are found by their words, and by meaning once they have their new vector. ARCHIVE_NOT_FOUND;
+        MODEL_NOT_FOUND when no provider offers the embedder.
+        """
 
     @_abc_1.abstractmethod
     def ListArchiveAgentIds(

@@ -32,10 +32,13 @@ class ProvisionAgentRequest(_message.Message):
     NEW_BLOCKS_FIELD_NUMBER: _builtins.int
     BLOCK_IDS_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     agent_name: _builtins.str
     """Name of the agent, for the archive that its first archival insert makes."""
+    embedding: _builtins.str
+    """Handle of what embeds the archive that its first archival insert makes. Empty: the default."""
     @_builtins.property
     def new_blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
         """Blocks to make. Their ids are derived from the agent and the label, so that a repeat makes the same ones."""
@@ -56,10 +59,11 @@ class ProvisionAgentRequest(_message.Message):
         new_blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
         block_ids: _abc.Iterable[_builtins.str] | None = ...,
         messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        embedding: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_name", b"agent_name", "block_ids", b"block_ids", "messages", b"messages", "new_blocks", b"new_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_name", b"agent_name", "block_ids", b"block_ids", "embedding", b"embedding", "messages", b"messages", "new_blocks", b"new_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1124,3 +1128,46 @@ class DetachBlockResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DetachBlockResponse: _TypeAlias = DetachBlockResponse  # noqa: Y015
+
+@_typing.final
+class SetAgentEmbeddingRequest(_message.Message):
+    """Request of ContextService.SetAgentEmbedding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent, `agent-<uuid>`."""
+    embedding: _builtins.str
+    """Handle of the embedder, `provider/name`. Empty: the default, and the archive keeps the one that it has."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        embedding: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "embedding", b"embedding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAgentEmbeddingRequest: _TypeAlias = SetAgentEmbeddingRequest  # noqa: Y015
+
+@_typing.final
+class SetAgentEmbeddingResponse(_message.Message):
+    """Response of ContextService.SetAgentEmbedding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAgentEmbeddingResponse: _TypeAlias = SetAgentEmbeddingResponse  # noqa: Y015

@@ -43,6 +43,11 @@ class ContextServiceStub:
                 request_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.ProvisionAgentRequest.SerializeToString,
                 response_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.ProvisionAgentResponse.FromString,
                 _registered_method=True)
+        self.SetAgentEmbedding = channel.unary_unary(
+                '/letta.memory.v1.ContextService/SetAgentEmbedding',
+                request_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.SetAgentEmbeddingRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.SetAgentEmbeddingResponse.FromString,
+                _registered_method=True)
         self.DeprovisionAgent = channel.unary_unary(
                 '/letta.memory.v1.ContextService/DeprovisionAgent',
                 request_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.DeprovisionAgentRequest.SerializeToString,
@@ -115,6 +120,14 @@ class ContextServiceServicer:
     def ProvisionAgent(self, request, context):
         """Makes the memory of a new agent: its default conversation, its blocks and its first message. A repeat changes nothing.
         BLOCK_NOT_FOUND when a block to attach does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAgentEmbedding(self, request, context):
+        """Sets what embeds the archive of an agent. An archive that was made for it is embedded anew, in the background, when it has
+        another embedder; one that it shares keeps its own. AGENT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -218,6 +231,11 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     request_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.ProvisionAgentRequest.FromString,
                     response_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.ProvisionAgentResponse.SerializeToString,
             ),
+            'SetAgentEmbedding': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAgentEmbedding,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.SetAgentEmbeddingRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.SetAgentEmbeddingResponse.SerializeToString,
+            ),
             'DeprovisionAgent': grpc.unary_unary_rpc_method_handler(
                     servicer.DeprovisionAgent,
                     request_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.DeprovisionAgentRequest.FromString,
@@ -310,6 +328,33 @@ class ContextService:
             '/letta.memory.v1.ContextService/ProvisionAgent',
             letta_dot_memory_dot_v1_dot_context__service__pb2.ProvisionAgentRequest.SerializeToString,
             letta_dot_memory_dot_v1_dot_context__service__pb2.ProvisionAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAgentEmbedding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.ContextService/SetAgentEmbedding',
+            letta_dot_memory_dot_v1_dot_context__service__pb2.SetAgentEmbeddingRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_context__service__pb2.SetAgentEmbeddingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class ContextServiceStub:
     """Makes the memory of a new agent: its default conversation, its blocks and its first message. A repeat changes nothing.
     BLOCK_NOT_FOUND when a block to attach does not exist.
     """
+    SetAgentEmbedding: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.SetAgentEmbeddingRequest, _context_service_pb2.SetAgentEmbeddingResponse]
+    """Sets what embeds the archive of an agent. An archive that was made for it is embedded anew, in the background, when it has
+    another embedder; one that it shares keeps its own. AGENT_NOT_FOUND.
+    """
     DeprovisionAgent: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.DeprovisionAgentRequest, _context_service_pb2.DeprovisionAgentResponse]
     """Removes everything that belongs to an agent alone: conversations, messages, its own archive. Blocks stay. A repeat changes
     nothing.
@@ -89,6 +93,10 @@ class ContextServiceAsyncStub(ContextServiceStub):
     ProvisionAgent: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ProvisionAgentRequest, _context_service_pb2.ProvisionAgentResponse]  # type: ignore[assignment]
     """Makes the memory of a new agent: its default conversation, its blocks and its first message. A repeat changes nothing.
     BLOCK_NOT_FOUND when a block to attach does not exist.
+    """
+    SetAgentEmbedding: _aio.UnaryUnaryMultiCallable[_context_service_pb2.SetAgentEmbeddingRequest, _context_service_pb2.SetAgentEmbeddingResponse]  # type: ignore[assignment]
+    """Sets what embeds the archive of an agent. An archive that was made for it is embedded anew, in the background, when it has
+    another embedder; one that it shares keeps its own. AGENT_NOT_FOUND.
     """
     DeprovisionAgent: _aio.UnaryUnaryMultiCallable[_context_service_pb2.DeprovisionAgentRequest, _context_service_pb2.DeprovisionAgentResponse]  # type: ignore[assignment]
     """Removes everything that belongs to an agent alone: conversations, messages, its own archive. Blocks stay. A repeat changes
@@ -141,6 +149,16 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_context_service_pb2.ProvisionAgentResponse, _abc.Awaitable[_context_service_pb2.ProvisionAgentResponse]]:
         """Makes the memory of a new agent: its default conversation, its blocks and its first message. A repeat changes nothing.
         BLOCK_NOT_FOUND when a block to attach does not exist.
+        """
+
+    @_abc_1.abstractmethod
+    def SetAgentEmbedding(
+        self,
+        request: _context_service_pb2.SetAgentEmbeddingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_service_pb2.SetAgentEmbeddingResponse, _abc.Awaitable[_context_service_pb2.SetAgentEmbeddingResponse]]:
+        """Sets what embeds the archive of an agent. An archive that was made for it is embedded anew, in the background, when it has
+        another embedder; one that it shares keeps its own. AGENT_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

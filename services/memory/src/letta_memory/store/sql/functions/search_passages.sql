@@ -33,7 +33,7 @@ begin
       and (p_tags is null or case when p_all then s.tags @> p_tags else s.tags && p_tags end)
       and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
       and p_mode <> 2 /* SearchMode.FTS */ and p_vector is not null and s.embedding is not null
-      and s.embedder = p_embedder
+      and s.embedder = p_embedder and extensions.vector_dims(s.embedding) = extensions.vector_dims(p_vector)
     order by score desc limit 200),
   word_lane as (
     select b.id, row_number() over (order by b.score desc, b.id) as place,
