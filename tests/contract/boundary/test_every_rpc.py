@@ -17,6 +17,24 @@ Code = grpc.StatusCode
 FAULTS = (Code.INTERNAL, Code.UNKNOWN, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED)
 METHODS = methods()
 TIME = "google.protobuf.Timestamp"
+_KINDS = {
+    "ListAgents": "agent",
+    "ListAgentBlocks": "block",
+    "ListAgentMessages": "message",
+    "ListAgentTools": "tool",
+    "ListArchives": "archive",
+    "ListBlocks": "block",
+    "ListConversations": "conv",
+    "ListMCPServers": "mcp_server",
+    "ListMessages": "message",
+    "ListProviders": "provider",
+    "ListRunMessages": "message",
+    "ListRuns": "run",
+    "ListStepMessages": "message",
+    "ListSteps": "step",
+    "ListTools": "tool",
+}
+"""Of what kind the items of a list are, where the caller has some."""
 UUID4 = "00000000-0000-4000-8000-0000000000aa"
 
 
@@ -148,6 +166,12 @@ def cursors(deployment: Deployment, noun: str) -> dict[str, str]:
     }
 
 
+def fits(method: Any, cursor: str) -> bool:
+    """Say whether a list is of items of the cursor's kind, or of none: then an item may have been there."""
+    prefix = cursor.partition("-")[0]
+    return prefix in _KINDS.get(method.name, prefix)
+
+
 @pytest.mark.parametrize("key", ["before", "after"])
 def test_cursors_that_are_of_no_item_have_a_typed_answer(deployment: Deployment, key: str) -> None:
     bad = {}
@@ -162,8 +186,10 @@ def test_cursors_that_are_of_no_item_have_a_typed_answer(deployment: Deployment,
                 code, text = call(deployment.channel, method, request, bearer(deployment))
                 if code not in (Code.OK, Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED):
                     bad[f"{method.name} {why}"] = (code, text)
-                if code is Code.OK and why in ("malformed", "empty id", "a number", "sql", "percent", "not ascii"):
+                if code is Code.OK and not (
+                    fits(method, cursor) and why.startswith(("foreign", "never", "of a"))
+                ):
                     bad[f"{method.name} {why}"] = (code, text)
 
     assert len(lists) > 20
-    assert bad == {}
+    assert sorted(bad) == []

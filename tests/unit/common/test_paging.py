@@ -91,6 +91,19 @@ def test_cursor_that_never_was_is_refused() -> None:
             Page(after=cursor).slice([item(0)], whole)
 
 
+def test_cursor_of_another_kind_is_refused() -> None:
+    items = [(uuid7_time(id), id) for id in (new_id("block") for _ in range(2))]
+
+    for page in (Page(after=new_id("agent")), Page(before=new_id("agent"))):
+        with pytest.raises(CursorNotFound):
+            page.slice(items, whole)
+
+
+def test_cursor_of_an_item_that_left_a_ranked_list_is_refused() -> None:
+    with pytest.raises(CursorNotFound):
+        Page(after=new_id("tool")).slice([(0, "tool-a"), (-1, "tool-b")], whole, by_time=False)
+
+
 def test_cursor_of_a_deleted_item_keeps_its_place() -> None:
     items = [(uuid7_time(id), id) for id in (new_id("block") for _ in range(1))]
     gone = new_id("block")

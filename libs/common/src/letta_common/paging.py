@@ -64,6 +64,12 @@ class Page:
         """Return the page that follows one with these first and last items, in the direction of reading."""
         return replace(self, before=first) if self.backwards else replace(self, after=last)
 
+    def check_kind(self, id: str) -> None:
+        """Refuse cursors of another kind than an item of the list. Raises CursorNotFound."""
+        for cursor in filter(None, (self.before, self.after)):
+            if id and cursor.partition("-")[0] != id.partition("-")[0]:
+                raise _unknown(cursor)
+
     def slice(
         self, items: Iterable[Item], key: Callable[[Item], tuple[Any, str]], *, by_time: bool = True
     ) -> list[Item]:
@@ -74,6 +80,7 @@ class Page:
         """
         kept = list(items)
         places = {found[1]: found for found in map(key, kept)}
+        self.check_kind(next(iter(places), ""))
         for cursor, later in ((self.after, self.ascending), (self.before, not self.ascending)):
             if cursor:
                 if cursor not in places and not by_time:
@@ -148,13 +155,22 @@ async def fetch_page(conn: Connection, query: sa.Select[Any], page: Page, keyset
     """
     rows = list(await conn.execute(keyset.narrow(query, page)))
     if rows:
+        if page.before or page.after:
+            page.check_kind(rows[0]._mapping.get(keyset.id.key) or await _any_id(conn, keyset))
         return rows[::-1] if page.backwards else rows
     for cursor in filter(None, (page.before, page.after)):
         if (await conn.execute(keyset.find(cursor))).first() is None:
             if not keyset.by_time:
                 raise _unknown(cursor)
             time_of(cursor)
+            page.check_kind(await _any_id(conn, keyset))
     return rows
+
+
+async def _any_id(conn: Connection, keyset: Keyset) -> str:
+    """Return the id of an item of the list, or an empty string when there is none."""
+    found = (await conn.execute(sa.select(keyset.id).where(keyset.scope).limit(1))).first()
+    return "" if found is None else str(found[0])
 
 
 def uuid7_time(id: str) -> datetime | None:

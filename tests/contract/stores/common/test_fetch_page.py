@@ -96,6 +96,14 @@ async def test_cursor_that_never_was_is_refused(db: Database, cursor: str, ascen
             await read(db, page)
 
 
+@pytest.mark.parametrize("ascending", [True, False])
+async def test_cursor_of_another_kind_is_refused(db: Database, ascending: bool) -> None:
+    other = new_id("other")
+    for page in (Page(50, ascending, after=other), Page(50, ascending, before=other)):
+        with pytest.raises(CursorNotFound):
+            await read(db, page)
+
+
 async def test_cursor_of_another_tenant_finds_nothing(db: Database) -> None:
     with pytest.raises(CursorNotFound):
         await read(db, Page(50, after=FOREIGN["id"]), BY_NAME)

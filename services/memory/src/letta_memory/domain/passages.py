@@ -173,7 +173,7 @@ class Passages:
         """Return a page of an agent's passages. Raises AgentNotFound, CursorNotFound."""
         archive = await self._archives.of_agent(actor, agent_id)
         if archive is None:
-            return []
+            return page.slice([], key=lambda passage: (passage.created_at, passage.id))
         return await self._store.list_all(actor, archive.id, page, containing=containing)
 
     async def search(self, actor: Actor, place: Place, query: PassageQuery) -> list[PassageHit]:
