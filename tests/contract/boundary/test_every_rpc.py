@@ -186,9 +186,7 @@ def test_cursors_that_are_of_no_item_have_a_typed_answer(deployment: Deployment,
                 code, text = call(deployment.channel, method, request, bearer(deployment))
                 if code not in (Code.OK, Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED):
                     bad[f"{method.name} {why}"] = (code, text)
-                if code is Code.OK and not (
-                    fits(method, cursor) and why.startswith(("foreign", "never", "of a"))
-                ):
+                if code is Code.OK and not (fits(method, cursor) and why.startswith(("foreign", "never", "of a"))):
                     bad[f"{method.name} {why}"] = (code, text)
 
     assert len(lists) > 20
