@@ -1,6 +1,7 @@
 """In-memory twins of the services that the agent loop talks to. They keep the contracts, and can be told to fail."""
 
 import asyncio
+import hashlib
 import json
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from letta.memory.v1 import block_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.peers import (
     AgentMemory,
+    Attached,
     Begun,
     CallResult,
     Committed,
@@ -289,6 +291,7 @@ class TwinTools:
         self.tools = {found.name: found for found in tools}
         self.behaviours = behaviours
         self.executed = []
+        self.asked = []
         self.versions = []
         self.results = {}
 
@@ -298,6 +301,13 @@ class TwinTools:
         if None in wanted:
             raise ToolNotFound("no such tool")
         return list({found.id: found for found in wanted}.values())
+
+    async def attached(self, tool_ids, etag=""):
+        known = {found.id: found for found in self.tools.values()}
+        found = tuple(known[tool_id] for tool_id in tool_ids if tool_id in known)
+        stamp = hashlib.sha256(b"".join(tool.SerializeToString(deterministic=True) for tool in found)).hexdigest()
+        self.asked.append(etag)
+        return Attached((), stamp, unchanged=True) if etag == stamp else Attached(found, stamp)
 
     async def execute(self, given):
         if given.key not in self.results:

@@ -9,7 +9,7 @@ import grpc.aio
 
 from letta.tools.v1 import tool_execution_service_pb2 as execution_pb2
 from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_service_pb2, tool_service_pb2_grpc
-from letta_agent.domain.peers import Call, CallResult, Tool
+from letta_agent.domain.peers import Attached, Call, CallResult, Tool
 
 TIMEOUT = 15.0
 EXECUTION_TIMEOUT = 900.0
@@ -26,6 +26,12 @@ class ToolClient:
         """Return tools by id and by name, in the order asked."""
         request = tool_service_pb2.ResolveToolsRequest(tool_ids=tool_ids, names=names)
         return list((await self._registry.ResolveTools(request, timeout=TIMEOUT)).tools)
+
+    async def attached(self, tool_ids: Sequence[str], etag: str = "") -> Attached:
+        """Return those of an agent's tools that still exist, or that none has changed since `etag`."""
+        request = tool_service_pb2.ResolveToolsRequest(tool_ids=tool_ids, skip_missing=True, etag=etag)
+        answer = await self._registry.ResolveTools(request, timeout=TIMEOUT)
+        return Attached(tuple(answer.tools), answer.etag, answer.unchanged)
 
     async def execute(self, call: Call) -> CallResult:
         """Execute a call, once for each key."""

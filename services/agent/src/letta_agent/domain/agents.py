@@ -103,13 +103,12 @@ class Agents:
 
     async def update(self, actor: Actor, agent_id: str, change: Change) -> AgentState:
         """Change an agent. Raises AgentNotFound, StaleEtag, and what it should use may not exist."""
-        tool_ids = change.tool_ids
-        if tool_ids:
-            await self._tools.resolve(tool_ids)
         for attempt in range(_ATTEMPTS):
             agent = await self._store.get(actor, agent_id)
             if change.etag and change.etag != str(agent.version):
                 raise StaleEtag(f"agent {agent_id} changed", agent_id=agent_id)
+            if added := [tool_id for tool_id in change.tool_ids or () if tool_id not in agent.tool_ids]:
+                await self._tools.resolve(added)
             changed = await self._changed(actor, agent, change)
             if await self._store.replace(actor, changed, expected=agent.version):
                 break
@@ -159,7 +158,7 @@ class Agents:
     async def tools(self, actor: Actor, agent_id: str) -> list[Tool]:
         """Return the tools of an agent, newest attachment first. Raises AgentNotFound."""
         agent = await self._store.get(actor, agent_id)
-        return (await self._tools.resolve(agent.tool_ids))[::-1] if agent.tool_ids else []
+        return list((await self._tools.attached(agent.tool_ids)).tools[::-1]) if agent.tool_ids else []
 
     async def set_approval(self, actor: Actor, agent_id: str, tool_name: str, *, required: bool) -> AgentState:
         """Say whether calls of a tool wait for approval. Raises AgentNotFound and ToolNotFound."""
@@ -344,7 +343,7 @@ class Agents:
         memories = await self._memory.memories([agent.id for agent in agents], blocks=parts.blocks)
         tools: dict[str, Tool] = {}
         if parts.tools and (ids := tuple(dict.fromkeys(tool for agent in agents for tool in agent.tool_ids))):
-            tools = {tool.id: tool for tool in await self._tools.resolve(ids)}
+            tools = {tool.id: tool for tool in (await self._tools.attached(ids)).tools}
         return [
             self._shown(
                 actor,

@@ -8,6 +8,7 @@ run ended.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -152,9 +153,15 @@ class Loop:
             self._kept = await self._tools.store.checkpoints(self.held)
         messages = self._job.input.messages
         async with self._acting():
-            self._toolset = await self._tools.toolsets.of(self._job.actor, self._job.definition.tool_ids)
-            begun = await self._begin_fenced()
-        self._toolset = self._strategy.prepare(self._toolset.with_client_tools(self._job.request.client_tools))
+            looking = asyncio.create_task(
+                self._tools.toolsets.of(self._job.actor, self._job.definition.tool_ids)
+            )  # beside the other question, so that it takes no time of its own
+            try:
+                begun = await self._begin_fenced()
+                found = await looking
+            finally:
+                looking.cancel()
+        self._toolset = self._strategy.prepare(found.with_client_tools(self._job.request.client_tools))
         size = sum(message.ByteSize() for message in messages)
         self._context = Context(begun, tokens=self._context_tokens, input_bytes=size)
         if self._state.message_buffer_autoclear and messages:

@@ -71,7 +71,7 @@ class Overviews:
         """Return what fills the context of a conversation. Raises AgentNotFound and ConversationNotFound."""
         agent = await self._store.get(actor, agent_id)
         context = await self._memory.context(agent_id, conversation_id)
-        tools = await self._tools.resolve(agent.tool_ids) if agent.tool_ids else []
+        tools = (await self._tools.attached(agent.tool_ids)).tools if agent.tool_ids else ()
         state = agent.state
         facts = facts_of(self._clock.now(), state.timezone, context.message_count, context.passage_count)
         rules = ToolRules(state.tool_rules).described()

@@ -345,8 +345,21 @@ class CallResult:
     """What the tool changed in the agent's state, a JSON object."""
 
 
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Those of an agent's tools that exist, in the order asked. With `unchanged` the caller has them."""
+
+    tools: tuple[Tool, ...]
+    etag: str
+    unchanged: bool = False
+
+
 class ToolPeer(Protocol):
     """The tools service."""
+
+    async def attached(self, tool_ids: Sequence[str], etag: str = "") -> Attached:
+        """Return those of an agent's tools that still exist, or that none has changed since `etag`."""
+        ...
 
     async def resolve(self, tool_ids: Sequence[str], names: Sequence[str] = ()) -> list[Tool]:
         """Return tools by id and by name, in the order asked. Raises ToolNotFound."""

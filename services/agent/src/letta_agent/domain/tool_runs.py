@@ -27,7 +27,7 @@ class ToolRuns:
     async def run(self, actor: Actor, agent_id: str, tool_name: str, arguments: Mapping[str, Any]) -> CallResult:
         """Call a tool that an agent has. Raises AgentNotFound and ToolNotFound."""
         agent = await self._store.get(actor, agent_id)
-        found = await self._tools.resolve(agent.tool_ids) if agent.tool_ids else []
+        found = (await self._tools.attached(agent.tool_ids)).tools if agent.tool_ids else ()
         tool = next((tool for tool in found if tool.name == tool_name), None)
         if tool is None:
             raise ToolNotFound(f"agent {agent_id} has no tool {tool_name}", tool_name=tool_name)

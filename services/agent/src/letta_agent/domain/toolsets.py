@@ -1,20 +1,30 @@
-"""The tools of an agent as its runs use them: resolved once, refreshed behind the back of the runs."""
+"""The tools of an agent as its runs use them: kept, and used when nothing has changed since."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from letta.agent.v1 import run_pb2
-from letta_agent.domain.peers import Tool, ToolPeer, ToolSchema
+from letta.tools.v1 import tool_pb2
+from letta_agent.domain.peers import Attached, Tool, ToolPeer, ToolSchema
 from letta_common.actor import Actor
 from letta_common.clock import Clock
+from letta_common.errors import ServiceUnavailable
 
-FRESH_SECONDS = 5.0
-STALE_SECONDS = 300.0
+BUILTIN_SECONDS = 5.0
+"""How long a set of built-in tools is taken as it is."""
 _MAX_SETS = 2_000
+_CHANGING = frozenset(
+    {
+        tool_pb2.TOOL_TYPE_UNSPECIFIED,
+        tool_pb2.TOOL_TYPE_CUSTOM,
+        tool_pb2.TOOL_TYPE_EXTERNAL_LANGCHAIN,
+        tool_pb2.TOOL_TYPE_EXTERNAL_COMPOSIO,
+        tool_pb2.TOOL_TYPE_EXTERNAL_MCP,
+    }
+)
 _Key = tuple[str, tuple[str, ...]]
 
 
@@ -43,46 +53,56 @@ class Toolset:
         return Toolset(tools, kept + added, names)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A set, the etag that it came with, when that was last so, and whether only a release changes its schemas."""
+
+    toolset: Toolset
+    etag: str
+    checked_ns: int
+    lasts: bool
+
+
 class Toolsets:
     """Toolsets by the tools that agents are attached to.
 
-    A set is used as it is for some seconds; after that it is used once more while it is resolved anew, so that a change
-    of a tool reaches its agents soon and no run waits for it.
+    Before a run uses a set, it asks whether the set is still so: what was changed last is what the run has. Sets of
+    built-in tools alone are taken as they are for some seconds, because what models see of them changes with a release.
     """
 
     def __init__(self, peer: ToolPeer, clock: Clock) -> None:
         self._peer = peer
         self._clock = clock
-        self._known: dict[_Key, tuple[Toolset, int]] = {}
-        self._refreshing: dict[_Key, asyncio.Task[None]] = {}
+        self._known: dict[_Key, _Known] = {}
 
     async def of(self, actor: Actor, tool_ids: Sequence[str]) -> Toolset:
-        """Return the set of these tools. Raises ToolNotFound."""
+        """Return the set of those of these tools that exist. Raises ServiceUnavailable when nobody knows them."""
         if not tool_ids:
             return Toolset({}, ())
         key = (actor.organization_id, tuple(tool_ids))
         known = self._known.get(key)
-        age = float("inf") if known is None else (self._clock.monotonic_ns() - known[1]) / 1e9
-        if known is None or age > STALE_SECONDS:
-            return await self._resolve(key)
-        if age > FRESH_SECONDS and key not in self._refreshing:
-            task = asyncio.create_task(self._refresh(key))
-            self._refreshing[key] = task
-            task.add_done_callback(lambda _: self._refreshing.pop(key, None))
-        return known[0]
-
-    async def _refresh(self, key: _Key) -> None:
+        if known is None:
+            return self._keep(key, await self._peer.attached(tool_ids))
+        now = self._clock.monotonic_ns()
+        if known.lasts and now - known.checked_ns < BUILTIN_SECONDS * 1e9:
+            return known.toolset
         try:
-            await self._resolve(key)
-        except Exception:  # the known set serves on until it is stale; then the run sees the error
-            return
+            found = await self._peer.attached(tool_ids, known.etag)
+        except ServiceUnavailable:  # nobody can run a tool then, but the agent can answer
+            return known.toolset
+        if found.unchanged:
+            self._known[key] = replace(known, checked_ns=now)
+            return known.toolset
+        return self._keep(key, found)
 
-    async def _resolve(self, key: _Key) -> Toolset:
-        found = toolset(await self._peer.resolve(key[1]))
+    def _keep(self, key: _Key, found: Attached) -> Toolset:
+        made = toolset(found.tools)
+        lasts = len(found.tools) == len(set(key[1])) and all(tool.tool_type not in _CHANGING for tool in found.tools)
+        self._known.pop(key, None)
         if len(self._known) >= _MAX_SETS:
             del self._known[next(iter(self._known))]
-        self._known[key] = (found, self._clock.monotonic_ns())
-        return found
+        self._known[key] = _Known(made, found.etag, self._clock.monotonic_ns(), lasts)
+        return made
 
 
 _NO_PARAMETERS = '{"type":"object","properties":{}}'

@@ -25,8 +25,6 @@ STDIO, SSE, STREAMABLE_HTTP = "stdio", "sse", "streamable_http"
 MASK = "********"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?:\|([^}]*))?\}\}")
-_FRESH_NS = 10_000_000_000
-_MOST_CACHED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +186,6 @@ class MCPServers:
         self._client = client
         self._cipher = cipher
         self._clock = clock
-        self._fresh: dict[tuple[str, str], tuple[int, Connection]] = {}
 
     async def create(self, actor: Actor, name: str, connection: Connection) -> MCPServer:
         """Add a server with its tools.
@@ -296,14 +293,7 @@ class MCPServers:
         self, actor: Actor, tool: Tool, arguments: Mapping[str, Any], variables: Mapping[str, str], seconds: float
     ) -> tuple[bool, str]:
         """Call a tool. Raises MCPServerNotFound, MCPConnectionFailed, MCPTimeout."""
-        place = (actor.organization_id, tool.mcp_server_id or "")
-        now = self._clock.monotonic_ns()
-        read_at, connection = self._fresh.get(place, (0, None))
-        if connection is None or now - read_at > _FRESH_NS:
-            connection = self.connection(actor, await self.get(actor, place[1]))
-            self._fresh[place] = (now, connection)
-            if len(self._fresh) > _MOST_CACHED:
-                del self._fresh[next(iter(self._fresh))]
+        connection = self.connection(actor, await self.get(actor, tool.mcp_server_id or ""))
         return await self._client.call_tool(
             connection.filled(variables), tool.mcp_name or tool.name, arguments, seconds
         )
@@ -320,7 +310,6 @@ class MCPServers:
         await self._client.close()
 
     async def _forget(self, actor: Actor, server_id: str) -> None:
-        self._fresh.pop((actor.organization_id, server_id), None)
         await self._client.end(actor.organization_id, server_id)
 
     def _sealed(self, actor: Actor, server: MCPServer, connection: Connection) -> MCPServer:

@@ -27,8 +27,6 @@ _DEFAULTS: Mapping[str, Mapping[str, object]] = {
 # Settings that configurations may have besides, which V1 did not know.
 _MORE: Mapping[str, tuple[str, ...]] = {LOCAL: ("egress_hosts",)}
 _NAME = re.compile(r"[^=\x00-\x1f\x7f]{1,256}")
-_FRESH_NS = 10_000_000_000
-_MOST_CACHED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +128,6 @@ class SandboxConfigs:
         self._cipher = cipher
         self._clock = clock
         self._egress = egress or EgressPolicy()
-        self._fresh: dict[str, tuple[int, Mapping[str, str]]] = {}
-        self._open: dict[str, tuple[int, Destinations]] = {}
 
     async def create(self, actor: Actor, config: str, kind: str = "") -> SandboxConfig:
         """Make a configuration, or replace the one of its type. Raises InvalidArgument."""
@@ -158,8 +154,6 @@ class SandboxConfigs:
         """Remove a configuration with its variables. Raises SandboxConfigNotFound."""
         if not await self._store.delete(actor, config_id):
             raise _missing(config_id)
-        self._fresh.pop(actor.organization_id, None)
-        self._open.pop(actor.organization_id, None)
 
     async def set_variable(
         self, actor: Actor, config_id: str, key: str, value: str, description: str | None
@@ -178,7 +172,6 @@ class SandboxConfigs:
             created_at=now,
             updated_at=now,
         )
-        self._fresh.pop(actor.organization_id, None)
         return await self._store.put_variable(actor, variable)
 
     async def update_variable(
@@ -200,7 +193,6 @@ class SandboxConfigs:
                 raise _missing(variable_id)
         except KeyTaken as error:
             raise AlreadyExists(f"there is a variable `{written.key}` already", key=written.key) from error
-        self._fresh.pop(actor.organization_id, None)
         return written
 
     async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
@@ -212,42 +204,24 @@ class SandboxConfigs:
         """Remove a variable. Raises SandboxConfigNotFound."""
         if not await self._store.delete_variable(actor, variable_id):
             raise _missing(variable_id)
-        self._fresh.pop(actor.organization_id, None)
 
     async def variables(self, actor: Actor) -> Mapping[str, str]:
-        """Return the variables of the local sandbox, at most ten seconds old."""
-        now = self._clock.monotonic_ns()
-        read_at, known = self._fresh.get(actor.organization_id, (0, {}))
-        if read_at and now - read_at < _FRESH_NS:
-            return known
+        """Return the variables of the local sandbox."""
         sealed = await self._store.variables_of(actor, LOCAL)
-        opened = {key: self._cipher.open(actor.organization_id, value) for key, value in sealed}
-        self._fresh[actor.organization_id] = (now, opened)
-        if len(self._fresh) > _MOST_CACHED:
-            del self._fresh[next(iter(self._fresh))]
-        return opened
+        return {key: self._cipher.open(actor.organization_id, value) for key, value in sealed}
 
     async def destinations(self, actor: Actor) -> Destinations:
-        """Return what the organization's tools may reach, at most ten seconds old."""
+        """Return what the organization's tools may reach."""
         if not self._egress.ceiling.destinations:
             return Destinations(self._egress.operator)
-        now = self._clock.monotonic_ns()
-        read_at, known = self._open.get(actor.organization_id, (0, Destinations()))
-        if read_at and now - read_at < _FRESH_NS:
-            return known
         found = await self._store.find(actor, LOCAL, Page(limit=1))
         texts = _hosts(json.loads(found[0].config)) if found else []
-        known = Destinations(self._egress.operator, self._egress.ceiling.cut(texts))
-        self._open[actor.organization_id] = (now, known)
-        if len(self._open) > _MOST_CACHED:
-            del self._open[next(iter(self._open))]
-        return known
+        return Destinations(self._egress.operator, self._egress.ceiling.cut(texts))
 
     async def _put(self, actor: Actor, kind: str, given: Mapping[str, object]) -> SandboxConfig:
         _check_packages(given)
         if kind == LOCAL:
             self._egress.ceiling.check(_hosts(given))
-        self._open.pop(actor.organization_id, None)
         return await self._store.put(actor, self._new(actor, kind, given))
 
     async def _get(self, actor: Actor, config_id: str) -> SandboxConfig:

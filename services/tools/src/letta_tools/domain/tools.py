@@ -180,7 +180,8 @@ class Tools:
             elif not skip_missing:
                 raise _missing(key)
         tools = tuple(wanted.values())
-        stamp = hashlib.sha256("\n".join(f"{tool.id}:{tool.version}" for tool in tools).encode()).hexdigest()[:32]
+        states = "\n".join(f"{tool.id}:{tool.version}:{tool.updated_at.timestamp()}" for tool in tools)
+        stamp = hashlib.sha256(states.encode()).hexdigest()[:32]
         return Resolved((), stamp, unchanged=True) if etag == stamp else Resolved(tools, stamp)
 
     async def find(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
