@@ -53,7 +53,7 @@ async def counted(database_url):
     await db.close()
 
 
-async def test_a_call_with_a_key_is_one_statement_before_it_runs(channel, counted):
+async def test_a_call_with_a_key_is_two_statements_before_it_runs(channel, counted):
     registry = tool_service_pb2_grpc.ToolServiceStub(channel)
     executions = tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
     tool = (await registry.CreateTool(CreateToolRequest(tool=tool_pb2.Tool(source_code=SOURCE)), timeout=5)).tool
@@ -78,7 +78,9 @@ async def test_a_call_with_a_key_is_one_statement_before_it_runs(channel, counte
     written = sum(calls for query, calls in seen.items() if query.lstrip().startswith("update tools.executions"))
     assert begun == CALLS
     assert written <= CALLS
-    assert begun + written == sum(seen.values())
+    read = sum(calls for query, calls in seen.items() if "environment_variables" in query)
+    assert read == CALLS
+    assert begun + read + written == sum(seen.values())
 
 
 async def test_a_call_of_an_agent_is_not_looked_up(channel, counted):

@@ -28,6 +28,42 @@ SCHEMAS = {
 }
 
 
+ODD = [
+    {"name": "good", "inputSchema": OBJECT},
+    {
+        "name": "root reference",
+        "inputSchema": {
+            "$ref": "#/$defs/R",
+            "$defs": {"R": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+        },
+    },
+    {"name": "no type", "inputSchema": {"properties": {"a": {"type": "string"}}}},
+    {"name": "no schema"},
+    {"name": "null schema", "inputSchema": None},
+    {"name": "text schema", "inputSchema": "object"},
+    {"name": "array", "inputSchema": {"type": "array", "items": {}}},
+    {"name": "text property", "inputSchema": {"type": "object", "properties": {"a": "string"}}},
+    {"name": "required", "inputSchema": {"type": "object", "properties": {"a": {}}, "required": True}},
+    {"name": "lost reference", "inputSchema": {"$ref": "#/$defs/None"}},
+    {"name": "any output", "inputSchema": OBJECT, "outputSchema": {"anyOf": [{"type": "object"}]}},
+    {"name": "array output", "inputSchema": OBJECT, "outputSchema": {"type": "array", "items": {}}},
+    {"name": "hints", "inputSchema": OBJECT, "annotations": {"readOnlyHint": "yes", "title": 5}},
+    {
+        "name": "words",
+        "inputSchema": OBJECT,
+        "description": ["a"],
+        "title": {},
+        "icons": 3,
+        "_meta": [],
+        "execution": 1,
+    },
+    {"name": 7, "inputSchema": OBJECT},
+    {"inputSchema": OBJECT},
+    "a text",
+    None,
+]
+
+
 class Server:
     """Answers messages; `None` is no answer at all."""
 
@@ -64,6 +100,8 @@ class Server:
             capabilities = {"tools": {"listChanged": True}}
             info = {"name": "liar", "version": "1"}
             return {"result": {"protocolVersion": "2025-06-18", "capabilities": capabilities, "serverInfo": info}}
+        if method == "tools/list" and self.behaviour == "odd":
+            return {"result": {"tools": ODD, "nextCursor": None}}
         if method == "tools/list":
             return {"result": {"tools": [{"name": name, "inputSchema": tool} for name, tool in self.tools.items()]}}
         if method == "tools/call":

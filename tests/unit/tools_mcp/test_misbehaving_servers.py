@@ -113,6 +113,29 @@ async def test_schemas_and_names_that_no_vendor_takes(transport):
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_one_bad_tool_does_not_lose_the_others(transport):
+    async with serving(transport, "odd") as (client, connection):
+        tools = FakeToolStore()
+        servers = MCPServers(FakeMCPServerStore(tools), tools, client, Cipher(b"secret"), SystemClock())
+        server = await servers.create(ANN, "demo", connection)
+        kept = {tool.mcp_name: tool for tool in await servers.tools(ANN, server.id)}
+        again = await servers.refresh(ANN, server.id, {})
+        called = await servers.call(ANN, kept["good"], {}, {}, 5.0)
+        await servers.close()
+
+    states = {name: json.loads(tool.metadata) for name, tool in kept.items()}
+    invalid = {name for name, state in states.items() if state["mcp:SCHEMA_STATUS"] == "INVALID"}
+    told = {"no schema", "null schema", "text schema", "array", "text property", "required", "lost reference"}
+    usable = {"good", "root reference", "no type", "any output", "array output", "hints", "words"}
+    assert invalid == told
+    assert states.keys() == told | usable
+    assert all(states[name]["mcp:SCHEMA_WARNINGS"] for name in told)
+    assert "integer" in kept["root reference"].json_schema
+    assert (again.added, again.updated, again.deleted) == ((), (), ())
+    assert called[0]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_tools_that_change_during_a_call(transport):
     async with serving(transport, "changes") as (client, connection):
         tools = FakeToolStore()

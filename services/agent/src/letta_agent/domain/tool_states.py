@@ -11,12 +11,13 @@ from letta.agent.v1 import agent_pb2
 from letta_agent.domain.peers import Block, Edit, EditKind, Tool
 from letta_agent.domain.zones import known
 
-PARAMETER = "agent_state"
+PARAMETERS = ("agent_state", "self")
+"""Both stand for the state: functions that were methods, and those in the style of old tools, have a `self`."""
 
 
 def wants_state(tool: Tool) -> bool:
     """Say whether the function of a tool has a parameter for the agent's state."""
-    return PARAMETER in tool.source_code and _has_parameter(tool.source_code, tool.name)
+    return any(name in tool.source_code for name in PARAMETERS) and _has_parameter(tool.source_code, tool.name)
 
 
 def state_of(state: agent_pb2.AgentState, blocks: Iterable[Block]) -> str:
@@ -60,7 +61,7 @@ def _has_parameter(source: str, name: str) -> bool:
     functions = [node for node in top if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     named = [node for node in functions if node.name == name] or functions[-1:]
     return any(
-        argument.arg == PARAMETER
+        argument.arg in PARAMETERS
         for node in named
         for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
     )

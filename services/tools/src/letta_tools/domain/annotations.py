@@ -11,8 +11,32 @@ from letta_tools.domain.docstrings import read_docstring
 Schema = dict[str, Any]
 
 _SCALARS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "None": "null", "NoneType": "null"}
+_TEXTS = {
+    "datetime": "date-time",
+    "date": "date",
+    "time": "time",
+    "timedelta": "duration",
+    "UUID": "uuid",
+    "Path": "",
+    "AnyUrl": "uri",
+    "HttpUrl": "uri",
+    "SecretStr": "",
+}
+"""Types that are written as text, with the format that JSON schemas have for it."""
+_NUMBERS: dict[str, Schema] = {
+    "Decimal": {"type": "number"},
+    "PositiveInt": {"type": "integer", "exclusiveMinimum": 0},
+    "NegativeInt": {"type": "integer", "exclusiveMaximum": 0},
+    "NonNegativeInt": {"type": "integer", "minimum": 0},
+    "PositiveFloat": {"type": "number", "exclusiveMinimum": 0},
+    "NegativeFloat": {"type": "number", "exclusiveMaximum": 0},
+    "NonNegativeFloat": {"type": "number", "minimum": 0},
+}
 _ARRAYS = {
     "list",
+    "deque",
+    "AbstractSet",
+    "MutableSet",
     "List",
     "Sequence",
     "MutableSequence",
@@ -23,7 +47,7 @@ _ARRAYS = {
     "frozenset",
     "FrozenSet",
 }
-_OBJECTS = {"dict", "Dict", "Mapping", "MutableMapping", "OrderedDict", "defaultdict", "TypedDict"}
+_OBJECTS = {"dict", "Dict", "Mapping", "MutableMapping", "OrderedDict", "defaultdict", "TypedDict", "Counter"}
 _WRAPPERS = {"Required", "NotRequired", "Final", "ReadOnly", "ClassVar"}
 _MODELS = {"BaseModel", "TypedDict", "NamedTuple"}
 _ENUMS = {"Enum", "StrEnum", "IntEnum"}
@@ -52,6 +76,7 @@ class Annotations:
         self._left = _MAX_NODES
         self._classes: dict[str, ast.ClassDef] = {}
         self._aliases: dict[str, ast.expr] = {}
+        self._imported = _imported(module)
         for node in module.body:
             if isinstance(node, ast.ClassDef):
                 self._classes[node.name] = node
@@ -59,6 +84,8 @@ class Annotations:
                 self._aliases[node.targets[0].id] = _aliased(node.value)
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
                 self._aliases[node.target.id] = node.value
+            elif type(node).__name__ == "TypeAlias":
+                self._aliases[node.name.id] = node.value  # type: ignore[attr-defined]
 
     def schema(self, hint: ast.expr) -> Schema:
         """Return the schema of a hint; `None` in a union is left out. Raises UnsupportedAnnotation."""
@@ -72,7 +99,7 @@ class Annotations:
                 hint.id in self._aliases and depth < _MAX_DEPTH and self.is_optional(self._aliases[hint.id], depth + 1)
             )
         if isinstance(hint, ast.Subscript):
-            name, arguments = _name(hint.value), _arguments(hint)
+            name, arguments = self._type_name(hint.value), _arguments(hint)
             if name == "Annotated" and arguments:
                 return self.is_optional(arguments[0], depth)
             return name == "Optional" or (name == "Union" and any(_is_none(_unquoted(member)) for member in arguments))
@@ -86,10 +113,15 @@ class Annotations:
         if _is_none(hint):
             return {"type": "null"}
         if isinstance(hint, ast.Subscript):
-            return self._generic(_name(hint.value), _arguments(hint), hint, (*inside, ""))
+            return self._generic(self._type_name(hint.value), _arguments(hint), hint, (*inside, ""))
         if isinstance(hint, ast.BinOp) and isinstance(hint.op, ast.BitOr):
             return self._union(list(_members(hint)), (*inside, ""))
-        return self._named(_name(hint), hint, inside)
+        return self._named(self._type_name(hint), hint, inside)
+
+    def _type_name(self, node: ast.expr) -> str:
+        """Return the name under which a type is known here, whatever the source imports it as."""
+        name = _name(node)
+        return self._imported.get(name, name) if isinstance(node, ast.Name) else name
 
     def _named(self, name: str, hint: ast.expr, inside: tuple[str, ...]) -> Schema:
         if name in self._classes:
@@ -100,15 +132,10 @@ class Annotations:
             if name in inside:
                 raise UnsupportedAnnotation(f"`{name}` is defined by itself")
             return self._schema(self._aliases[name], (*inside, name))
-        if name in _SCALARS:
-            return {"type": _SCALARS[name]}
-        if name in _ARRAYS or name in {"tuple", "Tuple"}:
-            return {"type": "array", "items": {}}
-        if name in _OBJECTS:
-            return {"type": "object"}
-        if name in {"Any", "object"}:
-            return {}
-        raise UnsupportedAnnotation(f"`{ast.unparse(hint)}` has no JSON form")
+        simple = _simple(name)
+        if simple is None:
+            raise UnsupportedAnnotation(f"`{ast.unparse(hint)}` has no JSON form")
+        return simple
 
     def _generic(self, name: str, arguments: list[ast.expr], hint: ast.expr, inside: tuple[str, ...]) -> Schema:
         if (name in _WRAPPERS or name == "Optional") and len(arguments) == 1:
@@ -126,6 +153,8 @@ class Annotations:
             return {"type": "array", "items": self._schema(arguments[0], inside)}
         if name in {"tuple", "Tuple"}:
             return self._tuple(arguments, inside)
+        if name == "Counter" and len(arguments) == 1:
+            return {"type": "object", "additionalProperties": {"type": "integer"}}
         if name in _OBJECTS and len(arguments) == 2:
             values = self._schema(arguments[1], inside)
             return {"type": "object", "additionalProperties": values} if values else {"type": "object"}
@@ -207,6 +236,30 @@ class Annotations:
                 required.append(name)
 
 
+def _imported(module: ast.Module) -> dict[str, str]:
+    """Return what the source imports under a name of its own choice."""
+    return {
+        alias.asname: alias.name
+        for node in module.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname
+    }
+
+
+def _simple(name: str) -> Schema | None:
+    """Return the schema of a type without members; None for one that has no JSON form."""
+    if name in _SCALARS:
+        return {"type": _SCALARS[name]}
+    if name in _ARRAYS or name in {"tuple", "Tuple"}:
+        return {"type": "array", "items": {}}
+    if name in _OBJECTS:
+        return {"type": "object"}
+    if name in _TEXTS:
+        return {"type": "string", **({"format": _TEXTS[name]} if _TEXTS[name] else {})}
+    return {} if name in {"Any", "object"} else dict(_NUMBERS[name]) if name in _NUMBERS else None
+
+
 def _aliased(value: ast.expr) -> ast.expr:
     """Return what `X = NewType("X", T)` and `X = T` stand for."""
     if isinstance(value, ast.Call) and _name(value.func) == "NewType" and len(value.args) == 2:
@@ -255,14 +308,26 @@ def _literal(arguments: list[ast.expr]) -> Schema:
 
 
 def _enum(node: ast.ClassDef) -> Schema:
-    values = []
+    values: list[Any] = []
+    texts = any(_name(base) in {"StrEnum", "str"} for base in node.bases)
     for item in node.body:
         if isinstance(item, ast.Assign):
+            if isinstance(item.value, ast.Call) and _name(item.value.func) == "auto":
+                values.append(_numbered(item, values, texts=texts))
+                continue
             try:
                 values.append(ast.literal_eval(item.value))
             except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
                 raise UnsupportedAnnotation(f"the values of enum `{node.name}` must be constants") from error
     return _enumeration(values)
+
+
+def _numbered(item: ast.Assign, before: list[Any], *, texts: bool) -> str | int:
+    """Return what `auto()` makes."""
+    if texts:
+        return _name(item.targets[0]).lower()
+    numbers = [value for value in before if isinstance(value, int)]
+    return max(numbers, default=0) + 1
 
 
 def _enumeration(values: list[Any]) -> Schema:

@@ -1,16 +1,20 @@
-"""Google-style docstrings: what a function does and what each parameter means."""
+"""Docstrings of the usual styles (Google, NumPy, reST, Epydoc): what a function does and what each parameter means."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from inspect import cleandoc
+
+import docstring_parser
+from docstring_parser import DocstringStyle
 
 _PARAMETERS = ("args", "arguments", "parameters", "params", "attributes")
 _DESCRIPTIVE = ("example", "examples", "note", "notes", "warning", "warnings")
 _OTHERS = ("returns", "return", "raises", "yields", "yield", "todo", "see also")
-_ENTRY = re.compile(r"^\*{0,2}(?P<name>[^\W\d]\w*)\s*(?:\((?P<type>[^:]*?)\))?\s*:(?:\s+(?P<text>.*))?$")
+_ENTRY = re.compile(r"\s*\*{0,2}[^\W\d]\w*\s*(\(.*?\))?\s*:")
+_OTHER_STYLES = (DocstringStyle.NUMPYDOC, DocstringStyle.REST, DocstringStyle.EPYDOC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +27,22 @@ class Docstring:
 
 def read_docstring(text: str) -> Docstring:
     """Read a docstring. The description is everything before the first section; examples stay part of it."""
+    text = cleandoc(text)
+    google = _google(text)
+    if google.parameters:
+        return google
+    for style in _OTHER_STYLES:
+        parsed = _parsed(text, style)
+        if parsed is not None and parsed.meta:
+            return Docstring((parsed.description or "").strip(), _described(parsed.params))
+    return google
+
+
+def _google(text: str) -> Docstring:
     description: list[str] = []
     entries: list[str] = []
     target: list[str] | None = description
-    for line in cleandoc(text).splitlines():
+    for line in text.splitlines():
         section = _section(line)
         if section is None:
             if target is not None:
@@ -38,7 +54,8 @@ def read_docstring(text: str) -> Docstring:
         else:
             target = description
             description.append(line)
-    return Docstring("\n".join(description).strip(), _read_entries(entries))
+    parsed = _parsed("\n\nArgs:\n" + "\n".join(_aligned(entries)), DocstringStyle.GOOGLE) if entries else None
+    return Docstring("\n".join(description).strip(), _described(parsed.params) if parsed else {})
 
 
 def _section(line: str) -> str | None:
@@ -49,19 +66,32 @@ def _section(line: str) -> str | None:
     return name if name in (*_PARAMETERS, *_DESCRIPTIVE, *_OTHERS) else None
 
 
-def _read_entries(lines: list[str]) -> dict[str, str]:
-    indent = min((_indent(line) for line in lines if line.strip()), default=0)
-    entries: dict[str, list[str]] = {}
-    current: list[str] | None = None
-    for line in lines:
-        match = _ENTRY.match(line.strip()) if line.strip() and _indent(line) == indent else None
-        if match:
-            current = entries.setdefault(match["name"], [])
-            current.append((match["text"] or "").strip())
-        elif current is not None and line.strip():
-            current.append(line.strip())
-    return {name: " ".join(filter(None, parts)) for name, parts in entries.items()}
+def _aligned(lines: list[str]) -> list[str]:
+    """Indent what goes on below an entry, and leave out what comes before the first, as the parser wants it."""
+    filled = [line for line in lines if line.strip()]
+    indent = min((_indent(line) for line in filled), default=0)
+    begins = [_indent(line) == indent and _ENTRY.match(line) is not None for line in filled]
+    first = begins.index(True) if True in begins else len(filled)
+    pairs = list(zip(filled, begins, strict=True))[first:]
+    return [("    " if begin else "        ") + line.strip() for line, begin in pairs]
 
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
+
+
+def _parsed(text: str, style: DocstringStyle) -> docstring_parser.Docstring | None:
+    try:
+        return docstring_parser.parse(text, style)
+    except Exception:  # anything may stand in a docstring; what cannot be read is no description
+        return None
+
+
+def _described(entries: Iterable[docstring_parser.DocstringParam]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in entries:
+        for name in entry.arg_name.split(","):  # NumPy describes several at once
+            plain = name.strip().lstrip("*")
+            if plain.isidentifier():
+                found[plain] = " ".join((entry.description or "").split())
+    return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Protocol, TypeVar
 
+from letta_tools.domain.borrowed_names import Borrowed
 from letta_tools.domain.egress import Destinations
 
 _Number = TypeVar("_Number", int, float)
@@ -106,7 +107,7 @@ class Call:
     """One call of one function. `arguments` and `agent_state` are JSON objects as text.
 
     A JavaScript function is one that its module exports, and needs a `signature`. `destinations` are all that it may
-    reach over the network.
+    reach over the network. Names that are `borrowed` the source uses without an import.
     """
 
     source_code: str
@@ -119,6 +120,7 @@ class Call:
     destinations: Destinations = field(default_factory=Destinations)
     language: Language = Language.PYTHON
     signature: Signature = field(default_factory=Signature)
+    borrowed: tuple[Borrowed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ class Offer:
     description: str
     parameters: Mapping[str, Any]
     idempotent: bool = False
+    fault: str = ""
+    """Why the tool cannot be used as it is described."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Health:
 def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now: datetime) -> Tool:
     """Return the tool of an offer of a server, which is given by id and name."""
     server_id, server_name = server
-    health = health_of(offer.parameters)
+    health = health_of_offer(offer)
     parameters = _EMPTY if health.status == "INVALID" else {"properties": {}, **offer.parameters, "type": "object"}
     description = offer.description.replace("\0", "")[:_LONGEST_DESCRIPTION]
     metadata = {
@@ -73,6 +75,11 @@ def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now:
         created_at=now,
         updated_at=now,
     )
+
+
+def health_of_offer(offer: Offer) -> Health:
+    """Judge a tool."""
+    return Health("INVALID", (offer.fault,)) if offer.fault else health_of(offer.parameters)
 
 
 def health_of(parameters: Mapping[str, Any]) -> Health:

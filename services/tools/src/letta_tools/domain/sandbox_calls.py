@@ -68,6 +68,7 @@ class SandboxExecutor:
             limits=execution.limits,
             language=target.language,
             signature=target.signature,
+            borrowed=target.borrowed,
             destinations=await self._environment.destinations(actor),
         )
         return await self._sandbox.run(call, env)

@@ -12,16 +12,14 @@ from typing import Any
 
 from letta_common.errors import ToolSourceInvalid
 from letta_tools.domain.annotations import Annotations, UnsupportedAnnotation
+from letta_tools.domain.borrowed_names import Borrowed, borrowed
+from letta_tools.domain.callables import RESERVED, Function, check_callable, function_of, parsed
 from letta_tools.domain.docstrings import Docstring, read_docstring
 
 MAX_NAME = 48
-RESERVED = frozenset({"self", "agent_state", "agent_id"})
-"""Parameters that are filled in at the call and hidden from the model."""
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]*")
 _MAX_DEPTH = 64
 _MAX_NODES = 20_000
-
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +47,32 @@ def derive_schema(
 
     With an `args_json_schema`, as pydantic writes it, the parameters come from there. Raises ToolSourceInvalid.
     """
-    module = _parse(source)
-    function = _find(module, name)
+    module = parsed(source)
+    function = function_of(module, name)
     check_name(function.name)
     docstring = read_docstring(ast.get_docstring(function) or "")
     described = docstring.description or description
     if not described:
         raise ToolSourceInvalid(f"function `{function.name}` needs a docstring that says what it does")
     if args_json_schema is not None and args_json_schema.get("properties") is not None:
-        return FunctionSchema(function.name, described, parameters_of_model(args_json_schema))
+        parameters = parameters_of_model(args_json_schema)
+        check_callable(module, function, parameters)
+        return FunctionSchema(function.name, described, parameters)
+    check_callable(module, function)
     return FunctionSchema(function.name, described, _parameters(function, Annotations(module), docstring))
 
 
 def function_name(source: str, name: str = "") -> str:
     """Return the name of the function to call: the named one, else the last at top level. Raises ToolSourceInvalid."""
-    return _find(_parse(source), name).name
+    return function_of(parsed(source), name).name
+
+
+def agreed_schema(source: str, given: Mapping[str, Any]) -> FunctionSchema:
+    """Check that a given schema is about a function of the source. Raises ToolSourceInvalid."""
+    schema = given_schema(given)
+    module = parsed(source)
+    check_callable(module, function_of(module, schema.name), schema.parameters)
+    return schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +82,14 @@ class CallShape:
     function: str
     nulls: tuple[str, ...] = ()
     takes_agent_id: bool = False
+    borrowed: tuple[Borrowed, ...] = ()
 
 
 def call_shape(source: str, name: str = "") -> CallShape:
     """Read from the source how the function is called. Raises ToolSourceInvalid."""
-    module = _parse(source)
+    module = parsed(source)
     hints = Annotations(module)
-    function = _find(module, name)
+    function = function_of(module, name)
     given = function.args
     plain = len(given.args) - len(given.defaults)
     bare = [
@@ -88,7 +98,9 @@ def call_shape(source: str, name: str = "") -> CallShape:
     ]
     nulls = tuple(arg.arg for arg in bare if arg.annotation is not None and _may_be_none(hints, arg.annotation))
     names = {arg.arg for arg in (*given.args, *given.kwonlyargs)}
-    return CallShape(function.name, tuple(name for name in nulls if name not in RESERVED), "agent_id" in names)
+    return CallShape(
+        function.name, tuple(name for name in nulls if name not in RESERVED), "agent_id" in names, borrowed(module)
+    )
 
 
 def _may_be_none(hints: Annotations, hint: ast.expr) -> bool:
@@ -159,31 +171,7 @@ def dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _parse(source: str) -> ast.Module:
-    if "\0" in source:  # which error the parser raises depends on the release of Python
-        raise ToolSourceInvalid("the source contains null bytes")
-    try:
-        return ast.parse(source)
-    except SyntaxError as error:
-        raise ToolSourceInvalid(f"line {error.lineno or 1}: {error.msg}", line=str(error.lineno or 1)) from error
-    except (ValueError, MemoryError, RecursionError) as error:
-        raise ToolSourceInvalid(f"the source cannot be parsed: {type(error).__name__}") from error
-
-
-def _find(module: ast.Module, name: str) -> _Function:
-    functions = [node for node in module.body if isinstance(node, _Function)]
-    if name:
-        functions = [function for function in functions if function.name == name]
-        if not functions:
-            raise ToolSourceInvalid(f"the source has no function `{name}` at top level")
-    if functions:
-        return functions[-1]
-    if any(isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) for node in module.body):
-        raise ToolSourceInvalid("a lambda has no type hints and no docstring; write a function with `def`")
-    raise ToolSourceInvalid("the source has no function at top level")
-
-
-def _parameters(function: _Function, hints: Annotations, docstring: Docstring) -> dict[str, Any]:
+def _parameters(function: Function, hints: Annotations, docstring: Docstring) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     required: list[str] = []
     for argument, has_default in _arguments(function):
@@ -194,14 +182,12 @@ def _parameters(function: _Function, hints: Annotations, docstring: Docstring) -
     return {"type": "object", "properties": properties, "required": required}
 
 
-def _arguments(function: _Function) -> list[tuple[ast.arg, bool]]:
+def _arguments(function: Function) -> list[tuple[ast.arg, bool]]:
     """Return the parameters that the model fills, each with whether it has a default."""
     given = function.args
     if given.vararg or given.kwarg:
         star = f"*{given.vararg.arg}" if given.vararg else f"**{given.kwarg.arg if given.kwarg else ''}"
         raise ToolSourceInvalid(f"`{star}` of `{function.name}`: name every parameter, a model cannot guess them")
-    if given.posonlyargs:
-        raise ToolSourceInvalid(f"`{function.name}` has positional-only parameters; arguments are passed by name")
     plain = len(given.args) - len(given.defaults)
     pairs = [(argument, index >= plain) for index, argument in enumerate(given.args)]
     pairs += [

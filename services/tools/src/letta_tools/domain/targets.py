@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from letta_tools.domain.borrowed_names import Borrowed
 from letta_tools.domain.execution import Language, Signature
 from letta_tools.domain.schemas import call_shape
 from letta_tools.domain.scripts import EXPORT, ScriptReader, reader
@@ -23,6 +24,7 @@ class Target:
     takes_agent_id: bool = False
     language: Language = Language.PYTHON
     signature: Signature = field(default_factory=Signature)
+    borrowed: tuple[Borrowed, ...] = ()
 
 
 def target_of(tool: Tool, scripts: ScriptReader | None) -> Target:
@@ -30,7 +32,7 @@ def target_of(tool: Tool, scripts: ScriptReader | None) -> Target:
     source = tool.source_code or ""
     if tool.source_type != "typescript":
         shape = call_shape(source, tool.name)
-        return Target(source, shape.function, shape.nulls, shape.takes_agent_id)
+        return Target(source, shape.function, shape.nulls, shape.takes_agent_id, borrowed=shape.borrowed)
     script = reader(scripts).script(source, tool.name)
     takes_agent_id = "agent_id" in script.signature.names
     return Target(script.javascript, EXPORT, script.nulls, takes_agent_id, Language.JAVASCRIPT, script.signature)

@@ -18,6 +18,7 @@ from letta_common.paging import Page
 from letta_tools.domain.requirements import check_npm, check_python
 from letta_tools.domain.schemas import (
     FunctionSchema,
+    agreed_schema,
     derive_schema,
     dump,
     function_name,
@@ -415,7 +416,7 @@ def _schema_of(tool: Tool, changes: Mapping[str, Any], scripts: ScriptReader | N
         return _schema_of_script(tool, given, arguments, reader(scripts))
     if given is None:
         return derive_schema(tool.source_code, description=tool.description or "", args_json_schema=arguments)
-    return _agreed(tool.source_code, given)
+    return agreed_schema(tool.source_code, given)
 
 
 def _schema_of_script(
@@ -433,13 +434,6 @@ def _schema_of_script(
             {"name": name, "description": tool.description, "parameters": parameters_of_model(arguments)}
         )
     return scripts.schema(source, description=tool.description or "")
-
-
-def _agreed(source: str, given: Mapping[str, Any]) -> FunctionSchema:
-    """Check that a given schema is about a function of the source."""
-    schema = given_schema(given)
-    function_name(source, schema.name)
-    return schema
 
 
 def _hashed(tool: Tool) -> Tool:

@@ -32,13 +32,13 @@ from letta_tools.domain.mcp_servers import SSE, STDIO, Connection
 from letta_tools.domain.mcp_tools import Offer
 from letta_tools.providers.local.programs import Programs
 from letta_tools.providers.mcp import MCPOptions
+from letta_tools.providers.mcp_listings import FAULT, Listings
 from letta_tools.providers.mcp_oauth import authorization
 from letta_tools.providers.mcp_sessions import CLIENT_INFO, Sessions, Waits
 
 _TIMED_OUT = {408, -32001}
 _CLOSED = {"Connection closed", "connection closed"}
 _MOST_TOOLS = 1000
-_LONGEST_NAME = 256
 _MOST_PAGES = 100
 _T = TypeVar("_T")
 _log = structlog.get_logger("letta.tools.mcp")
@@ -186,7 +186,8 @@ class _Transport:
 
     async def __aenter__(self) -> Any:
         self._made = self._make()
-        return await self._made.__aenter__()
+        read, *others = await self._made.__aenter__()
+        return (Listings(read), *others)
 
     async def __aexit__(self, *error: Any) -> bool | None:
         return await self._made.__aexit__(*error) if self._made else None
@@ -198,10 +199,11 @@ async def _list(client: Client) -> list[Offer]:
     for _ in range(_MOST_PAGES):
         page: ListToolsResult = await client.list_tools(cursor=cursor)
         for tool in page.tools:
-            if 0 < len(tool.name) <= _LONGEST_NAME and "\0" not in tool.name:
-                hints = tool.annotations
-                idempotent = bool(hints and (hints.read_only_hint or hints.idempotent_hint))
-                offers.setdefault(tool.name, Offer(tool.name, tool.description or "", tool.input_schema, idempotent))
+            hints = tool.annotations
+            idempotent = bool(hints and (hints.read_only_hint or hints.idempotent_hint))
+            fault = str((tool.meta or {}).get(FAULT, ""))
+            offer = Offer(tool.name, tool.description or "", tool.input_schema, idempotent, fault)
+            offers.setdefault(tool.name, offer)
         cursor = page.next_cursor
         if not cursor or len(offers) >= _MOST_TOOLS:
             break

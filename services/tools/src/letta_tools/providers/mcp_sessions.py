@@ -20,6 +20,7 @@ from letta_common.fair_slots import FairSlots, Grant
 from letta_tools.domain.mcp_servers import Connection
 from letta_tools.providers.local.programs import Program, ProgramFailed, Programs
 from letta_tools.providers.mcp import StdioOptions
+from letta_tools.providers.mcp_listings import Listings
 from letta_tools.providers.mcp_stdio import Lines, stdio_transport
 
 # Variables by which whoever sets the environment of a program chooses what runs in its place, or inside of it.
@@ -139,8 +140,8 @@ class Session:
 
     @asynccontextmanager
     async def _transport(self) -> Any:
-        async with stdio_transport(self._program, self._lines, self._gone.set) as streams:
-            yield streams
+        async with stdio_transport(self._program, self._lines, self._gone.set) as (read, write):
+            yield Listings(read), write
 
     async def _idle(self) -> None:
         """Return when the program has ended, or nobody has asked it for long."""

@@ -18,7 +18,7 @@ from letta_tools.domain.execution import Limits, Status
 from letta_tools.domain.executions import Execution, Executions
 from letta_tools.domain.mcp_connects import MCPConnects
 from letta_tools.domain.mcp_servers import Connection, MCPServer, MCPServers
-from letta_tools.domain.mcp_tools import Offer, health_of
+from letta_tools.domain.mcp_tools import Offer, health_of_offer
 from letta_tools.domain.outcomes import error_text
 from letta_tools.domain.sandbox_configs import SandboxConfigs
 from letta_tools.domain.schemas import dump
@@ -158,7 +158,7 @@ def _find(tools: list[Tool], name: str) -> Tool:
 
 
 def _pack_offer(offer: Offer) -> pb.LegacyMCPTool:
-    judged = health_of(offer.parameters)
+    judged = health_of_offer(offer)
     schema = "{}" if judged.status == "INVALID" else dump(offer.parameters)
     health = pb.LegacyMCPToolHealth(status=judged.status, reasons=judged.reasons)
     return pb.LegacyMCPTool(name=offer.name, description=offer.description, input_schema=schema, health=health)

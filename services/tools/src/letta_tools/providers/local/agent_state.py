@@ -18,11 +18,11 @@ class Data(dict[str, Any]):
         self[name] = value
 
 
-def _data(value: Any) -> Any:
+def data(value: Any) -> Any:
     if isinstance(value, dict):
-        return Data({key: _data(item) for key, item in value.items()})
+        return Data({key: data(item) for key, item in value.items()})
     if isinstance(value, list):
-        return [_data(item) for item in value]
+        return [data(item) for item in value]
     return value
 
 
@@ -57,7 +57,7 @@ class AgentState(Data):
     """The state that goes into a call; `changes` is what comes back."""
 
     def __init__(self, state: dict[str, Any]) -> None:
-        super().__init__(_data(state))
+        super().__init__(data(state))
         blocks = self.get("blocks") or (self.get("memory") or {}).get("blocks") or []
         memory = Memory(self.get("memory") or {})
         memory["blocks"] = self["blocks"] = blocks

@@ -1,6 +1,7 @@
 """Runs one tool in the process of its call and says how it ended. Whatever a tool does here it does to itself."""
 
 from __future__ import annotations
+import __future__
 
 import contextlib
 import dataclasses
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from letta_tools.providers.local.agent_state import AgentState
+from letta_tools.providers.local.fitting import fitted
 
 _NAME = "tool"
 _FILE = "<tool>"
@@ -41,7 +43,8 @@ _NO_TEXT = (
     b'{"status":"TOOL_ERROR","kind":"Exception","message":"the tool raised an error without text","traceback":""}'
 )
 
-_REHEARSAL = "def rehearsal():\n    return 0\n"
+_REHEARSAL = "def rehearsal(number: int):\n    return number\n"
+_AS_TEXT = __future__.annotations.compiler_flag
 
 _exit = os._exit
 _close = os.close
@@ -88,8 +91,8 @@ def rehearse(modules: Iterable[str]) -> None:
     for name in modules:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    values = {"source": _REHEARSAL, "function": "", "arguments": "{}", "environment": {}, "agent_state": ""}
-    _answer({**values, "result_bytes": 100})
+    values = {"source": _REHEARSAL, "function": "", "arguments": '{"number": 0}', "borrowed": []}
+    _answer({**values, "environment": {}, "agent_state": "", "result_bytes": 100})
 
 
 def _read_all(file: int) -> bytes:
@@ -115,31 +118,49 @@ def _answer(request: dict[str, Any]) -> bytes:
 
 
 def _run(request: dict[str, Any], state: AgentState | None) -> Any:
-    function = _load(request["source"], request["function"])
-    arguments = _decode(request["arguments"])
-    signature = inspect.signature(function)
-    if state is not None and "agent_state" in signature.parameters:
+    function = _load(request["source"], request["function"], request["borrowed"])
+    arguments = fitted(function, _decode(request["arguments"]))
+    parameters = inspect.signature(function).parameters
+    if state is not None and "agent_state" in parameters:
         arguments["agent_state"] = state
-    value = function(**_with_models(function, arguments))
+    if "self" in parameters:  # a method that was taken out of its class, or a function in the style of old tools
+        arguments["self"] = state
+    value = function(**arguments)
     if inspect.isawaitable(value):
         return importlib.import_module("asyncio").run(_await(value))
-    return value
+    if inspect.isasyncgen(value):
+        return importlib.import_module("asyncio").run(_collect(value))
+    return list(value) if inspect.isgenerator(value) else value
 
 
 async def _await(value: Any) -> Any:
     return await value
 
 
-def _load(source: str, name: str) -> Callable[..., Any]:
+async def _collect(value: Any) -> list[Any]:
+    return [item async for item in value]
+
+
+def _load(source: str, name: str, borrowed: Iterable[list[str]]) -> Callable[..., Any]:
     module = types.ModuleType(_NAME)
     module.__file__ = _FILE
     sys.modules[_NAME] = module
     linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    exec(compile(source, _FILE, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - this is what a tool is
+    for lent, place, attribute in borrowed:
+        module.__dict__[lent] = _lent(place, attribute)
+    # Annotations stay text: those that name what did not come along with the source do not matter then.
+    code = compile(source, _FILE, "exec", flags=_AS_TEXT, dont_inherit=True)
+    exec(code, module.__dict__)  # noqa: S102 - this is what a tool is
     function = module.__dict__.get(name or _last_function(module))
     if not callable(function):
         raise NameError(f"the source defines no function {name!r}")  # noqa: TRY004 - the name is what is wrong
     return typing.cast("Callable[..., Any]", function)
+
+
+def _lent(place: str, attribute: str) -> Any:
+    """Return what source uses without an import. Raises ImportError."""
+    module = importlib.import_module(place)
+    return getattr(module, attribute, None) if attribute else sys.modules[place.partition(".")[0]]
 
 
 def _last_function(module: types.ModuleType) -> str:
@@ -147,29 +168,6 @@ def _last_function(module: types.ModuleType) -> str:
     if not own:
         raise NameError("the source defines no function")
     return own[-1]
-
-
-def _with_models(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Make models of the arguments whose annotation names one. Others stay as JSON made them."""
-    if "pydantic" not in sys.modules or not any(isinstance(value, dict | list) for value in arguments.values()):
-        return arguments
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError):
-        return arguments
-    return {
-        name: _model(hints[name], value) if _has_model(hints.get(name)) else value for name, value in arguments.items()
-    }
-
-
-def _model(hint: Any, value: Any) -> Any:
-    return sys.modules["pydantic"].TypeAdapter(hint).validate_python(value)
-
-
-def _has_model(hint: Any) -> bool:
-    if hasattr(hint, "model_validate"):
-        return True
-    return any(_has_model(inner) for inner in typing.get_args(hint))
 
 
 def _success(value: Any, state: AgentState | None, most: int) -> bytes:
@@ -199,13 +197,22 @@ def _failure(error: BaseException) -> bytes:
     chain = _chain(error)
     if any(isinstance(link, MemoryError) for link in chain):
         return _frame("MEMORY", "MemoryError", "the tool used up its memory")
-    message = _text(error)
+    message = _text(error) + _advice(error)
     if isinstance(error, SystemExit):
         message = f"the tool called sys.exit({message})"
     status = "TOOL_ERROR"
     if any(_is_forbidden(link) for link in chain):
         status, message = "DENIED", f"{message}. {_HINT}."
     return _frame(status, type(error).__name__, message, _frames(error))
+
+
+def _advice(error: BaseException) -> str:
+    """Return what to do about names and modules that are not there."""
+    if isinstance(error, ModuleNotFoundError):
+        return ". Name the package in pip_requirements of the tool."
+    if isinstance(error, NameError) and not isinstance(error, UnboundLocalError):
+        return ". A tool has what its source imports and defines: write the import into the function."
+    return ""
 
 
 def _is_forbidden(error: BaseException) -> bool:

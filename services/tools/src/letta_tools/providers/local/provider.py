@@ -168,7 +168,9 @@ class LocalProvider:
             return await self._fleet.get(Needs(base, call.destinations))
         if env.path:
             return await self._fleet.get(Needs(env))
-        if any(word in call.source_code for word in _FULL_WORDS):
+        if any(word in call.source_code for word in _FULL_WORDS) or any(
+            each.module in _FULL_WORDS for each in call.borrowed
+        ):
             return await self._fleet.get(Needs(_FULL))
         standing = await self._stand()
         if standing.server is None:

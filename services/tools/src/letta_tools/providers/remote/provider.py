@@ -29,7 +29,7 @@ from letta_tools.domain.execution import (
     ToolFailure,
     Usage,
 )
-from letta_tools.providers.local import agent_state, frames, harness, hosts, verdicts
+from letta_tools.providers.local import agent_state, fitting, frames, harness, hosts, scalars, verdicts
 from letta_tools.providers.local.frames import BadRequest
 from letta_tools.providers.local.requirements import Installer, Source
 from letta_tools.providers.local.servers import Ending
@@ -45,7 +45,7 @@ from letta_tools.providers.remote.machines import (
 from letta_tools.providers.remote.owners import Owner
 from letta_tools.providers.remote.pool import MachinePool, PoolOptions, Use
 
-_MODULES = (agent_state, harness)
+_MODULES = (agent_state, scalars, fitting, harness)
 _MOST_PACKAGES = 256 << 20
 _KEPT_PACKAGES = 4
 _HARMLESS = {Status.SUCCESS, Status.TOOL_ERROR, Status.BAD_RESULT}

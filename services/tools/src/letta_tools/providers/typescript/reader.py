@@ -8,8 +8,9 @@ from typing import Any
 from tree_sitter import Node
 
 from letta_common.errors import ToolSourceInvalid
+from letta_tools.domain.callables import RESERVED
 from letta_tools.domain.execution import Signature
-from letta_tools.domain.schemas import RESERVED, FunctionSchema, check_name
+from letta_tools.domain.schemas import FunctionSchema, check_name
 from letta_tools.domain.scripts import EXPORT, Script
 from letta_tools.providers.typescript.comments import Comment, comment_before
 from letta_tools.providers.typescript.erasure import erase
