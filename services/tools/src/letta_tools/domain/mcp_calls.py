@@ -7,7 +7,8 @@ import json
 from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPServerNotFound, MCPTimeout
 from letta_tools.domain.execution import Isolation, Result, Status, ToolFailure
-from letta_tools.domain.executions import Work
+from letta_tools.domain.executions import Work, refused
+from letta_tools.domain.fitting import Unfit, fit_arguments
 from letta_tools.domain.mcp_servers import MCPServers
 from letta_tools.domain.sandbox_calls import Environment
 
@@ -24,10 +25,14 @@ class MCPExecutor:
     async def run(self, actor: Actor, work: Work) -> Result:
         """Run the call to its end."""
         execution = work.execution
+        try:
+            arguments = fit_arguments(work.tool.parameters, work.arguments)
+        except Unfit as error:
+            return refused(str(error), "ArgumentError")
         variables = {**await self._environment.variables(actor), **execution.environment_variables}
         try:
             good, text = await self._servers.call(
-                actor, work.tool, work.arguments, variables, execution.limits.timeout_seconds
+                actor, work.tool, arguments, variables, execution.limits.timeout_seconds
             )
         except MCPTimeout as error:
             return _failed(Status.TIMEOUT, error.reason, error.message)

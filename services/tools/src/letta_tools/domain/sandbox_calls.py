@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument, ServiceUnavailable, ToolRequirementsUnsatisfied, ToolSourceInvalid
 from letta_tools.domain.egress import Destinations
 from letta_tools.domain.execution import Call, Env, EnvSpec, Language, Result, SandboxProvider, Status
 from letta_tools.domain.executions import Work, refused
+from letta_tools.domain.fitting import Unfit, fit_arguments
 from letta_tools.domain.scripts import EXPORT, ScriptReader
 from letta_tools.domain.targets import Target, target_of
 from letta_tools.domain.tool_records import Tool
@@ -52,7 +53,11 @@ class SandboxExecutor:
             env = await self._env(actor, tool)
         except (ToolSourceInvalid, ToolRequirementsUnsatisfied, ServiceUnavailable) as error:
             return refused(error.message, error.reason)
-        arguments = dict.fromkeys(target.nulls) | dict(work.arguments)
+        try:
+            given = fit_arguments(_judged(tool, target), work.arguments, target.nulls)
+        except Unfit as error:
+            return refused(str(error), "ArgumentError")
+        arguments = dict.fromkeys(target.nulls) | given
         if target.takes_agent_id:
             arguments["agent_id"] = execution.agent_id
         call = Call(
@@ -111,6 +116,15 @@ class SandboxExecutor:
             if len(self._targets) > _MAX_TARGETS:
                 del self._targets[next(iter(self._targets))]
         return target
+
+
+def _judged(tool: Tool, target: Target) -> Mapping[str, Any]:
+    """Return the schema that arguments are fitted to here: what has a type in Python is fitted where the type is."""
+    parameters = tool.parameters
+    known = parameters.get("properties")
+    if target.language is Language.JAVASCRIPT or not isinstance(known, dict):
+        return parameters
+    return {**parameters, "properties": {name: known[name] for name in target.untyped if name in known}}
 
 
 def _env_of_script(actor: Actor, tool: Tool) -> Env:

@@ -83,6 +83,7 @@ class CallShape:
     nulls: tuple[str, ...] = ()
     takes_agent_id: bool = False
     borrowed: tuple[Borrowed, ...] = ()
+    untyped: tuple[str, ...] = ()
 
 
 def call_shape(source: str, name: str = "") -> CallShape:
@@ -97,9 +98,13 @@ def call_shape(source: str, name: str = "") -> CallShape:
         *(arg for arg, value in zip(given.kwonlyargs, given.kw_defaults, strict=True) if not value),
     ]
     nulls = tuple(arg.arg for arg in bare if arg.annotation is not None and _may_be_none(hints, arg.annotation))
-    names = {arg.arg for arg in (*given.args, *given.kwonlyargs)}
+    every = (*given.args, *given.kwonlyargs)
     return CallShape(
-        function.name, tuple(name for name in nulls if name not in RESERVED), "agent_id" in names, borrowed(module)
+        function.name,
+        tuple(name for name in nulls if name not in RESERVED),
+        takes_agent_id=any(arg.arg == "agent_id" for arg in every),
+        borrowed=borrowed(module),
+        untyped=tuple(arg.arg for arg in every if arg.annotation is None),
     )
 
 

@@ -25,6 +25,7 @@ class Target:
     language: Language = Language.PYTHON
     signature: Signature = field(default_factory=Signature)
     borrowed: tuple[Borrowed, ...] = ()
+    untyped: tuple[str, ...] = ()
 
 
 def target_of(tool: Tool, scripts: ScriptReader | None) -> Target:
@@ -32,7 +33,9 @@ def target_of(tool: Tool, scripts: ScriptReader | None) -> Target:
     source = tool.source_code or ""
     if tool.source_type != "typescript":
         shape = call_shape(source, tool.name)
-        return Target(source, shape.function, shape.nulls, shape.takes_agent_id, borrowed=shape.borrowed)
+        return Target(
+            source, shape.function, shape.nulls, shape.takes_agent_id, borrowed=shape.borrowed, untyped=shape.untyped
+        )
     script = reader(scripts).script(source, tool.name)
     takes_agent_id = "agent_id" in script.signature.names
     return Target(script.javascript, EXPORT, script.nulls, takes_agent_id, Language.JAVASCRIPT, script.signature)

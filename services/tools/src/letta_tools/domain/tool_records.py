@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 RETURN_CHAR_LIMIT = 50_000
 LONGEST_NAME = 64
@@ -76,6 +79,12 @@ class Tool:
     def etag(self) -> str:
         """Changes with each write."""
         return str(self.version)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The schema of the arguments; empty when there is none."""
+        found = json.loads(self.json_schema).get("parameters") if self.json_schema else None
+        return found if isinstance(found, dict) else {}
 
     @property
     def is_builtin(self) -> bool:
