@@ -182,7 +182,7 @@ CALLS = {
     "an object": ("def f(): return object()", "{}", BAD_RESULT, "TypeError"),
     "bytes": ("def f(): return b'x'", "{}", BAD_RESULT, "TypeError"),
     "a set": ("def f(): return {1, 2}", "{}", BAD_RESULT, "TypeError"),
-    "a generator": ("def f():\n yield 1", "{}", BAD_RESULT, "TypeError"),
+    "an iterator": ("def f(): return iter([1])", "{}", BAD_RESULT, "TypeError"),
     "not a number": ("def f(): return float('nan')", "{}", BAD_RESULT, "ValueError"),
     "infinity, deep inside": ("def f(): return [{'a': [float('-inf')]}]", "{}", BAD_RESULT, "ValueError"),
     "a huge integer": ("def f(): return 10 ** 40", "{}", BAD_RESULT, "BadResult"),
