@@ -21,7 +21,7 @@ from letta_common.db import (
     retry,
     translated,
 )
-from letta_common.errors import DatabaseUnavailable, DeadlineExceeded
+from letta_common.errors import DatabaseUnavailable, DeadlineExceeded, InvalidArgument
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 
 SMALL = DatabaseOptions(pool_size=3, pool_timeout_s=0.2)
@@ -138,6 +138,18 @@ async def test_violations_name_their_constraint(db):
         await db.hot("insert into thing.things values ('b', 1, 'nobody')")
     with pytest.raises(ConstraintViolation, match="things_n_check"):
         await db.hot("insert into thing.things values ('b', 100)")
+
+
+async def test_characters_that_cannot_be_kept_are_an_invalid_argument(db):
+    with pytest.raises(InvalidArgument):
+        await db.hot("select %s::text", ("a\0b",))
+    with pytest.raises(InvalidArgument):
+        await db.hot("select %s::jsonb", ('{"a": "\\u0000"}',))
+    async with db.connect() as conn:
+        with pytest.raises(InvalidArgument):
+            async with db.connect() as other:
+                await other.execute(sa.select(sa.literal("a\0b")))
+        assert (await conn.execute(sa.text("select 1"))).scalar_one() == 1
 
 
 async def test_faults_of_the_program_pass_as_they_are(db):
