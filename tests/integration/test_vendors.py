@@ -19,7 +19,7 @@ FAULTS = {
     "broken": (Fault(status=500), 503, "LLM_UNAVAILABLE"),
     "overloaded": (Fault(status=529), 503, "LLM_UNAVAILABLE"),
     "reset": (Fault("reset"), 503, "LLM_UNAVAILABLE"),
-    "garbage": (Fault("garbage"), 500, "LLM_INVALID_RESPONSE"),
+    "garbage": (Fault("garbage"), 502, "LLM_INVALID_RESPONSE"),
     "hang": (Fault("hang"), 504, "LLM_TIMEOUT"),
 }
 

@@ -1,14 +1,16 @@
 """The loop of a run, against twins of the services it talks to."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from letta.agent.v1 import run_pb2, tool_rule_pb2
 from letta.common.v1 import message_pb2
-from letta_agent.domain.jobs import RunStatus
+from letta_agent.domain.jobs import RunStatus, StepFilter
 from letta_agent.domain.peers import CallResult, Message
 from letta_agent.domain.runs import Send
+from letta_agent.domain.tool_rules import UNREADABLE
 from letta_common.errors import (
     ContextWindowExceeded,
     LLMBadRequest,
@@ -17,6 +19,7 @@ from letta_common.errors import (
     PendingApproval,
     ValidationFailed,
 )
+from letta_common.paging import Page
 from tests.fakes.agent_peers import answer, call, say, tool
 from tests.fakes.agent_world import AGENT, ANN, MEMORY, SIGNED, STOP, World, returned, shown
 
@@ -82,14 +85,39 @@ async def test_what_goes_wrong_in_a_tool_is_told_to_the_model(part, expected):
     assert got.stop_reason == STOP.STOP_REASON_END_TURN
 
 
-async def test_arguments_that_are_no_object_count_as_none():
-    seen = []
-    world = await World(
-        answer(call("roll", "{not json")), tools=[tool("roll")], behaviours={"roll": seen.append}
-    ).agent()
-    world.tools.behaviours["roll"] = str
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("written", ["{not json", '{"a": 1, "b": ', "[1]", '{"a":' * 2000, "3"])
+async def test_arguments_that_are_no_object_are_told_to_the_model_and_not_executed(written, cut, stream):
+    world = await World(answer(call("roll", written), cut=cut), tools=[tool("roll")]).agent()
+    got = await world.send(stream_tokens=stream)
+
+    text, failed = returned(got)
+    assert failed
+    assert text.startswith(UNREADABLE)
+    assert written[:200] in text
+    assert (world.tools.executed, got.stop_reason) == ([], STOP.STOP_REASON_END_TURN)
+    assert len(world.models.prompts) == 2, "the next step follows"
+
+
+async def test_a_call_that_cannot_be_read_waits_for_nobody_and_ends_nothing():
+    rules = [tool_rule_pb2.ToolRule(requires_approval=tool_rule_pb2.RequiresApprovalToolRule(tool_name="roll"))]
+    world = await World(answer(call("roll", "{oops")), tools=[tool("roll")]).agent(tool_rules=rules)
     got = await world.send()
-    assert returned(got) == ("{}", False)
+    assert (returned(got)[1], got.stop_reason) == (True, STOP.STOP_REASON_END_TURN)
+
+    last = [tool_rule_pb2.ToolRule(exit_loop=tool_rule_pb2.TerminalToolRule(tool_name="roll"))]
+    world = await World(answer(call("roll", "{oops")), tools=[tool("roll")]).agent(tool_rules=last)
+    got = await world.send()
+    assert (len(world.models.prompts), got.stop_reason) == (2, STOP.STOP_REASON_END_TURN)
+
+
+async def test_what_the_model_could_not_be_asked_stands_at_the_step():
+    world = await World(replace(answer(say("hi")), warnings=("tool 'x' was left out",))).agent()
+    got = await world.send()
+
+    [step] = await world.store.steps(ANN, StepFilter(run_id=got.run_id), Page())
+    assert step.summary.warnings == ("tool 'x' was left out",)
 
 
 async def test_long_returns_are_cut():

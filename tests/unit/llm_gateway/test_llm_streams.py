@@ -25,6 +25,7 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, answer_within_limits, within_limits
+from letta_llm_gateway.providers.arguments import finished
 
 DONE = Completed(FinishReason.STOP, Usage(1, 2), "id")
 
@@ -60,7 +61,7 @@ def test_parts_are_put_together_in_the_order_they_began():
     ):
         assembler.feed(event)
 
-    answer = assembler.answer(lambda raw, name: raw)
+    answer = assembler.answer(finished)
 
     assert answer.parts == (Reasoning("hm", "sig"), ToolCall("a", "x", "{}"), ToolCall("b", "y", '{"q":1}'))
     assert (answer.usage, answer.response_id) == (Usage(1, 2), "id")
@@ -75,7 +76,7 @@ def test_a_stream_without_end_is_no_answer():
     assert assembler.begun
     assert assembler.parts() == [Text("half")]
     with pytest.raises(LLMInvalidResponse):
-        assembler.answer(lambda raw, name: raw)
+        assembler.answer(finished)
 
 
 async def test_deltas_that_come_at_once_are_joined():

@@ -194,11 +194,13 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
             await response.aclose()
             raise httpx2.RemoteProtocolError("the answer is compressed, which was not asked for")
         if isinstance(response.stream, httpx2.AsyncByteStream):
-            response.stream = _Limited(response.stream, self._most_bytes)
+            response.stream = Bounded(response.stream, self._most_bytes)
         return response
 
 
-class _Limited(httpx2.AsyncByteStream):
+class Bounded(httpx2.AsyncByteStream):
+    """A body that ends with TooMuchData above a limit."""
+
     def __init__(self, inner: httpx2.AsyncByteStream, most: int) -> None:
         self._inner = inner
         self._left = most

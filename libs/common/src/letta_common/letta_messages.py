@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from uuid import UUID
 
 from letta.common.v1 import letta_message_pb2, message_pb2
+from letta_common.json_texts import json_object
 
 LettaMessage = letta_message_pb2.LettaMessage
 Message = message_pb2.Message
@@ -166,10 +166,7 @@ def _said(call: message_pb2.ToolCallContent, send_tool: SendTool | None) -> str 
     """Return what the agent says with this call, or None when it is any other call."""
     if send_tool is None or call.name != send_tool[0]:
         return None
-    try:
-        said = json.loads(call.input).get(send_tool[1])
-    except (ValueError, AttributeError):
-        return None
+    said = (json_object(call.input) or {}).get(send_tool[1])
     return said if isinstance(said, str) else None
 
 

@@ -61,9 +61,9 @@ class LLMUnavailable(AppError):
 
 
 class LLMInvalidResponse(AppError):
-    """The vendor's answer cannot be read."""
+    """The vendor's answer cannot be read, or is none."""
 
-    code = Code.INTERNAL
+    code = Code.UNAVAILABLE
     reason = "LLM_INVALID_RESPONSE"
 
 

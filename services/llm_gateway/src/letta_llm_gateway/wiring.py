@@ -39,7 +39,7 @@ from letta_llm_gateway.domain.tokens import Counts
 from letta_llm_gateway.domain.traces import Tracing
 from letta_llm_gateway.domain.usage import Chore, UsageStore, UsageWriter, WriterOptions
 from letta_llm_gateway.providers import probe
-from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.arguments import finished
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
@@ -110,7 +110,7 @@ def assemble(
     generations = Generations(
         catalogue,
         Accounting(usage, budgets, prices),
-        checked=lambda raw, tool, vendor: checked(raw, tool=tool, vendor=vendor),
+        read=finished,
         clock=deps.clock,
         options=replace(_options(settings), counts=Counts(tokenizer)),
     )

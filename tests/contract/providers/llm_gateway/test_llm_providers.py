@@ -25,7 +25,7 @@ from letta_common.errors import (
 )
 from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, Reasoning, Started, Text, ToolCall, Usage
 from letta_llm_gateway.domain.streams import Assembler
-from letta_llm_gateway.providers.arguments import checked
+from letta_llm_gateway.providers.arguments import finished
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
@@ -43,7 +43,7 @@ async def answer(subject: Subject, mode: str, asked=HI) -> Answer:
     async with aclosing(subject.provider.stream(Call("m", asked))) as events:
         async for event in events:
             assembler.feed(event)
-    return assembler.answer(lambda raw, name: checked(raw, tool=name, vendor="v"))
+    return assembler.answer(finished)
 
 
 both = pytest.mark.parametrize("mode", ["unary", "stream"])
@@ -97,7 +97,7 @@ async def test_calls_have_ids_of_their_own(subject, mode):
     ids = [part.id for part in got.parts]
     assert len(set(ids)) == 3
     assert all(ids)
-    assert ids[0] == "twice" or subject.kind == "google_ai"  # whose calls have no ids
+    assert "twice" not in ids  # what vendors say repeats over steps
 
 
 @both

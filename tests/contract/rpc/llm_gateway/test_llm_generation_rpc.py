@@ -336,16 +336,38 @@ async def test_a_spent_budget_refuses(start, openai):
         await generate(gateway, ask())
 
 
-async def test_bad_arguments_are_refused_after_one_more_try(start, openai):
+async def test_arguments_that_cannot_be_read_come_as_the_model_wrote_them_streamed_or_not(start, openai):
     gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
-    broken = Say(calls=[("memory_insert", '{"label": "hum')])
-    openai.say(broken, Say(calls=[("memory_insert", '{"label": "human",}')]))
-    repaired = await generate(gateway, ask(tools=(tool(),)))
-    assert json.loads(repaired.parts[0].tool_call.input) == {"label": "human"}
+    for written, told in (
+        ('{"label": "hum', '{"label": "hum'),
+        ('{"a": 1, "b": ', '{"a": 1, "b":'),
+        ('{}{"a":1}', "{}"),
+    ):
+        openai.say(Say(calls=[("memory_insert", written)]), Say(calls=[("memory_insert", written)]))
+        whole = await generate(gateway, ask(tools=(tool(),)))
+        streamed = (await listen(gateway, ask(tools=(tool(),))))[-1].finished.generation
 
-    openai.say(broken, broken, "never")
-    with pytest.raises(LLMInvalidResponse, match="memory_insert"):
-        await generate(gateway, ask(tools=(tool(),)))
+        assert whole.parts[0].tool_call.input == streamed.parts[0].tool_call.input == told
+
+
+@pytest.mark.parametrize(
+    "empty", [Say(""), Say(" "), Say("", reasoning="hm"), Say("Half", finish="content_filter")], ids=str
+)
+async def test_an_answer_that_is_none_is_asked_for_once_more_and_then_told(start, openai, empty):
+    gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
+    openai.say(empty, "At last.")
+    assert (await generate(gateway, ask())).parts[0].text.text == "At last."
+    openai.say(empty, empty, "never")
+    with pytest.raises(LLMInvalidResponse, match="gave no answer"):
+        await generate(gateway, ask())
+    openai.script.clear()
+
+    if not empty.text.strip():
+        openai.say(empty, "At last.")
+        assert (await listen(gateway, ask()))[-1].finished.generation.parts[-1].text.text == "At last."
+    openai.say(empty, empty, "never")
+    with pytest.raises(LLMInvalidResponse, match="gave no answer"):
+        await listen(gateway, ask())
 
 
 async def test_an_image_for_a_text_model_is_refused(start, openai):
@@ -370,14 +392,14 @@ async def test_a_prompt_over_the_window_is_refused_before_it_is_sent(start, open
     assert not [request for request in openai.requests if request.path.endswith("completions")]
 
 
-async def test_a_schema_that_is_no_json_is_a_bad_request(start, openai):
-    from letta_common.errors import LLMBadRequest
-
+async def test_a_schema_that_is_no_json_leaves_out_its_tool_with_a_warning(start, openai):
     gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
-    broken = pb.ToolDefinition(name="t", parameters="{nope")
+    broken = pb.ToolDefinition(name="second", parameters="{")
+    whole = await generate(gateway, ask(tools=(tool(), broken)))
+    streamed = (await listen(gateway, ask(tools=(tool(), broken))))[-1].finished.generation
 
-    with pytest.raises(LLMBadRequest):
-        await generate(gateway, ask(tools=(broken,)))
+    assert "'second' was left out" in whole.warnings[0]
+    assert whole.warnings == streamed.warnings
 
 
 async def test_the_echo_repeats_the_last_words(start):

@@ -354,7 +354,7 @@ async def test_only_a_run_that_ended_can_be_deleted(store, ann, agent_id):
 
 async def test_steps_are_kept_and_judged(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
-    steps = (step_of(0), step_of(1, stop_reason=END_TURN, model="other/y"))
+    steps = (step_of(0), step_of(1, stop_reason=END_TURN, model="other/y", warnings=("a", "b")))
     await store.close(held, RunEnd(COMPLETED, END_TURN, steps))
 
     listed = await store.steps(ann, StepFilter(run_id=held.run_id), Page(ascending=True))

@@ -127,6 +127,7 @@ def _generation(found: llm_pb2.Generation) -> Generation:
         provider_type=found.provider_type,
         context_window=found.context_window,
         cut=found.finish_reason == llm_pb2.FINISH_REASON_LENGTH,
+        warnings=tuple(found.warnings),
     )
 
 

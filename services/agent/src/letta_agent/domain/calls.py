@@ -13,10 +13,11 @@ from letta.common.v1 import message_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.builtin_tools import BuiltinCall, BuiltinTools, keepable
 from letta_agent.domain.peers import Block, Call, CallResult, Thread, Tool, ToolPeer
-from letta_agent.domain.tool_rules import REFUSED, CallMade, ToolRules
+from letta_agent.domain.tool_rules import REFUSED, UNREADABLE, CallMade, ToolRules
 from letta_agent.domain.tool_states import edits_of, state_of, wants_state
 from letta_agent.domain.toolsets import Toolset
 from letta_common.errors import AppError, Fenced, ServiceUnavailable
+from letta_common.json_texts import json_object
 
 AgentState = agent_pb2.AgentState
 ToolCallContent = message_pb2.ToolCallContent
@@ -27,6 +28,7 @@ UNKNOWN_OUTCOME = (
     "Outcome unknown: the service was interrupted while this call ran. It may or may not have taken effect; "
     "check before you call it again."
 )
+_SHOWN = 300
 _STRIPPED = ("request_heartbeat", "thinking", "inner_thoughts")
 _HERE = frozenset(
     {
@@ -110,6 +112,8 @@ class Caller:
         allowed = step.rules.freedom(step.toolset.tools.keys(), step.history).allowed
         if tool is None or call.name not in allowed:
             result = _refusal(step, call.name, sorted(allowed))
+        elif not is_readable(call):
+            result = CallResult(f"{UNREADABLE} They are: {cut(call.input, _SHOWN)}", is_error=True)
         else:
             result = await self._call(step, index, tool)
         limit = (tool.return_char_limit if tool is not None else 0) or RETURN_LIMIT
@@ -161,22 +165,14 @@ class Caller:
 
 
 def arguments_of(call: ToolCallContent) -> dict[str, Any]:
-    """Return the arguments that the model wrote; what is no JSON object counts as none."""
-    try:
-        value = json.loads(call.input or "{}")
-    except ValueError:
-        return {}
-    if not isinstance(value, dict):
-        return {}
+    """Return the arguments that the model wrote; none when they are no JSON object."""
+    value = json_object(call.input or "{}") or {}
     return {name: item for name, item in value.items() if name not in _STRIPPED}
 
 
-def is_object(text: str) -> bool:
-    """Say whether a text is a JSON object."""
-    try:
-        return isinstance(json.loads(text), dict)
-    except ValueError:
-        return False
+def is_readable(call: ToolCallContent) -> bool:
+    """Say whether the arguments are a JSON object, so that the call can be executed."""
+    return json_object(call.input or "{}") is not None
 
 
 def cut(text: str, limit: int) -> str:

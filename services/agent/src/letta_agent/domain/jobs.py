@@ -155,6 +155,8 @@ class StepSummary:
     error_type: str = ""
     """What the run failed with in this step. Stores take it, and the message, from the end of the run."""
     error_message: str = ""
+    warnings: tuple[str, ...] = ()
+    """What the model could not be asked as the agent is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from letta.common.v1 import message_pb2
 from letta_agent.domain import approvals
-from letta_agent.domain.calls import Caller, StepCalls, ToolReturnContent
+from letta_agent.domain.calls import Caller, StepCalls, ToolCallContent, ToolReturnContent, is_readable
 from letta_agent.domain.compaction import TRIGGER, Compactor, Full, corrected
 from letta_agent.domain.contexts import BYTES_PER_TOKEN, Context
 from letta_agent.domain.feeds import Feed
@@ -290,13 +290,14 @@ class Loop:
 
     def _finish(self, step: StoredStep, generation: Generation, blank: Message) -> None:
         message = model_message(generation, blank, several=self._several)
-        if any(self._is_gated(call.name) for call in calls_of(message)):
+        if any(self._waits(call) for call in calls_of(message)):
             message.role = _APPROVAL
         step.message.CopyFrom(message)
         step.usage.CopyFrom(generation.usage)
         step.model, step.provider_type = generation.model, generation.provider_type
         step.context_window = generation.context_window or self._window
         step.cut = generation.cut
+        step.warnings.extend(generation.warnings)
         self._context_tokens = generation.usage.prompt_tokens + generation.usage.completion_tokens
         self._ttft_ns = self._ttft_ns or self._tools.clock.monotonic_ns() - self._began_ns
 
@@ -432,7 +433,7 @@ class Loop:
         self._feed.say(expand(message, send_tool=self._send_tool))
 
     def _waiting(self, message: Message) -> Pending:
-        gated = tuple(call.id for call in calls_of(message) if self._is_gated(call.name))
+        gated = tuple(call.id for call in calls_of(message) if self._waits(call))
         shown = [found for found in expand(message) if found.HasField("approval_request_message")]
         return Pending(message.id, gated, shown[0].SerializeToString())
 
@@ -467,6 +468,10 @@ class Loop:
     @property
     def _window(self) -> int:
         return self._state.llm_config.context_window or 128_000
+
+    def _waits(self, call: ToolCallContent) -> bool:
+        """Say whether a call waits for an answer; one that cannot be executed is told to the model at once."""
+        return self._is_gated(call.name) and is_readable(call)
 
     def _is_gated(self, name: str) -> bool:
         return name in self._toolset.client_names or self._rules.needs_approval(name)

@@ -255,6 +255,8 @@ class Generation:
     provider_type: str = ""
     context_window: int = 0
     cut: bool = False
+    warnings: tuple[str, ...] = ()
+    """What could not be asked as the prompt says."""
 
 
 @dataclass(frozen=True, slots=True)

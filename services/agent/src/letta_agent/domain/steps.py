@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from letta.common.v1 import letta_message_pb2, message_pb2
-from letta_agent.domain.calls import ToolCallContent, ToolReturnContent, is_object
+from letta_agent.domain.calls import ToolCallContent, ToolReturnContent
 from letta_agent.domain.jobs import StepSummary, StoredStep
 from letta_agent.domain.peers import ContentPart, Delta, Generation, LettaMessage, Message
 from letta_common.ids import new_id
@@ -30,8 +30,8 @@ def says(message: Message) -> bool:
 def model_message(generation: Generation, blank: Message, *, several: bool) -> Message:
     """Fill a blank message with what a model made.
 
-    Arguments that are no JSON object become an empty one. Unless several calls are allowed, only the first one is kept;
-    of an answer that was cut, calls that cannot be read are dropped.
+    Unless several calls are allowed, only the first one is kept. Arguments stay as the model wrote them: what is no
+    JSON object is told to the model as the result of its call.
     """
     message = blank
     message.model = generation.model
@@ -42,7 +42,7 @@ def model_message(generation: Generation, blank: Message, *, several: bool) -> M
             continue
         if kind != "tool_call":
             message.parts.append(part)
-        elif (several or not called) and not (generation.cut and not is_object(part.tool_call.input or "{}")):
+        elif several or not called:
             called = True
             message.parts.append(_tidy(part))
     return message
@@ -58,8 +58,7 @@ def blank_message(run_id: str, step_id: str, now: datetime) -> Message:
 def _tidy(part: ContentPart) -> ContentPart:
     tidy = ContentPart()
     tidy.CopyFrom(part)
-    if not is_object(tidy.tool_call.input):
-        tidy.tool_call.input = "{}"
+    tidy.tool_call.input = tidy.tool_call.input or "{}"
     if not tidy.tool_call.id:
         tidy.tool_call.id = new_id("call")
     return tidy
@@ -115,6 +114,7 @@ def summary_of(step: StoredStep, index: int, *, stop: int, step_ns: int, tool_ns
         llm_ns=step.llm_ns,
         tool_ns=tool_ns,
         tools_used=tuple(dict.fromkeys(call.name for call in calls_of(step.message))),
+        warnings=tuple(step.warnings),
     )
 
 

@@ -33,6 +33,10 @@ class Freedom:
 
 
 REFUSED = "[ToolConstraintError]"
+UNREADABLE = (
+    "Error: the call was not executed, because its arguments are no JSON object. Call again with one whole JSON "
+    "object; write less if your answer was cut."
+)
 """How what a tool returns begins when rules forbade its call."""
 
 
@@ -93,7 +97,7 @@ class ToolRules:
 
     def missing(self, history: Sequence[CallMade]) -> list[str]:
         """Return the tools that must still be called before the run may end."""
-        made = {call.name for call in history}
+        made = {call.name for call in history if not call.result.startswith(UNREADABLE)}
         return [rule.tool_name for rule in self._of("required_before_exit") if rule.tool_name not in made]
 
     def described(self) -> list[str]:

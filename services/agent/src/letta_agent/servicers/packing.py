@@ -108,6 +108,7 @@ def pack_step(actor: Actor, record: StepRecord) -> step_pb2.Step:
         tool_execution_ns=summary.tool_ns,
         tools_used=summary.tools_used,
         step_start_ns=summary.started_ns,
+        warnings=summary.warnings,
     )
     if summary.error_type:
         step.error_type = summary.error_type

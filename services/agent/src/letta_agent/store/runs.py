@@ -34,6 +34,7 @@ from letta_common.errors import Fenced, RunNotFound, StepNotFound
 from letta_common.paging import Keyset, Page, fetch_page
 
 _ADMIT = f"select * from agent.admit_run({', '.join(['%s'] * 16)})"
+_WARN = "update agent.run_steps set warnings = %s where organization_id = %s and run_id = %s and step_index = %s"
 _CHECKPOINT = "select agent.checkpoint_step(%s, %s, %s, %s, %s, %s, %s, %s)"
 _CLOSE = (
     "select agent.close_run(%s, %s, %s, %s, %s::bigint, %s::smallint, %s::smallint, %s, %s::integer, %s::bigint, "
@@ -132,6 +133,9 @@ class SqlRunStore:
             pending.shown or None,
         )
         [[waiting]] = await self._db.hot(_CLOSE, (*head, *_columns(end.steps)))
+        for step in end.steps:
+            if step.warnings and waiting >= 0:
+                await self._db.hot(_WARN, (list(step.warnings), held.organization_id, held.run_id, step.step_index))
         return bool(waiting > 0)
 
     async def raise_fence(self, held: Held, above: int) -> int | None:
@@ -280,7 +284,7 @@ def _columns(steps: Sequence[StepSummary]) -> tuple[list[Any], ...]:
 def _step(row: sa.Row[Any]) -> StepRecord:
     count = len(StepSummary.__dataclass_fields__)
     summary = StepSummary(*tuple(row[:count]))
-    summary = replace(summary, tools_used=tuple(summary.tools_used))
+    summary = replace(summary, tools_used=tuple(summary.tools_used), warnings=tuple(summary.warnings))
     run_id, agent_id, created_at, feedback, tags = row[count:]
     return StepRecord(summary, run_id, agent_id, created_at, feedback, tuple(tags))
 

@@ -131,6 +131,7 @@ run_steps = _table(
     tools_used=_TEXTS,
     error_type=sa.Text,
     error_message=sa.Text,
+    warnings=_TEXTS,
     created_at=_TIME,
     feedback=sa.SmallInteger,
     tags=_TEXTS,

@@ -82,6 +82,8 @@ class Answer:
     finish_reason: FinishReason = FinishReason.STOP
     usage: Usage | None = None
     response_id: str = ""
+    warnings: tuple[str, ...] = ()
+    """What could not be asked as the prompt says, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ class Completed:
     finish_reason: FinishReason
     usage: Usage | None = None
     response_id: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 Event: TypeAlias = Started | Delta | Signed | Ended | Completed

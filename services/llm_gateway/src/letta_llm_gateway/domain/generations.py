@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.errors import AppError, CapabilityMissing, ContextWindowExceeded
+from letta_common.errors import AppError, CapabilityMissing, ContextWindowExceeded, LLMInvalidResponse
 from letta_common.ids import new_id
 from letta_llm_gateway.domain.answers import (
     Answer,
@@ -26,7 +26,16 @@ from letta_llm_gateway.domain.budgets import Budgets, Hold
 from letta_llm_gateway.domain.models import Models, Route
 from letta_llm_gateway.domain.prices import Price, Prices
 from letta_llm_gateway.domain.resilience import FAILOVER, Breaker, Retry, Slots
-from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, answer_within_limits, within_limits
+from letta_llm_gateway.domain.streams import (
+    Assembler,
+    Limits,
+    Pump,
+    ReadCalls,
+    answer_within_limits,
+    lacking,
+    moved,
+    within_limits,
+)
 from letta_llm_gateway.domain.tapes import Tape, begin_tape
 from letta_llm_gateway.domain.tokens import Counts, of_bytes, of_parts
 from letta_llm_gateway.domain.traces import Draft, Tracing
@@ -34,8 +43,6 @@ from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
 
 _USUAL_ANSWER = 300
 """Tokens that an answer is expected to have before it is there."""
-Checked = Callable[[str, str, str], str]
-"""Reads the arguments of a call (raw, tool, vendor) as the text of a JSON object. Raises LLMInvalidResponse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +97,9 @@ class Generations:
     """Operations that make models speak."""
 
     def __init__(
-        self, models: Models, accounting: Accounting, *, checked: Checked, clock: Clock, options: Options
+        self, models: Models, accounting: Accounting, *, read: ReadCalls, clock: Clock, options: Options
     ) -> None:
-        self._models, self._checked = models, checked
+        self._models, self._read = models, read
         self._usage, self._budgets, self._prices = accounting.usage, accounting.budgets, accounting.prices
         self._clock, self._options, self._counts = clock, options, options.counts
         self._breakers: dict[str, Breaker] = {}
@@ -201,6 +208,8 @@ class Generations:
             async with self._slot(running):
                 asked = route.provider.generate(_call(running.ask, route))
                 answer = await answer_within_limits(asked, limits, ends=running.ends, who=route.model.handle)
+                if route.model.is_language_model and (why := lacking(answer)):
+                    raise _no_answer(route, why, answer)
         except AppError as error:
             breaker.note(error)
             raise
@@ -217,8 +226,7 @@ class Generations:
             async with aclosing(pump.run(self._events(running, assembler))) as spoken:
                 async for event in spoken:
                     yield event
-            vendor = route.model.account.name
-            answer = assembler.answer(lambda raw, tool: self._checked(raw, tool, vendor))
+            answer = assembler.answer(self._read)
             made = await self._counted(route, ask, answer)
             outcome = "ok"
             yield Finished(made)
@@ -233,7 +241,7 @@ class Generations:
     async def _events(self, running: _Running, assembler: Assembler) -> AsyncGenerator[Event, None]:
         """Yield the events of the first attempt that begins to speak."""
         route, ends, limits = running.route, running.ends, self._options.limits
-        attempt, breaker = 0, self._breaker(route)
+        attempt, breaker, first = 0, self._breaker(route), 0
         while True:
             attempt += 1
             breaker.check()
@@ -242,17 +250,23 @@ class Generations:
                     said = route.provider.stream(_call(running.ask, route))
                     source = within_limits(said, limits, ends=ends, who=route.model.handle)
                     async with aclosing(source) as events:
-                        async for event in events:
+                        async for told in events:
+                            event = moved(told, first)
                             assembler.feed(event)
                             yield event
+                breaker.note(None)
+                made = assembler.answer(self._read)
+                if not route.model.is_language_model or not (why := lacking(made)):
+                    return
+                raise _no_answer(route, why, made)
             except AppError as error:
                 breaker.note(error)
-                pause = None if assembler.begun else self._options.retry.wait(error, attempt, left=_left(ends))
+                thought = isinstance(error, LLMInvalidResponse) and "finish_reason" in error.metadata
+                told_all = assembler.spoken if thought else assembler.begun
+                pause = None if told_all else self._options.retry.wait(error, attempt, left=_left(ends))
                 if pause is None:
                     raise
-            else:
-                breaker.note(None)
-                return
+                first = assembler.begin_again()
             await asyncio.sleep(pause)
 
     def _slot(self, running: _Running) -> AbstractAsyncContextManager[None]:
@@ -353,6 +367,14 @@ def _lacks(route: Route, ask: Ask) -> AppError | None:
 def _generation(route: Route, answer: Answer, used: Usage, source: CountSource) -> Generation:
     model = route.model
     return Generation(answer, used, source, model.handle, model.account.provider_type, model.facts.window)
+
+
+def _no_answer(route: Route, why: str, answer: Answer) -> LLMInvalidResponse:
+    return LLMInvalidResponse(
+        f"{route.model.handle} gave no answer: {why}; say it in another way or choose another model",
+        provider=route.model.account.name,
+        finish_reason=answer.finish_reason.name.lower(),
+    )
 
 
 def _partial(route: Route, ask: Ask, assembler: Assembler) -> Generation:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from letta_common.errors import LLMInvalidResponse, LLMTimeout
 from letta_llm_gateway.domain.answers import (
@@ -14,6 +14,7 @@ from letta_llm_gateway.domain.answers import (
     Delta,
     Ended,
     Event,
+    FinishReason,
     Heartbeat,
     Part,
     Reasoning,
@@ -23,6 +24,9 @@ from letta_llm_gateway.domain.answers import (
     Text,
     ToolCall,
 )
+
+ReadCalls = Callable[[Sequence[Part], FinishReason], tuple[Part, ...]]
+"""Reads the arguments of the calls of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,21 @@ class Assembler:
         """Say whether the model has said anything."""
         return bool(self._parts)
 
+    @property
+    def spoken(self) -> bool:
+        """Say whether there is a word or a call, beside thoughts."""
+        return any(isinstance(part, ToolCall) or _words(part) for part in self.parts())
+
+    def begin_again(self) -> int:
+        """Keep the thoughts that were told, without what binds them to an answer; return the index that comes next."""
+        self._signatures.clear()
+        for index, part in list(self._parts.items()):
+            if isinstance(part, Reasoning):
+                self._parts[index] = Reasoning(part.reasoning)
+            else:
+                del self._parts[index]
+        return max(self._parts, default=-1) + 1
+
     def feed(self, event: Event) -> None:
         """Take the next event."""
         if isinstance(event, Delta):
@@ -67,22 +86,23 @@ class Assembler:
         elif isinstance(event, Completed):
             self._completed = event
 
-    def answer(self, checked: Callable[[str, str], str]) -> Answer:
-        """Return the whole answer; `checked(arguments, tool)` reads the arguments of calls.
+    def answer(self, read: ReadCalls) -> Answer:
+        """Return the whole answer; `read` reads the arguments of its calls.
 
         Raises:
-            LLMInvalidResponse: the stream was cut, or arguments cannot be read.
+            LLMInvalidResponse: the stream was cut.
         """
         if self._completed is None:
             raise LLMInvalidResponse("the stream ended before the model stopped")
         done = self._completed
-        return Answer(tuple(self.parts(checked)), done.finish_reason, done.usage, done.response_id)
+        parts = read(self.parts(), done.finish_reason)
+        return Answer(parts, done.finish_reason, done.usage, done.response_id, done.warnings)
 
-    def parts(self, checked: Callable[[str, str], str] = lambda raw, _: raw) -> list[Part]:
+    def parts(self) -> list[Part]:
         """Return the parts as far as they have come, in the order in which they began."""
-        return [self._whole(index, part, checked) for index, part in sorted(self._parts.items())]
+        return [self._whole(index, part) for index, part in sorted(self._parts.items())]
 
-    def _whole(self, index: int, part: Part, checked: Callable[[str, str], str]) -> Part:
+    def _whole(self, index: int, part: Part) -> Part:
         text = "".join(self._texts[index])
         match part:
             case Text():
@@ -90,10 +110,30 @@ class Assembler:
             case Reasoning():
                 return Reasoning(part.reasoning + text, self._signatures.get(index, part.signature))
             case ToolCall():
-                arguments = checked(part.input + text, part.name)
-                return ToolCall(part.id, part.name, arguments, self._signatures.get(index, part.signature))
+                signature = self._signatures.get(index, part.signature)
+                return ToolCall(part.id, part.name, part.input + text, signature)
             case RedactedReasoning():
                 return part
+
+
+def moved(event: Event, by: int) -> Event:
+    """Return an event whose part stands so many places later."""
+    return event if isinstance(event, Completed) or not by else replace(event, index=event.index + by)
+
+
+def lacking(answer: Answer) -> str:
+    """Say why an answer is none: nothing is said and nothing called, or the vendor blocked it. Empty when it is one."""
+    if any(isinstance(part, ToolCall) for part in answer.parts):
+        return ""
+    if answer.finish_reason is FinishReason.CONTENT_FILTER:
+        return "the vendor blocked the answer"
+    if answer.finish_reason is FinishReason.LENGTH or any(map(_words, answer.parts)):
+        return ""
+    return "the model thought and said nothing" if answer.parts else "the model said nothing"
+
+
+def _words(part: Part) -> bool:
+    return isinstance(part, Text) and bool(part.text.strip())
 
 
 async def within_limits(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +12,7 @@ import httpx2
 from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMInvalidResponse, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import anthropic_wire, sse
+from letta_llm_gateway.providers import anthropic_wire, checks, sse, wire_json
 from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
 from letta_llm_gateway.providers.http import own_headers
 
@@ -46,7 +45,9 @@ class AnthropicProvider:
         body = anthropic_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
         with self._errors(call.model, call.prompt.tools):
             response = await self._client.messages.with_raw_response.create(**body)
-            return anthropic_wire.answer(_json(response.http_response.content, self._vendor), vendor=self._vendor)
+            return anthropic_wire.answer(
+                wire_json.read(response.http_response.content, self._vendor), vendor=self._vendor
+            )
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer as the model speaks."""
@@ -55,10 +56,10 @@ class AnthropicProvider:
         with self._errors(call.model, call.prompt.tools):
             async with self._client.messages.with_streaming_response.create(**body, stream=True) as response:
                 async for data in sse.events(response.iter_bytes(), vendor=self._vendor):
-                    for event in reader.feed(_json(data, self._vendor)):
+                    for event in reader.feed(wire_json.read(data, self._vendor)):
                         yield event
-        for event in reader.end():
-            yield event
+            for event in reader.end():
+                yield event
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:  # noqa: ARG002
         """Refuse: the vendor has no embedder."""
@@ -72,20 +73,24 @@ class AnthropicProvider:
         asked = {key: body[key] for key in _COUNTED if key in body}
         with self._errors(call.model, call.prompt.tools):
             response = await self._client.messages.with_raw_response.count_tokens(**asked)
-        found = _json(response.http_response.content, self._vendor).get("input_tokens")
+        found = wire_json.read(response.http_response.content, self._vendor).get("input_tokens")
         return int(found) if found else None
 
     async def models(self) -> list[ListedModel]:
         """List what the vendor offers."""
         with self._errors(""):
             response = await self._client.models.with_raw_response.list(limit=1000, timeout=_LIST_SECONDS)
-        body = _json(response.http_response.content, self._vendor)
+        body = wire_json.read(response.http_response.content, self._vendor)
         rows = body.get("data") if isinstance(body, dict) else None
         return [
             ListedModel(str(row["id"]), display_name=str(row.get("display_name") or ""))
             for row in rows or ()
             if isinstance(row, dict) and row.get("id")
         ]
+
+    def rules(self, model: str) -> checks.Rules:  # noqa: ARG002
+        """Return what the vendor's reference says of requests."""
+        return checks.ANTHROPIC
 
     async def close(self) -> None:
         """Close connections."""
@@ -121,10 +126,3 @@ def _said(error: anthropic.APIStatusError) -> str:
     if isinstance(inner, dict) and inner.get("message"):
         return f"{inner.get('type', 'error')}: {inner['message']}"
     return error.message
-
-
-def _json(data: bytes | str, vendor: str) -> Any:
-    try:
-        return json.loads(data if isinstance(data, str) else data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError) as error:
-        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON", provider=vendor) from error

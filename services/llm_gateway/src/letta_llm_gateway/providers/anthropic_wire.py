@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,10 +27,11 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers import checks, signatures
-from letta_llm_gateway.providers.arguments import CallIds, checked
+from letta_llm_gateway.providers.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.openai_wire import given_arguments, response_form, return_text, schema
 from letta_llm_gateway.providers.strictness import is_strict
+from letta_llm_gateway.providers.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
 DEFAULT_MAX_TOKENS = 4096
@@ -190,31 +190,28 @@ def answer(body: Any, *, vendor: str) -> Answer:
     content = body.get("content")
     if not isinstance(content, list):
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
-    ids = CallIds()
-    parts = [part for block in content if isinstance(block, dict) and (part := _part(block, vendor, ids))]
-    return Answer(
-        tuple(parts), _finish(body.get("stop_reason"), parts), usage(body.get("usage")), str(body.get("id") or "")
-    )
+    parts = [part for block in rows(content) if (part := _part(block, vendor))]
+    finish = _finish(body.get("stop_reason"), parts)
+    return Answer(finished(parts, finish, objects=True), finish, usage(body.get("usage")), words(body.get("id")))
 
 
-def _part(block: Json, vendor: str, ids: CallIds) -> Part | None:
+def _part(block: Json, vendor: str) -> Part | None:
     match block.get("type"):
         case "text":
-            return Text(str(block.get("text", "")))
+            return Text(words(block.get("text")))
         case "thinking":
-            return Reasoning(str(block.get("thinking", "")), block.get("signature") or None)
+            return Reasoning(words(block.get("thinking")), words(block.get("signature")) or None)
         case "redacted_thinking":
-            return RedactedReasoning(str(block.get("data", "")))
+            return RedactedReasoning(words(block.get("data")))
         case "tool_use":
-            name = _name(block, vendor)
-            return ToolCall(ids.of(block.get("id")), name, checked(block.get("input"), tool=name, vendor=vendor))
+            return ToolCall(new_call_id(), _name(block, vendor), text_of(block.get("input")))
     return None
 
 
 def _name(block: Json, vendor: str) -> str:
-    if not block.get("name"):
+    if not (name := words(block.get("name"))):
         raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
-    return str(block["name"])
+    return name
 
 
 def _finish(reason: Any, parts: list[Part]) -> FinishReason:
@@ -227,13 +224,12 @@ def _finish(reason: Any, parts: list[Part]) -> FinishReason:
 
 def usage(counts: Any) -> Usage | None:
     """Read the counts of tokens; the vendor counts cached ones apart, the contract counts them in."""
-    if not isinstance(counts, dict):
-        return None
-    read, written = int(counts.get("cache_read_input_tokens") or 0), int(counts.get("cache_creation_input_tokens") or 0)
-    prompt = int(counts.get("input_tokens") or 0) + read + written
+    counts = table(counts)
+    read, written = count(counts.get("cache_read_input_tokens")), count(counts.get("cache_creation_input_tokens"))
+    prompt = count(counts.get("input_tokens")) + read + written
     if not prompt:
         return None
-    return Usage(prompt, int(counts.get("output_tokens") or 0), cached_input=read, cache_write=written)
+    return Usage(prompt, count(counts.get("output_tokens")), cached_input=read, cache_write=written)
 
 
 class StreamReader:
@@ -243,7 +239,6 @@ class StreamReader:
         self._vendor, self._model = vendor, model
         self._open: dict[int, int] = {}  # the vendor's index of a block -> ours
         self._next = 0
-        self._ids = CallIds()
         self._usage: Json = {}
         self._calls = False
         self._stop: Any = None
@@ -256,17 +251,17 @@ class StreamReader:
             raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
         match event.get("type"):
             case "content_block_delta":
-                yield from self._delta(self._open.get(event["index"]), event.get("delta") or {})
+                yield from self._delta(self._open.get(_place(event)), table(event.get("delta")))
             case "content_block_start":
-                yield from self._start(event["index"], event.get("content_block") or {})
+                yield from self._start(_place(event), table(event.get("content_block")))
             case "content_block_stop":
-                yield from self._close(event["index"])
+                yield from self._close(_place(event))
             case "message_start":
-                message = event.get("message") or {}
-                self._id = str(message.get("id") or "")
+                message = table(event.get("message"))
+                self._id = words(message.get("id"))
                 self._usage.update(_counts(message.get("usage")))
             case "message_delta":
-                self._stop = (event.get("delta") or {}).get("stop_reason")
+                self._stop = table(event.get("delta")).get("stop_reason")
                 self._usage.update(_counts(event.get("usage")))
             case "message_stop":
                 self._stopped = True
@@ -287,16 +282,16 @@ class StreamReader:
         called = block.get("type") == "tool_use"
         if called:
             self._calls = True
-            part: Part | None = ToolCall(self._ids.of(block.get("id")), _name(block, self._vendor))
+            part: Part | None = ToolCall(new_call_id(), _name(block, self._vendor))
         else:
-            part = _part(block, self._vendor, self._ids)
+            part = _part(block, self._vendor)
         if part is None:
             return
         index = self._open[at] = self._next
         self._next += 1
         yield Started(index, part)
         if called and (given := block.get("input")):
-            yield Delta(index, given if isinstance(given, str) else json.dumps(given, ensure_ascii=False))
+            yield Delta(index, text_of(given))
 
     def _close(self, at: int) -> Iterator[Event]:
         index = self._open.pop(at, None)
@@ -308,13 +303,18 @@ class StreamReader:
             return
         match delta.get("type"):
             case "text_delta":
-                yield Delta(index, str(delta.get("text", "")))
+                yield Delta(index, words(delta.get("text")))
             case "thinking_delta":
-                yield Delta(index, str(delta.get("thinking", "")))
+                yield Delta(index, words(delta.get("thinking")))
             case "input_json_delta":
-                yield Delta(index, str(delta.get("partial_json", "")))
+                yield Delta(index, words(delta.get("partial_json")))
             case "signature_delta":
-                yield Signed(index, str(delta.get("signature", "")))
+                yield Signed(index, words(delta.get("signature")))
+
+
+def _place(event: Json) -> int:
+    at = event.get("index")
+    return at if isinstance(at, int) else 0
 
 
 def _counts(counts: Any) -> Json:

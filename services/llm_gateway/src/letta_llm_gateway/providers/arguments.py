@@ -1,70 +1,122 @@
-"""Arguments of tool calls: read, repaired where that is safe, refused where it is not."""
+"""Arguments of tool calls: read, and repaired where that is safe. What cannot be read is the agent's to refuse."""
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
+import string
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
-from letta_common.errors import LLMInvalidResponse
+from letta_common.json_texts import too_deep
+from letta_llm_gateway.domain.answers import FinishReason, Part, ToolCall
+from letta_llm_gateway.providers.wire_json import finite
 
 _FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+_HUGE = re.compile(r"\d[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
+_ALPHABET = string.ascii_letters + string.digits
+_ID_LENGTH = 9
+"""Mistral takes ids of exactly nine letters and digits, and every other vendor takes them too."""
+_DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None, parse_float=finite)
+Json = dict[str, Any]
 
 
-class CallIds:
-    """Gives every call of an answer an id of its own; results find their calls by them."""
+def new_call_id() -> str:
+    """Return an id for a call, in a form that every vendor takes; vendors' own ids repeat and differ in form."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
+
+
+class Balance:
+    """Follows the braces of a JSON text that comes in pieces, without reading any piece twice."""
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._depth = 0
+        self._quoted = self._escaped = False
+        self._began = self._broken = False
 
-    def of(self, given: Any) -> str:
-        """Return the vendor's id, or a new one when it gave none or the same one twice."""
-        id = given if isinstance(given, str) and given and given not in self._seen else f"call_{uuid4().hex[:24]}"
-        self._seen.add(id)
-        return id
+    @property
+    def complete(self) -> bool:
+        """Say whether the text so far is an object that was closed."""
+        return self._began and not self._broken and self._depth == 0
+
+    def feed(self, text: str) -> None:
+        """Take the next piece."""
+        for char in text:
+            if self._quoted:
+                self._quoted = self._escaped or char != '"'
+                self._escaped = char == "\\" and not self._escaped
+            elif char == '"':
+                self._quoted = True
+            elif char in "{[":
+                self._depth += 1
+            elif char in "}]":
+                self._depth -= 1
+            if not self._began and not char.isspace():
+                self._began, self._broken = True, char != "{"
 
 
-def complete(text: str) -> bool:
-    """Say whether a text is a whole JSON object."""
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
+def readable(raw: str, *, cut: bool = False) -> str:
+    """Return the arguments as the text of a JSON object; as they came when they cannot be read as one.
 
-
-def checked(raw: Any, *, tool: str, vendor: str) -> str:
-    """Return the arguments as the text of a JSON object. Raises LLMInvalidResponse when they cannot be read as one."""
-    if isinstance(raw, dict):
-        return json.dumps(raw, ensure_ascii=False)
-    text = str(raw or "").strip()
-    if not text:
+    `cut` says that the model was stopped in the middle of them, so nothing is added to make them whole.
+    """
+    text = raw.strip()
+    if not text and not cut:
         return "{}"
-    for attempt in _readings(text):
-        try:
-            value = json.loads(attempt, strict=False)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, str):  # encoded twice
-            return checked(value, tool=tool, vendor=vendor) if value != text else "{}"
-        if isinstance(value, dict):
-            return attempt if attempt is text and _is_strict(text) else json.dumps(value, ensure_ascii=False)
-        break
-    raise LLMInvalidResponse(
-        f"{vendor} called tool {tool} with arguments that are no JSON object: {text[:200]}", provider=vendor, tool=tool
-    )
+    for attempt in _readings(text, cut=cut):
+        found, whole = _object(attempt)
+        if found is not None and not too_deep(found):
+            return text if whole and attempt is text and _is_strict(text) else json.dumps(found, ensure_ascii=False)
+    return text
 
 
-def _readings(text: str) -> list[str]:
+def finished(parts: Sequence[Part], finish: FinishReason, *, objects: bool = False) -> tuple[Part, ...]:
+    """Return the parts of a whole answer, the arguments of its calls read.
+
+    An answer that was cut ends within its last part. Wires that carry arguments as an `object` show no sign of that.
+    """
+    found = list(parts)
+    for at, part in enumerate(found):
+        if isinstance(part, ToolCall):
+            cut = finish is FinishReason.LENGTH and at == len(found) - 1
+            text = readable(part.input, cut=cut)
+            found[at] = replace(part, input=text[:-1] if cut and objects else text)
+    return tuple(found)
+
+
+def text_of(raw: Any) -> str:
+    """Return arguments as text, however a server writes them."""
+    if raw is None:
+        return ""
+    return raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)
+
+
+def _object(text: str, *, twice: bool = True) -> tuple[Json | None, bool]:
+    """Return the object that a text is or begins with, for models write a second one behind it; and if it is all."""
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None, False
+    if isinstance(value, str) and twice and end == len(text):  # encoded twice
+        return (_object(value.strip(), twice=False)[0], False) if value.strip() else ({}, False)
+    follows = text[end:].lstrip()
+    if not isinstance(value, dict) or (follows and not follows.startswith("{")):
+        return None, False
+    return value, not follows
+
+
+def _readings(text: str, *, cut: bool) -> list[str]:
     """Return the text and the repairs that cannot change its meaning."""
     bare = match[1] if (match := _FENCE.match(text)) else text
     tidy = _TRAILING_COMMA.sub(r"\1", bare)
-    return [text, bare, tidy, _closed(tidy)]
+    return [text, bare, tidy] if cut else [text, bare, tidy, _closed(tidy)]
 
 
 def _closed(text: str) -> str:
-    """Close what a cut text left open, unless it was cut inside a string."""
+    """Close what a text left open, unless it ends inside a string."""
     stack: list[str] = []
     quoted = escaped = False
     for char in text:
@@ -81,5 +133,5 @@ def _closed(text: str) -> str:
 
 
 def _is_strict(text: str) -> bool:
-    """Say whether the text has no raw control characters, NaN or Infinity, which only Python's reader accepts."""
-    return text.isprintable() and "NaN" not in text and "Infinity" not in text
+    """Say whether the text has no raw control characters and nothing that only Python's reader accepts."""
+    return text.isprintable() and "NaN" not in text and "Infinity" not in text and not _HUGE.search(text)

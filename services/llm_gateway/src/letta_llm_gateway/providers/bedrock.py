@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import bedrock_wire
+from letta_llm_gateway.providers import bedrock_wire, checks, wire_json
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 
 _LIST_SECONDS = 10.0
@@ -59,7 +59,7 @@ class BedrockProvider:
         """Answer once."""
         asked = bedrock_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
         async with self._asked("POST", self._path(call.model, "converse"), asked, call=call) as response:
-            body = _json(await response.aread(), self._vendor)
+            body = wire_json.read(await response.aread(), self._vendor)
             return bedrock_wire.answer(body, vendor=self._vendor, response_id=_id(response))
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
@@ -74,8 +74,8 @@ class BedrockProvider:
                     kind, body = self._read(message, call.model)
                     for event in reader.feed(kind, body):
                         yield event
-        for event in reader.end():
-            yield event
+            for event in reader.end():
+                yield event
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors, with Amazon's and Cohere's models."""
@@ -99,7 +99,7 @@ class BedrockProvider:
         body = bedrock_wire.request(call.model, call.prompt)
         asked = {"input": {"converse": {key: body[key] for key in _COUNTED if key in body}}}
         async with self._asked("POST", self._path(call.model, "count-tokens"), asked, call=call) as response:
-            found = _json(await response.aread(), self._vendor).get("inputTokens")
+            found = wire_json.read(await response.aread(), self._vendor).get("inputTokens")
             return int(found) if found else None
 
     async def models(self) -> list[ListedModel]:
@@ -109,6 +109,10 @@ class BedrockProvider:
         found = [_model(row) for row in offered if row.get("modelId") and "TEXT" in (row.get("inputModalities") or ())]
         names = ((row.get("inferenceProfileId"), row.get("inferenceProfileName")) for row in profiles)
         return [*found, *(ListedModel(str(id), display_name=name or "") for id, name in names if id)]
+
+    def rules(self, model: str) -> checks.Rules:  # noqa: ARG002
+        """Return what the vendor's reference says of requests."""
+        return checks.BEDROCK
 
     async def close(self) -> None:
         """Close connections."""
@@ -120,7 +124,7 @@ class BedrockProvider:
     async def _listed(self, path: str, key: str) -> list[dict[str, Any]]:
         try:
             async with asyncio.timeout(_LIST_SECONDS), self._asked("GET", self._control + path) as response:
-                body = _json(await response.aread(), self._vendor)
+                body = wire_json.read(await response.aread(), self._vendor)
         except TimeoutError as error:
             raise refusal(self._vendor, 408, "no list of models in time") from error
         rows = body.get(key) if isinstance(body, dict) else None
@@ -128,7 +132,7 @@ class BedrockProvider:
 
     async def _invoke(self, model: str, asked: Any) -> dict[str, Any]:
         async with self._asked("POST", self._path(model, "invoke"), asked) as response:
-            body = _json(await response.aread(), self._vendor)
+            body = wire_json.read(await response.aread(), self._vendor)
         return body if isinstance(body, dict) else {}
 
     @asynccontextmanager
@@ -146,7 +150,7 @@ class BedrockProvider:
 
     def _read(self, message: EventStreamMessage, model: str) -> tuple[str, Any]:
         """Return kind and body of a framed event. Raises the error that the vendor put into the stream."""
-        headers, body = message.headers, _json(message.payload or b"{}", self._vendor)
+        headers, body = message.headers, wire_json.read(message.payload or b"{}", self._vendor)
         kind = headers.get(":message-type")
         if kind == "event":
             return str(headers.get(":event-type")), body
@@ -240,13 +244,6 @@ def _errors(vendor: str) -> Iterator[None]:
         raise LLMAuthentication(
             f"provider {vendor} has no usable credentials of AWS: {type(error).__name__}", provider=vendor
         ) from error
-
-
-def _json(data: bytes, vendor: str) -> Any:
-    try:
-        return json.loads(data.decode("utf-8", "replace"))
-    except ValueError as error:
-        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON", provider=vendor) from error
 
 
 def make(account: Account, http: httpx2.AsyncClient) -> BedrockProvider:

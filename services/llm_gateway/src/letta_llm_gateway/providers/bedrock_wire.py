@@ -27,9 +27,10 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers import checks, signatures
-from letta_llm_gateway.providers.arguments import CallIds, checked
+from letta_llm_gateway.providers.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.openai_wire import given_arguments, response_form, return_text, schema
 from letta_llm_gateway.providers.strictness import is_strict
+from letta_llm_gateway.providers.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
 _VENDOR = "bedrock"
@@ -201,32 +202,34 @@ def _image(image: ImageContent) -> Json | None:
 
 def answer(body: Any, *, vendor: str, response_id: str = "") -> Answer:
     """Read an answer. Raises LLMInvalidResponse when it has no content or cannot be read."""
-    content = ((body.get("output") or {}).get("message") or {}).get("content") if isinstance(body, dict) else None
+    body = table(body)
+    content = table(table(body.get("output")).get("message")).get("content")
     if not isinstance(content, list):
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
-    ids = CallIds()
-    parts = [part for block in content if (part := _part(block, vendor, ids))]
+    parts = [part for block in rows(content) if (part := _part(block, vendor))]
     calls = any(isinstance(part, ToolCall) for part in parts)
     finish = _finish(body.get("stopReason"), calls=calls, vendor=vendor)
-    return Answer(tuple(parts), finish, usage(body.get("usage")), response_id)
+    return Answer(finished(parts, finish, objects=True), finish, usage(body.get("usage")), response_id)
 
 
-def _part(block: Json, vendor: str, ids: CallIds) -> Part | None:
+def _part(block: Json, vendor: str) -> Part | None:
     if "text" in block:
-        return Text(str(block["text"]))
+        return Text(words(block["text"]))
     if call := block.get("toolUse"):
-        name = str(call.get("name") or "")
-        if not name:
-            raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
-        arguments = checked(call.get("input"), tool=name, vendor=vendor)
-        return ToolCall(ids.of(call.get("toolUseId")), name, arguments)
-    if thought := block.get("reasoningContent"):
-        if redacted := thought.get("redactedContent"):
-            return RedactedReasoning(signatures.sealed(_VENDOR, str(redacted)))
-        told = thought.get("reasoningText") or {}
-        signature = told.get("signature")
-        return Reasoning(str(told.get("text", "")), signatures.sealed(_VENDOR, signature) if signature else None)
+        return _called(table(call), vendor, text_of(table(call).get("input")))
+    if thought := table(block.get("reasoningContent")):
+        if redacted := words(thought.get("redactedContent")):
+            return RedactedReasoning(signatures.sealed(_VENDOR, redacted))
+        told = table(thought.get("reasoningText"))
+        signature = words(told.get("signature"))
+        return Reasoning(words(told.get("text")), signatures.sealed(_VENDOR, signature) if signature else None)
     return None
+
+
+def _called(call: Json, vendor: str, arguments: str = "") -> ToolCall:
+    if not (name := words(call.get("name"))):
+        raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
+    return ToolCall(new_call_id(), name, arguments)
 
 
 def _finish(reason: Any, *, calls: bool, vendor: str) -> FinishReason:
@@ -240,13 +243,12 @@ def _finish(reason: Any, *, calls: bool, vendor: str) -> FinishReason:
 
 def usage(counts: Any) -> Usage | None:
     """Read the counts of tokens; the vendor counts cached ones apart, the contract counts them in."""
-    if not isinstance(counts, dict):
-        return None
-    read, written = int(counts.get("cacheReadInputTokens") or 0), int(counts.get("cacheWriteInputTokens") or 0)
-    prompt = int(counts.get("inputTokens") or 0) + read + written
+    counts = table(counts)
+    read, written = count(counts.get("cacheReadInputTokens")), count(counts.get("cacheWriteInputTokens"))
+    prompt = count(counts.get("inputTokens")) + read + written
     if not prompt:
         return None
-    return Usage(prompt, int(counts.get("outputTokens") or 0), cached_input=read, cache_write=written)
+    return Usage(prompt, count(counts.get("outputTokens")), cached_input=read, cache_write=written)
 
 
 class StreamReader:
@@ -257,7 +259,6 @@ class StreamReader:
         self._open: dict[int, int] = {}  # the vendor's index of a block -> ours
         self._next = 0
         self._calls = False
-        self._ids = CallIds()
         self._stop: Any = None
         self._usage: Usage | None = None
 
@@ -265,12 +266,13 @@ class StreamReader:
         """Yield what an event says."""
         if not isinstance(body, dict):
             raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
-        at = body.get("contentBlockIndex") or 0
+        given = body.get("contentBlockIndex")
+        at = given if isinstance(given, int) else 0
         match kind:
             case "contentBlockDelta":
-                yield from self._delta(at, body.get("delta") or {})
+                yield from self._delta(at, table(body.get("delta")))
             case "contentBlockStart":
-                yield from self._start(at, body.get("start") or {})
+                yield from self._start(at, table(body.get("start")))
             case "contentBlockStop":
                 index = self._open.pop(at, None)
                 if index is not None:
@@ -295,23 +297,19 @@ class StreamReader:
 
     def _start(self, at: int, start: Json) -> Iterator[Event]:
         if call := start.get("toolUse"):
-            if not call.get("name"):
-                raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
             self._calls = True
-            yield from self._begin(at, ToolCall(self._ids.of(call.get("toolUseId")), str(call["name"])))
+            yield from self._begin(at, _called(table(call), self._vendor))
 
     def _delta(self, at: int, delta: Json) -> Iterator[Event]:
-        thought = delta.get("reasoningContent") or {}
-        if redacted := thought.get("redactedContent"):
-            yield from self._begin(at, RedactedReasoning(signatures.sealed(_VENDOR, str(redacted))))
+        thought = table(delta.get("reasoningContent"))
+        if redacted := words(thought.get("redactedContent")):
+            yield from self._begin(at, RedactedReasoning(signatures.sealed(_VENDOR, redacted)))
         elif "text" in delta or "text" in thought or "signature" in thought:
             if at not in self._open:
                 yield from self._begin(at, Text() if "text" in delta else Reasoning())
-            if piece := delta.get("text") or thought.get("text"):
-                yield Delta(self._open[at], str(piece))
-            if signature := thought.get("signature"):
-                yield Signed(self._open[at], signatures.sealed(_VENDOR, str(signature)))
-        elif at in self._open and (call := delta.get("toolUse")):
-            given = call.get("input")
-            if given:
-                yield Delta(self._open[at], given if isinstance(given, str) else json.dumps(given))
+            if piece := words(delta.get("text")) or words(thought.get("text")):
+                yield Delta(self._open[at], piece)
+            if signature := words(thought.get("signature")):
+                yield Signed(self._open[at], signatures.sealed(_VENDOR, signature))
+        elif at in self._open and (given := table(delta.get("toolUse")).get("input")):
+            yield Delta(self._open[at], text_of(given))

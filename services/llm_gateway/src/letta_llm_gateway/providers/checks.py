@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,49 +10,47 @@ from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
 from letta_common.errors import CapabilityMissing, LLMBadRequest
 
 Json = dict[str, Any]
-_ANY = re.compile(r"\S(.*\S)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What a vendor's reference says of tools and forms of answers."""
 
-    name: re.Pattern[str] = _ANY
+    name: re.Pattern[str]
     most_tools: int = 0
     """0 is any number."""
+    words: frozenset[str] | None = None
+    """Keywords that it knows in schemas of arguments; None is any."""
     forms: frozenset[str] = frozenset({"text", "json_object", "json_schema"})
 
 
-ANY = Rules()
+# As Google's reference lists them for schemas of arguments.
+_GOOGLE_WORDS = """
+    type format title description enum items minItems maxItems minimum maximum anyOf oneOf properties
+    additionalProperties required propertyOrdering
+"""
+ANY = Rules(re.compile(r"[a-zA-Z0-9_-]{1,128}"))
 """For servers of which nothing is certain."""
 OPENAI = Rules(re.compile(r"[a-zA-Z0-9_-]{1,64}"), 128)
 ANTHROPIC = Rules(re.compile(r"[a-zA-Z0-9_-]{1,128}"), forms=frozenset({"text", "json_schema"}))
-GOOGLE = Rules(re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}"), 512)
+GOOGLE = Rules(re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}"), 512, words=frozenset(_GOOGLE_WORDS.split()))
 BEDROCK = Rules(re.compile(r"[a-zA-Z0-9_-]{1,64}"), forms=frozenset({"text", "json_schema"}))
 
 
 def check(prompt: Prompt, form: Json, rules: Rules) -> None:
-    """Look at tools, the choice among them and the form of the answer.
+    """Look at the choice among the tools and at the form of the answer.
 
     Raises:
-        LLMBadRequest: a tool cannot be sent so; metadata has its name.
+        LLMBadRequest: a tool must be called that is not there; metadata has its name.
         CapabilityMissing: the vendor has no such form of answers.
     """
-    names = [tool.name for tool in prompt.tools]
-    for name in names:
-        if not rules.name.fullmatch(name):
-            raise _refused(name, f"its name must match {rules.name.pattern}; rename it")
-    if len(set(names)) < len(names):
-        [(name, _)] = Counter(names).most_common(1)
-        raise _refused(name, "two tools have this name; rename or detach one")
-    if rules.most_tools and len(names) > rules.most_tools:
-        raise LLMBadRequest(
-            f"{len(names)} tools are more than the vendor takes, {rules.most_tools}; detach some",
-            tools=str(len(names)), most_tools=str(rules.most_tools),
-        )  # fmt: skip
     choice = prompt.tool_choice
+    names = [tool.name for tool in prompt.tools]
     if choice.mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL and choice.name not in names:
-        raise _refused(choice.name, "it must be called but is not among the tools; attach it or choose another")
+        raise LLMBadRequest(
+            f"tool {choice.name!r} must be called but is not among the tools; attach it or choose another",
+            tool=choice.name,
+        )
     kind = form.get("type", "text")
     if kind not in rules.forms:
         raise CapabilityMissing(
@@ -61,7 +58,3 @@ def check(prompt: Prompt, form: Json, rules: Rules) -> None:
         )
     if kind == "json_schema" and not isinstance((form.get("json_schema") or {}).get("schema"), dict):
         raise LLMBadRequest("response_format json_schema has no json_schema.schema, an object; add it", field="schema")
-
-
-def _refused(tool: str, why: str) -> LLMBadRequest:
-    return LLMBadRequest(f"tool {tool!r} cannot be sent: {why}", tool=tool)

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from letta_common.egress import TooMuchData
 from letta_common.errors import (
     AppError,
     CapabilityMissing,
@@ -129,7 +130,7 @@ def not_connected(vendor: str) -> LLMTimeout:
     return LLMTimeout(f"{vendor} cannot be connected to in time", provider=vendor, phase="connect")
 
 
-_MISREAD = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+_MISREAD = (ArithmeticError, AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 """What reading an answer raises that has another shape than the vendor's."""
 
 
@@ -138,6 +139,8 @@ def transport_errors(vendor: str) -> Iterator[None]:
     """Turn what the HTTP client and the reading of an answer raise into the errors of the contract."""
     try:
         yield
+    except TooMuchData as error:
+        raise LLMInvalidResponse(f"{vendor} answered more than any model does", provider=vendor) from error
     except _MISREAD as error:
         raise LLMInvalidResponse(f"{vendor} answered in a form that is not its own", provider=vendor) from error
     except (httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:

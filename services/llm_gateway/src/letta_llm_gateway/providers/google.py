@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +15,7 @@ from google.genai.types import GenerateContentConfig, HttpOptions
 from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import google_wire
+from letta_llm_gateway.providers import checks, google_wire, wire_json
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 
 OFFICIAL = "https://generativelanguage.googleapis.com"
@@ -45,7 +44,10 @@ class GoogleProvider:
             request.extensions["timeout"] = patience  # the SDK asks for none at all, also to connect
 
         asking = http.event_hooks.get("request", [])
-        self._http.event_hooks = {"request": [*asking, be_patient], "response": [_note]}
+        self._http.event_hooks = {
+            "request": [*asking, be_patient],
+            "response": [*self._http.event_hooks.get("response", []), _note],
+        }
         options = HttpOptions(
             base_url=account.base_url or OFFICIAL, api_version=_VERSION, httpx_async_client=self._http
         )
@@ -58,8 +60,8 @@ class GoogleProvider:
         config.should_return_http_response = True
         with self._errors(call.model, call.prompt.tools):
             made = await self._models.generate_content(model=call.model, contents=contents, config=config)
-            body = json.loads(made.sdk_http_response.body or "") if made.sdk_http_response else None
-        return google_wire.answer(body, vendor=self._vendor)
+            told = made.sdk_http_response.body if made.sdk_http_response else None
+            return google_wire.answer(wire_json.read(told or "", self._vendor), vendor=self._vendor)
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer as the model speaks."""
@@ -82,8 +84,8 @@ class GoogleProvider:
                 _answers.set(None)
                 for response in opened:
                     await response.aclose()
-        for event in reader.end():
-            yield event
+            for event in reader.end():
+                yield event
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors."""
@@ -119,6 +121,10 @@ class GoogleProvider:
                         ListedModel(name, row.input_token_limit, embedding, display_name=row.display_name or "")
                     )
         return found
+
+    def rules(self, model: str) -> checks.Rules:  # noqa: ARG002
+        """Return what the vendor's reference says of requests."""
+        return checks.GOOGLE
 
     async def close(self) -> None:
         """Close connections."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
+import binascii
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,9 +26,10 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers import checks, signatures
-from letta_llm_gateway.providers.arguments import CallIds, checked
+from letta_llm_gateway.providers.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.openai_wire import given_arguments, parsed, response_form, return_text, schema
+from letta_llm_gateway.providers.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
 _VENDOR = "google"
@@ -121,13 +122,21 @@ def _part(part: ContentPart, names: dict[str, str]) -> Json | None:
             call = part.tool_call
             names[call.id] = call.name
             made: Json = {"function_call": {"name": call.name, "args": given_arguments(call.input)}}
-            if signature := signatures.opened(_VENDOR, call.signature):
-                made["thought_signature"] = base64.b64decode(signature)
+            if signature := _bytes(signatures.opened(_VENDOR, call.signature)):
+                made["thought_signature"] = signature
             return made
         case "tool_return":
             returned = part.tool_return
             return _result(names, returned.tool_call_id, returned.content, failed=returned.is_error)
     return None
+
+
+def _bytes(encoded: str | None) -> bytes:
+    """Return a signature as the SDK takes it; nothing for one that is none."""
+    try:
+        return base64.b64decode(encoded or "")
+    except binascii.Error:
+        return b""
 
 
 def _result(names: dict[str, str], id: str, content: str, *, failed: bool) -> Json:
@@ -159,8 +168,9 @@ def answer(body: Any, *, vendor: str) -> Answer:
                 completed = event
     if completed is None or not (parts or completed.finish_reason is not FinishReason.STOP):
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
-    whole = [_read(part, vendor) for _, part in sorted(parts.items())]
-    return Answer(tuple(whole), completed.finish_reason, completed.usage, completed.response_id)
+    whole = [part for _, part in sorted(parts.items())]
+    made = finished(whole, completed.finish_reason)
+    return Answer(made, completed.finish_reason, completed.usage, completed.response_id)
 
 
 def _longer(part: Part, text: str) -> Part:
@@ -174,21 +184,16 @@ def _longer(part: Part, text: str) -> Part:
     return part
 
 
-def _read(part: Part, vendor: str) -> Part:
-    if not isinstance(part, ToolCall):
-        return part
-    return ToolCall(part.id, part.name, checked(part.input, tool=part.name, vendor=vendor), part.signature)
-
-
 def usage(counts: Any) -> Usage | None:
     """Read the counts of tokens; the vendor counts thoughts apart, the contract counts them in."""
-    if not isinstance(counts, dict) or not counts.get("promptTokenCount"):
+    counts = table(counts)
+    if not (prompt := count(counts.get("promptTokenCount"))):
         return None
-    thoughts = int(counts.get("thoughtsTokenCount") or 0)
+    thoughts = count(counts.get("thoughtsTokenCount"))
     return Usage(
-        prompt=int(counts["promptTokenCount"]) + int(counts.get("toolUsePromptTokenCount") or 0),
-        completion=int(counts.get("candidatesTokenCount") or 0) + thoughts,
-        cached_input=int(counts.get("cachedContentTokenCount") or 0),
+        prompt=prompt + count(counts.get("toolUsePromptTokenCount")),
+        completion=count(counts.get("candidatesTokenCount")) + thoughts,
+        cached_input=count(counts.get("cachedContentTokenCount")),
         reasoning=thoughts,
     )
 
@@ -201,7 +206,6 @@ class StreamReader:
         self._next = 0
         self._speech = ""  # kind of the open text or reasoning
         self._calls = False
-        self._ids = CallIds()
         self._finish: Any = None
         self._usage: Usage | None = None
         self._id = ""
@@ -212,12 +216,12 @@ class StreamReader:
             raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
         if chunk.get("error"):
             raise stream_refusal(self._vendor, chunk["error"], model=self._model)
-        self._id = str(chunk.get("responseId") or "") or self._id
+        self._id = words(chunk.get("responseId")) or self._id
         self._usage = usage(chunk.get("usageMetadata")) or self._usage
-        if (chunk.get("promptFeedback") or {}).get("blockReason"):
+        if table(chunk.get("promptFeedback")).get("blockReason"):
             self._finish = "SAFETY"
-        for candidate in (chunk.get("candidates") or ())[:1]:
-            for part in (candidate.get("content") or {}).get("parts") or ():
+        for candidate in rows(chunk.get("candidates"))[:1]:
+            for part in rows(table(candidate.get("content")).get("parts")):
                 yield from self._part(part)
             self._finish = candidate.get("finishReason") or self._finish
             if self._finish == "MALFORMED_FUNCTION_CALL":
@@ -233,24 +237,24 @@ class StreamReader:
 
     def _part(self, part: Json) -> Iterator[Event]:
         if call := part.get("functionCall"):
-            yield from self._call(call, part.get("thoughtSignature"))
-        elif text := part.get("text"):
+            yield from self._call(table(call), words(part.get("thoughtSignature")))
+        elif text := words(part.get("text")):
             kind = "reasoning" if part.get("thought") else "text"
             if kind != self._speech:
                 yield from self._hush()
                 self._speech = kind
                 yield Started(self._next, Text() if kind == "text" else Reasoning())
                 self._next += 1
-            yield Delta(self._next - 1, str(text))
+            yield Delta(self._next - 1, text)
 
-    def _call(self, call: Json, signature: Any) -> Iterator[Event]:
-        if not call.get("name"):
+    def _call(self, call: Json, signature: str) -> Iterator[Event]:
+        if not (name := words(call.get("name"))):
             raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
         yield from self._hush()
         self._calls = True
-        signed = signatures.sealed(_VENDOR, _standard(str(signature))) if signature else None
-        yield Started(self._next, ToolCall(self._ids.of(call.get("id")), str(call["name"]), signature=signed))
-        yield Delta(self._next, json.dumps(call.get("args") or {}, ensure_ascii=False))
+        signed = signatures.sealed(_VENDOR, _standard(signature)) if signature else None
+        yield Started(self._next, ToolCall(new_call_id(), name, signature=signed))
+        yield Delta(self._next, text_of(call.get("args") or {}))
         if signed:
             yield Signed(self._next, signed)
         yield Ended(self._next)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 
-from letta_common.egress import AddressGuard, ForbiddenAddress, guarded_client
+from letta_common.egress import AddressGuard, Bounded, ForbiddenAddress, guarded_client
 from letta_common.errors import AppError
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Provider, Vector
@@ -21,6 +23,7 @@ _IDLE = 100
 _MOST_BYTES = 1 << 30
 _ENVIRONMENT = ("OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS")
 _IDENTITIES = ("OpenAI-Organization", "OpenAI-Project")
+_REFUSAL_BYTES = 1 << 20
 
 
 class Clients:
@@ -44,7 +47,8 @@ class Clients:
             limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_IDLE)
             client = httpx2.AsyncClient(limits=limits, follow_redirects=False)
         client.timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)  # the gateway measures silence for itself
-        client.event_hooks = {"request": [_record]}
+        client.headers["accept-encoding"] = "identity"
+        client.event_hooks = {"request": [_record], "response": [_bound]}
         return client
 
 
@@ -60,7 +64,37 @@ def own_headers(account: Account, keys: Mapping[str, str], absent: Any) -> dict[
     return {name: keys.get(name.lower(), absent) for name in names if name}
 
 
+@dataclass(slots=True)
+class Exchange:
+    """What one call may read, and where it was sent."""
+
+    most_bytes: int
+    address: str = ""
+
+
+_exchange: ContextVar[Exchange | None] = ContextVar("letta_llm_exchange", default=None)
+
+
+def begin_exchange(most_bytes: int) -> Exchange:
+    """Bound what this task reads from now on, and keep where it asks."""
+    exchange = Exchange(most_bytes)
+    _exchange.set(exchange)
+    return exchange
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """Let an answer end with TooMuchData above the limit; a packed one could be any size."""
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise httpx2.RemoteProtocolError("the answer is compressed, which was not asked for")
+    exchange = _exchange.get()
+    if exchange is not None and isinstance(response.stream, httpx2.AsyncByteStream):
+        most = exchange.most_bytes if response.status_code < 400 else min(exchange.most_bytes, _REFUSAL_BYTES)
+        response.stream = Bounded(response.stream, most)
+
+
 async def _record(request: httpx2.Request) -> None:
+    if (exchange := _exchange.get()) is not None:
+        exchange.address = str(request.url.copy_with(query=None, fragment=None, userinfo=b""))
     tape = current_tape()
     if tape is None:
         return

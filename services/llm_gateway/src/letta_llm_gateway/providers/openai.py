@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +12,7 @@ import openai
 from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import openai_wire, responses_wire, sse
+from letta_llm_gateway.providers import checks, openai_wire, responses_wire, sse, wire_json
 from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
 from letta_llm_gateway.providers.http import own_headers
 
@@ -49,7 +48,9 @@ class OpenAIProvider:
         body = self._request(call)
         with self._errors(call.model, call.prompt.tools):
             response = await resource.with_raw_response.create(**body)
-            read: Answer = wire.answer(_json(response.http_response.content, self._vendor), vendor=self._vendor)
+            read: Answer = wire.answer(
+                wire_json.read(response.http_response.content, self._vendor), vendor=self._vendor
+            )
             return read
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
@@ -65,10 +66,10 @@ class OpenAIProvider:
                     if data == "[DONE]":
                         reader.done()
                         break
-                    for event in reader.feed(_json(data, self._vendor)):
+                    for event in reader.feed(wire_json.read(data, self._vendor)):
                         yield event
-        for event in reader.end():
-            yield event
+            for event in reader.end():
+                yield event
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors."""
@@ -76,7 +77,7 @@ class OpenAIProvider:
             response = await self._client.embeddings.with_raw_response.create(
                 model=model, input=list(texts), encoding_format="float"
             )
-        body = _json(response.http_response.content, self._vendor)
+        body = wire_json.read(response.http_response.content, self._vendor)
         try:
             vectors: list[Vector] = [
                 row["embedding"] for row in sorted(body["data"], key=lambda row: int(row["index"]))
@@ -97,9 +98,13 @@ class OpenAIProvider:
         """List what the vendor offers."""
         with self._errors(""):
             response = await self._client.models.with_raw_response.list(timeout=_LIST_SECONDS)
-        body = _json(response.http_response.content, self._vendor)
+        body = wire_json.read(response.http_response.content, self._vendor)
         rows = body.get("data") if isinstance(body, dict) else None
         return [_listed(row) for row in rows or () if isinstance(row, dict) and row.get("id")]
+
+    def rules(self, model: str) -> checks.Rules:
+        """Return what the vendor's reference says of requests."""
+        return checks.OPENAI if self._official or self._wire(model)[0] is responses_wire else checks.ANY
 
     async def close(self) -> None:
         """Close connections."""
@@ -150,13 +155,6 @@ def _said(error: openai.APIStatusError) -> str:
             else error.message
         )
     )
-
-
-def _json(data: bytes | str, vendor: str) -> Any:
-    try:
-        return json.loads(data if isinstance(data, str) else data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError) as error:
-        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON", provider=vendor) from error
 
 
 def _listed(row: dict[str, Any]) -> ListedModel:

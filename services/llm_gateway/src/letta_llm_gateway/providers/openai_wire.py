@@ -29,10 +29,11 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers import checks
-from letta_llm_gateway.providers.arguments import CallIds, checked, complete
+from letta_llm_gateway.providers.arguments import Balance, finished, new_call_id, text_of
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.strictness import is_strict
 from letta_llm_gateway.providers.thinking import ThinkSplitter, split_thinking
+from letta_llm_gateway.providers.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
 REASONING_MODEL = re.compile(r"^(o[134]|gpt-5)")
@@ -43,6 +44,7 @@ _FINISH = {
     "function_call": FinishReason.TOOL_CALLS,
     "content_filter": FinishReason.CONTENT_FILTER,
 }
+MOST_CALLS = 512
 CHOICE = {
     ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED: "required",
     ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "none",
@@ -226,23 +228,18 @@ def answer(body: Any, *, vendor: str) -> Answer:
         raise LLMInvalidResponse(f"{vendor} answered without a choice", provider=vendor)
     if choice.get("error"):
         raise stream_refusal(vendor, choice["error"], model=str(body.get("model", "")))
-    text = _content(message.get("content")) or str(message.get("refusal") or "")
+    refused = words(message.get("refusal"))
+    text = _content(message.get("content")) or refused
     parts = split_thinking(text, _reasoning(message))
-    ids = CallIds()
-    parts.extend(_call(call, vendor, ids) for call in _calls(message))
-    return Answer(
-        tuple(parts),
-        _finish(choice.get("finish_reason"), parts),
-        usage(body.get("usage")),
-        str(body.get("id") or ""),
-    )
+    parts.extend(_call(call, vendor) for call in _calls(message))
+    finish = _finish("content_filter" if refused else choice.get("finish_reason"), parts)
+    return Answer(finished(parts, finish), finish, usage(body.get("usage")), words(body.get("id")))
 
 
 def _content(content: Any) -> str:
     if isinstance(content, list):
-        pieces = [part for part in content if isinstance(part, dict) and part.get("type") != "thinking"]
-        return "".join(str(part.get("text") or "") for part in pieces)
-    return content if isinstance(content, str) else ""
+        return "".join(words(part.get("text")) for part in rows(content) if part.get("type") != "thinking")
+    return words(content)
 
 
 def _reasoning(message: Json) -> str:
@@ -263,12 +260,11 @@ def _calls(message: Json) -> list[Any]:
     return [{"function": message["function_call"]}] if message.get("function_call") else []
 
 
-def _call(call: Any, vendor: str, ids: CallIds) -> ToolCall:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not function.get("name"):
+def _call(call: Any, vendor: str) -> ToolCall:
+    function = table(table(call).get("function"))
+    if not (name := words(function.get("name"))):
         raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
-    name = str(function["name"])
-    return ToolCall(ids.of(call.get("id")), name, checked(function.get("arguments"), tool=name, vendor=vendor))
+    return ToolCall(new_call_id(), name, text_of(function.get("arguments")))
 
 
 def _finish(reason: Any, parts: list[Part]) -> FinishReason:
@@ -281,14 +277,15 @@ def _finish(reason: Any, parts: list[Part]) -> FinishReason:
 
 def usage(counts: Any) -> Usage | None:
     """Read the counts of tokens; None when the vendor gave none, or zeros."""
-    if not isinstance(counts, dict) or not counts.get("prompt_tokens"):
+    counts = table(counts)
+    if not (prompt := count(counts.get("prompt_tokens"))):
         return None
-    inputs, outputs = counts.get("prompt_tokens_details") or {}, counts.get("completion_tokens_details") or {}
+    inputs, outputs = table(counts.get("prompt_tokens_details")), table(counts.get("completion_tokens_details"))
     return Usage(
-        prompt=int(counts["prompt_tokens"]),
-        completion=int(counts.get("completion_tokens") or 0),
-        cached_input=int(inputs.get("cached_tokens") or 0),
-        reasoning=int(outputs.get("reasoning_tokens") or 0),
+        prompt=prompt,
+        completion=count(counts.get("completion_tokens")),
+        cached_input=count(inputs.get("cached_tokens")),
+        reasoning=count(outputs.get("reasoning_tokens")),
     )
 
 
@@ -299,13 +296,15 @@ class _Open:
     index: int | None = None
     given: str = ""
     name: str = ""
-    arguments: list[str] = field(default_factory=list)
+    early: list[str] = field(default_factory=list)
+    """Arguments that came before the name."""
+    balance: Balance = field(default_factory=Balance)
 
     def differs(self, given: str, name: str) -> bool:
         """Say whether a piece with this id and name belongs to another call; some servers repeat the name."""
         if given and self.given:
             return given != self.given
-        return bool(name and self.name) and (name != self.name or complete("".join(self.arguments)))
+        return bool(name and self.name) and (name != self.name or self.balance.complete)
 
 
 class StreamReader:
@@ -317,10 +316,10 @@ class StreamReader:
         self._next = 0
         self._speech: tuple[str, int] | None = None  # kind and index of the open text or reasoning
         self._calls: dict[int, _Open] = {}  # by the vendor's index of a call
-        self._ids = CallIds()
         self._finish: Any = None
         self._usage: Usage | None = None
         self._id = ""
+        self._refused = False
         self._thinking: ThinkSplitter = ThinkSplitter()
 
     def feed(self, chunk: Any) -> Iterator[Event]:
@@ -329,18 +328,20 @@ class StreamReader:
             raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
         if chunk.get("error"):
             raise stream_refusal(self._vendor, chunk["error"], model=self._model)
-        self._id = self._id or str(chunk.get("id") or "")
+        self._id = self._id or words(chunk.get("id"))
         self._usage = usage(chunk.get("usage")) or self._usage
-        choices = chunk.get("choices")
+        choices = rows(chunk.get("choices"))
         if not choices:
             return
         choice = choices[0]
         if choice.get("error"):
             raise stream_refusal(self._vendor, choice["error"], model=self._model)
-        delta = choice.get("delta") or {}
+        delta = table(choice.get("delta"))
         if reasoning := _reasoning(delta):
             yield from self._say("reasoning", reasoning)
-        if text := _content(delta.get("content")) or delta.get("refusal"):
+        refused = words(delta.get("refusal"))
+        self._refused = self._refused or bool(refused)
+        if text := _content(delta.get("content")) or refused:
             for kind, piece in self._thinking.feed(text):
                 yield from self._say(kind, piece)
         for call in _calls(delta):
@@ -364,7 +365,7 @@ class StreamReader:
         if self._finish is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
         calls: list[Part] = [ToolCall("", "")] if self._calls else []
-        yield Completed(_finish(self._finish, calls), self._usage, self._id)
+        yield Completed(_finish("content_filter" if self._refused else self._finish, calls), self._usage, self._id)
 
     def _say(self, kind: str, text: str) -> Iterator[Event]:
         if self._speech is None or self._speech[0] != kind:
@@ -379,29 +380,36 @@ class StreamReader:
             yield Ended(self._speech[1])
             self._speech = None
 
-    def _call(self, piece: Json) -> Iterator[Event]:
-        function = piece.get("function") or {}
-        given, name = str(piece.get("id") or ""), str(function.get("name") or "")
+    def _call(self, piece: Any) -> Iterator[Event]:
+        piece = table(piece)
+        function = table(piece.get("function"))
+        given, name = words(piece.get("id")), words(function.get("name"))
         call = self._meant(piece.get("index"), given, name)
         call.given, call.name = call.given or given, call.name or name
         if call.index is None and call.name:
             yield from self._hush()
             call.index = self._next
             self._next += 1
-            yield Started(call.index, ToolCall(self._ids.of(call.given), call.name))
-            if early := "".join(call.arguments):
+            yield Started(call.index, ToolCall(new_call_id(), call.name))
+            if early := "".join(call.early):
                 yield Delta(call.index, early)
-        if arguments := function.get("arguments"):
-            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-            call.arguments.append(text)
+            call.early.clear()
+        if text := text_of(function.get("arguments") or ""):
+            call.balance.feed(text)
             if call.index is not None:
                 yield Delta(call.index, text)
+            else:
+                call.early.append(text)
 
     def _meant(self, index: Any, given: str, name: str) -> _Open:
         """Return the call that a piece belongs to; servers leave out indices and ids, or give each call index 0."""
         last = max(self._calls, default=-1)
-        theirs = int(index) if index is not None else max(0, last)
+        theirs = index if isinstance(index, int) else max(0, last)
         call = self._calls.get(theirs)
+        if len(self._calls) > MOST_CALLS:
+            raise LLMInvalidResponse(
+                f"{self._vendor} makes more than {MOST_CALLS} calls at once", provider=self._vendor
+            )
         if call is None or not call.differs(given, name):
             return self._calls.setdefault(theirs, _Open())
         same = (at for at, open_ in self._calls.items() if given and open_.given == given)

@@ -14,6 +14,7 @@ import httpx2
 from letta_common.egress import AddressGuard
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication
 from letta_llm_gateway.domain.providers import Account, Provider
+from letta_llm_gateway.providers.fitting.wired import Wire, WiredProvider
 from letta_llm_gateway.providers.http import Clients, GuardedProvider
 
 _PACKAGE = "letta_llm_gateway.providers"
@@ -104,7 +105,7 @@ class ProviderFactory:
 
     async def _new(self, account: Account) -> Provider:
         make = await asyncio.to_thread(_maker, account.provider_type)
-        provider = make(_addressed(account), self._clients.of(account))
+        provider = WiredProvider(make(_addressed(account), self._clients.of(account)), account)
         return GuardedProvider(provider) if account.organization_id else provider
 
     def _leave(self, provider: Provider) -> None:
@@ -123,7 +124,7 @@ def provider_types() -> list[str]:
     return sorted({*_FILES, *COMPATIBLE})
 
 
-def _maker(provider_type: str) -> Callable[[Account, httpx2.AsyncClient], Provider]:
+def _maker(provider_type: str) -> Callable[[Account, httpx2.AsyncClient], Wire]:
     file, name = _FILES.get(provider_type) or (("openai", "make") if provider_type in COMPATIBLE else ("", ""))
     if not file:
         raise InvalidArgument(
@@ -138,7 +139,7 @@ def _maker(provider_type: str) -> Callable[[Account, httpx2.AsyncClient], Provid
             f"this deployment has no {error.name}; install its extra: services/llm_gateway[{provider_type}]",
             type=provider_type,
         ) from error
-    maker: Callable[[Account, httpx2.AsyncClient], Provider] = getattr(module, name)
+    maker: Callable[[Account, httpx2.AsyncClient], Wire] = getattr(module, name)
     return maker
 
 

@@ -5,7 +5,6 @@ Nothing is kept at the vendor: reasoning comes back encrypted and is sent again 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,10 +29,11 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers import checks, signatures
-from letta_llm_gateway.providers.arguments import CallIds, checked
+from letta_llm_gateway.providers.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.openai_wire import CHOICE, image_url, response_form, return_text, schema
 from letta_llm_gateway.providers.strictness import is_strict
+from letta_llm_gateway.providers.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
 _VENDOR = "openai"
@@ -167,16 +167,19 @@ def answer(body: Any, *, vendor: str) -> Answer:
     output, status = body.get("output"), body.get("status")
     if not isinstance(output, list) or not (output or status in {"completed", "incomplete"}):
         raise LLMInvalidResponse(f"{vendor} answered without output", provider=vendor)
-    ids = CallIds()
-    parts = [part for item in output if isinstance(item, dict) for part in _parts(item, vendor, ids)]
+    items = rows(output)
+    parts = [part for item in items for part in _parts(item, vendor)]
     calls = any(isinstance(part, ToolCall) for part in parts)
-    return Answer(tuple(parts), _finish(body, calls=calls), usage(body.get("usage")), str(body.get("id") or ""))
+    refused = any(piece.get("refusal") for item in items for piece in rows(item.get("content")))
+    finish = FinishReason.CONTENT_FILTER if refused else _finish(body, calls=calls)
+    return Answer(finished(parts, finish), finish, usage(body.get("usage")), words(body.get("id")))
 
 
-def _parts(item: Json, vendor: str, ids: CallIds) -> Iterator[Part]:
+def _parts(item: Json, vendor: str) -> Iterator[Part]:
     match item.get("type"):
         case "message":
-            text = "".join(str(piece.get("text") or piece.get("refusal") or "") for piece in item.get("content") or ())
+            pieces = rows(item.get("content"))
+            text = "".join(words(piece.get("text")) or words(piece.get("refusal")) for piece in pieces)
             if text:
                 yield Text(text)
         case "reasoning":
@@ -186,44 +189,43 @@ def _parts(item: Json, vendor: str, ids: CallIds) -> Iterator[Part]:
             elif signature:
                 yield RedactedReasoning(signature)
         case "function_call":
-            name = _name(item, vendor)
-            arguments = checked(item.get("arguments"), tool=name, vendor=vendor)
-            yield ToolCall(ids.of(item.get("call_id")), name, arguments)
+            yield ToolCall(new_call_id(), _name(item, vendor), text_of(item.get("arguments")))
 
 
 def _name(item: Json, vendor: str) -> str:
-    if not item.get("name"):
+    if not (name := words(item.get("name"))):
         raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
-    return str(item["name"])
+    return name
 
 
 def _summary(item: Json) -> str:
-    pieces = [*(item.get("summary") or ()), *(item.get("content") or ())]
-    return "\n\n".join([str(piece.get("text", "")) for piece in pieces if isinstance(piece, dict)])
+    pieces = [*rows(item.get("summary")), *rows(item.get("content"))]
+    return "\n\n".join([words(piece.get("text")) for piece in pieces])
 
 
 def _signature(item: Json) -> str | None:
-    encrypted = item.get("encrypted_content")
-    return signatures.sealed(_VENDOR, f"{item.get('id') or ''}:{encrypted}") if encrypted else None
+    encrypted = words(item.get("encrypted_content"))
+    return signatures.sealed(_VENDOR, f"{words(item.get('id'))}:{encrypted}") if encrypted else None
 
 
 def _finish(body: Json, *, calls: bool) -> FinishReason:
     if body.get("status") == "incomplete":
-        reason = (body.get("incomplete_details") or {}).get("reason")
+        reason = table(body.get("incomplete_details")).get("reason")
         return _INCOMPLETE.get(str(reason), FinishReason.STOP)
     return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
 
 
 def usage(counts: Any) -> Usage | None:
     """Read the counts of tokens; None when the vendor gave none, or zeros."""
-    if not isinstance(counts, dict) or not counts.get("input_tokens"):
+    counts = table(counts)
+    if not (prompt := count(counts.get("input_tokens"))):
         return None
-    inputs, outputs = counts.get("input_tokens_details") or {}, counts.get("output_tokens_details") or {}
+    inputs, outputs = table(counts.get("input_tokens_details")), table(counts.get("output_tokens_details"))
     return Usage(
-        prompt=int(counts["input_tokens"]),
-        completion=int(counts.get("output_tokens") or 0),
-        cached_input=int(inputs.get("cached_tokens") or 0),
-        reasoning=int(outputs.get("reasoning_tokens") or 0),
+        prompt=prompt,
+        completion=count(counts.get("output_tokens")),
+        cached_input=count(inputs.get("cached_tokens")),
+        reasoning=count(outputs.get("reasoning_tokens")),
     )
 
 
@@ -237,16 +239,18 @@ class StreamReader:
         self._next = 0
         self._calls = False
         self._silent: set[int] = set()  # calls of which no argument has come
-        self._ids = CallIds()
+        self._refused = False
         self._last: Json | None = None
 
     def feed(self, event: Any) -> Iterator[Event]:
         """Yield what an event says. Raises the error that the vendor put into the stream."""
         if not isinstance(event, dict):
             raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
-        at, piece = event.get("output_index", 0), str(event.get("delta") or "")
+        given, piece = event.get("output_index"), words(event.get("delta"))
+        at = given if isinstance(given, int) else 0
         match event.get("type"):
-            case "response.output_text.delta" | "response.refusal.delta":
+            case "response.output_text.delta" | "response.refusal.delta" as kind:
+                self._refused = self._refused or kind == "response.refusal.delta"
                 yield from self._say(at, Text(), piece)
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
                 yield from self._say(at, Reasoning(), piece)
@@ -256,13 +260,13 @@ class StreamReader:
                 self._silent.discard(at)
                 yield Delta(self._open[at], piece)
             case "response.output_item.added":
-                yield from self._added(at, event.get("item") or {})
+                yield from self._added(at, table(event.get("item")))
             case "response.output_item.done":
-                yield from self._done(at, event.get("item") or {})
+                yield from self._done(at, table(event.get("item")))
             case "response.completed" | "response.incomplete":
-                self._last = event.get("response") or {}
+                self._last = table(event.get("response"))
             case "response.failed":
-                raise stream_refusal(self._vendor, (event.get("response") or {}).get("error"), model=self._model)
+                raise stream_refusal(self._vendor, table(event.get("response")).get("error"), model=self._model)
             case "error":
                 raise stream_refusal(self._vendor, event.get("error") or event, model=self._model)
             case None if event.get("error"):
@@ -277,8 +281,8 @@ class StreamReader:
             yield Ended(index)
         if self._last is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
-        finish = _finish(self._last, calls=self._calls)
-        yield Completed(finish, usage(self._last.get("usage")), str(self._last.get("id") or ""))
+        finish = FinishReason.CONTENT_FILTER if self._refused else _finish(self._last, calls=self._calls)
+        yield Completed(finish, usage(self._last.get("usage")), words(self._last.get("id")))
 
     def _begin(self, at: int, part: Part) -> Iterator[Event]:
         index = self._open[at] = self._place(at)
@@ -301,7 +305,7 @@ class StreamReader:
         if item.get("type") == "function_call":
             self._calls = True
             self._silent.add(at)
-            yield from self._begin(at, ToolCall(self._ids.of(item.get("call_id")), _name(item, self._vendor)))
+            yield from self._begin(at, ToolCall(new_call_id(), _name(item, self._vendor)))
         elif item.get("type") == "message":
             yield from self._begin(at, Text())
         elif item.get("type") == "reasoning":
@@ -316,7 +320,7 @@ class StreamReader:
             index = self._open.pop(at)
         if index is not None:
             if at in self._silent and (arguments := item.get("arguments")):
-                yield Delta(index, arguments if isinstance(arguments, str) else json.dumps(arguments))
+                yield Delta(index, text_of(arguments))
             self._silent.discard(at)
             if signature:
                 yield Signed(index, signature)

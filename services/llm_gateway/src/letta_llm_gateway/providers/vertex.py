@@ -18,6 +18,7 @@ from google.oauth2 import service_account
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
+from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.anthropic import AnthropicProvider
 from letta_llm_gateway.providers.google import GoogleProvider
 
@@ -88,6 +89,10 @@ class VertexProvider:
         """List Google's models; Claude's are in no list."""
         with self._authorized():
             return await self._gemini.models()
+
+    def rules(self, model: str) -> checks.Rules:
+        """Return what the vendor's reference says of requests."""
+        return checks.ANTHROPIC if model.startswith("claude") else checks.GOOGLE
 
     async def close(self) -> None:
         """Close connections."""

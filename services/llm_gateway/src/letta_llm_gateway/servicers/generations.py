@@ -135,6 +135,7 @@ def _generation(made: Generation) -> pb.Generation:
         provider_type=made.provider_type,
         response_id=made.answer.response_id,
         context_window=made.context_window,
+        warnings=made.answer.warnings,
     )
 
 

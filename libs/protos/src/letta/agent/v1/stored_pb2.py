@@ -28,7 +28,7 @@ from letta.common.v1 import usage_pb2 as letta_dot_common_dot_v1_dot_usage__pb2
 from letta.memory.v1 import block_pb2 as letta_dot_memory_dot_v1_dot_block__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/agent/v1/stored.proto\x12\x0eletta.agent.v1\x1a\x1aletta/agent/v1/agent.proto\x1a\x1dletta/common/v1/message.proto\x1a\x1bletta/common/v1/usage.proto\x1a\x1bletta/memory/v1/block.proto\"\x98\x01\n\x0bStoredInput\x12\x34\n\x08messages\x18\x01 \x03(\x0b\x32\x18.letta.common.v1.MessageR\x08messages\x12S\n\x13\x63ompaction_settings\x18\x02 \x01(\x0b\x32\".letta.agent.v1.CompactionSettingsR\x12\x63ompactionSettings\"\xe0\x03\n\nStoredStep\x12\x17\n\x07step_id\x18\x01 \x01(\tR\x06stepId\x12\x32\n\x07message\x18\x02 \x01(\x0b\x32\x18.letta.common.v1.MessageR\x07message\x12\x1b\n\treturn_id\x18\x03 \x01(\tR\x08returnId\x12\x31\n\x05usage\x18\x04 \x01(\x0b\x32\x1b.letta.common.v1.TokenUsageR\x05usage\x12\x14\n\x05model\x18\x05 \x01(\tR\x05model\x12#\n\rprovider_type\x18\x06 \x01(\tR\x0cproviderType\x12%\n\x0e\x63ontext_window\x18\x07 \x01(\x05R\rcontextWindow\x12\x10\n\x03\x63ut\x18\x08 \x01(\x08R\x03\x63ut\x12\x1d\n\nstarted_ns\x18\t \x01(\x03R\tstartedNs\x12$\n\x0ellm_started_ns\x18\n \x01(\x03R\x0cllmStartedNs\x12\x15\n\x06llm_ns\x18\x0b \x01(\x03R\x05llmNs\x12\x32\n\x07summary\x18\x0c \x01(\x0b\x32\x18.letta.common.v1.MessageR\x07summary\x12\x31\n\x15\x66irst_kept_message_id\x18\r \x01(\tR\x12\x66irstKeptMessageId\"W\n\rStoredSecrets\x12\x46\n\tvariables\x18\x01 \x03(\x0b\x32(.letta.agent.v1.AgentEnvironmentVariableR\tvariables\"\x9a\x01\n\x0eStoredCreation\x12\x35\n\nnew_blocks\x18\x01 \x03(\x0b\x32\x16.letta.memory.v1.BlockR\tnewBlocks\x12\x1b\n\tblock_ids\x18\x02 \x03(\tR\x08\x62lockIds\x12\x34\n\x08messages\x18\x03 \x03(\x0b\x32\x18.letta.common.v1.MessageR\x08messagesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/agent/v1/stored.proto\x12\x0eletta.agent.v1\x1a\x1aletta/agent/v1/agent.proto\x1a\x1dletta/common/v1/message.proto\x1a\x1bletta/common/v1/usage.proto\x1a\x1bletta/memory/v1/block.proto\"\x98\x01\n\x0bStoredInput\x12\x34\n\x08messages\x18\x01 \x03(\x0b\x32\x18.letta.common.v1.MessageR\x08messages\x12S\n\x13\x63ompaction_settings\x18\x02 \x01(\x0b\x32\".letta.agent.v1.CompactionSettingsR\x12\x63ompactionSettings\"\xfc\x03\n\nStoredStep\x12\x17\n\x07step_id\x18\x01 \x01(\tR\x06stepId\x12\x32\n\x07message\x18\x02 \x01(\x0b\x32\x18.letta.common.v1.MessageR\x07message\x12\x1b\n\treturn_id\x18\x03 \x01(\tR\x08returnId\x12\x31\n\x05usage\x18\x04 \x01(\x0b\x32\x1b.letta.common.v1.TokenUsageR\x05usage\x12\x14\n\x05model\x18\x05 \x01(\tR\x05model\x12#\n\rprovider_type\x18\x06 \x01(\tR\x0cproviderType\x12%\n\x0e\x63ontext_window\x18\x07 \x01(\x05R\rcontextWindow\x12\x10\n\x03\x63ut\x18\x08 \x01(\x08R\x03\x63ut\x12\x1d\n\nstarted_ns\x18\t \x01(\x03R\tstartedNs\x12$\n\x0ellm_started_ns\x18\n \x01(\x03R\x0cllmStartedNs\x12\x15\n\x06llm_ns\x18\x0b \x01(\x03R\x05llmNs\x12\x32\n\x07summary\x18\x0c \x01(\x0b\x32\x18.letta.common.v1.MessageR\x07summary\x12\x31\n\x15\x66irst_kept_message_id\x18\r \x01(\tR\x12\x66irstKeptMessageId\x12\x1a\n\x08warnings\x18\x0e \x03(\tR\x08warnings\"W\n\rStoredSecrets\x12\x46\n\tvariables\x18\x01 \x03(\x0b\x32(.letta.agent.v1.AgentEnvironmentVariableR\tvariables\"\x9a\x01\n\x0eStoredCreation\x12\x35\n\nnew_blocks\x18\x01 \x03(\x0b\x32\x16.letta.memory.v1.BlockR\tnewBlocks\x12\x1b\n\tblock_ids\x18\x02 \x03(\tR\x08\x62lockIds\x12\x34\n\x08messages\x18\x03 \x03(\x0b\x32\x18.letta.common.v1.MessageR\x08messagesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,9 +38,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOREDINPUT']._serialized_start=165
   _globals['_STOREDINPUT']._serialized_end=317
   _globals['_STOREDSTEP']._serialized_start=320
-  _globals['_STOREDSTEP']._serialized_end=800
-  _globals['_STOREDSECRETS']._serialized_start=802
-  _globals['_STOREDSECRETS']._serialized_end=889
-  _globals['_STOREDCREATION']._serialized_start=892
-  _globals['_STOREDCREATION']._serialized_end=1046
+  _globals['_STOREDSTEP']._serialized_end=828
+  _globals['_STOREDSECRETS']._serialized_start=830
+  _globals['_STOREDSECRETS']._serialized_end=917
+  _globals['_STOREDCREATION']._serialized_start=920
+  _globals['_STOREDCREATION']._serialized_end=1074
 # @@protoc_insertion_point(module_scope)

@@ -74,6 +74,7 @@ class StoredStep(_message.Message):
     LLM_NS_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     FIRST_KEPT_MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     """The step, `step-<uuid>`."""
     return_id: _builtins.str
@@ -106,6 +107,10 @@ class StoredStep(_message.Message):
     def summary(self) -> _message_pb2.Message:
         """The window that compaction made before the model was asked: the summary."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the model could not be asked as the agent is."""
+
     def __init__(
         self,
         *,
@@ -122,10 +127,11 @@ class StoredStep(_message.Message):
         llm_ns: _builtins.int = ...,
         summary: _message_pb2.Message | None = ...,
         first_kept_message_id: _builtins.str = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "summary", b"summary", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_window", b"context_window", "cut", b"cut", "first_kept_message_id", b"first_kept_message_id", "llm_ns", b"llm_ns", "llm_started_ns", b"llm_started_ns", "message", b"message", "model", b"model", "provider_type", b"provider_type", "return_id", b"return_id", "started_ns", b"started_ns", "step_id", b"step_id", "summary", b"summary", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_window", b"context_window", "cut", b"cut", "first_kept_message_id", b"first_kept_message_id", "llm_ns", b"llm_ns", "llm_started_ns", b"llm_started_ns", "message", b"message", "model", b"model", "provider_type", b"provider_type", "return_id", b"return_id", "started_ns", b"started_ns", "step_id", b"step_id", "summary", b"summary", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

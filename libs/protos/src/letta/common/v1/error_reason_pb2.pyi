@@ -155,7 +155,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_LLM_UNAVAILABLE: _ErrorReason.ValueType  # 98
     """The vendor is down or overloaded, or cannot be reached. Example: status 529."""
     ERROR_REASON_LLM_INVALID_RESPONSE: _ErrorReason.ValueType  # 99
-    """The vendor's answer cannot be read. Example: no choices."""
+    """The vendor's answer cannot be read, or is none: empty twice, thoughts alone, blocked. Example: no choices."""
     ERROR_REASON_CONTEXT_WINDOW_EXCEEDED: _ErrorReason.ValueType  # 100
     """The prompt does not fit the model's window. Compact and try again. Example: 300,000 tokens for 128,000."""
     ERROR_REASON_CAPABILITY_MISSING: _ErrorReason.ValueType  # 101
@@ -311,7 +311,7 @@ ERROR_REASON_LLM_INSUFFICIENT_CREDITS: ErrorReason.ValueType  # 97
 ERROR_REASON_LLM_UNAVAILABLE: ErrorReason.ValueType  # 98
 """The vendor is down or overloaded, or cannot be reached. Example: status 529."""
 ERROR_REASON_LLM_INVALID_RESPONSE: ErrorReason.ValueType  # 99
-"""The vendor's answer cannot be read. Example: no choices."""
+"""The vendor's answer cannot be read, or is none: empty twice, thoughts alone, blocked. Example: no choices."""
 ERROR_REASON_CONTEXT_WINDOW_EXCEEDED: ErrorReason.ValueType  # 100
 """The prompt does not fit the model's window. Compact and try again. Example: 300,000 tokens for 128,000."""
 ERROR_REASON_CAPABILITY_MISSING: ErrorReason.ValueType  # 101

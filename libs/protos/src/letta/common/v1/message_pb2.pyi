@@ -440,11 +440,11 @@ class ToolCallContent(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The vendor's identifier of the call."""
+    """Identifier of the call, of no vendor."""
     name: _builtins.str
     """Name of the tool."""
     input: _builtins.str
-    """Arguments, a JSON object as text."""
+    """Arguments, a JSON object as text; as the model wrote them when they are none, and then the call is not executed."""
     signature: _builtins.str
     """Vendor's signature that must be sent back with the call."""
     def __init__(

@@ -29,7 +29,7 @@ from letta.common.v1 import usage_pb2 as letta_dot_common_dot_v1_dot_usage__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/llm/v1/generation_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dletta/common/v1/message.proto\x1a$letta/common/v1/model_settings.proto\x1a\x1bletta/common/v1/usage.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xf3\x02\n\x06Prompt\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04R\x05model\x12\x16\n\x06system\x18\x02 \x01(\tR\x06system\x12<\n\x08messages\x18\x03 \x03(\x0b\x32\x18.letta.common.v1.MessageB\x06\xbaH\x03\xd8\x01\x03R\x08messages\x12=\n\x05tools\x18\x04 \x03(\x0b\x32\x1c.letta.llm.v1.ToolDefinitionB\t\xbaH\x06\x92\x01\x03\x10\x80\x04R\x05tools\x12\x39\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x18.letta.llm.v1.ToolChoiceR\ntoolChoice\x12:\n\x08settings\x18\x06 \x01(\x0b\x32\x1e.letta.common.v1.ModelSettingsR\x08settings\x12;\n\x0b\x61ttribution\x18\x07 \x01(\x0b\x32\x19.letta.llm.v1.AttributionR\x0b\x61ttribution\"\x8a\x01\n\x0eToolDefinition\x12\x1e\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x1e\n\nparameters\x18\x03 \x01(\tR\nparameters\x12\x16\n\x06strict\x18\x04 \x01(\x08R\x06strict\"R\n\nToolChoice\x12\x30\n\x04mode\x18\x01 \x01(\x0e\x32\x1c.letta.llm.v1.ToolChoiceModeR\x04mode\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\"r\n\x0b\x41ttribution\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\x12\x15\n\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x17\n\x07step_id\x18\x03 \x01(\tR\x06stepId\x12\x18\n\x07purpose\x18\x04 \x01(\tR\x07purpose\"\xfa\x02\n\nGeneration\x12\x32\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.letta.common.v1.ContentPartR\x05parts\x12?\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1a.letta.llm.v1.FinishReasonR\x0c\x66inishReason\x12\x31\n\x05usage\x18\x03 \x01(\x0b\x32\x1b.letta.common.v1.TokenUsageR\x05usage\x12\x41\n\x0cusage_source\x18\x04 \x01(\x0e\x32\x1e.letta.llm.v1.TokenCountSourceR\x0busageSource\x12\x14\n\x05model\x18\x05 \x01(\tR\x05model\x12#\n\rprovider_type\x18\x06 \x01(\tR\x0cproviderType\x12\x1f\n\x0bresponse_id\x18\x07 \x01(\tR\nresponseId\x12%\n\x0e\x63ontext_window\x18\x08 \x01(\x05R\rcontextWindow\"G\n\x0fGenerateRequest\x12\x34\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\x06\xbaH\x03\xc8\x01\x01R\x06prompt\"L\n\x10GenerateResponse\x12\x38\n\ngeneration\x18\x01 \x01(\x0b\x32\x18.letta.llm.v1.GenerationR\ngeneration\"M\n\x15StreamGenerateRequest\x12\x34\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\x06\xbaH\x03\xc8\x01\x01R\x06prompt\"\xdb\x02\n\x16StreamGenerateResponse\x12\x15\n\x06seq_id\x18\x01 \x01(\x03R\x05seqId\x12>\n\x0cpart_started\x18\x02 \x01(\x0b\x32\x19.letta.llm.v1.PartStartedH\x00R\x0bpartStarted\x12\x38\n\npart_delta\x18\x03 \x01(\x0b\x32\x17.letta.llm.v1.PartDeltaH\x00R\tpartDelta\x12\x38\n\npart_ended\x18\x04 \x01(\x0b\x32\x17.letta.llm.v1.PartEndedH\x00R\tpartEnded\x12\x37\n\theartbeat\x18\x05 \x01(\x0b\x32\x17.letta.llm.v1.HeartbeatH\x00R\theartbeat\x12\x34\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x16.letta.llm.v1.FinishedH\x00R\x08\x66inishedB\x07\n\x05\x65vent\"U\n\x0bPartStarted\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x30\n\x04part\x18\x02 \x01(\x0b\x32\x1c.letta.common.v1.ContentPartR\x04part\"7\n\tPartDelta\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x14\n\x05\x64\x65lta\x18\x02 \x01(\tR\x05\x64\x65lta\"!\n\tPartEnded\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\"\x0b\n\tHeartbeat\"D\n\x08\x46inished\x12\x38\n\ngeneration\x18\x01 \x01(\x0b\x32\x18.letta.llm.v1.GenerationR\ngeneration\"J\n\x12\x43ountTokensRequest\x12\x34\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\x06\xbaH\x03\xc8\x01\x01R\x06prompt\"r\n\x13\x43ountTokensResponse\x12#\n\rprompt_tokens\x18\x01 \x01(\x05R\x0cpromptTokens\x12\x36\n\x06source\x18\x02 \x01(\x0e\x32\x1e.letta.llm.v1.TokenCountSourceR\x06source*\xa2\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x01\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x02\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x03\x12\x19\n\x15TOOL_CHOICE_MODE_TOOL\x10\x04*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04*\x9a\x01\n\x10TokenCountSource\x12\"\n\x1eTOKEN_COUNT_SOURCE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bTOKEN_COUNT_SOURCE_PROVIDER\x10\x01\x12 \n\x1cTOKEN_COUNT_SOURCE_TOKENIZER\x10\x02\x12\x1f\n\x1bTOKEN_COUNT_SOURCE_ESTIMATE\x10\x03\x32\xb2\x02\n\x11GenerationService\x12T\n\x08Generate\x12\x1d.letta.llm.v1.GenerateRequest\x1a\x1e.letta.llm.v1.GenerateResponse\"\t\x90\x02\x00\xfa\xf3\x18\x02\x30\x01\x12h\n\x0eStreamGenerate\x12#.letta.llm.v1.StreamGenerateRequest\x1a$.letta.llm.v1.StreamGenerateResponse\"\t\x90\x02\x00\xfa\xf3\x18\x02\x30\x01\x30\x01\x12]\n\x0b\x43ountTokens\x12 .letta.llm.v1.CountTokensRequest\x1a!.letta.llm.v1.CountTokensResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/llm/v1/generation_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dletta/common/v1/message.proto\x1a$letta/common/v1/model_settings.proto\x1a\x1bletta/common/v1/usage.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xf3\x02\n\x06Prompt\x12 \n\x05model\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04R\x05model\x12\x16\n\x06system\x18\x02 \x01(\tR\x06system\x12<\n\x08messages\x18\x03 \x03(\x0b\x32\x18.letta.common.v1.MessageB\x06\xbaH\x03\xd8\x01\x03R\x08messages\x12=\n\x05tools\x18\x04 \x03(\x0b\x32\x1c.letta.llm.v1.ToolDefinitionB\t\xbaH\x06\x92\x01\x03\x10\x80\x04R\x05tools\x12\x39\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x18.letta.llm.v1.ToolChoiceR\ntoolChoice\x12:\n\x08settings\x18\x06 \x01(\x0b\x32\x1e.letta.common.v1.ModelSettingsR\x08settings\x12;\n\x0b\x61ttribution\x18\x07 \x01(\x0b\x32\x19.letta.llm.v1.AttributionR\x0b\x61ttribution\"\x8a\x01\n\x0eToolDefinition\x12\x1e\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12\x1e\n\nparameters\x18\x03 \x01(\tR\nparameters\x12\x16\n\x06strict\x18\x04 \x01(\x08R\x06strict\"R\n\nToolChoice\x12\x30\n\x04mode\x18\x01 \x01(\x0e\x32\x1c.letta.llm.v1.ToolChoiceModeR\x04mode\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\"r\n\x0b\x41ttribution\x12\x19\n\x08\x61gent_id\x18\x01 \x01(\tR\x07\x61gentId\x12\x15\n\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x17\n\x07step_id\x18\x03 \x01(\tR\x06stepId\x12\x18\n\x07purpose\x18\x04 \x01(\tR\x07purpose\"\x96\x03\n\nGeneration\x12\x32\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.letta.common.v1.ContentPartR\x05parts\x12?\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1a.letta.llm.v1.FinishReasonR\x0c\x66inishReason\x12\x31\n\x05usage\x18\x03 \x01(\x0b\x32\x1b.letta.common.v1.TokenUsageR\x05usage\x12\x41\n\x0cusage_source\x18\x04 \x01(\x0e\x32\x1e.letta.llm.v1.TokenCountSourceR\x0busageSource\x12\x14\n\x05model\x18\x05 \x01(\tR\x05model\x12#\n\rprovider_type\x18\x06 \x01(\tR\x0cproviderType\x12\x1f\n\x0bresponse_id\x18\x07 \x01(\tR\nresponseId\x12%\n\x0e\x63ontext_window\x18\x08 \x01(\x05R\rcontextWindow\x12\x1a\n\x08warnings\x18\t \x03(\tR\x08warnings\"G\n\x0fGenerateRequest\x12\x34\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\x06\xbaH\x03\xc8\x01\x01R\x06prompt\"L\n\x10GenerateResponse\x12\x38\n\ngeneration\x18\x01 \x01(\x0b\x32\x18.letta.llm.v1.GenerationR\ngeneration\"M\n\x15StreamGenerateRequest\x12\x34\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\x06\xbaH\x03\xc8\x01\x01R\x06prompt\"\xdb\x02\n\x16StreamGenerateResponse\x12\x15\n\x06seq_id\x18\x01 \x01(\x03R\x05seqId\x12>\n\x0cpart_started\x18\x02 \x01(\x0b\x32\x19.letta.llm.v1.PartStartedH\x00R\x0bpartStarted\x12\x38\n\npart_delta\x18\x03 \x01(\x0b\x32\x17.letta.llm.v1.PartDeltaH\x00R\tpartDelta\x12\x38\n\npart_ended\x18\x04 \x01(\x0b\x32\x17.letta.llm.v1.PartEndedH\x00R\tpartEnded\x12\x37\n\theartbeat\x18\x05 \x01(\x0b\x32\x17.letta.llm.v1.HeartbeatH\x00R\theartbeat\x12\x34\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x16.letta.llm.v1.FinishedH\x00R\x08\x66inishedB\x07\n\x05\x65vent\"U\n\x0bPartStarted\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x30\n\x04part\x18\x02 \x01(\x0b\x32\x1c.letta.common.v1.ContentPartR\x04part\"7\n\tPartDelta\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x14\n\x05\x64\x65lta\x18\x02 \x01(\tR\x05\x64\x65lta\"!\n\tPartEnded\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\"\x0b\n\tHeartbeat\"D\n\x08\x46inished\x12\x38\n\ngeneration\x18\x01 \x01(\x0b\x32\x18.letta.llm.v1.GenerationR\ngeneration\"J\n\x12\x43ountTokensRequest\x12\x34\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\x06\xbaH\x03\xc8\x01\x01R\x06prompt\"r\n\x13\x43ountTokensResponse\x12#\n\rprompt_tokens\x18\x01 \x01(\x05R\x0cpromptTokens\x12\x36\n\x06source\x18\x02 \x01(\x0e\x32\x1e.letta.llm.v1.TokenCountSourceR\x06source*\xa2\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x01\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x02\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x03\x12\x19\n\x15TOOL_CHOICE_MODE_TOOL\x10\x04*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04*\x9a\x01\n\x10TokenCountSource\x12\"\n\x1eTOKEN_COUNT_SOURCE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bTOKEN_COUNT_SOURCE_PROVIDER\x10\x01\x12 \n\x1cTOKEN_COUNT_SOURCE_TOKENIZER\x10\x02\x12\x1f\n\x1bTOKEN_COUNT_SOURCE_ESTIMATE\x10\x03\x32\xb2\x02\n\x11GenerationService\x12T\n\x08Generate\x12\x1d.letta.llm.v1.GenerateRequest\x1a\x1e.letta.llm.v1.GenerateResponse\"\t\x90\x02\x00\xfa\xf3\x18\x02\x30\x01\x12h\n\x0eStreamGenerate\x12#.letta.llm.v1.StreamGenerateRequest\x1a$.letta.llm.v1.StreamGenerateResponse\"\t\x90\x02\x00\xfa\xf3\x18\x02\x30\x01\x30\x01\x12]\n\x0b\x43ountTokens\x12 .letta.llm.v1.CountTokensRequest\x1a!.letta.llm.v1.CountTokensResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,12 +56,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATIONSERVICE'].methods_by_name['StreamGenerate']._serialized_options = b'\220\002\000\372\363\030\0020\001'
   _globals['_GENERATIONSERVICE'].methods_by_name['CountTokens']._loaded_options = None
   _globals['_GENERATIONSERVICE'].methods_by_name['CountTokens']._serialized_options = b'\220\002\001\372\363\030\0020\001'
-  _globals['_TOOLCHOICEMODE']._serialized_start=2349
-  _globals['_TOOLCHOICEMODE']._serialized_end=2511
-  _globals['_FINISHREASON']._serialized_start=2514
-  _globals['_FINISHREASON']._serialized_end=2673
-  _globals['_TOKENCOUNTSOURCE']._serialized_start=2676
-  _globals['_TOKENCOUNTSOURCE']._serialized_end=2830
+  _globals['_TOOLCHOICEMODE']._serialized_start=2377
+  _globals['_TOOLCHOICEMODE']._serialized_end=2539
+  _globals['_FINISHREASON']._serialized_start=2542
+  _globals['_FINISHREASON']._serialized_end=2701
+  _globals['_TOKENCOUNTSOURCE']._serialized_start=2704
+  _globals['_TOKENCOUNTSOURCE']._serialized_end=2858
   _globals['_PROMPT']._serialized_start=219
   _globals['_PROMPT']._serialized_end=590
   _globals['_TOOLDEFINITION']._serialized_start=593
@@ -71,29 +71,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTRIBUTION']._serialized_start=817
   _globals['_ATTRIBUTION']._serialized_end=931
   _globals['_GENERATION']._serialized_start=934
-  _globals['_GENERATION']._serialized_end=1312
-  _globals['_GENERATEREQUEST']._serialized_start=1314
-  _globals['_GENERATEREQUEST']._serialized_end=1385
-  _globals['_GENERATERESPONSE']._serialized_start=1387
-  _globals['_GENERATERESPONSE']._serialized_end=1463
-  _globals['_STREAMGENERATEREQUEST']._serialized_start=1465
-  _globals['_STREAMGENERATEREQUEST']._serialized_end=1542
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=1545
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=1892
-  _globals['_PARTSTARTED']._serialized_start=1894
-  _globals['_PARTSTARTED']._serialized_end=1979
-  _globals['_PARTDELTA']._serialized_start=1981
-  _globals['_PARTDELTA']._serialized_end=2036
-  _globals['_PARTENDED']._serialized_start=2038
-  _globals['_PARTENDED']._serialized_end=2071
-  _globals['_HEARTBEAT']._serialized_start=2073
-  _globals['_HEARTBEAT']._serialized_end=2084
-  _globals['_FINISHED']._serialized_start=2086
-  _globals['_FINISHED']._serialized_end=2154
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=2156
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=2230
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2232
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2346
-  _globals['_GENERATIONSERVICE']._serialized_start=2833
-  _globals['_GENERATIONSERVICE']._serialized_end=3139
+  _globals['_GENERATION']._serialized_end=1340
+  _globals['_GENERATEREQUEST']._serialized_start=1342
+  _globals['_GENERATEREQUEST']._serialized_end=1413
+  _globals['_GENERATERESPONSE']._serialized_start=1415
+  _globals['_GENERATERESPONSE']._serialized_end=1491
+  _globals['_STREAMGENERATEREQUEST']._serialized_start=1493
+  _globals['_STREAMGENERATEREQUEST']._serialized_end=1570
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=1573
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=1920
+  _globals['_PARTSTARTED']._serialized_start=1922
+  _globals['_PARTSTARTED']._serialized_end=2007
+  _globals['_PARTDELTA']._serialized_start=2009
+  _globals['_PARTDELTA']._serialized_end=2064
+  _globals['_PARTENDED']._serialized_start=2066
+  _globals['_PARTENDED']._serialized_end=2099
+  _globals['_HEARTBEAT']._serialized_start=2101
+  _globals['_HEARTBEAT']._serialized_end=2112
+  _globals['_FINISHED']._serialized_start=2114
+  _globals['_FINISHED']._serialized_end=2182
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2184
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=2258
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2260
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2374
+  _globals['_GENERATIONSERVICE']._serialized_start=2861
+  _globals['_GENERATIONSERVICE']._serialized_end=3167
 # @@protoc_insertion_point(module_scope)

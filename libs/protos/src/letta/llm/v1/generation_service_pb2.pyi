@@ -69,7 +69,7 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 3
     """It reached the limit of tokens to generate."""
     FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 4
-    """The vendor filtered the answer."""
+    """The vendor filtered the answer, which calls tools; one that calls none fails as LLM_INVALID_RESPONSE."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a model stopped."""
@@ -83,7 +83,7 @@ FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 2
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 3
 """It reached the limit of tokens to generate."""
 FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 4
-"""The vendor filtered the answer."""
+"""The vendor filtered the answer, which calls tools; one that calls none fails as LLM_INVALID_RESPONSE."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 class _TokenCountSource:
@@ -278,6 +278,7 @@ class Generation(_message.Message):
     PROVIDER_TYPE_FIELD_NUMBER: _builtins.int
     RESPONSE_ID_FIELD_NUMBER: _builtins.int
     CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     finish_reason: Global___FinishReason.ValueType
     """Why the model stopped."""
     usage_source: Global___TokenCountSource.ValueType
@@ -298,6 +299,10 @@ class Generation(_message.Message):
     def usage(self) -> _usage_pb2.TokenUsage:
         """Tokens used."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What could not be asked as the prompt says: tools that were left out because the vendor takes no such schema, and why."""
+
     def __init__(
         self,
         *,
@@ -309,10 +314,11 @@ class Generation(_message.Message):
         provider_type: _builtins.str = ...,
         response_id: _builtins.str = ...,
         context_window: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_window", b"context_window", "finish_reason", b"finish_reason", "model", b"model", "parts", b"parts", "provider_type", b"provider_type", "response_id", b"response_id", "usage", b"usage", "usage_source", b"usage_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_window", b"context_window", "finish_reason", b"finish_reason", "model", b"model", "parts", b"parts", "provider_type", b"provider_type", "response_id", b"response_id", "usage", b"usage", "usage_source", b"usage_source", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

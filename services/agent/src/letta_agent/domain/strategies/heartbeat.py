@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from letta_agent.domain.peers import ToolSchema
 from letta_agent.domain.strategies.base import GO_ON, Decision, StopReason, Turn
-from letta_agent.domain.tool_rules import REFUSED, ToolRules
+from letta_agent.domain.tool_rules import REFUSED, UNREADABLE, ToolRules
 from letta_agent.domain.toolsets import Toolset
+from letta_common.json_texts import json_object
 from letta_common.letta_messages import SEND_MESSAGE, SendTool
 
 HEARTBEAT = "request_heartbeat"
@@ -36,7 +37,7 @@ class HeartbeatStrategy:
         if not names:
             return Decision(_silent(turn))
         asked = any(map(_asks, turn.arguments))
-        refused = any(call.result.startswith(REFUSED) for call in turn.calls)
+        refused = any(call.result.startswith((REFUSED, UNREADABLE)) for call in turn.calls)
         if not missing and rules.ends(names) and not refused:
             return Decision(StopReason.STOP_REASON_TOOL_RULE if asked else StopReason.STOP_REASON_END_TURN)
         if not (asked or refused or missing or rules.continues(names)):
@@ -62,11 +63,7 @@ def _asking(schema: ToolSchema) -> ToolSchema:
 
 
 def _asks(arguments: str) -> bool:
-    try:
-        given = json.loads(arguments or "{}")
-    except ValueError:
-        return False
-    value = given.get(HEARTBEAT) if isinstance(given, dict) else None
+    value = (json_object(arguments or "{}") or {}).get(HEARTBEAT)
     return value is True or (isinstance(value, str) and value.lower() == "true")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from letta_agent.domain.strategies.base import GO_ON, Decision, StopReason, Turn
-from letta_agent.domain.tool_rules import ToolRules
+from letta_agent.domain.tool_rules import UNREADABLE, ToolRules
 from letta_agent.domain.toolsets import Toolset
 from letta_common.letta_messages import SEND_MESSAGE, SendTool
 
@@ -27,7 +27,7 @@ class LettaStrategy:
                 return Decision(StopReason.STOP_REASON_MAX_TOKENS_EXCEEDED)
             if not missing:
                 return Decision(StopReason.STOP_REASON_END_TURN)
-        elif rules.ends(names) and not missing:
+        elif rules.ends([call.name for call in turn.calls if not call.result.startswith(UNREADABLE)]) and not missing:
             return Decision(StopReason.STOP_REASON_TOOL_RULE)
         if turn.last:
             return Decision(StopReason.STOP_REASON_MAX_STEPS)

@@ -1,0 +1,1 @@
+"""What stands between the neutral contract and a vendor's wire, the same for every vendor."""

@@ -1,0 +1,215 @@
+"""A prompt as a vendor takes it: names, keys and ids in its letters, no tool that it would refuse, and the way back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from letta.common.v1.message_pb2 import Message, MessageRole, ToolCallContent
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
+from letta_common.errors import LLMBadRequest
+from letta_common.json_texts import json_object
+from letta_llm_gateway.domain.answers import Answer, Completed, Delta, Ended, Event, Part, Started, ToolCall
+from letta_llm_gateway.providers.arguments import readable
+from letta_llm_gateway.providers.checks import Rules
+from letta_llm_gateway.providers.fitting import schemas
+from letta_llm_gateway.providers.fitting.call_ids import FORM, RequestIds
+from letta_llm_gateway.providers.fitting.names import fresh
+
+Refused = Callable[[ToolDefinition], str]
+"""Says why a vendor refuses a tool; nothing when it is not known to."""
+
+
+@dataclass(slots=True)
+class Kit:
+    """A prompt that goes to a vendor, and what its names mean here."""
+
+    prompt: Prompt
+    own: dict[str, ToolDefinition] = field(default_factory=dict)
+    """The tools as they were given, by the names under which they went out."""
+    keys: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Own keys of arguments by the keys that went out, by the tool's name that went out."""
+    warnings: list[str] = field(default_factory=list)
+
+    def part(self, part: Part) -> Part:
+        """Return a part of the answer in the names of the prompt that was given."""
+        if not isinstance(part, ToolCall):
+            return part
+        return replace(part, name=self.name(part.name), input=self.arguments(part.name, part.input))
+
+    def name(self, told: str) -> str:
+        """Return a tool's own name."""
+        return self.own[told].name if told in self.own else told
+
+    def arguments(self, told: str, text: str) -> str:
+        """Return arguments with their own keys; as they are when they cannot be read."""
+        keys = self.keys.get(told)
+        found = json_object(readable(text)) if keys else None
+        return text if found is None or not keys else json.dumps(schemas.renamed(found, keys), ensure_ascii=False)
+
+    def answer(self, answer: Answer) -> Answer:
+        """Return a whole answer in the names of the prompt that was given."""
+        return replace(answer, parts=tuple(map(self.part, answer.parts)), warnings=tuple(self.warnings))
+
+
+class StreamKit:
+    """Gives the events of a stream their own names; arguments whose keys differ are held until they are whole."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self._held: dict[int, tuple[str, list[str]]] = {}
+
+    def event(self, event: Event) -> Iterator[Event]:
+        """Yield an event in the names of the prompt that was given."""
+        match event:
+            case Started(index, ToolCall() as call):
+                if call.name in self._kit.keys:
+                    self._held[index] = (call.name, [])
+                yield Started(index, replace(call, name=self._kit.name(call.name)))
+            case Delta(index, text) if index in self._held:
+                self._held[index][1].append(text)
+            case Ended(index):
+                yield from self._rest(index)
+                yield event
+            case Completed():
+                for index in list(self._held):
+                    yield from self._rest(index)
+                yield replace(event, warnings=tuple(self._kit.warnings))
+            case _:
+                yield event
+
+    def _rest(self, index: int) -> Iterator[Event]:
+        name, texts = self._held.pop(index, ("", []))
+        if texts:
+            yield Delta(index, self._kit.arguments(name, "".join(texts)))
+
+
+def fit(prompt: Prompt, rules: Rules, refused: Refused) -> Kit:
+    """Return a prompt as a vendor takes it. Raises LLMBadRequest when the tool that must be called is left out."""
+    kit = Kit(prompt)
+    tools = list(_tools(prompt, rules, refused, kit))
+    names = {given.name: told for told, given in kit.own.items()}
+    forward = {
+        name: {own: out for out, own in kit.keys[told].items()} for name, told in names.items() if told in kit.keys
+    }
+    messages = _messages(prompt, names, forward)
+    if tools == list(prompt.tools) and messages is None:
+        return kit
+    kit.prompt = Prompt(
+        model=prompt.model,
+        system=prompt.system,
+        messages=prompt.messages if messages is None else messages,
+        tools=tools,
+        tool_choice=prompt.tool_choice,
+        settings=prompt.settings if prompt.HasField("settings") else None,
+        attribution=prompt.attribution,
+    )
+    choice = kit.prompt.tool_choice
+    if choice.mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL:
+        choice.name = names.get(choice.name, choice.name)
+    elif not tools:  # nothing is left to be called
+        kit.prompt.ClearField("tool_choice")
+    return kit
+
+
+def _tools(prompt: Prompt, rules: Rules, refused: Refused, kit: Kit) -> Iterator[ToolDefinition]:
+    """Yield the tools as they go out; those that cannot are told as warnings."""
+    taken = {tool.name for tool in prompt.tools if rules.name.fullmatch(tool.name)}
+    seen: set[str] = set()
+    for tool in prompt.tools:
+        fitted, keys, note, why = _fitted(tool.parameters, rules.words)
+        if tool.name in seen:
+            why = "another tool has this name; rename or detach one"
+        elif rules.most_tools and len(kit.own) >= rules.most_tools:
+            why = f"{len(prompt.tools)} tools are more than the vendor takes, {rules.most_tools}; detach some"
+        why = why or refused(tool)
+        seen.add(tool.name)
+        if why:
+            _leave_out(tool, why, prompt, kit)
+            continue
+        name = tool.name if rules.name.fullmatch(tool.name) else fresh(tool.name, taken, most=64)
+        taken.add(name)
+        kit.own[name] = tool
+        if keys:
+            kit.keys[name] = keys
+        description = f"{tool.description}\n{note}".strip() if note else tool.description
+        yield ToolDefinition(name=name, description=description, parameters=fitted, strict=tool.strict)
+
+
+def _leave_out(tool: ToolDefinition, why: str, prompt: Prompt, kit: Kit) -> None:
+    choice = prompt.tool_choice
+    if choice.mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL and choice.name == tool.name and tool.name not in kit.own:
+        raise LLMBadRequest(f"tool {tool.name!r} must be called and cannot be sent: {why}", tool=tool.name)
+    kit.warnings.append(f"tool {tool.name!r} was left out: {why}"[:500])
+
+
+@lru_cache(maxsize=2048)
+def _fitted(text: str, words: frozenset[str] | None) -> tuple[str, dict[str, str], str, str]:
+    """Return a schema as it goes out, its renamed keys, what else to tell, and why it cannot go out."""
+    given = json_object(text or "{}")
+    if given is None:
+        return "", {}, "", "its schema is no JSON object; correct it"
+    try:
+        fitted = schemas.fit(given, words=words)
+    except (ValueError, RecursionError, TypeError, AttributeError) as error:
+        return "", {}, "", f"its schema cannot be sent: {error}"
+    same = fitted.schema == given
+    return text if same else json.dumps(fitted.schema, ensure_ascii=False), fitted.keys, fitted.note, ""
+
+
+def _messages(prompt: Prompt, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]) -> list[Message] | None:
+    """Return the messages with ids, names and keys as they go out; None when all can go as they are."""
+    if not keys and all(own == told for own, told in names.items()) and _are_plain(prompt):
+        return None
+    ids, found = RequestIds(), []
+    for message in prompt.messages:
+        if not _has_calls(message):
+            found.append(message)
+            continue
+        told = Message()
+        told.CopyFrom(message)
+        if any(part.HasField("tool_call") for part in told.parts):
+            ids.turn()
+        for part in told.parts:
+            if part.HasField("tool_call"):
+                _call(part.tool_call, ids, names, keys)
+            elif part.HasField("tool_return"):
+                part.tool_return.tool_call_id = ids.result(part.tool_return.tool_call_id)
+        for approval in told.approvals:
+            if approval.HasField("tool_return"):
+                approval.tool_return.tool_call_id = ids.result(approval.tool_return.tool_call_id)
+        found.append(told)
+    return found
+
+
+def _call(
+    call: ToolCallContent, ids: RequestIds, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]
+) -> None:
+    own = call.name
+    call.id = ids.call(call.id)
+    if own in keys and (given := json_object(call.input)) is not None:
+        call.input = json.dumps(schemas.renamed(given, keys[own]), ensure_ascii=False)
+    call.name = names.get(own, own)
+
+
+def _has_calls(message: Message) -> bool:
+    return bool(message.approvals) or any(
+        part.HasField("tool_call") or part.HasField("tool_return") for part in message.parts
+    )
+
+
+def _are_plain(prompt: Prompt) -> bool:
+    """Say whether every id can go out as it is: in a form that all vendors take, and none twice."""
+    seen: set[str] = set()
+    for message in prompt.messages:
+        if message.role == MessageRole.MESSAGE_ROLE_USER:
+            continue
+        for part in message.parts:
+            if part.HasField("tool_call"):
+                id = part.tool_call.id
+                if id in seen or not FORM.fullmatch(id):
+                    return False
+                seen.add(id)
+    return True
