@@ -14,6 +14,7 @@ from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import anthropic_wire, checks, sse, wire_json
 from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
+from letta_llm_gateway.providers.fitting.reasons import reason_of
 from letta_llm_gateway.providers.http import own_headers
 
 OFFICIAL = "https://api.anthropic.com"
@@ -105,7 +106,12 @@ class AnthropicProvider:
         except anthropic.APIStatusError as error:
             names = [tool.name for tool in tools]
             raise refusal(
-                self._vendor, error.status_code, _said(error), error.response.headers, model=model, tools=names
+                self._vendor,
+                error.status_code,
+                reason_of(error.response.content),
+                error.response.headers,
+                model=model,
+                tools=names,
             ) from error
         except anthropic.APITimeoutError as error:
             raise not_connected(self._vendor) from error
@@ -118,11 +124,3 @@ class AnthropicProvider:
 def make(account: Account, http: httpx2.AsyncClient) -> AnthropicProvider:
     """Make the provider of an account."""
     return AnthropicProvider(account, http)
-
-
-def _said(error: anthropic.APIStatusError) -> str:
-    body = error.body
-    inner = body.get("error") if isinstance(body, dict) else None
-    if isinstance(inner, dict) and inner.get("message"):
-        return f"{inner.get('type', 'error')}: {inner['message']}"
-    return error.message

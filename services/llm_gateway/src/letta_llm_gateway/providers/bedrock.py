@@ -23,6 +23,7 @@ from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import bedrock_wire, checks, wire_json
 from letta_llm_gateway.providers.errors import refusal, transport_errors
+from letta_llm_gateway.providers.fitting.reasons import reason_of
 
 _LIST_SECONDS = 10.0
 _COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")
@@ -228,7 +229,7 @@ def _refused(vendor: str, response: httpx2.Response, data: bytes, call: Call | N
     code = (
         str(response.headers.get("x-amzn-errortype") or body.get("__type") or "").partition(":")[0].rpartition("#")[2]
     )
-    said = str(body.get("message") or body.get("Message") or "")
+    said = reason_of(data)
     status = _STATUS.get(code.lower(), response.status_code)
     model, names = (call.model, [tool.name for tool in call.prompt.tools]) if call else ("", [])
     return refusal(vendor, status, f"{code}: {said}" if code else said, response.headers, model=model, tools=names)

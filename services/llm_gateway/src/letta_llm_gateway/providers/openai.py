@@ -14,6 +14,7 @@ from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import checks, openai_wire, responses_wire, sse, wire_json
 from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
+from letta_llm_gateway.providers.fitting.reasons import reason_of
 from letta_llm_gateway.providers.http import own_headers
 
 OFFICIAL = "https://api.openai.com/v1"
@@ -133,7 +134,12 @@ class OpenAIProvider:
         except openai.APIStatusError as error:
             names = [tool.name for tool in tools]
             raise refusal(
-                self._vendor, error.status_code, _said(error), error.response.headers, model=model, tools=names
+                self._vendor,
+                error.status_code,
+                reason_of(error.response.content),
+                error.response.headers,
+                model=model,
+                tools=names,
             ) from error
         except openai.APITimeoutError as error:
             raise not_connected(self._vendor) from error
@@ -141,20 +147,6 @@ class OpenAIProvider:
             raise LLMUnavailable(f"{self._vendor} cannot be reached", provider=self._vendor) from error
         except openai.OpenAIError as error:
             raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
-
-
-def _said(error: openai.APIStatusError) -> str:
-    where = f"{error.param}: " if error.param and str(error.param) not in error.message else ""
-    code = f"{error.code}: " if error.code else ""
-    return (
-        code
-        + where
-        + (
-            str(error.body.get("message"))
-            if isinstance(error.body, dict) and error.body.get("message")
-            else error.message
-        )
-    )
 
 
 def _listed(row: dict[str, Any]) -> ListedModel:
