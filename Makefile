@@ -12,7 +12,8 @@ help: ## List the commands.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: requirements.lock $(foreach member,$(MEMBERS),$(member)/pyproject.toml)
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@tools/check_python.sh $(PYTHON)
+	@test -x $(BIN)/python || { echo "making $(VENV) with $$($(PYTHON) --version) ..." >&2; $(PYTHON) -m venv $(VENV); }
 	@tools/install.sh requirements.lock $(EDITABLE)
 	@touch $@
 

@@ -1,13 +1,33 @@
 #!/bin/sh
-# Install a lock file and editable members into .venv: with uv where it can be had and works, else with pip.
+# Install a lock file and editable members into .venv, saying what goes on: with uv where it can be had and works, else
+# with pip. What is installed is compiled at once, so that the first command is as quick as the second.
 set -eu
 lock=$1
 shift
 bin=.venv/bin
+count=$(grep -c '==' "$lock")
+echo "installing $count packages of $lock into .venv; the first time this takes a minute or two ..." >&2
+
+# Say every few seconds how far it is, until the parent of this loop ends or kills it.
+tell() {
+    begun=$(date +%s)
+    while sleep 5 && kill -0 $$ 2>/dev/null; do
+        found=$(find .venv/lib -maxdepth 3 -name '*.dist-info' 2>/dev/null | wc -l)
+        echo "... $(($(date +%s) - begun)) s, $found packages are there" >&2
+    done
+}
+tell &
+teller=$!
+trap 'kill $teller 2>/dev/null || true' EXIT
+
 [ -x "$bin/uv" ] || "$bin/python" -m pip install -q --disable-pip-version-check uv 2>/dev/null || true
 if [ -x "$bin/uv" ]; then
     # The certificates of the machine count too: behind a proxy of one's own, the bundled ones do not suffice.
-    "$bin/uv" pip install -q --system-certs --python "$bin/python" --no-deps -r "$lock" "$@" && exit 0
-    echo "uv failed; trying pip" >&2
+    "$bin/uv" pip install -q --system-certs --compile-bytecode --python "$bin/python" --no-deps -r "$lock" "$@" || {
+        echo "uv failed; trying pip" >&2
+        "$bin/python" -m pip install -q --disable-pip-version-check --no-deps -r "$lock" "$@"
+    }
+else
+    "$bin/python" -m pip install -q --disable-pip-version-check --no-deps -r "$lock" "$@"
 fi
-exec "$bin/python" -m pip install -q --disable-pip-version-check --no-deps -r "$lock" "$@"
+"$bin/python" -m compileall -q libs/*/src services/*/src cli/src || true

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,58 @@ def test_a_wrong_key_is_refused(address):
     refused(letta("agents", "list", "--address", address, LETTA_API_KEY="lk_wrong_wrong"))
 
 
+@pytest.mark.parametrize("command", ["show", "delete"])
+def test_a_name_stands_for_an_id(address, command):
+    letta("agents", "create", "--name", f"named-{command}", "--address", address)
+    done = letta("agents", command, f"named-{command}", "--address", address)
+    assert done.returncode == 0, done.stderr
+    assert f"named-{command}" in done.stdout + done.stderr
+
+
+def test_a_name_of_several_is_refused_with_their_ids(address):
+    ids = [letta("agents", "create", "--name", "twin", "--address", address).stdout.strip() for _ in range(2)]
+    said = refused(letta("agents", "show", "twin", "--address", address))
+    assert all(one in said for one in ids)
+
+
+def test_a_key_is_removed_by_its_name(address):
+    letta("keys", "create", "by-name", "--address", address)
+    assert letta("keys", "delete", "by-name", "--address", address).returncode == 0
+    assert "no key named" in refused(letta("keys", "delete", "by-name", "--address", address))
+
+
+def test_a_name_with_markup_is_shown_as_it_is(address):
+    made = letta("agents", "create", "--name", "[red]x[/nothing]", "--address", address).stdout.strip()
+    for arguments in (["agents", "list"], ["agents", "show", made], ["chat", made, "-m", "Hi [/red] there."]):
+        done = letta(*arguments, "--address", address)
+        assert done.returncode == 0, done.stderr
+        assert "[red]x[/nothing]" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("columns", ["20", "60", "80"])
+def test_ids_are_whole_in_a_pipe(agent, address, columns):
+    assert agent in letta("agents", "list", "--address", address, COLUMNS=columns).stdout.split()
+
+
+@pytest.mark.parametrize("program", ["letta", "letta-server"])
+def test_both_names_of_the_command_say_their_version(program):
+    command = [str(Path(sys.executable).with_name(program)), "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split()[:2] == [program, version("letta-cli")]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(shell):
+    names = {"bash": "complete_bash", "zsh": "complete_zsh", "fish": "complete_fish"}
+    program = str(Path(sys.executable).with_name("letta"))
+    variables = {"_LETTA_COMPLETE": names[shell], "COMP_WORDS": "letta ag", "COMP_CWORD": "1"}
+    variables |= {"_TYPER_COMPLETE_ARGS": "letta ag", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    environment = {**os.environ, **variables}
+    done = subprocess.run([program], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "agents" in done.stdout
+    assert "keys" not in done.stdout
+
+
 @pytest.mark.parametrize("command", [["agents", "list"], ["keys", "list"], ["chat", "-m", "Hi."]])
 def test_without_a_server_a_command_says_how_to_start_one(command):
     assert "letta server" in refused(letta(*command, "--address", "127.0.0.1:1"))
@@ -162,6 +215,34 @@ def test_a_taken_port_of_http_ends_the_server(databases, taken, tmp_path):
 @pytest.mark.parametrize("command", [["server", "--dev"], ["db", "upgrade"], ["up", "--dev"]])
 def test_an_unreachable_database_ends_the_command(command, tmp_path):
     assert "database" in refused(letta(*command, home=tmp_path, LETTA_DATABASE_URL=NOBODY))
+
+
+MALFORMED = ["nonsense", "mysql://u:secret@h/d", "postgresql://u:secret@h:port/d", "postgresql://u:secret@h/d?secret=1"]
+
+
+@pytest.mark.parametrize("url", MALFORMED)
+@pytest.mark.parametrize("command", [["server", "--dev"], ["up"], ["db", "upgrade"], ["keys", "bootstrap"]])
+def test_a_malformed_address_of_the_database_is_said_before_anything_starts(command, url, tmp_path):
+    assert "postgresql://" in refused(letta(*command, home=tmp_path / "home", LETTA_DATABASE_URL=url))
+    assert not (tmp_path / "home" / "pg").exists()
+
+
+@pytest.mark.parametrize("command", [["server", "--dev"], ["up"]])
+def test_a_home_and_ports_are_looked_at_before_postgres_starts(command, taken, tmp_path):
+    (tmp_path / "file").write_text("")
+    ports = ["--grpc-port", str(free_port()), "--port", str(taken)]
+
+    assert "is a file" in refused(letta(*command, home=tmp_path / "file"))
+    assert "--port" in refused(letta(*command, *ports, home=tmp_path / "home"))
+    assert not (tmp_path / "home" / "pg").exists()
+
+
+def test_a_misspelt_setting_is_told_at_the_start(tmp_path):
+    (tmp_path / "config.json").write_text('{"log_levle": "info"}')
+    variables = {"LETTA_DATABSE_URL": "x", "LETTA_DATABASE_URL": NOBODY}
+    done = letta("server", "--dev", home=tmp_path, **variables)
+    assert "did you mean LETTA_DATABASE_URL?" in done.stderr
+    assert "did you mean log_level?" in done.stderr
 
 
 def test_a_bad_setting_is_named(tmp_path):

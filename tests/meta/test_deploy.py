@@ -69,6 +69,15 @@ def test_every_service_has_a_container():
     assert all((ROOT / "services" / name / "Dockerfile").exists() for name in SERVICES)
 
 
+def test_the_first_key_is_left_to_the_documented_step():
+    """A key that an earlier step makes goes to a log that nobody reads, and the documented step finds one already."""
+    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    step = "docker compose run --rm auth python -m letta_auth bootstrap"
+
+    assert step in (ROOT / "docs" / "howto" / "deploy.md").read_text()
+    assert not [name for name, service in composed.items() if "bootstrap" in str(service.get("command", ""))]
+
+
 def test_the_override_names_services_and_files_that_exist():
     override = yaml.safe_load((ROOT / "deploy" / "compose" / "namespaces.yml").read_text())["services"]
     options = dict(option.split("=", 1) for option in override["tools"]["security_opt"])

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import grpc
 import typer
 
 from letta.agent.v1 import agent_service_pb2 as api
 from letta.agent.v1 import agent_service_pb2_grpc
 from letta.memory.v1 import block_pb2
-from letta_cli.connection import DEFAULT_ADDRESS, AddressOption, JsonOption, connected
-from letta_cli.console import as_json, err, out, table
+from letta_cli import names
+from letta_cli.connection import CALL_SECONDS, JsonOption, remote
+from letta_cli.console import as_json, note, out, say, table
 
-CALL_SECONDS = 30.0
-app = typer.Typer(no_args_is_help=True, help="List, make, show and remove agents.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, make, show and remove agents.")
+AgentArgument = Annotated[str, typer.Argument(help="Id or name.", autocompletion=names.complete_agents)]
+PERSONA = "A helpful agent that remembers."
+SHOWN = [api.AGENT_INCLUDE_BLOCKS, api.AGENT_INCLUDE_TOOLS, api.AGENT_INCLUDE_TAGS]
 
 
 @app.command("list")
+@remote
 def list_agents(
-    address: AddressOption = DEFAULT_ADDRESS,
+    channel: grpc.Channel,
     as_json_: JsonOption = False,
-    limit: Annotated[int, typer.Option(help="Most agents to list.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Most agents to list.")] = 50,
 ) -> None:
     """List agents, newest first."""
-    with connected(address) as channel:
-        stub = agent_service_pb2_grpc.AgentServiceStub(channel)
-        found = stub.ListAgents(api.ListAgentsRequest(limit=limit), timeout=CALL_SECONDS).agents
+    found = names.list_agents(channel, limit)
     if as_json_:
         as_json(found)
         return
@@ -33,48 +36,49 @@ def list_agents(
 
 
 @app.command()
+@remote
 def create(
+    channel: grpc.Channel,
     name: Annotated[str | None, typer.Option(help="Name; default: two random words.")] = None,
     model: Annotated[str | None, typer.Option(help="Handle of the model; default: the deployment's.")] = None,
     human: Annotated[str, typer.Option(help="What the agent knows of you.")] = "",
-    persona: Annotated[str, typer.Option(help="Who the agent is.")] = "A helpful agent that remembers.",
-    address: AddressOption = DEFAULT_ADDRESS,
+    persona: Annotated[str, typer.Option(help="Who the agent is.")] = PERSONA,
     as_json_: JsonOption = False,
 ) -> None:
     """Make an agent with the blocks `human` and `persona`."""
     request = new_agent(name, model, human, persona)
-    with connected(address) as channel:
-        agent = agent_service_pb2_grpc.AgentServiceStub(channel).CreateAgent(request, timeout=CALL_SECONDS).agent
+    agent = agent_service_pb2_grpc.AgentServiceStub(channel).CreateAgent(request, timeout=CALL_SECONDS).agent
     if as_json_:
         as_json(agent)
         return
-    out.print(agent.id)
+    say(agent.id)
 
 
 @app.command()
-def show(agent_id: str, address: AddressOption = DEFAULT_ADDRESS, as_json_: JsonOption = False) -> None:
+@remote
+def show(channel: grpc.Channel, agent: AgentArgument, as_json_: JsonOption = False) -> None:
     """Show an agent and what it keeps in mind."""
-    include = [api.AGENT_INCLUDE_BLOCKS, api.AGENT_INCLUDE_TOOLS, api.AGENT_INCLUDE_TAGS]
-    with connected(address) as channel:
-        stub = agent_service_pb2_grpc.AgentServiceStub(channel)
-        agent = stub.GetAgent(api.GetAgentRequest(agent_id=agent_id, include=include), timeout=CALL_SECONDS).agent
+    found = names.find_agent(channel, agent, SHOWN)
     if as_json_:
-        as_json(agent)
+        as_json(found)
         return
-    table(["", ""], [["id", agent.id], ["name", agent.name], ["model", agent.model]])
-    table(["tools"], [[", ".join(tool.name for tool in agent.tools)]])
-    for block in agent.blocks:
-        out.print(f"\n[bold]{block.label}[/bold]")
-        out.print(block.value, markup=False)
+    for name, value in (("id", found.id), ("name", found.name), ("model", found.model)):
+        say(f"{name:6} {value}")
+    say(f"tools  {', '.join(tool.name for tool in found.tools)}")
+    for block in found.blocks:
+        out.print()
+        say(block.label, "bold")
+        say(block.value)
 
 
 @app.command()
-def delete(agent_id: str, address: AddressOption = DEFAULT_ADDRESS) -> None:
+@remote
+def delete(channel: grpc.Channel, agent: AgentArgument) -> None:
     """Remove an agent and its memory."""
-    with connected(address) as channel:
-        stub = agent_service_pb2_grpc.AgentServiceStub(channel)
-        stub.DeleteAgent(api.DeleteAgentRequest(agent_id=agent_id), timeout=CALL_SECONDS)
-    err.print(f"removed {agent_id}")
+    found = names.find_agent(channel, agent)
+    stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+    stub.DeleteAgent(api.DeleteAgentRequest(agent_id=found.id), timeout=CALL_SECONDS)
+    note(f"removed {found.name} ({found.id})")
 
 
 def new_agent(name: str | None, model: str | None, human: str, persona: str) -> api.CreateAgentRequest:

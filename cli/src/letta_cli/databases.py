@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,20 +21,26 @@ PACKAGES = {
 
 
 @asynccontextmanager
-async def database(home: Path, configured: str) -> AsyncIterator[str]:
+async def database(home: Path, configured: str, progress: Callable[[str], None] = lambda _: None) -> AsyncIterator[str]:
     """Yield the connection string of a migrated database; an embedded server ends with the block.
+
+    `progress` is told what is being done.
 
     Raises:
         EmbeddedPostgresError: the embedded server cannot run; the message has advice.
         DatabaseUnavailable: the configured one does not answer.
     """
     if configured:
+        progress("bringing the schemas of the database up to date ...")
         await upgrade_all(configured)
         yield configured
         return
     server = EmbeddedPostgres(home / "pg")
+    new = not (server.data_dir / "PG_VERSION").exists()
+    progress(f"{'making a database in' if new else 'starting Postgres on'} {server.data_dir} ...")
     await server.start_async()
     try:
+        progress("bringing the schemas of the database up to date ...")
         await upgrade_all(server.dsn())
         yield server.dsn()
     finally:

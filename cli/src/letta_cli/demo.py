@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,25 +12,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
+import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from letta.agent.v1 import agent_service_pb2 as api
 from letta.agent.v1 import agent_service_pb2_grpc
-from letta.llm.v1 import model_service_pb2, model_service_pb2_grpc
-from letta_cli.agents import CALL_SECONDS, new_agent
-from letta_cli.connection import connected
-from letta_cli.console import err, fail, out, panel
-from letta_cli.turns import Turn, send
-from letta_common.actor_context import service_identity
+from letta_cli import engines
+from letta_cli.agents import new_agent
+from letta_cli.connection import CALL_SECONDS, connected
+from letta_cli.console import fail, note, out, panel, say
+from letta_cli.talk.turns import Turn, send
 from letta_common.settings import Settings
 
 GRPC_PORT, HTTP_PORT = 50051, 8283
 START_SECONDS = 120.0
 FACTS = "Hi! My name is Sam and I am allergic to peanuts."
 QUESTIONS = ("What is my name?", "What am I allergic to?")
-HINT = "Talk to it: letta chat"
+app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,34 +47,21 @@ class Address:
         return f"127.0.0.1:{self.grpc}"
 
 
+@app.command()
 def main() -> None:
-    """Run the demo; exit with status 1 when an engine of `builtin/` forgot."""
+    """Tell an agent two facts over gRPC, restart everything, and ask for them back."""
     address = Address(_port(GRPC_PORT), _port(HTTP_PORT))
     settings = Settings()
     with _server(address, "Starting Postgres and all services"):
-        panel("Which model answers", [engine_banner(address.target, settings)])
+        panel("Which model answers", [engines.banner(address.target, settings)])
         agent_id, told = _tell(address.target)
     with _server(address, "Restarting the whole stack"), connected(address.target) as channel:
         asked = [_turn(channel, agent_id, question) for question in QUESTIONS]
-        deterministic = not _engine(address.target, settings).language_model
+        deterministic = not engines.default_engine(address.target, settings).language_model
     remembered = "Sam" in asked[0].said and "peanut" in asked[1].said.lower()
     if deterministic and not (remembered and told.tools):
         fail("the agent did not remember; see the log above")
     _go_on(agent_id)
-
-
-def engine_banner(target: str, settings: Settings) -> str:
-    """Say which model answers by default, and why."""
-    engine = _engine(target, settings)
-    return engine.banner or f"{engine.handle}: {engine.reason}"
-
-
-def _engine(target: str, settings: Settings) -> model_service_pb2.GetDefaultModelResponse:
-    identity = (("x-letta-service-bin", service_identity("cli", settings.secret())),)
-    with connected(target) as channel:
-        stub = model_service_pb2_grpc.ModelServiceStub(channel)
-        request = model_service_pb2.GetDefaultModelRequest()
-        return stub.GetDefaultModel(request, timeout=CALL_SECONDS, metadata=identity)
 
 
 def _tell(target: str) -> tuple[str, Turn]:
@@ -80,7 +69,7 @@ def _tell(target: str) -> tuple[str, Turn]:
         stub = agent_service_pb2_grpc.AgentServiceStub(channel)
         request = new_agent("demo", None, "", "A helpful agent that remembers what it is told.")
         agent = stub.CreateAgent(request, timeout=CALL_SECONDS).agent
-        err.print(f"[dim]made {agent.name} ({agent.id})[/dim]")
+        note(f"made {agent.name} ({agent.id})")
         told = _turn(channel, agent.id, FACTS)
         include = [api.AGENT_INCLUDE_BLOCKS]
         kept = stub.GetAgent(api.GetAgentRequest(agent_id=agent.id, include=include), timeout=CALL_SECONDS).agent
@@ -90,37 +79,44 @@ def _tell(target: str) -> tuple[str, Turn]:
 
 
 def _turn(channel: grpc.Channel, agent_id: str, text: str) -> Turn:
-    out.print(f"\n[bold]you>[/bold] {text}")
+    out.print()
+    say(f"you> {text}", "bold")
     return send(channel, agent_id, text)
 
 
 def _go_on(agent_id: str) -> None:
-    panel(
-        "It remembered across a restart. Go on",
-        [
-            "make run                      serve everything, then in another terminal:",
-            f"letta chat {agent_id}   (in .venv/bin)",
-            f"grpcurl -plaintext localhost:{GRPC_PORT} list",
-            "buf curl --http2-prior-knowledge --protocol grpc -d '{}' \\",
-            f"  http://localhost:{GRPC_PORT}/letta.agent.v1.AgentService/ListAgents",
-            f"curl localhost:{HTTP_PORT}/v1/agents/",
-            f'letta-client: Letta(base_url="http://localhost:{HTTP_PORT}", api_key="any")',
-        ],
-    )
+    here = Path(sys.executable).parent
+    lines = ["make run", "  serves everything; then, in another terminal:", f"{_shown(here)}/letta chat {agent_id}"]
+    if shutil.which("grpcurl"):
+        lines.append(f"grpcurl -plaintext localhost:{GRPC_PORT} list")
+    if shutil.which("buf"):
+        call = f"http://localhost:{GRPC_PORT}/letta.agent.v1.AgentService/ListAgents"
+        lines += ["buf curl --http2-prior-knowledge --protocol grpc -d '{}' \\", f"  {call}"]
+    lines += [
+        f"curl localhost:{HTTP_PORT}/v1/agents/",
+        "pip install letta-client, and in Python:",
+        f'  Letta(base_url="http://localhost:{HTTP_PORT}", api_key="any")',
+    ]
+    panel("It remembered across a restart. Go on", lines)
+
+
+def _shown(path: Path) -> str:
+    """Return a path as it is typed here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 @contextmanager
 def _server(address: Address, why: str) -> Iterator[None]:
     """Run `letta server --dev` for the length of the block."""
     begun = time.monotonic()
-    command = [sys.executable, "-m", "letta_cli", "server", "--dev", "--quiet"]
+    note(f"{why} ...")
+    command = [sys.executable, "-m", "letta_cli", "server", "--dev", "--no-banner"]
     ports = ["--port", str(address.http), "--grpc-port", str(address.grpc)]
     variables = {**os.environ, "LETTA_LOG_LEVEL": "warning"}
     process = subprocess.Popen([*command, *ports], env=variables, stdin=subprocess.DEVNULL)
     try:
-        with err.status(f"{why} ..."):
-            _wait(address.target, process)
-        err.print(f"[dim]{why}: healthy after {time.monotonic() - begun:.1f} s (pid {process.pid})[/dim]")
+        _wait(address.target, process)
+        note(f"{why}: healthy after {time.monotonic() - begun:.1f} s (pid {process.pid})")
         yield
     finally:
         process.send_signal(signal.SIGTERM)

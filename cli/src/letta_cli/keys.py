@@ -2,62 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-from typing import Annotated, Any
+from typing import Annotated
 
+import grpc
 import typer
-from pydantic import SecretStr
 
 from letta.auth.v1 import api_key_service_pb2 as api
 from letta.auth.v1 import api_key_service_pb2_grpc
-from letta_cli.agents import CALL_SECONDS
-from letta_cli.connection import DEFAULT_ADDRESS, AddressOption, JsonOption, connected
-from letta_cli.console import as_json, err, out, table
+from letta_cli import names
+from letta_cli.connection import CALL_SECONDS, JsonOption, remote
+from letta_cli.console import as_json, note, secret, table
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and remove API keys.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make, list and remove API keys.")
 ScopeOption = Annotated[list[str] | None, typer.Option("--scope", help="read, write, keys or admin; repeatable.")]
 
 
 @app.command()
-def create(name: str, scope: ScopeOption = None, address: AddressOption = DEFAULT_ADDRESS) -> None:
+@remote
+def create(channel: grpc.Channel, name: str, scope: ScopeOption = None) -> None:
     """Make a key and print its secret, which is shown this once."""
-    with connected(address) as channel:
-        stub = api_key_service_pb2_grpc.APIKeyServiceStub(channel)
-        request = api.CreateAPIKeyRequest(name=name, scopes=scope or [])
-        made = stub.CreateAPIKey(request, timeout=CALL_SECONDS)
-    err.print(f"[dim]{made.api_key.id}; export LETTA_API_KEY=<the line below>[/dim]")
-    out.print(made.secret, markup=False, soft_wrap=True)
+    stub = api_key_service_pb2_grpc.APIKeyServiceStub(channel)
+    made = stub.CreateAPIKey(api.CreateAPIKeyRequest(name=name, scopes=scope or []), timeout=CALL_SECONDS)
+    secret(f"{made.api_key.id}; export LETTA_API_KEY=<the line below>", made.secret)
 
 
 @app.command()
 def bootstrap() -> None:
     """Make the first administrator's key on the deployment's database and print its secret."""
-    wiring: Any = importlib.import_module("letta_auth.wiring")
-    settings: Any = importlib.import_module("letta_auth.settings").AuthSettings()
+    from letta_cli.serving import first_key  # noqa: PLC0415 it needs the auth service itself
 
-    databases: Any = importlib.import_module("letta_cli.databases")
-
-    async def work() -> str | None:
-        async with databases.database(settings.home, settings.database_url.get_secret_value()) as url:
-            made: str | None = await wiring.bootstrap_admin_key(
-                settings.model_copy(update={"database_url": SecretStr(url)})
-            )
-            return made
-
-    secret = asyncio.run(work())
-    if secret is None:
-        err.print("there is an administrator's key already")
+    made = first_key()
+    if made is None:
+        note("there is an administrator's key already; `letta keys create` makes more")
         return
-    out.print(secret, markup=False, soft_wrap=True)
+    secret("The administrator's key, shown this once:", made)
 
 
 @app.command("list")
-def list_keys(address: AddressOption = DEFAULT_ADDRESS, as_json_: JsonOption = False) -> None:
+@remote
+def list_keys(channel: grpc.Channel, as_json_: JsonOption = False) -> None:
     """List keys, newest first."""
-    with connected(address) as channel:
-        stub = api_key_service_pb2_grpc.APIKeyServiceStub(channel)
-        found = stub.ListAPIKeys(api.ListAPIKeysRequest(), timeout=CALL_SECONDS).api_keys
+    found = names.list_keys(channel)
     if as_json_:
         as_json(found)
         return
@@ -65,9 +50,10 @@ def list_keys(address: AddressOption = DEFAULT_ADDRESS, as_json_: JsonOption = F
 
 
 @app.command()
-def delete(api_key_id: str, address: AddressOption = DEFAULT_ADDRESS) -> None:
+@remote
+def delete(channel: grpc.Channel, key: Annotated[str, typer.Argument(help="Id or name.")]) -> None:
     """Remove a key; it stops working within 30 seconds everywhere."""
-    with connected(address) as channel:
-        stub = api_key_service_pb2_grpc.APIKeyServiceStub(channel)
-        stub.DeleteAPIKey(api.DeleteAPIKeyRequest(api_key_id=api_key_id), timeout=CALL_SECONDS)
-    err.print(f"removed {api_key_id}")
+    found = names.find_key(channel, key)
+    stub = api_key_service_pb2_grpc.APIKeyServiceStub(channel)
+    stub.DeleteAPIKey(api.DeleteAPIKeyRequest(api_key_id=found), timeout=CALL_SECONDS)
+    note(f"removed {found}")

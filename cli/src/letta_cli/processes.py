@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -64,9 +64,10 @@ class ServiceProcess:
             process.kill()
 
 
-async def up(home: Path, configured: str, settings: Mapping[str, str]) -> None:
+async def up(home: Path, configured: str, settings: Mapping[str, str], progress: Callable[[str], None]) -> None:
     """Run every service in its own process until SIGTERM or SIGINT; all of them get `settings` as LETTA_* variables."""
-    async with database(home, configured) as url:
+    async with database(home, configured, progress) as url:
+        progress("starting the services ...")
         environment = {**os.environ, **settings, "LETTA_DATABASE_URL": url, "LETTA_HOME": str(home)}
         end = termination()
         processes = [ServiceProcess(name, environment) for name in SERVICES]

@@ -91,14 +91,19 @@ class Stack:
 
 
 async def serve_all(
-    arguments: Mapping[str, Any], http_bind: str, started: Callable[[str | None], Awaitable[None]]
+    arguments: Mapping[str, Any],
+    http_bind: str,
+    started: Callable[[str | None], Awaitable[None]],
+    progress: Callable[[str], None],
 ) -> None:
     """Run everything until SIGTERM or SIGINT.
 
-    `started` is awaited once it answers, with the administrator's key when this start made the first one.
+    `started` is awaited once it answers, with the administrator's key when this start made the first one; `progress`
+    is told each stage on the way there.
     """
     settings = Settings(**arguments)
-    async with database(settings.home, settings.database_url.get_secret_value()) as url:
+    async with database(settings.home, settings.database_url.get_secret_value(), progress) as url:
+        progress("starting the services ...")
         complete = {**arguments, "database_url": url}
         stack, end = Stack(complete, http_bind=http_bind), termination()
         try:

@@ -52,7 +52,11 @@ def configure(settings: Settings) -> None:
 def _take_in_libraries(level: int, begin: list[Processor], end: list[Processor]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     strip = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=begin, processors=[strip, *end]))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*begin, structlog.stdlib.ExtraAdder()], processors=[strip, *end]
+        )
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))

@@ -49,13 +49,13 @@ def begin(settings: type[S], **arguments: Any) -> S:
 
 
 @contextmanager
-def failures_told() -> Iterator[None]:
+def failures_told(other: type[Exception] = OSError) -> Iterator[None]:
     """End the process with one sentence for what an operator can mend: settings, files, addresses, the database."""
     try:
         yield
     except (ValidationError, SettingsError) as error:
         sys.exit(f"error: {explained(error)}")
-    except (AppError, MigrationFailed, OSError) as error:
+    except (AppError, MigrationFailed, OSError, other) as error:
         sys.exit(f"error: {error}")
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import grpc
-import structlog
 from google.rpc import error_details_pb2, status_pb2
 
 from letta_common.codes import Code
@@ -32,7 +32,7 @@ _MAX_VALUE = 512
 _RETRY_SECONDS = 1.0
 _RETRY_REASONS = frozenset({"OVERLOADED", "RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"})
 GRPC_CODES: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
-_log = structlog.get_logger("letta.rpc")
+_log = logging.getLogger("letta.rpc")  # structlog would cost each command a quarter of a second
 _BY_CODE: dict[grpc.StatusCode, type[AppError]] = {
     grpc.StatusCode.CANCELLED: RequestCancelled,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
@@ -101,7 +101,7 @@ def from_status_parts(code: grpc.StatusCode, text: str, trailing: Iterable[tuple
             return _from_status(status_pb2.Status.FromString(value)) or _BY_CODE.get(code, InternalError)(text)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
         return PayloadTooLarge(text)
-    _log.info("a call failed without an explanation", code=code.name, cause=text[:_MAX_VALUE])
+    _log.info("a call failed without an explanation", extra={"code": code.name, "cause": text[:_MAX_VALUE]})
     return _BY_CODE.get(code, InternalError)(_UNEXPLAINED.get(code, f"the called service answered {code.name}"))
 
 

@@ -21,16 +21,13 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from letta_common.home import home_directory
+
 SERVICES = ("agent", "memory", "tools", "llm_gateway", "auth", "gateway")
 PEERS: dict[str, int] = {"agent": 50051, "memory": 50052, "tools": 50053, "llm_gateway": 50054, "auth": 50055}
 
 
 _ADDRESS = re.compile(r"[\w+]+://(?:[^/?#@\s]*@)?(?P<hosts>[^/?#@\s]*)(?:/(?P<name>[^?#\s]*))?(?:\?[^#\s]*)?")
-
-
-def home_directory() -> Path:
-    """Return LETTA_HOME, by default `~/.letta`."""
-    return Path(os.environ.get("LETTA_HOME") or "~/.letta").expanduser()
 
 
 class Settings(BaseSettings):

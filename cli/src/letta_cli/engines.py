@@ -1,0 +1,28 @@
+"""Which model answers by default, as the server says it."""
+
+from __future__ import annotations
+
+import grpc
+
+from letta.llm.v1 import model_service_pb2, model_service_pb2_grpc
+from letta_cli.connection import CALL_SECONDS, connected
+from letta_common.actor_context import service_identity
+from letta_common.settings import Settings
+
+
+def banner(target: str, settings: Settings) -> str:
+    """Say which model answers by default, and why."""
+    found = default_engine(target, settings)
+    return found.banner or f"{found.handle}: {found.reason}"
+
+
+def default_engine(target: str, settings: Settings) -> model_service_pb2.GetDefaultModelResponse:
+    """Ask the server for its default model, as a service of the deployment."""
+    identity = (("x-letta-service-bin", service_identity("cli", settings.secret())),)
+    with connected(target) as channel:
+        return _ask(channel, identity)
+
+
+def _ask(channel: grpc.Channel, identity: tuple[tuple[str, bytes], ...]) -> model_service_pb2.GetDefaultModelResponse:
+    stub = model_service_pb2_grpc.ModelServiceStub(channel)
+    return stub.GetDefaultModel(model_service_pb2.GetDefaultModelRequest(), timeout=CALL_SECONDS, metadata=identity)

@@ -1,0 +1,148 @@
+"""`letta server`, `letta up`, `letta db`: what runs or prepares services."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+import uvloop
+from pydantic import SecretStr
+
+from letta_cli import preflight
+from letta_cli.console import fail, note, panel, secret
+from letta_cli.databases import database
+from letta_common.process import begin, failures_told, leave, starting
+from letta_common.settings import PEERS, Settings
+from letta_embedded_postgres import EmbeddedPostgresError
+
+S = TypeVar("S", bound=Settings)
+HINT = "Talk to it: letta chat (in another terminal, from .venv/bin or wherever this command is)"
+DevOption = Annotated[bool, typer.Option("--dev", help="Serve callers without a credential as the default user.")]
+HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of HTTP.")]
+GrpcPortOption = Annotated[int, typer.Option("--grpc-port", min=1, max=65535, help="Port of gRPC.")]
+
+server_app = typer.Typer(add_completion=False)
+up_app = typer.Typer(add_completion=False)
+db_app = typer.Typer(add_completion=False, no_args_is_help=True, help="The database.")
+
+
+@server_app.command()
+def server(
+    service: Annotated[str, typer.Argument(help="One service, or all of them in one process.")] = "all",
+    dev: DevOption = False,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8283,
+    grpc_port: GrpcPortOption = 50051,
+    banner: Annotated[bool, typer.Option("--banner/--no-banner", help="Say at the end what runs where.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing of the start.")] = False,
+) -> None:
+    """Run all services in one process, or one service."""
+    if service != "all":
+        names = [*PEERS, "gateway"]
+        if service not in names:
+            fail(f"there is no service `{service}`; there are {', '.join(names)}")
+        os.execv(sys.executable, [sys.executable, "-m", f"letta_{service}"])
+    arguments: dict[str, Any] = {"bind": f"{host}:{grpc_port}"} | ({"dev_mode": True} if dev else {})
+    with failures_told(EmbeddedPostgresError):
+        settings = begin(Settings, **arguments)
+        preflight.check(settings, {"--grpc-port": f"{host}:{grpc_port}", "--port": f"{host}:{port}"})
+        _run(settings, arguments, f"{host}:{port}", _silent if quiet else note, banner=banner and not quiet)
+    leave()
+
+
+def _run(
+    settings: Settings, arguments: dict[str, Any], http_bind: str, progress: Callable[[str], None], *, banner: bool
+) -> None:
+    start = ExitStack()
+    start.enter_context(starting())
+    progress("loading the services ...")
+    stack: Any = importlib.import_module("letta_cli.stack")
+
+    async def started(admin_key: str | None) -> None:
+        start.close()
+        if admin_key:
+            secret("The administrator's key, shown this once:", admin_key)
+        if banner:
+            lines = await asyncio.to_thread(_banner, settings, http_bind)
+            panel("Letta on gRPC", lines)
+
+    uvloop.run(stack.serve_all(arguments, http_bind, started, progress))
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+def _banner(settings: Settings, http_bind: str) -> list[str]:
+    engines: Any = importlib.import_module("letta_cli.engines")
+    banner = engines.banner(settings.bind, settings)
+    return [f"gRPC  {settings.bind}", f"HTTP  http://{http_bind}/docs", banner, HINT]
+
+
+@up_app.command()
+def up(
+    dev: DevOption = False,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8283,
+    grpc_port: GrpcPortOption = 50051,
+) -> None:
+    """Run every service in a process of its own."""
+    ports = {name: grpc_port + offset for offset, name in enumerate(PEERS)}
+    variables = {f"LETTA_{name.upper()}_ADDRESS": f"127.0.0.1:{number}" for name, number in ports.items()}
+    variables |= {f"LETTA_{name.upper()}_BIND": f"{host}:{number}" for name, number in ports.items()}
+    variables |= {"LETTA_GATEWAY_BIND": f"{host}:{port}", "LETTA_DEV_MODE": str(dev).lower()}
+    with failures_told(EmbeddedPostgresError):
+        settings = begin(Settings)
+        binds = {f"--grpc-port ({name})": f"{host}:{number}" for name, number in ports.items()}
+        preflight.check(settings, {**binds, "--port": f"{host}:{port}"})
+        processes: Any = importlib.import_module("letta_cli.processes")
+        note(f"gRPC of the agent service on {host}:{grpc_port}, HTTP on http://{host}:{port}/docs")
+        variables["LETTA_UNKNOWN_SETTINGS"] = "ignore"  # they were told once, above
+        uvloop.run(processes.up(settings.home, settings.database_url.get_secret_value(), variables, note))
+
+
+@db_app.callback()
+def db() -> None:
+    """Prepare the database."""
+
+
+@db_app.command()
+def upgrade() -> None:
+    """Bring every schema of the database to the newest revision."""
+
+    async def work(home: Path, url: str) -> None:
+        async with database(home, url):
+            note("every schema is up to date")
+
+    with failures_told(EmbeddedPostgresError):
+        settings = _prepared(Settings)
+        asyncio.run(work(settings.home, settings.database_url.get_secret_value()))
+
+
+def first_key() -> str | None:
+    """Make the first administrator's key on the deployment's database; None when there is one."""
+    wiring: Any = importlib.import_module("letta_auth.wiring")
+    kind: Any = importlib.import_module("letta_auth.settings").AuthSettings
+
+    async def work(settings: Any) -> str | None:
+        async with database(settings.home, settings.database_url.get_secret_value()) as url:
+            chosen = settings.model_copy(update={"database_url": SecretStr(url)})
+            made: str | None = await wiring.bootstrap_admin_key(chosen)
+            return made
+
+    with failures_told(EmbeddedPostgresError):
+        return asyncio.run(work(_prepared(kind)))
+
+
+def _prepared(kind: type[S]) -> S:
+    settings = begin(kind)
+    preflight.check(settings, {})
+    return settings
