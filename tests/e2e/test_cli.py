@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -162,11 +163,11 @@ def test_a_key_is_removed_by_its_name(address):
 
 
 def test_a_name_with_markup_is_shown_as_it_is(address):
-    made = letta("agents", "create", "--name", "[red]x[/nothing]", "--address", address).stdout.strip()
+    made = letta("agents", "create", "--name", "[red]x[bold]", "--address", address).stdout.strip()
     for arguments in (["agents", "list"], ["agents", "show", made], ["chat", made, "-m", "Hi [/red] there."]):
         done = letta(*arguments, "--address", address)
         assert done.returncode == 0, done.stderr
-        assert "[red]x[/nothing]" in done.stdout + done.stderr
+        assert "[red]x[bold]" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("columns", ["20", "60", "80"])
@@ -285,3 +286,12 @@ def test_a_server_ends_in_good_order(databases, command):
     with letta_server(databases.clone(SCHEMAS), command=command) as running:
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("handle", ["builtin/nothing", "nobody/model"])
+def test_a_default_model_that_does_not_exist_is_told_at_the_start(databases, handle):
+    with letta_server(databases.clone(SCHEMAS), environment={"LETTA_DEFAULT_LLM_HANDLE": handle}) as running:
+        log, end = running.home / "server.log", time.monotonic() + 60
+        while f"LETTA_DEFAULT_LLM_HANDLE={handle}" not in log.read_text():
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -110,6 +111,8 @@ class Makers(Protocol):
         """Make a provider for a moment."""
         ...
 
+
+_log = logging.getLogger("letta.llm.models")
 
 Probe = Callable[[], Awaitable[Account | None]]
 """Looks for a model server on this machine."""
@@ -259,7 +262,7 @@ class Models:
 
     async def _choose(self) -> Default:
         if self._options.default_handle:
-            return _default(self._options.default_handle, "LETTA_DEFAULT_LLM_HANDLE names it")
+            return await self._named(self._options.default_handle)
         await self._find_local()
         for name, why in (
             ("openai", "OPENAI_API_KEY or OPENAI_BASE_URL is set"),
@@ -275,6 +278,21 @@ class Models:
             if chosen.handle != "ollama/":
                 return chosen
         return _default(RULES_HANDLE, "no key is set and no Ollama answers at 127.0.0.1:11434")
+
+    async def _named(self, handle: str) -> Default:
+        """Return the operator's choice, and say where a start is told of the default when there is no such model."""
+        await self._find_local()
+        default = _default(handle, "LETTA_DEFAULT_LLM_HANDLE names it")
+        name, _, model = handle.partition("/")
+        account = self._base.get(name)
+        rows = await self._listed(account) if account else []
+        listed = any(row.name == model for row in rows) or self._is_alias(model, rows)
+        if account is not None and (listed or not rows):  # an account that lists nothing cannot be asked
+            return default
+        what = f"{name} lists no such model" if account else f"no provider is called {name}"
+        fault = f"LETTA_DEFAULT_LLM_HANDLE={handle}: {what}, so that agents without a model of their own cannot answer."
+        _log.warning("%s", fault)
+        return replace(default, banner=fault)
 
     async def _first_of(self, account: Account, why: str) -> Default:
         rows = [row.name for row in await self._listed(account) if not row.embedding and talks(row.name)]
