@@ -1,6 +1,7 @@
 """The agent service over both transports, with the real services behind it and a model that does as it is told."""
 
 import asyncio
+from inspect import iscoroutinefunction
 
 import pytest
 from pydantic import SecretStr
@@ -95,10 +96,53 @@ class Model(generation_service_pb2_grpc.GenerationServiceServicer):
         return generation_service_pb2.Generation(parts=[part], model=prompt.model, provider_type="builtin")
 
 
+class Faults:
+    """Lets methods of a service fail before they begin or after they are done, as often as a test says."""
+
+    def __init__(self):
+        self.planned = {}
+        self.calls = {}
+
+    def plan(self, method, *errors, after=False):
+        """Let the next calls of a method fail with these errors."""
+        self.planned[method] = (list(errors), after)
+        self.calls[method] = 0
+
+    def around(self, servicer):
+        """Return a servicer whose methods fail as planned."""
+        return _Faulty(servicer, self)
+
+    async def take(self, method, *, after):
+        """Raise what is planned for this moment of a call."""
+        if not after:
+            self.calls[method] = self.calls.get(method, 0) + 1
+        errors, late = self.planned.get(method, ([], False))
+        if errors and late == after:
+            raise errors.pop(0)
+
+
+class _Faulty:
+    def __init__(self, servicer, faults):
+        self._servicer, self._faults = servicer, faults
+
+    def __getattr__(self, name):
+        real = getattr(self._servicer, name)
+        if not name[0].isupper() or not iscoroutinefunction(real):
+            return real
+
+        async def method(request, context):
+            await self._faults.take(name, after=False)
+            answer = await real(request, context)
+            await self._faults.take(name, after=True)
+            return answer
+
+        return method
+
+
 class Stubs:
     """Stubs of every service of the agent, and what tests make with them."""
 
-    def __init__(self, channel, peers, model, identities):
+    def __init__(self, channel, peers, model, identities, faults):
         self.agents = agent_service_pb2_grpc.AgentServiceStub(channel)
         self.runs = run_service_pb2_grpc.RunServiceStub(channel)
         self.conversations = conversation_service_pb2_grpc.ConversationServiceStub(channel)
@@ -106,6 +150,7 @@ class Stubs:
         self._tools = tool_service_pb2_grpc.ToolServiceStub(peers)
         self._identities = identities
         self.model = model
+        self.faults = faults
 
     def bob(self):
         """Make the calls of a block come from another organization."""
@@ -156,11 +201,14 @@ async def stubs(request, database_url, identities, tmp_path_factory):
     async with running([Service("auth", (issuer,)), tools, llm], identities=identities) as leaves:
         settings = MemorySettings(database_url=dsn, home=home, pool_size=3)
         memory = await letta_memory.wiring.build(settings, Deps({"llm_gateway": leaves}))
+        faults = Faults()
+        remembered = tuple((add, faults.around(servicer)) for add, servicer in memory.servicers)
+        memory = Service(memory.name, remembered, memory.start, memory.close)
         async with running(memory, identities=identities) as remembering:
             peers = {"auth": leaves, "tools": leaves, "llm_gateway": leaves, "memory": remembering}
             agent = await build(AgentSettings(database_url=dsn, home=home, pool_size=4), Deps(peers))
             async with running(agent, request.param, identities=identities) as channel:
-                yield Stubs(channel, leaves, model, identities)
+                yield Stubs(channel, leaves, model, identities, faults)
 
 
 @pytest.fixture(autouse=True)

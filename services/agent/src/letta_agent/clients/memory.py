@@ -17,6 +17,7 @@ from letta.memory.v1 import (
     passage_service_pb2,
     passage_service_pb2_grpc,
 )
+from letta_agent.clients.patience import patiently
 from letta_agent.domain.peers import (
     AgentMemory,
     Begun,
@@ -141,7 +142,7 @@ class MemoryClient:
             if window.summary is not None:
                 request.window.summary.CopyFrom(window.summary)
             request.window.first_kept_message_id, request.window.cleared = window.first_kept_message_id, window.cleared
-        answer = await self._contexts.CommitStep(request, timeout=TIMEOUT)
+        answer = await patiently(lambda: self._contexts.CommitStep(request, timeout=TIMEOUT), what="CommitStep")
         return Committed(tuple(answer.changed_blocks), tuple(answer.detached_block_ids))
 
     async def edit_block(self, thread: Thread, key: str, edit: Edit) -> Block:
@@ -154,7 +155,7 @@ class MemoryClient:
             label=edit.label,
         )
         _set_edit(request, edit)
-        answer = await self._contexts.EditBlock(request, timeout=TIMEOUT)
+        answer = await patiently(lambda: self._contexts.EditBlock(request, timeout=TIMEOUT), what="EditBlock")
         return answer.block
 
     async def insert_passage(self, thread: Thread, key: str, text: str, tags: Sequence[str]) -> None:
@@ -162,7 +163,9 @@ class MemoryClient:
         request = passage_service_pb2.CreateArchivalMemoryRequest(
             agent_id=thread.agent_id, text=text, tags=tags, request_id=key
         )
-        await self._passages.CreateArchivalMemory(request, timeout=TIMEOUT)
+        await patiently(
+            lambda: self._passages.CreateArchivalMemory(request, timeout=TIMEOUT), what="CreateArchivalMemory"
+        )
 
     async def search_passages(self, agent_id: str, search: Search) -> list[Found]:
         """Search the agent's archive, best first."""
@@ -174,7 +177,9 @@ class MemoryClient:
         )
         _set_time(request.start_datetime, search.start)
         _set_time(request.end_datetime, search.end, end=True)
-        answer = await self._passages.SearchArchivalMemory(request, timeout=TIMEOUT)
+        answer = await patiently(
+            lambda: self._passages.SearchArchivalMemory(request, timeout=TIMEOUT), what="SearchArchivalMemory"
+        )
         return [
             Found(found.id, found.content, _iso(found.timestamp), tags=tuple(found.tags)) for found in answer.results
         ]
@@ -189,7 +194,9 @@ class MemoryClient:
         )
         _set_time(request.start_date, search.start)
         _set_time(request.end_date, search.end, end=True)
-        answer = await self._messages.SearchStoredMessages(request, timeout=TIMEOUT)
+        answer = await patiently(
+            lambda: self._messages.SearchStoredMessages(request, timeout=TIMEOUT), what="SearchStoredMessages"
+        )
         return [_found(Message.FromString(result.message)) for result in answer.results]
 
     async def run_messages(self, run_id: str) -> list[LettaMessage]:
@@ -288,4 +295,7 @@ def _set_time(field: Timestamp, text: str, *, end: bool = False) -> None:
         raise InvalidArgument(f"{text!r} is no date: {hint}", date=text) from error
     if end and len(text) <= len("YYYY-MM-DD"):
         moment = datetime.combine(moment.date(), time.max)
-    field.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    try:
+        field.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument(f"{text!r} is outside of the years 1 to 9999", date=text) from error

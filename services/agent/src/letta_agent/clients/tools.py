@@ -9,6 +9,7 @@ import grpc.aio
 
 from letta.tools.v1 import tool_execution_service_pb2 as execution_pb2
 from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_service_pb2, tool_service_pb2_grpc
+from letta_agent.clients.patience import AWAY, patiently
 from letta_agent.domain.peers import Attached, Call, CallResult, Tool
 
 TIMEOUT = 15.0
@@ -44,7 +45,9 @@ class ToolClient:
             idempotency_key=call.key,
             agent_id=call.agent_id,
         )
-        answer = await self._executor.Execute(request, timeout=EXECUTION_TIMEOUT)
+        answer = await patiently(
+            lambda: self._executor.Execute(request, timeout=EXECUTION_TIMEOUT), over=AWAY, what="Execute"
+        )
         stdout, stderr = tuple(answer.stdout.splitlines()), tuple(answer.stderr.splitlines())
         if answer.status == execution_pb2.EXECUTION_STATUS_SUCCESS:
             return CallResult(

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from letta_agent.domain.failures import ends_run, for_model
 from letta_agent.domain.patches import PatchError, edits_of
 from letta_agent.domain.peers import CallResult, Edit, EditKind, Found, MemoryPeer, Search, Thread
 from letta_common.clock import Clock
-from letta_common.errors import AppError, Fenced, ServiceUnavailable
+from letta_common.errors import AppError
 
 Arguments = Mapping[str, Any]
 _MOST = 2**31 - 1
@@ -90,15 +91,15 @@ class BuiltinTools:
         return name in _TOOLS
 
     async def execute(self, call: BuiltinCall) -> CallResult:
-        """Execute a call. What the model can mend is an error result; raises Fenced and ServiceUnavailable."""
+        """Execute a call. What the model can mend is an error result; raises what `ends_run` names."""
         try:
             return CallResult(await _TOOLS[call.name](self, call))
         except (ArgumentError, PatchError) as error:
             return CallResult(str(error), is_error=True)
-        except (Fenced, ServiceUnavailable):
-            raise
         except AppError as error:
-            return CallResult(error.message, is_error=True)
+            if ends_run(error):
+                raise
+            return CallResult(for_model(error), is_error=True)
 
     async def edit(self, call: BuiltinCall, edit: Edit, *, part: int | None = None) -> str:
         """Edit a block and return its new value."""

@@ -12,11 +12,12 @@ from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.builtin_tools import BuiltinCall, BuiltinTools, keepable
+from letta_agent.domain.failures import ends_run, for_model
 from letta_agent.domain.peers import Block, Call, CallResult, Thread, Tool, ToolPeer
 from letta_agent.domain.tool_rules import REFUSED, UNREADABLE, CallMade, ToolRules
 from letta_agent.domain.tool_states import edits_of, state_of, wants_state
 from letta_agent.domain.toolsets import Toolset
-from letta_common.errors import AppError, Fenced, ServiceUnavailable
+from letta_common.errors import AppError
 from letta_common.json_texts import json_object
 
 AgentState = agent_pb2.AgentState
@@ -135,7 +136,7 @@ class Caller:
         return await self.run(ToolRun(step.thread, key, tool, arguments, step.environment, step.state, step.blocks))
 
     async def run(self, run: ToolRun) -> CallResult:
-        """Execute one call, and keep what it changes of the agent's blocks. Raises Fenced and ServiceUnavailable."""
+        """Execute one call, and keep what it changes of the agent's blocks. Raises what `ends_run` names."""
         tool = run.tool
         builtin = BuiltinCall(run.thread, run.key, tool.name, keepable(run.arguments))
         if self._is_here(tool):
@@ -154,10 +155,10 @@ class Caller:
             result = await self._tools.execute(request)
             for part, edit in enumerate(edits_of(result.state_changes)):
                 await self._builtin.edit(builtin, edit, part=part)
-        except (Fenced, ServiceUnavailable):
-            raise
         except AppError as error:
-            return CallResult(f"Error executing function {tool.name}: {error.message}", is_error=True)
+            if ends_run(error):
+                raise
+            return CallResult(f"Error executing function {tool.name}: {for_model(error)}", is_error=True)
         return result
 
     def _is_here(self, tool: Tool) -> bool:

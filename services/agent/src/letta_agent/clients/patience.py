@@ -1,0 +1,40 @@
+"""Patience with services and databases that are away for a moment, for calls that may be made again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from letta_common.errors import (
+    AppError,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    Overloaded,
+    RequestCancelled,
+    ServiceUnavailable,
+)
+
+T = TypeVar("T")
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5, 1.5, 1.5, 1.5, 1.5)
+"""Seconds before each further attempt: about as long as a database or a service takes to start again."""
+AWAY: tuple[type[AppError], ...] = (ServiceUnavailable, DatabaseUnavailable, Overloaded, RequestCancelled)
+AWAY_OR_SLOW = (*AWAY, DeadlineExceeded)
+_JITTER = random.Random()  # noqa: S311
+_log = structlog.get_logger("letta.agent.clients")
+
+
+async def patiently(
+    call: Callable[[], Awaitable[T]], *, over: tuple[type[AppError], ...] = AWAY_OR_SLOW, what: str = ""
+) -> T:
+    """Make a call whose repeats change nothing, again while what it needs is away. Raises its errors."""
+    for pause in PAUSES:
+        try:
+            return await call()
+        except over as error:
+            _log.warning("call is made again", what=what, reason=error.reason, message=error.message)
+        await asyncio.sleep(pause * _JITTER.uniform(0.8, 1.2))
+    return await call()
