@@ -55,6 +55,7 @@ class Thread:
     window: list | None = None
     fence: int = 0
     begun: set = field(default_factory=set)
+    inputs: dict = field(default_factory=dict)
     steps: dict = field(default_factory=dict)
 
 
@@ -121,14 +122,27 @@ class TwinMemory:
         self._enter("begin_step")
         held = self._fenced(thread)
         held.fence = thread.fence
-        if run_id not in held.begun:
+        if messages and run_id not in held.begun:
             held.begun.add(run_id)
+            held.inputs[run_id] = [m.id for m in messages]
             self._append(held, messages)
         done = [(index, stop) for (run, index), stop in held.steps.items() if run == run_id]
         last = max(done, default=(None, 0))
         window = held.messages if held.window is None else [held.messages[0], *held.window]
         blocks = tuple(self.blocks.get(thread.agent_id, {}).values())
         return Begun(blocks, tuple(window), last[0], last[1], len(held.messages), len(self.passages))
+
+    async def withdraw_input(self, thread, run_id):
+        self._enter("withdraw_input")
+        held = self._fenced(thread)
+        if run_id not in held.begun or any(run == run_id for run, _ in held.steps):
+            return False
+        held.begun.discard(run_id)
+        gone = held.inputs.pop(run_id)
+        held.messages = [data for data in held.messages if Message.FromString(data).id not in gone]
+        if held.window is not None:
+            held.window = [data for data in held.window if Message.FromString(data).id not in gone]
+        return True
 
     async def commit_step(self, thread, step):
         self._enter("commit_step")

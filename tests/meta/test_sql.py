@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from letta.agent.v1 import run_pb2, step_pb2
-from letta.common.v1 import message_pb2
+from letta.common.v1 import message_pb2, usage_pb2
 from letta.memory.v1 import message_service_pb2
 from letta_agent.domain.agent_values import Stage
 from letta_memory.domain.contexts import Status
@@ -22,6 +22,7 @@ ENUMS: dict[str, Any] = {
     "StepStatus": step_pb2.StepStatus,
     "MessageRole": message_pb2.MessageRole,
     "SearchMode": message_service_pb2.SearchMode,
+    "StopReason": usage_pb2.StopReason,
     "Stage": Stage,
     "Status": Status,
 }

@@ -57,6 +57,8 @@ async def test_a_send_may_wait_for_its_turn():
     second = asyncio.create_task(world.send("2", on_busy=run_pb2.ON_BUSY_WAIT))
     await asyncio.sleep(0)
     gate.set()
+    await world.runs.answer(ANN, first)
+    await world.runner.dispatch()
     assert [m.assistant_message.text for m in (await second).messages] == ["second"]
     assert world.texts()[-2:] == [("user", "2"), ("assistant", "second")]
     assert (await world.runs.answer(ANN, first)).stop_reason == STOP.STOP_REASON_END_TURN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,19 @@ class AgentSettings(Settings):
     )
     run_takeovers: int = Field(
         default=5, ge=0, description="How often a run may be taken over from a process that died before it fails."
+    )
+    queue_length: int = Field(
+        default=100, ge=1, description="Most messages that wait for their turn in one conversation."
+    )
+    on_pending_approval: Literal["refuse", "deny"] = Field(
+        default="refuse",
+        description="What a message does while tool calls wait for approval: it is refused, or denies them.",
+    )
+    approval_seconds: float = Field(
+        default=0.0, ge=0, description="How long tool calls wait for approval; 0: until somebody answers."
+    )
+    approval_default: Literal["deny", "approve"] = Field(
+        default="deny", description="The answer to a request for approval that nobody answered in time."
     )
     dispatch_seconds: float = Field(default=1.0, gt=0, description="Wait between two looks for runs without an owner.")
     sweep_seconds: float = Field(default=30.0, gt=0, description="Wait between two looks for agents left half made.")

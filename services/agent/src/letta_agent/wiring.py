@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -30,7 +30,7 @@ from letta_agent.domain.loop import Tools
 from letta_agent.domain.overviews import Overviews
 from letta_agent.domain.peers import CredentialPeer
 from letta_agent.domain.runner import Runner, RunnerOptions
-from letta_agent.domain.runs import Runs
+from letta_agent.domain.runs import RunOptions, Runs
 from letta_agent.domain.tool_runs import ToolRuns
 from letta_agent.domain.toolsets import Toolsets
 from letta_agent.servicers.agents import AgentServicer
@@ -52,6 +52,7 @@ from letta_common.service import Deps, Service
 SCHEMA = "agent"
 _FORGET_BATCH = 10_000
 _ORPHAN_BATCH = 100
+_OVERDUE_BATCH = 20
 _log = structlog.get_logger("letta.agent.housekeeping")
 
 
@@ -74,9 +75,10 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
         compactor=Compactor(models, deps.clock),
         secrets=vault,
         clock=deps.clock,
+        denies=settings.on_pending_approval == "deny",
     )
     runner = Runner(kit, queue, credentials, writer, _options(settings))
-    runs = Runs(store, runner, memory, deps.clock)
+    runs = Runs(store, runner, memory, deps.clock, RunOptions(settings.queue_length, denies=kit.denies))
     agent_store, peers = SqlAgentStore(db), Peers(memory, models, tools)
     agents = Agents(agent_store, peers, vault, deps.clock)
     agent_servicer = AgentServicer(
@@ -87,7 +89,9 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
         deps.clock,
     )
     conversations = Conversations(SqlConversationStore(db), memory, agents, models, deps.clock)
-    housekeeping = _Housekeeping((agents, conversations), credentials, queue, settings, deps.clock)
+    housekeeping = _Housekeeping(
+        (agents, conversations), runs, queue, credentials=credentials, settings=settings, clock=deps.clock
+    )
 
     async def start() -> None:
         await writer.start()
@@ -135,12 +139,15 @@ class _Housekeeping:
     def __init__(
         self,
         rooms: tuple[Agents, Conversations],
-        credentials: CredentialPeer,
+        runs: Runs,
         queue: QueueStore,
+        *,
+        credentials: CredentialPeer,
         settings: AgentSettings,
         clock: Clock,
     ) -> None:
         self._rooms = rooms
+        self._runs = runs
         self._credentials = credentials
         self._queue = queue
         self._settings = settings
@@ -165,9 +172,18 @@ class _Housekeeping:
                 before = now - timedelta(seconds=self._settings.sweep_seconds)
                 for room in self._rooms:
                     await room.finish_half_done(self._credentials, before)
+                await self._answer_overdue(now)
                 await self._queue.forget_orphans(before, _ORPHAN_BATCH)
                 await self._queue.forget_events(now - timedelta(hours=self._settings.event_hours), _FORGET_BATCH)
             except AppError as error:
                 _log.warning("housekeeping waits", reason=error.reason, message=error.message)
             except Exception:
                 _log.exception("housekeeping failed")
+
+    async def _answer_overdue(self, now: datetime) -> None:
+        """Answer requests for approval that wait for longer than they may."""
+        if not self._settings.approval_seconds:
+            return
+        before = now - timedelta(seconds=self._settings.approval_seconds)
+        for overdue in await self._queue.overdue(before, _OVERDUE_BATCH):
+            await self._runs.answer_overdue(overdue, approve=self._settings.approval_default == "approve")

@@ -243,7 +243,7 @@ async def test_a_fence_rises_above_what_memory_has_seen(store, ann, agent_id):
 
 async def test_enqueued_runs_begin_in_order(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
-    waiting = [run_of(agent_id, enqueue=True) for _ in range(2)]
+    waiting = [run_of(agent_id, most_waiting=10) for _ in range(2)]
     for run in waiting:
         assert (await store.admit(ann, run, LEASE)).outcome is Outcome.QUEUED
 
@@ -259,7 +259,7 @@ async def test_enqueued_runs_begin_in_order(store, ann, agent_id):
 
 async def test_a_waiting_run_keeps_its_place(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
-    await store.admit(ann, run_of(agent_id, enqueue=True), LEASE)
+    await store.admit(ann, run_of(agent_id, most_waiting=10), LEASE)
     await store.close(held, RunEnd(COMPLETED, END_TURN))
     assert (await store.admit(ann, run_of(agent_id), LEASE)).outcome is Outcome.BUSY
 
@@ -273,7 +273,7 @@ async def test_cancelling_reaches_the_owner(store, ann, agent_id):
 
 async def test_a_cancelled_run_that_waits_ends_at_once(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
-    run = run_of(agent_id, enqueue=True)
+    run = run_of(agent_id, most_waiting=10)
     await store.admit(ann, run, LEASE)
 
     assert (await store.request_cancel(ann, run.id)).status == CANCELLED
@@ -294,7 +294,7 @@ async def test_waiting_approvals_are_answered_first(store, ann, agent_id):
     await store.close(held, RunEnd(COMPLETED, usage_pb2.STOP_REASON_REQUIRES_APPROVAL, pending=pending))
 
     refused = await store.admit(ann, run_of(agent_id), LEASE)
-    wrong = await store.admit(ann, run_of(agent_id, approved_calls=("call-1",)), LEASE)
+    wrong = await store.admit(ann, run_of(agent_id, approved_calls=("call-9",)), LEASE)
     right = await store.admit(ann, run_of(agent_id, approved_calls=("call-2", "call-1")), LEASE)
 
     assert (refused.outcome, refused.pending.message_id) == (Outcome.PENDING, "message-1")
@@ -415,7 +415,7 @@ async def test_nobody_takes_over_the_run_of_an_agent_that_is_removed(store, ann,
 
 async def test_nobody_begins_what_waits_for_an_agent_that_is_removed(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
-    await store.admit(ann, run_of(agent_id, enqueue=True), LEASE)
+    await store.admit(ann, run_of(agent_id, most_waiting=10), LEASE)
     await store.agents.begin_removal(ann, agent_id)
     await store.close(held, RunEnd(COMPLETED, END_TURN))
     assert await claim(store, ann) == []

@@ -231,7 +231,7 @@ async def test_a_conversation_says_who_holds_it(rooms, ann, bob):
     assert (free.busy, free.fence) == (False, 1)
     run = new_run(agent.id)
     await rooms.runs.admit(ann, run, LEASE)
-    await rooms.runs.admit(ann, new_run(agent.id, enqueue=True), LEASE)
+    await rooms.runs.admit(ann, new_run(agent.id, most_waiting=10), LEASE)
     hold = await rooms.agents.hold(ann, agent.id)
     assert (hold.run_id, hold.fence, hold.pending, hold.busy) == (run.id, 1, 1, True)
     assert not (await rooms.agents.hold(bob, agent.id)).busy
@@ -249,7 +249,7 @@ async def test_a_free_conversation_is_seized_above_every_fence(rooms, ann):
 
 async def test_a_busy_conversation_is_not_seized(rooms, ann):
     agent = await stored(rooms, ann)
-    run, waits = new_run(agent.id), new_run(agent.id, enqueue=True)
+    run, waits = new_run(agent.id), new_run(agent.id, most_waiting=10)
     admission = await rooms.runs.admit(ann, run, LEASE)
     seized = await rooms.agents.seize(ann, agent.id, agent.id)
     assert (seized.busy, seized.run_id, seized.fence) == (True, run.id, admission.fence)

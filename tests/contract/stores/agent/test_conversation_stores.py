@@ -198,7 +198,7 @@ async def test_an_unknown_conversation_is_not_found(rooms, ann):
 
 async def test_runs_of_a_removed_conversation_have_ended(rooms, ann, agent_id):
     made, other = await stored(rooms, ann, agent_id), await stored(rooms, ann, agent_id)
-    going, waiting, ended = (new_run(agent_id, made.id, enqueue=True) for _ in range(3))
+    going, waiting, ended = (new_run(agent_id, made.id, most_waiting=10) for _ in range(3))
     admission = await rooms.runs.admit(ann, ended, LEASE)
     held = Held(ann.organization_id, agent_id, made.id, ended.id, admission.fence)
     await rooms.runs.close(held, RunEnd(3, usage_pb2.STOP_REASON_END_TURN))

@@ -122,6 +122,14 @@ class MemoryClient:
             passage_count=answer.passage_count,
         )
 
+    async def withdraw_input(self, thread: Thread, run_id: str) -> bool:
+        """Take back the input of a run without committed steps; say whether there was any."""
+        request = context_pb2.WithdrawInputRequest(
+            agent_id=thread.agent_id, conversation_id=thread.conversation_id, run_id=run_id, fence=thread.fence
+        )
+        answer = await patiently(lambda: self._contexts.WithdrawInput(request, timeout=TIMEOUT), what="WithdrawInput")
+        return answer.withdrawn
+
     async def commit_step(self, thread: Thread, step: StepCommit) -> Committed:
         """Append the messages of a step once."""
         request = context_pb2.CommitStepRequest(

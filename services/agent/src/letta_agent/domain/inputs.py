@@ -25,7 +25,9 @@ class Input:
     otid: str = ""
     """The sender's identifier of the first message."""
     approved_calls: tuple[str, ...] | None = None
-    """Calls that the input answers; None when it is no answer."""
+    """Calls, or messages that made calls, that the input answers; None when it is no answer."""
+    answers: tuple[str, ...] | None = None
+    """The same with what is answered, in order."""
 
 
 def read_input(request: run_pb2.RunRequest, now: datetime) -> Input:
@@ -41,8 +43,10 @@ def read_input(request: run_pb2.RunRequest, now: datetime) -> Input:
     answers = [message for message in messages if message.role == _ROLE.MESSAGE_ROLE_APPROVAL]
     if answers and messages[0] is not answers[0]:
         raise InvalidArgument("answers to a request for approval come first", field="messages")
-    calls = tuple(call for message in answers for call in _answered(message)) if answers else None
-    return Input(StoredInput(messages=messages), messages[0].otid, calls)
+    given_answers = sorted({pair for message in answers for pair in _answered(message)})
+    calls = tuple(dict.fromkeys(call for call, _ in given_answers)) if answers else None
+    told = tuple(f"{call}={answer}" for call, answer in given_answers) if answers else None
+    return Input(StoredInput(messages=messages), messages[0].otid, calls, told)
 
 
 def digest(agent_id: str, conversation_id: str, request: run_pb2.RunRequest, more: bytes = b"") -> bytes:
@@ -84,16 +88,23 @@ def _approval(given: run_pb2.ApprovalCreate, now: datetime) -> Message:
     message.approval_request_id = given.approval_request_id
     message.approvals.extend(given.approvals)
     if not given.approvals:
-        raise InvalidArgument("an approval names the calls it answers: set `approvals`", field="messages")
+        if not given.HasField("approve") or not given.approval_request_id:
+            text = "an approval names what it answers: set `approvals`, or `approve` and `approval_request_id`"
+            raise InvalidArgument(text, field="messages")
+        one = message.approvals.add().approval_return
+        one.tool_call_id, one.approve = given.approval_request_id, given.approve
+        if given.HasField("reason"):
+            one.reason = given.reason
     return message
 
 
-def _answered(message: Message) -> Iterator[str]:
+def _answered(message: Message) -> Iterator[tuple[str, str]]:
     for approval in message.approvals:
         if approval.HasField("tool_return"):
-            yield approval.tool_return.tool_call_id
+            yield approval.tool_return.tool_call_id, "return"
         else:
-            yield approval.approval_return.tool_call_id
+            answer = approval.approval_return
+            yield answer.tool_call_id, "approve" if answer.approve else "deny"
 
 
 def _message(role: message_pb2.MessageRole.ValueType, parts: list[ContentPart], now: datetime) -> Message:

@@ -36,9 +36,14 @@ class NewRun:
     input: bytes
     background: bool = False
     run_type: str = "send_message"
-    enqueue: bool = False
+    most_waiting: int = 0
+    """Most runs that may wait for their turn; 0: this one does not wait."""
     approved_calls: tuple[str, ...] | None = None
-    """Calls that the input answers; None when it is no answer to a request for approval."""
+    """Calls, or the message that made them, that the input answers; None when it is no answer."""
+    answers: tuple[str, ...] | None = None
+    """The same with what is answered, in order."""
+    denies: bool = False
+    """Calls that wait are denied when the run begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,16 @@ class Outcome(Enum):
     """The same key came before; the answer is that run's."""
     BUSY = "busy"
     """Another run holds the conversation."""
+    FULL = "full"
+    """Another run holds the conversation, and as many wait for it as may."""
     QUEUED = "queued"
     """The run is stored and waits for the ones before it."""
     PENDING = "pending"
     """Tool calls wait for approval, and the input does not answer them."""
     NOT_PENDING = "not_pending"
     """The input answers calls, but others or none wait."""
+    ANSWERED = "answered"
+    """The input answers calls as an earlier run did."""
     NO_AGENT = "no_agent"
     NO_CONVERSATION = "no_conversation"
 
@@ -101,6 +110,8 @@ class Admission:
     """Of the run that is known by the key."""
     pending: Pending | None = None
     """What waits for approval."""
+    resumes: bool = False
+    """The run goes on with the input of the one before it, which failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,8 @@ class Job:
     background: bool = False
     run_type: str = "send_message"
     cancel_requested: bool = False
+    waiting: Pending | None = None
+    """Tool calls that waited for approval when the run began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +185,10 @@ class RunEnd:
     ttft_ns: int = 0
     pending: Pending | None = None
     """The calls that now wait for approval."""
+    keeps_approval: bool = False
+    """The calls that waited when the run began still wait."""
+    keeps_input: bool = False
+    """The run failed, and what it was sent stays in the conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +272,17 @@ class StoredEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Overdue:
+    """A request for approval that nobody answered in time."""
+
+    actor: Actor
+    """Whose run asks."""
+    agent_id: str
+    conversation_id: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Renewed:
     """What became of the leases that were to be renewed."""
 
@@ -290,6 +318,18 @@ class RunStore(Protocol):
 
     async def request_cancel(self, actor: Actor, run_id: str) -> RunRecord:
         """Ask the owner of a run to end it; a run that nobody has begun ends at once. Raises RunNotFound."""
+        ...
+
+    async def cancel_waiting(self, actor: Actor, run_id: str) -> bool:
+        """End a run that nobody has begun; say whether it was one."""
+        ...
+
+    async def reopen(self, actor: Actor, run_id: str) -> bool:
+        """Give a run whose request for approval waits back to the queue, to be cancelled; say whether it was one."""
+        ...
+
+    async def waiting(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
+        """Return the runs whose requests for approval wait, of an agent or in a conversation."""
         ...
 
     async def get(self, actor: Actor, run_id: str) -> RunRecord:
@@ -338,6 +378,10 @@ class QueueStore(Protocol):
 
     async def claim_due(self, lease: Lease, limit: int) -> list[Job]:
         """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""
+        ...
+
+    async def overdue(self, before: datetime, limit: int) -> list[Overdue]:
+        """Return requests for approval that wait since before a time."""
         ...
 
     async def append_events(self, events: Sequence[StoredEvent]) -> None:

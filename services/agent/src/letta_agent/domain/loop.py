@@ -9,7 +9,7 @@ run ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -50,7 +50,7 @@ from letta_agent.domain.tool_rules import CallMade, ToolRules
 from letta_agent.domain.toolsets import Toolset, Toolsets
 from letta_common.actor import acting_as
 from letta_common.clock import Clock
-from letta_common.errors import ContextWindowExceeded, Fenced, LLMInvalidResponse
+from letta_common.errors import ContextWindowExceeded, Fenced, LLMInvalidResponse, NoPendingApproval
 from letta_common.ids import new_id
 from letta_common.letta_messages import expand
 
@@ -81,6 +81,8 @@ class Tools:
     compactor: Compactor
     secrets: SecretBox
     clock: Clock
+    denies: bool = False
+    """A message to a conversation whose calls wait for approval denies them."""
 
 
 class Loop:
@@ -103,6 +105,10 @@ class Loop:
         self._began_ns = tools.clock.monotonic_ns()
         self._ttft_ns = 0
         self._pending: Pending | None = None
+        self._input = approvals.Settled(())
+        self._begun = False
+        self._last: int | None = None
+        """The newest step that was committed."""
         self._open: tuple[int, StoredStep, int] | None = None
         self._context_tokens = job.definition.context_tokens
 
@@ -113,8 +119,10 @@ class Loop:
         if begun.last_step is not None:
             self._recall(begun.last_step)
             if begun.stop_reason != GO_ON:
-                return self._end(begun.stop_reason)
+                return self._decided(begun.stop_reason)
             index = begun.last_step + 1
+        elif self._input.left:
+            return self._wait_on()
         pending = approvals.pending(self._context.messages)
         if pending is not None and index == 0:
             await self._answer(pending)
@@ -131,7 +139,35 @@ class Loop:
         if begun.last_step is None:
             return None
         self._recall(begun.last_step)
-        return None if begun.stop_reason == GO_ON else self._end(begun.stop_reason)
+        return None if begun.stop_reason == GO_ON else self._decided(begun.stop_reason)
+
+    async def withdraw(self) -> bool:
+        """Take the input of a run that failed back, unless a step was committed; say whether none of it is left."""
+        if not self._begun:
+            return True
+        if self._last is not None:
+            return False
+        async with self._acting():
+            return await self._tools.memory.withdraw_input(self._thread, self.held.run_id)
+
+    async def deny(self) -> None:
+        """Close what a cancelled run leaves open: calls that wait for approval, or that were not executed."""
+        async with self._acting():
+            begun = await self._begin_fenced(())
+            asked = approvals.request_of(begun.messages)
+            if asked is None:
+                return
+            self._context = Context(begun)
+            index = 0 if begun.last_step is None else begun.last_step + 1
+            step = StoredStep(step_id=asked.step_id, message=asked, return_id=new_id("message"))
+            message = return_message(step, approvals.cancelled(asked), self.held.run_id, self._tools.clock.now())
+            await self._commit(index, [message], StopReason.STOP_REASON_CANCELLED)
+        self._show(message)
+
+    @property
+    def committed(self) -> bool:
+        """Say whether a step of the run was committed."""
+        return self._last is not None
 
     @property
     def summaries(self) -> tuple[StepSummary, ...]:
@@ -151,16 +187,20 @@ class Loop:
     async def _begin(self) -> Begun:
         if self._job.claims:
             self._kept = await self._tools.store.checkpoints(self.held)
-        messages = self._job.input.messages
+        given, compacts = self._job.input.messages, self._job.input.HasField("compaction_settings")
+        self._input = approvals.settled(given, self._job.waiting, denies=self._tools.denies and not compacts)
+        messages = self._input.first
         async with self._acting():
             looking = asyncio.create_task(
                 self._tools.toolsets.of(self._job.actor, self._job.definition.tool_ids)
             )  # beside the other question, so that it takes no time of its own
             try:
-                begun = await self._begin_fenced()
+                self._begun = True
+                begun = await self._begin_fenced(messages)
                 found = await looking
             finally:
                 looking.cancel()
+        self._last = begun.last_step
         self._toolset = self._strategy.prepare(found.with_client_tools(self._job.request.client_tools))
         size = sum(message.ByteSize() for message in messages)
         self._context = Context(begun, tokens=self._context_tokens, input_bytes=size)
@@ -168,9 +208,8 @@ class Loop:
             self._context.begin_at(messages[0].id)
         return begun
 
-    async def _begin_fenced(self) -> Begun:
+    async def _begin_fenced(self, messages: Sequence[Message]) -> Begun:
         """Begin; when memory has seen a higher fence although the lease is ours, claim again above it, once."""
-        messages = self._job.input.messages
         try:
             return await self._tools.memory.begin_step(self._thread, self.held.run_id, messages)
         except Fenced as error:
@@ -197,7 +236,7 @@ class Loop:
         async with self._acting():
             returns = await self._call(step, 0, pending.answers)
             message = return_message(step, returns, self.held.run_id, now)
-            await self._commit(0, [message], GO_ON)
+            await self._commit(0, [message, *self._input.later], GO_ON)
         self._show(message)
 
     async def _step(self, index: int) -> Decision:
@@ -421,6 +460,7 @@ class Loop:
     ) -> None:
         step = StepCommit(self.held.run_id, index, tuple(messages), stop, self._context.versions(), window)
         committed = await self._tools.memory.commit_step(self._thread, step)
+        self._last = index
         self._context.learn(committed)
         self._context.measured(self._context_tokens)
         self._context.add(messages)
@@ -432,8 +472,26 @@ class Loop:
             return
         self._feed.say(expand(message, send_tool=self._send_tool))
 
+    def _wait_on(self) -> RunEnd:
+        """End a run that answered some of the calls that wait: show the others again."""
+        asked = approvals.request_of(self._context.messages)
+        if asked is None:
+            raise NoPendingApproval("the calls that waited are not in the conversation any more", pending_call_ids="")
+        others = expand(approvals.narrowed(asked, self._input.left))
+        self._feed.say(others)
+        self._pending = Pending(asked.id, self._input.left, others[0].SerializeToString())
+        return self._end(_WAIT.stop_reason)
+
+    def _decided(self, stop: StopReason.ValueType) -> RunEnd:
+        """End a run that an earlier owner decided."""
+        if stop == _WAIT.stop_reason:
+            asked = approvals.request_of(self._context.messages)
+            self._pending = self._waiting(asked) if asked is not None else None
+        return self._end(stop)
+
     def _waiting(self, message: Message) -> Pending:
-        gated = tuple(call.id for call in calls_of(message) if self._waits(call))
+        calls = calls_of(message)
+        gated = tuple(call.id for call in calls if self._waits(call)) or tuple(call.id for call in calls)
         shown = [found for found in expand(message) if found.HasField("approval_request_message")]
         return Pending(message.id, gated, shown[0].SerializeToString())
 

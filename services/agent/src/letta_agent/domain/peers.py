@@ -169,6 +169,10 @@ class MemoryPeer(Protocol):
         """Raise the fence, append the input once, return the context. Raises Fenced."""
         ...
 
+    async def withdraw_input(self, thread: Thread, run_id: str) -> bool:
+        """Take back the input of a run without committed steps; say whether there was any. Raises Fenced."""
+        ...
+
     async def commit_step(self, thread: Thread, step: StepCommit) -> Committed:
         """Append the messages of a step once. Raises Fenced."""
         ...

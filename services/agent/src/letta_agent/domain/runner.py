@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -111,6 +111,7 @@ class Runner:
         self._slots = FairSlots(Shares(options.slots, options.slots_of_one, waiting=sys.maxsize), "runs")
         self._tasks: list[asyncio.Task[None]] = []
         self._due = asyncio.Event()
+        self._news = asyncio.Event()
         self._closing = False
 
     @property
@@ -157,7 +158,14 @@ class Runner:
         self._counts[job.held.organization_id] += 1
         active.task = asyncio.create_task(self._work(active, passport), name=job.held.run_id)
         active.task.add_done_callback(lambda _: self._ended(active))
+        news, self._news = self._news, asyncio.Event()
+        news.set()
         return active
+
+    async def begun(self, seconds: float) -> None:
+        """Wait until a run begins here, for some seconds at most."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), seconds)
 
     def cancel(self, run_id: str) -> bool:
         """End a run of this replica; say whether there was one."""
@@ -271,8 +279,7 @@ class Runner:
                 return None, Fenced("the lease was lost; another replica has the run", run_id=run_id)
             if not active.cancelled:
                 raise
-            stop = StopReason.STOP_REASON_CANCELLED
-            return RunEnd(RunStatus.RUN_STATUS_CANCELLED, stop, loop.broken(STEP_CANCELLED, stop)), None
+            return await self._cancelled(active, loop), None
         except Fenced as error:
             _log.info("run is another replica's", run_id=run_id)
             return None, error
@@ -283,7 +290,28 @@ class Runner:
             known = InternalError("the run failed; the log has the cause under the run's id")
             known.__cause__ = fault
         failed = type(known)(known.message, **{**known.metadata, "run_id": run_id})
-        return failure(failed, loop), failed
+        return await self._failed(active, loop, failed), failed
+
+    async def _cancelled(self, active: ActiveRun, loop: Loop) -> RunEnd:
+        """Return how a cancelled run ended, with nothing left open in its conversation."""
+        stop, kept = StopReason.STOP_REASON_CANCELLED, False
+        try:
+            await loop.deny()
+        except AppError as error:
+            kept = active.job.waiting is not None
+            _log.warning("calls of a cancelled run stay open", run_id=active.job.held.run_id, reason=error.reason)
+        steps = loop.broken(STEP_CANCELLED, stop)
+        return RunEnd(RunStatus.RUN_STATUS_CANCELLED, stop, steps, keeps_approval=kept)
+
+    async def _failed(self, active: ActiveRun, loop: Loop, error: AppError) -> RunEnd:
+        """Return how a run failed. What it was sent does not stay in the conversation when nothing came of it."""
+        try:
+            withdrawn = await loop.withdraw()
+        except AppError as fault:
+            withdrawn = False
+            _log.warning("input of a failed run stays", run_id=active.job.held.run_id, reason=fault.reason)
+        waits = active.job.waiting is not None and (withdrawn or not loop.committed)
+        return replace(failure(error, loop), keeps_approval=waits, keeps_input=not withdrawn)
 
     async def _in_turn(self, job: Job, loop: Loop) -> RunEnd:
         """Work on a run once its organization has a slot for it."""

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
+
+import structlog
 
 from letta.agent.v1 import agent_pb2, run_pb2
+from letta_agent.domain.approvals import unanswered
 from letta_agent.domain.compactions import CompactionResult
 from letta_agent.domain.feeds import CLAIM_RANGE, Event
 from letta_agent.domain.inputs import Input, digest, read_input
 from letta_agent.domain.jobs import (
+    ACTIVE,
     Admission,
     Held,
     Job,
     NewRun,
     Outcome,
+    Overdue,
     RunFilter,
     RunRecord,
     RunRequest,
@@ -41,7 +48,6 @@ from letta_common.errors import (
     IdempotencyConflict,
     InternalError,
     NoPendingApproval,
-    PendingApproval,
     RunNotActive,
 )
 from letta_common.ids import new_id
@@ -52,7 +58,12 @@ CompactionSettings = agent_pb2.CompactionSettings
 POLL_SECONDS = 0.1
 BATCH = 100
 _INPUT_TYPES = frozenset({"user_message", "system_message", "approval_response_message"})
-_READMISSIONS = 3
+_READMISSIONS = 4
+_LONGEST_POLL = 1.0
+_WAITS = frozenset({run_pb2.ON_BUSY_WAIT, run_pb2.ON_BUSY_ENQUEUE})
+_ALL = Page(limit=1_000, ascending=True)
+_OVERDUE = "No answer came in time."
+_log = structlog.get_logger("letta.agent.runs")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -96,19 +107,37 @@ class Admitted:
 
     run_id: str
     active: ActiveRun | None = field(default=None)
+    waits: bool = False
+    """It waits for its turn, and only its caller waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What happens to sends that find the conversation taken."""
+
+    most_waiting: int = 100
+    """Most runs that wait for their turn in a conversation."""
+    denies: bool = False
+    """A message denies the calls that wait for approval; else it is refused."""
 
 
 class Runs:
     """Operations on runs."""
 
-    def __init__(self, store: RunStore, runner: Runner, memory: MemoryPeer, clock: Clock) -> None:
+    def __init__(
+        self, store: RunStore, runner: Runner, memory: MemoryPeer, clock: Clock, options: RunOptions | None = None
+    ) -> None:
+        self._options = options or RunOptions()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._store = store
         self._runner = runner
         self._memory = memory
         self._clock = clock
 
     async def send(self, actor: Actor, send: Send, signed: bytes) -> Answer:
-        """Send messages and wait for the end of the turn. The run goes on when the caller goes away.
+        """Send messages and wait for the end of the turn.
+
+        The run goes on when the caller goes away, unless it waits for its turn and nobody else knows of it.
 
         Raises:
             ConversationBusy: another run holds the conversation.
@@ -116,24 +145,27 @@ class Runs:
             AppError: what the run failed with.
         """
         admitted = await self.admit(actor, send, signed)
-        return await self.answer(actor, admitted)
+        try:
+            return await self.answer(actor, admitted)
+        except asyncio.CancelledError:
+            if admitted.waits:
+                self._depart(self._store.cancel_waiting(actor, admitted.run_id))
+            raise
 
     async def admit(self, actor: Actor, send: Send, signed: bytes) -> Admitted:
         """Admit a run and begin it here, or find the one that the same request began before."""
         self._runner.check_room(actor.organization_id)
         run = self._new_run(send)
-        on_busy = send.request.on_busy
-        for attempt in range(1_000_000):
+        for _ in range(_READMISSIONS):
             admission = await self._store.admit(actor, run, self._runner.lease)
+            busy = admission.run_id
             if admission.outcome is not Outcome.BUSY:
                 return self._admitted(actor, send, run, admission, signed)
-            if on_busy == run_pb2.ON_BUSY_INTERRUPT and admission.run_id and attempt == 0:
-                await self._interrupt(actor, admission.run_id)
-            waits = on_busy in (run_pb2.ON_BUSY_WAIT, run_pb2.ON_BUSY_INTERRUPT)
-            if not waits and (admission.run_id or attempt >= _READMISSIONS):
+            if busy and send.request.on_busy != run_pb2.ON_BUSY_INTERRUPT:
                 break
-            await self._free(admission.run_id)
-        busy = admission.run_id
+            if busy:
+                await self._interrupt(actor, busy)
+                run = replace(run, most_waiting=self._options.most_waiting)
         raise ConversationBusy(f"run {busy} holds the conversation; wait for it or cancel it", run_id=busy)
 
     async def compact(self, actor: Actor, send: Send, signed: bytes) -> CompactionResult:
@@ -152,7 +184,8 @@ class Runs:
 
     async def answer(self, actor: Actor, admitted: Admitted) -> Answer:
         """Wait for the end of a run and return what it came to. Raises what it failed with."""
-        active, run_id = admitted.active, admitted.run_id
+        run_id = admitted.run_id
+        active = admitted.active or await self._begun(actor, run_id)
         if active is not None and not active.job.claims:
             return await self._heard(active)
         record = await self._store.get(actor, run_id)
@@ -166,7 +199,7 @@ class Runs:
 
     async def follow(self, actor: Actor, run_id: str, follow: Follow) -> AsyncIterator[Event]:
         """Yield the events of a run after a position, to its end. Raises RunNotFound and what the run failed with."""
-        active = self._runner.find(run_id)
+        active = self._runner.find(run_id) or await self._begun(actor, run_id)
         if active is not None and follow.after >= active.job.claims * CLAIM_RANGE:
             async for event in active.feed.follow(follow.after):
                 yield event
@@ -187,19 +220,37 @@ class Runs:
         return await self._store.find_by_key(actor, conversation_id, otid)
 
     async def cancel(self, actor: Actor, run_id: str) -> RunRecord:
-        """End a run; return it as it is then. Raises RunNotFound, and RunNotActive when it had ended."""
+        """End a run, or deny the calls that it left waiting for approval; return it as it is then.
+
+        Raises RunNotFound, and RunNotActive when it had ended and nothing of it waits.
+        """
         record = await self._store.get(actor, run_id)
-        if not record.active:
+        if record.active:
+            record = await self._store.request_cancel(actor, run_id)
+        elif await self._store.reopen(actor, run_id):
+            await self._runner.dispatch()
+            record = await self._store.get(actor, run_id)
+        else:
             raise RunNotActive(f"run {run_id} has ended", run_id=run_id)
-        record = await self._store.request_cancel(actor, run_id)
         active = self._runner.find(run_id)
         if active is not None and self._runner.cancel(run_id) and active.task is not None:
             await asyncio.wait([active.task], timeout=5)
             return await self._store.get(actor, run_id)
         return record
 
+    async def cancellable(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
+        """Return the runs of an agent, or in a conversation, that go on or whose calls wait for approval."""
+        agents = (agent_id,) if agent_id else ()
+        filters = RunFilter(agent_ids=agents, conversation_id=conversation_id, statuses=ACTIVE)
+        active = [record.id for record in await self._store.runs(actor, filters, _ALL)]
+        waiting = await self._store.waiting(actor, agent_id=agent_id, conversation_id=conversation_id)
+        return list(dict.fromkeys((*active[::-1], *waiting)))
+
     async def delete(self, actor: Actor, run_id: str) -> None:
-        """Remove a run that has ended. Raises RunNotFound and ConversationBusy."""
+        """Remove a run that has ended, denying calls that it left waiting. Raises RunNotFound and ConversationBusy."""
+        if not (await self._store.get(actor, run_id)).active:
+            with suppress(RunNotActive):
+                await self.cancel(actor, run_id)
         if not await self._store.delete(actor, run_id):
             raise ConversationBusy(f"run {run_id} is going on; cancel it first", run_id=run_id)
 
@@ -215,9 +266,42 @@ class Runs:
         """Store what a person thinks of a step. Raises StepNotFound."""
         return await self._store.set_feedback(actor, step_id, feedback, tags)
 
-    def leave(self, run_id: str) -> None:
+    def leave(self, actor: Actor, run_id: str) -> None:
         """End a run that nobody listens to any more and that should not go on alone."""
-        self._runner.cancel(run_id)
+        if not self._runner.cancel(run_id):
+            self._depart(self._store.request_cancel(actor, run_id))
+
+    async def answer_overdue(self, overdue: Overdue, *, approve: bool) -> None:
+        """Answer a request for approval that nobody answered in time, and let the agent go on."""
+        answer = run_pb2.ApprovalCreate(approval_request_id=overdue.message_id, approve=approve, reason=_OVERDUE)
+        asked = run_pb2.RunRequest(messages=[run_pb2.InputMessage(approval=answer)], background=True)
+        send = Send(overdue.agent_id, overdue.conversation_id, asked, run_type="approval_timeout", record=True)
+        with suppress(NoPendingApproval, ConversationBusy):  # somebody was quicker
+            await self.admit(overdue.actor, send, b"")
+
+    def _depart(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do what a caller who went away leaves to be done."""
+
+        async def depart() -> None:
+            try:
+                await work
+            except AppError as error:
+                _log.warning("a run that nobody waits for goes on", reason=error.reason)
+
+        task = asyncio.create_task(depart())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _begun(self, actor: Actor, run_id: str) -> ActiveRun | None:
+        """Wait until a run has begun; return it if this replica works on it."""
+        pause = POLL_SECONDS
+        while True:
+            record = await self._store.get(actor, run_id)
+            active = self._runner.find(run_id)
+            if active is not None or record.status != RunStatus.RUN_STATUS_CREATED:
+                return active
+            await self._runner.begun(pause)
+            pause = min(pause * 1.5, _LONGEST_POLL)
 
     def _new_run(self, send: Send) -> NewRun:
         if send.compaction is None:
@@ -234,8 +318,10 @@ class Runs:
             input=given.messages.SerializeToString(),
             background=send.request.background or send.run_type == "send_message_async",
             run_type=send.run_type,
-            enqueue=send.request.on_busy == run_pb2.ON_BUSY_ENQUEUE,
+            most_waiting=self._options.most_waiting if send.request.on_busy in _WAITS else 0,
             approved_calls=given.approved_calls,
+            answers=given.answers,
+            denies=self._options.denies and send.compaction is None,
         )
 
     def _admitted(self, actor: Actor, send: Send, run: NewRun, admission: Admission, signed: bytes) -> Admitted:
@@ -245,8 +331,9 @@ class Runs:
             return Admitted(run.id, self._runner.begin(job, signed=signed, record=send.record or run.background))
         if outcome is Outcome.QUEUED:
             self._runner.look_for_work()
-            return Admitted(run.id)
-        if outcome is Outcome.KNOWN and admission.request_hash == run.request_hash:
+            return Admitted(run.id, waits=send.request.on_busy != run_pb2.ON_BUSY_ENQUEUE)
+        same = outcome is Outcome.KNOWN and admission.request_hash == run.request_hash
+        if same or outcome is Outcome.ANSWERED:
             return Admitted(admission.run_id, self._runner.find(admission.run_id))
         raise _refusal(send, admission)
 
@@ -311,15 +398,6 @@ class Runs:
         except RunNotActive:
             return
 
-    async def _free(self, run_id: str) -> None:
-        """Wait a moment for the run that holds a conversation."""
-        active = self._runner.find(run_id)
-        if active is not None and active.task is not None:
-            await asyncio.wait([active.task], timeout=1)
-        else:
-            self._runner.look_for_work()
-            await asyncio.sleep(POLL_SECONDS / 2)
-
 
 def _digestible(settings: CompactionSettings) -> bytes:
     return settings.SerializeToString(deterministic=True)
@@ -332,9 +410,10 @@ def _job(actor: Actor, send: Send, run: NewRun, admission: Admission) -> Job:
         actor=actor,
         definition=admission.definition,
         request=send.request,
-        input=StoredInput.FromString(run.input),
+        input=StoredInput() if admission.resumes else StoredInput.FromString(run.input),
         background=run.background,
         run_type=run.run_type,
+        waiting=admission.pending,
     )
 
 
@@ -347,8 +426,10 @@ def _refusal(send: Send, admission: Admission) -> AppError:
         conversation_id = send.conversation_id
         return ConversationNotFound(f"conversation {conversation_id} not found", conversation_id=conversation_id)
     if outcome is Outcome.PENDING and pending:
-        text = "tool calls wait for approval: answer them before you send another message"
-        return PendingApproval(text, pending_request_id=pending.message_id, tool_call_ids=waiting)
+        return unanswered(pending)
+    if outcome is Outcome.FULL:
+        text = f"run {admission.run_id} holds the conversation, and as many messages wait for their turn as may"
+        return ConversationBusy(text, run_id=admission.run_id)
     if outcome is Outcome.NOT_PENDING:
         answered = ", ".join(read_input(send.request, _EPOCH).approved_calls or ())
         told = f"these calls wait: [{waiting}]" if waiting else "no calls wait"

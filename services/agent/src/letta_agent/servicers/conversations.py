@@ -11,7 +11,7 @@ import grpc.aio
 from letta.agent.v1 import conversation_service_pb2 as pb
 from letta.agent.v1 import conversation_service_pb2_grpc
 from letta_agent.domain.conversations import Conversation, ConversationFilter, Conversations
-from letta_agent.domain.jobs import ACTIVE, RunFilter
+from letta_agent.domain.jobs import RunFilter
 from letta_agent.domain.runs import Runs, Send
 from letta_agent.servicers.runs import cancel_all, compaction_of, follow_of, pack_answer, stream
 from letta_agent.servicers.streams import with_pings
@@ -106,10 +106,11 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
     ) -> pb.CancelConversationResponse:
         actor = current_actor()
         _, conversation_id = await self._conversations.thread(actor, request.conversation_id, request.agent_id)
-        found = await self._runs.find(actor, RunFilter(conversation_id=conversation_id, statuses=ACTIVE), Page())
-        if not found:
-            raise RunNotActive("no run of the conversation is going on", conversation_id=conversation_id)
-        statuses = await cancel_all(self._runs, actor, [record.id for record in found])
+        run_ids = await self._runs.cancellable(actor, conversation_id=conversation_id)
+        if not run_ids:
+            text = "no run of the conversation is going on, and none of its calls waits for approval"
+            raise RunNotActive(text, conversation_id=conversation_id)
+        statuses = await cancel_all(self._runs, actor, run_ids)
         return pb.CancelConversationResponse(statuses=statuses)
 
     async def CompactConversation(

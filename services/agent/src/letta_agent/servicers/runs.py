@@ -36,7 +36,8 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         self._clock = clock
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Call) -> pb.SendMessageResponse:
-        send = Send(request.agent_id, request.agent_id, request.run, request.request_id)
+        asked = waiting(request.run, run_pb2.ON_BUSY_WAIT)
+        send = Send(request.agent_id, request.agent_id, asked, request.request_id)
         answer = await self._runs.send(current_actor(), send, current_request().signed_actor)
         return pack_answer(pb.SendMessageResponse(), answer)
 
@@ -46,7 +47,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         send = Send(
             request.agent_id,
             request.agent_id,
-            request.run,
+            waiting(request.run, run_pb2.ON_BUSY_WAIT),
             request.request_id,
             run_type="send_message_streaming",
             record=True,
@@ -57,9 +58,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
                 yield event
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Call) -> pb.CreateRunResponse:
-        asked = run_pb2.RunRequest()
-        asked.CopyFrom(request.run)
-        asked.on_busy = asked.on_busy or run_pb2.ON_BUSY_ENQUEUE
+        asked = waiting(request.run, run_pb2.ON_BUSY_ENQUEUE)
         send = Send(
             request.agent_id, request.agent_id, asked, request.request_id, run_type="send_message_async", record=True
         )
@@ -97,8 +96,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         actor, run_ids = current_actor(), list(request.run_ids)
         await self._agents.require(actor, request.agent_id)
         if not run_ids:
-            found = await self._runs.find(actor, RunFilter(agent_ids=(request.agent_id,), statuses=ACTIVE), _ALL)
-            run_ids = [record.id for record in found]
+            run_ids = await self._runs.cancellable(actor, agent_id=request.agent_id)
         statuses = await cancel_all(self._runs, actor, run_ids, agent_id=request.agent_id)
         return pb.CancelAgentRunsResponse(statuses=statuses)
 
@@ -133,7 +131,8 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
 async def stream(runs: Runs, clock: Clock, asked: run_pb2.RunRequest, admitted: Admitted) -> AsyncIterator[Event]:
     """Yield the events of a run. A run that is not for the background ends when its caller goes away."""
-    events = runs.follow(current_actor(), admitted.run_id, Follow())
+    actor = current_actor()
+    events = runs.follow(actor, admitted.run_id, Follow())
     if not asked.HasField("include_pings") or asked.include_pings:
         events = with_pings(events, admitted.run_id, clock, at_once=True)
     finished = False
@@ -147,7 +146,15 @@ async def stream(runs: Runs, clock: Clock, asked: run_pb2.RunRequest, admitted: 
         raise
     finally:
         if not finished and not asked.background:
-            runs.leave(admitted.run_id)
+            runs.leave(actor, admitted.run_id)
+
+
+def waiting(request: run_pb2.RunRequest, default: run_pb2.OnBusy.ValueType) -> run_pb2.RunRequest:
+    """Return a request that says what to do when another run holds the conversation."""
+    asked = run_pb2.RunRequest()
+    asked.CopyFrom(request)
+    asked.on_busy = asked.on_busy or default
+    return asked
 
 
 def pack_answer(response: R, answer: Answer) -> R:

@@ -40,11 +40,13 @@ _COLUMNS = (
     agents.c.creation,
     agents.c.request_id,
     agents.c.created_by_id,
-    queue.c.approval_message,
+    sa.case((queue.c.run_id.is_(None), queue.c.approval_message)).label("approval_message"),
     queue.c.last_run_completion,
     queue.c.last_run_duration_ms,
     queue.c.last_stop_reason,
 )
+_APPROVAL = ("approval_message_id", "approval_call_ids", "approval_message", "approval_since", "failed_hash")
+"""What a conversation knows of its messages."""
 _ORDERS = {
     "created_at": agents.c.created_at,
     "updated_at": agents.c.updated_at,
@@ -101,7 +103,7 @@ class SqlAgentStore:
 
     async def forget(self, actor: Actor, conversation_id: str, fence: int) -> None:
         """Forget what waits for approval, and the size of the context, unless the fence has risen since."""
-        nothing = {"approval_message_id": None, "approval_call_ids": None, "approval_message": None}
+        nothing = dict.fromkeys(_APPROVAL)
         here = sa.and_(self._thread(actor, conversation_id), queue.c.fence == fence)
         async with self._db.begin() as conn:
             await conn.execute(sa.update(queue).where(here).values(**nothing, context_tokens=0))

@@ -15,6 +15,7 @@ from letta_agent.domain.jobs import (
     Lease,
     NewRun,
     Outcome,
+    Overdue,
     Renewed,
     RunEnd,
     RunFilter,
@@ -55,15 +56,16 @@ class FakeRuns:
         if not self.state.open(organization_id, run.agent_id, run.conversation_id):
             return Admission(Outcome.NO_CONVERSATION)
         thread = self._threads.get((organization_id, run.conversation_id), Thread(run.agent_id))
-        refused = self._busy(actor, run, thread) or _mismatch(run, thread)
-        if refused is not None:
-            return refused
+        resumes = self._resumes(run, thread)
+        if self._busy(run, thread, resumes):
+            return self._refused(actor, run, thread)
         self._threads[organization_id, run.conversation_id] = thread
         thread.run_id, thread.owner, thread.fence = run.id, lease.owner, thread.fence + 1
-        thread.until, thread.approval, thread.last_message_at = self._until(lease), None, self._clock.now()
-        self._store(actor, run, RunStatus.RUN_STATUS_RUNNING)
+        thread.until, thread.last_message_at = self._until(lease), self._clock.now()
+        self._store(actor, replace(run, input=b"") if resumes else run, RunStatus.RUN_STATUS_RUNNING)
         given = self.state.definition(organization_id, run.agent_id, run.conversation_id)
-        return Admission(Outcome.CLAIMED, run.id, thread.fence, given)
+        waiting = None if resumes else thread.approval
+        return Admission(Outcome.CLAIMED, run.id, thread.fence, given, pending=waiting, resumes=resumes)
 
     async def checkpoint(self, held: Held, step_index: int, step: StoredStep) -> None:
         """Keep what the model made of a step. Raises Fenced."""
@@ -82,9 +84,14 @@ class FakeRuns:
         if thread is None:
             return False
         thread.run_id, thread.owner, thread.until = "", "", None
-        thread.tokens, thread.approval = end.context_tokens, end.pending
         run = self._runs[held.organization_id, held.run_id]
         now = self._clock.now()
+        thread.tokens, thread.failed_hash = end.context_tokens, run.new.request_hash if end.keeps_input else b""
+        if not end.keeps_approval:
+            known = thread.approval.message_id if thread.approval else ""
+            if end.pending is None or end.pending.message_id != known:
+                thread.approval_since = now if end.pending else None
+            thread.approval = end.pending
         run.kept.clear()
         for step in end.steps:
             run.steps[step.step_index] = StepRecord(_with_error(step, end), held.run_id, held.agent_id, now)
@@ -96,10 +103,10 @@ class FakeRuns:
             stop_reason=end.stop_reason,
             error=end.error,
             completed_at=now,
-            ttft_ns=end.ttft_ns,
+            ttft_ns=max(run.record.ttft_ns, end.ttft_ns),
             context_tokens=end.context_tokens,
-            step_count=len(end.steps),
-            **{name: sum(getattr(step, name) for step in end.steps) for name in _SUMS},
+            step_count=max(run.record.step_count, len(end.steps)),
+            **{n: max(getattr(run.record, n), sum(getattr(step, n) for step in end.steps)) for n in _SUMS},
         )
         return thread.pending > 0
 
@@ -116,16 +123,50 @@ class FakeRuns:
         run = self._find(actor, run_id)
         if run.record.active:
             run.record = replace(run.record, cancel_requested=True)
-        if run.record.status == RunStatus.RUN_STATUS_CREATED:
-            thread = self._threads[actor.organization_id, run.record.conversation_id]
-            thread.pending = max(thread.pending - 1, 0)
-            run.record = replace(
-                run.record,
-                status=RunStatus.RUN_STATUS_CANCELLED,
-                stop_reason=StopReason.STOP_REASON_CANCELLED,
-                completed_at=self._clock.now(),
-            )
+        await self.cancel_waiting(actor, run_id)
         return run.record
+
+    async def cancel_waiting(self, actor: Actor, run_id: str) -> bool:
+        """End a run that nobody has begun; say whether it was one."""
+        run = self._find(actor, run_id)
+        if run.record.status != RunStatus.RUN_STATUS_CREATED:
+            return False
+        thread = self._threads[actor.organization_id, run.record.conversation_id]
+        thread.pending = max(thread.pending - 1, 0)
+        run.record = replace(
+            run.record,
+            status=RunStatus.RUN_STATUS_CANCELLED,
+            stop_reason=StopReason.STOP_REASON_CANCELLED,
+            completed_at=self._clock.now(),
+            cancel_requested=True,
+        )
+        return True
+
+    async def reopen(self, actor: Actor, run_id: str) -> bool:
+        """Give a run whose request for approval waits back to the queue, to be cancelled; say whether it was one."""
+        if run_id not in self._asking(actor.organization_id).values():
+            return False
+        run = self._find(actor, run_id)
+        thread = self._threads[actor.organization_id, run.record.conversation_id]
+        thread.run_id, thread.owner, thread.until = run_id, "", None
+        running = RunStatus.RUN_STATUS_RUNNING
+        run.record = replace(run.record, status=running, cancel_requested=True, completed_at=None)
+        return True
+
+    async def waiting(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
+        """Return the runs whose requests for approval wait, of an agent or in a conversation."""
+        found = (self._find(actor, run_id).record for run_id in self._asking(actor.organization_id).values())
+        return [r.id for r in found if agent_id in {"", r.agent_id} and conversation_id in {"", r.conversation_id}]
+
+    async def overdue(self, before: datetime, limit: int) -> list[Overdue]:
+        """Return requests for approval that wait since before a time."""
+        found = []
+        for (organization_id, conversation_id), thread in self._threads.items():
+            run_id = self._asking(organization_id).get(conversation_id)
+            if run_id and thread.approval and thread.approval_since and thread.approval_since < before:
+                actor = self._runs[organization_id, run_id].actor
+                found.append(Overdue(actor, thread.agent_id, conversation_id, thread.approval.message_id))
+        return found[:limit]
 
     async def get(self, actor: Actor, run_id: str) -> RunRecord:
         """Return one run. Raises RunNotFound."""
@@ -208,7 +249,7 @@ class FakeRuns:
                     thread.pending = 0
                     continue
                 thread.run_id, thread.owner, thread.until = run.new.id, lease.owner, self._until(lease)
-                jobs.append(self._job(run, thread))
+                jobs.append(replace(self._job(run, thread), waiting=thread.approval))
         return jobs
 
     async def append_events(self, events: Sequence[StoredEvent]) -> None:
@@ -266,11 +307,37 @@ class FakeRuns:
             cancel_requested=run.record.cancel_requested,
         )
 
-    def _busy(self, actor: Actor, run: NewRun, thread: Thread) -> Admission | None:
-        if not thread.run_id and not thread.pending:
-            return None
-        if not run.enqueue:
-            return Admission(Outcome.BUSY, thread.run_id)
+    def _asking(self, organization_id: str) -> dict[str, str]:
+        """Return by conversation the newest run that stopped for what waits there."""
+        found: dict[str, str] = {}
+        for (owner, run_id), run in self._runs.items():
+            thread = self._threads.get((owner, run.record.conversation_id))
+            since, ended = thread.approval_since if thread else None, run.record.completed_at
+            stopped = run.record.stop_reason == StopReason.STOP_REASON_REQUIRES_APPROVAL
+            waits = stopped and thread is not None and not thread.run_id and since and ended and ended >= since
+            if waits and owner == organization_id:
+                found[run.record.conversation_id] = run_id
+        return found
+
+    def _busy(self, run: NewRun, thread: Thread, resumes: bool) -> bool:
+        return bool(thread.run_id) or not _admits(run, thread, resumes=resumes)
+
+    def _resumes(self, run: NewRun, thread: Thread) -> bool:
+        ended = thread.last_run_completion
+        fresh = ended is not None and ended > self._clock.now() - timedelta(minutes=10)
+        return fresh and not run.key and thread.failed_hash == run.request_hash
+
+    def _refused(self, actor: Actor, run: NewRun, thread: Thread) -> Admission:
+        if run.answers is not None:
+            before = [known for known in self._mine(actor) if known.new.answers == run.answers]
+            same = [known for known in before if known.new.conversation_id == run.conversation_id]
+            if same:
+                return Admission(Outcome.ANSWERED, same[-1].new.id, request_hash=same[-1].new.request_hash)
+        if not thread.run_id and (run.approved_calls is not None or thread.approval or not thread.pending):
+            outcome = Outcome.NOT_PENDING if run.approved_calls is not None else Outcome.PENDING
+            return Admission(outcome, pending=thread.approval)
+        if thread.pending >= run.most_waiting:
+            return Admission(Outcome.FULL if run.most_waiting else Outcome.BUSY, thread.run_id)
         thread.pending += 1
         self._store(actor, run, RunStatus.RUN_STATUS_CREATED)
         return Admission(Outcome.QUEUED, run.id)
@@ -337,13 +404,12 @@ def _with_error(step: StepSummary, end: RunEnd) -> StepSummary:
     return replace(step, error_type=told.get("error_type", ""), error_message=told.get("message", ""))
 
 
-def _mismatch(run: NewRun, thread: Thread) -> Admission | None:
-    waiting = set(thread.approval.call_ids) if thread.approval else None
+def _admits(run: NewRun, thread: Thread, *, resumes: bool) -> bool:
+    if thread.approval is None:
+        return not thread.pending and (run.approved_calls is None or resumes)
     if run.approved_calls is None:
-        return Admission(Outcome.PENDING, pending=thread.approval) if waiting is not None else None
-    if waiting is None or not waiting <= set(run.approved_calls):
-        return Admission(Outcome.NOT_PENDING, pending=thread.approval)
-    return None
+        return run.denies and not thread.pending
+    return bool({*thread.approval.call_ids, thread.approval.message_id} & set(run.approved_calls))
 
 
 def _wanted(record: RunRecord, filters: RunFilter) -> bool:

@@ -65,6 +65,7 @@ class FakeAgents:
         thread = self._state.threads.get((actor.organization_id, conversation_id))
         if thread is not None and thread.fence == fence:
             thread.approval, thread.tokens = None, 0
+            thread.approval_since, thread.failed_hash = None, b""
 
     async def page(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
         """Return a page of agents that are ready."""

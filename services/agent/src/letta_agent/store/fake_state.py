@@ -28,6 +28,8 @@ class Thread:
     pending: int = 0
     tokens: int = 0
     approval: Pending | None = None
+    approval_since: datetime | None = None
+    failed_hash: bytes = b""
     last_run_completion: datetime | None = None
     last_run_duration_ms: int = 0
     last_stop_reason: int = 0

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from letta_agent.domain.jobs import Held, Job, Lease, Renewed, RunRequest, StoredEvent, StoredInput
+from letta_agent.domain.jobs import (
+    Held,
+    Job,
+    Lease,
+    Overdue,
+    Pending,
+    Renewed,
+    RunRequest,
+    StoredEvent,
+    StoredInput,
+)
 from letta_agent.store.definitions import definition_of
 from letta_common.actor import Actor
 from letta_common.db import Database
@@ -16,7 +26,7 @@ _CANCELLED = (
     "select r.id from unnest(%s::text[], %s::text[]) as h(organization_id, id) "
     "join agent.runs r on r.organization_id = h.organization_id and r.id = h.id where r.cancel_requested"
 )
-_CLAIM = "select * from agent.claim_due_runs(%s, %s, %s)"
+_CLAIM = "select * from agent.claim_due_runs_v2(%s, %s, %s)"
 _APPEND = (
     "with quick as (select set_config('synchronous_commit', 'off', true)) "
     "insert into agent.run_events (organization_id, run_id, seq_id, event) "
@@ -27,7 +37,13 @@ _FORGET = (
     "delete from agent.run_events where ctid = any(array("
     "select ctid from agent.run_events where created_at < %s limit %s)) returning 1"
 )
-
+_OVERDUE = (
+    "select distinct on (q.organization_id, q.conversation_id) r.organization_id, r.user_id, r.scopes, q.agent_id, "
+    "q.conversation_id, q.approval_message_id from agent.conversation_queue q join agent.runs r "
+    "on r.organization_id = q.organization_id and r.agent_id = q.agent_id and r.conversation_id = q.conversation_id "
+    "and r.stop_reason = 12 and r.completed_at >= q.approval_since "
+    "where q.approval_since < %s and q.run_id is null order by q.organization_id, q.conversation_id limit %s"
+)
 _ORPHANS = (
     "with gone as (delete from agent.conversation_queue q where (q.organization_id, q.conversation_id) in ("
     "select o.organization_id, o.conversation_id from agent.conversation_queue o "
@@ -68,6 +84,14 @@ class SqlQueueStore:
         """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""
         return [_job(row) for row in await self._db.hot(_CLAIM, (lease.owner, lease.milliseconds, limit))]
 
+    async def overdue(self, before: datetime, limit: int) -> list[Overdue]:
+        """Return requests for approval that wait since before a time."""
+        rows = await self._db.hot(_OVERDUE, (before, limit))
+        return [
+            Overdue(Actor(organization_id, user_id, frozenset(scopes)), agent_id, conversation_id, message_id)
+            for organization_id, user_id, scopes, agent_id, conversation_id, message_id in rows
+        ]
+
     async def append_events(self, events: Sequence[StoredEvent]) -> None:
         """Store events."""
         await self._db.hot(
@@ -92,7 +116,7 @@ class SqlQueueStore:
 def _job(row: tuple[Any, ...]) -> Job:
     organization_id, agent_id, conversation_id, run_id, fence, user_id, scopes = row[:7]
     definition, conversation, secrets, tools, tokens, request, given = row[7:14]
-    claims, background, run_type, cancel_requested = row[14:]
+    claims, background, run_type, cancel_requested, message_id, calls, shown = row[14:]
     return Job(
         held=Held(organization_id, agent_id, conversation_id, run_id, fence),
         actor=Actor(organization_id, user_id, frozenset(scopes)),
@@ -103,4 +127,5 @@ def _job(row: tuple[Any, ...]) -> Job:
         background=background,
         run_type=run_type,
         cancel_requested=cancel_requested,
+        waiting=Pending(message_id, tuple(calls), shown or b"") if message_id else None,
     )

@@ -23,22 +23,23 @@ from letta_agent.domain.jobs import (
     StepFilter,
     StepRecord,
     StepSummary,
+    StopReason,
     StoredEvent,
     StoredStep,
 )
 from letta_agent.store.definitions import definition_of
-from letta_agent.store.tables import run_events, run_steps, runs
+from letta_agent.store.tables import queue, run_events, run_steps, runs
 from letta_common.actor import Actor
 from letta_common.db import Database
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
 from letta_common.paging import Keyset, Page, fetch_page
 
-_ADMIT = f"select * from agent.admit_run({', '.join(['%s'] * 16)})"
+_ADMIT = f"select * from agent.admit_run_v2({', '.join(['%s'] * 18)})"
 _WARN = "update agent.run_steps set warnings = %s where organization_id = %s and run_id = %s and step_index = %s"
 _CHECKPOINT = "select agent.checkpoint_step(%s, %s, %s, %s, %s, %s, %s, %s)"
 _CLOSE = (
-    "select agent.close_run(%s, %s, %s, %s, %s::bigint, %s::smallint, %s::smallint, %s, %s::integer, %s::bigint, "
-    "%s, %s::text[], %s, %s::integer[], %s::text[], %s::text[], %s::text[], %s::integer[], %s::integer[], "
+    "select agent.close_run_v2(%s, %s, %s, %s, %s::bigint, %s::smallint, %s::smallint, %s, %s::integer, %s::bigint, "
+    "%s, %s::text[], %s, %s, %s, %s::integer[], %s::text[], %s::text[], %s::text[], %s::integer[], %s::integer[], "
     "%s::integer[], "
     "%s::integer[], %s::integer[], %s::integer[], %s::smallint[], %s::smallint[], %s::bigint[], %s::bigint[], "
     "%s::bigint[], %s::bigint[], %s::bigint[], %s::text[])"
@@ -55,15 +56,29 @@ _CANCEL = (
     "returning status"
 )
 _CANCEL_WAITING = (
-    "with ended as (update agent.runs set status = 5, stop_reason = 10, completed_at = clock_timestamp() "
-    "where organization_id = %s and id = %s and status = 1 returning organization_id, conversation_id) "
+    "with thread as (select q.organization_id, q.conversation_id from agent.conversation_queue q join agent.runs r "
+    "on r.organization_id = q.organization_id and r.conversation_id = q.conversation_id "
+    "where r.organization_id = %s and r.id = %s for update of q), "
+    "ended as (update agent.runs r set status = 5, stop_reason = 10, cancel_requested = true, "
+    "completed_at = clock_timestamp() from thread t where r.organization_id = t.organization_id and r.id = %s "
+    "and r.status = 1 returning r.organization_id, r.conversation_id) "
     "update agent.conversation_queue q set pending = greatest(q.pending - 1, 0) from ended e "
-    "where q.organization_id = e.organization_id and q.conversation_id = e.conversation_id"
+    "where q.organization_id = e.organization_id and q.conversation_id = e.conversation_id returning 1"
 )
+_REOPEN = "select agent.reopen_run(%s, %s)"
 _EVENTS = (
     "select organization_id, run_id, seq_id, event from agent.run_events "
     "where organization_id = %s and run_id = %s and seq_id > %s order by seq_id limit %s"
 )
+_ASKING = sa.and_(
+    runs.c.organization_id == queue.c.organization_id,
+    runs.c.agent_id == queue.c.agent_id,
+    runs.c.conversation_id == queue.c.conversation_id,
+    runs.c.stop_reason == int(StopReason.STOP_REASON_REQUIRES_APPROVAL),
+    runs.c.completed_at >= queue.c.approval_since,
+    queue.c.run_id.is_(None),
+)
+"""A run stopped for the approval that its conversation waits for."""
 _RUN_COLUMNS = [runs.c[name] for name in RunRecord.__dataclass_fields__]
 _STEP_COLUMNS = [
     run_steps.c[name]
@@ -92,8 +107,10 @@ class SqlRunStore:
             run.input,
             run.background,
             run.run_type,
-            run.enqueue,
+            run.most_waiting,
             None if run.approved_calls is None else list(run.approved_calls),
+            None if run.answers is None else list(run.answers),
+            run.denies,
             lease.owner,
             lease.milliseconds,
         )
@@ -131,6 +148,8 @@ class SqlRunStore:
             pending.message_id or None,
             list(pending.call_ids) or None,
             pending.shown or None,
+            end.keeps_approval,
+            end.keeps_input,
         )
         [[waiting]] = await self._db.hot(_CLOSE, (*head, *_columns(end.steps)))
         for step in end.steps:
@@ -148,8 +167,27 @@ class SqlRunStore:
         """Ask the owner of a run to end it; a run that nobody has begun ends at once. Raises RunNotFound."""
         rows = await self._db.hot(_CANCEL, (actor.organization_id, run_id))
         if rows and rows[0][0] == RunStatus.RUN_STATUS_CREATED:
-            await self._db.hot(_CANCEL_WAITING, (actor.organization_id, run_id))
+            await self.cancel_waiting(actor, run_id)
         return await self.get(actor, run_id)
+
+    async def cancel_waiting(self, actor: Actor, run_id: str) -> bool:
+        """End a run that nobody has begun; say whether it was one."""
+        return bool(await self._db.hot(_CANCEL_WAITING, (actor.organization_id, run_id, run_id)))
+
+    async def reopen(self, actor: Actor, run_id: str) -> bool:
+        """Give a run whose request for approval waits back to the queue, to be cancelled; say whether it was one."""
+        [[reopened]] = await self._db.hot(_REOPEN, (actor.organization_id, run_id))
+        return bool(reopened)
+
+    async def waiting(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
+        """Return the runs whose requests for approval wait, of an agent or in a conversation."""
+        asking = sa.select(queue.c.conversation_id, runs.c.id).join_from(queue, runs, _ASKING)
+        query = asking.where(self._mine(actor)).distinct(queue.c.conversation_id)
+        for column, value in ((queue.c.agent_id, agent_id), (queue.c.conversation_id, conversation_id)):
+            query = query.where(column == value) if value else query
+        async with self._db.connect() as conn:
+            found = await conn.execute(query.order_by(queue.c.conversation_id, runs.c.created_at))
+            return [row[1] for row in found]
 
     async def get(self, actor: Actor, run_id: str) -> RunRecord:
         """Return one run. Raises RunNotFound."""
@@ -290,7 +328,8 @@ def _step(row: sa.Row[Any]) -> StepRecord:
 
 
 def _admission(row: tuple[Any, ...]) -> Admission:
-    outcome, run_id, fence, request_hash, definition, conversation, secrets, tools, tokens, message_id, calls = row
+    outcome, run_id, fence, request_hash, definition, conversation, secrets, tools, tokens = row[:9]
+    message_id, calls, shown, resumes = row[9:]
     found = Outcome(outcome)
     return Admission(
         outcome=found,
@@ -298,7 +337,8 @@ def _admission(row: tuple[Any, ...]) -> Admission:
         fence=fence or 0,
         definition=definition_of(definition, conversation, secrets, tools, tokens) if definition else None,
         request_hash=request_hash or b"",
-        pending=Pending(message_id, tuple(calls or ())) if message_id else None,
+        pending=Pending(message_id, tuple(calls or ()), shown or b"") if message_id else None,
+        resumes=bool(resumes),
     )
 
 

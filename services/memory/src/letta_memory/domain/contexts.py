@@ -179,6 +179,15 @@ class ContextStore(Protocol):
         """Raise the fence, append the input once, read the context. Raises ConversationNotFound, Fenced."""
         ...
 
+    async def withdraw_input(self, actor: Actor, owner: Owner) -> bool:
+        """Remove the input of a run without committed steps; say whether there was any.
+
+        Raises:
+            ConversationNotFound: the agent has no such conversation.
+            Fenced: a newer owner came first.
+        """
+        ...
+
     async def commit_step(self, actor: Actor, owner: Owner, step: Step) -> Committed:
         """Append a step's messages once. Raises ConversationNotFound, Fenced, MessageNotFound."""
         ...
@@ -251,6 +260,10 @@ class Contexts:
             Fenced: a newer owner came first.
         """
         return await self._store.begin_step(actor, owner, messages)
+
+    async def withdraw_input(self, actor: Actor, owner: Owner) -> bool:
+        """Take back the input of a run that came to nothing. Raises ConversationNotFound and Fenced."""
+        return await self._store.withdraw_input(actor, owner)
 
     async def commit_step(self, actor: Actor, owner: Owner, step: Step) -> Committed:
         """Append the messages of a step, once.

@@ -77,6 +77,10 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
             passage_count=begun.passage_count,
         )
 
+    async def WithdrawInput(self, request: pb.WithdrawInputRequest, context: Call) -> pb.WithdrawInputResponse:
+        withdrawn = await self._contexts.withdraw_input(current_actor(), _owner(request))
+        return pb.WithdrawInputResponse(withdrawn=withdrawn)
+
     async def CommitStep(self, request: pb.CommitStepRequest, context: Call) -> pb.CommitStepResponse:
         step = Step(
             index=request.step_index,
@@ -142,7 +146,7 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         return pb.DetachBlockResponse()
 
 
-def _owner(request: pb.BeginStepRequest | pb.CommitStepRequest) -> Owner:
+def _owner(request: pb.BeginStepRequest | pb.CommitStepRequest | pb.WithdrawInputRequest) -> Owner:
     return Owner(request.agent_id, request.conversation_id, request.run_id, request.fence)
 
 

@@ -32,6 +32,7 @@ _ARRAYS = (
     "%b::text[], %b::bytea[]"
 )
 _BEGIN = f"{STEP_ROW} memory.begin_step(%b, %b, %b, %b, %b::bigint, %b, {_ARRAYS}) r"
+_WITHDRAW = "select * from memory.withdraw_input(%b, %b, %b, %b, %b::bigint)"
 _COMMIT = (
     f"{STEP_ROW} memory.commit_step(%b, %b, %b, %b, %b::bigint, %b::integer, %b::smallint, %b, %b, %b, %b, %b::text[], "
     f"%b::bigint[], {_ARRAYS}) r"
@@ -60,6 +61,12 @@ class SqlContextStore(Provisions):
             message_count=head[3],
             passage_count=head[4] or 0,
         )
+
+    async def withdraw_input(self, actor: Actor, owner: Owner) -> bool:
+        """Remove the input of a run without committed steps; say whether there was any."""
+        [(status, fence, withdrawn)] = await self._hot(_WITHDRAW, _who(actor, owner))
+        _check((status, fence), owner)
+        return bool(withdrawn)
 
     async def commit_step(self, actor: Actor, owner: Owner, step: Step) -> Committed:
         """Append a step's messages once."""

@@ -64,6 +64,21 @@ class FakeContextStore:
             passage_count=archive.passage_count if archive else 0,
         )
 
+    async def withdraw_input(self, actor: Actor, owner: Owner) -> bool:
+        """Remove the input of a run without committed steps; say whether there was any."""
+        conversation = self._owned(actor, owner.agent_id, owner.conversation_id, owner.fence)
+        steps = [key for key in self._state.steps if key[:2] == (actor.organization_id, owner.run_id)]
+        if [index for *_, index in steps] != [-1]:
+            return False
+        conversation.fence = owner.fence
+        del self._state.steps[steps[0]]
+        first = conversation.first_seq
+        gone = [m for m in conversation.messages if m.message.run_id == owner.run_id and m.seq != first]
+        for stored in gone:
+            self._state.places[stored.message.id] = (stored.message.created_at, stored.seq)
+            conversation.messages.remove(stored)
+        return True
+
     async def commit_step(self, actor: Actor, owner: Owner, step: Step) -> Committed:
         """Append a step's messages once."""
         key = (actor.organization_id, owner.run_id, step.index)

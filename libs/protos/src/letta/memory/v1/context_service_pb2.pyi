@@ -823,6 +823,62 @@ class EditBlockResponse(_message.Message):
 Global___EditBlockResponse: _TypeAlias = EditBlockResponse  # noqa: Y015
 
 @_typing.final
+class WithdrawInputRequest(_message.Message):
+    """Request of ContextService.WithdrawInput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent, `agent-<uuid>`."""
+    conversation_id: _builtins.str
+    """The conversation, `conv-<uuid>`; the agent's id for its default conversation."""
+    run_id: _builtins.str
+    """The run, `run-<uuid>`."""
+    fence: _builtins.int
+    """Fence of the caller."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        conversation_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        fence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "fence", b"fence", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawInputRequest: _TypeAlias = WithdrawInputRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawInputResponse(_message.Message):
+    """Response of ContextService.WithdrawInput."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    withdrawn: _builtins.bool
+    """The input was there and is not any more."""
+    def __init__(
+        self,
+        *,
+        withdrawn: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawInputResponse: _TypeAlias = WithdrawInputResponse  # noqa: Y015
+
+@_typing.final
 class ResetConversationRequest(_message.Message):
     """Request of ContextService.ResetConversation."""
 

@@ -68,6 +68,11 @@ class ContextServiceStub:
                 request_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.BeginStepRequest.SerializeToString,
                 response_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.BeginStepResponse.FromString,
                 _registered_method=True)
+        self.WithdrawInput = channel.unary_unary(
+                '/letta.memory.v1.ContextService/WithdrawInput',
+                request_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.WithdrawInputRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.WithdrawInputResponse.FromString,
+                _registered_method=True)
         self.CommitStep = channel.unary_unary(
                 '/letta.memory.v1.ContextService/CommitStep',
                 request_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.CommitStepRequest.SerializeToString,
@@ -158,6 +163,14 @@ class ContextServiceServicer:
     def BeginStep(self, request, context):
         """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the whole context. FENCED when a
         newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawInput(self, request, context):
+        """Takes the input of a run out of its conversation again, unless a step of the run was committed: for a run that failed
+        before it came to anything. A repeat changes nothing. FENCED when a newer owner came first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,6 +268,11 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     servicer.BeginStep,
                     request_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.BeginStepRequest.FromString,
                     response_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.BeginStepResponse.SerializeToString,
+            ),
+            'WithdrawInput': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawInput,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_context__service__pb2.WithdrawInputRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_context__service__pb2.WithdrawInputResponse.SerializeToString,
             ),
             'CommitStep': grpc.unary_unary_rpc_method_handler(
                     servicer.CommitStep,
@@ -463,6 +481,33 @@ class ContextService:
             '/letta.memory.v1.ContextService/BeginStep',
             letta_dot_memory_dot_v1_dot_context__service__pb2.BeginStepRequest.SerializeToString,
             letta_dot_memory_dot_v1_dot_context__service__pb2.BeginStepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawInput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.ContextService/WithdrawInput',
+            letta_dot_memory_dot_v1_dot_context__service__pb2.WithdrawInputRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_context__service__pb2.WithdrawInputResponse.FromString,
             options,
             channel_credentials,
             insecure,

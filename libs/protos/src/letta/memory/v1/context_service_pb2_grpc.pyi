@@ -57,6 +57,10 @@ class ContextServiceStub:
     """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the whole context. FENCED when a
     newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
     """
+    WithdrawInput: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.WithdrawInputRequest, _context_service_pb2.WithdrawInputResponse]
+    """Takes the input of a run out of its conversation again, unless a step of the run was committed: for a run that failed
+    before it came to anything. A repeat changes nothing. FENCED when a newer owner came first.
+    """
     CommitStep: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.CommitStepRequest, _context_service_pb2.CommitStepResponse]
     """Appends the messages of one step. A repeat of the same `run_id` and `step_index` changes nothing and answers as before. FENCED
     when a newer owner came first.
@@ -109,6 +113,10 @@ class ContextServiceAsyncStub(ContextServiceStub):
     BeginStep: _aio.UnaryUnaryMultiCallable[_context_service_pb2.BeginStepRequest, _context_service_pb2.BeginStepResponse]  # type: ignore[assignment]
     """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the whole context. FENCED when a
     newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
+    """
+    WithdrawInput: _aio.UnaryUnaryMultiCallable[_context_service_pb2.WithdrawInputRequest, _context_service_pb2.WithdrawInputResponse]  # type: ignore[assignment]
+    """Takes the input of a run out of its conversation again, unless a step of the run was committed: for a run that failed
+    before it came to anything. A repeat changes nothing. FENCED when a newer owner came first.
     """
     CommitStep: _aio.UnaryUnaryMultiCallable[_context_service_pb2.CommitStepRequest, _context_service_pb2.CommitStepResponse]  # type: ignore[assignment]
     """Appends the messages of one step. A repeat of the same `run_id` and `step_index` changes nothing and answers as before. FENCED
@@ -195,6 +203,16 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_context_service_pb2.BeginStepResponse, _abc.Awaitable[_context_service_pb2.BeginStepResponse]]:
         """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the whole context. FENCED when a
         newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
+        """
+
+    @_abc_1.abstractmethod
+    def WithdrawInput(
+        self,
+        request: _context_service_pb2.WithdrawInputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_service_pb2.WithdrawInputResponse, _abc.Awaitable[_context_service_pb2.WithdrawInputResponse]]:
+        """Takes the input of a run out of its conversation again, unless a step of the run was committed: for a run that failed
+        before it came to anything. A repeat changes nothing. FENCED when a newer owner came first.
         """
 
     @_abc_1.abstractmethod

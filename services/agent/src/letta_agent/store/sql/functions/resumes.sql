@@ -1,0 +1,7 @@
+-- Says whether a request goes on with the input of the run before it: it has no key, equals the one that failed last, and comes
+-- soon after. Clients send again by themselves what failed.
+create or replace function agent.resumes(q agent.conversation_queue, p_key text, p_request_hash bytea) returns boolean
+language sql stable as $$
+  select coalesce(p_key is null and q.failed_hash = p_request_hash
+    and q.last_run_completion > clock_timestamp() - interval '10 minutes', false)
+$$;
