@@ -163,7 +163,7 @@ async def test_a_cut_answer_says_so():
     assert (await world.send()).stop_reason == STOP.STOP_REASON_MAX_TOKENS_EXCEEDED
 
 
-async def test_a_failing_model_fails_the_run_and_keeps_the_message():
+async def test_a_failing_model_fails_the_run_and_its_message_does_not_stay():
     world = await World(LLMBadRequest("no such thing")).agent()
     with pytest.raises(LLMBadRequest) as caught:
         await world.send()
@@ -171,7 +171,7 @@ async def test_a_failing_model_fails_the_run_and_keeps_the_message():
     record = await world.store.get(ANN, caught.value.metadata["run_id"])
     assert (record.status, record.stop_reason) == (RunStatus.RUN_STATUS_FAILED, STOP.STOP_REASON_LLM_API_ERROR)
     assert json.loads(record.error)["error_type"] == "llm_bad_request"
-    assert world.texts() == [("user", "hi")]
+    assert world.texts() == []
     assert (await world.send("again")).stop_reason == STOP.STOP_REASON_END_TURN
 
 

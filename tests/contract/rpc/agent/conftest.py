@@ -61,6 +61,8 @@ class Model(generation_service_pb2_grpc.GenerationServiceServicer):
         self.release.set()
         self.holding = asyncio.Event()
         self.seen = []
+        self.shapes = []
+        self.failures = []
 
     def hold(self):
         """Let `hold` wait from now on."""
@@ -81,19 +83,36 @@ class Model(generation_service_pb2_grpc.GenerationServiceServicer):
     async def _obey(self, prompt):
         last = prompt.messages[-1]
         self.seen = [last_text(message) for message in prompt.messages]
+        self.shapes = [shape(message) for message in prompt.messages]
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
         text = last_text(last) if last.role == message_pb2.MESSAGE_ROLE_USER else ""
         if text == "hold":
             self.holding.set()
             await self.release.wait()
         if text == "fail":
             raise LLMRateLimit("the vendor wants us to wait", retry_after="0")
-        if not text.startswith("call "):
+        if not text.startswith(("call ", "calls ")):
             return None
-        _, name, arguments = text.split(" ", 2)
-        part = message_pb2.ContentPart(
-            tool_call=message_pb2.ToolCallContent(id=new_id("call"), name=name, input=arguments)
-        )
-        return generation_service_pb2.Generation(parts=[part], model=prompt.model, provider_type="builtin")
+        word, name, given = text.split(" ", 2)
+        inputs = [given] if word == "call" else [f"{part}}}" for part in given.split("}")[:-1]]
+        parts = [
+            message_pb2.ContentPart(
+                tool_call=message_pb2.ToolCallContent(id=new_id("call"), name=name, input=one.strip())
+            )
+            for one in inputs
+        ]
+        return generation_service_pb2.Generation(parts=parts, model=prompt.model, provider_type="builtin")
+
+
+def shape(message):
+    """Say what a message is to a vendor: its role, and how many calls or returns it has."""
+    role = message_pb2.MessageRole.Name(message.role).removeprefix("MESSAGE_ROLE_").lower()
+    if message.approvals:
+        return "answer"
+    count = sum(part.HasField("tool_call") or part.HasField("tool_return") for part in message.parts)
+    return f"{role} {count}" if count else role
 
 
 class Faults:

@@ -373,6 +373,8 @@ def failure(error: AppError, loop: Loop) -> RunEnd:
     else:
         stop = StopReason.STOP_REASON_ERROR
     told = {"error_type": error.reason.lower(), "message": error.message, "run_id": error.metadata.get("run_id", "")}
+    if more := {name: value for name, value in error.metadata.items() if name != "run_id"}:
+        told["details"] = more
     return RunEnd(RunStatus.RUN_STATUS_FAILED, stop, loop.broken(STEP_FAILED, stop), error=json.dumps(told))
 
 

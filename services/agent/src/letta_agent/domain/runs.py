@@ -441,7 +441,7 @@ def error_of(record: RunRecord) -> AppError:
     """Return what a run failed with."""
     told = json.loads(record.error) if record.error else {}
     kind = BY_REASON.get(str(told.get("error_type", "")).upper(), InternalError)
-    return kind(told.get("message") or "the run failed", run_id=record.id)
+    return kind(told.get("message") or "the run failed", **{**told.get("details", {}), "run_id": record.id})
 
 
 def usage_of_record(record: RunRecord) -> run_pb2.UsageStatistics:

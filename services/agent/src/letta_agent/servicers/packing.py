@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import Any
 
 from letta.agent.v1 import run_pb2, step_pb2
 from letta_agent.domain.jobs import RunRecord, RunRequest, StepRecord
@@ -15,9 +16,10 @@ SECOND_NS = 1_000_000_000
 def pack_run(record: RunRecord) -> run_pb2.Run:
     """Return a run as clients see it."""
     request = RunRequest.FromString(record.request)
-    metadata: dict[str, object] = {"run_type": record.run_type}
+    metadata: dict[str, Any] = {"run_type": record.run_type}
     if record.error:
         metadata["error"] = {"message_type": "error_message", **json.loads(record.error)}
+        metadata["error"].pop("details", None)
     run = run_pb2.Run(
         id=record.id,
         status=record.status,  # type: ignore[arg-type]

@@ -182,12 +182,12 @@ class SqlRunStore:
     async def waiting(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
         """Return the runs whose requests for approval wait, of an agent or in a conversation."""
         asking = sa.select(queue.c.conversation_id, runs.c.id).join_from(queue, runs, _ASKING)
-        query = asking.where(self._mine(actor)).distinct(queue.c.conversation_id)
+        query = asking.where(self._mine(actor))
         for column, value in ((queue.c.agent_id, agent_id), (queue.c.conversation_id, conversation_id)):
             query = query.where(column == value) if value else query
         async with self._db.connect() as conn:
-            found = await conn.execute(query.order_by(queue.c.conversation_id, runs.c.created_at))
-            return [row[1] for row in found]
+            newest = {row[0]: row[1] for row in await conn.execute(query.order_by(runs.c.created_at, runs.c.id))}
+        return list(newest.values())
 
     async def get(self, actor: Actor, run_id: str) -> RunRecord:
         """Return one run. Raises RunNotFound."""

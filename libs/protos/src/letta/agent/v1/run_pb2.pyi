@@ -69,11 +69,11 @@ class _OnBusyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnBusy.ValueTy
     ON_BUSY_REJECT: _OnBusy.ValueType  # 1
     """Answer CONVERSATION_BUSY."""
     ON_BUSY_WAIT: _OnBusy.ValueType  # 2
-    """Wait until it is free, or the deadline passes."""
+    """Run after the ones before it, first come first served; not at all when the caller goes away before."""
     ON_BUSY_ENQUEUE: _OnBusy.ValueType  # 3
     """Run after the ones before it."""
     ON_BUSY_INTERRUPT: _OnBusy.ValueType  # 4
-    """Cancel the run that holds it."""
+    """Cancel the run that holds it, and run after those that wait."""
 
 class OnBusy(_OnBusy, metaclass=_OnBusyEnumTypeWrapper):
     """What to do when another run holds the conversation."""
@@ -83,11 +83,11 @@ ON_BUSY_UNSPECIFIED: OnBusy.ValueType  # 0
 ON_BUSY_REJECT: OnBusy.ValueType  # 1
 """Answer CONVERSATION_BUSY."""
 ON_BUSY_WAIT: OnBusy.ValueType  # 2
-"""Wait until it is free, or the deadline passes."""
+"""Run after the ones before it, first come first served; not at all when the caller goes away before."""
 ON_BUSY_ENQUEUE: OnBusy.ValueType  # 3
 """Run after the ones before it."""
 ON_BUSY_INTERRUPT: OnBusy.ValueType  # 4
-"""Cancel the run that holds it."""
+"""Cancel the run that holds it, and run after those that wait."""
 Global___OnBusy: _TypeAlias = OnBusy  # noqa: Y015
 
 @_typing.final
@@ -312,7 +312,9 @@ class RunRequest(_message.Message):
     callback_url: _builtins.str
     """Address to call when the run has ended."""
     on_busy: Global___OnBusy.ValueType
-    """What to do when another run holds the conversation. Default: reject."""
+    """What to do when another run holds the conversation. Default: SendMessage and StreamMessage wait, CreateRun enqueues, and
+    the methods of conversations reject.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___InputMessage]:
         """Messages to the agent; either these or the input."""
@@ -540,14 +542,14 @@ class ApprovalCreate(_message.Message):
     group_id: _builtins.str
     """Kept for clients of V1."""
     approve: _builtins.bool
-    """One answer for all calls."""
+    """One answer for all calls of the message in `approval_request_id`, where `approvals` is empty."""
     approval_request_id: _builtins.str
     """Message that asked."""
     reason: _builtins.str
     """Why, shown to the model."""
     @_builtins.property
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Approval]:
-        """The answers, one for each call."""
+        """The answers, one for each call; the message that asked may stand for its calls. Calls that are left out go on waiting."""
 
     def __init__(
         self,

@@ -115,8 +115,9 @@ class RunServiceServicer:
     """
 
     def SendMessage(self, request, context):
-        """Sends messages to an agent and answers when it has finished its turn. AGENT_NOT_FOUND; CONVERSATION_BUSY with the `run_id` that
-        holds the conversation; PENDING_APPROVAL while tool calls wait for an answer.
+        """Sends messages to an agent and answers when it has finished its turn, behind the messages that came before. AGENT_NOT_FOUND;
+        CONVERSATION_BUSY with the `run_id` that holds the conversation when too many wait; PENDING_APPROVAL while tool calls wait for
+        an answer, and NO_PENDING_APPROVAL for an answer to other calls. A message whose run failed before its first step does not stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,21 +159,22 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Ends a run. What was committed stays. RUN_NOT_ACTIVE when it had ended.
+        """Ends a run, and denies the calls that it left waiting for approval. What was committed stays. RUN_NOT_ACTIVE when it had ended
+        and nothing of it waits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelAgentRuns(self, request, context):
-        """Ends runs of an agent: those named, else those that are going on. Answers the status of each by its id.
+        """Ends runs of an agent: those named, else those that are going on or left calls waiting for approval. Answers the status of each by its id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRun(self, request, context):
-        """Removes a run that has ended, its steps and events; its messages stay. RUN_NOT_FOUND at a repeat.
+        """Removes a run that has ended, its steps and events; its messages stay, and calls that it left waiting are denied. RUN_NOT_FOUND at a repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,8 +39,9 @@ class RunServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     SendMessage: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.SendMessageRequest, _run_service_pb2.SendMessageResponse]
-    """Sends messages to an agent and answers when it has finished its turn. AGENT_NOT_FOUND; CONVERSATION_BUSY with the `run_id` that
-    holds the conversation; PENDING_APPROVAL while tool calls wait for an answer.
+    """Sends messages to an agent and answers when it has finished its turn, behind the messages that came before. AGENT_NOT_FOUND;
+    CONVERSATION_BUSY with the `run_id` that holds the conversation when too many wait; PENDING_APPROVAL while tool calls wait for
+    an answer, and NO_PENDING_APPROVAL for an answer to other calls. A message whose run failed before its first step does not stay.
     """
     StreamMessage: _grpc.UnaryStreamMultiCallable[_run_service_pb2.StreamMessageRequest, _run_service_pb2.StreamMessageResponse]
     """As SendMessage, and answers while the agent works."""
@@ -53,11 +54,13 @@ class RunServiceStub:
     ListActiveRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListActiveRunsRequest, _run_service_pb2.ListActiveRunsResponse]
     """Lists runs that have not ended, newest first."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
-    """Ends a run. What was committed stays. RUN_NOT_ACTIVE when it had ended."""
+    """Ends a run, and denies the calls that it left waiting for approval. What was committed stays. RUN_NOT_ACTIVE when it had ended
+    and nothing of it waits.
+    """
     CancelAgentRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelAgentRunsRequest, _run_service_pb2.CancelAgentRunsResponse]
-    """Ends runs of an agent: those named, else those that are going on. Answers the status of each by its id."""
+    """Ends runs of an agent: those named, else those that are going on or left calls waiting for approval. Answers the status of each by its id."""
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]
-    """Removes a run that has ended, its steps and events; its messages stay. RUN_NOT_FOUND at a repeat."""
+    """Removes a run that has ended, its steps and events; its messages stay, and calls that it left waiting are denied. RUN_NOT_FOUND at a repeat."""
     StreamRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.StreamRunRequest, _run_service_pb2.StreamRunResponse]
     """Replays the events of a run after `starting_after`, and follows it to its end."""
     GetRunUsage: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunUsageRequest, _run_service_pb2.GetRunUsageResponse]
@@ -78,8 +81,9 @@ class RunServiceAsyncStub(RunServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendMessage: _aio.UnaryUnaryMultiCallable[_run_service_pb2.SendMessageRequest, _run_service_pb2.SendMessageResponse]  # type: ignore[assignment]
-    """Sends messages to an agent and answers when it has finished its turn. AGENT_NOT_FOUND; CONVERSATION_BUSY with the `run_id` that
-    holds the conversation; PENDING_APPROVAL while tool calls wait for an answer.
+    """Sends messages to an agent and answers when it has finished its turn, behind the messages that came before. AGENT_NOT_FOUND;
+    CONVERSATION_BUSY with the `run_id` that holds the conversation when too many wait; PENDING_APPROVAL while tool calls wait for
+    an answer, and NO_PENDING_APPROVAL for an answer to other calls. A message whose run failed before its first step does not stay.
     """
     StreamMessage: _aio.UnaryStreamMultiCallable[_run_service_pb2.StreamMessageRequest, _run_service_pb2.StreamMessageResponse]  # type: ignore[assignment]
     """As SendMessage, and answers while the agent works."""
@@ -92,11 +96,13 @@ class RunServiceAsyncStub(RunServiceStub):
     ListActiveRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListActiveRunsRequest, _run_service_pb2.ListActiveRunsResponse]  # type: ignore[assignment]
     """Lists runs that have not ended, newest first."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """Ends a run. What was committed stays. RUN_NOT_ACTIVE when it had ended."""
+    """Ends a run, and denies the calls that it left waiting for approval. What was committed stays. RUN_NOT_ACTIVE when it had ended
+    and nothing of it waits.
+    """
     CancelAgentRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelAgentRunsRequest, _run_service_pb2.CancelAgentRunsResponse]  # type: ignore[assignment]
-    """Ends runs of an agent: those named, else those that are going on. Answers the status of each by its id."""
+    """Ends runs of an agent: those named, else those that are going on or left calls waiting for approval. Answers the status of each by its id."""
     DeleteRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
-    """Removes a run that has ended, its steps and events; its messages stay. RUN_NOT_FOUND at a repeat."""
+    """Removes a run that has ended, its steps and events; its messages stay, and calls that it left waiting are denied. RUN_NOT_FOUND at a repeat."""
     StreamRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.StreamRunRequest, _run_service_pb2.StreamRunResponse]  # type: ignore[assignment]
     """Replays the events of a run after `starting_after`, and follows it to its end."""
     GetRunUsage: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunUsageRequest, _run_service_pb2.GetRunUsageResponse]  # type: ignore[assignment]
@@ -120,8 +126,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.SendMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.SendMessageResponse, _abc.Awaitable[_run_service_pb2.SendMessageResponse]]:
-        """Sends messages to an agent and answers when it has finished its turn. AGENT_NOT_FOUND; CONVERSATION_BUSY with the `run_id` that
-        holds the conversation; PENDING_APPROVAL while tool calls wait for an answer.
+        """Sends messages to an agent and answers when it has finished its turn, behind the messages that came before. AGENT_NOT_FOUND;
+        CONVERSATION_BUSY with the `run_id` that holds the conversation when too many wait; PENDING_APPROVAL while tool calls wait for
+        an answer, and NO_PENDING_APPROVAL for an answer to other calls. A message whose run failed before its first step does not stay.
         """
 
     @_abc_1.abstractmethod
@@ -170,7 +177,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CancelRunResponse, _abc.Awaitable[_run_service_pb2.CancelRunResponse]]:
-        """Ends a run. What was committed stays. RUN_NOT_ACTIVE when it had ended."""
+        """Ends a run, and denies the calls that it left waiting for approval. What was committed stays. RUN_NOT_ACTIVE when it had ended
+        and nothing of it waits.
+        """
 
     @_abc_1.abstractmethod
     def CancelAgentRuns(
@@ -178,7 +187,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CancelAgentRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CancelAgentRunsResponse, _abc.Awaitable[_run_service_pb2.CancelAgentRunsResponse]]:
-        """Ends runs of an agent: those named, else those that are going on. Answers the status of each by its id."""
+        """Ends runs of an agent: those named, else those that are going on or left calls waiting for approval. Answers the status of each by its id."""
 
     @_abc_1.abstractmethod
     def DeleteRun(
@@ -186,7 +195,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.DeleteRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.DeleteRunResponse, _abc.Awaitable[_run_service_pb2.DeleteRunResponse]]:
-        """Removes a run that has ended, its steps and events; its messages stay. RUN_NOT_FOUND at a repeat."""
+        """Removes a run that has ended, its steps and events; its messages stay, and calls that it left waiting are denied. RUN_NOT_FOUND at a repeat."""
 
     @_abc_1.abstractmethod
     def StreamRun(
