@@ -11,7 +11,7 @@ from letta_agent.domain.builtin_tools import BuiltinTools
 from letta_agent.domain.calls import Caller
 from letta_agent.domain.compaction import Compactor
 from letta_agent.domain.events import EventWriter
-from letta_agent.domain.loop import Tools
+from letta_agent.domain.kits import Tools
 from letta_agent.domain.peers import Message
 from letta_agent.domain.runner import Runner, RunnerOptions
 from letta_agent.domain.runs import Runs, Send

@@ -26,7 +26,7 @@ from letta_agent.domain.compaction import Compactor
 from letta_agent.domain.conversations import Conversations
 from letta_agent.domain.events import EventWriter
 from letta_agent.domain.jobs import QueueStore
-from letta_agent.domain.loop import Tools
+from letta_agent.domain.kits import Tools
 from letta_agent.domain.overviews import Overviews
 from letta_agent.domain.peers import CredentialPeer
 from letta_agent.domain.runner import Runner, RunnerOptions

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from letta_agent.domain.feeds import Feed
 from letta_agent.domain.jobs import AgentState, Job, RunEnd, StopReason, StoredStep
-from letta_agent.domain.loop import Loop, Tools
+from letta_agent.domain.kits import Tools
+from letta_agent.domain.loop import Loop
 from letta_agent.domain.passports import Passport
 from letta_agent.domain.peers import Window
 from letta_agent.domain.steps import summary_of

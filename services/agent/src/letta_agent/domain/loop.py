@@ -11,23 +11,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from letta.common.v1 import message_pb2
 from letta_agent.domain import approvals
-from letta_agent.domain.calls import Caller, StepCalls, ToolCallContent, ToolReturnContent, is_readable
-from letta_agent.domain.compaction import TRIGGER, Compactor, Full, corrected
+from letta_agent.domain.calls import StepCalls, ToolCallContent, ToolReturnContent, is_readable
+from letta_agent.domain.compaction import TRIGGER, Full, corrected
 from letta_agent.domain.contexts import BYTES_PER_TOKEN, Context
 from letta_agent.domain.feeds import Feed
-from letta_agent.domain.jobs import Job, Pending, RunEnd, RunStatus, RunStore, StepSummary, StopReason, StoredStep
+from letta_agent.domain.jobs import Job, Pending, RunEnd, RunStatus, StepSummary, StopReason, StoredStep
+from letta_agent.domain.kits import Tools
 from letta_agent.domain.passports import Passport
 from letta_agent.domain.peers import (
     Begun,
     Generation,
-    MemoryPeer,
     Message,
-    ModelPeer,
     Prompt,
     StepCommit,
     Thread,
@@ -47,9 +45,8 @@ from letta_agent.domain.steps import (
 )
 from letta_agent.domain.strategies.base import GO_ON, Decision, Strategy, Turn
 from letta_agent.domain.tool_rules import CallMade, ToolRules
-from letta_agent.domain.toolsets import Toolset, Toolsets
+from letta_agent.domain.toolsets import Toolset
 from letta_common.actor import acting_as
-from letta_common.clock import Clock
 from letta_common.errors import ContextWindowExceeded, Fenced, LLMInvalidResponse, NoPendingApproval
 from letta_common.ids import new_id
 from letta_common.letta_messages import expand
@@ -59,30 +56,6 @@ COMPACTIONS = 3
 """How often one step may make its context smaller."""
 _WAIT = Decision(StopReason.STOP_REASON_REQUIRES_APPROVAL)
 _APPROVAL = message_pb2.MessageRole.MESSAGE_ROLE_APPROVAL
-
-
-class SecretBox(Protocol):
-    """Opens the encrypted environment variables of an agent."""
-
-    def environment(self, organization_id: str, agent_id: str, sealed: bytes) -> Mapping[str, str]:
-        """Return the variables by name."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the loop works with, the same for all runs."""
-
-    store: RunStore
-    memory: MemoryPeer
-    models: ModelPeer
-    toolsets: Toolsets
-    caller: Caller
-    compactor: Compactor
-    secrets: SecretBox
-    clock: Clock
-    denies: bool = False
-    """A message to a conversation whose calls wait for approval denies them."""
 
 
 class Loop:
@@ -107,8 +80,8 @@ class Loop:
         self._pending: Pending | None = None
         self._input = approvals.Settled(())
         self._begun = False
-        self._last: int | None = None
-        """The newest step that was committed."""
+        self.committed = False
+        """A step of the run was committed."""
         self._open: tuple[int, StoredStep, int] | None = None
         self._context_tokens = job.definition.context_tokens
 
@@ -145,7 +118,7 @@ class Loop:
         """Take the input of a run that failed back, unless a step was committed; say whether none of it is left."""
         if not self._begun:
             return True
-        if self._last is not None:
+        if self.committed:
             return False
         async with self._acting():
             return await self._tools.memory.withdraw_input(self._thread, self.held.run_id)
@@ -163,11 +136,6 @@ class Loop:
             message = return_message(step, approvals.cancelled(asked), self.held.run_id, self._tools.clock.now())
             await self._commit(index, [message], StopReason.STOP_REASON_CANCELLED)
         self._show(message)
-
-    @property
-    def committed(self) -> bool:
-        """Say whether a step of the run was committed."""
-        return self._last is not None
 
     @property
     def summaries(self) -> tuple[StepSummary, ...]:
@@ -200,7 +168,7 @@ class Loop:
                 found = await looking
             finally:
                 looking.cancel()
-        self._last = begun.last_step
+        self.committed = begun.last_step is not None
         self._toolset = self._strategy.prepare(found.with_client_tools(self._job.request.client_tools))
         size = sum(message.ByteSize() for message in messages)
         self._context = Context(begun, tokens=self._context_tokens, input_bytes=size)
@@ -460,7 +428,7 @@ class Loop:
     ) -> None:
         step = StepCommit(self.held.run_id, index, tuple(messages), stop, self._context.versions(), window)
         committed = await self._tools.memory.commit_step(self._thread, step)
-        self._last = index
+        self.committed = True
         self._context.learn(committed)
         self._context.measured(self._context_tokens)
         self._context.add(messages)
@@ -476,7 +444,7 @@ class Loop:
         """End a run that answered some of the calls that wait: show the others again."""
         asked = approvals.request_of(self._context.messages)
         if asked is None:
-            raise NoPendingApproval("the calls that waited are not in the conversation any more", pending_call_ids="")
+            raise NoPendingApproval("the calls that waited have left the conversation", pending_call_ids="")
         others = expand(approvals.narrowed(asked, self._input.left))
         self._feed.say(others)
         self._pending = Pending(asked.id, self._input.left, others[0].SerializeToString())
@@ -484,9 +452,8 @@ class Loop:
 
     def _decided(self, stop: StopReason.ValueType) -> RunEnd:
         """End a run that an earlier owner decided."""
-        if stop == _WAIT.stop_reason:
-            asked = approvals.request_of(self._context.messages)
-            self._pending = self._waiting(asked) if asked is not None else None
+        if stop == _WAIT.stop_reason and (asked := approvals.request_of(self._context.messages)):
+            self._pending = self._waiting(asked)
         return self._end(stop)
 
     def _waiting(self, message: Message) -> Pending:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
@@ -17,7 +18,8 @@ from letta_agent.domain.compactions import COMPACTION, CompactionLoop
 from letta_agent.domain.events import EventWriter
 from letta_agent.domain.feeds import Feed
 from letta_agent.domain.jobs import Held, Job, Lease, QueueStore, RunEnd, RunStatus, StopReason
-from letta_agent.domain.loop import Loop, Tools
+from letta_agent.domain.kits import Tools
+from letta_agent.domain.loop import Loop
 from letta_agent.domain.passports import Passport
 from letta_agent.domain.peers import CredentialPeer
 from letta_agent.domain.steps import CANCELLED as STEP_CANCELLED
@@ -372,7 +374,11 @@ def failure(error: AppError, loop: Loop) -> RunEnd:
         stop = StopReason.STOP_REASON_LLM_API_ERROR
     else:
         stop = StopReason.STOP_REASON_ERROR
-    told = {"error_type": error.reason.lower(), "message": error.message, "run_id": error.metadata.get("run_id", "")}
+    told: dict[str, Any] = {
+        "error_type": error.reason.lower(),
+        "message": error.message,
+        "run_id": error.metadata.get("run_id", ""),
+    }
     if more := {name: value for name, value in error.metadata.items() if name != "run_id"}:
         told["details"] = more
     return RunEnd(RunStatus.RUN_STATUS_FAILED, stop, loop.broken(STEP_FAILED, stop), error=json.dumps(told))

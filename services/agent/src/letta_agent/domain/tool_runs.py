@@ -7,7 +7,7 @@ from typing import Any
 
 from letta_agent.domain.agent_values import AgentStore, Peers
 from letta_agent.domain.calls import Caller, ToolRun
-from letta_agent.domain.loop import SecretBox
+from letta_agent.domain.kits import SecretBox
 from letta_agent.domain.peers import AgentMemory, CallResult, Thread
 from letta_common.actor import Actor
 from letta_common.errors import ToolNotFound
