@@ -81,13 +81,8 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     runs = Runs(store, runner, memory, deps.clock, RunOptions(settings.queue_length, denies=kit.denies))
     agent_store, peers = SqlAgentStore(db), Peers(memory, models, tools)
     agents = Agents(agent_store, peers, vault, deps.clock)
-    agent_servicer = AgentServicer(
-        agents,
-        ToolRuns(agent_store, peers, caller, vault),
-        Overviews(agent_store, peers, deps.clock),
-        runs,
-        deps.clock,
-    )
+    calls, overviews = ToolRuns(agent_store, peers, caller, vault), Overviews(agent_store, peers, deps.clock)
+    agent_servicer = AgentServicer(agents, calls, overviews, runs, deps.clock)
     conversations = Conversations(SqlConversationStore(db), memory, agents, models, deps.clock)
     housekeeping = _Housekeeping(
         (agents, conversations), runs, queue, credentials=credentials, settings=settings, clock=deps.clock
@@ -104,16 +99,14 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
         await writer.close()
         await db.close()
 
+    conversation_servicer = ConversationServicer(conversations, runs, deps.clock)
     return Service(
         name="agent",
         servicers=(
             (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, agent_servicer),
             (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, agents, deps.clock)),
             (step_service_pb2_grpc.add_StepServiceServicer_to_server, StepServicer(runs)),
-            (
-                conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server,
-                ConversationServicer(conversations, runs, deps.clock),
-            ),
+            (conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server, conversation_servicer),
         ),
         start=start,
         close=close,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from letta_agent.domain.calls import Caller
 from letta_agent.domain.compaction import Compactor
@@ -12,6 +13,9 @@ from letta_agent.domain.jobs import RunStore
 from letta_agent.domain.peers import MemoryPeer, ModelPeer
 from letta_agent.domain.toolsets import Toolsets
 from letta_common.clock import Clock
+
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 
 class SecretBox(Protocol):
@@ -36,3 +40,12 @@ class Tools:
     clock: Clock
     denies: bool = False
     """A message to a conversation whose calls wait for approval denies them."""
+
+
+async def beside(first: Coroutine[Any, Any, First], second: Coroutine[Any, Any, Second]) -> tuple[First, Second]:
+    """Wait for two questions at once, so that the second takes no time of its own; it ends when the first one fails."""
+    other = asyncio.create_task(second)
+    try:
+        return await first, await other
+    finally:
+        other.cancel()

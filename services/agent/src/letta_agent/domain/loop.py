@@ -8,7 +8,6 @@ run ended.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -20,7 +19,7 @@ from letta_agent.domain.compaction import TRIGGER, Full, corrected
 from letta_agent.domain.contexts import BYTES_PER_TOKEN, Context
 from letta_agent.domain.feeds import Feed
 from letta_agent.domain.jobs import Job, Pending, RunEnd, RunStatus, StepSummary, StopReason, StoredStep
-from letta_agent.domain.kits import Tools
+from letta_agent.domain.kits import Tools, beside
 from letta_agent.domain.passports import Passport
 from letta_agent.domain.peers import (
     Begun,
@@ -159,15 +158,9 @@ class Loop:
         self._input = approvals.settled(given, self._job.waiting, denies=self._tools.denies and not compacts)
         messages = self._input.first
         async with self._acting():
-            looking = asyncio.create_task(
-                self._tools.toolsets.of(self._job.actor, self._job.definition.tool_ids)
-            )  # beside the other question, so that it takes no time of its own
-            try:
-                self._begun = True
-                begun = await self._begin_fenced(messages)
-                found = await looking
-            finally:
-                looking.cancel()
+            self._begun = True
+            looked = self._tools.toolsets.of(self._job.actor, self._job.definition.tool_ids)
+            begun, found = await beside(self._begin_fenced(messages), looked)
         self.committed = begun.last_step is not None
         self._toolset = self._strategy.prepare(found.with_client_tools(self._job.request.client_tools))
         size = sum(message.ByteSize() for message in messages)

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 TABLES = r"""
 alter table agent.conversation_queue add column approval_since timestamptz, add column failed_hash bytea;
