@@ -21,16 +21,7 @@ from letta_agent.domain.feeds import Feed
 from letta_agent.domain.jobs import Job, Pending, RunEnd, RunStatus, StepSummary, StopReason, StoredStep
 from letta_agent.domain.kits import Tools, beside
 from letta_agent.domain.passports import Passport
-from letta_agent.domain.peers import (
-    Begun,
-    Generation,
-    Message,
-    Prompt,
-    StepCommit,
-    Thread,
-    ToolSchema,
-    Window,
-)
+from letta_agent.domain.peers import Begun, Generation, Message, Prompt, StepCommit, Thread, ToolSchema, Window
 from letta_agent.domain.prompts import compile_system, facts_of
 from letta_agent.domain.steps import (
     Deltas,
