@@ -73,11 +73,11 @@ def client(server: RunningServer, secret: str) -> httpx.Client:
     return httpx.Client(base_url=server.http_url, timeout=60, headers={"authorization": f"Bearer {secret}"})
 
 
-def make_tenant(server: RunningServer, admin: httpx.Client, name: str, stack: ExitStack) -> Tenant:
+def make_tenant(server: RunningServer, admin: httpx.Client, name: str, stack: ExitStack, *scopes: str) -> Tenant:
     """Make an organization with one user and a key of theirs."""
     organization = posted(admin, "/v1/admin/orgs/", {"name": name})
     user = posted(admin, "/v1/admin/users/", {"name": name, "organization_id": organization["id"]})
-    secret = make_key(admin, user["id"], ["read", "write"])["secret"]
+    secret = make_key(admin, user["id"], ["read", "write", *scopes])["secret"]
     return Tenant(stack.enter_context(client(server, secret)), user["id"], secret, {"org_id": organization["id"]})
 
 

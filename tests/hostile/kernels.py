@@ -77,6 +77,7 @@ def attack(facts):
             continue
         hits.append(syscall(73, 32, file, 2 | 4) >= 0)
         hits.append(syscall(73, 32, file, 1 | 4) >= 0)
+        os.close(file)
     return {"hit": any(hits)}
 """,
     ),

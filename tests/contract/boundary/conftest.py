@@ -40,7 +40,7 @@ def deployment(databases, tmp_path_factory) -> Iterator[Deployment]:
         server = stack.enter_context(letta_server("", dev=False, environment=variables))
         url = stack.enter_context(house.mcp_server())
         admin = stack.enter_context(house.client(server, secret))
-        caller, other = (house.make_tenant(server, admin, name, stack) for name in ("callers", "others"))
+        caller, other = (house.make_tenant(server, admin, name, stack, "keys") for name in ("callers", "others"))
         for tenant in (caller, other):
             house.furnish(tenant, url)
         channel = stack.enter_context(grpc.insecure_channel(server.grpc_address))

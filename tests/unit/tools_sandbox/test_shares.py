@@ -61,7 +61,7 @@ async def test_sleeping_tools_of_one_organization_delay_no_other(made):
     provider = made(shares=Shares(slots=8, tenant_slots=4, waiting=300, leave_room=True))
     limits = Limits(timeout_seconds=120)
     sleepers = [asyncio.create_task(called(provider, "org-a", SLEEP, limits=limits)) for _ in range(300)]
-    await until(lambda: provider._slots.held >= 4)
+    await until(lambda: (provider._slots.held, provider._slots.waiting) == (4, 296))
     results = [await called(provider, organization) for organization in ("org-b", "org-c", "org-b")]
     asleep = [task.done() for task in sleepers].count(False)
     held, waiting = provider._slots.held_by("org-a"), provider._slots.waiting

@@ -22,21 +22,28 @@ def warn_of_unknown(settings: Settings) -> None:
     """Log each unknown name, and the known one that it resembles."""
     if settings.unknown_settings == "ignore":
         return
-    for name, resembles in unknown(os.environ, configuration_file()):
+    own = frozenset(type(settings).model_fields)  # of a service that is not of this product too
+    for name, resembles in unknown(os.environ, configuration_file(), {settings.service: own}):
         hint = f"; did you mean {resembles}?" if resembles else ""
         _log.warning(f"unknown setting {name} has no effect{hint}")
 
 
-def unknown(environment: Mapping[str, str], configured: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the names that are no settings, each with the one that it resembles, or an empty text."""
+def unknown(
+    environment: Mapping[str, str], configured: Mapping[str, Any], more: Mapping[str, frozenset[str]] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield the names that are no settings, each with the one that it resembles, or an empty text.
+
+    `more` has settings of services that are not of this product.
+    """
     shared, own = _known()
+    own = {**own, **{name: own.get(name, frozenset()) | keys for name, keys in (more or {}).items()}}
     every = shared.union(*own.values())
     variables = {f"LETTA_{key.upper()}" for key in every} | _OTHERS
-    variables |= {f"LETTA_{name.upper()}_{key.upper()}" for name in SERVICES for key in shared | own[name]}
+    variables |= {f"LETTA_{name.upper()}_{key.upper()}" for name in own for key in shared | own[name]}
     given = sorted(name for name in environment if name.upper().startswith("LETTA_"))
     yield from _missing({name: name.upper() for name in given}, variables, "")
-    yield from _missing({key: key for key in configured}, every | set(SERVICES), "config.json: ")
-    for name in SERVICES:
+    yield from _missing({key: key for key in configured}, every | set(own), "config.json: ")
+    for name in own:
         if isinstance(below := configured.get(name), Mapping):
             yield from _missing({key: key for key in below}, shared | own[name], f"config.json: {name}.")
 
