@@ -26,6 +26,8 @@ _WEEKDAY = re.compile(r"\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day\b")
 _CLOCK = re.compile(r"\d\d:\d\d(?::\d\d)?(?: [AP]M)?")
 _DURATION = re.compile(r'("[a-z_]*(?:_ns|_ms|_seconds|duration|latency)[a-z_]*": ?)[\d.]+')
 _PORT = re.compile(r"(127\.0\.0\.1|localhost):\d+")
+_MADE_UP = re.compile(r'("name": ?|agent name: |name=)"?[A-Z][a-z]+[A-Z][a-z]+\b')
+_RANDOM = re.compile(r"\b[0-9a-f]{64}\b|(?<=state=)[\w%.-]+|(?<=code=)[\w%.-]+")
 _SCORE = re.compile(r'("(?:score|rrf_score|vector_score|relevance)": ?)-?[\d.e-]+')
 
 
@@ -45,6 +47,8 @@ class Record:
     def _neutral(self, text: str) -> str:
         text = _ID.sub(lambda found: self._number(found[0]), text)
         for pattern, shown in (
+            (_MADE_UP, r"\1<name>"),
+            (_RANDOM, "<random>"),
             (_TIME, "<time>"),
             (_DAY, "<day>"),
             (_WEEKDAY, "<weekday>"),
