@@ -62,6 +62,7 @@ class Model(generation_service_pb2_grpc.GenerationServiceServicer):
         self.holding = asyncio.Event()
         self.seen = []
         self.shapes = []
+        self.returned = []
         self.failures = []
 
     def hold(self):
@@ -84,6 +85,8 @@ class Model(generation_service_pb2_grpc.GenerationServiceServicer):
         last = prompt.messages[-1]
         self.seen = [last_text(message) for message in prompt.messages]
         self.shapes = [shape(message) for message in prompt.messages]
+        parts = [part for message in prompt.messages for part in message.parts]
+        self.returned = [part.tool_return.content for part in parts if part.HasField("tool_return")]
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
             raise failure
@@ -207,8 +210,14 @@ def identities():
     return Identities()
 
 
+@pytest.fixture(scope="module")
+def agent_settings():
+    """Settings of the agent service; a module overrides this fixture for others than the defaults."""
+    return {}
+
+
 @pytest.fixture(scope="module", params=["network", "local"])
-async def stubs(request, database_url, identities, tmp_path_factory):
+async def stubs(request, database_url, identities, tmp_path_factory, agent_settings):
     dsn, home = SecretStr(database_url), tmp_path_factory.mktemp("letta")
     tools = await letta_tools.wiring.build(ToolsSettings(database_url=dsn, home=home), Deps())
     llm = await letta_llm_gateway.wiring.build(LLMGatewaySettings(database_url=dsn, home=home, pool_size=3), Deps())
@@ -225,7 +234,8 @@ async def stubs(request, database_url, identities, tmp_path_factory):
         memory = Service(memory.name, remembered, memory.start, memory.close)
         async with running(memory, identities=identities) as remembering:
             peers = {"auth": leaves, "tools": leaves, "llm_gateway": leaves, "memory": remembering}
-            agent = await build(AgentSettings(database_url=dsn, home=home, pool_size=4), Deps(peers))
+            chosen = AgentSettings(database_url=dsn, home=home, pool_size=4, **agent_settings)
+            agent = await build(chosen, Deps(peers))
             async with running(agent, request.param, identities=identities) as channel:
                 yield Stubs(channel, leaves, model, identities, faults)
 
