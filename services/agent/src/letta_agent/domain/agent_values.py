@@ -38,6 +38,7 @@ class Agent:
     stage: Stage = Stage.READY
     creation: bytes = b""
     request_id: str = ""
+    request_hash: bytes = b""
     created_by: str = ""
     approval: bytes = b""
     """The request for approval that waits, as clients see it, serialized."""
@@ -92,6 +93,8 @@ class Draft:
     messages: tuple[Message, ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
+    request_hash: bytes = b""
+    """What tells the request from another one with its key."""
 
 
 @dataclass(frozen=True, slots=True)

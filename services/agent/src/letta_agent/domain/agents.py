@@ -45,6 +45,7 @@ from letta_common.codes import Code
 from letta_common.errors import AppError, ConversationBusy, Fenced, StaleEtag, ToolNotFound
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
+from letta_common.repeats import require_same
 
 StoredCreation = stored_pb2.StoredCreation
 _ROLE = message_pb2.MessageRole
@@ -73,11 +74,13 @@ class Agents:
 
         Raises:
             ModelNotFound, ToolNotFound, BlockNotFound: what it should use does not exist.
+            IdempotencyConflict: another request had its key.
         """
         tools = await self._resolve(draft)
         agent, creation = await self._drafted(actor, draft, tools)
         if not await self._store.insert(actor, agent):
             agent = await self._store.by_request(actor, draft.request_id)
+            require_same(agent.request_hash, draft.request_hash)
             if agent.stage is Stage.READY:
                 return await self.get(actor, agent.id, ALL_PARTS)
             creation = StoredCreation.FromString(agent.creation)
@@ -265,6 +268,7 @@ class Agents:
             stage=Stage.MAKING,
             creation=creation.SerializeToString(),
             request_id=draft.request_id,
+            request_hash=draft.request_hash,
             created_by=actor.user_id,
         )
         return agent, creation

@@ -20,6 +20,7 @@ from letta_common.codes import Code
 from letta_common.errors import AgentNotFound, AppError, ConversationNotFound, InvalidArgument
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
+from letta_common.repeats import require_same
 
 Conversation = conversation_pb2.Conversation
 DEFAULT = "default"
@@ -42,6 +43,7 @@ class StoredConversation:
     isolated_labels: tuple[str, ...] = ()
     request_id: str = ""
     stage: Stage = Stage.READY
+    request_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,15 @@ class Conversations:
         self._clock = clock
 
     async def create(
-        self, actor: Actor, draft: Conversation, *, isolated_labels: Sequence[str] = (), request_id: str = ""
+        self,
+        actor: Actor,
+        draft: Conversation,
+        *,
+        isolated_labels: Sequence[str] = (),
+        request_id: str = "",
+        request_hash: bytes = b"",
     ) -> Conversation:
-        """Make a conversation. Raises AgentNotFound, ModelNotFound and BlockNotFound."""
+        """Make a conversation. Raises AgentNotFound, ModelNotFound, BlockNotFound and IdempotencyConflict."""
         first = await self._agents.first_message(actor, draft.agent_id)
         if draft.model:
             draft.model = (await self._models.model(draft.model)).handle
@@ -117,9 +125,10 @@ class Conversations:
         draft.created_by_id = draft.last_updated_by_id = actor.user_id
         draft.created_at.FromDatetime(now)
         draft.updated_at.FromDatetime(now)
-        stored = StoredConversation(draft, tuple(isolated_labels), request_id, Stage.MAKING)
+        stored = StoredConversation(draft, tuple(isolated_labels), request_id, Stage.MAKING, request_hash)
         if not await self._store.insert(actor, stored):
             stored = await self._store.by_request(actor, request_id)
+            require_same(stored.request_hash, request_hash)
             if stored.stage is Stage.READY:
                 return stored.conversation
         return await self._provision(actor, stored, first)

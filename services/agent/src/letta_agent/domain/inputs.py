@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +12,10 @@ from letta_agent.domain.jobs import StoredInput
 from letta_agent.domain.peers import ContentPart, Message
 from letta_common.errors import InvalidArgument, ValidationFailed
 from letta_common.ids import new_id
+from letta_common.repeats import digest_of
 
 _ROLE = message_pb2.MessageRole
+_MANNERS = ("streaming", "stream_tokens", "include_pings", "background")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,7 @@ def read_input(request: run_pb2.RunRequest, now: datetime) -> Input:
 
 def digest(agent_id: str, conversation_id: str, request: run_pb2.RunRequest, more: bytes = b"") -> bytes:
     """Return what tells two requests apart."""
-    told = run_pb2.RunRequest()
-    told.CopyFrom(request)
-    for name in ("streaming", "stream_tokens", "include_pings", "background"):
-        told.ClearField(name)
-    text = told.SerializeToString(deterministic=True)
-    return hashlib.sha256(b"\0".join((agent_id.encode(), conversation_id.encode(), text + more))).digest()
+    return digest_of(request, agent_id.encode(), conversation_id.encode(), more, without=_MANNERS)
 
 
 def _read(item: run_pb2.InputMessage, now: datetime) -> Iterator[Message]:

@@ -19,6 +19,7 @@ from letta_common.actor import current_actor, current_request
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, RunNotActive, RunNotFound
 from letta_common.paging import Page
+from letta_common.repeats import digest_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _EDITABLE = ("summary", "model", "model_settings")
@@ -43,7 +44,11 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         for name in _EDITABLE:
             _copy(request, draft, name)
         made = await self._conversations.create(
-            current_actor(), draft, isolated_labels=request.isolated_block_labels, request_id=request.request_id
+            current_actor(),
+            draft,
+            isolated_labels=request.isolated_block_labels,
+            request_id=request.request_id,
+            request_hash=digest_of(request),
         )
         return pb.CreateConversationResponse(conversation=made)
 

@@ -16,6 +16,7 @@ from letta_agent.domain.inputs import created
 from letta_agent.domain.models import handle_of, read_config
 from letta_agent.domain.zones import zone_of
 from letta_common.errors import InvalidArgument, OperationUnimplemented
+from letta_common.repeats import digest_of
 
 _NAME = re.compile(r"[\w\s'\-]+")
 _PLAIN = (
@@ -57,6 +58,7 @@ def draft_of(request: pb.CreateAgentRequest, now: datetime) -> Draft:
         messages=tuple(created(message, now) for message in request.initial_message_sequence),
         secrets=dict(request.secrets) or dict(request.tool_exec_environment_variables),
         request_id=request.request_id,
+        request_hash=digest_of(request) if request.request_id else b"",
     )
 
 

@@ -44,6 +44,7 @@ _COLUMNS = (
     queue.c.last_run_completion,
     queue.c.last_run_duration_ms,
     queue.c.last_stop_reason,
+    agents.c.request_hash,
 )
 _APPROVAL = ("approval_message_id", "approval_call_ids", "approval_message", "approval_since", "failed_hash")
 """What a conversation knows of its messages."""
@@ -68,6 +69,7 @@ class SqlAgentStore:
             "state": int(agent.stage),
             "creation": agent.creation,
             "request_id": agent.request_id or None,
+            "request_hash": agent.request_hash or None,
             "created_by_id": agent.created_by,
             "created_at": agent.state.created_at.ToDatetime(tzinfo=_UTC),
         }
@@ -254,6 +256,7 @@ def _agent(row: Sequence[Any]) -> Agent:
         stage=Stage(stage),
         creation=bytes(creation or b""),
         request_id=request_id or "",
+        request_hash=bytes(row[13] or b""),
         created_by=created_by or "",
         approval=bytes(approval or b""),
     )

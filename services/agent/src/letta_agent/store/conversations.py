@@ -27,6 +27,7 @@ _COLUMNS = (
     conversations.c.request_id,
     conversations.c.state,
     queue.c.last_message_at,
+    conversations.c.request_hash,
 )
 _CANCELLED = {
     "status": int(RunStatus.RUN_STATUS_CANCELLED),
@@ -57,6 +58,7 @@ class SqlConversationStore:
             "agent_id": made.agent_id,
             "isolated_labels": list(stored.isolated_labels),
             "request_id": stored.request_id or None,
+            "request_hash": stored.request_hash or None,
             "state": int(stored.stage),
             "created_by_id": made.created_by_id,
             "created_at": made.created_at.ToDatetime(tzinfo=UTC),
@@ -157,13 +159,13 @@ def _row(conversation: Conversation) -> dict[str, Any]:
 
 
 def _stored(row: Sequence[Any]) -> StoredConversation:
-    definition, isolated_ids, labels, request_id, stage, last_message_at = row
+    definition, isolated_ids, labels, request_id, stage, last_message_at, request_hash = row
     conversation = Conversation.FromString(definition)
     del conversation.isolated_block_ids[:]
     conversation.isolated_block_ids.extend(isolated_ids)
     if last_message_at is not None:
         conversation.last_message_at.FromDatetime(last_message_at)
-    return StoredConversation(conversation, tuple(labels), request_id or "", Stage(stage))
+    return StoredConversation(conversation, tuple(labels), request_id or "", Stage(stage), bytes(request_hash or b""))
 
 
 def _no_conversation(conversation_id: str) -> ConversationNotFound:

@@ -69,8 +69,12 @@ class Reembedding:
 class ArchiveStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def add(self, actor: Actor, archive: Archive) -> Archive:
-        """Store a new archive; return the one that has the id already, if one has."""
+    async def add(self, actor: Actor, archive: Archive, *, request_hash: bytes = b"") -> Archive:
+        """Store a new archive; return the one that has the id already, if one has.
+
+        Raises:
+            IdempotencyConflict: another request made that one.
+        """
         ...
 
     async def get(self, actor: Actor, archive_id: str) -> Archive:
@@ -126,11 +130,14 @@ class Archives:
         self._embedder = embedder
         self._clock = clock
 
-    async def create(self, actor: Actor, new: NewArchive, *, request_id: str = "") -> Archive:
+    async def create(
+        self, actor: Actor, new: NewArchive, *, request_id: str = "", request_hash: bytes = b""
+    ) -> Archive:
         """Make an archive; a repeat of the request id returns the one made before.
 
         Raises:
             ModelNotFound: no provider offers the embedder.
+            IdempotencyConflict: another request had its key.
         """
         embedder, dimensions = await self._resolve(new)
         now = self._clock.now()
@@ -148,7 +155,7 @@ class Archives:
             created_at=now,
             updated_at=now,
         )
-        return await self._store.add(actor, archive)
+        return await self._store.add(actor, archive, request_hash=request_hash)
 
     async def get(self, actor: Actor, archive_id: str) -> Archive:
         """Return one archive. Raises ArchiveNotFound."""

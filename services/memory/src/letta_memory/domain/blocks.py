@@ -71,8 +71,12 @@ class BlockFilter:
 class BlockStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def add(self, actor: Actor, block: Block) -> Block:
-        """Store a new block; return the one that has the id already, if one has."""
+    async def add(self, actor: Actor, block: Block, *, request_hash: bytes = b"") -> Block:
+        """Store a new block; return the one that has the id already, if one has.
+
+        Raises:
+            IdempotencyConflict: another request made that one.
+        """
         ...
 
     async def get(self, actor: Actor, block_id: str) -> Block:
@@ -115,12 +119,13 @@ class Blocks:
         self._store = store
         self._clock = clock
 
-    async def create(self, actor: Actor, block: Block, *, request_id: str = "") -> Block:
+    async def create(self, actor: Actor, block: Block, *, request_id: str = "", request_hash: bytes = b"") -> Block:
         """Make a block; a repeat of the request id returns the one made before.
 
         Raises:
             InvalidArgument: it has no label.
             BlockLimitExceeded: its value is longer than its limit.
+            IdempotencyConflict: another request had its key.
         """
         if not block.label:
             raise InvalidArgument("a block needs a label", field="block.label")
@@ -133,7 +138,7 @@ class Blocks:
             created_at=now,
             updated_at=now,
         )
-        return await self._store.add(actor, made)
+        return await self._store.add(actor, made, request_hash=request_hash)
 
     async def get(self, actor: Actor, block_id: str) -> Block:
         """Return one block. Raises BlockNotFound."""

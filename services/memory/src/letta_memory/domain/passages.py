@@ -57,6 +57,8 @@ class Draft:
     metadata: str
     created_at: datetime
     vector: Vector | None
+    request_hash: bytes = b""
+    """What tells the request from another one with its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,12 @@ class PassageStore(Protocol):
     async def write(
         self, actor: Actor, place: Place, drafts: Sequence[Draft], *, embedder: str, now: datetime
     ) -> Written:
-        """Store passages once for each id; make an agent's archive. Raises ArchiveNotFound, AgentNotFound."""
+        """Store passages once for each id; make an agent's archive.
+
+        Raises:
+            ArchiveNotFound, AgentNotFound: the organization has no such place.
+            IdempotencyConflict: another request made passages with these ids.
+        """
         ...
 
     async def delete(self, actor: Actor, archive_id: str, passage_id: str) -> None:
@@ -138,19 +145,26 @@ class Passages:
         self._embedders = _Memo()
 
     async def create(
-        self, actor: Actor, archive_id: str, new: Sequence[NewPassage], *, request_id: str = ""
+        self,
+        actor: Actor,
+        archive_id: str,
+        new: Sequence[NewPassage],
+        *,
+        request_id: str = "",
+        request_hash: bytes = b"",
     ) -> tuple[Passage, ...]:
-        """Write passages to an archive, all or none. Raises ArchiveNotFound."""
-        return await self._write(actor, Place(archive_id=archive_id), new, request_id)
+        """Write passages to an archive, all or none. Raises ArchiveNotFound, IdempotencyConflict."""
+        return await self._write(actor, Place(archive_id=archive_id), new, request_id, request_hash)
 
     async def remember(
-        self, actor: Actor, agent_id: str, new: NewPassage, *, request_id: str = ""
+        self, actor: Actor, agent_id: str, new: NewPassage, *, request_id: str = "", request_hash: bytes = b""
     ) -> tuple[Passage, ...]:
         """Write to an agent's archive, which the first passage makes.
 
         Raises:
             AgentNotFound: the organization has no such agent.
             InvalidArgument: the text is too long.
+            IdempotencyConflict: another request had its key.
         """
         if len(new.text) > MAX_MEMORY_TOKENS * _CHARACTERS_PER_TOKEN:
             raise InvalidArgument(
@@ -158,7 +172,7 @@ class Passages:
                 f"{MAX_MEMORY_TOKENS * _CHARACTERS_PER_TOKEN} characters; split it",
                 field="text",
             )
-        return await self._write(actor, Place(agent_id=agent_id), [new], request_id)
+        return await self._write(actor, Place(agent_id=agent_id), [new], request_id, request_hash)
 
     async def delete(self, actor: Actor, archive_id: str, passage_id: str) -> None:
         """Remove a passage from an archive. Raises ArchiveNotFound, PassageNotFound."""
@@ -191,7 +205,7 @@ class Passages:
         return await self._store.search(actor, archive.id, query, question)
 
     async def _write(
-        self, actor: Actor, place: Place, new: Sequence[NewPassage], request_id: str
+        self, actor: Actor, place: Place, new: Sequence[NewPassage], request_id: str, request_hash: bytes
     ) -> tuple[Passage, ...]:
         """Embed with what the archive was last seen to use; when it uses another, the texts wait for the indexer."""
         now = self._clock.now()
@@ -212,6 +226,7 @@ class Passages:
                 metadata=passage.metadata or "{}",
                 created_at=passage.created_at or now,
                 vector=vector,
+                request_hash=request_hash if request_id else b"",
             )
             for number, (passage, vector) in enumerate(zip(new, vectors, strict=True))
         ]

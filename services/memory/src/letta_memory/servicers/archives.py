@@ -10,6 +10,7 @@ from letta.memory.v1 import archive_pb2, archive_service_pb2_grpc
 from letta.memory.v1 import archive_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_common.paging import Page
+from letta_common.repeats import digest_of
 from letta_memory.domain.archives import ArchiveEmbedding, Archives, NewArchive
 from letta_memory.servicers.packing import known_paths, pack_archive
 
@@ -33,7 +34,9 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
             metadata=request.metadata,
         )
         actor = current_actor()
-        archive = await self._archives.create(actor, new, request_id=request.request_id)
+        archive = await self._archives.create(
+            actor, new, request_id=request.request_id, request_hash=digest_of(request)
+        )
         return pb.CreateArchiveResponse(archive=pack_archive(archive, actor.organization_id))
 
     async def GetArchive(self, request: pb.GetArchiveRequest, context: Call) -> pb.GetArchiveResponse:

@@ -10,6 +10,7 @@ from letta.memory.v1 import block_service_pb2 as pb
 from letta.memory.v1 import block_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.paging import Page
+from letta_common.repeats import digest_of
 from letta_memory.domain.blocks import BlockFilter, Blocks
 from letta_memory.servicers.packing import block_changes, pack_block, unpack_block
 
@@ -24,7 +25,9 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
 
     async def CreateBlock(self, request: pb.CreateBlockRequest, context: Call) -> pb.CreateBlockResponse:
         block = unpack_block(request.block)
-        made = await self._blocks.create(current_actor(), block, request_id=request.request_id)
+        made = await self._blocks.create(
+            current_actor(), block, request_id=request.request_id, request_hash=digest_of(request)
+        )
         return pb.CreateBlockResponse(block=pack_block(made))
 
     async def GetBlock(self, request: pb.GetBlockRequest, context: Call) -> pb.GetBlockResponse:

@@ -14,6 +14,7 @@ from letta_common.connections import Connection
 from letta_common.db import Database, ForeignKeyViolation
 from letta_common.errors import AgentNotFound, ArchiveNotFound, ArchiveTaken
 from letta_common.paging import Page, fetch_page
+from letta_common.repeats import require_same
 from letta_memory.domain.archives import Archive, ArchiveEmbedding, Reembedding
 from letta_memory.store.tables import agents, archive_agents, archives, keyset
 
@@ -65,14 +66,20 @@ class SqlArchiveStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def add(self, actor: Actor, archive: Archive) -> Archive:
+    async def add(self, actor: Actor, archive: Archive, *, request_hash: bytes = b"") -> Archive:
         """Store a new archive; return the one that has the id already, if one has."""
-        values = dict(zip(_NAMES, astuple(archive), strict=True))
+        values = dict(zip(_NAMES, astuple(archive), strict=True)) | {"request_hash": request_hash or None}
         made = insert(archives).values(organization_id=actor.organization_id, **values).on_conflict_do_nothing()
         async with self._db.begin() as tx:
             if (await tx.execute(made)).rowcount == 1:
                 return archive
-        return await self.get(actor, archive.id)
+        query = _query(actor).add_columns(archives.c.request_hash).where(archives.c.id == archive.id)
+        async with self._db.connect() as conn:
+            row = (await conn.execute(query)).one_or_none()
+        if row is None:
+            raise _unknown(archive.id)
+        require_same(row[-1], request_hash)
+        return Archive(*row[:-1])
 
     async def get(self, actor: Actor, archive_id: str) -> Archive:
         """Return one archive."""

@@ -11,6 +11,7 @@ from letta_common.actor import Actor
 from letta_common.db import Database, UniqueViolation
 from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound
 from letta_common.paging import Page, fetch_page
+from letta_common.repeats import require_same
 from letta_memory.domain.blocks import Block, BlockFilter
 from letta_memory.store.provisions import insert_block
 from letta_memory.store.rows import BLOCK_COLUMNS, block_of
@@ -43,12 +44,18 @@ class SqlBlockStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def add(self, actor: Actor, block: Block) -> Block:
+    async def add(self, actor: Actor, block: Block, *, request_hash: bytes = b"") -> Block:
         """Store a new block; return the one that has the id already, if one has."""
         async with self._db.begin() as tx:
-            if await insert_block(tx, actor.organization_id, block):
+            if await insert_block(tx, actor.organization_id, block, request_hash):
                 return block
-        return await self.get(actor, block.id)
+        query = sa.select(*_COLUMNS, blocks.c.request_hash).where(_mine(actor), blocks.c.id == block.id)
+        async with self._db.connect() as conn:
+            row = (await conn.execute(query)).one_or_none()
+        if row is None:
+            raise _unknown(block.id)
+        require_same(row[-1], request_hash)
+        return block_of(tuple(row[:-1]))
 
     async def get(self, actor: Actor, block_id: str) -> Block:
         """Return one block."""

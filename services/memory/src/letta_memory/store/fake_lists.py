@@ -36,9 +36,11 @@ class FakeBlockStore:
     def __init__(self, state: FakeState) -> None:
         self._state = state
 
-    async def add(self, actor: Actor, block: Block) -> Block:
+    async def add(self, actor: Actor, block: Block, *, request_hash: bytes = b"") -> Block:
         """Store a new block; return the one that has the id already, if one has."""
-        return self._state.blocks.setdefault((actor.organization_id, block.id), block)
+        key = (actor.organization_id, block.id)
+        self._state.require_same(key, request_hash, self._state.blocks)
+        return self._state.blocks.setdefault(key, block)
 
     async def get(self, actor: Actor, block_id: str) -> Block:
         """Return one block."""
@@ -133,9 +135,10 @@ class FakeArchiveStore:
     def __init__(self, state: FakeState) -> None:
         self._state = state
 
-    async def add(self, actor: Actor, archive: Archive) -> Archive:
+    async def add(self, actor: Actor, archive: Archive, *, request_hash: bytes = b"") -> Archive:
         """Store a new archive; return the one that has the id already, if one has."""
-        return self._state.archives.setdefault((actor.organization_id, archive.id), archive)
+        self._state.require_same(key := (actor.organization_id, archive.id), request_hash, self._state.archives)
+        return self._state.archives.setdefault(key, archive)
 
     async def get(self, actor: Actor, archive_id: str) -> Archive:
         """Return one archive."""
@@ -226,6 +229,8 @@ class FakePassageStore:
         """Store passages once for each id; make an agent's archive."""
         org = actor.organization_id
         archive = self._archive(actor, place, now)
+        for draft in drafts:
+            self._state.require_same((org, draft.id), draft.request_hash, self._state.passages)
         if not archive.embedder:
             archive = replace(archive, embedder=embedder)
         if archive.dimensions is None and archive.embedder == embedder:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, BlockNotFound
+from letta_common.repeats import require_same
 from letta_memory.domain.archives import Archive
 from letta_memory.domain.blocks import Block
 from letta_memory.domain.contexts import NewMessage, Status, refusal
@@ -108,6 +109,15 @@ class FakeState:
     archive_agents: dict[Key, str] = field(default_factory=dict)
     passages: dict[Key, Passage] = field(default_factory=dict)
     places: Dated[str, tuple[datetime, int]] = field(default_factory=Dated)
+    request_hashes: dict[Key, bytes] = field(default_factory=dict)
+    """Of what blocks, archives and passages were made."""
+
+    def require_same(self, key: Key, request_hash: bytes, made: Container[Key]) -> None:
+        """Raise IdempotencyConflict when another request made the object; remember the request of a new one."""
+        if key in made:
+            require_same(self.request_hashes.get(key), request_hash)
+        else:
+            self.request_hashes[key] = request_hash
 
     def require_agent(self, actor: Actor, agent_id: str) -> None:
         """Raise AgentNotFound unless the agent has memory."""

@@ -15,6 +15,7 @@ from letta_common.db import Database, retry
 from letta_common.errors import AgentNotFound, ArchiveNotFound, PassageNotFound
 from letta_common.ids import derived_id
 from letta_common.paging import Page, fetch_page
+from letta_common.repeats import another_request
 from letta_memory.domain.passages import Draft, Passage, PassageHit, PassageQuery, Place, Question, Written
 from letta_memory.store.tables import keyset, passages
 
@@ -34,8 +35,8 @@ PASSAGE_COLUMNS = (
 _COLUMNS = [passages.c[name] for name in PASSAGE_COLUMNS]
 _FIELDS = ", ".join(f"(r.passage).{name}" for name in PASSAGE_COLUMNS)
 _WRITE = (
-    f"select r.status, r.archive_embedder, {_FIELDS} from memory.write_passages(%b, %b, %b, %b, %b, %b, %b, "
-    "%b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::extensions.halfvec[]) r"
+    f"select r.status, r.archive_embedder, {_FIELDS} from memory.write_passages_once(%b, %b, %b, %b, %b, %b, %b, "
+    "%b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::extensions.halfvec[], %b::bytea) r"
 )
 _SEARCH = (
     f"select r.score, r.word_place, r.meaning_place, {_FIELDS} from memory.search_passages(%b, %b, %b, "
@@ -48,7 +49,7 @@ _DELETE = sa.text(
     "insert into memory.tombstones (organization_id, id, created_at) select * from gone "
     "on conflict (organization_id, id) do update set deleted_at = now()"
 )
-_NO_ARCHIVE, _NO_AGENT = 1, 2
+_NO_ARCHIVE, _NO_AGENT, _OTHER_REQUEST = 1, 2, 3
 
 
 class SqlPassageStore:
@@ -71,6 +72,7 @@ class SqlPassageStore:
             [json.dumps(draft.tags) for draft in drafts],
             [draft.created_at for draft in drafts],
             [None if draft.vector is None else HalfVector(list(draft.vector)) for draft in drafts],
+            next((draft.request_hash for draft in drafts if draft.request_hash), None),
         )
         rows = await retry(lambda: self._db.hot(_WRITE, values))
         status = rows[0][0]
@@ -78,6 +80,8 @@ class SqlPassageStore:
             raise AgentNotFound(f"Agent with ID {place.agent_id} not found", agent_id=place.agent_id)
         if status == _NO_ARCHIVE:
             raise _no_archive(place.archive_id)
+        if status == _OTHER_REQUEST:
+            raise another_request()
         return Written(tuple(passage_of(row[2:]) for row in rows), rows[0][1])
 
     async def delete(self, actor: Actor, archive_id: str, passage_id: str) -> None:

@@ -29,8 +29,8 @@ from letta_memory.store.rows import BLOCK_COLUMNS, block_of
 
 _BLOCK_NAMES = BLOCK_COLUMNS.split(", ")
 _INSERT_BLOCK = sa.text(
-    f"insert into memory.blocks (organization_id, {BLOCK_COLUMNS}) "
-    f"values (:org, {', '.join(f':{name}' for name in _BLOCK_NAMES)}) on conflict do nothing"
+    f"insert into memory.blocks (organization_id, {BLOCK_COLUMNS}, request_hash) "
+    f"values (:org, {', '.join(f':{name}' for name in _BLOCK_NAMES)}, :request_hash) on conflict do nothing"
 )
 _INSERT_HISTORY = sa.text(
     "insert into memory.block_history "
@@ -357,10 +357,11 @@ def message_columns(messages: Sequence[NewMessage], run_id: str = "") -> dict[st
     }
 
 
-async def insert_block(tx: Connection, org: str, block: Block) -> bool:
+async def insert_block(tx: Connection, org: str, block: Block, request_hash: bytes = b"") -> bool:
     """Insert a block with its first history row; say whether it was new."""
     values = dict(zip(_BLOCK_NAMES, astuple(block), strict=True))
-    made = await tx.execute(_INSERT_BLOCK, {"org": org, **values, "tags": list(block.tags)})
+    more = {"tags": list(block.tags), "request_hash": request_hash or None}
+    made = await tx.execute(_INSERT_BLOCK, {"org": org, **values, **more})
     await tx.execute(_INSERT_HISTORY, {"org": org, "id": block.id})
     return made.rowcount == 1
 

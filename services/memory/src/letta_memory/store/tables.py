@@ -37,6 +37,7 @@ blocks = sa.Table(
     sa.Column("version", sa.BigInteger),
     sa.Column("created_at", _TIME),
     sa.Column("updated_at", _TIME),
+    sa.Column("request_hash", sa.LargeBinary),
 )
 agent_blocks = sa.Table("agent_blocks", METADATA, *_texts("organization_id", "agent_id", "block_id", "label"))
 agents = sa.Table("agents", METADATA, *_texts("organization_id", "id", "name"))
@@ -50,6 +51,7 @@ archives = sa.Table(
     *_texts("created_by_id", "last_updated_by_id"),
     sa.Column("created_at", _TIME),
     sa.Column("updated_at", _TIME),
+    sa.Column("request_hash", sa.LargeBinary),
 )
 archive_agents = sa.Table("archive_agents", METADATA, *_texts("organization_id", "agent_id", "archive_id"))
 passages = sa.Table(

@@ -247,8 +247,8 @@ class CreateAgentRequest(_message.Message):
     parallel_tool_calls: _builtins.bool
     """The model may call several tools in one step."""
     request_id: _builtins.str
-    """Key of the request: the same key again makes no second agent; IDEMPOTENCY_CONFLICT with another body. From the header
-    `Idempotency-Key` over HTTP.
+    """Key of the request: the same key again makes no second agent and is answered with the one as now stored; IDEMPOTENCY_CONFLICT
+    with another body. Once deleted, the same key makes another. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
     def memory_blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:

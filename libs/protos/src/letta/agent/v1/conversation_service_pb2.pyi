@@ -74,8 +74,8 @@ class CreateConversationRequest(_message.Message):
     model: _builtins.str
     """Handle of its model. Default: the agent's."""
     request_id: _builtins.str
-    """Key of the request: the same key again makes no second conversation; IDEMPOTENCY_CONFLICT with another body. From the header
-    `Idempotency-Key` over HTTP.
+    """Key of the request: the same key again makes no second conversation and is answered with the one as now stored; IDEMPOTENCY_CONFLICT
+    with another body. Once deleted, the same key makes another. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
     def isolated_block_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -47,8 +47,8 @@ class CreateArchiveRequest(_message.Message):
     metadata: _builtins.str
     """The caller's own data, a JSON object. At most 65,536 bytes."""
     request_id: _builtins.str
-    """Key of the request: the same key again makes nothing more and is answered with the same archive; IDEMPOTENCY_CONFLICT with another
-    body. From the header `Idempotency-Key` over HTTP.
+    """Key of the request: the same key again makes nothing more and is answered with the archive as now stored; IDEMPOTENCY_CONFLICT
+    with another body. Once deleted, the same key makes anew. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")

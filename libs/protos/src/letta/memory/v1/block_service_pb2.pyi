@@ -30,8 +30,8 @@ class CreateBlockRequest(_message.Message):
     BLOCK_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Key of the request: the same key again makes nothing more and is answered with the same block; IDEMPOTENCY_CONFLICT with another
-    body. From the header `Idempotency-Key` over HTTP.
+    """Key of the request: the same key again makes nothing more and is answered with the block as now stored; IDEMPOTENCY_CONFLICT
+    with another body. Once deleted, the same key makes anew. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
     def block(self) -> _block_pb2.Block:

@@ -95,8 +95,8 @@ class CreatePassageRequest(_message.Message):
     archive_id: _builtins.str
     """The archive, `archive-<uuid>`."""
     request_id: _builtins.str
-    """Key of the request: the same key again makes nothing more and is answered with the same passage; IDEMPOTENCY_CONFLICT with another
-    body. From the header `Idempotency-Key` over HTTP.
+    """Key of the request: the same key again makes nothing more and is answered with the passage as now stored; IDEMPOTENCY_CONFLICT
+    with another body. Once deleted, the same key makes anew. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
     def passage(self) -> Global___NewPassage:
@@ -153,8 +153,8 @@ class CreatePassagesRequest(_message.Message):
     archive_id: _builtins.str
     """The archive, `archive-<uuid>`."""
     request_id: _builtins.str
-    """Key of the request: the same key again makes nothing more and is answered with the same passages; IDEMPOTENCY_CONFLICT with another
-    body. From the header `Idempotency-Key` over HTTP.
+    """Key of the request: the same key again makes nothing more and is answered with the passages as now stored; IDEMPOTENCY_CONFLICT
+    with another body. Once deleted, the same key makes anew. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___NewPassage]:
@@ -438,8 +438,8 @@ class CreateArchivalMemoryRequest(_message.Message):
     text: _builtins.str
     """The text."""
     request_id: _builtins.str
-    """Key of the request: the same key again makes nothing more and is answered with the same passage; IDEMPOTENCY_CONFLICT with another
-    body. From the header `Idempotency-Key` over HTTP.
+    """Key of the request: the same key again makes nothing more and is answered with the passage as now stored; IDEMPOTENCY_CONFLICT
+    with another body. Once deleted, the same key makes anew. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
