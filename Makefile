@@ -92,6 +92,31 @@ provider-matrix: setup-dev ## Hold every provider against every fault of a vendo
 hostile: setup-dev ## Attack the sandbox of tools on each tier, as each user; the last line is JSON.
 	@cd tests && python -m hostile
 
+# A target fails with this when a program is missing: $(call need,program,what it comes with).
+need = command -v $(1) > /dev/null || { echo "$@ needs $(1): install $(2) and run it again" >&2; exit 1; }
+
+.PHONY: stubs-go
+stubs-go: setup-dev ## Generate Go from the contracts and compile it with the example client.
+	@$(call need,go,Go)
+	@examples/go/generate.sh
+	@cd examples/go && go build -o /dev/null . && go build ./gen/...
+
+.PHONY: stubs-java
+stubs-java: ## Generate Java from the contracts and compile it with the example client.
+	@$(call need,javac,a JDK of version 17 or newer)
+	@$(call need,mvn,Maven)
+	@mvn -q -B -f examples/java/pom.xml compile
+
+.PHONY: stubs-typescript
+stubs-typescript: ## Generate TypeScript from the contracts and compile it with the example client.
+	@$(call need,npm,Node 20 or newer)
+	@cd examples/typescript && npm ci --silent && npm run --silent generate && npm run --silent build
+
+.PHONY: sbom
+sbom: setup-dev ## Write dist/sbom.json: the packages of requirements.lock, as CycloneDX.
+	@mkdir -p dist
+	@uv tool run --system-certs --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json
+
 .PHONY: clean
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
