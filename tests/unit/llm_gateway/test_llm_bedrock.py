@@ -138,7 +138,7 @@ async def test_without_its_sdk_the_error_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "botocore.auth", None)
     monkeypatch.delitem(sys.modules, "letta_llm_gateway.providers.bedrock", raising=False)
 
-    with pytest.raises(CapabilityMissing, match=r"letta-llm-gateway\[bedrock\]"):
+    with pytest.raises(CapabilityMissing, match=r"services/llm_gateway\[bedrock\]"):
         await asked(Account("aws", "bedrock", "key", region="us-east-1"))
 
 

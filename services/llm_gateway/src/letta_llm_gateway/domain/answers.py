@@ -125,6 +125,8 @@ class Completed:
     usage: Usage | None = None
     response_id: str = ""
     warnings: tuple[str, ...] = ()
+    thoughts: frozenset[int] = frozenset()
+    """Parts that were told as text and turned out to be reasoning."""
 
 
 Event: TypeAlias = Started | Delta | Signed | Ended | Completed

@@ -95,6 +95,8 @@ class Assembler:
         if self._completed is None:
             raise LLMInvalidResponse("the stream ended before the model stopped")
         done = self._completed
+        for index in done.thoughts & self._parts.keys():
+            self._parts[index] = Reasoning()
         parts = read(self.parts(), done.finish_reason)
         return Answer(parts, done.finish_reason, done.usage, done.response_id, done.warnings)
 
@@ -118,7 +120,9 @@ class Assembler:
 
 def moved(event: Event, by: int) -> Event:
     """Return an event whose part stands so many places later."""
-    return event if isinstance(event, Completed) or not by else replace(event, index=event.index + by)
+    if isinstance(event, Completed):
+        return replace(event, thoughts=frozenset(index + by for index in event.thoughts)) if event.thoughts else event
+    return replace(event, index=event.index + by) if by else event
 
 
 def lacking(answer: Answer) -> str:

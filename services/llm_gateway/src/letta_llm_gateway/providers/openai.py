@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import openai
 
-from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMUnavailable
+from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import checks, openai_wire, responses_wire, sse, wire_json
@@ -21,6 +21,7 @@ OFFICIAL = "https://api.openai.com/v1"
 RESPONSES = "openai-responses"
 """Type of a provider that answers every model over the responses wire."""
 _LIST_SECONDS = 10.0
+_MOST_MODELS = 1000  # of one account whose way with think tags is remembered
 _WINDOW_KEYS = ("context_window", "context_length", "max_model_len", "max_context_length")
 
 
@@ -31,7 +32,9 @@ class OpenAIProvider:
         self._vendor = account.name
         self._responds = account.provider_type == RESPONSES
         self._azure = client is not None
+        self._closing: set[str] = set()  # models that close thoughts which the prompt opened
         self._official = client is not None or (account.base_url or OFFICIAL).startswith("https://api.openai.com")
+        self._replays = not self._official
         if self._official and not account.api_key and client is None:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
         self._client = client or openai.AsyncOpenAI(
@@ -45,22 +48,48 @@ class OpenAIProvider:
 
     async def generate(self, call: Call) -> Answer:
         """Answer once."""
+        try:
+            return await self._generate(call)
+        except LLMBadRequest as error:
+            if not self._keeps_thoughts_from_now_on(error):
+                raise
+        return await self._generate(call)
+
+    async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
+        """Answer as the model speaks."""
+        try:
+            async for event in self._stream(call):
+                yield event
+        except LLMBadRequest as error:
+            if not self._keeps_thoughts_from_now_on(error):
+                raise
+        else:
+            return
+        async for event in self._stream(call):
+            yield event
+
+    def _keeps_thoughts_from_now_on(self, refused: LLMBadRequest) -> bool:
+        """Send no reasoning any more when a server refuses it; say whether that is what it refused."""
+        told, self._replays = self._replays, self._replays and "reasoning_content" not in refused.message
+        return told and not self._replays
+
+    async def _generate(self, call: Call) -> Answer:
         wire, resource = self._wire(call.model)
         body = self._request(call)
         with self._errors(call.model, call.prompt.tools):
             response = await resource.with_raw_response.create(**body)
-            read: Answer = wire.answer(
-                wire_json.read(response.http_response.content, self._vendor), vendor=self._vendor
-            )
+            said = wire_json.read(response.http_response.content, self._vendor)
+            more = {} if wire is responses_wire else {"lone_tags": not self._official}
+            read: Answer = wire.answer(said, vendor=self._vendor, **more)
             return read
 
-    async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
-        """Answer as the model speaks."""
+    async def _stream(self, call: Call) -> AsyncGenerator[Event, None]:
         wire, resource = self._wire(call.model)
         body = self._request(call)
         if wire is openai_wire:
             body["stream_options"] = {"include_usage": True}
-        reader = wire.StreamReader(vendor=self._vendor, model=call.model)
+        more = {} if wire is responses_wire else self._tags(call.model)
+        reader = wire.StreamReader(vendor=self._vendor, model=call.model, **more)
         with self._errors(call.model, call.prompt.tools):
             async with resource.with_streaming_response.create(**body, stream=True) as response:
                 async for data in sse.events(response.iter_bytes(), vendor=self._vendor):
@@ -71,6 +100,8 @@ class OpenAIProvider:
                         yield event
             for event in reader.end():
                 yield event
+            if more and reader.closes_alone and len(self._closing) < _MOST_MODELS:
+                self._closing.add(call.model)
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors."""
@@ -120,10 +151,15 @@ class OpenAIProvider:
 
     def _request(self, call: Call) -> dict[str, Any]:
         wire, _ = self._wire(call.model)
+        more = {} if wire is responses_wire else {"thoughts": self._replays}
         body: dict[str, Any] = wire.request(
-            call.model, call.prompt, official=self._official, max_tokens=call.max_output_tokens
+            call.model, call.prompt, official=self._official, max_tokens=call.max_output_tokens, **more
         )
         return body
+
+    def _tags(self, model: str) -> dict[str, bool]:
+        """Say how think tags of a model are read: OpenAI's own models write none."""
+        return {"lone_tags": not self._official, "opened": model in self._closing}
 
     @contextmanager
     def _errors(self, model: str, tools: Sequence[Any] = ()) -> Iterator[None]:

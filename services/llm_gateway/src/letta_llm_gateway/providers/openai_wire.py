@@ -51,11 +51,16 @@ CHOICE = {
 }
 
 
-def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | None = None) -> Json:
-    """Build the body. `official` is OpenAI itself, which reads options that compatible servers refuse."""
+def request(
+    model: str, prompt: Prompt, *, official: bool, max_tokens: int | None = None, thoughts: bool = False
+) -> Json:
+    """Build the body. `official` is OpenAI itself, which reads options that compatible servers refuse.
+
+    With `thoughts`, the reasoning before the calls of the turn that goes on is sent back, which some servers need.
+    """
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.OPENAI if official else checks.ANY)
-    body: Json = {"model": model, "messages": list(_messages(prompt))}
+    body: Json = {"model": model, "messages": list(_messages(prompt, thoughts=thoughts))}
     reasons = official and REASONING_MODEL.match(model) is not None
     limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens
     if limit:
@@ -126,17 +131,18 @@ def given_arguments(text: str) -> Json:
         return {"arguments": text}
 
 
-def _messages(prompt: Prompt) -> Iterator[Json]:
+def _messages(prompt: Prompt, *, thoughts: bool) -> Iterator[Json]:
+    turn = _turn(prompt) if thoughts else len(prompt.messages)
     if prompt.system:
         yield {"role": "system", "content": prompt.system}
-    for message in prompt.messages:
+    for place, message in enumerate(prompt.messages):
         role = message.role
         if role == MessageRole.MESSAGE_ROLE_TOOL:
             yield from _tool_returns(message)
-        elif role == MessageRole.MESSAGE_ROLE_ASSISTANT:
-            yield from _assistant(message)
-        elif role == MessageRole.MESSAGE_ROLE_APPROVAL:
-            yield from (_approval_returns(message) if message.approvals else _assistant(message))
+        elif role == MessageRole.MESSAGE_ROLE_APPROVAL and message.approvals:
+            yield from _approval_returns(message)
+        elif role in (MessageRole.MESSAGE_ROLE_ASSISTANT, MessageRole.MESSAGE_ROLE_APPROVAL):
+            yield from _assistant(message, thoughts=place > turn)
         elif role == MessageRole.MESSAGE_ROLE_SYSTEM:
             yield {"role": "system", "content": _text(message)}
         else:
@@ -177,19 +183,29 @@ def _detail(image: ImageContent) -> str:
     return source.base64.detail or source.letta.detail or "auto"
 
 
-def _assistant(message: Message) -> Iterator[Json]:
+def _turn(prompt: Prompt) -> int:
+    """Return the place of the last message of a user, from which the turn goes on."""
+    places = (place for place, said in enumerate(prompt.messages) if said.role == MessageRole.MESSAGE_ROLE_USER)
+    return max(places, default=-1)
+
+
+def _assistant(message: Message, *, thoughts: bool) -> Iterator[Json]:
     texts: list[str] = []
+    thought: list[str] = []
     calls: list[Json] = []
     for part in message.parts:
         kind = part.WhichOneof("part")
         if kind == "text":
             texts.append(part.text.text)
+        elif kind == "reasoning" and thoughts and not part.reasoning.signature:
+            thought.append(part.reasoning.reasoning)
         elif kind == "tool_call":
             call = part.tool_call
             function = {"name": call.name, "arguments": call.input or "{}"}
             calls.append({"id": call.id, "type": "function", "function": function})
     if calls:
-        yield {"role": "assistant", "content": "\n".join(texts) or None, "tool_calls": calls}
+        told = {"reasoning_content": "\n".join(thought)} if thought else {}
+        yield {"role": "assistant", "content": "\n".join(texts) or None, **told, "tool_calls": calls}
     elif texts:
         yield {"role": "assistant", "content": "\n".join(texts)}
 
@@ -215,8 +231,11 @@ def return_text(returned: ToolReturn) -> str:
     return "\n".join(part.text.text for part in returned.parts.parts)
 
 
-def answer(body: Any, *, vendor: str) -> Answer:
-    """Read an answer. Raises LLMInvalidResponse when it has no choice or cannot be read."""
+def answer(body: Any, *, vendor: str, lone_tags: bool = False) -> Answer:
+    """Read an answer; with `lone_tags` also think tags that close without having been opened.
+
+    Raises LLMInvalidResponse when it has no choice or cannot be read.
+    """
     if not isinstance(body, dict):
         raise LLMInvalidResponse(f"{vendor} answered something that is no JSON object", provider=vendor)
     if body.get("error"):
@@ -230,7 +249,7 @@ def answer(body: Any, *, vendor: str) -> Answer:
         raise stream_refusal(vendor, choice["error"], model=str(body.get("model", "")))
     refused = words(message.get("refusal"))
     text = _content(message.get("content")) or refused
-    parts = split_thinking(text, _reasoning(message))
+    parts = split_thinking(text, _reasoning(message), lone_tags=lone_tags)
     parts.extend(_call(call, vendor) for call in _calls(message))
     finish = _finish("content_filter" if refused else choice.get("finish_reason"), parts)
     return Answer(finished(parts, finish), finish, usage(body.get("usage")), words(body.get("id")))
@@ -310,7 +329,7 @@ class _Open:
 class StreamReader:
     """Reads the chunks of a stream; parallel calls may be interleaved."""
 
-    def __init__(self, *, vendor: str, model: str) -> None:
+    def __init__(self, *, vendor: str, model: str, opened: bool = False, lone_tags: bool = False) -> None:
         self._vendor = vendor
         self._model = model
         self._next = 0
@@ -320,7 +339,8 @@ class StreamReader:
         self._usage: Usage | None = None
         self._id = ""
         self._refused = False
-        self._thinking: ThinkSplitter = ThinkSplitter()
+        self._thinking = ThinkSplitter(opened=opened, lone_tags=lone_tags)
+        self._told: set[int] = set()  # parts that were told as text
 
     def feed(self, chunk: Any) -> Iterator[Event]:
         """Yield what a chunk says. Raises the error that the vendor put into the stream."""
@@ -365,12 +385,20 @@ class StreamReader:
         if self._finish is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
         calls: list[Part] = [ToolCall("", "")] if self._calls else []
-        yield Completed(_finish("content_filter" if self._refused else self._finish, calls), self._usage, self._id)
+        finish = _finish("content_filter" if self._refused else self._finish, calls)
+        yield Completed(finish, self._usage, self._id, thoughts=frozenset(self._told if self.closes_alone else ()))
+
+    @property
+    def closes_alone(self) -> bool:
+        """Say whether the model closed thoughts that it had not opened."""
+        return self._thinking.lone
 
     def _say(self, kind: str, text: str) -> Iterator[Event]:
-        if self._speech is None or self._speech[0] != kind:
+        if self._speech is None or self._speech[0] != kind or (self.closes_alone and self._speech[1] in self._told):
             yield from self._hush()
             self._speech = (kind, self._next)
+            if kind == "text" and not self.closes_alone:
+                self._told.add(self._next)
             yield Started(self._next, Text() if kind == "text" else Reasoning())
             self._next += 1
         yield Delta(self._speech[1], text)
