@@ -53,8 +53,12 @@ check: setup-dev ## Format, lint, types, contracts, import rules, generated code
 	lint-imports
 
 .PHONY: test
-test: setup-dev ## Run every test.
-	python -m pytest
+test: setup-dev ## Run every test, with one worker a core.
+	python -m pytest -n auto --dist loadfile
+
+.PHONY: test-fast
+test-fast: setup-dev ## Run the unit tests and those of the documents, for daily use.
+	python -m pytest -n auto --dist loadfile tests/unit tests/meta
 
 BFCL := $(abspath $(VENV))/bfcl
 

@@ -27,7 +27,7 @@ async def test_a_second_caller_is_told_which_run_is_in_the_way(api, openai, agen
     async with Gate(openai) as gate:
         first = asyncio.create_task(api.send(agent_id, "First."))
         await gate.reached()
-        second = await api.send(agent_id, "Second.")
+        second = await api.send(agent_id, "Second.", on_busy="reject")
 
         assert second.status_code == 409
         assert int(second.headers["retry-after"]) >= 1

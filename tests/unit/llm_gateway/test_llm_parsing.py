@@ -223,6 +223,33 @@ def test_think_tags_become_reasoning_however_they_are_cut(text, parts, size):
     assert [(kind, piece.lstrip()) for kind, piece in got] == parts
 
 
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_lone_closing_tag_ends_thoughts_that_the_prompt_opened(size, known):
+    """The first stream of a model tells its thoughts as text and knows better at its end; the next one is right."""
+    text = "because 17*23</think>\n391"
+    reader = StreamReader(vendor="v", model="m", opened=known, lone_tags=True)
+    assembler, told = Assembler(), []
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    chunks = [{"choices": [{"delta": {"content": piece}}]} for piece in pieces]
+    for chunk in [*chunks, {"choices": [{"delta": {}, "finish_reason": "stop"}]}]:
+        told += reader.feed(chunk)
+    told += reader.end()
+    for event in told:
+        assembler.feed(event)
+
+    assert list(assembler.answer(lambda parts, _: tuple(parts)).parts) == [Reasoning("because 17*23"), Text("391")]
+    assert reader.closes_alone is not known
+    kinds = [type(event.part) for event in told if isinstance(event, Started)]
+    assert kinds == ([Reasoning, Text] if known else [Text, Text])
+
+
+def test_a_lone_closing_tag_of_a_whole_answer():
+    assert split_thinking("a</think>b", lone_tags=True) == [Reasoning("a"), Text("b")]
+    assert split_thinking("a</think>b") == [Text("a</think>b")]
+    assert split_thinking("no tag", lone_tags=True) == [Text("no tag")]
+
+
 def test_think_tags_of_a_whole_answer_become_reasoning():
     assert split_thinking("<think>a</think>b") == [Reasoning("a"), Text("b")]
     assert split_thinking("<think>\na \n</think>\n\nb\n") == [Reasoning("a"), Text("b\n")]

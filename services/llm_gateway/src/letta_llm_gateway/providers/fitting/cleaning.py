@@ -30,14 +30,19 @@ _MOST_NAME = 256
 
 
 def clean(text: str) -> str:
-    """Return a text without halves of characters, which nothing can encode, and without NUL, which nothing stores."""
+    """Return a text without halves of characters, which nothing can encode."""
     if text.isascii():
-        return text.replace("\0", "") if "\0" in text else text
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text.replace("\0", "")
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def plain(text: str) -> str:
+    """Return a name without halves of characters and without NUL, which no column of names stores."""
+    return clean(text).replace("\0", "")[:_MOST_NAME]
 
 
 class Cleaner:
@@ -62,7 +67,7 @@ class Cleaner:
                     yield Delta(index, self._counted(half))
                 yield event
             case Completed():
-                yield replace(event, usage=plausible(event.usage), response_id=clean(event.response_id)[:_MOST_NAME])
+                yield replace(event, usage=plausible(event.usage), response_id=plain(event.response_id))
 
     def answer(self, answer: Answer) -> Answer:
         """Return a whole answer as it may go on. Raises LLMInvalidResponse when it is too large."""
@@ -70,7 +75,7 @@ class Cleaner:
             answer,
             parts=tuple(map(self.part, answer.parts)),
             usage=plausible(answer.usage),
-            response_id=clean(answer.response_id)[:_MOST_NAME],
+            response_id=plain(answer.response_id),
         )
 
     def part(self, part: Part) -> Part:
@@ -87,7 +92,7 @@ class Cleaner:
                 return RedactedReasoning(self._counted(data))
             case ToolCall(id, name, arguments, signature):
                 signed = self._counted(signature) if signature else None
-                return ToolCall(id, clean(name)[:_MOST_NAME], self._counted(arguments), signed)
+                return ToolCall(id, plain(name), self._counted(arguments), signed)
 
     def _delta(self, index: int, text: str) -> Iterator[Event]:
         text = self._halves.pop(index, "") + text
