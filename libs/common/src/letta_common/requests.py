@@ -1,4 +1,4 @@
-"""What no request may hold, whatever its method: NUL, unknown enum numbers, NaN, moments of no year, broken JSON."""
+"""What no request may hold, whatever its method: texts too long, NUL, unknown enum numbers, NaN, broken JSON."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from buf.validate import validate_pb2
+from letta.common.v1 import limits_pb2
 from letta.jsonmap.v1 import annotations_pb2
 
 NUL = "holds a NUL character, which cannot be kept; leave it out"
@@ -19,6 +22,7 @@ _ESCAPED = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _HALF = re.compile("[\ud800-\udfff]")
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _FIRST_SECOND, _LAST_SECOND, _NANOS = -62_135_596_800, 253_402_300_799, 1_000_000_000
+TEXT_LIMIT: int = limits_pb2.RequestLimit.REQUEST_LIMIT_TEXT_CHARACTERS
 _FLOATS = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT)
 
 Violation = tuple[str, str]
@@ -41,6 +45,35 @@ def violations(message: Message, path: str = "") -> Iterator[Violation]:
         else:
             for number, each in enumerate(value):
                 yield from _of_value(field, each, f"{here}[{number}]")
+                yield from _of_size(each, f"{here}[{number}]")
+
+
+def _of_size(item: Any, path: str) -> Iterator[Violation]:
+    """Yield an item of a list whose texts are too long together, though none of them is."""
+    if isinstance(item, Message) and item.ByteSize() > TEXT_LIMIT:
+        lengths = list(_lengths(item))
+        if sum(lengths) > TEXT_LIMIT and max(lengths) <= TEXT_LIMIT:
+            yield path, f"has texts of {sum(lengths):,} characters; at most {TEXT_LIMIT:,} are allowed, so split it"
+
+
+def _lengths(message: Message) -> Iterator[int]:
+    """Yield the length of each text of a message that has no larger limit of its own."""
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
+        if isinstance(values, Mapping):
+            values = values.values()
+        for each in values:
+            if isinstance(each, Message):
+                yield from _lengths(each)
+            elif isinstance(each, str) and not _has_own_limit(field):
+                yield len(each)
+
+
+@lru_cache(maxsize=4096)
+def _has_own_limit(field: FieldDescriptor) -> bool:
+    """Say whether the contract allows more in this field than in texts at large, as for sources and documents."""
+    rules = field.GetOptions().Extensions[validate_pb2.field]
+    return max(rules.string.max_len, rules.repeated.items.string.max_len) > TEXT_LIMIT
 
 
 def _of_value(field: FieldDescriptor, value: Any, path: str) -> Iterator[Violation]:
@@ -56,6 +89,9 @@ def _of_value(field: FieldDescriptor, value: Any, path: str) -> Iterator[Violati
 
 
 def _of_text(field: FieldDescriptor, text: str, path: str) -> Iterator[Violation]:
+    if len(text) > TEXT_LIMIT and not _has_own_limit(field):
+        yield path, f"has {len(text):,} characters; at most {TEXT_LIMIT:,} are allowed, so split it"
+        return
     options = field.GetOptions().Extensions[annotations_pb2.field]
     if "\0" in text and not options.keeps_nul:
         yield path, NUL

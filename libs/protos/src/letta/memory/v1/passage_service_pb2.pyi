@@ -56,7 +56,7 @@ class NewPassage(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The text."""
+    """The text. At most REQUEST_LIMIT_TEXT_CHARACTERS, as every text."""
     metadata: _builtins.str
     """The caller's own data, a JSON object. At most 65,536 bytes."""
     @_builtins.property
