@@ -39,7 +39,7 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
 
 
 def bearer(deployment: Deployment) -> tuple[str, str]:
-    return "authorization", f"Bearer {deployment.caller.secret}"
+    return "authorization", f"Bearer {deployment.other.secret}"
 
 
 def test_every_method_with_a_key_has_a_body_here() -> None:
@@ -51,7 +51,7 @@ def test_a_key_stands_for_one_body(deployment: Deployment, name: str) -> None:
     method, key = METHODS[name], new_id("request")
 
     def sent(text: str) -> tuple[Code, Any]:
-        request = filled(method, deployment.caller.owned)
+        request = filled(method, deployment.other.owned)
         json_format.ParseDict(BODIES[name](text), request)
         request.request_id = key
         return call(deployment.channel, method, request, bearer(deployment))
