@@ -8,8 +8,8 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from inspect import isasyncgenfunction
 from typing import Any
@@ -33,9 +33,11 @@ from letta_common.errors import (
     InvalidArgument,
     OperationUnimplemented,
     Overloaded,
+    RateLimited,
     Unauthenticated,
     ValidationFailed,
 )
+from letta_common.fair_slots import FairSlots, Shares
 from letta_common.ids import uuid7
 from letta_common.open_methods import MALFORMED, for_all
 from letta_common.page_bytes import cut_page, is_list
@@ -54,6 +56,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]{0,4096}")
 _CALLS = Counter("letta_rpc", "Calls served, by result.", ["service", "method", "code"])
 _SECONDS = Histogram("letta_rpc_seconds", "Time a call took to serve.", ["service", "method"])
+_BEYOND = Counter("letta_rpc_beyond_share", "Calls refused because their organization had its share.", ["service"])
 _log = structlog.get_logger("letta.rpc")
 _Context = grpc.aio.ServicerContext[Any, Any]
 Read = Callable[[bytes], Any]
@@ -104,6 +107,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         clock: Clock,
         dev_mode: bool = False,
         most: int = 0,
+        most_of_one: int = 0,
     ) -> None:
         self._verifier = verifier
         self._exchange = exchange
@@ -112,6 +116,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._dev_mode = dev_mode
         self._most = most or sys.maxsize
         self._in_flight = 0
+        self._shares = FairSlots(Shares(tenant_slots=most_of_one), "calls")
         self._validator = Validator()
         self._wrapped: dict[str, tuple[object, Any]] = {}
         self._services: dict[bytes, str] = {}
@@ -156,8 +161,9 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _unary(self, method: Method, read: Read, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def serve(data: bytes, context: _Context, metadata: dict[str, Any]) -> Any:
             bound = await self._admit(method, context, metadata)
-            request = self._read(read, data, bound)
-            answer = await _within(bound.deadline, inner(request, context))
+            with self._share(method, bound):
+                request = self._read(read, data, bound)
+                answer = await _within(bound.deadline, inner(request, context))
             if method.paged:
                 cut_page(request, answer)
             return answer
@@ -174,8 +180,9 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         async def serve(data: bytes, context: _Context, metadata: dict[str, Any]) -> None:
             bound = await self._admit(method, context, metadata)
-            request = self._read(read, data, bound)
-            await _within(bound.deadline, write(request, context))
+            with self._share(method, bound):
+                request = self._read(read, data, bound)
+                await _within(bound.deadline, write(request, context))
 
         return self._guard(method, serve)
 
@@ -214,6 +221,22 @@ class Boundary(grpc.aio.ServerInterceptor):
     def _check_room(self) -> None:
         if self._in_flight > self._most:
             raise Overloaded("too many calls at once; try again", retry_after=RETRY_SECONDS)
+
+    @contextmanager
+    def _share(self, method: Method, bound: Request) -> Iterator[None]:
+        """Hold one of the calls that an organization may have at once; what services pass on belongs to one already."""
+        if bound.caller or bound.actor is None:
+            yield
+            return
+        grant = self._shares.try_take(bound.actor.organization_id)
+        if grant is None:
+            _BEYOND.labels(method.service).inc()
+            text = "the organization has as many calls and streams at once as it may; try again when some ended"
+            raise RateLimited(text, retry_after=RETRY_SECONDS)
+        try:
+            yield
+        finally:
+            self._shares.give(grant)
 
     async def _admit(self, method: Method, context: _Context, metadata: Mapping[str, Any]) -> Request:
         """Identify the caller; return who calls and until when the handler may work."""

@@ -103,5 +103,11 @@ def boundary_for(settings: Settings, auth: grpc.aio.Channel) -> Boundary:
     client = AuthClient(auth, clock)
     verifier = SignatureVerifier(client, settings.audience, clock)
     return Boundary(
-        verifier, client, secret=settings.secret(), clock=clock, dev_mode=settings.dev_mode, most=settings.max_calls
+        verifier,
+        client,
+        secret=settings.secret(),
+        clock=clock,
+        dev_mode=settings.dev_mode,
+        most=settings.max_calls,
+        most_of_one=settings.max_calls_of_organization,
     )

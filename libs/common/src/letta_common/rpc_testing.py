@@ -82,6 +82,7 @@ async def running(
         clock=clock or SystemClock(),
         dev_mode=dev_mode,
         most=settings.max_calls,
+        most_of_one=settings.max_calls_of_organization,
     )
     if transport == "network":
         server = Server(services, settings, boundary)

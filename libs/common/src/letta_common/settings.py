@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     max_calls: int = Field(
         default=2000, ge=0, description="Calls and streams served at once; more are refused. 0: any number."
     )
+    max_calls_of_organization: int = Field(
+        default=500, ge=0, description="Calls and streams of one organization served at once. 0: any number."
+    )
     max_connections: int = Field(default=2000, gt=0, description="Connections to a server at once; more are closed.")
     handshake_seconds: float = Field(default=10.0, gt=0, description="How long TLS and HTTP/2 may take to begin.")
     drain_seconds: float = Field(default=10.0, description="How long calls in flight may take to end after SIGTERM.")
