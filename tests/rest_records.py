@@ -146,13 +146,14 @@ def _finish(keep: tuple[Record, httpx.Request, httpx.Response], body: bytes) -> 
 
 
 def compare(name: str, record: Record, *, renew: bool) -> None:
-    """Hold a record against the one kept under this name, if there is one; keep it instead when asked."""
+    """Hold a record against the one kept under this name; keep it instead when asked."""
     path = KEPT / f"{name}.txt"
     text = "\n\n".join(record.calls) + "\n"
     if renew:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    elif path.exists():
+    else:
+        assert path.exists(), f"no record {name} is kept; keep one with LETTA_RENEW_RECORDS=1"
         kept = path.read_text()
         lines = difflib.unified_diff(kept.splitlines(), text.splitlines(), "kept", "now", lineterm="", n=0)
         assert kept == text, "the REST answers otherwise than before:\n" + "\n".join(line[:2000] for line in lines)

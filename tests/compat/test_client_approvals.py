@@ -69,6 +69,7 @@ def test_forms_of_an_approval_and_their_repeats(client, agent, asked, form):
         answered(client, agent, {"type": "approval", "approve": False, "approval_request_id": asked.id})
 
 
+@pytest.mark.varies  # who of the four is first
 def test_two_sends_at_once_take_turns(client, agent):
     words = [f"I like number {n}." for n in range(4)]
     with ThreadPoolExecutor(4) as pool:

@@ -140,7 +140,7 @@ class Details:
         bad = error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()
         if packed.Is(info.DESCRIPTOR) and packed.Unpack(info):
-            self.reason, self.metadata = info.reason, dict(info.metadata)
+            self.reason, self.metadata = info.reason, dict(sorted(info.metadata.items()))  # a map comes in any order
         elif packed.Is(bad.DESCRIPTOR) and packed.Unpack(bad):
             self.violations += [(violation_path(each.field), each.description) for each in bad.field_violations]
         elif packed.Is(retry.DESCRIPTOR) and packed.Unpack(retry):
