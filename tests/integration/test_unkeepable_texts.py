@@ -1,12 +1,16 @@
-"""Characters that memory cannot keep, in what models and people write."""
+"""Characters that memory cannot keep, and texts that are too long for it, in what models, tools and people write."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from letta.common.v1 import limits_pb2
 from tests.callers import orphans, texts
 from tests.fakes.wire import Say
 
+MOST: int = limits_pb2.REQUEST_LIMIT_TEXT_CHARACTERS
 NUL, HALF = "a\\u0000b", "a\\ud800b"
 
 
@@ -67,3 +71,43 @@ async def test_a_tool_of_the_model_may_take_and_return_nul(api, openai):
 
     [returned] = [message for message in said["messages"] if message["message_type"] == "tool_return_message"]
     assert (returned["status"], returned["tool_return"]) == ("success", "a\0b")
+
+
+async def test_what_a_tool_returns_is_cut_to_its_limit(api, openai):
+    source = f'def long_one() -> str:\n    """Return much."""\n    return "z" * {MOST * 2}\n'
+    tool = (await api.http.post("/v1/tools/", json={"source_code": source, "return_char_limit": 1000})).json()
+    agent_id = await api.agent(tool_ids=[tool["id"]])
+    openai.say(Say(calls=[("long_one", "{}")]), Say("done"))
+
+    said = await api.say(agent_id, "go")
+
+    [returned] = [message for message in said["messages"] if message["message_type"] == "tool_return_message"]
+    assert returned["status"] == "success", returned
+    assert returned["tool_return"].startswith("z" * 900)
+    assert len(returned["tool_return"]) < 1200
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("memory_insert", {"label": "human", "new_str": "<TEXT>", "insert_line": 0}),
+        ("memory_rethink", {"label": "human", "new_memory": "<TEXT>"}),
+        ("core_memory_append", {"label": "human", "content": "<TEXT>"}),
+        ("archival_memory_insert", {"content": "<TEXT>"}),
+        ("archival_memory_search", {"query": "<TEXT>"}),
+        ("conversation_search", {"query": "<TEXT>"}),
+    ],
+)
+async def test_what_models_write_too_long_is_told_to_them(api, openai, name, arguments):
+    words = " ".join(f"{number:x}" for number in range(100_000, 100_000 + MOST // 6 + 10))
+    agent_id = await api.agent(memory_blocks=[{"label": "human", "value": "Sam"}], tools=[name])
+    told = {key: words if value == "<TEXT>" else value for key, value in arguments.items()}
+    openai.say(Say(calls=[(name, json.dumps(told))]), Say("done"))
+
+    said = await api.say(agent_id, "go")
+
+    [returned] = [message for message in said["messages"] if message["message_type"] == "tool_return_message"]
+    assert len(returned["tool_return"]) < 2000, returned
+    assert said["stop_reason"]["stop_reason"] == "end_turn"
+    assert len(words) > MOST
+    assert name.endswith("search") or returned["status"] == "error", returned

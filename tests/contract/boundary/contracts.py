@@ -8,8 +8,12 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import FieldDescriptor
 
+from buf.validate import validate_pb2
 from letta.jsonmap.v1 import annotations_pb2
+from letta_common.errors import AppError
+from letta_common.rpc_errors import from_status_parts
 
 _SERVICES = {
     "agent": ("agent", "conversation", "run", "step"),
@@ -19,6 +23,12 @@ _SERVICES = {
     "tools": ("mcp_legacy", "mcp_server", "sandbox_config", "tool_execution", "tool"),
 }
 _DEEP = 8
+_STRING, _ENUM = FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM
+_NEEDED: dict[tuple[str, int], Any] = {
+    **{(name, _STRING): "needed" for name in ("name", "label", "key", "server_name", "tool_name", "text", "value")},
+    ("role", _ENUM): 1,
+}
+"""What messages cannot do without, where they have a field of that name."""
 Field = Any
 Path = tuple[Field, ...]
 
@@ -66,6 +76,7 @@ def filled(method: Any, owned: dict[str, str]) -> Any:
 
 def put(message: Any, path: Path, value: Any) -> None:
     field, rest = path[0], path[1:]
+    _add_needed(message, field)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         _put_in_map(getattr(message, field.name), rest, value)
     elif rest:
@@ -75,6 +86,14 @@ def put(message: Any, path: Path, value: Any) -> None:
         getattr(message, field.name).append(value)
     else:
         setattr(message, field.name, value)
+
+
+def _add_needed(message: Any, field: Field) -> None:
+    """Fill what a message needs beside a field, so that a request is refused for that field alone."""
+    for other in message.DESCRIPTOR.fields:
+        value = _NEEDED.get((other.name, other.type))
+        if value and other is not field and not other.is_repeated and not other.containing_oneof:
+            setattr(message, other.name, value)
 
 
 def _put_in_map(entries: Any, rest: Path, value: Any) -> None:
@@ -88,20 +107,39 @@ def name_of(path: Path) -> str:
     return ".".join(field.name for field in path)
 
 
+def longest(path: Path) -> int:
+    """Return the most characters that the contract allows in a field by a rule of its own; 0 when it has none."""
+    rules = path[-1].GetOptions().Extensions[validate_pb2.field]
+    return max(rules.string.max_len, rules.repeated.items.string.max_len)
+
+
 def keeps_nul(path: Path) -> bool:
     return bool(path[-1].GetOptions().Extensions[annotations_pb2.field].keeps_nul)
 
 
 def call(channel: grpc.Channel, method: Any, request: Any, *metadata: tuple[str, Any]) -> tuple[grpc.StatusCode, Any]:
     """Call a method with a message or with bytes; return the code, and the answer or the text of the status."""
+    try:
+        return grpc.StatusCode.OK, _called(channel, method, request, metadata)
+    except grpc.RpcError as error:
+        return error.code(), error.details() or ""
+
+
+def refusal(channel: grpc.Channel, method: Any, request: Any, *metadata: tuple[str, Any]) -> AppError | None:
+    """Call a method; return the error that it answers, with its fields, or None."""
+    try:
+        _called(channel, method, request, metadata)
+    except grpc.RpcError as error:
+        return from_status_parts(error.code(), error.details() or "", error.trailing_metadata() or ())
+    return None
+
+
+def _called(channel: grpc.Channel, method: Any, request: Any, metadata: tuple[tuple[str, Any], ...]) -> Any:
     make = channel.unary_stream if method.server_streaming else channel.unary_unary
     stub = make(
         f"/{method.containing_service.full_name}/{method.name}",
         request_serializer=lambda sent: sent if isinstance(sent, bytes) else sent.SerializeToString(),
         response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
     )
-    try:
-        answer = stub(request, timeout=30, metadata=metadata)
-        return grpc.StatusCode.OK, list(answer) if method.server_streaming else answer
-    except grpc.RpcError as error:
-        return error.code(), error.details() or ""
+    answer = stub(request, timeout=30, metadata=metadata)
+    return list(answer) if method.server_streaming else answer

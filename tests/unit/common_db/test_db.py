@@ -152,6 +152,19 @@ async def test_characters_that_cannot_be_kept_are_an_invalid_argument(db):
         assert (await conn.execute(sa.text("select 1"))).scalar_one() == 1
 
 
+async def test_what_an_index_cannot_take_is_an_invalid_argument(db):
+    hashes = "select string_agg(md5(n::text), '') from generate_series(1, 1000) n"
+    async with db.begin() as tx:
+        with pytest.raises(InvalidArgument, match="for its index; split it"):
+            async with db.begin() as other:
+                await other.execute(sa.text(f"insert into thing.things values (({hashes}), 1)"))
+        assert (await tx.execute(sa.text("select 1"))).scalar_one() == 1
+    with pytest.raises(InvalidArgument, match="for its index"):
+        await db.hot(f"insert into thing.things values (({hashes}), 1)")
+    with pytest.raises(InvalidArgument, match="different words"):
+        await db.hot("select to_tsvector((select string_agg(md5(n::text), ' ') from generate_series(1, 40000) n))")
+
+
 async def test_faults_of_the_program_pass_as_they_are(db):
     with pytest.raises(psycopg.errors.UndefinedTable) as caught:
         await db.hot("select * from thing.nothing")

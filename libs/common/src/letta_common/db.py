@@ -223,7 +223,7 @@ _UNKEEPABLE = InvalidArgument, "a text holds a character that cannot be kept, su
 _REFUSED: dict[str, tuple[type[AppError], str]] = {
     "22021": _UNKEEPABLE,  # in a text
     "22P05": _UNKEEPABLE,  # escaped in jsonb
-    "54000": (InvalidArgument, "a text has more different words than its index takes; split it"),
+    "54000": (InvalidArgument, "a text is too long or has too many different words for its index; split it"),
     "57014": (DeadlineExceeded, "the database did not finish the statement in time"),
 }
 _STATES = {

@@ -300,6 +300,8 @@ async def test_incomplete_configurations_are_refused(servers):
         http(1, custom_headers={"X-A": "1\r\nX-Admin: 1"}),
         http(1, custom_headers={"X-A\r\nX-B": "1"}),
         http(1, custom_headers={"X A": "1"}),
+        http(1, custom_headers={"X-A": "\u00e9t\u00e9"}),
+        http(1, auth_token="\u77f3"),
         http(1, auth_header="X-A: 1\r\nX-B", auth_token="secret"),
         http(1, auth_token="Bearer x\r\nX-Admin: 1"),
     ],

@@ -24,6 +24,7 @@ from letta_tools.domain.tools import ToolStore
 STDIO, SSE, STREAMABLE_HTTP = "stdio", "sse", "streamable_http"
 MASK = "********"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[\t -~]*")
 _TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?:\|([^}]*))?\}\}")
 
 
@@ -415,8 +416,9 @@ def _check_texts(connection: Connection) -> None:
         if not name or not name.isprintable() or "=" in name:
             raise InvalidArgument(f"{name[:100]!r} is no name of an environment variable", field="config.env")
     for name, value in connection.headers().items():
-        if not _HEADER.fullmatch(name) or not set(value).isdisjoint("\0\r\n"):
-            raise InvalidArgument(f"the header {name[:100]!r} cannot be sent", field="config.custom_headers")
+        if not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            text = f"the header {name[:100]!r} cannot be sent; use letters, digits and signs of ASCII"
+            raise InvalidArgument(text, field="config.custom_headers")
 
 
 def _taken(name: str) -> AlreadyExists:
