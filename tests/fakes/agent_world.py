@@ -21,6 +21,7 @@ from letta_agent.store.fake_agents import FakeAgents
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.letta_messages import type_of
+from letta_common.repeats import Digests
 from tests.fakes.agent_peers import ScriptedModels, TwinCredentials, TwinMemory, TwinTools, say
 
 STOP = usage_pb2.StopReason
@@ -70,7 +71,7 @@ class World:
         self.credentials = credentials or TwinCredentials()
         options = RunnerOptions(owner=f"replica-{id(self)}", lease_ms=60_000, takeovers=takeovers, **shares)
         self.runner = Runner(kit, self.store, self.credentials, self.writer, options)
-        self.runs = Runs(self.store, self.runner, self.memory, self.clock)
+        self.runs = Runs(self.store, self.runner, self.memory, self.clock, digests=Digests(b"secret"))
 
     def state_of(self, **changes):
         """Return the definition of an agent."""

@@ -47,6 +47,7 @@ from letta_common.db import Database, DatabaseOptions
 from letta_common.errors import AppError
 from letta_common.ids import new_id
 from letta_common.migrations import upgrade
+from letta_common.repeats import Digests
 from letta_common.service import Deps, Service
 
 SCHEMA = "agent"
@@ -78,11 +79,12 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
         denies=settings.on_pending_approval == "deny",
     )
     runner = Runner(kit, queue, credentials, writer, _options(settings))
-    runs = Runs(store, runner, memory, deps.clock, RunOptions(settings.queue_length, denies=kit.denies))
+    digests, waiting = Digests(settings.secret()), RunOptions(settings.queue_length, denies=kit.denies)
+    runs = Runs(store, runner, memory, deps.clock, digests=digests, options=waiting)
     agent_store, peers = SqlAgentStore(db), Peers(memory, models, tools)
     agents = Agents(agent_store, peers, vault, deps.clock)
     calls, overviews = ToolRuns(agent_store, peers, caller, vault), Overviews(agent_store, peers, deps.clock)
-    agent_servicer = AgentServicer(agents, calls, overviews, runs, deps.clock)
+    agent_servicer = AgentServicer(agents, calls, overviews, runs, deps.clock, digests=digests)
     conversations = Conversations(SqlConversationStore(db), memory, agents, models, deps.clock)
     housekeeping = _Housekeeping(
         (agents, conversations), runs, queue, credentials=credentials, settings=settings, clock=deps.clock
@@ -99,7 +101,7 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
         await writer.close()
         await db.close()
 
-    conversation_servicer = ConversationServicer(conversations, runs, deps.clock)
+    conversation_servicer = ConversationServicer(conversations, runs, deps.clock, digests)
     return Service(
         name="agent",
         servicers=(

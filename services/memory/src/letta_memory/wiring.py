@@ -18,6 +18,7 @@ from letta.memory.v1 import (
 from letta_common.clock import Clock
 from letta_common.db import Database, DatabaseOptions
 from letta_common.migrations import upgrade
+from letta_common.repeats import Digests
 from letta_common.service import Deps, Service, nothing
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
 from letta_memory.domain.archives import Archives, ArchiveStore
@@ -104,6 +105,7 @@ def assemble(
 
 
 def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clock: Clock) -> Servicers:
+    digests = Digests(settings.secret())
     archives = Archives(stores.archives, embedder, clock)
     passages = Passages(stores.passages, stores.archives, embedder, clock)
     messages = Messages(stores.messages, embedder if settings.embed_messages else None)
@@ -112,9 +114,12 @@ def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clo
             context_service_pb2_grpc.add_ContextServiceServicer_to_server,
             ContextServicer(Contexts(stores.contexts, clock)),
         ),
-        (block_service_pb2_grpc.add_BlockServiceServicer_to_server, BlockServicer(Blocks(stores.blocks, clock))),
-        (archive_service_pb2_grpc.add_ArchiveServiceServicer_to_server, ArchiveServicer(archives)),
-        (passage_service_pb2_grpc.add_PassageServiceServicer_to_server, PassageServicer(passages)),
+        (
+            block_service_pb2_grpc.add_BlockServiceServicer_to_server,
+            BlockServicer(Blocks(stores.blocks, clock), digests),
+        ),
+        (archive_service_pb2_grpc.add_ArchiveServiceServicer_to_server, ArchiveServicer(archives, digests)),
+        (passage_service_pb2_grpc.add_PassageServiceServicer_to_server, PassageServicer(passages, digests)),
         (message_service_pb2_grpc.add_MessageServiceServicer_to_server, MessageServicer(messages)),
     )
 

@@ -1,4 +1,4 @@
-"""What a run is asked to do: from the words of a request to messages, and what makes two requests the same."""
+"""What a run is asked to do: from the words of a request to messages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from letta_agent.domain.jobs import StoredInput
 from letta_agent.domain.peers import ContentPart, Message
 from letta_common.errors import InvalidArgument, ValidationFailed
 from letta_common.ids import new_id
-from letta_common.repeats import digest_of
 
 _ROLE = message_pb2.MessageRole
-_MANNERS = ("streaming", "stream_tokens", "include_pings", "background")
+MANNERS = ("streaming", "stream_tokens", "include_pings", "background")
+"""How an answer is wanted, which makes no other request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,6 @@ def read_input(request: run_pb2.RunRequest, now: datetime) -> Input:
     calls = tuple(dict.fromkeys(call for call, _ in given_answers)) if answers else None
     told = tuple(f"{call}={answer}" for call, answer in given_answers) if answers else None
     return Input(StoredInput(messages=messages), messages[0].otid, calls, told)
-
-
-def digest(agent_id: str, conversation_id: str, request: run_pb2.RunRequest, more: bytes = b"") -> bytes:
-    """Return what tells two requests apart."""
-    return digest_of(request, agent_id.encode(), conversation_id.encode(), more, without=_MANNERS)
 
 
 def _read(item: run_pb2.InputMessage, now: datetime) -> Iterator[Message]:

@@ -16,7 +16,7 @@ from letta.agent.v1 import agent_pb2, run_pb2
 from letta_agent.domain.approvals import unanswered
 from letta_agent.domain.compactions import CompactionResult
 from letta_agent.domain.feeds import CLAIM_RANGE, Event
-from letta_agent.domain.inputs import Input, digest, read_input
+from letta_agent.domain.inputs import MANNERS, Input, read_input
 from letta_agent.domain.jobs import (
     ACTIVE,
     Admission,
@@ -53,6 +53,7 @@ from letta_common.errors import (
 from letta_common.ids import new_id
 from letta_common.letta_messages import type_of
 from letta_common.paging import Page
+from letta_common.repeats import Digests
 
 CompactionSettings = agent_pb2.CompactionSettings
 POLL_SECONDS = 0.1
@@ -125,9 +126,17 @@ class Runs:
     """Operations on runs."""
 
     def __init__(
-        self, store: RunStore, runner: Runner, memory: MemoryPeer, clock: Clock, options: RunOptions | None = None
+        self,
+        store: RunStore,
+        runner: Runner,
+        memory: MemoryPeer,
+        clock: Clock,
+        *,
+        digests: Digests,
+        options: RunOptions | None = None,
     ) -> None:
         self._options = options or RunOptions()
+        self._digests = digests
         self._leaving: set[asyncio.Task[None]] = set()
         self._store = store
         self._runner = runner
@@ -305,15 +314,15 @@ class Runs:
 
     def _new_run(self, send: Send) -> NewRun:
         if send.compaction is None:
-            given, way = read_input(send.request, self._clock.now()), b""
+            given = read_input(send.request, self._clock.now())
         else:
-            given, way = Input(StoredInput(compaction_settings=send.compaction)), _digestible(send.compaction)
+            given = Input(StoredInput(compaction_settings=send.compaction))
         return NewRun(
             id=new_id("run"),
             agent_id=send.agent_id,
             conversation_id=send.conversation_id,
             key=send.request_id or given.otid,
-            request_hash=digest(send.agent_id, send.conversation_id, send.request, way),
+            request_hash=self._digest(send),
             request=send.request.SerializeToString(),
             input=given.messages.SerializeToString(),
             background=send.request.background or send.run_type == "send_message_async",
@@ -323,6 +332,10 @@ class Runs:
             answers=given.answers,
             denies=self._options.denies and send.compaction is None,
         )
+
+    def _digest(self, send: Send) -> bytes:
+        way = () if send.compaction is None else (send.compaction,)
+        return self._digests.of(send.request, send.agent_id, send.conversation_id, *way, without=MANNERS)
 
     def _admitted(self, actor: Actor, send: Send, run: NewRun, admission: Admission, signed: bytes) -> Admitted:
         outcome = admission.outcome
@@ -397,10 +410,6 @@ class Runs:
             await self.cancel(actor, run_id)
         except RunNotActive:
             return
-
-
-def _digestible(settings: CompactionSettings) -> bytes:
-    return settings.SerializeToString(deterministic=True)
 
 
 def _job(actor: Actor, send: Send, run: NewRun, admission: Admission) -> Job:

@@ -21,6 +21,7 @@ from letta_common.actor import current_actor, current_request, require_scope
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument
 from letta_common.paging import Page
+from letta_common.repeats import Digests
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _ORDERS = {
@@ -32,15 +33,18 @@ _ORDERS = {
 class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
     """Serves agents."""
 
-    def __init__(self, agents: Agents, tool_runs: ToolRuns, overviews: Overviews, runs: Runs, clock: Clock) -> None:
+    def __init__(
+        self, agents: Agents, tool_runs: ToolRuns, overviews: Overviews, runs: Runs, clock: Clock, *, digests: Digests
+    ) -> None:
         self._agents = agents
         self._tool_runs = tool_runs
         self._overviews = overviews
         self._runs = runs
         self._clock = clock
+        self._digests = digests
 
     async def CreateAgent(self, request: pb.CreateAgentRequest, context: Call) -> pb.CreateAgentResponse:
-        agent = await self._agents.create(current_actor(), draft_of(request, self._clock.now()))
+        agent = await self._agents.create(current_actor(), draft_of(request, self._clock.now(), self._digests))
         return pb.CreateAgentResponse(agent=agent)
 
     async def GetAgent(self, request: pb.GetAgentRequest, context: Call) -> pb.GetAgentResponse:

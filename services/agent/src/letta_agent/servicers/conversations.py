@@ -19,7 +19,7 @@ from letta_common.actor import current_actor, current_request
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, RunNotActive, RunNotFound
 from letta_common.paging import Page
-from letta_common.repeats import digest_of
+from letta_common.repeats import Digests
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _EDITABLE = ("summary", "model", "model_settings")
@@ -32,10 +32,11 @@ _ORDERS = {
 class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServicer):
     """Serves conversations."""
 
-    def __init__(self, conversations: Conversations, runs: Runs, clock: Clock) -> None:
+    def __init__(self, conversations: Conversations, runs: Runs, clock: Clock, digests: Digests) -> None:
         self._conversations = conversations
         self._runs = runs
         self._clock = clock
+        self._digests = digests
 
     async def CreateConversation(
         self, request: pb.CreateConversationRequest, context: Call
@@ -48,7 +49,7 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
             draft,
             isolated_labels=request.isolated_block_labels,
             request_id=request.request_id,
-            request_hash=digest_of(request),
+            request_hash=self._digests.of(request),
         )
         return pb.CreateConversationResponse(conversation=made)
 

@@ -16,7 +16,7 @@ from letta_agent.domain.inputs import created
 from letta_agent.domain.models import handle_of, read_config
 from letta_agent.domain.zones import zone_of
 from letta_common.errors import InvalidArgument, OperationUnimplemented
-from letta_common.repeats import digest_of
+from letta_common.repeats import Digests
 
 _NAME = re.compile(r"[\w\s'\-]+")
 _PLAIN = (
@@ -37,7 +37,7 @@ _MESSAGES = ("model_settings", "compaction_settings")
 _FILES_OPEN, _VIEW_CHARS = 10, 25_000
 
 
-def draft_of(request: pb.CreateAgentRequest, now: datetime) -> Draft:
+def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) -> Draft:
     """Return the agent that a request describes. Raises InvalidArgument and OperationUnimplemented."""
     if request.name and not _NAME.fullmatch(request.name):
         raise InvalidArgument("a name has letters, digits, spaces, - _ and ' only", field="name")
@@ -58,7 +58,7 @@ def draft_of(request: pb.CreateAgentRequest, now: datetime) -> Draft:
         messages=tuple(created(message, now) for message in request.initial_message_sequence),
         secrets=dict(request.secrets) or dict(request.tool_exec_environment_variables),
         request_id=request.request_id,
-        request_hash=digest_of(request) if request.request_id else b"",
+        request_hash=digests.of(request) if request.request_id else b"",
     )
 
 

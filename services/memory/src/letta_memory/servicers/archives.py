@@ -10,7 +10,7 @@ from letta.memory.v1 import archive_pb2, archive_service_pb2_grpc
 from letta.memory.v1 import archive_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_common.paging import Page
-from letta_common.repeats import digest_of
+from letta_common.repeats import Digests
 from letta_memory.domain.archives import ArchiveEmbedding, Archives, NewArchive
 from letta_memory.servicers.packing import known_paths, pack_archive
 
@@ -23,8 +23,9 @@ _OUTPUTS = frozenset(archive_pb2.Archive.DESCRIPTOR.fields_by_name) - _CHANGEABL
 class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
     """Serves archives."""
 
-    def __init__(self, archives: Archives) -> None:
+    def __init__(self, archives: Archives, digests: Digests) -> None:
         self._archives = archives
+        self._digests = digests
 
     async def CreateArchive(self, request: pb.CreateArchiveRequest, context: Call) -> pb.CreateArchiveResponse:
         new = NewArchive(
@@ -35,7 +36,7 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
         )
         actor = current_actor()
         archive = await self._archives.create(
-            actor, new, request_id=request.request_id, request_hash=digest_of(request)
+            actor, new, request_id=request.request_id, request_hash=self._digests.of(request)
         )
         return pb.CreateArchiveResponse(archive=pack_archive(archive, actor.organization_id))
 

@@ -10,7 +10,7 @@ from letta.memory.v1 import block_service_pb2 as pb
 from letta.memory.v1 import block_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.paging import Page
-from letta_common.repeats import digest_of
+from letta_common.repeats import Digests
 from letta_memory.domain.blocks import BlockFilter, Blocks
 from letta_memory.servicers.packing import block_changes, pack_block, unpack_block
 
@@ -20,13 +20,14 @@ Call = grpc.aio.ServicerContext[Any, Any]
 class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
     """Serves blocks."""
 
-    def __init__(self, blocks: Blocks) -> None:
+    def __init__(self, blocks: Blocks, digests: Digests) -> None:
         self._blocks = blocks
+        self._digests = digests
 
     async def CreateBlock(self, request: pb.CreateBlockRequest, context: Call) -> pb.CreateBlockResponse:
         block = unpack_block(request.block)
         made = await self._blocks.create(
-            current_actor(), block, request_id=request.request_id, request_hash=digest_of(request)
+            current_actor(), block, request_id=request.request_id, request_hash=self._digests.of(request)
         )
         return pb.CreateBlockResponse(block=pack_block(made))
 

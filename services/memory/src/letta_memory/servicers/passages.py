@@ -12,7 +12,7 @@ from letta.memory.v1 import passage_service_pb2 as pb
 from letta.memory.v1 import passage_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.paging import MAX_LIMIT, Page
-from letta_common.repeats import digest_of
+from letta_common.repeats import Digests
 from letta_memory.domain.passages import NewPassage, PassageHit, PassageQuery, Passages, Place
 from letta_memory.servicers.packing import optional_time, pack_passage, stamp_of
 
@@ -24,20 +24,21 @@ _TOP_K = 10
 class PassageServicer(passage_service_pb2_grpc.PassageServiceServicer):
     """Serves passages."""
 
-    def __init__(self, passages: Passages) -> None:
+    def __init__(self, passages: Passages, digests: Digests) -> None:
         self._passages = passages
+        self._digests = digests
 
     async def CreatePassage(self, request: pb.CreatePassageRequest, context: Call) -> pb.CreatePassageResponse:
         actor, new = current_actor(), [_new(request.passage)]
         made = await self._passages.create(
-            actor, request.archive_id, new, request_id=request.request_id, request_hash=digest_of(request)
+            actor, request.archive_id, new, request_id=request.request_id, request_hash=self._digests.of(request)
         )
         return pb.CreatePassageResponse(passage=pack_passage(made[0], actor.organization_id))
 
     async def CreatePassages(self, request: pb.CreatePassagesRequest, context: Call) -> pb.CreatePassagesResponse:
         actor, new = current_actor(), [_new(passage) for passage in request.passages]
         made = await self._passages.create(
-            actor, request.archive_id, new, request_id=request.request_id, request_hash=digest_of(request)
+            actor, request.archive_id, new, request_id=request.request_id, request_hash=self._digests.of(request)
         )
         return pb.CreatePassagesResponse(passages=[pack_passage(passage, actor.organization_id) for passage in made])
 
@@ -75,7 +76,7 @@ class PassageServicer(passage_service_pb2_grpc.PassageServiceServicer):
         actor = current_actor()
         new = NewPassage(text=request.text, tags=tuple(request.tags), created_at=optional_time(request, "created_at"))
         made = await self._passages.remember(
-            actor, request.agent_id, new, request_id=request.request_id, request_hash=digest_of(request)
+            actor, request.agent_id, new, request_id=request.request_id, request_hash=self._digests.of(request)
         )
         return pb.CreateArchivalMemoryResponse(
             passages=[pack_passage(passage, actor.organization_id) for passage in made]
