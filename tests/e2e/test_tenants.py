@@ -15,8 +15,9 @@ from google.protobuf import descriptor_pool, message_factory
 from letta.agent.v1 import agent_service_pb2, agent_service_pb2_grpc
 from letta.jsonmap.v1 import annotations_pb2
 from letta_common.actor import Actor
-from letta_common.actor_context import Signer, service_identity
+from letta_common.actor_context import Signer
 from letta_common.clock import SystemClock
+from letta_common.service_identity import ServiceIdentity
 from tests.callers import SCHEMAS
 from tests.e2e import tenants as house
 from tests.e2e.tenants import MARK, Tenant
@@ -183,9 +184,10 @@ def test_no_rpc_is_served_without_a_credential(channel, victim, metadata):
 
 @pytest.mark.parametrize("secret", [b"", b"guess"])
 def test_a_forged_service_identity_opens_no_internal_rpc(channel, victim, intruder, secret):
-    forged = service_identity("agent", secret)
+    forger = ServiceIdentity("agent", secret, SystemClock())
     for method in filter(is_internal, methods()):
         request = request_for(method, victim.owned)
+        forged = forger.of(f"{method.containing_service.full_name}/{method.name}", b"")
         code, _ = call(channel, method, request, x_letta_service_bin=forged, **bearer(intruder))
         assert code in (Code.UNIMPLEMENTED, Code.UNAUTHENTICATED), method.full_name
 

@@ -6,8 +6,12 @@ import grpc
 
 from letta.llm.v1 import model_service_pb2, model_service_pb2_grpc
 from letta_cli.connection import CALL_SECONDS, connected
-from letta_common.actor_context import service_identity
+from letta_common.boundary import SERVICE_KEY
+from letta_common.clock import SystemClock
+from letta_common.service_identity import ServiceIdentity
 from letta_common.settings import Settings
+
+_METHOD = "letta.llm.v1.ModelService/GetDefaultModel"
 
 
 def banner(target: str, settings: Settings) -> str:
@@ -18,7 +22,7 @@ def banner(target: str, settings: Settings) -> str:
 
 def default_engine(target: str, settings: Settings) -> model_service_pb2.GetDefaultModelResponse:
     """Ask the server for its default model, as a service of the deployment."""
-    identity = (("x-letta-service-bin", service_identity("cli", settings.secret())),)
+    identity = ((SERVICE_KEY, ServiceIdentity("cli", settings.secret(), SystemClock()).of(_METHOD, b"")),)
     with connected(target) as channel:
         return _ask(channel, identity)
 

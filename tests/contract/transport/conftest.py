@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -15,10 +16,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from buf.validate import validate_pb2
 from letta.jsonmap.v1 import annotations_pb2
 from letta_common.actor import current_request
-from letta_common.clock import Clock
+from letta_common.clock import Clock, SystemClock
 from letta_common.errors import BlockNotFound
-from letta_common.rpc_testing import Identities, running
+from letta_common.rpc_testing import SECRET, Identities, running
 from letta_common.service import Service
+from letta_common.service_identity import ServiceIdentity
 
 PACKAGE = "letta.probe.v1"
 PATH = f"/{PACKAGE}.ProbeService/"
@@ -164,6 +166,16 @@ def probe_service(servicer: ProbeServicer) -> Service:
     return Service("probe", ((add_to_server, servicer),))
 
 
+class HandClock(SystemClock):
+    """A clock that is turned by hand."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+
 @dataclass
 class Probe:
     """A running probe service and two ways to call it."""
@@ -172,10 +184,17 @@ class Probe:
     channel: Any
     identities: Identities
     transport: str
+    clock: Clock = field(default_factory=SystemClock)
 
     def __post_init__(self) -> None:
         self.stub: Any = ProbeStub(self.channel)
         self.bare: Any = ProbeStub(self.channel._inner)
+
+    def posing(self, signed: bytes, method: str = "Read") -> Any:
+        """Return metadata of a genuine service that calls for the actor of this context."""
+        secret = SECRET.encode()
+        identity = ServiceIdentity("test", secret, self.clock).of(f"{PACKAGE}.ProbeService/{method}", signed)
+        return ("x-letta-service-bin", identity), ("x-letta-actor-bin", signed)
 
     @staticmethod
     def ask(text: str = "", count: int = 0, data: bytes = b"") -> Any:
@@ -194,7 +213,7 @@ def start(request: pytest.FixtureRequest) -> Any:
         service = probe_service(servicer)
         more = {"identities": identities, "dev_mode": dev_mode, "clock": clock}
         async with running(service, request.param, **more) as channel:
-            yield Probe(servicer, channel, identities, request.param)
+            yield Probe(servicer, channel, identities, request.param, clock or SystemClock())
 
     return started
 

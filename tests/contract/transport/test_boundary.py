@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -14,7 +14,6 @@ from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import REGISTRY
 
 from letta_common.actor import Actor, acting_as
-from letta_common.clock import SystemClock
 from letta_common.errors import (
     BlockNotFound,
     DatabaseUnavailable,
@@ -29,6 +28,7 @@ from letta_common.errors import (
 )
 from letta_common.rpc_testing import ALL_SCOPES, DEFAULT_ORGANIZATION, Identities
 from tests.callers import until
+from tests.contract.transport.conftest import HandClock
 
 ANN = Actor("org-a", "user-ann", ALL_SCOPES)
 
@@ -171,16 +171,6 @@ async def test_credential_is_exchanged_once_and_never_logged(start: Any) -> None
         assert "lk_" not in json.dumps(logs, default=repr) + str(error)
 
 
-class HandClock(SystemClock):
-    """A clock that is turned by hand."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.at
-
-
 class ShortLived(Identities):
     """Credentials that end in five seconds: what is signed for them ends with them."""
 
@@ -209,7 +199,7 @@ async def test_a_remembered_credential_ends_when_the_key_does(start: Any) -> Non
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\x0a\x01x"])
 async def test_forged_actor_is_refused(start: Any, damage: bytes) -> None:
     async with start() as probe:
-        error = await refused(probe.bare.Read(probe.ask(), timeout=5, metadata=(("x-letta-actor-bin", damage),)))
+        error = await refused(probe.bare.Read(probe.ask(), timeout=5, metadata=probe.posing(damage)))
 
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED
 
@@ -217,7 +207,7 @@ async def test_forged_actor_is_refused(start: Any, damage: bytes) -> None:
 async def test_actor_of_another_signer_is_refused(start: Any) -> None:
     async with start() as probe:
         signed = Identities().sign(ANN)
-        error = await refused(probe.bare.Read(probe.ask(), timeout=5, metadata=(("x-letta-actor-bin", signed),)))
+        error = await refused(probe.bare.Read(probe.ask(), timeout=5, metadata=probe.posing(signed)))
 
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED
 

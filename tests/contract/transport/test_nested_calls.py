@@ -50,8 +50,8 @@ async def test_error_of_the_second_service_reaches_the_first_caller(pair: Any) -
 
 async def test_cancelling_the_first_call_cancels_the_second(pair: Any) -> None:
     front, back = pair
-    metadata = (("x-letta-actor-bin", front.identities.sign(ANN)),)
-    call = front.bare.Read(front.ask("forward hang"), timeout=30, metadata=metadata)
+    posing = front.posing(front.identities.sign(ANN))
+    call = front.bare.Read(front.ask("forward hang"), timeout=30, metadata=posing)
     await asyncio.wait_for(back.servicer.entered.wait(), 5)
     call.cancel()
 

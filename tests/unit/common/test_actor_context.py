@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from letta.common.v1 import actor_pb2
 from letta_common.actor import Actor, Request, acting_as, bind_request, current_actor, current_request
-from letta_common.actor_context import SignatureVerifier, Signer, service_identity, service_name
+from letta_common.actor_context import SignatureVerifier, Signer
 from letta_common.errors import Unauthenticated
 
 ANN = Actor("org-a", "user-ann", frozenset({"read", "write"}))
@@ -136,21 +136,6 @@ async def test_old_verdicts_make_room(world: World, monkeypatch: pytest.MonkeyPa
         await world.verifier.verify(world.signer.sign(Actor("org-a", f"user-{number}")))
 
     assert len(world.verifier._verdicts) == 2
-
-
-def test_service_identity_needs_the_secret() -> None:
-    identity = service_identity("agent", b"secret")
-
-    assert service_name(identity, b"secret") == "agent"
-    for forged in (
-        b"",
-        b"agent",
-        b"agent:",
-        identity.replace(b"agent", b"memory"),
-        service_identity("agent", b"other"),
-    ):
-        with pytest.raises(Unauthenticated):
-            service_name(forged, b"secret")
 
 
 def test_outside_of_a_request_there_is_no_actor() -> None:

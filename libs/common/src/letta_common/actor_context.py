@@ -1,9 +1,7 @@
-"""Signed actor contexts: signing, verification with cached verdicts, and the identity of services."""
+"""Signed actor contexts: signing, and verification with cached verdicts."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -119,16 +117,3 @@ class SignatureVerifier:
             raise Unauthenticated("the actor context names nobody")
         actor = Actor(context.organization_id, context.user_id, frozenset(context.scopes))
         return Verdict(actor, context.expires_at.ToDatetime(tzinfo=UTC), context.run_id)
-
-
-def service_identity(name: str, secret: bytes) -> bytes:
-    """Return the value of `x-letta-service-bin` for a service of this deployment."""
-    return f"{name}:{hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()}".encode()
-
-
-def service_name(identity: bytes, secret: bytes) -> str:
-    """Return the name of the service that an identity proves. Raises Unauthenticated."""
-    name = identity.partition(b":")[0].decode(errors="replace")
-    if not hmac.compare_digest(identity, service_identity(name, secret)):
-        raise Unauthenticated("the service identity is not genuine")
-    return name

@@ -24,7 +24,7 @@ from protovalidate import Validator
 
 from letta.jsonmap.v1 import annotations_pb2
 from letta_common.actor import Request, bind_request, current_request_id, require_scope
-from letta_common.actor_context import CredentialExchange, Verdict, Verifier, service_name
+from letta_common.actor_context import CredentialExchange, Verdict, Verifier
 from letta_common.clock import Clock
 from letta_common.errors import (
     AppError,
@@ -43,11 +43,13 @@ from letta_common.open_methods import MALFORMED, for_all
 from letta_common.page_bytes import cut_page, is_list
 from letta_common.requests import violations
 from letta_common.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
+from letta_common.service_identity import ServiceIdentities
 
 ACTOR_KEY, SERVICE_KEY, REQUEST_ID_KEY = "x-letta-actor-bin", "x-letta-service-bin", "x-request-id"
 FLOOR_SECONDS = 0.1
 REPORT_SECONDS = 0.02
 RETRY_SECONDS = "1"
+_SEND = "send a credential: `authorization: Bearer <API key>`"
 _OPEN = ("grpc.health.", "grpc.reflection.")
 _CREDENTIAL_NS = 30_000_000_000
 _MAX_CREDENTIALS = 4096
@@ -111,7 +113,6 @@ class Boundary(grpc.aio.ServerInterceptor):
     ) -> None:
         self._verifier = verifier
         self._exchange = exchange
-        self._secret = secret
         self._clock = clock
         self._dev_mode = dev_mode
         self._most = most or sys.maxsize
@@ -119,7 +120,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._shares = FairSlots(Shares(tenant_slots=most_of_one), "calls")
         self._validator = Validator()
         self._wrapped: dict[str, tuple[object, Any]] = {}
-        self._services: dict[bytes, str] = {}
+        self._services = ServiceIdentities(secret, clock)
         self._credentials: dict[bytes, tuple[bytes, Verdict, float]] = {}
 
     async def intercept_service(
@@ -247,7 +248,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         bind_request(Request(request_id=request_id, deadline=deadline))
         if left is not None and left < FLOOR_SECONDS:
             raise DeadlineExceeded(f"{left * 1000:.0f} ms are too little to begin; allow more time")
-        caller = self._caller(metadata.get(SERVICE_KEY))
+        caller = self._caller(method, metadata)
         if method.internal and not caller:
             raise OperationUnimplemented("Method not found!")
         signed, verdict = await self._identify(metadata, optional=method.internal)
@@ -258,13 +259,16 @@ class Boundary(grpc.aio.ServerInterceptor):
         bind_request(bound)
         return bound
 
-    def _caller(self, identity: bytes | None) -> str:
-        if identity is None:
-            return ""
-        name = self._services.get(identity)
-        if name is None:
-            name = self._services[identity] = service_name(identity, self._secret)
-        return name
+    def _caller(self, method: Method, metadata: Mapping[str, Any]) -> str:
+        """Return the service that makes the call, or an empty string. Only a service may say for whom it calls."""
+        identity: bytes | None = metadata.get(SERVICE_KEY)
+        if identity is not None:
+            return self._services.name(identity, f"{method.service}/{method.name}", metadata.get(ACTOR_KEY, b""))
+        if ACTOR_KEY in metadata and not method.internal:
+            raise Unauthenticated(
+                f"`{ACTOR_KEY}` is for services of this deployment, which show `{SERVICE_KEY}` with it; {_SEND}"
+            )
+        return ""
 
     async def _identify(self, metadata: Mapping[str, Any], *, optional: bool) -> tuple[bytes, Verdict | None]:
         signed: bytes | None = metadata.get(ACTOR_KEY)
@@ -281,7 +285,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             if not _PRINTABLE.fullmatch(user_id := metadata.get("user_id", "")):
                 raise InvalidArgument("user_id should be user-<uuid>", field="user_id")
             return await self._exchanged("", user_id)
-        raise Unauthenticated("send a credential: `authorization: Bearer <API key>`")
+        raise Unauthenticated(_SEND)
 
     async def _exchanged(self, credential: str, user_id: str) -> tuple[bytes, Verdict]:
         """Exchange a credential for a signed context, at most once in 30 s. Only its hash is kept.

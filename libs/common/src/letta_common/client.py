@@ -15,8 +15,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from prometheus_client import Counter
 
 from letta_common.actor import current_request
-from letta_common.actor_context import service_identity
 from letta_common.boundary import ACTOR_KEY, REPORT_SECONDS, REQUEST_ID_KEY, SERVICE_KEY
+from letta_common.clock import Clock, SystemClock
 from letta_common.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
@@ -25,6 +25,7 @@ from letta_common.errors import (
     ServiceUnavailable,
 )
 from letta_common.rpc_errors import from_rpc_error
+from letta_common.service_identity import ServiceIdentity
 from letta_common.settings import Settings
 
 DEFAULT_TIMEOUT = 30.0
@@ -66,9 +67,9 @@ def bare_channel(target: str, settings: Settings) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(target, credentials, options)
 
 
-def connect(target: str, settings: Settings, *, caller: str) -> PeerChannel:
+def connect(target: str, settings: Settings, *, caller: str, clock: Clock | None = None) -> PeerChannel:
     """Return a channel to a service, made once a process, that speaks as `caller`."""
-    return PeerChannel(bare_channel(target, settings), caller, settings.secret())
+    return PeerChannel(bare_channel(target, settings), caller, settings.secret(), clock)
 
 
 @asynccontextmanager
@@ -83,9 +84,9 @@ async def streaming(call: Any) -> AsyncIterator[Any]:
 class PeerChannel(grpc.aio.Channel):
     """A channel, over the network or local, whose calls carry identity and deadline and raise AppError."""
 
-    def __init__(self, inner: grpc.aio.Channel, caller: str, secret: bytes) -> None:
+    def __init__(self, inner: grpc.aio.Channel, caller: str, secret: bytes, clock: Clock | None = None) -> None:
         self._inner = inner
-        self._identity = (SERVICE_KEY, service_identity(caller, secret))
+        self._identity = ServiceIdentity(caller, secret, clock or SystemClock())
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Return the callable of a method; a call is a coroutine."""
@@ -129,11 +130,11 @@ class PeerChannel(grpc.aio.Channel):
 class _Calls:
     """What unary and streaming callables share."""
 
-    def __init__(self, invoke: Callable[..., Any], method: str, identity: tuple[str, bytes]) -> None:
+    def __init__(self, invoke: Callable[..., Any], method: str, identity: ServiceIdentity) -> None:
         self._invoke = invoke
-        self._method = method
+        self._method = method.lstrip("/")
         self._identity = identity
-        self._count = _CALLS.labels(method.lstrip("/"))
+        self._count = _CALLS.labels(self._method)
         self._attempts = _ATTEMPTS if _idempotent(method) else 1
 
     def _begin(self, request: Any, timeout: float | None, metadata: Any) -> Any:
@@ -143,7 +144,8 @@ class _Calls:
             timeout = left if timeout is None else min(timeout, left)
             if timeout <= 0:
                 raise DeadlineExceeded(f"no time is left to call {self._method}")
-        sent = [self._identity, *(metadata or ())]
+        identity = self._identity.of(self._method, serving.signed_actor)
+        sent = [(SERVICE_KEY, identity), *(metadata or ())]
         if serving.request_id:
             sent.append((REQUEST_ID_KEY, serving.request_id))
         if serving.signed_actor:

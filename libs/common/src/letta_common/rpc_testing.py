@@ -87,7 +87,7 @@ async def running(
     if transport == "network":
         server = Server(services, settings, boundary)
         await server.start()
-        channel = connect(f"127.0.0.1:{server.port}", settings, caller="test")
+        channel = connect(f"127.0.0.1:{server.port}", settings, caller="test", clock=clock)
         try:
             yield channel
         finally:
@@ -100,7 +100,7 @@ async def running(
     for service in services:
         await service.start()
     await health.start()
-    channel = PeerChannel(LocalChannel(local), "test", settings.secret())
+    channel = PeerChannel(LocalChannel(local), "test", settings.secret(), clock)
     try:
         yield channel
     finally:

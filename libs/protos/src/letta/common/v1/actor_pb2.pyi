@@ -22,7 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class ActorContext(_message.Message):
     """Who a request acts for. Signed by the auth service, verified at each boundary, handed on in metadata
-    `x-letta-actor-bin` as a serialized SignedActorContext.
+    `x-letta-actor-bin` as a serialized SignedActorContext. Accepted only beside the identity of a service of the deployment
+    in `x-letta-service-bin`, which is bound to it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
