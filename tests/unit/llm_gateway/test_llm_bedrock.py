@@ -327,4 +327,4 @@ def test_a_stream_reads_reasoning_text_and_cached_tokens():
         Started(1, Text()),
         Delta(1, "So."),
     ]
-    assert got[-1] == Completed(FinishReason.STOP, Usage(18, 2, cached_input=10, cache_write=5), "r")
+    assert got[-1] == Completed(FinishReason.STOP, Usage(18, 2, cached_input=10, cache_write=5), "r", objects=True)

@@ -150,10 +150,16 @@ def _sent(reader: Any, pieces: Iterator[bytes]) -> Iterator[Event]:
 def told(answer: Answer) -> Answer:
     """Return an answer without what differs by chance: ids that the vendor did not give, spaces within JSON."""
     parts = [
-        replace(part, id="", input=json.dumps(json.loads(part.input))) if isinstance(part, ToolCall) else part
-        for part in answer.parts
+        replace(part, id="", input=_plain(part.input)) if isinstance(part, ToolCall) else part for part in answer.parts
     ]
     return replace(answer, parts=tuple(parts))
+
+
+def _plain(arguments: str) -> str:
+    try:
+        return json.dumps(json.loads(arguments))
+    except ValueError:  # of a call that was cut, which lacks its last brace
+        return json.dumps(json.loads(f"{arguments}}}"))[:-1]
 
 
 @every_wire
@@ -162,8 +168,6 @@ def told(answer: Answer) -> Answer:
 def test_a_stream_says_the_same_however_it_is_cut(name, said, sizes):
     wire = WIRES[name]
     said = replace(said, interleaved=said.interleaved and wire.interleaves)
-    if name in {"anthropic", "bedrock"} and said.calls and said.finish == "length":  # a whole answer shows no cut
-        said = replace(said, finish=None)
     data = b"".join(wire.frames(said))
 
     streamed = read(name, cut(data, sizes))

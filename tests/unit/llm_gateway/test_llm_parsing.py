@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMRateLimit, LLMUnavailable
+from letta_common.json_texts import json_object
 from letta_llm_gateway.domain.answers import Completed, Delta, FinishReason, Reasoning, Started, Text, ToolCall
 from letta_llm_gateway.domain.streams import Assembler
 from letta_llm_gateway.providers import sse
@@ -57,6 +58,18 @@ def test_what_can_be_repaired_without_guessing_is(raw, value):
 )
 def test_other_arguments_are_left_as_they_came(raw):
     assert readable(raw) == raw
+
+
+@pytest.mark.parametrize("objects", [False, True])
+@pytest.mark.parametrize("raw", ['{"a": 1}', "{}", "", '{"a": "cut in', '{"a": 1,}'])
+def test_of_an_answer_that_was_cut_only_a_last_call_that_is_surely_whole_can_be_read(raw, objects):
+    calls = [ToolCall("1", "f", '{"b": 2}'), ToolCall("2", "f", raw)]
+    first, last = finished(calls, FinishReason.LENGTH, objects=objects)
+
+    assert first.input == '{"b": 2}'
+    assert (json_object(last.input) is not None) == (not objects and raw.endswith("}"))
+    assert last.input, "nothing at all would be read as no arguments"
+    assert finished([*calls, Text("So")], FinishReason.LENGTH, objects=objects)[1].input == readable(raw)
 
 
 async def chunks(data: bytes, size: int) -> AsyncIterator[bytes]:
@@ -238,7 +251,10 @@ def test_a_lone_closing_tag_ends_thoughts_that_the_prompt_opened(size, known):
     for event in told:
         assembler.feed(event)
 
-    assert list(assembler.answer(lambda parts, _: tuple(parts)).parts) == [Reasoning("because 17*23"), Text("391")]
+    assert list(assembler.answer(lambda parts, *_, **__: tuple(parts)).parts) == [
+        Reasoning("because 17*23"),
+        Text("391"),
+    ]
     assert reader.closes_alone is not known
     kinds = [type(event.part) for event in told if isinstance(event, Started)]
     assert kinds == ([Reasoning, Text] if known else [Text, Text])

@@ -183,7 +183,7 @@ async def answered(subject, mode: str) -> Answer:
     assembler = Assembler()
     async for event in subject.provider.stream(Call("m", prompt(user("hi")))):
         assembler.feed(event)
-    return assembler.answer(lambda raw, _: raw or "{}")
+    return assembler.answer(lambda raw, *_, **__: raw or "{}")
 
 
 def kept(answer: Answer) -> m.Message:

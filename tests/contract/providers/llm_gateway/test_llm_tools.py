@@ -10,7 +10,8 @@ import pytest
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta_common.errors import LLMBadRequest
-from letta_llm_gateway.domain.answers import Answer, Call, ToolCall
+from letta_common.json_texts import json_object
+from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, ToolCall
 from letta_llm_gateway.domain.streams import Assembler
 from letta_llm_gateway.providers.arguments import finished
 from tests.contract.providers.llm_gateway.conftest import Subject
@@ -230,3 +231,14 @@ async def test_every_call_that_a_vendor_makes_gets_an_id_of_its_own(subject, str
         got = await answered(subject, prompt(user("hi"), tools=TOOLS), stream=stream)
         seen |= {part.id for part in got.parts if isinstance(part, ToolCall)}
     assert len(seen) == 6
+
+
+@both
+async def test_a_call_at_the_end_of_a_cut_answer_is_read_alike_streamed_and_whole(subject, stream):
+    subject.vendor.say(Say(calls=[("first", {"a": 1})], finish="length"))
+    got = await answered(subject, prompt(user("hi"), tools=TOOLS), stream=stream)
+
+    [call] = got.parts
+    assert got.finish_reason is FinishReason.LENGTH
+    whole = subject.kind not in {"anthropic", "bedrock"}  # whose whole answers show no cut
+    assert json_object(call.input) == ({"a": 1} if whole else None)

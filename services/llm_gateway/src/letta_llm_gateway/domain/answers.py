@@ -127,6 +127,8 @@ class Completed:
     warnings: tuple[str, ...] = ()
     thoughts: frozenset[int] = frozenset()
     """Parts that were told as text and turned out to be reasoning."""
+    objects: bool = False
+    """The vendor's whole answers carry arguments as objects, so that they show no cut; its streams are read alike."""
 
 
 Event: TypeAlias = Started | Delta | Signed | Ended | Completed

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from letta_common.errors import LLMInvalidResponse, LLMTimeout
 from letta_llm_gateway.domain.answers import (
@@ -25,8 +26,13 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
 )
 
-ReadCalls = Callable[[Sequence[Part], FinishReason], tuple[Part, ...]]
-"""Reads the arguments of the calls of an answer."""
+
+class ReadCalls(Protocol):
+    """Reads the arguments of the calls of an answer."""
+
+    def __call__(self, parts: Sequence[Part], finish: FinishReason, *, objects: bool = False) -> tuple[Part, ...]:
+        """Return the parts with arguments that are JSON objects, or that nobody will take for whole."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ class Assembler:
         done = self._completed
         for index in done.thoughts & self._parts.keys():
             self._parts[index] = Reasoning()
-        parts = read(self.parts(), done.finish_reason)
+        parts = read(self.parts(), done.finish_reason, objects=done.objects)
         return Answer(parts, done.finish_reason, done.usage, done.response_id, done.warnings)
 
     def parts(self) -> list[Part]:

@@ -275,7 +275,7 @@ class StreamReader:
         if not self._stopped and self._stop is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
         calls: list[Part] = [ToolCall("", "")] if self._calls else []
-        yield Completed(_finish(self._stop, calls), usage(self._usage), self._id)
+        yield Completed(_finish(self._stop, calls), usage(self._usage), self._id, objects=True)
 
     def _start(self, at: int, block: Json) -> Iterator[Event]:
         yield from self._close(at)  # an index that is used again

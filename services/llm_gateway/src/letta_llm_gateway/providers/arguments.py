@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from letta_common.json_texts import too_deep
+from letta_common.json_texts import json_object, too_deep
 from letta_llm_gateway.domain.answers import FinishReason, Part, ToolCall
 from letta_llm_gateway.providers.wire_json import finite
 
@@ -76,15 +76,22 @@ def readable(raw: str, *, cut: bool = False) -> str:
 def finished(parts: Sequence[Part], finish: FinishReason, *, objects: bool = False) -> tuple[Part, ...]:
     """Return the parts of a whole answer, the arguments of its calls read.
 
-    An answer that was cut ends within its last part. Wires that carry arguments as an `object` show no sign of that.
+    An answer that was cut ends within its last part. A call there is executed if its arguments came as the text of a
+    whole object, for nothing can follow that. Where a vendor's whole answers carry `objects`, which look whole wherever
+    they were cut, no such call is executed, streamed or not: its arguments stay a text that is no object.
     """
     found = list(parts)
     for at, part in enumerate(found):
         if isinstance(part, ToolCall):
             cut = finish is FinishReason.LENGTH and at == len(found) - 1
             text = readable(part.input, cut=cut)
-            found[at] = replace(part, input=text[:-1] if cut and objects else text)
+            found[at] = replace(part, input=_open(text) if cut and (objects or not text) else text)
     return tuple(found)
+
+
+def _open(text: str) -> str:
+    """Return arguments so that nobody takes them for a whole object."""
+    return text[:-1] if json_object(text) is not None else text or "{"
 
 
 def text_of(raw: Any) -> str:

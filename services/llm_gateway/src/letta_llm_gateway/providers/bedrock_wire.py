@@ -288,7 +288,8 @@ class StreamReader:
             yield Ended(index)
         if self._stop is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
-        yield Completed(_finish(self._stop, calls=self._calls, vendor=self._vendor), self._usage, self._id)
+        finish = _finish(self._stop, calls=self._calls, vendor=self._vendor)
+        yield Completed(finish, self._usage, self._id, objects=True)
 
     def _begin(self, at: int, part: Part) -> Iterator[Event]:
         self._open[at] = self._next
