@@ -14,7 +14,6 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from letta_common.actor import Actor, acting_as
-from letta_common.boundary import ACTOR_KEY
 from letta_common.rpc_errors import DETAILS_KEY
 from letta_common.rpc_testing import ALL_SCOPES, SECRET, Identities, running
 from letta_common.settings import Settings
@@ -33,7 +32,7 @@ def shared(request: pytest.FixtureRequest) -> Start:
 
     @asynccontextmanager
     async def started(most: int) -> AsyncIterator[Probe]:
-        servicer, identities = ProbeServicer(), Identities()
+        servicer, identities = ProbeServicer(), Identities({actor.user_id: actor for actor in (ANN, AMY, BOB)})
         settings = Settings(
             bind="127.0.0.1:0", cluster_secret=SecretStr(SECRET), drain_seconds=1, max_calls_of_organization=most
         )
@@ -46,7 +45,7 @@ def shared(request: pytest.FixtureRequest) -> Start:
 
 def begin(probe: Probe, actor: Actor, method: str, text: str, count: int = 0) -> Any:
     """Begin a call that comes from outside."""
-    metadata = ((ACTOR_KEY, probe.identities.sign(actor)),)
+    metadata = (("authorization", f"Bearer {actor.user_id}"),)
     return getattr(probe.bare, method)(probe.ask(text, count=count), timeout=30, metadata=metadata)
 
 
