@@ -202,7 +202,7 @@ class Exchange:
     async def _expire_twin(self, owner):
         for thread in self._seed.store.state.threads.values():
             if not owner or thread.owner == owner:
-                thread.until = None
+                thread.until = self._seed.clock.now()
 
     async def _texts_of_twin(self):
         return self._seed.memory.texts(AGENT)

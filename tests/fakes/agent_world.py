@@ -108,7 +108,7 @@ class World:
     def expire(self):
         """Let the leases of this replica run out, as when it died."""
         for thread in self.store.state.threads.values():
-            thread.until = None
+            thread.until = self.clock.now()
 
 
 def send_of(text="hi", *, request_id="", record=False, **request):

@@ -97,7 +97,7 @@ async def exchange(memory, db):
 
     async def expire(owner):
         statement = (
-            "update agent.conversation_queue set lease_until = null "
+            "update agent.conversation_queue set lease_until = clock_timestamp() "
             "where organization_id = %s and (%s = '' or owner = %s)"
         )
         await db.hot(statement, (ann.organization_id, owner, owner))

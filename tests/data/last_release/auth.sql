@@ -13,7 +13,8 @@ CREATE TABLE auth.api_keys (
     created_by_id text NOT NULL,
     expires_at timestamp with time zone,
     last_used_at timestamp with time zone,
-    revoked_at timestamp with time zone
+    revoked_at timestamp with time zone,
+    development boolean DEFAULT false NOT NULL
 );
 CREATE TABLE auth.audit_log (
     organization_id text NOT NULL,
@@ -75,4 +76,4 @@ ALTER TABLE ONLY auth.audit_log
     ADD CONSTRAINT audit_log_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES auth.organizations(id);
 ALTER TABLE ONLY auth.users
     ADD CONSTRAINT users_organization_id_fkey FOREIGN KEY (organization_id) REFERENCES auth.organizations(id);
-INSERT INTO auth.alembic_version VALUES ('0001');
+INSERT INTO auth.alembic_version VALUES ('0002');

@@ -23,7 +23,9 @@ CREATE TABLE memory.passages (
     pending boolean DEFAULT false NOT NULL,
     embedding extensions.halfvec,
     embedder text DEFAULT ''::text NOT NULL,
-    words tsvector GENERATED ALWAYS AS (to_tsvector('english'::regconfig, text)) STORED
+    words tsvector GENERATED ALWAYS AS (to_tsvector('english'::regconfig, text)) STORED,
+    generation integer DEFAULT 0 NOT NULL,
+    request_hash bytea
 );
 ALTER TABLE ONLY memory.passages ALTER COLUMN embedding SET STORAGE MAIN;
 CREATE TYPE memory.passage_hit AS (
@@ -60,7 +62,8 @@ CREATE TABLE memory.blocks (
     last_updated_by_id text,
     version bigint DEFAULT 1 NOT NULL,
     created_at timestamp with time zone NOT NULL,
-    updated_at timestamp with time zone NOT NULL
+    updated_at timestamp with time zone NOT NULL,
+    request_hash bytea
 );
 CREATE TYPE memory.step_row AS (
 	status smallint,
@@ -86,7 +89,7 @@ CREATE FUNCTION memory.append_messages(p_org text, p_conversation text, p_agent 
     organization_id, conversation_id, seq, id, agent_id, role, types, flags, run_id, step_id, group_id, created_at,
     pending, search, body)
   select p_org, p_conversation, p_first + m.place - 1, m.id, p_agent, m.role, m.types, m.flags,
-    nullif(m.run_id, ''), nullif(m.step_id, ''), nullif(m.group_id, ''), m.created_at,
+    m.run_id, m.step_id, m.group_id, m.created_at,
     p_pending and m.search <> '', m.search, m.body
   from unnest(p_ids, p_roles, p_types, p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies)
     with ordinality as m (id, role, types, flags, run_id, step_id, group_id, created_at, search, body, place)
@@ -101,8 +104,9 @@ declare
 begin
   select * into c from memory.conversations t
   where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
-  r.status := case when not found then 1 when p_fence < c.fence then 2 else 0 end;
-  if r.status <> 0 then
+  r.status := case when not found then 1 /* Status.NO_CONVERSATION */ when p_fence < c.fence then 2 /* Status.FENCED */
+    else 0 /* Status.DONE */ end;
+  if r.status <> 0 /* Status.DONE */ then
     r.fence := c.fence;
     return next r;
     return;
@@ -153,7 +157,7 @@ CREATE FUNCTION memory.blocks_of(p_org text, p_agent text, p_conversation text) 
   join memory.blocks b on b.organization_id = l.organization_id and b.id = l.block_id
   where l.organization_id = p_org and l.conversation_id = p_conversation
 $$;
-CREATE FUNCTION memory.commit_step(p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_step integer, p_stop smallint, p_pending boolean, p_move boolean, p_summary boolean, p_first_kept text, p_known_ids text[], p_known_versions bigint[], p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[], p_groups text[], p_times timestamp with time zone[], p_searches text[], p_bodies bytea[]) RETURNS SETOF memory.step_row
+CREATE FUNCTION memory.commit_step(p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_step integer, p_stop smallint, p_pending boolean, p_move boolean, p_clear boolean, p_summary boolean, p_first_kept text, p_known_ids text[], p_known_versions bigint[], p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[], p_groups text[], p_times timestamp with time zone[], p_searches text[], p_bodies bytea[]) RETURNS SETOF memory.step_row
     LANGUAGE plpgsql
     AS $$
 declare
@@ -164,8 +168,9 @@ declare
 begin
   select * into c from memory.conversations t
   where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
-  r.status := case when not found then 1 when p_fence < c.fence then 2 else 0 end;
-  if r.status <> 0 then
+  r.status := case when not found then 1 /* Status.NO_CONVERSATION */ when p_fence < c.fence then 2 /* Status.FENCED */
+    else 0 /* Status.DONE */ end;
+  if r.status <> 0 /* Status.DONE */ then
     r.fence := c.fence;
     return next r;
     return;
@@ -178,9 +183,9 @@ begin
       p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
     if p_move then
       kept := c.next_seq;
-      if p_first_kept = '*' then
+      if p_clear then
         kept := c.next_seq + n;
-      elsif p_first_kept <> '' then
+      elsif p_first_kept is not null then
         select m.seq into kept from memory.messages m
         where m.organization_id = p_org and m.id = p_first_kept and m.conversation_id = p_conversation;
         if kept is null then
@@ -220,13 +225,13 @@ declare
   lines text[];
   n integer;
 begin
-  r.status := 0;
+  r.status := 0 /* Status.DONE */;
   r.repeated := false;
   select t.fence into highest from memory.conversations t
   where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for share;
   r.fence := highest;
   if highest is null or p_fence < highest then
-    r.status := case when highest is null then 1 else 2 end;
+    r.status := case when highest is null then 1 /* Status.NO_CONVERSATION */ else 2 /* Status.FENCED */ end;
     return next r;
     return;
   end if;
@@ -240,7 +245,7 @@ begin
   select * into h from memory.block_history t where t.organization_id = p_org and t.edit_key = p_key;
   if h.block_id is not null then
     r.repeated := true;
-    r.status := case when h.edit_hash = p_hash then 0 else 3 end;
+    r.status := case when h.edit_hash = p_hash then 0 /* Status.DONE */ else 3 /* Status.OTHER_EDIT */ end;
     select * into b from memory.blocks t where t.organization_id = p_org and t.id = h.block_id;
     b.organization_id := p_org;
     b.id := h.block_id;
@@ -254,7 +259,7 @@ begin
   end if;
   if b.id is null then
     if p_kind <> 5 then
-      r.status := 4;
+      r.status := 4 /* Status.NO_BLOCK */;
       r.notes := array(
         select x.label from memory.blocks_of(p_org, p_agent, p_conversation) x order by x.label collate "C");
       return next r;
@@ -268,7 +273,7 @@ begin
     insert into memory.agent_blocks (organization_id, agent_id, block_id, label) values (p_org, p_agent, b.id, p_label);
   end if;
   if b.read_only then
-    r.status := 5;
+    r.status := 5 /* Status.READ_ONLY */;
     return next r;
     return;
   end if;
@@ -278,7 +283,7 @@ begin
     when 2 then
       n := (length(b.value) - length(replace(b.value, p_text, ''))) / length(p_text);
       if n = 0 or (n > 1 and not p_all) then
-        r.status := case when n = 0 then 7 else 8 end;
+        r.status := case when n = 0 then 7 /* Status.NO_MATCH */ else 8 /* Status.NOT_UNIQUE */ end;
         r.notes := memory.lines_of(b.value, p_text);
         return next r;
         return;
@@ -288,7 +293,7 @@ begin
       lines := string_to_array(b.value, E'\n');
       n := cardinality(lines);
       if p_line > n then
-        r.status := 9;
+        r.status := 9 /* Status.NO_LINE */;
         r.notes := array[n::text];
         return next r;
         return;
@@ -314,7 +319,7 @@ begin
       end if;
   end case;
   if p_kind < 6 and length(b.value) > b.char_limit then
-    r.status := 6;
+    r.status := 6 /* Status.TOO_LONG */;
     r.notes := array[length(b.value)::text, b.char_limit::text];
     if b.version = 0 then
       delete from memory.blocks t where t.organization_id = p_org and t.id = b.id;
@@ -362,12 +367,13 @@ declare
       and (p_conversation is null or c.id = p_conversation));
 begin
   if p_query <> '' then
-    return query with 
+    return query with
   matches as materialized (
     select s.id, s.words from memory.messages s where s.organization_id = p_org and s.search <> ''
       and (p_agent is null or s.agent_id = p_agent) and (p_conversation is null or s.conversation_id = p_conversation)
       and (p_roles is null or s.role = any(p_roles)) and (p_types is null or s.types & p_types <> 0)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to) and p_mode <> 1 and s.words @@ any_of order by s.created_at desc limit 5000),
+      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
+      and p_mode <> 1 /* SearchMode.VECTOR */ and s.words @@ any_of order by s.created_at desc limit 5000),
   terms as (
     select memory.term_of(t.lexeme) as term from unnest(to_tsvector('pg_catalog.english', p_query)) t),
   weights as (
@@ -382,7 +388,9 @@ begin
     where s.organization_id = p_org and s.search <> ''
       and (p_agent is null or s.agent_id = p_agent) and (p_conversation is null or s.conversation_id = p_conversation)
       and (p_roles is null or s.role = any(p_roles)) and (p_types is null or s.types & p_types <> 0)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to) and p_mode <> 2 and p_vector is not null and s.embedding is not null and s.embedder = p_embedder
+      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
+      and p_mode <> 2 /* SearchMode.FTS */ and p_vector is not null and s.embedding is not null
+      and s.embedder = p_embedder and extensions.vector_dims(s.embedding) = extensions.vector_dims(p_vector)
     order by score desc limit 200),
   word_lane as (
     select b.id, row_number() over (order by b.score desc, b.id) as place,
@@ -401,7 +409,7 @@ begin
         m.created_at, m.body
       from fused f join memory.messages m on m.organization_id = p_org and m.id = f.id
       order by f.score desc, m.created_at desc, m.id limit p_limit;
-    if found or p_mode = 1 then
+    if found or p_mode = 1 /* SearchMode.VECTOR */ then
       return;
     end if;
   end if;
@@ -410,10 +418,11 @@ begin
     from memory.messages s where s.organization_id = p_org and s.search <> ''
       and (p_agent is null or s.agent_id = p_agent) and (p_conversation is null or s.conversation_id = p_conversation)
       and (p_roles is null or s.role = any(p_roles)) and (p_types is null or s.types & p_types <> 0)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to) and (p_query = '' or strpos(lower(s.search), lower(p_query)) > 0)
+      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
+      and (p_query = '' or strpos(lower(s.search), lower(p_query)) > 0)
     order by s.created_at desc, s.id desc limit p_limit;
 end $$;
-CREATE FUNCTION memory.search_passages(p_org text, p_archive text, p_query text, p_vector extensions.halfvec, p_embedder text, p_mode smallint, p_tags text[], p_all boolean, p_from timestamp with time zone, p_to timestamp with time zone, p_limit integer) RETURNS SETOF memory.passage_hit
+CREATE FUNCTION memory.search_passages(p_org text, p_archive text, p_query text, p_vector extensions.halfvec, p_embedder text, p_tags text[], p_all boolean, p_from timestamp with time zone, p_to timestamp with time zone, p_limit integer) RETURNS SETOF memory.passage_hit
     LANGUAGE plpgsql STABLE
     SET plan_cache_mode TO 'force_custom_plan'
     AS $$
@@ -422,11 +431,12 @@ declare
   total bigint := (select a.passage_count from memory.archives a where a.organization_id = p_org and a.id = p_archive);
 begin
   if p_query <> '' then
-    return query with 
+    return query with
   matches as materialized (
     select s.id, s.words from memory.passages s where s.organization_id = p_org and s.archive_id = p_archive
       and (p_tags is null or case when p_all then s.tags @> p_tags else s.tags && p_tags end)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to) and p_mode <> 1 and s.words @@ any_of ),
+      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
+      and s.words @@ any_of),
   terms as (
     select memory.term_of(t.lexeme) as term from unnest(to_tsvector('pg_catalog.english', p_query)) t),
   weights as (
@@ -440,7 +450,9 @@ begin
     from memory.passages s
     where s.organization_id = p_org and s.archive_id = p_archive
       and (p_tags is null or case when p_all then s.tags @> p_tags else s.tags && p_tags end)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to) and p_mode <> 2 and p_vector is not null and s.embedding is not null and s.embedder = p_embedder
+      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
+      and p_vector is not null and s.embedding is not null
+      and s.embedder = p_embedder and extensions.vector_dims(s.embedding) = extensions.vector_dims(p_vector)
     order by score desc limit 200),
   word_lane as (
     select b.id, row_number() over (order by b.score desc, b.id) as place,
@@ -458,14 +470,15 @@ begin
       select f.score::float8, f.word_place::integer, f.meaning_place::integer, p
       from fused f join memory.passages p on p.organization_id = p_org and p.archive_id = p_archive and p.id = f.id
       order by f.score desc, p.created_at desc, p.id limit p_limit;
-    if found or p_mode = 1 then
+    if found then
       return;
     end if;
   end if;
   return query select 0::float8, null::integer, null::integer, s from memory.passages s
     where s.organization_id = p_org and s.archive_id = p_archive
       and (p_tags is null or case when p_all then s.tags @> p_tags else s.tags && p_tags end)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to) and (p_query = '' or strpos(lower(s.text), lower(p_query)) > 0)
+      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
+      and (p_query = '' or strpos(lower(s.text), lower(p_query)) > 0)
     order by s.created_at desc, s.id desc limit p_limit;
 end $$;
 CREATE FUNCTION memory.term_of(p_lexeme text) RETURNS tsquery
@@ -499,7 +512,7 @@ CREATE FUNCTION memory.window_ids_of(c memory.conversations) RETURNS text[]
     union all
     select 2, w.seq, w.id from memory.messages w
     where w.organization_id = c.organization_id and w.conversation_id = c.id
-      and w.seq >= c.window_seq and w.seq <> c.first_seq and w.role <> 6
+      and w.seq >= c.window_seq and w.seq <> c.first_seq and w.role <> 6 /* MessageRole.SUMMARY */
   ) m
 $$;
 CREATE FUNCTION memory.window_of(c memory.conversations) RETURNS bytea[]
@@ -515,21 +528,61 @@ CREATE FUNCTION memory.window_of(c memory.conversations) RETURNS bytea[]
     union all
     select 2, w.seq, w.body from memory.messages w
     where w.organization_id = c.organization_id and w.conversation_id = c.id
-      and w.seq >= c.window_seq and w.seq <> c.first_seq and w.role <> 6
+      and w.seq >= c.window_seq and w.seq <> c.first_seq and w.role <> 6 /* MessageRole.SUMMARY */
   ) m
 $$;
-CREATE FUNCTION memory.write_passages(p_org text, p_user text, p_agent text, p_archive text, p_new_archive text, p_now timestamp with time zone, p_embedder text, p_ids text[], p_texts text[], p_metadata text[], p_tags text[], p_times timestamp with time zone[], p_vectors extensions.halfvec[]) RETURNS SETOF memory.passage_row
+CREATE FUNCTION memory.withdraw_input(p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, OUT status smallint, OUT fence bigint, OUT withdrawn boolean) RETURNS record
+    LANGUAGE plpgsql
+    AS $$
+declare
+  c memory.conversations;
+  n bigint;
+begin
+  withdrawn := false;
+  select * into c from memory.conversations t
+  where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
+  status := case when not found then 1 /* Status.NO_CONVERSATION */
+    when p_fence < c.fence then 2 /* Status.FENCED */ else 0 /* Status.DONE */ end;
+  fence := c.fence;
+  if status <> 0 or exists (
+    select from memory.committed_steps s
+    where s.organization_id = p_org and s.run_id = p_run and s.step_index >= 0)
+  then
+    return;
+  end if;
+  delete from memory.committed_steps s
+  where s.organization_id = p_org and s.run_id = p_run and s.step_index = -1 and s.conversation_id = p_conversation;
+  if not found then
+    return;
+  end if;
+  with gone as (
+    delete from memory.messages m
+    where m.organization_id = p_org and m.run_id = p_run and m.conversation_id = p_conversation and m.seq <> c.first_seq
+    returning m.organization_id, m.id, m.created_at, m.seq
+  ), kept as (
+    insert into memory.tombstones (organization_id, id, created_at, seq) select * from gone on conflict do nothing
+  )
+  select count(*) into n from gone;
+  update memory.conversations t set fence = p_fence, message_count = c.message_count - n
+  where t.organization_id = p_org and t.id = p_conversation;
+  fence := p_fence;
+  withdrawn := true;
+end $$;
+CREATE FUNCTION memory.write_passages(p_org text, p_user text, p_agent text, p_archive text, p_new_archive text, p_now timestamp with time zone, p_embedder text, p_ids text[], p_texts text[], p_metadata text[], p_tags text[], p_times timestamp with time zone[], p_vectors extensions.halfvec[], p_request_hash bytea) RETURNS SETOF memory.passage_row
     LANGUAGE plpgsql
     AS $$
 declare
   a memory.archives;
   r memory.passage_row;
   agent_name text;
+  agent_embedder text;
   n bigint;
+  waiting boolean;
 begin
   r.status := 0;
   if p_archive is null then
-    select g.name into agent_name from memory.agents g where g.organization_id = p_org and g.id = p_agent for share;
+    select g.name, g.embedder into agent_name, agent_embedder
+    from memory.agents g where g.organization_id = p_org and g.id = p_agent for share;
     if agent_name is null then
       r.status := 2;
       return next r;
@@ -539,8 +592,8 @@ begin
     where l.organization_id = p_org and l.agent_id = p_agent;
     if p_archive is null then
       insert into memory.archives (
-        organization_id, id, name, owner_agent_id, created_by_id, last_updated_by_id, created_at, updated_at)
-      values (p_org, p_new_archive, agent_name || '''s Archive', p_agent, p_user, p_user, p_now, p_now)
+        organization_id, id, name, embedder, owner_agent_id, created_by_id, last_updated_by_id, created_at, updated_at)
+      values (p_org, p_new_archive, agent_name || '''s Archive', agent_embedder, p_agent, p_user, p_user, p_now, p_now)
       on conflict do nothing;
       insert into memory.archive_agents (organization_id, agent_id, archive_id)
       values (p_org, p_agent, p_new_archive) on conflict (organization_id, agent_id) do nothing;
@@ -554,23 +607,39 @@ begin
     return next r;
     return;
   end if;
-  if a.embedder = '' and p_embedder <> '' then
+  if exists (
+    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.id = i.id
+    where p.request_hash <> p_request_hash)
+  then
+    r.status := 3;
+    return next r;
+    return;
+  end if;
+  if a.embedder = '' then
     a.embedder := p_embedder;
+  end if;
+  if a.dimensions is null and a.embedder = p_embedder then
     a.dimensions := (
       select extensions.vector_dims(v.vector) from unnest(p_vectors) v (vector) where v.vector is not null limit 1);
   end if;
   insert into memory.passages (
     organization_id, archive_id, id, text, tags, metadata, created_by_id, last_updated_by_id, created_at, updated_at,
-    pending, embedding, embedder)
+    pending, embedding, embedder, generation, request_hash)
   select p_org, a.id, i.id, i.text, (select array_agg(t.tag) from jsonb_array_elements_text(i.tags::jsonb) t (tag)),
-    i.metadata, p_user, p_user, i.created_at, p_now, i.vector is null or a.embedder <> p_embedder,
-    case when a.embedder = p_embedder then i.vector end, a.embedder
+    i.metadata, p_user, p_user, i.created_at, p_now, k.vector is null, k.vector, a.embedder,
+    a.generation, p_request_hash
   from unnest(p_ids, p_texts, p_metadata, p_tags, p_times, p_vectors) i (id, text, metadata, tags, created_at, vector)
+  cross join lateral (
+    select case when a.embedder = p_embedder and extensions.vector_dims(i.vector) = a.dimensions then i.vector end
+  ) k (vector)
   on conflict do nothing;
   get diagnostics n = row_count;
+  waiting := exists (
+    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.id = i.id where p.pending);
   if n > 0 then
     update memory.archives t
-    set passage_count = t.passage_count + n, embedder = a.embedder, dimensions = a.dimensions
+    set passage_count = t.passage_count + n, embedder = a.embedder, dimensions = a.dimensions,
+        waiting_since = case when waiting then clock_timestamp() else t.waiting_since end
     where t.organization_id = p_org and t.id = a.id;
   end if;
   return query
@@ -588,7 +657,8 @@ CREATE TABLE memory.agents (
     organization_id text NOT NULL,
     id text NOT NULL,
     name text DEFAULT ''::text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    embedder text DEFAULT ''::text NOT NULL
 );
 CREATE TABLE memory.alembic_version (
     version_num character varying(32) NOT NULL
@@ -611,7 +681,13 @@ CREATE TABLE memory.archives (
     created_by_id text,
     last_updated_by_id text,
     created_at timestamp with time zone NOT NULL,
-    updated_at timestamp with time zone NOT NULL
+    updated_at timestamp with time zone NOT NULL,
+    generation integer DEFAULT 0 NOT NULL,
+    waiting_since timestamp with time zone,
+    tried_at timestamp with time zone,
+    failure_reason text DEFAULT ''::text NOT NULL,
+    failure text DEFAULT ''::text NOT NULL,
+    request_hash bytea
 )
 WITH (fillfactor='70');
 CREATE TABLE memory.block_history (
@@ -701,6 +777,7 @@ CREATE UNIQUE INDEX agent_blocks_by_label ON memory.agent_blocks USING btree (or
 CREATE INDEX archive_agents_by_archive ON memory.archive_agents USING btree (organization_id, archive_id);
 CREATE UNIQUE INDEX archives_by_owner ON memory.archives USING btree (organization_id, owner_agent_id) WHERE (owner_agent_id IS NOT NULL);
 CREATE INDEX archives_by_time ON memory.archives USING btree (organization_id, created_at, id);
+CREATE INDEX archives_system_waiting ON memory.archives USING btree (tried_at NULLS FIRST) WHERE (waiting_since IS NOT NULL);
 CREATE UNIQUE INDEX block_history_by_key ON memory.block_history USING btree (organization_id, edit_key) WHERE (edit_key IS NOT NULL);
 CREATE INDEX blocks_by_label ON memory.blocks USING btree (organization_id, label);
 CREATE INDEX blocks_by_time ON memory.blocks USING btree (organization_id, created_at, id);
@@ -713,6 +790,7 @@ CREATE INDEX messages_by_step ON memory.messages USING btree (organization_id, s
 CREATE INDEX messages_by_time ON memory.messages USING btree (organization_id, created_at, id);
 CREATE INDEX messages_by_word ON memory.messages USING gin (organization_id, words);
 CREATE INDEX messages_pending ON memory.messages USING btree (organization_id, conversation_id, seq) WHERE pending;
+CREATE INDEX passages_by_generation ON memory.passages USING btree (organization_id, archive_id, generation);
 CREATE UNIQUE INDEX passages_by_id ON memory.passages USING btree (organization_id, id);
 CREATE INDEX passages_by_time ON memory.passages USING btree (organization_id, archive_id, created_at, id);
 CREATE INDEX passages_by_word ON memory.passages USING gin (organization_id, archive_id, words);
@@ -726,4 +804,4 @@ ALTER TABLE ONLY memory.conversation_blocks
     ADD CONSTRAINT conversation_blocks_organization_id_block_id_fkey FOREIGN KEY (organization_id, block_id) REFERENCES memory.blocks(organization_id, id) ON DELETE CASCADE;
 ALTER TABLE ONLY memory.passages
     ADD CONSTRAINT passages_organization_id_archive_id_fkey FOREIGN KEY (organization_id, archive_id) REFERENCES memory.archives(organization_id, id) ON DELETE CASCADE;
-INSERT INTO memory.alembic_version VALUES ('0005');
+INSERT INTO memory.alembic_version VALUES ('0008');

@@ -2,41 +2,40 @@ CREATE SCHEMA tools;
 CREATE FUNCTION tools.begin_execution(p_organization_id text, p_key text, p_hash text, p_tool_id text, p_agent_id text, p_lease interval, p_again boolean) RETURNS TABLE(begun boolean, call_hash text, result bytea, is_running boolean)
     LANGUAGE plpgsql
     AS $$
-        begin
-          insert into tools.executions as e
-            (organization_id, idempotency_key, call_hash, tool_id, agent_id, lease_until)
-          values (p_organization_id, p_key, p_hash, p_tool_id, p_agent_id, now() + p_lease)
-          on conflict (organization_id, idempotency_key) do update
-            set attempt = e.attempt + 1, lease_until = excluded.lease_until
-            where p_again and e.finished_at is null and e.lease_until <= now() and e.call_hash = excluded.call_hash;
-          if found then
-            return query select true, p_hash, null::bytea, false;
-            return;
-          end if;
-          return query
-            select false, e.call_hash, e.result, e.finished_at is null and e.lease_until > now()
-            from tools.executions e
-            where e.organization_id = p_organization_id and e.idempotency_key = p_key;
-        end $$;
+begin
+  insert into tools.executions as e
+    (organization_id, idempotency_key, call_hash, tool_id, agent_id, lease_until)
+  values (p_organization_id, p_key, p_hash, p_tool_id, p_agent_id, now() + p_lease)
+  on conflict (organization_id, idempotency_key) do update
+    set attempt = e.attempt + 1, lease_until = excluded.lease_until
+    where p_again and e.finished_at is null and e.lease_until <= now() and e.call_hash = excluded.call_hash;
+  if found then
+    return query select true, p_hash, null::bytea, false;
+    return;
+  end if;
+  return query
+    select false, e.call_hash, e.result, e.finished_at is null and e.lease_until > now()
+    from tools.executions e
+    where e.organization_id = p_organization_id and e.idempotency_key = p_key;
+end $$;
 CREATE FUNCTION tools.keep_tool_version() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
-        begin
-          insert into tools.tool_versions (organization_id, id, 
-  name, tool_type, description, source_type, source_code, json_schema, args_json_schema, tags, return_char_limit,
-  pip_requirements, npm_requirements, default_requires_approval, enable_parallel_execution, idempotent, metadata,
-  project_id, mcp_server_id, mcp_name, created_by_id, last_updated_by_id, version, created_at, updated_at
-)
-          select n.organization_id, n.id, 
-  name, tool_type, description, source_type, source_code, json_schema, args_json_schema, tags, return_char_limit,
-  pip_requirements, npm_requirements, default_requires_approval, enable_parallel_execution, idempotent, metadata,
-  project_id, mcp_server_id, mcp_name, created_by_id, last_updated_by_id, version, created_at, updated_at
- from (select new.*) n
-          on conflict (organization_id, id, version) do nothing;
-          delete from tools.tool_versions v
-          where v.organization_id = new.organization_id and v.id = new.id and v.version <= new.version - 100;
-          return null;
-        end $$;
+begin
+  insert into tools.tool_versions (organization_id, id,
+    name, tool_type, description, source_type, source_code, json_schema, args_json_schema, tags, return_char_limit,
+    pip_requirements, npm_requirements, default_requires_approval, enable_parallel_execution, idempotent, metadata,
+    project_id, mcp_server_id, mcp_name, created_by_id, last_updated_by_id, version, created_at, updated_at)
+  select new.organization_id, new.id, new.name, new.tool_type, new.description, new.source_type, new.source_code,
+    new.json_schema, new.args_json_schema, new.tags, new.return_char_limit, new.pip_requirements,
+    new.npm_requirements, new.default_requires_approval, new.enable_parallel_execution, new.idempotent, new.metadata,
+    new.project_id, new.mcp_server_id, new.mcp_name, new.created_by_id, new.last_updated_by_id, new.version,
+    new.created_at, new.updated_at
+  on conflict (organization_id, id, version) do nothing;
+  delete from tools.tool_versions v
+  where v.organization_id = new.organization_id and v.id = new.id and v.version <= new.version - 100;
+  return null;
+end $$;
 CREATE TABLE tools.alembic_version (
     version_num character varying(32) NOT NULL
 );

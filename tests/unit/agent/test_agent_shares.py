@@ -135,3 +135,18 @@ async def test_a_replica_that_stops_takes_no_run(world):
 
     with pytest.raises(Overloaded):
         await send(world, BEN, "b1")
+
+
+async def test_a_slot_that_becomes_free_is_looked_for_work_at_once(world):
+    runs = [asyncio.create_task(send(world, ANN, f"a{at}")) for at in (1, 2)]
+    await world.models.until(2)
+    await world.runner.dispatch()
+    assert not world.runner._due.is_set()
+
+    world.models.open.release()
+    await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait_for(world.runner._due.wait(), 5)
+
+    world.models.open.release()
+    await asyncio.gather(*runs)
+    assert not world.runner._counts, "nothing is kept of organizations without runs"

@@ -78,6 +78,11 @@ class Prepared:
         return values, formats
 
 
+def call(function: str, *names: str) -> str:
+    """Return a call of a function of the database, each parameter by its name, which begins with `p_`."""
+    return f"{function}({', '.join(f'p_{name} => %({name})s' for name in names)})"
+
+
 async def execute(conn: PooledConnection, statement: str, params: Params | None) -> list[Row]:
     """Run a statement in one round trip and return its rows. Raises psycopg.Error."""
     prepared = conn.statements.get(statement)

@@ -14,6 +14,7 @@ from letta_agent.domain.jobs import (
     NewRun,
     Outcome,
     Pending,
+    Room,
     RunEnd,
     RunFilter,
     StepFilter,
@@ -105,9 +106,10 @@ async def admitted(store, actor, agent_id, lease=LEASE, **changes):
     return held_of(actor, run, admission.fence)
 
 
-async def claim(store, actor, limit=100):
+async def claim(store, actor):
     """Claim what is due and keep what is the actor's: others use the same database."""
-    return [job for job in await store.claim_due(NEXT, limit) if job.actor.organization_id == actor.organization_id]
+    claimed = await store.claim_due(NEXT, Room(10_000, 10_000))
+    return [job for job in claimed if job.actor.organization_id == actor.organization_id]
 
 
 async def test_admission_claims_and_returns_the_agent(store, ann, agent_id):

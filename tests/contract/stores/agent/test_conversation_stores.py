@@ -7,7 +7,7 @@ import pytest
 
 from letta.common.v1 import usage_pb2
 from letta_agent.domain.conversations import Conversation, ConversationFilter, Stage
-from letta_agent.domain.jobs import Held, Lease, Outcome, RunEnd
+from letta_agent.domain.jobs import Held, Lease, Outcome, Room, RunEnd
 from letta_common.clock import SystemClock
 from letta_common.errors import ConversationNotFound
 from letta_common.ids import new_id
@@ -128,7 +128,7 @@ async def test_nobody_takes_over_a_run_of_a_conversation_that_is_removed(rooms, 
     made = await stored(rooms, ann, agent_id)
     await rooms.runs.admit(ann, new_run(agent_id, made.id), Lease("gone", -1_000))
     await rooms.conversations.begin_removal(ann, made.id)
-    claimed = await rooms.queue.claim_due(LEASE, 100)
+    claimed = await rooms.queue.claim_due(LEASE, Room(10_000, 10_000))
     assert [job for job in claimed if job.actor.organization_id == ann.organization_id] == []
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Protocol
@@ -290,6 +290,22 @@ class Renewed:
     """Runs whose conversation is still held."""
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many more runs a replica has room for."""
+
+    runs: int
+    """In all."""
+    of_one: int
+    """Of one organization that has none here."""
+    left: Mapping[str, int] = field(default_factory=dict)
+    """Of organizations that have some here; 0 leaves one out."""
+
+    def of(self, organization_id: str) -> int:
+        """Return how many more runs of an organization there is room for."""
+        return self.left.get(organization_id, self.of_one)
+
+
 class RunStore(Protocol):
     """What the rules need from storage for one organization's runs."""
 
@@ -376,8 +392,12 @@ class QueueStore(Protocol):
         """Return those of the runs that somebody asked to end."""
         ...
 
-    async def claim_due(self, lease: Lease, limit: int) -> list[Job]:
-        """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""
+    async def claim_due(self, lease: Lease, room: Room) -> list[Job]:
+        """Claim conversations whose lease has expired in the middle of a run, or that a run waits for.
+
+        Organizations with work share the room equally. Where it is too small for all, those come first that may have
+        most yet. Within one, those come first that are due longest.
+        """
         ...
 
     async def overdue(self, before: datetime, limit: int) -> list[Overdue]:

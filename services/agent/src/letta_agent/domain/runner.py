@@ -17,7 +17,7 @@ from letta.agent.v1 import agent_pb2, run_pb2
 from letta_agent.domain.compactions import COMPACTION, CompactionLoop
 from letta_agent.domain.events import EventWriter
 from letta_agent.domain.feeds import Feed
-from letta_agent.domain.jobs import Held, Job, Lease, QueueStore, RunEnd, RunStatus, StopReason
+from letta_agent.domain.jobs import Held, Job, Lease, QueueStore, Room, RunEnd, RunStatus, StopReason
 from letta_agent.domain.kits import Tools
 from letta_agent.domain.loop import Loop
 from letta_agent.domain.passports import Passport
@@ -137,10 +137,16 @@ class Runner:
             raise RateLimited(text, retry_after=RETRY_SECONDS)
 
     def _crowd(self) -> int:
-        """Count the runs in hand, of each organization as many as it may have at once and as many that wait."""
+        """Count the runs in hand that have a slot or come next, no more of an organization than it may have."""
         if len(self._active) >= self.options.slots * _CROWD:
             return len(self._active)
-        return sum(min(count, 2 * self.options.slots_of_one) for count in self._counts.values())
+        return sum(min(count, self.options.slots_of_one) for count in self._counts.values())
+
+    def _room(self) -> Room:
+        """Return what may be claimed now: of each organization as many runs as it has free slots."""
+        of_one = self.options.slots_of_one
+        left = {organization_id: max(of_one - count, 0) for organization_id, count in self._counts.items()}
+        return Room(min(_CLAIMS, self.options.slots - self._crowd()), of_one, left)
 
     def find(self, run_id: str) -> ActiveRun | None:
         """Return a run that this replica works on."""
@@ -223,14 +229,14 @@ class Runner:
     async def dispatch(self) -> None:
         """Take over runs whose replica went away, and begin those that waited."""
         while not self.full:
-            jobs = await self._queue.claim_due(self.lease, min(_CLAIMS, self.options.slots - self._crowd()))
+            jobs = await self._queue.claim_due(self.lease, self._room())
             for job in jobs:
                 if job.held.run_id in self._active:
                     continue
                 self.begin(job)
                 if job.cancel_requested:
                     self.cancel(job.held.run_id)
-            if len(jobs) < _CLAIMS:
+            if not jobs:
                 return
 
     async def _repeat(
@@ -263,9 +269,15 @@ class Runner:
         active.feed.end(ServiceUnavailable("the replica stops; another one takes the run over"))
 
     def _forget(self, active: ActiveRun) -> None:
-        if self._active.get(active.job.held.run_id) is active:
-            del self._active[active.job.held.run_id]
-            self._counts[active.job.held.organization_id] -= 1
+        organization_id = active.job.held.organization_id
+        if self._active.get(active.job.held.run_id) is not active:
+            return
+        del self._active[active.job.held.run_id]
+        self._counts[organization_id] -= 1
+        if self._counts[organization_id] == self.options.slots_of_one - 1:
+            self.look_for_work()  # of an organization that the last look left out
+        if not self._counts[organization_id]:
+            del self._counts[organization_id]
 
     async def _outcome(self, active: ActiveRun, passport: Passport) -> tuple[RunEnd | None, AppError | None]:
         kind = CompactionLoop if active.job.run_type == COMPACTION else Loop

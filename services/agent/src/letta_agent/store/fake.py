@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from letta_agent.domain.jobs import (
@@ -17,6 +18,7 @@ from letta_agent.domain.jobs import (
     Outcome,
     Overdue,
     Renewed,
+    Room,
     RunEnd,
     RunFilter,
     RunRecord,
@@ -83,7 +85,7 @@ class FakeRuns:
         thread = self._held(held)
         if thread is None:
             return False
-        thread.run_id, thread.owner, thread.until = "", "", None
+        thread.run_id, thread.owner, thread.until = "", "", self._clock.now()
         run = self._runs[held.organization_id, held.run_id]
         now = self._clock.now()
         thread.tokens, thread.failed_hash = end.context_tokens, run.new.request_hash if end.keeps_input else b""
@@ -148,7 +150,7 @@ class FakeRuns:
             return False
         run = self._find(actor, run_id)
         thread = self._threads[actor.organization_id, run.record.conversation_id]
-        thread.run_id, thread.owner, thread.until = run_id, "", None
+        thread.run_id, thread.owner, thread.until = run_id, "", self._clock.now()
         running = RunStatus.RUN_STATUS_RUNNING
         run.record = replace(run.record, status=running, cancel_requested=True, completed_at=None)
         return True
@@ -236,13 +238,14 @@ class FakeRuns:
         known = ((h.run_id, self._runs.get((h.organization_id, h.run_id))) for h in held)
         return frozenset(run_id for run_id, run in known if run is not None and run.record.cancel_requested)
 
-    async def claim_due(self, lease: Lease, limit: int) -> list[Job]:
+    async def claim_due(self, lease: Lease, room: Room) -> list[Job]:
         """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""
         jobs: list[Job] = []
-        now = self._clock.now()
-        for (organization_id, conversation_id), thread in self._threads.items():
-            due = (thread.run_id or thread.pending) and (thread.until is None or thread.until < now)
-            if due and len(jobs) < limit and self.state.open(organization_id, thread.agent_id, conversation_id):
+        due = self._due(room)
+        for organization_id, threads in due.items():
+            most = min(room.of(organization_id), max(room.runs // len(due), 1), room.runs - len(jobs))
+            can = ((key, t) for key, t in threads if self.state.open(organization_id, t.agent_id, key))
+            for conversation_id, thread in islice(can, most):
                 run = self._next(organization_id, conversation_id, thread)
                 thread.fence += 1
                 if run is None:
@@ -264,7 +267,7 @@ class FakeRuns:
             (org, conversation_id)
             for (org, conversation_id), thread in self._threads.items()
             if (thread.run_id or thread.pending)
-            and (thread.until is None or thread.until < before)
+            and thread.until < before
             and (org, thread.agent_id) not in self.state.agents
         ][:limit]
         for org, conversation_id in gone:
@@ -279,6 +282,16 @@ class FakeRuns:
         for kept, seq in old[:limit]:
             del kept[seq]
         return len(old[:limit])
+
+    def _due(self, room: Room) -> dict[str, list[tuple[str, Thread]]]:
+        """Return the conversations with work and no live lease by organization, both in the order they became due."""
+        now = self._clock.now()
+        due = [(key, t) for key, t in self._threads.items() if (t.run_id or t.pending) and t.until <= now]
+        found: dict[str, list[tuple[str, Thread]]] = {}
+        for (organization_id, conversation_id), thread in sorted(due, key=lambda each: each[1].until):
+            if room.of(organization_id) > 0:
+                found.setdefault(organization_id, []).append((conversation_id, thread))
+        return dict(sorted(found.items(), key=lambda each: -room.of(each[0])))
 
     def _next(self, organization_id: str, conversation_id: str, thread: Thread) -> Run | None:
         if thread.run_id:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from letta_agent.domain.agent_values import Agent, Stage
 from letta_agent.domain.conversations import Stage as ThreadStage
@@ -12,6 +12,7 @@ from letta_agent.domain.jobs import Definition, NewRun, Pending, RunRecord, Step
 from letta_agent.store.definitions import definition_of
 from letta_common.actor import Actor
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 Key = tuple[str, str]
 """Organization and id."""
 
@@ -24,7 +25,8 @@ class Thread:
     run_id: str = ""
     owner: str = ""
     fence: int = 0
-    until: datetime | None = None
+    until: datetime = _LONG_AGO
+    """When the lease ends, or ended."""
     pending: int = 0
     tokens: int = 0
     approval: Pending | None = None

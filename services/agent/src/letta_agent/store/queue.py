@@ -13,6 +13,7 @@ from letta_agent.domain.jobs import (
     Overdue,
     Pending,
     Renewed,
+    Room,
     RunRequest,
     StoredEvent,
     StoredInput,
@@ -20,13 +21,18 @@ from letta_agent.domain.jobs import (
 from letta_agent.store.definitions import definition_of
 from letta_common.actor import Actor
 from letta_common.db import Database
+from letta_common.statements import call
 
-_RENEW = "select agent.renew_leases(%s, %s, %s::text[], %s::text[], %s::text[], %s::bigint[])"
+_RENEW = "select " + call(
+    "agent.renew_leases", "owner", "lease_ms", "organization_ids", "conversation_ids", "run_ids", "fences"
+)
 _CANCELLED = (
     "select r.id from unnest(%s::text[], %s::text[]) as h(organization_id, id) "
     "join agent.runs r on r.organization_id = h.organization_id and r.id = h.id where r.cancel_requested"
 )
-_CLAIM = "select * from agent.claim_due_runs_v2(%s, %s, %s)"
+_CLAIM = "select * from " + call(
+    "agent.claim_due_runs", "owner", "lease_ms", "limit", "of_one", "organization_ids", "left"
+)
 _APPEND = (
     "with quick as (select set_config('synchronous_commit', 'off', true)) "
     "insert into agent.run_events (organization_id, run_id, seq_id, event) "
@@ -47,7 +53,7 @@ _OVERDUE = (
 _ORPHANS = (
     "with gone as (delete from agent.conversation_queue q where (q.organization_id, q.conversation_id) in ("
     "select o.organization_id, o.conversation_id from agent.conversation_queue o "
-    "where (o.run_id is not null or o.pending > 0) and (o.lease_until is null or o.lease_until < %s) and not exists ("
+    "where (o.run_id is not null or o.pending > 0) and o.lease_until < %s and not exists ("
     "select from agent.agents a where a.organization_id = o.organization_id and a.id = o.agent_id) limit %s) "
     "returning q.organization_id, q.agent_id), ended as (delete from agent.runs r using gone g "
     "where r.organization_id = g.organization_id and r.agent_id = g.agent_id) select count(*) from gone"
@@ -62,17 +68,15 @@ class SqlQueueStore:
 
     async def renew(self, held: Sequence[Held], lease: Lease) -> Renewed:
         """Renew the leases of conversations."""
-        rows = await self._db.hot(
-            _RENEW,
-            (
-                lease.owner,
-                lease.milliseconds,
-                [h.organization_id for h in held],
-                [h.conversation_id for h in held],
-                [h.run_id for h in held],
-                [h.fence for h in held],
-            ),
-        )
+        values = {
+            "owner": lease.owner,
+            "lease_ms": lease.milliseconds,
+            "organization_ids": [h.organization_id for h in held],
+            "conversation_ids": [h.conversation_id for h in held],
+            "run_ids": [h.run_id for h in held],
+            "fences": [h.fence for h in held],
+        }
+        rows = await self._db.hot(_RENEW, values)
         return Renewed(frozenset(row[0] for row in rows))
 
     async def cancelled(self, held: Sequence[Held]) -> frozenset[str]:
@@ -80,9 +84,17 @@ class SqlQueueStore:
         rows = await self._db.hot(_CANCELLED, ([h.organization_id for h in held], [h.run_id for h in held]))
         return frozenset(row[0] for row in rows)
 
-    async def claim_due(self, lease: Lease, limit: int) -> list[Job]:
+    async def claim_due(self, lease: Lease, room: Room) -> list[Job]:
         """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""
-        return [_job(row) for row in await self._db.hot(_CLAIM, (lease.owner, lease.milliseconds, limit))]
+        values = {
+            "owner": lease.owner,
+            "lease_ms": lease.milliseconds,
+            "limit": room.runs,
+            "of_one": room.of_one,
+            "organization_ids": list(room.left),
+            "left": list(room.left.values()),
+        }
+        return [_job(row) for row in await self._db.hot(_CLAIM, values)]
 
     async def overdue(self, before: datetime, limit: int) -> list[Overdue]:
         """Return requests for approval that wait since before a time."""

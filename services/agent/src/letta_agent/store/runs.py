@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,16 +34,81 @@ from letta_common.actor import Actor
 from letta_common.db import Database
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
 from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.statements import call
 
-_ADMIT = f"select * from agent.admit_run_v2({', '.join(['%s'] * 18)})"
+_ADMIT = "select * from " + call(
+    "agent.admit_run",
+    "organization_id",
+    "agent_id",
+    "conversation_id",
+    "run_id",
+    "key",
+    "request_hash",
+    "user_id",
+    "scopes",
+    "request",
+    "input",
+    "background",
+    "run_type",
+    "most_waiting",
+    "approved",
+    "answers",
+    "denies",
+    "owner",
+    "lease_ms",
+)
 _WARN = "update agent.run_steps set warnings = %s where organization_id = %s and run_id = %s and step_index = %s"
-_CHECKPOINT = "select agent.checkpoint_step(%s, %s, %s, %s, %s, %s, %s, %s)"
-_CLOSE = (
-    "select agent.close_run_v2(%s, %s, %s, %s, %s::bigint, %s::smallint, %s::smallint, %s, %s::integer, %s::bigint, "
-    "%s, %s::text[], %s, %s, %s, %s::integer[], %s::text[], %s::text[], %s::text[], %s::integer[], %s::integer[], "
-    "%s::integer[], "
-    "%s::integer[], %s::integer[], %s::integer[], %s::smallint[], %s::smallint[], %s::bigint[], %s::bigint[], "
-    "%s::bigint[], %s::bigint[], %s::bigint[], %s::text[])"
+_CHECKPOINT = "select " + call(
+    "agent.checkpoint_step",
+    "organization_id",
+    "conversation_id",
+    "run_id",
+    "fence",
+    "step_index",
+    "id",
+    "agent_id",
+    "output",
+)
+_STEP_ARRAYS = {
+    "index": attrgetter("step_index"),
+    "id": attrgetter("id"),
+    "model": attrgetter("model"),
+    "provider": attrgetter("provider_type"),
+    "window": attrgetter("context_window"),
+    "prompt": attrgetter("prompt_tokens"),
+    "completion": attrgetter("completion_tokens"),
+    "cached": attrgetter("cached_input_tokens"),
+    "written": attrgetter("cache_write_tokens"),
+    "reasoning": attrgetter("reasoning_tokens"),
+    "stop": attrgetter("stop_reason"),
+    "step_status": attrgetter("status"),
+    "started": attrgetter("started_ns"),
+    "step_ns": attrgetter("step_ns"),
+    "llm_started": attrgetter("llm_started_ns"),
+    "llm_ns": attrgetter("llm_ns"),
+    "tool_ns": attrgetter("tool_ns"),
+}
+"""Parameters of agent.close_run with one element a step, and what of the step it is."""
+_CLOSE = "select " + call(
+    "agent.close_run",
+    "organization_id",
+    "agent_id",
+    "conversation_id",
+    "run_id",
+    "fence",
+    "status",
+    "stop_reason",
+    "error",
+    "context_tokens",
+    "ttft_ns",
+    "approval_message_id",
+    "approval_call_ids",
+    "approval_message",
+    "keeps_approval",
+    "keeps_input",
+    *_STEP_ARRAYS,
+    "tool_steps",
+    "tools",
 )
 _CHECKPOINTS = (
     "select step_index, output from agent.run_steps where organization_id = %s and run_id = %s and output is not null"
@@ -94,35 +160,42 @@ class SqlRunStore:
 
     async def admit(self, actor: Actor, run: NewRun, lease: Lease) -> Admission:
         """Admit a run and claim its conversation, or say why not."""
-        parameters = (
-            actor.organization_id,
-            run.agent_id,
-            run.conversation_id,
-            run.id,
-            run.key or None,
-            run.request_hash,
-            actor.user_id,
-            sorted(actor.scopes),
-            run.request,
-            run.input,
-            run.background,
-            run.run_type,
-            run.most_waiting,
-            None if run.approved_calls is None else list(run.approved_calls),
-            None if run.answers is None else list(run.answers),
-            run.denies,
-            lease.owner,
-            lease.milliseconds,
-        )
-        [row] = await self._db.hot(_ADMIT, parameters)
+        values = {
+            "organization_id": actor.organization_id,
+            "agent_id": run.agent_id,
+            "conversation_id": run.conversation_id,
+            "run_id": run.id,
+            "key": run.key or None,
+            "request_hash": run.request_hash,
+            "user_id": actor.user_id,
+            "scopes": sorted(actor.scopes),
+            "request": run.request,
+            "input": run.input,
+            "background": run.background,
+            "run_type": run.run_type,
+            "most_waiting": run.most_waiting,
+            "approved": None if run.approved_calls is None else list(run.approved_calls),
+            "answers": None if run.answers is None else list(run.answers),
+            "denies": run.denies,
+            "owner": lease.owner,
+            "lease_ms": lease.milliseconds,
+        }
+        [row] = await self._db.hot(_ADMIT, values)
         return _admission(row)
 
     async def checkpoint(self, held: Held, step_index: int, step: StoredStep) -> None:
         """Keep what the model made of a step. Raises Fenced."""
-        key = (held.organization_id, held.conversation_id, held.run_id, held.fence)
-        [[done]] = await self._db.hot(
-            _CHECKPOINT, (*key, step_index, step.step_id, held.agent_id, step.SerializeToString())
-        )
+        values = {
+            "organization_id": held.organization_id,
+            "conversation_id": held.conversation_id,
+            "run_id": held.run_id,
+            "fence": held.fence,
+            "step_index": step_index,
+            "id": step.step_id,
+            "agent_id": held.agent_id,
+            "output": step.SerializeToString(),
+        }
+        [[done]] = await self._db.hot(_CHECKPOINT, values)
         if not done:
             raise Fenced(f"run {held.run_id} has another owner", run_id=held.run_id)
 
@@ -134,24 +207,25 @@ class SqlRunStore:
     async def close(self, held: Held, end: RunEnd) -> bool:
         """End a run and free its conversation; say whether another run waits for it."""
         pending = end.pending or Pending("", ())
-        head = (
-            held.organization_id,
-            held.agent_id,
-            held.conversation_id,
-            held.run_id,
-            held.fence,
-            end.status,
-            end.stop_reason,
-            end.error,
-            end.context_tokens,
-            end.ttft_ns,
-            pending.message_id or None,
-            list(pending.call_ids) or None,
-            pending.shown or None,
-            end.keeps_approval,
-            end.keeps_input,
-        )
-        [[waiting]] = await self._db.hot(_CLOSE, (*head, *_columns(end.steps)))
+        values = {
+            "organization_id": held.organization_id,
+            "agent_id": held.agent_id,
+            "conversation_id": held.conversation_id,
+            "run_id": held.run_id,
+            "fence": held.fence,
+            "status": end.status,
+            "stop_reason": end.stop_reason,
+            "error": end.error,
+            "context_tokens": end.context_tokens,
+            "ttft_ns": end.ttft_ns,
+            "approval_message_id": pending.message_id or None,
+            "approval_call_ids": list(pending.call_ids) or None,
+            "approval_message": pending.shown or None,
+            "keeps_approval": end.keeps_approval,
+            "keeps_input": end.keeps_input,
+            **_columns(end.steps),
+        }
+        [[waiting]] = await self._db.hot(_CLOSE, values)
         for step in end.steps:
             if step.warnings and waiting >= 0:
                 await self._db.hot(_WARN, (list(step.warnings), held.organization_id, held.run_id, step.step_index))
@@ -294,29 +368,11 @@ def _step_conditions(filters: StepFilter) -> list[sa.ColumnElement[bool]]:
     return found
 
 
-def _columns(steps: Sequence[StepSummary]) -> tuple[list[Any], ...]:
-    """Return the steps by column, in the order of agent.close_run."""
-    names = (
-        "step_index",
-        "id",
-        "model",
-        "provider_type",
-        "context_window",
-        "prompt_tokens",
-        "completion_tokens",
-        "cached_input_tokens",
-        "cache_write_tokens",
-        "reasoning_tokens",
-        "stop_reason",
-        "status",
-        "started_ns",
-        "step_ns",
-        "llm_started_ns",
-        "llm_ns",
-        "tool_ns",
-    )
-    by_name = tuple([getattr(step, name) for step in steps] for name in names)
-    return (*by_name, [",".join(step.tools_used) for step in steps])
+def _columns(steps: Sequence[StepSummary]) -> dict[str, list[Any]]:
+    """Return the steps by column, and the tools that they used, each with its step."""
+    used = [(step.step_index, tool) for step in steps for tool in step.tools_used]
+    by_name = {name: [get(step) for step in steps] for name, get in _STEP_ARRAYS.items()}
+    return {**by_name, "tool_steps": [index for index, _ in used], "tools": [tool for _, tool in used]}
 
 
 def _step(row: sa.Row[Any]) -> StepRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import psycopg
 from letta_common.actor import Actor
 from letta_common.db import UniqueViolation, retry
 from letta_common.errors import BlockLabelTaken, IdempotencyConflict, MessageNotFound
+from letta_common.statements import call
 from letta_memory.domain.contexts import (
     Committed,
     Context,
@@ -19,28 +20,23 @@ from letta_memory.domain.contexts import (
     Owner,
     Status,
     Step,
-    Window,
     owner_refusal,
     refusal,
 )
 from letta_memory.domain.edits import Append, BlockEdit, Create, Delete, Insert, Rename, Replace, Rethink
-from letta_memory.store.provisions import Provisions, message_columns
+from letta_memory.store.provisions import MESSAGE_ARRAYS, Provisions, message_columns
 from letta_memory.store.rows import HEAD_WIDTH, STEP_ROW, block_of, blocks_of
 
-_ARRAYS = (
-    "%b::text[], %b::smallint[], %b::integer[], %b::smallint[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], "
-    "%b::text[], %b::bytea[]"
-)
-_BEGIN = f"{STEP_ROW} memory.begin_step(%b, %b, %b, %b, %b::bigint, %b, {_ARRAYS}) r"
-_WITHDRAW = "select * from memory.withdraw_input(%b, %b, %b, %b, %b::bigint)"
-_COMMIT = (
-    f"{STEP_ROW} memory.commit_step(%b, %b, %b, %b, %b::bigint, %b::integer, %b::smallint, %b, %b, %b, %b, %b::text[], "
-    f"%b::bigint[], {_ARRAYS}) r"
-)
-_EDIT = (
-    f"{STEP_ROW} memory.edit_block(%b, %b, %b, %b, %b::bigint, %b, %b, %b, %b::smallint, %b, %b, %b::integer, %b, %b, "
-    "%b::timestamptz) r"
-)
+_WHO = ("org", "agent", "conversation", "run", "fence")
+_BEGIN = f"{STEP_ROW} {call('memory.begin_step', *_WHO, 'pending', *MESSAGE_ARRAYS)} r"
+_WITHDRAW = f"select * from {call('memory.withdraw_input', *_WHO)}"
+_WINDOW = ("move", "clear", "summary", "first_kept")
+_KNOWN = ("known_ids", "known_versions")
+_STEP = ("step", "stop", "pending")
+_COMMIT = f"{STEP_ROW} {call('memory.commit_step', *_WHO, *_STEP, *_WINDOW, *_KNOWN, *MESSAGE_ARRAYS)} r"
+_WHAT = ("kind", "text", "new", "line", "all")
+_WHERE = ("org", "user", "agent", "conversation", "fence", "key", "hash", "label")
+_EDIT = f"{STEP_ROW} {call('memory.edit_block', *_WHERE, *_WHAT, 'new_id', 'now')} r"
 _NO_SUCH_MESSAGE = "LM001"
 
 
@@ -49,7 +45,11 @@ class SqlContextStore(Provisions):
 
     async def begin_step(self, actor: Actor, owner: Owner, messages: Sequence[NewMessage]) -> Context:
         """Raise the fence, append the input once, read the context."""
-        values = (*_who(actor, owner), self._embed_messages, *message_columns(messages, owner.run_id).values())
+        values = {
+            **_who(actor, owner),
+            "pending": self._embed_messages,
+            **message_columns(messages, owner.run_id),
+        }
         rows = await self._hot(_BEGIN, values)
         head = rows[0]
         _check(head, owner)
@@ -73,18 +73,19 @@ class SqlContextStore(Provisions):
         window = step.window
         summary = window.summary if window else None
         messages = (*step.messages, summary) if summary else step.messages
-        values = (
-            *_who(actor, owner),
-            step.index,
-            step.stop_reason,
-            self._embed_messages,
-            window is not None,
-            summary is not None,
-            _first_kept(window),
-            list(step.known_blocks),
-            list(step.known_blocks.values()),
-            *message_columns(messages, owner.run_id).values(),
-        )
+        values = {
+            **_who(actor, owner),
+            "step": step.index,
+            "stop": step.stop_reason,
+            "pending": self._embed_messages,
+            "move": window is not None,
+            "clear": window is not None and window.cleared,
+            "summary": summary is not None,
+            "first_kept": (window.first_kept_id or None) if window else None,
+            "known_ids": list(step.known_blocks),
+            "known_versions": list(step.known_blocks.values()),
+            **message_columns(messages, owner.run_id),
+        }
         rows = await self._hot(_COMMIT, values)
         head = rows[0]
         _check(head, owner)
@@ -92,10 +93,19 @@ class SqlContextStore(Provisions):
 
     async def edit_block(self, actor: Actor, edit: BlockEdit, *, new_id: str, now: datetime) -> Edited:
         """Make an edit once."""
-        values = (
-            *(actor.organization_id, actor.user_id, edit.agent_id, edit.conversation_id, edit.fence),
-            *(edit.key, edit.digest(), edit.label, *_edit_values(edit), new_id, now),
-        )
+        values = {
+            "org": actor.organization_id,
+            "user": actor.user_id,
+            "agent": edit.agent_id,
+            "conversation": edit.conversation_id,
+            "fence": edit.fence,
+            "key": edit.key,
+            "hash": edit.digest(),
+            "label": edit.label,
+            **dict(zip(_WHAT, _edit_values(edit), strict=True)),
+            "new_id": new_id,
+            "now": now,
+        }
         try:
             rows = await self._hot(_EDIT, values)
         except UniqueViolation as error:
@@ -106,7 +116,7 @@ class SqlContextStore(Provisions):
             raise refusal(status, edit, head[7] or (), fence=head[1] or 0)
         return Edited(block=block_of(head[HEAD_WIDTH:]), repeated=head[2])
 
-    async def _hot(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    async def _hot(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         try:
             return await retry(lambda: self._db.hot(statement, values))
         except psycopg.Error as error:
@@ -119,15 +129,14 @@ class SqlContextStore(Provisions):
             raise IdempotencyConflict("a message with one of these ids exists already") from error
 
 
-def _first_kept(window: Window | None) -> str:
-    """Return the oldest message kept as `memory.commit_step` takes it."""
-    if window is None:
-        return ""
-    return "*" if window.cleared else window.first_kept_id
-
-
-def _who(actor: Actor, owner: Owner) -> tuple[str, str, str, str, int]:
-    return actor.organization_id, owner.agent_id, owner.conversation_id, owner.run_id, owner.fence
+def _who(actor: Actor, owner: Owner) -> dict[str, str | int]:
+    return {
+        "org": actor.organization_id,
+        "agent": owner.agent_id,
+        "conversation": owner.conversation_id,
+        "run": owner.run_id,
+        "fence": owner.fence,
+    }
 
 
 def _check(head: tuple[Any, ...], owner: Owner) -> None:

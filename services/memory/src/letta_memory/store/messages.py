@@ -12,15 +12,15 @@ from letta_common.actor import Actor
 from letta_common.db import Database
 from letta_common.errors import AgentNotFound, ConversationNotFound, MessageNotFound
 from letta_common.paging import Page, fetch_page
+from letta_common.statements import call
 from letta_memory.domain.contexts import FLAG_ERROR
 from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Scope
 from letta_memory.domain.passages import Question
 from letta_memory.store.tables import agents, conversations, keyset, messages
 
-_SEARCH = (
-    "select r.* from memory.search_messages(%b, %b, %b, %b::smallint[], %b::integer, %b, %b::extensions.halfvec, %b, "
-    "%b::smallint, %b::timestamptz, %b::timestamptz, %b::integer) r"
-)
+_FILTERS = ("agent", "conversation", "roles", "types")
+_QUESTION = ("query", "vector", "embedder", "mode", "from", "to", "limit")
+_SEARCH = f"select r.* from {call('memory.search_messages', 'org', *_FILTERS, *_QUESTION)} r"
 
 
 class SqlMessageStore:
@@ -52,12 +52,20 @@ class SqlMessageStore:
 
     async def search(self, actor: Actor, query: MessageQuery, question: Question) -> list[MessageHit]:
         """Return what fits best."""
-        values = (
-            *(actor.organization_id, query.agent_id or None, query.conversation_id or None),
-            *(list(query.roles) or None, query.types or None, query.text.replace("\0", "")),
-            None if question.vector is None else HalfVector(list(question.vector)),
-            *(question.embedder, query.mode, query.start, query.end, query.limit),
-        )
+        values = {
+            "org": actor.organization_id,
+            "agent": query.agent_id or None,
+            "conversation": query.conversation_id or None,
+            "roles": list(query.roles) or None,
+            "types": query.types or None,
+            "query": query.text.replace("\0", ""),
+            "vector": None if question.vector is None else HalfVector(list(question.vector)),
+            "embedder": question.embedder,
+            "mode": query.mode,
+            "from": query.start,
+            "to": query.end,
+            "limit": query.limit,
+        }
         return [MessageHit(*row) for row in await self._db.hot(_SEARCH, values)]
 
     async def _require_conversation(self, actor: Actor, scope: Scope) -> None:

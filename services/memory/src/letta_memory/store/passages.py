@@ -16,6 +16,7 @@ from letta_common.errors import AgentNotFound, ArchiveNotFound, PassageNotFound
 from letta_common.ids import derived_id
 from letta_common.paging import Page, fetch_page
 from letta_common.repeats import another_request
+from letta_common.statements import call
 from letta_memory.domain.passages import Draft, Passage, PassageHit, PassageQuery, Place, Question, Written
 from letta_memory.store.tables import keyset, passages
 
@@ -34,13 +35,16 @@ PASSAGE_COLUMNS = (
 )
 _COLUMNS = [passages.c[name] for name in PASSAGE_COLUMNS]
 _FIELDS = ", ".join(f"(r.passage).{name}" for name in PASSAGE_COLUMNS)
+_PLACE = ("org", "user", "agent", "archive", "new_archive", "now", "embedder")
+_ROWS = ("ids", "texts", "metadata", "tags", "times", "vectors")
 _WRITE = (
-    f"select r.status, r.archive_embedder, {_FIELDS} from memory.write_passages_once(%b, %b, %b, %b, %b, %b, %b, "
-    "%b::text[], %b::text[], %b::text[], %b::text[], %b::timestamptz[], %b::extensions.halfvec[], %b::bytea) r"
+    f"select r.status, r.archive_embedder, {_FIELDS} "
+    f"from {call('memory.write_passages', *_PLACE, *_ROWS, 'request_hash')} r"
 )
+_FILTERS = ("tags", "all", "from", "to", "limit")
 _SEARCH = (
-    f"select r.score, r.word_place, r.meaning_place, {_FIELDS} from memory.search_passages(%b, %b, %b, "
-    "%b::extensions.halfvec, %b, 3::smallint, %b::text[], %b, %b::timestamptz, %b::timestamptz, %b::integer) r"
+    f"select r.score, r.word_place, r.meaning_place, {_FIELDS} "
+    f"from {call('memory.search_passages', 'org', 'archive', 'query', 'vector', 'embedder', *_FILTERS)} r"
 )
 _DELETE = sa.text(
     "with gone as (delete from memory.passages where organization_id = :org and archive_id = :archive and id = :id "
@@ -63,17 +67,22 @@ class SqlPassageStore:
     ) -> Written:
         """Store passages once for each id; make an agent's archive."""
         org = actor.organization_id
-        values = (
-            *(org, actor.user_id, place.agent_id, place.archive_id or None, derived_id("archive", org, place.agent_id)),
-            *(now, embedder),
-            [draft.id for draft in drafts],
-            [draft.text for draft in drafts],
-            [draft.metadata for draft in drafts],
-            [json.dumps(draft.tags) for draft in drafts],
-            [draft.created_at for draft in drafts],
-            [None if draft.vector is None else HalfVector(list(draft.vector)) for draft in drafts],
-            next((draft.request_hash for draft in drafts if draft.request_hash), None),
-        )
+        values = {
+            "org": org,
+            "user": actor.user_id,
+            "agent": place.agent_id,
+            "archive": place.archive_id or None,
+            "new_archive": derived_id("archive", org, place.agent_id),
+            "now": now,
+            "embedder": embedder,
+            "ids": [draft.id for draft in drafts],
+            "texts": [draft.text for draft in drafts],
+            "metadata": [draft.metadata for draft in drafts],
+            "tags": [json.dumps(draft.tags) for draft in drafts],
+            "times": [draft.created_at for draft in drafts],
+            "vectors": [None if draft.vector is None else HalfVector(list(draft.vector)) for draft in drafts],
+            "request_hash": next((draft.request_hash for draft in drafts if draft.request_hash), None),
+        }
         rows = await retry(lambda: self._db.hot(_WRITE, values))
         status = rows[0][0]
         if status == _NO_AGENT:
@@ -109,14 +118,18 @@ class SqlPassageStore:
 
     async def search(self, actor: Actor, archive_id: str, query: PassageQuery, question: Question) -> list[PassageHit]:
         """Return what fits best."""
-        values = (
-            *(actor.organization_id, archive_id, query.text.replace("\0", "")),
-            None if question.vector is None else HalfVector(list(question.vector)),
-            question.embedder,
-            list(query.tags) or None,
-            query.match_all_tags,
-            *(query.start, query.end, query.limit),
-        )
+        values = {
+            "org": actor.organization_id,
+            "archive": archive_id,
+            "query": query.text.replace("\0", ""),
+            "vector": None if question.vector is None else HalfVector(list(question.vector)),
+            "embedder": question.embedder,
+            "tags": list(query.tags) or None,
+            "all": query.match_all_tags,
+            "from": query.start,
+            "to": query.end,
+            "limit": query.limit,
+        }
         return [PassageHit(passage_of(row[3:]), *row[:3]) for row in await self._db.hot(_SEARCH, values)]
 
 

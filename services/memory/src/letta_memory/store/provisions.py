@@ -43,11 +43,15 @@ _LINK = sa.text(
     "select organization_id, :agent, id, label from memory.blocks where organization_id = :org and id = :id "
     "on conflict (organization_id, agent_id, block_id) do nothing"
 )
+MESSAGE_ARRAYS = ("ids", "roles", "types", "flags", "runs", "steps", "groups", "times", "searches", "bodies")
+"""Parameters with one element a message."""
 _APPEND = sa.text(
-    "select memory.append_messages(:org, :conversation, :agent, :first, :pending, cast(:ids as text[]), "
-    "cast(:roles as smallint[]), cast(:types as integer[]), cast(:flags as smallint[]), cast(:runs as text[]), "
-    "cast(:steps as text[]), cast(:groups as text[]), cast(:times as timestamptz[]), cast(:searches as text[]), "
-    "cast(:bodies as bytea[]))"
+    "select memory.append_messages(p_org => :org, p_conversation => :conversation, p_agent => :agent, "
+    "p_first => :first, p_pending => :pending, p_ids => cast(:ids as text[]), "
+    "p_roles => cast(:roles as smallint[]), p_types => cast(:types as integer[]), "
+    "p_flags => cast(:flags as smallint[]), p_runs => cast(:runs as text[]), p_steps => cast(:steps as text[]), "
+    "p_groups => cast(:groups as text[]), p_times => cast(:times as timestamptz[]), "
+    "p_searches => cast(:searches as text[]), p_bodies => cast(:bodies as bytea[]))"
 )
 _ADVANCE = sa.text(
     "update memory.conversations set next_seq = next_seq + :n, message_count = message_count + :n "
@@ -342,15 +346,15 @@ class Provisions:
 
 
 def message_columns(messages: Sequence[NewMessage], run_id: str = "") -> dict[str, list[Any]]:
-    """Return the columns of messages, one list each, in the order of `memory.append_messages`."""
+    """Return the columns of messages, one list each, by the names of MESSAGE_ARRAYS."""
     return {
         "ids": [message.id for message in messages],
         "roles": [message.role for message in messages],
         "types": [message.types for message in messages],
         "flags": [message.flags for message in messages],
-        "runs": [message.run_id or run_id for message in messages],
-        "steps": [message.step_id for message in messages],
-        "groups": [message.group_id for message in messages],
+        "runs": [message.run_id or run_id or None for message in messages],
+        "steps": [message.step_id or None for message in messages],
+        "groups": [message.group_id or None for message in messages],
         "times": [message.created_at for message in messages],
         "searches": [message.search for message in messages],
         "bodies": [message.body for message in messages],

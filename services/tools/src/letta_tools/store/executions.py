@@ -10,9 +10,12 @@ import structlog
 from letta_common.actor import Actor
 from letta_common.db import Database
 from letta_common.errors import DatabaseUnavailable
+from letta_common.statements import call
 from letta_tools.domain.executions import Intent, Standing
 
-_BEGIN = "select * from tools.begin_execution(%s, %s, %s, %s, %s, %s, %s)"
+_BEGIN = "select * from " + call(
+    "tools.begin_execution", "organization_id", "key", "hash", "tool_id", "agent_id", "lease", "again"
+)
 _FINISH = """
 update tools.executions e set finished_at = now(), result = done.result
 from unnest(%s::text[], %s::text[], %s::bytea[]) as done (organization_id, idempotency_key, result)
@@ -43,10 +46,16 @@ class SqlExecutionStore:
 
     async def begin(self, actor: Actor, intent: Intent) -> Standing:
         """Note the intent, durably, or say where the earlier call stands."""
-        lease = timedelta(seconds=intent.lease_seconds)
-        subject = (actor.organization_id, intent.key, intent.fingerprint, intent.tool_id, intent.agent_id)
-        row = (await self._db.hot(_BEGIN, (*subject, lease, intent.again)))[0]
-        begun, fingerprint, outcome, is_running = row
+        values = {
+            "organization_id": actor.organization_id,
+            "key": intent.key,
+            "hash": intent.fingerprint,
+            "tool_id": intent.tool_id,
+            "agent_id": intent.agent_id,
+            "lease": timedelta(seconds=intent.lease_seconds),
+            "again": intent.again,
+        }
+        [(begun, fingerprint, outcome, is_running)] = await self._db.hot(_BEGIN, values)
         pending = self._pending.get((actor.organization_id, intent.key))
         if pending is not None:
             return Standing(False, fingerprint, pending)

@@ -1,17 +1,20 @@
 -- Admits a run to a conversation: claims the conversation when it is free, or queues the run.
 --
--- Input: p_key is the idempotency key (null: none), p_request_hash what the key stands for, p_enqueue whether to wait when
--- busy, p_approved the ids of the tool calls that the run answers (null: it answers none).
--- outcome: 'claimed' (fence is set), 'queued', 'busy' (run_id is the run in the way), 'known' (run_id and request_hash of the
--- run with this key), 'pending' (approvals are waited for), 'not_pending' (none are), 'no_agent', 'no_conversation'.
+-- Input: p_key is the idempotency key (null: none), p_request_hash what the key stands for, p_most_waiting how many runs may
+-- wait when the conversation is taken (0: this one does not), p_approved the tool calls that the run answers, or the message
+-- that made them (null: it answers none), p_answers the same with the answers, p_denies whether calls that wait do not matter.
+-- outcome: 'claimed' (fence is set; approval_* is what waits; resumes: the run goes on with the input of the last one),
+-- 'queued', 'busy' or 'full' (run_id is the run in the way), 'known' (run_id and request_hash of the run with this key),
+-- 'answered' (run_id of the run that answered the same), 'pending' (approvals are waited for), 'not_pending' (these are not),
+-- 'no_agent', 'no_conversation'. What waits for approval stays with the conversation until the run is closed.
 -- Locks: the conversation's row of the queue, by `on conflict do update`.
 create or replace function agent.admit_run(
   p_organization_id text, p_agent_id text, p_conversation_id text, p_run_id text, p_key text, p_request_hash bytea,
   p_user_id text, p_scopes text[], p_request bytea, p_input bytea, p_background boolean, p_run_type text,
-  p_enqueue boolean, p_approved text[], p_owner text, p_lease_ms integer,
+  p_most_waiting integer, p_approved text[], p_answers text[], p_denies boolean, p_owner text, p_lease_ms integer,
   out outcome text, out run_id text, out fence bigint, out request_hash bytea, out definition bytea,
   out conversation bytea, out secrets bytea, out tool_ids text[], out context_tokens integer,
-  out approval_message_id text, out approval_call_ids text[]
+  out approval_message_id text, out approval_call_ids text[], out approval_message bytea, out resumes boolean
 ) language plpgsql as $$
 declare
   v_queue agent.conversation_queue;
@@ -50,10 +53,13 @@ begin
   values (p_organization_id, p_conversation_id, p_agent_id, p_run_id, p_owner, 1, v_until, clock_timestamp())
   on conflict (organization_id, conversation_id) do update
     set run_id = excluded.run_id, owner = excluded.owner, fence = q.fence + 1, lease_until = excluded.lease_until,
-        last_message_at = excluded.last_message_at, approval_message_id = null, approval_call_ids = null,
-        approval_message = null
-    where q.run_id is null and q.pending = 0
-      and (q.approval_call_ids is null and p_approved is null or q.approval_call_ids <@ p_approved)
+        last_message_at = excluded.last_message_at
+    where q.run_id is null
+      and case
+        when q.approval_message_id is null
+          then q.pending = 0 and (p_approved is null or agent.resumes(q, p_key, p_request_hash))
+        when p_approved is null then q.pending = 0 and p_denies
+        else p_approved && (q.approval_call_ids || q.approval_message_id) end
   returning q.* into v_queue;
   if not found or (v_queue.fence = 1 and p_approved is not null) then
     if found then
@@ -73,16 +79,28 @@ begin
     end if;
     select q.* into v_queue from agent.conversation_queue q
     where q.organization_id = p_organization_id and q.conversation_id = p_conversation_id for update;
-    if v_queue.run_id is null and v_queue.pending = 0 then
+    if p_answers is not null then
+      select r.id, r.request_hash into run_id, request_hash from agent.runs r
+      where r.organization_id = p_organization_id and r.agent_id = p_agent_id and r.conversation_id = p_conversation_id
+        and r.answers = p_answers
+      order by r.created_at desc, r.id desc limit 1;
+      if found then
+        outcome := 'answered';
+        return;
+      end if;
+    end if;
+    if v_queue.run_id is null and (
+      v_queue.pending = 0 or p_approved is not null or v_queue.approval_message_id is not null)
+    then
       approval_message_id := v_queue.approval_message_id;
       approval_call_ids := v_queue.approval_call_ids;
-      outcome := case when p_approved is null and approval_message_id is null then 'busy'
-                      when p_approved is null then 'pending' else 'not_pending' end;
+      outcome := case when p_approved is not null then 'not_pending'
+                      when approval_message_id is null then 'busy' else 'pending' end;
       return;
     end if;
-    if not p_enqueue then
-      outcome := 'busy';
-      run_id := v_queue.run_id;
+    run_id := v_queue.run_id;
+    if v_queue.pending >= p_most_waiting then
+      outcome := case p_most_waiting when 0 then 'busy' else 'full' end;
       return;
     end if;
     update agent.conversation_queue q set pending = q.pending + 1
@@ -91,11 +109,18 @@ begin
   else
     outcome := 'claimed';
     fence := v_queue.fence;
+    resumes := agent.resumes(v_queue, p_key, p_request_hash);
+    if not resumes then
+      approval_message_id := v_queue.approval_message_id;
+      approval_call_ids := v_queue.approval_call_ids;
+      approval_message := v_queue.approval_message;
+    end if;
   end if;
   insert into agent.runs (organization_id, id, agent_id, conversation_id, idempotency_key, request_hash, status,
-    background, run_type, user_id, scopes, request, input, started_at)
+    background, run_type, user_id, scopes, request, input, answers, started_at)
   values (p_organization_id, p_run_id, p_agent_id, p_conversation_id, p_key, p_request_hash,
-    case outcome when 'claimed' then 2 /* RunStatus.RUNNING */ else 1 /* RunStatus.CREATED */ end, p_background, p_run_type, p_user_id, p_scopes, p_request, p_input,
+    case outcome when 'claimed' then 2 /* RunStatus.RUNNING */ else 1 /* RunStatus.CREATED */ end, 
+    p_background, p_run_type, p_user_id, p_scopes, p_request, case when resumes then '' else p_input end, p_answers,
     case outcome when 'claimed' then clock_timestamp() end);
   run_id := p_run_id;
 end $$;

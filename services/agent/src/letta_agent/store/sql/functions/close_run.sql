@@ -1,30 +1,39 @@
 -- Ends a run: frees the conversation, stores the run's steps (arrays by column, one element a step) and its sums.
 --
--- A failed step takes over what its run failed with (p_error). Answers how many runs wait for the conversation, or -1 when
+-- A failed step takes over what its run failed with (p_error). p_tools are tools that were used, p_tool_steps the steps of each.
+-- p_approval_* is what waits for approval from now on, unless p_keeps_approval leaves what waited. p_keeps_input: the run failed
+-- and its input stays, for the same request to go on with.
+-- Sums of a run that is ended a second time do not fall. Answers how many runs wait for the conversation, or -1 when
 -- the run lost it to a higher fence. Not durable: what it writes can be derived from memory's last commit.
 -- Locks: the conversation's row of the queue, the run's row.
 create or replace function agent.close_run(
   p_organization_id text, p_agent_id text, p_conversation_id text, p_run_id text, p_fence bigint, p_status smallint,
   p_stop_reason smallint, p_error text, p_context_tokens integer, p_ttft_ns bigint,
-  p_approval_message_id text, p_approval_call_ids text[], p_approval_message bytea,
+  p_approval_message_id text, p_approval_call_ids text[], p_approval_message bytea, p_keeps_approval boolean,
+  p_keeps_input boolean,
   p_index integer[], p_id text[], p_model text[], p_provider text[], p_window integer[], p_prompt integer[],
   p_completion integer[], p_cached integer[], p_written integer[], p_reasoning integer[], p_stop smallint[],
   p_step_status smallint[], p_started bigint[], p_step_ns bigint[], p_llm_started bigint[], p_llm_ns bigint[],
-  p_tool_ns bigint[], p_tools text[]
+  p_tool_ns bigint[], p_tool_steps integer[], p_tools text[]
 ) returns integer language plpgsql as $$
 declare
   v_started timestamptz;
+  v_hash bytea;
   v_now timestamptz := clock_timestamp();
   v_pending integer;
 begin
   perform set_config('synchronous_commit', 'off', true);
-  select r.created_at into v_started from agent.runs r
+  select r.created_at, r.request_hash into v_started, v_hash from agent.runs r
   where r.organization_id = p_organization_id and r.id = p_run_id;
   update agent.conversation_queue q
-  set run_id = null, owner = null, lease_until = null, last_run_completion = v_now,
+  set run_id = null, owner = null, lease_until = v_now, last_run_completion = v_now,
       last_run_duration_ms = extract(epoch from v_now - v_started) * 1000, last_stop_reason = p_stop_reason,
-      context_tokens = p_context_tokens, approval_message_id = p_approval_message_id,
-      approval_call_ids = p_approval_call_ids, approval_message = p_approval_message
+      context_tokens = p_context_tokens, failed_hash = case when p_keeps_input then v_hash end,
+      approval_message_id = case when p_keeps_approval then q.approval_message_id else p_approval_message_id end,
+      approval_call_ids = case when p_keeps_approval then q.approval_call_ids else p_approval_call_ids end,
+      approval_message = case when p_keeps_approval then q.approval_message else p_approval_message end,
+      approval_since = case when p_keeps_approval or p_approval_message_id = q.approval_message_id
+                            then q.approval_since when p_approval_message_id is not null then v_now end
   where q.organization_id = p_organization_id and q.conversation_id = p_conversation_id and q.run_id = p_run_id
     and q.fence = p_fence
   returning q.pending into v_pending;
@@ -37,13 +46,14 @@ begin
     error_type, error_message)
   select p_organization_id, p_run_id, u.i, u.id, p_agent_id, p_fence, u.model, u.provider, u.win, u.prompt,
     u.completion, u.cached, u.written, u.reasoning, u.stop, u.status, u.started, u.step_ns, u.llm_started, u.llm_ns,
-    u.tool_ns, string_to_array(u.tools, ','),
+    u.tool_ns, array(select t.name from unnest(p_tool_steps, p_tools) with ordinality t(i, name, place)
+      where t.i = u.i order by t.place),
     case u.status when 3 /* StepStatus.FAILED */ then coalesce(nullif(p_error, '')::json->>'error_type', '') else '' end,
     case u.status when 3 /* StepStatus.FAILED */ then coalesce(nullif(p_error, '')::json->>'message', '') else '' end
   from unnest(p_index, p_id, p_model, p_provider, p_window, p_prompt, p_completion, p_cached, p_written, p_reasoning,
-    p_stop, p_step_status, p_started, p_step_ns, p_llm_started, p_llm_ns, p_tool_ns, p_tools)
+    p_stop, p_step_status, p_started, p_step_ns, p_llm_started, p_llm_ns, p_tool_ns)
     as u(i, id, model, provider, win, prompt, completion, cached, written, reasoning, stop, status, started, step_ns,
-      llm_started, llm_ns, tool_ns, tools)
+      llm_started, llm_ns, tool_ns)
   on conflict (organization_id, run_id, step_index) do update
   set model = excluded.model, provider_type = excluded.provider_type, context_window = excluded.context_window,
       prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
@@ -54,12 +64,13 @@ begin
       error_type = excluded.error_type, error_message = excluded.error_message;
   update agent.runs r
   set status = p_status, stop_reason = p_stop_reason, error = p_error, completed_at = v_now,
-      context_tokens = p_context_tokens, ttft_ns = p_ttft_ns, step_count = cardinality(p_index),
-      prompt_tokens = (select coalesce(sum(x), 0) from unnest(p_prompt) x),
-      completion_tokens = (select coalesce(sum(x), 0) from unnest(p_completion) x),
-      cached_input_tokens = (select coalesce(sum(x), 0) from unnest(p_cached) x),
-      cache_write_tokens = (select coalesce(sum(x), 0) from unnest(p_written) x),
-      reasoning_tokens = (select coalesce(sum(x), 0) from unnest(p_reasoning) x)
+      context_tokens = p_context_tokens, ttft_ns = greatest(r.ttft_ns, p_ttft_ns),
+      step_count = greatest(r.step_count, cardinality(p_index)),
+      prompt_tokens = greatest(r.prompt_tokens, (select coalesce(sum(x), 0) from unnest(p_prompt) x)),
+      completion_tokens = greatest(r.completion_tokens, (select coalesce(sum(x), 0) from unnest(p_completion) x)),
+      cached_input_tokens = greatest(r.cached_input_tokens, (select coalesce(sum(x), 0) from unnest(p_cached) x)),
+      cache_write_tokens = greatest(r.cache_write_tokens, (select coalesce(sum(x), 0) from unnest(p_written) x)),
+      reasoning_tokens = greatest(r.reasoning_tokens, (select coalesce(sum(x), 0) from unnest(p_reasoning) x))
   where r.organization_id = p_organization_id and r.id = p_run_id;
   return v_pending;
 end $$;

@@ -4,7 +4,7 @@
 create or replace function agent.reopen_run(p_organization_id text, p_run_id text) returns boolean
 language plpgsql as $$
 begin
-  update agent.conversation_queue q set run_id = p_run_id, owner = null, lease_until = null
+  update agent.conversation_queue q set run_id = p_run_id, owner = null, lease_until = clock_timestamp()
   from agent.runs r
   where r.organization_id = p_organization_id and r.id = p_run_id and r.status = 3 /* RunStatus.COMPLETED */
     and r.stop_reason = 12 /* StopReason.REQUIRES_APPROVAL */ and r.completed_at >= q.approval_since

@@ -10,7 +10,7 @@ create or replace function memory.append_messages(
     organization_id, conversation_id, seq, id, agent_id, role, types, flags, run_id, step_id, group_id, created_at,
     pending, search, body)
   select p_org, p_conversation, p_first + m.place - 1, m.id, p_agent, m.role, m.types, m.flags,
-    nullif(m.run_id, ''), nullif(m.step_id, ''), nullif(m.group_id, ''), m.created_at,
+    m.run_id, m.step_id, m.group_id, m.created_at,
     p_pending and m.search <> '', m.search, m.body
   from unnest(p_ids, p_roles, p_types, p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies)
     with ordinality as m (id, role, types, flags, run_id, step_id, group_id, created_at, search, body, place)

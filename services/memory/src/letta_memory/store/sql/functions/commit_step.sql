@@ -1,13 +1,13 @@
 -- Commits a step once: appends its messages, moves the window if it was compacted, and answers with changed blocks.
 --
--- Input: p_move says that the window changes: it then begins at p_first_kept (empty: at this step's messages; '*': after
--- them), and p_summary says that the last message is its summary. p_known_ids and p_known_versions are the blocks that the
--- caller has. Status of the first row: 0 done, 1 no such conversation, 2 fenced; repeated: it was committed before; notes: the
+-- Input: p_move says that the window changes: it then begins at p_first_kept (null: at this step's messages), with p_clear
+-- after them, and p_summary says that the last message is its summary. p_known_ids and p_known_versions are the blocks that
+-- the caller has. Status of the first row: 0 done, 1 no such conversation, 2 fenced; repeated: it was committed before; notes: the
 -- known blocks that are attached no more. The rows after it have a changed block each.
 -- Raises LM001 when p_first_kept is no message of the conversation. Locks: the conversation's row.
 create or replace function memory.commit_step(
   p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_step integer, p_stop smallint,
-  p_pending boolean, p_move boolean, p_summary boolean, p_first_kept text, p_known_ids text[],
+  p_pending boolean, p_move boolean, p_clear boolean, p_summary boolean, p_first_kept text, p_known_ids text[],
   p_known_versions bigint[],
   p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[],
   p_groups text[], p_times timestamptz[], p_searches text[], p_bodies bytea[]
@@ -35,9 +35,9 @@ begin
       p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
     if p_move then
       kept := c.next_seq;
-      if p_first_kept = '*' then
+      if p_clear then
         kept := c.next_seq + n;
-      elsif p_first_kept <> '' then
+      elsif p_first_kept is not null then
         select m.seq into kept from memory.messages m
         where m.organization_id = p_org and m.id = p_first_kept and m.conversation_id = p_conversation;
         if kept is null then

@@ -1,10 +1,10 @@
 -- The passages of an archive that fit best, by words and by meaning.
 --
 -- Words: an OR query, each term weighted by how rare it is. Meaning: exact cosine distance within the archive. The scores of
--- each lane are stretched to 0..1 and added. p_mode: 1 meaning, 2 words, 3 both. Without a hit by words or meaning: those that
--- contain the query, newest first. Plans are made for each call: a plan for one archive is wrong for another. Locks: none.
+-- each lane are stretched to 0..1 and added. Without a hit by words or meaning: those that contain the query, newest first.
+-- Plans are made for each call: a plan for one archive is wrong for another. Locks: none.
 create or replace function memory.search_passages(
-  p_org text, p_archive text, p_query text, p_vector extensions.halfvec, p_embedder text, p_mode smallint,
+  p_org text, p_archive text, p_query text, p_vector extensions.halfvec, p_embedder text,
   p_tags text[], p_all boolean, p_from timestamptz, p_to timestamptz, p_limit integer
 ) returns setof memory.passage_hit language plpgsql stable set plan_cache_mode = force_custom_plan as $$
 declare
@@ -17,7 +17,7 @@ begin
     select s.id, s.words from memory.passages s where s.organization_id = p_org and s.archive_id = p_archive
       and (p_tags is null or case when p_all then s.tags @> p_tags else s.tags && p_tags end)
       and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
-      and p_mode <> 1 /* SearchMode.VECTOR */ and s.words @@ any_of ),
+      and s.words @@ any_of),
   terms as (
     select memory.term_of(t.lexeme) as term from unnest(to_tsvector('pg_catalog.english', p_query)) t),
   weights as (
@@ -32,7 +32,7 @@ begin
     where s.organization_id = p_org and s.archive_id = p_archive
       and (p_tags is null or case when p_all then s.tags @> p_tags else s.tags && p_tags end)
       and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
-      and p_mode <> 2 /* SearchMode.FTS */ and p_vector is not null and s.embedding is not null
+      and p_vector is not null and s.embedding is not null
       and s.embedder = p_embedder and extensions.vector_dims(s.embedding) = extensions.vector_dims(p_vector)
     order by score desc limit 200),
   word_lane as (
@@ -51,7 +51,7 @@ begin
       select f.score::float8, f.word_place::integer, f.meaning_place::integer, p
       from fused f join memory.passages p on p.organization_id = p_org and p.archive_id = p_archive and p.id = f.id
       order by f.score desc, p.created_at desc, p.id limit p_limit;
-    if found or p_mode = 1 /* SearchMode.VECTOR */ then
+    if found then
       return;
     end if;
   end if;

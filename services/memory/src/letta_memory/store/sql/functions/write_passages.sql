@@ -1,9 +1,85 @@
--- Writes passages as releases before `write_passages_once` do: without a digest of the request. Locks: the archive.
+-- Writes passages to an archive, or to an agent's, which is made the first time. Status 1: no archive, 2: no agent, 3: another
+-- request wrote passages with these ids; without a digest of the request nothing is compared.
+-- A vector is kept when the archive's embedder made it, of the dimension of the others; otherwise the passage waits to be
+-- embedded, and the archive says so. Locks: the archive.
 create or replace function memory.write_passages(
   p_org text, p_user text, p_agent text, p_archive text, p_new_archive text, p_now timestamptz, p_embedder text,
-  p_ids text[], p_texts text[], p_metadata text[], p_tags text[], p_times timestamptz[], p_vectors extensions.halfvec[]
+  p_ids text[], p_texts text[], p_metadata text[], p_tags text[], p_times timestamptz[], p_vectors extensions.halfvec[],
+  p_request_hash bytea
 ) returns setof memory.passage_row language plpgsql as $$
+declare
+  a memory.archives;
+  r memory.passage_row;
+  agent_name text;
+  agent_embedder text;
+  n bigint;
+  waiting boolean;
 begin
-  return query select * from memory.write_passages_once(p_org, p_user, p_agent, p_archive, p_new_archive, p_now, p_embedder,
-    p_ids, p_texts, p_metadata, p_tags, p_times, p_vectors, null);
+  r.status := 0;
+  if p_archive is null then
+    select g.name, g.embedder into agent_name, agent_embedder
+    from memory.agents g where g.organization_id = p_org and g.id = p_agent for share;
+    if agent_name is null then
+      r.status := 2;
+      return next r;
+      return;
+    end if;
+    select l.archive_id into p_archive from memory.archive_agents l
+    where l.organization_id = p_org and l.agent_id = p_agent;
+    if p_archive is null then
+      insert into memory.archives (
+        organization_id, id, name, embedder, owner_agent_id, created_by_id, last_updated_by_id, created_at, updated_at)
+      values (p_org, p_new_archive, agent_name || '''s Archive', agent_embedder, p_agent, p_user, p_user, p_now, p_now)
+      on conflict do nothing;
+      insert into memory.archive_agents (organization_id, agent_id, archive_id)
+      values (p_org, p_agent, p_new_archive) on conflict (organization_id, agent_id) do nothing;
+      select l.archive_id into p_archive from memory.archive_agents l
+      where l.organization_id = p_org and l.agent_id = p_agent;
+    end if;
+  end if;
+  select * into a from memory.archives t where t.organization_id = p_org and t.id = p_archive for no key update;
+  if not found then
+    r.status := 1;
+    return next r;
+    return;
+  end if;
+  if exists (
+    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.id = i.id
+    where p.request_hash <> p_request_hash)
+  then
+    r.status := 3;
+    return next r;
+    return;
+  end if;
+  if a.embedder = '' then
+    a.embedder := p_embedder;
+  end if;
+  if a.dimensions is null and a.embedder = p_embedder then
+    a.dimensions := (
+      select extensions.vector_dims(v.vector) from unnest(p_vectors) v (vector) where v.vector is not null limit 1);
+  end if;
+  insert into memory.passages (
+    organization_id, archive_id, id, text, tags, metadata, created_by_id, last_updated_by_id, created_at, updated_at,
+    pending, embedding, embedder, generation, request_hash)
+  select p_org, a.id, i.id, i.text, (select array_agg(t.tag) from jsonb_array_elements_text(i.tags::jsonb) t (tag)),
+    i.metadata, p_user, p_user, i.created_at, p_now, k.vector is null, k.vector, a.embedder,
+    a.generation, p_request_hash
+  from unnest(p_ids, p_texts, p_metadata, p_tags, p_times, p_vectors) i (id, text, metadata, tags, created_at, vector)
+  cross join lateral (
+    select case when a.embedder = p_embedder and extensions.vector_dims(i.vector) = a.dimensions then i.vector end
+  ) k (vector)
+  on conflict do nothing;
+  get diagnostics n = row_count;
+  waiting := exists (
+    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.id = i.id where p.pending);
+  if n > 0 then
+    update memory.archives t
+    set passage_count = t.passage_count + n, embedder = a.embedder, dimensions = a.dimensions,
+        waiting_since = case when waiting then clock_timestamp() else t.waiting_since end
+    where t.organization_id = p_org and t.id = a.id;
+  end if;
+  return query
+    select 0::smallint, a.embedder, p
+    from unnest(p_ids) with ordinality i (id, place)
+    join memory.passages p on p.organization_id = p_org and p.id = i.id order by i.place;
 end $$;
