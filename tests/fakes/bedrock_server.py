@@ -93,6 +93,9 @@ class BedrockServer(Vendor):
         if fault.kind == "empty":
             await out.json({"metrics": {"latencyMs": 1}})
             return
+        if fault.kind == "raw":
+            await out.fail(fault, None)
+            return
         said = (fault.body or {}).get("error", {}).get("message", "failed")
         await out.fail(
             Fault(fault.kind, fault.status, {"message": said}, {**_ID, **_kind(fault.status), **fault.headers}), None
@@ -105,7 +108,7 @@ class BedrockServer(Vendor):
             yield piece
 
 
-def frame(kind: str, body: Json, *, exception: bool = False) -> bytes:
+def frame(kind: str, body: Json | bytes, *, exception: bool = False) -> bytes:
     """Return an event as AWS frames it: lengths, a checksum of them, headers, the payload, a checksum of all."""
     headers = {
         ":message-type": "exception" if exception else "event",
@@ -116,7 +119,7 @@ def frame(kind: str, body: Json, *, exception: bool = False) -> bytes:
         bytes([len(name)]) + name.encode() + b"\x07" + struct.pack(">H", len(value)) + value.encode()
         for name, value in headers.items()
     )
-    payload = json.dumps(body, ensure_ascii=False).encode()
+    payload = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
     lengths = struct.pack(">II", 16 + len(head) + len(payload), len(head))
     framed = lengths + struct.pack(">I", crc32(lengths)) + head + payload
     return framed + struct.pack(">I", crc32(framed))
@@ -130,7 +133,7 @@ def whole(said: Say) -> Json:
 
 def frames_of(said: Say) -> list[bytes]:
     """Return the events of a stream."""
-    return [frame(kind, body) for kind, body in _events(said)]
+    return [frame(kind, body) for kind, body in events_of(said)]
 
 
 def signed(request: Request, secrets: dict[str, str]) -> bool:
@@ -192,7 +195,8 @@ def _blocks(said: Say) -> list[Json]:
     return blocks
 
 
-def _events(said: Say) -> list[tuple[str, Json]]:
+def events_of(said: Say) -> list[tuple[str, Json]]:
+    """Return the events of a stream, by kind."""
     rows: list[list[tuple[str, Json]]] = []
 
     def block(start: Json | None, deltas: list[Json]) -> None:

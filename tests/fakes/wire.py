@@ -10,7 +10,7 @@ import json
 import socket
 import struct
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -60,14 +60,15 @@ class Say:
 class Fault:
     """How the vendor fails: a `status` with `body`, or a `kind`.
 
-    Kinds: reset, hang, headers (and then a hang), garbage, truncated JSON, short (less than announced), empty, huge;
-    within a stream also cut and error.
+    Kinds: reset, hang, headers (and then a hang), garbage, truncated JSON, short (less than announced), empty, huge,
+    raw (the `pieces`, as long as somebody reads them); within a stream also cut and error.
     """
 
     kind: str = ""
     status: int = 500
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
+    pieces: Iterable[bytes] = ()
 
 
 Step = Say | Fault
@@ -193,11 +194,16 @@ class Reply:
         await self._writer.drain()
 
     async def stream(
-        self, frames: AsyncIterator[bytes], kind: str = "text/event-stream", headers: dict[str, str] | None = None
+        self,
+        frames: AsyncIterator[bytes],
+        kind: str = "text/event-stream",
+        headers: dict[str, str] | None = None,
+        *,
+        status: int = 200,
     ) -> None:
         """Answer with events, server-sent ones by default; a client that leaves is noticed between two of them."""
         lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-        head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n{lines}\r\n"
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n{lines}\r\n"
         self._writer.write(head.encode())
         async for frame in frames:
             if self._left():
@@ -226,6 +232,9 @@ class Reply:
             await self.send(b'{"id": "x", "choices": [{"message": {"content": "half a')
         elif fault.kind == "garbage":
             await self.send(b"<html>\xff\xfe not what you want</html>")
+        elif fault.kind == "raw":
+            kind = fault.headers.get("content-type", "application/json")
+            await self.stream(_each(fault.pieces), kind, status=fault.status)
         elif fault.kind == "huge":
             await self.send(b'{"junk": "' + b"x" * (10 << 20) + b'"}')
         else:
@@ -273,6 +282,12 @@ async def frames(reply: Reply, said: Say, pieces: Sequence[bytes], error: bytes)
         if said.pause:
             await asyncio.sleep(said.pause)
         yield piece
+
+
+async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in filter(None, pieces):
+        yield piece
+        await asyncio.sleep(0)  # so that a client that leaves is noticed
 
 
 def cut(text: str, size: int) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from letta.common.v1 import limits_pb2
-from tests.callers import orphans, texts
+from tests.callers import CLAUDE, OPENAI, orphans, texts
 from tests.fakes.wire import Say
 
 MOST: int = limits_pb2.REQUEST_LIMIT_TEXT_CHARACTERS
@@ -111,3 +111,28 @@ async def test_what_models_write_too_long_is_told_to_them(api, openai, name, arg
     assert said["stop_reason"]["stop_reason"] == "end_turn"
     assert len(words) > MOST
     assert name.endswith("search") or returned["status"] == "error", returned
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("model", [OPENAI, CLAUDE])
+async def test_what_a_vendor_says_can_be_read_back(api, openai, anthropic, model, streamed):
+    """Halves of characters in words, names, ids and arguments, beside counts that cannot be."""
+    vendor = openai if model == OPENAI else anthropic
+    agent_id = await api.agent(model, memory_blocks=[{"label": "human", "value": "Sam"}], tools=["memory_insert"])
+    counts = {"prompt_tokens": 10**30, "completion_tokens": 10**30, "input_tokens": 10**30, "output_tokens": -1}
+    half, insert = "a\ud83db", {"label": "human", "new_string": "x\ude00y"}
+    calls = [("memory_insert", insert), ("memory\ud800", {"k\udfff": "\ud800"})]
+    vendor.say(Say(half, calls=calls, ids=("i\ud800", "j\ud800"), usage=counts), Say("done", usage=counts))
+
+    if streamed:
+        said = await api.stream(agent_id, "go")
+        assert "error_message" not in [event["message_type"] for event in said]
+    else:
+        await api.say(agent_id, "go")
+    history = await api.history(agent_id)
+    block = (await api.http.get(f"/v1/agents/{agent_id}/core-memory/blocks/human")).json()
+
+    assert texts(history, "assistant_message") == ["a\ufffdb", "done"]
+    assert orphans(history) == []
+    assert "x\ufffdy" in block["value"]
+    assert (await api.say(agent_id, "again"))["stop_reason"]["stop_reason"] == "end_turn"

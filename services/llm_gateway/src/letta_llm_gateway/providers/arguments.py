@@ -12,7 +12,7 @@ from typing import Any
 
 from letta_common.json_texts import json_object, too_deep
 from letta_llm_gateway.domain.answers import FinishReason, Part, ToolCall
-from letta_llm_gateway.providers.wire_json import finite
+from letta_llm_gateway.providers.wire_json import clean, finite
 
 _FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
@@ -69,7 +69,9 @@ def readable(raw: str, *, cut: bool = False) -> str:
     for attempt in _readings(text, cut=cut):
         found, whole = _object(attempt)
         if found is not None and not too_deep(found):
-            return text if whole and attempt is text and _is_strict(text) else json.dumps(found, ensure_ascii=False)
+            return (
+                text if whole and attempt is text and _is_strict(text) else clean(json.dumps(found, ensure_ascii=False))
+            )
     return text
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,19 +15,22 @@ from google.genai.types import GenerateContentConfig, HttpOptions
 from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import checks, google_wire, wire_json
+from letta_llm_gateway.providers import checks, google_wire, sse, wire_json
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 
 OFFICIAL = "https://generativelanguage.googleapis.com"
 _VERSION = "v1beta"
 _PAGE = 1000
-_answers: ContextVar[list[httpx2.Response] | None] = ContextVar("answers", default=None)
+_bodies: ContextVar[list[httpx2.AsyncByteStream] | None] = ContextVar("bodies", default=None)
 
 
-async def _note(response: httpx2.Response) -> None:
-    """Keep an answer within reach: the SDK has no way to close the stream of one."""
-    if (answers := _answers.get()) is not None:
-        answers.append(response)
+async def _take(response: httpx2.Response) -> None:
+    """Take the body of a streamed answer: the SDK reads lines of any length, and refuses a chunk for one odd number."""
+    bodies = _bodies.get()
+    if bodies is None or response.status_code >= 300 or not isinstance(response.stream, httpx2.AsyncByteStream):
+        return
+    bodies.append(response.stream)
+    response.stream = httpx2.ByteStream(b"")
 
 
 class GoogleProvider:
@@ -46,7 +49,7 @@ class GoogleProvider:
         asking = http.event_hooks.get("request", [])
         self._http.event_hooks = {
             "request": [*asking, be_patient],
-            "response": [*self._http.event_hooks.get("response", []), _note],
+            "response": [*self._http.event_hooks.get("response", []), _take],
         }
         options = HttpOptions(
             base_url=account.base_url or OFFICIAL, api_version=_VERSION, httpx_async_client=self._http
@@ -67,25 +70,33 @@ class GoogleProvider:
         """Answer as the model speaks."""
         contents, config = self._request(call)
         reader = google_wire.StreamReader(vendor=self._vendor, model=call.model)
-        opened: list[httpx2.Response] = []
         with self._errors(call.model, call.prompt.tools):
-            _answers.set(opened)  # the SDK asks only when its first chunk is wanted, so until the end
-            chunks: Any = await self._models.generate_content_stream(
-                model=call.model,
-                contents=contents,
-                config=config,
-            )
-            try:
-                async for chunk in chunks:
-                    read = chunk.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False)
-                    for event in reader.feed(read):
+            async with self._opened(call.model, contents, config) as body:
+                async for data in sse.events(aiter(body), vendor=self._vendor):
+                    for event in reader.feed(wire_json.read(data, self._vendor)):
                         yield event
-            finally:
-                _answers.set(None)
-                for response in opened:
-                    await response.aclose()
             for event in reader.end():
                 yield event
+
+    @asynccontextmanager
+    async def _opened(
+        self, model: str, contents: Any, config: GenerateContentConfig
+    ) -> AsyncIterator[httpx2.AsyncByteStream]:
+        """Give the body of a streamed answer, which is closed in the end."""
+        async with AsyncExitStack() as stack:
+            bodies: list[httpx2.AsyncByteStream] = []
+            token = _bodies.set(bodies)
+            try:
+                chunks: Any = await self._models.generate_content_stream(model=model, contents=contents, config=config)
+                async for _ in chunks:  # none: the SDK asks when its first chunk is wanted, and finds no body
+                    pass
+            finally:
+                _bodies.reset(token)
+                for body in bodies:
+                    stack.push_async_callback(body.aclose)
+            if not bodies:
+                raise LLMInvalidResponse(f"{self._vendor} answered without content", provider=self._vendor)
+            yield bodies[-1]
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors."""

@@ -33,7 +33,7 @@ from letta_llm_gateway.providers.arguments import Balance, finished, new_call_id
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.strictness import is_strict
 from letta_llm_gateway.providers.thinking import ThinkSplitter, split_thinking
-from letta_llm_gateway.providers.wire_json import count, rows, table, words
+from letta_llm_gateway.providers.wire_json import count, rows, table, whole, words
 
 Json = dict[str, Any]
 REASONING_MODEL = re.compile(r"^(o[134]|gpt-5)")
@@ -45,6 +45,7 @@ _FINISH = {
     "content_filter": FinishReason.CONTENT_FILTER,
 }
 MOST_CALLS = 512
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 CHOICE = {
     ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED: "required",
     ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "none",
@@ -103,7 +104,8 @@ def parsed(text: str) -> Json:
         raise LLMBadRequest(f"this is no JSON: {text[:100]}") from error
     if not isinstance(value, dict):
         raise LLMBadRequest(f"this is no JSON object: {text[:100]}")
-    return value
+    found: Json = whole(value) if _HALF.search(text) else value
+    return found
 
 
 def schema(tool: ToolDefinition) -> Json:

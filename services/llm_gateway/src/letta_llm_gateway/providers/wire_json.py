@@ -21,6 +21,22 @@ def read(data: bytes | str, vendor: str) -> Any:
         raise LLMInvalidResponse(f"{vendor} answered something that is no JSON", provider=vendor) from error
 
 
+def clean(text: str) -> str:
+    """Return a text without halves of characters, which nothing can encode."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def whole(value: Any) -> Any:
+    """Return a JSON value without halves of characters."""
+    return json.loads(clean(json.dumps(value, ensure_ascii=False)))
+
+
 def finite(text: str) -> float | None:
     """Return a number; None for one that is too large."""
     value = float(text)

@@ -21,23 +21,12 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.providers.wire_json import MOST_COUNT
+from letta_llm_gateway.providers.wire_json import MOST_COUNT, clean
 
 MOST_BYTES = 2 << 20
 """Most bytes of an answer; several times what models can make at once."""
 MOST_PARTS = 512
 _MOST_NAME = 256
-
-
-def clean(text: str) -> str:
-    """Return a text without halves of characters, which nothing can encode."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def plain(text: str) -> str:

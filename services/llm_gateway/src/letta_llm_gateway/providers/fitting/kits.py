@@ -17,6 +17,7 @@ from letta_llm_gateway.providers.checks import Rules
 from letta_llm_gateway.providers.fitting import schemas
 from letta_llm_gateway.providers.fitting.call_ids import FORM, RequestIds
 from letta_llm_gateway.providers.fitting.names import fresh
+from letta_llm_gateway.providers.wire_json import clean
 
 Refused = Callable[[ToolDefinition], str]
 """Says why a vendor refuses a tool; nothing when it is not known to."""
@@ -47,7 +48,9 @@ class Kit:
         """Return arguments with their own keys; as they are when they cannot be read."""
         keys = self.keys.get(told)
         found = json_object(readable(text)) if keys else None
-        return text if found is None or not keys else json.dumps(schemas.renamed(found, keys), ensure_ascii=False)
+        if found is None or not keys:
+            return text
+        return clean(json.dumps(schemas.renamed(found, keys), ensure_ascii=False))
 
     def answer(self, answer: Answer) -> Answer:
         """Return a whole answer in the names of the prompt that was given."""
@@ -156,7 +159,7 @@ def _fitted(text: str, words: frozenset[str] | None) -> tuple[str, dict[str, str
     except (ValueError, RecursionError, TypeError, AttributeError) as error:
         return "", {}, "", f"its schema cannot be sent: {error}"
     same = fitted.schema == given
-    return text if same else json.dumps(fitted.schema, ensure_ascii=False), fitted.keys, fitted.note, ""
+    return text if same else clean(json.dumps(fitted.schema, ensure_ascii=False)), fitted.keys, clean(fitted.note), ""
 
 
 def _messages(prompt: Prompt, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]) -> list[Message] | None:
@@ -190,7 +193,7 @@ def _call(
     own = call.name
     call.id = ids.call(call.id)
     if own in keys and (given := json_object(call.input)) is not None:
-        call.input = json.dumps(schemas.renamed(given, keys[own]), ensure_ascii=False)
+        call.input = clean(json.dumps(schemas.renamed(given, keys[own]), ensure_ascii=False))
     call.name = names.get(own, own)
 
 
