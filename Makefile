@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-MEMBERS := libs/protos libs/local_channel libs/embedded_postgres libs/common libs/transcode services/auth services/agent services/memory services/tools services/llm_gateway services/gateway cli
+MEMBERS := libs/protos libs/local_channel libs/embedded_postgres libs/common libs/messages libs/postgres libs/rpc libs/transcode services/auth services/agent services/memory services/tools services/llm_gateway services/gateway cli
 EDITABLE := $(foreach member,$(MEMBERS),-e $(member))
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -12,13 +12,13 @@ help: ## List the commands.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: requirements.lock $(foreach member,$(MEMBERS),$(member)/pyproject.toml)
-	@tools/check_python.sh $(PYTHON)
+	@scripts/check_python.sh $(PYTHON)
 	@test -x $(BIN)/python || { echo "making $(VENV) with $$($(PYTHON) --version) ..." >&2; $(PYTHON) -m venv $(VENV); }
-	@tools/install.sh requirements.lock $(EDITABLE)
+	@scripts/install.sh requirements.lock $(EDITABLE)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
-	@tools/install.sh requirements-dev.lock
+	@scripts/install.sh requirements-dev.lock
 	@touch $@
 
 .PHONY: setup
@@ -33,7 +33,7 @@ gen: setup-dev ## Generate Python from the contracts.
 
 .PHONY: docs
 docs: setup-dev ## Write docs/reference from the contracts and the settings.
-	@python -m tools.reference
+	@python -m scripts.reference
 
 .PHONY: lock
 lock: setup-dev ## Renew the lock files from the pyproject files.
@@ -48,8 +48,8 @@ check: setup-dev ## Format, lint, types, contracts, import rules, generated code
 	mypy $(filter-out libs/protos/src,$(wildcard libs/*/src)) $(wildcard services/*/src) cli/src
 	buf lint
 	buf format -d --exit-code proto > /dev/null
-	@tools/check_breaking.sh
-	@tools/check_generated.sh
+	@scripts/check_breaking.sh
+	@scripts/check_generated.sh
 	lint-imports
 
 .PHONY: test

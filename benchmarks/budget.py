@@ -25,10 +25,10 @@ from letta.memory.v1 import block_pb2, context_service_pb2, context_service_pb2_
 from letta_cli.databases import upgrade_all
 from letta_cli.stack import Stack
 from letta_common.actor import acting_as
-from letta_common.auth_client import AuthClient
 from letta_common.clock import SystemClock
 from letta_common.ids import new_id
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
+from letta_rpc.auth_client import AuthClient
 
 HISTORIES = (10, 10_000)
 ROUNDS = 10

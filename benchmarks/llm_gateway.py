@@ -31,9 +31,6 @@ from letta.common.v1 import message_pb2 as m
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta.llm.v1.generation_service_pb2_grpc import GenerationServiceStub
 from letta_common.actor import Actor, Request, bind_request
-from letta_common.client import streaming
-from letta_common.rpc_testing import Identities, running
-from letta_common.service import Deps
 from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers.builtin import BuiltinProvider
@@ -41,6 +38,9 @@ from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.wiring import Stores, assemble
+from letta_rpc.client import streaming
+from letta_rpc.service import Deps
+from tests.support.rpc import Identities, running
 
 OUT = Path(__file__).parent / "out" / "llm_gateway.json"
 MODEL = "gpt-4o-mini"

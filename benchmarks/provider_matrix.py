@@ -28,10 +28,7 @@ from letta.llm.v1 import provider_pb2, provider_service_pb2
 from letta.llm.v1.generation_service_pb2_grpc import GenerationServiceStub
 from letta.llm.v1.provider_service_pb2_grpc import ProviderServiceStub
 from letta_common.actor import Actor, Request, bind_request
-from letta_common.client import streaming
 from letta_common.errors import AppError
-from letta_common.rpc_testing import Identities, running
-from letta_common.service import Deps
 from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers.builtin import BuiltinProvider
@@ -39,12 +36,15 @@ from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.wiring import Stores, assemble
+from letta_rpc.client import streaming
+from letta_rpc.service import Deps
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.bedrock_server import BedrockServer
 from tests.fakes.google_server import GoogleServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.vertex_server import VertexServer
 from tests.fakes.wire import Fault, Say, Step, Vendor
+from tests.support.rpc import Identities, running
 
 WORDS = "word " * 20
 FAULTS: dict[str, tuple[Callable[[], Step], str, str]] = {

@@ -2,7 +2,7 @@
 
 import gc
 
-pytest_plugins = ["letta_common.testing"]
+pytest_plugins = ["tests.support.databases"]
 
 
 def pytest_collection_finish() -> None:

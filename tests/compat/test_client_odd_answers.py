@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from letta_client import APIStatusError, AsyncLetta
-from letta_common.testing import Databases
 from tests.callers import CLAUDE, IMPATIENT, OPENAI, SCHEMAS, environment, serving
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.wire import Say, Vendor
+from tests.support.databases import Databases
 
 TEA = {"label": "human", "new_string": "Likes tea."}
 CUT = '{"label": "human", "new_string": "Likes te'

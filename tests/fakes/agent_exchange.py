@@ -14,8 +14,8 @@ from letta_agent.domain.jobs import RunFilter, RunStatus
 from letta_agent.domain.peers import Message
 from letta_agent.domain.runs import Send
 from letta_common.errors import ConversationBusy, RunNotActive
-from letta_common.letta_messages import text_of
 from letta_common.paging import Page
+from letta_messages.rendering import text_of
 from tests.fakes.agent_peers import ScriptedModels, answer, say
 from tests.fakes.agent_world import AGENT, ANN, SIGNED, World
 

@@ -25,7 +25,7 @@ from letta_agent.domain.peers import (
     Tool,
 )
 from letta_common.errors import AgentNotFound, BlockNotFound, ConversationNotFound, Fenced, ModelNotFound, ToolNotFound
-from letta_common.letta_messages import expand, text_of
+from letta_messages.rendering import expand, text_of
 
 ROLE = message_pb2.MessageRole
 

@@ -20,8 +20,8 @@ from letta_agent.store.fake import FakeRuns
 from letta_agent.store.fake_agents import FakeAgents
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.letta_messages import type_of
 from letta_common.repeats import Digests
+from letta_messages.rendering import type_of
 from tests.fakes.agent_peers import ScriptedModels, TwinCredentials, TwinMemory, TwinTools, say
 
 STOP = usage_pb2.StopReason

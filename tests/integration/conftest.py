@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from letta_common.testing import Databases
 from tests.callers import IMPATIENT, SCHEMAS, Api, calling, environment, serving
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.servers import RunningServer
+from tests.support.databases import Databases
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 
 from letta.agent.v1 import agent_service_pb2, agent_service_pb2_grpc
 from letta_common.ids import uuid7
-from letta_common.testing import Databases
 from tests.callers import SCHEMAS, Api, Gate, calling, environment, events_of, serving, until
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.servers import RunningServer
+from tests.support.databases import Databases
 
 
 @pytest.fixture(scope="module", params=["server", "up"])

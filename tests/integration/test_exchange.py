@@ -18,15 +18,15 @@ from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.queue import SqlQueueStore
 from letta_agent.store.runs import SqlRunStore
 from letta_common.actor import Actor, acting_as
-from letta_common.db import Database
 from letta_common.ids import new_id
-from letta_common.letta_messages import text_of
-from letta_common.rpc_testing import Identities, running
-from letta_common.service import Deps
 from letta_memory.settings import MemorySettings
+from letta_messages.rendering import text_of
+from letta_postgres.db import Database
+from letta_rpc.service import Deps
 from tests.fakes.agent_exchange import Exchange
 from tests.fakes.agent_peers import say
 from tests.fakes.agent_world import AGENT, World
+from tests.support.rpc import Identities, running
 
 STEPS = 60
 _ROLES = {message_pb2.MESSAGE_ROLE_USER: "user", message_pb2.MESSAGE_ROLE_ASSISTANT: "assistant"}

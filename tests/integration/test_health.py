@@ -11,10 +11,10 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from letta_common.testing import Databases
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 from tests.callers import SCHEMAS
 from tests.servers import RunningServer, letta_server
+from tests.support.databases import Databases
 
 SERVED = ("", "letta.agent.v1.AgentService", "letta.memory.v1.BlockService", "letta.auth.v1.APIKeyService")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

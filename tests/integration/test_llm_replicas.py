@@ -16,17 +16,17 @@ from letta.llm.v1.generation_service_pb2_grpc import GenerationServiceStub
 from letta.llm.v1.provider_service_pb2_grpc import ProviderServiceStub
 from letta.llm.v1.usage_service_pb2_grpc import UsageServiceStub
 from letta_common.actor import Actor, Request, bind_request
-from letta_common.db import Database
 from letta_common.errors import BudgetExceeded
-from letta_common.rpc_testing import Identities, running
-from letta_common.service import Deps
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.store.accounts import SqlProviderStore
 from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore
 from letta_llm_gateway.wiring import Stores, assemble
+from letta_postgres.db import Database
+from letta_rpc.service import Deps
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, user
 from tests.fakes.openai_server import OpenAIServer
+from tests.support.rpc import Identities, running
 
 GPT = "openai/gpt-4o-mini"
 COST = round(11 * 0.15 + 7 * 0.60)

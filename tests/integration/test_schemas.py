@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from letta_common.migrations import EXTENSIONS_SCHEMA, upgrade_sync
-from letta_common.testing import SCHEMAS, Databases
+from letta_postgres.migrations import EXTENSIONS_SCHEMA, upgrade_sync
+from tests.support.databases import SCHEMAS, Databases
 
 LAST_RELEASE = Path(__file__).parents[1] / "data" / "last_release"
 

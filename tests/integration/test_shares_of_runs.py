@@ -12,8 +12,8 @@ from letta_agent.domain.agent_values import Agent
 from letta_agent.domain.jobs import Lease, NewRun, Outcome
 from letta_agent.store.agents import SqlAgentStore
 from letta_common.actor import Actor
-from letta_common.db import Database
 from letta_common.ids import new_id
+from letta_postgres.db import Database
 from tests.fakes.agent_peers import ScriptedModels, answer, say
 from tests.fakes.agent_world import World
 from tests.integration.test_exchange import Stores

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from buf.validate import validate_pb2
-from tools.contracts import Contracts, Method, read_contracts
+from scripts.contracts import Contracts, Method, read_contracts
 
 CONTRACTS: Contracts = read_contracts()
 METHODS = pytest.mark.parametrize("method", CONTRACTS.methods, ids=lambda method: method.full_name)

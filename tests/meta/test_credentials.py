@@ -10,9 +10,9 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 
-from letta_common.rpc_testing import Identities, running
-from letta_common.service import Service
-from tools.contracts import Method, ServiceContract, read_contracts
+from letta_rpc.service import Service
+from scripts.contracts import Method, ServiceContract, read_contracts
+from tests.support.rpc import Identities, running
 
 CONTRACTS = read_contracts()
 METHODS = pytest.mark.parametrize("method", CONTRACTS.methods, ids=lambda method: method.full_name)

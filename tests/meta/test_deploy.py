@@ -12,12 +12,12 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-import letta_common.boundary
-import letta_common.client
 import letta_gateway.app
-from tools.dashboard import DASHBOARD, dashboard
-from tools.reference import SERVICES, own_settings, settings_class
-from tools.seccomp_profile import HEADER, PROFILE, profile
+import letta_rpc.boundary
+import letta_rpc.client
+from scripts.dashboard import DASHBOARD, dashboard
+from scripts.reference import SERVICES, own_settings, settings_class
+from scripts.seccomp_profile import HEADER, PROFILE, profile
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy" / "helm" / "letta"
@@ -34,7 +34,7 @@ NEEDED = {
     "unshare",
 }
 REFUSED = {"bpf", "init_module", "io_uring_setup", "kexec_load", "keyctl", "open_by_handle_at", "ptrace", "userfaultfd"}
-METERED = (letta_common.boundary, letta_common.client, letta_gateway.app)
+METERED = (letta_rpc.boundary, letta_rpc.client, letta_gateway.app)
 
 
 def variables() -> set[str]:
@@ -106,7 +106,7 @@ def test_the_profile_names_nothing_that_is_refused(tmp_path: Path):
 
 
 def test_the_dashboard_is_up_to_date():
-    assert DASHBOARD.read_text() == dashboard(), "run 'python -m tools.dashboard' and commit the result"
+    assert DASHBOARD.read_text() == dashboard(), "run 'python -m scripts.dashboard' and commit the result"
 
 
 def test_the_dashboard_shows_metrics_that_exist():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tools.contracts import read_contracts
-from tools.reference import REFERENCE, SERVICES, pages, settings_class
+from scripts.contracts import read_contracts
+from scripts.reference import REFERENCE, SERVICES, pages, settings_class
 
 CONTRACTS = read_contracts()
 

@@ -25,7 +25,7 @@ def python_of(place: Path, version: str, *, venv: bool = True) -> Path:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", tmp_path)
-    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     for file in ("requirements.lock", *(path.relative_to(ROOT) for path in ROOT.glob("*/*/pyproject.toml"))):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from letta_common.testing import SCHEMAS
+from tests.support.databases import SCHEMAS
 
 
 def modules(package: str, room: str) -> Iterator[ModuleType]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from letta_common.testing import SCHEMAS
+from tests.support.databases import SCHEMAS
 
 # Tables that belong to the deployment, and why.
 GLOBAL = {

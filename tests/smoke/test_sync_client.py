@@ -18,13 +18,13 @@ from grpc_status import rpc_status
 from pydantic import SecretStr
 
 from letta.memory.v1 import block_pb2, block_service_pb2, block_service_pb2_grpc
-from letta_common.boundary import Boundary
 from letta_common.clock import SystemClock
-from letta_common.rpc_testing import SECRET, Identities
-from letta_common.server import Server
-from letta_common.service import Deps
 from letta_memory.settings import MemorySettings
 from letta_memory.wiring import build
+from letta_rpc.boundary import Boundary
+from letta_rpc.server import Server
+from letta_rpc.service import Deps
+from tests.support.rpc import SECRET, Identities
 
 SECONDS = 20
 

@@ -16,7 +16,7 @@ import grpc
 import typer
 
 from letta_common.errors import AppError, DatabaseUnavailable, InvalidArgument, ServiceUnavailable, Unauthenticated
-from letta_common.rpc_errors import DETAILS_KEY, from_rpc_error
+from letta_rpc.rpc_errors import DETAILS_KEY, from_rpc_error
 
 CALL_SECONDS = 30.0
 DEFAULT_ADDRESS = "127.0.0.1:50051"

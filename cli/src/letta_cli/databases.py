@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from letta_common.migrations import upgrade
 from letta_embedded_postgres import EmbeddedPostgres
+from letta_postgres.migrations import upgrade
 
 PACKAGES = {
     "auth": "letta_auth",

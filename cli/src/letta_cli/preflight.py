@@ -11,8 +11,8 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
-from letta_common.db import plain_dsn
 from letta_common.settings import Settings
+from letta_postgres.db import plain_dsn
 
 
 def check(settings: Settings, binds: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from letta_cli.databases import database
-from letta_common.server import termination
+from letta_rpc.server import termination
 
 SERVICES = ("auth", "tools", "llm_gateway", "memory", "agent", "gateway")
 _ENDED_TOGETHER = (("gateway",), ("agent",), ("memory", "tools", "llm_gateway"), ("auth",))  # callers before called

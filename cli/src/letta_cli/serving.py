@@ -18,9 +18,9 @@ from pydantic import SecretStr
 from letta_cli import preflight
 from letta_cli.console import fail, note, panel, secret
 from letta_cli.databases import database
-from letta_common.process import begin, failures_told, leave, starting
 from letta_common.settings import PEERS, Settings
 from letta_embedded_postgres import EmbeddedPostgresError
+from letta_rpc.process import begin, failures_told, leave, starting
 
 S = TypeVar("S", bound=Settings)
 HINT = "Talk to it: letta chat (in another terminal, from .venv/bin or wherever this command is)"

@@ -16,18 +16,18 @@ import letta_tools.wiring
 from letta_agent.settings import AgentSettings
 from letta_auth.settings import AuthSettings
 from letta_cli.databases import database
-from letta_common.client import PeerChannel
 from letta_common.clock import SystemClock
-from letta_common.health import Health
-from letta_common.process import boundary_for
-from letta_common.server import Server, register_all, termination
-from letta_common.service import Deps, Service
 from letta_common.settings import Settings
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_local_channel import LocalChannel, LocalServer
 from letta_memory.settings import MemorySettings
+from letta_rpc.client import PeerChannel
+from letta_rpc.health import Health
+from letta_rpc.process import boundary_for
+from letta_rpc.server import Server, register_all, termination
+from letta_rpc.service import Deps, Service
 from letta_tools.settings import ToolsSettings
 
 

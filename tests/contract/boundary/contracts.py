@@ -13,7 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from buf.validate import validate_pb2
 from letta.jsonmap.v1 import annotations_pb2
 from letta_common.errors import AppError
-from letta_common.rpc_errors import from_status_parts
+from letta_rpc.rpc_errors import from_status_parts
 
 _SERVICES = {
     "agent": ("agent", "conversation", "run", "step"),

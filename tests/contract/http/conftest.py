@@ -11,12 +11,12 @@ import grpc
 import httpx
 import pytest
 
-from letta_common.client import bare_channel
-from letta_common.service import Deps
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_gateway.wiring import Gateway, build
 from letta_local_channel import LocalChannel, LocalServer
+from letta_rpc.client import bare_channel
+from letta_rpc.service import Deps
 from tests.unit.transcode.toy import SERVICE, Toy, handlers, offer_reflection, toy_catalog, toy_server
 
 

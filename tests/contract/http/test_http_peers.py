@@ -9,7 +9,7 @@ import httpx
 import pytest
 from google.protobuf import descriptor_pb2
 
-from letta_common.client import bare_channel
+from letta_rpc.client import bare_channel
 from letta_transcode.catalog import Catalog
 from letta_transcode.reflection import ReflectionError, read
 from tests.contract.http.conftest import front, gateway_settings

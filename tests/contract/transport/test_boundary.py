@@ -26,9 +26,9 @@ from letta_common.errors import (
     Unauthenticated,
     ValidationFailed,
 )
-from letta_common.rpc_testing import ALL_SCOPES, DEFAULT_ORGANIZATION, Identities
 from tests.callers import until
 from tests.contract.transport.conftest import HandClock
+from tests.support.rpc import ALL_SCOPES, DEFAULT_ORGANIZATION, Identities
 
 ANN = Actor("org-a", "user-ann", ALL_SCOPES)
 

@@ -10,10 +10,10 @@ import grpc
 import pytest
 from pydantic import SecretStr
 
-from letta_common.rpc_testing import SECRET, running
 from letta_common.settings import Settings
 from tests.contract.transport.conftest import PATH, Probe, ProbeServicer, ProbeStub, probe_service
 from tests.servers import free_port
+from tests.support.rpc import SECRET, running
 
 PATIENCE = 20
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -9,7 +9,7 @@ import pytest
 
 from letta_common.actor import Actor, acting_as
 from letta_common.errors import BlockNotFound, DatabaseUnavailable, DeadlineExceeded
-from letta_common.rpc_testing import ALL_SCOPES
+from tests.support.rpc import ALL_SCOPES
 
 ANN = Actor("org-a", "user-ann", ALL_SCOPES)
 

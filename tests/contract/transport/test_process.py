@@ -16,12 +16,12 @@ from letta.auth.v1 import credential_service_pb2 as pb
 from letta.auth.v1 import credential_service_pb2_grpc
 from letta.common.v1 import actor_pb2
 from letta_common.actor import Actor
-from letta_common.auth_client import AuthClient
-from letta_common.client import PeerChannel
-from letta_common.process import boundary_for
-from letta_common.rpc_testing import ALL_SCOPES, Identities
 from letta_common.settings import Settings
 from letta_local_channel import LocalChannel, LocalServer
+from letta_rpc.auth_client import AuthClient
+from letta_rpc.client import PeerChannel
+from letta_rpc.process import boundary_for
+from tests.support.rpc import ALL_SCOPES, Identities
 
 ANN = Actor("org-a", "user-ann", ALL_SCOPES)
 
@@ -97,7 +97,7 @@ PROCESS = """
 import sys
 sys.path.insert(0, {directory!r})
 from conftest import ProbeServicer, probe_service
-from letta_common.process import run
+from letta_rpc.process import run
 from letta_common.settings import Settings
 
 class ProbeSettings(Settings):

@@ -13,8 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from letta_common.client import bare_channel
 from letta_common.settings import Settings
+from letta_rpc.client import bare_channel
 
 
 async def test_an_absent_service_is_looked_for_several_times_a_second(tmp_path: Path) -> None:

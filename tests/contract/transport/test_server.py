@@ -17,15 +17,15 @@ from cryptography.x509.oid import NameOID
 from grpc_channelz.v1 import channelz_pb2
 from grpc_channelz.v1.channelz_pb2_grpc import ChannelzStub
 
-from letta_common.boundary import Boundary
-from letta_common.client import connect
 from letta_common.clock import SystemClock
 from letta_common.errors import RequestCancelled, ServiceUnavailable
-from letta_common.rpc_testing import Identities
-from letta_common.server import Server
-from letta_common.service import Service
 from letta_common.settings import Settings
 from letta_local_channel import LocalChannel, LocalServer
+from letta_rpc.boundary import Boundary
+from letta_rpc.client import connect
+from letta_rpc.server import Server
+from letta_rpc.service import Service
+from tests.support.rpc import Identities
 
 
 class Tagging(grpc.aio.ServerInterceptor):

@@ -9,9 +9,9 @@ import grpc
 import pytest
 
 from letta_common.actor import Actor, acting_as
-from letta_common.rpc_testing import ALL_SCOPES, DEFAULT_ORGANIZATION, SECRET, Identities
 from letta_common.service_identity import ServiceIdentity
 from tests.contract.transport.conftest import PACKAGE, HandClock
+from tests.support.rpc import ALL_SCOPES, DEFAULT_ORGANIZATION, SECRET, Identities
 
 ANN, BOB = (Actor(f"org-{name}", f"user-{name}", ALL_SCOPES) for name in ("a", "b"))
 LONG = timedelta(hours=1)

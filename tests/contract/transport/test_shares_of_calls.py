@@ -14,11 +14,11 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from letta_common.actor import Actor, acting_as
-from letta_common.rpc_errors import DETAILS_KEY
-from letta_common.rpc_testing import ALL_SCOPES, SECRET, Identities, running
 from letta_common.settings import Settings
+from letta_rpc.rpc_errors import DETAILS_KEY
 from tests.callers import until
 from tests.contract.transport.conftest import PACKAGE, Probe, ProbeServicer, probe_service
+from tests.support.rpc import ALL_SCOPES, SECRET, Identities, running
 
 ANN = Actor("org-a", "user-ann", ALL_SCOPES)
 AMY = Actor("org-a", "user-amy", ALL_SCOPES)

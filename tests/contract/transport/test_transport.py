@@ -10,8 +10,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from letta_common.client import streaming
 from letta_common.errors import PayloadTooLarge
+from letta_rpc.client import streaming
 
 
 async def test_unary_call_answers(probe: Any) -> None:

@@ -16,18 +16,18 @@ from letta.memory.v1.block_pb2 import Block
 from letta.memory.v1.context_service_pb2_grpc import ContextServiceStub
 from letta_client import AsyncLetta
 from letta_common.actor import Actor, acting_as
-from letta_common.boundary import Boundary
-from letta_common.client import bare_channel, connect
 from letta_common.clock import SystemClock
 from letta_common.ids import new_id
-from letta_common.rpc_testing import DEFAULT_ORGANIZATION, DEFAULT_USER, Identities
-from letta_common.server import Server
-from letta_common.service import Deps
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_gateway.wiring import build as build_gateway
 from letta_memory.settings import MemorySettings
 from letta_memory.wiring import build
+from letta_rpc.boundary import Boundary
+from letta_rpc.client import bare_channel, connect
+from letta_rpc.server import Server
+from letta_rpc.service import Deps
+from tests.support.rpc import DEFAULT_ORGANIZATION, DEFAULT_USER, Identities
 
 BLOCK_KEYS = {
     "value", "limit", "project_id", "template_name", "is_template", "template_id", "base_template_id",

@@ -15,8 +15,8 @@ import pytest
 
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.db import Database
 from letta_common.ids import new_id
+from letta_postgres.db import Database
 from letta_tools.domain.mcp_tools import health_of
 from letta_tools.domain.tools import Tools
 from letta_tools.store.tools import SqlToolStore

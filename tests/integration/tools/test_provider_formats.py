@@ -7,9 +7,9 @@ import pytest
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.db import Database
 from letta_common.errors import ToolSourceInvalid
 from letta_common.ids import new_id
+from letta_postgres.db import Database
 from letta_tools.domain.builtin import builtin_tools
 from letta_tools.domain.mcp_tools import health_of
 from letta_tools.domain.tools import Tools

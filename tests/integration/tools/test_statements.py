@@ -10,12 +10,12 @@ from letta.tools.v1.tool_service_pb2 import CreateToolRequest, ResolveToolsReque
 from letta_agent.clients.tools import ToolClient
 from letta_agent.domain.peers import Call
 from letta_common.actor import Actor, acting_as
-from letta_common.db import Database
 from letta_common.ids import new_id
-from letta_common.rpc_testing import Identities, running
-from letta_common.service import Deps
+from letta_postgres.db import Database
+from letta_rpc.service import Deps
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build
+from tests.support.rpc import Identities, running
 
 CALLS = 8
 SOURCE = 'def f(n: int):\n    """F.\n\n    Args:\n        n: it\n    """\n    return n\n'

@@ -7,7 +7,7 @@ from letta_agent.domain.runs import Follow
 from letta_common.errors import (
     LLMUnavailable,
 )
-from letta_common.letta_messages import type_of
+from letta_messages.rendering import type_of
 from tests.fakes.agent_peers import answer, call, say, tool
 from tests.fakes.agent_world import AGENT, ANN, SIGNED, STOP, World, send_of
 

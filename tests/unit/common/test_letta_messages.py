@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from letta.common.v1 import message_pb2 as pb
-from letta_common.letta_messages import expand, expand_for_list, part_otid, text_of, type_of
+from letta_messages.rendering import expand, expand_for_list, part_otid, text_of, type_of
 
 ID = "message-b84bac69-842d-4073-89a1-84931c9f3df6"
 ASSISTANT, TOOL = pb.MESSAGE_ROLE_ASSISTANT, pb.MESSAGE_ROLE_TOOL

@@ -8,7 +8,7 @@ import pytest
 
 from letta.common.v1 import letta_message_pb2, sort_order_pb2
 from letta.memory.v1 import message_service_pb2 as pb
-from letta_common.page_bytes import MAX_PAGE_BYTES, cut_page, is_list
+from letta_rpc.page_bytes import MAX_PAGE_BYTES, cut_page, is_list
 
 ASC, DESC = sort_order_pb2.SORT_ORDER_ASC, sort_order_pb2.SORT_ORDER_DESC
 

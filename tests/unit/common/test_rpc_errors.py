@@ -13,7 +13,7 @@ from letta.common.v1 import error_reason_pb2
 from letta_common import errors
 from letta_common.codes import Code
 from letta_common.errors import BY_REASON, AppError, InternalError, ValidationFailed
-from letta_common.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
+from letta_rpc.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
 
 PREFIX = "ERROR_REASON_"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from letta_common.process import begin
 from letta_common.setting_names import LIST, unknown
 from letta_common.settings import Settings
-from tools.reference import setting_names
+from letta_rpc.process import begin
+from scripts.reference import setting_names
 
 
 @pytest.mark.parametrize(

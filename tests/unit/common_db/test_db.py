@@ -9,7 +9,9 @@ import pytest
 import sqlalchemy as sa
 from pgvector import HalfVector
 
-from letta_common.db import (
+from letta_common.errors import DatabaseUnavailable, DeadlineExceeded, InvalidArgument
+from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
+from letta_postgres.db import (
     ConstraintViolation,
     Database,
     DatabaseOptions,
@@ -21,8 +23,6 @@ from letta_common.db import (
     retry,
     translated,
 )
-from letta_common.errors import DatabaseUnavailable, DeadlineExceeded, InvalidArgument
-from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 
 SMALL = DatabaseOptions(pool_size=3, pool_timeout_s=0.2)
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from letta_common.faults import MigrationFailed
-from letta_common.migrations import check_names, newest_revision, upgrade, upgrade_sync
+from letta_postgres.migrations import check_names, newest_revision, upgrade, upgrade_sync
 
 FIRST = '''"""First."""
 
@@ -110,7 +110,7 @@ def test_a_service_without_vectors_needs_no_extension(package, dsn):
 def test_a_database_at_the_newest_revision_needs_no_alembic(package, dsn):
     upgrade_sync(dsn, package=package[0], schema="things")
     code = (
-        "import sys; from letta_common.migrations import upgrade_sync; "
+        "import sys; from letta_postgres.migrations import upgrade_sync; "
         f"upgrade_sync({dsn!r}, package={package[0]!r}, schema='things'); print('alembic' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(package[1].parents[2])}

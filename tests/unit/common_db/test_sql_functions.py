@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from letta_common.faults import MigrationFailed
-from letta_common.sql_functions import FOLDER, Functions
+from letta_postgres.sql_functions import FOLDER, Functions
 
 NUMBER = "create or replace function things.number() returns integer language sql as $$ select {} $$;\n"
 

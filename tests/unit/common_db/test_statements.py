@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 from psycopg.types.json import Jsonb
 
-from letta_common import statements
-from letta_common.db import Database, DatabaseOptions
 from letta_common.errors import DatabaseUnavailable, InvalidArgument
+from letta_postgres import statements
+from letta_postgres.db import Database, DatabaseOptions
 
 ONE = DatabaseOptions(pool_size=1, pool_timeout_s=20)
 NOON = dt.datetime(2026, 3, 1, 12, 0, 0, 250_001, tzinfo=dt.UTC)

@@ -10,7 +10,6 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from letta.common.v1 import message_pb2 as pb
 from letta.memory.v1 import block_pb2
 from letta_common.errors import InvalidArgument
-from letta_common.letta_messages import expand, expand_for_list, type_of
 from letta_memory.domain.blocks import DEFAULT_LIMIT, Block
 from letta_memory.servicers.packing import (
     SEARCH_LIMIT,
@@ -22,6 +21,7 @@ from letta_memory.servicers.packing import (
     types_of,
     unpack_block,
 )
+from letta_messages.rendering import expand, expand_for_list, type_of
 
 _TEXT = pb.ContentPart(text=pb.TextContent(text="hello"))
 _CALL = pb.ContentPart(tool_call=pb.ToolCallContent(id="c", name="add", input='{"a": 1}'))

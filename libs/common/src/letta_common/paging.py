@@ -1,26 +1,22 @@
-"""Lists: reading `before / after / limit / order` and paging by key in one query."""
+"""Lists: reading `before / after / limit / order`, and what a page of a list is."""
 
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-import sqlalchemy as sa
 from google.protobuf.descriptor import Descriptor
 
 from letta.common.v1 import sort_order_pb2
 from letta.jsonmap.v1 import annotations_pb2
-from letta_common.connections import Connection
 from letta_common.errors import CursorNotFound, InvalidArgument
 
 MAX_LIMIT = 1000
 _FALLBACK_LIMIT = 50
-_MAX_ROW_BYTES = 8_000_000  # twice what a page may hold, since what a client sees can be smaller than what is stored
 _SKEW = timedelta(minutes=1)  # by which clocks may differ
 Item = TypeVar("Item")
 
@@ -68,7 +64,7 @@ class Page:
         """Refuse cursors of another kind than an item of the list. Raises CursorNotFound."""
         for cursor in filter(None, (self.before, self.after)):
             if id and cursor.partition("-")[0] != id.partition("-")[0]:
-                raise _unknown(cursor)
+                raise unknown_cursor(cursor)
 
     def slice(
         self, items: Iterable[Item], key: Callable[[Item], tuple[Any, str]], *, by_time: bool = True
@@ -84,93 +80,11 @@ class Page:
         for cursor, later in ((self.after, self.ascending), (self.before, not self.ascending)):
             if cursor:
                 if cursor not in places and not by_time:
-                    raise _unknown(cursor)
+                    raise unknown_cursor(cursor)
                 place = places.get(cursor) or (time_of(cursor), cursor)
                 kept = [item for item in kept if key(item) != place and (key(item) > place) is later]
         kept.sort(key=key, reverse=not self.ascending)
         return kept[-self.limit :] if self.backwards else kept[: self.limit]
-
-
-@dataclass(frozen=True, slots=True)
-class Keyset:
-    """What orders a list and finds a cursor's row in it: `(at, id)` among the rows of `scope`.
-
-    `large` names the columns (text or bytes) of which a thousand may be too much for the memory of the process.
-    """
-
-    at: sa.ColumnElement[Any]
-    id: sa.ColumnElement[str]
-    scope: sa.ColumnElement[bool]
-    large: tuple[sa.ColumnElement[Any], ...] = ()
-
-    def narrow(self, query: sa.Select[Any], page: Page) -> sa.Select[Any]:
-        """Confine a query to the page."""
-        for cursor, later in ((page.after, page.ascending), (page.before, not page.ascending)):
-            if cursor:
-                key, place = sa.tuple_(self.at, self.id), sa.tuple_(self._at(cursor), sa.literal(cursor, sa.Text))
-                query = query.where(key > place if later else key < place)
-        query = query.order_by(*_order(page, self.at, self.id)).limit(page.limit)
-        return self._within_bytes(query, page) if self.large else query
-
-    def find(self, cursor: str) -> sa.Select[Any]:
-        """Return the query of a cursor's position."""
-        return sa.select(self.at).where(self.scope, self.id == cursor)
-
-    @property
-    def by_time(self) -> bool:
-        """Say whether a uuid7 tells the position of a row that is gone."""
-        return isinstance(self.at.type, sa.DateTime)
-
-    def _within_bytes(self, query: sa.Select[Any], page: Page) -> sa.Select[Any]:
-        """End a page where the rows before it hold `_MAX_ROW_BYTES` in their large columns.
-
-        `octet_length` reads the size of a value that is stored apart without reading the value.
-        """
-        wanted = len(query.selected_columns)
-        size = functools.reduce(operator.add, (sa.func.coalesce(sa.func.octet_length(c), 0) for c in self.large))
-        rows = query.add_columns(size.label("page_size"), self.at.label("page_at"), self.id.label("page_id")).subquery()
-        order = _order(page, rows.c.page_at, rows.c.page_id)
-        before = sa.func.sum(rows.c.page_size).over(order_by=order, rows=(None, -1)).label("page_before")
-        sized = sa.select(*rows.c, before).subquery()
-        kept = sa.func.coalesce(sized.c.page_before, 0) < _MAX_ROW_BYTES
-        order = _order(page, sized.c.page_at, sized.c.page_id)
-        return sa.select(*list(sized.c)[:wanted]).where(kept).order_by(*order)
-
-    def _at(self, cursor: str) -> sa.ColumnElement[Any]:
-        found = self.find(cursor).correlate(None).scalar_subquery()
-        if not self.by_time or uuid7_time(cursor) is None:
-            return found
-        return sa.func.coalesce(found, sa.literal(uuid7_time(cursor), self.at.type))
-
-
-async def fetch_page(conn: Connection, query: sa.Select[Any], page: Page, keyset: Keyset) -> list[sa.Row[Any]]:
-    """Run a query for one page of rows, in one statement unless nothing is found.
-
-    The page ends earlier where its rows hold more than `_MAX_ROW_BYTES` in the keyset's large columns.
-
-    The cursor of a row deleted meanwhile works when its id is a uuid7 and the list is ordered by time of creation.
-
-    Raises:
-        CursorNotFound: `before` or `after` never was in this list.
-    """
-    rows = list(await conn.execute(keyset.narrow(query, page)))
-    if rows:
-        if page.before or page.after:
-            page.check_kind(rows[0]._mapping.get(keyset.id.key) or await _any_id(conn, keyset))
-        return rows[::-1] if page.backwards else rows
-    for cursor in filter(None, (page.before, page.after)):
-        if (await conn.execute(keyset.find(cursor))).first() is None:
-            if not keyset.by_time:
-                raise _unknown(cursor)
-            time_of(cursor)
-            page.check_kind(await _any_id(conn, keyset))
-    return rows
-
-
-async def _any_id(conn: Connection, keyset: Keyset) -> str:
-    """Return the id of an item of the list, or an empty string when there is none."""
-    found = (await conn.execute(sa.select(keyset.id).where(keyset.scope).limit(1))).first()
-    return "" if found is None else str(found[0])
 
 
 def uuid7_time(id: str) -> datetime | None:
@@ -187,18 +101,13 @@ def time_of(cursor: str) -> datetime:
     """Return when the cursor's item was made. Raises CursorNotFound when the id does not tell."""
     made = uuid7_time(cursor)
     if made is None:
-        raise _unknown(cursor)
+        raise unknown_cursor(cursor)
     return made
 
 
-def _unknown(cursor: str) -> CursorNotFound:
+def unknown_cursor(cursor: str) -> CursorNotFound:
+    """Return the refusal of a cursor that never was in a list."""
     return CursorNotFound(f"no item {cursor} in this list", cursor=cursor)
-
-
-def _order(page: Page, *keys: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:
-    """Return the order in which a page is read."""
-    forward = page.ascending != page.backwards
-    return tuple(key.asc() if forward else key.desc() for key in keys)
 
 
 @functools.cache

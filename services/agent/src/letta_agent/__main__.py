@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from letta_agent.settings import AgentSettings
 from letta_agent.wiring import build
-from letta_common.process import run
+from letta_rpc.process import run
 
 
 def main() -> None:

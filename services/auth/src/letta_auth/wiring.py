@@ -26,9 +26,9 @@ from letta_auth.servicers.users import UserServicer
 from letta_auth.settings import AuthSettings
 from letta_auth.store.database import SqlAuthDatabase
 from letta_common.clock import SystemClock
-from letta_common.db import Database, DatabaseOptions
-from letta_common.migrations import upgrade
-from letta_common.service import Deps, Service
+from letta_postgres.db import Database, DatabaseOptions
+from letta_postgres.migrations import upgrade
+from letta_rpc.service import Deps, Service
 
 SCHEMA = "auth"
 

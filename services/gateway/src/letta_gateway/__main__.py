@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uvloop
 
-from letta_common.client import bare_channel
-from letta_common.process import begin, failures_told
-from letta_common.server import Watchers, termination
-from letta_common.service import Deps
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_gateway.wiring import build
+from letta_rpc.client import bare_channel
+from letta_rpc.process import begin, failures_told
+from letta_rpc.server import Watchers, termination
+from letta_rpc.service import Deps
 
 
 async def serve(settings: GatewaySettings) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from letta.common.v1 import error_reason_pb2
-from letta_common.service import Deps
 from letta_gateway.app import App, Parts
 from letta_gateway.authenticator import DevCredentials, PassCredentials
 from letta_gateway.browsers import DevelopmentGate, OpenGate
 from letta_gateway.cors import Cors
 from letta_gateway.readiness import Readiness
 from letta_gateway.settings import GatewaySettings
+from letta_rpc.service import Deps
 from letta_transcode import Limits, Pace, Transcoder
 
 

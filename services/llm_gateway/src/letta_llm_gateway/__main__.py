@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from letta_common.process import run
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import build
+from letta_rpc.process import run
 
 
 def main() -> None:

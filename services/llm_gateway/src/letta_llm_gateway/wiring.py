@@ -17,10 +17,7 @@ from letta.llm.v1 import (
     usage_service_pb2_grpc,
 )
 from letta_common.clock import Clock
-from letta_common.db import Database, DatabaseOptions
 from letta_common.egress import AddressGuard
-from letta_common.migrations import upgrade
-from letta_common.service import Deps, Service, nothing
 from letta_common.settings import kept_secret
 from letta_llm_gateway.domain import budgets as budgets_
 from letta_llm_gateway.domain import embeddings, models
@@ -56,6 +53,9 @@ from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.store.accounts import SqlProviderStore
 from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore
+from letta_postgres.db import Database, DatabaseOptions
+from letta_postgres.migrations import upgrade
+from letta_rpc.service import Deps, Service, nothing
 
 SCHEMA = "llm"
 _KEYED = ("groq", "together", "deepseek", "xai", "openrouter", "mistral")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from letta_common.process import run
 from letta_memory.settings import MemorySettings
 from letta_memory.wiring import build
+from letta_rpc.process import run
 
 
 def main() -> None:

@@ -16,10 +16,7 @@ from letta.memory.v1 import (
     passage_service_pb2_grpc,
 )
 from letta_common.clock import Clock
-from letta_common.db import Database, DatabaseOptions
-from letta_common.migrations import upgrade
 from letta_common.repeats import Digests
-from letta_common.service import Deps, Service, nothing
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
 from letta_memory.domain.archives import Archives, ArchiveStore
 from letta_memory.domain.blocks import Blocks, BlockStore
@@ -41,6 +38,9 @@ from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
+from letta_postgres.db import Database, DatabaseOptions
+from letta_postgres.migrations import upgrade
+from letta_rpc.service import Deps, Service, nothing
 
 SCHEMA = "memory"
 Servicers = tuple[tuple[Callable[[Any, Any], None], object], ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from letta_common.process import run
+from letta_rpc.process import run
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build
 

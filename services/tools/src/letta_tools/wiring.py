@@ -11,11 +11,11 @@ from letta.tools.v1 import (
     tool_execution_service_pb2_grpc,
     tool_service_pb2_grpc,
 )
-from letta_common.db import Database, DatabaseOptions
 from letta_common.egress import AddressGuard
 from letta_common.fair_slots import FairSlots, Shares
-from letta_common.migrations import upgrade
-from letta_common.service import Deps, Service
+from letta_postgres.db import Database, DatabaseOptions
+from letta_postgres.migrations import upgrade
+from letta_rpc.service import Deps, Service
 from letta_tools.domain.builtin import builtin_tools
 from letta_tools.domain.builtin_calls import BuiltinExecutor
 from letta_tools.domain.code_runs import CodeExecutor

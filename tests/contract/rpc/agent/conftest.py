@@ -28,13 +28,13 @@ from letta_agent.wiring import build
 from letta_common.actor import Actor, acting_as
 from letta_common.errors import LLMRateLimit
 from letta_common.ids import new_id
-from letta_common.rpc_testing import Identities, running
-from letta_common.service import Deps, Service
 from letta_llm_gateway.providers.builtin import last_text
 from letta_llm_gateway.servicers.generations import GenerationServicer
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_memory.settings import MemorySettings
+from letta_rpc.service import Deps, Service
 from letta_tools.settings import ToolsSettings
+from tests.support.rpc import Identities, running
 
 TIMEOUT = 20
 

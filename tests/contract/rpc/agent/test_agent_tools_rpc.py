@@ -8,7 +8,7 @@ from letta.agent.v1 import agent_service_pb2 as pb
 from letta.memory.v1 import block_pb2
 from letta_common.errors import AgentNotFound, InvalidArgument, ToolNotFound
 from letta_common.ids import new_id
-from letta_common.letta_messages import type_of
+from letta_messages.rendering import type_of
 
 REMEMBER = """block = agent_state.memory.get_block("human")
     agent_state.memory.update_block_value("human", block["value"] + " " + word)

@@ -19,7 +19,7 @@ from letta_common.errors import (
     ValidationFailed,
 )
 from letta_common.ids import new_id
-from letta_common.letta_messages import type_of
+from letta_messages.rendering import type_of
 
 pb = run_service_pb2
 DONE = run_pb2.RUN_STATUS_COMPLETED

@@ -24,8 +24,6 @@ from letta_auth.settings import AuthSettings
 from letta_auth.wiring import bootstrap_admin_key, build
 from letta_common.actor import Actor, acting_as
 from letta_common.actor_context import SignatureVerifier
-from letta_common.auth_client import AuthClient
-from letta_common.client import PeerChannel
 from letta_common.clock import SystemClock
 from letta_common.errors import (
     APIKeyNotFound,
@@ -38,17 +36,19 @@ from letta_common.errors import (
     UserNotFound,
     ValidationFailed,
 )
-from letta_common.process import boundary_for
-from letta_common.rpc_testing import (
+from letta_local_channel import LocalChannel, LocalServer
+from letta_rpc.auth_client import AuthClient
+from letta_rpc.client import PeerChannel
+from letta_rpc.process import boundary_for
+from letta_rpc.server import Server
+from letta_rpc.service import Deps
+from tests.support.rpc import (
     DEFAULT_ORGANIZATION,
     DEFAULT_USER,
     SECRET,
     Identities,
     running,
 )
-from letta_common.server import Server
-from letta_common.service import Deps
-from letta_local_channel import LocalChannel, LocalServer
 
 IDENTITIES = Identities()
 

@@ -19,15 +19,15 @@ from letta.llm.v1.provider_service_pb2_grpc import ProviderServiceStub
 from letta.llm.v1.trace_service_pb2_grpc import TraceServiceStub
 from letta.llm.v1.usage_service_pb2_grpc import UsageServiceStub
 from letta_common.actor import Actor, Request, acting_as, bind_request
-from letta_common.rpc_testing import DEFAULT_ORGANIZATION, DEFAULT_USER, Identities, running
-from letta_common.service import Deps
 from letta_llm_gateway.domain.traces import Trace
 from letta_llm_gateway.domain.usage import UsageRecord
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.wiring import Stores, assemble
+from letta_rpc.service import Deps
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.openai_server import OpenAIServer
+from tests.support.rpc import DEFAULT_ORGANIZATION, DEFAULT_USER, Identities, running
 
 
 class Books(FakeUsageStore):

@@ -9,8 +9,8 @@ import pytest
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta.llm.v1 import provider_pb2, provider_service_pb2
 from letta_common.actor import Actor
-from letta_common.client import streaming
 from letta_common.errors import LLMUnavailable
+from letta_rpc.client import streaming
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, user
 from tests.contract.rpc.llm_gateway.conftest import ANN, BEN
 from tests.fakes.openai_server import OpenAIServer

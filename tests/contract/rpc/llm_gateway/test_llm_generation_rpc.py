@@ -9,7 +9,6 @@ import pytest
 
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1 import generation_service_pb2 as pb
-from letta_common.client import streaming
 from letta_common.errors import (
     BudgetExceeded,
     CapabilityMissing,
@@ -24,6 +23,7 @@ from letta_common.errors import (
     Unauthenticated,
     ValidationFailed,
 )
+from letta_rpc.client import streaming
 from tests.contract.providers.llm_gateway.llm_prompts import call, prompt, text, tool, user
 from tests.fakes.wire import Fault, Say
 

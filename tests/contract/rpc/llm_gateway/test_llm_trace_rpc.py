@@ -8,8 +8,8 @@ import pytest
 
 from letta.llm.v1 import generation_service_pb2 as gen
 from letta.llm.v1 import trace_service_pb2 as pb
-from letta_common.client import streaming
 from letta_common.errors import LLMBadRequest, ValidationFailed
+from letta_rpc.client import streaming
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, tool, user
 from tests.contract.rpc.llm_gateway.conftest import BEN
 from tests.fakes.wire import Fault, Say

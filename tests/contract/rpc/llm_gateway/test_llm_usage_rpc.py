@@ -13,7 +13,6 @@ from letta.llm.v1 import generation_service_pb2 as gen
 from letta.llm.v1 import model_service_pb2 as mod
 from letta.llm.v1 import usage_service_pb2 as pb
 from letta_common.actor import Actor
-from letta_common.client import streaming
 from letta_common.errors import (
     BudgetExceeded,
     BudgetNotFound,
@@ -24,10 +23,11 @@ from letta_common.errors import (
     PermissionDenied,
     ValidationFailed,
 )
-from letta_common.rpc_testing import DEFAULT_USER
+from letta_rpc.client import streaming
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, user
 from tests.contract.rpc.llm_gateway.conftest import ANN, BEN
 from tests.fakes.wire import Fault, Say
+from tests.support.rpc import DEFAULT_USER
 
 GPT = "openai/gpt-4o-mini"
 COST = round(11 * 0.15 + 7 * 0.60)

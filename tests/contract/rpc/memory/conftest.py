@@ -28,8 +28,6 @@ from letta.memory.v1 import (
 from letta_common.actor import Actor, acting_as
 from letta_common.errors import LLMUnavailable, ModelNotFound
 from letta_common.ids import new_id
-from letta_common.rpc_testing import Identities, running
-from letta_common.service import Deps, Service
 from letta_memory.settings import MemorySettings
 from letta_memory.store.fake import FakeContextStore, FakePruneStore
 from letta_memory.store.fake_lists import (
@@ -41,6 +39,8 @@ from letta_memory.store.fake_lists import (
 )
 from letta_memory.store.fake_state import FakeState
 from letta_memory.wiring import Stores, assemble, build
+from letta_rpc.service import Deps, Service
+from tests.support.rpc import Identities, running
 
 ANN = Actor("org-a", "user-ann")
 BOB = Actor("org-b", "user-bob")

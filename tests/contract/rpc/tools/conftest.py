@@ -7,10 +7,10 @@ import pytest
 
 from letta_common.actor import Actor, acting_as
 from letta_common.ids import new_id
-from letta_common.rpc_testing import Identities, running
-from letta_common.service import Deps
+from letta_rpc.service import Deps
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build
+from tests.support.rpc import Identities, running
 
 
 @pytest.fixture(scope="module")

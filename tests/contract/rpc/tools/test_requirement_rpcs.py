@@ -12,11 +12,11 @@ from letta.tools.v1 import tool_execution_service_pb2 as pb
 from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, RunToolRequest, UpdateToolRequest
 from letta_common.errors import InvalidArgument, ToolRequirementsUnsatisfied, ValidationFailed
-from letta_common.rpc_testing import running
-from letta_common.service import Deps
+from letta_rpc.service import Deps
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build
 from tests.fakes.package_index import add_source, add_wheel, serving
+from tests.support.rpc import running
 
 GREET = '''def greet(name: str) -> str:
     """Greet.

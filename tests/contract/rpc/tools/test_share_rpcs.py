@@ -9,10 +9,10 @@ from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_servi
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest
 from letta_common.codes import Code
 from letta_common.errors import RateLimited
-from letta_common.rpc_testing import running
-from letta_common.service import Deps
+from letta_rpc.service import Deps
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build
+from tests.support.rpc import running
 
 NAP = "import time\ndef nap():\n    time.sleep(100)"
 TRIVIAL = "def f():\n    return 1"

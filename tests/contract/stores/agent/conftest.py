@@ -18,8 +18,8 @@ from letta_agent.store.queue import SqlQueueStore
 from letta_agent.store.runs import SqlRunStore
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.db import Database
 from letta_common.ids import new_id
+from letta_postgres.db import Database
 
 _ticks = count()
 

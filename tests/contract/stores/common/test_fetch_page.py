@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from letta_common.db import Database
 from letta_common.errors import CursorNotFound
 from letta_common.ids import new_id
-from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.paging import Page
+from letta_postgres.db import Database
+from letta_postgres.keyset import Keyset, fetch_page
 
 items = sa.Table(
     "items",
@@ -124,7 +125,7 @@ async def test_a_page_ends_where_its_rows_are_large(
     db: Database, monkeypatch: pytest.MonkeyPatch, ascending: bool, most: int
 ) -> None:
     """Names have two bytes each: a page ends with the row that reaches the limit, and the pages make the whole list."""
-    monkeypatch.setattr("letta_common.paging._MAX_ROW_BYTES", most)
+    monkeypatch.setattr("letta_postgres.keyset._MAX_ROW_BYTES", most)
     ids = [id for _, id in sorted((row["created_at"], row["id"]) for row in ROWS)]
     expected = ids if ascending else ids[::-1]
     forwards: list[str] = []

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 
 import letta_llm_gateway
-from letta_common.db import Database
-from letta_common.migrations import upgrade
 from letta_llm_gateway.domain.usage import CallFilter
 from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore
+from letta_postgres.db import Database
+from letta_postgres.migrations import upgrade
 from tests.contract.stores.llm_gateway.test_llm_stores import ANN, Page, record
 
 ROW = """

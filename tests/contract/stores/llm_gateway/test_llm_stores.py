@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from letta_common.actor import Actor
-from letta_common.db import Database
 from letta_common.errors import BudgetNotFound, CursorNotFound, ProviderNameTaken, ProviderNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
@@ -22,6 +21,7 @@ from letta_llm_gateway.store.accounts import SqlProviderStore
 from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.store.usage import SqlUsageStore
+from letta_postgres.db import Database
 
 ANN, BEN = Actor("org-a", "user-a"), Actor("org-b", "user-b")
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -10,7 +10,6 @@ import psycopg
 import pytest
 
 from letta_common.actor import Actor
-from letta_common.db import Database, DatabaseOptions
 from letta_common.ids import new_id
 from letta_memory.domain.blocks import Block
 from letta_memory.domain.contexts import NewAgent, NewMessage, Owner, Step, Window
@@ -19,6 +18,7 @@ from letta_memory.domain.passages import Draft, PassageQuery, Place, Question
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.passages import SqlPassageStore
+from letta_postgres.db import Database, DatabaseOptions
 
 ANN = Actor("org-a", "user-ann")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

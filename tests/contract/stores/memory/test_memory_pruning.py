@@ -9,7 +9,6 @@ import pytest
 
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.db import Database
 from letta_common.errors import DatabaseUnavailable
 from letta_common.ids import new_id
 from letta_memory.domain.contexts import NewAgent, NewMessage, Owner, Reset, Step
@@ -18,6 +17,7 @@ from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.fake import FakeContextStore, FakePruneStore
 from letta_memory.store.fake_state import FakeState
 from letta_memory.store.pruning import SqlPruneStore
+from letta_postgres.db import Database
 
 NOW = datetime.now(UTC)
 LATER, EARLIER = NOW + timedelta(hours=1), NOW - timedelta(hours=1)

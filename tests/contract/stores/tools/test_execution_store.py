@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from letta_common.actor import Actor
-from letta_common.db import Database
 from letta_common.ids import new_id
+from letta_postgres.db import Database
 from letta_tools.domain.executions import Intent, Standing
 from letta_tools.store.executions import SqlExecutionStore
 from letta_tools.store.fake import FakeExecutionStore

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from letta_common.actor import Actor
-from letta_common.db import Database
 from letta_common.ids import new_id
+from letta_postgres.db import Database
 from letta_tools.domain.mcp_oauth import AUTHORIZED, PENDING, OAuthSession
 from letta_tools.domain.mcp_servers import MCPServer
 from letta_tools.store.fake import FakeToolStore

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from letta_common.actor import Actor
-from letta_common.db import Database
 from letta_common.ids import new_id
 from letta_common.paging import Page
+from letta_postgres.db import Database
 from letta_tools.domain.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
 from letta_tools.store.fake_configs import FakeSandboxConfigStore
 from letta_tools.store.sandbox_configs import SqlSandboxConfigStore

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from letta_common.actor import Actor
-from letta_common.db import Database
 from letta_common.errors import CursorNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
+from letta_postgres.db import Database
 from letta_tools.domain.tool_records import Requirement, Tool, ToolFilter, ToolType
 from letta_tools.domain.tools import NameTaken
 from letta_tools.store.fake import FakeToolStore

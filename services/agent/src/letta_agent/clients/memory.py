@@ -34,7 +34,7 @@ from letta_agent.domain.peers import (
     Thread,
 )
 from letta_common.errors import InvalidArgument
-from letta_common.letta_messages import text_of
+from letta_messages.rendering import text_of
 
 TIMEOUT = 15.0
 _MOST = 1_000

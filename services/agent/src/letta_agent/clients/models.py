@@ -11,7 +11,7 @@ import grpc.aio
 from letta.llm.v1 import generation_service_pb2 as llm_pb2
 from letta.llm.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 from letta_agent.domain.peers import Delta, EmbeddingInfo, Generation, ModelInfo, Prompt
-from letta_common.client import streaming
+from letta_rpc.client import streaming
 
 TIMEOUT = 600.0
 _CATALOGUE_TIMEOUT = 15.0

@@ -13,7 +13,7 @@ from letta_agent.domain.jobs import Pending as Waiting
 from letta_agent.domain.peers import Message
 from letta_common.errors import NoPendingApproval, PendingApproval
 from letta_common.ids import new_id
-from letta_common.letta_messages import text_of
+from letta_messages.rendering import text_of
 
 ToolReturnContent = message_pb2.ToolReturnContent
 DENIED = "Error: request to call tool denied."

@@ -14,7 +14,7 @@ from letta_agent.domain.peers import Message, ModelPeer, Prompt
 from letta_common.clock import Clock
 from letta_common.errors import AppError
 from letta_common.ids import new_id
-from letta_common.letta_messages import text_of
+from letta_messages.rendering import text_of
 
 TRIGGER = 0.9
 """Share of the window above which a context is compacted."""

@@ -11,7 +11,7 @@ from letta.common.v1 import letta_message_pb2, usage_pb2
 from letta_agent.domain.jobs import Held, StoredEvent
 from letta_common.errors import AppError
 from letta_common.ids import new_id
-from letta_common.letta_messages import type_of
+from letta_messages.rendering import type_of
 
 Event = run_service_pb2.StreamMessageResponse
 LettaMessage = letta_message_pb2.LettaMessage

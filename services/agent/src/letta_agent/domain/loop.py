@@ -39,7 +39,7 @@ from letta_agent.domain.toolsets import Toolset
 from letta_common.actor import acting_as
 from letta_common.errors import ContextWindowExceeded, Fenced, LLMInvalidResponse, NoPendingApproval
 from letta_common.ids import new_id
-from letta_common.letta_messages import expand
+from letta_messages.rendering import expand
 
 MAX_STEPS = 50
 COMPACTIONS = 3

@@ -14,7 +14,7 @@ from letta_agent.domain.tool_rules import ToolRules
 from letta_agent.domain.toolsets import toolset
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.letta_messages import text_of
+from letta_messages.rendering import text_of
 
 _SUMMARY = message_pb2.MessageRole.MESSAGE_ROLE_SUMMARY
 _SYSTEM = message_pb2.MessageRole.MESSAGE_ROLE_SYSTEM

@@ -51,9 +51,9 @@ from letta_common.errors import (
     RunNotActive,
 )
 from letta_common.ids import new_id
-from letta_common.letta_messages import type_of
 from letta_common.paging import Page
 from letta_common.repeats import Digests
+from letta_messages.rendering import type_of
 
 CompactionSettings = agent_pb2.CompactionSettings
 POLL_SECONDS = 0.1

@@ -10,7 +10,7 @@ from letta_agent.domain.calls import ToolCallContent, ToolReturnContent
 from letta_agent.domain.jobs import StepSummary, StoredStep
 from letta_agent.domain.peers import ContentPart, Delta, Generation, LettaMessage, Message
 from letta_common.ids import new_id
-from letta_common.letta_messages import part_otid
+from letta_messages.rendering import part_otid
 
 _ROLE = message_pb2.MessageRole
 SUCCESS, FAILED, CANCELLED = 2, 3, 4

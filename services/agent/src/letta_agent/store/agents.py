@@ -13,10 +13,11 @@ from sqlalchemy.dialects import postgresql as pg
 from letta_agent.domain.agent_values import Agent, AgentFilter, AgentState, Hold, Stage
 from letta_agent.store.tables import agent_tools, agents, conversations, queue, run_events, run_steps, runs
 from letta_common.actor import Actor
-from letta_common.connections import Connection
-from letta_common.db import Database, UniqueViolation
 from letta_common.errors import AgentNotFound
-from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.paging import Page
+from letta_postgres.connections import Connection
+from letta_postgres.db import Database, UniqueViolation
+from letta_postgres.keyset import Keyset, fetch_page
 
 _TOOLS = (
     sa.select(sa.func.array_agg(pg.aggregate_order_by(agent_tools.c.tool_id, agent_tools.c.position)))

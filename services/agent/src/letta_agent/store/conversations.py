@@ -12,9 +12,10 @@ from letta_agent.domain.conversations import Conversation, ConversationFilter, S
 from letta_agent.domain.jobs import ACTIVE, RunStatus, StopReason
 from letta_agent.store.tables import conversations, queue, runs
 from letta_common.actor import Actor
-from letta_common.db import Database, UniqueViolation
 from letta_common.errors import ConversationNotFound
-from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.paging import Page
+from letta_postgres.db import Database, UniqueViolation
+from letta_postgres.keyset import Keyset, fetch_page
 
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 _THREAD = sa.and_(

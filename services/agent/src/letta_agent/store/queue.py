@@ -20,8 +20,8 @@ from letta_agent.domain.jobs import (
 )
 from letta_agent.store.definitions import definition_of
 from letta_common.actor import Actor
-from letta_common.db import Database
-from letta_common.statements import call
+from letta_postgres.db import Database
+from letta_postgres.statements import call
 
 _RENEW = "select " + call(
     "agent.renew_leases", "owner", "lease_ms", "organization_ids", "conversation_ids", "run_ids", "fences"

@@ -31,10 +31,11 @@ from letta_agent.domain.jobs import (
 from letta_agent.store.definitions import definition_of
 from letta_agent.store.tables import queue, run_events, run_steps, runs
 from letta_common.actor import Actor
-from letta_common.db import Database
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
-from letta_common.paging import Keyset, Page, fetch_page
-from letta_common.statements import call
+from letta_common.paging import Page
+from letta_postgres.db import Database
+from letta_postgres.keyset import Keyset, fetch_page
+from letta_postgres.statements import call
 
 _ADMIT = "select * from " + call(
     "agent.admit_run",

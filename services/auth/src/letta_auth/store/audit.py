@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from letta_auth.domain.audit import AuditEntry, link
 from letta_auth.store.tables import audit_log, organizations
-from letta_common.connections import Connection
+from letta_postgres.connections import Connection
 
 
 class SqlAuditStore:

@@ -10,8 +10,8 @@ from letta_auth.store.audit import SqlAuditStore
 from letta_auth.store.organizations import SqlOrganizationStore
 from letta_auth.store.signing_keys import SqlSigningKeyStore
 from letta_auth.store.users import SqlUserStore
-from letta_common.connections import Connection
-from letta_common.db import Database
+from letta_postgres.connections import Connection
+from letta_postgres.db import Database
 
 
 class SqlTransaction:

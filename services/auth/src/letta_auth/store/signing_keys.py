@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from letta_auth.domain.signing_keys import SigningKey
 from letta_auth.store.tables import signing_keys
-from letta_common.connections import Connection
+from letta_postgres.connections import Connection
 
 _QUERY = sa.select(
     signing_keys.c.id, signing_keys.c.public_key, signing_keys.c.sealed_private_key, signing_keys.c.created_at

@@ -11,8 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from letta_auth.domain.users import User, missing
 from letta_auth.store.tables import organizations, users
-from letta_common.connections import Connection
-from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.paging import Page
+from letta_postgres.connections import Connection
+from letta_postgres.keyset import Keyset, fetch_page
 
 _COLUMNS = (
     users.c.id,

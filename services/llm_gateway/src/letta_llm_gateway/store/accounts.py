@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from letta_common.actor import Actor
-from letta_common.db import Database, UniqueViolation
-from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.paging import Page
 from letta_llm_gateway.domain.accounts import Filter, OwnProvider, missing, taken
 from letta_llm_gateway.domain.providers import ModelDefaults
 from letta_llm_gateway.store.tables import defaults, providers
+from letta_postgres.db import Database, UniqueViolation
+from letta_postgres.keyset import Keyset, fetch_page
 
 
 class SqlProviderStore:

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from letta_common.actor import Actor
-from letta_common.db import Database
-from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.paging import Page
 from letta_llm_gateway.domain.budgets import Action, Budget, Period, Scope, Spent, Standing, missing
 from letta_llm_gateway.store import tables
+from letta_postgres.db import Database
+from letta_postgres.keyset import Keyset, fetch_page
 
 _b = tables.budgets.c
 _SPENT = """(

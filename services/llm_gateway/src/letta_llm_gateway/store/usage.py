@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from psycopg.types.json import Jsonb
 
 from letta_common.actor import Actor
-from letta_common.db import Database
-from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.paging import Page
 from letta_llm_gateway.domain.traces import Trace
 from letta_llm_gateway.domain.usage import Attribution, CallFilter, GroupBy, UsageGroup, UsageRecord
 from letta_llm_gateway.store import tables
+from letta_postgres.db import Database
+from letta_postgres.keyset import Keyset, fetch_page
 
 # Spending counts rows that were really added, so that a repeated batch costs nothing. All replicas lock in one order.
 _ADD = """

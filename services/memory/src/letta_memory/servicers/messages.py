@@ -12,10 +12,10 @@ from letta.memory.v1 import message_service_pb2 as pb
 from letta.memory.v1 import message_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.errors import InvalidArgument
-from letta_common.letta_messages import SEND_MESSAGE, SendTool, expand, expand_for_list, type_of
 from letta_common.paging import MAX_LIMIT, Page
 from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Messages, Scope
 from letta_memory.servicers.packing import TYPE_BITS, optional_time, stamp_of
+from letta_messages.rendering import SEND_MESSAGE, SendTool, expand, expand_for_list, type_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
 LettaMessage = letta_message_pb2.LettaMessage

@@ -10,13 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from letta_common.actor import Actor
-from letta_common.connections import Connection
-from letta_common.db import Database, ForeignKeyViolation
 from letta_common.errors import AgentNotFound, ArchiveNotFound, ArchiveTaken
-from letta_common.paging import Page, fetch_page
+from letta_common.paging import Page
 from letta_common.repeats import require_same
 from letta_memory.domain.archives import Archive, ArchiveEmbedding, Reembedding
 from letta_memory.store.tables import agents, archive_agents, archives, keyset
+from letta_postgres.connections import Connection
+from letta_postgres.db import Database, ForeignKeyViolation
+from letta_postgres.keyset import fetch_page
 
 _NAMES = (
     "id",

@@ -8,14 +8,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from letta_common.actor import Actor
-from letta_common.db import Database, UniqueViolation
 from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound
-from letta_common.paging import Page, fetch_page
+from letta_common.paging import Page
 from letta_common.repeats import require_same
 from letta_memory.domain.blocks import Block, BlockFilter
 from letta_memory.store.provisions import insert_block
 from letta_memory.store.rows import BLOCK_COLUMNS, block_of
 from letta_memory.store.tables import agent_blocks, agents, blocks, keyset
+from letta_postgres.db import Database, UniqueViolation
+from letta_postgres.keyset import fetch_page
 
 _NAMES = BLOCK_COLUMNS.split(", ")
 _COLUMNS = [blocks.c[name] for name in _NAMES]

@@ -9,9 +9,7 @@ from typing import Any
 import psycopg
 
 from letta_common.actor import Actor
-from letta_common.db import UniqueViolation, retry
 from letta_common.errors import BlockLabelTaken, IdempotencyConflict, MessageNotFound
-from letta_common.statements import call
 from letta_memory.domain.contexts import (
     Committed,
     Context,
@@ -26,6 +24,8 @@ from letta_memory.domain.contexts import (
 from letta_memory.domain.edits import Append, BlockEdit, Create, Delete, Insert, Rename, Replace, Rethink
 from letta_memory.store.provisions import MESSAGE_ARRAYS, Provisions, message_columns
 from letta_memory.store.rows import HEAD_WIDTH, STEP_ROW, block_of, blocks_of
+from letta_postgres.db import UniqueViolation, retry
+from letta_postgres.statements import call
 
 _WHO = ("org", "agent", "conversation", "run", "fence")
 _BEGIN = f"{STEP_ROW} {call('memory.begin_step', *_WHO, 'pending', *MESSAGE_ARRAYS)} r"

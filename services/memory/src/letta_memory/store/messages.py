@@ -9,14 +9,15 @@ import sqlalchemy as sa
 from pgvector import HalfVector
 
 from letta_common.actor import Actor
-from letta_common.db import Database
 from letta_common.errors import AgentNotFound, ConversationNotFound, MessageNotFound
-from letta_common.paging import Page, fetch_page
-from letta_common.statements import call
+from letta_common.paging import Page
 from letta_memory.domain.contexts import FLAG_ERROR
 from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Scope
 from letta_memory.domain.passages import Question
 from letta_memory.store.tables import agents, conversations, keyset, messages
+from letta_postgres.db import Database
+from letta_postgres.keyset import fetch_page
+from letta_postgres.statements import call
 
 _FILTERS = ("agent", "conversation", "roles", "types")
 _QUESTION = ("query", "vector", "embedder", "mode", "from", "to", "limit")

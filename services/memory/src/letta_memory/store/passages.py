@@ -11,14 +11,15 @@ import sqlalchemy as sa
 from pgvector import HalfVector
 
 from letta_common.actor import Actor
-from letta_common.db import Database, retry
 from letta_common.errors import AgentNotFound, ArchiveNotFound, PassageNotFound
 from letta_common.ids import derived_id
-from letta_common.paging import Page, fetch_page
+from letta_common.paging import Page
 from letta_common.repeats import another_request
-from letta_common.statements import call
 from letta_memory.domain.passages import Draft, Passage, PassageHit, PassageQuery, Place, Question, Written
 from letta_memory.store.tables import keyset, passages
+from letta_postgres.db import Database, retry
+from letta_postgres.keyset import fetch_page
+from letta_postgres.statements import call
 
 PASSAGE_COLUMNS = (
     "id",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from pgvector import HalfVector
 
-from letta_common.db import Database
 from letta_common.errors import EmbeddingDimensionChanged
 from letta_memory.domain.embeddings import Failure, PendingText, Vectors, dimension_changed
+from letta_postgres.db import Database
 
 _ARCHIVES_AT_ONCE = 16
 _BYTES_AT_ONCE = 4 << 20

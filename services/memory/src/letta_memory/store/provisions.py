@@ -9,8 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from letta_common.actor import Actor
-from letta_common.connections import Connection
-from letta_common.db import Database, UniqueViolation, retry
 from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound
 from letta_common.ids import derived_id
 from letta_memory.domain.blocks import Block
@@ -26,6 +24,8 @@ from letta_memory.domain.contexts import (
     owner_refusal,
 )
 from letta_memory.store.rows import BLOCK_COLUMNS, block_of
+from letta_postgres.connections import Connection
+from letta_postgres.db import Database, UniqueViolation, retry
 
 _BLOCK_NAMES = BLOCK_COLUMNS.split(", ")
 _INSERT_BLOCK = sa.text(

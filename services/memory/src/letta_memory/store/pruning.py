@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from letta_common.db import Database
+from letta_postgres.db import Database
 
 _STEPS = (
     "delete from memory.committed_steps where ctid = any(array("

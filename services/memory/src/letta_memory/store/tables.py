@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from letta_common.db import HalfVec
-from letta_common.paging import Keyset
+from letta_postgres.db import HalfVec
+from letta_postgres.keyset import Keyset
 
 METADATA = sa.MetaData(schema="memory")
 _TIME = sa.DateTime(timezone=True)

@@ -8,9 +8,9 @@ from datetime import timedelta
 import structlog
 
 from letta_common.actor import Actor
-from letta_common.db import Database
 from letta_common.errors import DatabaseUnavailable
-from letta_common.statements import call
+from letta_postgres.db import Database
+from letta_postgres.statements import call
 from letta_tools.domain.executions import Intent, Standing
 
 _BEGIN = "select * from " + call(

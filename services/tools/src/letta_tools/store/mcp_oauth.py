@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from letta_common.actor import Actor
-from letta_common.db import Database
+from letta_postgres.db import Database
 from letta_tools.domain.mcp_oauth import PENDING, OAuthSession
 
 _metadata = sa.MetaData(schema="tools")

@@ -9,8 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from letta_common.actor import Actor
-from letta_common.db import Database, UniqueViolation
-from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.paging import Page
+from letta_postgres.db import Database, UniqueViolation
+from letta_postgres.keyset import Keyset, fetch_page
 from letta_tools.domain.mcp_servers import MCPServer
 
 _servers = sa.Table(

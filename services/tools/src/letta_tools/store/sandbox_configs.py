@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from letta_common.actor import Actor
-from letta_common.db import Database, UniqueViolation
-from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.paging import Page
+from letta_postgres.db import Database, UniqueViolation
+from letta_postgres.keyset import Keyset, fetch_page
 from letta_tools.domain.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
 
 _metadata = sa.MetaData(schema="tools")

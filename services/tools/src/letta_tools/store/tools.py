@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from letta_common.actor import Actor
-from letta_common.db import Database, UniqueViolation
-from letta_common.paging import Keyset, Page, fetch_page
+from letta_common.paging import Page
+from letta_postgres.db import Database, UniqueViolation
+from letta_postgres.keyset import Keyset, fetch_page
 from letta_tools.domain.tool_records import Match, Requirement, Tool, ToolFilter, ToolType
 from letta_tools.domain.tool_search import search_text
 from letta_tools.domain.tools import NameTaken

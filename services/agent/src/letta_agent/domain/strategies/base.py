@@ -9,7 +9,7 @@ from typing import Protocol
 from letta.common.v1 import usage_pb2
 from letta_agent.domain.tool_rules import CallMade, ToolRules
 from letta_agent.domain.toolsets import Toolset
-from letta_common.letta_messages import SendTool
+from letta_messages.rendering import SendTool
 
 StopReason = usage_pb2.StopReason
 GO_ON = StopReason.STOP_REASON_UNSPECIFIED

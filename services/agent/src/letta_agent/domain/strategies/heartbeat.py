@@ -11,7 +11,7 @@ from letta_agent.domain.strategies.base import GO_ON, Decision, StopReason, Turn
 from letta_agent.domain.tool_rules import REFUSED, UNREADABLE, ToolRules
 from letta_agent.domain.toolsets import Toolset
 from letta_common.json_texts import json_object
-from letta_common.letta_messages import SEND_MESSAGE, SendTool
+from letta_messages.rendering import SEND_MESSAGE, SendTool
 
 HEARTBEAT = "request_heartbeat"
 _ASKED: Mapping[str, str] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from letta_agent.domain.strategies.base import GO_ON, Decision, StopReason, Turn
 from letta_agent.domain.tool_rules import UNREADABLE, ToolRules
 from letta_agent.domain.toolsets import Toolset
-from letta_common.letta_messages import SEND_MESSAGE, SendTool
+from letta_messages.rendering import SEND_MESSAGE, SendTool
 
 
 class LettaStrategy:

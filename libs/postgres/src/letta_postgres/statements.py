@@ -19,7 +19,7 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, Format
 
-from letta_common.pool import PooledConnection
+from letta_postgres.pool import PooledConnection
 
 Params = Sequence[Any] | Mapping[str, Any]
 Row = tuple[Any, ...]

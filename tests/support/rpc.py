@@ -12,17 +12,17 @@ from pydantic import SecretStr
 
 from letta_common.actor import Actor
 from letta_common.actor_context import SignatureVerifier, Signer
-from letta_common.boundary import Boundary
-from letta_common.client import PeerChannel, connect
 from letta_common.clock import Clock, SystemClock
 from letta_common.errors import Unauthenticated
-from letta_common.health import Health
-from letta_common.server import Server, register_all
-from letta_common.service import Service
 from letta_common.settings import Settings
 from letta_local_channel import LocalChannel, LocalServer
+from letta_rpc.boundary import Boundary
+from letta_rpc.client import PeerChannel, connect
+from letta_rpc.health import Health
+from letta_rpc.server import Server, register_all
+from letta_rpc.service import Service
 
-SECRET = "a secret of tests"  # noqa: S105
+SECRET = "a secret of tests"
 DEFAULT_ORGANIZATION = "org-00000000-0000-4000-8000-000000000000"
 DEFAULT_USER = "user-00000000-0000-4000-8000-000000000000"
 ALL_SCOPES = frozenset({"read", "write", "admin"})

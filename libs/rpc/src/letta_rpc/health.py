@@ -10,8 +10,8 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
 from letta_common.app_error import AppError
-from letta_common.service import Service
 from letta_local_channel import LocalServer
+from letta_rpc.service import Service
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -17,12 +17,12 @@ from grpc_reflection.v1alpha import _async as reflection_aio
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from prometheus_client import start_http_server
 
-from letta_common.boundary import Boundary
-from letta_common.client import shared_options
-from letta_common.health import Health, served_names
-from letta_common.service import Service
 from letta_common.settings import Settings
 from letta_local_channel import LocalServer
+from letta_rpc.boundary import Boundary
+from letta_rpc.client import shared_options
+from letta_rpc.health import Health, served_names
+from letta_rpc.service import Service
 
 NOTICE_SECONDS = 0.5  # between NOT_SERVING and refusing calls, so that clients turn to other replicas
 _REFUSED = 100  # streams of a connection, above those served, that are told so instead of waiting

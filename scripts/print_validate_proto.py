@@ -27,7 +27,7 @@ LICENSE = """// Copyright 2023-2026 Buf Technologies, Inc.
 // See the License for the specific language governing permissions and
 // limitations under the License.
 
-// Written by tools/print_validate_proto.py from the descriptor of the wheel protovalidate 2.1.0.
+// Written by scripts/print_validate_proto.py from the descriptor of the wheel protovalidate 2.1.0.
 """
 Field = descriptor_pb2.FieldDescriptorProto
 LABELS = {Field.LABEL_OPTIONAL: "optional", Field.LABEL_REPEATED: "repeated", Field.LABEL_REQUIRED: "required"}

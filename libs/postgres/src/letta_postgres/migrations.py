@@ -18,9 +18,9 @@ from typing import Any
 
 import psycopg
 
-from letta_common.db import driver_errors, plain_dsn, quoted
 from letta_common.faults import MigrationFailed
-from letta_common.sql_functions import Functions
+from letta_postgres.db import driver_errors, plain_dsn, quoted
+from letta_postgres.sql_functions import Functions
 
 EXTENSIONS_SCHEMA = "extensions"
 EXTENSIONS = ("vector", "pg_trgm", "btree_gin")

@@ -23,11 +23,11 @@ from psycopg.adapt import Transformer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types import TypeInfo
 
-from letta_common.connections import Connection, Engine
 from letta_common.errors import AppError, DatabaseUnavailable, DeadlineExceeded, InvalidArgument
-from letta_common.pool import Pool, PooledConnection, PoolTimeout
-from letta_common.pulse import Pulse
-from letta_common.statements import Params, Row, execute
+from letta_postgres.connections import Connection, Engine
+from letta_postgres.pool import Pool, PooledConnection, PoolTimeout
+from letta_postgres.pulse import Pulse
+from letta_postgres.statements import Params, Row, execute
 
 T = TypeVar("T")
 _log = structlog.get_logger("letta.db")

@@ -1,11 +1,11 @@
-"""Writes deploy/grafana/letta.json, a dashboard of the metrics of all services: `python -m tools.dashboard`."""
+"""Writes deploy/grafana/letta.json, a dashboard of the metrics of all services: `python -m scripts.dashboard`."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from tools.contracts import ROOT
+from scripts.contracts import ROOT
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "letta.json"
 SOURCE = {"type": "prometheus", "uid": "${source}"}

@@ -15,7 +15,6 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from prometheus_client import Counter
 
 from letta_common.actor import current_request
-from letta_common.boundary import ACTOR_KEY, REPORT_SECONDS, REQUEST_ID_KEY, SERVICE_KEY
 from letta_common.clock import Clock, SystemClock
 from letta_common.errors import (
     DatabaseUnavailable,
@@ -24,9 +23,10 @@ from letta_common.errors import (
     RequestCancelled,
     ServiceUnavailable,
 )
-from letta_common.rpc_errors import from_rpc_error
 from letta_common.service_identity import ServiceIdentity
 from letta_common.settings import Settings
+from letta_rpc.boundary import ACTOR_KEY, REPORT_SECONDS, REQUEST_ID_KEY, SERVICE_KEY
+from letta_rpc.rpc_errors import from_rpc_error
 
 DEFAULT_TIMEOUT = 30.0
 _ATTEMPTS = 4

@@ -12,9 +12,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from letta_common.db import quoted
-from letta_common.migrations import upgrade_sync
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
+from letta_postgres.db import quoted
+from letta_postgres.migrations import upgrade_sync
 
 SCHEMAS = {
     "auth": "letta_auth",

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.selectable import TypedReturnsRows
 from sqlalchemy.util import greenlet_spawn
 
-from letta_common.pool import PooledConnection
+from letta_postgres.pool import PooledConnection
 
 T = TypeVar("T")
 Columns = TypeVarTuple("Columns")

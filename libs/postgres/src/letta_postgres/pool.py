@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from letta_common.arrivals import Arrivals
+from letta_postgres.arrivals import Arrivals
 
 if TYPE_CHECKING:
     from psycopg.abc import Transformer
 
-    from letta_common.statements import Prepared
+    from letta_postgres.statements import Prepared
 
 _IN_TRANSACTION = frozenset({TransactionStatus.INTRANS, TransactionStatus.INERROR})
 

@@ -1,6 +1,6 @@
 """Writes deploy/compose/seccomp-tools.json: what the tools service may ask the kernel for in a container.
 
-`python -m tools.seccomp_profile [header]`. The profile allows the calls of the kernel's own list but those named here;
+`python -m scripts.seccomp_profile [header]`. It allows the calls of the kernel's own list but those named here;
 unlike the usual profile of container engines it allows namespaces and mounts, which isolation of tier N is made of. A
 container that has it holds no capability outside of its own user namespaces.
 """
@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from tools.contracts import ROOT
+from scripts.contracts import ROOT
 
 PROFILE = ROOT / "deploy" / "compose" / "seccomp-tools.json"
 HEADER = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")

@@ -1,4 +1,4 @@
-"""Writes docs/reference from the contracts and the settings: `python -m tools.reference [--check]`."""
+"""Writes docs/reference from the contracts and the settings: `python -m scripts.reference [--check]`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 from letta_common.errors import BY_REASON
 from letta_common.setting_names import LIST
 from letta_common.settings import SERVICES, Settings
-from tools.contracts import ROOT, Contracts, Method, ServiceContract, read_contracts
+from scripts.contracts import ROOT, Contracts, Method, ServiceContract, read_contracts
 
 REFERENCE = ROOT / "docs" / "reference"
 PACKAGES = ("agent", "memory", "tools", "llm", "auth")

@@ -18,16 +18,16 @@ from pydantic_settings import SettingsError
 from letta_common import logs
 from letta_common.actor_context import SignatureVerifier
 from letta_common.app_error import AppError
-from letta_common.auth_client import AuthClient
-from letta_common.boundary import Boundary
-from letta_common.client import PeerChannel, connect
 from letta_common.clock import SystemClock
 from letta_common.faults import MigrationFailed
-from letta_common.server import serve
-from letta_common.service import Deps, Service
 from letta_common.setting_names import warn_of_unknown
 from letta_common.settings import Settings, explained
 from letta_local_channel import LocalChannel, LocalServer
+from letta_rpc.auth_client import AuthClient
+from letta_rpc.boundary import Boundary
+from letta_rpc.client import PeerChannel, connect
+from letta_rpc.server import serve
+from letta_rpc.service import Deps, Service
 
 S = TypeVar("S", bound=Settings)
 

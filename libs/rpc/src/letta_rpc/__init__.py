@@ -1,0 +1,1 @@
+"""Servers and clients of services: the boundary of every call, health, processes."""
