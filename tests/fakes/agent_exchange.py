@@ -9,10 +9,10 @@ from itertools import pairwise
 
 from letta.agent.v1 import agent_pb2, run_pb2
 from letta.common.v1 import message_pb2
-from letta_agent.domain.compactions import COMPACTION
-from letta_agent.domain.jobs import RunFilter, RunStatus
-from letta_agent.domain.peers import Message
-from letta_agent.domain.runs import Send
+from letta_agent.domain.journal.records import RunFilter, RunStatus
+from letta_agent.domain.loop.compaction_run import COMPACTION
+from letta_agent.domain.peers.memory import Message
+from letta_agent.domain.runs.runs import SendCommand
 from letta_common.errors import ConversationBusy, RunNotActive
 from letta_common.paging import Page
 from letta_messages.rendering import text_of
@@ -99,7 +99,7 @@ class Exchange:
         busy = self._ways.setdefault(key, busy)
         request = run_pb2.RunRequest(input_text=text, on_busy=busy, background=True)
         try:
-            admitted = await replica.runs.admit(self._actor, Send(AGENT, AGENT, request, key), self._signed)
+            admitted = await replica.runs.admit(self._actor, SendCommand(AGENT, AGENT, request, key), self._signed)
         except ConversationBusy:
             self.refused.add(text)
             return
@@ -109,7 +109,7 @@ class Exchange:
     async def compact(self, index):
         """Ask for a smaller context, if the conversation is free."""
         request = run_pb2.RunRequest(include_compaction_messages=True)
-        asked = Send(AGENT, AGENT, request, run_type=COMPACTION, compaction=agent_pb2.CompactionSettings())
+        asked = SendCommand(AGENT, AGENT, request, run_type=COMPACTION, compaction=agent_pb2.CompactionSettings())
         try:
             await self.replicas[index % len(self.replicas)].runs.admit(self._actor, asked, self._signed)
         except ConversationBusy:

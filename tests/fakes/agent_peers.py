@@ -8,22 +8,9 @@ from dataclasses import dataclass, field
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.peers import (
-    AgentMemory,
-    Attached,
-    Begun,
-    CallResult,
-    Committed,
-    ContentPart,
-    Delta,
-    EditKind,
-    EmbeddingInfo,
-    Found,
-    Generation,
-    Message,
-    ModelInfo,
-    Tool,
-)
+from letta_agent.domain.peers.memory import AgentMemory, Committed, EditKind, Found, Message, StartedContext
+from letta_agent.domain.peers.models import ContentPart, Delta, EmbeddingInfo, Generation, ModelInfo
+from letta_agent.domain.peers.tools import Attached, CallResult, Tool
 from letta_common.errors import AgentNotFound, BlockNotFound, ConversationNotFound, Fenced, ModelNotFound, ToolNotFound
 from letta_messages.rendering import expand, text_of
 
@@ -130,7 +117,7 @@ class TwinMemory:
         last = max(done, default=(None, 0))
         window = held.messages if held.window is None else [held.messages[0], *held.window]
         blocks = tuple(self.blocks.get(thread.agent_id, {}).values())
-        return Begun(blocks, tuple(window), last[0], last[1], len(held.messages), len(self.passages))
+        return StartedContext(blocks, tuple(window), last[0], last[1], len(held.messages), len(self.passages))
 
     async def withdraw_input(self, thread, run_id):
         self._enter("withdraw_input")
@@ -223,7 +210,7 @@ class TwinMemory:
             raise ConversationNotFound("no such conversation", conversation_id=conversation_id)
         window = held.messages if held.window is None else [held.messages[0], *held.window]
         blocks = tuple(self.blocks.get(agent_id, {}).values())
-        return Begun(blocks, tuple(window), None, 0, len(held.messages), len(self.passages))
+        return StartedContext(blocks, tuple(window), None, 0, len(held.messages), len(self.passages))
 
     async def set_system(self, agent_id, conversation_id, text):
         held = self.threads[conversation_id]

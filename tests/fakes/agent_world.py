@@ -6,16 +6,16 @@ from letta.agent.v1 import agent_pb2, run_pb2, tool_rule_pb2
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.agent_values import Agent
-from letta_agent.domain.builtin_tools import BuiltinTools
-from letta_agent.domain.calls import Caller
-from letta_agent.domain.compaction import Compactor
-from letta_agent.domain.events import EventWriter
-from letta_agent.domain.kits import Tools
-from letta_agent.domain.peers import Message
-from letta_agent.domain.runner import Runner, RunnerOptions
-from letta_agent.domain.runs import Runs, Send
-from letta_agent.domain.toolsets import Toolsets
+from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.context.compactor import Compactor
+from letta_agent.domain.journal.event_writer import EventWriter
+from letta_agent.domain.loop.deps import LoopDeps
+from letta_agent.domain.peers.memory import Message
+from letta_agent.domain.runs.runner import Runner, RunnerOptions
+from letta_agent.domain.runs.runs import Runs, SendCommand
+from letta_agent.domain.toolcalls.builtin import BuiltinTools
+from letta_agent.domain.toolcalls.executor import Caller
+from letta_agent.domain.toolcalls.toolsets import Toolsets
 from letta_agent.store.fake import FakeRuns
 from letta_agent.store.fake_agents import FakeAgents
 from letta_common.actor import Actor
@@ -57,7 +57,7 @@ class World:
         self.memory = memory or TwinMemory()
         self.models = models or ScriptedModels(*script)
         self.tools = twin_tools or TwinTools(*tools, **(behaviours or {}))
-        kit = Tools(
+        kit = LoopDeps(
             store=self.store,
             memory=self.memory,
             models=self.models,
@@ -115,7 +115,7 @@ def send_of(text="hi", *, request_id="", record=False, **request):
     messages = request.pop("messages", None)
     asked = run_pb2.RunRequest(messages=messages) if messages else run_pb2.RunRequest(input_text=text)
     asked.MergeFrom(run_pb2.RunRequest(**request))
-    return Send(AGENT, AGENT, asked, request_id, record=record)
+    return SendCommand(AGENT, AGENT, asked, request_id, record=record)
 
 
 def shown(answered):

@@ -12,8 +12,8 @@ import letta_memory.wiring
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2
 from letta_agent.clients.memory import MemoryClient
-from letta_agent.domain.agent_values import Agent
-from letta_agent.domain.peers import Message
+from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.peers.memory import Message
 from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.queue import SqlQueueStore
 from letta_agent.store.runs import SqlRunStore

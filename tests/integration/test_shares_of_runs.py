@@ -8,8 +8,8 @@ import json
 import pytest
 
 from letta.agent.v1 import run_pb2, stored_pb2
-from letta_agent.domain.agent_values import Agent
-from letta_agent.domain.jobs import Lease, NewRun, Outcome
+from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.journal.records import Lease, NewRun, Outcome
 from letta_agent.store.agents import SqlAgentStore
 from letta_common.actor import Actor
 from letta_common.ids import new_id

@@ -12,7 +12,7 @@ import pytest
 from letta.agent.v1 import run_pb2, step_pb2
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.memory.v1 import message_service_pb2
-from letta_agent.domain.agent_values import Stage
+from letta_agent.domain.agents.records import Stage
 from letta_memory.domain.contexts import Status
 
 SERVICES = Path(__file__).parents[2] / "services"

@@ -8,7 +8,7 @@ from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_servi
 from letta.tools.v1.tool_execution_service_pb2 import ExecuteRequest
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, ResolveToolsRequest
 from letta_agent.clients.tools import ToolClient
-from letta_agent.domain.peers import Call
+from letta_agent.domain.peers.tools import Call
 from letta_common.actor import Actor, acting_as
 from letta_common.ids import new_id
 from letta_postgres.db import Database

@@ -7,7 +7,7 @@ import pytest
 
 from letta.agent.v1 import run_pb2
 from letta.common.v1 import message_pb2
-from letta_agent.domain.jobs import RunStatus
+from letta_agent.domain.journal.records import RunStatus
 from letta_common.errors import (
     ConversationBusy,
     IdempotencyConflict,

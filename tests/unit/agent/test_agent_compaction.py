@@ -7,12 +7,12 @@ import pytest
 
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
-from letta_agent.domain.compaction import Full, corrected
-from letta_agent.domain.compactions import COMPACTION
-from letta_agent.domain.contexts import message_tokens
-from letta_agent.domain.jobs import RunStatus, StepFilter
-from letta_agent.domain.peers import Message
-from letta_agent.domain.runs import Send
+from letta_agent.domain.context.compactor import CompactionRequest, corrected
+from letta_agent.domain.context.working import message_tokens
+from letta_agent.domain.journal.records import RunStatus, StepFilter
+from letta_agent.domain.loop.compaction_run import COMPACTION
+from letta_agent.domain.peers.memory import Message
+from letta_agent.domain.runs.runs import SendCommand
 from letta_common.errors import (
     ContextWindowExceeded,
     ConversationBusy,
@@ -42,7 +42,7 @@ def compaction(settings=None, request_id=""):
     request = send_of("").request
     request.ClearField("input")
     request.include_compaction_messages = True
-    return Send(AGENT, AGENT, request, request_id, run_type=COMPACTION, compaction=way)
+    return SendCommand(AGENT, AGENT, request, request_id, run_type=COMPACTION, compaction=way)
 
 
 def in_context(world):
@@ -118,7 +118,7 @@ async def test_a_prompt_that_never_fits_fails_with_a_typed_error_after_a_few_tri
     ],
 )
 def test_a_vendors_words_correct_the_estimate(told, window, scale):
-    full = Full(agent_pb2.AgentState(), (), 0, 1_000, "m/x", "post_step")
+    full = CompactionRequest(agent_pb2.AgentState(), (), 0, 1_000, "m/x", "post_step")
     found = corrected(full, told, estimate=100)
     assert (found.window, found.scale) == (window, scale)
 

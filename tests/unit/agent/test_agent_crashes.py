@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from letta_agent.domain.calls import UNKNOWN_OUTCOME
-from letta_agent.domain.jobs import Lease, Room, RunStatus, StepFilter
+from letta_agent.domain.journal.records import Lease, Room, RunStatus, StepFilter
+from letta_agent.domain.toolcalls.executor import UNKNOWN_OUTCOME
 from letta_common.errors import Fenced, LLMRateLimit, RunAbandoned, ServiceUnavailable
 from letta_common.paging import Page
 from tests.fakes.agent_peers import answer, call, say, tool

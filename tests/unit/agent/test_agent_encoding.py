@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from letta.common.v1 import message_pb2, model_settings_pb2
 from letta.llm.v1 import generation_service_pb2 as llm_pb2
 from letta_agent.clients.models import encode
-from letta_agent.domain.peers import Prompt, ToolSchema
+from letta_agent.domain.peers.models import Prompt, ToolSchema
 
 
 def message(text):

@@ -6,7 +6,7 @@ import pytest
 
 from letta.agent.v1 import agent_pb2, tool_rule_pb2
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.kinds import BASE_TOOLS, base_rules, require_kind
+from letta_agent.domain.agents.kinds import BASE_TOOLS, base_rules, require_kind
 from letta_common.errors import InvalidArgument, OperationUnimplemented
 from tests.fakes.agent_peers import answer, call, say, tool
 from tests.fakes.agent_world import STOP, World, returned, shown

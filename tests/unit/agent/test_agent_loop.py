@@ -7,10 +7,11 @@ import pytest
 
 from letta.agent.v1 import run_pb2, tool_rule_pb2
 from letta.common.v1 import message_pb2
-from letta_agent.domain.jobs import RunStatus, StepFilter
-from letta_agent.domain.peers import CallResult, Message
-from letta_agent.domain.runs import Send
-from letta_agent.domain.tool_rules import UNREADABLE
+from letta_agent.domain.journal.records import RunStatus, StepFilter
+from letta_agent.domain.peers.memory import Message
+from letta_agent.domain.peers.tools import CallResult
+from letta_agent.domain.runs.runs import SendCommand
+from letta_agent.domain.toolcalls.rules import UNREADABLE
 from letta_common.errors import (
     ContextWindowExceeded,
     LLMBadRequest,
@@ -178,7 +179,7 @@ async def test_a_failing_model_fails_the_run_and_its_message_does_not_stay():
 async def test_neither_messages_nor_input_is_refused():
     world = await World().agent()
     with pytest.raises(ValidationFailed, match="Messages must not be empty"):
-        await world.runs.send(ANN, Send(AGENT, AGENT, run_pb2.RunRequest()), SIGNED)
+        await world.runs.send(ANN, SendCommand(AGENT, AGENT, run_pb2.RunRequest()), SIGNED)
 
 
 async def test_environment_variables_reach_the_tool():

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from letta_agent.domain.agent_values import ALL_PARTS as ALL
-from letta_agent.domain.agent_values import Peers
-from letta_agent.domain.agents import Agents
+from letta_agent.domain.agents.agents import Agents
+from letta_agent.domain.agents.records import ALL_PARTS as ALL
+from letta_agent.domain.agents.records import Peers
 from letta_agent.store.fake_agents import FakeAgents
 from letta_common.errors import ConversationBusy, ServiceUnavailable
 from tests.fakes.agent_peers import answer, call, say, tool

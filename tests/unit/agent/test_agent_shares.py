@@ -8,9 +8,9 @@ import pytest
 
 from letta.agent.v1 import run_pb2
 from letta.common.v1 import message_pb2
-from letta_agent.domain.agent_values import Agent
-from letta_agent.domain.peers import Message
-from letta_agent.domain.runs import Send
+from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.peers.memory import Message
+from letta_agent.domain.runs.runs import SendCommand
 from letta_agent.store.fake_agents import FakeAgents
 from letta_common.actor import Actor
 from letta_common.errors import Overloaded, RateLimited
@@ -50,7 +50,7 @@ async def make(world: World, actor: Actor, *names: str) -> None:
 
 
 async def send(world: World, actor: Actor, name: str):
-    return await world.runs.send(actor, Send(name, name, run_pb2.RunRequest(input_text="hi")), SIGNED)
+    return await world.runs.send(actor, SendCommand(name, name, run_pb2.RunRequest(input_text="hi")), SIGNED)
 
 
 async def counted(world: World, count: int) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from letta_agent.domain.peers import Message
-from letta_agent.domain.runs import Follow
+from letta_agent.domain.peers.memory import Message
+from letta_agent.domain.runs.runs import Follow
 from letta_common.errors import (
     LLMUnavailable,
 )

@@ -6,8 +6,9 @@ import pytest
 
 from letta.agent.v1 import agent_pb2
 from letta.memory.v1 import block_pb2
-from letta_agent.domain.peers import Edit, EditKind, Tool
-from letta_agent.domain.tool_states import edits_of, state_of, wants_state
+from letta_agent.domain.peers.memory import Edit, EditKind
+from letta_agent.domain.peers.tools import Tool
+from letta_agent.domain.toolcalls.agent_state import edits_of, state_of, wants_state
 
 
 @pytest.mark.parametrize(

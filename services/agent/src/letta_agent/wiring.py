@@ -18,21 +18,21 @@ from letta_agent.clients.memory import MemoryClient
 from letta_agent.clients.models import ModelClient
 from letta_agent.clients.secrets import SecretVault
 from letta_agent.clients.tools import ToolClient
-from letta_agent.domain.agent_values import Peers
-from letta_agent.domain.agents import Agents
-from letta_agent.domain.builtin_tools import BuiltinTools
-from letta_agent.domain.calls import Caller
-from letta_agent.domain.compaction import Compactor
-from letta_agent.domain.conversations import Conversations
-from letta_agent.domain.events import EventWriter
-from letta_agent.domain.jobs import QueueStore
-from letta_agent.domain.kits import Tools
-from letta_agent.domain.overviews import Overviews
-from letta_agent.domain.peers import CredentialPeer
-from letta_agent.domain.runner import Runner, RunnerOptions
-from letta_agent.domain.runs import RunOptions, Runs
-from letta_agent.domain.tool_runs import ToolRuns
-from letta_agent.domain.toolsets import Toolsets
+from letta_agent.domain.agents.agents import Agents
+from letta_agent.domain.agents.context_window import Overviews
+from letta_agent.domain.agents.conversations import Conversations
+from letta_agent.domain.agents.direct_calls import ToolRuns
+from letta_agent.domain.agents.records import Peers
+from letta_agent.domain.context.compactor import Compactor
+from letta_agent.domain.journal.event_writer import EventWriter
+from letta_agent.domain.journal.records import QueueStore
+from letta_agent.domain.loop.deps import LoopDeps
+from letta_agent.domain.peers.credentials import CredentialPeer
+from letta_agent.domain.runs.runner import Runner, RunnerOptions
+from letta_agent.domain.runs.runs import RunOptions, Runs
+from letta_agent.domain.toolcalls.builtin import BuiltinTools
+from letta_agent.domain.toolcalls.executor import Caller
+from letta_agent.domain.toolcalls.toolsets import Toolsets
 from letta_agent.servicers.agents import AgentServicer
 from letta_agent.servicers.conversations import ConversationServicer
 from letta_agent.servicers.runs import RunServicer
@@ -67,7 +67,7 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     tools, credentials = ToolClient(deps.channels["tools"]), CredentialClient(deps.channels["auth"])
     vault, queue, store = SecretVault(settings.secret()), SqlQueueStore(db), SqlRunStore(db)
     writer, caller = EventWriter(queue), Caller(BuiltinTools(memory, deps.clock), tools)
-    kit = Tools(
+    kit = LoopDeps(
         store=store,
         memory=memory,
         models=models,

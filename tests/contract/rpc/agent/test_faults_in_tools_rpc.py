@@ -6,7 +6,7 @@ from letta.agent.v1 import agent_service_pb2 as pb
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2
 from letta_agent.clients import patience
-from letta_agent.domain.failures import NEUTRAL, for_model
+from letta_agent.domain.toolcalls.failures import NEUTRAL, for_model
 from letta_common.errors import (
     BlockNotFound,
     DatabaseUnavailable,

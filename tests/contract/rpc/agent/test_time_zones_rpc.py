@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.agent.v1 import agent_service_pb2 as pb
-from letta_agent.domain.prompts import facts_of
+from letta_agent.domain.context.system_prompt import facts_of
 from letta_common.errors import InvalidArgument
 
 NO_ZONES = ["Mars/Base", "GMT+2", "+09:00", "CEST", "localtime", "../etc/passwd", "Europe/", "Europe/Berlin ", "UTC\n"]

@@ -7,9 +7,9 @@ from itertools import count
 import pytest
 
 from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
-from letta_agent.domain.agent_values import Agent, AgentStore
-from letta_agent.domain.conversations import Conversation, ConversationStore, StoredConversation
-from letta_agent.domain.jobs import NewRun
+from letta_agent.domain.agents.conversations import Conversation, ConversationStore, StoredConversation
+from letta_agent.domain.agents.records import Agent, AgentStore
+from letta_agent.domain.journal.records import NewRun
 from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.conversations import SqlConversationStore
 from letta_agent.store.fake import FakeRuns

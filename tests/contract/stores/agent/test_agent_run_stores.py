@@ -7,9 +7,8 @@ import pytest
 
 from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
 from letta.common.v1 import usage_pb2
-from letta_agent.domain.agent_values import Agent
-from letta_agent.domain.jobs import (
-    Held,
+from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.journal.records import (
     Lease,
     NewRun,
     Outcome,
@@ -17,6 +16,7 @@ from letta_agent.domain.jobs import (
     Room,
     RunEnd,
     RunFilter,
+    RunLease,
     StepFilter,
     StepSummary,
     StoredEvent,
@@ -72,7 +72,7 @@ def run_of(agent_id, **changes):
 
 
 def held_of(actor, run, fence):
-    return Held(actor.organization_id, run.agent_id, run.conversation_id, run.id, fence)
+    return RunLease(actor.organization_id, run.agent_id, run.conversation_id, run.id, fence)
 
 
 def step_of(index, **changes):

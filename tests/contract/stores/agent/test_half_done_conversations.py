@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 
 from letta.agent.v1 import agent_pb2
-from letta_agent.domain.agent_values import Agent, Peers, Stage
-from letta_agent.domain.agents import Agents
-from letta_agent.domain.conversations import Conversation, Conversations, StoredConversation
-from letta_agent.domain.conversations import Stage as ThreadStage
+from letta_agent.domain.agents.agents import Agents
+from letta_agent.domain.agents.conversations import Conversation, Conversations, StoredConversation
+from letta_agent.domain.agents.conversations import Stage as ThreadStage
+from letta_agent.domain.agents.records import Agent, Peers, Stage
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import ConversationNotFound

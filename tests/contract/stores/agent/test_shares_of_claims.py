@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from letta_agent.domain.jobs import Held, Lease, Outcome, Room, RunEnd
+from letta_agent.domain.journal.records import Lease, Outcome, Room, RunEnd, RunLease
 from letta_common.ids import new_id
 from tests.contract.stores.agent.conftest import agent_of, new_run
 
@@ -81,7 +81,7 @@ async def test_a_conversation_comes_in_the_order_it_became_free(store, ann):
         admission = await store.runs.admit(ann, run, NEXT)
         waiting = new_run(agent.id, most_waiting=5)
         assert (await store.runs.admit(ann, waiting, NEXT)).outcome is Outcome.QUEUED
-        held = Held(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
+        held = RunLease(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
         holders.append((held, waiting.id))
     for held, _ in reversed(holders):
         await store.runs.close(held, RunEnd(COMPLETED, END_TURN, ()))

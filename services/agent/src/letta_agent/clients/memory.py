@@ -18,9 +18,8 @@ from letta.memory.v1 import (
     passage_service_pb2_grpc,
 )
 from letta_agent.clients.patience import patiently
-from letta_agent.domain.peers import (
+from letta_agent.domain.peers.memory import (
     AgentMemory,
-    Begun,
     Block,
     Committed,
     Edit,
@@ -28,10 +27,11 @@ from letta_agent.domain.peers import (
     Found,
     LettaMessage,
     Message,
+    RunKey,
     Search,
+    StartedContext,
     StepCommit,
     StopReason,
-    Thread,
 )
 from letta_common.errors import InvalidArgument
 from letta_messages.rendering import text_of
@@ -102,7 +102,7 @@ class MemoryClient:
         request = context_pb2.DeprovisionConversationRequest(agent_id=agent_id, conversation_id=conversation_id)
         await self._contexts.DeprovisionConversation(request, timeout=TIMEOUT)
 
-    async def begin_step(self, thread: Thread, run_id: str, messages: Sequence[Message]) -> Begun:
+    async def begin_step(self, thread: RunKey, run_id: str, messages: Sequence[Message]) -> StartedContext:
         """Raise the fence, append the input once, return the context."""
         request = context_pb2.BeginStepRequest(
             agent_id=thread.agent_id,
@@ -113,7 +113,7 @@ class MemoryClient:
         )
         answer = await self._contexts.BeginStep(request, timeout=TIMEOUT)
         last = answer.last_step if answer.HasField("last_step") else None
-        return Begun(
+        return StartedContext(
             blocks=tuple(answer.blocks),
             messages=tuple(answer.messages),
             last_step=last.step_index if last is not None else None,
@@ -122,7 +122,7 @@ class MemoryClient:
             passage_count=answer.passage_count,
         )
 
-    async def withdraw_input(self, thread: Thread, run_id: str) -> bool:
+    async def withdraw_input(self, thread: RunKey, run_id: str) -> bool:
         """Take back the input of a run without committed steps; say whether there was any."""
         request = context_pb2.WithdrawInputRequest(
             agent_id=thread.agent_id, conversation_id=thread.conversation_id, run_id=run_id, fence=thread.fence
@@ -130,7 +130,7 @@ class MemoryClient:
         answer = await patiently(lambda: self._contexts.WithdrawInput(request, timeout=TIMEOUT), what="WithdrawInput")
         return answer.withdrawn
 
-    async def commit_step(self, thread: Thread, step: StepCommit) -> Committed:
+    async def commit_step(self, thread: RunKey, step: StepCommit) -> Committed:
         """Append the messages of a step once."""
         request = context_pb2.CommitStepRequest(
             agent_id=thread.agent_id,
@@ -153,7 +153,7 @@ class MemoryClient:
         answer = await patiently(lambda: self._contexts.CommitStep(request, timeout=TIMEOUT), what="CommitStep")
         return Committed(tuple(answer.changed_blocks), tuple(answer.detached_block_ids))
 
-    async def edit_block(self, thread: Thread, key: str, edit: Edit) -> Block:
+    async def edit_block(self, thread: RunKey, key: str, edit: Edit) -> Block:
         """Edit a block once for each key."""
         request = context_pb2.EditBlockRequest(
             agent_id=thread.agent_id,
@@ -166,7 +166,7 @@ class MemoryClient:
         answer = await patiently(lambda: self._contexts.EditBlock(request, timeout=TIMEOUT), what="EditBlock")
         return answer.block
 
-    async def insert_passage(self, thread: Thread, key: str, text: str, tags: Sequence[str]) -> None:
+    async def insert_passage(self, thread: RunKey, key: str, text: str, tags: Sequence[str]) -> None:
         """Store a text in the agent's archive, once for each key."""
         request = passage_service_pb2.CreateArchivalMemoryRequest(
             agent_id=thread.agent_id, text=text, tags=tags, request_id=key
@@ -192,7 +192,7 @@ class MemoryClient:
             Found(found.id, found.content, _iso(found.timestamp), tags=tuple(found.tags)) for found in answer.results
         ]
 
-    async def search_messages(self, thread: Thread, search: Search) -> list[Found]:
+    async def search_messages(self, thread: RunKey, search: Search) -> list[Found]:
         """Search the messages of the agent, best first."""
         request = message_service_pb2.SearchStoredMessagesRequest(
             agent_id=thread.agent_id,
@@ -220,18 +220,18 @@ class MemoryClient:
         answer = await self._contexts.ListAgentMemories(request, timeout=TIMEOUT)
         return {memory.agent_id: _memory(memory) for memory in answer.memories}
 
-    async def reset(self, thread: Thread, messages: Sequence[Message]) -> None:
+    async def reset(self, thread: RunKey, messages: Sequence[Message]) -> None:
         """Forget the messages of a conversation and begin anew with these."""
         request = context_pb2.ResetConversationRequest(
             agent_id=thread.agent_id, conversation_id=thread.conversation_id, messages=messages, fence=thread.fence
         )
         await self._contexts.ResetConversation(request, timeout=TIMEOUT)
 
-    async def context(self, agent_id: str, conversation_id: str) -> Begun:
+    async def context(self, agent_id: str, conversation_id: str) -> StartedContext:
         """Return the context of a conversation, changing nothing."""
         request = context_pb2.GetContextRequest(agent_id=agent_id, conversation_id=conversation_id)
         answer = await self._contexts.GetContext(request, timeout=TIMEOUT)
-        return Begun(
+        return StartedContext(
             blocks=tuple(answer.blocks),
             messages=tuple(answer.messages),
             message_count=answer.message_count,

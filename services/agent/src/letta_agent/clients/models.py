@@ -10,7 +10,7 @@ import grpc.aio
 
 from letta.llm.v1 import generation_service_pb2 as llm_pb2
 from letta.llm.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
-from letta_agent.domain.peers import Delta, EmbeddingInfo, Generation, ModelInfo, Prompt
+from letta_agent.domain.peers.models import Delta, EmbeddingInfo, Generation, ModelInfo, Prompt
 from letta_rpc.client import streaming
 
 TIMEOUT = 600.0

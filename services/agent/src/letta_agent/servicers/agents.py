@@ -9,11 +9,11 @@ import grpc.aio
 
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta.agent.v1 import agent_service_pb2_grpc
-from letta_agent.domain.agent_values import AgentFilter, Parts
-from letta_agent.domain.agents import Agents
-from letta_agent.domain.overviews import Overviews
-from letta_agent.domain.runs import Runs
-from letta_agent.domain.tool_runs import ToolRuns
+from letta_agent.domain.agents.agents import Agents
+from letta_agent.domain.agents.context_window import Overviews
+from letta_agent.domain.agents.direct_calls import ToolRuns
+from letta_agent.domain.agents.records import AgentFilter, Parts
+from letta_agent.domain.runs.runs import Runs
 from letta_agent.servicers.drafts import change_of, draft_of
 from letta_agent.servicers.overviews import pack_overview
 from letta_agent.servicers.runs import compaction_of, page_of

@@ -10,9 +10,9 @@ import grpc.aio
 
 from letta.agent.v1 import conversation_service_pb2 as pb
 from letta.agent.v1 import conversation_service_pb2_grpc
-from letta_agent.domain.conversations import Conversation, ConversationFilter, Conversations
-from letta_agent.domain.jobs import RunFilter
-from letta_agent.domain.runs import Runs, Send
+from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, Conversations
+from letta_agent.domain.journal.records import RunFilter
+from letta_agent.domain.runs.runs import Runs, SendCommand
 from letta_agent.servicers.runs import cancel_all, compaction_of, follow_of, pack_answer, stream
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import current_actor, current_request
@@ -160,11 +160,11 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
             raise RunNotFound("the conversation has no run", conversation_id=conversation_id)
         return found[0].id
 
-    async def _send(self, request: Any, run_type: str, *, record: bool) -> Send:
+    async def _send(self, request: Any, run_type: str, *, record: bool) -> SendCommand:
         agent_id, conversation_id = await self._conversations.thread(
             current_actor(), request.conversation_id, request.agent_id
         )
-        return Send(agent_id, conversation_id, request.run, request.request_id, run_type=run_type, record=record)
+        return SendCommand(agent_id, conversation_id, request.run, request.request_id, run_type=run_type, record=record)
 
 
 def _copy(source: Any, target: Any, name: str) -> None:

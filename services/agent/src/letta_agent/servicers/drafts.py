@@ -11,10 +11,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
-from letta_agent.domain.agent_values import AgentState, AgentType, Change, Draft
-from letta_agent.domain.inputs import created
-from letta_agent.domain.models import handle_of, read_config
-from letta_agent.domain.zones import zone_of
+from letta_agent.domain.agents.model_choice import handle_of, read_config
+from letta_agent.domain.agents.records import AgentState, AgentType, Change, Draft
+from letta_agent.domain.context.zones import zone_of
+from letta_agent.domain.journal.inputs import created
 from letta_common.errors import InvalidArgument, OperationUnimplemented
 from letta_common.repeats import Digests
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta.common.v1 import message_pb2
-from letta_agent.domain.overviews import Overview, tokens_of
-from letta_agent.domain.peers import ContentPart, Message, ToolSchema
+from letta_agent.domain.agents.context_window import Overview, tokens_of
+from letta_agent.domain.peers.memory import Message
+from letta_agent.domain.peers.models import ContentPart, ToolSchema
 
 
 def pack_overview(overview: Overview) -> pb.GetContextWindowResponse:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from letta.agent.v1 import run_pb2, step_pb2
-from letta_agent.domain.jobs import RunRecord, RunRequest, StepRecord
+from letta_agent.domain.journal.records import RunRecord, RunRequest, StepRecord
 from letta_common.actor import Actor
 
 SECOND_NS = 1_000_000_000

@@ -10,11 +10,11 @@ import grpc.aio
 
 from letta.agent.v1 import agent_pb2, conversation_service_pb2, run_pb2, run_service_pb2_grpc
 from letta.agent.v1 import run_service_pb2 as pb
-from letta_agent.domain.agents import Agents
-from letta_agent.domain.compactions import COMPACTION
-from letta_agent.domain.feeds import Event
-from letta_agent.domain.jobs import ACTIVE, RunFilter, StepFilter
-from letta_agent.domain.runs import Admitted, Answer, Follow, Runs, Send
+from letta_agent.domain.agents.agents import Agents
+from letta_agent.domain.journal.feed import Event
+from letta_agent.domain.journal.records import ACTIVE, RunFilter, StepFilter
+from letta_agent.domain.loop.compaction_run import COMPACTION
+from letta_agent.domain.runs.runs import Admitted, Answer, Follow, Runs, SendCommand
 from letta_agent.servicers.packing import pack_run, pack_run_metrics, pack_run_usage, pack_step
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import Actor, current_actor, current_request
@@ -37,14 +37,14 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Call) -> pb.SendMessageResponse:
         asked = waiting(request.run, run_pb2.ON_BUSY_WAIT)
-        send = Send(request.agent_id, request.agent_id, asked, request.request_id)
+        send = SendCommand(request.agent_id, request.agent_id, asked, request.request_id)
         answer = await self._runs.send(current_actor(), send, current_request().signed_actor)
         return pack_answer(pb.SendMessageResponse(), answer)
 
     async def StreamMessage(
         self, request: pb.StreamMessageRequest, context: Call
     ) -> AsyncIterator[pb.StreamMessageResponse]:
-        send = Send(
+        send = SendCommand(
             request.agent_id,
             request.agent_id,
             waiting(request.run, run_pb2.ON_BUSY_WAIT),
@@ -59,7 +59,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Call) -> pb.CreateRunResponse:
         asked = waiting(request.run, run_pb2.ON_BUSY_ENQUEUE)
-        send = Send(
+        send = SendCommand(
             request.agent_id, request.agent_id, asked, request.request_id, run_type="send_message_async", record=True
         )
         admitted = await self._runs.admit(current_actor(), send, current_request().signed_actor)
@@ -169,12 +169,12 @@ def pack_answer(response: R, answer: Answer) -> R:
     return response
 
 
-def compaction_of(request: Any, agent_id: str, conversation_id: str) -> Send:
+def compaction_of(request: Any, agent_id: str, conversation_id: str) -> SendCommand:
     """Return the run that a request to make a context smaller asks for."""
     settings = agent_pb2.CompactionSettings()
     settings.CopyFrom(request.compaction_settings)
     asked = run_pb2.RunRequest(include_compaction_messages=True)
-    return Send(agent_id, conversation_id, asked, request.request_id, run_type=COMPACTION, compaction=settings)
+    return SendCommand(agent_id, conversation_id, asked, request.request_id, run_type=COMPACTION, compaction=settings)
 
 
 async def cancel_all(runs: Runs, actor: Actor, run_ids: list[str], *, agent_id: str = "") -> dict[str, str]:

@@ -9,8 +9,8 @@ import grpc.aio
 
 from letta.agent.v1 import step_service_pb2 as pb
 from letta.agent.v1 import step_service_pb2_grpc
-from letta_agent.domain.jobs import StepFilter
-from letta_agent.domain.runs import Runs
+from letta_agent.domain.journal.records import StepFilter
+from letta_agent.domain.runs.runs import Runs
 from letta_agent.servicers.packing import pack_step, pack_step_metrics
 from letta_common.actor import current_actor
 from letta_common.paging import Page

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 
-from letta_agent.domain.feeds import Event, ping
+from letta_agent.domain.journal.feed import Event, ping
 from letta_common.clock import Clock
 
 SILENCE_SECONDS = 20.0

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from letta_agent.domain.agent_values import Agent, AgentFilter, AgentState, Hold, Stage
+from letta_agent.domain.agents.records import Agent, AgentFilter, AgentState, ConversationLock, Stage
 from letta_agent.store.tables import agent_tools, agents, conversations, queue, run_events, run_steps, runs
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound
@@ -92,17 +92,17 @@ class SqlAgentStore:
         """Return one agent that is ready. Raises AgentNotFound."""
         return await self._one(actor, sa.and_(agents.c.id == agent_id, agents.c.state == Stage.READY), agent_id)
 
-    async def hold(self, actor: Actor, conversation_id: str) -> Hold:
+    async def hold(self, actor: Actor, conversation_id: str) -> ConversationLock:
         """Return the run that holds a conversation, if there is one, and the newest fence."""
         query = sa.select(queue.c.run_id, queue.c.fence, queue.c.pending).where(self._thread(actor, conversation_id))
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
-        return Hold(row[0] or "", max(1, row[1]), row[2]) if row is not None else Hold()
+        return ConversationLock(row[0] or "", max(1, row[1]), row[2]) if row is not None else ConversationLock()
 
-    async def seize(self, actor: Actor, agent_id: str, conversation_id: str, *, above: int = 0) -> Hold:
+    async def seize(self, actor: Actor, agent_id: str, conversation_id: str, *, above: int = 0) -> ConversationLock:
         """Raise the fence of a conversation above this one; one that is busy stays as it is."""
         rows = await self._db.hot(_SEIZE, (actor.organization_id, conversation_id, agent_id, above, above))
-        return Hold(fence=rows[0][0]) if rows else await self.hold(actor, conversation_id)
+        return ConversationLock(fence=rows[0][0]) if rows else await self.hold(actor, conversation_id)
 
     async def forget(self, actor: Actor, conversation_id: str, fence: int) -> None:
         """Forget what waits for approval, and the size of the context, unless the fence has risen since."""

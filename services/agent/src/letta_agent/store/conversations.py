@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from letta_agent.domain.conversations import Conversation, ConversationFilter, Stage, StoredConversation
-from letta_agent.domain.jobs import ACTIVE, RunStatus, StopReason
+from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, Stage, StoredConversation
+from letta_agent.domain.journal.records import ACTIVE, RunStatus, StopReason
 from letta_agent.store.tables import conversations, queue, runs
 from letta_common.actor import Actor
 from letta_common.errors import ConversationNotFound

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from letta.agent.v1 import agent_pb2, conversation_pb2
-from letta_agent.domain.jobs import Definition
+from letta_agent.domain.journal.records import Definition
 
 
 def definition_of(

@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from letta_agent.domain.agent_values import Agent, AgentFilter, AgentState, Hold, Stage
-from letta_agent.domain.conversations import Conversation, ConversationFilter, StoredConversation
-from letta_agent.domain.conversations import Stage as ThreadStage
-from letta_agent.domain.jobs import RunStatus, StopReason
-from letta_agent.store.fake_state import FakeState, Thread
+from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, StoredConversation
+from letta_agent.domain.agents.conversations import Stage as ThreadStage
+from letta_agent.domain.agents.records import Agent, AgentFilter, AgentState, ConversationLock, Stage
+from letta_agent.domain.journal.records import RunStatus, StopReason
+from letta_agent.store.fake_state import FakeState, RunKey
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound
 from letta_common.paging import Page
@@ -46,15 +46,19 @@ class FakeAgents:
             raise _no_agent(agent_id)
         return self._shown(actor, agent)
 
-    async def hold(self, actor: Actor, conversation_id: str) -> Hold:
+    async def hold(self, actor: Actor, conversation_id: str) -> ConversationLock:
         """Return the run that holds a conversation, if there is one, and the newest fence."""
         thread = self._state.threads.get((actor.organization_id, conversation_id))
-        return Hold(thread.run_id, max(1, thread.fence), thread.pending) if thread is not None else Hold()
+        return (
+            ConversationLock(thread.run_id, max(1, thread.fence), thread.pending)
+            if thread is not None
+            else ConversationLock()
+        )
 
-    async def seize(self, actor: Actor, agent_id: str, conversation_id: str, *, above: int = 0) -> Hold:
+    async def seize(self, actor: Actor, agent_id: str, conversation_id: str, *, above: int = 0) -> ConversationLock:
         """Raise the fence of a conversation above this one; one that is busy stays as it is."""
-        thread = self._state.threads.setdefault((actor.organization_id, conversation_id), Thread(agent_id))
-        hold = Hold(thread.run_id, thread.fence, thread.pending)
+        thread = self._state.threads.setdefault((actor.organization_id, conversation_id), RunKey(agent_id))
+        hold = ConversationLock(thread.run_id, thread.fence, thread.pending)
         if hold.busy:
             return hold
         thread.fence = max(thread.fence, above) + 1
@@ -140,8 +144,8 @@ class FakeAgents:
     def _put(self, actor: Actor, agent: Agent) -> None:
         self._state.agents[actor.organization_id, agent.id] = replace(agent, state=_copy(agent.state))
 
-    def _thread(self, actor: Actor, conversation_id: str) -> Thread:
-        return self._state.threads.get((actor.organization_id, conversation_id), Thread())
+    def _thread(self, actor: Actor, conversation_id: str) -> RunKey:
+        return self._state.threads.get((actor.organization_id, conversation_id), RunKey())
 
     def _shown(self, actor: Actor, agent: Agent) -> Agent:
         thread, state = self._thread(actor, agent.id), _copy(agent.state)
@@ -254,7 +258,7 @@ class FakeConversations:
     def _place(self, actor: Actor, made: Conversation, order_by: str) -> datetime:
         if order_by == "created_at":
             return made.created_at.ToDatetime(tzinfo=UTC)
-        thread = self._state.threads.get((actor.organization_id, made.id), Thread())
+        thread = self._state.threads.get((actor.organization_id, made.id), RunKey())
         return getattr(thread, order_by) or _NEVER
 
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from letta_agent.domain.agent_values import Agent, Stage
-from letta_agent.domain.conversations import Stage as ThreadStage
-from letta_agent.domain.conversations import StoredConversation
-from letta_agent.domain.jobs import Definition, NewRun, Pending, RunRecord, StepRecord, StoredEvent, StoredStep
+from letta_agent.domain.agents.conversations import Stage as ThreadStage
+from letta_agent.domain.agents.conversations import StoredConversation
+from letta_agent.domain.agents.records import Agent, Stage
+from letta_agent.domain.journal.records import (
+    Definition,
+    NewRun,
+    Pending,
+    RunRecord,
+    StepRecord,
+    StoredEvent,
+    StoredStep,
+)
 from letta_agent.store.definitions import definition_of
 from letta_common.actor import Actor
 
@@ -18,7 +26,7 @@ Key = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Thread:
+class RunKey:
     """A row of the conversation queue."""
 
     agent_id: str = ""
@@ -55,7 +63,7 @@ class FakeState:
 
     agents: dict[Key, Agent] = field(default_factory=dict)
     conversations: dict[Key, StoredConversation] = field(default_factory=dict)
-    threads: dict[Key, Thread] = field(default_factory=dict)
+    threads: dict[Key, RunKey] = field(default_factory=dict)
     runs: dict[Key, Run] = field(default_factory=dict)
     events: dict[Key, dict[int, tuple[datetime, StoredEvent]]] = field(default_factory=dict)
 
@@ -79,5 +87,5 @@ class FakeState:
         agent = self.agents[organization_id, agent_id]
         stored = self.conversations.get((organization_id, conversation_id))
         own = stored.conversation.SerializeToString() if stored is not None else None
-        thread = self.threads.get((organization_id, conversation_id), Thread())
+        thread = self.threads.get((organization_id, conversation_id), RunKey())
         return definition_of(agent.state.SerializeToString(), own, agent.secrets, agent.tool_ids, thread.tokens)

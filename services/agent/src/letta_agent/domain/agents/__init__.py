@@ -1,0 +1,1 @@
+"""Agents and conversations: made, changed, looked at."""

@@ -1,0 +1,411 @@
+"""Agents: made, changed and removed in steps that may be repeated, since their memory lives in another service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import structlog
+
+from letta.agent.v1 import stored_pb2, tool_rule_pb2
+from letta.common.v1 import message_pb2
+from letta_agent.domain.agents.kinds import BASE_TOOLS, FORGETFUL, MULTI_AGENT_TOOLS, base_rules, require_kind
+from letta_agent.domain.agents.model_choice import mirror_settings, set_embedding, set_model
+from letta_agent.domain.agents.names import random_name
+from letta_agent.domain.agents.records import (
+    ALL_PARTS,
+    Agent,
+    AgentFilter,
+    AgentState,
+    AgentStore,
+    Change,
+    Draft,
+    Parts,
+    Peers,
+    Stage,
+    Variable,
+    Vault,
+)
+from letta_agent.domain.context.system_prompt import compile_system, default_system, facts_of
+from letta_agent.domain.peers.credentials import CredentialPeer
+from letta_agent.domain.peers.memory import AgentMemory, Block, Message, RunKey
+from letta_agent.domain.peers.models import ContentPart
+from letta_agent.domain.peers.passports import Passport
+from letta_agent.domain.peers.tools import Tool
+from letta_agent.domain.toolcalls.rules import ToolRules
+from letta_common.actor import Actor, acting_as
+from letta_common.clock import Clock
+from letta_common.codes import Code
+from letta_common.errors import AppError, ConversationBusy, Fenced, StaleEtag, ToolNotFound
+from letta_common.ids import derived_id, new_id
+from letta_common.paging import Page
+from letta_common.repeats import require_same
+
+StoredCreation = stored_pb2.StoredCreation
+_ROLE = message_pb2.MessageRole
+_ATTEMPTS = 5
+_log = structlog.get_logger("letta.agent.agents")
+
+_DESCRIPTIONS = {
+    "persona": "Who you are: your name, your manner and what guides you.",
+    "human": "Who you talk to: name, facts, preferences, and what you have agreed on.",
+}
+
+
+class Agents:
+    """Operations on agents."""
+
+    def __init__(self, store: AgentStore, peers: Peers, vault: Vault, clock: Clock) -> None:
+        self._store = store
+        self._memory = peers.memory
+        self._models = peers.models
+        self._tools = peers.tools
+        self._vault = vault
+        self._clock = clock
+
+    async def create(self, actor: Actor, draft: Draft) -> AgentState:
+        """Make an agent with its memory.
+
+        Raises:
+            ModelNotFound, ToolNotFound, BlockNotFound: what it should use does not exist.
+            IdempotencyConflict: another request had its key.
+        """
+        tools = await self._resolve(draft)
+        agent, creation = await self._drafted(actor, draft, tools)
+        if not await self._store.insert(actor, agent):
+            agent = await self._store.by_request(actor, draft.request_id)
+            require_same(agent.request_hash, draft.request_hash)
+            if agent.stage is Stage.READY:
+                return await self.get(actor, agent.id, ALL_PARTS)
+            creation = StoredCreation.FromString(agent.creation)
+        memory = await self._provision(actor, agent, creation)
+        return self._shown(actor, agent, ALL_PARTS, memory, tools)
+
+    async def get(self, actor: Actor, agent_id: str, parts: Parts) -> AgentState:
+        """Return one agent. Raises AgentNotFound."""
+        [shown] = await self._show(actor, [await self._store.get(actor, agent_id)], parts)
+        return shown
+
+    async def require(self, actor: Actor, agent_id: str) -> None:
+        """Raise AgentNotFound unless the organization has the agent."""
+        await self._store.get(actor, agent_id)
+
+    async def find(self, actor: Actor, filters: AgentFilter, page: Page, parts: Parts) -> list[AgentState]:
+        """Return a page of agents."""
+        return await self._show(actor, await self._store.page(actor, filters, page), parts)
+
+    async def count(self, actor: Actor, filters: AgentFilter) -> int:
+        """Count agents."""
+        return await self._store.count(actor, filters)
+
+    async def update(self, actor: Actor, agent_id: str, change: Change) -> AgentState:
+        """Change an agent. Raises AgentNotFound, StaleEtag, and what it should use may not exist."""
+        for attempt in range(_ATTEMPTS):
+            agent = await self._store.get(actor, agent_id)
+            if change.etag and change.etag != str(agent.version):
+                raise StaleEtag(f"agent {agent_id} changed", agent_id=agent_id)
+            if added := [tool_id for tool_id in change.tool_ids or () if tool_id not in agent.tool_ids]:
+                await self._tools.resolve(added)
+            changed = await self._changed(actor, agent, change)
+            if await self._store.replace(actor, changed, expected=agent.version):
+                break
+            if attempt == _ATTEMPTS - 1:
+                raise StaleEtag(f"agent {agent_id} changed while it was being changed", agent_id=agent_id)
+        if change.embedding is not None:
+            await self._memory.set_embedding(agent_id, changed.state.embedding)
+        if change.block_ids is not None:
+            await self._set_blocks(agent_id, change.block_ids)
+        if change.recompiles:
+            await self.recompile(actor, agent_id, agent_id)
+        return await self.get(actor, agent_id, ALL_PARTS)
+
+    async def delete(self, actor: Actor, agent_id: str) -> None:
+        """Remove an agent and what belongs to it alone. Raises AgentNotFound."""
+        await self._store.begin_removal(actor, agent_id)
+        await self._memory.deprovision(agent_id)
+        await self._store.remove(actor, agent_id)
+
+    async def attach_block(self, actor: Actor, agent_id: str, block_id: str) -> AgentState:
+        """Attach a block. Raises AgentNotFound, BlockNotFound and BlockLabelTaken."""
+        agent = await self._store.get(actor, agent_id)
+        await self._memory.attach_block(agent_id, block_id)
+        return (await self._show(actor, [agent], ALL_PARTS))[0]
+
+    async def detach_block(self, actor: Actor, agent_id: str, block_id: str) -> AgentState:
+        """Detach a block. Raises AgentNotFound."""
+        agent = await self._store.get(actor, agent_id)
+        await self._memory.detach_block(agent_id, block_id)
+        return (await self._show(actor, [agent], ALL_PARTS))[0]
+
+    async def attach_tool(self, actor: Actor, agent_id: str, tool_id: str) -> AgentState:
+        """Attach a tool; one that usually waits for approval gets the rule. Raises AgentNotFound and ToolNotFound."""
+        [tool] = await self._tools.resolve((tool_id,))
+        agent = await self._store.get(actor, agent_id)
+        if tool_id in agent.tool_ids:
+            return (await self._show(actor, [agent], ALL_PARTS))[0]
+        change = Change(lambda state: _add_approvals(state, (tool,)), tool_ids=(*agent.tool_ids, tool_id))
+        return await self.update(actor, agent_id, change)
+
+    async def detach_tool(self, actor: Actor, agent_id: str, tool_id: str) -> AgentState:
+        """Detach a tool. Raises AgentNotFound."""
+        agent = await self._store.get(actor, agent_id)
+        kept = tuple(kept for kept in agent.tool_ids if kept != tool_id)
+        return await self.update(actor, agent_id, Change(lambda _: None, tool_ids=kept))
+
+    async def tools(self, actor: Actor, agent_id: str) -> list[Tool]:
+        """Return the tools of an agent, newest attachment first. Raises AgentNotFound."""
+        agent = await self._store.get(actor, agent_id)
+        return list((await self._tools.attached(agent.tool_ids)).tools[::-1]) if agent.tool_ids else []
+
+    async def set_approval(self, actor: Actor, agent_id: str, tool_name: str, *, required: bool) -> AgentState:
+        """Say whether calls of a tool wait for approval. Raises AgentNotFound and ToolNotFound."""
+        names = [tool.name for tool in await self.tools(actor, agent_id)]
+        if tool_name not in names:
+            raise ToolNotFound(f"agent {agent_id} has no tool {tool_name}", tool_name=tool_name)
+        return await self.update(
+            actor, agent_id, Change(lambda state: _set_approval(state, tool_name, required=required))
+        )
+
+    async def first_message(self, actor: Actor, agent_id: str) -> Message:
+        """Return the message that a new conversation of an agent begins with. Raises AgentNotFound."""
+        agent = await self._store.get(actor, agent_id)
+        memories = await self._memory.memories([agent_id], blocks=True)
+        return self._first_message(agent.state, memories.get(agent_id, AgentMemory()).blocks)
+
+    async def reset(self, actor: Actor, agent_id: str) -> AgentState:
+        """Forget the messages of the default conversation. Raises AgentNotFound and ConversationBusy."""
+        first = await self.first_message(actor, agent_id)
+        fence = await self._seized(actor, agent_id)
+        try:
+            await self._memory.reset(RunKey(agent_id, agent_id, fence), [first])
+        except Fenced as error:
+            fence = await self._seized(actor, agent_id, above=int(error.metadata.get("fence") or 0))
+            await self._memory.reset(RunKey(agent_id, agent_id, fence), [first])
+        await self._store.forget(actor, agent_id, fence)
+        return await self.get(actor, agent_id, ALL_PARTS)
+
+    async def _seized(self, actor: Actor, agent_id: str, *, above: int = 0) -> int:
+        """Return a fence above those of all runs so far. Raises ConversationBusy."""
+        hold = await self._store.seize(actor, agent_id, agent_id, above=above)
+        if hold.busy:
+            text = f"run {hold.run_id} holds the conversation; wait for it or cancel it"
+            raise ConversationBusy(text, run_id=hold.run_id)
+        return hold.fence
+
+    async def recompile(self, actor: Actor, agent_id: str, conversation_id: str, *, dry: bool = False) -> str:
+        """Make the system prompt of a conversation anew, store it unless told not to, and return it.
+
+        Raises:
+            AgentNotFound, ConversationNotFound: there is no such conversation.
+        """
+        agent = await self._store.get(actor, agent_id)
+        context = await self._memory.context(agent_id, conversation_id)
+        state = agent.state
+        facts = facts_of(self._clock.now(), state.timezone, context.message_count, context.passage_count)
+        rules = ToolRules(state.tool_rules).described()
+        prompt = compile_system(state, context.blocks, conversation_id=conversation_id, facts=facts, rules=rules)
+        if not dry:
+            await self._memory.set_system(agent_id, conversation_id, prompt)
+        return prompt
+
+    async def finish_half_done(self, credentials: CredentialPeer, before: datetime) -> int:
+        """Finish what a crash left half made or half removed; return how much there was."""
+        left = await self._store.unfinished(before, 20)
+        for actor, agent in left:
+            passport = Passport(credentials, self._clock, actor, derived_id("run", "sweep", agent.id))
+            try:
+                with acting_as(await passport.signed()):
+                    await self._finish(actor, agent)
+            except AppError as error:
+                _log.warning("agent still half done", agent_id=agent.id, reason=error.reason, message=error.message)
+        return len(left)
+
+    async def _finish(self, actor: Actor, agent: Agent) -> None:
+        if agent.stage is Stage.REMOVING:
+            await self._memory.deprovision(agent.id)
+            await self._store.remove(actor, agent.id)
+        else:
+            await self._provision(actor, agent, StoredCreation.FromString(agent.creation))
+
+    async def _resolve(self, draft: Draft) -> list[Tool]:
+        kind = draft.state.agent_type
+        require_kind(kind)
+        names = [*draft.tools, *(BASE_TOOLS.get(kind, ()) if draft.base_tools else ())]
+        names += MULTI_AGENT_TOOLS if draft.multi_agent_tools else ()
+        if not names and not draft.tool_ids:
+            return []
+        return await self._tools.resolve(draft.tool_ids, tuple(dict.fromkeys(names)))
+
+    async def _drafted(self, actor: Actor, draft: Draft, tools: Sequence[Tool]) -> tuple[Agent, StoredCreation]:
+        state, now = draft.state, self._clock.now()
+        state.id = new_id("agent")
+        state.name = state.name or random_name()
+        state.system = state.system or default_system(state.agent_type)
+        state.created_by_id = state.last_updated_by_id = actor.user_id
+        state.created_at.FromDatetime(now)
+        state.updated_at.FromDatetime(now)
+        set_model(state, await self._models.model(draft.model), window=draft.window)
+        if draft.embedding:
+            set_embedding(state, await self._models.embedding_model(draft.embedding))
+        state.message_buffer_autoclear |= state.agent_type in FORGETFUL
+        if draft.base_rules:
+            _add_base_rules(state, tools)
+        _add_approvals(state, tools)
+        blocks = [_new_block(block) for block in draft.new_blocks]
+        first = self._first_message(state, blocks)
+        creation = StoredCreation(new_blocks=blocks, block_ids=draft.block_ids, messages=[first, *draft.messages])
+        agent = Agent(
+            id=state.id,
+            state=state,
+            tool_ids=tuple(dict.fromkeys(tool.id for tool in tools)),
+            secrets=self._sealed(actor, state.id, draft.secrets),
+            stage=Stage.MAKING,
+            creation=creation.SerializeToString(),
+            request_id=draft.request_id,
+            request_hash=draft.request_hash,
+            created_by=actor.user_id,
+        )
+        return agent, creation
+
+    async def _provision(self, actor: Actor, agent: Agent, creation: StoredCreation) -> AgentMemory:
+        try:
+            memory = await self._memory.provision(
+                agent.id,
+                agent.state.name,
+                creation.new_blocks,
+                creation.block_ids,
+                creation.messages,
+                embedding=agent.state.embedding,
+            )
+        except AppError as error:
+            if error.code in {Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.FAILED_PRECONDITION}:
+                await self._store.begin_removal(actor, agent.id)
+                await self._memory.deprovision(agent.id)
+                await self._store.remove(actor, agent.id)
+            raise
+        await self._store.finish(actor, agent.id)
+        return memory
+
+    async def _changed(self, actor: Actor, agent: Agent, change: Change) -> Agent:
+        state = AgentState()
+        state.CopyFrom(agent.state)
+        change.edit(state)
+        window = change.window or 0
+        if change.model is not None or window:
+            set_model(state, await self._models.model(change.model or state.model), window=window)
+        if change.embedding is not None:
+            state.ClearField("embedding")
+            state.ClearField("embedding_config")
+            if change.embedding:
+                set_embedding(state, await self._models.embedding_model(change.embedding))
+        mirror_settings(state)
+        state.last_updated_by_id = actor.user_id
+        state.updated_at.FromDatetime(self._clock.now())
+        secrets = agent.secrets if change.secrets is None else self._sealed(actor, agent.id, change.secrets)
+        tool_ids = agent.tool_ids if change.tool_ids is None else tuple(dict.fromkeys(change.tool_ids))
+        return replace(agent, state=state, secrets=secrets, tool_ids=tool_ids, version=agent.version + 1)
+
+    async def _set_blocks(self, agent_id: str, wanted: Sequence[str]) -> None:
+        memories = await self._memory.memories([agent_id], blocks=True)
+        have = {block.id for block in memories.get(agent_id, AgentMemory()).blocks}
+        for block_id in have - set(wanted):
+            await self._memory.detach_block(agent_id, block_id)
+        for block_id in wanted:
+            if block_id not in have:
+                await self._memory.attach_block(agent_id, block_id)
+
+    def _sealed(self, actor: Actor, agent_id: str, secrets: Mapping[str, str]) -> bytes:
+        if not secrets:
+            return b""
+        now = self._clock.now()
+        variables = []
+        for key, value in secrets.items():
+            variable = Variable(id=new_id("agent-env"), key=key, value=value, agent_id=agent_id)
+            variable.organization_id, variable.created_by_id = actor.organization_id, actor.user_id
+            variable.created_at.FromDatetime(now)
+            variable.updated_at.FromDatetime(now)
+            variables.append(variable)
+        return self._vault.seal(actor.organization_id, agent_id, variables)
+
+    def _first_message(self, state: AgentState, blocks: Sequence[Block]) -> Message:
+        now = self._clock.now()
+        text = compile_system(state, blocks, facts=facts_of(now, state.timezone, 0, 0))
+        message = Message(id=new_id("message"), role=_ROLE.MESSAGE_ROLE_SYSTEM)
+        message.parts.append(ContentPart(text=message_pb2.TextContent(text=text)))
+        message.created_at.FromDatetime(now)
+        return message
+
+    async def _show(self, actor: Actor, agents: Sequence[Agent], parts: Parts) -> list[AgentState]:
+        if not agents:
+            return []
+        memories = await self._memory.memories([agent.id for agent in agents], blocks=parts.blocks)
+        tools: dict[str, Tool] = {}
+        if parts.tools and (ids := tuple(dict.fromkeys(tool for agent in agents for tool in agent.tool_ids))):
+            tools = {tool.id: tool for tool in (await self._tools.attached(ids)).tools}
+        return [
+            self._shown(
+                actor,
+                agent,
+                parts,
+                memories.get(agent.id, AgentMemory()),
+                [tools[tool_id] for tool_id in agent.tool_ids if tool_id in tools],
+            )
+            for agent in agents
+        ]
+
+    def _shown(
+        self, actor: Actor, agent: Agent, parts: Parts, memory: AgentMemory, tools: Sequence[Tool]
+    ) -> AgentState:
+        """Return an agent as clients see it."""
+        shown = AgentState()
+        shown.CopyFrom(agent.state)
+        shown.etag = str(agent.version)
+        shown.message_ids.extend(memory.message_ids)
+        shown.memory.agent_type = shown.agent_type
+        if parts.blocks:
+            shown.blocks.extend(memory.blocks)
+            shown.memory.blocks.extend(memory.blocks)
+        if parts.tools:
+            shown.tools.extend(tools)
+        if parts.secrets and agent.secrets:
+            variables = self._vault.open(actor.organization_id, agent.id, agent.secrets)
+            shown.secrets.extend(variables)
+            shown.tool_exec_environment_variables.extend(variables)
+        if not parts.tags:
+            shown.ClearField("tags")
+        if parts.pending_approval and agent.approval:
+            shown.pending_approval.ParseFromString(agent.approval)
+        return shown
+
+
+def _new_block(given: Block) -> Block:
+    block = Block()
+    block.CopyFrom(given)
+    block.ClearField("id")
+    block.limit = block.limit or 100_000
+    if not block.description and block.label in _DESCRIPTIONS:
+        block.description = _DESCRIPTIONS[block.label]
+    return block
+
+
+def _add_base_rules(state: AgentState, tools: Sequence[Tool]) -> None:
+    """Add the rules of the agent's kind about tools that no rule of its own is about."""
+    known = {getattr(rule, rule.WhichOneof("rule") or "").tool_name for rule in state.tool_rules}
+    names = {tool.name for tool in tools} - known
+    state.tool_rules.extend(base_rules(state.agent_type, names))
+
+
+def _add_approvals(state: AgentState, tools: Sequence[Tool]) -> None:
+    for tool in tools:
+        if tool.default_requires_approval:
+            _set_approval(state, tool.name, required=True)
+
+
+def _set_approval(state: AgentState, tool_name: str, *, required: bool) -> None:
+    kept = [rule for rule in state.tool_rules if rule.requires_approval.tool_name != tool_name]
+    del state.tool_rules[:]
+    state.tool_rules.extend(kept)
+    if required:
+        rule = tool_rule_pb2.RequiresApprovalToolRule(tool_name=tool_name)
+        state.tool_rules.append(tool_rule_pb2.ToolRule(requires_approval=rule))

@@ -1,0 +1,210 @@
+"""Agents as storage keeps them, and what the rules need of storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from typing import Protocol
+
+from letta.agent.v1 import agent_pb2
+from letta_agent.domain.peers.memory import Block, MemoryPeer, Message
+from letta_agent.domain.peers.models import ModelPeer
+from letta_agent.domain.peers.tools import ToolPeer
+from letta_common.actor import Actor
+from letta_common.paging import Page
+
+AgentState = agent_pb2.AgentState
+AgentType = agent_pb2.AgentType
+Variable = agent_pb2.AgentEnvironmentVariable
+
+
+class Stage(IntEnum):
+    """Where an agent is between its first and its last step."""
+
+    MAKING = 0
+    READY = 1
+    REMOVING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent as storage keeps it."""
+
+    id: str
+    state: AgentState
+    tool_ids: tuple[str, ...] = ()
+    secrets: bytes = b""
+    version: int = 1
+    stage: Stage = Stage.READY
+    creation: bytes = b""
+    request_id: str = ""
+    request_hash: bytes = b""
+    created_by: str = ""
+    approval: bytes = b""
+    """The request for approval that waits, as clients see it, serialized."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFilter:
+    """Which agents are listed or counted. Empty fields do not filter."""
+
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    match_all_tags: bool = False
+    query_text: str = ""
+    project_id: str = ""
+    template_id: str = ""
+    base_template_id: str = ""
+    identity_id: str = ""
+    last_stop_reason: int = 0
+    created_by_id: str = ""
+    order_by: str = "created_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an answer about agents carries besides the agents."""
+
+    blocks: bool = False
+    tools: bool = False
+    secrets: bool = False
+    tags: bool = False
+    pending_approval: bool = False
+
+
+ALL_PARTS = Parts(blocks=True, tools=True, secrets=True, tags=True, pending_approval=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An agent that is to be made."""
+
+    state: AgentState
+    model: str = ""
+    window: int = 0
+    embedding: str = ""
+    new_blocks: tuple[Block, ...] = ()
+    block_ids: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    tool_ids: tuple[str, ...] = ()
+    base_tools: bool = True
+    base_rules: bool = True
+    multi_agent_tools: bool = False
+    messages: tuple[Message, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    request_id: str = ""
+    request_hash: bytes = b""
+    """What tells the request from another one with its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to change of an agent. None leaves as it is."""
+
+    edit: Callable[[AgentState], None]
+    model: str | None = None
+    window: int = 0
+    embedding: str | None = None
+    tool_ids: tuple[str, ...] | None = None
+    block_ids: tuple[str, ...] | None = None
+    secrets: Mapping[str, str] | None = None
+    etag: str = ""
+    recompiles: bool = False
+    """The system prompt changes with it, also as it is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The services that agents are made of."""
+
+    memory: MemoryPeer
+    models: ModelPeer
+    tools: ToolPeer
+
+
+class Vault(Protocol):
+    """Seals the environment variables of agents."""
+
+    def seal(self, organization_id: str, agent_id: str, variables: Sequence[Variable]) -> bytes:
+        """Return the variables encrypted, bound to their agent."""
+        ...
+
+    def open(self, organization_id: str, agent_id: str, sealed: bytes) -> list[Variable]:
+        """Return the variables."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationLock:
+    """By whom a conversation is held, and under which fence."""
+
+    run_id: str = ""
+    fence: int = 1
+    pending: int = 0
+    """Runs that wait for it."""
+
+    @property
+    def busy(self) -> bool:
+        """Say whether a run holds the conversation or waits for it."""
+        return bool(self.run_id) or self.pending > 0
+
+
+class AgentStore(Protocol):
+    """What the rules need from storage. Every call sees only the actor's organization."""
+
+    async def insert(self, actor: Actor, agent: Agent) -> bool:
+        """Store a new agent; False when one was stored for the same request."""
+        ...
+
+    async def by_request(self, actor: Actor, request_id: str) -> Agent:
+        """Return the agent that a request made, finished or not. Raises AgentNotFound."""
+        ...
+
+    async def get(self, actor: Actor, agent_id: str) -> Agent:
+        """Return one agent that is ready. Raises AgentNotFound."""
+        ...
+
+    async def hold(self, actor: Actor, conversation_id: str) -> ConversationLock:
+        """Return the run that holds a conversation, if there is one, and the newest fence."""
+        ...
+
+    async def seize(self, actor: Actor, agent_id: str, conversation_id: str, *, above: int = 0) -> ConversationLock:
+        """Raise the fence of a conversation above this one; one that is busy stays as it is.
+
+        Whoever is admitted later has a higher fence still.
+        """
+        ...
+
+    async def forget(self, actor: Actor, conversation_id: str, fence: int) -> None:
+        """Forget what waits for approval, and the size of the context, unless the fence has risen since."""
+        ...
+
+    async def page(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
+        """Return a page of agents that are ready."""
+        ...
+
+    async def count(self, actor: Actor, filters: AgentFilter) -> int:
+        """Count agents that are ready."""
+        ...
+
+    async def finish(self, actor: Actor, agent_id: str) -> None:
+        """Mark an agent as ready."""
+        ...
+
+    async def replace(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
+        """Write definition, secrets and tools if the stored version is still `expected`; say whether it was."""
+        ...
+
+    async def begin_removal(self, actor: Actor, agent_id: str) -> None:
+        """Take an agent out of every list. Raises AgentNotFound."""
+        ...
+
+    async def remove(self, actor: Actor, agent_id: str) -> None:
+        """Remove an agent with its conversations and runs."""
+        ...
+
+    async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
+        """Return agents of all organizations that were left half made or half removed."""
+        ...

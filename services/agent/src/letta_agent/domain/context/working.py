@@ -1,0 +1,104 @@
+"""The context of a run while it is worked on: blocks, messages as bytes, and an estimate of its size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from letta.common.v1 import message_pb2
+from letta.memory.v1 import block_pb2
+from letta_agent.domain.peers.memory import Committed, Message, StartedContext
+
+BYTES_PER_TOKEN = 4
+IMAGE_TOKENS = 1_600
+_ROLE = message_pb2.MessageRole
+
+
+class Context:
+    """What the next prompt is made of. Messages stay serialized; only those that decide something are parsed."""
+
+    def __init__(self, begun: StartedContext, *, tokens: int = 0, input_bytes: int = 0) -> None:
+        self.blocks: dict[str, block_pb2.Block] = {block.id: block for block in begun.blocks}
+        self.messages: list[bytes] = _without_system(begun.messages)
+        self.message_count = begun.message_count
+        self.passage_count = begun.passage_count
+        self._known = tokens
+        self._fresh = input_bytes if tokens else 0
+
+    def add(self, messages: Iterable[Message]) -> None:
+        """Append messages."""
+        for message in messages:
+            data = message.SerializeToString()
+            self.messages.append(data)
+            self._fresh += len(data)
+
+    def learn(self, committed: Committed) -> None:
+        """Take over what a commit said about the blocks."""
+        for block in committed.changed_blocks:
+            self.blocks[block.id] = block
+        for block_id in committed.detached_block_ids:
+            self.blocks.pop(block_id, None)
+
+    def replace(self, messages: Sequence[bytes]) -> None:
+        """Begin anew with other messages: the outcome of compaction."""
+        self.messages = list(messages)
+        self._known = 0
+
+    def begin_at(self, message_id: str) -> None:
+        """Forget what came before a message; before the words that led to the calls it answers, if it answers calls."""
+        parsed = [Message.FromString(data) for data in self.messages]
+        index = next((place for place, message in enumerate(parsed) if message.id == message_id), 0)
+        if parsed and parsed[index].role == _ROLE.MESSAGE_ROLE_APPROVAL:
+            asked = (place for place in range(index, 0, -1) if _is_said(parsed[place]))
+            index = next(asked, 0)
+        self.replace(self.messages[index:])
+
+    def shrink(self, summary: Message, first: str) -> None:
+        """Evict what came before the first message kept; a summary stands for it."""
+        kept = len(self.messages)
+        if first:
+            ids = (Message.FromString(data).id for data in self.messages)
+            kept = next((index for index, found in enumerate(ids) if found == first), 0)
+        self.replace([summary.SerializeToString(), *self.messages[kept:]])
+
+    def measured(self, tokens: int) -> None:
+        """Take over the size that the model's vendor counted."""
+        self._known = tokens
+        self._fresh = 0
+
+    @property
+    def counted(self) -> bool:
+        """Say whether the estimate rests on a count of the vendor."""
+        return self._known > 0
+
+    def estimate(self, overhead: int) -> int:
+        """Estimate the tokens of the prompt; `overhead` are the bytes of instructions and tools."""
+        if self._known:
+            return self._known + self._fresh // BYTES_PER_TOKEN
+        return (overhead + sum(map(len, self.messages))) // BYTES_PER_TOKEN
+
+    def measure(self, overhead: int) -> int:
+        """Estimate more closely by reading the messages: an image is not worth its bytes."""
+        return overhead // BYTES_PER_TOKEN + sum(map(message_tokens, self.messages))
+
+    def versions(self) -> dict[str, int]:
+        """Return the versions of the blocks."""
+        return {block.id: block.version for block in self.blocks.values()}
+
+
+def message_tokens(data: bytes) -> int:
+    """Estimate the tokens of a serialized message."""
+    message = Message.FromString(data)
+    images = [part for part in message.parts if part.HasField("image")]
+    spent = sum(len(part.image.SerializeToString()) for part in images)
+    return (len(data) - spent) // BYTES_PER_TOKEN + IMAGE_TOKENS * len(images) + 4
+
+
+def _is_said(message: Message) -> bool:
+    return message.role == _ROLE.MESSAGE_ROLE_USER and not message.is_automated
+
+
+def _without_system(messages: Sequence[bytes]) -> list[bytes]:
+    """Leave out the system prompt that opens the window: each step has its own."""
+    if messages and Message.FromString(messages[0]).role == _ROLE.MESSAGE_ROLE_SYSTEM:
+        return list(messages[1:])
+    return list(messages)

@@ -1,0 +1,63 @@
+"""Runs that do nothing but make a context smaller: asked for by people, durable and repeatable like all others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from letta_agent.domain.journal.feed import Feed
+from letta_agent.domain.journal.records import AgentState, Job, RunEnd, StopReason, StoredStep
+from letta_agent.domain.loop.deps import LoopDeps
+from letta_agent.domain.loop.loop import Loop
+from letta_agent.domain.loop.step_messages import summary_of
+from letta_agent.domain.loop.strategies.base import Strategy
+from letta_agent.domain.peers.memory import Window
+from letta_agent.domain.peers.passports import Passport
+from letta_common.errors import NothingToCompact
+from letta_common.ids import new_id
+
+COMPACTION = "compaction"
+"""Type of these runs."""
+_DONE = StopReason.STOP_REASON_END_TURN
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionResult:
+    """What a compaction came to, in messages in context."""
+
+    run_id: str
+    summary: str
+    before: int
+    after: int
+
+
+class CompactionLoop(Loop):
+    """Works on a run that makes a context smaller: one step, one commit."""
+
+    def __init__(self, tools: LoopDeps, job: Job, feed: Feed, passport: Passport, strategy: Strategy) -> None:
+        super().__init__(tools, job, feed, passport, strategy)
+        self._state = AgentState()
+        self._state.CopyFrom(job.definition.state)
+        self._state.compaction_settings.MergeFrom(job.input.compaction_settings)
+
+    async def work(self) -> RunEnd:
+        """Compact and commit. Raises NothingToCompact, the errors of its peers, and Fenced."""
+        begun = await self._begin()
+        if begun.last_step is not None:
+            return self._end(begun.stop_reason)
+        clock = self._tools.clock
+        began = clock.monotonic_ns()
+        step = StoredStep(step_id=new_id("step"), started_ns=int(clock.now().timestamp() * 1e9))
+        self._open = (0, step, began)
+        before = len(self._context.messages)
+        async with self._acting():
+            shrunk = await self._compact(step, len(self._system()) + self._toolset.size, 0, by_hand=True)
+            if not shrunk or len(self._context.messages) >= before:
+                text = (
+                    f"the {before} messages in context would not become fewer; let more be said, or use the mode `all`"
+                )
+                raise NothingToCompact(text, messages=str(before))
+            await self._commit(0, [], _DONE, Window(step.summary, step.first_kept_message_id))
+        took = clock.monotonic_ns() - began
+        self._summaries.append(summary_of(step, 0, stop=_DONE, step_ns=took, tool_ns=0))
+        self._open, self._context_tokens = None, 0
+        return self._end(_DONE)

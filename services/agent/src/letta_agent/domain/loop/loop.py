@@ -1,0 +1,493 @@
+"""The loop of a run: ask the model, execute what it calls, commit, and again, until it has nothing more to call.
+
+The order of writes makes a run survive its replica. What the model made of a step with tool calls is kept before the
+calls are executed, so that another replica executes the same ones. The messages of a step are committed at once, under
+a fence and by position, so that a repeat or a replica that was paused changes nothing. The last commit decides how the
+run ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+
+from letta.common.v1 import message_pb2
+from letta_agent.domain.context import approvals
+from letta_agent.domain.context.compactor import TRIGGER, CompactionRequest, corrected
+from letta_agent.domain.context.system_prompt import compile_system, facts_of
+from letta_agent.domain.context.working import BYTES_PER_TOKEN, Context
+from letta_agent.domain.journal.feed import Feed
+from letta_agent.domain.journal.records import Job, Pending, RunEnd, RunStatus, StepSummary, StopReason, StoredStep
+from letta_agent.domain.loop.deps import LoopDeps, beside
+from letta_agent.domain.loop.step_messages import (
+    Deltas,
+    blank_message,
+    calls_of,
+    model_message,
+    notice_message,
+    return_message,
+    says,
+    summary_of,
+)
+from letta_agent.domain.loop.strategies.base import GO_ON, Decision, Strategy, Turn
+from letta_agent.domain.peers.memory import Message, RunKey, StartedContext, StepCommit, Window
+from letta_agent.domain.peers.models import Generation, Prompt, ToolSchema
+from letta_agent.domain.peers.passports import Passport
+from letta_agent.domain.toolcalls.executor import StepCalls, ToolCallContent, ToolReturnContent, is_readable
+from letta_agent.domain.toolcalls.rules import CallMade, ToolRules
+from letta_agent.domain.toolcalls.toolsets import Toolset
+from letta_common.actor import acting_as
+from letta_common.errors import ContextWindowExceeded, Fenced, LLMInvalidResponse, NoPendingApproval
+from letta_common.ids import new_id
+from letta_messages.rendering import expand
+
+MAX_STEPS = 50
+COMPACTIONS = 3
+"""How often one step may make its context smaller."""
+_WAIT = Decision(StopReason.STOP_REASON_REQUIRES_APPROVAL)
+_APPROVAL = message_pb2.MessageRole.MESSAGE_ROLE_APPROVAL
+
+
+class Loop:
+    """Works on one run."""
+
+    def __init__(self, tools: LoopDeps, job: Job, feed: Feed, passport: Passport, strategy: Strategy) -> None:
+        self.held = job.held
+        self._tools = tools
+        self._job = job
+        self._state = job.definition.state
+        self._feed = feed
+        self._passport = passport
+        self._strategy = strategy
+        self._rules = ToolRules(self._state.tool_rules)
+        self._history: list[CallMade] = []
+        self._summaries: list[StepSummary] = []
+        self._kept: dict[int, StoredStep] = {}
+        self._context: Context
+        self._toolset: Toolset
+        self._began_ns = tools.clock.monotonic_ns()
+        self._ttft_ns = 0
+        self._pending: Pending | None = None
+        self._input = approvals.Settled(())
+        self._begun = False
+        self.committed = False
+        """A step of the run was committed."""
+        self._open: tuple[int, StoredStep, int] | None = None
+        self._context_tokens = job.definition.context_tokens
+
+    async def work(self) -> RunEnd:
+        """Work on the run to its end. Raises the errors of its peers, and Fenced when another replica owns it now."""
+        begun = await self._begin()
+        index = 0
+        if begun.last_step is not None:
+            self._recall(begun.last_step)
+            if begun.stop_reason != GO_ON:
+                return self._decided(begun.stop_reason)
+            index = begun.last_step + 1
+        elif self._input.left:
+            return self._wait_on()
+        pending = approvals.pending(self._context.messages)
+        if pending is not None and index == 0:
+            await self._answer(pending)
+            index = 1
+        while True:
+            decision = await self._step(index)
+            if decision.stop_reason != GO_ON:
+                return self._end(decision.stop_reason)
+            index += 1
+
+    async def conclude(self) -> RunEnd | None:
+        """Return how a run ended that an earlier owner decided; None when it was to go on. No older owner writes on."""
+        begun = await self._begin()
+        if begun.last_step is None:
+            return None
+        self._recall(begun.last_step)
+        return None if begun.stop_reason == GO_ON else self._decided(begun.stop_reason)
+
+    async def withdraw(self) -> bool:
+        """Take the input of a run that failed back, unless a step was committed; say whether none of it is left."""
+        if not self._begun:
+            return True
+        if self.committed:
+            return False
+        async with self._acting():
+            return await self._tools.memory.withdraw_input(self._thread, self.held.run_id)
+
+    async def deny(self) -> None:
+        """Close what a cancelled run leaves open: calls that wait for approval, or that were not executed."""
+        async with self._acting():
+            begun = await self._begin_fenced(())
+            asked = approvals.request_of(begun.messages)
+            if asked is None:
+                return
+            self._context = Context(begun)
+            index = 0 if begun.last_step is None else begun.last_step + 1
+            step = StoredStep(step_id=asked.step_id, message=asked, return_id=new_id("message"))
+            message = return_message(step, approvals.cancelled(asked), self.held.run_id, self._tools.clock.now())
+            await self._commit(index, [message], StopReason.STOP_REASON_CANCELLED)
+        self._show(message)
+
+    @property
+    def summaries(self) -> tuple[StepSummary, ...]:
+        """Return how the steps went so far."""
+        return tuple(self._summaries)
+
+    def broken(self, status: int, stop: StopReason.ValueType) -> tuple[StepSummary, ...]:
+        """Return how the steps went, with the one in the middle of which the run ended."""
+        if self._open is None:
+            return self.summaries
+        index, step, began = self._open
+        step.model = step.model or self._job.request.override_model or self._state.model
+        took = self._tools.clock.monotonic_ns() - began
+        last = replace(summary_of(step, index, stop=stop, step_ns=took, tool_ns=0), status=status)
+        return (*self._summaries, last)
+
+    async def _begin(self) -> StartedContext:
+        if self._job.claims:
+            self._kept = await self._tools.store.checkpoints(self.held)
+        given, compacts = self._job.input.messages, self._job.input.HasField("compaction_settings")
+        self._input = approvals.settled(given, self._job.waiting, denies=self._tools.denies and not compacts)
+        messages = self._input.first
+        async with self._acting():
+            self._begun = True
+            looked = self._tools.toolsets.of(self._job.actor, self._job.definition.tool_ids)
+            begun, found = await beside(self._begin_fenced(messages), looked)
+        self.committed = begun.last_step is not None
+        self._toolset = self._strategy.prepare(found.with_client_tools(self._job.request.client_tools))
+        size = sum(message.ByteSize() for message in messages)
+        self._context = Context(begun, tokens=self._context_tokens, input_bytes=size)
+        if self._state.message_buffer_autoclear and messages:
+            self._context.begin_at(messages[0].id)
+        return begun
+
+    async def _begin_fenced(self, messages: Sequence[Message]) -> StartedContext:
+        """Begin; when memory has seen a higher fence although the lease is ours, claim again above it, once."""
+        try:
+            return await self._tools.memory.begin_step(self._thread, self.held.run_id, messages)
+        except Fenced as error:
+            above = int(error.metadata.get("fence") or 0)
+            fence = await self._tools.store.raise_fence(self.held, above)
+            if fence is None:
+                raise
+        self.held = replace(self.held, fence=fence)
+        self._feed.held = self.held
+        return await self._tools.memory.begin_step(self._thread, self.held.run_id, messages)
+
+    def _recall(self, last: int) -> None:
+        """Take over the steps that an earlier owner committed."""
+        for index in range(last + 1):
+            step = self._kept.pop(index, None)
+            if step is not None:
+                self._summaries.append(summary_of(step, index, stop=0, step_ns=0, tool_ns=0))
+                self._history += [CallMade(call.name) for call in calls_of(step.message)]
+
+    async def _answer(self, pending: approvals.Pending) -> None:
+        """Execute what was approved and commit it as a step of its own."""
+        now = self._tools.clock.now()
+        step = StoredStep(step_id=pending.message.step_id, message=pending.message, return_id=new_id("message"))
+        async with self._acting():
+            returns = await self._call(step, 0, pending.answers)
+            message = return_message(step, returns, self.held.run_id, now)
+            await self._commit(0, [message, *self._input.later], GO_ON)
+        self._show(message)
+
+    async def _step(self, index: int) -> Decision:
+        clock = self._tools.clock
+        began = clock.monotonic_ns()
+        async with self._acting():
+            stored = self._kept.pop(index, None)
+            replayed = stored is not None
+            if stored is None:
+                stored = await self._think(index, began)
+            else:
+                self._open = (index, stored, began)
+                if stored.HasField("summary"):
+                    self._context.shrink(stored.summary, stored.first_kept_message_id)
+            calls = calls_of(stored.message)
+            if calls and not replayed:
+                await self._tools.store.checkpoint(self.held, index, stored)
+        if calls:
+            self._show(stored.message, told=replayed)
+        messages = [stored.message] if stored.message.parts else []
+        asks = stored.message.role == _APPROVAL
+        acted = clock.monotonic_ns()
+        made: list[CallMade] = []
+        async with self._acting():
+            if calls and not asks:
+                returns = await self._call(stored, index, {}, replayed=replayed)
+                messages.append(return_message(stored, returns, self.held.run_id, clock.now()))
+                made = [CallMade(returned.name, returned.content) for returned in returns]
+                self._history += made
+                self._show(messages[-1])
+            tool_ns = clock.monotonic_ns() - acted
+            decision = _WAIT if asks else self._decide(stored, made)
+            if decision.notice:
+                notice = notice_message(decision.notice, self.held.run_id, stored.step_id, clock.now())
+                messages.append(notice)
+            await self._commit(index, messages, decision.stop_reason, self._moved(stored, decision.stop_reason))
+        if asks:
+            self._pending = self._waiting(stored.message)
+        if not calls:
+            self._show(stored.message)
+        if decision.notice:
+            self._show(messages[-1])
+        took = clock.monotonic_ns() - began
+        self._summaries.append(summary_of(stored, index, stop=decision.stop_reason, step_ns=took, tool_ns=tool_ns))
+        self._open = None
+        return decision
+
+    def _moved(self, stored: StoredStep, stop: StopReason.ValueType) -> Window | None:
+        """Return what becomes of the window with a step: the last one of a forgetful agent clears it."""
+        if self._state.message_buffer_autoclear and stop not in {GO_ON, _WAIT.stop_reason}:
+            self._context_tokens = 0
+            return Window(cleared=True)
+        return Window(stored.summary, stored.first_kept_message_id) if stored.HasField("summary") else None
+
+    def _decide(self, stored: StoredStep, made: list[CallMade]) -> Decision:
+        turn = Turn(
+            calls=made,
+            said=says(stored.message),
+            cut=stored.cut,
+            last=len(self._summaries) + 1 >= (self._job.request.max_steps or MAX_STEPS),
+            history=self._history,
+            arguments=[call.input for call in calls_of(stored.message)],
+            equipped=bool(self._toolset.schemas),
+        )
+        return self._strategy.decide(turn, self._rules)
+
+    async def _think(self, index: int, began: int) -> StoredStep:
+        """Ask the model, with a smaller context if the whole one does not fit."""
+        clock = self._tools.clock
+        now = clock.now()
+        blank = blank_message(self.held.run_id, new_id("step"), now)
+        step = StoredStep(step_id=blank.step_id, return_id=new_id("message"), started_ns=int(now.timestamp() * 1e9))
+        self._open = (index, step, began)
+        for attempt in range(COMPACTIONS + 1):
+            prompt = self._prompt(blank.step_id)
+            overhead = len(prompt.system) + self._toolset.size
+            if self._is_full(overhead) and await self._compact(step, overhead, attempt):
+                prompt = replace(prompt, messages=tuple(self._context.messages))
+            asked = clock.monotonic_ns()
+            step.llm_started_ns = int(clock.now().timestamp() * 1e9)
+            try:
+                generation = await self._generate(prompt, blank)
+                break
+            except ContextWindowExceeded as error:
+                if attempt == COMPACTIONS or not await self._compact(step, overhead, attempt, refused=error):
+                    raise
+        step.llm_ns = clock.monotonic_ns() - asked
+        self._finish(step, generation, blank)
+        return step
+
+    def _finish(self, step: StoredStep, generation: Generation, blank: Message) -> None:
+        message = model_message(generation, blank, several=self._several)
+        if any(self._waits(call) for call in calls_of(message)):
+            message.role = _APPROVAL
+        step.message.CopyFrom(message)
+        step.usage.CopyFrom(generation.usage)
+        step.model, step.provider_type = generation.model, generation.provider_type
+        step.context_window = generation.context_window or self._window
+        step.cut = generation.cut
+        step.warnings.extend(generation.warnings)
+        self._context_tokens = generation.usage.prompt_tokens + generation.usage.completion_tokens
+        self._ttft_ns = self._ttft_ns or self._tools.clock.monotonic_ns() - self._began_ns
+
+    def _prompt(self, step_id: str) -> Prompt:
+        request, state = self._job.request, self._state
+        freedom = self._rules.freedom([schema.name for schema in self._toolset.schemas], self._history)
+        schemas: tuple[ToolSchema, ...] = self._toolset.schemas
+        if freedom.constrained:
+            schemas = tuple(schema for schema in schemas if schema.name in freedom.allowed)
+        settings = state.model_settings
+        if not self._several and settings.parallel_tool_calls:
+            settings = type(settings).FromString(settings.SerializeToString())
+            settings.parallel_tool_calls = False
+        return Prompt(
+            model=request.override_model or state.model,
+            system=self._system(),
+            messages=tuple(self._context.messages),
+            tools=schemas,
+            settings=settings,
+            required=freedom.required or (self._strategy.must_call and bool(schemas)),
+            forced_tool=schemas[0].name if freedom.required and len(schemas) == 1 else "",
+            agent_id=state.id,
+            run_id=self.held.run_id,
+            step_id=step_id,
+        )
+
+    def _system(self) -> str:
+        context = self._context
+        facts = facts_of(self._tools.clock.now(), self._state.timezone, context.message_count, context.passage_count)
+        return compile_system(
+            self._state,
+            context.blocks.values(),
+            conversation_id=self.held.conversation_id,
+            facts=facts,
+            rules=self._rules.described(),
+            system=self._job.request.override_system,
+        )
+
+    async def _generate(self, prompt: Prompt, blank: Message) -> Generation:
+        if not self._job.request.stream_tokens:
+            return await self._tools.models.generate(prompt)
+        gated = [schema.name for schema in prompt.tools if self._is_gated(schema.name)]
+        deltas = Deltas(blank.id, blank.step_id, self._tools.clock.now(), gated=gated)
+        async with aclosing(self._tools.models.stream(prompt)) as items:  # type: ignore[type-var]
+            async for item in items:
+                if isinstance(item, Generation):
+                    return item
+                self._ttft_ns = self._ttft_ns or self._tools.clock.monotonic_ns() - self._began_ns
+                self._feed.say(deltas.of(item))
+        raise LLMInvalidResponse("the stream of the model ended early")
+
+    def _is_full(self, overhead: int) -> bool:
+        limit = TRIGGER * self._window
+        if self._context.estimate(overhead) <= limit:
+            return False
+        return self._context.counted or self._context.measure(overhead) > limit
+
+    async def _compact(
+        self,
+        step: StoredStep,
+        overhead: int,
+        attempt: int,
+        *,
+        refused: ContextWindowExceeded | None = None,
+        by_hand: bool = False,
+    ) -> bool:
+        full = CompactionRequest(
+            state=self._state,
+            messages=tuple(self._context.messages),
+            overhead=overhead // BYTES_PER_TOKEN,
+            window=self._window,
+            model=self._job.request.override_model or self._state.model,
+            trigger="manual" if by_hand else "post_step" if refused is None else "context_window_exceeded",
+            run_id=self.held.run_id,
+            step_id=step.step_id,
+            attempt=attempt,
+            by_hand=by_hand,
+        )
+        if refused is not None:
+            full = corrected(full, refused.metadata, estimate=self._context.measure(overhead))
+        compacted = await self._tools.compactor.compact(full)
+        if compacted is None:
+            return False
+        self._context.replace(compacted.messages)
+        step.summary.CopyFrom(compacted.summary)
+        step.first_kept_message_id = compacted.first_kept_message_id
+        if self._job.request.include_compaction_messages:
+            self._show(compacted.summary)
+        return True
+
+    async def _call(
+        self, step: StoredStep, index: int, answers: Mapping[str, ToolReturnContent], *, replayed: bool = False
+    ) -> list[ToolReturnContent]:
+        held, definition = self.held, self._job.definition
+        calls = calls_of(step.message)
+        needs_environment = bool(definition.secrets)
+        environment = (
+            self._tools.secrets.environment(held.organization_id, held.agent_id, definition.secrets)
+            if needs_environment
+            else {}
+        )
+        return await self._tools.caller.execute(
+            StepCalls(
+                thread=self._thread,
+                run_id=held.run_id,
+                step_index=index,
+                calls=calls,
+                toolset=self._toolset,
+                rules=self._rules,
+                history=tuple(self._history),
+                environment=environment,
+                replayed=replayed,
+                answers=answers,
+                state=self._state,
+                blocks=tuple(self._context.blocks.values()),
+            )
+        )
+
+    async def _commit(
+        self, index: int, messages: list[Message], stop: StopReason.ValueType, window: Window | None = None
+    ) -> None:
+        step = StepCommit(self.held.run_id, index, tuple(messages), stop, self._context.versions(), window)
+        committed = await self._tools.memory.commit_step(self._thread, step)
+        self.committed = True
+        self._context.learn(committed)
+        self._context.measured(self._context_tokens)
+        self._context.add(messages)
+
+    def _show(self, message: Message, *, told: bool = False) -> None:
+        """Tell the listener, unless it has read the model's words as they came."""
+        model = message.role in {_APPROVAL, message_pb2.MessageRole.MESSAGE_ROLE_ASSISTANT}
+        if model and self._job.request.stream_tokens and not told:
+            return
+        self._feed.say(expand(message, send_tool=self._send_tool))
+
+    def _wait_on(self) -> RunEnd:
+        """End a run that answered some of the calls that wait: show the others again."""
+        asked = approvals.request_of(self._context.messages)
+        if asked is None:
+            raise NoPendingApproval("the calls that waited have left the conversation", pending_call_ids="")
+        others = expand(approvals.narrowed(asked, self._input.left))
+        self._feed.say(others)
+        self._pending = Pending(asked.id, self._input.left, others[0].SerializeToString())
+        return self._end(_WAIT.stop_reason)
+
+    def _decided(self, stop: StopReason.ValueType) -> RunEnd:
+        """End a run that an earlier owner decided."""
+        if stop == _WAIT.stop_reason and (asked := approvals.request_of(self._context.messages)):
+            self._pending = self._waiting(asked)
+        return self._end(stop)
+
+    def _waiting(self, message: Message) -> Pending:
+        calls = calls_of(message)
+        gated = tuple(call.id for call in calls if self._waits(call)) or tuple(call.id for call in calls)
+        shown = [found for found in expand(message) if found.HasField("approval_request_message")]
+        return Pending(message.id, gated, shown[0].SerializeToString())
+
+    def _end(self, stop: StopReason.ValueType) -> RunEnd:
+        return RunEnd(
+            status=RunStatus.RUN_STATUS_COMPLETED,
+            stop_reason=stop,
+            steps=self.summaries,
+            context_tokens=self._context_tokens,
+            ttft_ns=self._ttft_ns,
+            pending=self._pending,
+        )
+
+    @property
+    def _thread(self) -> RunKey:
+        return RunKey(self.held.agent_id, self.held.conversation_id, self.held.fence)
+
+    @property
+    def _send_tool(self) -> tuple[str, str] | None:
+        request = self._job.request
+        hidden = request.HasField("use_assistant_message") and not request.use_assistant_message
+        if hidden or self._strategy.send_tool is None:
+            return None
+        name, argument = self._strategy.send_tool
+        return request.assistant_message_tool_name or name, request.assistant_message_tool_kwarg or argument
+
+    @property
+    def _several(self) -> bool:
+        free = not self._strategy.must_call and self._rules.only_approvals
+        return free and bool(self._state.llm_config.parallel_tool_calls)
+
+    @property
+    def _window(self) -> int:
+        return self._state.llm_config.context_window or 128_000
+
+    def _waits(self, call: ToolCallContent) -> bool:
+        """Say whether a call waits for an answer; one that cannot be executed is told to the model at once."""
+        return self._is_gated(call.name) and is_readable(call)
+
+    def _is_gated(self, name: str) -> bool:
+        return name in self._toolset.client_names or self._rules.needs_approval(name)
+
+    @asynccontextmanager
+    async def _acting(self) -> AsyncIterator[None]:
+        """Let the calls inside act for the run's principal, with a context that is still valid for a while."""
+        with acting_as(await self._passport.signed()):
+            yield

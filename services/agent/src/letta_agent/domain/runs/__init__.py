@@ -1,0 +1,1 @@
+"""Runs as callers see them, and the runs of this replica."""

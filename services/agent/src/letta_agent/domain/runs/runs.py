@@ -1,0 +1,466 @@
+"""Runs as callers see them: sent, streamed, begun, followed, cancelled, listed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from letta.agent.v1 import agent_pb2, run_pb2
+from letta_agent.domain.context.approvals import unanswered
+from letta_agent.domain.journal.feed import CLAIM_RANGE, Event
+from letta_agent.domain.journal.inputs import MANNERS, Input, read_input
+from letta_agent.domain.journal.records import (
+    ACTIVE,
+    Admission,
+    Job,
+    NewRun,
+    Outcome,
+    Overdue,
+    RunFilter,
+    RunLease,
+    RunRecord,
+    RunRequest,
+    RunStatus,
+    RunStore,
+    StepFilter,
+    StepRecord,
+    StopReason,
+    StoredInput,
+)
+from letta_agent.domain.loop.compaction_run import CompactionResult
+from letta_agent.domain.peers.memory import LettaMessage, MemoryPeer
+from letta_agent.domain.runs.runner import ActiveRun, Runner, statistics
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import (
+    BY_REASON,
+    AgentNotFound,
+    AppError,
+    ConversationBusy,
+    ConversationNotFound,
+    IdempotencyConflict,
+    InternalError,
+    NoPendingApproval,
+    RunNotActive,
+)
+from letta_common.ids import new_id
+from letta_common.paging import Page
+from letta_common.repeats import Digests
+from letta_messages.rendering import type_of
+
+CompactionSettings = agent_pb2.CompactionSettings
+POLL_SECONDS = 0.1
+BATCH = 100
+_INPUT_TYPES = frozenset({"user_message", "system_message", "approval_response_message"})
+_READMISSIONS = 4
+_LONGEST_POLL = 1.0
+_WAITS = frozenset({run_pb2.ON_BUSY_WAIT, run_pb2.ON_BUSY_ENQUEUE})
+_ALL = Page(limit=1_000, ascending=True)
+_OVERDUE = "No answer came in time."
+_log = structlog.get_logger("letta.agent.runs")
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class SendCommand:
+    """Messages to an agent, in one of its conversations."""
+
+    agent_id: str
+    conversation_id: str
+    request: RunRequest
+    request_id: str = ""
+    run_type: str = "send_message"
+    record: bool = False
+    """Others may want to follow the run: keep its events."""
+    compaction: CompactionSettings | None = None
+    """The run only makes the context smaller, in this way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a run came to."""
+
+    run_id: str
+    messages: Sequence[LettaMessage]
+    stop_reason: StopReason.ValueType
+    usage: run_pb2.UsageStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """How to follow a run."""
+
+    after: int = 0
+    poll_seconds: float = POLL_SECONDS
+    batch: int = BATCH
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A run that was admitted, or the one that its key names."""
+
+    run_id: str
+    active: ActiveRun | None = field(default=None)
+    waits: bool = False
+    """It waits for its turn, and only its caller waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What happens to sends that find the conversation taken."""
+
+    most_waiting: int = 100
+    """Most runs that wait for their turn in a conversation."""
+    denies: bool = False
+    """A message denies the calls that wait for approval; else it is refused."""
+
+
+class Runs:
+    """Operations on runs."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        runner: Runner,
+        memory: MemoryPeer,
+        clock: Clock,
+        *,
+        digests: Digests,
+        options: RunOptions | None = None,
+    ) -> None:
+        self._options = options or RunOptions()
+        self._digests = digests
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._store = store
+        self._runner = runner
+        self._memory = memory
+        self._clock = clock
+
+    async def send(self, actor: Actor, send: SendCommand, signed: bytes) -> Answer:
+        """Send messages and wait for the end of the turn.
+
+        The run goes on when the caller goes away, unless it waits for its turn and nobody else knows of it.
+
+        Raises:
+            ConversationBusy: another run holds the conversation.
+            PendingApproval: tool calls wait for an answer.
+            AppError: what the run failed with.
+        """
+        admitted = await self.admit(actor, send, signed)
+        try:
+            return await self.answer(actor, admitted)
+        except asyncio.CancelledError:
+            if admitted.waits:
+                self._depart(self._store.cancel_waiting(actor, admitted.run_id))
+            raise
+
+    async def admit(self, actor: Actor, send: SendCommand, signed: bytes) -> Admitted:
+        """Admit a run and begin it here, or find the one that the same request began before."""
+        self._runner.check_room(actor.organization_id)
+        run = self._new_run(send)
+        for _ in range(_READMISSIONS):
+            admission = await self._store.admit(actor, run, self._runner.lease)
+            busy = admission.run_id
+            if admission.outcome is not Outcome.BUSY:
+                return self._admitted(actor, send, run, admission, signed)
+            if busy and send.request.on_busy != run_pb2.ON_BUSY_INTERRUPT:
+                break
+            if busy:
+                await self._interrupt(actor, busy)
+                run = replace(run, most_waiting=self._options.most_waiting)
+        raise ConversationBusy(f"run {busy} holds the conversation; wait for it or cancel it", run_id=busy)
+
+    async def compact(self, actor: Actor, send: SendCommand, signed: bytes) -> CompactionResult:
+        """Make a context smaller and say what it came to.
+
+        Raises:
+            NothingToCompact: it would not become smaller.
+            ConversationBusy, PendingApproval: a run holds the conversation, or tool calls wait.
+        """
+        answer = await self.send(actor, send, signed)
+        told = next(message.summary_message for message in answer.messages if message.HasField("summary_message"))
+        stats = told.compaction_stats
+        opening = 1  # the system prompt, which compaction does not count
+        before, after = stats.messages_count_before + opening, stats.messages_count_after + opening
+        return CompactionResult(answer.run_id, told.summary, before, after)
+
+    async def answer(self, actor: Actor, admitted: Admitted) -> Answer:
+        """Wait for the end of a run and return what it came to. Raises what it failed with."""
+        run_id = admitted.run_id
+        active = admitted.active or await self._begun(actor, run_id)
+        if active is not None and not active.job.claims:
+            return await self._heard(active)
+        record = await self._store.get(actor, run_id)
+        while record.active:
+            await asyncio.sleep(POLL_SECONDS)
+            record = await self._store.get(actor, run_id)
+        if record.status == RunStatus.RUN_STATUS_FAILED:
+            raise error_of(record)
+        messages = await self._told(record)
+        return Answer(run_id, messages, record.stop_reason, usage_of_record(record))  # type: ignore[arg-type]
+
+    async def follow(self, actor: Actor, run_id: str, follow: Follow) -> AsyncIterator[Event]:
+        """Yield the events of a run after a position, to its end. Raises RunNotFound and what the run failed with."""
+        active = self._runner.find(run_id) or await self._begun(actor, run_id)
+        if active is not None and follow.after >= active.job.claims * CLAIM_RANGE:
+            async for event in active.feed.follow(follow.after):
+                yield event
+            return
+        async for event in self._replay(actor, run_id, follow):
+            yield event
+
+    async def get(self, actor: Actor, run_id: str) -> RunRecord:
+        """Return one run. Raises RunNotFound."""
+        return await self._store.get(actor, run_id)
+
+    async def find(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
+        """Return a page of runs."""
+        return await self._store.runs(actor, filters, page)
+
+    async def find_by_otid(self, actor: Actor, conversation_id: str, otid: str) -> str:
+        """Return the run that a message of this otid began. Raises RunNotFound."""
+        return await self._store.find_by_key(actor, conversation_id, otid)
+
+    async def cancel(self, actor: Actor, run_id: str) -> RunRecord:
+        """End a run, or deny the calls that it left waiting for approval; return it as it is then.
+
+        Raises RunNotFound, and RunNotActive when it had ended and nothing of it waits.
+        """
+        record = await self._store.get(actor, run_id)
+        if record.active:
+            record = await self._store.request_cancel(actor, run_id)
+        elif await self._store.reopen(actor, run_id):
+            await self._runner.dispatch()
+            record = await self._store.get(actor, run_id)
+        else:
+            raise RunNotActive(f"run {run_id} has ended", run_id=run_id)
+        active = self._runner.find(run_id)
+        if active is not None and self._runner.cancel(run_id) and active.task is not None:
+            await asyncio.wait([active.task], timeout=5)
+            return await self._store.get(actor, run_id)
+        return record
+
+    async def cancellable(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
+        """Return the runs of an agent, or in a conversation, that go on or whose calls wait for approval."""
+        agents = (agent_id,) if agent_id else ()
+        filters = RunFilter(agent_ids=agents, conversation_id=conversation_id, statuses=ACTIVE)
+        active = [record.id for record in await self._store.runs(actor, filters, _ALL)]
+        waiting = await self._store.waiting(actor, agent_id=agent_id, conversation_id=conversation_id)
+        return list(dict.fromkeys((*active[::-1], *waiting)))
+
+    async def delete(self, actor: Actor, run_id: str) -> None:
+        """Remove a run that has ended, denying calls that it left waiting. Raises RunNotFound and ConversationBusy."""
+        if not (await self._store.get(actor, run_id)).active:
+            with suppress(RunNotActive):
+                await self.cancel(actor, run_id)
+        if not await self._store.delete(actor, run_id):
+            raise ConversationBusy(f"run {run_id} is going on; cancel it first", run_id=run_id)
+
+    async def steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
+        """Return a page of steps."""
+        return await self._store.steps(actor, filters, page)
+
+    async def step(self, actor: Actor, step_id: str) -> StepRecord:
+        """Return one step. Raises StepNotFound."""
+        return await self._store.step(actor, step_id)
+
+    async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> StepRecord:
+        """Store what a person thinks of a step. Raises StepNotFound."""
+        return await self._store.set_feedback(actor, step_id, feedback, tags)
+
+    def leave(self, actor: Actor, run_id: str) -> None:
+        """End a run that nobody listens to any more and that should not go on alone."""
+        if not self._runner.cancel(run_id):
+            self._depart(self._store.request_cancel(actor, run_id))
+
+    async def answer_overdue(self, overdue: Overdue, *, approve: bool) -> None:
+        """Answer a request for approval that nobody answered in time, and let the agent go on."""
+        answer = run_pb2.ApprovalCreate(approval_request_id=overdue.message_id, approve=approve, reason=_OVERDUE)
+        asked = run_pb2.RunRequest(messages=[run_pb2.InputMessage(approval=answer)], background=True)
+        send = SendCommand(overdue.agent_id, overdue.conversation_id, asked, run_type="approval_timeout", record=True)
+        with suppress(NoPendingApproval, ConversationBusy):  # somebody was quicker
+            await self.admit(overdue.actor, send, b"")
+
+    def _depart(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do what a caller who went away leaves to be done."""
+
+        async def depart() -> None:
+            try:
+                await work
+            except AppError as error:
+                _log.warning("a run that nobody waits for goes on", reason=error.reason)
+
+        task = asyncio.create_task(depart())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _begun(self, actor: Actor, run_id: str) -> ActiveRun | None:
+        """Wait until a run has begun; return it if this replica works on it."""
+        pause = POLL_SECONDS
+        while True:
+            record = await self._store.get(actor, run_id)
+            active = self._runner.find(run_id)
+            if active is not None or record.status != RunStatus.RUN_STATUS_CREATED:
+                return active
+            await self._runner.begun(pause)
+            pause = min(pause * 1.5, _LONGEST_POLL)
+
+    def _new_run(self, send: SendCommand) -> NewRun:
+        if send.compaction is None:
+            given = read_input(send.request, self._clock.now())
+        else:
+            given = Input(StoredInput(compaction_settings=send.compaction))
+        return NewRun(
+            id=new_id("run"),
+            agent_id=send.agent_id,
+            conversation_id=send.conversation_id,
+            key=send.request_id or given.otid,
+            request_hash=self._digest(send),
+            request=send.request.SerializeToString(),
+            input=given.messages.SerializeToString(),
+            background=send.request.background or send.run_type == "send_message_async",
+            run_type=send.run_type,
+            most_waiting=self._options.most_waiting if send.request.on_busy in _WAITS else 0,
+            approved_calls=given.approved_calls,
+            answers=given.answers,
+            denies=self._options.denies and send.compaction is None,
+        )
+
+    def _digest(self, send: SendCommand) -> bytes:
+        way = () if send.compaction is None else (send.compaction,)
+        return self._digests.of(send.request, send.agent_id, send.conversation_id, *way, without=MANNERS)
+
+    def _admitted(self, actor: Actor, send: SendCommand, run: NewRun, admission: Admission, signed: bytes) -> Admitted:
+        outcome = admission.outcome
+        if outcome is Outcome.CLAIMED:
+            job = _job(actor, send, run, admission)
+            return Admitted(run.id, self._runner.begin(job, signed=signed, record=send.record or run.background))
+        if outcome is Outcome.QUEUED:
+            self._runner.look_for_work()
+            return Admitted(run.id, waits=send.request.on_busy != run_pb2.ON_BUSY_ENQUEUE)
+        same = outcome is Outcome.KNOWN and admission.request_hash == run.request_hash
+        if same or outcome is Outcome.ANSWERED:
+            return Admitted(admission.run_id, self._runner.find(admission.run_id))
+        raise _refusal(send, admission)
+
+    async def _heard(self, active: ActiveRun) -> Answer:
+        stop, usage = StopReason.STOP_REASON_UNSPECIFIED, run_pb2.UsageStatistics(message_type="usage_statistics")
+        async for event in active.feed.follow():
+            if event.HasField("stop_reason"):
+                stop = event.stop_reason.stop_reason
+            elif event.HasField("usage_statistics"):
+                usage = event.usage_statistics
+        return Answer(active.job.held.run_id, active.feed.messages(), stop, usage)
+
+    async def _replay(self, actor: Actor, run_id: str, follow: Follow) -> AsyncIterator[Event]:
+        """Yield stored events, then those that come, looking for them; without any, those that the messages tell."""
+        position, stopped = follow.after, False
+        while True:
+            record = await self._store.get(actor, run_id)
+            stored = await self._store.events(actor, run_id, position, follow.batch)
+            for item in stored:
+                event = Event.FromString(item.event)
+                position, stopped = item.seq_id, stopped or event.HasField("stop_reason")
+                yield event
+            if stored:
+                continue
+            if not record.active:
+                break
+            await asyncio.sleep(follow.poll_seconds)
+        async for event in self._ending(record, position, stopped=stopped):
+            yield event
+        if record.status == RunStatus.RUN_STATUS_FAILED:
+            raise error_of(record)
+
+    async def _ending(self, record: RunRecord, position: int, *, stopped: bool) -> AsyncIterator[Event]:
+        if stopped:
+            return
+        events = [Event(message=message) for message in await self._told(record)] if position == 0 else []
+        stop = run_pb2.StopReasonMessage(message_type="stop_reason", stop_reason=record.stop_reason)  # type: ignore[arg-type]
+        events.append(Event(stop_reason=stop))
+        if record.status == RunStatus.RUN_STATUS_COMPLETED:
+            events.append(Event(usage_statistics=usage_of_record(record)))
+        for event in events:
+            position += 1
+            event.seq_id = position
+            yield event
+
+    async def _told(self, record: RunRecord) -> list[LettaMessage]:
+        request = RunRequest.FromString(record.request)
+        wanted = set(request.include_return_message_types)
+        told = []
+        for message in await self._memory.run_messages(record.id):
+            kind = type_of(message)
+            if kind == "summary_message" and not request.include_compaction_messages:
+                continue
+            if (not wanted or kind in wanted) and (kind not in _INPUT_TYPES or message.step_id):
+                message.run_id = record.id
+                told.append(message)
+        return told
+
+    async def _interrupt(self, actor: Actor, run_id: str) -> None:
+        try:
+            await self.cancel(actor, run_id)
+        except RunNotActive:
+            return
+
+
+def _job(actor: Actor, send: SendCommand, run: NewRun, admission: Admission) -> Job:
+    assert admission.definition is not None  # noqa: S101  (a claimed run has one)
+    return Job(
+        held=RunLease(actor.organization_id, run.agent_id, run.conversation_id, run.id, admission.fence),
+        actor=actor,
+        definition=admission.definition,
+        request=send.request,
+        input=StoredInput() if admission.resumes else StoredInput.FromString(run.input),
+        background=run.background,
+        run_type=run.run_type,
+        waiting=admission.pending,
+    )
+
+
+def _refusal(send: SendCommand, admission: Admission) -> AppError:
+    outcome, pending = admission.outcome, admission.pending
+    waiting = ", ".join(pending.call_ids) if pending else ""
+    if outcome is Outcome.NO_AGENT:
+        return AgentNotFound(f"Agent with ID {send.agent_id} not found", agent_id=send.agent_id)
+    if outcome is Outcome.NO_CONVERSATION:
+        conversation_id = send.conversation_id
+        return ConversationNotFound(f"conversation {conversation_id} not found", conversation_id=conversation_id)
+    if outcome is Outcome.PENDING and pending:
+        return unanswered(pending)
+    if outcome is Outcome.FULL:
+        text = f"run {admission.run_id} holds the conversation, and as many messages wait for their turn as may"
+        return ConversationBusy(text, run_id=admission.run_id)
+    if outcome is Outcome.NOT_PENDING:
+        answered = ", ".join(read_input(send.request, _EPOCH).approved_calls or ())
+        told = f"these calls wait: [{waiting}]" if waiting else "no calls wait"
+        return NoPendingApproval(f"the input answers the calls [{answered}], but {told}", pending_call_ids=waiting)
+    return IdempotencyConflict("another request was sent with this key", run_id=admission.run_id)
+
+
+def error_of(record: RunRecord) -> AppError:
+    """Return what a run failed with."""
+    told = json.loads(record.error) if record.error else {}
+    kind = BY_REASON.get(str(told.get("error_type", "")).upper(), InternalError)
+    return kind(told.get("message") or "the run failed", **{**told.get("details", {}), "run_id": record.id})
+
+
+def usage_of_record(record: RunRecord) -> run_pb2.UsageStatistics:
+    """Return what a run used, as clients see it."""
+    return statistics(
+        prompt=record.prompt_tokens,
+        completion=record.completion_tokens,
+        steps=record.step_count,
+        cached=record.cached_input_tokens,
+        written=record.cache_write_tokens,
+        reasoning=record.reasoning_tokens,
+        context=record.context_tokens,
+    )

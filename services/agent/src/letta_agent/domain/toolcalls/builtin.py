@@ -1,0 +1,284 @@
+"""The built-in tools: calls that become RPCs of memory instead of code in a sandbox."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from letta_agent.domain.peers.memory import Edit, EditKind, Found, MemoryPeer, RunKey, Search
+from letta_agent.domain.peers.tools import CallResult
+from letta_agent.domain.toolcalls.block_patches import PatchError, edits_of
+from letta_agent.domain.toolcalls.failures import ends_run, for_model
+from letta_common.clock import Clock
+from letta_common.errors import AppError
+
+Arguments = Mapping[str, Any]
+_MOST = 2**31 - 1
+_UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
+
+
+class ArgumentError(Exception):
+    """The model called a built-in tool with arguments it does not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltinCall:
+    """A call of a built-in tool in a run."""
+
+    thread: RunKey
+    key: str
+    """`run_id:step:call_index`."""
+    name: str
+    arguments: Arguments
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Return a text argument. Raises ArgumentError when it is missing or no text."""
+        value = self.arguments.get(name, default)
+        if value is None:
+            raise ArgumentError(f"{self.name}() missing required argument: '{name}'")
+        if not isinstance(value, str):
+            raise ArgumentError(f"{self.name}(): '{name}' must be a string")
+        return value
+
+    def number(self, name: str, default: int) -> int:
+        """Return a whole number. Raises ArgumentError."""
+        value = self.arguments.get(name)
+        if value is None:
+            return default
+        try:
+            number = int(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ArgumentError(f"{self.name}(): '{name}' must be an integer") from error
+        if not -_MOST <= number <= _MOST:
+            raise ArgumentError(f"{self.name}(): '{name}' must be between {-_MOST} and {_MOST}")
+        return number
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a list of texts; one text counts as a list. Raises ArgumentError."""
+        value = self.arguments.get(name) or ()
+        if isinstance(value, str):
+            value = (value,)
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+            raise ArgumentError(f"{self.name}(): '{name}' must be a list of strings")
+        return tuple(value)
+
+
+def keepable(value: Any) -> Any:
+    """Return a JSON value without the characters that memory cannot keep: NUL and halves of surrogate pairs."""
+    if isinstance(value, str):
+        return _UNKEEPABLE.sub("", value)
+    if isinstance(value, Mapping):
+        return {keepable(key): keepable(item) for key, item in value.items()}
+    return [keepable(item) for item in value] if isinstance(value, list) else value
+
+
+_Run = Callable[["BuiltinTools", BuiltinCall], Awaitable[str]]
+
+
+class BuiltinTools:
+    """Executes built-in tools."""
+
+    def __init__(self, memory: MemoryPeer, clock: Clock) -> None:
+        self._memory = memory
+        self._clock = clock
+
+    @staticmethod
+    def has(name: str) -> bool:
+        """Say whether there is a built-in tool of this name that needs no sandbox."""
+        return name in _TOOLS
+
+    async def execute(self, call: BuiltinCall) -> CallResult:
+        """Execute a call. What the model can mend is an error result; raises what `ends_run` names."""
+        try:
+            return CallResult(await _TOOLS[call.name](self, call))
+        except (ArgumentError, PatchError) as error:
+            return CallResult(str(error), is_error=True)
+        except AppError as error:
+            if ends_run(error):
+                raise
+            return CallResult(for_model(error), is_error=True)
+
+    async def edit(self, call: BuiltinCall, edit: Edit, *, part: int | None = None) -> str:
+        """Edit a block and return its new value."""
+        key = call.key if part is None else f"{call.key}:{part}"
+        return (await self._memory.edit_block(call.thread, key, edit)).value
+
+    async def append(self, call: BuiltinCall) -> str:
+        """Append a line to a block."""
+        return await self.edit(call, Edit(EditKind.APPEND, call.text("label"), call.text("content")))
+
+    async def replace_all(self, call: BuiltinCall) -> str:
+        """Replace every occurrence of a text."""
+        old, new = call.text("old_content"), call.text("new_content")
+        return await self.edit(call, Edit(EditKind.REPLACE, call.text("label"), new, old, all_occurrences=True))
+
+    async def replace(self, call: BuiltinCall) -> str:
+        """Replace a text that occurs once."""
+        new = call.arguments.get("new_string", call.arguments.get("new_str", ""))
+        old = call.arguments.get("old_string", call.arguments.get("old_str"))
+        if not isinstance(old, str) or not isinstance(new, str):
+            raise ArgumentError(f"{call.name}() needs the strings 'old_string' and 'new_string'")
+        return await self.edit(call, Edit(EditKind.REPLACE, call.text("label"), new, old))
+
+    async def insert(self, call: BuiltinCall) -> str:
+        """Insert lines."""
+        text = call.text("new_string", call.arguments.get("new_str"))
+        line = call.number("insert_line", -1)
+        return await self.edit(call, Edit(EditKind.INSERT, call.text("label"), text, line=line))
+
+    async def rethink(self, call: BuiltinCall) -> str:
+        """Replace a whole block."""
+        return await self.edit(call, Edit(EditKind.RETHINK, call.text("label"), call.text("new_memory")))
+
+    async def rethink_user(self, call: BuiltinCall) -> str:
+        """Replace what is known of the person."""
+        return await self.edit(call, Edit(EditKind.RETHINK, "human", call.text("new_memory")))
+
+    async def finish(self, _: BuiltinCall) -> str:
+        """Say that nothing is left to edit."""
+        return "None"
+
+    async def patch(self, call: BuiltinCall) -> str:
+        """Apply a patch to one or several blocks."""
+        done = []
+        for part, (edit, said) in enumerate(edits_of(call.text("label", ""), call.text("patch"))):
+            await self.edit(call, edit, part=part)
+            done.append(said)
+        return "\n".join(done)
+
+    async def memory(self, call: BuiltinCall) -> str:
+        """Perform one of the commands of the tool `memory`."""
+        command = call.text("command")
+        perform = _COMMANDS.get(command)
+        if perform is None:
+            raise ArgumentError(f"Error: Unknown command '{command}'. Supported commands: {', '.join(_COMMANDS)}")
+        edit, said = perform(call)
+        await self.edit(call, edit)
+        return said
+
+    async def archive(self, call: BuiltinCall) -> str:
+        """Insert a passage."""
+        await self._memory.insert_passage(call.thread, call.key, call.text("content"), call.texts("tags"))
+        return "None"
+
+    async def search_archive(self, call: BuiltinCall) -> str:
+        """Search the archive."""
+        search = Search(
+            query=call.text("query"),
+            limit=max(1, min(call.number("top_k", 5), 100)),
+            tags=call.texts("tags"),
+            match_all_tags=call.text("tag_match_mode", "any") == "all",
+            start=call.text("start_datetime", call.arguments.get("start_datetime") or ""),
+            end=call.text("end_datetime", call.arguments.get("end_datetime") or ""),
+        )
+        found = await self._memory.search_passages(call.thread.agent_id, search)
+        return _json([{"id": f.id, "timestamp": f.created_at, "content": f.text, "tags": list(f.tags)} for f in found])
+
+    async def search_conversation(self, call: BuiltinCall) -> str:
+        """Search older messages."""
+        search = Search(
+            query=str(call.arguments.get("query") or ""),
+            limit=max(1, min(call.number("limit", 5), 50)),
+            roles=call.texts("roles"),
+            start=str(call.arguments.get("start_date") or ""),
+            end=str(call.arguments.get("end_date") or ""),
+        )
+        found = await self._memory.search_messages(call.thread, search)
+        results = [self._message(f) for f in found if f.role != "tool"]
+        said = f"Showing {len(results)} results:" if results else "No results found."
+        return _json({"message": said, "results": results})
+
+    async def send(self, call: BuiltinCall) -> str:
+        """Say something to the person."""
+        call.text("message")
+        return "Sent message successfully."
+
+    def _message(self, found: Found) -> dict[str, str]:
+        shown = {"timestamp": found.created_at, "role": found.role, "content": found.text}
+        ago = _ago(found.created_at, self._clock.now())
+        return {**shown, "time_ago": ago} if ago else shown
+
+
+def _create(call: BuiltinCall) -> tuple[Edit, str]:
+    label, description = _label(call, "path"), call.text("description")
+    edit = Edit(EditKind.CREATE, label, call.text("file_text", ""), description=description)
+    return edit, f"Made the memory block '{label}'."
+
+
+def _str_replace(call: BuiltinCall) -> tuple[Edit, str]:
+    label = _label(call, "path")
+    edit = Edit(EditKind.REPLACE, label, call.text("new_string", ""), call.text("old_string"))
+    return edit, f"Edited the memory block '{label}'."
+
+
+def _insert(call: BuiltinCall) -> tuple[Edit, str]:
+    label = _label(call, "path")
+    edit = Edit(EditKind.INSERT, label, call.text("insert_text"), line=call.number("insert_line", -1))
+    return edit, f"Edited the memory block '{label}'."
+
+
+def _delete(call: BuiltinCall) -> tuple[Edit, str]:
+    label = _label(call, "path")
+    return Edit(EditKind.DELETE, label), f"Detached the memory block '{label}'."
+
+
+def _rename(call: BuiltinCall) -> tuple[Edit, str]:
+    if call.arguments.get("new_path"):
+        label, new = _label(call, "old_path"), _label(call, "new_path")
+        return Edit(EditKind.RENAME, label, new_label=new), f"Renamed the memory block '{label}' to '{new}'."
+    label = _label(call, "path")
+    edit = Edit(EditKind.RENAME, label, description=call.text("description"))
+    return edit, f"Described the memory block '{label}' anew."
+
+
+def _label(call: BuiltinCall, name: str) -> str:
+    """Return the label that a path such as `/memories/human` names."""
+    path = call.text(name).strip().removeprefix("/memories").strip("/")
+    if not path:
+        raise ArgumentError(f"{call.name}(): '{name}' must name a memory block, as in /memories/human")
+    return path.replace("/", "_")
+
+
+_COMMANDS: dict[str, Callable[[BuiltinCall], tuple[Edit, str]]] = {
+    "create": _create,
+    "str_replace": _str_replace,
+    "insert": _insert,
+    "delete": _delete,
+    "rename": _rename,
+}
+
+_TOOLS: dict[str, _Run] = {
+    "core_memory_append": BuiltinTools.append,
+    "core_memory_replace": BuiltinTools.replace_all,
+    "memory_replace": BuiltinTools.replace,
+    "memory_insert": BuiltinTools.insert,
+    "memory_rethink": BuiltinTools.rethink,
+    "rethink_user_memory": BuiltinTools.rethink_user,
+    "memory_finish_edits": BuiltinTools.finish,
+    "finish_rethinking_memory": BuiltinTools.finish,
+    "memory_apply_patch": BuiltinTools.patch,
+    "memory": BuiltinTools.memory,
+    "archival_memory_insert": BuiltinTools.archive,
+    "archival_memory_search": BuiltinTools.search_archive,
+    "conversation_search": BuiltinTools.search_conversation,
+    "send_message": BuiltinTools.send,
+}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _ago(when: str, now: datetime) -> str:
+    try:
+        seconds = (now - datetime.fromisoformat(when)).total_seconds()
+    except (ValueError, TypeError):
+        return ""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit} ago"
+    return f"{max(0, int(seconds))}s ago"

@@ -1,0 +1,190 @@
+"""Executing the tool calls of a step."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from letta.agent.v1 import agent_pb2
+from letta.common.v1 import message_pb2
+from letta.tools.v1 import tool_pb2
+from letta_agent.domain.peers.memory import Block, RunKey
+from letta_agent.domain.peers.tools import Call, CallResult, Tool, ToolPeer
+from letta_agent.domain.toolcalls.agent_state import edits_of, state_of, wants_state
+from letta_agent.domain.toolcalls.builtin import BuiltinCall, BuiltinTools, keepable
+from letta_agent.domain.toolcalls.failures import ends_run, for_model
+from letta_agent.domain.toolcalls.rules import REFUSED, UNREADABLE, CallMade, ToolRules
+from letta_agent.domain.toolcalls.toolsets import Toolset
+from letta_common.errors import AppError
+from letta_common.json_texts import json_object
+
+AgentState = agent_pb2.AgentState
+ToolCallContent = message_pb2.ToolCallContent
+ToolReturnContent = message_pb2.ToolReturnContent
+
+RETURN_LIMIT = 50_000
+UNKNOWN_OUTCOME = (
+    "Outcome unknown: the service was interrupted while this call ran. It may or may not have taken effect; "
+    "check before you call it again."
+)
+_SHOWN = 300
+_STRIPPED = ("request_heartbeat", "thinking", "inner_thoughts")
+_HERE = frozenset(
+    {
+        tool_pb2.TOOL_TYPE_LETTA_CORE,
+        tool_pb2.TOOL_TYPE_LETTA_MEMORY_CORE,
+        tool_pb2.TOOL_TYPE_LETTA_SLEEPTIME_CORE,
+        tool_pb2.TOOL_TYPE_LETTA_VOICE_SLEEPTIME_CORE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepCalls:
+    """The calls of a step and what they are executed with."""
+
+    thread: RunKey
+    run_id: str
+    step_index: int
+    calls: Sequence[ToolCallContent]
+    toolset: Toolset
+    rules: ToolRules
+    history: Sequence[CallMade] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    replayed: bool = False
+    """The calls may have been begun by an earlier owner of the run."""
+    answers: Mapping[str, ToolReturnContent] = field(default_factory=dict)
+    """Returns that are known already, by call id: denials and what a client executed."""
+    state: AgentState = field(default_factory=AgentState)
+    blocks: Sequence[Block] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRun:
+    """One call of a tool, and the agent it is made for."""
+
+    thread: RunKey
+    key: str
+    tool: Tool
+    arguments: Mapping[str, Any]
+    environment: Mapping[str, str]
+    state: AgentState
+    blocks: Sequence[Block]
+
+
+class Caller:
+    """Executes calls: built-in tools here, all others by the tools service."""
+
+    def __init__(self, builtin: BuiltinTools, tools: ToolPeer) -> None:
+        self._builtin = builtin
+        self._tools = tools
+
+    async def execute(self, step: StepCalls) -> list[ToolReturnContent]:
+        """Return what each call returned, in order. Tools that allow it run side by side, the others in turn."""
+        found: dict[int, ToolReturnContent] = {}
+        aside = [i for i, call in enumerate(step.calls) if self._parallel(step, call)]
+
+        async def run(index: int) -> None:
+            found[index] = await self._return(step, index)
+
+        tasks = [asyncio.create_task(run(index)) for index in aside]
+        try:
+            for index in range(len(step.calls)):
+                if index not in aside:
+                    await run(index)
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [found[index] for index in range(len(step.calls))]
+
+    def _parallel(self, step: StepCalls, call: ToolCallContent) -> bool:
+        tool = step.toolset.tools.get(call.name)
+        return tool is not None and tool.enable_parallel_execution and len(step.calls) > 1
+
+    async def _return(self, step: StepCalls, index: int) -> ToolReturnContent:
+        call = step.calls[index]
+        known = step.answers.get(call.id)
+        if known is not None:
+            return known
+        tool = step.toolset.tools.get(call.name)
+        allowed = step.rules.freedom(step.toolset.tools.keys(), step.history).allowed
+        if tool is None or call.name not in allowed:
+            result = _refusal(step, call.name, sorted(allowed))
+        elif not is_readable(call):
+            result = CallResult(f"{UNREADABLE} They are: {cut(call.input, _SHOWN)}", is_error=True)
+        else:
+            result = await self._call(step, index, tool)
+        limit = (tool.return_char_limit if tool is not None else 0) or RETURN_LIMIT
+        return ToolReturnContent(
+            tool_call_id=call.id,
+            name=call.name,
+            content=cut(result.text, limit),
+            is_error=result.is_error,
+            stdout=cut("\n".join(result.stdout), limit).splitlines(),
+            stderr=cut("\n".join(result.stderr), limit).splitlines(),
+        )
+
+    async def _call(self, step: StepCalls, index: int, tool: Tool) -> CallResult:
+        call = step.calls[index]
+        arguments = arguments_of(call) | step.rules.prefilled(call.name, step.history)
+        key = f"{step.run_id}:{step.step_index}:{index}"
+        if step.replayed and not tool.idempotent and not self._is_here(tool):
+            return CallResult(UNKNOWN_OUTCOME, is_error=True)
+        return await self.run(ToolRun(step.thread, key, tool, arguments, step.environment, step.state, step.blocks))
+
+    async def run(self, run: ToolRun) -> CallResult:
+        """Execute one call, and keep what it changes of the agent's blocks. Raises what `ends_run` names."""
+        tool = run.tool
+        builtin = BuiltinCall(run.thread, run.key, tool.name, keepable(run.arguments))
+        if self._is_here(tool):
+            return await self._builtin.execute(builtin)
+        state = state_of(run.state, run.blocks) if wants_state(tool) else ""
+        request = Call(
+            tool.id,
+            json.dumps(run.arguments),
+            run.key,
+            run.thread.agent_id,
+            run.environment,
+            state,
+            tool_version=tool.version,
+        )
+        try:
+            result = await self._tools.execute(request)
+            for part, edit in enumerate(edits_of(result.state_changes)):
+                await self._builtin.edit(builtin, edit, part=part)
+        except AppError as error:
+            if ends_run(error):
+                raise
+            return CallResult(f"Error executing function {tool.name}: {for_model(error)}", is_error=True)
+        return result
+
+    def _is_here(self, tool: Tool) -> bool:
+        return tool.tool_type in _HERE and self._builtin.has(tool.name)
+
+
+def arguments_of(call: ToolCallContent) -> dict[str, Any]:
+    """Return the arguments that the model wrote; none when they are no JSON object."""
+    value = json_object(call.input or "{}") or {}
+    return {name: item for name, item in value.items() if name not in _STRIPPED}
+
+
+def is_readable(call: ToolCallContent) -> bool:
+    """Say whether the arguments are a JSON object, so that the call can be executed."""
+    return json_object(call.input or "{}") is not None
+
+
+def cut(text: str, limit: int) -> str:
+    """Cut a tool's return at the limit and say so."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}\n[The tool returned {len(text)} characters; only the first {limit} are shown.]"
+
+
+def _refusal(step: StepCalls, name: str, allowed: Sequence[str]) -> CallResult:
+    hint = step.rules.hints(name, step.history)
+    text = f"{REFUSED} Cannot call {name}, valid tools include: {list(allowed)}.{hint}"
+    return CallResult(text, is_error=True)

@@ -1,0 +1,125 @@
+"""The tools of an agent as its runs use them: kept, and used when nothing has changed since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from letta.agent.v1 import run_pb2
+from letta.tools.v1 import tool_pb2
+from letta_agent.domain.peers.models import ToolSchema
+from letta_agent.domain.peers.tools import Attached, Tool, ToolPeer
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import ServiceUnavailable
+
+BUILTIN_SECONDS = 5.0
+"""How long a set of built-in tools is taken as it is."""
+_MAX_SETS = 2_000
+_CHANGING = frozenset(
+    {
+        tool_pb2.TOOL_TYPE_UNSPECIFIED,
+        tool_pb2.TOOL_TYPE_CUSTOM,
+        tool_pb2.TOOL_TYPE_EXTERNAL_LANGCHAIN,
+        tool_pb2.TOOL_TYPE_EXTERNAL_COMPOSIO,
+        tool_pb2.TOOL_TYPE_EXTERNAL_MCP,
+    }
+)
+_Key = tuple[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Toolset:
+    """Tools by name, and as a model sees them."""
+
+    tools: dict[str, Tool]
+    schemas: tuple[ToolSchema, ...]
+    client_names: frozenset[str] = frozenset()
+    """Names of tools that the client executes."""
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of the schemas."""
+        return sum(len(schema.description) + len(schema.parameters) + len(schema.name) for schema in self.schemas)
+
+    def with_client_tools(self, offered: Sequence[run_pb2.ClientTool]) -> Toolset:
+        """Add tools of the client; they hide those of the same name."""
+        if not offered:
+            return self
+        names = frozenset(tool.name for tool in offered)
+        kept = tuple(schema for schema in self.schemas if schema.name not in names)
+        added = tuple(ToolSchema(tool.name, tool.description, tool.parameters or _NO_PARAMETERS) for tool in offered)
+        tools = {name: tool for name, tool in self.tools.items() if name not in names}
+        return Toolset(tools, kept + added, names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A set, the etag that it came with, when that was last so, and whether only a release changes its schemas."""
+
+    toolset: Toolset
+    etag: str
+    checked_ns: int
+    lasts: bool
+
+
+class Toolsets:
+    """Toolsets by the tools that agents are attached to.
+
+    Before a run uses a set, it asks whether the set is still so: what was changed last is what the run has. Sets of
+    built-in tools alone are taken as they are for some seconds, because what models see of them changes with a release.
+    """
+
+    def __init__(self, peer: ToolPeer, clock: Clock) -> None:
+        self._peer = peer
+        self._clock = clock
+        self._known: dict[_Key, _Known] = {}
+
+    async def of(self, actor: Actor, tool_ids: Sequence[str]) -> Toolset:
+        """Return the set of those of these tools that exist. Raises ServiceUnavailable when nobody knows them."""
+        if not tool_ids:
+            return Toolset({}, ())
+        key = (actor.organization_id, tuple(tool_ids))
+        known = self._known.get(key)
+        if known is None:
+            return self._keep(key, await self._peer.attached(tool_ids))
+        now = self._clock.monotonic_ns()
+        if known.lasts and now - known.checked_ns < BUILTIN_SECONDS * 1e9:
+            return known.toolset
+        try:
+            found = await self._peer.attached(tool_ids, known.etag)
+        except ServiceUnavailable:  # nobody can run a tool then, but the agent can answer
+            return known.toolset
+        if found.unchanged:
+            self._known[key] = replace(known, checked_ns=now)
+            return known.toolset
+        return self._keep(key, found)
+
+    def _keep(self, key: _Key, found: Attached) -> Toolset:
+        made = toolset(found.tools)
+        lasts = len(found.tools) == len(set(key[1])) and all(tool.tool_type not in _CHANGING for tool in found.tools)
+        self._known.pop(key, None)
+        if len(self._known) >= _MAX_SETS:
+            del self._known[next(iter(self._known))]
+        self._known[key] = _Known(made, found.etag, self._clock.monotonic_ns(), lasts)
+        return made
+
+
+_NO_PARAMETERS = '{"type":"object","properties":{}}'
+
+
+def toolset(tools: Iterable[Tool]) -> Toolset:
+    """Return the set of these tools."""
+    by_name = {tool.name: tool for tool in tools}
+    return Toolset(by_name, tuple(map(_schema, by_name.values())))
+
+
+def _schema(tool: Tool) -> ToolSchema:
+    try:
+        schema = json.loads(tool.json_schema or "{}")
+    except ValueError:
+        schema = {}
+    description = schema.get("description") or tool.description
+    parameters = schema.get("parameters")
+    return ToolSchema(tool.name, description, json.dumps(parameters) if parameters else _NO_PARAMETERS)
