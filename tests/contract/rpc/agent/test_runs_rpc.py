@@ -115,6 +115,25 @@ async def test_a_failure_is_told_and_kept(stubs):
     assert (await stubs.send(agent.id, "again")).messages[0].assistant_message.text == "again"
 
 
+@pytest.mark.parametrize("by", ["request_id", "otid"])
+async def test_a_failure_is_answered_again_to_the_same_request(stubs, by):
+    agent, key = await stubs.agent(), new_id("request")
+    said = run_pb2.MessageCreate(role="MESSAGE_ROLE_USER", text="fail", otid=key if by == "otid" else "")
+    request = pb.SendMessageRequest(
+        agent_id=agent.id,
+        run=run_pb2.RunRequest(messages=[run_pb2.InputMessage(message_create=said)]),
+        request_id=key if by == "request_id" else "",
+    )
+    failures = []
+    for _ in range(2):
+        with pytest.raises(LLMRateLimit) as caught:
+            await stubs.runs.SendMessage(request, timeout=10)
+        failures.append((str(caught.value), caught.value.metadata["run_id"]))
+
+    assert failures[0] == failures[1]
+    assert await listed(stubs, agent_id=agent.id) == [failures[0][1]]
+
+
 async def test_a_tool_is_called(stubs):
     tool = await stubs.tool(body="return f'rolled {sides}'", parameters="sides: int", described=DESCRIBED)
     agent = await stubs.agent(tool_ids=[tool.id])

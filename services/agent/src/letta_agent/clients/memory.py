@@ -18,6 +18,7 @@ from letta.memory.v1 import (
     passage_service_pb2_grpc,
 )
 from letta_agent.clients.patience import patiently
+from letta_agent.domain.context.zones import placed
 from letta_agent.domain.peers.memory import (
     AgentMemory,
     Block,
@@ -183,8 +184,8 @@ class MemoryClient:
         request.tag_match_mode = (
             passage_service_pb2.TAG_MATCH_MODE_ALL if search.match_all_tags else passage_service_pb2.TAG_MATCH_MODE_ANY
         )
-        _set_time(request.start_datetime, search.start)
-        _set_time(request.end_datetime, search.end, end=True)
+        _set_time(request.start_datetime, search.start, search.timezone)
+        _set_time(request.end_datetime, search.end, search.timezone, end=True)
         answer = await patiently(
             lambda: self._passages.SearchArchivalMemory(request, timeout=TIMEOUT), what="SearchArchivalMemory"
         )
@@ -200,8 +201,8 @@ class MemoryClient:
             roles=[_ROLES[role] for role in search.roles if role in _ROLES],
             limit=search.limit,
         )
-        _set_time(request.start_date, search.start)
-        _set_time(request.end_date, search.end, end=True)
+        _set_time(request.start_date, search.start, search.timezone)
+        _set_time(request.end_date, search.end, search.timezone, end=True)
         answer = await patiently(
             lambda: self._messages.SearchStoredMessages(request, timeout=TIMEOUT), what="SearchStoredMessages"
         )
@@ -292,8 +293,11 @@ def _iso(moment: Timestamp) -> str:
     return moment.ToDatetime(tzinfo=UTC).isoformat()
 
 
-def _set_time(field: Timestamp, text: str, *, end: bool = False) -> None:
-    """Read a date or a time; a date as an end means the end of the day. Raises InvalidArgument."""
+def _set_time(field: Timestamp, text: str, timezone: str, *, end: bool = False) -> None:
+    """Read a date or a time, in a time zone where it names none; a date as an end means its whole day.
+
+    Raises InvalidArgument.
+    """
     if not text:
         return
     try:
@@ -304,6 +308,6 @@ def _set_time(field: Timestamp, text: str, *, end: bool = False) -> None:
     if end and len(text) <= len("YYYY-MM-DD"):
         moment = datetime.combine(moment.date(), time.max)
     try:
-        field.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        field.FromDatetime(placed(moment, timezone))
     except (ValueError, OverflowError) as error:
         raise InvalidArgument(f"{text!r} is outside of the years 1 to 9999", date=text) from error

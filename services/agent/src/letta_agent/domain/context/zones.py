@@ -32,6 +32,11 @@ def known(stored: str) -> str:
     return _names().get(stored.lower(), UTC)
 
 
+def placed(moment: datetime, timezone: str) -> datetime:
+    """Return a moment that names no zone as one of a stored time zone."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(known(timezone)))
+
+
 def local(now: datetime, timezone: str) -> tuple[datetime, str]:
     """Return a moment in a stored time zone, and the name of the zone that this is."""
     name = known(timezone)

@@ -118,6 +118,8 @@ class Search:
     roles: tuple[str, ...] = ()
     start: str = ""
     end: str = ""
+    timezone: str = ""
+    """Of the times that name none; empty: UTC."""
 
 
 @dataclass(frozen=True, slots=True)

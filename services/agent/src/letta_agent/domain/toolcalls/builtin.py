@@ -34,6 +34,8 @@ class BuiltinCall:
     """`run_id:step:call_index`."""
     name: str
     arguments: Arguments
+    timezone: str = ""
+    """Where the agent lives; empty: UTC."""
 
     def text(self, name: str, default: str | None = None) -> str:
         """Return a text argument. Raises ArgumentError when it is missing or no text."""
@@ -174,6 +176,7 @@ class BuiltinTools:
             match_all_tags=call.text("tag_match_mode", "any") == "all",
             start=call.text("start_datetime", call.arguments.get("start_datetime") or ""),
             end=call.text("end_datetime", call.arguments.get("end_datetime") or ""),
+            timezone=call.timezone,
         )
         found = await self._memory.search_passages(call.thread.agent_id, search)
         return _json([{"id": f.id, "timestamp": f.created_at, "content": f.text, "tags": list(f.tags)} for f in found])
@@ -186,6 +189,7 @@ class BuiltinTools:
             roles=call.texts("roles"),
             start=str(call.arguments.get("start_date") or ""),
             end=str(call.arguments.get("end_date") or ""),
+            timezone=call.timezone,
         )
         found = await self._memory.search_messages(call.thread, search)
         results = [self._message(f) for f in found if f.role != "tool"]

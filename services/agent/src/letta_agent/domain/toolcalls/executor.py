@@ -139,7 +139,7 @@ class Caller:
     async def run(self, run: ToolRun) -> CallResult:
         """Execute one call, and keep what it changes of the agent's blocks. Raises what `ends_run` names."""
         tool = run.tool
-        builtin = BuiltinCall(run.thread, run.key, tool.name, keepable(run.arguments))
+        builtin = BuiltinCall(run.thread, run.key, tool.name, keepable(run.arguments), run.state.timezone)
         if self._is_here(tool):
             return await self._builtin.execute(builtin)
         state = state_of(run.state, run.blocks) if wants_state(tool) else ""
