@@ -10,8 +10,8 @@ import pytest
 from google.protobuf import descriptor_pb2
 
 from letta_rpc.client import bare_channel
-from letta_transcode.catalog import Catalog
-from letta_transcode.reflection import ReflectionError, read
+from letta_transcode.descriptors.catalog import Catalog
+from letta_transcode.descriptors.reflection import ReflectionError, read
 from tests.contract.http.conftest import front, gateway_settings
 from tests.servers import free_port
 from tests.unit.transcode.toy import SERVICE, Toy, toy_files, toy_server

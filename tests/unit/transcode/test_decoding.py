@@ -10,9 +10,9 @@ from google.protobuf import json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from letta_transcode.codecs import Codecs
-from letta_transcode.decoders import masker, partial
-from letta_transcode.values import MAX_PROBLEMS, Problems
+from letta_transcode.mapping.codecs import Codecs
+from letta_transcode.mapping.decoders import masker, partial
+from letta_transcode.mapping.values import MAX_PROBLEMS, Problems
 from tests.unit.transcode.toy import codecs_of, message, toy_catalog
 
 CODECS = Codecs(toy_catalog())

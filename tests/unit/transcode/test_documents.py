@@ -6,8 +6,8 @@ import json
 from functools import cache
 from typing import Any
 
-from letta_transcode.openapi import Info, document
-from letta_transcode.routes import compile_peer, merge
+from letta_transcode.routing.openapi import Info, document
+from letta_transcode.routing.routes import compile_peer, merge
 from tests.unit.transcode.toy import toy_catalog
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from letta_transcode.codecs import Codecs
-from letta_transcode.plans import MappingError
+from letta_transcode.mapping.codecs import Codecs
+from letta_transcode.mapping.plans import MappingError
 from tests.unit.transcode.toy import codecs_of, message, toy_catalog
 
 

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from letta.common.v1 import error_reason_pb2
-from letta_transcode.errors import ErrorMap, http_status, violation_path
+from letta_transcode.http.errors import ErrorMap, http_status, violation_path
 
 REASONS = ErrorMap(error_reason_pb2.DESCRIPTOR.enum_types_by_name["ErrorReason"])
 

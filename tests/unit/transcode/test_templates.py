@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from letta_transcode.templates import Match, Refused, Router, TemplateError, parse
+from letta_transcode.routing.templates import Match, Refused, Router, TemplateError, parse
 
 
 def router(*routes: str) -> Router[str]:

@@ -20,8 +20,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from letta_transcode.catalog import Catalog
-from letta_transcode.codecs import Codecs
+from letta_transcode.descriptors.catalog import Catalog
+from letta_transcode.mapping.codecs import Codecs
 
 ROOT = Path(__file__).parents[3]
 HERE = Path(__file__).parent

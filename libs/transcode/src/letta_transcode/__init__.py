@@ -1,12 +1,12 @@
 """HTTP/JSON to gRPC and back, from descriptors alone."""
 
-from letta_transcode.catalog import Catalog, CatalogError
-from letta_transcode.errors import ErrorMap, HttpError
-from letta_transcode.openapi import Info
-from letta_transcode.peers import Pace, Peers
-from letta_transcode.plans import MappingError
-from letta_transcode.requests import Limits
+from letta_transcode.descriptors.catalog import Catalog, CatalogError
+from letta_transcode.http.errors import ErrorMap, HttpError
+from letta_transcode.http.requests import Limits
+from letta_transcode.mapping.plans import MappingError
+from letta_transcode.routing.openapi import Info
 from letta_transcode.transcoder import Transcoder
+from letta_transcode.upstream.peers import Pace, Peers
 
 __all__ = [
     "Catalog",

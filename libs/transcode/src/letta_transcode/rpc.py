@@ -9,17 +9,17 @@ import grpc
 from google.protobuf import descriptor_pool, json_format
 from google.rpc import error_details_pb2, status_pb2
 
-from letta_transcode.errors import ErrorMap, HttpError, detail, http_status, status_of, unavailable
-from letta_transcode.responses import EVENT_STREAM, JSON, Response, dump, frame
-from letta_transcode.values import MAX_DEPTH
+from letta_transcode.http.errors import ErrorMap, HttpError, detail, http_status, status_of, unavailable
+from letta_transcode.http.responses import EVENT_STREAM, JSON, Response, dump, frame
+from letta_transcode.mapping.values import MAX_DEPTH
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from letta_transcode.calls import Calls, Metadata
-    from letta_transcode.operations import Method
-    from letta_transcode.peers import Peers
-    from letta_transcode.requests import Limits, Request
+    from letta_transcode.http.requests import Limits, Request
+    from letta_transcode.routing.operations import Method
+    from letta_transcode.upstream.calls import Calls, Metadata
+    from letta_transcode.upstream.peers import Peers
 
 PREFIX = "/rpc/"
 _DETAILS = error_details_pb2.DESCRIPTOR.name

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from letta_transcode import rpc
-from letta_transcode.bindings import Parts
-from letta_transcode.calls import Calls, Metadata
-from letta_transcode.errors import ErrorMap, HttpError, detail, unavailable, unexpected, unprocessable
-from letta_transcode.forms import MULTIPART, parse_form
-from letta_transcode.openapi import Info, document
-from letta_transcode.peers import Pace, Peers
-from letta_transcode.requests import ClientGone, Limits, Receive, Request, Scope, Send, parse_json
-from letta_transcode.responses import DONE, EVENT_STREAM, JSON, Response, dump, frame
-from letta_transcode.templates import Refused
+from letta_transcode.http.errors import ErrorMap, HttpError, detail, unavailable, unexpected, unprocessable
+from letta_transcode.http.requests import ClientGone, Limits, Receive, Request, Scope, Send, parse_json
+from letta_transcode.http.responses import DONE, EVENT_STREAM, JSON, Response, dump, frame
+from letta_transcode.routing.bindings import Parts
+from letta_transcode.routing.forms import MULTIPART, parse_form
+from letta_transcode.routing.openapi import Info, document
+from letta_transcode.routing.templates import Refused
+from letta_transcode.upstream.calls import Calls, Metadata
+from letta_transcode.upstream.peers import Pace, Peers
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor
     from google.protobuf.message import Message
 
-    from letta_transcode.operations import Operation
-    from letta_transcode.routes import Routes
-    from letta_transcode.templates import Match
+    from letta_transcode.routing.operations import Operation
+    from letta_transcode.routing.routes import Routes
+    from letta_transcode.routing.templates import Match
 
 _log = logging.getLogger(__name__)
 _STREAM_HEADERS = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))

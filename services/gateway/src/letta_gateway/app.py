@@ -14,8 +14,8 @@ from letta_common.ids import uuid7
 from letta_gateway.cors import Cors, is_preflight
 from letta_gateway.docs import PAGE
 from letta_transcode import HttpError, Info, Transcoder
-from letta_transcode.requests import Receive, Request, Scope, Send
-from letta_transcode.responses import JSON, Response, dump
+from letta_transcode.http.requests import Receive, Request, Scope, Send
+from letta_transcode.http.responses import JSON, Response, dump
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from letta_transcode.decoders import Decoders
-from letta_transcode.encoders import Encoders
-from letta_transcode.plans import Planner
+from letta_transcode.mapping.decoders import Decoders
+from letta_transcode.mapping.encoders import Encoders
+from letta_transcode.mapping.plans import Planner
 
 if TYPE_CHECKING:
-    from letta_transcode.catalog import Catalog
+    from letta_transcode.descriptors.catalog import Catalog
 
 
 class Codecs:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote
 
 import orjson
 
-from letta_transcode.errors import HttpError, detail, unprocessable
+from letta_transcode.http.errors import HttpError, detail, unprocessable
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

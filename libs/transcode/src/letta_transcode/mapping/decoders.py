@@ -8,13 +8,24 @@ from dataclasses import replace
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
-from letta_transcode import values
-from letta_transcode.plans import UNSET, Choice, Field, Form, MappingError, Member, Plan, Union, Value, enum_names
+from letta_transcode.mapping import values
+from letta_transcode.mapping.plans import (
+    UNSET,
+    Choice,
+    Field,
+    Form,
+    MappingError,
+    Member,
+    Plan,
+    Union,
+    Value,
+    enum_names,
+)
 
 if TYPE_CHECKING:
-    from letta_transcode.catalog import Catalog
-    from letta_transcode.plans import Planner
-    from letta_transcode.values import Loc, Problems
+    from letta_transcode.descriptors.catalog import Catalog
+    from letta_transcode.mapping.plans import Planner
+    from letta_transcode.mapping.values import Loc, Problems
 
 Decoder = Callable[[Any, Any, "Loc", "Problems", int], None]
 """Takes a JSON value, the message to fill, where the value stands, the list of problems and the depth."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from letta_transcode.plans import UNSET, Choice, Field, Form, Member, Plan, Union, Value, enum_names
+from letta_transcode.mapping.plans import UNSET, Choice, Field, Form, Member, Plan, Union, Value, enum_names
 
 if TYPE_CHECKING:
-    from letta_transcode.codecs import Codecs
+    from letta_transcode.mapping.codecs import Codecs
 
 Schema = dict[str, Any]
 

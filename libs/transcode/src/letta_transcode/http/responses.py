@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from letta_transcode.errors import HttpError
-    from letta_transcode.requests import Send
+    from letta_transcode.http.errors import HttpError
+    from letta_transcode.http.requests import Send
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"

@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from letta_transcode.bindings import HTTP_BODY, Binding
-from letta_transcode.plans import Field, MappingError, Plan, Union
+from letta_transcode.mapping.plans import Field, MappingError, Plan, Union
+from letta_transcode.routing.bindings import HTTP_BODY, Binding
 
 if TYPE_CHECKING:
     from google.api.http_pb2 import HttpRule
     from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
 
-    from letta_transcode.codecs import Codecs
-    from letta_transcode.encoders import Encoder
-    from letta_transcode.templates import Template
+    from letta_transcode.mapping.codecs import Codecs
+    from letta_transcode.mapping.encoders import Encoder
+    from letta_transcode.routing.templates import Template
 
 
 @dataclass(frozen=True, slots=True)

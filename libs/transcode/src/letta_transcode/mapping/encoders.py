@@ -7,12 +7,12 @@ from collections.abc import Callable
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
-from letta_transcode import values
-from letta_transcode.plans import Choice, Field, Form, MappingError, Member, Plan, Union, Value, enum_names
+from letta_transcode.mapping import values
+from letta_transcode.mapping.plans import Choice, Field, Form, MappingError, Member, Plan, Union, Value, enum_names
 
 if TYPE_CHECKING:
-    from letta_transcode.catalog import Catalog
-    from letta_transcode.plans import Planner
+    from letta_transcode.descriptors.catalog import Catalog
+    from letta_transcode.mapping.plans import Planner
 
 Encoder = Callable[[Any], Any]
 

@@ -9,8 +9,8 @@ from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from letta_transcode.bindings import File
-from letta_transcode.errors import unprocessable
+from letta_transcode.http.errors import unprocessable
+from letta_transcode.routing.bindings import File
 
 MULTIPART = "multipart/form-data"
 

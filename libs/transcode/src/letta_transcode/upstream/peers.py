@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import grpc
 
-from letta_transcode.catalog import Catalog, CatalogError, fingerprint
-from letta_transcode.reflection import Descriptors, ReflectionError, read
-from letta_transcode.routes import PeerRoutes, Routes, compile_peer, merge
+from letta_transcode.descriptors.catalog import Catalog, CatalogError, fingerprint
+from letta_transcode.descriptors.reflection import Descriptors, ReflectionError, read
+from letta_transcode.routing.routes import PeerRoutes, Routes, compile_peer, merge
 
 _log = logging.getLogger(__name__)
 

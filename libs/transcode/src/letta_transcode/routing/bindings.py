@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from letta_transcode.decoders import Decoder, masker, partial
-from letta_transcode.errors import unprocessable
-from letta_transcode.plans import UNSET, Choice, Field, Form, MappingError, Union, Value
+from letta_transcode.http.errors import unprocessable
+from letta_transcode.mapping.decoders import Decoder, masker, partial
+from letta_transcode.mapping.plans import UNSET, Choice, Field, Form, MappingError, Union, Value
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from letta_transcode.codecs import Codecs
-    from letta_transcode.plans import Plan
-    from letta_transcode.templates import Template
-    from letta_transcode.values import Loc, Problems
+    from letta_transcode.mapping.codecs import Codecs
+    from letta_transcode.mapping.plans import Plan
+    from letta_transcode.mapping.values import Loc, Problems
+    from letta_transcode.routing.templates import Template
 
 HTTP_BODY = "google.api.HttpBody"
 UPLOADED_FILE = "letta.jsonmap.v1.UploadedFile"

@@ -12,12 +12,12 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from letta.jsonmap.v1 import annotations_pb2 as jsonmap
-from letta_transcode.plans import enum_prefix
+from letta_transcode.mapping.plans import enum_prefix
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor
 
-    from letta_transcode.values import Loc, Problems
+    from letta_transcode.mapping.values import Loc, Problems
 
 _HTTP = {
     grpc.StatusCode.CANCELLED: 499,

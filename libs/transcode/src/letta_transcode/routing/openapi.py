@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from letta_transcode.bindings import HTTP_BODY, Binding, Text
-from letta_transcode.plans import Field
-from letta_transcode.schemas import Schema, Schemas
+from letta_transcode.mapping.plans import Field
+from letta_transcode.mapping.schemas import Schema, Schemas
+from letta_transcode.routing.bindings import HTTP_BODY, Binding, Text
 
 if TYPE_CHECKING:
-    from letta_transcode.codecs import Codecs
-    from letta_transcode.operations import Operation
-    from letta_transcode.routes import PeerRoutes, Routes
+    from letta_transcode.mapping.codecs import Codecs
+    from letta_transcode.routing.operations import Operation
+    from letta_transcode.routing.routes import PeerRoutes, Routes
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from letta_transcode.codecs import Codecs
-from letta_transcode.operations import Method, Operation, describe, operation, path_of, rules
-from letta_transcode.plans import MappingError
-from letta_transcode.templates import Router, TemplateError, parse
+from letta_transcode.mapping.codecs import Codecs
+from letta_transcode.mapping.plans import MappingError
+from letta_transcode.routing.operations import Method, Operation, describe, operation, path_of, rules
+from letta_transcode.routing.templates import Router, TemplateError, parse
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
-    from letta_transcode.catalog import Catalog
+    from letta_transcode.descriptors.catalog import Catalog
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, EnumDescriptor, OneofDescriptor
 
     from letta.jsonmap.v1 import annotations_pb2 as jsonmap
-    from letta_transcode.catalog import Catalog
+    from letta_transcode.descriptors.catalog import Catalog
 
 UNSET: Any = object()
 """Stands for "no default", since null is a value."""

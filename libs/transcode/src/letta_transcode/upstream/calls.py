@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from letta_transcode.requests import ClientGone
+from letta_transcode.http.requests import ClientGone
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from letta_transcode.operations import Method
-    from letta_transcode.peers import Peers
-    from letta_transcode.requests import Limits, Request
+    from letta_transcode.http.requests import Limits, Request
+    from letta_transcode.routing.operations import Method
+    from letta_transcode.upstream.peers import Peers
 
 Metadata = Sequence[tuple[str, str | bytes]]
 

@@ -1,0 +1,1 @@
+"""Services as their descriptors tell of them."""

@@ -1,0 +1,1 @@
+"""The services behind: what they serve, and calls to them."""
