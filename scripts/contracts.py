@@ -72,6 +72,7 @@ class Contracts:
     """All contracts of this repository."""
 
     def __init__(self, files: descriptor_pb2.FileDescriptorSet) -> None:
+        self.files = list(files.file)
         self._files = [file for file in files.file if file.name.startswith("letta/")]
 
     @cached_property

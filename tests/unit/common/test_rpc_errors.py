@@ -9,13 +9,10 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2
 
-from letta.common.v1 import error_reason_pb2
 from letta_common import errors
 from letta_common.codes import Code
 from letta_common.errors import BY_REASON, AppError, InternalError, ValidationFailed
 from letta_rpc.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
-
-PREFIX = "ERROR_REASON_"
 
 
 def over_the_wire(error: AppError) -> AppError:
@@ -26,14 +23,6 @@ def over_the_wire(error: AppError) -> AppError:
 
 def details(error: AppError) -> list[str]:
     return [detail.type_url.rpartition(".")[2] for detail in to_status(error).details]
-
-
-def test_reasons_of_the_contract_and_classes_are_the_same() -> None:
-    names = {value.name.removeprefix(PREFIX) for value in error_reason_pb2.ErrorReason.DESCRIPTOR.values} - {
-        "UNSPECIFIED"
-    }
-
-    assert set(BY_REASON) == names
 
 
 def test_codes_are_numbered_as_grpc_does() -> None:

@@ -1,10 +1,9 @@
-"""The family of errors: each class is one reason of `letta.common.v1.ErrorReason` with its canonical code."""
+"""The errors, one class a reason of `letta.common.v1.ErrorReason`. Made by `make gen`; do not edit."""
 
 from __future__ import annotations
 
 from letta_common.app_error import AppError as AppError  # noqa: PLC0414  (the family with its base)
 from letta_common.codes import Code
-from letta_common.model_errors import *  # noqa: F403  (a part of the family)
 
 
 class Unauthenticated(AppError):
@@ -103,13 +102,6 @@ class IdempotencyConflict(AppError):
 
     code = Code.ABORTED
     reason = "IDEMPOTENCY_CONFLICT"
-
-
-class SecretRequired(AppError):
-    """A secret would go to another address than the one it was given for: send it again with the change."""
-
-    code = Code.INVALID_ARGUMENT
-    reason = "SECRET_REQUIRED"
 
 
 class Overloaded(AppError):
@@ -308,6 +300,13 @@ class ArchiveTaken(AppError):
     reason = "ARCHIVE_TAKEN"
 
 
+class EmbeddingDimensionChanged(AppError):
+    """An archive's embedder makes vectors of another dimension than before; the archive must be embedded anew."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "EMBEDDING_DIMENSION_CHANGED"
+
+
 class FolderNotFound(AppError):
     """The organization has no such folder."""
 
@@ -341,13 +340,6 @@ class ToolSourceInvalid(AppError):
 
     code = Code.INVALID_ARGUMENT
     reason = "TOOL_SOURCE_INVALID"
-
-
-class ToolRequirementsUnsatisfied(AppError):
-    """What a tool requires cannot be installed; the message says why."""
-
-    code = Code.INVALID_ARGUMENT
-    reason = "TOOL_REQUIREMENTS_UNSATISFIED"
 
 
 class IsolationUnavailable(AppError):
@@ -385,11 +377,11 @@ class SandboxConfigNotFound(AppError):
     reason = "SANDBOX_CONFIG_NOT_FOUND"
 
 
-class EmbeddingDimensionChanged(AppError):
-    """An archive's embedder makes vectors of another dimension than before; embed the archive anew."""
+class ToolRequirementsUnsatisfied(AppError):
+    """What a tool requires cannot be installed; the message says why."""
 
-    code = Code.FAILED_PRECONDITION
-    reason = "EMBEDDING_DIMENSION_CHANGED"
+    code = Code.INVALID_ARGUMENT
+    reason = "TOOL_REQUIREMENTS_UNSATISFIED"
 
 
 class ModelNotFound(AppError):
@@ -411,6 +403,69 @@ class ProviderNameTaken(AppError):
 
     code = Code.ALREADY_EXISTS
     reason = "PROVIDER_NAME_TAKEN"
+
+
+class LLMTimeout(AppError):
+    """The model did not answer in time."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "LLM_TIMEOUT"
+
+
+class LLMRateLimit(AppError):
+    """The vendor refuses for now, retries included."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "LLM_RATE_LIMIT"
+
+
+class LLMAuthentication(AppError):
+    """The vendor refuses the key."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "LLM_AUTHENTICATION"
+
+
+class LLMBadRequest(AppError):
+    """The vendor refuses the request."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "LLM_BAD_REQUEST"
+
+
+class LLMInsufficientCredits(AppError):
+    """The vendor account has no credit."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "LLM_INSUFFICIENT_CREDITS"
+
+
+class LLMUnavailable(AppError):
+    """The vendor is down or overloaded, or cannot be reached."""
+
+    code = Code.UNAVAILABLE
+    reason = "LLM_UNAVAILABLE"
+
+
+class LLMInvalidResponse(AppError):
+    """The vendor's answer cannot be read, or is none: empty twice, thoughts alone, blocked."""
+
+    code = Code.UNAVAILABLE
+    reason = "LLM_INVALID_RESPONSE"
+
+
+class ContextWindowExceeded(AppError):
+    """The prompt does not fit the model's window. Compact and try again."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "CONTEXT_WINDOW_EXCEEDED"
+
+
+class CapabilityMissing(AppError):
+    """The model cannot do what was asked; the message names what to change."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "CAPABILITY_MISSING"
 
 
 class IdentityNotFound(AppError):
@@ -439,6 +494,13 @@ class BudgetNotFound(AppError):
 
     code = Code.NOT_FOUND
     reason = "BUDGET_NOT_FOUND"
+
+
+class SecretRequired(AppError):
+    """A secret would go to another address than the one it was given for. Send it again with the change."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "SECRET_REQUIRED"
 
 
 BY_REASON: dict[str, type[AppError]] = {kind.reason: kind for kind in AppError.__subclasses__()}

@@ -174,8 +174,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call failed: `google.rpc.ErrorInfo.reason`, without the enum prefix, in domain `letta`. Each value is one class of
-    `letta_common.errors`; a test keeps the two equal.
+    """Why a call failed: `google.rpc.ErrorInfo.reason`, without the enum prefix, in domain `letta`. `make gen` makes each value
+    a class of `letta_common.errors`, with the comment up to its example as what the class says of itself.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0

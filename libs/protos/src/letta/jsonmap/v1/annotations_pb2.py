@@ -23,31 +23,32 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
+from google.rpc import code_pb2 as google_dot_rpc_dot_code__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"letta/jsonmap/v1/annotations.proto\x12\x10letta.jsonmap.v1\x1a google/protobuf/descriptor.proto\"\xd8\x03\n\x0c\x46ieldMapping\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03raw\x18\x02 \x01(\x08R\x03raw\x12\x18\n\x07\x66latten\x18\x03 \x01(\x08R\x07\x66latten\x12\x1d\n\nomit_empty\x18\x04 \x01(\x08R\tomitEmpty\x12\x1a\n\x08required\x18\x05 \x01(\x08R\x08required\x12!\n\x0c\x64\x65\x66\x61ult_json\x18\x06 \x01(\tR\x0b\x64\x65\x66\x61ultJson\x12\x16\n\x06header\x18\x07 \x01(\tR\x06header\x12\x12\n\x04mask\x18\x08 \x01(\x08R\x04mask\x12\x10\n\x03tag\x18\t \x01(\tR\x03tag\x12\x16\n\x06hidden\x18\n \x01(\x08R\x06hidden\x12L\n\x10timestamp_format\x18\x0b \x01(\x0e\x32!.letta.jsonmap.v1.TimestampFormatR\x0ftimestampFormat\x12\"\n\rempty_as_null\x18\x0c \x01(\x08R\x0b\x65mptyAsNull\x12\x12\n\x04keys\x18\r \x03(\tR\x04keys\x12\x14\n\x05query\x18\x0e \x01(\x08R\x05query\x12\x1b\n\tsse_event\x18\x0f \x01(\tR\x08sseEvent\x12\x1b\n\tkeeps_nul\x18\x10 \x01(\x08R\x08keepsNul\"\x9e\x01\n\x0cOneofMapping\x12$\n\rdiscriminator\x18\x01 \x01(\tR\rdiscriminator\x12\x1f\n\x0b\x64\x65\x66\x61ult_tag\x18\x02 \x01(\tR\ndefaultTag\x12\x1a\n\x08untagged\x18\x03 \x01(\x08R\x08untagged\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x17\n\x07\x62y_keys\x18\x05 \x01(\x08R\x06\x62yKeys\"2\n\x0eMessageMapping\x12 \n\x0btransparent\x18\x01 \x01(\x08R\x0btransparent\"=\n\x0b\x45numMapping\x12.\n\x13unspecified_as_null\x18\x01 \x01(\x08R\x11unspecifiedAsNull\"&\n\x10\x45numValueMapping\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"t\n\x0c\x45rrorMapping\x12\x1f\n\x0bhttp_status\x18\x01 \x01(\x05R\nhttpStatus\x12/\n\x04\x62ody\x18\x02 \x01(\x0e\x32\x1b.letta.jsonmap.v1.ErrorBodyR\x04\x62ody\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\"\x8b\x03\n\rMethodMapping\x12%\n\x0esuccess_status\x18\x01 \x01(\x05R\rsuccessStatus\x12\x1b\n\tstream_if\x18\x02 \x01(\tR\x08streamIf\x12#\n\rstream_method\x18\x03 \x01(\tR\x0cstreamMethod\x12%\n\x0estream_default\x18\x04 \x01(\x08R\rstreamDefault\x12\x19\n\x08sse_done\x18\x05 \x01(\x08R\x07sseDone\x12\x1a\n\x08internal\x18\x06 \x01(\x08R\x08internal\x12#\n\rdefault_limit\x18\x07 \x01(\x05R\x0c\x64\x65\x66\x61ultLimit\x12+\n\x11\x64\x65\x66\x61ult_ascending\x18\x08 \x01(\x08R\x10\x64\x65\x66\x61ultAscending\x12#\n\rresponse_json\x18\t \x01(\tR\x0cresponseJson\x12$\n\rchronological\x18\n \x01(\x08R\rchronological\x12\x16\n\x06scopes\x18\x0b \x03(\tR\x06scopes*n\n\x0fTimestampFormat\x12 \n\x1cTIMESTAMP_FORMAT_UNSPECIFIED\x10\x00\x12\x1b\n\x17TIMESTAMP_FORMAT_MICROS\x10\x01\x12\x1c\n\x18TIMESTAMP_FORMAT_SECONDS\x10\x02*\x9a\x01\n\tErrorBody\x12\x1a\n\x16\x45RROR_BODY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45RROR_BODY_DETAIL\x10\x01\x12\x1b\n\x17\x45RROR_BODY_ERROR_OBJECT\x10\x02\x12\x1c\n\x18\x45RROR_BODY_DETAIL_OBJECT\x10\x03\x12\x1f\n\x1b\x45RROR_BODY_DETAIL_WITH_CODE\x10\x04:U\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x1e.letta.jsonmap.v1.FieldMappingR\x05\x66ield:U\n\x05oneof\x12\x1d.google.protobuf.OneofOptions\x18\xba\x8e\x03 \x01(\x0b\x32\x1e.letta.jsonmap.v1.OneofMappingR\x05oneof:]\n\x07message\x12\x1f.google.protobuf.MessageOptions\x18\xbb\x8e\x03 \x01(\x0b\x32 .letta.jsonmap.v1.MessageMappingR\x07message:Q\n\x04\x65num\x12\x1c.google.protobuf.EnumOptions\x18\xbc\x8e\x03 \x01(\x0b\x32\x1d.letta.jsonmap.v1.EnumMappingR\x04\x65num:]\n\x05value\x12!.google.protobuf.EnumValueOptions\x18\xbd\x8e\x03 \x01(\x0b\x32\".letta.jsonmap.v1.EnumValueMappingR\x05value:Y\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\xbe\x8e\x03 \x01(\x0b\x32\x1e.letta.jsonmap.v1.ErrorMappingR\x05\x65rror:Y\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xbf\x8e\x03 \x01(\x0b\x32\x1f.letta.jsonmap.v1.MethodMappingR\x06methodb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"letta/jsonmap/v1/annotations.proto\x12\x10letta.jsonmap.v1\x1a google/protobuf/descriptor.proto\x1a\x15google/rpc/code.proto\"\xd8\x03\n\x0c\x46ieldMapping\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03raw\x18\x02 \x01(\x08R\x03raw\x12\x18\n\x07\x66latten\x18\x03 \x01(\x08R\x07\x66latten\x12\x1d\n\nomit_empty\x18\x04 \x01(\x08R\tomitEmpty\x12\x1a\n\x08required\x18\x05 \x01(\x08R\x08required\x12!\n\x0c\x64\x65\x66\x61ult_json\x18\x06 \x01(\tR\x0b\x64\x65\x66\x61ultJson\x12\x16\n\x06header\x18\x07 \x01(\tR\x06header\x12\x12\n\x04mask\x18\x08 \x01(\x08R\x04mask\x12\x10\n\x03tag\x18\t \x01(\tR\x03tag\x12\x16\n\x06hidden\x18\n \x01(\x08R\x06hidden\x12L\n\x10timestamp_format\x18\x0b \x01(\x0e\x32!.letta.jsonmap.v1.TimestampFormatR\x0ftimestampFormat\x12\"\n\rempty_as_null\x18\x0c \x01(\x08R\x0b\x65mptyAsNull\x12\x12\n\x04keys\x18\r \x03(\tR\x04keys\x12\x14\n\x05query\x18\x0e \x01(\x08R\x05query\x12\x1b\n\tsse_event\x18\x0f \x01(\tR\x08sseEvent\x12\x1b\n\tkeeps_nul\x18\x10 \x01(\x08R\x08keepsNul\"\x9e\x01\n\x0cOneofMapping\x12$\n\rdiscriminator\x18\x01 \x01(\tR\rdiscriminator\x12\x1f\n\x0b\x64\x65\x66\x61ult_tag\x18\x02 \x01(\tR\ndefaultTag\x12\x1a\n\x08untagged\x18\x03 \x01(\x08R\x08untagged\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x17\n\x07\x62y_keys\x18\x05 \x01(\x08R\x06\x62yKeys\"2\n\x0eMessageMapping\x12 \n\x0btransparent\x18\x01 \x01(\x08R\x0btransparent\"=\n\x0b\x45numMapping\x12.\n\x13unspecified_as_null\x18\x01 \x01(\x08R\x11unspecifiedAsNull\"&\n\x10\x45numValueMapping\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\"\x9a\x01\n\x0c\x45rrorMapping\x12\x1f\n\x0bhttp_status\x18\x01 \x01(\x05R\nhttpStatus\x12/\n\x04\x62ody\x18\x02 \x01(\x0e\x32\x1b.letta.jsonmap.v1.ErrorBodyR\x04\x62ody\x12\x12\n\x04type\x18\x03 \x01(\tR\x04type\x12$\n\x04\x63ode\x18\x04 \x01(\x0e\x32\x10.google.rpc.CodeR\x04\x63ode\"\x8b\x03\n\rMethodMapping\x12%\n\x0esuccess_status\x18\x01 \x01(\x05R\rsuccessStatus\x12\x1b\n\tstream_if\x18\x02 \x01(\tR\x08streamIf\x12#\n\rstream_method\x18\x03 \x01(\tR\x0cstreamMethod\x12%\n\x0estream_default\x18\x04 \x01(\x08R\rstreamDefault\x12\x19\n\x08sse_done\x18\x05 \x01(\x08R\x07sseDone\x12\x1a\n\x08internal\x18\x06 \x01(\x08R\x08internal\x12#\n\rdefault_limit\x18\x07 \x01(\x05R\x0c\x64\x65\x66\x61ultLimit\x12+\n\x11\x64\x65\x66\x61ult_ascending\x18\x08 \x01(\x08R\x10\x64\x65\x66\x61ultAscending\x12#\n\rresponse_json\x18\t \x01(\tR\x0cresponseJson\x12$\n\rchronological\x18\n \x01(\x08R\rchronological\x12\x16\n\x06scopes\x18\x0b \x03(\tR\x06scopes*n\n\x0fTimestampFormat\x12 \n\x1cTIMESTAMP_FORMAT_UNSPECIFIED\x10\x00\x12\x1b\n\x17TIMESTAMP_FORMAT_MICROS\x10\x01\x12\x1c\n\x18TIMESTAMP_FORMAT_SECONDS\x10\x02*\x9a\x01\n\tErrorBody\x12\x1a\n\x16\x45RROR_BODY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45RROR_BODY_DETAIL\x10\x01\x12\x1b\n\x17\x45RROR_BODY_ERROR_OBJECT\x10\x02\x12\x1c\n\x18\x45RROR_BODY_DETAIL_OBJECT\x10\x03\x12\x1f\n\x1b\x45RROR_BODY_DETAIL_WITH_CODE\x10\x04:U\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x1e.letta.jsonmap.v1.FieldMappingR\x05\x66ield:U\n\x05oneof\x12\x1d.google.protobuf.OneofOptions\x18\xba\x8e\x03 \x01(\x0b\x32\x1e.letta.jsonmap.v1.OneofMappingR\x05oneof:]\n\x07message\x12\x1f.google.protobuf.MessageOptions\x18\xbb\x8e\x03 \x01(\x0b\x32 .letta.jsonmap.v1.MessageMappingR\x07message:Q\n\x04\x65num\x12\x1c.google.protobuf.EnumOptions\x18\xbc\x8e\x03 \x01(\x0b\x32\x1d.letta.jsonmap.v1.EnumMappingR\x04\x65num:]\n\x05value\x12!.google.protobuf.EnumValueOptions\x18\xbd\x8e\x03 \x01(\x0b\x32\".letta.jsonmap.v1.EnumValueMappingR\x05value:Y\n\x05\x65rror\x12!.google.protobuf.EnumValueOptions\x18\xbe\x8e\x03 \x01(\x0b\x32\x1e.letta.jsonmap.v1.ErrorMappingR\x05\x65rror:Y\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xbf\x8e\x03 \x01(\x0b\x32\x1f.letta.jsonmap.v1.MethodMappingR\x06methodb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.jsonmap.v1.annotations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TIMESTAMPFORMAT']._serialized_start=1397
-  _globals['_TIMESTAMPFORMAT']._serialized_end=1507
-  _globals['_ERRORBODY']._serialized_start=1510
-  _globals['_ERRORBODY']._serialized_end=1664
-  _globals['_FIELDMAPPING']._serialized_start=91
-  _globals['_FIELDMAPPING']._serialized_end=563
-  _globals['_ONEOFMAPPING']._serialized_start=566
-  _globals['_ONEOFMAPPING']._serialized_end=724
-  _globals['_MESSAGEMAPPING']._serialized_start=726
-  _globals['_MESSAGEMAPPING']._serialized_end=776
-  _globals['_ENUMMAPPING']._serialized_start=778
-  _globals['_ENUMMAPPING']._serialized_end=839
-  _globals['_ENUMVALUEMAPPING']._serialized_start=841
-  _globals['_ENUMVALUEMAPPING']._serialized_end=879
-  _globals['_ERRORMAPPING']._serialized_start=881
-  _globals['_ERRORMAPPING']._serialized_end=997
-  _globals['_METHODMAPPING']._serialized_start=1000
-  _globals['_METHODMAPPING']._serialized_end=1395
+  _globals['_TIMESTAMPFORMAT']._serialized_start=1459
+  _globals['_TIMESTAMPFORMAT']._serialized_end=1569
+  _globals['_ERRORBODY']._serialized_start=1572
+  _globals['_ERRORBODY']._serialized_end=1726
+  _globals['_FIELDMAPPING']._serialized_start=114
+  _globals['_FIELDMAPPING']._serialized_end=586
+  _globals['_ONEOFMAPPING']._serialized_start=589
+  _globals['_ONEOFMAPPING']._serialized_end=747
+  _globals['_MESSAGEMAPPING']._serialized_start=749
+  _globals['_MESSAGEMAPPING']._serialized_end=799
+  _globals['_ENUMMAPPING']._serialized_start=801
+  _globals['_ENUMMAPPING']._serialized_end=862
+  _globals['_ENUMVALUEMAPPING']._serialized_start=864
+  _globals['_ENUMVALUEMAPPING']._serialized_end=902
+  _globals['_ERRORMAPPING']._serialized_start=905
+  _globals['_ERRORMAPPING']._serialized_end=1059
+  _globals['_METHODMAPPING']._serialized_start=1062
+  _globals['_METHODMAPPING']._serialized_end=1457
 # @@protoc_insertion_point(module_scope)

@@ -16,6 +16,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf.internal import extension_dict as _extension_dict
+from google.rpc import code_pb2 as _code_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -283,29 +284,33 @@ Global___EnumValueMapping: _TypeAlias = EnumValueMapping  # noqa: Y015
 
 @_typing.final
 class ErrorMapping(_message.Message):
-    """How an error reason answers over HTTP."""
+    """How an error reason answers, over gRPC and over HTTP."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HTTP_STATUS_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     http_status: _builtins.int
     """HTTP status, 400 to 599. 0 means: derived from the gRPC code."""
     body: Global___ErrorBody.ValueType
     """Shape of the body."""
     type: _builtins.str
     """`error.type` of the body shape ERROR_OBJECT."""
+    code: _code_pb2.Code.ValueType
+    """Status code over gRPC. Every reason but the unspecified one names it."""
     def __init__(
         self,
         *,
         http_status: _builtins.int = ...,
         body: Global___ErrorBody.ValueType = ...,
         type: _builtins.str = ...,
+        code: _code_pb2.Code.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "http_status", b"http_status", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "code", b"code", "http_status", b"http_status", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
