@@ -22,8 +22,8 @@ from prometheus_client import REGISTRY
 from letta.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, run_pb2, run_service_pb2, run_service_pb2_grpc
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2, context_service_pb2, context_service_pb2_grpc
-from letta_cli.databases import upgrade_all
-from letta_cli.stack import Stack
+from letta_cli.servers.databases import upgrade_all
+from letta_cli.servers.stack import Stack
 from letta_common.actor import acting_as
 from letta_common.clock import SystemClock
 from letta_common.ids import new_id

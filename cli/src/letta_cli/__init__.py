@@ -1,1 +1,1 @@
-"""The `letta` command."""
+"""The `letta` command: a file for each group of commands, `servers` for what serves, `talk` for `letta chat`."""

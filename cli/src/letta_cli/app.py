@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,8 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version  # noqa: PLC0415 a thirtieth of a second, for this option alone
+
         sys.stdout.write(f"{Path(sys.argv[0]).name.removesuffix('.py')} {version('letta-cli')} (Letta on gRPC)\n")
         raise typer.Exit
 

@@ -20,10 +20,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from letta.agent.v1 import agent_service_pb2 as api
 from letta.agent.v1 import agent_service_pb2_grpc
-from letta_cli import engines
 from letta_cli.agents import new_agent
 from letta_cli.connection import CALL_SECONDS, connected
 from letta_cli.console import fail, note, out, panel, say
+from letta_cli.servers import engines
 from letta_cli.talk.turns import Turn, send
 from letta_common.settings import Settings
 

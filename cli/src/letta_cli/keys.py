@@ -29,7 +29,7 @@ def create(channel: grpc.Channel, name: str, scope: ScopeOption = None) -> None:
 @app.command()
 def bootstrap() -> None:
     """Make the first administrator's key on the deployment's database and print its secret."""
-    from letta_cli.serving import first_key  # noqa: PLC0415 it needs the auth service itself
+    from letta_cli.servers.commands import first_key  # noqa: PLC0415 it needs the auth service itself
 
     made = first_key()
     if made is None:

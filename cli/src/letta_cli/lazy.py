@@ -18,12 +18,12 @@ class Place(NamedTuple):
 
 
 COMMANDS = {
-    "server": Place("letta_cli.serving", "server_app", "Run all services in one process, or one service."),
-    "up": Place("letta_cli.serving", "up_app", "Run every service in a process of its own."),
+    "server": Place("letta_cli.servers.commands", "server_app", "Run all services in one process, or one service."),
+    "up": Place("letta_cli.servers.commands", "up_app", "Run every service in a process of its own."),
     "chat": Place("letta_cli.talk.chat", "app", "Talk to an agent."),
     "agents": Place("letta_cli.agents", "app", "List, make, show and remove agents."),
     "keys": Place("letta_cli.keys", "app", "Make, list and remove API keys."),
-    "db": Place("letta_cli.serving", "db_app", "The database."),
+    "db": Place("letta_cli.servers.commands", "db_app", "The database."),
     "demo": Place("letta_cli.demo", "app", "Tell an agent facts, restart everything, ask for them back."),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from letta_cli.preflight import check, check_home, check_port
+from letta_cli.servers.preflight import check, check_home, check_port
 from letta_common.settings import Settings
 from tests.servers import free_port
 

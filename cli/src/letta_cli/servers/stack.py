@@ -15,7 +15,7 @@ import letta_memory.wiring
 import letta_tools.wiring
 from letta_agent.settings import AgentSettings
 from letta_auth.settings import AuthSettings
-from letta_cli.databases import database
+from letta_cli.servers.databases import database
 from letta_common.clock import SystemClock
 from letta_common.settings import Settings
 from letta_gateway.http_server import HttpServer

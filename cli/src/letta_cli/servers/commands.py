@@ -15,9 +15,9 @@ import typer
 import uvloop
 from pydantic import SecretStr
 
-from letta_cli import preflight
 from letta_cli.console import fail, note, panel, secret
-from letta_cli.databases import database
+from letta_cli.servers import preflight
+from letta_cli.servers.databases import database
 from letta_common.settings import PEERS, Settings
 from letta_embedded_postgres import EmbeddedPostgresError
 from letta_rpc.process import begin, failures_told, leave, starting
@@ -64,7 +64,7 @@ def _run(
     start = ExitStack()
     start.enter_context(starting())
     progress("loading the services ...")
-    stack: Any = importlib.import_module("letta_cli.stack")
+    stack: Any = importlib.import_module("letta_cli.servers.stack")
 
     async def started(admin_key: str | None) -> None:
         start.close()
@@ -82,7 +82,7 @@ def _silent(_: str) -> None:
 
 
 def _banner(settings: Settings, http_bind: str) -> list[str]:
-    engines: Any = importlib.import_module("letta_cli.engines")
+    engines: Any = importlib.import_module("letta_cli.servers.engines")
     banner = engines.banner(settings.bind, settings)
     return [f"gRPC  {settings.bind}", f"HTTP  http://{http_bind}/docs", banner, HINT]
 
@@ -103,7 +103,7 @@ def up(
         settings = begin(Settings)
         binds = {f"--grpc-port ({name})": f"{host}:{number}" for name, number in ports.items()}
         preflight.check(settings, {**binds, "--port": f"{host}:{port}"})
-        processes: Any = importlib.import_module("letta_cli.processes")
+        processes: Any = importlib.import_module("letta_cli.servers.processes")
         note(f"gRPC of the agent service on {host}:{grpc_port}, HTTP on http://{host}:{port}/docs")
         variables["LETTA_UNKNOWN_SETTINGS"] = "ignore"  # they were told once, above
         uvloop.run(processes.up(settings.home, settings.database_url.get_secret_value(), variables, note))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from letta_cli.databases import database
+from letta_cli.servers.databases import database
 from letta_rpc.server import termination
 
 SERVICES = ("auth", "tools", "llm_gateway", "memory", "agent", "gateway")
