@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from google.api import annotations_pb2
+from google.api import annotations_pb2, field_behavior_pb2  # noqa: F401  # the second makes an option readable
 from google.protobuf import descriptor_pb2
 
 from letta.jsonmap.v1 import annotations_pb2 as jsonmap
@@ -17,7 +17,7 @@ from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = ("get", "put", "post", "delete", "patch")
 _MESSAGE, _ENUM, _SERVICE, _MEMBER = 4, 5, 6, 2
-"""Field numbers in FileDescriptorProto, and of a method in its service and a value in its enum."""
+"""Field numbers in FileDescriptorProto, and of the member in each of them: field, value, method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,22 @@ class Contracts:
     def messages(self) -> dict[str, descriptor_pb2.DescriptorProto]:
         """Top-level messages by full name, with the leading dot that types are named with."""
         return {f".{file.package}.{message.name}": message for file in self._files for message in file.message_type}
+
+    @cached_property
+    def file_names(self) -> tuple[str, ...]:
+        """The files, relative to the root of the contracts."""
+        return tuple(file.name for file in self._files)
+
+    @cached_property
+    def field_comments(self) -> dict[str, str]:
+        """Comments of the fields of top-level messages, by the full name of the field with a leading dot."""
+        return {
+            f".{file.package}.{message.name}.{field.name}": comments.get((_MESSAGE, at, _MEMBER, index), "")
+            for file in self._files
+            for comments in [_comments(file)]
+            for at, message in enumerate(file.message_type)
+            for index, field in enumerate(message.field)
+        }
 
     @cached_property
     def reasons(self) -> tuple[tuple[descriptor_pb2.EnumValueDescriptorProto, str], ...]:

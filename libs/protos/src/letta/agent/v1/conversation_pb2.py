@@ -22,17 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.common.v1 import model_settings_pb2 as letta_dot_common_dot_v1_dot_model__settings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letta/agent/v1/conversation.proto\x12\x0eletta.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$letta/common/v1/model_settings.proto\"\xf1\x04\n\x0c\x43onversation\x12\'\n\rcreated_by_id\x18\x01 \x01(\tH\x00R\x0b\x63reatedById\x88\x01\x01\x12\x30\n\x12last_updated_by_id\x18\x02 \x01(\tH\x01R\x0flastUpdatedById\x88\x01\x01\x12\x39\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x0e\n\x02id\x18\x05 \x01(\tR\x02id\x12\x19\n\x08\x61gent_id\x18\x06 \x01(\tR\x07\x61gentId\x12\x1d\n\x07summary\x18\x07 \x01(\tH\x02R\x07summary\x88\x01\x01\x12\x33\n\x16in_context_message_ids\x18\x08 \x03(\tR\x13inContextMessageIds\x12,\n\x12isolated_block_ids\x18\t \x03(\tR\x10isolatedBlockIds\x12\x19\n\x05model\x18\n \x01(\tH\x03R\x05model\x88\x01\x01\x12\x45\n\x0emodel_settings\x18\x0b \x01(\x0b\x32\x1e.letta.common.v1.ModelSettingsR\rmodelSettings\x12\x42\n\x0flast_message_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rlastMessageAtB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\n\n\x08_summaryB\x08\n\x06_modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letta/agent/v1/conversation.proto\x12\x0eletta.agent.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$letta/common/v1/model_settings.proto\"\xb9\x05\n\x0c\x43onversation\x12-\n\rcreated_by_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12\x14\n\x02id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x1f\n\x08\x61gent_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x05R\x07\x61gentId\x12#\n\x07summary\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01H\x02R\x07summary\x88\x01\x01\x12\x39\n\x16in_context_message_ids\x18\x08 \x03(\tB\x04\xe2\x41\x01\x03R\x13inContextMessageIds\x12\x32\n\x12isolated_block_ids\x18\t \x03(\tB\x04\xe2\x41\x01\x03R\x10isolatedBlockIds\x12\x1f\n\x05model\x18\n \x01(\tB\x04\xe2\x41\x01\x01H\x03R\x05model\x88\x01\x01\x12K\n\x0emodel_settings\x18\x0b \x01(\x0b\x32\x1e.letta.common.v1.ModelSettingsB\x04\xe2\x41\x01\x01R\rmodelSettings\x12H\n\x0flast_message_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\rlastMessageAtB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\n\n\x08_summaryB\x08\n\x06_modelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.agent.v1.conversation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONVERSATION']._serialized_start=125
-  _globals['_CONVERSATION']._serialized_end=750
+  _globals['_CONVERSATION'].fields_by_name['created_by_id']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['created_by_id']._serialized_options = b'\342A\001\003'
+  _globals['_CONVERSATION'].fields_by_name['last_updated_by_id']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['last_updated_by_id']._serialized_options = b'\342A\001\003'
+  _globals['_CONVERSATION'].fields_by_name['created_at']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_CONVERSATION'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_CONVERSATION'].fields_by_name['id']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_CONVERSATION'].fields_by_name['agent_id']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['agent_id']._serialized_options = b'\342A\001\005'
+  _globals['_CONVERSATION'].fields_by_name['summary']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['summary']._serialized_options = b'\342A\001\001'
+  _globals['_CONVERSATION'].fields_by_name['in_context_message_ids']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['in_context_message_ids']._serialized_options = b'\342A\001\003'
+  _globals['_CONVERSATION'].fields_by_name['isolated_block_ids']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['isolated_block_ids']._serialized_options = b'\342A\001\003'
+  _globals['_CONVERSATION'].fields_by_name['model']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['model']._serialized_options = b'\342A\001\001'
+  _globals['_CONVERSATION'].fields_by_name['model_settings']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['model_settings']._serialized_options = b'\342A\001\001'
+  _globals['_CONVERSATION'].fields_by_name['last_message_at']._loaded_options = None
+  _globals['_CONVERSATION'].fields_by_name['last_message_at']._serialized_options = b'\342A\001\003'
+  _globals['_CONVERSATION']._serialized_start=158
+  _globals['_CONVERSATION']._serialized_end=855
 # @@protoc_insertion_point(module_scope)

@@ -22,15 +22,52 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aletta/agent/v1/group.proto\x12\x0eletta.agent.v1\"\xa5\x08\n\x05Group\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12!\n\x0cmanager_type\x18\x02 \x01(\tR\x0bmanagerType\x12\x1b\n\tagent_ids\x18\x03 \x03(\tR\x08\x61gentIds\x12 \n\x0b\x64\x65scription\x18\x04 \x01(\tR\x0b\x64\x65scription\x12\"\n\nproject_id\x18\x05 \x01(\tH\x00R\tprojectId\x88\x01\x01\x12$\n\x0btemplate_id\x18\x06 \x01(\tH\x01R\ntemplateId\x88\x01\x01\x12-\n\x10\x62\x61se_template_id\x18\x07 \x01(\tH\x02R\x0e\x62\x61seTemplateId\x88\x01\x01\x12(\n\rdeployment_id\x18\x08 \x01(\tH\x03R\x0c\x64\x65ploymentId\x88\x01\x01\x12(\n\x10shared_block_ids\x18\t \x03(\tR\x0esharedBlockIds\x12-\n\x10manager_agent_id\x18\n \x01(\tH\x04R\x0emanagerAgentId\x88\x01\x01\x12\x30\n\x11termination_token\x18\x0b \x01(\tH\x05R\x10terminationToken\x88\x01\x01\x12 \n\tmax_turns\x18\x0c \x01(\x05H\x06R\x08maxTurns\x88\x01\x01\x12?\n\x19sleeptime_agent_frequency\x18\r \x01(\x05H\x07R\x17sleeptimeAgentFrequency\x88\x01\x01\x12(\n\rturns_counter\x18\x0e \x01(\x05H\x08R\x0cturnsCounter\x88\x01\x01\x12>\n\x19last_processed_message_id\x18\x0f \x01(\tH\tR\x16lastProcessedMessageId\x88\x01\x01\x12>\n\x19max_message_buffer_length\x18\x10 \x01(\x05H\nR\x16maxMessageBufferLength\x88\x01\x01\x12>\n\x19min_message_buffer_length\x18\x11 \x01(\x05H\x0bR\x16minMessageBufferLength\x88\x01\x01\x12\x1b\n\x06hidden\x18\x12 \x01(\x08H\x0cR\x06hidden\x88\x01\x01\x42\r\n\x0b_project_idB\x0e\n\x0c_template_idB\x13\n\x11_base_template_idB\x10\n\x0e_deployment_idB\x13\n\x11_manager_agent_idB\x14\n\x12_termination_tokenB\x0c\n\n_max_turnsB\x1c\n\x1a_sleeptime_agent_frequencyB\x10\n\x0e_turns_counterB\x1c\n\x1a_last_processed_message_idB\x1c\n\x1a_max_message_buffer_lengthB\x1c\n\x1a_min_message_buffer_lengthB\t\n\x07_hiddenb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aletta/agent/v1/group.proto\x12\x0eletta.agent.v1\x1a\x1fgoogle/api/field_behavior.proto\"\x91\t\n\x05Group\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\'\n\x0cmanager_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x0bmanagerType\x12!\n\tagent_ids\x18\x03 \x03(\tB\x04\xe2\x41\x01\x03R\x08\x61gentIds\x12&\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x0b\x64\x65scription\x12(\n\nproject_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\tprojectId\x88\x01\x01\x12*\n\x0btemplate_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\ntemplateId\x88\x01\x01\x12\x33\n\x10\x62\x61se_template_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x0e\x62\x61seTemplateId\x88\x01\x01\x12.\n\rdeployment_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x0c\x64\x65ploymentId\x88\x01\x01\x12.\n\x10shared_block_ids\x18\t \x03(\tB\x04\xe2\x41\x01\x03R\x0esharedBlockIds\x12\x33\n\x10manager_agent_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x0emanagerAgentId\x88\x01\x01\x12\x36\n\x11termination_token\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03H\x05R\x10terminationToken\x88\x01\x01\x12&\n\tmax_turns\x18\x0c \x01(\x05\x42\x04\xe2\x41\x01\x03H\x06R\x08maxTurns\x88\x01\x01\x12\x45\n\x19sleeptime_agent_frequency\x18\r \x01(\x05\x42\x04\xe2\x41\x01\x03H\x07R\x17sleeptimeAgentFrequency\x88\x01\x01\x12.\n\rturns_counter\x18\x0e \x01(\x05\x42\x04\xe2\x41\x01\x03H\x08R\x0cturnsCounter\x88\x01\x01\x12\x44\n\x19last_processed_message_id\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03H\tR\x16lastProcessedMessageId\x88\x01\x01\x12\x44\n\x19max_message_buffer_length\x18\x10 \x01(\x05\x42\x04\xe2\x41\x01\x03H\nR\x16maxMessageBufferLength\x88\x01\x01\x12\x44\n\x19min_message_buffer_length\x18\x11 \x01(\x05\x42\x04\xe2\x41\x01\x03H\x0bR\x16minMessageBufferLength\x88\x01\x01\x12!\n\x06hidden\x18\x12 \x01(\x08\x42\x04\xe2\x41\x01\x03H\x0cR\x06hidden\x88\x01\x01\x42\r\n\x0b_project_idB\x0e\n\x0c_template_idB\x13\n\x11_base_template_idB\x10\n\x0e_deployment_idB\x13\n\x11_manager_agent_idB\x14\n\x12_termination_tokenB\x0c\n\n_max_turnsB\x1c\n\x1a_sleeptime_agent_frequencyB\x10\n\x0e_turns_counterB\x1c\n\x1a_last_processed_message_idB\x1c\n\x1a_max_message_buffer_lengthB\x1c\n\x1a_min_message_buffer_lengthB\t\n\x07_hiddenb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.agent.v1.group_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GROUP']._serialized_start=47
-  _globals['_GROUP']._serialized_end=1108
+  _globals['_GROUP'].fields_by_name['id']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['manager_type']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['manager_type']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['agent_ids']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['agent_ids']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['description']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['description']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['project_id']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['project_id']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['template_id']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['template_id']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['base_template_id']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['base_template_id']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['deployment_id']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['deployment_id']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['shared_block_ids']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['shared_block_ids']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['manager_agent_id']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['manager_agent_id']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['termination_token']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['termination_token']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['max_turns']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['max_turns']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['sleeptime_agent_frequency']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['sleeptime_agent_frequency']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['turns_counter']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['turns_counter']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['last_processed_message_id']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['last_processed_message_id']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['max_message_buffer_length']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['max_message_buffer_length']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['min_message_buffer_length']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['min_message_buffer_length']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP'].fields_by_name['hidden']._loaded_options = None
+  _globals['_GROUP'].fields_by_name['hidden']._serialized_options = b'\342A\001\003'
+  _globals['_GROUP']._serialized_start=80
+  _globals['_GROUP']._serialized_end=1249
 # @@protoc_insertion_point(module_scope)

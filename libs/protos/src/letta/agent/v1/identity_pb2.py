@@ -22,20 +22,43 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/agent/v1/identity.proto\x12\x0eletta.agent.v1\x1a\"letta/jsonmap/v1/annotations.proto\"\xeb\x02\n\x08Identity\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12%\n\x0eidentifier_key\x18\x02 \x01(\tR\ridentifierKey\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12#\n\ridentity_type\x18\x04 \x01(\tR\x0cidentityType\x12\"\n\nproject_id\x18\x05 \x01(\tH\x00R\tprojectId\x88\x01\x01\x12\x1b\n\tagent_ids\x18\x06 \x03(\tR\x08\x61gentIds\x12\x1b\n\tblock_ids\x18\x07 \x03(\tR\x08\x62lockIds\x12,\n\x0forganization_id\x18\x08 \x01(\tH\x01R\x0eorganizationId\x88\x01\x01\x12@\n\nproperties\x18\t \x03(\x0b\x32 .letta.agent.v1.IdentityPropertyR\npropertiesB\r\n\x0b_project_idB\x12\n\x10_organization_id\"V\n\x10IdentityProperty\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x1c\n\x05value\x18\x02 \x01(\tB\x06\xca\xf3\x18\x02\x10\x01R\x05value\x12\x12\n\x04type\x18\x03 \x01(\tR\x04typeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/agent/v1/identity.proto\x12\x0eletta.agent.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xa1\x03\n\x08Identity\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12+\n\x0eidentifier_key\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\ridentifierKey\x12\x18\n\x04name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x04name\x12)\n\ridentity_type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x0cidentityType\x12(\n\nproject_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\tprojectId\x88\x01\x01\x12!\n\tagent_ids\x18\x06 \x03(\tB\x04\xe2\x41\x01\x03R\x08\x61gentIds\x12!\n\tblock_ids\x18\x07 \x03(\tB\x04\xe2\x41\x01\x03R\x08\x62lockIds\x12\x32\n\x0forganization_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0eorganizationId\x88\x01\x01\x12\x46\n\nproperties\x18\t \x03(\x0b\x32 .letta.agent.v1.IdentityPropertyB\x04\xe2\x41\x01\x03R\npropertiesB\r\n\x0b_project_idB\x12\n\x10_organization_id\"f\n\x10IdentityProperty\x12\x16\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x03key\x12 \n\x05value\x18\x02 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x05value\x12\x18\n\x04type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x04typeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.agent.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_IDENTITY'].fields_by_name['id']._loaded_options = None
+  _globals['_IDENTITY'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITY'].fields_by_name['identifier_key']._loaded_options = None
+  _globals['_IDENTITY'].fields_by_name['identifier_key']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITY'].fields_by_name['name']._loaded_options = None
+  _globals['_IDENTITY'].fields_by_name['name']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITY'].fields_by_name['identity_type']._loaded_options = None
+  _globals['_IDENTITY'].fields_by_name['identity_type']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITY'].fields_by_name['project_id']._loaded_options = None
+  _globals['_IDENTITY'].fields_by_name['project_id']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITY'].fields_by_name['agent_ids']._loaded_options = None
+  _globals['_IDENTITY'].fields_by_name['agent_ids']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITY'].fields_by_name['block_ids']._loaded_options = None
+  _globals['_IDENTITY'].fields_by_name['block_ids']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITY'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_IDENTITY'].fields_by_name['organization_id']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITY'].fields_by_name['properties']._loaded_options = None
+  _globals['_IDENTITY'].fields_by_name['properties']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITYPROPERTY'].fields_by_name['key']._loaded_options = None
+  _globals['_IDENTITYPROPERTY'].fields_by_name['key']._serialized_options = b'\342A\001\003'
   _globals['_IDENTITYPROPERTY'].fields_by_name['value']._loaded_options = None
-  _globals['_IDENTITYPROPERTY'].fields_by_name['value']._serialized_options = b'\312\363\030\002\020\001'
-  _globals['_IDENTITY']._serialized_start=86
-  _globals['_IDENTITY']._serialized_end=449
-  _globals['_IDENTITYPROPERTY']._serialized_start=451
-  _globals['_IDENTITYPROPERTY']._serialized_end=537
+  _globals['_IDENTITYPROPERTY'].fields_by_name['value']._serialized_options = b'\342A\001\003\312\363\030\002\020\001'
+  _globals['_IDENTITYPROPERTY'].fields_by_name['type']._loaded_options = None
+  _globals['_IDENTITYPROPERTY'].fields_by_name['type']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITY']._serialized_start=119
+  _globals['_IDENTITY']._serialized_end=536
+  _globals['_IDENTITYPROPERTY']._serialized_start=538
+  _globals['_IDENTITYPROPERTY']._serialized_end=640
 # @@protoc_insertion_point(module_scope)

@@ -22,24 +22,93 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letta/agent/v1/model_config.proto\x12\x0eletta.agent.v1\x1a\"letta/jsonmap/v1/annotations.proto\"\xa7\x0b\n\tLLMConfig\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12&\n\x0c\x64isplay_name\x18\x02 \x01(\tH\x00R\x0b\x64isplayName\x88\x01\x01\x12.\n\x13model_endpoint_type\x18\x03 \x01(\tR\x11modelEndpointType\x12*\n\x0emodel_endpoint\x18\x04 \x01(\tH\x01R\rmodelEndpoint\x88\x01\x01\x12(\n\rprovider_name\x18\x05 \x01(\tH\x02R\x0cproviderName\x88\x01\x01\x12\x30\n\x11provider_category\x18\x06 \x01(\tH\x03R\x10providerCategory\x88\x01\x01\x12(\n\rmodel_wrapper\x18\x07 \x01(\tH\x04R\x0cmodelWrapper\x88\x01\x01\x12%\n\x0e\x63ontext_window\x18\x08 \x01(\x05R\rcontextWindow\x12\x43\n\x1cput_inner_thoughts_in_kwargs\x18\t \x01(\x08H\x05R\x18putInnerThoughtsInKwargs\x88\x01\x01\x12\x1b\n\x06handle\x18\n \x01(\tH\x06R\x06handle\x88\x01\x01\x12 \n\x0btemperature\x18\x0b \x01(\x01R\x0btemperature\x12\"\n\nmax_tokens\x18\x0c \x01(\x05H\x07R\tmaxTokens\x88\x01\x01\x12\'\n\x0f\x65nable_reasoner\x18\r \x01(\x08R\x0e\x65nableReasoner\x12.\n\x10reasoning_effort\x18\x0e \x01(\tH\x08R\x0freasoningEffort\x88\x01\x01\x12\x30\n\x14max_reasoning_tokens\x18\x0f \x01(\x05R\x12maxReasoningTokens\x12\x1b\n\x06\x65\x66\x66ort\x18\x10 \x01(\tH\tR\x06\x65\x66\x66ort\x88\x01\x01\x12\x30\n\x11\x66requency_penalty\x18\x11 \x01(\x01H\nR\x10\x66requencyPenalty\x88\x01\x01\x12\x32\n\x12\x63ompatibility_type\x18\x12 \x01(\tH\x0bR\x11\x63ompatibilityType\x88\x01\x01\x12!\n\tverbosity\x18\x13 \x01(\tH\x0cR\tverbosity\x88\x01\x01\x12\x17\n\x04tier\x18\x14 \x01(\tH\rR\x04tier\x88\x01\x01\x12\x33\n\x13parallel_tool_calls\x18\x15 \x01(\x08H\x0eR\x11parallelToolCalls\x88\x01\x01\x12/\n\x0fresponse_format\x18\x16 \x01(\tB\x06\xca\xf3\x18\x02\x10\x01R\x0eresponseFormat\x12\x16\n\x06strict\x18\x17 \x01(\x08R\x06strict\x12\'\n\x0freturn_logprobs\x18\x18 \x01(\x08R\x0ereturnLogprobs\x12&\n\x0ctop_logprobs\x18\x19 \x01(\x05H\x0fR\x0btopLogprobs\x88\x01\x01\x12(\n\x10return_token_ids\x18\x1a \x01(\x08R\x0ereturnTokenIds\x12-\n\x10tool_call_parser\x18\x1b \x01(\tH\x10R\x0etoolCallParser\x88\x01\x01\x42\x0f\n\r_display_nameB\x11\n\x0f_model_endpointB\x10\n\x0e_provider_nameB\x14\n\x12_provider_categoryB\x10\n\x0e_model_wrapperB\x1f\n\x1d_put_inner_thoughts_in_kwargsB\t\n\x07_handleB\r\n\x0b_max_tokensB\x13\n\x11_reasoning_effortB\t\n\x07_effortB\x14\n\x12_frequency_penaltyB\x15\n\x13_compatibility_typeB\x0c\n\n_verbosityB\x07\n\x05_tierB\x16\n\x14_parallel_tool_callsB\x0f\n\r_top_logprobsB\x13\n\x11_tool_call_parser\"\xce\x04\n\x0f\x45mbeddingConfig\x12\x36\n\x17\x65mbedding_endpoint_type\x18\x01 \x01(\tR\x15\x65mbeddingEndpointType\x12\x32\n\x12\x65mbedding_endpoint\x18\x02 \x01(\tH\x00R\x11\x65mbeddingEndpoint\x88\x01\x01\x12\'\n\x0f\x65mbedding_model\x18\x03 \x01(\tR\x0e\x65mbeddingModel\x12#\n\rembedding_dim\x18\x04 \x01(\x05R\x0c\x65mbeddingDim\x12@\n\x14\x65mbedding_chunk_size\x18\x05 \x01(\x05\x42\t\xca\xf3\x18\x05\x32\x03\x33\x30\x30H\x01R\x12\x65mbeddingChunkSize\x88\x01\x01\x12\x1b\n\x06handle\x18\x06 \x01(\tH\x02R\x06handle\x88\x01\x01\x12\'\n\nbatch_size\x18\x07 \x01(\x05\x42\x08\xca\xf3\x18\x04\x32\x02\x33\x32R\tbatchSize\x12*\n\x0e\x61zure_endpoint\x18\x08 \x01(\tH\x03R\razureEndpoint\x88\x01\x01\x12(\n\razure_version\x18\t \x01(\tH\x04R\x0c\x61zureVersion\x88\x01\x01\x12.\n\x10\x61zure_deployment\x18\n \x01(\tH\x05R\x0f\x61zureDeployment\x88\x01\x01\x42\x15\n\x13_embedding_endpointB\x17\n\x15_embedding_chunk_sizeB\t\n\x07_handleB\x11\n\x0f_azure_endpointB\x10\n\x0e_azure_versionB\x13\n\x11_azure_deploymentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letta/agent/v1/model_config.proto\x12\x0eletta.agent.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xc7\x0c\n\tLLMConfig\x12\x1a\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x05model\x12,\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00R\x0b\x64isplayName\x88\x01\x01\x12\x34\n\x13model_endpoint_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01R\x11modelEndpointType\x12\x30\n\x0emodel_endpoint\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x01R\rmodelEndpoint\x88\x01\x01\x12.\n\rprovider_name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01H\x02R\x0cproviderName\x88\x01\x01\x12\x36\n\x11provider_category\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x03R\x10providerCategory\x88\x01\x01\x12.\n\rmodel_wrapper\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x0cmodelWrapper\x88\x01\x01\x12+\n\x0e\x63ontext_window\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x01R\rcontextWindow\x12I\n\x1cput_inner_thoughts_in_kwargs\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x03H\x05R\x18putInnerThoughtsInKwargs\x88\x01\x01\x12!\n\x06handle\x18\n \x01(\tB\x04\xe2\x41\x01\x01H\x06R\x06handle\x88\x01\x01\x12&\n\x0btemperature\x18\x0b \x01(\x01\x42\x04\xe2\x41\x01\x01R\x0btemperature\x12(\n\nmax_tokens\x18\x0c \x01(\x05\x42\x04\xe2\x41\x01\x01H\x07R\tmaxTokens\x88\x01\x01\x12-\n\x0f\x65nable_reasoner\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0e\x65nableReasoner\x12\x34\n\x10reasoning_effort\x18\x0e \x01(\tB\x04\xe2\x41\x01\x01H\x08R\x0freasoningEffort\x88\x01\x01\x12\x36\n\x14max_reasoning_tokens\x18\x0f \x01(\x05\x42\x04\xe2\x41\x01\x01R\x12maxReasoningTokens\x12!\n\x06\x65\x66\x66ort\x18\x10 \x01(\tB\x04\xe2\x41\x01\x01H\tR\x06\x65\x66\x66ort\x88\x01\x01\x12\x36\n\x11\x66requency_penalty\x18\x11 \x01(\x01\x42\x04\xe2\x41\x01\x01H\nR\x10\x66requencyPenalty\x88\x01\x01\x12\x38\n\x12\x63ompatibility_type\x18\x12 \x01(\tB\x04\xe2\x41\x01\x01H\x0bR\x11\x63ompatibilityType\x88\x01\x01\x12\'\n\tverbosity\x18\x13 \x01(\tB\x04\xe2\x41\x01\x01H\x0cR\tverbosity\x88\x01\x01\x12\x1d\n\x04tier\x18\x14 \x01(\tB\x04\xe2\x41\x01\x01H\rR\x04tier\x88\x01\x01\x12\x39\n\x13parallel_tool_calls\x18\x15 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x0eR\x11parallelToolCalls\x88\x01\x01\x12\x33\n\x0fresponse_format\x18\x16 \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02\x10\x01R\x0eresponseFormat\x12\x1c\n\x06strict\x18\x17 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x06strict\x12-\n\x0freturn_logprobs\x18\x18 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x0ereturnLogprobs\x12,\n\x0ctop_logprobs\x18\x19 \x01(\x05\x42\x04\xe2\x41\x01\x03H\x0fR\x0btopLogprobs\x88\x01\x01\x12.\n\x10return_token_ids\x18\x1a \x01(\x08\x42\x04\xe2\x41\x01\x03R\x0ereturnTokenIds\x12\x33\n\x10tool_call_parser\x18\x1b \x01(\tB\x04\xe2\x41\x01\x03H\x10R\x0etoolCallParser\x88\x01\x01\x42\x0f\n\r_display_nameB\x11\n\x0f_model_endpointB\x10\n\x0e_provider_nameB\x14\n\x12_provider_categoryB\x10\n\x0e_model_wrapperB\x1f\n\x1d_put_inner_thoughts_in_kwargsB\t\n\x07_handleB\r\n\x0b_max_tokensB\x13\n\x11_reasoning_effortB\t\n\x07_effortB\x14\n\x12_frequency_penaltyB\x15\n\x13_compatibility_typeB\x0c\n\n_verbosityB\x07\n\x05_tierB\x16\n\x14_parallel_tool_callsB\x0f\n\r_top_logprobsB\x13\n\x11_tool_call_parser\"\x86\x05\n\x0f\x45mbeddingConfig\x12<\n\x17\x65mbedding_endpoint_type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x15\x65mbeddingEndpointType\x12\x38\n\x12\x65mbedding_endpoint\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00R\x11\x65mbeddingEndpoint\x88\x01\x01\x12-\n\x0f\x65mbedding_model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01R\x0e\x65mbeddingModel\x12)\n\rembedding_dim\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01R\x0c\x65mbeddingDim\x12\x44\n\x14\x65mbedding_chunk_size\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xca\xf3\x18\x05\x32\x03\x33\x30\x30H\x01R\x12\x65mbeddingChunkSize\x88\x01\x01\x12!\n\x06handle\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x02R\x06handle\x88\x01\x01\x12+\n\nbatch_size\x18\x07 \x01(\x05\x42\x0c\xe2\x41\x01\x01\xca\xf3\x18\x04\x32\x02\x33\x32R\tbatchSize\x12\x30\n\x0e\x61zure_endpoint\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x03R\razureEndpoint\x88\x01\x01\x12.\n\razure_version\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x0c\x61zureVersion\x88\x01\x01\x12\x34\n\x10\x61zure_deployment\x18\n \x01(\tB\x04\xe2\x41\x01\x03H\x05R\x0f\x61zureDeployment\x88\x01\x01\x42\x15\n\x13_embedding_endpointB\x17\n\x15_embedding_chunk_sizeB\t\n\x07_handleB\x11\n\x0f_azure_endpointB\x10\n\x0e_azure_versionB\x13\n\x11_azure_deploymentb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.agent.v1.model_config_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['model']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['model']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['display_name']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['model_endpoint_type']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['model_endpoint_type']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['model_endpoint']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['model_endpoint']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['provider_name']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['provider_name']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['provider_category']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['provider_category']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['model_wrapper']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['model_wrapper']._serialized_options = b'\342A\001\003'
+  _globals['_LLMCONFIG'].fields_by_name['context_window']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['context_window']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['put_inner_thoughts_in_kwargs']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['put_inner_thoughts_in_kwargs']._serialized_options = b'\342A\001\003'
+  _globals['_LLMCONFIG'].fields_by_name['handle']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['handle']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['temperature']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['temperature']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['max_tokens']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['max_tokens']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['enable_reasoner']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['enable_reasoner']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['reasoning_effort']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['reasoning_effort']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['max_reasoning_tokens']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['max_reasoning_tokens']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['effort']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['effort']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['frequency_penalty']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['frequency_penalty']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['compatibility_type']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['compatibility_type']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['verbosity']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['verbosity']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['tier']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['tier']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['parallel_tool_calls']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['parallel_tool_calls']._serialized_options = b'\342A\001\001'
   _globals['_LLMCONFIG'].fields_by_name['response_format']._loaded_options = None
-  _globals['_LLMCONFIG'].fields_by_name['response_format']._serialized_options = b'\312\363\030\002\020\001'
+  _globals['_LLMCONFIG'].fields_by_name['response_format']._serialized_options = b'\342A\001\001\312\363\030\002\020\001'
+  _globals['_LLMCONFIG'].fields_by_name['strict']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['strict']._serialized_options = b'\342A\001\001'
+  _globals['_LLMCONFIG'].fields_by_name['return_logprobs']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['return_logprobs']._serialized_options = b'\342A\001\003'
+  _globals['_LLMCONFIG'].fields_by_name['top_logprobs']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['top_logprobs']._serialized_options = b'\342A\001\003'
+  _globals['_LLMCONFIG'].fields_by_name['return_token_ids']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['return_token_ids']._serialized_options = b'\342A\001\003'
+  _globals['_LLMCONFIG'].fields_by_name['tool_call_parser']._loaded_options = None
+  _globals['_LLMCONFIG'].fields_by_name['tool_call_parser']._serialized_options = b'\342A\001\003'
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_endpoint_type']._loaded_options = None
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_endpoint_type']._serialized_options = b'\342A\001\001'
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_endpoint']._loaded_options = None
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_endpoint']._serialized_options = b'\342A\001\001'
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_model']._loaded_options = None
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_model']._serialized_options = b'\342A\001\001'
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_dim']._loaded_options = None
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_dim']._serialized_options = b'\342A\001\001'
   _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_chunk_size']._loaded_options = None
-  _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_chunk_size']._serialized_options = b'\312\363\030\0052\003300'
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_chunk_size']._serialized_options = b'\342A\001\001\312\363\030\0052\003300'
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['handle']._loaded_options = None
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['handle']._serialized_options = b'\342A\001\001'
   _globals['_EMBEDDINGCONFIG'].fields_by_name['batch_size']._loaded_options = None
-  _globals['_EMBEDDINGCONFIG'].fields_by_name['batch_size']._serialized_options = b'\312\363\030\0042\00232'
-  _globals['_LLMCONFIG']._serialized_start=90
-  _globals['_LLMCONFIG']._serialized_end=1537
-  _globals['_EMBEDDINGCONFIG']._serialized_start=1540
-  _globals['_EMBEDDINGCONFIG']._serialized_end=2130
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['batch_size']._serialized_options = b'\342A\001\001\312\363\030\0042\00232'
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_endpoint']._loaded_options = None
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_endpoint']._serialized_options = b'\342A\001\003'
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_version']._loaded_options = None
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_version']._serialized_options = b'\342A\001\003'
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_deployment']._loaded_options = None
+  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_deployment']._serialized_options = b'\342A\001\003'
+  _globals['_LLMCONFIG']._serialized_start=123
+  _globals['_LLMCONFIG']._serialized_end=1730
+  _globals['_EMBEDDINGCONFIG']._serialized_start=1733
+  _globals['_EMBEDDINGCONFIG']._serialized_end=2379
 # @@protoc_insertion_point(module_scope)

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.agent.v1 import step_pb2 as letta_dot_agent_dot_v1_dot_step__pb2
 from letta.common.v1 import sort_order_pb2 as letta_dot_common_dot_v1_dot_sort__order__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letta/agent/v1/step_service.proto\x12\x0eletta.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19letta/agent/v1/step.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xcd\x05\n\x10ListStepsRequest\x12\'\n\x08\x61gent_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@H\x00R\x07\x61gentId\x88\x01\x01\x12#\n\x06run_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@H\x01R\x05runId\x88\x01\x01\x12\x39\n\nstart_date\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartDate\x12\x35\n\x08\x65nd_date\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndDate\x12#\n\x05model\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04H\x02R\x05model\x88\x01\x01\x12%\n\ttrace_ids\x18\x06 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x08traceIds\x12>\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x07 \x01(\x0e\x32\x18.letta.agent.v1.FeedbackB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x08\x66\x65\x65\x64\x62\x61\x63k\x12&\n\x0chas_feedback\x18\x08 \x01(\x08H\x03R\x0bhasFeedback\x88\x01\x01\x12\x1c\n\x04tags\x18\t \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\x12+\n\nproject_id\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@H\x04R\tprojectId\x88\x01\x01\x12\"\n\x05\x61\x66ter\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@H\x05R\x05\x61\x66ter\x88\x01\x01\x12$\n\x06\x62\x65\x66ore\x18\x0c \x01(\tB\x07\xbaH\x04r\x02\x18@H\x06R\x06\x62\x65\x66ore\x88\x01\x01\x12\x1d\n\x05limit\x18\r \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x05limit\x12:\n\x05order\x18\x0e \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05orderB\x0b\n\t_agent_idB\t\n\x07_run_idB\x08\n\x06_modelB\x0f\n\r_has_feedbackB\r\n\x0b_project_idB\x08\n\x06_afterB\t\n\x07_before\"?\n\x11ListStepsResponse\x12*\n\x05steps\x18\x01 \x03(\x0b\x32\x14.letta.agent.v1.StepR\x05steps\"9\n\x0eGetStepRequest\x12\'\n\x07step_id\x18\x01 \x01(\tB\x0e\xbaH\x0br\t\x18@:\x05step-R\x06stepId\";\n\x0fGetStepResponse\x12(\n\x04step\x18\x01 \x01(\x0b\x32\x14.letta.agent.v1.StepR\x04step\"@\n\x15GetStepMetricsRequest\x12\'\n\x07step_id\x18\x01 \x01(\tB\x0e\xbaH\x0br\t\x18@:\x05step-R\x06stepId\"O\n\x16GetStepMetricsResponse\x12\x35\n\x07metrics\x18\x01 \x01(\x0b\x32\x1b.letta.agent.v1.StepMetricsR\x07metrics\"\xa2\x01\n\x19UpdateStepFeedbackRequest\x12\'\n\x07step_id\x18\x01 \x01(\tB\x0e\xbaH\x0br\t\x18@:\x05step-R\x06stepId\x12>\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x01(\x0e\x32\x18.letta.agent.v1.FeedbackB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x08\x66\x65\x65\x64\x62\x61\x63k\x12\x1c\n\x04tags\x18\x03 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\"F\n\x1aUpdateStepFeedbackResponse\x12(\n\x04step\x18\x01 \x01(\x0b\x32\x14.letta.agent.v1.StepR\x04step2\xa8\x04\n\x0bStepService\x12t\n\tListSteps\x12 .letta.agent.v1.ListStepsRequest\x1a!.letta.agent.v1.ListStepsResponse\"\"\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x82\xd3\xe4\x93\x02\x13\x12\n/v1/steps/b\x05steps\x12p\n\x07GetStep\x12\x1e.letta.agent.v1.GetStepRequest\x1a\x1f.letta.agent.v1.GetStepResponse\"$\x90\x02\x01\x82\xd3\xe4\x93\x02\x1b\x12\x13/v1/steps/{step_id}b\x04step\x12\x90\x01\n\x0eGetStepMetrics\x12%.letta.agent.v1.GetStepMetricsRequest\x1a&.letta.agent.v1.GetStepMetricsResponse\"/\x90\x02\x01\x82\xd3\xe4\x93\x02&\x12\x1b/v1/steps/{step_id}/metricsb\x07metrics\x12\x9d\x01\n\x12UpdateStepFeedback\x12).letta.agent.v1.UpdateStepFeedbackRequest\x1a*.letta.agent.v1.UpdateStepFeedbackResponse\"0\x90\x02\x02\x82\xd3\xe4\x93\x02\'2\x1c/v1/steps/{step_id}/feedback:\x01*b\x04stepb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letta/agent/v1/step_service.proto\x12\x0eletta.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19letta/agent/v1/step.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\x8b\x06\n\x10ListStepsRequest\x12+\n\x08\x61gent_id\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@H\x00R\x07\x61gentId\x88\x01\x01\x12\'\n\x06run_id\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@H\x01R\x05runId\x88\x01\x01\x12?\n\nstart_date\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01R\tstartDate\x12;\n\x08\x65nd_date\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01R\x07\x65ndDate\x12\'\n\x05model\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04H\x02R\x05model\x88\x01\x01\x12)\n\ttrace_ids\x18\x06 \x03(\tB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x64R\x08traceIds\x12\x42\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x07 \x01(\x0e\x32\x18.letta.agent.v1.FeedbackB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x08\x66\x65\x65\x64\x62\x61\x63k\x12,\n\x0chas_feedback\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x03R\x0bhasFeedback\x88\x01\x01\x12 \n\x04tags\x18\t \x03(\tB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\x12/\n\nproject_id\x18\n \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@H\x04R\tprojectId\x88\x01\x01\x12&\n\x05\x61\x66ter\x18\x0b \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@H\x05R\x05\x61\x66ter\x88\x01\x01\x12(\n\x06\x62\x65\x66ore\x18\x0c \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@H\x06R\x06\x62\x65\x66ore\x88\x01\x01\x12!\n\x05limit\x18\r \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x0e \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05orderB\x0b\n\t_agent_idB\t\n\x07_run_idB\x08\n\x06_modelB\x0f\n\r_has_feedbackB\r\n\x0b_project_idB\x08\n\x06_afterB\t\n\x07_before\"?\n\x11ListStepsResponse\x12*\n\x05steps\x18\x01 \x03(\x0b\x32\x14.letta.agent.v1.StepR\x05steps\"=\n\x0eGetStepRequest\x12+\n\x07step_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05step-R\x06stepId\";\n\x0fGetStepResponse\x12(\n\x04step\x18\x01 \x01(\x0b\x32\x14.letta.agent.v1.StepR\x04step\"D\n\x15GetStepMetricsRequest\x12+\n\x07step_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05step-R\x06stepId\"O\n\x16GetStepMetricsResponse\x12\x35\n\x07metrics\x18\x01 \x01(\x0b\x32\x1b.letta.agent.v1.StepMetricsR\x07metrics\"\xae\x01\n\x19UpdateStepFeedbackRequest\x12+\n\x07step_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05step-R\x06stepId\x12\x42\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x02 \x01(\x0e\x32\x18.letta.agent.v1.FeedbackB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x08\x66\x65\x65\x64\x62\x61\x63k\x12 \n\x04tags\x18\x03 \x03(\tB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x64R\x04tags\"F\n\x1aUpdateStepFeedbackResponse\x12(\n\x04step\x18\x01 \x01(\x0b\x32\x14.letta.agent.v1.StepR\x04step2\xa8\x04\n\x0bStepService\x12t\n\tListSteps\x12 .letta.agent.v1.ListStepsRequest\x1a!.letta.agent.v1.ListStepsResponse\"\"\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x82\xd3\xe4\x93\x02\x13\x12\n/v1/steps/b\x05steps\x12p\n\x07GetStep\x12\x1e.letta.agent.v1.GetStepRequest\x1a\x1f.letta.agent.v1.GetStepResponse\"$\x90\x02\x01\x82\xd3\xe4\x93\x02\x1b\x12\x13/v1/steps/{step_id}b\x04step\x12\x90\x01\n\x0eGetStepMetrics\x12%.letta.agent.v1.GetStepMetricsRequest\x1a&.letta.agent.v1.GetStepMetricsResponse\"/\x90\x02\x01\x82\xd3\xe4\x93\x02&\x12\x1b/v1/steps/{step_id}/metricsb\x07metrics\x12\x9d\x01\n\x12UpdateStepFeedback\x12).letta.agent.v1.UpdateStepFeedbackRequest\x1a*.letta.agent.v1.UpdateStepFeedbackResponse\"0\x90\x02\x02\x82\xd3\xe4\x93\x02\'2\x1c/v1/steps/{step_id}/feedback:\x01*b\x04stepb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,37 +39,43 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.agent.v1.step_service
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTSTEPSREQUEST'].fields_by_name['agent_id']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['agent_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['agent_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_LISTSTEPSREQUEST'].fields_by_name['run_id']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['run_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['start_date']._loaded_options = None
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['start_date']._serialized_options = b'\342A\001\001'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['end_date']._loaded_options = None
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['end_date']._serialized_options = b'\342A\001\001'
   _globals['_LISTSTEPSREQUEST'].fields_by_name['model']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['model']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
   _globals['_LISTSTEPSREQUEST'].fields_by_name['trace_ids']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['trace_ids']._serialized_options = b'\272H\005\222\001\002\020d'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['trace_ids']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020d'
   _globals['_LISTSTEPSREQUEST'].fields_by_name['feedback']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['feedback']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['feedback']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['has_feedback']._loaded_options = None
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['has_feedback']._serialized_options = b'\342A\001\001'
   _globals['_LISTSTEPSREQUEST'].fields_by_name['tags']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['tags']._serialized_options = b'\272H\005\222\001\002\020d'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['tags']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020d'
   _globals['_LISTSTEPSREQUEST'].fields_by_name['project_id']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['project_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['project_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_LISTSTEPSREQUEST'].fields_by_name['after']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['after']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['after']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_LISTSTEPSREQUEST'].fields_by_name['before']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['before']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['before']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_LISTSTEPSREQUEST'].fields_by_name['limit']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['limit']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
   _globals['_LISTSTEPSREQUEST'].fields_by_name['order']._loaded_options = None
-  _globals['_LISTSTEPSREQUEST'].fields_by_name['order']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_LISTSTEPSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_GETSTEPREQUEST'].fields_by_name['step_id']._loaded_options = None
-  _globals['_GETSTEPREQUEST'].fields_by_name['step_id']._serialized_options = b'\272H\013r\t\030@:\005step-'
+  _globals['_GETSTEPREQUEST'].fields_by_name['step_id']._serialized_options = b'\342A\001\002\272H\013r\t\030@:\005step-'
   _globals['_GETSTEPMETRICSREQUEST'].fields_by_name['step_id']._loaded_options = None
-  _globals['_GETSTEPMETRICSREQUEST'].fields_by_name['step_id']._serialized_options = b'\272H\013r\t\030@:\005step-'
+  _globals['_GETSTEPMETRICSREQUEST'].fields_by_name['step_id']._serialized_options = b'\342A\001\002\272H\013r\t\030@:\005step-'
   _globals['_UPDATESTEPFEEDBACKREQUEST'].fields_by_name['step_id']._loaded_options = None
-  _globals['_UPDATESTEPFEEDBACKREQUEST'].fields_by_name['step_id']._serialized_options = b'\272H\013r\t\030@:\005step-'
+  _globals['_UPDATESTEPFEEDBACKREQUEST'].fields_by_name['step_id']._serialized_options = b'\342A\001\002\272H\013r\t\030@:\005step-'
   _globals['_UPDATESTEPFEEDBACKREQUEST'].fields_by_name['feedback']._loaded_options = None
-  _globals['_UPDATESTEPFEEDBACKREQUEST'].fields_by_name['feedback']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_UPDATESTEPFEEDBACKREQUEST'].fields_by_name['feedback']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_UPDATESTEPFEEDBACKREQUEST'].fields_by_name['tags']._loaded_options = None
-  _globals['_UPDATESTEPFEEDBACKREQUEST'].fields_by_name['tags']._serialized_options = b'\272H\005\222\001\002\020d'
+  _globals['_UPDATESTEPFEEDBACKREQUEST'].fields_by_name['tags']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020d'
   _globals['_STEPSERVICE'].methods_by_name['ListSteps']._loaded_options = None
   _globals['_STEPSERVICE'].methods_by_name['ListSteps']._serialized_options = b'\220\002\001\372\363\030\00282\202\323\344\223\002\023\022\n/v1/steps/b\005steps'
   _globals['_STEPSERVICE'].methods_by_name['GetStep']._loaded_options = None
@@ -77,22 +84,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEPSERVICE'].methods_by_name['GetStepMetrics']._serialized_options = b'\220\002\001\202\323\344\223\002&\022\033/v1/steps/{step_id}/metricsb\007metrics'
   _globals['_STEPSERVICE'].methods_by_name['UpdateStepFeedback']._loaded_options = None
   _globals['_STEPSERVICE'].methods_by_name['UpdateStepFeedback']._serialized_options = b'\220\002\002\202\323\344\223\002\'2\034/v1/steps/{step_id}/feedback:\001*b\004step'
-  _globals['_LISTSTEPSREQUEST']._serialized_start=243
-  _globals['_LISTSTEPSREQUEST']._serialized_end=960
-  _globals['_LISTSTEPSRESPONSE']._serialized_start=962
-  _globals['_LISTSTEPSRESPONSE']._serialized_end=1025
-  _globals['_GETSTEPREQUEST']._serialized_start=1027
-  _globals['_GETSTEPREQUEST']._serialized_end=1084
-  _globals['_GETSTEPRESPONSE']._serialized_start=1086
-  _globals['_GETSTEPRESPONSE']._serialized_end=1145
-  _globals['_GETSTEPMETRICSREQUEST']._serialized_start=1147
-  _globals['_GETSTEPMETRICSREQUEST']._serialized_end=1211
-  _globals['_GETSTEPMETRICSRESPONSE']._serialized_start=1213
-  _globals['_GETSTEPMETRICSRESPONSE']._serialized_end=1292
-  _globals['_UPDATESTEPFEEDBACKREQUEST']._serialized_start=1295
-  _globals['_UPDATESTEPFEEDBACKREQUEST']._serialized_end=1457
-  _globals['_UPDATESTEPFEEDBACKRESPONSE']._serialized_start=1459
-  _globals['_UPDATESTEPFEEDBACKRESPONSE']._serialized_end=1529
-  _globals['_STEPSERVICE']._serialized_start=1532
-  _globals['_STEPSERVICE']._serialized_end=2084
+  _globals['_LISTSTEPSREQUEST']._serialized_start=276
+  _globals['_LISTSTEPSREQUEST']._serialized_end=1055
+  _globals['_LISTSTEPSRESPONSE']._serialized_start=1057
+  _globals['_LISTSTEPSRESPONSE']._serialized_end=1120
+  _globals['_GETSTEPREQUEST']._serialized_start=1122
+  _globals['_GETSTEPREQUEST']._serialized_end=1183
+  _globals['_GETSTEPRESPONSE']._serialized_start=1185
+  _globals['_GETSTEPRESPONSE']._serialized_end=1244
+  _globals['_GETSTEPMETRICSREQUEST']._serialized_start=1246
+  _globals['_GETSTEPMETRICSREQUEST']._serialized_end=1314
+  _globals['_GETSTEPMETRICSRESPONSE']._serialized_start=1316
+  _globals['_GETSTEPMETRICSRESPONSE']._serialized_end=1395
+  _globals['_UPDATESTEPFEEDBACKREQUEST']._serialized_start=1398
+  _globals['_UPDATESTEPFEEDBACKREQUEST']._serialized_end=1572
+  _globals['_UPDATESTEPFEEDBACKRESPONSE']._serialized_start=1574
+  _globals['_UPDATESTEPFEEDBACKRESPONSE']._serialized_end=1644
+  _globals['_STEPSERVICE']._serialized_start=1647
+  _globals['_STEPSERVICE']._serialized_end=2199
 # @@protoc_insertion_point(module_scope)

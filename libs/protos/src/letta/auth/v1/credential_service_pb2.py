@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.common.v1 import actor_pb2 as letta_dot_common_dot_v1_dot_actor__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&letta/auth/v1/credential_service.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bletta/common/v1/actor.proto\x1a\"letta/jsonmap/v1/annotations.proto\"g\n\x19\x45xchangeCredentialRequest\x12(\n\ncredential\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@R\ncredential\x12 \n\x07user_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x06userId\"[\n\x1a\x45xchangeCredentialResponse\x12=\n\x07\x63ontext\x18\x01 \x01(\x0b\x32#.letta.common.v1.SignedActorContextR\x07\x63ontext\"\x18\n\x16ListSigningKeysRequest\"W\n\x17ListSigningKeysResponse\x12<\n\x0csigning_keys\x18\x01 \x03(\x0b\x32\x19.letta.auth.v1.SigningKeyR\x0bsigningKeys\"v\n\nSigningKey\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\npublic_key\x18\x02 \x01(\x0cR\tpublicKey\x12\x39\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\"\x9f\x01\n\x16IssueRunContextRequest\x12\x36\n\x0forganization_id\x18\x01 \x01(\tB\r\xbaH\nr\x08\x18@:\x04org-R\x0eorganizationId\x12\'\n\x07user_id\x18\x02 \x01(\tB\x0e\xbaH\x0br\t\x18@:\x05user-R\x06userId\x12$\n\x06run_id\x18\x03 \x01(\tB\r\xbaH\nr\x08\x18@:\x04run-R\x05runId\"X\n\x17IssueRunContextResponse\x12=\n\x07\x63ontext\x18\x01 \x01(\x0b\x32#.letta.common.v1.SignedActorContextR\x07\x63ontext2\xe3\x02\n\x11\x43redentialService\x12t\n\x12\x45xchangeCredential\x12(.letta.auth.v1.ExchangeCredentialRequest\x1a).letta.auth.v1.ExchangeCredentialResponse\"\t\x90\x02\x02\xfa\xf3\x18\x02\x30\x01\x12k\n\x0fListSigningKeys\x12%.letta.auth.v1.ListSigningKeysRequest\x1a&.letta.auth.v1.ListSigningKeysResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12k\n\x0fIssueRunContext\x12%.letta.auth.v1.IssueRunContextRequest\x1a&.letta.auth.v1.IssueRunContextResponse\"\t\x90\x02\x02\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&letta/auth/v1/credential_service.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bletta/common/v1/actor.proto\x1a\"letta/jsonmap/v1/annotations.proto\"o\n\x19\x45xchangeCredentialRequest\x12,\n\ncredential\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80@R\ncredential\x12$\n\x07user_id\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06userId\"[\n\x1a\x45xchangeCredentialResponse\x12=\n\x07\x63ontext\x18\x01 \x01(\x0b\x32#.letta.common.v1.SignedActorContextR\x07\x63ontext\"\x18\n\x16ListSigningKeysRequest\"W\n\x17ListSigningKeysResponse\x12<\n\x0csigning_keys\x18\x01 \x03(\x0b\x32\x19.letta.auth.v1.SigningKeyR\x0bsigningKeys\"\x88\x01\n\nSigningKey\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12#\n\npublic_key\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x03R\tpublicKey\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\"\xab\x01\n\x16IssueRunContextRequest\x12:\n\x0forganization_id\x18\x01 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x08\x18@:\x04org-R\x0eorganizationId\x12+\n\x07user_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05user-R\x06userId\x12(\n\x06run_id\x18\x03 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x08\x18@:\x04run-R\x05runId\"X\n\x17IssueRunContextResponse\x12=\n\x07\x63ontext\x18\x01 \x01(\x0b\x32#.letta.common.v1.SignedActorContextR\x07\x63ontext2\xe3\x02\n\x11\x43redentialService\x12t\n\x12\x45xchangeCredential\x12(.letta.auth.v1.ExchangeCredentialRequest\x1a).letta.auth.v1.ExchangeCredentialResponse\"\t\x90\x02\x02\xfa\xf3\x18\x02\x30\x01\x12k\n\x0fListSigningKeys\x12%.letta.auth.v1.ListSigningKeysRequest\x1a&.letta.auth.v1.ListSigningKeysResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12k\n\x0fIssueRunContext\x12%.letta.auth.v1.IssueRunContextRequest\x1a&.letta.auth.v1.IssueRunContextResponse\"\t\x90\x02\x02\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,35 +37,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.auth.v1.credential_se
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXCHANGECREDENTIALREQUEST'].fields_by_name['credential']._loaded_options = None
-  _globals['_EXCHANGECREDENTIALREQUEST'].fields_by_name['credential']._serialized_options = b'\272H\005r\003\030\200@'
+  _globals['_EXCHANGECREDENTIALREQUEST'].fields_by_name['credential']._serialized_options = b'\342A\001\001\272H\005r\003\030\200@'
   _globals['_EXCHANGECREDENTIALREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_EXCHANGECREDENTIALREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_EXCHANGECREDENTIALREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
+  _globals['_SIGNINGKEY'].fields_by_name['id']._loaded_options = None
+  _globals['_SIGNINGKEY'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_SIGNINGKEY'].fields_by_name['public_key']._loaded_options = None
+  _globals['_SIGNINGKEY'].fields_by_name['public_key']._serialized_options = b'\342A\001\003'
+  _globals['_SIGNINGKEY'].fields_by_name['created_at']._loaded_options = None
+  _globals['_SIGNINGKEY'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
   _globals['_ISSUERUNCONTEXTREQUEST'].fields_by_name['organization_id']._loaded_options = None
-  _globals['_ISSUERUNCONTEXTREQUEST'].fields_by_name['organization_id']._serialized_options = b'\272H\nr\010\030@:\004org-'
+  _globals['_ISSUERUNCONTEXTREQUEST'].fields_by_name['organization_id']._serialized_options = b'\342A\001\002\272H\nr\010\030@:\004org-'
   _globals['_ISSUERUNCONTEXTREQUEST'].fields_by_name['user_id']._loaded_options = None
-  _globals['_ISSUERUNCONTEXTREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\013r\t\030@:\005user-'
+  _globals['_ISSUERUNCONTEXTREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002\272H\013r\t\030@:\005user-'
   _globals['_ISSUERUNCONTEXTREQUEST'].fields_by_name['run_id']._loaded_options = None
-  _globals['_ISSUERUNCONTEXTREQUEST'].fields_by_name['run_id']._serialized_options = b'\272H\nr\010\030@:\004run-'
+  _globals['_ISSUERUNCONTEXTREQUEST'].fields_by_name['run_id']._serialized_options = b'\342A\001\002\272H\nr\010\030@:\004run-'
   _globals['_CREDENTIALSERVICE'].methods_by_name['ExchangeCredential']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['ExchangeCredential']._serialized_options = b'\220\002\002\372\363\030\0020\001'
   _globals['_CREDENTIALSERVICE'].methods_by_name['ListSigningKeys']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['ListSigningKeys']._serialized_options = b'\220\002\001\372\363\030\0020\001'
   _globals['_CREDENTIALSERVICE'].methods_by_name['IssueRunContext']._loaded_options = None
   _globals['_CREDENTIALSERVICE'].methods_by_name['IssueRunContext']._serialized_options = b'\220\002\002\372\363\030\0020\001'
-  _globals['_EXCHANGECREDENTIALREQUEST']._serialized_start=184
-  _globals['_EXCHANGECREDENTIALREQUEST']._serialized_end=287
-  _globals['_EXCHANGECREDENTIALRESPONSE']._serialized_start=289
-  _globals['_EXCHANGECREDENTIALRESPONSE']._serialized_end=380
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=382
-  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=406
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=408
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=495
-  _globals['_SIGNINGKEY']._serialized_start=497
-  _globals['_SIGNINGKEY']._serialized_end=615
-  _globals['_ISSUERUNCONTEXTREQUEST']._serialized_start=618
-  _globals['_ISSUERUNCONTEXTREQUEST']._serialized_end=777
-  _globals['_ISSUERUNCONTEXTRESPONSE']._serialized_start=779
-  _globals['_ISSUERUNCONTEXTRESPONSE']._serialized_end=867
-  _globals['_CREDENTIALSERVICE']._serialized_start=870
-  _globals['_CREDENTIALSERVICE']._serialized_end=1225
+  _globals['_EXCHANGECREDENTIALREQUEST']._serialized_start=217
+  _globals['_EXCHANGECREDENTIALREQUEST']._serialized_end=328
+  _globals['_EXCHANGECREDENTIALRESPONSE']._serialized_start=330
+  _globals['_EXCHANGECREDENTIALRESPONSE']._serialized_end=421
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_start=423
+  _globals['_LISTSIGNINGKEYSREQUEST']._serialized_end=447
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=449
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=536
+  _globals['_SIGNINGKEY']._serialized_start=539
+  _globals['_SIGNINGKEY']._serialized_end=675
+  _globals['_ISSUERUNCONTEXTREQUEST']._serialized_start=678
+  _globals['_ISSUERUNCONTEXTREQUEST']._serialized_end=849
+  _globals['_ISSUERUNCONTEXTRESPONSE']._serialized_start=851
+  _globals['_ISSUERUNCONTEXTRESPONSE']._serialized_end=939
+  _globals['_CREDENTIALSERVICE']._serialized_start=942
+  _globals['_CREDENTIALSERVICE']._serialized_end=1297
 # @@protoc_insertion_point(module_scope)

@@ -23,38 +23,49 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/common/v1/model_settings.proto\x12\x0fletta.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\x9f\x05\n\rModelSettings\x12#\n\rprovider_type\x18\x01 \x01(\tR\x0cproviderType\x12\x38\n\x11max_output_tokens\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00H\x00R\x0fmaxOutputTokens\x88\x01\x01\x12>\n\x0btemperature\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x0btemperature\x88\x01\x01\x12\x33\n\x13parallel_tool_calls\x18\x04 \x01(\x08H\x02R\x11parallelToolCalls\x88\x01\x01\x12@\n\treasoning\x18\x05 \x01(\x0b\x32\x1a.letta.common.v1.ReasoningB\x06\xca\xf3\x18\x02 \x01R\treasoning\x12=\n\x08thinking\x18\x06 \x01(\x0b\x32\x19.letta.common.v1.ThinkingB\x06\xca\xf3\x18\x02 \x01R\x08thinking\x12/\n\x0fresponse_format\x18\x07 \x01(\tB\x06\xca\xf3\x18\x02\x10\x01R\x0eresponseFormat\x12#\n\x06strict\x18\x08 \x01(\x08\x42\x06\xca\xf3\x18\x02 \x01H\x03R\x06strict\x88\x01\x01\x12#\n\x06\x65\x66\x66ort\x18\t \x01(\tB\x06\xca\xf3\x18\x02 \x01H\x04R\x06\x65\x66\x66ort\x88\x01\x01\x12)\n\tverbosity\x18\n \x01(\tB\x06\xca\xf3\x18\x02 \x01H\x05R\tverbosity\x88\x01\x01\x12\x31\n\x0fthinking_config\x18\x0b \x01(\tB\x08\xca\xf3\x18\x04\x10\x01 \x01R\x0ethinkingConfigB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x16\n\x14_parallel_tool_callsB\t\n\x07_strictB\t\n\x07_effortB\x0c\n\n_verbosity\"6\n\tReasoning\x12)\n\x10reasoning_effort\x18\x01 \x01(\tR\x0freasoningEffort\"C\n\x08Thinking\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12#\n\rbudget_tokens\x18\x02 \x01(\x05R\x0c\x62udgetTokensb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/common/v1/model_settings.proto\x12\x0fletta.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xcf\x05\n\rModelSettings\x12)\n\rprovider_type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x0cproviderType\x12<\n\x11max_output_tokens\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02 \x00H\x00R\x0fmaxOutputTokens\x88\x01\x01\x12\x42\n\x0btemperature\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x0btemperature\x88\x01\x01\x12\x39\n\x13parallel_tool_calls\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x02R\x11parallelToolCalls\x88\x01\x01\x12\x44\n\treasoning\x18\x05 \x01(\x0b\x32\x1a.letta.common.v1.ReasoningB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01R\treasoning\x12\x41\n\x08thinking\x18\x06 \x01(\x0b\x32\x19.letta.common.v1.ThinkingB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01R\x08thinking\x12\x33\n\x0fresponse_format\x18\x07 \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02\x10\x01R\x0eresponseFormat\x12\'\n\x06strict\x18\x08 \x01(\x08\x42\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x03R\x06strict\x88\x01\x01\x12\'\n\x06\x65\x66\x66ort\x18\t \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x04R\x06\x65\x66\x66ort\x88\x01\x01\x12-\n\tverbosity\x18\n \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x05R\tverbosity\x88\x01\x01\x12\x35\n\x0fthinking_config\x18\x0b \x01(\tB\x0c\xe2\x41\x01\x01\xca\xf3\x18\x04\x10\x01 \x01R\x0ethinkingConfigB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x16\n\x14_parallel_tool_callsB\t\n\x07_strictB\t\n\x07_effortB\x0c\n\n_verbosity\"<\n\tReasoning\x12/\n\x10reasoning_effort\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x0freasoningEffort\"O\n\x08Thinking\x12\x18\n\x04type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x04type\x12)\n\rbudget_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01R\x0c\x62udgetTokensb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.common.v1.model_settings_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MODELSETTINGS'].fields_by_name['provider_type']._loaded_options = None
+  _globals['_MODELSETTINGS'].fields_by_name['provider_type']._serialized_options = b'\342A\001\001'
   _globals['_MODELSETTINGS'].fields_by_name['max_output_tokens']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['max_output_tokens']._serialized_options = b'\272H\004\032\002 \000'
+  _globals['_MODELSETTINGS'].fields_by_name['max_output_tokens']._serialized_options = b'\342A\001\001\272H\004\032\002 \000'
   _globals['_MODELSETTINGS'].fields_by_name['temperature']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['temperature']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\000@)\000\000\000\000\000\000\000\000'
+  _globals['_MODELSETTINGS'].fields_by_name['temperature']._serialized_options = b'\342A\001\001\272H\024\022\022\031\000\000\000\000\000\000\000@)\000\000\000\000\000\000\000\000'
+  _globals['_MODELSETTINGS'].fields_by_name['parallel_tool_calls']._loaded_options = None
+  _globals['_MODELSETTINGS'].fields_by_name['parallel_tool_calls']._serialized_options = b'\342A\001\001'
   _globals['_MODELSETTINGS'].fields_by_name['reasoning']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['reasoning']._serialized_options = b'\312\363\030\002 \001'
+  _globals['_MODELSETTINGS'].fields_by_name['reasoning']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
   _globals['_MODELSETTINGS'].fields_by_name['thinking']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['thinking']._serialized_options = b'\312\363\030\002 \001'
+  _globals['_MODELSETTINGS'].fields_by_name['thinking']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
   _globals['_MODELSETTINGS'].fields_by_name['response_format']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['response_format']._serialized_options = b'\312\363\030\002\020\001'
+  _globals['_MODELSETTINGS'].fields_by_name['response_format']._serialized_options = b'\342A\001\001\312\363\030\002\020\001'
   _globals['_MODELSETTINGS'].fields_by_name['strict']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['strict']._serialized_options = b'\312\363\030\002 \001'
+  _globals['_MODELSETTINGS'].fields_by_name['strict']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
   _globals['_MODELSETTINGS'].fields_by_name['effort']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['effort']._serialized_options = b'\312\363\030\002 \001'
+  _globals['_MODELSETTINGS'].fields_by_name['effort']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
   _globals['_MODELSETTINGS'].fields_by_name['verbosity']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['verbosity']._serialized_options = b'\312\363\030\002 \001'
+  _globals['_MODELSETTINGS'].fields_by_name['verbosity']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
   _globals['_MODELSETTINGS'].fields_by_name['thinking_config']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['thinking_config']._serialized_options = b'\312\363\030\004\020\001 \001'
-  _globals['_MODELSETTINGS']._serialized_start=123
-  _globals['_MODELSETTINGS']._serialized_end=794
-  _globals['_REASONING']._serialized_start=796
-  _globals['_REASONING']._serialized_end=850
-  _globals['_THINKING']._serialized_start=852
-  _globals['_THINKING']._serialized_end=919
+  _globals['_MODELSETTINGS'].fields_by_name['thinking_config']._serialized_options = b'\342A\001\001\312\363\030\004\020\001 \001'
+  _globals['_REASONING'].fields_by_name['reasoning_effort']._loaded_options = None
+  _globals['_REASONING'].fields_by_name['reasoning_effort']._serialized_options = b'\342A\001\001'
+  _globals['_THINKING'].fields_by_name['type']._loaded_options = None
+  _globals['_THINKING'].fields_by_name['type']._serialized_options = b'\342A\001\001'
+  _globals['_THINKING'].fields_by_name['budget_tokens']._loaded_options = None
+  _globals['_THINKING'].fields_by_name['budget_tokens']._serialized_options = b'\342A\001\001'
+  _globals['_MODELSETTINGS']._serialized_start=156
+  _globals['_MODELSETTINGS']._serialized_end=875
+  _globals['_REASONING']._serialized_start=877
+  _globals['_REASONING']._serialized_end=937
+  _globals['_THINKING']._serialized_start=939
+  _globals['_THINKING']._serialized_end=1018
 # @@protoc_insertion_point(module_scope)

@@ -22,17 +22,28 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/common/v1/usage.proto\x12\x0fletta.common.v1\"\xe7\x01\n\nTokenUsage\x12#\n\rprompt_tokens\x18\x01 \x01(\x05R\x0cpromptTokens\x12+\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05R\x10\x63ompletionTokens\x12.\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x05R\x11\x63\x61\x63hedInputTokens\x12,\n\x12\x63\x61\x63he_write_tokens\x18\x04 \x01(\x05R\x10\x63\x61\x63heWriteTokens\x12)\n\x10reasoning_tokens\x18\x05 \x01(\x05R\x0freasoningTokens*\xd9\x03\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14STOP_REASON_END_TURN\x10\x01\x12\x15\n\x11STOP_REASON_ERROR\x10\x02\x12\x1d\n\x19STOP_REASON_LLM_API_ERROR\x10\x03\x12$\n STOP_REASON_INVALID_LLM_RESPONSE\x10\x04\x12!\n\x1dSTOP_REASON_INVALID_TOOL_CALL\x10\x05\x12\x19\n\x15STOP_REASON_MAX_STEPS\x10\x06\x12#\n\x1fSTOP_REASON_MAX_TOKENS_EXCEEDED\x10\x07\x12\x1c\n\x18STOP_REASON_NO_TOOL_CALL\x10\x08\x12\x19\n\x15STOP_REASON_TOOL_RULE\x10\t\x12\x19\n\x15STOP_REASON_CANCELLED\x10\n\x12$\n STOP_REASON_INSUFFICIENT_CREDITS\x10\x0b\x12!\n\x1dSTOP_REASON_REQUIRES_APPROVAL\x10\x0c\x12\x38\n4STOP_REASON_CONTEXT_WINDOW_OVERFLOW_IN_SYSTEM_PROMPT\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/common/v1/usage.proto\x12\x0fletta.common.v1\x1a\x1fgoogle/api/field_behavior.proto\"\x85\x02\n\nTokenUsage\x12)\n\rprompt_tokens\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0cpromptTokens\x12\x31\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x10\x63ompletionTokens\x12\x34\n\x13\x63\x61\x63hed_input_tokens\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x11\x63\x61\x63hedInputTokens\x12\x32\n\x12\x63\x61\x63he_write_tokens\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x10\x63\x61\x63heWriteTokens\x12/\n\x10reasoning_tokens\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0freasoningTokens*\xd9\x03\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14STOP_REASON_END_TURN\x10\x01\x12\x15\n\x11STOP_REASON_ERROR\x10\x02\x12\x1d\n\x19STOP_REASON_LLM_API_ERROR\x10\x03\x12$\n STOP_REASON_INVALID_LLM_RESPONSE\x10\x04\x12!\n\x1dSTOP_REASON_INVALID_TOOL_CALL\x10\x05\x12\x19\n\x15STOP_REASON_MAX_STEPS\x10\x06\x12#\n\x1fSTOP_REASON_MAX_TOKENS_EXCEEDED\x10\x07\x12\x1c\n\x18STOP_REASON_NO_TOOL_CALL\x10\x08\x12\x19\n\x15STOP_REASON_TOOL_RULE\x10\t\x12\x19\n\x15STOP_REASON_CANCELLED\x10\n\x12$\n STOP_REASON_INSUFFICIENT_CREDITS\x10\x0b\x12!\n\x1dSTOP_REASON_REQUIRES_APPROVAL\x10\x0c\x12\x38\n4STOP_REASON_CONTEXT_WINDOW_OVERFLOW_IN_SYSTEM_PROMPT\x10\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.common.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STOPREASON']._serialized_start=283
-  _globals['_STOPREASON']._serialized_end=756
-  _globals['_TOKENUSAGE']._serialized_start=49
-  _globals['_TOKENUSAGE']._serialized_end=280
+  _globals['_TOKENUSAGE'].fields_by_name['prompt_tokens']._loaded_options = None
+  _globals['_TOKENUSAGE'].fields_by_name['prompt_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_TOKENUSAGE'].fields_by_name['completion_tokens']._loaded_options = None
+  _globals['_TOKENUSAGE'].fields_by_name['completion_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_TOKENUSAGE'].fields_by_name['cached_input_tokens']._loaded_options = None
+  _globals['_TOKENUSAGE'].fields_by_name['cached_input_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_TOKENUSAGE'].fields_by_name['cache_write_tokens']._loaded_options = None
+  _globals['_TOKENUSAGE'].fields_by_name['cache_write_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_TOKENUSAGE'].fields_by_name['reasoning_tokens']._loaded_options = None
+  _globals['_TOKENUSAGE'].fields_by_name['reasoning_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_STOPREASON']._serialized_start=346
+  _globals['_STOPREASON']._serialized_end=819
+  _globals['_TOKENUSAGE']._serialized_start=82
+  _globals['_TOKENUSAGE']._serialized_end=343
 # @@protoc_insertion_point(module_scope)

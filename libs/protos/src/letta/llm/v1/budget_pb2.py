@@ -23,32 +23,41 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19letta/llm/v1/budget.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x03\n\x06\x42udget\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x39\n\x05scope\x18\x02 \x01(\x0e\x32\x19.letta.llm.v1.BudgetScopeB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05scope\x12+\n\nsubject_id\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@H\x00R\tsubjectId\x88\x01\x01\x12<\n\x06period\x18\x04 \x01(\x0e\x32\x1a.letta.llm.v1.BudgetPeriodB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06period\x12?\n\x12limit_microdollars\x18\x05 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00R\x11limitMicrodollars\x12<\n\x06\x61\x63tion\x18\x06 \x01(\x0e\x32\x1a.letta.llm.v1.BudgetActionB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x61\x63tion\x12-\n\x12spent_microdollars\x18\x07 \x01(\x03R\x11spentMicrodollars\x12\x39\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAtB\r\n\x0b_subject_id*y\n\x0b\x42udgetScope\x12\x1c\n\x18\x42UDGET_SCOPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42UDGET_SCOPE_ORGANIZATION\x10\x01\x12\x15\n\x11\x42UDGET_SCOPE_USER\x10\x02\x12\x16\n\x12\x42UDGET_SCOPE_AGENT\x10\x03*x\n\x0c\x42udgetPeriod\x12\x1d\n\x19\x42UDGET_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UDGET_PERIOD_DAY\x10\x01\x12\x17\n\x13\x42UDGET_PERIOD_MONTH\x10\x02\x12\x19\n\x15\x42UDGET_PERIOD_FOREVER\x10\x03*_\n\x0c\x42udgetAction\x12\x1d\n\x19\x42UDGET_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42UDGET_ACTION_REFUSE\x10\x01\x12\x16\n\x12\x42UDGET_ACTION_WARN\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19letta/llm/v1/budget.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x04\n\x06\x42udget\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12=\n\x05scope\x18\x02 \x01(\x0e\x32\x19.letta.llm.v1.BudgetScopeB\x0c\xe2\x41\x01\x05\xbaH\x05\x82\x01\x02\x10\x01R\x05scope\x12/\n\nsubject_id\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x05\xbaH\x04r\x02\x18@H\x00R\tsubjectId\x88\x01\x01\x12@\n\x06period\x18\x04 \x01(\x0e\x32\x1a.letta.llm.v1.BudgetPeriodB\x0c\xe2\x41\x01\x05\xbaH\x05\x82\x01\x02\x10\x01R\x06period\x12\x43\n\x12limit_microdollars\x18\x05 \x01(\x03\x42\x14\xe2\x41\x01\x01\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00R\x11limitMicrodollars\x12@\n\x06\x61\x63tion\x18\x06 \x01(\x0e\x32\x1a.letta.llm.v1.BudgetActionB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x06\x61\x63tion\x12\x33\n\x12spent_microdollars\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03R\x11spentMicrodollars\x12?\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAtB\r\n\x0b_subject_id*y\n\x0b\x42udgetScope\x12\x1c\n\x18\x42UDGET_SCOPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42UDGET_SCOPE_ORGANIZATION\x10\x01\x12\x15\n\x11\x42UDGET_SCOPE_USER\x10\x02\x12\x16\n\x12\x42UDGET_SCOPE_AGENT\x10\x03*x\n\x0c\x42udgetPeriod\x12\x1d\n\x19\x42UDGET_PERIOD_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42UDGET_PERIOD_DAY\x10\x01\x12\x17\n\x13\x42UDGET_PERIOD_MONTH\x10\x02\x12\x19\n\x15\x42UDGET_PERIOD_FOREVER\x10\x03*_\n\x0c\x42udgetAction\x12\x1d\n\x19\x42UDGET_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42UDGET_ACTION_REFUSE\x10\x01\x12\x16\n\x12\x42UDGET_ACTION_WARN\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.llm.v1.budget_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['id']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_BUDGET'].fields_by_name['scope']._loaded_options = None
-  _globals['_BUDGET'].fields_by_name['scope']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_BUDGET'].fields_by_name['scope']._serialized_options = b'\342A\001\005\272H\005\202\001\002\020\001'
   _globals['_BUDGET'].fields_by_name['subject_id']._loaded_options = None
-  _globals['_BUDGET'].fields_by_name['subject_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_BUDGET'].fields_by_name['subject_id']._serialized_options = b'\342A\001\005\272H\004r\002\030@'
   _globals['_BUDGET'].fields_by_name['period']._loaded_options = None
-  _globals['_BUDGET'].fields_by_name['period']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_BUDGET'].fields_by_name['period']._serialized_options = b'\342A\001\005\272H\005\202\001\002\020\001'
   _globals['_BUDGET'].fields_by_name['limit_microdollars']._loaded_options = None
-  _globals['_BUDGET'].fields_by_name['limit_microdollars']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001(\000'
+  _globals['_BUDGET'].fields_by_name['limit_microdollars']._serialized_options = b'\342A\001\001\272H\r\"\013\030\200\200\232\246\352\257\343\001(\000'
   _globals['_BUDGET'].fields_by_name['action']._loaded_options = None
-  _globals['_BUDGET'].fields_by_name['action']._serialized_options = b'\272H\005\202\001\002\020\001'
-  _globals['_BUDGETSCOPE']._serialized_start=605
-  _globals['_BUDGETSCOPE']._serialized_end=726
-  _globals['_BUDGETPERIOD']._serialized_start=728
-  _globals['_BUDGETPERIOD']._serialized_end=848
-  _globals['_BUDGETACTION']._serialized_start=850
-  _globals['_BUDGETACTION']._serialized_end=945
-  _globals['_BUDGET']._serialized_start=106
-  _globals['_BUDGET']._serialized_end=603
+  _globals['_BUDGET'].fields_by_name['action']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_BUDGET'].fields_by_name['spent_microdollars']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['spent_microdollars']._serialized_options = b'\342A\001\003'
+  _globals['_BUDGET'].fields_by_name['created_at']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_BUDGET'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_BUDGETSCOPE']._serialized_start=682
+  _globals['_BUDGETSCOPE']._serialized_end=803
+  _globals['_BUDGETPERIOD']._serialized_start=805
+  _globals['_BUDGETPERIOD']._serialized_end=925
+  _globals['_BUDGETACTION']._serialized_start=927
+  _globals['_BUDGETACTION']._serialized_end=1022
+  _globals['_BUDGET']._serialized_start=139
+  _globals['_BUDGET']._serialized_end=680
 # @@protoc_insertion_point(module_scope)

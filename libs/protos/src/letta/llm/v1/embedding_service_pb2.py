@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/llm/v1/embedding_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xa3\x01\n\x0c\x45mbedRequest\x12\x1e\n\x05model\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x05model\x12!\n\x05texts\x18\x02 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x10R\x05texts\x12\x1e\n\nbackground\x18\x03 \x01(\x08R\nbackground\x12\x30\n\x0forganization_id\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0eorganizationId\"^\n\rEmbedResponse\x12\x37\n\nembeddings\x18\x01 \x03(\x0b\x32\x17.letta.llm.v1.EmbeddingR\nembeddings\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\"#\n\tEmbedding\x12\x16\n\x06values\x18\x01 \x03(\x02R\x06values2_\n\x10\x45mbeddingService\x12K\n\x05\x45mbed\x12\x1a.letta.llm.v1.EmbedRequest\x1a\x1b.letta.llm.v1.EmbedResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/llm/v1/embedding_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xb5\x01\n\x0c\x45mbedRequest\x12\"\n\x05model\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x05model\x12%\n\x05texts\x18\x02 \x03(\tB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x10R\x05texts\x12$\n\nbackground\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\nbackground\x12\x34\n\x0forganization_id\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x0eorganizationId\"^\n\rEmbedResponse\x12\x37\n\nembeddings\x18\x01 \x03(\x0b\x32\x17.letta.llm.v1.EmbeddingR\nembeddings\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\")\n\tEmbedding\x12\x1c\n\x06values\x18\x01 \x03(\x02\x42\x04\xe2\x41\x01\x03R\x06values2_\n\x10\x45mbeddingService\x12K\n\x05\x45mbed\x12\x1a.letta.llm.v1.EmbedRequest\x1a\x1b.letta.llm.v1.EmbedResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +35,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.llm.v1.embedding_serv
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EMBEDREQUEST'].fields_by_name['model']._loaded_options = None
-  _globals['_EMBEDREQUEST'].fields_by_name['model']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_EMBEDREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
   _globals['_EMBEDREQUEST'].fields_by_name['texts']._loaded_options = None
-  _globals['_EMBEDREQUEST'].fields_by_name['texts']._serialized_options = b'\272H\010\222\001\005\010\001\020\200\020'
+  _globals['_EMBEDREQUEST'].fields_by_name['texts']._serialized_options = b'\342A\001\002\272H\010\222\001\005\010\001\020\200\020'
+  _globals['_EMBEDREQUEST'].fields_by_name['background']._loaded_options = None
+  _globals['_EMBEDREQUEST'].fields_by_name['background']._serialized_options = b'\342A\001\001'
   _globals['_EMBEDREQUEST'].fields_by_name['organization_id']._loaded_options = None
-  _globals['_EMBEDREQUEST'].fields_by_name['organization_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_EMBEDREQUEST'].fields_by_name['organization_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
+  _globals['_EMBEDDING'].fields_by_name['values']._loaded_options = None
+  _globals['_EMBEDDING'].fields_by_name['values']._serialized_options = b'\342A\001\003'
   _globals['_EMBEDDINGSERVICE'].methods_by_name['Embed']._loaded_options = None
   _globals['_EMBEDDINGSERVICE'].methods_by_name['Embed']._serialized_options = b'\220\002\001\372\363\030\0020\001'
-  _globals['_EMBEDREQUEST']._serialized_start=120
-  _globals['_EMBEDREQUEST']._serialized_end=283
-  _globals['_EMBEDRESPONSE']._serialized_start=285
-  _globals['_EMBEDRESPONSE']._serialized_end=379
-  _globals['_EMBEDDING']._serialized_start=381
-  _globals['_EMBEDDING']._serialized_end=416
-  _globals['_EMBEDDINGSERVICE']._serialized_start=418
-  _globals['_EMBEDDINGSERVICE']._serialized_end=513
+  _globals['_EMBEDREQUEST']._serialized_start=153
+  _globals['_EMBEDREQUEST']._serialized_end=334
+  _globals['_EMBEDRESPONSE']._serialized_start=336
+  _globals['_EMBEDRESPONSE']._serialized_end=430
+  _globals['_EMBEDDING']._serialized_start=432
+  _globals['_EMBEDDING']._serialized_end=473
+  _globals['_EMBEDDINGSERVICE']._serialized_start=475
+  _globals['_EMBEDDINGSERVICE']._serialized_end=570
 # @@protoc_insertion_point(module_scope)

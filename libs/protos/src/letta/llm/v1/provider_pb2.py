@@ -23,32 +23,47 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 from letta.llm.v1 import model_pb2 as letta_dot_llm_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/llm/v1/provider.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x18letta/llm/v1/model.proto\"\xbd\x06\n\x08Provider\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x43\n\x04name\x18\x02 \x01(\tB/\xbaH&r!\x18\x80\x01\x32\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$\xd8\x01\x01\xca\xf3\x18\x02(\x01R\x04name\x12\x32\n\rprovider_type\x18\x03 \x01(\tB\r\xbaH\x04r\x02\x18@\xca\xf3\x18\x02(\x01R\x0cproviderType\x12K\n\x11provider_category\x18\x04 \x01(\x0e\x32\x1e.letta.llm.v1.ProviderCategoryR\x10providerCategory\x12&\n\x07\x61pi_key\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@H\x00R\x06\x61piKey\x88\x01\x01\x12>\n\x08\x62\x61se_url\x18\x06 \x01(\tB\x1e\xbaH\x1br\x19\x18\x80\x10\x32\x14^(https?://[^\\s]+)?$H\x01R\x07\x62\x61seUrl\x88\x01\x01\x12,\n\naccess_key\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@H\x02R\taccessKey\x88\x01\x01\x12%\n\x06region\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01H\x03R\x06region\x88\x01\x01\x12.\n\x0b\x61pi_version\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01H\x04R\napiVersion\x88\x01\x01\x12,\n\x0forganization_id\x18\n \x01(\tH\x05R\x0eorganizationId\x88\x01\x01\x12\x39\n\nupdated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\x12;\n\x0blast_synced\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nlastSynced\x12#\n\x0b\x61pi_key_enc\x18\r \x01(\tH\x06R\tapiKeyEnc\x88\x01\x01\x12)\n\x0e\x61\x63\x63\x65ss_key_enc\x18\x0e \x01(\tH\x07R\x0c\x61\x63\x63\x65ssKeyEnc\x88\x01\x01\x42\n\n\x08_api_keyB\x0b\n\t_base_urlB\r\n\x0b_access_keyB\t\n\x07_regionB\x0e\n\x0c_api_versionB\x12\n\x10_organization_idB\x0e\n\x0c_api_key_encB\x11\n\x0f_access_key_encb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/llm/v1/provider.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x18letta/llm/v1/model.proto\"\x85\x07\n\x08Provider\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12H\n\x04name\x18\x02 \x01(\tB4\xe2\x41\x02\x02\x05\xbaH&r!\x18\x80\x01\x32\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$\xd8\x01\x01\xca\xf3\x18\x02(\x01R\x04name\x12\x37\n\rprovider_type\x18\x03 \x01(\tB\x12\xe2\x41\x02\x02\x05\xbaH\x04r\x02\x18@\xca\xf3\x18\x02(\x01R\x0cproviderType\x12Q\n\x11provider_category\x18\x04 \x01(\x0e\x32\x1e.letta.llm.v1.ProviderCategoryB\x04\xe2\x41\x01\x03R\x10providerCategory\x12*\n\x07\x61pi_key\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x04\xbaH\x05r\x03\x18\x80@H\x00R\x06\x61piKey\x88\x01\x01\x12\x42\n\x08\x62\x61se_url\x18\x06 \x01(\tB\"\xe2\x41\x01\x01\xbaH\x1br\x19\x18\x80\x10\x32\x14^(https?://[^\\s]+)?$H\x01R\x07\x62\x61seUrl\x88\x01\x01\x12\x30\n\naccess_key\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x04\xbaH\x05r\x03\x18\x80@H\x02R\taccessKey\x88\x01\x01\x12)\n\x06region\x18\x08 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01H\x03R\x06region\x88\x01\x01\x12\x32\n\x0b\x61pi_version\x18\t \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01H\x04R\napiVersion\x88\x01\x01\x12\x32\n\x0forganization_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03H\x05R\x0eorganizationId\x88\x01\x01\x12?\n\nupdated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12\x41\n\x0blast_synced\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nlastSynced\x12)\n\x0b\x61pi_key_enc\x18\r \x01(\tB\x04\xe2\x41\x01\x03H\x06R\tapiKeyEnc\x88\x01\x01\x12/\n\x0e\x61\x63\x63\x65ss_key_enc\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03H\x07R\x0c\x61\x63\x63\x65ssKeyEnc\x88\x01\x01\x42\n\n\x08_api_keyB\x0b\n\t_base_urlB\r\n\x0b_access_keyB\t\n\x07_regionB\x0e\n\x0c_api_versionB\x12\n\x10_organization_idB\x0e\n\x0c_api_key_encB\x11\n\x0f_access_key_encb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.llm.v1.provider_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PROVIDER'].fields_by_name['id']._loaded_options = None
+  _globals['_PROVIDER'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_PROVIDER'].fields_by_name['name']._loaded_options = None
-  _globals['_PROVIDER'].fields_by_name['name']._serialized_options = b'\272H&r!\030\200\0012\034^[A-Za-z0-9][A-Za-z0-9._-]*$\330\001\001\312\363\030\002(\001'
+  _globals['_PROVIDER'].fields_by_name['name']._serialized_options = b'\342A\002\002\005\272H&r!\030\200\0012\034^[A-Za-z0-9][A-Za-z0-9._-]*$\330\001\001\312\363\030\002(\001'
   _globals['_PROVIDER'].fields_by_name['provider_type']._loaded_options = None
-  _globals['_PROVIDER'].fields_by_name['provider_type']._serialized_options = b'\272H\004r\002\030@\312\363\030\002(\001'
+  _globals['_PROVIDER'].fields_by_name['provider_type']._serialized_options = b'\342A\002\002\005\272H\004r\002\030@\312\363\030\002(\001'
+  _globals['_PROVIDER'].fields_by_name['provider_category']._loaded_options = None
+  _globals['_PROVIDER'].fields_by_name['provider_category']._serialized_options = b'\342A\001\003'
   _globals['_PROVIDER'].fields_by_name['api_key']._loaded_options = None
-  _globals['_PROVIDER'].fields_by_name['api_key']._serialized_options = b'\272H\005r\003\030\200@'
+  _globals['_PROVIDER'].fields_by_name['api_key']._serialized_options = b'\342A\001\004\272H\005r\003\030\200@'
   _globals['_PROVIDER'].fields_by_name['base_url']._loaded_options = None
-  _globals['_PROVIDER'].fields_by_name['base_url']._serialized_options = b'\272H\033r\031\030\200\0202\024^(https?://[^\\s]+)?$'
+  _globals['_PROVIDER'].fields_by_name['base_url']._serialized_options = b'\342A\001\001\272H\033r\031\030\200\0202\024^(https?://[^\\s]+)?$'
   _globals['_PROVIDER'].fields_by_name['access_key']._loaded_options = None
-  _globals['_PROVIDER'].fields_by_name['access_key']._serialized_options = b'\272H\005r\003\030\200@'
+  _globals['_PROVIDER'].fields_by_name['access_key']._serialized_options = b'\342A\001\004\272H\005r\003\030\200@'
   _globals['_PROVIDER'].fields_by_name['region']._loaded_options = None
-  _globals['_PROVIDER'].fields_by_name['region']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_PROVIDER'].fields_by_name['region']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
   _globals['_PROVIDER'].fields_by_name['api_version']._loaded_options = None
-  _globals['_PROVIDER'].fields_by_name['api_version']._serialized_options = b'\272H\005r\003\030\200\001'
-  _globals['_PROVIDER']._serialized_start=170
-  _globals['_PROVIDER']._serialized_end=999
+  _globals['_PROVIDER'].fields_by_name['api_version']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
+  _globals['_PROVIDER'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_PROVIDER'].fields_by_name['organization_id']._serialized_options = b'\342A\001\003'
+  _globals['_PROVIDER'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_PROVIDER'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_PROVIDER'].fields_by_name['last_synced']._loaded_options = None
+  _globals['_PROVIDER'].fields_by_name['last_synced']._serialized_options = b'\342A\001\003'
+  _globals['_PROVIDER'].fields_by_name['api_key_enc']._loaded_options = None
+  _globals['_PROVIDER'].fields_by_name['api_key_enc']._serialized_options = b'\342A\001\003'
+  _globals['_PROVIDER'].fields_by_name['access_key_enc']._loaded_options = None
+  _globals['_PROVIDER'].fields_by_name['access_key_enc']._serialized_options = b'\342A\001\003'
+  _globals['_PROVIDER']._serialized_start=203
+  _globals['_PROVIDER']._serialized_end=1104
 # @@protoc_insertion_point(module_scope)

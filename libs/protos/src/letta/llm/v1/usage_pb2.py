@@ -22,20 +22,77 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.common.v1 import usage_pb2 as letta_dot_common_dot_v1_dot_usage__pb2
 from letta.llm.v1 import generation_service_pb2 as letta_dot_llm_dot_v1_dot_generation__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18letta/llm/v1/usage.proto\x12\x0cletta.llm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bletta/common/v1/usage.proto\x1a%letta/llm/v1/generation_service.proto\"\xcc\x04\n\tModelCall\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x39\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x1e\n\x08\x61gent_id\x18\x04 \x01(\tH\x00R\x07\x61gentId\x88\x01\x01\x12\x1a\n\x06run_id\x18\x05 \x01(\tH\x01R\x05runId\x88\x01\x01\x12\x1c\n\x07step_id\x18\x06 \x01(\tH\x02R\x06stepId\x88\x01\x01\x12\x1d\n\x07purpose\x18\x07 \x01(\tH\x03R\x07purpose\x88\x01\x01\x12\x14\n\x05model\x18\x08 \x01(\tR\x05model\x12#\n\rprovider_type\x18\t \x01(\tR\x0cproviderType\x12\x31\n\x05usage\x18\n \x01(\x0b\x32\x1b.letta.common.v1.TokenUsageR\x05usage\x12\x41\n\x0cusage_source\x18\x0b \x01(\x0e\x32\x1e.letta.llm.v1.TokenCountSourceR\x0busageSource\x12\x30\n\x11\x63ost_microdollars\x18\x0c \x01(\x03H\x04R\x10\x63ostMicrodollars\x88\x01\x01\x12\x1f\n\x0b\x64uration_ms\x18\r \x01(\x03R\ndurationMs\x12\x18\n\x07outcome\x18\x0e \x01(\tR\x07outcomeB\x0b\n\t_agent_idB\t\n\x07_run_idB\n\n\x08_step_idB\n\n\x08_purposeB\x14\n\x12_cost_microdollars\"\xd1\x04\n\nUsageGroup\x12\x19\n\x05model\x18\x01 \x01(\tH\x00R\x05model\x88\x01\x01\x12\x1e\n\x08\x61gent_id\x18\x02 \x01(\tH\x01R\x07\x61gentId\x88\x01\x01\x12\x1c\n\x07user_id\x18\x03 \x01(\tH\x02R\x06userId\x88\x01\x01\x12\x1a\n\x06run_id\x18\x04 \x01(\tH\x03R\x05runId\x88\x01\x01\x12\x15\n\x03\x64\x61y\x18\x05 \x01(\tH\x04R\x03\x64\x61y\x88\x01\x01\x12\x14\n\x05\x63\x61lls\x18\x06 \x01(\x03R\x05\x63\x61lls\x12!\n\x0c\x66\x61iled_calls\x18\x07 \x01(\x03R\x0b\x66\x61iledCalls\x12#\n\rprompt_tokens\x18\x08 \x01(\x03R\x0cpromptTokens\x12+\n\x11\x63ompletion_tokens\x18\t \x01(\x03R\x10\x63ompletionTokens\x12.\n\x13\x63\x61\x63hed_input_tokens\x18\n \x01(\x03R\x11\x63\x61\x63hedInputTokens\x12,\n\x12\x63\x61\x63he_write_tokens\x18\x0b \x01(\x03R\x10\x63\x61\x63heWriteTokens\x12)\n\x10reasoning_tokens\x18\x0c \x01(\x03R\x0freasoningTokens\x12\x30\n\x11\x63ost_microdollars\x18\r \x01(\x03H\x05R\x10\x63ostMicrodollars\x88\x01\x01\x12%\n\x0eunpriced_calls\x18\x0e \x01(\x03R\runpricedCallsB\x08\n\x06_modelB\x0b\n\t_agent_idB\n\n\x08_user_idB\t\n\x07_run_idB\x06\n\x04_dayB\x14\n\x12_cost_microdollarsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18letta/llm/v1/usage.proto\x12\x0cletta.llm.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bletta/common/v1/usage.proto\x1a%letta/llm/v1/generation_service.proto\"\xa0\x05\n\tModelCall\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12?\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12\x1d\n\x07user_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x06userId\x12$\n\x08\x61gent_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x07\x61gentId\x88\x01\x01\x12 \n\x06run_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x05runId\x88\x01\x01\x12\"\n\x07step_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x06stepId\x88\x01\x01\x12#\n\x07purpose\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x07purpose\x88\x01\x01\x12\x1a\n\x05model\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03R\x05model\x12)\n\rprovider_type\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x0cproviderType\x12\x37\n\x05usage\x18\n \x01(\x0b\x32\x1b.letta.common.v1.TokenUsageB\x04\xe2\x41\x01\x03R\x05usage\x12G\n\x0cusage_source\x18\x0b \x01(\x0e\x32\x1e.letta.llm.v1.TokenCountSourceB\x04\xe2\x41\x01\x03R\x0busageSource\x12\x36\n\x11\x63ost_microdollars\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x03H\x04R\x10\x63ostMicrodollars\x88\x01\x01\x12%\n\x0b\x64uration_ms\x18\r \x01(\x03\x42\x04\xe2\x41\x01\x03R\ndurationMs\x12\x1e\n\x07outcome\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03R\x07outcomeB\x0b\n\t_agent_idB\t\n\x07_run_idB\n\n\x08_step_idB\n\n\x08_purposeB\x14\n\x12_cost_microdollars\"\xa5\x05\n\nUsageGroup\x12\x1f\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x05model\x88\x01\x01\x12$\n\x08\x61gent_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x07\x61gentId\x88\x01\x01\x12\"\n\x07user_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x06userId\x88\x01\x01\x12 \n\x06run_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x05runId\x88\x01\x01\x12\x1b\n\x03\x64\x61y\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x03\x64\x61y\x88\x01\x01\x12\x1a\n\x05\x63\x61lls\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03R\x05\x63\x61lls\x12\'\n\x0c\x66\x61iled_calls\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03R\x0b\x66\x61iledCalls\x12)\n\rprompt_tokens\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03R\x0cpromptTokens\x12\x31\n\x11\x63ompletion_tokens\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03R\x10\x63ompletionTokens\x12\x34\n\x13\x63\x61\x63hed_input_tokens\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03R\x11\x63\x61\x63hedInputTokens\x12\x32\n\x12\x63\x61\x63he_write_tokens\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03R\x10\x63\x61\x63heWriteTokens\x12/\n\x10reasoning_tokens\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x03R\x0freasoningTokens\x12\x36\n\x11\x63ost_microdollars\x18\r \x01(\x03\x42\x04\xe2\x41\x01\x03H\x05R\x10\x63ostMicrodollars\x88\x01\x01\x12+\n\x0eunpriced_calls\x18\x0e \x01(\x03\x42\x04\xe2\x41\x01\x03R\runpricedCallsB\x08\n\x06_modelB\x0b\n\t_agent_idB\n\n\x08_user_idB\t\n\x07_run_idB\x06\n\x04_dayB\x14\n\x12_cost_microdollarsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.llm.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELCALL']._serialized_start=144
-  _globals['_MODELCALL']._serialized_end=732
-  _globals['_USAGEGROUP']._serialized_start=735
-  _globals['_USAGEGROUP']._serialized_end=1328
+  _globals['_MODELCALL'].fields_by_name['id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['created_at']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['user_id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['user_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['agent_id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['agent_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['run_id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['run_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['step_id']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['step_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['purpose']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['purpose']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['model']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['model']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['provider_type']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['provider_type']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['usage']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['usage']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['usage_source']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['usage_source']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['cost_microdollars']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['cost_microdollars']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['duration_ms']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['duration_ms']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL'].fields_by_name['outcome']._loaded_options = None
+  _globals['_MODELCALL'].fields_by_name['outcome']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['model']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['model']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['agent_id']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['agent_id']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['user_id']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['user_id']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['run_id']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['run_id']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['day']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['day']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['calls']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['calls']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['failed_calls']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['failed_calls']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['prompt_tokens']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['prompt_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['completion_tokens']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['completion_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['cached_input_tokens']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['cached_input_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['cache_write_tokens']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['cache_write_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['reasoning_tokens']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['reasoning_tokens']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['cost_microdollars']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['cost_microdollars']._serialized_options = b'\342A\001\003'
+  _globals['_USAGEGROUP'].fields_by_name['unpriced_calls']._loaded_options = None
+  _globals['_USAGEGROUP'].fields_by_name['unpriced_calls']._serialized_options = b'\342A\001\003'
+  _globals['_MODELCALL']._serialized_start=177
+  _globals['_MODELCALL']._serialized_end=849
+  _globals['_USAGEGROUP']._serialized_start=852
+  _globals['_USAGEGROUP']._serialized_end=1529
 # @@protoc_insertion_point(module_scope)

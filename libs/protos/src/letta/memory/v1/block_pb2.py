@@ -23,39 +23,64 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/memory/v1/block.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\x86\t\n\x05\x42lock\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12$\n\x05label\x18\x02 \x01(\tB\x0e\xbaH\x05r\x03\x18\x80\x02\xca\xf3\x18\x02(\x01R\x05label\x12\x1c\n\x05value\x18\x03 \x01(\tB\x06\xca\xf3\x18\x02(\x01R\x05value\x12\x31\n\x05limit\x18\x04 \x01(\x05\x42\x1b\xbaH\x0c\x1a\x07\x18\x80\xad\xe2\x04 \x00\xd8\x01\x01\xca\xf3\x18\x08\x32\x06\x31\x30\x30\x30\x30\x30R\x05limit\x12/\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12\x1b\n\tread_only\x18\x06 \x01(\x08R\x08readOnly\x12+\n\x08metadata\x18\x07 \x01(\tB\x0f\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12%\n\x04tags\x18\x08 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\x80\x02R\x04tags\x12\x1b\n\x06hidden\x18\t \x01(\x08H\x01R\x06hidden\x88\x01\x01\x12\"\n\nproject_id\x18\n \x01(\tH\x02R\tprojectId\x88\x01\x01\x12(\n\rtemplate_name\x18\x0b \x01(\tH\x03R\x0ctemplateName\x88\x01\x01\x12\x1f\n\x0bis_template\x18\x0c \x01(\x08R\nisTemplate\x12$\n\x0btemplate_id\x18\r \x01(\tH\x04R\ntemplateId\x88\x01\x01\x12-\n\x10\x62\x61se_template_id\x18\x0e \x01(\tH\x05R\x0e\x62\x61seTemplateId\x88\x01\x01\x12(\n\rdeployment_id\x18\x0f \x01(\tH\x06R\x0c\x64\x65ploymentId\x88\x01\x01\x12 \n\tentity_id\x18\x10 \x01(\tH\x07R\x08\x65ntityId\x88\x01\x01\x12\x44\n\x15preserve_on_migration\x18\x11 \x01(\x08\x42\x0b\xca\xf3\x18\x07\x32\x05\x66\x61lseH\x08R\x13preserveOnMigration\x88\x01\x01\x12\'\n\rcreated_by_id\x18\x12 \x01(\tH\tR\x0b\x63reatedById\x88\x01\x01\x12\x30\n\x12last_updated_by_id\x18\x13 \x01(\tH\nR\x0flastUpdatedById\x88\x01\x01\x12 \n\x07version\x18\x14 \x01(\x03\x42\x06\xca\xf3\x18\x02P\x01R\x07version\x12\x1a\n\x04\x65tag\x18\x15 \x01(\tB\x06\xca\xf3\x18\x02P\x01R\x04\x65tag\x12\x41\n\ncreated_at\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xca\xf3\x18\x02P\x01R\tcreatedAt\x12\x41\n\nupdated_at\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xca\xf3\x18\x02P\x01R\tupdatedAtB\x0e\n\x0c_descriptionB\t\n\x07_hiddenB\r\n\x0b_project_idB\x10\n\x0e_template_nameB\x0e\n\x0c_template_idB\x13\n\x11_base_template_idB\x10\n\x0e_deployment_idB\x0c\n\n_entity_idB\x18\n\x16_preserve_on_migrationB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/memory/v1/block.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xfa\t\n\x05\x42lock\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12(\n\x05label\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x05r\x03\x18\x80\x02\xca\xf3\x18\x02(\x01R\x05label\x12 \n\x05value\x18\x03 \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02(\x01R\x05value\x12\x35\n\x05limit\x18\x04 \x01(\x05\x42\x1f\xe2\x41\x01\x01\xbaH\x0c\x1a\x07\x18\x80\xad\xe2\x04 \x00\xd8\x01\x01\xca\xf3\x18\x08\x32\x06\x31\x30\x30\x30\x30\x30R\x05limit\x12\x33\n\x0b\x64\x65scription\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12!\n\tread_only\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x08readOnly\x12/\n\x08metadata\x18\x07 \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12)\n\x04tags\x18\x08 \x03(\tB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\x80\x02R\x04tags\x12!\n\x06hidden\x18\t \x01(\x08\x42\x04\xe2\x41\x01\x01H\x01R\x06hidden\x88\x01\x01\x12(\n\nproject_id\x18\n \x01(\tB\x04\xe2\x41\x01\x01H\x02R\tprojectId\x88\x01\x01\x12.\n\rtemplate_name\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01H\x03R\x0ctemplateName\x88\x01\x01\x12%\n\x0bis_template\x18\x0c \x01(\x08\x42\x04\xe2\x41\x01\x01R\nisTemplate\x12*\n\x0btemplate_id\x18\r \x01(\tB\x04\xe2\x41\x01\x01H\x04R\ntemplateId\x88\x01\x01\x12\x33\n\x10\x62\x61se_template_id\x18\x0e \x01(\tB\x04\xe2\x41\x01\x01H\x05R\x0e\x62\x61seTemplateId\x88\x01\x01\x12.\n\rdeployment_id\x18\x0f \x01(\tB\x04\xe2\x41\x01\x01H\x06R\x0c\x64\x65ploymentId\x88\x01\x01\x12&\n\tentity_id\x18\x10 \x01(\tB\x04\xe2\x41\x01\x01H\x07R\x08\x65ntityId\x88\x01\x01\x12H\n\x15preserve_on_migration\x18\x11 \x01(\x08\x42\x0f\xe2\x41\x01\x01\xca\xf3\x18\x07\x32\x05\x66\x61lseH\x08R\x13preserveOnMigration\x88\x01\x01\x12-\n\rcreated_by_id\x18\x12 \x01(\tB\x04\xe2\x41\x01\x03H\tR\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x13 \x01(\tB\x04\xe2\x41\x01\x03H\nR\x0flastUpdatedById\x88\x01\x01\x12$\n\x07version\x18\x14 \x01(\x03\x42\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\x07version\x12\x1e\n\x04\x65tag\x18\x15 \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02P\x01R\x04\x65tag\x12\x45\n\ncreated_at\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\tcreatedAt\x12\x45\n\nupdated_at\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\tupdatedAtB\x0e\n\x0c_descriptionB\t\n\x07_hiddenB\r\n\x0b_project_idB\x10\n\x0e_template_nameB\x0e\n\x0c_template_idB\x13\n\x11_base_template_idB\x10\n\x0e_deployment_idB\x0c\n\n_entity_idB\x18\n\x16_preserve_on_migrationB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.memory.v1.block_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['id']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_BLOCK'].fields_by_name['label']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['label']._serialized_options = b'\272H\005r\003\030\200\002\312\363\030\002(\001'
+  _globals['_BLOCK'].fields_by_name['label']._serialized_options = b'\342A\001\002\272H\005r\003\030\200\002\312\363\030\002(\001'
   _globals['_BLOCK'].fields_by_name['value']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['value']._serialized_options = b'\312\363\030\002(\001'
+  _globals['_BLOCK'].fields_by_name['value']._serialized_options = b'\342A\001\001\312\363\030\002(\001'
   _globals['_BLOCK'].fields_by_name['limit']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['limit']._serialized_options = b'\272H\014\032\007\030\200\255\342\004 \000\330\001\001\312\363\030\0102\006100000'
+  _globals['_BLOCK'].fields_by_name['limit']._serialized_options = b'\342A\001\001\272H\014\032\007\030\200\255\342\004 \000\330\001\001\312\363\030\0102\006100000'
   _globals['_BLOCK'].fields_by_name['description']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\220N'
+  _globals['_BLOCK'].fields_by_name['description']._serialized_options = b'\342A\001\001\272H\005r\003\030\220N'
+  _globals['_BLOCK'].fields_by_name['read_only']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['read_only']._serialized_options = b'\342A\001\001'
   _globals['_BLOCK'].fields_by_name['metadata']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['metadata']._serialized_options = b'\272H\006r\004(\200\200\004\312\363\030\002\020\001'
+  _globals['_BLOCK'].fields_by_name['metadata']._serialized_options = b'\342A\001\001\272H\006r\004(\200\200\004\312\363\030\002\020\001'
   _globals['_BLOCK'].fields_by_name['tags']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['tags']._serialized_options = b'\272H\016\222\001\013\020d\"\007r\005\020\001\030\200\002'
+  _globals['_BLOCK'].fields_by_name['tags']._serialized_options = b'\342A\001\001\272H\016\222\001\013\020d\"\007r\005\020\001\030\200\002'
+  _globals['_BLOCK'].fields_by_name['hidden']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['hidden']._serialized_options = b'\342A\001\001'
+  _globals['_BLOCK'].fields_by_name['project_id']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['project_id']._serialized_options = b'\342A\001\001'
+  _globals['_BLOCK'].fields_by_name['template_name']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['template_name']._serialized_options = b'\342A\001\001'
+  _globals['_BLOCK'].fields_by_name['is_template']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['is_template']._serialized_options = b'\342A\001\001'
+  _globals['_BLOCK'].fields_by_name['template_id']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['template_id']._serialized_options = b'\342A\001\001'
+  _globals['_BLOCK'].fields_by_name['base_template_id']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['base_template_id']._serialized_options = b'\342A\001\001'
+  _globals['_BLOCK'].fields_by_name['deployment_id']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['deployment_id']._serialized_options = b'\342A\001\001'
+  _globals['_BLOCK'].fields_by_name['entity_id']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['entity_id']._serialized_options = b'\342A\001\001'
   _globals['_BLOCK'].fields_by_name['preserve_on_migration']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['preserve_on_migration']._serialized_options = b'\312\363\030\0072\005false'
+  _globals['_BLOCK'].fields_by_name['preserve_on_migration']._serialized_options = b'\342A\001\001\312\363\030\0072\005false'
+  _globals['_BLOCK'].fields_by_name['created_by_id']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['created_by_id']._serialized_options = b'\342A\001\003'
+  _globals['_BLOCK'].fields_by_name['last_updated_by_id']._loaded_options = None
+  _globals['_BLOCK'].fields_by_name['last_updated_by_id']._serialized_options = b'\342A\001\003'
   _globals['_BLOCK'].fields_by_name['version']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['version']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_BLOCK'].fields_by_name['version']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
   _globals['_BLOCK'].fields_by_name['etag']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['etag']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_BLOCK'].fields_by_name['etag']._serialized_options = b'\342A\001\001\312\363\030\002P\001'
   _globals['_BLOCK'].fields_by_name['created_at']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['created_at']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_BLOCK'].fields_by_name['created_at']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
   _globals['_BLOCK'].fields_by_name['updated_at']._loaded_options = None
-  _globals['_BLOCK'].fields_by_name['updated_at']._serialized_options = b'\312\363\030\002P\001'
-  _globals['_BLOCK']._serialized_start=147
-  _globals['_BLOCK']._serialized_end=1305
+  _globals['_BLOCK'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
+  _globals['_BLOCK']._serialized_start=180
+  _globals['_BLOCK']._serialized_end=1454
 # @@protoc_insertion_point(module_scope)

@@ -23,69 +23,80 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fletta/tools/v1/mcp_server.proto\x12\x0eletta.tools.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xa5\x02\n\tMCPServer\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n\x0bserver_name\x18\x02 \x01(\tR\nserverName\x12?\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x1f.letta.tools.v1.MCPServerConfigB\x06\xca\xf3\x18\x02\x18\x01R\x06\x63onfig\x12 \n\x07version\x18\x04 \x01(\x03\x42\x06\xca\xf3\x18\x02P\x01R\x07version\x12\x41\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xca\xf3\x18\x02P\x01R\tcreatedAt\x12\x41\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xca\xf3\x18\x02P\x01R\tupdatedAt\"\xf8\x01\n\x0fMCPServerConfig\x12\x36\n\x05stdio\x18\x01 \x01(\x0b\x32\x1e.letta.tools.v1.StdioMCPConfigH\x00R\x05stdio\x12\x30\n\x03sse\x18\x02 \x01(\x0b\x32\x1c.letta.tools.v1.SseMCPConfigH\x00R\x03sse\x12R\n\x0fstreamable_http\x18\x03 \x01(\x0b\x32\'.letta.tools.v1.StreamableHttpMCPConfigH\x00R\x0estreamableHttpB\'\n\ttransport\x12\x1a\xbaH\x02\x08\x01\xd2\xf3\x18\x11\n\x0fmcp_server_type\"\xdf\x01\n\x0eStdioMCPConfig\x12\'\n\x07\x63ommand\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 H\x00R\x07\x63ommand\x88\x01\x01\x12\x1d\n\x04\x61rgs\x18\x02 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x04\x61rgs\x12\x41\n\x03\x65nv\x18\x03 \x03(\x0b\x32\'.letta.tools.v1.StdioMCPConfig.EnvEntryB\x06\xca\xf3\x18\x02`\x01R\x03\x65nv\x1a\x36\n\x08\x45nvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\n\n\x08_command\"\xeb\x02\n\x0cSseMCPConfig\x12,\n\nserver_url\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 H\x00R\tserverUrl\x88\x01\x01\x12.\n\x0b\x61uth_header\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02H\x01R\nauthHeader\x88\x01\x01\x12-\n\nauth_token\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04H\x02R\tauthToken\x88\x01\x01\x12^\n\x0e\x63ustom_headers\x18\x04 \x03(\x0b\x32/.letta.tools.v1.SseMCPConfig.CustomHeadersEntryB\x06\xca\xf3\x18\x02`\x01R\rcustomHeaders\x1a@\n\x12\x43ustomHeadersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\r\n\x0b_server_urlB\x0e\n\x0c_auth_headerB\r\n\x0b_auth_token\"\x81\x03\n\x17StreamableHttpMCPConfig\x12,\n\nserver_url\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 H\x00R\tserverUrl\x88\x01\x01\x12.\n\x0b\x61uth_header\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02H\x01R\nauthHeader\x88\x01\x01\x12-\n\nauth_token\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04H\x02R\tauthToken\x88\x01\x01\x12i\n\x0e\x63ustom_headers\x18\x04 \x03(\x0b\x32:.letta.tools.v1.StreamableHttpMCPConfig.CustomHeadersEntryB\x06\xca\xf3\x18\x02`\x01R\rcustomHeaders\x1a@\n\x12\x43ustomHeadersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\r\n\x0b_server_urlB\x0e\n\x0c_auth_headerB\r\n\x0b_auth_tokenb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fletta/tools/v1/mcp_server.proto\x12\x0eletta.tools.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xc1\x02\n\tMCPServer\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12%\n\x0bserver_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\nserverName\x12\x43\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x1f.letta.tools.v1.MCPServerConfigB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x18\x01R\x06\x63onfig\x12$\n\x07version\x18\x04 \x01(\x03\x42\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\x07version\x12\x45\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\tcreatedAt\x12\x45\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\tupdatedAt\"\x8a\x02\n\x0fMCPServerConfig\x12<\n\x05stdio\x18\x01 \x01(\x0b\x32\x1e.letta.tools.v1.StdioMCPConfigB\x04\xe2\x41\x01\x01H\x00R\x05stdio\x12\x36\n\x03sse\x18\x02 \x01(\x0b\x32\x1c.letta.tools.v1.SseMCPConfigB\x04\xe2\x41\x01\x01H\x00R\x03sse\x12X\n\x0fstreamable_http\x18\x03 \x01(\x0b\x32\'.letta.tools.v1.StreamableHttpMCPConfigB\x04\xe2\x41\x01\x01H\x00R\x0estreamableHttpB\'\n\ttransport\x12\x1a\xbaH\x02\x08\x01\xd2\xf3\x18\x11\n\x0fmcp_server_type\"\xeb\x01\n\x0eStdioMCPConfig\x12+\n\x07\x63ommand\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80 H\x00R\x07\x63ommand\x88\x01\x01\x12!\n\x04\x61rgs\x18\x02 \x03(\tB\r\xe2\x41\x01\x01\xbaH\x06\x92\x01\x03\x10\x80\x02R\x04\x61rgs\x12\x45\n\x03\x65nv\x18\x03 \x03(\x0b\x32\'.letta.tools.v1.StdioMCPConfig.EnvEntryB\n\xe2\x41\x01\x01\xca\xf3\x18\x02`\x01R\x03\x65nv\x1a\x36\n\x08\x45nvEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\n\n\x08_command\"\xfb\x02\n\x0cSseMCPConfig\x12\x30\n\nserver_url\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80 H\x00R\tserverUrl\x88\x01\x01\x12\x32\n\x0b\x61uth_header\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02H\x01R\nauthHeader\x88\x01\x01\x12\x31\n\nauth_token\x18\x03 \x01(\tB\r\xe2\x41\x01\x04\xbaH\x06r\x04\x18\x80\x80\x04H\x02R\tauthToken\x88\x01\x01\x12\x62\n\x0e\x63ustom_headers\x18\x04 \x03(\x0b\x32/.letta.tools.v1.SseMCPConfig.CustomHeadersEntryB\n\xe2\x41\x01\x01\xca\xf3\x18\x02`\x01R\rcustomHeaders\x1a@\n\x12\x43ustomHeadersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\r\n\x0b_server_urlB\x0e\n\x0c_auth_headerB\r\n\x0b_auth_token\"\x91\x03\n\x17StreamableHttpMCPConfig\x12\x30\n\nserver_url\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80 H\x00R\tserverUrl\x88\x01\x01\x12\x32\n\x0b\x61uth_header\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02H\x01R\nauthHeader\x88\x01\x01\x12\x31\n\nauth_token\x18\x03 \x01(\tB\r\xe2\x41\x01\x04\xbaH\x06r\x04\x18\x80\x80\x04H\x02R\tauthToken\x88\x01\x01\x12m\n\x0e\x63ustom_headers\x18\x04 \x03(\x0b\x32:.letta.tools.v1.StreamableHttpMCPConfig.CustomHeadersEntryB\n\xe2\x41\x01\x01\xca\xf3\x18\x02`\x01R\rcustomHeaders\x1a@\n\x12\x43ustomHeadersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\r\n\x0b_server_urlB\x0e\n\x0c_auth_headerB\r\n\x0b_auth_tokenb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.tools.v1.mcp_server_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MCPSERVER'].fields_by_name['id']._loaded_options = None
+  _globals['_MCPSERVER'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_MCPSERVER'].fields_by_name['server_name']._loaded_options = None
+  _globals['_MCPSERVER'].fields_by_name['server_name']._serialized_options = b'\342A\001\003'
   _globals['_MCPSERVER'].fields_by_name['config']._loaded_options = None
-  _globals['_MCPSERVER'].fields_by_name['config']._serialized_options = b'\312\363\030\002\030\001'
+  _globals['_MCPSERVER'].fields_by_name['config']._serialized_options = b'\342A\001\003\312\363\030\002\030\001'
   _globals['_MCPSERVER'].fields_by_name['version']._loaded_options = None
-  _globals['_MCPSERVER'].fields_by_name['version']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_MCPSERVER'].fields_by_name['version']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
   _globals['_MCPSERVER'].fields_by_name['created_at']._loaded_options = None
-  _globals['_MCPSERVER'].fields_by_name['created_at']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_MCPSERVER'].fields_by_name['created_at']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
   _globals['_MCPSERVER'].fields_by_name['updated_at']._loaded_options = None
-  _globals['_MCPSERVER'].fields_by_name['updated_at']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_MCPSERVER'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
   _globals['_MCPSERVERCONFIG'].oneofs_by_name['transport']._loaded_options = None
   _globals['_MCPSERVERCONFIG'].oneofs_by_name['transport']._serialized_options = b'\272H\002\010\001\322\363\030\021\n\017mcp_server_type'
+  _globals['_MCPSERVERCONFIG'].fields_by_name['stdio']._loaded_options = None
+  _globals['_MCPSERVERCONFIG'].fields_by_name['stdio']._serialized_options = b'\342A\001\001'
+  _globals['_MCPSERVERCONFIG'].fields_by_name['sse']._loaded_options = None
+  _globals['_MCPSERVERCONFIG'].fields_by_name['sse']._serialized_options = b'\342A\001\001'
+  _globals['_MCPSERVERCONFIG'].fields_by_name['streamable_http']._loaded_options = None
+  _globals['_MCPSERVERCONFIG'].fields_by_name['streamable_http']._serialized_options = b'\342A\001\001'
   _globals['_STDIOMCPCONFIG_ENVENTRY']._loaded_options = None
   _globals['_STDIOMCPCONFIG_ENVENTRY']._serialized_options = b'8\001'
   _globals['_STDIOMCPCONFIG'].fields_by_name['command']._loaded_options = None
-  _globals['_STDIOMCPCONFIG'].fields_by_name['command']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_STDIOMCPCONFIG'].fields_by_name['command']._serialized_options = b'\342A\001\001\272H\005r\003\030\200 '
   _globals['_STDIOMCPCONFIG'].fields_by_name['args']._loaded_options = None
-  _globals['_STDIOMCPCONFIG'].fields_by_name['args']._serialized_options = b'\272H\006\222\001\003\020\200\002'
+  _globals['_STDIOMCPCONFIG'].fields_by_name['args']._serialized_options = b'\342A\001\001\272H\006\222\001\003\020\200\002'
   _globals['_STDIOMCPCONFIG'].fields_by_name['env']._loaded_options = None
-  _globals['_STDIOMCPCONFIG'].fields_by_name['env']._serialized_options = b'\312\363\030\002`\001'
+  _globals['_STDIOMCPCONFIG'].fields_by_name['env']._serialized_options = b'\342A\001\001\312\363\030\002`\001'
   _globals['_SSEMCPCONFIG_CUSTOMHEADERSENTRY']._loaded_options = None
   _globals['_SSEMCPCONFIG_CUSTOMHEADERSENTRY']._serialized_options = b'8\001'
   _globals['_SSEMCPCONFIG'].fields_by_name['server_url']._loaded_options = None
-  _globals['_SSEMCPCONFIG'].fields_by_name['server_url']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_SSEMCPCONFIG'].fields_by_name['server_url']._serialized_options = b'\342A\001\001\272H\005r\003\030\200 '
   _globals['_SSEMCPCONFIG'].fields_by_name['auth_header']._loaded_options = None
-  _globals['_SSEMCPCONFIG'].fields_by_name['auth_header']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_SSEMCPCONFIG'].fields_by_name['auth_header']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
   _globals['_SSEMCPCONFIG'].fields_by_name['auth_token']._loaded_options = None
-  _globals['_SSEMCPCONFIG'].fields_by_name['auth_token']._serialized_options = b'\272H\006r\004\030\200\200\004'
+  _globals['_SSEMCPCONFIG'].fields_by_name['auth_token']._serialized_options = b'\342A\001\004\272H\006r\004\030\200\200\004'
   _globals['_SSEMCPCONFIG'].fields_by_name['custom_headers']._loaded_options = None
-  _globals['_SSEMCPCONFIG'].fields_by_name['custom_headers']._serialized_options = b'\312\363\030\002`\001'
+  _globals['_SSEMCPCONFIG'].fields_by_name['custom_headers']._serialized_options = b'\342A\001\001\312\363\030\002`\001'
   _globals['_STREAMABLEHTTPMCPCONFIG_CUSTOMHEADERSENTRY']._loaded_options = None
   _globals['_STREAMABLEHTTPMCPCONFIG_CUSTOMHEADERSENTRY']._serialized_options = b'8\001'
   _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['server_url']._loaded_options = None
-  _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['server_url']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['server_url']._serialized_options = b'\342A\001\001\272H\005r\003\030\200 '
   _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['auth_header']._loaded_options = None
-  _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['auth_header']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['auth_header']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
   _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['auth_token']._loaded_options = None
-  _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['auth_token']._serialized_options = b'\272H\006r\004\030\200\200\004'
+  _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['auth_token']._serialized_options = b'\342A\001\004\272H\006r\004\030\200\200\004'
   _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['custom_headers']._loaded_options = None
-  _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['custom_headers']._serialized_options = b'\312\363\030\002`\001'
-  _globals['_MCPSERVER']._serialized_start=150
-  _globals['_MCPSERVER']._serialized_end=443
-  _globals['_MCPSERVERCONFIG']._serialized_start=446
-  _globals['_MCPSERVERCONFIG']._serialized_end=694
-  _globals['_STDIOMCPCONFIG']._serialized_start=697
-  _globals['_STDIOMCPCONFIG']._serialized_end=920
-  _globals['_STDIOMCPCONFIG_ENVENTRY']._serialized_start=854
-  _globals['_STDIOMCPCONFIG_ENVENTRY']._serialized_end=908
-  _globals['_SSEMCPCONFIG']._serialized_start=923
-  _globals['_SSEMCPCONFIG']._serialized_end=1286
-  _globals['_SSEMCPCONFIG_CUSTOMHEADERSENTRY']._serialized_start=1176
-  _globals['_SSEMCPCONFIG_CUSTOMHEADERSENTRY']._serialized_end=1240
-  _globals['_STREAMABLEHTTPMCPCONFIG']._serialized_start=1289
-  _globals['_STREAMABLEHTTPMCPCONFIG']._serialized_end=1674
-  _globals['_STREAMABLEHTTPMCPCONFIG_CUSTOMHEADERSENTRY']._serialized_start=1176
-  _globals['_STREAMABLEHTTPMCPCONFIG_CUSTOMHEADERSENTRY']._serialized_end=1240
+  _globals['_STREAMABLEHTTPMCPCONFIG'].fields_by_name['custom_headers']._serialized_options = b'\342A\001\001\312\363\030\002`\001'
+  _globals['_MCPSERVER']._serialized_start=183
+  _globals['_MCPSERVER']._serialized_end=504
+  _globals['_MCPSERVERCONFIG']._serialized_start=507
+  _globals['_MCPSERVERCONFIG']._serialized_end=773
+  _globals['_STDIOMCPCONFIG']._serialized_start=776
+  _globals['_STDIOMCPCONFIG']._serialized_end=1011
+  _globals['_STDIOMCPCONFIG_ENVENTRY']._serialized_start=945
+  _globals['_STDIOMCPCONFIG_ENVENTRY']._serialized_end=999
+  _globals['_SSEMCPCONFIG']._serialized_start=1014
+  _globals['_SSEMCPCONFIG']._serialized_end=1393
+  _globals['_SSEMCPCONFIG_CUSTOMHEADERSENTRY']._serialized_start=1283
+  _globals['_SSEMCPCONFIG_CUSTOMHEADERSENTRY']._serialized_end=1347
+  _globals['_STREAMABLEHTTPMCPCONFIG']._serialized_start=1396
+  _globals['_STREAMABLEHTTPMCPCONFIG']._serialized_end=1797
+  _globals['_STREAMABLEHTTPMCPCONFIG_CUSTOMHEADERSENTRY']._serialized_start=1283
+  _globals['_STREAMABLEHTTPMCPCONFIG_CUSTOMHEADERSENTRY']._serialized_end=1347
 # @@protoc_insertion_point(module_scope)

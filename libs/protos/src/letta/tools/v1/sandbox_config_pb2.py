@@ -23,29 +23,60 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/tools/v1/sandbox_config.proto\x12\x0eletta.tools.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xb5\x03\n\rSandboxConfig\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12/\n\x04type\x18\x02 \x01(\x0e\x32\x1b.letta.tools.v1.SandboxTypeR\x04type\x12,\n\x0forganization_id\x18\x03 \x01(\tH\x00R\x0eorganizationId\x88\x01\x01\x12\'\n\x06\x63onfig\x18\x04 \x01(\tB\x0f\xbaH\x06r\x04\x18\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x06\x63onfig\x12\'\n\rcreated_by_id\x18\x05 \x01(\tH\x01R\x0b\x63reatedById\x88\x01\x01\x12\x30\n\x12last_updated_by_id\x18\x06 \x01(\tH\x02R\x0flastUpdatedById\x88\x01\x01\x12\x39\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAtB\x12\n\x10_organization_idB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_id\"\xeb\x04\n\x1aSandboxEnvironmentVariable\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12=\n\x03key\x18\x02 \x01(\tB+\xbaH\"r\x1d\x18\x80\x02\x32\x18^[A-Za-z_][A-Za-z0-9_]*$\xd8\x01\x01\xca\xf3\x18\x02(\x01R\x03key\x12%\n\x05value\x18\x03 \x01(\tB\x0f\xbaH\x06r\x04\x18\x80\x80\x04\xca\xf3\x18\x02(\x01R\x05value\x12/\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12,\n\x0forganization_id\x18\x05 \x01(\tH\x01R\x0eorganizationId\x88\x01\x01\x12 \n\tvalue_enc\x18\x06 \x01(\tH\x02R\x08valueEnc\x88\x01\x01\x12*\n\x11sandbox_config_id\x18\x07 \x01(\tR\x0fsandboxConfigId\x12\'\n\rcreated_by_id\x18\x08 \x01(\tH\x03R\x0b\x63reatedById\x88\x01\x01\x12\x30\n\x12last_updated_by_id\x18\t \x01(\tH\x04R\x0flastUpdatedById\x88\x01\x01\x12\x39\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAtB\x0e\n\x0c_descriptionB\x12\n\x10_organization_idB\x0c\n\n_value_encB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_id*q\n\x0bSandboxType\x12\x1c\n\x18SANDBOX_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10SANDBOX_TYPE_E2B\x10\x01\x12\x16\n\x12SANDBOX_TYPE_MODAL\x10\x02\x12\x16\n\x12SANDBOX_TYPE_LOCAL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/tools/v1/sandbox_config.proto\x12\x0eletta.tools.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xe3\x03\n\rSandboxConfig\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x35\n\x04type\x18\x02 \x01(\x0e\x32\x1b.letta.tools.v1.SandboxTypeB\x04\xe2\x41\x01\x03R\x04type\x12\x32\n\x0forganization_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0eorganizationId\x88\x01\x01\x12+\n\x06\x63onfig\x18\x04 \x01(\tB\x13\xe2\x41\x01\x03\xbaH\x06r\x04\x18\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x06\x63onfig\x12-\n\rcreated_by_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAtB\x12\n\x10_organization_idB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_id\"\xa7\x05\n\x1aSandboxEnvironmentVariable\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x41\n\x03key\x18\x02 \x01(\tB/\xe2\x41\x01\x02\xbaH\"r\x1d\x18\x80\x02\x32\x18^[A-Za-z_][A-Za-z0-9_]*$\xd8\x01\x01\xca\xf3\x18\x02(\x01R\x03key\x12)\n\x05value\x18\x03 \x01(\tB\x13\xe2\x41\x01\x04\xbaH\x06r\x04\x18\x80\x80\x04\xca\xf3\x18\x02(\x01R\x05value\x12\x33\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12\x32\n\x0forganization_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0eorganizationId\x88\x01\x01\x12&\n\tvalue_enc\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x08valueEnc\x88\x01\x01\x12\x30\n\x11sandbox_config_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x0fsandboxConfigId\x12-\n\rcreated_by_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAtB\x0e\n\x0c_descriptionB\x12\n\x10_organization_idB\x0c\n\n_value_encB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_id*q\n\x0bSandboxType\x12\x1c\n\x18SANDBOX_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10SANDBOX_TYPE_E2B\x10\x01\x12\x16\n\x12SANDBOX_TYPE_MODAL\x10\x02\x12\x16\n\x12SANDBOX_TYPE_LOCAL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.tools.v1.sandbox_config_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SANDBOXCONFIG'].fields_by_name['id']._loaded_options = None
+  _globals['_SANDBOXCONFIG'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXCONFIG'].fields_by_name['type']._loaded_options = None
+  _globals['_SANDBOXCONFIG'].fields_by_name['type']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXCONFIG'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_SANDBOXCONFIG'].fields_by_name['organization_id']._serialized_options = b'\342A\001\003'
   _globals['_SANDBOXCONFIG'].fields_by_name['config']._loaded_options = None
-  _globals['_SANDBOXCONFIG'].fields_by_name['config']._serialized_options = b'\272H\006r\004\030\200\200\004\312\363\030\002\020\001'
+  _globals['_SANDBOXCONFIG'].fields_by_name['config']._serialized_options = b'\342A\001\003\272H\006r\004\030\200\200\004\312\363\030\002\020\001'
+  _globals['_SANDBOXCONFIG'].fields_by_name['created_by_id']._loaded_options = None
+  _globals['_SANDBOXCONFIG'].fields_by_name['created_by_id']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXCONFIG'].fields_by_name['last_updated_by_id']._loaded_options = None
+  _globals['_SANDBOXCONFIG'].fields_by_name['last_updated_by_id']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXCONFIG'].fields_by_name['created_at']._loaded_options = None
+  _globals['_SANDBOXCONFIG'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXCONFIG'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_SANDBOXCONFIG'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['id']._loaded_options = None
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['key']._loaded_options = None
-  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['key']._serialized_options = b'\272H\"r\035\030\200\0022\030^[A-Za-z_][A-Za-z0-9_]*$\330\001\001\312\363\030\002(\001'
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H\"r\035\030\200\0022\030^[A-Za-z_][A-Za-z0-9_]*$\330\001\001\312\363\030\002(\001'
   _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['value']._loaded_options = None
-  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['value']._serialized_options = b'\272H\006r\004\030\200\200\004\312\363\030\002(\001'
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['value']._serialized_options = b'\342A\001\004\272H\006r\004\030\200\200\004\312\363\030\002(\001'
   _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['description']._loaded_options = None
-  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\220N'
-  _globals['_SANDBOXTYPE']._serialized_start=1215
-  _globals['_SANDBOXTYPE']._serialized_end=1328
-  _globals['_SANDBOXCONFIG']._serialized_start=154
-  _globals['_SANDBOXCONFIG']._serialized_end=591
-  _globals['_SANDBOXENVIRONMENTVARIABLE']._serialized_start=594
-  _globals['_SANDBOXENVIRONMENTVARIABLE']._serialized_end=1213
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['description']._serialized_options = b'\342A\001\001\272H\005r\003\030\220N'
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['organization_id']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['value_enc']._loaded_options = None
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['value_enc']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['sandbox_config_id']._loaded_options = None
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['sandbox_config_id']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['created_by_id']._loaded_options = None
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['created_by_id']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['last_updated_by_id']._loaded_options = None
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['last_updated_by_id']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['created_at']._loaded_options = None
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['updated_at']._loaded_options = None
+  _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXTYPE']._serialized_start=1354
+  _globals['_SANDBOXTYPE']._serialized_end=1467
+  _globals['_SANDBOXCONFIG']._serialized_start=187
+  _globals['_SANDBOXCONFIG']._serialized_end=670
+  _globals['_SANDBOXENVIRONMENTVARIABLE']._serialized_start=673
+  _globals['_SANDBOXENVIRONMENTVARIABLE']._serialized_end=1352
 # @@protoc_insertion_point(module_scope)

@@ -23,61 +23,78 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19letta/tools/v1/tool.proto\x12\x0eletta.tools.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\x82\x0b\n\x04Tool\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x35\n\ttool_type\x18\x02 \x01(\x0e\x32\x18.letta.tools.v1.ToolTypeR\x08toolType\x12\x30\n\x0b\x64\x65scription\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\xa0\x9c\x01H\x00R\x0b\x64\x65scription\x88\x01\x01\x12\x45\n\x0bsource_type\x18\x04 \x01(\tB\x1f\xbaH\x1cr\x1aR\x06pythonR\ntypescriptR\x04jsonH\x01R\nsourceType\x88\x01\x01\x12\x17\n\x04name\x18\x05 \x01(\tH\x02R\x04name\x88\x01\x01\x12%\n\x04tags\x18\x06 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\x80\x02R\x04tags\x12\x35\n\x0bsource_code\x18\x07 \x01(\tB\x0f\xbaH\x06r\x04\x18\x80\x80@\xca\xf3\x18\x02(\x01H\x03R\nsourceCode\x88\x01\x01\x12\x30\n\x0bjson_schema\x18\x08 \x01(\tB\x0f\xbaH\x06r\x04\x18\x80\x80@\xca\xf3\x18\x02\x10\x01R\njsonSchema\x12\x39\n\x10\x61rgs_json_schema\x18\t \x01(\tB\x0f\xbaH\x06r\x04\x18\x80\x80@\xca\xf3\x18\x02\x10\x01R\x0e\x61rgsJsonSchema\x12:\n\x11return_char_limit\x18\n \x01(\x05\x42\x0e\xbaH\x0b\x1a\x06\x18\xc0\x84=(\x01\xd8\x01\x01R\x0freturnCharLimit\x12Y\n\x10pip_requirements\x18\x0b \x03(\x0b\x32\x1e.letta.tools.v1.PipRequirementB\x0e\xbaH\x05\x92\x01\x02\x10\x64\xca\xf3\x18\x02`\x01R\x0fpipRequirements\x12Y\n\x10npm_requirements\x18\x0c \x03(\x0b\x32\x1e.letta.tools.v1.NpmRequirementB\x0e\xbaH\x05\x92\x01\x02\x10\x64\xca\xf3\x18\x02`\x01R\x0fnpmRequirements\x12?\n\x19\x64\x65\x66\x61ult_requires_approval\x18\r \x01(\x08H\x04R\x17\x64\x65\x66\x61ultRequiresApproval\x88\x01\x01\x12?\n\x19\x65nable_parallel_execution\x18\x0e \x01(\x08H\x05R\x17\x65nableParallelExecution\x88\x01\x01\x12\'\n\rcreated_by_id\x18\x0f \x01(\tH\x06R\x0b\x63reatedById\x88\x01\x01\x12\x30\n\x12last_updated_by_id\x18\x10 \x01(\tH\x07R\x0flastUpdatedById\x88\x01\x01\x12\x36\n\x08metadata\x18\x11 \x01(\tB\x1a\xbaH\x06r\x04\x18\x80\x80\x10\xca\xf3\x18\r\n\tmetadata_\x10\x01R\x08metadata\x12\"\n\nproject_id\x18\x12 \x01(\tH\x08R\tprojectId\x88\x01\x01\x12+\n\nidempotent\x18\x13 \x01(\x08\x42\x06\xca\xf3\x18\x02 \x01H\tR\nidempotent\x88\x01\x01\x12 \n\x07version\x18\x14 \x01(\x03\x42\x06\xca\xf3\x18\x02P\x01R\x07version\x12\x1a\n\x04\x65tag\x18\x15 \x01(\tB\x06\xca\xf3\x18\x02P\x01R\x04\x65tag\x12\x41\n\ncreated_at\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xca\xf3\x18\x02P\x01R\tcreatedAt\x12\x41\n\nupdated_at\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xca\xf3\x18\x02P\x01R\tupdatedAtB\x0e\n\x0c_descriptionB\x0e\n\x0c_source_typeB\x07\n\x05_nameB\x0e\n\x0c_source_codeB\x1c\n\x1a_default_requires_approvalB\x1c\n\x1a_enable_parallel_executionB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\r\n\x0b_project_idB\r\n\x0b_idempotent\"\xc1\x01\n\x0ePipRequirement\x12\x65\n\x04name\x18\x01 \x01(\tBQ\xbaHNrL\x10\x01\x18\x80\x01\x32\x45^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?:\\[[A-Za-z0-9._,-]+\\])?$R\x04name\x12<\n\x07version\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x18@2\x14^[A-Za-z0-9.+!*_-]*$H\x00R\x07version\x88\x01\x01\x42\n\n\x08_version\"\xb4\x01\n\x0eNpmRequirement\x12W\n\x04name\x18\x01 \x01(\tBC\xbaH@r>\x10\x01\x18\xd6\x01\x32\x37^(?:@[a-z0-9~-][a-z0-9._~-]*/)?[a-z0-9~-][a-z0-9._~-]*$R\x04name\x12=\n\x07version\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x18@2\x15^[A-Za-z0-9.+~^*_-]*$H\x00R\x07version\x88\x01\x01\x42\n\n\x08_version*\x86\x03\n\x08ToolType\x12\x19\n\x15TOOL_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10TOOL_TYPE_CUSTOM\x10\x01\x12\x18\n\x14TOOL_TYPE_LETTA_CORE\x10\x02\x12\x1f\n\x1bTOOL_TYPE_LETTA_MEMORY_CORE\x10\x03\x12$\n TOOL_TYPE_LETTA_MULTI_AGENT_CORE\x10\x04\x12\"\n\x1eTOOL_TYPE_LETTA_SLEEPTIME_CORE\x10\x05\x12(\n$TOOL_TYPE_LETTA_VOICE_SLEEPTIME_CORE\x10\x06\x12\x1b\n\x17TOOL_TYPE_LETTA_BUILTIN\x10\x07\x12\x1e\n\x1aTOOL_TYPE_LETTA_FILES_CORE\x10\x08\x12 \n\x1cTOOL_TYPE_EXTERNAL_LANGCHAIN\x10\t\x12\x1f\n\x1bTOOL_TYPE_EXTERNAL_COMPOSIO\x10\n\x12\x1a\n\x16TOOL_TYPE_EXTERNAL_MCP\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19letta/tools/v1/tool.proto\x12\x0eletta.tools.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xee\x0b\n\x04Tool\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12;\n\ttool_type\x18\x02 \x01(\x0e\x32\x18.letta.tools.v1.ToolTypeB\x04\xe2\x41\x01\x03R\x08toolType\x12\x34\n\x0b\x64\x65scription\x18\x03 \x01(\tB\r\xe2\x41\x01\x01\xbaH\x06r\x04\x18\xa0\x9c\x01H\x00R\x0b\x64\x65scription\x88\x01\x01\x12I\n\x0bsource_type\x18\x04 \x01(\tB#\xe2\x41\x01\x01\xbaH\x1cr\x1aR\x06pythonR\ntypescriptR\x04jsonH\x01R\nsourceType\x88\x01\x01\x12\x1d\n\x04name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x04name\x88\x01\x01\x12)\n\x04tags\x18\x06 \x03(\tB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x64\"\x07r\x05\x10\x01\x18\x80\x02R\x04tags\x12\x39\n\x0bsource_code\x18\x07 \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80@\xca\xf3\x18\x02(\x01H\x03R\nsourceCode\x88\x01\x01\x12\x34\n\x0bjson_schema\x18\x08 \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80@\xca\xf3\x18\x02\x10\x01R\njsonSchema\x12=\n\x10\x61rgs_json_schema\x18\t \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80@\xca\xf3\x18\x02\x10\x01R\x0e\x61rgsJsonSchema\x12>\n\x11return_char_limit\x18\n \x01(\x05\x42\x12\xe2\x41\x01\x01\xbaH\x0b\x1a\x06\x18\xc0\x84=(\x01\xd8\x01\x01R\x0freturnCharLimit\x12]\n\x10pip_requirements\x18\x0b \x03(\x0b\x32\x1e.letta.tools.v1.PipRequirementB\x12\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x64\xca\xf3\x18\x02`\x01R\x0fpipRequirements\x12]\n\x10npm_requirements\x18\x0c \x03(\x0b\x32\x1e.letta.tools.v1.NpmRequirementB\x12\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x64\xca\xf3\x18\x02`\x01R\x0fnpmRequirements\x12\x45\n\x19\x64\x65\x66\x61ult_requires_approval\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x01H\x04R\x17\x64\x65\x66\x61ultRequiresApproval\x88\x01\x01\x12\x45\n\x19\x65nable_parallel_execution\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01H\x05R\x17\x65nableParallelExecution\x88\x01\x01\x12-\n\rcreated_by_id\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03H\x06R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x10 \x01(\tB\x04\xe2\x41\x01\x03H\x07R\x0flastUpdatedById\x88\x01\x01\x12:\n\x08metadata\x18\x11 \x01(\tB\x1e\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80\x10\xca\xf3\x18\r\n\tmetadata_\x10\x01R\x08metadata\x12(\n\nproject_id\x18\x12 \x01(\tB\x04\xe2\x41\x01\x01H\x08R\tprojectId\x88\x01\x01\x12/\n\nidempotent\x18\x13 \x01(\x08\x42\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\tR\nidempotent\x88\x01\x01\x12$\n\x07version\x18\x14 \x01(\x03\x42\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\x07version\x12\x1e\n\x04\x65tag\x18\x15 \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02P\x01R\x04\x65tag\x12\x45\n\ncreated_at\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\tcreatedAt\x12\x45\n\nupdated_at\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\tupdatedAtB\x0e\n\x0c_descriptionB\x0e\n\x0c_source_typeB\x07\n\x05_nameB\x0e\n\x0c_source_codeB\x1c\n\x1a_default_requires_approvalB\x1c\n\x1a_enable_parallel_executionB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\r\n\x0b_project_idB\r\n\x0b_idempotent\"\xc9\x01\n\x0ePipRequirement\x12i\n\x04name\x18\x01 \x01(\tBU\xe2\x41\x01\x02\xbaHNrL\x10\x01\x18\x80\x01\x32\x45^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?:\\[[A-Za-z0-9._,-]+\\])?$R\x04name\x12@\n\x07version\x18\x02 \x01(\tB!\xe2\x41\x01\x01\xbaH\x1ar\x18\x18@2\x14^[A-Za-z0-9.+!*_-]*$H\x00R\x07version\x88\x01\x01\x42\n\n\x08_version\"\xbc\x01\n\x0eNpmRequirement\x12[\n\x04name\x18\x01 \x01(\tBG\xe2\x41\x01\x02\xbaH@r>\x10\x01\x18\xd6\x01\x32\x37^(?:@[a-z0-9~-][a-z0-9._~-]*/)?[a-z0-9~-][a-z0-9._~-]*$R\x04name\x12\x41\n\x07version\x18\x02 \x01(\tB\"\xe2\x41\x01\x01\xbaH\x1br\x19\x18@2\x15^[A-Za-z0-9.+~^*_-]*$H\x00R\x07version\x88\x01\x01\x42\n\n\x08_version*\x86\x03\n\x08ToolType\x12\x19\n\x15TOOL_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10TOOL_TYPE_CUSTOM\x10\x01\x12\x18\n\x14TOOL_TYPE_LETTA_CORE\x10\x02\x12\x1f\n\x1bTOOL_TYPE_LETTA_MEMORY_CORE\x10\x03\x12$\n TOOL_TYPE_LETTA_MULTI_AGENT_CORE\x10\x04\x12\"\n\x1eTOOL_TYPE_LETTA_SLEEPTIME_CORE\x10\x05\x12(\n$TOOL_TYPE_LETTA_VOICE_SLEEPTIME_CORE\x10\x06\x12\x1b\n\x17TOOL_TYPE_LETTA_BUILTIN\x10\x07\x12\x1e\n\x1aTOOL_TYPE_LETTA_FILES_CORE\x10\x08\x12 \n\x1cTOOL_TYPE_EXTERNAL_LANGCHAIN\x10\t\x12\x1f\n\x1bTOOL_TYPE_EXTERNAL_COMPOSIO\x10\n\x12\x1a\n\x16TOOL_TYPE_EXTERNAL_MCP\x10\x0b\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.tools.v1.tool_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TOOL'].fields_by_name['id']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_TOOL'].fields_by_name['tool_type']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['tool_type']._serialized_options = b'\342A\001\003'
   _globals['_TOOL'].fields_by_name['description']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['description']._serialized_options = b'\272H\006r\004\030\240\234\001'
+  _globals['_TOOL'].fields_by_name['description']._serialized_options = b'\342A\001\001\272H\006r\004\030\240\234\001'
   _globals['_TOOL'].fields_by_name['source_type']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['source_type']._serialized_options = b'\272H\034r\032R\006pythonR\ntypescriptR\004json'
+  _globals['_TOOL'].fields_by_name['source_type']._serialized_options = b'\342A\001\001\272H\034r\032R\006pythonR\ntypescriptR\004json'
+  _globals['_TOOL'].fields_by_name['name']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['name']._serialized_options = b'\342A\001\003'
   _globals['_TOOL'].fields_by_name['tags']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['tags']._serialized_options = b'\272H\016\222\001\013\020d\"\007r\005\020\001\030\200\002'
+  _globals['_TOOL'].fields_by_name['tags']._serialized_options = b'\342A\001\001\272H\016\222\001\013\020d\"\007r\005\020\001\030\200\002'
   _globals['_TOOL'].fields_by_name['source_code']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['source_code']._serialized_options = b'\272H\006r\004\030\200\200@\312\363\030\002(\001'
+  _globals['_TOOL'].fields_by_name['source_code']._serialized_options = b'\342A\001\001\272H\006r\004\030\200\200@\312\363\030\002(\001'
   _globals['_TOOL'].fields_by_name['json_schema']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['json_schema']._serialized_options = b'\272H\006r\004\030\200\200@\312\363\030\002\020\001'
+  _globals['_TOOL'].fields_by_name['json_schema']._serialized_options = b'\342A\001\001\272H\006r\004\030\200\200@\312\363\030\002\020\001'
   _globals['_TOOL'].fields_by_name['args_json_schema']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['args_json_schema']._serialized_options = b'\272H\006r\004\030\200\200@\312\363\030\002\020\001'
+  _globals['_TOOL'].fields_by_name['args_json_schema']._serialized_options = b'\342A\001\001\272H\006r\004\030\200\200@\312\363\030\002\020\001'
   _globals['_TOOL'].fields_by_name['return_char_limit']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['return_char_limit']._serialized_options = b'\272H\013\032\006\030\300\204=(\001\330\001\001'
+  _globals['_TOOL'].fields_by_name['return_char_limit']._serialized_options = b'\342A\001\001\272H\013\032\006\030\300\204=(\001\330\001\001'
   _globals['_TOOL'].fields_by_name['pip_requirements']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['pip_requirements']._serialized_options = b'\272H\005\222\001\002\020d\312\363\030\002`\001'
+  _globals['_TOOL'].fields_by_name['pip_requirements']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020d\312\363\030\002`\001'
   _globals['_TOOL'].fields_by_name['npm_requirements']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['npm_requirements']._serialized_options = b'\272H\005\222\001\002\020d\312\363\030\002`\001'
+  _globals['_TOOL'].fields_by_name['npm_requirements']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020d\312\363\030\002`\001'
+  _globals['_TOOL'].fields_by_name['default_requires_approval']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['default_requires_approval']._serialized_options = b'\342A\001\001'
+  _globals['_TOOL'].fields_by_name['enable_parallel_execution']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['enable_parallel_execution']._serialized_options = b'\342A\001\001'
+  _globals['_TOOL'].fields_by_name['created_by_id']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['created_by_id']._serialized_options = b'\342A\001\003'
+  _globals['_TOOL'].fields_by_name['last_updated_by_id']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['last_updated_by_id']._serialized_options = b'\342A\001\003'
   _globals['_TOOL'].fields_by_name['metadata']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['metadata']._serialized_options = b'\272H\006r\004\030\200\200\020\312\363\030\r\n\tmetadata_\020\001'
+  _globals['_TOOL'].fields_by_name['metadata']._serialized_options = b'\342A\001\001\272H\006r\004\030\200\200\020\312\363\030\r\n\tmetadata_\020\001'
+  _globals['_TOOL'].fields_by_name['project_id']._loaded_options = None
+  _globals['_TOOL'].fields_by_name['project_id']._serialized_options = b'\342A\001\001'
   _globals['_TOOL'].fields_by_name['idempotent']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['idempotent']._serialized_options = b'\312\363\030\002 \001'
+  _globals['_TOOL'].fields_by_name['idempotent']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
   _globals['_TOOL'].fields_by_name['version']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['version']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_TOOL'].fields_by_name['version']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
   _globals['_TOOL'].fields_by_name['etag']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['etag']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_TOOL'].fields_by_name['etag']._serialized_options = b'\342A\001\001\312\363\030\002P\001'
   _globals['_TOOL'].fields_by_name['created_at']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['created_at']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_TOOL'].fields_by_name['created_at']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
   _globals['_TOOL'].fields_by_name['updated_at']._loaded_options = None
-  _globals['_TOOL'].fields_by_name['updated_at']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_TOOL'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
   _globals['_PIPREQUIREMENT'].fields_by_name['name']._loaded_options = None
-  _globals['_PIPREQUIREMENT'].fields_by_name['name']._serialized_options = b'\272HNrL\020\001\030\200\0012E^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?:\\[[A-Za-z0-9._,-]+\\])?$'
+  _globals['_PIPREQUIREMENT'].fields_by_name['name']._serialized_options = b'\342A\001\002\272HNrL\020\001\030\200\0012E^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?:\\[[A-Za-z0-9._,-]+\\])?$'
   _globals['_PIPREQUIREMENT'].fields_by_name['version']._loaded_options = None
-  _globals['_PIPREQUIREMENT'].fields_by_name['version']._serialized_options = b'\272H\032r\030\030@2\024^[A-Za-z0-9.+!*_-]*$'
+  _globals['_PIPREQUIREMENT'].fields_by_name['version']._serialized_options = b'\342A\001\001\272H\032r\030\030@2\024^[A-Za-z0-9.+!*_-]*$'
   _globals['_NPMREQUIREMENT'].fields_by_name['name']._loaded_options = None
-  _globals['_NPMREQUIREMENT'].fields_by_name['name']._serialized_options = b'\272H@r>\020\001\030\326\00127^(?:@[a-z0-9~-][a-z0-9._~-]*/)?[a-z0-9~-][a-z0-9._~-]*$'
+  _globals['_NPMREQUIREMENT'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H@r>\020\001\030\326\00127^(?:@[a-z0-9~-][a-z0-9._~-]*/)?[a-z0-9~-][a-z0-9._~-]*$'
   _globals['_NPMREQUIREMENT'].fields_by_name['version']._loaded_options = None
-  _globals['_NPMREQUIREMENT'].fields_by_name['version']._serialized_options = b'\272H\033r\031\030@2\025^[A-Za-z0-9.+~^*_-]*$'
-  _globals['_TOOLTYPE']._serialized_start=1936
-  _globals['_TOOLTYPE']._serialized_end=2326
-  _globals['_TOOL']._serialized_start=144
-  _globals['_TOOL']._serialized_end=1554
-  _globals['_PIPREQUIREMENT']._serialized_start=1557
-  _globals['_PIPREQUIREMENT']._serialized_end=1750
-  _globals['_NPMREQUIREMENT']._serialized_start=1753
-  _globals['_NPMREQUIREMENT']._serialized_end=1933
+  _globals['_NPMREQUIREMENT'].fields_by_name['version']._serialized_options = b'\342A\001\001\272H\033r\031\030@2\025^[A-Za-z0-9.+~^*_-]*$'
+  _globals['_TOOLTYPE']._serialized_start=2093
+  _globals['_TOOLTYPE']._serialized_end=2483
+  _globals['_TOOL']._serialized_start=177
+  _globals['_TOOL']._serialized_end=1695
+  _globals['_PIPREQUIREMENT']._serialized_start=1698
+  _globals['_PIPREQUIREMENT']._serialized_end=1899
+  _globals['_NPMREQUIREMENT']._serialized_start=1902
+  _globals['_NPMREQUIREMENT']._serialized_end=2090
 # @@protoc_insertion_point(module_scope)

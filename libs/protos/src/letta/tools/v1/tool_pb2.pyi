@@ -146,7 +146,7 @@ class Tool(_message.Message):
     version: _builtins.int
     """Number of writes so far. Output only."""
     etag: _builtins.str
-    """Changes with each write; hand it back to write only if nobody else has. Output only."""
+    """Changes with each write; hand it back to write only if nobody else has."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words to find it by."""

@@ -1,0 +1,116 @@
+"""The contracts say of each field who writes it, and keep to it."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+
+import protovalidate
+import pytest
+from google.api.field_behavior_pb2 import (
+    IMMUTABLE,
+    INPUT_ONLY,
+    OPTIONAL,
+    OUTPUT_ONLY,
+    REQUIRED,
+    FieldBehavior,
+    field_behavior,
+)
+from google.protobuf.descriptor_pool import Default
+from google.protobuf.message_factory import GetMessageClass
+
+from scripts.contracts import Contracts, read_contracts
+
+CONTRACTS: Contracts = read_contracts()
+REQUESTS = {method.proto.input_type for method in CONTRACTS.methods}
+RESPONSES = {method.proto.output_type for method in CONTRACTS.methods}
+TOGETHER = [{REQUIRED}, {OPTIONAL}, {OUTPUT_ONLY}, {INPUT_ONLY}, {IMMUTABLE}, {REQUIRED, IMMUTABLE}]
+
+# Required where the resource is made, which a rule on the field cannot say: a masked update leaves it out.
+REQUIRED_BY_CREATE = {
+    ".letta.memory.v1.Block.label",
+    ".letta.llm.v1.Provider.name",
+    ".letta.llm.v1.Provider.provider_type",
+    ".letta.tools.v1.SandboxEnvironmentVariable.key",
+}
+
+
+def _reachable(names: set[str]) -> set[str]:
+    """Return the messages that these hold, themselves included."""
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in seen and name in CONTRACTS.messages:
+            seen.add(name)
+            waiting += [field.type_name for field in CONTRACTS.messages[name].field]
+    return seen
+
+
+INPUTS = _reachable(REQUESTS)
+RESOURCES = _reachable(RESPONSES) - RESPONSES
+MESSAGES = pytest.mark.parametrize("name", sorted(INPUTS | RESOURCES))
+
+
+def _behaviour(name: str) -> dict[str, set[FieldBehavior]]:
+    """Return what a message says of each of its fields."""
+    return {field.name: set(field.options.Extensions[field_behavior]) for field in CONTRACTS.messages[name].field}
+
+
+def _required_by_rules(name: str) -> set[str]:
+    """Return the fields that an empty message is refused for; a oneof is none."""
+    _load()
+    empty = GetMessageClass(Default().FindMessageTypeByName(name.removeprefix(".")))()
+    paths = [found.proto.field.elements for found in protovalidate.collect_violations(empty)]
+    fields = {field.name for field in CONTRACTS.messages[name].field}
+    return fields & {path[0].field_name for path in paths if len(path) == 1}
+
+
+def _load() -> None:
+    for file in CONTRACTS.file_names:
+        import_module(f"{file.removesuffix('.proto').replace('/', '.')}_pb2")
+
+
+@MESSAGES
+def test_each_field_says_who_writes_it(name: str):
+    assert not [field for field, said in _behaviour(name).items() if said not in TOGETHER]
+
+
+@MESSAGES
+def test_what_no_request_holds_is_output_only(name: str):
+    outputs = all(said == {OUTPUT_ONLY} for said in _behaviour(name).values())
+
+    assert outputs or name in INPUTS
+
+
+@pytest.mark.parametrize("name", sorted(INPUTS))
+def test_what_is_required_is_refused_when_absent(name: str):
+    said = {field for field, kinds in _behaviour(name).items() if REQUIRED in kinds}
+    by_create = {path.rpartition(".")[2] for path in REQUIRED_BY_CREATE if path.rpartition(".")[0] == name}
+
+    assert said - by_create == _required_by_rules(name)
+
+
+def test_what_a_path_holds_is_required():
+    lacking = [
+        f"{method.full_name}: {field}"
+        for method in CONTRACTS.methods
+        for _, path in method.http
+        for field in re.findall(r"\{(\w+)[^}]*\}", path)
+        if REQUIRED not in _behaviour(method.proto.input_type)[field]
+    ]
+
+    assert not lacking
+
+
+@pytest.mark.parametrize("name", sorted(INPUTS))
+def test_the_comment_says_the_same(name: str):
+    words = {"Output only.": OUTPUT_ONLY, "Immutable.": IMMUTABLE, "Input only.": INPUT_ONLY}
+    wrong = [
+        f"{field}: {word}"
+        for field, said in _behaviour(name).items()
+        for word, kind in words.items()
+        if word in CONTRACTS.field_comments[f"{name}.{field}"] and kind not in said
+    ]
+
+    assert not wrong
