@@ -116,6 +116,10 @@ stubs-typescript: ## Generate TypeScript from the contracts and compile it with 
 	@$(call need,npm,Node 20 or newer)
 	@cd examples/typescript && npm ci --silent && npm run --silent generate && npm run --silent build
 
+.PHONY: size
+size: ## Count the lines of the product, a row for each package.
+	@$(PYTHON) -m scripts.size
+
 .PHONY: sbom
 sbom: setup-dev ## Write dist/sbom.json: the packages of requirements.lock, as CycloneDX.
 	@mkdir -p dist
