@@ -6,9 +6,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from letta_cli.servers.preflight import check, check_home, check_port
 from letta_common.settings import Settings
+from letta_embedded_postgres import PostgresNotFound
 from tests.servers import free_port
 
 
@@ -52,3 +54,14 @@ def test_an_option_that_libpq_does_not_know_is_said_without_the_password(tmp_pat
     with pytest.raises(OSError, match="LETTA_DATABASE_URL") as caught:
         check(settings, {})
     assert "hidden" not in str(caught.value)
+
+
+def test_a_folder_without_postgres_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LETTA_POSTGRES_BIN", str(tmp_path))
+
+    with pytest.raises(PostgresNotFound, match=f"{tmp_path} of LETTA_POSTGRES_BIN has no program initdb"):
+        check(Settings(home=tmp_path), {})
+
+
+def test_a_folder_without_postgres_does_not_matter_to_a_server_elsewhere(tmp_path: Path):
+    check(Settings(home=tmp_path, postgres_bin=tmp_path, database_url=SecretStr("postgresql://u@h/d")), {})

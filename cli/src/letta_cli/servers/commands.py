@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -106,7 +105,7 @@ def up(
         processes: Any = importlib.import_module("letta_cli.servers.processes")
         note(f"gRPC of the agent service on {host}:{grpc_port}, HTTP on http://{host}:{port}/docs")
         variables["LETTA_UNKNOWN_SETTINGS"] = "ignore"  # they were told once, above
-        uvloop.run(processes.up(settings.home, settings.database_url.get_secret_value(), variables, note))
+        uvloop.run(processes.up(settings, variables, note))
 
 
 @db_app.callback()
@@ -118,13 +117,12 @@ def db() -> None:
 def upgrade() -> None:
     """Bring every schema of the database to the newest revision."""
 
-    async def work(home: Path, url: str) -> None:
-        async with database(home, url):
+    async def work(settings: Settings) -> None:
+        async with database(settings, note):
             note("every schema is up to date")
 
     with failures_told(EmbeddedPostgresError):
-        settings = _prepared(Settings)
-        asyncio.run(work(settings.home, settings.database_url.get_secret_value()))
+        asyncio.run(work(_prepared(Settings)))
 
 
 def first_key() -> str | None:
@@ -133,7 +131,7 @@ def first_key() -> str | None:
     kind: Any = importlib.import_module("letta_auth.settings").AuthSettings
 
     async def work(settings: Any) -> str | None:
-        async with database(settings.home, settings.database_url.get_secret_value()) as url:
+        async with database(settings) as url:
             chosen = settings.model_copy(update={"database_url": SecretStr(url)})
             made: str | None = await wiring.bootstrap_admin_key(chosen)
             return made

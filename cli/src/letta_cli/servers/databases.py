@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-from letta_embedded_postgres import EmbeddedPostgres
+from letta_common.settings import Settings
+from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 from letta_postgres.migrations import upgrade
 
 PACKAGES = {
@@ -21,7 +21,7 @@ PACKAGES = {
 
 
 @asynccontextmanager
-async def database(home: Path, configured: str, progress: Callable[[str], None] = lambda _: None) -> AsyncIterator[str]:
+async def database(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> AsyncIterator[str]:
     """Yield the connection string of a migrated database; an embedded server ends with the block.
 
     `progress` is told what is being done.
@@ -30,14 +30,15 @@ async def database(home: Path, configured: str, progress: Callable[[str], None] 
         EmbeddedPostgresError: the embedded server cannot run; the message has advice.
         DatabaseUnavailable: the configured one does not answer.
     """
-    if configured:
+    if configured := settings.database_url.get_secret_value():
         progress("bringing the schemas of the database up to date ...")
         await upgrade_all(configured)
         yield configured
         return
-    server = EmbeddedPostgres(home / "pg")
+    server = EmbeddedPostgres(settings.home / "pg", PostgresOptions(bin_dir=settings.postgres_bin))
     new = not (server.data_dir / "PG_VERSION").exists()
-    progress(f"{'making a database in' if new else 'starting Postgres on'} {server.data_dir} ...")
+    what = "making a database in" if new else "starting the database in"
+    progress(f"{what} {server.data_dir} with {server.programs} ...")
     await server.start_async()
     try:
         progress("bringing the schemas of the database up to date ...")

@@ -1,4 +1,4 @@
-"""What is looked at before anything starts: the home, the ports and the address of the database."""
+"""What is looked at before anything starts: the home, the ports and the database."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict
 
 from letta_common.settings import Settings
+from letta_embedded_postgres import find_programs
 from letta_postgres.db import plain_dsn
 
 
@@ -20,6 +21,7 @@ def check(settings: Settings, binds: Mapping[str, str]) -> None:
 
     Raises:
         OSError: the home cannot be written to, a port is taken, or the address of the database cannot be read.
+        EmbeddedPostgresError: no address is given, and there is no Postgres that could be run.
     """
     check_home(settings.home)
     taken: dict[str, str] = {}
@@ -28,7 +30,11 @@ def check(settings: Settings, binds: Mapping[str, str]) -> None:
             raise OSError(f"cannot listen on {bind} twice: {taken[bind]} and {option} name the same port")
         taken[bind] = option
         check_port(bind, option)
-    _check_database(settings.database_url.get_secret_value())
+    url = settings.database_url.get_secret_value()
+    if url:
+        _check_database(url)
+    else:
+        find_programs(settings.postgres_bin)
 
 
 def check_home(home: Path) -> None:
@@ -59,8 +65,6 @@ def check_port(bind: str, option: str) -> None:
 
 
 def _check_database(url: str) -> None:
-    if not url:
-        return
     try:
         conninfo_to_dict(plain_dsn(url))
     except Exception as error:

