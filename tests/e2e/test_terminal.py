@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pexpect
 import pytest
 
 from tests.callers import SCHEMAS
 from tests.servers import RunningServer, free_port
-
-SECONDS = 30
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
-
-
-class Terminal:
-    """`letta` on a terminal of a size."""
-
-    def __init__(self, *arguments: str, home: Path, columns: int = 80, **variables: str) -> None:
-        kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("LETTA", "OPENAI", "ANTHROPIC"))
-        }
-        environment = {**kept, "LETTA_HOME": str(home), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **variables}
-        environment.pop("COLUMNS", None)
-        command = ["-m", "letta_cli", *arguments]
-        self.child = pexpect.spawn(
-            sys.executable, command, env=environment, dimensions=(40, columns), timeout=SECONDS, encoding="utf-8"
-        )
-
-    def until(self, text: str) -> str:
-        """Wait for a text and return what came before it, without what steers the terminal."""
-        self.child.expect_exact(text)
-        return ESCAPES.sub("", self.child.before)
-
-    def type(self, text: str) -> None:
-        self.child.send(f"{text}\r")
-
-    def end(self) -> str:
-        """Wait for the end and return what was shown."""
-        self.child.expect(pexpect.EOF)
-        self.child.close()
-        return ESCAPES.sub("", self.child.before)
+from tests.support.terminals import Terminal, talking
 
 
 @pytest.fixture
@@ -58,10 +23,8 @@ def agent(http: httpx.Client) -> Iterator[str]:
 
 @pytest.fixture
 def talk(server: RunningServer, agent: str, tmp_path: Path) -> Iterator[Terminal]:
-    terminal = Terminal("chat", agent, "--address", server.grpc_address, home=tmp_path)
-    terminal.until("you>")
-    yield terminal
-    terminal.child.close(force=True)
+    with talking(agent, server.grpc_address, tmp_path) as terminal:
+        yield terminal
 
 
 def test_a_talk_answers_and_ends(talk: Terminal):
