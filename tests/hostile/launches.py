@@ -56,7 +56,10 @@ def start(module: str, arguments: list[str], user: int, around: str = "host") ->
 
 def import_path() -> list[str]:
     """Return where the suite and the service are imported from."""
-    members = [_ROOT / name for name in ("tests", "services/tools/src", "libs/common/src", "libs/protos/src")]
+    members = [
+        _ROOT / name
+        for name in ("tests", "services/tools/src", "libs/tool_schemas/src", "libs/common/src", "libs/protos/src")
+    ]
     return [*map(str, members), *[path for path in sys.path if path.endswith("site-packages")]]
 
 

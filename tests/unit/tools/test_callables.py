@@ -2,9 +2,9 @@
 
 import pytest
 
-from letta_common.errors import ToolSourceInvalid
-from letta_tools.domain.docstrings import read_docstring
-from letta_tools.domain.schemas import agreed_schema, derive_schema
+from letta_tool_schemas.docstrings import read_docstring
+from letta_tool_schemas.errors import SourceInvalid
+from letta_tool_schemas.schemas import agreed_schema, derive_schema
 
 DOC = '"""Do it."""'
 
@@ -31,7 +31,7 @@ def given(properties, required=()):
     ],
 )
 def test_what_cannot_run_is_refused_with_what_to_do(source, says):
-    with pytest.raises(ToolSourceInvalid, match=says):
+    with pytest.raises(SourceInvalid, match=says):
         derive_schema(source)
 
 
@@ -45,7 +45,7 @@ def test_what_cannot_run_is_refused_with_what_to_do(source, says):
     ],
 )
 def test_a_given_schema_is_about_the_function(source, schema, says):
-    with pytest.raises(ToolSourceInvalid, match=says):
+    with pytest.raises(SourceInvalid, match=says):
         agreed_schema(source, schema)
 
 

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import BaseModel, Field
 
-from letta_common.errors import ToolSourceInvalid
-from letta_tools.domain.factory import Tool, ToolFactory
+from letta_tool_schemas.errors import SourceInvalid
+from letta_tool_schemas.factory import Tool, ToolFactory
 
 
 def roll(sides: int, label: str = "die") -> str:
@@ -53,12 +53,12 @@ def test_a_nested_function_is_unindented():
 
 @pytest.mark.parametrize("wrong", [lambda: 1, len, Throw, eval("lambda: 1")])
 def test_what_is_no_function(wrong):
-    with pytest.raises(ToolSourceInvalid):
+    with pytest.raises(SourceInvalid):
         Tool.from_function(wrong)
 
 
 def test_a_function_without_a_file():
     scope = {}
     exec("def f():\n    '''F.'''", scope)
-    with pytest.raises(ToolSourceInvalid, match="cannot be read"):
+    with pytest.raises(SourceInvalid, match="cannot be read"):
         Tool.from_function(scope["f"])

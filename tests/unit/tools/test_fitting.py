@@ -2,7 +2,7 @@
 
 import pytest
 
-from letta_tools.domain.fitting import Unfit, fit_arguments
+from letta_tool_schemas.fitting import Unfit, fit_arguments
 
 
 def schema(of, **more):

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from letta_tools.domain.schemas import derive_schema
-from letta_tools.providers.typescript.reader import TypeScriptReader
+from letta_tool_schemas.schemas import derive_schema
+from letta_tool_schemas.typescript.reader import read_schema, read_script
 
 PAGE = Path(__file__).parents[3] / "docs/howto/write-a-tool.md"
 
@@ -25,8 +25,8 @@ def test_the_one_in_python():
 
 def test_the_one_in_typescript():
     (source,) = blocks("typescript")
-    schema = TypeScriptReader().schema(source)
+    schema = read_schema(source)
 
     assert (schema.name, schema.parameters["required"]) == ("total", ["trip"])
     assert schema.parameters["properties"]["trip"]["properties"]["days"]["description"] == "Kilometres of each day."
-    assert "trip.days.reduce((one, other)" in TypeScriptReader().script(source).javascript
+    assert "trip.days.reduce((one, other)" in read_script(source).javascript

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from letta_common.errors import ToolSourceInvalid
-from letta_tools.domain.docstrings import read_docstring
-from letta_tools.domain.schemas import (
+from letta_tool_schemas.docstrings import read_docstring
+from letta_tool_schemas.errors import SourceInvalid
+from letta_tool_schemas.schemas import (
     RESERVED,
     call_shape,
     derive_schema,
@@ -151,7 +151,7 @@ def test_any_json_is_a_schema_or_refused(value):
     for text in (json.dumps(value), json.dumps({"name": "f", "parameters": value})):
         try:
             schema = given_schema(load_object(text, "json_schema"))
-        except ToolSourceInvalid as error:
+        except SourceInvalid as error:
             assert error.message  # noqa: PT017 - either answer is right
         else:
             assert json.loads(schema.to_json())["parameters"]["type"] == "object"
@@ -164,7 +164,7 @@ def test_any_model_is_written_out_or_refused(value, definitions):
     for schema in ({"properties": value}, {"properties": {**references, "x": value}, "$defs": definitions}):
         try:
             parameters = parameters_of_model(schema)
-        except ToolSourceInvalid:
+        except SourceInvalid:
             continue
         assert "$ref" not in json.dumps(parameters) or "$ref" in json.dumps([value, *definitions.values()])
 
@@ -183,5 +183,5 @@ def test_hints_of_any_depth_are_read_or_refused(depth):
     if depth <= 31:
         assert json.dumps(derive_schema(source).parameters).count('"array"') == depth
     else:
-        with pytest.raises(ToolSourceInvalid):
+        with pytest.raises(SourceInvalid):
             derive_schema(source)

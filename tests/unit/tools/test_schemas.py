@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_common.errors import ToolSourceInvalid
-from letta_tools.domain.schemas import call_shape, derive_schema, function_name, given_schema, parameters_of_model
+from letta_tool_schemas.errors import SourceInvalid
+from letta_tool_schemas.schemas import call_shape, derive_schema, function_name, given_schema, parameters_of_model
 
 PRELUDE = '''
 import typing
@@ -161,7 +161,7 @@ def test_hints_become_schemas(hint, schema):
     "hint", ["bytes", "Plain", "Loop", "Again", "Callable[[int], int]", "x.y.Z", "Literal[f()]", "'['"]
 )
 def test_hints_without_json_form_are_refused(hint):
-    with pytest.raises(ToolSourceInvalid, match="`x`"):
+    with pytest.raises(SourceInvalid, match="`x`"):
         schema_of(hint)
 
 
@@ -195,7 +195,7 @@ def test_the_last_function_counts_unless_another_is_named():
     assert derive_schema(source).name == "two"
     assert derive_schema(source, name="one").description == "1."
     assert function_name(source) == "two"
-    with pytest.raises(ToolSourceInvalid, match="three"):
+    with pytest.raises(SourceInvalid, match="three"):
         derive_schema(source, name="three")
 
 
@@ -267,7 +267,7 @@ def f(a: dict[str, int], b: str, c: int = 1):
     ],
 )
 def test_unusable_source_is_refused_with_the_reason(source, says):
-    with pytest.raises(ToolSourceInvalid, match=says):
+    with pytest.raises(SourceInvalid, match=says):
         derive_schema(source)
 
 
@@ -276,10 +276,10 @@ def test_explosive_types_are_refused():
     source = (
         f'{classes}\nclass C30(BaseModel):\n    a: int\ndef f(x: C0):\n    """F.\n\n    Args:\n        x: it\n    """'
     )
-    with pytest.raises(ToolSourceInvalid, match="too large"):
+    with pytest.raises(SourceInvalid, match="too large"):
         derive_schema(source)
     definitions = {f"D{n}": {"anyOf": [{"$ref": f"#/$defs/D{n + 1}"}] * 2} for n in range(40)} | {"D40": {}}
-    with pytest.raises(ToolSourceInvalid, match="too large"):
+    with pytest.raises(SourceInvalid, match="too large"):
         parameters_of_model({"properties": {"x": {"$ref": "#/$defs/D0"}}, "$defs": definitions})
 
 
@@ -294,7 +294,7 @@ def test_nothing_runs(tmp_path):
         f"def f(x: pathlib.Path({str(trap)!r}).touch() = 1):",
         "    '''F.\n\n    Args:\n        x: it\n    '''",
     ]
-    with pytest.raises(ToolSourceInvalid):
+    with pytest.raises(SourceInvalid):
         derive_schema("\n".join(lines))
 
     assert not trap.exists()
@@ -320,7 +320,7 @@ def test_how_a_function_is_called():
     ],
 )
 def test_given_schemas_are_checked(schema, says):
-    with pytest.raises(ToolSourceInvalid, match=says):
+    with pytest.raises(SourceInvalid, match=says):
         given_schema(schema)
 
 
@@ -343,13 +343,13 @@ def test_models_are_written_out():
     }
     for wrong in ({"$ref": "#/$defs/None"}, {"$ref": "#/$defs/Loop"}):
         loop = {"Loop": {"properties": {"again": {"$ref": "#/$defs/Loop"}}}}
-        with pytest.raises(ToolSourceInvalid):
+        with pytest.raises(SourceInvalid):
             parameters_of_model({"properties": {"x": wrong}, "$defs": loop})
 
 
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text):
-    with contextlib.suppress(ToolSourceInvalid):
+    with contextlib.suppress(SourceInvalid):
         json.loads(derive_schema(text).to_json())
 
 
@@ -357,5 +357,5 @@ def test_the_files_of_this_repository_are_read_or_refused():
     for path in sorted(Path(__file__).parents[3].glob("services/*/src/*/domain/*.py")):
         source = path.read_text()
         for name in [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]:
-            with contextlib.suppress(ToolSourceInvalid):
+            with contextlib.suppress(SourceInvalid):
                 derive_schema(source, name=name)

@@ -12,14 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from letta_common.errors import ToolSourceInvalid
-from letta_tools.domain.execution import Signature
-from letta_tools.domain.scripts import EXPORT
-from letta_tools.providers.typescript.erasure import erase
-from letta_tools.providers.typescript.reader import TypeScriptReader
-from letta_tools.providers.typescript.trees import MAX_BYTES
+from letta_tool_schemas.errors import SourceInvalid
+from letta_tool_schemas.typescript.erasure import erase
+from letta_tool_schemas.typescript.reader import EXPORT, read_schema, read_script
+from letta_tool_schemas.typescript.trees import MAX_BYTES
 
-READER = TypeScriptReader()
 ROLL = """import { randomInt } from "node:crypto";
 
 interface Options {
@@ -47,11 +44,11 @@ export async function rollDice(sides: number, options: Options, note: string | n
 
 def schema_of(hint, before=""):
     source = f"{before}\n/** F.\n * @param x it\n */\nexport function f(x: {hint}) {{ return x }}"
-    return READER.schema(source)
+    return read_schema(source)
 
 
 def test_a_function_becomes_a_schema():
-    assert json.loads(READER.schema(ROLL).to_json()) == {
+    assert json.loads(read_schema(ROLL).to_json()) == {
         "name": "rollDice",
         "description": "Roll some dice.\n\nEvery die is fair.",
         "parameters": {
@@ -75,10 +72,11 @@ def test_a_function_becomes_a_schema():
 
 
 def test_a_function_becomes_javascript_with_a_signature():
-    script = READER.script(ROLL)
+    script = read_script(ROLL)
 
     assert script.name == "rollDice"
-    assert script.signature == Signature(("sides", "options", "note"), ("sides", "options"), as_object=False)
+    assert (script.names, script.required) == (("sides", "options", "note"), ("sides", "options"))
+    assert not script.as_object
     assert script.nulls == ("note",)
     assert "interface" not in script.javascript
     assert script.javascript.splitlines()[19:21] == [
@@ -197,7 +195,7 @@ def test_types_become_schemas(hint):
     ],
 )
 def test_types_without_json_form_are_refused(hint):
-    with pytest.raises(ToolSourceInvalid, match="parameter `x` of `f`"):
+    with pytest.raises(SourceInvalid, match="parameter `x` of `f`"):
         schema_of(hint, DECLARED)
 
 
@@ -217,8 +215,8 @@ def test_types_without_json_form_are_refused(hint):
 def test_what_is_required(parameter, required):
     source = f"{DECLARED}\n/** F.\n * @param x it */\nexport function f({parameter}) {{}}"
 
-    assert (READER.schema(source).parameters["required"] == ["x"]) is required
-    assert (READER.script(source).signature.required == ("x",)) is required
+    assert (read_schema(source).parameters["required"] == ["x"]) is required
+    assert (read_script(source).required == ("x",)) is required
 
 
 def test_a_function_may_take_its_arguments_as_one_object():
@@ -230,7 +228,7 @@ interface Input { /** the city */ city: string; days?: number; unit: 'c' | 'f' }
  */
 export const forecast = async ({ city, days = 3, unit = 'c' }: Input): Promise<string> => city;
 """
-    schema = READER.schema(source)
+    schema = read_schema(source)
 
     assert schema.name == "forecast"
     assert schema.parameters == {
@@ -242,7 +240,8 @@ export const forecast = async ({ city, days = 3, unit = 'c' }: Input): Promise<s
         },
         "required": ["city"],
     }
-    assert READER.script(source).signature == Signature(("city", "days", "unit"), ("city",), as_object=True)
+    script = read_script(source)
+    assert (script.names, script.required, script.as_object) == (("city", "days", "unit"), ("city",), True)
 
 
 def test_the_last_exported_function_counts_unless_another_is_named():
@@ -258,20 +257,20 @@ export { two };
 /** Five. */
 function five() {}
 """
-    assert READER.schema(source).name == "two"
-    assert READER.schema(source, name="five").description == "Five."
-    assert READER.schema("/** A. */ function a() {}\n/** B. */ const b = function () {}").name == "b"
+    assert read_schema(source).name == "two"
+    assert read_schema(source, name="five").description == "Five."
+    assert read_schema("/** A. */ function a() {}\n/** B. */ const b = function () {}").name == "b"
 
 
 def test_reserved_parameters_are_hidden():
     source = "/** F.\n * @param x it */\nexport function f(agent_state: any, x: string, agent_id: string) {}"
-    assert READER.schema(source).parameters["required"] == ["x"]
-    assert READER.script(source).signature.names == ("agent_state", "x", "agent_id")
+    assert read_schema(source).parameters["required"] == ["x"]
+    assert read_script(source).names == ("agent_state", "x", "agent_id")
 
 
 def test_an_overloaded_function_is_described_by_its_first_signature():
     source = "/** F.\n * @param x it */\nexport function f(x: string): void;\nexport function f(x: string | number) {}"
-    assert READER.schema(source).parameters["properties"]["x"]["description"] == "it"
+    assert read_schema(source).parameters["properties"]["x"]["description"] == "it"
 
 
 @pytest.mark.parametrize(
@@ -312,30 +311,30 @@ def test_an_overloaded_function_is_described_by_its_first_signature():
     ],
 )
 def test_unusable_source_is_refused_with_the_reason(source, says):
-    with pytest.raises(ToolSourceInvalid, match=says):
-        READER.schema(source)
+    with pytest.raises(SourceInvalid, match=says):
+        read_schema(source)
 
 
 def test_a_named_function_must_be_there():
-    with pytest.raises(ToolSourceInvalid, match="no function `g`"):
-        READER.script("export function f() {}", "g")
+    with pytest.raises(SourceInvalid, match="no function `g`"):
+        read_script("export function f() {}", "g")
 
 
 def test_types_that_explode_or_have_no_end_are_refused():
     names = "\n".join(f"type T{n} = [T{n - 1}, T{n - 1}, T{n - 1}];" for n in range(1, 20))
-    with pytest.raises(ToolSourceInvalid, match="too large"):
+    with pytest.raises(SourceInvalid, match="too large"):
         schema_of("T19", f"type T0 = string;\n{names}")
-    with pytest.raises(ToolSourceInvalid, match=r"too deeply|too large"):
+    with pytest.raises(SourceInvalid, match=r"too deeply|too large"):
         schema_of("string" + "[]" * 200)
-    with pytest.raises(ToolSourceInvalid):
-        READER.script("export function f() { return x" + " as any" * 5000 + " }")
+    with pytest.raises(SourceInvalid):
+        read_script("export function f() { return x" + " as any" * 5000 + " }")
 
 
 @pytest.mark.parametrize("nonsense", ["'" * 100_001, "x!" * 50_000, "(" * 100_000, "a<" * 60_000, "`${" * 60_000])
 def test_nonsense_is_refused_in_time(nonsense):
     begun = time.thread_time()
-    with pytest.raises(ToolSourceInvalid):
-        READER.schema(nonsense)
+    with pytest.raises(SourceInvalid):
+        read_schema(nonsense)
     assert (
         time.thread_time() - begun < 60
     )  # far above what is meant; without a bound it is minutes for the longest source
@@ -466,15 +465,15 @@ def test_any_type_made_of_known_ones_has_a_schema(hint):
 @given(st.text(alphabet="abfx (){}[]<>:;,.=?!|&\n'\"`/*@enumtypeasfunctionexportclassinterface0123", max_size=120))
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_text_is_read_or_refused(text):
-    for read in (READER.schema, READER.script, erase):
+    for read in (read_schema, read_script, erase):
         try:
             read(text)
-        except ToolSourceInvalid:
+        except SourceInvalid:
             continue
 
 
 @given(st.integers(0, len(ROLL)), st.integers(0, len(ROLL)))
 @settings(max_examples=200, deadline=None)
 def test_torn_source_is_read_or_refused(start, end):
-    with contextlib.suppress(ToolSourceInvalid):
-        READER.script(ROLL[:start] + ROLL[end:])
+    with contextlib.suppress(SourceInvalid):
+        read_script(ROLL[:start] + ROLL[end:])

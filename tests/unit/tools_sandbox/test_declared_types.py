@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from letta_tools.domain.annotations import _ARRAYS, _NUMBERS, _OBJECTS, _SCALARS, _TEXTS, _WRAPPERS
-from letta_tools.domain.borrowed_names import _BUILTIN, KNOWN
+from letta_tool_schemas.annotations import _ARRAYS, _NUMBERS, _OBJECTS, _SCALARS, _TEXTS, _WRAPPERS
+from letta_tool_schemas.borrowed_names import _BUILTIN, KNOWN
+from letta_tool_schemas.schemas import call_shape, derive_schema
 from letta_tools.domain.execution import Call, Env, Status
-from letta_tools.domain.schemas import call_shape, derive_schema
 
 CLASSES = """
 class Color(Enum):

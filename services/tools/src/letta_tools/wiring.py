@@ -46,7 +46,6 @@ from letta_tools.providers.remote.machines import Machines
 from letta_tools.providers.remote.modal_cloud import ModalMachines, ModalOptions
 from letta_tools.providers.remote.pool import PoolOptions
 from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
-from letta_tools.providers.typescript.reader import TypeScriptReader
 from letta_tools.providers.web import GuardedWeb, WebOptions
 from letta_tools.servicers.mcp_legacy import LegacyMCPServerServicer
 from letta_tools.servicers.mcp_servers import MCPServerServicer
@@ -70,19 +69,18 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     sandbox = _sandbox(settings, most)
     cipher = Cipher(settings.encryption_secret())
     tool_store = SqlToolStore(db)
-    scripts = TypeScriptReader()
-    tools = Tools(tool_store, deps.clock, builtin_tools(), scripts)
+    tools = Tools(tool_store, deps.clock, builtin_tools())
     configs = SandboxConfigs(SqlSandboxConfigStore(db), cipher, deps.clock, _egress_policy(settings))
     guard = AddressGuard(settings.egress_allowed_hosts)
     grants = OAuthGrants(SqlOAuthStore(db), cipher, deps.clock)
     mcp = LateClient(guard, _mcp_options(settings), Programs(_program_options(settings)), grants)
     servers = MCPServers(SqlMCPServerStore(db), tool_store, mcp, cipher, deps.clock)
     connects = MCPConnects(servers, _connect_options(settings))
-    calls = SandboxExecutor(sandbox, configs, scripts)
+    calls = SandboxExecutor(sandbox, configs)
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
     elsewhere = FairSlots(_shares(settings), "MCP and web calls")
     web = {name: FairExecutor(each, elsewhere) for name, each in _web_executors(settings, guard, configs).items()}
-    builtin: dict[str, Executor] = {"run_code": CodeExecutor(sandbox, scripts), **web}
+    builtin: dict[str, Executor] = {"run_code": CodeExecutor(sandbox), **web}
     executors: dict[ToolType, Executor] = {
         ToolType.CUSTOM: calls,
         ToolType.EXTERNAL_MCP: FairExecutor(MCPExecutor(servers, configs), elsewhere),

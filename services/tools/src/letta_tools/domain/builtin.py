@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from letta_tools.domain.schemas import FunctionSchema
+from letta_tool_schemas.schemas import FunctionSchema
 from letta_tools.domain.tool_records import Tool, ToolType
 
 _Parameter = tuple[str, dict[str, Any], bool]

@@ -7,10 +7,11 @@ import json
 
 from letta_common.actor import Actor
 from letta_common.errors import ToolSourceInvalid
+from letta_tool_schemas.errors import SourceInvalid
+from letta_tool_schemas.typescript.erasure import erase
 from letta_tools.domain import code_sources
 from letta_tools.domain.execution import Call, Env, Language, Result, SandboxProvider, Signature
 from letta_tools.domain.executions import Work, refused
-from letta_tools.domain.scripts import ScriptReader, reader
 
 _CODE = Signature(("code",), ("code",))
 
@@ -18,9 +19,8 @@ _CODE = Signature(("code",), ("code",))
 class CodeExecutor:
     """Runs code that the model wrote."""
 
-    def __init__(self, sandbox: SandboxProvider, scripts: ScriptReader | None = None) -> None:
+    def __init__(self, sandbox: SandboxProvider) -> None:
         self._sandbox = sandbox
-        self._scripts = scripts
 
     async def run(self, actor: Actor, work: Work) -> Result:
         """Run the code to its end. Raises IsolationUnavailable."""
@@ -31,9 +31,9 @@ class CodeExecutor:
             return refused(f"this deployment runs python, js and ts, not {str(language)[:40]}")
         if language == "ts":
             try:
-                code = await asyncio.to_thread(reader(self._scripts).erase, code)
-            except ToolSourceInvalid as error:
-                return refused(error.message, error.reason)
+                code = await asyncio.to_thread(erase, code)
+            except SourceInvalid as error:
+                return refused(error.message, ToolSourceInvalid.reason)
         is_python = language == "python"
         call = Call(
             source_code=code_sources.PYTHON if is_python else code_sources.JAVASCRIPT,

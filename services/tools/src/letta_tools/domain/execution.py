@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Protocol, TypeVar
 
-from letta_tools.domain.borrowed_names import Borrowed
 from letta_tools.domain.egress import Destinations
 
 _Number = TypeVar("_Number", int, float)
@@ -107,7 +106,8 @@ class Call:
     """One call of one function. `arguments` and `agent_state` are JSON objects as text.
 
     A JavaScript function is one that its module exports, and needs a `signature`. `destinations` are all that it may
-    reach over the network. Names that are `borrowed` the source uses without an import.
+    reach over the network. What is `borrowed` the source uses without an import: names, each with the module
+    that it comes from and the attribute there that it stands for, or nothing for the module itself.
     """
 
     source_code: str
@@ -120,7 +120,7 @@ class Call:
     destinations: Destinations = field(default_factory=Destinations)
     language: Language = Language.PYTHON
     signature: Signature = field(default_factory=Signature)
-    borrowed: tuple[Borrowed, ...] = ()
+    borrowed: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import json
 
 from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPServerNotFound, MCPTimeout
+from letta_tool_schemas.fitting import Unfit, fit_arguments
 from letta_tools.domain.execution import Isolation, Result, Status, ToolFailure
 from letta_tools.domain.executions import Work, refused
-from letta_tools.domain.fitting import Unfit, fit_arguments
 from letta_tools.domain.mcp_servers import MCPServers
 from letta_tools.domain.sandbox_calls import Environment
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from letta_common.actor import Actor
 from letta_common.ids import derived_id
-from letta_tools.domain.schemas import FunctionSchema, dump
+from letta_tool_schemas.schemas import FunctionSchema, dump
+from letta_tools.domain.source_errors import source_errors
 from letta_tools.domain.tool_records import Tool, ToolType
 
 _LONGEST_SCHEMA = 65_536
@@ -47,6 +48,7 @@ class Health:
     reasons: tuple[str, ...] = ()
 
 
+@source_errors()
 def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now: datetime) -> Tool:
     """Return the tool of an offer of a server, which is given by id and name."""
     server_id, server_name = server

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument, ServiceUnavailable, ToolRequirementsUnsatisfied, ToolSourceInvalid
+from letta_tool_schemas.fitting import Unfit, fit_arguments
+from letta_tool_schemas.typescript.reader import EXPORT
 from letta_tools.domain.egress import Destinations
 from letta_tools.domain.execution import Call, Env, EnvSpec, Language, Result, SandboxProvider, Status
 from letta_tools.domain.executions import Work, refused
-from letta_tools.domain.fitting import Unfit, fit_arguments
-from letta_tools.domain.scripts import EXPORT, ScriptReader
 from letta_tools.domain.targets import Target, target_of
 from letta_tools.domain.tool_records import Tool
 
@@ -37,10 +37,9 @@ class Environment(Protocol):
 class SandboxExecutor:
     """Runs custom tools."""
 
-    def __init__(self, sandbox: SandboxProvider, environment: Environment, scripts: ScriptReader | None = None) -> None:
+    def __init__(self, sandbox: SandboxProvider, environment: Environment) -> None:
         self._sandbox = sandbox
         self._environment = environment
-        self._scripts = scripts
         self._targets: dict[tuple[str, str, str], Target] = {}
 
     async def run(self, actor: Actor, work: Work) -> Result:
@@ -112,7 +111,7 @@ class SandboxExecutor:
         place = (tool.source_type, tool.source_code or "", tool.name)
         target = self._targets.get(place)
         if target is None:
-            target = self._targets[place] = await asyncio.to_thread(target_of, tool, self._scripts)
+            target = self._targets[place] = await asyncio.to_thread(target_of, tool)
             if len(self._targets) > _MAX_TARGETS:
                 del self._targets[next(iter(self._targets))]
         return target

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from letta_tools.domain.borrowed_names import Borrowed
+from letta_tool_schemas.borrowed_names import Borrowed
+from letta_tool_schemas.schemas import call_shape
+from letta_tool_schemas.typescript.reader import EXPORT, read_script
 from letta_tools.domain.execution import Language, Signature
-from letta_tools.domain.schemas import call_shape
-from letta_tools.domain.scripts import EXPORT, ScriptReader, reader
+from letta_tools.domain.source_errors import source_errors
 from letta_tools.domain.tool_records import Tool
 
 
@@ -28,7 +29,8 @@ class Target:
     untyped: tuple[str, ...] = ()
 
 
-def target_of(tool: Tool, scripts: ScriptReader | None) -> Target:
+@source_errors()
+def target_of(tool: Tool) -> Target:
     """Read the source of a tool. Blocking. Raises ToolSourceInvalid."""
     source = tool.source_code or ""
     if tool.source_type != "typescript":
@@ -36,6 +38,7 @@ def target_of(tool: Tool, scripts: ScriptReader | None) -> Target:
         return Target(
             source, shape.function, shape.nulls, shape.takes_agent_id, borrowed=shape.borrowed, untyped=shape.untyped
         )
-    script = reader(scripts).script(source, tool.name)
-    takes_agent_id = "agent_id" in script.signature.names
-    return Target(script.javascript, EXPORT, script.nulls, takes_agent_id, Language.JAVASCRIPT, script.signature)
+    script = read_script(source, tool.name)
+    takes_agent_id = "agent_id" in script.names
+    signature = Signature(script.names, script.required, script.as_object)
+    return Target(script.javascript, EXPORT, script.nulls, takes_agent_id, Language.JAVASCRIPT, signature)

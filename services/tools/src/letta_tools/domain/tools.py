@@ -15,8 +15,8 @@ from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, StaleEtag, ToolNameTaken, ToolNotFound, ToolSourceInvalid
 from letta_common.ids import derived_id, new_id
 from letta_common.paging import Page
-from letta_tools.domain.requirements import check_npm, check_python
-from letta_tools.domain.schemas import (
+from letta_tool_schemas.errors import SourceInvalid
+from letta_tool_schemas.schemas import (
     FunctionSchema,
     agreed_schema,
     derive_schema,
@@ -26,7 +26,9 @@ from letta_tools.domain.schemas import (
     load_object,
     parameters_of_model,
 )
-from letta_tools.domain.scripts import ScriptReader, reader
+from letta_tool_schemas.typescript.reader import read_schema, read_script
+from letta_tools.domain.requirements import check_npm, check_python
+from letta_tools.domain.source_errors import source_errors
 from letta_tools.domain.tool_records import LETTA_TYPES, LONGEST_NAME, Found, Match, Tool, ToolFilter, ToolType
 from letta_tools.domain.tool_search import fuse, search_text
 
@@ -138,11 +140,8 @@ class _Seeded:
 class Tools:
     """Operations on the registry."""
 
-    def __init__(
-        self, store: ToolStore, clock: Clock, builtin: Sequence[Tool] = (), scripts: ScriptReader | None = None
-    ) -> None:
+    def __init__(self, store: ToolStore, clock: Clock, builtin: Sequence[Tool] = ()) -> None:
         self._store = store
-        self._scripts = scripts
         self._clock = clock
         self._builtin = tuple(builtin)
         self._builtin_names = frozenset(tool.name for tool in builtin)
@@ -223,7 +222,7 @@ class Tools:
         """
         await self._seed(actor)
         changes = _checked(given)
-        made = await asyncio.to_thread(_derived, _blank(actor, self._clock.now()), changes, self._scripts)
+        made = await asyncio.to_thread(_derived, _blank(actor, self._clock.now()), changes)
         for _ in range(_ATTEMPTS):
             existing = next(iter(await self._store.resolve(actor, (), (made.name,))), None)
             try:
@@ -260,13 +259,13 @@ class Tools:
                 raise ToolNameTaken(f"another tool is called `{written.name}`", name=written.name) from error
         raise StaleEtag(f"tool {tool_id} was written by somebody else", tool_id=tool_id)
 
-    async def schema_of(self, source: str, source_type: str) -> FunctionSchema:
-        """Derive the schema of source that is not kept. Raises ToolSourceInvalid."""
-        if source_type == "typescript":
-            return await asyncio.to_thread(reader(self._scripts).schema, source)
-        if source_type not in {"", "python", "json"}:
+    async def schema_of(self, source: str, source_type: str) -> str:
+        """Derive the schema of source that is not kept, as JSON. Raises ToolSourceInvalid."""
+        if source_type not in {"", "python", "json", "typescript"}:
             raise ToolSourceInvalid(f"no schema can be read from {source_type} source; give a json_schema")
-        return await asyncio.to_thread(derive_schema, source)
+        with source_errors():
+            read = read_schema if source_type == "typescript" else derive_schema
+            return (await asyncio.to_thread(read, source)).to_json()
 
     async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
         """Return what a tool was after each write. Raises ToolNotFound."""
@@ -285,9 +284,9 @@ class Tools:
         """Return the name of the function that source defines last, or nothing."""
         try:
             if source_type == "typescript":
-                return (await asyncio.to_thread(reader(self._scripts).script, source)).name
+                return (await asyncio.to_thread(read_script, source)).name
             return await asyncio.to_thread(function_name, source)
-        except ToolSourceInvalid:
+        except SourceInvalid:
             return ""
 
     async def delete(self, actor: Actor, tool_id: str) -> None:
@@ -325,7 +324,7 @@ class Tools:
         if tool.tool_type is not ToolType.CUSTOM and changes.keys() - _BUILTIN_WRITABLE:
             names = ", ".join(sorted(changes.keys() - _BUILTIN_WRITABLE))
             raise InvalidArgument(f"`{tool.name}` is no custom tool: {names} cannot be changed", tool_id=tool.id)
-        written = await asyncio.to_thread(_derived, tool, changes, self._scripts)
+        written = await asyncio.to_thread(_derived, tool, changes)
         if written.name != tool.name and written.name in self._builtin_names:
             raise ToolNameTaken(f"`{written.name}` is the name of a built-in tool", name=written.name)
         return self._next(actor, tool, written)
@@ -364,6 +363,7 @@ def _blank(actor: Actor, now: datetime) -> Tool:
     )
 
 
+@source_errors()
 def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what cannot be cleared, check texts and JSON. Raises ToolSourceInvalid, InvalidArgument."""
     for name, value in given.items():
@@ -385,26 +385,27 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     if changes.get("metadata"):
         try:
             dump(load_object(changes["metadata"], "metadata_")).encode()
-        except (ToolSourceInvalid, ValueError, RecursionError) as error:
+        except (SourceInvalid, ValueError, RecursionError) as error:
             raise InvalidArgument(f"metadata_ cannot be kept: {str(error)[:200]}", field="metadata") from error
     elif "metadata" in changes:
         changes["metadata"] = "{}"
     return changes
 
 
-def _derived(tool: Tool, changes: Mapping[str, Any], scripts: ScriptReader | None) -> Tool:
+@source_errors()
+def _derived(tool: Tool, changes: Mapping[str, Any]) -> Tool:
     """Apply changes and derive name, schema and description from the source. Blocking."""
     written = replace(tool, **changes)
     cleared = {name for name in ("args_json_schema",) if not changes.get(name, "x")}  # the schema stays as it is then
     if not tool.name or changes.keys() & _SOURCE_FIELDS - cleared:
-        schema = _schema_of(written, changes, scripts)
+        schema = _schema_of(written, changes)
         written = replace(written, name=schema.name, json_schema=schema.to_json())
         if "description" not in changes:
             written = replace(written, description=schema.description.replace("\0", "") or None)
     return _hashed(written)
 
 
-def _schema_of(tool: Tool, changes: Mapping[str, Any], scripts: ScriptReader | None) -> FunctionSchema:
+def _schema_of(tool: Tool, changes: Mapping[str, Any]) -> FunctionSchema:
     given = load_object(changes["json_schema"], "json_schema") if changes.get("json_schema") else None
     if not tool.source_code:
         text = changes.get("json_schema") or tool.json_schema
@@ -413,27 +414,27 @@ def _schema_of(tool: Tool, changes: Mapping[str, Any], scripts: ScriptReader | N
         return given_schema(load_object(text, "json_schema"), max_name=LONGEST_NAME)
     arguments = load_object(tool.args_json_schema, "args_json_schema") if tool.args_json_schema else None
     if tool.source_type == "typescript":
-        return _schema_of_script(tool, given, arguments, reader(scripts))
+        return _schema_of_script(tool, given, arguments)
     if given is None:
         return derive_schema(tool.source_code, description=tool.description or "", args_json_schema=arguments)
     return agreed_schema(tool.source_code, given)
 
 
 def _schema_of_script(
-    tool: Tool, given: Mapping[str, Any] | None, arguments: Mapping[str, Any] | None, scripts: ScriptReader
+    tool: Tool, given: Mapping[str, Any] | None, arguments: Mapping[str, Any] | None
 ) -> FunctionSchema:
     """Return the schema that is given, if it is about a function of the source; else derive one."""
     source = tool.source_code or ""
     if given is not None:
         schema = given_schema(given, max_name=LONGEST_NAME)
-        scripts.script(source, schema.name)
+        read_script(source, schema.name)
         return schema
     if arguments is not None and arguments.get("properties") is not None:
-        name = scripts.script(source).name
+        name = read_script(source).name
         return given_schema(
             {"name": name, "description": tool.description, "parameters": parameters_of_model(arguments)}
         )
-    return scripts.schema(source, description=tool.description or "")
+    return read_schema(source, description=tool.description or "")
 
 
 def _hashed(tool: Tool) -> Tool:

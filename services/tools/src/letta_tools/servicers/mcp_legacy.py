@@ -14,6 +14,7 @@ from letta.tools.v1 import mcp_legacy_service_pb2_grpc
 from letta_common.actor import Actor, current_actor
 from letta_common.errors import ToolNotFound
 from letta_common.paging import Page
+from letta_tool_schemas.schemas import dump
 from letta_tools.domain.execution import Limits, Status
 from letta_tools.domain.executions import Execution, Executions
 from letta_tools.domain.mcp_connects import MCPConnects
@@ -21,7 +22,6 @@ from letta_tools.domain.mcp_servers import Connection, MCPServer, MCPServers
 from letta_tools.domain.mcp_tools import Offer, health_of_offer
 from letta_tools.domain.outcomes import error_text
 from letta_tools.domain.sandbox_configs import SandboxConfigs
-from letta_tools.domain.schemas import dump
 from letta_tools.domain.tool_records import Tool
 from letta_tools.servicers.limits import within_deadline
 from letta_tools.servicers.mcp_configs import pack_config, read_config, read_program

@@ -154,7 +154,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
         self, request: tool_service_pb2.GenerateSchemaRequest, context: _Context
     ) -> tool_service_pb2.GenerateSchemaResponse:
         schema = await self._tools.schema_of(request.code, request.source_type)
-        return tool_service_pb2.GenerateSchemaResponse(json_schema=schema.to_json())
+        return tool_service_pb2.GenerateSchemaResponse(json_schema=schema)
 
     async def GenerateTool(
         self, request: tool_service_pb2.GenerateToolRequest, context: _Context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from letta_tools.domain.execution import Call, Status, ToolFailure
@@ -64,7 +64,7 @@ def build_request(call: Call, token: str) -> bytes:
         "agent_state": call.agent_state,
         "result_bytes": call.limits.result_bytes,
         "signature": asdict(call.signature),
-        "borrowed": [astuple(each) for each in call.borrowed],
+        "borrowed": call.borrowed,
     }
     data = json.dumps(request).encode()
     if len(data) > _REQUEST_LIMIT:

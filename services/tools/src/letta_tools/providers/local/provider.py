@@ -169,7 +169,7 @@ class LocalProvider:
         if env.path:
             return await self._fleet.get(Needs(env))
         if any(word in call.source_code for word in _FULL_WORDS) or any(
-            each.module in _FULL_WORDS for each in call.borrowed
+            module in _FULL_WORDS for _, module, _ in call.borrowed
         ):
             return await self._fleet.get(Needs(_FULL))
         standing = await self._stand()

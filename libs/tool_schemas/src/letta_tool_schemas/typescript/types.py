@@ -8,8 +8,8 @@ from typing import Any
 
 from tree_sitter import Node
 
-from letta_tools.providers.typescript.comments import comment_before
-from letta_tools.providers.typescript.trees import has, text
+from letta_tool_schemas.typescript.comments import comment_before
+from letta_tool_schemas.typescript.trees import has, text
 
 Schema = dict[str, Any]
 

@@ -11,7 +11,7 @@ import datetime
 import importlib
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _MODULES = (  # noqa: SIM905 - names are easier to read so
     "asyncio base64 collections copy csv dataclasses datetime decimal enum functools hashlib inspect io itertools json "
@@ -43,8 +43,7 @@ _BUILTIN = set(dir(builtins))
 _BOTH = {"datetime": datetime, "time": importlib.import_module("time")}
 
 
-@dataclass(frozen=True, slots=True)
-class Borrowed:
+class Borrowed(NamedTuple):
     """A name, the module to import for it, and the attribute that it stands for; none: the module itself."""
 
     name: str

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from letta_common.errors import ToolSourceInvalid
-from letta_tools.domain.annotations import Annotations, UnsupportedAnnotation
-from letta_tools.domain.borrowed_names import Borrowed, borrowed
-from letta_tools.domain.callables import RESERVED, Function, check_callable, function_of, parsed
-from letta_tools.domain.docstrings import Docstring, read_docstring
+from letta_tool_schemas.annotations import Annotations, UnsupportedAnnotation
+from letta_tool_schemas.borrowed_names import Borrowed, borrowed
+from letta_tool_schemas.callables import RESERVED, Function, check_callable, function_of, parsed
+from letta_tool_schemas.docstrings import Docstring, read_docstring
+from letta_tool_schemas.errors import SourceInvalid
 
 MAX_NAME = 48
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]*")
@@ -31,12 +31,12 @@ class FunctionSchema:
     parameters: Mapping[str, Any]
 
     def to_json(self) -> str:
-        """Return `{"name", "description", "parameters"}` as text. Raises ToolSourceInvalid for what is no JSON."""
+        """Return `{"name", "description", "parameters"}` as text. Raises SourceInvalid for what is no JSON."""
         try:
             text = dump({"name": self.name, "description": self.description, "parameters": self.parameters})
             text.encode()
         except (ValueError, RecursionError) as error:  # not a number, digits without end, half of a character
-            raise ToolSourceInvalid(f"the schema of `{self.name}` is no JSON: {str(error)[:200]}") from error
+            raise SourceInvalid(f"the schema of `{self.name}` is no JSON: {str(error)[:200]}") from error
         return text
 
 
@@ -45,7 +45,7 @@ def derive_schema(
 ) -> FunctionSchema:
     """Derive the schema of a function: the named one, else the last at top level.
 
-    With an `args_json_schema`, as pydantic writes it, the parameters come from there. Raises ToolSourceInvalid.
+    With an `args_json_schema`, as pydantic writes it, the parameters come from there. Raises SourceInvalid.
     """
     module = parsed(source)
     function = function_of(module, name)
@@ -53,7 +53,7 @@ def derive_schema(
     docstring = read_docstring(ast.get_docstring(function) or "")
     described = docstring.description or description
     if not described:
-        raise ToolSourceInvalid(f"function `{function.name}` needs a docstring that says what it does")
+        raise SourceInvalid(f"function `{function.name}` needs a docstring that says what it does")
     if args_json_schema is not None and args_json_schema.get("properties") is not None:
         parameters = parameters_of_model(args_json_schema)
         check_callable(module, function, parameters)
@@ -63,12 +63,12 @@ def derive_schema(
 
 
 def function_name(source: str, name: str = "") -> str:
-    """Return the name of the function to call: the named one, else the last at top level. Raises ToolSourceInvalid."""
+    """Return the name of the function to call: the named one, else the last at top level. Raises SourceInvalid."""
     return function_of(parsed(source), name).name
 
 
 def agreed_schema(source: str, given: Mapping[str, Any]) -> FunctionSchema:
-    """Check that a given schema is about a function of the source. Raises ToolSourceInvalid."""
+    """Check that a given schema is about a function of the source. Raises SourceInvalid."""
     schema = given_schema(given)
     module = parsed(source)
     check_callable(module, function_of(module, schema.name), schema.parameters)
@@ -87,7 +87,7 @@ class CallShape:
 
 
 def call_shape(source: str, name: str = "") -> CallShape:
-    """Read from the source how the function is called. Raises ToolSourceInvalid."""
+    """Read from the source how the function is called. Raises SourceInvalid."""
     module = parsed(source)
     hints = Annotations(module)
     function = function_of(module, name)
@@ -116,47 +116,47 @@ def _may_be_none(hints: Annotations, hint: ast.expr) -> bool:
 
 
 def given_schema(schema: Mapping[str, Any], *, max_name: int = MAX_NAME) -> FunctionSchema:
-    """Check a schema that the caller gives. Raises ToolSourceInvalid."""
+    """Check a schema that the caller gives. Raises SourceInvalid."""
     name, description = schema.get("name"), schema.get("description") or ""
     parameters = {} if schema.get("parameters") is None else schema["parameters"]
     if not isinstance(name, str) or not name:
-        raise ToolSourceInvalid("json_schema needs a `name`")
+        raise SourceInvalid("json_schema needs a `name`")
     check_name(name, longest=max_name)
     if not isinstance(description, str):
-        raise ToolSourceInvalid("the `description` of json_schema must be a string")
+        raise SourceInvalid("the `description` of json_schema must be a string")
     if not isinstance(parameters, dict) or parameters.get("type", "object") != "object":
-        raise ToolSourceInvalid("the `parameters` of json_schema must be a JSON schema of type object")
+        raise SourceInvalid("the `parameters` of json_schema must be a JSON schema of type object")
     if not isinstance(parameters.get("properties", {}), dict):
-        raise ToolSourceInvalid("the `properties` of json_schema must be an object")
+        raise SourceInvalid("the `properties` of json_schema must be an object")
     return FunctionSchema(name, description, {"type": "object", "properties": {}, **parameters})
 
 
 def parameters_of_model(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a model's schema into parameters: references are written out, titles left out. Raises ToolSourceInvalid."""
+    """Turn a model's schema into parameters: references are written out, titles left out. Raises SourceInvalid."""
     definitions = schema.get("$defs") or schema.get("definitions") or {}
     if not isinstance(schema.get("properties"), dict) or not isinstance(definitions, dict):
-        raise ToolSourceInvalid("args_json_schema needs `properties`")
+        raise SourceInvalid("args_json_schema needs `properties`")
     inliner = _Inliner(definitions)
     properties = {name: inliner.expand(value) for name, value in schema["properties"].items()}
     return {"type": "object", "properties": properties, "required": list(schema.get("required") or [])}
 
 
 def check_name(name: str, *, longest: int = MAX_NAME) -> None:
-    """Refuse names that providers refuse. Raises ToolSourceInvalid."""
+    """Refuse names that providers refuse. Raises SourceInvalid."""
     if len(name) > longest:
-        raise ToolSourceInvalid(f"the name `{name[:longest]}...` has {len(name)} characters; {longest} are allowed")
+        raise SourceInvalid(f"the name `{name[:longest]}...` has {len(name)} characters; {longest} are allowed")
     if not _NAME.fullmatch(name):
-        raise ToolSourceInvalid(f"the name `{name}` may have letters a to z, digits and underscores only")
+        raise SourceInvalid(f"the name `{name}` may have letters a to z, digits and underscores only")
 
 
 def load_object(text: str, what: str) -> dict[str, Any]:
-    """Read a JSON object that a caller gave. Raises ToolSourceInvalid."""
+    """Read a JSON object that a caller gave. Raises SourceInvalid."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise ToolSourceInvalid(f"{what} is not JSON: {str(error)[:200]}") from error
+        raise SourceInvalid(f"{what} is not JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
-        raise ToolSourceInvalid(f"{what} must be a JSON object")
+        raise SourceInvalid(f"{what} must be a JSON object")
     return value
 
 
@@ -192,7 +192,7 @@ def _arguments(function: Function) -> list[tuple[ast.arg, bool]]:
     given = function.args
     if given.vararg or given.kwarg:
         star = f"*{given.vararg.arg}" if given.vararg else f"**{given.kwarg.arg if given.kwarg else ''}"
-        raise ToolSourceInvalid(f"`{star}` of `{function.name}`: name every parameter, a model cannot guess them")
+        raise SourceInvalid(f"`{star}` of `{function.name}`: name every parameter, a model cannot guess them")
     plain = len(given.args) - len(given.defaults)
     pairs = [(argument, index >= plain) for index, argument in enumerate(given.args)]
     pairs += [
@@ -204,17 +204,17 @@ def _arguments(function: Function) -> list[tuple[ast.arg, bool]]:
 def _property(function: str, argument: ast.arg, hints: Annotations, described: str) -> tuple[dict[str, Any], bool]:
     name = argument.arg
     if argument.annotation is None:
-        raise ToolSourceInvalid(f"parameter `{name}` of `{function}` needs a type annotation", parameter=name)
+        raise SourceInvalid(f"parameter `{name}` of `{function}` needs a type annotation", parameter=name)
     try:
         schema = hints.schema(argument.annotation)
         optional = hints.is_optional(argument.annotation)
     except UnsupportedAnnotation as error:
-        raise ToolSourceInvalid(f"type of parameter `{name}` of `{function}`: {error}", parameter=name) from error
+        raise SourceInvalid(f"type of parameter `{name}` of `{function}`: {error}", parameter=name) from error
     except RecursionError as error:
-        raise ToolSourceInvalid(f"type of parameter `{name}` of `{function}` is nested too deeply") from error
+        raise SourceInvalid(f"type of parameter `{name}` of `{function}` is nested too deeply") from error
     text = described or schema.get("description", "")
     if not text:
-        raise ToolSourceInvalid(
+        raise SourceInvalid(
             f"parameter `{name}` of `{function}` needs a description under `Args:` of the docstring", parameter=name
         )
     return {**schema, "description": text}, optional
@@ -230,7 +230,7 @@ class _Inliner:
     def expand(self, value: Any, inside: tuple[str, ...] = ()) -> Any:
         self._left -= 1
         if self._left < 0 or len(inside) > _MAX_DEPTH:
-            raise ToolSourceInvalid("args_json_schema is too large or nested too deeply")
+            raise SourceInvalid("args_json_schema is too large or nested too deeply")
         deeper = (*inside, "")
         if isinstance(value, list):
             return [self.expand(item, deeper) for item in value]
@@ -247,8 +247,8 @@ class _Inliner:
     def _reference(self, value: Mapping[str, Any], inside: tuple[str, ...]) -> Any:
         name = value["$ref"].rpartition("/")[2]
         if name in inside:
-            raise ToolSourceInvalid(f"args_json_schema: `{name}` contains itself")
+            raise SourceInvalid(f"args_json_schema: `{name}` contains itself")
         if not isinstance(self._definitions.get(name), dict):
-            raise ToolSourceInvalid(f"args_json_schema refers to `{name}`, which it does not define")
+            raise SourceInvalid(f"args_json_schema refers to `{name}`, which it does not define")
         rest = {key: item for key, item in value.items() if key not in {"$ref", "title"}}
         return {**self.expand(self._definitions[name], (*inside, name)), **rest}

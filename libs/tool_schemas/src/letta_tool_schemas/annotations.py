@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from letta_tools.domain.docstrings import read_docstring
+from letta_tool_schemas.docstrings import read_docstring
 
 Schema = dict[str, Any]
 

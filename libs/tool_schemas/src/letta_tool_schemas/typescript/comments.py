@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tree_sitter import Node
 
-from letta_tools.providers.typescript.trees import text
+from letta_tool_schemas.typescript.trees import text
 
 _TAG = re.compile(r"^@(?P<tag>\w+)\s*(?P<rest>.*)$")
 _PARAMETER = re.compile(

@@ -7,8 +7,8 @@ import builtins
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from letta_common.errors import ToolSourceInvalid
-from letta_tools.domain.borrowed_names import KNOWN, ROOTS, defined
+from letta_tool_schemas.borrowed_names import KNOWN, ROOTS, defined
+from letta_tool_schemas.errors import SourceInvalid
 
 RESERVED = frozenset({"self", "agent_state", "agent_id"})
 """Parameters that are filled in at the call and hidden from the model."""
@@ -20,65 +20,65 @@ _CLASSES_OF_TOOLS = {"BaseTool", "StructuredTool", "Tool"}
 
 
 def parsed(source: str) -> ast.Module:
-    """Return the syntax tree. Raises ToolSourceInvalid, also for what only the compiler refuses."""
+    """Return the syntax tree. Raises SourceInvalid, also for what only the compiler refuses."""
     if "\0" in source:  # which error the parser raises depends on the release of Python
-        raise ToolSourceInvalid("the source contains null bytes")
+        raise SourceInvalid("the source contains null bytes")
     try:
         tree = ast.parse(source)
         compile(source, "<tool>", "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise ToolSourceInvalid(f"line {error.lineno or 1}: {error.msg}", line=str(error.lineno or 1)) from error
+        raise SourceInvalid(f"line {error.lineno or 1}: {error.msg}", line=str(error.lineno or 1)) from error
     except (ValueError, MemoryError, RecursionError) as error:
-        raise ToolSourceInvalid(f"the source cannot be parsed: {type(error).__name__}") from error
+        raise SourceInvalid(f"the source cannot be parsed: {type(error).__name__}") from error
     return tree
 
 
 def function_of(module: ast.Module, name: str) -> Function:
-    """Return the named function, else the last one at top level. Raises ToolSourceInvalid."""
+    """Return the named function, else the last one at top level. Raises SourceInvalid."""
     functions = [node for node in module.body if isinstance(node, Function)]
     if name:
         functions = [function for function in functions if function.name == name]
         if not functions:
-            raise ToolSourceInvalid(f"the source has no function `{name}` at top level")
+            raise SourceInvalid(f"the source has no function `{name}` at top level")
     if functions:
         return functions[-1]
     if any(isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) for node in module.body):
-        raise ToolSourceInvalid("a lambda has no type hints and no docstring; write a function with `def`")
+        raise SourceInvalid("a lambda has no type hints and no docstring; write a function with `def`")
     for node in module.body:
         if isinstance(node, ast.ClassDef) and any(_last(base) in _CLASSES_OF_TOOLS for base in node.bases):
-            raise ToolSourceInvalid(
+            raise SourceInvalid(
                 f"`{node.name}` is a class; a tool is a function. Give what its `run` does as a function at top level "
                 "with a docstring, and the schema of its `args_schema` as args_json_schema",
                 name=node.name,
             )
-    raise ToolSourceInvalid("the source has no function at top level")
+    raise SourceInvalid("the source has no function at top level")
 
 
 def check_callable(module: ast.Module, function: Function, schema: Mapping[str, Any] | None = None) -> None:
     """Refuse functions that no call can reach; a given schema must be about their parameters.
 
-    Raises ToolSourceInvalid.
+    Raises SourceInvalid.
     """
     later = module.body[module.body.index(function) :]
     if any(isinstance(node, ast.ClassDef) and node.name == function.name for node in later):
-        raise ToolSourceInvalid(f"`{function.name}` is a class further down; give the function a name of its own")
+        raise SourceInvalid(f"`{function.name}` is a class further down; give the function a name of its own")
     _check_names(module)
     given = function.args
     if given.posonlyargs:
-        raise ToolSourceInvalid(f"`{function.name}` has positional-only parameters; arguments are passed by name")
+        raise SourceInvalid(f"`{function.name}` has positional-only parameters; arguments are passed by name")
     if schema is None:
         return
     names = {argument.arg for argument in (*given.args, *given.kwonlyargs)}
     wanted = [name for name in schema.get("required") or () if isinstance(name, str)]
     unknown = [] if given.kwarg else sorted(set(wanted) - names - _OF_THE_LOOP)
     if unknown:
-        raise ToolSourceInvalid(f"the schema requires `{unknown[0]}`, which `{function.name}` does not take")
+        raise SourceInvalid(f"the schema requires `{unknown[0]}`, which `{function.name}` does not take")
     plain = len(given.args) - len(given.defaults)
     bare = [argument.arg for argument in given.args[:plain]]
     bare += [arg.arg for arg, value in zip(given.kwonlyargs, given.kw_defaults, strict=True) if value is None]
     missing = [name for name in bare if name not in RESERVED and name not in schema.get("properties", {})]
     if missing:
-        raise ToolSourceInvalid(f"`{function.name}` needs `{missing[0]}`, which the schema does not have")
+        raise SourceInvalid(f"`{function.name}` needs `{missing[0]}`, which the schema does not have")
 
 
 def _check_names(module: ast.Module) -> None:
@@ -90,7 +90,7 @@ def _check_names(module: ast.Module) -> None:
         for expression in _read_at_once(node):
             for name in _loaded(expression):
                 if name not in known:
-                    raise ToolSourceInvalid(
+                    raise SourceInvalid(
                         f"line {expression.lineno}: `{name}` is not defined in the source; import or define it there",
                         name=name,
                         line=str(expression.lineno),

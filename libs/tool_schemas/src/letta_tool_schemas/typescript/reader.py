@@ -7,16 +7,16 @@ from typing import Any
 
 from tree_sitter import Node
 
-from letta_common.errors import ToolSourceInvalid
-from letta_tools.domain.callables import RESERVED
-from letta_tools.domain.execution import Signature
-from letta_tools.domain.schemas import FunctionSchema, check_name
-from letta_tools.domain.scripts import EXPORT, Script
-from letta_tools.providers.typescript.comments import Comment, comment_before
-from letta_tools.providers.typescript.erasure import erase
-from letta_tools.providers.typescript.trees import invalid, parse, text
-from letta_tools.providers.typescript.types import Types, UnsupportedType
+from letta_tool_schemas.callables import RESERVED
+from letta_tool_schemas.errors import SourceInvalid
+from letta_tool_schemas.schemas import FunctionSchema, check_name
+from letta_tool_schemas.typescript.comments import Comment, comment_before
+from letta_tool_schemas.typescript.erasure import erase
+from letta_tool_schemas.typescript.trees import invalid, parse, text
+from letta_tool_schemas.typescript.types import Types, UnsupportedType
 
+EXPORT = "letta_tool"
+"""Name under which the JavaScript of a tool exports its function."""
 _FUNCTIONS = {"function_declaration", "arrow_function", "function_expression"}
 _GENERATORS = {"generator_function_declaration", "generator_function"}
 
@@ -40,47 +40,58 @@ class _Parameter:
     has_default: bool
 
 
-class TypeScriptReader:
-    """Reads tools from TypeScript."""
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A function of TypeScript source: JavaScript that exports it, and how it takes its arguments.
 
-    def script(self, source: str, name: str = "") -> Script:
-        """Erase the types and say how the function is called. Raises ToolSourceInvalid."""
-        root = parse(source)
-        function = _find(root, name)
-        types = Types(root)
-        pattern = _pattern(function.node)
-        parameters = _members(pattern, types) if pattern is not None else _parameters(function)
-        nulls = tuple(item.name for item in parameters if item.hint is not None and types.allows(item.hint, "null"))
-        return Script(
-            name=function.name,
-            javascript=f"{erase(source)}\nexport {{ {function.name} as {EXPORT} }};\n",
-            signature=Signature(
-                names=tuple(item.name for item in parameters),
-                required=tuple(item.name for item in parameters if not _is_optional(item, types)),
-                as_object=pattern is not None,
-            ),
-            nulls=tuple(name for name in nulls if name not in RESERVED),
-        )
+    They are taken in the order of `names`, or `as_object`: as one object that the function takes apart. Parameters in
+    `nulls` allow null and get it when their argument is missing.
+    """
 
-    def erase(self, source: str) -> str:
-        """Return the source as JavaScript. Raises ToolSourceInvalid for what is more than types."""
-        return erase(source)
+    name: str
+    javascript: str
+    names: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    as_object: bool = False
+    nulls: tuple[str, ...] = ()
 
-    def schema(self, source: str, *, name: str = "", description: str = "") -> FunctionSchema:
-        """Derive the schema from types and JSDoc. Raises ToolSourceInvalid."""
-        root = parse(source)
-        function = _find(root, name)
-        erase(source)
-        check_name(function.name)
-        comment = comment_before(function.statement)
-        described = comment.description or description
-        if not described:
-            raise invalid(function.node, f"function `{function.name}` needs a JSDoc comment that says what it does")
-        try:
-            parameters = _schema(function, Types(root), comment)
-        except RecursionError as error:
-            raise invalid(function.node, "a type is nested too deeply") from error
-        return FunctionSchema(function.name, described, parameters)
+
+def read_script(source: str, name: str = "") -> Script:
+    """Erase the types and say how the function is called. Raises SourceInvalid.
+
+    The function is the named one, else the last one that is exported, else the last one.
+    """
+    root = parse(source)
+    function = _find(root, name)
+    types = Types(root)
+    pattern = _pattern(function.node)
+    parameters = _members(pattern, types) if pattern is not None else _parameters(function)
+    nulls = tuple(item.name for item in parameters if item.hint is not None and types.allows(item.hint, "null"))
+    return Script(
+        name=function.name,
+        javascript=f"{erase(source)}\nexport {{ {function.name} as {EXPORT} }};\n",
+        names=tuple(item.name for item in parameters),
+        required=tuple(item.name for item in parameters if not _is_optional(item, types)),
+        as_object=pattern is not None,
+        nulls=tuple(name for name in nulls if name not in RESERVED),
+    )
+
+
+def read_schema(source: str, *, name: str = "", description: str = "") -> FunctionSchema:
+    """Derive the schema from types and JSDoc. Raises SourceInvalid."""
+    root = parse(source)
+    function = _find(root, name)
+    erase(source)
+    check_name(function.name)
+    comment = comment_before(function.statement)
+    described = comment.description or description
+    if not described:
+        raise invalid(function.node, f"function `{function.name}` needs a JSDoc comment that says what it does")
+    try:
+        parameters = _schema(function, Types(root), comment)
+    except RecursionError as error:
+        raise invalid(function.node, "a type is nested too deeply") from error
+    return FunctionSchema(function.name, described, parameters)
 
 
 def _find(root: Node, name: str) -> _Function:
@@ -89,11 +100,11 @@ def _find(root: Node, name: str) -> _Function:
     if name:
         named = [function for function in functions if function.name == name]
         if not named:
-            raise ToolSourceInvalid(f"the source has no function `{name}` at top level")
+            raise SourceInvalid(f"the source has no function `{name}` at top level")
         return named[-1]
     exported = [function for function in functions if function.exported]
     if not functions:
-        raise ToolSourceInvalid("the source has no function at top level; write `export function name(...) {...}`")
+        raise SourceInvalid("the source has no function at top level; write `export function name(...) {...}`")
     return (exported or functions)[-1]
 
 
@@ -245,7 +256,7 @@ def _property(function: _Function, item: _Parameter, types: Types) -> dict[str, 
 
 
 def _type_of(function: _Function, hint: Node, types: Types, of: str = "type of the object of ") -> dict[str, Any]:
-    """Return the schema of a type. Raises ToolSourceInvalid naming the function."""
+    """Return the schema of a type. Raises SourceInvalid naming the function."""
     try:
         return types.schema(hint)
     except UnsupportedType as error:

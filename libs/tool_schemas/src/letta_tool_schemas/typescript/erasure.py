@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from tree_sitter import Node
 
-from letta_common.errors import ToolSourceInvalid
-from letta_tools.providers.typescript.trees import has, invalid, parse, walk
+from letta_tool_schemas.errors import SourceInvalid
+from letta_tool_schemas.typescript.trees import has, invalid, parse, walk
 
 _NOT_ERASABLE = {
     "enum_declaration": "an enum has code of its own; use a union of literals, or an object `as const`",
@@ -42,14 +42,14 @@ _OPENERS = (b"(", b"[", b"`")
 
 
 def erase(source: str) -> str:
-    """Return the source as JavaScript. Raises ToolSourceInvalid for what is more than types."""
+    """Return the source as JavaScript. Raises SourceInvalid for what is more than types."""
     root = parse(source)
     _check(root)
     eraser = _Eraser(source.encode(errors="replace"))
     try:
         eraser.visit(root)
     except RecursionError as error:
-        raise ToolSourceInvalid("the source is nested too deeply") from error
+        raise SourceInvalid("the source is nested too deeply") from error
     erased = eraser.result().decode()
     left = next((node for node in walk(parse(erased)) if node.type in _TYPES or node.type in _NOT_ERASABLE), None)
     if left is not None:

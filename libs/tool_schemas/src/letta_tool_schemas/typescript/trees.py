@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import tree_sitter_typescript
 from tree_sitter import Language, Node, Parser
 
-from letta_common.errors import ToolSourceInvalid
+from letta_tool_schemas.errors import SourceInvalid
 
 MAX_BYTES = 256 << 10
 _SECONDS = 2.0
@@ -17,12 +17,12 @@ _LANGUAGE = Language(tree_sitter_typescript.language_typescript())
 
 
 def parse(source: str) -> Node:
-    """Return the tree of a module. Raises ToolSourceInvalid naming the line of the first mistake."""
+    """Return the tree of a module. Raises SourceInvalid naming the line of the first mistake."""
     if "\0" in source:
-        raise ToolSourceInvalid("the source contains null bytes")
+        raise SourceInvalid("the source contains null bytes")
     data = source.encode(errors="replace")
     if len(data) > MAX_BYTES:
-        raise ToolSourceInvalid(f"the source has {len(data)} bytes; {MAX_BYTES} are allowed for TypeScript")
+        raise SourceInvalid(f"the source has {len(data)} bytes; {MAX_BYTES} are allowed for TypeScript")
     root = _tree(data)
     if root.has_error:
         wrong = next((node for node in walk(root) if node.is_error or node.is_missing), root)
@@ -43,7 +43,7 @@ def _tree(data: bytes) -> Node:
     try:
         return Parser(_LANGUAGE).parse(part, progress_callback=is_late).root_node
     except ValueError as error:
-        raise ToolSourceInvalid("the source takes too long to read; it is probably no TypeScript") from error
+        raise SourceInvalid("the source takes too long to read; it is probably no TypeScript") from error
 
 
 def walk(node: Node) -> Iterator[Node]:
@@ -55,10 +55,10 @@ def walk(node: Node) -> Iterator[Node]:
         stack.extend(reversed(node.children))
 
 
-def invalid(node: Node, why: str) -> ToolSourceInvalid:
+def invalid(node: Node, why: str) -> SourceInvalid:
     """Return the error that names the line of a node."""
     line = str(node.start_point.row + 1)
-    return ToolSourceInvalid(f"line {line}: {why}", line=line)
+    return SourceInvalid(f"line {line}: {why}", line=line)
 
 
 def text(node: Node | None) -> str:

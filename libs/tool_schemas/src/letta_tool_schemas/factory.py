@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from letta_common.errors import ToolSourceInvalid
-from letta_tools.domain.schemas import FunctionSchema, derive_schema
+from letta_tool_schemas.errors import SourceInvalid
+from letta_tool_schemas.schemas import FunctionSchema, derive_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ToolFactory:
     def create_from_function(
         function: Callable[..., Any], *, args_schema: type[Any] | None = None, tags: Sequence[str] = ()
     ) -> NewTool:
-        """Read the source of a function; a pydantic model may say what its arguments are. Raises ToolSourceInvalid."""
+        """Read the source of a function; a pydantic model may say what its arguments are. Raises SourceInvalid."""
         source = _source_of(function)
         arguments = args_schema.model_json_schema() if args_schema is not None else None
         schema = derive_schema(source, name=function.__name__, args_json_schema=arguments)
@@ -56,8 +56,8 @@ class Tool:
 def _source_of(function: Callable[..., Any]) -> str:
     name = getattr(function, "__name__", "")
     if not inspect.isfunction(function) or name == "<lambda>":
-        raise ToolSourceInvalid(f"`{name or function!r}` is no function defined with `def`")
+        raise SourceInvalid(f"`{name or function!r}` is no function defined with `def`")
     try:
         return textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError) as error:
-        raise ToolSourceInvalid(f"the source of `{name}` cannot be read: define it in a file") from error
+        raise SourceInvalid(f"the source of `{name}` cannot be read: define it in a file") from error
