@@ -16,6 +16,7 @@ from letta_transcode.mapping.plans import (
     Form,
     MappingError,
     Member,
+    Part,
     Plan,
     Union,
     Value,
@@ -124,19 +125,21 @@ class Decoders:
     def _body(self, plan: Plan) -> list[str]:
         lines = ["if depth > MAX_DEPTH:", "    return too_deep(loc, problems)", "m.SetInParent()"]
         if plan.transparent:
-            part = plan.parts[0]
-            if isinstance(part, Field):
-                return [*lines, *self._set(part, "loc")]
-            if part.choice is Choice.KIND:
-                return [*lines, *self._by_kind(part, "loc")]
+            only = plan.only
+            if isinstance(only, Field):
+                return [*lines, *self._set(only, "loc")]
+            if only.choice is Choice.KIND:
+                return [*lines, *self._by_kind(only, "loc")]
         lines += ["if type(v) is not dict:", "    return bad_object(v, loc, problems)", "o = v", "get = o.get"]
         for part in plan.parts:
             lines += self._part(part, strict=plan.transparent)
         return lines
 
-    def _part(self, part: Field | Union, *, strict: bool) -> list[str]:
+    def _part(self, part: Part, *, strict: bool) -> list[str]:
         if isinstance(part, Field):
             return self._key(part)
+        if not isinstance(part, Union):
+            return []
         if part.choice is Choice.KIND:
             here = _below("loc", repr(part.key))
             return [f"v = get({part.key!r})", "if v is not None:", *_indent(self._by_kind(part, here))]
@@ -154,6 +157,8 @@ class Decoders:
     def _key(self, field: Field) -> list[str]:
         key, here = repr(field.key), _below("loc", repr(field.key))
         lines = [f"v = get({key})"]
+        for alias in field.aliases:
+            lines += ["if v is None:", f"    v = get({alias!r})"]
         if field.default is not UNSET:
             test = f"v is None and {key} not in o" if field.presence else "v is None"
             lines += [f"if {test}:", f"    v = {self._constant(field.default)}"]
@@ -300,7 +305,7 @@ class Decoders:
         plan = self._planner.plan(name)
         if not plan.transparent:
             return ["object"]
-        part = plan.parts[0]
+        part = plan.only
         if isinstance(part, Field):
             return self._kinds(part)
         if part.choice is not Choice.KIND:
@@ -325,10 +330,12 @@ _HELPERS = (
 
 def partial(plan: Plan) -> Plan:
     """Return the plan for a masked update: what is left out stays as it is, so nothing is required or defaulted."""
-    parts: list[Field | Union] = []
+    parts: list[Part] = []
     for part in plan.parts:
         if isinstance(part, Field):
             parts.append(replace(part, required=False, default=UNSET))
+        elif not isinstance(part, Union):
+            parts.append(part)
         elif part.choice is Choice.PLAIN:
             free = tuple(replace(m, field=replace(m.field, required=False, default=UNSET)) for m in part.members)
             parts.append(replace(part, members=free))
@@ -339,7 +346,7 @@ def partial(plan: Plan) -> Plan:
 
 def masker(plan: Plan) -> Callable[[Any, Any], list[str]]:
     """Return a function that names, as paths of proto names, what the keys of a JSON object set or clear."""
-    keys = {field.key: ".".join(field.path) for field in plan.fields()}
+    keys = {key: ".".join(field.path) for field in plan.fields() for key in (field.key, *field.aliases)}
     unions = [part for part in plan.parts if isinstance(part, Union) and part.choice is not Choice.PLAIN]
 
     def paths(value: Any, message: Any) -> list[str]:

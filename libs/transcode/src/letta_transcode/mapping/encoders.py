@@ -8,7 +8,20 @@ from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from letta_transcode.mapping import values
-from letta_transcode.mapping.plans import Choice, Field, Form, MappingError, Member, Plan, Union, Value, enum_names
+from letta_transcode.mapping.plans import (
+    Alias,
+    Choice,
+    Constant,
+    Field,
+    Form,
+    MappingError,
+    Member,
+    Part,
+    Plan,
+    Union,
+    Value,
+    enum_names,
+)
 
 if TYPE_CHECKING:
     from letta_transcode.descriptors.catalog import Catalog
@@ -82,17 +95,17 @@ class Encoders:
 
     def _body(self, plan: Plan) -> list[str]:
         if plan.transparent:
-            part = plan.parts[0]
-            if isinstance(part, Field):
-                return [f"return {self._field(part, 'm')}"]
-            if part.choice is Choice.KIND:
-                return [*self._kind(part, "v"), "return v"]
-            return ["d = {}", *self._inline(part), "return d or None"]
+            only = plan.only
+            if isinstance(only, Field):
+                return [f"return {self._field(only, 'm')}"]
+            if only.choice is Choice.KIND:
+                return [*self._kind(only, "v"), "return v"]
+            return ["d = {}", *self._inline(only), "return d or None"]
         lines: list[str] = ["d = {"]
         literal = True
         for part in plan.parts:
-            if literal and isinstance(part, Field) and not part.omit_empty:
-                lines.append(f"    {part.key!r}: {self._field(part, 'm')},")
+            if literal and (always := self._always(part)) is not None:
+                lines.append(f"    {part.key!r}: {always},")
                 continue
             if literal:
                 literal = False
@@ -102,10 +115,22 @@ class Encoders:
             lines.append("}")
         return [*lines, "return d"]
 
-    def _part(self, part: Field | Union) -> list[str]:
-        if isinstance(part, Field):
-            line = f"d[{part.key!r}] = {self._field(part, 'm', test=not part.omit_empty)}"
-            return [f"if {_present(part, 'm')}:", f"    {line}"] if part.omit_empty else [line]
+    def _always(self, part: Part) -> str | None:
+        """Return the expression of the value of a key that is always written; None where it may be left out."""
+        if isinstance(part, Constant):
+            return repr(part.value)
+        field = _field_of(part)
+        return self._field(field, "m") if field is not None and not field.omit_empty else None
+
+    def _part(self, part: Part) -> list[str]:
+        if isinstance(part, Union):
+            return self._choice(part)
+        always, field = self._always(part), _field_of(part)
+        if always is not None or field is None:
+            return [f"d[{part.key!r}] = {always}"]
+        return [f"if {_present(field, 'm')}:", f"    d[{part.key!r}] = {self._field(field, 'm', test=False)}"]
+
+    def _choice(self, part: Union) -> list[str]:
         if part.choice is Choice.PLAIN:
             return [line for member in part.members for line in self._part(member.field)]
         if part.choice is Choice.KIND:
@@ -172,6 +197,12 @@ class Encoders:
             known = self._enums[name] = f"enum_{len(self._enums)}"
             self._scope[known] = enum_names(self._catalog, self._catalog.enum(name))
         return known
+
+
+def _field_of(part: Part) -> Field | None:
+    """Return the field whose value a part writes; None for constants and unions."""
+    field = part.field if isinstance(part, Alias) else part
+    return field if isinstance(field, Field) else None
 
 
 def _map_key(key: Value) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ class Field:
     mask: bool = False
     event: str = ""
     deprecated: bool = False
+    aliases: tuple[str, ...] = ()
 
     @property
     def is_list(self) -> bool:
@@ -122,12 +124,39 @@ class Union:
 
 
 @dataclass(frozen=True, slots=True)
+class Constant:
+    """A key that always has the same value."""
+
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another key of a field's value, as it is written."""
+
+    key: str
+    field: Field
+
+
+Part = Field | Union | Constant | Alias
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A message: its keys and unions in the order of the contract."""
 
     name: str
-    parts: tuple[Field | Union, ...]
+    parts: tuple[Part, ...]
     transparent: bool = False
+
+    @property
+    def only(self) -> Field | Union:
+        """Return the one part of a transparent message."""
+        part = self.parts[0]
+        if isinstance(part, Constant | Alias):
+            raise MappingError(f"{self.name} is transparent, so it can have no keys")
+        return part
 
     def fields(self) -> tuple[Field, ...]:
         """Return the keys outside of unions, and those of plain oneofs."""
@@ -135,7 +164,7 @@ class Plan:
         for part in self.parts:
             if isinstance(part, Field):
                 found.append(part)
-            elif part.choice is Choice.PLAIN:
+            elif isinstance(part, Union) and part.choice is Choice.PLAIN:
                 found.extend(member.field for member in part.members)
         return tuple(found)
 
@@ -182,9 +211,9 @@ class Planner:
 
     def without(self, plan: Plan, fields: frozenset[str]) -> Plan:
         """Return a plan less some fields of the message, given by proto name."""
-        kept: list[Field | Union] = []
+        kept: list[Part] = []
         for part in plan.parts:
-            if part.path[0] in fields:
+            if _first(part) in fields:
                 continue
             if isinstance(part, Union):
                 members = tuple(m for m in part.members if m.field.path[0] not in fields)
@@ -210,28 +239,30 @@ class Planner:
             raise MappingError(f"{descriptor.full_name} has no field {path[-1]!r}")
         return replace(self._field(found), path=path)
 
-    def _parts(self, descriptor: Descriptor, path: tuple[str, ...], seen: tuple[str, ...]) -> tuple[Field | Union, ...]:
-        parts: list[Field | Union] = []
-        oneofs: set[str] = set()
+    def _parts(self, descriptor: Descriptor, path: tuple[str, ...], seen: tuple[str, ...]) -> tuple[Part, ...]:
+        parts: dict[str, tuple[Part, ...]] = {}
+        added: list[tuple[jsonmap.KeyMapping, Part]] = []
         for field in descriptor.fields:
             mapping = self._catalog.field_mapping(field.full_name)
             oneof = field.containing_oneof
             if mapping.hidden:
                 continue
             if oneof is not None and not _synthetic(oneof):
-                if oneof.name not in oneofs:
-                    oneofs.add(oneof.name)
-                    parts.append(self._union(oneof, path))
+                if oneof.name not in parts:
+                    parts[oneof.name] = (self._union(oneof, path),)
             elif mapping.flatten:
-                parts.extend(self._flattened(field, path, seen))
+                parts[field.name] = self._flattened(field, path, seen)
             else:
                 plan = self._field(field)
-                parts.append(replace(plan, path=(*path, *plan.path)))
-        return tuple(parts)
+                plan = replace(plan, path=(*path, *plan.path))
+                parts[field.name] = (plan,)
+                added.extend((alias, Alias(alias.key, plan)) for alias in mapping.aliases)
+        for constant in self._catalog.message_mapping(descriptor.full_name).constants:
+            text = f"{descriptor.full_name}: the constant {constant.key}"
+            added.append((constant, Constant(constant.key, _json(text, constant.json))))
+        return _placed(descriptor.full_name, parts, added)
 
-    def _flattened(
-        self, field: FieldDescriptor, path: tuple[str, ...], seen: tuple[str, ...]
-    ) -> tuple[Field | Union, ...]:
+    def _flattened(self, field: FieldDescriptor, path: tuple[str, ...], seen: tuple[str, ...]) -> tuple[Part, ...]:
         target = field.message_type
         if target is None or field.is_repeated:
             raise MappingError(f"{field.full_name} is flattened, so it must be a single message")
@@ -263,6 +294,7 @@ class Planner:
             mask=mapping.mask,
             event=mapping.sse_event,
             deprecated=field.GetOptions().deprecated,
+            aliases=tuple(alias.key for alias in mapping.aliases),
         )
 
     def _value(self, field: FieldDescriptor, mapping: jsonmap.FieldMapping) -> Value:
@@ -356,12 +388,36 @@ def _choice(mapping: jsonmap.OneofMapping) -> Choice:
 
 
 def _default(field: FieldDescriptor, mapping: jsonmap.FieldMapping) -> Any:
-    if not mapping.default_json:
-        return UNSET
+    return _json(f"{field.full_name}: default_json", mapping.default_json) if mapping.default_json else UNSET
+
+
+def _json(what: str, text: str) -> Any:
     try:
-        return orjson.loads(mapping.default_json)
+        return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise MappingError(f"{field.full_name}: default_json is no JSON: {error}") from error
+        raise MappingError(f"{what} is no JSON: {error}") from error
+
+
+def _first(part: Part) -> str:
+    """Return the proto name of the field that a part belongs to, or an empty string for a constant."""
+    if isinstance(part, Constant):
+        return ""
+    return part.field.path[0] if isinstance(part, Alias) else part.path[0]
+
+
+def _placed(
+    message: str, parts: Mapping[str, tuple[Part, ...]], added: list[tuple[jsonmap.KeyMapping, Part]]
+) -> tuple[Part, ...]:
+    """Return the parts of a message in order, with the keys that stand for no field of their own where they belong."""
+    order = [(name, part) for name, several in parts.items() for part in several]
+    for mapping, part in added:
+        after = [place for place, (name, _) in enumerate(order) if name == mapping.after]
+        if mapping.after and not after:
+            raise MappingError(f"{message}: {mapping.key!r} should stand after {mapping.after!r}, which is not there")
+        if any(each.key == mapping.key for _, each in order):
+            raise MappingError(f"{message} has the key {mapping.key!r} twice")
+        order.insert(after[-1] + 1 if after else len(order), (mapping.key, part))
+    return tuple(part for _, part in order)
 
 
 def _is_map(field: FieldDescriptor) -> bool:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from letta_transcode.mapping.plans import UNSET, Choice, Field, Form, Member, Plan, Union, Value, enum_names
+from letta_transcode.mapping.plans import (
+    UNSET,
+    Alias,
+    Choice,
+    Constant,
+    Field,
+    Form,
+    Member,
+    Plan,
+    Union,
+    Value,
+    enum_names,
+)
 
 if TYPE_CHECKING:
     from letta_transcode.mapping.codecs import Codecs
@@ -59,8 +71,8 @@ class Schemas:
     def object(self, codecs: Codecs, plan: Plan) -> Schema:
         """Return the schema of a message by a plan."""
         if plan.transparent:
-            part = plan.parts[0]
-            return self.field(codecs, part) if isinstance(part, Field) else self._union(codecs, part)
+            only = plan.only
+            return self.field(codecs, only) if isinstance(only, Field) else self._union(codecs, only)
         properties: dict[str, Schema] = {}
         required: list[str] = []
         choices: list[Schema] = []
@@ -69,6 +81,10 @@ class Schemas:
                 choices.append(self._union(codecs, part))
             elif isinstance(part, Union) and part.choice is Choice.KIND:
                 properties[part.key] = _nullable(self._union(codecs, part))
+            elif isinstance(part, Constant):
+                properties[part.key] = {"const": part.value}
+            elif isinstance(part, Alias):
+                properties[part.key] = {**self.field(codecs, part.field), "deprecated": True}
         for field in plan.fields():
             if not field.header and not field.mask:
                 properties[field.key] = self.field(codecs, field)

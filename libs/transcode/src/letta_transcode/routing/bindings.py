@@ -10,7 +10,7 @@ import orjson
 
 from letta_transcode.http.errors import unprocessable
 from letta_transcode.mapping.decoders import Decoder, masker, partial
-from letta_transcode.mapping.plans import UNSET, Choice, Field, Form, MappingError, Union, Value
+from letta_transcode.mapping.plans import UNSET, Field, Form, MappingError, Value
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -211,11 +211,15 @@ class Binding:
             if known is not None:
                 known.fill(texts, message, ("query", key), problems)
         for key, each in self._defaults:
-            if key not in parts.query:
+            if not _given(each.field, parts.query):
                 each.set(each.field.default, message, ("query", key), problems, 0)
-        for key, _ in self._required:
-            if key not in parts.query:
+        for key, each in self._required:
+            if not _given(each.field, parts.query):
                 problems.append({"type": "missing", "loc": ("query", key), "msg": "Field required", "input": None})
+
+
+def _given(field: Field, query: Mapping[str, list[str]]) -> bool:
+    return any(key in query for key in (field.key, *field.aliases))
 
 
 def _inside(name: str, decode: Decoder) -> Decoder:
@@ -230,17 +234,16 @@ def _texts(codecs: Codecs, plan: Plan, path: tuple[str, ...], prefix: str, depth
     found: list[Field] = []
     if plan.transparent:
         return found
-    for part in plan.parts:
-        if isinstance(part, Union) and part.choice is not Choice.PLAIN:
-            continue
-        for each in [part] if isinstance(part, Field) else [member.field for member in part.members]:
-            here = replace(each, path=(*path, *each.path), key=f"{prefix}{each.key}")
-            if each.value.form is Form.MESSAGE:
-                if depth and not each.repeated:
-                    inner = codecs.planner.plan(each.value.message)
-                    found += _texts(codecs, inner, here.path, f"{here.key}.", depth - 1)
-            elif each.value.form is not Form.CANONICAL and each.map_key is None:
-                found.append(here)
+    for each in plan.fields():
+        aliases = tuple(f"{prefix}{key}" for key in each.aliases)
+        here = replace(each, path=(*path, *each.path), key=f"{prefix}{each.key}", aliases=aliases)
+        if each.value.form is Form.MESSAGE:
+            if depth and not each.repeated:
+                inner = codecs.planner.plan(each.value.message)
+                found += _texts(codecs, inner, here.path, f"{here.key}.", depth - 1)
+        elif each.value.form is not Form.CANONICAL and each.map_key is None:
+            found.append(here)
+            found += [replace(here, key=key, required=False, default=UNSET) for key in aliases]
     return found
 
 

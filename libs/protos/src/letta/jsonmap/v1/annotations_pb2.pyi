@@ -106,6 +106,7 @@ class FieldMapping(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     SSE_EVENT_FIELD_NUMBER: _builtins.int
     KEEPS_NUL_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Key in the JSON object. Default: the field's proto name."""
     raw: _builtins.bool
@@ -146,6 +147,10 @@ class FieldMapping(_message.Message):
         the contract; a member without keys takes what no other one does.
         """
 
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyMapping]:
+        """Other keys of the same value: each is read where the field's own key is missing or null, and written too."""
+
     def __init__(
         self,
         *,
@@ -165,14 +170,45 @@ class FieldMapping(_message.Message):
         query: _builtins.bool = ...,
         sse_event: _builtins.str = ...,
         keeps_nul: _builtins.bool = ...,
+        aliases: _abc.Iterable[Global___KeyMapping] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_json", b"default_json", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keeps_nul", b"keeps_nul", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "default_json", b"default_json", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keeps_nul", b"keeps_nul", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FieldMapping: _TypeAlias = FieldMapping  # noqa: Y015
+
+@_typing.final
+class KeyMapping(_message.Message):
+    """A key of a JSON object that stands for no field of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key."""
+    after: _builtins.str
+    """Proto name of the field or oneof, or a key of this kind, which it is written after. Default: the end of the object."""
+    json: _builtins.str
+    """JSON text of the constant value. Of constants alone; never read."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        after: _builtins.str = ...,
+        json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "json", b"json", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyMapping: _TypeAlias = KeyMapping  # noqa: Y015
 
 @_typing.final
 class OneofMapping(_message.Message):
@@ -223,16 +259,22 @@ class MessageMapping(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TRANSPARENT_FIELD_NUMBER: _builtins.int
+    CONSTANTS_FIELD_NUMBER: _builtins.int
     transparent: _builtins.bool
     """The JSON of the message is the JSON of its single field or oneof: bare arrays and unions."""
+    @_builtins.property
+    def constants(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyMapping]:
+        """Keys that always have the same value. They are written and never read."""
+
     def __init__(
         self,
         *,
         transparent: _builtins.bool = ...,
+        constants: _abc.Iterable[Global___KeyMapping] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["transparent", b"transparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constants", b"constants", "transparent", b"transparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
