@@ -31,6 +31,7 @@ from letta_llm_gateway.domain.answers import (
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.arguments import Balance, finished, new_call_id, text_of
 from letta_llm_gateway.providers.errors import stream_refusal
+from letta_llm_gateway.providers.fitting.turns import joined
 from letta_llm_gateway.providers.strictness import is_strict
 from letta_llm_gateway.providers.thinking import ThinkSplitter, split_thinking
 from letta_llm_gateway.providers.wire_json import count, rows, table, whole, words
@@ -55,13 +56,14 @@ CHOICE = {
 def request(
     model: str, prompt: Prompt, *, official: bool, max_tokens: int | None = None, thoughts: bool = False
 ) -> Json:
-    """Build the body. `official` is OpenAI itself, which reads options that compatible servers refuse.
+    """Build the body. `official` is OpenAI itself, which reads options and orders that compatible servers refuse.
 
     With `thoughts`, the reasoning before the calls of the turn that goes on is sent back, which some servers need.
     """
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.OPENAI if official else checks.ANY)
-    body: Json = {"model": model, "messages": list(_messages(prompt, thoughts=thoughts))}
+    said = _messages(prompt, thoughts=thoughts)
+    body: Json = {"model": model, "messages": list(said) if official else joined(said)}
     reasons = official and REASONING_MODEL.match(model) is not None
     limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens
     if limit:
@@ -134,7 +136,7 @@ def given_arguments(text: str) -> Json:
 
 
 def _messages(prompt: Prompt, *, thoughts: bool) -> Iterator[Json]:
-    turn = _turn(prompt) if thoughts else len(prompt.messages)
+    turn = turn_of(prompt) if thoughts else len(prompt.messages)
     if prompt.system:
         yield {"role": "system", "content": prompt.system}
     for place, message in enumerate(prompt.messages):
@@ -185,7 +187,7 @@ def _detail(image: ImageContent) -> str:
     return source.base64.detail or source.letta.detail or "auto"
 
 
-def _turn(prompt: Prompt) -> int:
+def turn_of(prompt: Prompt) -> int:
     """Return the place of the last message of a user, from which the turn goes on."""
     places = (place for place, said in enumerate(prompt.messages) if said.role == MessageRole.MESSAGE_ROLE_USER)
     return max(places, default=-1)
