@@ -14,6 +14,7 @@ from letta_llm_gateway.domain.answers import Call
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, call, prompt, returned, text, tool, user
 
+vllm = pytest.mark.parametrize("subject", ["vllm"], indirect=True)
 AS_THEY_ARE = {"azure", "openai-responses"}
 """Wires of OpenAI itself, which takes any order."""
 IMAGE = m.ContentPart(
@@ -87,26 +88,23 @@ async def test_users_and_assistants_take_turns(subject: Subject, case: str, stre
     assert not [pair for pair in pairwise(rest) if pair[0] == pair[1] != "tool"]
 
 
+@pytest.mark.parametrize("subject", ["azure"], indirect=True)
 async def test_openai_itself_gets_messages_as_they_are(subject: Subject) -> None:
-    if subject.kind != "azure":
-        pytest.skip("the same wire, at an address of OpenAI's own")
     body = await sent(subject, *CASES["users"], *CASES["assistants"])
 
     assert turns(body) == ["system", *("user",) * 4, "assistant", "assistant", "user"]
 
 
+@vllm
 async def test_joined_words_and_images_keep_their_order(subject: Subject) -> None:
-    if subject.kind != "vllm":
-        pytest.skip("one server of the wire is enough")
     _, said = (await sent(subject, *CASES["a user with an image"]))["messages"]
 
     kinds = [part.get("text") or part["type"] for part in said["content"]]
     assert kinds == ["one", "look", "image_url", "two"]
 
 
+@vllm
 async def test_calls_of_neighbours_stand_before_their_results(subject: Subject) -> None:
-    if subject.kind != "vllm":
-        pytest.skip("one server of the wire is enough")
     body = await sent(subject, *CASES["calls of neighbours"])
 
     assert turns(body) == ["system", "user", "assistant", "tool", "tool", "user"]

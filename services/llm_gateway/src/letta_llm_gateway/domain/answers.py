@@ -32,6 +32,8 @@ class Text:
     """Text of an answer."""
 
     text: str = ""
+    signature: str | None = None
+    """The vendor's, which must be sent back with the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Answer:
     response_id: str = ""
     warnings: tuple[str, ...] = ()
     """What could not be asked as the prompt says, for people."""
+    why: str = ""
+    """Why the vendor blocked it, in its own words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The vendor signed a part of reasoning, or a call."""
+    """The vendor signed a part: a text, reasoning or a call."""
 
     index: int
     signature: str
@@ -129,6 +133,8 @@ class Completed:
     """Parts that were told as text and turned out to be reasoning."""
     objects: bool = False
     """The vendor's whole answers carry arguments as objects, so that they show no cut; its streams are read alike."""
+    why: str = ""
+    """Why the vendor blocked the answer, in its own words."""
 
 
 Event: TypeAlias = Started | Delta | Signed | Ended | Completed

@@ -26,6 +26,8 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
 )
 
+_MOST_WHY = 500
+
 
 class ReadCalls(Protocol):
     """Reads the arguments of the calls of an answer."""
@@ -104,7 +106,7 @@ class Assembler:
         for index in done.thoughts & self._parts.keys():
             self._parts[index] = Reasoning()
         parts = read(self.parts(), done.finish_reason, objects=done.objects)
-        return Answer(parts, done.finish_reason, done.usage, done.response_id, done.warnings)
+        return Answer(parts, done.finish_reason, done.usage, done.response_id, done.warnings, done.why)
 
     def parts(self) -> list[Part]:
         """Return the parts as far as they have come, in the order in which they began."""
@@ -114,7 +116,7 @@ class Assembler:
         text = "".join(self._texts[index])
         match part:
             case Text():
-                return Text(part.text + text)
+                return Text(part.text + text, self._signatures.get(index, part.signature))
             case Reasoning():
                 return Reasoning(part.reasoning + text, self._signatures.get(index, part.signature))
             case ToolCall():
@@ -136,7 +138,8 @@ def lacking(answer: Answer) -> str:
     if any(isinstance(part, ToolCall) for part in answer.parts):
         return ""
     if answer.finish_reason is FinishReason.CONTENT_FILTER:
-        return "the vendor blocked the answer"
+        why = answer.why or " ".join(part.text for part in answer.parts if isinstance(part, Text))[:_MOST_WHY].strip()
+        return f"the vendor blocked the answer: {why}" if why else "the vendor blocked the answer"
     if answer.finish_reason is FinishReason.LENGTH or any(map(_words, answer.parts)):
         return ""
     return "the model thought and said nothing" if answer.parts else "the model said nothing"

@@ -29,6 +29,7 @@ from letta_llm_gateway.domain.answers import (
 from letta_llm_gateway.providers import checks, signatures
 from letta_llm_gateway.providers.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.errors import stream_refusal
+from letta_llm_gateway.providers.fitting.reasons import said
 from letta_llm_gateway.providers.openai_wire import given_arguments, response_form, return_text, schema
 from letta_llm_gateway.providers.strictness import is_strict
 from letta_llm_gateway.providers.wire_json import count, rows, table, words
@@ -192,7 +193,8 @@ def answer(body: Any, *, vendor: str) -> Answer:
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
     parts = [part for block in rows(content) if (part := _part(block, vendor))]
     finish = _finish(body.get("stop_reason"), parts)
-    return Answer(finished(parts, finish, objects=True), finish, usage(body.get("usage")), words(body.get("id")))
+    made = finished(parts, finish, objects=True)
+    return Answer(made, finish, usage(body.get("usage")), words(body.get("id")), why=said(body.get("stop_details")))
 
 
 def _part(block: Json, vendor: str) -> Part | None:
@@ -242,6 +244,7 @@ class StreamReader:
         self._usage: Json = {}
         self._calls = False
         self._stop: Any = None
+        self._why = ""
         self._stopped = False
         self._id = ""
 
@@ -261,7 +264,8 @@ class StreamReader:
                 self._id = words(message.get("id"))
                 self._usage.update(_counts(message.get("usage")))
             case "message_delta":
-                self._stop = table(event.get("delta")).get("stop_reason")
+                delta = table(event.get("delta"))
+                self._stop, self._why = delta.get("stop_reason"), said(delta.get("stop_details"))
                 self._usage.update(_counts(event.get("usage")))
             case "message_stop":
                 self._stopped = True
@@ -275,7 +279,7 @@ class StreamReader:
         if not self._stopped and self._stop is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
         calls: list[Part] = [ToolCall("", "")] if self._calls else []
-        yield Completed(_finish(self._stop, calls), usage(self._usage), self._id, objects=True)
+        yield Completed(_finish(self._stop, calls), usage(self._usage), self._id, objects=True, why=self._why)
 
     def _start(self, at: int, block: Json) -> Iterator[Event]:
         yield from self._close(at)  # an index that is used again

@@ -17,6 +17,7 @@ from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import checks, google_wire, sse, wire_json
 from letta_llm_gateway.providers.errors import refusal, transport_errors
+from letta_llm_gateway.providers.fitting.reasons import reason_of
 
 OFFICIAL = "https://generativelanguage.googleapis.com"
 _VERSION = "v1beta"
@@ -156,9 +157,9 @@ class GoogleProvider:
                 yield
         except google_errors.APIError as error:
             headers = getattr(error.response, "headers", None)
-            said = f"{error.status or ''}: {error.message or error.details}"
+            told = reason_of(getattr(error.response, "content", b""))
             names = [tool.name for tool in tools]
-            raise refusal(self._vendor, error.code or 500, said, headers, model=model, tools=names) from error
+            raise refusal(self._vendor, error.code or 500, told, headers, model=model, tools=names) from error
         except (google_errors.UnknownApiResponseError, ValueError) as error:
             raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
 

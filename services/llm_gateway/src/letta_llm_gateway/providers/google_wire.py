@@ -28,7 +28,15 @@ from letta_llm_gateway.domain.answers import (
 from letta_llm_gateway.providers import checks, signatures
 from letta_llm_gateway.providers.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.errors import stream_refusal
-from letta_llm_gateway.providers.openai_wire import given_arguments, parsed, response_form, return_text, schema
+from letta_llm_gateway.providers.fitting.reasons import said
+from letta_llm_gateway.providers.openai_wire import (
+    given_arguments,
+    parsed,
+    response_form,
+    return_text,
+    schema,
+    turn_of,
+)
 from letta_llm_gateway.providers.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
@@ -40,6 +48,7 @@ _FINISH = {
         FinishReason.CONTENT_FILTER,
     ),
 }
+_WORDS_OF_STOPS = ("finishReason", "finishMessage", "blockReason", "blockReasonMessage")
 _MODE = {
     ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED: "ANY",
     ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "NONE",
@@ -88,9 +97,11 @@ def _contents(prompt: Prompt) -> list[Json]:
     """Return the conversation in turns: neighbours of one role are one content, and the user begins."""
     names: dict[str, str] = {}  # a result names its tool, not its call alone
     turns: list[Json] = []
-    for message in prompt.messages:
+    turn = turn_of(prompt)
+    for place, message in enumerate(prompt.messages):
         role = _role(message)
-        parts = [*_returns(message, names), *filter(None, (_part(part, names) for part in message.parts))]
+        told = (_part(part, names, signed=place > turn) for part in message.parts)
+        parts = [*_returns(message, names), *filter(None, told)]
         if parts and turns and turns[-1]["role"] == role:
             turns[-1]["parts"].extend(parts)
         elif parts:
@@ -112,23 +123,27 @@ def _returns(message: Message, names: dict[str, str]) -> Iterator[Json]:
             yield _result(names, returned.tool_call_id, return_text(returned), failed=returned.status == 2)
 
 
-def _part(part: ContentPart, names: dict[str, str]) -> Json | None:
+def _part(part: ContentPart, names: dict[str, str], *, signed: bool) -> Json | None:
+    """Return a part as it goes out; `signed` says that texts keep their signatures, as in the turn that goes on."""
     match part.WhichOneof("part"):
         case "text" if part.text.text:
-            return {"text": part.text.text}
+            return _with_signature({"text": part.text.text}, part.text.signature if signed else "")
         case "image":
             return _image(part.image)
         case "tool_call":
             call = part.tool_call
             names[call.id] = call.name
             made: Json = {"function_call": {"name": call.name, "args": given_arguments(call.input)}}
-            if signature := _bytes(signatures.opened(_VENDOR, call.signature)):
-                made["thought_signature"] = signature
-            return made
+            return _with_signature(made, call.signature)
         case "tool_return":
             returned = part.tool_return
             return _result(names, returned.tool_call_id, returned.content, failed=returned.is_error)
     return None
+
+
+def _with_signature(made: Json, signature: str) -> Json:
+    given = _bytes(signatures.opened(_VENDOR, signature))
+    return {**made, "thought_signature": given} if given else made
 
 
 def _bytes(encoded: str | None) -> bytes:
@@ -164,19 +179,21 @@ def answer(body: Any, *, vendor: str) -> Answer:
                 parts[index] = part
             case Delta(index, text):
                 parts[index] = _longer(parts[index], text)
+            case Signed(index, signature) if isinstance(part := parts[index], Text):
+                parts[index] = Text(part.text, signature)
             case Completed():
                 completed = event
     if completed is None or not (parts or completed.finish_reason is not FinishReason.STOP):
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
     whole = [part for _, part in sorted(parts.items())]
     made = finished(whole, completed.finish_reason)
-    return Answer(made, completed.finish_reason, completed.usage, completed.response_id)
+    return Answer(made, completed.finish_reason, completed.usage, completed.response_id, why=completed.why)
 
 
 def _longer(part: Part, text: str) -> Part:
     match part:
-        case Text(said):
-            return Text(said + text)
+        case Text(said, signature):
+            return Text(said + text, signature)
         case Reasoning(said, signature):
             return Reasoning(said + text, signature)
         case ToolCall(id, name, said, signature):
@@ -207,6 +224,7 @@ class StreamReader:
         self._speech = ""  # kind of the open text or reasoning
         self._calls = False
         self._finish: Any = None
+        self._why = ""
         self._usage: Usage | None = None
         self._id = ""
 
@@ -218,12 +236,13 @@ class StreamReader:
             raise stream_refusal(self._vendor, chunk["error"], model=self._model)
         self._id = words(chunk.get("responseId")) or self._id
         self._usage = usage(chunk.get("usageMetadata")) or self._usage
-        if table(chunk.get("promptFeedback")).get("blockReason"):
-            self._finish = "SAFETY"
+        if (blocked := table(chunk.get("promptFeedback"))).get("blockReason"):
+            self._finish, self._why = "SAFETY", _why(blocked)
         for candidate in rows(chunk.get("candidates"))[:1]:
             for part in rows(table(candidate.get("content")).get("parts")):
                 yield from self._part(part)
-            self._finish = candidate.get("finishReason") or self._finish
+            if finish := candidate.get("finishReason"):
+                self._finish, self._why = finish, _why(candidate)
             if self._finish == "MALFORMED_FUNCTION_CALL":
                 raise LLMInvalidResponse(f"{self._vendor} made a call that cannot be read", provider=self._vendor)
 
@@ -233,12 +252,17 @@ class StreamReader:
         if self._finish is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
         plain = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
-        yield Completed(_FINISH.get(str(self._finish), plain), self._usage, self._id)
+        finish = _FINISH.get(str(self._finish), plain)
+        why = self._why if finish is FinishReason.CONTENT_FILTER else ""
+        yield Completed(finish, self._usage, self._id, why=why)
 
     def _part(self, part: Json) -> Iterator[Event]:
+        signature = words(part.get("thoughtSignature"))
+        signed = signatures.sealed(_VENDOR, _standard(signature)) if signature else None
         if call := part.get("functionCall"):
-            yield from self._call(table(call), words(part.get("thoughtSignature")))
-        elif text := words(part.get("text")):
+            yield from self._call(table(call), signed)
+            return
+        if text := words(part.get("text")):
             kind = "reasoning" if part.get("thought") else "text"
             if kind != self._speech:
                 yield from self._hush()
@@ -246,13 +270,14 @@ class StreamReader:
                 yield Started(self._next, Text() if kind == "text" else Reasoning())
                 self._next += 1
             yield Delta(self._next - 1, text)
+        if signed and self._speech == "text":  # the one of a text may come behind it, with no text of its own
+            yield Signed(self._next - 1, signed)
 
-    def _call(self, call: Json, signature: str) -> Iterator[Event]:
+    def _call(self, call: Json, signed: str | None) -> Iterator[Event]:
         if not (name := words(call.get("name"))):
             raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
         yield from self._hush()
         self._calls = True
-        signed = signatures.sealed(_VENDOR, _standard(signature)) if signature else None
         yield Started(self._next, ToolCall(new_call_id(), name, signature=signed))
         yield Delta(self._next, text_of(call.get("args") or {}))
         if signed:
@@ -264,6 +289,10 @@ class StreamReader:
         if self._speech:
             self._speech = ""
             yield Ended(self._next - 1)
+
+
+def _why(stopped: Json) -> str:
+    return said({key: stopped.get(key) for key in _WORDS_OF_STOPS})
 
 
 def _standard(encoded: str) -> str:

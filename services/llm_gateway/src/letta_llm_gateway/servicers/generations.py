@@ -151,8 +151,8 @@ def _usage(usage: Usage) -> usage_pb2.TokenUsage:
 
 def _part(part: Part) -> message_pb2.ContentPart:
     match part:
-        case Text(text):
-            return message_pb2.ContentPart(text=message_pb2.TextContent(text=text))
+        case Text(text, signature):
+            return message_pb2.ContentPart(text=message_pb2.TextContent(text=text, signature=signature))
         case ToolCall(call_id, name, arguments, signature):
             return message_pb2.ContentPart(
                 tool_call=message_pb2.ToolCallContent(id=call_id, name=name, input=arguments, signature=signature)

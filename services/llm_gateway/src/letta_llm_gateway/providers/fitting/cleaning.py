@@ -21,6 +21,7 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
+from letta_llm_gateway.providers.errors import redacted
 from letta_llm_gateway.providers.wire_json import MOST_COUNT, clean
 
 MOST_BYTES = 2 << 20
@@ -32,6 +33,11 @@ _MOST_NAME = 256
 def plain(text: str) -> str:
     """Return a name without halves of characters and without NUL, which no column of names stores."""
     return clean(text).replace("\0", "")[:_MOST_NAME]
+
+
+def reason(text: str) -> str:
+    """Return what a vendor says of an answer that it blocked, as people may read it."""
+    return redacted(" ".join(clean(text).replace("\0", "").split()))
 
 
 class Cleaner:
@@ -56,7 +62,8 @@ class Cleaner:
                     yield Delta(index, self._counted(half))
                 yield event
             case Completed():
-                yield replace(event, usage=plausible(event.usage), response_id=plain(event.response_id))
+                id, why = plain(event.response_id), reason(event.why)
+                yield replace(event, usage=plausible(event.usage), response_id=id, why=why)
 
     def answer(self, answer: Answer) -> Answer:
         """Return a whole answer as it may go on. Raises LLMInvalidResponse when it is too large."""
@@ -65,6 +72,7 @@ class Cleaner:
             parts=tuple(map(self.part, answer.parts)),
             usage=plausible(answer.usage),
             response_id=plain(answer.response_id),
+            why=reason(answer.why),
         )
 
     def part(self, part: Part) -> Part:
@@ -73,15 +81,14 @@ class Cleaner:
         if self._parts > MOST_PARTS:
             raise LLMInvalidResponse(f"{self._vendor} answered in more than {MOST_PARTS} parts", provider=self._vendor)
         match part:
-            case Text(text):
-                return Text(self._counted(text))
+            case Text(text, signature):
+                return Text(self._counted(text), self._signed(signature))
             case Reasoning(text, signature):
-                return Reasoning(self._counted(text), self._counted(signature) if signature else None)
+                return Reasoning(self._counted(text), self._signed(signature))
             case RedactedReasoning(data):
                 return RedactedReasoning(self._counted(data))
             case ToolCall(id, name, arguments, signature):
-                signed = self._counted(signature) if signature else None
-                return ToolCall(id, plain(name), self._counted(arguments), signed)
+                return ToolCall(id, plain(name), self._counted(arguments), self._signed(signature))
 
     def _delta(self, index: int, text: str) -> Iterator[Event]:
         text = self._halves.pop(index, "") + text
@@ -89,6 +96,9 @@ class Cleaner:
             self._halves[index], text = text[-1], text[:-1]
         if text:
             yield Delta(index, self._counted(text))
+
+    def _signed(self, signature: str | None) -> str | None:
+        return self._counted(signature) if signature else None
 
     def _counted(self, text: str) -> str:
         text = clean(text)

@@ -9,7 +9,10 @@ from typing import Any
 
 _HIDDEN = re.compile(r"<(script|style|head)\b.{0,4000}?</\1>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^<>]{0,2000}>")
-_KEYS = ("message", "Message", "detail", "error_description", "error_message", "msg", "title", "reason", "error")
+_KEYS = (
+    *("message", "Message", "finishMessage", "blockReasonMessage", "explanation", "detail", "error_description"),
+    *("error_message", "msg", "title", "finishReason", "blockReason", "category", "reason", "error"),
+)
 _MOST = 4_000
 _DEPTH = 6
 
@@ -21,6 +24,11 @@ def reason_of(data: bytes) -> str:
         body = json.loads(data)
     except (ValueError, RecursionError):
         return _plain(text)
+    return said(body)
+
+
+def said(body: Any) -> str:
+    """Return what a part of an answer says of why it was blocked or refused."""
     return _said(body, 0)
 
 
@@ -39,7 +47,7 @@ def _said(body: Any, depth: int) -> str:
         return said
     words = next((said for key in _KEYS if (said := _said(body.get(key), depth + 1))), "")
     words = words or _said(body.get("errors"), depth + 1)
-    kinds = [body.get("param"), body.get("code"), body.get("type"), body.get("status")]
+    kinds = [body.get(key) for key in ("param", "code", "type", "status", "finishReason", "blockReason", "category")]
     marks = [each for each in kinds if isinstance(each, str) and each and each not in words and each != "error"]
     place = body.get("loc")
     if isinstance(place, list):
