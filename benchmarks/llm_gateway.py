@@ -36,10 +36,10 @@ from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.settings import LLMGatewaySettings
-from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.wiring import Stores, assemble
 from letta_rpc.client import streaming
 from letta_rpc.service import Deps
+from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from tests.support.rpc import Identities, running
 
 OUT = Path(__file__).parent / "out" / "llm_gateway.json"

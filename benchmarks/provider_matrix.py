@@ -34,13 +34,13 @@ from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.settings import LLMGatewaySettings
-from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.wiring import Stores, assemble
 from letta_rpc.client import streaming
 from letta_rpc.service import Deps
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.bedrock_server import BedrockServer
 from tests.fakes.google_server import GoogleServer
+from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.vertex_server import VertexServer
 from tests.fakes.wire import Fault, Say, Step, Vendor

@@ -23,9 +23,9 @@ from letta_memory.settings import MemorySettings
 from letta_messages.rendering import text_of
 from letta_postgres.db import Database
 from letta_rpc.service import Deps
-from tests.fakes.agent_exchange import Exchange
-from tests.fakes.agent_peers import say
-from tests.fakes.agent_world import AGENT, World
+from tests.fakes.agent.exchange import Exchange
+from tests.fakes.agent.peers import say
+from tests.fakes.agent.world import AGENT, World
 from tests.support.rpc import Identities, running
 
 STEPS = 60

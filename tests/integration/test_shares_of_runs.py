@@ -14,8 +14,8 @@ from letta_agent.store.agents import SqlAgentStore
 from letta_common.actor import Actor
 from letta_common.ids import new_id
 from letta_postgres.db import Database
-from tests.fakes.agent_peers import ScriptedModels, answer, say
-from tests.fakes.agent_world import World
+from tests.fakes.agent.peers import ScriptedModels, answer, say
+from tests.fakes.agent.world import World
 from tests.integration.test_exchange import Stores
 
 WAITING = 10_000

@@ -1,4 +1,4 @@
-"""Stores and their in-memory twins have exactly the methods that the domain asks for."""
+"""Stores and their fakes have the methods that the domain asks for, and services keep things in Postgres alone."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import pytest
 from tests.support.databases import SCHEMAS
 
 
-def modules(package: str, room: str) -> Iterator[ModuleType]:
+def modules(package: str, room: str = "") -> Iterator[ModuleType]:
     try:
-        base = importlib.import_module(f"{package}.{room}")
+        base = importlib.import_module(f"{package}.{room}" if room else package)
     except ModuleNotFoundError:
         return
-    for found in pkgutil.iter_modules(base.__path__):
-        yield importlib.import_module(f"{base.__name__}.{found.name}")
+    for found in pkgutil.walk_packages(base.__path__, f"{base.__name__}."):
+        if not found.name.endswith("__main__") and ".migrations." not in found.name:
+            yield importlib.import_module(found.name)
 
 
-def classes(package: str, room: str) -> dict[str, type]:
+def classes(package: str, room: str = "") -> dict[str, type]:
     return {
         name: kind
         for module in modules(package, room)
@@ -31,16 +32,21 @@ def classes(package: str, room: str) -> dict[str, type]:
     }
 
 
+def stores_wanted(package: str) -> dict[str, type]:
+    """Return the Protocols of storage by name."""
+    return {
+        name: kind
+        for name, kind in classes(package, "domain").items()
+        if getattr(kind, "_is_protocol", False) and name.endswith("Store")
+    }
+
+
 def pairs() -> list[tuple[type, type]]:
     """Return each Protocol of storage with each of its implementations."""
     found = []
     for package in SCHEMAS.values():
-        wanted = {
-            name: kind
-            for name, kind in classes(package, "domain").items()
-            if getattr(kind, "_is_protocol", False) and name.endswith("Store")
-        }
-        made = classes(package, "store")
+        wanted = stores_wanted(package)
+        made = classes(package, "store") | classes("tests.fakes", package.removeprefix("letta_"))
         found += [
             (protocol, made[f"{prefix}{name}"])
             for name, protocol in wanted.items()
@@ -76,3 +82,23 @@ def test_every_protocol_has_a_database_behind_it():
     behind = {protocol for protocol, implementation in pairs() if implementation.__name__.startswith("Sql")}
 
     assert {protocol for protocol, _ in pairs()} == behind
+
+
+def needs_postgres(kind: type) -> bool:
+    """Say whether a class is made with the database or a connection to it."""
+    given = inspect.signature(kind).parameters.values()
+    return any(word in str(parameter.annotation) for parameter in given for word in ("Database", "Connection"))
+
+
+@pytest.mark.parametrize("package", SCHEMAS.values())
+def test_what_keeps_things_in_a_service_is_postgres(package: str):
+    wanted = [set(methods(protocol)) for protocol in stores_wanted(package).values()]
+    stores = [
+        kind
+        for kind in classes(package).values()
+        if not getattr(kind, "_is_protocol", False) and any(asked <= set(dir(kind)) for asked in wanted)
+    ]
+    elsewhere = [kind for kind in stores if f"{package}.store." not in kind.__module__ or not needs_postgres(kind)]
+
+    assert stores
+    assert elsewhere == []

@@ -12,8 +12,8 @@ from letta_common.errors import (
     ConversationBusy,
     IdempotencyConflict,
 )
-from tests.fakes.agent_peers import answer, say
-from tests.fakes.agent_world import ANN, SIGNED, STOP, World, asked, send_of
+from tests.fakes.agent.peers import answer, say
+from tests.fakes.agent.world import ANN, SIGNED, STOP, World, asked, send_of
 
 
 def user(text, otid=""):

@@ -22,8 +22,8 @@ from letta_common.errors import (
     PendingApproval,
 )
 from letta_common.paging import Page
-from tests.fakes.agent_peers import answer, call, say, tool
-from tests.fakes.agent_world import AGENT, ANN, SIGNED, STOP, World, asked, send_of
+from tests.fakes.agent.peers import answer, call, say, tool
+from tests.fakes.agent.world import AGENT, ANN, SIGNED, STOP, World, asked, send_of
 
 ALL = agent_pb2.CompactionSettings(mode=agent_pb2.COMPACTION_MODE_ALL)
 

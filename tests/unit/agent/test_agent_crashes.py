@@ -10,8 +10,8 @@ from letta_agent.domain.journal.records import Lease, Room, RunStatus, StepFilte
 from letta_agent.domain.toolcalls.executor import UNKNOWN_OUTCOME
 from letta_common.errors import Fenced, LLMRateLimit, RunAbandoned, ServiceUnavailable
 from letta_common.paging import Page
-from tests.fakes.agent_peers import answer, call, say, tool
-from tests.fakes.agent_world import AGENT, ANN, MEMORY, SIGNED, STOP, World, asked, send_of
+from tests.fakes.agent.peers import answer, call, say, tool
+from tests.fakes.agent.world import AGENT, ANN, MEMORY, SIGNED, STOP, World, asked, send_of
 
 
 async def crash(world, admitted):

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.fakes.agent_exchange import fresh
-from tests.fakes.agent_world import AGENT
+from tests.fakes.agent.exchange import fresh
+from tests.fakes.agent.world import AGENT
 
 REPLICA = st.integers(0, 3)
 

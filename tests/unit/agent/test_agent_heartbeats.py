@@ -8,8 +8,8 @@ from letta.agent.v1 import agent_pb2, tool_rule_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.agents.kinds import BASE_TOOLS, base_rules, require_kind
 from letta_common.errors import InvalidArgument, OperationUnimplemented
-from tests.fakes.agent_peers import answer, call, say, tool
-from tests.fakes.agent_world import STOP, World, returned, shown
+from tests.fakes.agent.peers import answer, call, say, tool
+from tests.fakes.agent.world import STOP, World, returned, shown
 
 MEMGPT = agent_pb2.AGENT_TYPE_MEMGPT_AGENT
 CORE = tool_pb2.TOOL_TYPE_LETTA_CORE

@@ -21,8 +21,8 @@ from letta_common.errors import (
     ValidationFailed,
 )
 from letta_common.paging import Page
-from tests.fakes.agent_peers import answer, call, say, tool
-from tests.fakes.agent_world import AGENT, ANN, MEMORY, SIGNED, STOP, World, returned, shown
+from tests.fakes.agent.peers import answer, call, say, tool
+from tests.fakes.agent.world import AGENT, ANN, MEMORY, SIGNED, STOP, World, returned, shown
 
 
 async def test_an_answer_without_calls_ends_the_turn():

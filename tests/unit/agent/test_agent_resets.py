@@ -7,10 +7,10 @@ import pytest
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.records import ALL_PARTS as ALL
 from letta_agent.domain.agents.records import Peers
-from letta_agent.store.fake_agents import FakeAgents
 from letta_common.errors import ConversationBusy, ServiceUnavailable
-from tests.fakes.agent_peers import answer, call, say, tool
-from tests.fakes.agent_world import AGENT, ANN, SIGNED, World, send_of
+from tests.fakes.agent.agents import FakeAgents
+from tests.fakes.agent.peers import answer, call, say, tool
+from tests.fakes.agent.world import AGENT, ANN, SIGNED, World, send_of
 
 
 async def talked(*script, **options):

@@ -11,11 +11,11 @@ from letta.common.v1 import message_pb2
 from letta_agent.domain.agents.records import Agent
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.runs.runs import SendCommand
-from letta_agent.store.fake_agents import FakeAgents
 from letta_common.actor import Actor
 from letta_common.errors import Overloaded, RateLimited
-from tests.fakes.agent_peers import ScriptedModels, answer, say
-from tests.fakes.agent_world import SIGNED, World
+from tests.fakes.agent.agents import FakeAgents
+from tests.fakes.agent.peers import ScriptedModels, answer, say
+from tests.fakes.agent.world import SIGNED, World
 
 ANN = Actor("org-a", "user-a", frozenset({"write"}))
 BEN = Actor("org-b", "user-b", frozenset({"write"}))

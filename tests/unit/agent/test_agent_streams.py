@@ -8,8 +8,8 @@ from letta_common.errors import (
     LLMUnavailable,
 )
 from letta_messages.rendering import type_of
-from tests.fakes.agent_peers import answer, call, say, tool
-from tests.fakes.agent_world import AGENT, ANN, SIGNED, STOP, World, send_of
+from tests.fakes.agent.peers import answer, call, say, tool
+from tests.fakes.agent.world import AGENT, ANN, SIGNED, STOP, World, send_of
 
 
 async def events_of(world, send):

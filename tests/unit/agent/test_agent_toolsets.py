@@ -4,8 +4,8 @@ import json
 
 from letta.tools.v1 import tool_pb2
 from letta_common.errors import ServiceUnavailable
-from tests.fakes.agent_peers import TwinTools, answer, call, say, tool
-from tests.fakes.agent_world import MEMORY, World, returned, shown
+from tests.fakes.agent.peers import TwinTools, answer, call, say, tool
+from tests.fakes.agent.world import MEMORY, World, returned, shown
 
 
 def turn(name):

@@ -14,7 +14,6 @@ from letta_auth.domain.organizations import Organizations
 from letta_auth.domain.signing_keys import SigningKeys
 from letta_auth.domain.users import Users
 from letta_auth.providers.vault import SecretVault
-from letta_auth.store.fake import FakeAuthDatabase
 from letta_common.actor import Actor
 from letta_common.actor_context import SignatureVerifier
 from letta_common.errors import (
@@ -27,6 +26,7 @@ from letta_common.errors import (
     UserNotFound,
 )
 from letta_common.paging import Page
+from tests.fakes.auth.database import FakeAuthDatabase
 
 ROOT = Actor(DEFAULT_ORGANIZATION_ID, DEFAULT_USER_ID, frozenset({"admin"}))
 SECRET = b"the secret of a cluster"

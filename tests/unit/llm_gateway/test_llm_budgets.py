@@ -13,7 +13,7 @@ from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_llm_gateway.domain.budgets import Action, Budgets, Options, Period, Scope, new_budget
 from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
-from letta_llm_gateway.store.fake import FakeBudgetStore, FakeUsageStore
+from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeUsageStore
 
 SCOPES = frozenset({"read", "write", "keys"})
 ANN, BEN, CAT = Actor("org-a", "user-a", SCOPES), Actor("org-b", "user-b", SCOPES), Actor("org-a", "user-c", SCOPES)

@@ -15,7 +15,7 @@ from letta_common.ids import new_id
 from letta_llm_gateway.domain.answers import Answer, CountSource, FinishReason, Generation, Text, ToolCall, Usage
 from letta_llm_gateway.domain.traces import Draft, Tracing, redacted, request_of, response_of
 from letta_llm_gateway.domain.usage import Attribution, Chore, UsageRecord, UsageWriter, WriterOptions
-from letta_llm_gateway.store.fake import FakeUsageStore
+from tests.fakes.llm_gateway.stores import FakeUsageStore
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 SECRETS = [

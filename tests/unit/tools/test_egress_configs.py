@@ -10,7 +10,7 @@ from letta_common.errors import InvalidArgument
 from letta_tools.domain.egress import Ceiling, EgressPolicy, read_destinations
 from letta_tools.domain.sandbox_configs import SandboxConfigs
 from letta_tools.providers.cipher import Cipher
-from letta_tools.store.fake_configs import FakeSandboxConfigStore
+from tests.fakes.tools.configs import FakeSandboxConfigStore
 
 ANN = Actor(organization_id="org-1", user_id="user-1")
 BOB = Actor(organization_id="org-2", user_id="user-2")

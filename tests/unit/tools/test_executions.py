@@ -11,7 +11,7 @@ from letta_tools.domain.execution import Isolation, Limits, Result, Status, Tool
 from letta_tools.domain.executions import Execution, Executions, Intent, Source
 from letta_tools.domain.outcomes import Outcome, read_outcome, return_text, write_outcome
 from letta_tools.domain.tool_records import Tool, ToolType
-from letta_tools.store.fake import FakeExecutionStore
+from tests.fakes.tools.stores import FakeExecutionStore
 
 ANN = Actor("org-ann", "user-ann")
 TOOL = Tool(id="tool-1", name="roll", source_code="def roll(): ...", version=3)

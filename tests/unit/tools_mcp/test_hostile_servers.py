@@ -18,7 +18,7 @@ from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.local.programs import ProgramOptions, Programs
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
-from letta_tools.store.fake_oauth import FakeOAuthStore
+from tests.fakes.tools.oauth import FakeOAuthStore
 
 ANN = Actor("org-ann", "user-ann")
 

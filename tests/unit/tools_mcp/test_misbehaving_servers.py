@@ -19,9 +19,9 @@ from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.local.programs import ProgramOptions, Programs
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
-from letta_tools.store.fake import FakeToolStore
-from letta_tools.store.fake_oauth import FakeOAuthStore
-from letta_tools.store.fake_servers import FakeMCPServerStore
+from tests.fakes.tools.oauth import FakeOAuthStore
+from tests.fakes.tools.servers import FakeMCPServerStore
+from tests.fakes.tools.stores import FakeToolStore
 
 LIAR = Path(__file__).with_name("liar.py")
 ANN = Actor("org-ann", "user-ann")

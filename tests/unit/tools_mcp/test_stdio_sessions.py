@@ -26,9 +26,9 @@ from letta_tools.providers.local.programs import ProgramFailed, ProgramOptions, 
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from letta_tools.settings import ToolsSettings
-from letta_tools.store.fake_oauth import FakeOAuthStore
 from letta_tools.wiring import _program_options
 from tests.fakes.destinations import destination
+from tests.fakes.tools.oauth import FakeOAuthStore
 
 SOURCE = """
 import http.client, json, os, sys, time, urllib.parse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -40,7 +40,7 @@ from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
-from letta_rpc.service import Deps, Service, nothing
+from letta_rpc.service import Deps, Service
 
 SCHEMA = "memory"
 Servicers = tuple[tuple[Callable[[Any, Any], None], object], ...]
@@ -74,13 +74,10 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         pending=SqlPendingStore(db),
         pruning=SqlPruneStore(db),
     )
-    return replace(assemble(stores, settings, deps, close=db.close), alive=db.alive)
+    return _assembled(stores, settings, deps, db)
 
 
-def assemble(
-    stores: Stores, settings: MemorySettings, deps: Deps, *, close: Callable[[], Awaitable[None]] = nothing
-) -> Service:
-    """Return the service over these stores."""
+def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Database) -> Service:
     channel = deps.channels.get("llm_gateway")
     embedder: Embedder = NoEmbedder()
     if channel is not None:
@@ -94,33 +91,33 @@ def assemble(
 
     async def stop() -> None:
         await background.stop()
-        await close()
+        await db.close()
 
     return Service(
         name="memory",
         servicers=_servicers(stores, settings, embedder, deps.clock),
         start=background.start,
         close=stop,
+        alive=db.alive,
     )
 
 
 def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clock: Clock) -> Servicers:
     digests = Digests(settings.secret())
-    archives = Archives(stores.archives, embedder, clock)
+    contexts = ContextServicer(Contexts(stores.contexts, clock), stores.contexts)
+    blocks = BlockServicer(Blocks(stores.blocks, clock), stores.blocks, digests)
+    archives = ArchiveServicer(Archives(stores.archives, embedder, clock), stores.archives, digests)
     passages = Passages(stores.passages, stores.archives, embedder, clock)
     messages = Messages(stores.messages, embedder if settings.embed_messages else None)
     return (
+        (context_service_pb2_grpc.add_ContextServiceServicer_to_server, contexts),
+        (block_service_pb2_grpc.add_BlockServiceServicer_to_server, blocks),
+        (archive_service_pb2_grpc.add_ArchiveServiceServicer_to_server, archives),
         (
-            context_service_pb2_grpc.add_ContextServiceServicer_to_server,
-            ContextServicer(Contexts(stores.contexts, clock)),
+            passage_service_pb2_grpc.add_PassageServiceServicer_to_server,
+            PassageServicer(passages, stores.passages, digests),
         ),
-        (
-            block_service_pb2_grpc.add_BlockServiceServicer_to_server,
-            BlockServicer(Blocks(stores.blocks, clock), digests),
-        ),
-        (archive_service_pb2_grpc.add_ArchiveServiceServicer_to_server, ArchiveServicer(archives, digests)),
-        (passage_service_pb2_grpc.add_PassageServiceServicer_to_server, PassageServicer(passages, digests)),
-        (message_service_pb2_grpc.add_MessageServiceServicer_to_server, MessageServicer(messages)),
+        (message_service_pb2_grpc.add_MessageServiceServicer_to_server, MessageServicer(messages, stores.messages)),
     )
 
 

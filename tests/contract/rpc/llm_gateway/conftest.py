@@ -22,10 +22,10 @@ from letta_common.actor import Actor, Request, acting_as, bind_request
 from letta_llm_gateway.domain.traces import Trace
 from letta_llm_gateway.domain.usage import UsageRecord
 from letta_llm_gateway.settings import LLMGatewaySettings
-from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.wiring import Stores, assemble
 from letta_rpc.service import Deps
 from tests.fakes.anthropic_server import AnthropicServer
+from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from tests.fakes.openai_server import OpenAIServer
 from tests.support.rpc import DEFAULT_ORGANIZATION, DEFAULT_USER, Identities, running
 

@@ -29,16 +29,7 @@ from letta_common.actor import Actor, acting_as
 from letta_common.errors import LLMUnavailable, ModelNotFound
 from letta_common.ids import new_id
 from letta_memory.settings import MemorySettings
-from letta_memory.store.fake import FakeContextStore, FakePruneStore
-from letta_memory.store.fake_lists import (
-    FakeArchiveStore,
-    FakeBlockStore,
-    FakeMessageStore,
-    FakePassageStore,
-    FakePendingStore,
-)
-from letta_memory.store.fake_state import FakeState
-from letta_memory.wiring import Stores, assemble, build
+from letta_memory.wiring import build
 from letta_rpc.service import Deps, Service
 from tests.support.rpc import Identities, running
 
@@ -181,10 +172,9 @@ def database_schemas() -> list[str]:
     return ["memory"]
 
 
-@pytest.fixture(params=["network-sql", "local-sql", "local-fake"])
+@pytest.fixture(params=["network", "local"])
 async def memory(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Memory]:
-    """Run memory with its embedder, over both transports and both kinds of stores, and act as Ann."""
-    transport, kind = request.param.split("-")
+    """Run memory with its embedder, over both transports, and act as Ann."""
     identities, embedder = Identities(), WordEmbedder()
     add = embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server
     async with running(Service("llm_gateway", ((add, embedder),)), "local", identities=identities) as gateway:
@@ -192,21 +182,7 @@ async def memory(request: pytest.FixtureRequest, database_url: str) -> AsyncIter
             database_url=SecretStr(database_url), embed_messages=True, embedding_pause_seconds=0.05, pool_size=4
         )
         deps = Deps({"llm_gateway": gateway})
-        service = await build(settings, deps) if kind == "sql" else assemble(fake_stores(), settings, deps)
-        async with running(service, transport, identities=identities) as channel:
+        service = await build(settings, deps)
+        async with running(service, request.param, identities=identities) as channel:
             with acting_as(identities.sign(ANN)):
                 yield Memory(channel, identities, embedder)
-
-
-def fake_stores() -> Stores:
-    """Return stores that keep everything in memory, in one state."""
-    state = FakeState()
-    return Stores(
-        contexts=FakeContextStore(state),
-        blocks=FakeBlockStore(state),
-        archives=FakeArchiveStore(state),
-        passages=FakePassageStore(state),
-        messages=FakeMessageStore(state),
-        pending=FakePendingStore(state),
-        pruning=FakePruneStore(state),
-    )

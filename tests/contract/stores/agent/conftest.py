@@ -12,14 +12,14 @@ from letta_agent.domain.agents.records import Agent, AgentStore
 from letta_agent.domain.journal.records import NewRun
 from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.conversations import SqlConversationStore
-from letta_agent.store.fake import FakeRuns
-from letta_agent.store.fake_agents import FakeAgents, FakeConversations
 from letta_agent.store.queue import SqlQueueStore
 from letta_agent.store.runs import SqlRunStore
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.ids import new_id
 from letta_postgres.db import Database
+from tests.fakes.agent.agents import FakeAgents, FakeConversations
+from tests.fakes.agent.runs import FakeRuns
 
 _ticks = count()
 

@@ -13,7 +13,7 @@ from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import ConversationNotFound
 from letta_common.ids import new_id
-from tests.fakes.agent_peers import ScriptedModels, TwinCredentials, TwinMemory, TwinTools
+from tests.fakes.agent.peers import ScriptedModels, TwinCredentials, TwinMemory, TwinTools
 
 CLOCK = SystemClock()
 

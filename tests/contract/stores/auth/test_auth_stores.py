@@ -12,10 +12,10 @@ from letta_auth.domain.organizations import Organization
 from letta_auth.domain.signing_keys import SigningKey
 from letta_auth.domain.users import User
 from letta_auth.store.database import SqlAuthDatabase
-from letta_auth.store.fake import FakeAuthDatabase
 from letta_common.errors import APIKeyNotFound, CursorNotFound, OrganizationNotFound, UserNotFound
 from letta_common.paging import Page
 from letta_postgres.db import Database
+from tests.fakes.auth.database import FakeAuthDatabase
 
 START = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 ASCENDING = Page(ascending=True)

@@ -19,9 +19,9 @@ from letta_llm_gateway.domain.traces import Trace
 from letta_llm_gateway.domain.usage import Attribution, CallFilter, GroupBy, UsageRecord
 from letta_llm_gateway.store.accounts import SqlProviderStore
 from letta_llm_gateway.store.budgets import SqlBudgetStore
-from letta_llm_gateway.store.fake import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 from letta_llm_gateway.store.usage import SqlUsageStore
 from letta_postgres.db import Database
+from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeProviderStore, FakeUsageStore
 
 ANN, BEN = Actor("org-a", "user-a"), Actor("org-b", "user-b")
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -14,8 +14,6 @@ from letta_common.ids import new_id
 from letta_memory.domain.contexts import NewAgent, NewMessage, Owner, Reset, Step
 from letta_memory.domain.pruning import PruneOptions, Pruner
 from letta_memory.store.contexts import SqlContextStore
-from letta_memory.store.fake import FakeContextStore, FakePruneStore
-from letta_memory.store.fake_state import FakeState
 from letta_memory.store.pruning import SqlPruneStore
 from letta_postgres.db import Database
 
@@ -28,12 +26,8 @@ def database_schemas():
     return ["memory"]
 
 
-@pytest.fixture(params=["fake", "sql"])
-async def stores(request, database_url):
-    if request.param == "fake":
-        state = FakeState()
-        yield FakeContextStore(state), FakePruneStore(state)
-        return
+@pytest.fixture
+async def stores(database_url):
     db = await Database.open(database_url, schema="memory")
     yield SqlContextStore(db), SqlPruneStore(db)
     await db.close()

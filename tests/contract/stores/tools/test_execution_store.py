@@ -9,7 +9,7 @@ from letta_common.ids import new_id
 from letta_postgres.db import Database
 from letta_tools.domain.executions import Intent, Standing
 from letta_tools.store.executions import SqlExecutionStore
-from letta_tools.store.fake import FakeExecutionStore
+from tests.fakes.tools.stores import FakeExecutionStore
 
 
 @pytest.fixture(scope="module")

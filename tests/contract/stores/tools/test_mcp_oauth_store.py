@@ -10,11 +10,11 @@ from letta_common.ids import new_id
 from letta_postgres.db import Database
 from letta_tools.domain.mcp_oauth import AUTHORIZED, PENDING, OAuthSession
 from letta_tools.domain.mcp_servers import MCPServer
-from letta_tools.store.fake import FakeToolStore
-from letta_tools.store.fake_oauth import FakeOAuthStore
-from letta_tools.store.fake_servers import FakeMCPServerStore
 from letta_tools.store.mcp_oauth import SqlOAuthStore
 from letta_tools.store.mcp_servers import SqlMCPServerStore
+from tests.fakes.tools.oauth import FakeOAuthStore
+from tests.fakes.tools.servers import FakeMCPServerStore
+from tests.fakes.tools.stores import FakeToolStore
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 BOB = Actor("org-bob", "user-bob")

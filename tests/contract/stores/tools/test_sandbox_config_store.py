@@ -10,8 +10,8 @@ from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_postgres.db import Database
 from letta_tools.domain.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
-from letta_tools.store.fake_configs import FakeSandboxConfigStore
 from letta_tools.store.sandbox_configs import SqlSandboxConfigStore
+from tests.fakes.tools.configs import FakeSandboxConfigStore
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

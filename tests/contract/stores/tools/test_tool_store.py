@@ -12,8 +12,8 @@ from letta_common.paging import Page
 from letta_postgres.db import Database
 from letta_tools.domain.tool_records import Requirement, Tool, ToolFilter, ToolType
 from letta_tools.domain.tools import NameTaken
-from letta_tools.store.fake import FakeToolStore
 from letta_tools.store.tools import SqlToolStore
+from tests.fakes.tools.stores import FakeToolStore
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -157,40 +157,12 @@ class Archives:
         )
         return await self._store.add(actor, archive, request_hash=request_hash)
 
-    async def get(self, actor: Actor, archive_id: str) -> Archive:
-        """Return one archive. Raises ArchiveNotFound."""
-        return await self._store.get(actor, archive_id)
-
-    async def list_all(self, actor: Actor, page: Page, *, name: str = "", agent_id: str = "") -> list[Archive]:
-        """Return a page of archives. Raises CursorNotFound."""
-        return await self._store.list_all(actor, page, name=name, agent_id=agent_id)
-
     async def update(self, actor: Actor, archive_id: str, changes: Mapping[str, Any]) -> Archive:
         """Change some fields of an archive. Raises ArchiveNotFound, InvalidArgument."""
         if changes.get("name", "?") == "":
             raise InvalidArgument("an archive needs a name", field="archive.name")
         written = {**changes, "last_updated_by_id": actor.user_id, "updated_at": self._clock.now()}
         return await self._store.change(actor, archive_id, written)
-
-    async def delete(self, actor: Actor, archive_id: str) -> None:
-        """Remove an archive and its passages. Raises ArchiveNotFound."""
-        await self._store.delete(actor, archive_id)
-
-    async def attach(self, actor: Actor, agent_id: str, archive_id: str) -> None:
-        """Let an agent use an archive. Raises AgentNotFound, ArchiveNotFound, ArchiveTaken."""
-        await self._store.attach(actor, agent_id, archive_id)
-
-    async def detach(self, actor: Actor, agent_id: str, archive_id: str) -> None:
-        """Take an archive from an agent. Raises AgentNotFound, ArchiveNotFound."""
-        await self._store.detach(actor, agent_id, archive_id)
-
-    async def agents_of(self, actor: Actor, archive_id: str) -> list[str]:
-        """Return the ids of the agents that use an archive. Raises ArchiveNotFound."""
-        return await self._store.agents_of(actor, archive_id)
-
-    async def embedding(self, actor: Actor, archive_id: str) -> ArchiveEmbedding:
-        """Return how far an archive is embedded. Raises ArchiveNotFound."""
-        return await self._store.embedding(actor, archive_id)
 
     async def reembed(self, actor: Actor, archive_id: str, embedder: str = "") -> ArchiveEmbedding:
         """Embed an archive anew, in the background; without an embedder with the one that it has.

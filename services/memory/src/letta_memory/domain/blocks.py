@@ -140,26 +140,6 @@ class Blocks:
         )
         return await self._store.add(actor, made, request_hash=request_hash)
 
-    async def get(self, actor: Actor, block_id: str) -> Block:
-        """Return one block. Raises BlockNotFound."""
-        return await self._store.get(actor, block_id)
-
-    async def of_agent(self, actor: Actor, agent_id: str, label: str) -> Block:
-        """Return an agent's block of this label. Raises AgentNotFound, BlockNotFound."""
-        return await self._store.of_agent(actor, agent_id, label)
-
-    async def list_all(self, actor: Actor, wanted: BlockFilter, page: Page) -> list[Block]:
-        """Return a page of blocks. Raises CursorNotFound."""
-        return await self._store.list_all(actor, wanted, page)
-
-    async def list_of_agent(self, actor: Actor, agent_id: str, page: Page) -> list[Block]:
-        """Return a page of an agent's blocks. Raises AgentNotFound, CursorNotFound."""
-        return await self._store.list_of_agent(actor, agent_id, page)
-
-    async def count(self, actor: Actor, wanted: BlockFilter) -> int:
-        """Return how many blocks there are."""
-        return await self._store.count(actor, wanted)
-
     async def update(self, actor: Actor, block_id: str, changes: Mapping[str, Any], *, etag: str = "") -> Block:
         """Change some fields of a block.
 
@@ -187,14 +167,6 @@ class Blocks:
         """Change some fields of an agent's block. Raises as `update` does, and AgentNotFound."""
         block = await self._store.of_agent(actor, agent_id, label)
         return await self.update(actor, block.id, changes, etag=etag)
-
-    async def delete(self, actor: Actor, block_id: str) -> None:
-        """Remove a block and detach it from its agents. Raises BlockNotFound."""
-        await self._store.delete(actor, block_id)
-
-    async def agents_of(self, actor: Actor, block_id: str) -> list[str]:
-        """Return the ids of the agents that have a block. Raises BlockNotFound."""
-        return await self._store.agents_of(actor, block_id)
 
     def _changed(self, actor: Actor, block: Block, changes: Mapping[str, Any]) -> Block:
         changed = replace(block, **changes)

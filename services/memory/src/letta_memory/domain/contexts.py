@@ -252,29 +252,6 @@ class Contexts:
         self._store = store
         self._clock = clock
 
-    async def begin_step(self, actor: Actor, owner: Owner, messages: Sequence[NewMessage]) -> Context:
-        """Begin a run, or take one over.
-
-        Raises:
-            ConversationNotFound: the agent has no such conversation.
-            Fenced: a newer owner came first.
-        """
-        return await self._store.begin_step(actor, owner, messages)
-
-    async def withdraw_input(self, actor: Actor, owner: Owner) -> bool:
-        """Take back the input of a run that came to nothing. Raises ConversationNotFound and Fenced."""
-        return await self._store.withdraw_input(actor, owner)
-
-    async def commit_step(self, actor: Actor, owner: Owner, step: Step) -> Committed:
-        """Append the messages of a step, once.
-
-        Raises:
-            ConversationNotFound: the agent has no such conversation.
-            Fenced: a newer owner came first.
-            MessageNotFound: the window begins at a message that the conversation does not have.
-        """
-        return await self._store.commit_step(actor, owner, step)
-
     async def edit_block(self, actor: Actor, edit: BlockEdit) -> Edited:
         """Make the edit of a memory tool, once.
 
@@ -308,30 +285,6 @@ class Contexts:
         )
         return await self._store.provision_agent(actor, replace(agent, new_blocks=made))
 
-    async def set_embedder(self, actor: Actor, agent_id: str, embedder: str) -> None:
-        """Set what embeds an agent's archive; one made for it is embedded anew. Raises AgentNotFound."""
-        await self._store.set_embedder(actor, agent_id, embedder)
-
-    async def deprovision_agent(self, actor: Actor, agent_id: str) -> None:
-        """Remove everything that belongs to an agent alone. Blocks stay."""
-        await self._store.deprovision_agent(actor, agent_id)
-
-    async def provision_conversation(self, actor: Actor, conversation: NewConversation) -> tuple[list[str], list[str]]:
-        """Make the memory of a conversation; return isolated block ids and message ids. Raises AgentNotFound."""
-        return await self._store.provision_conversation(actor, conversation)
-
-    async def deprovision_conversation(self, actor: Actor, agent_id: str, conversation_id: str) -> None:
-        """Remove a conversation and its messages."""
-        await self._store.deprovision_conversation(actor, agent_id, conversation_id)
-
-    async def reset_conversation(self, actor: Actor, reset: Reset) -> None:
-        """Forget the messages of a conversation. Raises ConversationNotFound and Fenced."""
-        await self._store.reset_conversation(actor, reset)
-
-    async def get(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
-        """Return the context of a conversation. Raises ConversationNotFound."""
-        return await self._store.context(actor, agent_id, conversation_id)
-
     async def set_system(
         self, actor: Actor, agent_id: str, conversation_id: str, edit: Callable[[bytes], bytes]
     ) -> str:
@@ -345,18 +298,6 @@ class Contexts:
             return ""
         await self._store.replace_body(actor, conversation_id, first.id, edit(first.body))
         return first.id
-
-    async def agent_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
-        """Return what agents keep in memory."""
-        return await self._store.agent_memories(actor, agent_ids, blocks=blocks)
-
-    async def attach_block(self, actor: Actor, agent_id: str, block_id: str) -> None:
-        """Attach a block to an agent. Raises AgentNotFound, BlockNotFound, BlockLabelTaken."""
-        await self._store.attach_block(actor, agent_id, block_id)
-
-    async def detach_block(self, actor: Actor, agent_id: str, block_id: str) -> None:
-        """Detach a block from an agent. Raises AgentNotFound."""
-        await self._store.detach_block(actor, agent_id, block_id)
 
 
 def owner_refusal(status: Status, agent_id: str, conversation_id: str, *, fence: int) -> AppError:

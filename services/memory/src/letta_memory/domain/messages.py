@@ -88,14 +88,6 @@ class Messages:
         self._store = store
         self._embedder = embedder
 
-    async def get(self, actor: Actor, message_id: str) -> bytes:
-        """Return one serialized message. Raises MessageNotFound."""
-        return await self._store.get(actor, message_id)
-
-    async def list_all(self, actor: Actor, scope: Scope, wanted: MessageFilter, page: Page) -> Sequence[bytes]:
-        """Return a page of serialized messages. Raises AgentNotFound, ConversationNotFound, CursorNotFound."""
-        return await self._store.list_all(actor, scope, wanted, page)
-
     async def search(self, actor: Actor, query: MessageQuery) -> list[MessageHit]:
         """Return the messages that fit best."""
         return await self._store.search(actor, query, await self._question(query))

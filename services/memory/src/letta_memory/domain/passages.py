@@ -174,10 +174,6 @@ class Passages:
             )
         return await self._write(actor, Place(agent_id=agent_id), [new], request_id, request_hash)
 
-    async def delete(self, actor: Actor, archive_id: str, passage_id: str) -> None:
-        """Remove a passage from an archive. Raises ArchiveNotFound, PassageNotFound."""
-        await self._store.delete(actor, archive_id, passage_id)
-
     async def forget(self, actor: Actor, agent_id: str, passage_id: str) -> None:
         """Remove a passage from an agent's archive. Raises AgentNotFound, PassageNotFound."""
         archive = await self._archives.of_agent(actor, agent_id)

@@ -11,7 +11,7 @@ from letta.memory.v1 import archive_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_common.paging import Page
 from letta_common.repeats import Digests
-from letta_memory.domain.archives import ArchiveEmbedding, Archives, NewArchive
+from letta_memory.domain.archives import ArchiveEmbedding, Archives, ArchiveStore, NewArchive
 from letta_memory.servicers.packing import known_paths, pack_archive
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -23,8 +23,9 @@ _OUTPUTS = frozenset(archive_pb2.Archive.DESCRIPTOR.fields_by_name) - _CHANGEABL
 class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
     """Serves archives."""
 
-    def __init__(self, archives: Archives, digests: Digests) -> None:
+    def __init__(self, archives: Archives, store: ArchiveStore, digests: Digests) -> None:
         self._archives = archives
+        self._store = store
         self._digests = digests
 
     async def CreateArchive(self, request: pb.CreateArchiveRequest, context: Call) -> pb.CreateArchiveResponse:
@@ -42,13 +43,13 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
 
     async def GetArchive(self, request: pb.GetArchiveRequest, context: Call) -> pb.GetArchiveResponse:
         actor = current_actor()
-        archive = await self._archives.get(actor, request.archive_id)
+        archive = await self._store.get(actor, request.archive_id)
         return pb.GetArchiveResponse(archive=pack_archive(archive, actor.organization_id))
 
     async def ListArchives(self, request: pb.ListArchivesRequest, context: Call) -> pb.ListArchivesResponse:
         actor = current_actor()
         page = Page.of(request)
-        found = await self._archives.list_all(actor, page, name=request.name, agent_id=request.agent_id)
+        found = await self._store.list_all(actor, page, name=request.name, agent_id=request.agent_id)
         return pb.ListArchivesResponse(archives=[pack_archive(archive, actor.organization_id) for archive in found])
 
     async def UpdateArchive(self, request: pb.UpdateArchiveRequest, context: Call) -> pb.UpdateArchiveResponse:
@@ -63,21 +64,21 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
         return pb.UpdateArchiveResponse(archive=pack_archive(archive, actor.organization_id))
 
     async def DeleteArchive(self, request: pb.DeleteArchiveRequest, context: Call) -> pb.DeleteArchiveResponse:
-        await self._archives.delete(current_actor(), request.archive_id)
+        await self._store.delete(current_actor(), request.archive_id)
         return pb.DeleteArchiveResponse()
 
     async def AttachArchive(self, request: pb.AttachArchiveRequest, context: Call) -> pb.AttachArchiveResponse:
-        await self._archives.attach(current_actor(), request.agent_id, request.archive_id)
+        await self._store.attach(current_actor(), request.agent_id, request.archive_id)
         return pb.AttachArchiveResponse()
 
     async def DetachArchive(self, request: pb.DetachArchiveRequest, context: Call) -> pb.DetachArchiveResponse:
-        await self._archives.detach(current_actor(), request.agent_id, request.archive_id)
+        await self._store.detach(current_actor(), request.agent_id, request.archive_id)
         return pb.DetachArchiveResponse()
 
     async def GetArchiveEmbedding(
         self, request: pb.GetArchiveEmbeddingRequest, context: Call
     ) -> pb.GetArchiveEmbeddingResponse:
-        found = await self._archives.embedding(current_actor(), request.archive_id)
+        found = await self._store.embedding(current_actor(), request.archive_id)
         return pb.GetArchiveEmbeddingResponse(embedding=_pack_embedding(found))
 
     async def ReembedArchive(self, request: pb.ReembedArchiveRequest, context: Call) -> pb.ReembedArchiveResponse:
@@ -87,7 +88,7 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
     async def ListArchiveAgentIds(
         self, request: pb.ListArchiveAgentIdsRequest, context: Call
     ) -> pb.ListArchiveAgentIdsResponse:
-        found = await self._archives.agents_of(current_actor(), request.archive_id)
+        found = await self._store.agents_of(current_actor(), request.archive_id)
         return pb.ListArchiveAgentIdsResponse(agent_ids=found)
 
 

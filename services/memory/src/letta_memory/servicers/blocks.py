@@ -11,7 +11,7 @@ from letta.memory.v1 import block_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.paging import Page
 from letta_common.repeats import Digests
-from letta_memory.domain.blocks import BlockFilter, Blocks
+from letta_memory.domain.blocks import BlockFilter, Blocks, BlockStore
 from letta_memory.servicers.packing import block_changes, pack_block, unpack_block
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -20,8 +20,9 @@ Call = grpc.aio.ServicerContext[Any, Any]
 class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
     """Serves blocks."""
 
-    def __init__(self, blocks: Blocks, digests: Digests) -> None:
+    def __init__(self, blocks: Blocks, store: BlockStore, digests: Digests) -> None:
         self._blocks = blocks
+        self._store = store
         self._digests = digests
 
     async def CreateBlock(self, request: pb.CreateBlockRequest, context: Call) -> pb.CreateBlockResponse:
@@ -32,7 +33,7 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
         return pb.CreateBlockResponse(block=pack_block(made))
 
     async def GetBlock(self, request: pb.GetBlockRequest, context: Call) -> pb.GetBlockResponse:
-        return pb.GetBlockResponse(block=pack_block(await self._blocks.get(current_actor(), request.block_id)))
+        return pb.GetBlockResponse(block=pack_block(await self._store.get(current_actor(), request.block_id)))
 
     async def ListBlocks(self, request: pb.ListBlocksRequest, context: Call) -> pb.ListBlocksResponse:
         wanted = BlockFilter(
@@ -53,7 +54,7 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
             else None,
             agents_equal=tuple(request.connected_to_agents_count_eq),
         )
-        found = await self._blocks.list_all(current_actor(), wanted, Page.of(request))
+        found = await self._store.list_all(current_actor(), wanted, Page.of(request))
         return pb.ListBlocksResponse(blocks=[pack_block(block) for block in found])
 
     async def CountBlocks(self, request: pb.CountBlocksRequest, context: Call) -> pb.CountBlocksResponse:
@@ -65,7 +66,7 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
             templates_only=request.templates_only,
             project_id=request.project_id,
         )
-        return pb.CountBlocksResponse(count=await self._blocks.count(current_actor(), wanted))
+        return pb.CountBlocksResponse(count=await self._store.count(current_actor(), wanted))
 
     async def UpdateBlock(self, request: pb.UpdateBlockRequest, context: Call) -> pb.UpdateBlockResponse:
         changes = block_changes(request.block, request.update_mask)
@@ -73,15 +74,15 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
         return pb.UpdateBlockResponse(block=pack_block(block))
 
     async def DeleteBlock(self, request: pb.DeleteBlockRequest, context: Call) -> pb.DeleteBlockResponse:
-        await self._blocks.delete(current_actor(), request.block_id)
+        await self._store.delete(current_actor(), request.block_id)
         return pb.DeleteBlockResponse()
 
     async def ListAgentBlocks(self, request: pb.ListAgentBlocksRequest, context: Call) -> pb.ListAgentBlocksResponse:
-        found = await self._blocks.list_of_agent(current_actor(), request.agent_id, Page.of(request))
+        found = await self._store.list_of_agent(current_actor(), request.agent_id, Page.of(request))
         return pb.ListAgentBlocksResponse(blocks=[pack_block(block) for block in found])
 
     async def GetAgentBlock(self, request: pb.GetAgentBlockRequest, context: Call) -> pb.GetAgentBlockResponse:
-        block = await self._blocks.of_agent(current_actor(), request.agent_id, request.block_label)
+        block = await self._store.of_agent(current_actor(), request.agent_id, request.block_label)
         return pb.GetAgentBlockResponse(block=pack_block(block))
 
     async def UpdateAgentBlock(self, request: pb.UpdateAgentBlockRequest, context: Call) -> pb.UpdateAgentBlockResponse:
@@ -94,5 +95,5 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
     async def ListBlockAgentIds(
         self, request: pb.ListBlockAgentIdsRequest, context: Call
     ) -> pb.ListBlockAgentIdsResponse:
-        found = await self._blocks.agents_of(current_actor(), request.block_id)
+        found = await self._store.agents_of(current_actor(), request.block_id)
         return pb.ListBlockAgentIdsResponse(agent_ids=found)

@@ -10,7 +10,17 @@ from letta.common.v1 import usage_pb2
 from letta.memory.v1 import context_service_pb2 as pb
 from letta.memory.v1 import context_service_pb2_grpc
 from letta_common.actor import current_actor
-from letta_memory.domain.contexts import AgentMemory, Contexts, NewAgent, NewConversation, Owner, Reset, Step, Window
+from letta_memory.domain.contexts import (
+    AgentMemory,
+    Contexts,
+    ContextStore,
+    NewAgent,
+    NewConversation,
+    Owner,
+    Reset,
+    Step,
+    Window,
+)
 from letta_memory.domain.edits import Append, BlockEdit, Create, Delete, Edit, Insert, Rename, Replace, Rethink
 from letta_memory.servicers.packing import new_message, new_messages, pack_block, unpack_block, with_text
 
@@ -20,8 +30,9 @@ Call = grpc.aio.ServicerContext[Any, Any]
 class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
     """Serves the agent loop."""
 
-    def __init__(self, contexts: Contexts) -> None:
+    def __init__(self, contexts: Contexts, store: ContextStore) -> None:
         self._contexts = contexts
+        self._store = store
 
     async def ProvisionAgent(self, request: pb.ProvisionAgentRequest, context: Call) -> pb.ProvisionAgentResponse:
         agent = NewAgent(
@@ -38,11 +49,11 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
     async def SetAgentEmbedding(
         self, request: pb.SetAgentEmbeddingRequest, context: Call
     ) -> pb.SetAgentEmbeddingResponse:
-        await self._contexts.set_embedder(current_actor(), request.agent_id, request.embedding)
+        await self._store.set_embedder(current_actor(), request.agent_id, request.embedding)
         return pb.SetAgentEmbeddingResponse()
 
     async def DeprovisionAgent(self, request: pb.DeprovisionAgentRequest, context: Call) -> pb.DeprovisionAgentResponse:
-        await self._contexts.deprovision_agent(current_actor(), request.agent_id)
+        await self._store.deprovision_agent(current_actor(), request.agent_id)
         return pb.DeprovisionAgentResponse()
 
     async def ProvisionConversation(
@@ -54,17 +65,17 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
             messages=new_messages(request.messages),
             isolated_labels=tuple(request.isolated_block_labels),
         )
-        blocks, messages = await self._contexts.provision_conversation(current_actor(), conversation)
+        blocks, messages = await self._store.provision_conversation(current_actor(), conversation)
         return pb.ProvisionConversationResponse(isolated_block_ids=blocks, message_ids=messages)
 
     async def DeprovisionConversation(
         self, request: pb.DeprovisionConversationRequest, context: Call
     ) -> pb.DeprovisionConversationResponse:
-        await self._contexts.deprovision_conversation(current_actor(), request.agent_id, request.conversation_id)
+        await self._store.deprovision_conversation(current_actor(), request.agent_id, request.conversation_id)
         return pb.DeprovisionConversationResponse()
 
     async def BeginStep(self, request: pb.BeginStepRequest, context: Call) -> pb.BeginStepResponse:
-        begun = await self._contexts.begin_step(current_actor(), _owner(request), new_messages(request.input))
+        begun = await self._store.begin_step(current_actor(), _owner(request), new_messages(request.input))
         last = None
         if begun.last_step is not None:
             reason = usage_pb2.StopReason.ValueType(begun.stop_reason)
@@ -78,7 +89,7 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         )
 
     async def WithdrawInput(self, request: pb.WithdrawInputRequest, context: Call) -> pb.WithdrawInputResponse:
-        withdrawn = await self._contexts.withdraw_input(current_actor(), _owner(request))
+        withdrawn = await self._store.withdraw_input(current_actor(), _owner(request))
         return pb.WithdrawInputResponse(withdrawn=withdrawn)
 
     async def CommitStep(self, request: pb.CommitStepRequest, context: Call) -> pb.CommitStepResponse:
@@ -89,7 +100,7 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
             known_blocks={known.block_id: known.version for known in request.known_blocks},
             window=_window(request.window) if request.HasField("window") else None,
         )
-        done = await self._contexts.commit_step(current_actor(), _owner(request), step)
+        done = await self._store.commit_step(current_actor(), _owner(request), step)
         return pb.CommitStepResponse(
             changed_blocks=[pack_block(block) for block in done.changed],
             detached_block_ids=done.detached,
@@ -112,11 +123,11 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         self, request: pb.ResetConversationRequest, context: Call
     ) -> pb.ResetConversationResponse:
         reset = Reset(request.agent_id, request.conversation_id, new_messages(request.messages), request.fence)
-        await self._contexts.reset_conversation(current_actor(), reset)
+        await self._store.reset_conversation(current_actor(), reset)
         return pb.ResetConversationResponse()
 
     async def GetContext(self, request: pb.GetContextRequest, context: Call) -> pb.GetContextResponse:
-        found = await self._contexts.get(current_actor(), request.agent_id, request.conversation_id)
+        found = await self._store.context(current_actor(), request.agent_id, request.conversation_id)
         return pb.GetContextResponse(
             blocks=[pack_block(block) for block in found.blocks],
             messages=found.messages,
@@ -134,15 +145,15 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         self, request: pb.ListAgentMemoriesRequest, context: Call
     ) -> pb.ListAgentMemoriesResponse:
         wanted = not request.without_blocks
-        memories = await self._contexts.agent_memories(current_actor(), request.agent_ids, blocks=wanted)
+        memories = await self._store.agent_memories(current_actor(), request.agent_ids, blocks=wanted)
         return pb.ListAgentMemoriesResponse(memories=[_pack_memory(memory) for memory in memories])
 
     async def AttachBlock(self, request: pb.AttachBlockRequest, context: Call) -> pb.AttachBlockResponse:
-        await self._contexts.attach_block(current_actor(), request.agent_id, request.block_id)
+        await self._store.attach_block(current_actor(), request.agent_id, request.block_id)
         return pb.AttachBlockResponse()
 
     async def DetachBlock(self, request: pb.DetachBlockRequest, context: Call) -> pb.DetachBlockResponse:
-        await self._contexts.detach_block(current_actor(), request.agent_id, request.block_id)
+        await self._store.detach_block(current_actor(), request.agent_id, request.block_id)
         return pb.DetachBlockResponse()
 
 

@@ -13,7 +13,7 @@ from letta.memory.v1 import message_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.errors import InvalidArgument
 from letta_common.paging import MAX_LIMIT, Page
-from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Messages, Scope
+from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Messages, MessageStore, Scope
 from letta_memory.servicers.packing import TYPE_BITS, optional_time, stamp_of
 from letta_messages.rendering import SEND_MESSAGE, SendTool, expand, expand_for_list, type_of
 
@@ -30,8 +30,9 @@ _SPOKEN_BITS = sum(TYPE_BITS[name] for name in _SPOKEN)
 class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
     """Serves the history of conversations."""
 
-    def __init__(self, messages: Messages) -> None:
+    def __init__(self, messages: Messages, store: MessageStore) -> None:
         self._messages = messages
+        self._store = store
 
     async def ListAgentMessages(
         self, request: pb.ListAgentMessagesRequest, context: Call
@@ -71,7 +72,7 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
         A page of which nothing is shown gives way to the next one: clients take an empty page for the end of the list.
         """
         page = Page.of(request)
-        while bodies := await self._messages.list_all(current_actor(), scope, wanted, page):
+        while bodies := await self._store.list_all(current_actor(), scope, wanted, page):
             stored = [Message.FromString(body) for body in bodies]
             if shown := [part for message in stored for part in show(message)]:
                 return shown
@@ -79,7 +80,7 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
         return []
 
     async def GetMessage(self, request: pb.GetMessageRequest, context: Call) -> pb.GetMessageResponse:
-        body = await self._messages.get(current_actor(), request.message_id)
+        body = await self._store.get(current_actor(), request.message_id)
         return pb.GetMessageResponse(messages=expand_for_list(Message.FromString(body)))
 
     async def SearchMessages(self, request: pb.SearchMessagesRequest, context: Call) -> pb.SearchMessagesResponse:

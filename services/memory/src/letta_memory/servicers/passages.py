@@ -13,7 +13,7 @@ from letta.memory.v1 import passage_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.paging import MAX_LIMIT, Page
 from letta_common.repeats import Digests
-from letta_memory.domain.passages import NewPassage, PassageHit, PassageQuery, Passages, Place
+from letta_memory.domain.passages import NewPassage, PassageHit, PassageQuery, Passages, PassageStore, Place
 from letta_memory.servicers.packing import optional_time, pack_passage, stamp_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -24,8 +24,9 @@ _TOP_K = 10
 class PassageServicer(passage_service_pb2_grpc.PassageServiceServicer):
     """Serves passages."""
 
-    def __init__(self, passages: Passages, digests: Digests) -> None:
+    def __init__(self, passages: Passages, store: PassageStore, digests: Digests) -> None:
         self._passages = passages
+        self._store = store
         self._digests = digests
 
     async def CreatePassage(self, request: pb.CreatePassageRequest, context: Call) -> pb.CreatePassageResponse:
@@ -43,7 +44,7 @@ class PassageServicer(passage_service_pb2_grpc.PassageServiceServicer):
         return pb.CreatePassagesResponse(passages=[pack_passage(passage, actor.organization_id) for passage in made])
 
     async def DeletePassage(self, request: pb.DeletePassageRequest, context: Call) -> pb.DeletePassageResponse:
-        await self._passages.delete(current_actor(), request.archive_id, request.passage_id)
+        await self._store.delete(current_actor(), request.archive_id, request.passage_id)
         return pb.DeletePassageResponse()
 
     async def SearchPassages(self, request: pb.SearchPassagesRequest, context: Call) -> pb.SearchPassagesResponse:

@@ -6,7 +6,7 @@ from letta_common.actor import Actor
 from letta_common.paging import Page
 from letta_tools.domain.mcp_servers import MCPServer
 from letta_tools.domain.tool_records import ToolFilter
-from letta_tools.store.fake import FakeToolStore
+from tests.fakes.tools.stores import FakeToolStore
 
 
 class FakeMCPServerStore:

@@ -11,10 +11,10 @@ from letta_agent.domain.agents.conversations import Conversation, ConversationFi
 from letta_agent.domain.agents.conversations import Stage as ThreadStage
 from letta_agent.domain.agents.records import Agent, AgentFilter, AgentState, ConversationLock, Stage
 from letta_agent.domain.journal.records import RunStatus, StopReason
-from letta_agent.store.fake_state import FakeState, RunKey
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound
 from letta_common.paging import Page
+from tests.fakes.agent.state import FakeState, RunKey
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 

@@ -16,13 +16,13 @@ from letta_agent.domain.runs.runs import Runs, SendCommand
 from letta_agent.domain.toolcalls.builtin import BuiltinTools
 from letta_agent.domain.toolcalls.executor import Caller
 from letta_agent.domain.toolcalls.toolsets import Toolsets
-from letta_agent.store.fake import FakeRuns
-from letta_agent.store.fake_agents import FakeAgents
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.repeats import Digests
 from letta_messages.rendering import type_of
-from tests.fakes.agent_peers import ScriptedModels, TwinCredentials, TwinMemory, TwinTools, say
+from tests.fakes.agent.agents import FakeAgents
+from tests.fakes.agent.peers import ScriptedModels, TwinCredentials, TwinMemory, TwinTools, say
+from tests.fakes.agent.runs import FakeRuns
 
 STOP = usage_pb2.StopReason
 ANN = Actor("org-a", "user-a", frozenset({"write"}))

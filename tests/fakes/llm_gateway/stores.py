@@ -63,7 +63,7 @@ class FakeProviderStore:
         """Return the handles that the organization chose."""
         return self._defaults.get(actor.organization_id, ModelDefaults())
 
-    async def put_defaults(self, actor: Actor, chosen: ModelDefaults, at: datetime) -> None:  # noqa: ARG002
+    async def put_defaults(self, actor: Actor, chosen: ModelDefaults, at: datetime) -> None:
         """Store the handles that the organization chose."""
         self._defaults[actor.organization_id] = chosen
 

@@ -39,6 +39,6 @@ class FakeOAuthStore:
         """Return the sealed grant of a server."""
         return self._grants.get((actor.organization_id, server_id))
 
-    async def save(self, actor: Actor, server_id: str, grant: bytes, now: datetime) -> None:  # noqa: ARG002
+    async def save(self, actor: Actor, server_id: str, grant: bytes, now: datetime) -> None:
         """Write the sealed grant of a server."""
         self._grants[actor.organization_id, server_id] = grant

@@ -16,8 +16,8 @@ from letta_agent.domain.runs.runs import SendCommand
 from letta_common.errors import ConversationBusy, RunNotActive
 from letta_common.paging import Page
 from letta_messages.rendering import text_of
-from tests.fakes.agent_peers import ScriptedModels, answer, say
-from tests.fakes.agent_world import AGENT, ANN, SIGNED, World
+from tests.fakes.agent.peers import ScriptedModels, answer, say
+from tests.fakes.agent.world import AGENT, ANN, SIGNED, World
 
 DONE, CANCELLED = RunStatus.RUN_STATUS_COMPLETED, RunStatus.RUN_STATUS_CANCELLED
 ROUNDS = 60

@@ -32,11 +32,11 @@ from letta_agent.domain.journal.records import (
     StoredInput,
     StoredStep,
 )
-from letta_agent.store.fake_state import FakeState, Run, RunKey
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
 from letta_common.paging import Page
+from tests.fakes.agent.state import FakeState, Run, RunKey
 
 
 class FakeRuns:
