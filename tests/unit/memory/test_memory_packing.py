@@ -104,7 +104,8 @@ def test_a_block_survives_packing() -> None:
         (["value"], {"value": "x", "label": "ignored"}, {"value": "x"}),
         (["description", "hidden"], {}, {"description": None, "hidden": None}),
         (["metadata", "tags"], {}, {"metadata": "{}", "tags": ()}),
-        (["id", "etag", "version", "created_at"], {"id": "x"}, {}),
+        (["etag"], {"etag": "3"}, {}),
+        ([], {"id": "x", "value": "v", "etag": "3"}, {"value": "v"}),
     ],
 )
 def test_masks(paths: list[str], given: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -234,7 +234,7 @@ def test_objects_of_an_untagged_union_are_told_apart_by_keys():
 
 def test_a_mask_names_what_the_keys_set_or_clear():
     plan = partial(CODECS.planner.plan("toy.v1.Item"))
-    body = {"description": None, "tags": [], "inner_text": "i", "deep": None, "said": None, "unknown": 1}
+    body = {"description": None, "tags": [], "inner_text": "i", "deep": None, "said": None, "unknown": 1, "id": "kept"}
     made, problems = message("Item"), []
 
     CODECS.decoders.plan(plan)(body, made, (), problems, 0)

@@ -127,12 +127,13 @@ async def test_an_update_writes_what_the_mask_names(stubs):
 
     changed = await updated(stubs, conversation.id, "summary", model="ignored")
     assert (changed.HasField("summary"), changed.model) == (False, "builtin/echo")
-    changed = await updated(stubs, conversation.id, summary="New.", id="conv-ignored")
+    changed = await updated(stubs, conversation.id, "summary", summary="New.", id="conv-ignored")
     assert (changed.summary, changed.id) == ("New.", conversation.id)
     with pytest.raises(ModelNotFound):
         await updated(stubs, conversation.id, model="builtin/nothing")
-    with pytest.raises(InvalidArgument):
-        await updated(stubs, conversation.id, "nonsense")
+    for path in ("nonsense", "id", "agent_id"):
+        with pytest.raises(InvalidArgument, match=path):
+            await updated(stubs, conversation.id, path)
     assert (await got(stubs, conversation.id)).summary == "New."
 
 

@@ -109,12 +109,13 @@ async def test_a_mask_changes_and_clears(memory: Any) -> None:
     assert changed == await get(memory, made.id)
 
 
-async def test_a_mask_ignores_outputs_and_refuses_unknown_paths(memory: Any) -> None:
+async def test_an_update_skips_outputs_and_refuses_them_and_unknown_paths_by_name(memory: Any) -> None:
     made = await make(memory)
-    changed = await change(memory, made.id, "id", "created_by_id", "value", id="block-x", value="w")
+    changed = await change(memory, made.id, id="block-x", created_by_id="user-x", value="w")
     assert (made.id, "user-ann", "w") == (changed.id, changed.created_by_id, changed.value)
-    with pytest.raises(InvalidArgument):
-        await change(memory, made.id, "nope")
+    for path in ("nope", "id", "created_by_id"):
+        with pytest.raises(InvalidArgument, match=path):
+            await change(memory, made.id, path, value="x")
     with pytest.raises(InvalidArgument):
         await change(memory, made.id, "label")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from google.api import annotations_pb2 as http_annotations
-from google.api import http_pb2
+from google.api import field_behavior_pb2, http_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, EnumDescriptor, MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
 
+_KEPT = {field_behavior_pb2.OUTPUT_ONLY, field_behavior_pb2.IMMUTABLE}
 _NO_FIELD = jsonmap.FieldMapping()
 _NO_ONEOF = jsonmap.OneofMapping()
 _NO_MESSAGE = jsonmap.MessageMapping()
@@ -79,6 +80,10 @@ class Catalog:
         found: jsonmap.FieldMapping = self._options.get(("field", full_name), _NO_FIELD)
         return found
 
+    def is_kept(self, full_name: str) -> bool:
+        """Say whether no update changes a field: it is output only or immutable."""
+        return bool(self._options.get(("kept", full_name)))
+
     def oneof_mapping(self, full_name: str) -> jsonmap.OneofMapping:
         """Return the options of a oneof."""
         found: jsonmap.OneofMapping = self._options.get(("oneof", full_name), _NO_ONEOF)
@@ -136,6 +141,8 @@ class Catalog:
         self._note("message", name, message.options, jsonmap.message)
         for field in message.field:
             self._note("field", f"{name}.{field.name}", field.options, jsonmap.field)
+            if _KEPT & {*field.options.Extensions[field_behavior_pb2.field_behavior]}:
+                self._options["kept", f"{name}.{field.name}"] = True
         for oneof in message.oneof_decl:
             self._note("oneof", f"{name}.{oneof.name}", oneof.options, jsonmap.oneof)
         for nested in message.nested_type:

@@ -345,8 +345,12 @@ def partial(plan: Plan) -> Plan:
 
 
 def masker(plan: Plan) -> Callable[[Any, Any], list[str]]:
-    """Return a function that names, as paths of proto names, what the keys of a JSON object set or clear."""
-    keys = {key: ".".join(field.path) for field in plan.fields() for key in (field.key, *field.aliases)}
+    """Return a function that names, as paths of proto names, what the keys of a JSON object set or clear.
+
+    Keys of fields that no update changes are not named: a client may send back a whole object.
+    """
+    changing = [field for field in plan.fields() if not field.kept]
+    keys = {key: ".".join(field.path) for field in changing for key in (field.key, *field.aliases)}
     unions = [part for part in plan.parts if isinstance(part, Union) and part.choice is not Choice.PLAIN]
 
     def paths(value: Any, message: Any) -> list[str]:

@@ -82,6 +82,7 @@ class Field:
     header: str = ""
     query: bool = False
     mask: bool = False
+    kept: bool = False
     event: str = ""
     deprecated: bool = False
     aliases: tuple[str, ...] = ()
@@ -292,6 +293,7 @@ class Planner:
             header=mapping.header.lower(),
             query=mapping.query,
             mask=mapping.mask,
+            kept=self._catalog.is_kept(field.full_name),
             event=mapping.sse_event,
             deprecated=field.GetOptions().deprecated,
             aliases=tuple(alias.key for alias in mapping.aliases),

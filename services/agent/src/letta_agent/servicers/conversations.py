@@ -17,12 +17,13 @@ from letta_agent.servicers.runs import cancel_all, compaction_of, follow_of, pac
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import current_actor, current_request
 from letta_common.clock import Clock
-from letta_common.errors import InvalidArgument, RunNotActive, RunNotFound
+from letta_common.errors import RunNotActive, RunNotFound
+from letta_common.masks import changed_paths, copy_paths, shared_fields
 from letta_common.paging import Page
 from letta_common.repeats import Digests
 
 Call = grpc.aio.ServicerContext[Any, Any]
-_EDITABLE = ("summary", "model", "model_settings")
+_GIVEN = shared_fields(pb.CreateConversationRequest.DESCRIPTOR, Conversation.DESCRIPTOR)
 _ORDERS = {
     pb.CONVERSATION_ORDER_BY_LAST_RUN_COMPLETION: "last_run_completion",
     pb.CONVERSATION_ORDER_BY_LAST_MESSAGE_AT: "last_message_at",
@@ -41,9 +42,8 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
     async def CreateConversation(
         self, request: pb.CreateConversationRequest, context: Call
     ) -> pb.CreateConversationResponse:
-        draft = Conversation(agent_id=request.agent_id)
-        for name in _EDITABLE:
-            _copy(request, draft, name)
+        draft = Conversation()
+        copy_paths(request, draft, _GIVEN)
         made = await self._conversations.create(
             current_actor(),
             draft,
@@ -70,17 +70,10 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         self, request: pb.UpdateConversationRequest, context: Call
     ) -> pb.UpdateConversationResponse:
         given = request.conversation
-        paths = {path.partition(".")[0] for path in request.update_mask.paths}
-        paths = paths or {field.name for field, _ in given.ListFields()}
-        unknown = paths - set(given.DESCRIPTOR.fields_by_name)
-        if unknown:
-            raise InvalidArgument(f"a conversation has no field {sorted(unknown)[0]}", field="update_mask")
+        paths = changed_paths(given, request.update_mask)
 
         def edit(conversation: Conversation) -> None:
-            for name in _EDITABLE:
-                if name in paths:
-                    conversation.ClearField(name)  # type: ignore[arg-type]
-                    _copy(given, conversation, name)
+            copy_paths(given, conversation, paths)
 
         changed = await self._conversations.update(current_actor(), request.conversation_id, edit)
         return pb.UpdateConversationResponse(conversation=changed)
@@ -165,12 +158,3 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
             current_actor(), request.conversation_id, request.agent_id
         )
         return SendCommand(agent_id, conversation_id, request.run, request.request_id, run_type=run_type, record=record)
-
-
-def _copy(source: Any, target: Any, name: str) -> None:
-    if not source.HasField(name):
-        return
-    if source.DESCRIPTOR.fields_by_name[name].message_type is not None:
-        getattr(target, name).CopyFrom(getattr(source, name))
-    else:
-        setattr(target, name, getattr(source, name))

@@ -16,24 +16,15 @@ from letta_agent.domain.agents.records import AgentState, AgentType, Change, Dra
 from letta_agent.domain.context.zones import zone_of
 from letta_agent.domain.journal.inputs import created
 from letta_common.errors import InvalidArgument, OperationUnimplemented
+from letta_common.masks import changed_paths, copy_paths, shared_fields
 from letta_common.repeats import Digests
 
 _NAME = re.compile(r"[\w\s'\-]+")
-_PLAIN = (
-    "description",
-    "metadata",
-    "project_id",
-    "template_id",
-    "base_template_id",
-    "message_buffer_autoclear",
-    "enable_sleeptime",
-    "response_format",
-    "max_files_open",
-    "per_file_view_window_char_limit",
-    "hidden",
-)
-_LISTS = ("tool_rules", "tags", "identity_ids")
-_MESSAGES = ("model_settings", "compaction_settings")
+_DECIDED = frozenset({"name", "system", "agent_type", "timezone", "message_ids", "etag"})
+"""Fields that are not only copied: absent they keep a value, or they are checked first."""
+_MODELS = frozenset({"model", "embedding", "llm_config", "embedding_config"})
+_COPIED = shared_fields(pb.AgentUpdate.DESCRIPTOR, AgentState.DESCRIPTOR) - _DECIDED - _MODELS
+_GIVEN = shared_fields(pb.CreateAgentRequest.DESCRIPTOR, AgentState.DESCRIPTOR) - _DECIDED - _MODELS
 _FILES_OPEN, _VIEW_CHARS = 10, 25_000
 
 
@@ -71,8 +62,7 @@ def _state(request: pb.CreateAgentRequest) -> AgentState:
         max_files_open=_FILES_OPEN,
         per_file_view_window_char_limit=_VIEW_CHARS,
     )
-    for name in (*_PLAIN, *_LISTS, *_MESSAGES):
-        _copy(request, state, name)
+    copy_paths(request, state, _GIVEN)
     compaction = state.compaction_settings
     compaction.mode = compaction.mode or agent_pb2.COMPACTION_MODE_SLIDING_WINDOW
     compaction.sliding_window_percentage = compaction.sliding_window_percentage or 0.3
@@ -92,64 +82,47 @@ def _read_older_words(state: AgentState, request: Any) -> None:
         read_config(state, request.llm_config)
 
 
-def change_of(given: pb.AgentUpdate, mask: FieldMask) -> Change:
+def change_of(sent: pb.AgentUpdate, mask: FieldMask) -> Change:
     """Return what a masked update changes. Raises InvalidArgument and OperationUnimplemented."""
-    paths = {path.partition(".")[0] for path in mask.paths} or {field.name for field, _ in given.ListFields()}
-    unknown = paths - set(given.DESCRIPTOR.fields_by_name)
-    if unknown:
-        raise InvalidArgument(f"an agent has no field {sorted(unknown)[0]}", field="update_mask")
-    if "message_ids" in paths:
+    paths = changed_paths(sent, mask)
+    given = pb.AgentUpdate()
+    copy_paths(sent, given, paths)
+    names = {path.partition(".")[0] for path in paths}
+    if "message_ids" in names:
         raise InvalidArgument("messages in context are memory's; reset the messages instead", field="message_ids")
-    if {"folder_ids", "source_ids"} & paths and (given.folder_ids or given.source_ids):
+    if given.folder_ids or given.source_ids:
         raise OperationUnimplemented("folders of agents come with a later release")
     model, embedding = None, None
-    if {"model", "llm_config"} & paths:
+    if {"model", "llm_config"} & names:
         model = handle_of(given.model, given.llm_config)
-    if {"embedding", "embedding_config"} & paths:
+    if {"embedding", "embedding_config"} & names:
         embedding = given.embedding or given.embedding_config.handle
     secrets = None
-    if {"secrets", "tool_exec_environment_variables"} & paths:
+    if {"secrets", "tool_exec_environment_variables"} & names:
         secrets = dict(given.secrets) or dict(given.tool_exec_environment_variables)
     return Change(
         edit=_editor(given, paths),
         model=model,
         window=given.context_window_limit or given.llm_config.context_window,
         embedding=embedding,
-        tool_ids=tuple(given.tool_ids) if "tool_ids" in paths else None,
-        block_ids=tuple(given.block_ids) if "block_ids" in paths else None,
+        tool_ids=tuple(given.tool_ids) if "tool_ids" in names else None,
+        block_ids=tuple(given.block_ids) if "block_ids" in names else None,
         secrets=secrets,
-        etag=given.etag,
-        recompiles=bool({"system", "tool_rules", "block_ids", "timezone"} & paths),
+        etag=sent.etag,
+        recompiles=bool({"system", "tool_rules", "block_ids", "timezone"} & names),
     )
 
 
 def _editor(given: pb.AgentUpdate, paths: Iterable[str]) -> Callable[[AgentState], None]:
+    """Return what writes a change into an agent. Without a name, instructions or a zone an agent keeps its own."""
+    copied = [path for path in paths if path.partition(".")[0] in _COPIED]
+    copied += [name for name in ("name", "system") if given.HasField(name)]
     zone = zone_of(given.timezone) if "timezone" in paths else ""
 
     def edit(state: AgentState) -> None:
-        for name in (*_PLAIN, *_LISTS, *_MESSAGES, "name", "system"):
-            if name in paths:
-                _copy(given, state, name, clear=name not in {"name", "system"})
+        copy_paths(given, state, copied)
         if zone:
             state.timezone = zone
         _read_older_words(state, given)
 
     return edit
-
-
-def _copy(source: Any, target: Any, name: str, *, clear: bool = False) -> None:
-    """Copy a field that both messages have; an unset one clears only when asked to."""
-    field = source.DESCRIPTOR.fields_by_name[name]
-    value = getattr(source, name)
-    present = bool(value) if field.is_repeated or not field.has_presence else source.HasField(name)
-    if not present and not clear:
-        return
-    target.ClearField(name)
-    if not present:
-        return
-    if field.is_repeated:
-        getattr(target, name).extend(value)
-    elif field.message_type is not None:
-        getattr(target, name).CopyFrom(value)
-    else:
-        setattr(target, name, value)

@@ -14,7 +14,6 @@ from letta_common.egress import origin_of
 from letta_common.errors import (
     AppError,
     InternalError,
-    InvalidArgument,
     ProviderNameTaken,
     ProviderNotFound,
     SecretRequired,
@@ -215,11 +214,9 @@ class Accounts:
 
         Raises:
             ProviderNotFound: the organization has no such provider.
-            InvalidArgument: there is no such field, or the provider may not be called at this address.
+            InvalidArgument: the provider may not be called at this address.
             SecretRequired: a key that is kept would go to another address than the one it was given for.
         """
-        if unknown := changes.keys() - {*SECRETS, *ADDRESSES}:
-            raise InvalidArgument(f"cannot change {', '.join(sorted(unknown))}", field="update_mask")
         provider = await self._store.get(actor, provider_id)
         plain = {key: changes[key] or None for key in ADDRESSES if key in changes}
         sealed = {key: self._sealed(actor, provider.name, key, changes[key]) for key in SECRETS if key in changes}

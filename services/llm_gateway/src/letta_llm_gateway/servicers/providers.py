@@ -11,8 +11,9 @@ from letta.llm.v1 import provider_pb2 as providers_pb
 from letta.llm.v1 import provider_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_common.errors import ValidationFailed
+from letta_common.masks import changed_values
 from letta_common.paging import Page
-from letta_llm_gateway.domain.accounts import ADDRESSES, SECRETS, Accounts, Filter, OwnProvider
+from letta_llm_gateway.domain.accounts import Accounts, Filter, OwnProvider
 from letta_llm_gateway.domain.models import Models
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.servicers.times import timestamp
@@ -39,9 +40,7 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
         return pb.GetProviderResponse(provider=_pack(await self._accounts.get(current_actor(), request.provider_id)))
 
     async def UpdateProvider(self, request: pb.UpdateProviderRequest, context: _Context) -> pb.UpdateProviderResponse:
-        sent = request.provider
-        paths = [path for path in request.update_mask.paths if path not in _IGNORED]
-        values = {path: getattr(sent, path, None) if _has(sent, path) else None for path in paths}
+        values = changed_values(request.provider, request.update_mask)
         changed = await self._accounts.update(current_actor(), request.provider_id, values, self._models)
         return pb.UpdateProviderResponse(provider=_pack(changed))
 
@@ -75,13 +74,6 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
     ) -> pb.RefreshProviderResponse:
         synced = await self._accounts.refresh(current_actor(), request.provider_id, self._models)
         return pb.RefreshProviderResponse(provider=_pack(synced))
-
-
-_IGNORED = frozenset(field.name for field in providers_pb.Provider.DESCRIPTOR.fields) - {*SECRETS, *ADDRESSES}
-
-
-def _has(sent: providers_pb.Provider, path: str) -> bool:
-    return path in sent.DESCRIPTOR.fields_by_name and sent.HasField(path)  # type: ignore[arg-type]
 
 
 def _account(sent: providers_pb.Provider, organization_id: str) -> Account:

@@ -9,15 +9,14 @@ import grpc.aio
 from letta.memory.v1 import archive_pb2, archive_service_pb2_grpc
 from letta.memory.v1 import archive_service_pb2 as pb
 from letta_common.actor import current_actor
+from letta_common.masks import changed_values
 from letta_common.paging import Page
 from letta_common.repeats import Digests
 from letta_memory.domain.archives import ArchiveEmbedding, Archives, ArchiveStore, NewArchive
-from letta_memory.servicers.packing import known_paths, pack_archive
+from letta_memory.servicers.packing import pack_archive
 
 Call = grpc.aio.ServicerContext[Any, Any]
-_CHANGEABLE = frozenset({"name", "description", "metadata"})
 _State = archive_pb2.ArchiveEmbeddingState
-_OUTPUTS = frozenset(archive_pb2.Archive.DESCRIPTOR.fields_by_name) - _CHANGEABLE
 
 
 class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
@@ -53,14 +52,9 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
         return pb.ListArchivesResponse(archives=[pack_archive(archive, actor.organization_id) for archive in found])
 
     async def UpdateArchive(self, request: pb.UpdateArchiveRequest, context: Call) -> pb.UpdateArchiveResponse:
-        actor, given = current_actor(), request.archive
-        values = {
-            "name": given.name,
-            "description": given.description if given.HasField("description") else None,
-            "metadata": given.metadata,
-        }
-        paths = known_paths(request.update_mask, archive_pb2.Archive.DESCRIPTOR, ignored=_OUTPUTS)
-        archive = await self._archives.update(actor, request.archive_id, {path: values[path] for path in paths})
+        actor = current_actor()
+        changes = changed_values(request.archive, request.update_mask)
+        archive = await self._archives.update(actor, request.archive_id, changes)
         return pb.UpdateArchiveResponse(archive=pack_archive(archive, actor.organization_id))
 
     async def DeleteArchive(self, request: pb.DeleteArchiveRequest, context: Call) -> pb.DeleteArchiveResponse:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.memory.v1 import archive_pb2, block_pb2, passage_pb2
 from letta_common.errors import InvalidArgument
+from letta_common.masks import changed_paths, changed_values
 from letta_memory.domain.archives import Archive
 from letta_memory.domain.blocks import DEFAULT_LIMIT, Block
 from letta_memory.domain.contexts import FLAG_AUTOMATED, FLAG_ERROR, NewMessage
@@ -40,19 +40,10 @@ _PART_BITS = {
     "redacted_reasoning": TYPE_BITS["hidden_reasoning_message"],
     "omitted_reasoning": TYPE_BITS["hidden_reasoning_message"],
 }
-_BLOCK_OUTPUTS = frozenset({"id", "created_by_id", "last_updated_by_id", "version", "etag", "created_at", "updated_at"})
-_OPTIONAL_BLOCK_FIELDS = (
-    "description",
-    "hidden",
-    "project_id",
-    "template_name",
-    "template_id",
-    "base_template_id",
-    "deployment_id",
-    "entity_id",
-    "preserve_on_migration",
-    "created_by_id",
-    "last_updated_by_id",
+_SET = FieldMask()
+"""Names no field: each that is set."""
+_OPTIONAL_BLOCK_FIELDS = tuple(
+    field.name for field in block_pb2.Block.DESCRIPTOR.fields if field.has_presence and field.message_type is None
 )
 
 
@@ -146,7 +137,8 @@ def pack_block(block: Block) -> block_pb2.Block:
 
 def unpack_block(packed: block_pb2.Block) -> Block:
     """Unpack a block that a caller wants made or changed; output-only fields are left out."""
-    given = {name: getattr(packed, name) for name in _OPTIONAL_BLOCK_FIELDS[:-2] if _has(packed, name)}
+    optional = [name for name in changed_paths(packed, _SET) if name in _OPTIONAL_BLOCK_FIELDS]
+    given = {name: getattr(packed, name) for name in optional}
     return Block(
         id="",
         label=packed.label,
@@ -163,23 +155,8 @@ def unpack_block(packed: block_pb2.Block) -> Block:
 def block_changes(packed: block_pb2.Block, mask: FieldMask) -> dict[str, Any]:
     """Return the fields that a mask names, with their new values. Raises InvalidArgument for an unknown path."""
     given = unpack_block(packed)
-    paths = known_paths(mask, block_pb2.Block.DESCRIPTOR, ignored=_BLOCK_OUTPUTS)
-    return {path: _given(packed, path, given) for path in paths}
-
-
-def known_paths(mask: FieldMask, message: Descriptor, *, ignored: frozenset[str]) -> list[str]:
-    """Return the paths of a mask without those that are output only. Raises InvalidArgument for an unknown one."""
-    for path in mask.paths:
-        if path not in message.fields_by_name:
-            raise InvalidArgument(f"{message.name} has no field {path}", field=f"update_mask.{path}")
-    return [path for path in mask.paths if path not in ignored]
-
-
-def _given(packed: block_pb2.Block, path: str, given: Block) -> Any:
-    """Return a field's new value; what has presence and is absent is cleared."""
-    if path in _OPTIONAL_BLOCK_FIELDS and not _has(packed, path):
-        return None
-    return getattr(given, path)
+    values = changed_values(packed, mask)
+    return {name: None if value is None else getattr(given, name) for name, value in values.items()}
 
 
 def pack_archive(archive: Archive, organization_id: str) -> archive_pb2.Archive:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -35,32 +35,11 @@ from letta_tools.domain.tool_search import fuse, search_text
 _ATTEMPTS = 3
 
 
-WRITABLE = frozenset(
-    {
-        "description",
-        "source_type",
-        "source_code",
-        "json_schema",
-        "args_json_schema",
-        "tags",
-        "return_char_limit",
-        "pip_requirements",
-        "npm_requirements",
-        "default_requires_approval",
-        "enable_parallel_execution",
-        "idempotent",
-        "metadata",
-        "project_id",
-    }
-)
-"""Fields of a tool that a caller writes."""
 _SOURCE_FIELDS = frozenset({"source_code", "source_type", "json_schema", "args_json_schema"})
 _BUILTIN_WRITABLE = frozenset(
     {"tags", "return_char_limit", "default_requires_approval", "enable_parallel_execution", "metadata"}
 )
-_DEFAULTS: dict[str, Any] = {
-    item.name: item.default for item in Tool.__dataclass_fields__.values() if item.name in WRITABLE
-}
+_DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(Tool)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,9 +353,7 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
         check_python(requirement)
     for requirement in given.get("npm_requirements") or ():
         check_npm(requirement)
-    changes: dict[str, Any] = {
-        name: _DEFAULTS[name] if value is None else value for name, value in given.items() if name in WRITABLE
-    }
+    changes: dict[str, Any] = {name: _DEFAULTS[name] if value is None else value for name, value in given.items()}
     for name in ("source_code", "json_schema"):
         if not changes.get(name, "x"):
             del changes[name]

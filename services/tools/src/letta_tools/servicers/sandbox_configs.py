@@ -11,12 +11,12 @@ from letta.tools.v1 import sandbox_config_pb2, sandbox_config_service_pb2_grpc
 from letta.tools.v1 import sandbox_config_service_pb2 as pb
 from letta_common.actor import Actor, current_actor
 from letta_common.errors import InvalidArgument
+from letta_common.masks import changed_values
 from letta_common.paging import Page
 from letta_tools.domain.sandbox_configs import E2B, LOCAL, EnvironmentVariable, SandboxConfig, SandboxConfigs
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _MASK = "********"
-_WRITABLE = ("key", "value", "description")
 
 
 class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigServiceServicer):
@@ -104,18 +104,9 @@ class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigService
         self, request: pb.UpdateSandboxEnvironmentVariableRequest, context: _Context
     ) -> pb.UpdateSandboxEnvironmentVariableResponse:
         actor = current_actor()
-        given = request.environment_variable
-        fields = sandbox_config_pb2.SandboxEnvironmentVariable.DESCRIPTOR.fields_by_name
-        unknown = [path for path in request.update_mask.paths if path not in fields]
-        if unknown:
-            raise InvalidArgument(f"a variable has no field `{unknown[0]}`", field="update_mask")
-        changes: dict[str, str | None] = {
-            path: getattr(given, path) for path in request.update_mask.paths if path in _WRITABLE
-        }
+        changes = changed_values(request.environment_variable, request.update_mask)
         if changes.get("value") == _MASK:
             del changes["value"]
-        if "description" in changes and not given.HasField("description"):
-            changes["description"] = None
         variable = await self._configs.update_variable(actor, request.environment_variable_id, changes)
         return pb.UpdateSandboxEnvironmentVariableResponse(environment_variable=_pack_variable(actor, variable))
 

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf.message import Message
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import tool_pb2, tool_service_pb2
-from letta_common.errors import InvalidArgument
+from letta_common.masks import changed_paths
 from letta_tools.domain.tool_records import Requirement, Tool, ToolType
-from letta_tools.domain.tools import WRITABLE
 
-_READ_ONLY = frozenset(
-    {"id", "tool_type", "name", "created_by_id", "last_updated_by_id", "version", "etag", "created_at", "updated_at"}
-)
+_ALL = FieldMask()
 
 
-def given_values(tool: tool_pb2.Tool) -> dict[str, Any]:
-    """Return what a request to create says of a tool; what it leaves out is not in it."""
-    present = [name for name in WRITABLE if (_has(tool, name) if _is_optional(name) else getattr(tool, name))]
-    return {name: _value(tool, name) for name in present}
-
-
-def masked_values(tool: tool_pb2.Tool, paths: Any) -> dict[str, Any]:
-    """Return the values that a mask names; None where the tool has none. Raises InvalidArgument for an unknown path."""
-    unknown = [path for path in paths if path not in WRITABLE and path not in _READ_ONLY]
-    if unknown:
-        raise InvalidArgument(f"a tool has no field `{unknown[0]}`", field="update_mask")
-    return {path: _value(tool, path) for path in paths if path in WRITABLE}
+def given_values(tool: tool_pb2.Tool, mask: FieldMask = _ALL) -> dict[str, Any]:
+    """Return what a request says of a tool; None where a mask names what the tool lacks. Raises InvalidArgument."""
+    return {path: _value(tool, path) for path in changed_paths(tool, mask)}
 
 
 def _value(tool: tool_pb2.Tool, name: str) -> Any:
@@ -37,16 +25,12 @@ def _value(tool: tool_pb2.Tool, name: str) -> Any:
     if name in {"pip_requirements", "npm_requirements"}:
         return tuple(Requirement(item.name, item.version) for item in value)
     if _is_optional(name):
-        return value if _has(tool, name) else None
+        return value if tool.HasField(name) else None  # type: ignore[arg-type]
     return value or None
 
 
 def _is_optional(name: str) -> bool:
     return tool_pb2.Tool.DESCRIPTOR.fields_by_name[name].has_presence
-
-
-def _has(tool: Message, name: str) -> bool:
-    return tool.HasField(name)
 
 
 def pack_tool(tool: Tool) -> tool_pb2.Tool:

@@ -19,7 +19,7 @@ from letta_tools.domain.outcomes import Outcome, return_text
 from letta_tools.domain.tool_records import LETTA_TYPES, Requirement, ToolFilter, ToolType
 from letta_tools.domain.tools import Tools
 from letta_tools.servicers.limits import within_deadline
-from letta_tools.servicers.tool_messages import given_values, masked_values, pack_tool, pack_version
+from letta_tools.servicers.tool_messages import given_values, pack_tool, pack_version
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _SCRIPT = "typescript"
@@ -90,7 +90,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     async def UpdateTool(
         self, request: tool_service_pb2.UpdateToolRequest, context: _Context
     ) -> tool_service_pb2.UpdateToolResponse:
-        changes = masked_values(request.tool, request.update_mask.paths)
+        changes = given_values(request.tool, request.update_mask)
         tool = await self._tools.update(current_actor(), request.tool_id, changes, etag=request.tool.etag)
         return tool_service_pb2.UpdateToolResponse(tool=pack_tool(tool))
 

@@ -219,11 +219,11 @@ class UpdateProviderRequest(_message.Message):
     """Identifier of the provider, `provider-<uuid>`."""
     @_builtins.property
     def provider(self) -> _provider_pb2.Provider:
-        """The new values. `name`, `provider_type` and what is output only are ignored."""
+        """The new values."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change, of: api_key, access_key, base_url, region, api_version."""
+        """What to change, relative to the provider. Empty: every field that is set."""
 
     def __init__(
         self,

@@ -228,7 +228,7 @@ class UpdateArchiveRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of the fields to change, relative to the archive."""
+        """What to change, relative to the archive. Empty: every field that is set."""
 
     def __init__(
         self,

@@ -321,7 +321,7 @@ class UpdateBlockRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of the fields to change, relative to the block."""
+        """What to change, relative to the block. Empty: every field that is set."""
 
     def __init__(
         self,
@@ -533,7 +533,7 @@ class UpdateAgentBlockRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Names of the fields to change, relative to the block."""
+        """What to change, relative to the block. Empty: every field that is set."""
 
     def __init__(
         self,

@@ -552,7 +552,7 @@ class UpdateSandboxEnvironmentVariableRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to write, relative to the variable."""
+        """What to change, relative to the variable. Empty: every field that is set."""
 
     def __init__(
         self,

@@ -546,7 +546,7 @@ class UpdateToolRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to write, relative to the tool."""
+        """What to change, relative to the tool. Empty: every field that is set."""
 
     def __init__(
         self,

@@ -1,0 +1,130 @@
+"""Masks mean the same in every update of the contracts, before real services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.api.field_behavior_pb2 import IMMUTABLE, OUTPUT_ONLY, field_behavior
+
+from letta.jsonmap.v1 import annotations_pb2
+from letta_common.errors import InvalidArgument
+from tests.contract.boundary.conftest import Deployment
+from tests.contract.boundary.contracts import call, filled, methods, refusal
+
+MASK = "google.protobuf.FieldMask"
+
+
+def mask_of(method: Any) -> Any:
+    return next(
+        (field for field in method.input_type.fields if field.message_type and field.message_type.full_name == MASK),
+        None,
+    )
+
+
+def resource_of(message: Any) -> Any:
+    """Return the field that holds the resource of an update."""
+    return next(field for field in message.fields if field.message_type and field.message_type.full_name != MASK)
+
+
+UPDATES = {method.full_name: method for method in methods() if mask_of(method)}
+EACH = pytest.mark.parametrize("method", UPDATES.values(), ids=UPDATES)
+
+# What a resource is told apart by after a change of one field.
+CHANGING = {
+    "letta.agent.v1.AgentUpdate": ("description", "project_id"),
+    "letta.agent.v1.Conversation": ("summary", "model"),
+    "letta.llm.v1.Provider": ("region", "api_version"),
+    "letta.memory.v1.Archive": ("description", "metadata"),
+    "letta.memory.v1.Block": ("description", "value"),
+    "letta.tools.v1.SandboxEnvironmentVariable": ("description", "key"),
+    "letta.tools.v1.Tool": ("project_id", "metadata"),
+}
+# Updates without a mask: what they leave out they do not change.
+WITHOUT = {
+    "letta.agent.v1.AgentService.UpdateToolApproval": "one switch",
+    "letta.agent.v1.StepService.UpdateStepFeedback": "one value",
+    "letta.auth.v1.OrganizationService.UpdateOrganization": "optional fields",
+    "letta.auth.v1.UserService.UpdateUser": "optional fields",
+    "letta.tools.v1.LegacyMCPServerService.UpdateLegacyMCPServer": "a union of configurations",
+    "letta.tools.v1.MCPServerService.UpdateMCPServer": "a union of configurations",
+    "letta.tools.v1.SandboxConfigService.UpdateSandboxConfig": "one JSON text, replaced as a whole",
+}
+
+
+def bearer(deployment: Deployment) -> tuple[str, str]:
+    return "authorization", f"Bearer {deployment.caller.secret}"
+
+
+def update(deployment: Deployment, method: Any, values: dict[str, Any], *paths: str) -> Any:
+    """Update the caller's resource; return it as it is then."""
+    code, answer = call(deployment.channel, method, asked(deployment, method, values, paths), bearer(deployment))
+    assert code.name == "OK", answer
+    return getattr(answer, resource_of(method.output_type).name)
+
+
+def asked(deployment: Deployment, method: Any, values: dict[str, Any], paths: tuple[str, ...]) -> Any:
+    request = filled(method, deployment.caller.owned)
+    resource = getattr(request, resource_of(method.input_type).name)
+    resource.SetInParent()
+    for name, value in values.items():
+        setattr(resource, name, value)
+    getattr(request, mask_of(method).name).paths.extend(paths)
+    return request
+
+
+def fixed(message: Any) -> list[str]:
+    """Return the fields that no update changes."""
+    kinds = {field.name: {*field.GetOptions().Extensions[field_behavior]} for field in message.fields}
+    return [name for name, said in kinds.items() if said & {OUTPUT_ONLY, IMMUTABLE}]
+
+
+def test_every_update_has_a_mask_or_a_reason():
+    lacking = {m.full_name for m in methods() if m.name.startswith("Update") and not mask_of(m)}
+
+    assert lacking == WITHOUT.keys()
+    assert all(mask_of(m).GetOptions().Extensions[annotations_pb2.field].mask for m in UPDATES.values())
+    assert {resource_of(m.input_type).message_type.full_name for m in UPDATES.values()} == CHANGING.keys()
+
+
+@EACH
+def test_paths_that_no_update_changes_are_refused_by_name(deployment: Deployment, method: Any):
+    resource = resource_of(method.input_type).message_type
+    for path in ("nonsense", "*", f"{resource.fields[0].name}.nonsense", *fixed(resource)):
+        error = refusal(deployment.channel, method, asked(deployment, method, {}, (path,)), bearer(deployment))
+
+        assert isinstance(error, InvalidArgument), path
+        assert error.metadata["field"] == f"update_mask.{path}"
+
+
+@EACH
+def test_an_empty_mask_changes_what_is_set_and_a_mask_what_it_names(deployment: Deployment, method: Any):
+    name, other = CHANGING[resource_of(method.input_type).message_type.full_name]
+    before = update(deployment, method, {})
+    kept, unnamed = getattr(before, other), '{"not": "named"}' if other == "metadata" else "NOT_NAMED"
+
+    assert getattr(update(deployment, method, {name: "set alone"}), name) == "set alone"
+    assert getattr(update(deployment, method, {name: "named", other: unnamed}, name), name) == "named"
+    after = update(deployment, method, {})
+    assert (getattr(after, name), getattr(after, other)) == ("named", kept)
+    assert not update(deployment, method, {}, name).HasField(name)
+
+
+@EACH
+def test_a_resource_may_be_sent_back_as_it_was_read(deployment: Deployment, method: Any):
+    read = update(deployment, method, {})
+    resource = resource_of(method.input_type)
+    if read.DESCRIPTOR is not resource.message_type:
+        pytest.skip("it answers another message than it takes")
+    request = filled(method, deployment.caller.owned)
+    getattr(request, resource.name).CopyFrom(read)
+
+    code, answer = call(deployment.channel, method, request, bearer(deployment))
+
+    assert code.name == "OK", answer
+    written = getattr(answer, resource_of(method.output_type).name)
+    for message in (read, written):
+        for field in set(fixed(message.DESCRIPTOR)) | {"etag"}:
+            if field in message.DESCRIPTOR.fields_by_name:
+                message.ClearField(field)
+    assert written == read
