@@ -90,6 +90,27 @@ def test_nothing_of_this_kind_is_in_the_tree(pattern):
     assert not found
 
 
+def test_modules_with_a_known_name_are_imported_plainly():
+    # What a tool's own process runs may not import at its top what tools have not asked for.
+    code = [
+        path
+        for path in written()
+        if "/src/" in path.as_posix() and path.name not in {"harness.py", "borrowed_names.py"}
+    ]
+    calls = [
+        (path, node) for path in code if path.suffix == ".py" for node in ast.walk(ast.parse((ROOT / path).read_text()))
+    ]
+    found = [f"{path}:{node.lineno}" for path, node in calls if isinstance(node, ast.Call) and is_plain_import(node)]
+
+    assert not found
+
+
+def is_plain_import(node: ast.Call) -> bool:
+    """Say whether this calls `import_module` with a name that an import statement could have."""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    return name == "import_module" and bool(node.args) and isinstance(node.args[0], ast.Constant)
+
+
 def test_no_lock_file_that_names_a_registry():
     names = {path.name for path in tracked()}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import uvloop
 from pydantic import SecretStr
 
 from letta_cli.console import fail, note, panel, secret
-from letta_cli.servers import preflight
+from letta_cli.servers import engines, preflight, processes
 from letta_cli.servers.databases import database
 from letta_common.settings import PEERS, Settings
 from letta_embedded_postgres import EmbeddedPostgresError
@@ -63,7 +62,7 @@ def _run(
     start = ExitStack()
     start.enter_context(starting())
     progress("loading the services ...")
-    stack: Any = importlib.import_module("letta_cli.servers.stack")
+    from letta_cli.servers.stack import serve_all  # noqa: PLC0415 seconds, which the line above tells of
 
     async def started(admin_key: str | None) -> None:
         start.close()
@@ -73,7 +72,7 @@ def _run(
             lines = await asyncio.to_thread(_banner, settings, http_bind)
             panel("Letta on gRPC", lines)
 
-    uvloop.run(stack.serve_all(arguments, http_bind, started, progress))
+    uvloop.run(serve_all(arguments, http_bind, started, progress))
 
 
 def _silent(_: str) -> None:
@@ -81,9 +80,7 @@ def _silent(_: str) -> None:
 
 
 def _banner(settings: Settings, http_bind: str) -> list[str]:
-    engines: Any = importlib.import_module("letta_cli.servers.engines")
-    banner = engines.banner(settings.bind, settings)
-    return [f"gRPC  {settings.bind}", f"HTTP  http://{http_bind}/docs", banner, HINT]
+    return [f"gRPC  {settings.bind}", f"HTTP  http://{http_bind}/docs", engines.banner(settings.bind, settings), HINT]
 
 
 @up_app.command()
@@ -102,7 +99,6 @@ def up(
         settings = begin(Settings)
         binds = {f"--grpc-port ({name})": f"{host}:{number}" for name, number in ports.items()}
         preflight.check(settings, {**binds, "--port": f"{host}:{port}"})
-        processes: Any = importlib.import_module("letta_cli.servers.processes")
         note(f"gRPC of the agent service on {host}:{grpc_port}, HTTP on http://{host}:{port}/docs")
         variables["LETTA_UNKNOWN_SETTINGS"] = "ignore"  # they were told once, above
         uvloop.run(processes.up(settings, variables, note))
@@ -127,17 +123,15 @@ def upgrade() -> None:
 
 def first_key() -> str | None:
     """Make the first administrator's key on the deployment's database; None when there is one."""
-    wiring: Any = importlib.import_module("letta_auth.wiring")
-    kind: Any = importlib.import_module("letta_auth.settings").AuthSettings
+    from letta_auth.settings import AuthSettings  # noqa: PLC0415 no other command of these needs the service
+    from letta_auth.wiring import bootstrap_admin_key  # noqa: PLC0415
 
-    async def work(settings: Any) -> str | None:
+    async def work(settings: AuthSettings) -> str | None:
         async with database(settings) as url:
-            chosen = settings.model_copy(update={"database_url": SecretStr(url)})
-            made: str | None = await wiring.bootstrap_admin_key(chosen)
-            return made
+            return await bootstrap_admin_key(settings.model_copy(update={"database_url": SecretStr(url)}))
 
     with failures_told(EmbeddedPostgresError):
-        return asyncio.run(work(_prepared(kind)))
+        return asyncio.run(work(_prepared(AuthSettings)))
 
 
 def _prepared(kind: type[S]) -> S:

@@ -25,8 +25,8 @@ class Editor:
     """Reads what a user types: arrows for editing and history, Tab for commands, Alt-Enter for another line."""
 
     def __init__(self, commands: Mapping[str, str]) -> None:
-        from prompt_toolkit import PromptSession  # noqa: PLC0415 a third of a second, which only a talk needs
-        from prompt_toolkit.key_binding import KeyBindings  # noqa: PLC0415
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.key_binding import KeyBindings
 
         keys = KeyBindings()
 
@@ -52,7 +52,7 @@ def fitting(commands: Mapping[str, str]) -> Editor | Lines:
 
 
 def _history(path: Path) -> Any:
-    from prompt_toolkit.history import FileHistory, InMemoryHistory  # noqa: PLC0415
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def _history(path: Path) -> Any:
 
 
 def _completer(commands: Mapping[str, str]) -> Any:
-    from prompt_toolkit.completion import Completer, Completion  # noqa: PLC0415
+    from prompt_toolkit.completion import Completer, Completion
 
     class Commands(Completer):
         def get_completions(self, document: Any, complete_event: Any) -> Iterable[Completion]:

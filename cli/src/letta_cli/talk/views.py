@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from rich.live import Live
@@ -56,7 +55,6 @@ class TerminalView(View):
         super().__init__()
         self._open = ""
         self._live: Live | None = None
-        self._markdown: Any = importlib.import_module("rich.markdown").Markdown
 
     def begin(self) -> None:
         """Turn the spinner."""
@@ -107,7 +105,9 @@ class TerminalView(View):
 
     def _print(self, text: str) -> None:
         if text.strip():
-            out.print(self._markdown(text.strip("\n")))
+            from rich.markdown import Markdown
+
+            out.print(Markdown(text.strip("\n")))
 
     def _below(self) -> Any:
         if not self._open.strip():

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
 
 from letta_common.faults import MigrationFailed
 from letta_postgres.db import driver_errors, plain_dsn, quoted
@@ -92,32 +94,31 @@ def _apply_functions(dsn: str, schema: str, functions: Functions) -> None:
 
 
 def _run_scripts(dsn: str, directory: Path, schema: str, extensions: Sequence[str], functions: Functions) -> None:
-    sa: Any = importlib.import_module("sqlalchemy")
-    pool: Any = importlib.import_module("sqlalchemy.pool")
     engine = sa.create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn, connect_timeout=5), poolclass=pool.NullPool
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn, connect_timeout=5), poolclass=NullPool
     )
     with engine.begin() as conn:
         _lock(conn, EXTENSIONS_SCHEMA)
-        _create_extensions(conn, sa, extensions)
+        _create_extensions(conn, extensions)
     with engine.begin() as conn:
         _lock(conn, schema)
         conn.execute(sa.text(f"create schema if not exists {quoted(schema)}"))
         _run_alembic(conn, directory, schema)
-        functions.apply(conn.connection.driver_connection, schema)
+        driver: Any = conn.connection.driver_connection
+        functions.apply(driver, schema)
     engine.dispose()
 
 
-def _lock(conn: Any, name: str) -> None:
+def _lock(conn: sa.Connection, name: str) -> None:
     """Let one replica at a time pass. The lock ends with the transaction, so poolers cannot leak it."""
     conn.exec_driver_sql(_LOCK, (f"letta.migrate.{name}",))
 
 
-def _create_extensions(conn: Any, sa: Any, extensions: Sequence[str]) -> None:
+def _create_extensions(conn: sa.Connection, extensions: Sequence[str]) -> None:
     if not extensions:
         return
     conn.execute(sa.text(f"create schema if not exists {EXTENSIONS_SCHEMA}"))
-    places = dict(
+    places: dict[str, str] = dict(
         conn.execute(
             sa.text(
                 "select e.extname, n.nspname from pg_extension e join pg_namespace n on n.oid = e.extnamespace "
@@ -142,17 +143,16 @@ def _create_extensions(conn: Any, sa: Any, extensions: Sequence[str]) -> None:
             )
 
 
-def _run_alembic(conn: Any, directory: Path, schema: str) -> None:
-    config_module: Any = importlib.import_module("alembic.config")
-    script_module: Any = importlib.import_module("alembic.script")
-    environment_module: Any = importlib.import_module("alembic.runtime.environment")
-    config = config_module.Config()
+def _run_alembic(conn: sa.Connection, directory: Path, schema: str) -> None:
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
     config.set_main_option("script_location", str(directory.parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    script = script_module.ScriptDirectory.from_config(config)
-    with environment_module.EnvironmentContext(
-        config, script, fn=lambda revision, _: script._upgrade_revs("head", revision)
-    ) as context:
+    script = ScriptDirectory.from_config(config)
+    with EnvironmentContext(config, script, fn=lambda revision, _: script._upgrade_revs("head", revision)) as context:
         context.configure(connection=conn, version_table=VERSION_TABLE, version_table_schema=schema)
         context.run_migrations()
 

@@ -8,7 +8,6 @@ package itself is never imported.
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, files
@@ -62,21 +61,23 @@ class LocalEmbedder:
 
     def _run(self, text: str) -> Vector:
         session = self._session or self._load()
-        numpy: Any = importlib.import_module("numpy")
+        import numpy
+
         [vector] = session.run(None, {session.get_inputs()[0].name: numpy.array([text], dtype=object)})
         made: Vector = vector[0].tolist()
         return made
 
     def _load(self) -> Any:
-        runtime: Any = importlib.import_module("onnxruntime")
-        extensions: Any = importlib.import_module("onnxruntime_extensions")
-        options = runtime.SessionOptions()
-        options.register_custom_ops_library(extensions.get_library_path())
+        from onnxruntime import InferenceSession, SessionOptions
+        from onnxruntime_extensions import get_library_path
+
+        options = SessionOptions()
+        options.register_custom_ops_library(get_library_path())
         options.enable_cpu_mem_arena = False  # an arena keeps what the largest run ever took
         options.enable_mem_pattern = False
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        self._session = runtime.InferenceSession(str(_model_file()), options, providers=["CPUExecutionProvider"])
+        self._session = InferenceSession(str(_model_file()), options, providers=["CPUExecutionProvider"])
         return self._session
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import lzma
 import re
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tiktoken import Encoding
 
 _MODELS = re.compile(r"(?:^|/)(?:gpt-4o|chatgpt-4o|gpt-4\.[1-9]|gpt-[5-9]|gpt-oss|o[1-9](?:$|-))", re.IGNORECASE)
 """Models whose vocabulary this is; what another one counts differs by more than an estimate is worth."""
@@ -32,8 +34,8 @@ class LocalTokenizer:
     """Counts in a thread; loaded (about a second) when it is first prepared or used."""
 
     def __init__(self) -> None:
-        self._encoding: Any = None
-        self._loading: asyncio.Task[None] | None = None
+        self._encoding: Encoding | None = None
+        self._loading: asyncio.Task[Encoding] | None = None
 
     @property
     def ready(self) -> bool:
@@ -44,7 +46,7 @@ class LocalTokenizer:
         """Say whether a model, by its name at the vendor, has this vocabulary."""
         return _MODELS.search(model) is not None
 
-    def prepare(self) -> asyncio.Task[None]:
+    def prepare(self) -> asyncio.Task[Encoding]:
         """Begin to load."""
         if self._loading is None or (self._loading.done() and not self.ready):
             self._loading = asyncio.create_task(self._load())
@@ -52,21 +54,24 @@ class LocalTokenizer:
 
     async def count(self, texts: Sequence[str]) -> int:
         """Return the tokens of texts."""
-        if not self.ready:
-            await asyncio.shield(self.prepare())
-        return await asyncio.to_thread(self._count, texts)
+        encoding = self._encoding
+        if encoding is None:
+            encoding = await asyncio.shield(self.prepare())
+        return await asyncio.to_thread(_count, encoding, texts)
 
     async def close(self) -> None:
         """Wait for what is being loaded."""
         if self._loading is not None:
             await asyncio.gather(self._loading, return_exceptions=True)
 
-    async def _load(self) -> None:
+    async def _load(self) -> Encoding:
         self._encoding = await asyncio.to_thread(_encoding)
+        return self._encoding
 
-    def _count(self, texts: Sequence[str]) -> int:
-        pieces = [piece for text in texts for piece in _pieces(text)]
-        return sum(map(len, self._encoding.encode_ordinary_batch(pieces, num_threads=1)))
+
+def _count(encoding: Encoding, texts: Sequence[str]) -> int:
+    pieces = [piece for text in texts for piece in _pieces(text)]
+    return sum(len(tokens) for tokens in encoding.encode_ordinary_batch(pieces, num_threads=1))
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -85,7 +90,8 @@ def vocabulary() -> list[bytes]:
     return tokens
 
 
-def _encoding() -> Any:
-    tiktoken = importlib.import_module("tiktoken")  # a tenth of a second, off the loop
+def _encoding() -> Encoding:
+    from tiktoken import Encoding
+
     ranks = {token: rank for rank, token in enumerate(vocabulary())}
-    return tiktoken.Encoding(name="o200k_base", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
+    return Encoding(name="o200k_base", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
