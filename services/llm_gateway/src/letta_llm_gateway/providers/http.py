@@ -23,6 +23,7 @@ _IDLE = 100
 _MOST_BYTES = 1 << 30
 _ENVIRONMENT = ("OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS")
 _IDENTITIES = ("OpenAI-Organization", "OpenAI-Project")
+_KEY_HEADERS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
 _REFUSAL_BYTES = 1 << 20
 
 
@@ -70,6 +71,8 @@ class Exchange:
 
     most_bytes: int
     address: str = ""
+    keys: tuple[str, ...] = ()
+    """What opened the vendor's door, as it was sent."""
 
 
 _exchange: ContextVar[Exchange | None] = ContextVar("letta_llm_exchange", default=None)
@@ -95,6 +98,8 @@ async def _bound(response: httpx2.Response) -> None:
 async def _record(request: httpx2.Request) -> None:
     if (exchange := _exchange.get()) is not None:
         exchange.address = str(request.url.copy_with(query=None, fragment=None, userinfo=b""))
+        sent = (request.headers.get(name, "") for name in _KEY_HEADERS)
+        exchange.keys = tuple(key.removeprefix("Bearer ") for key in sent if key)
     tape = current_tape()
     if tape is None:
         return

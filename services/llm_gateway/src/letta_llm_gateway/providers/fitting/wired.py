@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import time
@@ -12,16 +13,17 @@ from typing import Protocol
 
 import structlog
 
-from letta.llm.v1.generation_service_pb2 import ToolChoiceMode, ToolDefinition
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.egress import TooMuchData
 from letta_common.errors import AppError, LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.providers import Account, ListedModel, Provider, Vector
 from letta_llm_gateway.providers.checks import Rules
-from letta_llm_gateway.providers.errors import redacted, transport_errors
+from letta_llm_gateway.providers.errors import transport_errors
 from letta_llm_gateway.providers.fitting.cleaning import Cleaner
 from letta_llm_gateway.providers.fitting.kits import Kit, StreamKit, fit
-from letta_llm_gateway.providers.http import Exchange, begin_exchange
+from letta_llm_gateway.providers.fitting.telling import causes_of, hushed, told
+from letta_llm_gateway.providers.http import begin_exchange
 
 _log = structlog.get_logger("letta.llm.vendors")
 _SAYS_SCHEMA = re.compile(r"schema|function|tool|parameter|propert|keyword|\$ref", re.IGNORECASE)
@@ -49,6 +51,7 @@ class WiredProvider:
 
     def __init__(self, wire: Wire, account: Account) -> None:
         self._wire, self._vendor = wire, account.name
+        self._key = account.api_key
         self._refused = Refusals()
 
     async def generate(self, call: Call) -> Answer:
@@ -57,7 +60,7 @@ class WiredProvider:
         while True:
             kit = asks.kit(self._wire.rules(call.model))
             try:
-                with self._watched(call.model, _ANSWER_BYTES):
+                with self._watched(call.model, _ANSWER_BYTES, call.prompt):
                     made = await self._wire.generate(replace(call, prompt=kit.prompt))
                     answer = kit.answer(Cleaner(self._vendor).answer(made))
             except LLMBadRequest as error:
@@ -73,7 +76,7 @@ class WiredProvider:
             kit = asks.kit(self._wire.rules(call.model))
             names, cleaner = StreamKit(kit), Cleaner(self._vendor)
             try:
-                with self._watched(call.model, _STREAM_BYTES):
+                with self._watched(call.model, _STREAM_BYTES, call.prompt):
                     async with aclosing(self._wire.stream(replace(call, prompt=kit.prompt))) as events:
                         async for event in events:
                             begun = True
@@ -96,7 +99,7 @@ class WiredProvider:
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt, where the vendor counts."""
         kit = _Asks(self._refused, call).kit(self._wire.rules(call.model))
-        with self._watched(call.model, _ANSWER_BYTES):
+        with self._watched(call.model, _ANSWER_BYTES, call.prompt):
             return await self._wire.count(replace(call, prompt=kit.prompt))
 
     async def models(self) -> list[ListedModel]:
@@ -109,30 +112,26 @@ class WiredProvider:
         await self._wire.close()
 
     @contextmanager
-    def _watched(self, model: str, most_bytes: int) -> Iterator[None]:
+    def _watched(self, model: str, most_bytes: int, prompt: Prompt | None = None) -> Iterator[None]:
         """Give every failure its type, and tell the operator where it came from and why."""
         exchange = begin_exchange(most_bytes)
         try:
             with transport_errors(self._vendor):
                 yield
+        except asyncio.CancelledError:  # whoever ends it says why: silence is timed elsewhere, and callers leave
+            _log.info("a call of a vendor was ended", provider=self._vendor, address=exchange.address, model=model)
+            raise
         except AppError as error:
-            causes, failure = list(_causes(error)), error
+            causes, failure = list(causes_of(error)), error
             if any(isinstance(cause, TooMuchData) for cause in causes):  # SDKs say that the connection broke
                 failure = LLMInvalidResponse(f"{self._vendor} answered more than any model does", provider=self._vendor)
                 failure.__cause__ = error
-            self._tell(failure, causes, model, exchange)
+            told_by = {"said": failure.message, "cause": told(causes or [failure])}
+            keys = (self._key, *exchange.keys)
+            why = {key: hushed(text, keys, prompt) for key, text in told_by.items()}
+            where = {"provider": self._vendor, "address": exchange.address, "model": model}
+            _log.info("a vendor failed", **where, reason=failure.reason, **why)
             raise failure from failure.__cause__
-
-    def _tell(self, failure: AppError, causes: Sequence[BaseException], model: str, exchange: Exchange) -> None:
-        _log.info(
-            "a vendor failed",
-            provider=self._vendor,
-            address=exchange.address,
-            model=model,
-            reason=failure.reason,
-            said=failure.message,
-            cause=redacted("; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)),
-        )
 
 
 class Refusals:
@@ -201,13 +200,6 @@ class _Asks:
 
 def _is_plain(schema: str) -> bool:
     return not set(_UNUSUAL.split()) & set(re.findall(r'"(\$?\w+)":', schema))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause = error.__cause__
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
 
 
 def _numbers(vectors: Sequence[Vector], vendor: str) -> list[Vector]:
