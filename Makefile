@@ -38,8 +38,8 @@ docs: setup-dev ## Write docs/reference from the contracts and the settings.
 .PHONY: lock
 lock: setup-dev ## Renew the lock files from the pyproject files.
 	@uv lock --upgrade -q
-	@uv export -q --no-hashes --no-emit-workspace --no-header --no-annotate --all-packages --no-dev > requirements.lock
-	@uv export -q --no-hashes --no-emit-workspace --no-header --no-annotate --only-group dev > requirements-dev.lock
+	@uv export -q --no-emit-workspace --no-header --no-annotate --all-packages --no-dev > requirements.lock
+	@uv export -q --no-emit-workspace --no-header --no-annotate --only-group dev > requirements-dev.lock
 
 .PHONY: check
 check: setup-dev ## Format, lint, types, contracts, import rules, generated code.

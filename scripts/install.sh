@@ -20,14 +20,17 @@ tell &
 teller=$!
 trap 'kill $teller 2>/dev/null || true' EXIT
 
-[ -x "$bin/uv" ] || "$bin/python" -m pip install -q --disable-pip-version-check uv 2>/dev/null || true
-if [ -x "$bin/uv" ]; then
-    # The certificates of the machine count too: behind a proxy of one's own, the bundled ones do not suffice.
-    "$bin/uv" pip install -q --system-certs --compile-bytecode --python "$bin/python" --no-deps -r "$lock" "$@" || {
+# The certificates of the machine count too: behind a proxy of one's own, the bundled ones do not suffice.
+install() {
+    if [ -x "$bin/uv" ]; then
+        "$bin/uv" pip install -q --system-certs --compile-bytecode --python "$bin/python" --no-deps "$@" && return
         echo "uv failed; trying pip" >&2
-        "$bin/python" -m pip install -q --disable-pip-version-check --no-deps -r "$lock" "$@"
-    }
-else
-    "$bin/python" -m pip install -q --disable-pip-version-check --no-deps -r "$lock" "$@"
-fi
+    fi
+    "$bin/python" -m pip install -q --disable-pip-version-check --no-deps "$@"
+}
+
+[ -x "$bin/uv" ] || "$bin/python" -m pip install -q --disable-pip-version-check uv 2>/dev/null || true
+# What is fetched must be what was locked. Editable members have no hash, so they come in a call of their own.
+install --require-hashes -r "$lock"
+[ $# -eq 0 ] || install "$@"
 "$bin/python" -m compileall -q libs/*/src services/*/src cli/src || true

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -63,6 +64,34 @@ def test_a_missing_python_is_said(tree: Path):
 
 def test_a_python_without_venv_is_said(tree: Path):
     assert "python3-venv" in refused(make(tree, python_of(tree / "bin" / "python", "3.12.1", venv=False)))
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_each_locked_package_has_its_hashes(lock: str):
+    entries = re.split(r"(?<!\\)\n", (ROOT / lock).read_text().strip())
+
+    assert [
+        entry for entry in entries if not re.search(r"^[\w.-]+==[^\\]+(\\\n +--hash=sha256:[0-9a-f]{64} ?)+$", entry)
+    ] == []
+
+
+def recorded(tree: Path, *, uv_works: bool) -> list[str]:
+    """Run the installation with programs that write down how they are called; uv is refused or not."""
+    (tree / ".venv" / "bin").mkdir(parents=True)
+    for name, status in (("uv", 0 if uv_works else 1), ("python", 0)):
+        program = tree / ".venv" / "bin" / name
+        program.write_text(f'#!/bin/sh\necho "{name} $@" >> {tree}/calls\nexit {status}\n')
+        program.chmod(0o755)
+    command = ["scripts/install.sh", "requirements.lock", "-e", "cli"]
+    subprocess.run(command, cwd=tree, capture_output=True, timeout=60, check=True)
+    return [line for line in (tree / "calls").read_text().splitlines() if " install " in line]
+
+
+@pytest.mark.parametrize("uv_works", [True, False], ids=["uv", "pip"])
+def test_packages_are_installed_by_hash_and_members_apart(tree: Path, *, uv_works: bool):
+    calls = [call for call in recorded(tree, uv_works=uv_works) if call.startswith("uv" if uv_works else "python")]
+
+    assert [call.partition("--no-deps ")[2] for call in calls] == ["--require-hashes -r requirements.lock", "-e cli"]
 
 
 def test_an_old_environment_is_said(tree: Path):
