@@ -32,11 +32,6 @@ GPT = "openai/gpt-4o-mini"
 COST = round(11 * 0.15 + 7 * 0.60)
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["llm"]
-
-
 @pytest.fixture
 async def openai() -> AsyncIterator[OpenAIServer]:
     async with OpenAIServer() as vendor:

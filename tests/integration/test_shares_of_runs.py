@@ -41,11 +41,6 @@ EXPLAIN = (
 )
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["agent"]
-
-
 @pytest.fixture
 async def db(databases):
     database = await Database.open(databases.clone(["agent"]), schema="agent")

@@ -68,11 +68,6 @@ class ServedMemory:
 
 
 @pytest.fixture(scope="module")
-def database_schemas():
-    return ["memory"]
-
-
-@pytest.fixture(scope="module")
 def grpc_server(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedMemory]:
     server = ServedMemory(database_url, tmp_path_factory.mktemp("home"))
     yield server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import shutil
 import tempfile
@@ -66,17 +65,6 @@ class Databases:
             conn.execute(statement.encode())
 
 
-def migrated_schemas() -> list[str]:
-    """Return the schemas whose services have migrations."""
-    return [schema for schema, package in SCHEMAS.items() if _has_migrations(package)]
-
-
-def _has_migrations(package: str) -> bool:
-    spec = importlib.util.find_spec(package)
-    places = (spec.submodule_search_locations or []) if spec else []
-    return any(any(Path(place).glob("migrations/versions/[0-9]*.py")) for place in places)
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """Run a server for the session; fast, not durable, with pg_stat_statements."""
@@ -100,14 +88,8 @@ def databases(postgres: EmbeddedPostgres) -> Databases:
 
 
 @pytest.fixture(scope="module")
-def database_schemas() -> Sequence[str]:
-    """Name the schemas that `database_url` has. A module overrides this fixture to get fewer."""
-    return migrated_schemas()
-
-
-@pytest.fixture(scope="module")
-def database_url(databases: Databases, database_schemas: Sequence[str]) -> Iterator[str]:
-    """Give a module its own migrated database."""
-    dsn = databases.clone(database_schemas)
+def database_url(databases: Databases) -> Iterator[str]:
+    """Give a module a migrated database of its own, with the schema of every service."""
+    dsn = databases.clone(tuple(SCHEMAS))
     yield dsn
     databases.drop(dsn)

@@ -45,11 +45,6 @@ ARCHIVE_KEYS = {
 MESSAGE_KEYS = {"id", "date", "name", "message_type", "otid", "sender_id", "step_id", "is_err", "seq_id", "run_id"}
 
 
-@pytest.fixture(scope="module")
-def database_schemas() -> list[str]:
-    return ["memory"]
-
-
 class Rest:
     """The gateway over HTTP, and the calls that the agent service makes."""
 

@@ -62,11 +62,6 @@ def functions(directory):
                     yield function
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["tools"]
-
-
 @pytest.fixture
 async def tools(database_url):
     db = await Database.open(database_url, schema="tools")

@@ -19,11 +19,6 @@ from tests.integration.tools.wires import FORMATS, Told, allowed, definitions, d
 
 
 @pytest.fixture(scope="module")
-def database_schemas():
-    return ["tools"]
-
-
-@pytest.fixture(scope="module")
 async def kept(database_url):
     """The corpus, after a way through the registry."""
     db = await Database.open(database_url, schema="tools")

@@ -21,11 +21,6 @@ CALLS = 8
 SOURCE = 'def f(n: int):\n    """F.\n\n    Args:\n        n: it\n    """\n    return n\n'
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["tools"]
-
-
 @pytest.fixture
 async def channel(database_url, tmp_path):
     service = await build(ToolsSettings(database_url=database_url, home=tmp_path), Deps())

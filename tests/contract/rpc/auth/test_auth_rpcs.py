@@ -53,11 +53,6 @@ from tests.support.rpc import (
 IDENTITIES = Identities()
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["auth"]
-
-
 def settings_for(database_url, **more):
     return AuthSettings(
         database_url=SecretStr(database_url),

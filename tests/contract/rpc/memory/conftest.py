@@ -167,11 +167,6 @@ def message(role: int, text: str, **more: Any) -> message_pb2.Message:
     return made
 
 
-@pytest.fixture(scope="module")
-def database_schemas() -> list[str]:
-    return ["memory"]
-
-
 @pytest.fixture(params=["network", "local"])
 async def memory(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Memory]:
     """Run memory with its embedder, over both transports, and act as Ann."""

@@ -14,11 +14,6 @@ from tests.support.rpc import Identities, running
 
 
 @pytest.fixture(scope="module")
-def database_schemas():
-    return ["tools"]
-
-
-@pytest.fixture(scope="module")
 def identities():
     return Identities()
 

@@ -43,11 +43,6 @@ class Rooms:
         await self.db.hot(statement, (actor.organization_id, agent_id))
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["agent"]
-
-
 @pytest.fixture
 async def db(database_url):
     database = await Database.open(database_url, schema="agent")

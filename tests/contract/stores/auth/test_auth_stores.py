@@ -21,11 +21,6 @@ START = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 ASCENDING = Page(ascending=True)
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["auth"]
-
-
 @pytest.fixture(params=["fake", "sql"])
 async def db(request):
     if request.param == "fake":

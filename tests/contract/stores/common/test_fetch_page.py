@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
@@ -39,11 +39,6 @@ def row(number: int, organization: str = "org-a") -> dict[str, Any]:
 
 ROWS = [row(number) for number in range(20)]
 FOREIGN = row(5, "org-b")
-
-
-@pytest.fixture(scope="module")
-def database_schemas() -> Sequence[str]:
-    return ()
 
 
 @pytest.fixture(scope="module")

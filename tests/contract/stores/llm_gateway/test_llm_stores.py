@@ -27,11 +27,6 @@ ANN, BEN = Actor("org-a", "user-a"), Actor("org-b", "user-b")
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["llm"]
-
-
 @pytest.fixture
 async def db(database_url):
     database = await Database.open(database_url, schema="llm")

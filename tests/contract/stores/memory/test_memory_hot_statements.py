@@ -24,11 +24,6 @@ ANN = Actor("org-a", "user-ann")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def database_schemas() -> list[str]:
-    return ["memory"]
-
-
 @pytest.fixture
 async def db(database_url: str) -> AsyncIterator[Database]:
     options = DatabaseOptions(pool_size=2, application_name="letta-memory-test")

@@ -21,11 +21,6 @@ NOW = datetime.now(UTC)
 LATER, EARLIER = NOW + timedelta(hours=1), NOW - timedelta(hours=1)
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["memory"]
-
-
 @pytest.fixture
 async def stores(database_url):
     db = await Database.open(database_url, schema="memory")

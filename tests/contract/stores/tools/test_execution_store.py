@@ -12,11 +12,6 @@ from letta_tools.store.executions import SqlExecutionStore
 from tests.fakes.tools.stores import FakeExecutionStore
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["tools"]
-
-
 @pytest.fixture(params=["fake", "sql"])
 async def store(request, database_url):
     if request.param == "fake":

@@ -20,11 +20,6 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 BOB = Actor("org-bob", "user-bob")
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["tools"]
-
-
 @pytest.fixture(params=["fake", "sql"])
 async def stores(request, database_url):
     if request.param == "fake":

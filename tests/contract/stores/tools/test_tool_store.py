@@ -18,11 +18,6 @@ from tests.fakes.tools.stores import FakeToolStore
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def database_schemas():
-    return ["tools"]
-
-
 @pytest.fixture(params=["fake", "sql"])
 async def store(request, database_url):
     if request.param == "fake":
