@@ -8,14 +8,21 @@ bin=.venv/bin
 count=$(grep -c '==' "$lock")
 echo "installing $count packages of $lock into .venv; the first time this takes a minute or two ..." >&2
 
-# Say every few seconds how far it is, until the parent of this loop ends or kills it.
+places() { find .venv/lib -maxdepth 3 -name '*.dist-info' 2>/dev/null | wc -l; }
+
+# Say every few seconds how far it is, until the parent of this loop ends or kills it. Packages come into place together,
+# once all are fetched.
 tell() {
     begun=$(date +%s)
+    before=$(places)
     while sleep 5 && kill -0 $$ 2>/dev/null; do
-        found=$(find .venv/lib -maxdepth 3 -name '*.dist-info' 2>/dev/null | wc -l)
-        echo "... $(($(date +%s) - begun)) s, $found packages are there" >&2
+        found=$(places)
+        what="fetching"
+        [ "$found" -eq "$before" ] || what="$found packages are in place, compiling them"
+        echo "... $(($(date +%s) - begun)) s, $what" >&2
     done
 }
+[ -x "$bin/uv" ] || "$bin/python" -m pip install -q --disable-pip-version-check uv 2>/dev/null || true
 tell &
 teller=$!
 trap 'kill $teller 2>/dev/null || true' EXIT
@@ -29,7 +36,6 @@ install() {
     "$bin/python" -m pip install -q --disable-pip-version-check --no-deps "$@"
 }
 
-[ -x "$bin/uv" ] || "$bin/python" -m pip install -q --disable-pip-version-check uv 2>/dev/null || true
 # What is fetched must be what was locked. Editable members have no hash, so they come in a call of their own.
 install --require-hashes -r "$lock"
 [ $# -eq 0 ] || install "$@"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -107,6 +110,34 @@ def test_an_unknown_authority_is_told_from_a_server_that_is_not_there(ports: dic
         ask(Target(f"127.0.0.1:{ports['tls']}"))
     with pytest.raises(ServiceUnavailable, match="letta server"):
         ask(Target("127.0.0.1:1"))
+
+
+@pytest.fixture
+def slammed() -> Iterator[tuple[str, list[int]]]:
+    """An address that ends every connection at once, and the connections it had."""
+    had: list[int] = []
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def slam() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, (_, port) = listening.accept()
+                had.append(port)
+                connection.close()
+
+    thread = threading.Thread(target=slam)
+    thread.start()
+    yield f"127.0.0.1:{listening.getsockname()[1]}", had
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join()
+
+
+def test_a_server_that_does_not_answer_is_tried_once(slammed: tuple[str, list[int]]):
+    address, had = slammed
+    with pytest.raises(ServiceUnavailable):
+        ask(Target(address))
+    assert len(had) == 1
 
 
 @pytest.mark.parametrize("address", ["", "a b", "http://", "host:port", "ftp://host:1", "https://host/path"])

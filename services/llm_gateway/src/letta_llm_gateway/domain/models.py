@@ -378,7 +378,7 @@ def _default(handle: str, reason: str) -> Default:
     if handle.startswith("builtin/"):
         banner = (
             f"Model {handle}: NOT a language model, because {reason}.\n"
-            "It remembers what you tell it and finds it again, by rules. For real conversations set OPENAI_API_KEY or\n"
+            "It remembers what you tell it and finds it again, by rules. For real conversations set OPENAI_API_KEY or "
             "ANTHROPIC_API_KEY, or start Ollama, and restart."
         )
         return Default(handle, reason, banner)
