@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from letta_tools.providers.remote.docker_engine import DockerMachines, DockerOptions
-from letta_tools.providers.remote.e2b_cloud import E2BMachines, E2BOptions
-from letta_tools.providers.remote.kubernetes_cluster import KubernetesMachines, KubernetesOptions
-from letta_tools.providers.remote.machines import Machines
-from letta_tools.providers.remote.modal_cloud import ModalMachines, ModalOptions
+from letta_sandbox.remote.docker_engine import DockerMachines, DockerOptions
+from letta_sandbox.remote.e2b_cloud import E2BMachines, E2BOptions
+from letta_sandbox.remote.kubernetes_cluster import KubernetesMachines, KubernetesOptions
+from letta_sandbox.remote.machines import Machines
+from letta_sandbox.remote.modal_cloud import ModalMachines, ModalOptions
 from tests.fakes.docker_engine import start_engine
 from tests.fakes.e2b_cloud import FakeCloud
 

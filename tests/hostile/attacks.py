@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from letta_tools.domain.execution import Limits, Result, Status
+from letta_sandbox.calls import Limits, Result, Status
 
 MIB = 1 << 20
 

@@ -13,7 +13,7 @@ import re
 import struct
 from pathlib import Path
 
-from letta_tools.providers.local import syscalls
+from letta_sandbox.cage import syscalls
 
 PROFILE = Path(__file__).resolve().parents[2] / "deploy/compose/seccomp-tools.json"
 HEADERS = {

@@ -26,8 +26,9 @@ from hostile.launches import raise_loopback
 from hostile.suite import ATTACKS
 from hostile.victims import Victims, fill, others
 
-from letta_tools.providers.local import hosts, namespaces, syscalls
-from letta_tools.providers.local.plan import NAMESPACE, Plan
+from letta_sandbox.cage import namespaces, syscalls
+from letta_sandbox.cage.plan import NAMESPACE, Plan
+from letta_sandbox.local import hosts
 
 MARKER = b"RESULT-MARKER"
 PATIENCE = 6.0

@@ -13,8 +13,8 @@ from hostile.attacks import PRELUDE, Attack
 from hostile.suite import BY_NAME
 from hostile.victims import Victims
 
-from letta_tools.domain.execution import Call, Env, Isolation, Limits, Status
-from letta_tools.providers.local.provider import LocalOptions, LocalProvider
+from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.local.provider import LocalOptions, LocalProvider
 
 BASE = "/var/tmp"
 # Those that end by themselves and leave the process as it was.
@@ -76,9 +76,9 @@ os.register_at_fork(after_in_child=in_child)
 # Whoever confines the processes of calls by what can be changed here confines nothing.
 for module in list(sys.modules.values()):
     for name in ("apply", "drop_capabilities"):
-        if module.__name__.startswith("letta_tools") and hasattr(module, name):
+        if module.__name__.startswith("letta_sandbox") and hasattr(module, name):
             setattr(module, name, lambda *args, **kwargs: None)
-sys.modules["letta_tools.providers.local.seccomp"].Program.load = lambda self: None
+sys.modules["letta_sandbox.cage.seccomp"].Program.load = lambda self: None
 """
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from hostile import containers
 from hostile.victims import SECRET, VARIABLE
 
-from letta_tools.providers.local import hosts
+from letta_sandbox.local import hosts
 
 ORDINARY_USER = 1500
 _ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,14 @@ def import_path() -> list[str]:
     """Return where the suite and the service are imported from."""
     members = [
         _ROOT / name
-        for name in ("tests", "services/tools/src", "libs/tool_schemas/src", "libs/common/src", "libs/protos/src")
+        for name in (
+            "tests",
+            "services/tools/src",
+            "libs/sandbox/src",
+            "libs/tool_schemas/src",
+            "libs/common/src",
+            "libs/protos/src",
+        )
     ]
     return [*map(str, members), *[path for path in sys.path if path.endswith("site-packages")]]
 

@@ -7,8 +7,8 @@ import json
 import sys
 
 from letta_common.errors import IsolationUnavailable
-from letta_tools.domain.execution import Call, Env, Isolation
-from letta_tools.providers.local.provider import LocalOptions, LocalProvider
+from letta_sandbox.calls import Call, Env, Isolation
+from letta_sandbox.local.provider import LocalOptions, LocalProvider
 
 
 async def main(least: Isolation, interpreter: str) -> None:

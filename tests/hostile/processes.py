@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from hostile.attacks import Attack
 
-from letta_tools.domain.execution import Status
+from letta_sandbox.calls import Status
 
 ATTACKS = [
     Attack(

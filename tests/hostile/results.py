@@ -8,7 +8,7 @@ import json
 
 from hostile.attacks import Attack
 
-from letta_tools.domain.execution import Result, Status
+from letta_sandbox.calls import Result, Status
 
 _FORGE = """
 def descriptors():

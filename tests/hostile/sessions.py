@@ -17,10 +17,10 @@ from hostile.suite import ATTACKS
 from hostile.victims import SECRET, Victims, fill, is_ending, others
 
 from letta_common.egress import AddressGuard
-from letta_tools.domain.egress import Destinations, read_destinations
-from letta_tools.domain.execution import Call, Env, Isolation, Result, Status
-from letta_tools.providers.egress_proxy import Egress
-from letta_tools.providers.local.provider import LocalOptions, LocalProvider
+from letta_sandbox.calls import Call, Env, Isolation, Result, Status
+from letta_sandbox.destinations import Destinations, read_destinations
+from letta_sandbox.egress import Egress
+from letta_sandbox.local.provider import LocalOptions, LocalProvider
 
 BASE = "/var/tmp"
 PREFORK = 2  # of each fork server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from letta_tools.domain.mcp_servers import STDIO, Connection
+from letta_tools.domain.mcp.servers import STDIO, Connection
 
 SERVER = """
 import json, os, sys

@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hostile.suite import ATTACKS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/explanation/tool-isolation.md"
+PAGE = Path(__file__).resolve().parents[2] / "libs/sandbox/README.md"
 
 
 def test_the_page_names_every_attack():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-PAGE = TESTS.parent / "docs/explanation/tool-isolation.md"
+PAGE = TESTS.parent / "libs/sandbox/README.md"
 sys.path.insert(0, str(TESTS))
 
 from hostile import files, kernels, networks  # noqa: E402

@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parents[2]
 MEMBERS = sorted(
     path.parent for kind in ("libs/*", "services/*", "cli") for path in ROOT.glob(f"{kind}/pyproject.toml")
 )
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("services/**/README.md")]
+FLAGS = ("--quiet", "--no-index", "--no-build-isolation", "--disable-pip-version-check")
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *(path for kind in ("docs", "libs", "services") for path in ROOT.glob(f"{kind}/**/*.md")),
+]
 
 
 def requirements(member: Path) -> list[str]:
@@ -42,7 +46,7 @@ def test_no_document_installs_a_member_by_name():
     assert [line for line in lines if names & set(re.findall(r"letta-[a-z-]+", line))] == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python of its own that sees what others published, and nothing of ours."""
     place = tmp_path_factory.mktemp("clean")
@@ -63,11 +67,37 @@ def run(*command: str | Path, where: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_service_installs_from_another_directory_and_starts(python: Path, tmp_path: Path):
-    flags = ["--quiet", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    done = run(python, "-m", "pip", "install", *flags, ROOT / "services" / "agent", where=tmp_path)
+    done = run(python, "-m", "pip", "install", *FLAGS, ROOT / "services" / "agent", where=tmp_path)
     assert done.returncode == 0, done.stderr
 
     started = run("env", "LETTA_DATABASE_URL=nonsense", python, "-m", "letta_agent", where=tmp_path)
     assert "database_url" in started.stderr, started.stderr
     found = run(python, "-c", "import letta_agent; print(letta_agent.__file__)", where=tmp_path)
     assert found.stdout.startswith(str(python.parent.parent)), found
+
+
+CALL = """
+import asyncio, importlib.util
+from letta_sandbox.calls import Call, Env
+from letta_sandbox.local.provider import LocalOptions, LocalProvider
+
+async def main():
+    provider = LocalProvider(LocalOptions(allow_unsandboxed=True))
+    await provider.start()
+    try:
+        return await provider.run(Call("def add(a, b):\\n    return a + b\\n", "add", '{"a": 1, "b": 2}'), Env())
+    finally:
+        await provider.close()
+
+result = asyncio.run(main())
+found = [name for name in ("letta_tools", "letta_rpc", "letta_postgres") if importlib.util.find_spec(name)]
+print(result.status.value, result.result, found)
+"""
+
+
+def test_the_sandbox_installs_alone_and_runs_a_call(python: Path, tmp_path: Path):
+    done = run(python, "-m", "pip", "install", *FLAGS, ROOT / "libs" / "sandbox", where=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    called = run(python, "-c", CALL, where=tmp_path)
+    assert called.stdout == "SUCCESS 3 []\n", called

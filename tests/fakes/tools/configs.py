@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from letta_common.actor import Actor
 from letta_common.paging import Page
-from letta_tools.domain.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
+from letta_tools.domain.executions.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
 
 
 class FakeSandboxConfigStore:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from letta_common.actor import Actor
-from letta_tools.domain.mcp_oauth import PENDING, OAuthSession
+from letta_tools.domain.mcp.oauth import PENDING, OAuthSession
 
 
 class FakeOAuthStore:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from letta_common.actor import Actor
 from letta_common.paging import Page
-from letta_tools.domain.mcp_servers import MCPServer
-from letta_tools.domain.tool_records import ToolFilter
+from letta_tools.domain.mcp.servers import MCPServer
+from letta_tools.domain.registry.records import ToolFilter
 from tests.fakes.tools.stores import FakeToolStore
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from letta_common.actor import Actor
 from letta_common.paging import Page
-from letta_tools.domain.executions import Intent, Standing
-from letta_tools.domain.tool_records import Match, Tool, ToolFilter, ToolType
-from letta_tools.domain.tool_search import search_text
-from letta_tools.domain.tools import NameTaken
+from letta_tools.domain.executions.executions import Intent, Standing
+from letta_tools.domain.registry.records import Match, Tool, ToolFilter, ToolType
+from letta_tools.domain.registry.search import search_text
+from letta_tools.domain.registry.tools import NameTaken
 
 _KEPT_VERSIONS = 100
 

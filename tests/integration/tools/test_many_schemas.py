@@ -17,8 +17,8 @@ from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.ids import new_id
 from letta_postgres.db import Database
-from letta_tools.domain.mcp_tools import health_of
-from letta_tools.domain.tools import Tools
+from letta_tools.domain.mcp.tools import health_of
+from letta_tools.domain.registry.tools import Tools
 from letta_tools.store.tools import SqlToolStore
 from tests.integration.tools.wires import FORMATS, definitions, faults
 

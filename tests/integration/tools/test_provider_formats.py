@@ -10,9 +10,9 @@ from letta_common.clock import SystemClock
 from letta_common.errors import ToolSourceInvalid
 from letta_common.ids import new_id
 from letta_postgres.db import Database
-from letta_tools.domain.builtin import builtin_tools
-from letta_tools.domain.mcp_tools import health_of
-from letta_tools.domain.tools import Tools
+from letta_tools.domain.mcp.tools import health_of
+from letta_tools.domain.registry.builtin import builtin_tools
+from letta_tools.domain.registry.tools import Tools
 from letta_tools.store.tools import SqlToolStore
 from tests.integration.tools.nasty_schemas import DESCRIPTIONS, NASTY
 from tests.integration.tools.wires import FORMATS, Told, allowed, definitions, differences, faults

@@ -13,7 +13,7 @@ from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
 from letta_agent.domain.toolcalls.toolsets import toolset
 from letta_llm_gateway.providers import anthropic_wire, bedrock_wire, google_wire, openai_wire, responses_wire
-from letta_tools.domain.tool_records import Tool
+from letta_tools.domain.registry.records import Tool
 
 Json = dict[str, Any]
 EMPTY: Json = {"type": "object", "properties": {}}

@@ -7,8 +7,9 @@ import pytest
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import InvalidArgument
-from letta_tools.domain.egress import Ceiling, EgressPolicy, read_destinations
-from letta_tools.domain.sandbox_configs import SandboxConfigs
+from letta_sandbox.destinations import read_destinations
+from letta_tools.domain.executions.egress import Ceiling, EgressPolicy
+from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
 from letta_tools.providers.cipher import Cipher
 from tests.fakes.tools.configs import FakeSandboxConfigStore
 

@@ -7,10 +7,10 @@ import pytest
 
 from letta_common.actor import Actor
 from letta_common.errors import IdempotencyConflict, InvalidArgument, IsolationUnavailable, ToolNotFound
-from letta_tools.domain.execution import Isolation, Limits, Result, Status, ToolFailure, Usage
-from letta_tools.domain.executions import Execution, Executions, Intent, Source
-from letta_tools.domain.outcomes import Outcome, read_outcome, return_text, write_outcome
-from letta_tools.domain.tool_records import Tool, ToolType
+from letta_sandbox.calls import Isolation, Limits, Result, Status, ToolFailure, Usage
+from letta_tools.domain.executions.executions import Execution, Executions, Intent, Source
+from letta_tools.domain.executions.outcomes import Outcome, read_outcome, return_text, write_outcome
+from letta_tools.domain.registry.records import Tool, ToolType
 from tests.fakes.tools.stores import FakeExecutionStore
 
 ANN = Actor("org-ann", "user-ann")

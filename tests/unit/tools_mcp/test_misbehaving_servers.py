@@ -13,10 +13,10 @@ from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import MCPConnectionFailed, MCPTimeout
-from letta_tools.domain.mcp_oauth import OAuthGrants
-from letta_tools.domain.mcp_servers import Connection, MCPServers
+from letta_sandbox.local.programs import ProgramOptions, Programs
+from letta_tools.domain.mcp.oauth import OAuthGrants
+from letta_tools.domain.mcp.servers import Connection, MCPServers
 from letta_tools.providers.cipher import Cipher
-from letta_tools.providers.local.programs import ProgramOptions, Programs
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from tests.fakes.tools.oauth import FakeOAuthStore

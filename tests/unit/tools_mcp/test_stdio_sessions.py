@@ -16,13 +16,13 @@ from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument, IsolationUnavailable, MCPConnectionFailed, Overloaded, RateLimited
 from letta_common.fair_slots import Shares
-from letta_tools.domain.egress import Destinations, read_destinations
-from letta_tools.domain.execution import Isolation, Limits
-from letta_tools.domain.mcp_oauth import OAuthGrants
-from letta_tools.domain.mcp_servers import Connection
+from letta_sandbox.calls import Isolation, Limits
+from letta_sandbox.destinations import Destinations, read_destinations
+from letta_sandbox.egress import Egress
+from letta_sandbox.local.programs import ProgramFailed, ProgramOptions, Programs
+from letta_tools.domain.mcp.oauth import OAuthGrants
+from letta_tools.domain.mcp.servers import Connection
 from letta_tools.providers.cipher import Cipher
-from letta_tools.providers.egress_proxy import Egress
-from letta_tools.providers.local.programs import ProgramFailed, ProgramOptions, Programs
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from letta_tools.settings import ToolsSettings
@@ -352,8 +352,8 @@ async def test_limits_of_a_program_are_its_own():
 
 SERVICE = """
 import asyncio
-from letta_tools.domain.execution import Isolation
-from letta_tools.providers.local.programs import ProgramOptions, Programs
+from letta_sandbox.calls import Isolation
+from letta_sandbox.local.programs import ProgramOptions, Programs
 
 async def main():
     program = await Programs(ProgramOptions(tiers=(Isolation.{tier},), interpreter="{python}")).start(

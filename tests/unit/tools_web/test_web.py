@@ -10,10 +10,10 @@ import pytest
 from letta_common.actor import Actor
 from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument
-from letta_tools.domain.execution import Limits, Status
-from letta_tools.domain.executions import Execution, Work
-from letta_tools.domain.tool_records import Tool
-from letta_tools.domain.web_calls import FetchExecutor, SearchExecutor, WebFailure
+from letta_sandbox.calls import Limits, Status
+from letta_tools.domain.executions.executions import Execution, Work
+from letta_tools.domain.executions.web_calls import FetchExecutor, SearchExecutor, WebFailure
+from letta_tools.domain.registry.records import Tool
 from letta_tools.providers.web import GuardedWeb, WebOptions
 from letta_tools.providers.web_text import text_of_html
 

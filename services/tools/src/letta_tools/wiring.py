@@ -16,36 +16,37 @@ from letta_common.fair_slots import FairSlots, Shares
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service
-from letta_tools.domain.builtin import builtin_tools
-from letta_tools.domain.builtin_calls import BuiltinExecutor
-from letta_tools.domain.code_runs import CodeExecutor
-from letta_tools.domain.egress import Ceiling, Destinations, EgressPolicy, read_destinations
-from letta_tools.domain.execution import Isolation, Limits, SandboxProvider
-from letta_tools.domain.executions import Executions, Executor
-from letta_tools.domain.fair_calls import FairExecutor
-from letta_tools.domain.mcp_calls import MCPExecutor
-from letta_tools.domain.mcp_connects import ConnectOptions, MCPConnects
-from letta_tools.domain.mcp_oauth import OAuthGrants
-from letta_tools.domain.mcp_servers import MCPServers
-from letta_tools.domain.sandbox_calls import SandboxExecutor
-from letta_tools.domain.sandbox_configs import SandboxConfigs
-from letta_tools.domain.tool_records import ToolType
-from letta_tools.domain.tools import Tools
-from letta_tools.domain.web_calls import FetchExecutor, SearchExecutor
+from letta_sandbox.calls import Isolation, Limits, SandboxProvider
+from letta_sandbox.destinations import Destinations, read_destinations
+from letta_sandbox.egress import Egress, EgressLimits
+from letta_sandbox.local import hosts
+from letta_sandbox.local.memory_watch import MemoryShares
+from letta_sandbox.local.programs import ProgramOptions, Programs
+from letta_sandbox.local.provider import LocalOptions, LocalProvider
+from letta_sandbox.remote.docker_engine import DockerMachines, DockerOptions
+from letta_sandbox.remote.e2b_cloud import E2BMachines, E2BOptions
+from letta_sandbox.remote.kubernetes_cluster import KubernetesMachines, KubernetesOptions
+from letta_sandbox.remote.machines import Machines
+from letta_sandbox.remote.modal_cloud import ModalMachines, ModalOptions
+from letta_sandbox.remote.pool import PoolOptions
+from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
+from letta_tools.domain.executions.builtin_calls import BuiltinExecutor
+from letta_tools.domain.executions.code_runs import CodeExecutor
+from letta_tools.domain.executions.egress import Ceiling, EgressPolicy
+from letta_tools.domain.executions.executions import Executions, Executor
+from letta_tools.domain.executions.fair_calls import FairExecutor
+from letta_tools.domain.executions.sandbox_calls import SandboxExecutor
+from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
+from letta_tools.domain.executions.web_calls import FetchExecutor, SearchExecutor
+from letta_tools.domain.mcp.calls import MCPExecutor
+from letta_tools.domain.mcp.connects import ConnectOptions, MCPConnects
+from letta_tools.domain.mcp.oauth import OAuthGrants
+from letta_tools.domain.mcp.servers import MCPServers
+from letta_tools.domain.registry.builtin import builtin_tools
+from letta_tools.domain.registry.records import ToolType
+from letta_tools.domain.registry.tools import Tools
 from letta_tools.providers.cipher import Cipher
-from letta_tools.providers.egress_proxy import Egress, EgressLimits
-from letta_tools.providers.local import hosts
-from letta_tools.providers.local.memory_watch import MemoryShares
-from letta_tools.providers.local.programs import ProgramOptions, Programs
-from letta_tools.providers.local.provider import LocalOptions, LocalProvider
 from letta_tools.providers.mcp import LateClient, MCPOptions, StdioOptions
-from letta_tools.providers.remote.docker_engine import DockerMachines, DockerOptions
-from letta_tools.providers.remote.e2b_cloud import E2BMachines, E2BOptions
-from letta_tools.providers.remote.kubernetes_cluster import KubernetesMachines, KubernetesOptions
-from letta_tools.providers.remote.machines import Machines
-from letta_tools.providers.remote.modal_cloud import ModalMachines, ModalOptions
-from letta_tools.providers.remote.pool import PoolOptions
-from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
 from letta_tools.providers.web import GuardedWeb, WebOptions
 from letta_tools.servicers.mcp_legacy import LegacyMCPServerServicer
 from letta_tools.servicers.mcp_servers import MCPServerServicer

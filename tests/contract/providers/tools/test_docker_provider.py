@@ -3,9 +3,9 @@
 import pytest
 
 from letta_common.errors import IsolationUnavailable
-from letta_tools.domain.execution import Call, Env, Isolation, Limits, Status
-from letta_tools.providers.remote.docker_engine import DockerMachines, DockerOptions
-from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
+from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.remote.docker_engine import DockerMachines, DockerOptions
+from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.docker_engine import start_engine
 
 pytest.importorskip("docker", reason="the extra docker is not installed")

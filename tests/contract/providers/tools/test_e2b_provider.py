@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from letta_tools.domain.execution import Call, Env, Isolation
-from letta_tools.providers.remote.e2b_cloud import E2BMachines, E2BOptions
-from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
+from letta_sandbox.calls import Call, Env, Isolation
+from letta_sandbox.remote.e2b_cloud import E2BMachines, E2BOptions
+from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.e2b_cloud import FakeCloud
 
 pytest.importorskip("e2b", reason="the extra e2b is not installed")

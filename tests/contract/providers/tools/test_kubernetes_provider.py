@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from letta_common.errors import IsolationUnavailable
-from letta_tools.domain.execution import Call, Env, Isolation, Limits, Status
-from letta_tools.providers.remote.machines import ROLE, TOOL_CALL, MachineFailed
-from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
+from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.remote.machines import ROLE, TOOL_CALL, MachineFailed
+from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.vendors import KubernetesVendor
 
 pytest.importorskip("kubernetes", reason="the extra kubernetes is not installed")

@@ -4,14 +4,14 @@ import sys
 
 import pytest
 
-from letta_tools.domain.execution import Call, Env, Isolation, Limits, Status
-from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
+from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.vendors import ModalVendor
 
 pytest.importorskip("modal", reason="the extra modal is not installed")
 from modal_proto import api_pb2
 
-from letta_tools.providers.remote.modal_cloud import ModalMachines, ModalOptions
+from letta_sandbox.remote.modal_cloud import ModalMachines, ModalOptions
 
 ONE = Call("def f(): return 1", "f")
 

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from letta_common.errors import IsolationUnavailable
-from letta_tools.domain.execution import Call, Env, Isolation, Language, Limits, Status
-from letta_tools.providers.remote.machines import OWNER, ROLE, TOOL_CALL, UNTIL, MachineFailed, Shape
-from letta_tools.providers.remote.pool import PoolOptions
-from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
+from letta_sandbox.calls import Call, Env, Isolation, Language, Limits, Status
+from letta_sandbox.remote.machines import OWNER, ROLE, TOOL_CALL, UNTIL, MachineFailed, Shape
+from letta_sandbox.remote.pool import PoolOptions
+from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.vendors import VENDORS, asked_for, settled
 
 ONE = Call("def f(): return 1", "f")
@@ -346,8 +346,8 @@ async def test_an_old_machine_is_not_used_again(vendor, make):
 ORPHAN = """
 import asyncio, sys
 from pathlib import Path
-from letta_tools.domain.execution import Call, Env
-from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
+from letta_sandbox.calls import Call, Env
+from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 
 async def main():
     provider = RemoteProvider(MACHINES, RemoteOptions(owner_directory=sys.argv[1]))
@@ -361,14 +361,13 @@ asyncio.run(main())
 def service(vendor, directory):
     """Return the program of a process that has a call under way with this vendor."""
     machines = {
-        "docker": "from letta_tools.providers.remote.docker_engine import *\n"
+        "docker": "from letta_sandbox.remote.docker_engine import *\n"
         "MACHINES = DockerMachines(DockerOptions(address={address!r}))\n",
-        "e2b": "from letta_tools.providers.remote.e2b_cloud import *\n"
+        "e2b": "from letta_sandbox.remote.e2b_cloud import *\n"
         "MACHINES = E2BMachines(E2BOptions({key!r}, api_url={address!r}, sandbox_url={address!r}))\n",
-        "kubernetes": "from letta_tools.providers.remote.kubernetes_cluster import *\n"
+        "kubernetes": "from letta_sandbox.remote.kubernetes_cluster import *\n"
         "MACHINES = KubernetesMachines(KubernetesOptions(namespace='letta', config_file={config!r}))\n",
-        "modal": "from letta_tools.providers.remote.modal_cloud import *\n"
-        "MACHINES = ModalMachines(ModalOptions(*{keys!r}))\n",
+        "modal": "from letta_sandbox.remote.modal_cloud import *\nMACHINES = ModalMachines(ModalOptions(*{keys!r}))\n",
     }[vendor.name]
     fake = vendor.fake
     address = f"unix://{fake.server_address}" if vendor.name == "docker" else getattr(fake, "address", "")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from letta_common.errors import InvalidArgument, IsolationUnavailable
-from letta_tools.domain.execution import Call, Env, EnvSpec, Isolation, Limits, Status
-from letta_tools.providers.local.provider import LocalOptions, LocalProvider
-from letta_tools.providers.remote.provider import RemoteOptions, RemoteProvider
+from letta_sandbox.calls import Call, Env, EnvSpec, Isolation, Limits, Status
+from letta_sandbox.local.provider import LocalOptions, LocalProvider
+from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.package_index import add_wheel, serving
 from tests.fakes.vendors import VENDORS
 

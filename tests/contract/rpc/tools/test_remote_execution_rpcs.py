@@ -9,8 +9,8 @@ from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_servi
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest
 from letta_common.errors import IsolationUnavailable
 from letta_rpc.service import Deps
-from letta_tools.domain.execution import Limits
-from letta_tools.providers.remote.machines import OWNER, ROLE, TOOL_CALL, UNTIL, Shape
+from letta_sandbox.calls import Limits
+from letta_sandbox.remote.machines import OWNER, ROLE, TOOL_CALL, UNTIL, Shape
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build
 from tests.fakes.vendors import VENDORS, settled

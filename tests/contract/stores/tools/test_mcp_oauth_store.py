@@ -8,8 +8,8 @@ import pytest
 from letta_common.actor import Actor
 from letta_common.ids import new_id
 from letta_postgres.db import Database
-from letta_tools.domain.mcp_oauth import AUTHORIZED, PENDING, OAuthSession
-from letta_tools.domain.mcp_servers import MCPServer
+from letta_tools.domain.mcp.oauth import AUTHORIZED, PENDING, OAuthSession
+from letta_tools.domain.mcp.servers import MCPServer
 from letta_tools.store.mcp_oauth import SqlOAuthStore
 from letta_tools.store.mcp_servers import SqlMCPServerStore
 from tests.fakes.tools.oauth import FakeOAuthStore

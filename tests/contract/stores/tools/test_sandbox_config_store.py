@@ -9,7 +9,7 @@ from letta_common.actor import Actor
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_postgres.db import Database
-from letta_tools.domain.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
+from letta_tools.domain.executions.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
 from letta_tools.store.sandbox_configs import SqlSandboxConfigStore
 from tests.fakes.tools.configs import FakeSandboxConfigStore
 

@@ -10,8 +10,8 @@ from letta_common.errors import CursorNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_postgres.db import Database
-from letta_tools.domain.tool_records import Requirement, Tool, ToolFilter, ToolType
-from letta_tools.domain.tools import NameTaken
+from letta_tools.domain.registry.records import Requirement, Tool, ToolFilter, ToolType
+from letta_tools.domain.registry.tools import NameTaken
 from letta_tools.store.tools import SqlToolStore
 from tests.fakes.tools.stores import FakeToolStore
 

@@ -11,10 +11,10 @@ from typing import Any
 from letta_common.actor import Actor
 from letta_common.egress import AddressGuard
 from letta_common.fair_slots import Shares
-from letta_tools.domain.mcp_oauth import Ask, OAuthGrants
-from letta_tools.domain.mcp_servers import Connection, MCPClient
-from letta_tools.domain.mcp_tools import Offer
-from letta_tools.providers.local.programs import Programs
+from letta_sandbox.local.programs import Programs
+from letta_tools.domain.mcp.oauth import Ask, OAuthGrants
+from letta_tools.domain.mcp.servers import Connection, MCPClient
+from letta_tools.domain.mcp.tools import Offer
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ from pydantic import ValidationError
 from letta_common.actor import Actor
 from letta_common.egress import AddressGuard, ForbiddenAddress, guarded_client, unwrapped
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, MCPTimeout, ValidationFailed
-from letta_tools.domain.mcp_oauth import Ask, AuthorizationNeeded, OAuthGrants
-from letta_tools.domain.mcp_servers import SSE, STDIO, Connection
-from letta_tools.domain.mcp_tools import Offer
-from letta_tools.providers.local.programs import Programs
+from letta_sandbox.local.programs import Programs
+from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded, OAuthGrants
+from letta_tools.domain.mcp.servers import SSE, STDIO, Connection
+from letta_tools.domain.mcp.tools import Offer
 from letta_tools.providers.mcp import MCPOptions
 from letta_tools.providers.mcp_listings import FAULT, Listings
 from letta_tools.providers.mcp_oauth import authorization

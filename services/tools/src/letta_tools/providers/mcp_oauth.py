@@ -21,8 +21,8 @@ from mcp.shared.auth import (
 from pydantic import AnyUrl
 
 from letta_common.actor import Actor
-from letta_tools.domain.mcp_oauth import Ask, AuthorizationNeeded, OAuthGrants
-from letta_tools.domain.mcp_servers import Connection
+from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded, OAuthGrants
+from letta_tools.domain.mcp.servers import Connection
 
 _CLIENT_NAME = "Letta on gRPC"
 

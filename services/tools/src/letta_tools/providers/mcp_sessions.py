@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, Overloaded, RateLimited
 from letta_common.fair_slots import FairSlots, Grant
-from letta_tools.domain.mcp_servers import Connection
-from letta_tools.providers.local.programs import Program, ProgramFailed, Programs
+from letta_sandbox.local.programs import Program, ProgramFailed, Programs
+from letta_tools.domain.mcp.servers import Connection
 from letta_tools.providers.mcp import StdioOptions
 from letta_tools.providers.mcp_listings import Listings
 from letta_tools.providers.mcp_stdio import Lines, stdio_transport

@@ -10,7 +10,7 @@ import anyio
 from mcp.shared.message import SessionMessage
 from mcp.types import jsonrpc_message_adapter
 
-from letta_tools.providers.local.programs import Program
+from letta_sandbox.local.programs import Program
 
 _MOST_GARBAGE = 100
 _PART = 1 << 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from letta_common.actor import current_request
-from letta_tools.domain.execution import Limits
+from letta_sandbox.calls import Limits
 
 _ANSWER_SECONDS = 0.3
 _ANY = 1 << 62

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from letta.tools.v1 import mcp_legacy_service_pb2, mcp_server_pb2
-from letta_tools.domain.mcp_servers import MASK, SSE, STDIO, STREAMABLE_HTTP, Connection
+from letta_tools.domain.mcp.servers import MASK, SSE, STDIO, STREAMABLE_HTTP, Connection
 
 _Config = mcp_server_pb2.MCPServerConfig | mcp_legacy_service_pb2.LegacyMCPServerConfig
 

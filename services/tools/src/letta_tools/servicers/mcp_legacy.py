@@ -14,15 +14,15 @@ from letta.tools.v1 import mcp_legacy_service_pb2_grpc
 from letta_common.actor import Actor, current_actor
 from letta_common.errors import ToolNotFound
 from letta_common.paging import Page
+from letta_sandbox.calls import Limits, Status
 from letta_tool_schemas.schemas import dump
-from letta_tools.domain.execution import Limits, Status
-from letta_tools.domain.executions import Execution, Executions
-from letta_tools.domain.mcp_connects import MCPConnects
-from letta_tools.domain.mcp_servers import Connection, MCPServer, MCPServers
-from letta_tools.domain.mcp_tools import Offer, health_of_offer
-from letta_tools.domain.outcomes import error_text
-from letta_tools.domain.sandbox_configs import SandboxConfigs
-from letta_tools.domain.tool_records import Tool
+from letta_tools.domain.executions.executions import Execution, Executions
+from letta_tools.domain.executions.outcomes import error_text
+from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
+from letta_tools.domain.mcp.connects import MCPConnects
+from letta_tools.domain.mcp.servers import Connection, MCPServer, MCPServers
+from letta_tools.domain.mcp.tools import Offer, health_of_offer
+from letta_tools.domain.registry.records import Tool
 from letta_tools.servicers.limits import within_deadline
 from letta_tools.servicers.mcp_configs import pack_config, read_config, read_program
 from letta_tools.servicers.mcp_servers import pack_step

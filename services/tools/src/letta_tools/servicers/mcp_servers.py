@@ -14,14 +14,14 @@ from letta.tools.v1 import mcp_server_service_pb2 as pb
 from letta_common.actor import Actor, current_actor
 from letta_common.errors import ToolNotFound
 from letta_common.paging import Page
-from letta_tools.domain.execution import Limits, Status
-from letta_tools.domain.executions import Execution, Executions
-from letta_tools.domain.mcp_connects import ConnectStep, MCPConnects
-from letta_tools.domain.mcp_oauth import OAuthAnswer, OAuthGrants
-from letta_tools.domain.mcp_servers import MCPServer, MCPServers
-from letta_tools.domain.outcomes import error_text
-from letta_tools.domain.sandbox_configs import SandboxConfigs
-from letta_tools.domain.tool_records import Tool
+from letta_sandbox.calls import Limits, Status
+from letta_tools.domain.executions.executions import Execution, Executions
+from letta_tools.domain.executions.outcomes import error_text
+from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
+from letta_tools.domain.mcp.connects import ConnectStep, MCPConnects
+from letta_tools.domain.mcp.oauth import OAuthAnswer, OAuthGrants
+from letta_tools.domain.mcp.servers import MCPServer, MCPServers
+from letta_tools.domain.registry.records import Tool
 from letta_tools.servicers.limits import within_deadline
 from letta_tools.servicers.mcp_configs import pack_config, read_config
 from letta_tools.servicers.tool_messages import pack_tool

@@ -13,7 +13,7 @@ from letta_common.actor import Actor, current_actor
 from letta_common.errors import InvalidArgument
 from letta_common.masks import changed_values
 from letta_common.paging import Page
-from letta_tools.domain.sandbox_configs import E2B, LOCAL, EnvironmentVariable, SandboxConfig, SandboxConfigs
+from letta_tools.domain.executions.sandbox_configs import E2B, LOCAL, EnvironmentVariable, SandboxConfig, SandboxConfigs
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _MASK = "********"

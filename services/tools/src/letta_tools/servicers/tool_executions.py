@@ -10,11 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 from letta.tools.v1 import tool_execution_service_pb2 as pb
 from letta.tools.v1 import tool_execution_service_pb2_grpc
 from letta_common.actor import current_actor
-from letta_tools.domain.execution import Isolation, Limits, Result, SandboxProvider
-from letta_tools.domain.executions import Execution, Executions, Source
-from letta_tools.domain.outcomes import Outcome
-from letta_tools.domain.sandbox_calls import SandboxExecutor
-from letta_tools.domain.tools import Tools
+from letta_sandbox.calls import Isolation, Limits, Result, SandboxProvider
+from letta_tools.domain.executions.executions import Execution, Executions, Source
+from letta_tools.domain.executions.outcomes import Outcome
+from letta_tools.domain.executions.sandbox_calls import SandboxExecutor
+from letta_tools.domain.registry.tools import Tools
 from letta_tools.servicers.limits import within_deadline
 
 _ELSEWHERE = ("", "mcp", "web")

@@ -8,7 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import tool_pb2, tool_service_pb2
 from letta_common.masks import changed_paths
-from letta_tools.domain.tool_records import Requirement, Tool, ToolType
+from letta_tools.domain.registry.records import Requirement, Tool, ToolType
 
 _ALL = FieldMask()
 

@@ -13,11 +13,11 @@ from letta_common.clock import Clock
 from letta_common.errors import OperationUnimplemented
 from letta_common.ids import new_id
 from letta_common.paging import Page
-from letta_tools.domain.execution import Limits, Status
-from letta_tools.domain.executions import Execution, Executions, Source
-from letta_tools.domain.outcomes import Outcome, return_text
-from letta_tools.domain.tool_records import LETTA_TYPES, Requirement, ToolFilter, ToolType
-from letta_tools.domain.tools import Tools
+from letta_sandbox.calls import Limits, Status
+from letta_tools.domain.executions.executions import Execution, Executions, Source
+from letta_tools.domain.executions.outcomes import Outcome, return_text
+from letta_tools.domain.registry.records import LETTA_TYPES, Requirement, ToolFilter, ToolType
+from letta_tools.domain.registry.tools import Tools
 from letta_tools.servicers.limits import within_deadline
 from letta_tools.servicers.tool_messages import given_values, pack_tool, pack_version
 

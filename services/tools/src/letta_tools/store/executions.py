@@ -11,7 +11,7 @@ from letta_common.actor import Actor
 from letta_common.errors import DatabaseUnavailable
 from letta_postgres.db import Database
 from letta_postgres.statements import call
-from letta_tools.domain.executions import Intent, Standing
+from letta_tools.domain.executions.executions import Intent, Standing
 
 _BEGIN = "select * from " + call(
     "tools.begin_execution", "organization_id", "key", "hash", "tool_id", "agent_id", "lease", "again"

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from letta_common.actor import Actor
 from letta_postgres.db import Database
-from letta_tools.domain.mcp_oauth import PENDING, OAuthSession
+from letta_tools.domain.mcp.oauth import PENDING, OAuthSession
 
 _metadata = sa.MetaData(schema="tools")
 _sessions = sa.Table(

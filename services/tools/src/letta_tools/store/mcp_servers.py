@@ -12,7 +12,7 @@ from letta_common.actor import Actor
 from letta_common.paging import Page
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
-from letta_tools.domain.mcp_servers import MCPServer
+from letta_tools.domain.mcp.servers import MCPServer
 
 _servers = sa.Table(
     "mcp_servers",

@@ -13,7 +13,7 @@ from letta_common.actor import Actor
 from letta_common.paging import Page
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
-from letta_tools.domain.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
+from letta_tools.domain.executions.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
 
 _metadata = sa.MetaData(schema="tools")
 _configs = sa.Table(

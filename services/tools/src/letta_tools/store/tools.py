@@ -12,9 +12,9 @@ from letta_common.actor import Actor
 from letta_common.paging import Page
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
-from letta_tools.domain.tool_records import Match, Requirement, Tool, ToolFilter, ToolType
-from letta_tools.domain.tool_search import search_text
-from letta_tools.domain.tools import NameTaken
+from letta_tools.domain.registry.records import Match, Requirement, Tool, ToolFilter, ToolType
+from letta_tools.domain.registry.search import search_text
+from letta_tools.domain.registry.tools import NameTaken
 
 _LEAST_LIKENESS = 0.15
 

@@ -1,0 +1,1 @@
+"""Runs functions of strangers in isolation: on this host, or on machines elsewhere."""

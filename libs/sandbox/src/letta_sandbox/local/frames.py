@@ -1,0 +1,153 @@
+"""What goes into a call and what comes out, as text: built and read here, strictly, with nothing evaluated."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from letta_sandbox.calls import Call, Status, ToolFailure
+
+TOKEN_LENGTH = 32
+OVERHEAD = 64 << 10
+
+_FROM_INSIDE = {
+    status.value: status
+    for status in (
+        Status.SUCCESS,
+        Status.TOOL_ERROR,
+        Status.MEMORY,
+        Status.OUTPUT_LIMIT,
+        Status.BAD_RESULT,
+        Status.DENIED,
+    )
+}
+_LONG_INTEGER = re.compile(rb"\d{19}")
+_INT_LEAST, _INT_MOST = -(1 << 63), (1 << 64) - 1
+_NAME = re.compile(r"[^=\0]{1,256}")
+_REQUEST_LIMIT = 32 << 20
+
+
+class BadRequest(ValueError):
+    """The call cannot be begun; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a frame says."""
+
+    status: Status
+    result: str = ""
+    failure: ToolFailure | None = None
+    changes: str = ""
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+def build_request(call: Call, token: str) -> bytes:
+    """Return the bytes that go through the request pipe. Raises BadRequest."""
+    if call.function and not call.function.isidentifier():
+        raise BadRequest(f"{call.function[:100]!r} is not the name of a function")
+    _require_object(call.arguments, "arguments")
+    if call.agent_state:
+        _require_object(call.agent_state, "agent_state")
+    for name, value in call.environment_variables.items():
+        if not _NAME.fullmatch(name) or "\0" in value:
+            raise BadRequest(f"environment variable {name[:100]!r} cannot be set")
+    request = {
+        "token": token,
+        "source": call.source_code,
+        "function": call.function,
+        "arguments": call.arguments,
+        "environment": dict(call.environment_variables),
+        "agent_state": call.agent_state,
+        "result_bytes": call.limits.result_bytes,
+        "signature": asdict(call.signature),
+        "borrowed": call.borrowed,
+    }
+    data = json.dumps(request).encode()
+    if len(data) > _REQUEST_LIMIT:
+        raise BadRequest(f"the call has {len(data)} bytes, the limit is {_REQUEST_LIMIT}")
+    return data
+
+
+def _require_object(text: str, what: str) -> None:
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"{what} are not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadRequest(f"{what} must be a JSON object")
+
+
+def read_frame(data: bytes, token: str) -> Outcome | None:
+    """Read what a call wrote; None when there is no whole frame with the call's token."""
+    if data[:TOKEN_LENGTH] != token.encode():
+        return None
+    body = data[TOKEN_LENGTH:]
+    try:
+        frame = _parse(body)
+    except (ValueError, RecursionError) as error:
+        return _bad(f"the result cannot be read: {error}")
+    status = _FROM_INSIDE.get(str(frame.get("status"))) if isinstance(frame, dict) else None
+    if status is None:
+        return _bad("the result has no status")
+    if status is Status.SUCCESS:
+        return _with_usage(_success(frame), frame.get("usage"))
+    failure = ToolFailure(*(_text(frame.get(name)) for name in ("kind", "message", "traceback")))
+    return _with_usage(Outcome(status, failure=failure), frame.get("usage"))
+
+
+def _with_usage(outcome: Outcome, usage: Any) -> Outcome:
+    try:
+        seconds, memory = usage
+        return replace(outcome, cpu_seconds=max(0.0, float(seconds)), peak_memory_bytes=max(0, int(memory)))
+    except (TypeError, ValueError, OverflowError):
+        return outcome
+
+
+def _success(frame: dict[str, Any]) -> Outcome:
+    changes = frame.get("changes") or {}
+    try:
+        result = _dump(frame["value"])
+        return Outcome(Status.SUCCESS, result=result, changes=_dump(_checked_changes(changes)) if changes else "")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        return _bad(f"the result is not JSON that others can read: {error}")
+
+
+def _checked_changes(changes: Any) -> dict[str, dict[str, str]]:
+    blocks = changes["blocks"]
+    if set(changes) != {"blocks"} or not all(isinstance(text, str) for item in blocks.items() for text in item):
+        raise TypeError("changes of the agent's state must be texts of blocks by label")
+    return {"blocks": dict(blocks)}
+
+
+def _parse(body: bytes) -> Any:
+    parse_int = _small_int if _LONG_INTEGER.search(body) else None
+    return json.loads(body.decode(), parse_constant=_refuse_constant, parse_int=parse_int)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _small_int(digits: str) -> int:
+    value = int(digits) if len(digits) <= 20 else _INT_MOST + 1
+    if not _INT_LEAST <= value <= _INT_MOST:
+        raise ValueError("an integer needs more than 64 bits; return it as text")
+    return value
+
+
+def _dump(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text.encode()
+    return text
+
+
+def _text(value: Any) -> str:
+    return value.encode(errors="replace").decode()[:OVERHEAD] if isinstance(value, str) else ""
+
+
+def _bad(message: str) -> Outcome:
+    return Outcome(Status.BAD_RESULT, failure=ToolFailure("BadResult", message))

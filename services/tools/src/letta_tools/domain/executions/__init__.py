@@ -1,0 +1,1 @@
+"""Calls of tools: which ones are run again, who carries them out, in what environment."""

@@ -1,0 +1,273 @@
+"""Executions of tools: who runs what, once for each idempotency key."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from letta_common.actor import Actor
+from letta_common.errors import AppError, IdempotencyConflict, InvalidArgument
+from letta_sandbox.calls import Isolation, Limits, Result, Status, ToolFailure
+from letta_sandbox.requirements import read_python
+from letta_tools.domain.executions.outcomes import Outcome, read_outcome, write_outcome
+from letta_tools.domain.registry.records import Requirement, Tool, ToolType
+
+_POLL_SECONDS = (0.05, 0.1, 0.2, 0.5)
+_LEASE_MARGIN_SECONDS = 60.0
+_MAX_CACHED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A tool that is not in the registry."""
+
+    source_code: str
+    source_type: str = "python"
+    function: str = ""
+    requirements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One call that is asked for: of a tool of the registry, or of bare source."""
+
+    arguments: str
+    tool_id: str = ""
+    tool_version: int = 0
+    source: Source | None = None
+    environment_variables: Mapping[str, str] = field(default_factory=dict)
+    agent_state: str = ""
+    agent_id: str = ""
+    limits: Limits = field(default_factory=Limits)
+    idempotency_key: str = ""
+
+    def fingerprint(self) -> str:
+        """Return what a repeated call must have in common with the first one."""
+        source = self.source
+        target = (
+            self.tool_id if source is None else f"{source.source_type}\x1f{source.function}\x1f{source.source_code}"
+        )
+        text = f"{target}\x1e{_canonical(self.arguments)}"
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A call that is ready to run: the tool and its arguments, an object as text."""
+
+    tool: Tool
+    execution: Execution
+    arguments: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What is noted before a call runs."""
+
+    key: str
+    fingerprint: str
+    tool_id: str
+    agent_id: str
+    lease_seconds: float
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the call of a key stands: just begun, running somewhere, done, or begun and lost."""
+
+    begun: bool
+    fingerprint: str
+    outcome: bytes | None = None
+    is_running: bool = False
+
+
+class ExecutionStore(Protocol):
+    """Remembers calls by key. Every call sees only the actor's organization."""
+
+    async def begin(self, actor: Actor, intent: Intent) -> Standing:
+        """Note the intent, durably, or say where the earlier call stands. With `again`, a lost call begins anew."""
+        ...
+
+    def finish(self, actor: Actor, key: str, outcome: bytes) -> None:
+        """Keep the outcome; it is durable a moment later."""
+        ...
+
+    async def abandon(self, actor: Actor, key: str) -> None:
+        """Forget an intent whose call was not begun."""
+        ...
+
+
+class ToolSource(Protocol):
+    """Where tools come from."""
+
+    async def get(self, actor: Actor, tool_id: str) -> Tool:
+        """Return one tool. Raises ToolNotFound."""
+        ...
+
+
+class Executor(Protocol):
+    """Carries out calls of some types of tools."""
+
+    async def run(self, actor: Actor, work: Work) -> Result:
+        """Run the call to its end; whatever the tool does is a status. Raises IsolationUnavailable."""
+        ...
+
+
+class Executions:
+    """Runs calls."""
+
+    def __init__(
+        self, tools: ToolSource, store: ExecutionStore, executors: Mapping[ToolType, Executor], most: Limits
+    ) -> None:
+        self._tools = tools
+        self._store = store
+        self._executors = executors
+        self._most = most
+        self._cached: dict[tuple[str, str], Tool] = {}
+        self._running: dict[tuple[str, str], tuple[str, asyncio.Task[Outcome]]] = {}
+
+    async def execute(self, actor: Actor, execution: Execution) -> Outcome:
+        """Run one call; with a key, once.
+
+        Raises:
+            ToolNotFound: the organization has no such tool.
+            InvalidArgument: the agent loop carries out this tool itself; a requirement is none.
+            IdempotencyConflict: the key was used for another call.
+            IsolationUnavailable: the host offers no isolation that is strong enough.
+        """
+        tool = await self._tool(actor, execution)
+        executor = self._executor(tool)
+        arguments = _object(execution.arguments)
+        if arguments is None:
+            return Outcome(refused("the arguments are not a JSON object"))
+        execution = replace(execution, limits=execution.limits.cut_to(self._most))
+        work = Work(tool, execution, arguments)
+        if not execution.idempotency_key:
+            return Outcome(await executor.run(actor, work), tool_version=_version(tool))
+        return await self._once(actor, executor, work)
+
+    async def close(self) -> None:
+        """End the calls that run."""
+        tasks = [task for _, task in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _once(self, actor: Actor, executor: Executor, work: Work) -> Outcome:
+        """Run a call that has a key, or answer with the call that has run. It goes on when its caller goes away."""
+        place = (actor.organization_id, work.execution.idempotency_key)
+        fingerprint = work.execution.fingerprint()
+        running = self._running.get(place)
+        if running is not None:
+            _check_same(fingerprint, running[0], place[1])
+            return replace(await asyncio.shield(running[1]), repeated=True)
+        task = asyncio.create_task(self._keyed(actor, executor, work, fingerprint))
+        self._running[place] = (fingerprint, task)
+        task.add_done_callback(lambda _: self._running.pop(place, None))
+        return await asyncio.shield(task)
+
+    async def _keyed(self, actor: Actor, executor: Executor, work: Work, fingerprint: str) -> Outcome:
+        key = work.execution.idempotency_key
+        standing = await self._begin(actor, work, fingerprint)
+        if not standing.begun:
+            if standing.outcome is None:
+                return Outcome(result=_lost(), unknown=True, repeated=True)
+            return replace(read_outcome(standing.outcome), repeated=True)
+        try:
+            outcome = Outcome(await executor.run(actor, work), tool_version=_version(work.tool))
+        except AppError:  # nothing has run
+            await self._store.abandon(actor, key)
+            raise
+        self._store.finish(actor, key, write_outcome(outcome))
+        return outcome
+
+    async def _begin(self, actor: Actor, work: Work, fingerprint: str) -> Standing:
+        """Note the intent. While another replica runs the call, wait for it."""
+        execution = work.execution
+        intent = Intent(
+            key=execution.idempotency_key,
+            fingerprint=fingerprint,
+            tool_id=work.tool.id,
+            agent_id=execution.agent_id,
+            lease_seconds=execution.limits.timeout_seconds + _LEASE_MARGIN_SECONDS,
+            again=work.tool.idempotent,
+        )
+        polls = iter(_POLL_SECONDS)
+        while True:
+            standing = await self._store.begin(actor, intent)
+            _check_same(fingerprint, standing.fingerprint, intent.key)
+            if standing.begun or not standing.is_running:
+                return standing
+            await asyncio.sleep(next(polls, _POLL_SECONDS[-1]))
+
+    async def _tool(self, actor: Actor, execution: Execution) -> Tool:
+        if execution.source is not None:
+            return _unregistered(execution.source)
+        place = (actor.organization_id, execution.tool_id)
+        tool = self._cached.get(place)
+        if tool is None or not execution.tool_version or tool.version < execution.tool_version:
+            tool = await self._tools.get(actor, execution.tool_id)
+            self._cached[place] = tool
+            if len(self._cached) > _MAX_CACHED:
+                del self._cached[next(iter(self._cached))]
+        return tool
+
+    def _executor(self, tool: Tool) -> Executor:
+        executor = self._executors.get(tool.tool_type)
+        if executor is None:
+            raise InvalidArgument(f"`{tool.name}` ({tool.tool_type}) is carried out by the agent loop", tool_id=tool.id)
+        return executor
+
+
+def _version(tool: Tool) -> int:
+    """Return the version that runs; bare source has none."""
+    return tool.version if tool.id else 0
+
+
+def refused(why: str, kind: str = "BadRequest") -> Result:
+    """Return the result of a call that was not begun."""
+    return Result(Status.REFUSED, Isolation.NONE, "", failure=ToolFailure(kind, why))
+
+
+def _lost() -> Result:
+    return refused("the call was begun earlier and its outcome is not known; it was not run again", "OutcomeUnknown")
+
+
+def _check_same(wanted: str, found: str, key: str) -> None:
+    if wanted != found:
+        raise IdempotencyConflict(f"the key {key} was used for another call", idempotency_key=key)
+
+
+def _unregistered(source: Source) -> Tool:
+    for text in source.requirements if source.source_type != "typescript" else ():
+        read_python(text)
+    return Tool(
+        id="",
+        name=source.function,
+        source_type=source.source_type or "python",
+        source_code=source.source_code,
+        pip_requirements=tuple(Requirement(text) for text in source.requirements),
+    )
+
+
+def _object(text: str) -> dict[str, object] | None:
+    try:
+        value = json.loads(text or "{}", parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _canonical(arguments: str) -> str:
+    """Return the arguments with sorted keys, so that spelling makes no difference."""
+    value = _object(arguments)
+    return arguments if value is None else json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,143 @@
+"""Custom tools and `run_code`: calls that run in isolation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from letta_common.actor import Actor
+from letta_common.errors import InvalidArgument, ServiceUnavailable, ToolRequirementsUnsatisfied, ToolSourceInvalid
+from letta_sandbox.calls import Call, Env, EnvSpec, Language, Result, SandboxProvider, Status
+from letta_sandbox.destinations import Destinations
+from letta_tool_schemas.fitting import Unfit, fit_arguments
+from letta_tool_schemas.typescript.reader import EXPORT
+from letta_tools.domain.executions.executions import Work, refused
+from letta_tools.domain.executions.targets import Target, target_of
+from letta_tools.domain.registry.records import Tool
+
+_MAX_TARGETS = 4096
+_WARM_UP = Call("def warm_up():\n    return None\n", "warm_up")
+_WARM_UP_SCRIPT = Call(f"export const {EXPORT} = () => null;\n", EXPORT, language=Language.JAVASCRIPT)
+
+
+class Environment(Protocol):
+    """The environment variables that an organization gives its tools."""
+
+    async def variables(self, actor: Actor) -> Mapping[str, str]:
+        """Return names and values."""
+        ...
+
+    async def destinations(self, actor: Actor) -> Destinations:
+        """Return what they may reach over the network."""
+        ...
+
+
+class SandboxExecutor:
+    """Runs custom tools."""
+
+    def __init__(self, sandbox: SandboxProvider, environment: Environment) -> None:
+        self._sandbox = sandbox
+        self._environment = environment
+        self._targets: dict[tuple[str, str, str], Target] = {}
+
+    async def run(self, actor: Actor, work: Work) -> Result:
+        """Run the call to its end. Raises IsolationUnavailable."""
+        tool, execution = work.tool, work.execution
+        if not tool.source_code:
+            return refused(f"`{tool.name}` has no source code; the caller carries it out")
+        try:
+            target = await self._target(tool)
+            env = await self._env(actor, tool)
+        except (ToolSourceInvalid, ToolRequirementsUnsatisfied, ServiceUnavailable) as error:
+            return refused(error.message, error.reason)
+        try:
+            given = fit_arguments(_judged(tool, target), work.arguments, target.nulls)
+        except Unfit as error:
+            return refused(str(error), "ArgumentError")
+        arguments = dict.fromkeys(target.nulls) | given
+        if target.takes_agent_id:
+            arguments["agent_id"] = execution.agent_id
+        call = Call(
+            source_code=target.source_code,
+            function=target.function,
+            arguments=json.dumps(arguments, ensure_ascii=False),
+            environment_variables={
+                **await self._environment.variables(actor),
+                **execution.environment_variables,
+                **_identity(tool, execution.agent_id),
+            },
+            agent_state=execution.agent_state,
+            limits=execution.limits,
+            language=target.language,
+            signature=target.signature,
+            borrowed=target.borrowed,
+            destinations=await self._environment.destinations(actor),
+        )
+        return await self._sandbox.run(call, env)
+
+    async def prepare(self, actor: Actor, tool: Tool) -> Env:
+        """Install what a tool requires and warm a process that has it.
+
+        Raises:
+            ToolRequirementsUnsatisfied: a package does not exist, has no wheels, or contradicts another one; or the
+                language of the tool cannot be run.
+            ServiceUnavailable: the package index cannot be reached.
+            IsolationUnavailable: the host offers no isolation that is strong enough.
+        """
+        env = await self._env(actor, tool)
+        if env.key:
+            await self._sandbox.run(_WARM_UP, env)
+        elif tool.source_type == "typescript":
+            result = await self._sandbox.run(_WARM_UP_SCRIPT, env)
+            if result.status is Status.REFUSED and result.failure is not None:
+                raise ToolRequirementsUnsatisfied(result.failure.message, requirements="node")
+        return env
+
+    async def _env(self, actor: Actor, tool: Tool) -> Env:
+        if tool.source_type == "typescript":
+            return _env_of_script(actor, tool)
+        requirements = tuple(item.specifier() for item in tool.pip_requirements)
+        if not requirements:
+            return Env(organization_id=actor.organization_id)
+        try:
+            return await self._sandbox.prepare(EnvSpec(requirements, actor.organization_id))
+        except InvalidArgument as error:
+            raise ToolRequirementsUnsatisfied(error.message, requirements=", ".join(requirements)) from error
+
+    async def _target(self, tool: Tool) -> Target:
+        """Return what is executed; the source is read once."""
+        place = (tool.source_type, tool.source_code or "", tool.name)
+        target = self._targets.get(place)
+        if target is None:
+            target = self._targets[place] = await asyncio.to_thread(target_of, tool)
+            if len(self._targets) > _MAX_TARGETS:
+                del self._targets[next(iter(self._targets))]
+        return target
+
+
+def _judged(tool: Tool, target: Target) -> Mapping[str, Any]:
+    """Return the schema that arguments are fitted to here: what has a type in Python is fitted where the type is."""
+    parameters = tool.parameters
+    known = parameters.get("properties")
+    if target.language is Language.JAVASCRIPT or not isinstance(known, dict):
+        return parameters
+    return {**parameters, "properties": {name: known[name] for name in target.untyped if name in known}}
+
+
+def _env_of_script(actor: Actor, tool: Tool) -> Env:
+    """Return the bare environment: what Node brings along is all that a script may import."""
+    required = [item.specifier() for item in (*tool.npm_requirements, *tool.pip_requirements)]
+    if required:
+        raise ToolRequirementsUnsatisfied(
+            f"no packages are installed for TypeScript tools ({', '.join(required)}); use what Node brings along, "
+            "put the code into the tool, or offer it through an MCP server",
+            requirements=", ".join(required),
+        )
+    return Env(organization_id=actor.organization_id)
+
+
+def _identity(tool: Tool, agent_id: str) -> dict[str, str]:
+    known = {"LETTA_AGENT_ID": agent_id, "LETTA_TOOL_ID": tool.id, "LETTA_PROJECT_ID": tool.project_id or ""}
+    return {name: value for name, value in known.items() if value}

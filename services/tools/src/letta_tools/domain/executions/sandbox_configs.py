@@ -1,0 +1,298 @@
+"""Sandbox configurations and the environment variables of tools."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound
+from letta_common.ids import new_id
+from letta_common.paging import Page
+from letta_sandbox.destinations import Destinations
+from letta_tools.domain.executions.egress import EgressPolicy
+from letta_tools.domain.registry.records import EPOCH, Requirement
+from letta_tools.domain.registry.requirements import check_npm, check_python
+
+LOCAL, E2B, MODAL = "local", "e2b", "modal"
+_DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    LOCAL: {"sandbox_dir": None, "use_venv": False, "venv_name": "venv", "pip_requirements": []},
+    E2B: {"timeout": 300, "template": None, "pip_requirements": None},
+    MODAL: {"timeout": 60, "pip_requirements": None, "npm_requirements": None, "language": "python"},
+}
+# Settings that configurations may have besides, which V1 did not know.
+_MORE: Mapping[str, tuple[str, ...]] = {LOCAL: ("egress_hosts",)}
+_NAME = re.compile(r"[^=\x00-\x1f\x7f]{1,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """How an organization's tools are executed by one kind of sandbox. `config` is a JSON object as text."""
+
+    id: str
+    type: str
+    config: str
+    created_by_id: str = ""
+    last_updated_by_id: str = ""
+    version: int = 1
+    created_at: datetime = EPOCH
+    updated_at: datetime = EPOCH
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentVariable:
+    """A variable of a configuration; its value is sealed."""
+
+    id: str
+    sandbox_config_id: str
+    key: str
+    value: bytes
+    description: str | None = None
+    created_by_id: str = ""
+    last_updated_by_id: str = ""
+    created_at: datetime = EPOCH
+    updated_at: datetime = EPOCH
+
+
+class Cipher(Protocol):
+    """Seals texts for an organization."""
+
+    def seal(self, organization_id: str, text: str) -> bytes:
+        """Encrypt a text."""
+        ...
+
+    def open(self, organization_id: str, sealed: bytes) -> str:
+        """Decrypt a text."""
+        ...
+
+
+class KeyTaken(Exception):
+    """The configuration has a variable of this name."""
+
+
+class SandboxConfigStore(Protocol):
+    """What the rules need from storage. Every call sees only the actor's organization."""
+
+    async def put(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
+        """Add a configuration, or replace the settings of the one of its type; return it as it stands."""
+        ...
+
+    async def get(self, actor: Actor, config_id: str) -> SandboxConfig | None:
+        """Return one configuration."""
+        ...
+
+    async def find(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
+        """Return a page of configurations, of one type if `kind` is not empty. Raises CursorNotFound."""
+        ...
+
+    async def delete(self, actor: Actor, config_id: str) -> bool:
+        """Remove a configuration with its variables; say whether there was one."""
+        ...
+
+    async def put_variable(self, actor: Actor, variable: EnvironmentVariable) -> EnvironmentVariable:
+        """Add a variable, or replace the one of its name; return it as it stands."""
+        ...
+
+    async def get_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
+        """Return one variable."""
+        ...
+
+    async def replace_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
+        """Write a variable; say whether there was one. Raises KeyTaken."""
+        ...
+
+    async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
+        """Return a page of variables. Raises CursorNotFound."""
+        ...
+
+    async def delete_variable(self, actor: Actor, variable_id: str) -> bool:
+        """Remove a variable; say whether there was one."""
+        ...
+
+    async def variables_of(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
+        """Return names and values of the variables of the configuration of a type, in one statement."""
+        ...
+
+
+class SandboxConfigs:
+    """Operations on configurations and variables."""
+
+    def __init__(
+        self, store: SandboxConfigStore, cipher: Cipher, clock: Clock, egress: EgressPolicy | None = None
+    ) -> None:
+        self._store = store
+        self._cipher = cipher
+        self._clock = clock
+        self._egress = egress or EgressPolicy()
+
+    async def create(self, actor: Actor, config: str, kind: str = "") -> SandboxConfig:
+        """Make a configuration, or replace the one of its type. Raises InvalidArgument."""
+        given = _settings(config)
+        kind = kind or _kind_of(given)
+        return await self._put(actor, kind, given)
+
+    async def default(self, actor: Actor, kind: str) -> SandboxConfig:
+        """Return the configuration of a type; make it when there is none."""
+        found = await self._store.find(actor, kind, Page(limit=1))
+        return found[0] if found else await self._store.put(actor, self._new(actor, kind, {}))
+
+    async def find(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
+        """Return a page of configurations. Raises CursorNotFound."""
+        return await self._store.find(actor, kind, page)
+
+    async def update(self, actor: Actor, config_id: str, config: str) -> SandboxConfig:
+        """Replace the settings of a configuration. Raises SandboxConfigNotFound, InvalidArgument."""
+        known = await self._get(actor, config_id)
+        merged: dict[str, object] = json.loads(known.config) | _settings(config)
+        return await self._put(actor, known.type, merged)
+
+    async def delete(self, actor: Actor, config_id: str) -> None:
+        """Remove a configuration with its variables. Raises SandboxConfigNotFound."""
+        if not await self._store.delete(actor, config_id):
+            raise _missing(config_id)
+
+    async def set_variable(
+        self, actor: Actor, config_id: str, key: str, value: str, description: str | None
+    ) -> EnvironmentVariable:
+        """Add a variable, or replace the one of its name. Raises SandboxConfigNotFound, InvalidArgument."""
+        await self._get(actor, config_id)
+        now = self._clock.now()
+        variable = EnvironmentVariable(
+            id=new_id("sandbox-env"),
+            sandbox_config_id=config_id,
+            key=_key(key),
+            value=self._sealed(actor, value),
+            description=description,
+            created_by_id=actor.user_id,
+            last_updated_by_id=actor.user_id,
+            created_at=now,
+            updated_at=now,
+        )
+        return await self._store.put_variable(actor, variable)
+
+    async def update_variable(
+        self, actor: Actor, variable_id: str, changes: Mapping[str, str | None]
+    ) -> EnvironmentVariable:
+        """Change key, value or description of a variable. Raises SandboxConfigNotFound, AlreadyExists."""
+        known = await self._store.get_variable(actor, variable_id)
+        if known is None:
+            raise _missing(variable_id)
+        written = replace(known, last_updated_by_id=actor.user_id, updated_at=self._clock.now())
+        if changes.get("key"):
+            written = replace(written, key=_key(changes["key"] or ""))
+        if changes.get("value") is not None:
+            written = replace(written, value=self._sealed(actor, changes["value"] or ""))
+        if "description" in changes:
+            written = replace(written, description=changes["description"])
+        try:
+            if not await self._store.replace_variable(actor, written):
+                raise _missing(variable_id)
+        except KeyTaken as error:
+            raise AlreadyExists(f"there is a variable `{written.key}` already", key=written.key) from error
+        return written
+
+    async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
+        """Return a page of variables. Raises SandboxConfigNotFound, CursorNotFound."""
+        await self._get(actor, config_id)
+        return await self._store.find_variables(actor, config_id, page)
+
+    async def delete_variable(self, actor: Actor, variable_id: str) -> None:
+        """Remove a variable. Raises SandboxConfigNotFound."""
+        if not await self._store.delete_variable(actor, variable_id):
+            raise _missing(variable_id)
+
+    async def variables(self, actor: Actor) -> Mapping[str, str]:
+        """Return the variables of the local sandbox."""
+        sealed = await self._store.variables_of(actor, LOCAL)
+        return {key: self._cipher.open(actor.organization_id, value) for key, value in sealed}
+
+    async def destinations(self, actor: Actor) -> Destinations:
+        """Return what the organization's tools may reach."""
+        if not self._egress.ceiling.destinations:
+            return Destinations(self._egress.operator)
+        found = await self._store.find(actor, LOCAL, Page(limit=1))
+        texts = _hosts(json.loads(found[0].config)) if found else []
+        return Destinations(self._egress.operator, self._egress.ceiling.cut(texts))
+
+    async def _put(self, actor: Actor, kind: str, given: Mapping[str, object]) -> SandboxConfig:
+        _check_packages(given)
+        if kind == LOCAL:
+            self._egress.ceiling.check(_hosts(given))
+        return await self._store.put(actor, self._new(actor, kind, given))
+
+    async def _get(self, actor: Actor, config_id: str) -> SandboxConfig:
+        config = await self._store.get(actor, config_id)
+        if config is None:
+            raise _missing(config_id)
+        return config
+
+    def _new(self, actor: Actor, kind: str, given: Mapping[str, object]) -> SandboxConfig:
+        now = self._clock.now()
+        return SandboxConfig(
+            id=new_id("sandbox"),
+            type=kind,
+            config=json.dumps({**_DEFAULTS[kind], **given}),
+            created_by_id=actor.user_id,
+            last_updated_by_id=actor.user_id,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _sealed(self, actor: Actor, value: str) -> bytes:
+        if "\0" in value:
+            raise InvalidArgument("the value holds a NUL character", field="value")
+        return self._cipher.seal(actor.organization_id, value)
+
+
+def _missing(id: str) -> SandboxConfigNotFound:
+    return SandboxConfigNotFound(f"there is nothing of the id {id}", sandbox_config_id=id)
+
+
+def _key(key: str) -> str:
+    if not _NAME.fullmatch(key):
+        raise InvalidArgument(f"{key[:100]!r} is no name of an environment variable", field="key")
+    return key
+
+
+def _check_packages(given: Mapping[str, object]) -> None:
+    """Refuse packages that no tool could ask for either."""
+    for name, check in (("pip_requirements", check_python), ("npm_requirements", check_npm)):
+        packages = given.get(name) or []
+        if not isinstance(packages, list):
+            raise InvalidArgument(f"{name} must be a list", field=f"config.{name}")
+        for package in packages:
+            parts = package if isinstance(package, dict) else {"name": package}
+            called, version = parts.get("name"), parts.get("version") or ""
+            if not isinstance(called, str) or not isinstance(version, str):
+                raise InvalidArgument(f"{name} must name packages and versions", field=f"config.{name}")
+            check(Requirement(called, version))
+
+
+def _settings(config: str) -> dict[str, object]:
+    try:
+        value = json.loads(config or "{}")
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument("config is not JSON", field="config") from error
+    if not isinstance(value, dict):
+        raise InvalidArgument("config must be a JSON object", field="config")
+    return value
+
+
+def _hosts(given: Mapping[str, object]) -> list[str]:
+    hosts = given.get("egress_hosts") or []
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        raise InvalidArgument("egress_hosts must be a list of texts", field="egress_hosts")
+    return hosts
+
+
+def _kind_of(given: Mapping[str, object]) -> str:
+    """Tell the type by the keys; the first type that knows them all."""
+    for kind in (LOCAL, E2B, MODAL):
+        if given.keys() <= {*_DEFAULTS[kind], *_MORE.get(kind, ())}:
+            return kind
+    raise InvalidArgument(f"no sandbox has all of the settings {', '.join(sorted(given))}", field="config")

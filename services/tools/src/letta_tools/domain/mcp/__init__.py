@@ -1,0 +1,1 @@
+"""MCP servers: their tools, connections, authorization and calls."""

@@ -1,0 +1,50 @@
+"""Calls of tools of MCP servers."""
+
+from __future__ import annotations
+
+import json
+
+from letta_common.actor import Actor
+from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPServerNotFound, MCPTimeout
+from letta_sandbox.calls import Isolation, Result, Status, ToolFailure
+from letta_tool_schemas.fitting import Unfit, fit_arguments
+from letta_tools.domain.executions.executions import Work, refused
+from letta_tools.domain.executions.sandbox_calls import Environment
+from letta_tools.domain.mcp.servers import MCPServers
+
+PROVIDER = "mcp"
+
+
+class MCPExecutor:
+    """Hands calls to MCP servers. What goes wrong there is the tool's failure."""
+
+    def __init__(self, servers: MCPServers, environment: Environment) -> None:
+        self._servers = servers
+        self._environment = environment
+
+    async def run(self, actor: Actor, work: Work) -> Result:
+        """Run the call to its end."""
+        execution = work.execution
+        try:
+            arguments = fit_arguments(work.tool.parameters, work.arguments)
+        except Unfit as error:
+            return refused(str(error), "ArgumentError")
+        variables = {**await self._environment.variables(actor), **execution.environment_variables}
+        try:
+            good, text = await self._servers.call(
+                actor, work.tool, arguments, variables, execution.limits.timeout_seconds
+            )
+        except MCPTimeout as error:
+            return _failed(Status.TIMEOUT, error.reason, error.message)
+        except (MCPConnectionFailed, MCPServerNotFound, InvalidArgument) as error:
+            return _failed(Status.CRASHED, error.reason, error.message)
+        if not good:
+            return _failed(Status.TOOL_ERROR, "ToolError", text[:8192])
+        result = json.dumps(text)
+        if len(result) > execution.limits.result_bytes:
+            return _failed(Status.OUTPUT_LIMIT, "ResultTooLarge", f"the result has {len(result)} bytes")
+        return Result(Status.SUCCESS, Isolation.NONE, PROVIDER, result=result)
+
+
+def _failed(status: Status, kind: str, message: str) -> Result:
+    return Result(status, Isolation.NONE, PROVIDER, failure=ToolFailure(kind, message))

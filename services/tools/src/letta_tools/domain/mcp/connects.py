@@ -1,0 +1,124 @@
+"""Connecting to an MCP server, step by step, with a person's authorization where the server asks for one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from letta_common.actor import Actor
+from letta_common.errors import AppError, MCPServerNotFound
+from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded
+from letta_tools.domain.mcp.servers import Connection, MCPServers
+from letta_tools.domain.mcp.tools import Offer
+from letta_tools.domain.registry.records import Tool
+
+_MOST_STEPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectStep:
+    """One step: connection_attempt, oauth_required, authorization_url, waiting_for_auth, success or error."""
+
+    event: str
+    message: str = ""
+    server_name: str = ""
+    url: str = ""
+    session_id: str = ""
+    tools: tuple[Tool, ...] | None = None
+    offers: tuple[Offer, ...] | None = None
+
+
+Steps = AsyncGenerator[ConnectStep, None]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """Where authorization servers send people back to, and how long they are waited for."""
+
+    redirect_url: str = "http://localhost:8283/v1/tools/mcp/oauth/callback"
+    wait_seconds: float = 300.0
+
+
+class MCPConnects:
+    """Connects to servers."""
+
+    def __init__(self, servers: MCPServers, options: ConnectOptions) -> None:
+        self._servers = servers
+        self._options = options
+
+    async def connect(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> Steps:
+        """Tell each step; the last one is `success` or `error`. Raises MCPServerNotFound."""
+        server = await self._servers.get(actor, server_id)
+        yield ConnectStep("connection_attempt", server_name=server.server_name)
+        try:
+            tools = await self._servers.list_offers(actor, server_id, variables)
+        except AuthorizationNeeded:
+            async with aclosing(self._authorize(actor, server_id, variables)) as steps:
+                async for step in steps:
+                    yield step
+        except AppError as error:
+            yield ConnectStep("error", error.message)
+        else:
+            yield ConnectStep("success", tools=tuple(tools))
+
+    async def connect_named(
+        self, actor: Actor, name: str, connection: Connection, variables: Mapping[str, str]
+    ) -> Steps:
+        """Tell each step to the server of this name; one that is not kept is only asked for its tools."""
+        try:
+            server = await self._servers.named(actor, name)
+        except MCPServerNotFound:
+            async with aclosing(self._try_out(actor, name, connection)) as steps:
+                async for step in steps:
+                    yield step
+            return
+        async with aclosing(self.connect(actor, server.id, variables)) as steps:
+            async for step in steps:
+                yield step
+
+    async def _try_out(self, actor: Actor, name: str, connection: Connection) -> Steps:
+        yield ConnectStep("connection_attempt", server_name=name)
+        try:
+            offers = await self._servers.try_out(actor, connection)
+        except AuthorizationNeeded:
+            yield ConnectStep("oauth_required", "the server asks for authorization")
+            yield ConnectStep("error", "add the server, then connect to it: what is authorized must be kept")
+        except AppError as error:
+            yield ConnectStep("error", error.message)
+        else:
+            yield ConnectStep("success", offers=tuple(offers))
+
+    async def _authorize(
+        self, actor: Actor, server_id: str, variables: Mapping[str, str]
+    ) -> AsyncGenerator[ConnectStep, None]:
+        steps: asyncio.Queue[ConnectStep] = asyncio.Queue(_MOST_STEPS)
+
+        async def tell(url: str, session_id: str) -> None:
+            await steps.put(ConnectStep("authorization_url", url=url, session_id=session_id))
+            await steps.put(ConnectStep("waiting_for_auth", "waiting until somebody has authorized the server"))
+
+        async def work() -> None:
+            ask = Ask(self._options.redirect_url, self._options.wait_seconds, tell)
+            try:
+                tools = await self._servers.authorize(actor, server_id, variables, ask)
+                await steps.put(ConnectStep("success", tools=tuple(tools)))
+            except AppError as error:
+                await steps.put(ConnectStep("error", error.message))
+
+        yield ConnectStep("oauth_required", "the server asks for authorization")
+        task = asyncio.create_task(work())
+        try:
+            while True:
+                getting = asyncio.create_task(steps.get())
+                await asyncio.wait({getting, task}, return_when=asyncio.FIRST_COMPLETED)
+                if not getting.done() and steps.empty():
+                    getting.cancel()
+                    await task  # raises what was not foreseen
+                step = await getting
+                yield step
+                if step.event in {"success", "error"}:
+                    return
+        finally:
+            task.cancel()

@@ -1,0 +1,425 @@
+"""MCP servers: their configuration, their tools in the registry, and calls to them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Protocol
+
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.egress import origin_of
+from letta_common.errors import AlreadyExists, InvalidArgument, MCPServerNotFound, SecretRequired
+from letta_common.ids import new_id
+from letta_common.paging import Page
+from letta_tools.domain.executions.sandbox_configs import Cipher
+from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded
+from letta_tools.domain.mcp.tools import Offer, Refreshed, tool_of
+from letta_tools.domain.registry.records import EPOCH, LONGEST_NAME, Tool, ToolFilter
+from letta_tools.domain.registry.tools import ToolStore
+
+STDIO, SSE, STREAMABLE_HTTP = "stdio", "sse", "streamable_http"
+MASK = "********"
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[\t -~]*")
+_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?:\|([^}]*))?\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How a server is reached, by whom, secrets included. None and empty parts of a change leave what is there.
+
+    `server_id` is empty for a server that is not kept.
+    """
+
+    server_type: str
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    server_url: str | None = None
+    auth_header: str | None = None
+    auth_token: str | None = None
+    custom_headers: Mapping[str, str] = field(default_factory=dict)
+    organization_id: str = ""
+    server_id: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of every request."""
+        headers = dict(self.custom_headers)
+        if self.auth_token:
+            headers[self.auth_header or "Authorization"] = self.auth_token
+        return headers
+
+    def filled(self, variables: Mapping[str, str]) -> Connection:
+        """Return the connection with `{{ NAME | default }}` replaced."""
+        return replace(
+            self,
+            auth_token=_fill(self.auth_token, variables) if self.auth_token else self.auth_token,
+            custom_headers={name: _fill(value, variables) for name, value in self.custom_headers.items()},
+            env={name: _fill(value, variables) for name, value in self.env.items()},
+        )
+
+    def merged(self, change: Connection) -> Connection:
+        """Return the connection after a change; masked values stay as they were.
+
+        Raises:
+            InvalidArgument: the change is for another type of server.
+            SecretRequired: a secret that is kept would go elsewhere than it was given for.
+        """
+        if change.server_type != self.server_type:
+            raise InvalidArgument(f"the server is of type {self.server_type}, which stays", field="config")
+        token = self.auth_token if change.auth_token in {None, MASK} else change.auth_token
+        after = replace(
+            self,
+            command=change.command or self.command,
+            args=change.args or self.args,
+            env=_unmasked(self.env, change.env),
+            server_url=change.server_url or self.server_url,
+            auth_header=change.auth_header if change.auth_header is not None else self.auth_header,
+            auth_token=token,
+            custom_headers=_unmasked(self.custom_headers, change.custom_headers),
+        )
+        kept = self._kept(change)
+        if kept and self._place() != after._place():
+            raise SecretRequired(
+                f"the server would be another than its secrets were given for: send {', '.join(kept)} with the change, "
+                "or empty values to remove them",
+                field=f"config.{kept[0]}",
+            )
+        return after
+
+    def _place(self) -> tuple[str, ...]:
+        """Return where the secrets go: the origin of a server, or the program that is started."""
+        return (origin_of(self.server_url or ""),) if self.server_type != STDIO else (self.command or "", *self.args)
+
+    def _kept(self, change: Connection) -> list[str]:
+        """Return the names of the secrets that a change does not give anew."""
+        tokens = ["auth_token"] if self.auth_token and change.auth_token in {None, MASK} else []
+        headers = _untouched("custom_headers", self.custom_headers, change.custom_headers)
+        return [*tokens, *headers, *_untouched("env", self.env, change.env)]
+
+
+@dataclass(frozen=True, slots=True)
+class MCPServer:
+    """A server of an organization. `config` is open JSON text, `secrets` sealed JSON text."""
+
+    id: str
+    server_name: str
+    server_type: str
+    config: str
+    secrets: bytes
+    created_by_id: str = ""
+    last_updated_by_id: str = ""
+    version: int = 1
+    created_at: datetime = EPOCH
+    updated_at: datetime = EPOCH
+
+
+class MCPServerStore(Protocol):
+    """What the rules need from storage. Every call sees only the actor's organization."""
+
+    async def get(self, actor: Actor, server_id: str) -> MCPServer | None:
+        """Return one server."""
+        ...
+
+    async def named(self, actor: Actor, name: str) -> MCPServer | None:
+        """Return one server by name."""
+        ...
+
+    async def find(self, actor: Actor, page: Page) -> list[MCPServer]:
+        """Return a page of servers. Raises CursorNotFound."""
+        ...
+
+    async def insert(self, actor: Actor, server: MCPServer) -> bool:
+        """Add a server; say whether its name was free."""
+        ...
+
+    async def replace(self, actor: Actor, server: MCPServer) -> bool:
+        """Write a server; say whether its name was free."""
+        ...
+
+    async def delete(self, actor: Actor, server_id: str) -> bool:
+        """Remove a server and its tools; say whether there was one."""
+        ...
+
+
+class MCPClient(Protocol):
+    """Speaks the protocol."""
+
+    async def check(self, connection: Connection) -> None:
+        """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed, IsolationUnavailable."""
+        ...
+
+    async def list_tools(self, connection: Connection) -> list[Offer]:
+        """Return what a server offers. Raises MCPConnectionFailed, MCPTimeout."""
+        ...
+
+    async def authorize(self, actor: Actor, connection: Connection, ask: Ask) -> list[Offer]:
+        """Have a person authorize a server; return what it offers then. Raises as `list_tools`, AuthorizationNeeded."""
+        ...
+
+    async def call_tool(
+        self, connection: Connection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
+    ) -> tuple[bool, str]:
+        """Call a tool; return whether it succeeded, and its text. Raises MCPConnectionFailed, MCPTimeout."""
+        ...
+
+    async def end(self, organization_id: str, server_id: str) -> None:
+        """End what runs of a server."""
+        ...
+
+    async def close(self) -> None:
+        """End everything that runs."""
+        ...
+
+
+class MCPServers:
+    """Operations on MCP servers."""
+
+    def __init__(
+        self, store: MCPServerStore, tools: ToolStore, client: MCPClient, cipher: Cipher, clock: Clock
+    ) -> None:
+        self._store = store
+        self._tools = tools
+        self._client = client
+        self._cipher = cipher
+        self._clock = clock
+
+    async def create(self, actor: Actor, name: str, connection: Connection) -> MCPServer:
+        """Add a server with its tools.
+
+        Raises:
+            AlreadyExists: the organization has a server of this name.
+            InvalidArgument: the server may not be connected to.
+            MCPConnectionFailed: the server cannot be reached.
+            MCPTimeout: the server does not answer in time.
+        """
+        try:
+            offers = await self.try_out(actor, connection)
+        except AuthorizationNeeded:
+            offers = []  # its tools come once somebody has authorized it
+        now = self._clock.now()
+        server = self._sealed(
+            actor,
+            MCPServer(new_id("mcp_server"), name, connection.server_type, "", b"", actor.user_id, created_at=now),
+            connection,
+        )
+        if not await self._store.insert(actor, server):
+            raise _taken(name)
+        await self._sync(actor, server, offers)
+        return server
+
+    async def get(self, actor: Actor, server_id: str) -> MCPServer:
+        """Return one server. Raises MCPServerNotFound."""
+        server = await self._store.get(actor, server_id)
+        if server is None:
+            raise MCPServerNotFound(f"there is no MCP server {server_id} here", mcp_server_id=server_id)
+        return server
+
+    async def named(self, actor: Actor, name: str) -> MCPServer:
+        """Return one server by name. Raises MCPServerNotFound."""
+        server = await self._store.named(actor, name)
+        if server is None:
+            raise MCPServerNotFound(f"there is no MCP server `{name}` here", server_name=name)
+        return server
+
+    async def try_out(self, actor: Actor, connection: Connection) -> list[Offer]:
+        """Return what a server offers that is not kept. Raises as `create`, and AuthorizationNeeded."""
+        _check_complete(connection)
+        connection = replace(connection, organization_id=actor.organization_id)
+        await self._client.check(connection)
+        return await self._client.list_tools(connection.filled({}))
+
+    async def find(self, actor: Actor, page: Page) -> list[MCPServer]:
+        """Return a page of servers. Raises CursorNotFound."""
+        return await self._store.find(actor, page)
+
+    async def update(self, actor: Actor, server_id: str, name: str | None, change: Connection) -> MCPServer:
+        """Change a server. Raises MCPServerNotFound, AlreadyExists, InvalidArgument."""
+        known = await self.get(actor, server_id)
+        connection = self.connection(actor, known).merged(change)
+        _check_complete(connection)
+        await self._client.check(connection)
+        renamed = replace(known, server_name=name or known.server_name, version=known.version + 1)
+        server = self._sealed(actor, renamed, connection)
+        if not await self._store.replace(actor, server):
+            raise _taken(server.server_name)
+        await self._forget(actor, server_id)
+        return server
+
+    async def put(self, actor: Actor, name: str, connection: Connection) -> MCPServer:
+        """Add a server, or change the one of this name. Raises as `create` and `update`."""
+        known = await self._store.named(actor, name)
+        if known is None:
+            return await self.create(actor, name, connection)
+        return await self.update(actor, known.id, None, connection)
+
+    async def delete(self, actor: Actor, server_id: str) -> None:
+        """Remove a server and its tools. Raises MCPServerNotFound."""
+        await self.get(actor, server_id)
+        await self._store.delete(actor, server_id)
+        await self._forget(actor, server_id)
+
+    async def refresh(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> Refreshed:
+        """Bring the tools of a server up to date. Raises MCPServerNotFound, MCPConnectionFailed, MCPTimeout."""
+        server = await self.get(actor, server_id)
+        offers = await self._client.list_tools(self.connection(actor, server).filled(variables))
+        return await self._sync(actor, server, offers)
+
+    async def offers(self, actor: Actor, server: MCPServer, variables: Mapping[str, str]) -> list[Offer]:
+        """Ask a server for its tools. Raises as `refresh`, and AuthorizationNeeded."""
+        return await self._client.list_tools(self.connection(actor, server).filled(variables))
+
+    async def list_offers(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> list[Tool]:
+        """Ask a server for its tools, keep them, and return them. Raises as `refresh`, and AuthorizationNeeded."""
+        await self.refresh(actor, server_id, variables)
+        return await self._tools_of(actor, server_id)
+
+    async def authorize(self, actor: Actor, server_id: str, variables: Mapping[str, str], ask: Ask) -> list[Tool]:
+        """Have a person authorize a server; keep and return its tools. Raises as `refresh`, and AuthorizationNeeded."""
+        server = await self.get(actor, server_id)
+        offers = await self._client.authorize(actor, self.connection(actor, server).filled(variables), ask)
+        await self._sync(actor, server, offers)
+        return await self._tools_of(actor, server_id)
+
+    async def tools(self, actor: Actor, server_id: str) -> list[Tool]:
+        """Return the tools of a server, by name. Raises MCPServerNotFound."""
+        await self.get(actor, server_id)
+        return await self._tools_of(actor, server_id)
+
+    async def call(
+        self, actor: Actor, tool: Tool, arguments: Mapping[str, Any], variables: Mapping[str, str], seconds: float
+    ) -> tuple[bool, str]:
+        """Call a tool. Raises MCPServerNotFound, MCPConnectionFailed, MCPTimeout."""
+        connection = self.connection(actor, await self.get(actor, tool.mcp_server_id or ""))
+        return await self._client.call_tool(
+            connection.filled(variables), tool.mcp_name or tool.name, arguments, seconds
+        )
+
+    def connection(self, actor: Actor, server: MCPServer) -> Connection:
+        """Return how a server is reached, secrets included."""
+        config = json.loads(server.config)
+        secrets = json.loads(self._cipher.open(actor.organization_id, server.secrets))
+        known = Connection(server.server_type, **{**config, "args": tuple(config.get("args", ()))}, **secrets)
+        return replace(known, organization_id=actor.organization_id, server_id=server.id)
+
+    async def close(self) -> None:
+        """End every server that runs here."""
+        await self._client.close()
+
+    async def _forget(self, actor: Actor, server_id: str) -> None:
+        await self._client.end(actor.organization_id, server_id)
+
+    def _sealed(self, actor: Actor, server: MCPServer, connection: Connection) -> MCPServer:
+        secrets = {
+            "auth_token": connection.auth_token,
+            "custom_headers": dict(connection.custom_headers),
+            "env": dict(connection.env),
+        }
+        config = {
+            "command": connection.command,
+            "args": list(connection.args),
+            "server_url": connection.server_url,
+            "auth_header": connection.auth_header,
+        }
+        return replace(
+            server,
+            config=json.dumps({key: value for key, value in config.items() if value}),
+            secrets=self._cipher.seal(actor.organization_id, json.dumps(secrets)),
+            last_updated_by_id=actor.user_id,
+            updated_at=self._clock.now(),
+        )
+
+    async def _tools_of(self, actor: Actor, server_id: str) -> list[Tool]:
+        found = await self._tools.find(actor, ToolFilter(mcp_server_id=server_id), Page(limit=1000))
+        return sorted(found, key=lambda tool: tool.name)
+
+    async def _sync(self, actor: Actor, server: MCPServer, offers: Sequence[Offer]) -> Refreshed:
+        """Write the tools that are new or changed in one statement, and remove those that are gone."""
+        known = {tool.mcp_name: tool for tool in await self._tools_of(actor, server.id)}
+        names = await self._names(actor, server, [offer for offer in offers if offer.name not in known])
+        now = self._clock.now()
+        wanted = {
+            offer.name: tool_of(actor, (server.id, server.server_name), offer, name, now)
+            for offer in offers
+            if (name := known[offer.name].name if offer.name in known else names.get(offer.name))
+        }
+        fresh = [tool for key, tool in wanted.items() if key not in known]
+        changed = [tool for key, tool in wanted.items() if key in known and _differs(known[key], tool)]
+        if fresh or changed:
+            await self._tools.upsert(actor, [*fresh, *changed])
+        gone = [tool for key, tool in known.items() if key not in wanted]
+        for tool in gone:
+            await self._tools.delete(actor, tool.id)
+        return Refreshed(*(tuple(sorted(tool.name for tool in group)) for group in (fresh, changed, gone)))
+
+    async def _names(self, actor: Actor, server: MCPServer, offers: Sequence[Offer]) -> dict[str, str]:
+        """Choose names that providers accept and that are free; a taken one gets the server's name in front."""
+        choices = {offer.name: (_plain(offer.name), _plain(f"{server.server_name}_{offer.name}")) for offer in offers}
+        asked = [name for pair in choices.values() for name in pair]
+        taken = {tool.name for tool in await self._tools.resolve(actor, (), asked)} if asked else set()
+        names: dict[str, str] = {}
+        for key, pair in choices.items():
+            free = next((name for name in pair if name and name not in taken), None)
+            if free is not None:
+                names[key] = free
+                taken.add(free)
+        return names
+
+
+def _differs(known: Tool, tool: Tool) -> bool:
+    return (known.json_schema, known.description) != (tool.json_schema, tool.description)
+
+
+def _plain(name: str) -> str:
+    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:LONGEST_NAME]
+    return plain if re.match(r"[a-zA-Z_]", plain) else f"_{plain}"[:LONGEST_NAME]
+
+
+def _fill(text: str, variables: Mapping[str, str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        fallback = match[2].strip() if match[2] is not None else match[0]
+        return variables.get(match[1], fallback)
+
+    return _TEMPLATE.sub(value, text)
+
+
+def _unmasked(before: Mapping[str, str], after: Mapping[str, str]) -> Mapping[str, str]:
+    if not after:
+        return before
+    return {name: before.get(name, value) if value == MASK else value for name, value in after.items()}
+
+
+def _untouched(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Return which secrets of a map stay as they are: all of them when nothing is sent, else those sent masked."""
+    kept = before if not after else [key for key, value in after.items() if value == MASK and key in before]
+    return [f"{name}.{key}" for key in kept if before[key]]
+
+
+def _check_complete(connection: Connection) -> None:
+    if connection.server_type == STDIO and not connection.command:
+        raise InvalidArgument("a stdio server needs a command", field="config.command")
+    if connection.server_type != STDIO and not connection.server_url:
+        raise InvalidArgument(f"a {connection.server_type} server needs a server_url", field="config.server_url")
+    _check_texts(connection)
+
+
+def _check_texts(connection: Connection) -> None:
+    """Refuse what could be read as more than one argument, variable or header."""
+    for text in (connection.command or "", *connection.args, *connection.env.values()):
+        if "\0" in text:
+            raise InvalidArgument("a program cannot be given NUL characters", field="config")
+    for name in connection.env:
+        if not name or not name.isprintable() or "=" in name:
+            raise InvalidArgument(f"{name[:100]!r} is no name of an environment variable", field="config.env")
+    for name, value in connection.headers().items():
+        if not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            text = f"the header {name[:100]!r} cannot be sent; use letters, digits and signs of ASCII"
+            raise InvalidArgument(text, field="config.custom_headers")
+
+
+def _taken(name: str) -> AlreadyExists:
+    return AlreadyExists(f"there is an MCP server `{name}` already", server_name=name)
