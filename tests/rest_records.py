@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import httpx
 
 KEPT = Path(__file__).parent / "data" / "rest"
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_ID = re.compile(rf"(?:\b[a-z_]+-)?{_UUID}|\bcall_[0-9a-zA-Z]+\b")
+_ID = re.compile(rf'(?:\b[a-z_]+-)?{_UUID}|\bcall_[0-9a-zA-Z]+\b|(?<="tool_call_id":")\w+')
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d(?: \d\d:\d\d:\d\d [AP]M [A-Z]+[+-]\d+)?")
 _WEEKDAY = re.compile(r"\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day\b")
@@ -28,6 +29,8 @@ _DURATION = re.compile(r'("[a-z_]*(?:_ns|_ms|_seconds|duration|latency)[a-z_]*":
 _PORT = re.compile(r"(127\.0\.0\.1|localhost):\d+")
 _MADE_UP = re.compile(r'("name": ?|agent name: |name=)"?[A-Z][a-z]+[A-Z][a-z]+\b')
 _RANDOM = re.compile(r"\b[0-9a-f]{64}\b|(?<=state=)[\w%.-]+|(?<=code=)[\w%.-]+")
+_VECTOR = re.compile(r'("embedding": ?)\[[^\]]*\]')
+_PLACE = re.compile(rf"{re.escape(sys.executable)}|{re.escape(str(Path(__file__).parents[1]))}")
 _SCORE = re.compile(r'("(?:score|rrf_score|vector_score|relevance)": ?)-?[\d.e-]+')
 
 
@@ -54,6 +57,8 @@ class Record:
             (_WEEKDAY, "<weekday>"),
             (_CLOCK, "<clock>"),
             (_DURATION, r"\g<1>0"),
+            (_VECTOR, r"\1[]"),
+            (_PLACE, "<place>"),
             (_SCORE, r"\g<1>0"),
             (_PORT, r"\1:<port>"),
         ):
@@ -61,8 +66,8 @@ class Record:
         return text
 
     def _number(self, id: str) -> str:
-        prefix = id.split("-")[0] if not re.fullmatch(_UUID, id) else "uuid"
-        return self._ids.setdefault(id, f"<{'call' if id.startswith('call_') else prefix} {len(self._ids) + 1}>")
+        prefix = "uuid" if re.fullmatch(_UUID, id) else id.split("-")[0] if "-" in id else "call"
+        return self._ids.setdefault(id, f"<{prefix} {len(self._ids) + 1}>")
 
 
 def _events(body: bytes) -> str:

@@ -68,7 +68,7 @@ async def serving(transport, behaviour, seconds=5.0):
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("phase", ["initialize", "tools/list"])
 async def test_a_server_that_hangs_before_a_call(transport, phase):
-    async with serving(transport, f"hang {phase}", 1.0) as (client, connection):
+    async with serving(transport, f"hang {phase}", 2.5) as (client, connection):
         with pytest.raises(MCPTimeout):
             await client.list_tools(connection)
 

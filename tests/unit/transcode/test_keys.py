@@ -19,17 +19,17 @@ SOURCE = """
 message Thing {
   option (letta.jsonmap.v1.message) = {
     constants: [
-      {key: "kind", json: "\\"thing\\"", after: "id"},
+      {key: "kind", json: "\\"thing\\"", before: "secrets"},
       {key: "links", json: "[{\\"a\\": null}]"},
-      {key: "nothing", json: "null", after: "kind"}
+      {key: "nothing", json: "null", before: "secrets"}
     ]
   };
   string id = 1;
   repeated string secrets = 2 [(letta.jsonmap.v1.field) = {
     empty_as_null: true
-    aliases: [{key: "old_secrets"}, {key: "older_secrets", after: "id"}]
+    aliases: [{key: "old_secrets"}, {key: "older_secrets", before: "secrets"}]
   }];
-  optional string note = 3 [(letta.jsonmap.v1.field) = {omit_empty: true, aliases: [{key: "remark", after: "note"}]}];
+  optional string note = 3 [(letta.jsonmap.v1.field) = {omit_empty: true, aliases: [{key: "remark"}]}];
 }
 message Ask {
   int32 limit = 1 [(letta.jsonmap.v1.field) = {default_json: "50", aliases: {key: "max_items"}}];
@@ -62,14 +62,14 @@ def read(value: Any, name: str = "Thing") -> Any:
 
 def test_constants_and_other_keys_are_written_where_they_belong():
     assert written(thing(id="1", secrets=["s"], note="n")) == (
-        '{"id":"1","kind":"thing","nothing":null,"older_secrets":["s"],"secrets":["s"],"note":"n","remark":"n",'
-        '"old_secrets":["s"],"links":[{"a":null}]}'
+        '{"id":"1","older_secrets":["s"],"kind":"thing","nothing":null,"secrets":["s"],"note":"n","old_secrets":["s"],'
+        '"remark":"n","links":[{"a":null}]}'
     )
 
 
 def test_what_is_left_out_is_left_out_under_every_key():
     assert written(thing()) == (
-        '{"id":"","kind":"thing","nothing":null,"older_secrets":null,"secrets":null,"old_secrets":null,'
+        '{"id":"","older_secrets":null,"kind":"thing","nothing":null,"secrets":null,"old_secrets":null,'
         '"links":[{"a":null}]}'
     )
 
@@ -78,7 +78,7 @@ def test_a_flattened_message_keeps_its_constants_in_place():
     outer = CODECS.catalog.message_class("given.v1.Outer")(first="a", thing=thing(id="1"), last="z")
     keys = list(orjson.loads(written(outer)))
     assert keys == [
-        *("first", "id", "kind", "nothing", "older_secrets", "secrets", "old_secrets", "links", "last"),
+        *("first", "id", "older_secrets", "kind", "nothing", "secrets", "old_secrets", "links", "last"),
     ]
 
 
@@ -138,7 +138,7 @@ def test_documents_tell_of_both():
             'option (letta.jsonmap.v1.message) = {constants: {key: "a", json: "{"}}; string id = 1;',
             "constant a is no JSON",
         ),
-        ('option (letta.jsonmap.v1.message) = {constants: {key: "a", json: "1", after: "x"}};', "after 'x'"),
+        ('option (letta.jsonmap.v1.message) = {constants: {key: "a", json: "1", before: "x"}};', "before 'x'"),
         (
             "option (letta.jsonmap.v1.message) = {transparent: true, constants: {key: 'a', json: '1'}}; string id = 1;",
             "transparent",

@@ -45,7 +45,7 @@ async def test_an_archive_names_its_embedder(memory: Any) -> None:
         config.embedding_model,
         config.embedding_dim,
     ) == ("test/words", "test", "words", 512)
-    assert (made.vector_db_provider, made.organization_id, made.metadata) == ("native", "org-a", '{"a": 1}')
+    assert (made.organization_id, made.metadata) == ("org-a", '{"a": 1}')
     got = await memory.archives.GetArchive(pb.GetArchiveRequest(archive_id=made.id), timeout=10)
     assert made == got.archive
 
@@ -76,11 +76,11 @@ async def test_a_mask_changes_and_clears(memory: Any) -> None:
     made = await make(memory, description="d")
     request = pb.UpdateArchiveRequest(
         archive_id=made.id,
-        archive=archive_pb2.Archive(name="new", vector_db_provider="x"),
+        archive=archive_pb2.Archive(name="new"),
         update_mask=FieldMask(paths=["name", "description"]),
     )
     changed = (await memory.archives.UpdateArchive(request, timeout=10)).archive
-    assert (changed.name, changed.HasField("description"), changed.vector_db_provider) == ("new", False, "native")
+    assert (changed.name, changed.HasField("description")) == ("new", False)
     request = pb.UpdateArchiveRequest(
         archive_id=made.id, archive=archive_pb2.Archive(), update_mask=FieldMask(paths=["name"])
     )

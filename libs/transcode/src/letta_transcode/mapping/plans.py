@@ -413,12 +413,12 @@ def _placed(
     """Return the parts of a message in order, with the keys that stand for no field of their own where they belong."""
     order = [(name, part) for name, several in parts.items() for part in several]
     for mapping, part in added:
-        after = [place for place, (name, _) in enumerate(order) if name == mapping.after]
-        if mapping.after and not after:
-            raise MappingError(f"{message}: {mapping.key!r} should stand after {mapping.after!r}, which is not there")
         if any(each.key == mapping.key for _, each in order):
             raise MappingError(f"{message} has the key {mapping.key!r} twice")
-        order.insert(after[-1] + 1 if after else len(order), (mapping.key, part))
+        names = [name for name, _ in order]
+        if mapping.before and mapping.before not in names:
+            raise MappingError(f"{message}: {mapping.key!r} should stand before {mapping.before!r}, which is not there")
+        order.insert(names.index(mapping.before) if mapping.before else len(order), ("", part))
     return tuple(part for _, part in order)
 
 

@@ -162,7 +162,6 @@ def pack_answer(response: R, answer: Answer) -> R:
     response.messages.extend(answer.messages)
     for message in response.messages:
         message.ClearField("seq_id")  # positions are a matter of streams
-    response.stop_reason.message_type = "stop_reason"
     response.stop_reason.stop_reason = answer.stop_reason
     response.usage.CopyFrom(answer.usage)
     response.run_id = answer.run_id

@@ -166,7 +166,6 @@ def pack_archive(archive: Archive, organization_id: str) -> archive_pb2.Archive:
         name=archive.name,
         description=archive.description,
         organization_id=organization_id,
-        vector_db_provider="native",
         embedding_config=_embedding_config(archive.embedder, archive.dimensions or 0),
         metadata=archive.metadata,
         created_by_id=archive.created_by_id,

@@ -427,16 +427,10 @@ class Memory(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_TYPE_FIELD_NUMBER: _builtins.int
-    GIT_ENABLED_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     FILE_BLOCKS_FIELD_NUMBER: _builtins.int
-    PROMPT_TEMPLATE_FIELD_NUMBER: _builtins.int
     agent_type: Global___AgentType.ValueType
     """Kind of the agent."""
-    git_enabled: _builtins.bool
-    """Always false."""
-    prompt_template: _builtins.str
-    """Always empty."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
         """Its blocks."""
@@ -449,14 +443,12 @@ class Memory(_message.Message):
         self,
         *,
         agent_type: Global___AgentType.ValueType = ...,
-        git_enabled: _builtins.bool = ...,
         blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
         file_blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
-        prompt_template: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_type", b"agent_type", "blocks", b"blocks", "file_blocks", b"file_blocks", "git_enabled", b"git_enabled", "prompt_template", b"prompt_template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_type", b"agent_type", "blocks", b"blocks", "file_blocks", b"file_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,7 +469,6 @@ class AgentEnvironmentVariable(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    VALUE_ENC_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     created_by_id: _builtins.str
     """User that made it. Output only."""
@@ -493,8 +484,6 @@ class AgentEnvironmentVariable(_message.Message):
     """What it is for."""
     organization_id: _builtins.str
     """Organization that owns it. Output only."""
-    value_enc: _builtins.str
-    """Always null."""
     agent_id: _builtins.str
     """The agent."""
     @_builtins.property
@@ -517,12 +506,11 @@ class AgentEnvironmentVariable(_message.Message):
         value: _builtins.str = ...,
         description: _builtins.str | None = ...,
         organization_id: _builtins.str | None = ...,
-        value_enc: _builtins.str | None = ...,
         agent_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "_value_enc", b"_value_enc", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "updated_at", b"updated_at", "value_enc", b"value_enc"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "_value_enc", b"_value_enc", "agent_id", b"agent_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "id", b"id", "key", b"key", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "updated_at", b"updated_at", "value", b"value", "value_enc", b"value_enc"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "agent_id", b"agent_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "id", b"id", "key", b"key", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "updated_at", b"updated_at", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
@@ -532,8 +520,6 @@ class AgentEnvironmentVariable(_message.Message):
     _WhichOneofArgType__last_updated_by_id: _TypeAlias = _typing.Literal["_last_updated_by_id", b"_last_updated_by_id"]  # noqa: Y015
     _WhichOneofReturnType__organization_id: _TypeAlias = _typing.Literal["organization_id"]  # noqa: Y015
     _WhichOneofArgType__organization_id: _TypeAlias = _typing.Literal["_organization_id", b"_organization_id"]  # noqa: Y015
-    _WhichOneofReturnType__value_enc: _TypeAlias = _typing.Literal["value_enc"]  # noqa: Y015
-    _WhichOneofArgType__value_enc: _TypeAlias = _typing.Literal["_value_enc", b"_value_enc"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
     @_typing.overload
@@ -542,8 +528,6 @@ class AgentEnvironmentVariable(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_updated_by_id) -> _WhichOneofReturnType__last_updated_by_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__organization_id) -> _WhichOneofReturnType__organization_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__value_enc) -> _WhichOneofReturnType__value_enc | None: ...
 
 Global___AgentEnvironmentVariable: _TypeAlias = AgentEnvironmentVariable  # noqa: Y015
 
@@ -560,7 +544,6 @@ class Source(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    VECTOR_DB_PROVIDER_FIELD_NUMBER: _builtins.int
     CREATED_BY_ID_FIELD_NUMBER: _builtins.int
     LAST_UPDATED_BY_ID_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
@@ -577,8 +560,6 @@ class Source(_message.Message):
     """Identifier, `source-<uuid>`."""
     organization_id: _builtins.str
     """Organization that owns it."""
-    vector_db_provider: _builtins.str
-    """Always `native`."""
     created_by_id: _builtins.str
     """User that made it."""
     last_updated_by_id: _builtins.str
@@ -605,7 +586,6 @@ class Source(_message.Message):
         id: _builtins.str = ...,
         embedding_config: _model_config_pb2.EmbeddingConfig | None = ...,
         organization_id: _builtins.str | None = ...,
-        vector_db_provider: _builtins.str = ...,
         created_by_id: _builtins.str | None = ...,
         last_updated_by_id: _builtins.str | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
@@ -613,7 +593,7 @@ class Source(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_instructions", b"_instructions", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "embedding_config", b"embedding_config", "instructions", b"instructions", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_instructions", b"_instructions", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "embedding_config", b"embedding_config", "id", b"id", "instructions", b"instructions", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "name", b"name", "organization_id", b"organization_id", "updated_at", b"updated_at", "vector_db_provider", b"vector_db_provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_instructions", b"_instructions", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "embedding_config", b"embedding_config", "id", b"id", "instructions", b"instructions", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "name", b"name", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015

@@ -30,9 +30,7 @@ class LLMConfig(_message.Message):
     MODEL_ENDPOINT_FIELD_NUMBER: _builtins.int
     PROVIDER_NAME_FIELD_NUMBER: _builtins.int
     PROVIDER_CATEGORY_FIELD_NUMBER: _builtins.int
-    MODEL_WRAPPER_FIELD_NUMBER: _builtins.int
     CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
-    PUT_INNER_THOUGHTS_IN_KWARGS_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
@@ -47,10 +45,6 @@ class LLMConfig(_message.Message):
     PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
     RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
-    RETURN_LOGPROBS_FIELD_NUMBER: _builtins.int
-    TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
-    RETURN_TOKEN_IDS_FIELD_NUMBER: _builtins.int
-    TOOL_CALL_PARSER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name at the vendor."""
     display_name: _builtins.str
@@ -63,12 +57,8 @@ class LLMConfig(_message.Message):
     """Name of the provider."""
     provider_category: _builtins.str
     """Where the provider comes from: `base` or `byok`."""
-    model_wrapper: _builtins.str
-    """Always null."""
     context_window: _builtins.int
     """Size of the window, in tokens."""
-    put_inner_thoughts_in_kwargs: _builtins.bool
-    """Always false: reasoning is never hidden in tool arguments."""
     handle: _builtins.str
     """Handle, `provider/name`."""
     temperature: _builtins.float
@@ -97,14 +87,6 @@ class LLMConfig(_message.Message):
     """Form of the answer, a JSON object."""
     strict: _builtins.bool
     """The vendor enforces tool schemas exactly."""
-    return_logprobs: _builtins.bool
-    """Always false."""
-    top_logprobs: _builtins.int
-    """Always null."""
-    return_token_ids: _builtins.bool
-    """Always false."""
-    tool_call_parser: _builtins.str
-    """Always null."""
     def __init__(
         self,
         *,
@@ -114,9 +96,7 @@ class LLMConfig(_message.Message):
         model_endpoint: _builtins.str | None = ...,
         provider_name: _builtins.str | None = ...,
         provider_category: _builtins.str | None = ...,
-        model_wrapper: _builtins.str | None = ...,
         context_window: _builtins.int = ...,
-        put_inner_thoughts_in_kwargs: _builtins.bool | None = ...,
         handle: _builtins.str | None = ...,
         temperature: _builtins.float = ...,
         max_tokens: _builtins.int | None = ...,
@@ -131,14 +111,10 @@ class LLMConfig(_message.Message):
         parallel_tool_calls: _builtins.bool | None = ...,
         response_format: _builtins.str = ...,
         strict: _builtins.bool = ...,
-        return_logprobs: _builtins.bool = ...,
-        top_logprobs: _builtins.int | None = ...,
-        return_token_ids: _builtins.bool = ...,
-        tool_call_parser: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_display_name", b"_display_name", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_handle", b"_handle", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_model_wrapper", b"_model_wrapper", "_parallel_tool_calls", b"_parallel_tool_calls", "_provider_category", b"_provider_category", "_provider_name", b"_provider_name", "_put_inner_thoughts_in_kwargs", b"_put_inner_thoughts_in_kwargs", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_tool_call_parser", b"_tool_call_parser", "_top_logprobs", b"_top_logprobs", "_verbosity", b"_verbosity", "compatibility_type", b"compatibility_type", "display_name", b"display_name", "effort", b"effort", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_tokens", b"max_tokens", "model_endpoint", b"model_endpoint", "model_wrapper", b"model_wrapper", "parallel_tool_calls", b"parallel_tool_calls", "provider_category", b"provider_category", "provider_name", b"provider_name", "put_inner_thoughts_in_kwargs", b"put_inner_thoughts_in_kwargs", "reasoning_effort", b"reasoning_effort", "tier", b"tier", "tool_call_parser", b"tool_call_parser", "top_logprobs", b"top_logprobs", "verbosity", b"verbosity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_display_name", b"_display_name", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_handle", b"_handle", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_parallel_tool_calls", b"_parallel_tool_calls", "_provider_category", b"_provider_category", "_provider_name", b"_provider_name", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_verbosity", b"_verbosity", "compatibility_type", b"compatibility_type", "display_name", b"display_name", "effort", b"effort", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_tokens", b"max_tokens", "model_endpoint", b"model_endpoint", "parallel_tool_calls", b"parallel_tool_calls", "provider_category", b"provider_category", "provider_name", b"provider_name", "reasoning_effort", b"reasoning_effort", "tier", b"tier", "verbosity", b"verbosity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_display_name", b"_display_name", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_handle", b"_handle", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_model_wrapper", b"_model_wrapper", "_parallel_tool_calls", b"_parallel_tool_calls", "_provider_category", b"_provider_category", "_provider_name", b"_provider_name", "_put_inner_thoughts_in_kwargs", b"_put_inner_thoughts_in_kwargs", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_tool_call_parser", b"_tool_call_parser", "_top_logprobs", b"_top_logprobs", "_verbosity", b"_verbosity", "compatibility_type", b"compatibility_type", "context_window", b"context_window", "display_name", b"display_name", "effort", b"effort", "enable_reasoner", b"enable_reasoner", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_endpoint", b"model_endpoint", "model_endpoint_type", b"model_endpoint_type", "model_wrapper", b"model_wrapper", "parallel_tool_calls", b"parallel_tool_calls", "provider_category", b"provider_category", "provider_name", b"provider_name", "put_inner_thoughts_in_kwargs", b"put_inner_thoughts_in_kwargs", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "return_logprobs", b"return_logprobs", "return_token_ids", b"return_token_ids", "strict", b"strict", "temperature", b"temperature", "tier", b"tier", "tool_call_parser", b"tool_call_parser", "top_logprobs", b"top_logprobs", "verbosity", b"verbosity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_display_name", b"_display_name", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_handle", b"_handle", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_parallel_tool_calls", b"_parallel_tool_calls", "_provider_category", b"_provider_category", "_provider_name", b"_provider_name", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_verbosity", b"_verbosity", "compatibility_type", b"compatibility_type", "context_window", b"context_window", "display_name", b"display_name", "effort", b"effort", "enable_reasoner", b"enable_reasoner", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_endpoint", b"model_endpoint", "model_endpoint_type", b"model_endpoint_type", "parallel_tool_calls", b"parallel_tool_calls", "provider_category", b"provider_category", "provider_name", b"provider_name", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "strict", b"strict", "temperature", b"temperature", "tier", b"tier", "verbosity", b"verbosity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__compatibility_type: _TypeAlias = _typing.Literal["compatibility_type"]  # noqa: Y015
     _WhichOneofArgType__compatibility_type: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type"]  # noqa: Y015
@@ -154,24 +130,16 @@ class LLMConfig(_message.Message):
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__model_endpoint: _TypeAlias = _typing.Literal["model_endpoint"]  # noqa: Y015
     _WhichOneofArgType__model_endpoint: _TypeAlias = _typing.Literal["_model_endpoint", b"_model_endpoint"]  # noqa: Y015
-    _WhichOneofReturnType__model_wrapper: _TypeAlias = _typing.Literal["model_wrapper"]  # noqa: Y015
-    _WhichOneofArgType__model_wrapper: _TypeAlias = _typing.Literal["_model_wrapper", b"_model_wrapper"]  # noqa: Y015
     _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
     _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
     _WhichOneofReturnType__provider_category: _TypeAlias = _typing.Literal["provider_category"]  # noqa: Y015
     _WhichOneofArgType__provider_category: _TypeAlias = _typing.Literal["_provider_category", b"_provider_category"]  # noqa: Y015
     _WhichOneofReturnType__provider_name: _TypeAlias = _typing.Literal["provider_name"]  # noqa: Y015
     _WhichOneofArgType__provider_name: _TypeAlias = _typing.Literal["_provider_name", b"_provider_name"]  # noqa: Y015
-    _WhichOneofReturnType__put_inner_thoughts_in_kwargs: _TypeAlias = _typing.Literal["put_inner_thoughts_in_kwargs"]  # noqa: Y015
-    _WhichOneofArgType__put_inner_thoughts_in_kwargs: _TypeAlias = _typing.Literal["_put_inner_thoughts_in_kwargs", b"_put_inner_thoughts_in_kwargs"]  # noqa: Y015
     _WhichOneofReturnType__reasoning_effort: _TypeAlias = _typing.Literal["reasoning_effort"]  # noqa: Y015
     _WhichOneofArgType__reasoning_effort: _TypeAlias = _typing.Literal["_reasoning_effort", b"_reasoning_effort"]  # noqa: Y015
     _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
     _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
-    _WhichOneofReturnType__tool_call_parser: _TypeAlias = _typing.Literal["tool_call_parser"]  # noqa: Y015
-    _WhichOneofArgType__tool_call_parser: _TypeAlias = _typing.Literal["_tool_call_parser", b"_tool_call_parser"]  # noqa: Y015
-    _WhichOneofReturnType__top_logprobs: _TypeAlias = _typing.Literal["top_logprobs"]  # noqa: Y015
-    _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
     _WhichOneofReturnType__verbosity: _TypeAlias = _typing.Literal["verbosity"]  # noqa: Y015
     _WhichOneofArgType__verbosity: _TypeAlias = _typing.Literal["_verbosity", b"_verbosity"]  # noqa: Y015
     @_typing.overload
@@ -189,23 +157,15 @@ class LLMConfig(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model_endpoint) -> _WhichOneofReturnType__model_endpoint | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__model_wrapper) -> _WhichOneofReturnType__model_wrapper | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel_tool_calls) -> _WhichOneofReturnType__parallel_tool_calls | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__provider_category) -> _WhichOneofReturnType__provider_category | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__provider_name) -> _WhichOneofReturnType__provider_name | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__put_inner_thoughts_in_kwargs) -> _WhichOneofReturnType__put_inner_thoughts_in_kwargs | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_effort) -> _WhichOneofReturnType__reasoning_effort | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tier) -> _WhichOneofReturnType__tier | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__tool_call_parser) -> _WhichOneofReturnType__tool_call_parser | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprobs) -> _WhichOneofReturnType__top_logprobs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__verbosity) -> _WhichOneofReturnType__verbosity | None: ...
 
@@ -224,9 +184,6 @@ class EmbeddingConfig(_message.Message):
     EMBEDDING_CHUNK_SIZE_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
-    AZURE_ENDPOINT_FIELD_NUMBER: _builtins.int
-    AZURE_VERSION_FIELD_NUMBER: _builtins.int
-    AZURE_DEPLOYMENT_FIELD_NUMBER: _builtins.int
     embedding_endpoint_type: _builtins.str
     """Wire that the vendor speaks."""
     embedding_endpoint: _builtins.str
@@ -241,12 +198,6 @@ class EmbeddingConfig(_message.Message):
     """Handle, `provider/name`."""
     batch_size: _builtins.int
     """Texts sent at once."""
-    azure_endpoint: _builtins.str
-    """Always null."""
-    azure_version: _builtins.str
-    """Always null."""
-    azure_deployment: _builtins.str
-    """Always null."""
     def __init__(
         self,
         *,
@@ -257,32 +208,17 @@ class EmbeddingConfig(_message.Message):
         embedding_chunk_size: _builtins.int | None = ...,
         handle: _builtins.str | None = ...,
         batch_size: _builtins.int = ...,
-        azure_endpoint: _builtins.str | None = ...,
-        azure_version: _builtins.str | None = ...,
-        azure_deployment: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_azure_deployment", b"_azure_deployment", "_azure_endpoint", b"_azure_endpoint", "_azure_version", b"_azure_version", "_embedding_chunk_size", b"_embedding_chunk_size", "_embedding_endpoint", b"_embedding_endpoint", "_handle", b"_handle", "azure_deployment", b"azure_deployment", "azure_endpoint", b"azure_endpoint", "azure_version", b"azure_version", "embedding_chunk_size", b"embedding_chunk_size", "embedding_endpoint", b"embedding_endpoint", "handle", b"handle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding_chunk_size", b"_embedding_chunk_size", "_embedding_endpoint", b"_embedding_endpoint", "_handle", b"_handle", "embedding_chunk_size", b"embedding_chunk_size", "embedding_endpoint", b"embedding_endpoint", "handle", b"handle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_azure_deployment", b"_azure_deployment", "_azure_endpoint", b"_azure_endpoint", "_azure_version", b"_azure_version", "_embedding_chunk_size", b"_embedding_chunk_size", "_embedding_endpoint", b"_embedding_endpoint", "_handle", b"_handle", "azure_deployment", b"azure_deployment", "azure_endpoint", b"azure_endpoint", "azure_version", b"azure_version", "batch_size", b"batch_size", "embedding_chunk_size", b"embedding_chunk_size", "embedding_dim", b"embedding_dim", "embedding_endpoint", b"embedding_endpoint", "embedding_endpoint_type", b"embedding_endpoint_type", "embedding_model", b"embedding_model", "handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding_chunk_size", b"_embedding_chunk_size", "_embedding_endpoint", b"_embedding_endpoint", "_handle", b"_handle", "batch_size", b"batch_size", "embedding_chunk_size", b"embedding_chunk_size", "embedding_dim", b"embedding_dim", "embedding_endpoint", b"embedding_endpoint", "embedding_endpoint_type", b"embedding_endpoint_type", "embedding_model", b"embedding_model", "handle", b"handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__azure_deployment: _TypeAlias = _typing.Literal["azure_deployment"]  # noqa: Y015
-    _WhichOneofArgType__azure_deployment: _TypeAlias = _typing.Literal["_azure_deployment", b"_azure_deployment"]  # noqa: Y015
-    _WhichOneofReturnType__azure_endpoint: _TypeAlias = _typing.Literal["azure_endpoint"]  # noqa: Y015
-    _WhichOneofArgType__azure_endpoint: _TypeAlias = _typing.Literal["_azure_endpoint", b"_azure_endpoint"]  # noqa: Y015
-    _WhichOneofReturnType__azure_version: _TypeAlias = _typing.Literal["azure_version"]  # noqa: Y015
-    _WhichOneofArgType__azure_version: _TypeAlias = _typing.Literal["_azure_version", b"_azure_version"]  # noqa: Y015
     _WhichOneofReturnType__embedding_chunk_size: _TypeAlias = _typing.Literal["embedding_chunk_size"]  # noqa: Y015
     _WhichOneofArgType__embedding_chunk_size: _TypeAlias = _typing.Literal["_embedding_chunk_size", b"_embedding_chunk_size"]  # noqa: Y015
     _WhichOneofReturnType__embedding_endpoint: _TypeAlias = _typing.Literal["embedding_endpoint"]  # noqa: Y015
     _WhichOneofArgType__embedding_endpoint: _TypeAlias = _typing.Literal["_embedding_endpoint", b"_embedding_endpoint"]  # noqa: Y015
     _WhichOneofReturnType__handle: _TypeAlias = _typing.Literal["handle"]  # noqa: Y015
     _WhichOneofArgType__handle: _TypeAlias = _typing.Literal["_handle", b"_handle"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__azure_deployment) -> _WhichOneofReturnType__azure_deployment | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__azure_endpoint) -> _WhichOneofReturnType__azure_endpoint | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__azure_version) -> _WhichOneofReturnType__azure_version | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding_chunk_size) -> _WhichOneofReturnType__embedding_chunk_size | None: ...
     @_typing.overload

@@ -695,21 +695,17 @@ class StopReasonMessage(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MESSAGE_TYPE_FIELD_NUMBER: _builtins.int
     STOP_REASON_FIELD_NUMBER: _builtins.int
-    message_type: _builtins.str
-    """Always `stop_reason`."""
     stop_reason: _usage_pb2.StopReason.ValueType
     """Why the run stopped."""
     def __init__(
         self,
         *,
-        message_type: _builtins.str = ...,
         stop_reason: _usage_pb2.StopReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_type", b"message_type", "stop_reason", b"stop_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stop_reason", b"stop_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -721,7 +717,6 @@ class UsageStatistics(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MESSAGE_TYPE_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
@@ -731,8 +726,6 @@ class UsageStatistics(_message.Message):
     CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
     REASONING_TOKENS_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
-    message_type: _builtins.str
-    """Always `usage_statistics`."""
     completion_tokens: _builtins.int
     """Tokens generated."""
     prompt_tokens: _builtins.int
@@ -756,7 +749,6 @@ class UsageStatistics(_message.Message):
     def __init__(
         self,
         *,
-        message_type: _builtins.str = ...,
         completion_tokens: _builtins.int = ...,
         prompt_tokens: _builtins.int = ...,
         total_tokens: _builtins.int = ...,
@@ -769,7 +761,7 @@ class UsageStatistics(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_context_tokens", b"_context_tokens", "_reasoning_tokens", b"_reasoning_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "context_tokens", b"context_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_context_tokens", b"_context_tokens", "_reasoning_tokens", b"_reasoning_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "context_tokens", b"context_tokens", "message_type", b"message_type", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens", "run_ids", b"run_ids", "step_count", b"step_count", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_context_tokens", b"_context_tokens", "_reasoning_tokens", b"_reasoning_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "context_tokens", b"context_tokens", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens", "run_ids", b"run_ids", "step_count", b"step_count", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cache_write_tokens: _TypeAlias = _typing.Literal["cache_write_tokens"]  # noqa: Y015
     _WhichOneofArgType__cache_write_tokens: _TypeAlias = _typing.Literal["_cache_write_tokens", b"_cache_write_tokens"]  # noqa: Y015

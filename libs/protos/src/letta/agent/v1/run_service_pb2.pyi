@@ -66,13 +66,7 @@ class SendMessageResponse(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     STOP_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
-    LOGPROBS_FIELD_NUMBER: _builtins.int
-    TURNS_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
-    logprobs: _builtins.str
-    """Always null."""
-    turns: _builtins.str
-    """Always null."""
     run_id: _builtins.str
     """The run."""
     @_builtins.property
@@ -93,13 +87,11 @@ class SendMessageResponse(_message.Message):
         messages: _abc.Iterable[_letta_message_pb2.LettaMessage] | None = ...,
         stop_reason: _run_pb2.StopReasonMessage | None = ...,
         usage: _run_pb2.UsageStatistics | None = ...,
-        logprobs: _builtins.str = ...,
-        turns: _builtins.str = ...,
         run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stop_reason", b"stop_reason", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "messages", b"messages", "run_id", b"run_id", "stop_reason", b"stop_reason", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "run_id", b"run_id", "stop_reason", b"stop_reason", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -187,24 +187,24 @@ class KeyMapping(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
-    AFTER_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
     JSON_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The key."""
-    after: _builtins.str
-    """Proto name of the field or oneof, or a key of this kind, which it is written after. Default: the end of the object."""
+    before: _builtins.str
+    """Proto name of the field or oneof before which it is written. Default: the end of the object."""
     json: _builtins.str
     """JSON text of the constant value. Of constants alone; never read."""
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
-        after: _builtins.str = ...,
+        before: _builtins.str = ...,
         json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "json", b"json", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "json", b"json", "key", b"key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -52,14 +52,11 @@ class Model(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     PROVIDER_TYPE_FIELD_NUMBER: _builtins.int
     PROVIDER_NAME_FIELD_NUMBER: _builtins.int
-    MODEL_TYPE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     MODEL_ENDPOINT_TYPE_FIELD_NUMBER: _builtins.int
     MODEL_ENDPOINT_FIELD_NUMBER: _builtins.int
     PROVIDER_CATEGORY_FIELD_NUMBER: _builtins.int
-    MODEL_WRAPPER_FIELD_NUMBER: _builtins.int
     CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
-    PUT_INNER_THOUGHTS_IN_KWARGS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     ENABLE_REASONER_FIELD_NUMBER: _builtins.int
@@ -73,10 +70,6 @@ class Model(_message.Message):
     PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
     RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
-    RETURN_LOGPROBS_FIELD_NUMBER: _builtins.int
-    TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
-    RETURN_TOKEN_IDS_FIELD_NUMBER: _builtins.int
-    TOOL_CALL_PARSER_FIELD_NUMBER: _builtins.int
     MAX_CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
@@ -91,8 +84,6 @@ class Model(_message.Message):
     """Type of the provider: `openai`, `anthropic`, `ollama`, `builtin`, ..."""
     provider_name: _builtins.str
     """Name of the provider: the first part of the handle."""
-    model_type: _builtins.str
-    """Always `llm`."""
     model: _builtins.str
     """Name at the vendor."""
     model_endpoint_type: _builtins.str
@@ -101,12 +92,8 @@ class Model(_message.Message):
     """Base URL of the vendor."""
     provider_category: Global___ProviderCategory.ValueType
     """Where the provider comes from."""
-    model_wrapper: _builtins.str
-    """Always null."""
     context_window: _builtins.int
     """Size of the window, in tokens."""
-    put_inner_thoughts_in_kwargs: _builtins.bool
-    """Always false: reasoning is never hidden in tool arguments."""
     temperature: _builtins.float
     """Default randomness."""
     max_tokens: _builtins.int
@@ -133,14 +120,6 @@ class Model(_message.Message):
     """Default form of the answer, a JSON object."""
     strict: _builtins.bool
     """Default of exact tool schemas."""
-    return_logprobs: _builtins.bool
-    """Always false."""
-    top_logprobs: _builtins.int
-    """Always null."""
-    return_token_ids: _builtins.bool
-    """Always false."""
-    tool_call_parser: _builtins.str
-    """Always null."""
     max_context_window: _builtins.int
     """Size of the window, in tokens."""
     max_output_tokens: _builtins.int
@@ -161,14 +140,11 @@ class Model(_message.Message):
         display_name: _builtins.str = ...,
         provider_type: _builtins.str = ...,
         provider_name: _builtins.str = ...,
-        model_type: _builtins.str = ...,
         model: _builtins.str = ...,
         model_endpoint_type: _builtins.str = ...,
         model_endpoint: _builtins.str | None = ...,
         provider_category: Global___ProviderCategory.ValueType = ...,
-        model_wrapper: _builtins.str | None = ...,
         context_window: _builtins.int = ...,
-        put_inner_thoughts_in_kwargs: _builtins.bool = ...,
         temperature: _builtins.float = ...,
         max_tokens: _builtins.int | None = ...,
         enable_reasoner: _builtins.bool = ...,
@@ -182,18 +158,14 @@ class Model(_message.Message):
         parallel_tool_calls: _builtins.bool = ...,
         response_format: _builtins.str = ...,
         strict: _builtins.bool = ...,
-        return_logprobs: _builtins.bool = ...,
-        top_logprobs: _builtins.int | None = ...,
-        return_token_ids: _builtins.bool = ...,
-        tool_call_parser: _builtins.str | None = ...,
         max_context_window: _builtins.int = ...,
         capabilities: Global___ModelCapabilities | None = ...,
         max_output_tokens: _builtins.int | None = ...,
         prices: Global___ModelPrices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_model_wrapper", b"_model_wrapper", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_tool_call_parser", b"_tool_call_parser", "_top_logprobs", b"_top_logprobs", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "effort", b"effort", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "max_tokens", b"max_tokens", "model_endpoint", b"model_endpoint", "model_wrapper", b"model_wrapper", "prices", b"prices", "reasoning_effort", b"reasoning_effort", "tier", b"tier", "tool_call_parser", b"tool_call_parser", "top_logprobs", b"top_logprobs", "verbosity", b"verbosity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "effort", b"effort", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "max_tokens", b"max_tokens", "model_endpoint", b"model_endpoint", "prices", b"prices", "reasoning_effort", b"reasoning_effort", "tier", b"tier", "verbosity", b"verbosity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_model_wrapper", b"_model_wrapper", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_tool_call_parser", b"_tool_call_parser", "_top_logprobs", b"_top_logprobs", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "context_window", b"context_window", "display_name", b"display_name", "effort", b"effort", "enable_reasoner", b"enable_reasoner", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_context_window", b"max_context_window", "max_output_tokens", b"max_output_tokens", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_endpoint", b"model_endpoint", "model_endpoint_type", b"model_endpoint_type", "model_type", b"model_type", "model_wrapper", b"model_wrapper", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "prices", b"prices", "provider_category", b"provider_category", "provider_name", b"provider_name", "provider_type", b"provider_type", "put_inner_thoughts_in_kwargs", b"put_inner_thoughts_in_kwargs", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "return_logprobs", b"return_logprobs", "return_token_ids", b"return_token_ids", "strict", b"strict", "temperature", b"temperature", "tier", b"tier", "tool_call_parser", b"tool_call_parser", "top_logprobs", b"top_logprobs", "verbosity", b"verbosity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "context_window", b"context_window", "display_name", b"display_name", "effort", b"effort", "enable_reasoner", b"enable_reasoner", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_context_window", b"max_context_window", "max_output_tokens", b"max_output_tokens", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_endpoint", b"model_endpoint", "model_endpoint_type", b"model_endpoint_type", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "prices", b"prices", "provider_category", b"provider_category", "provider_name", b"provider_name", "provider_type", b"provider_type", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "strict", b"strict", "temperature", b"temperature", "tier", b"tier", "verbosity", b"verbosity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__compatibility_type: _TypeAlias = _typing.Literal["compatibility_type"]  # noqa: Y015
     _WhichOneofArgType__compatibility_type: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type"]  # noqa: Y015
@@ -207,16 +179,10 @@ class Model(_message.Message):
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__model_endpoint: _TypeAlias = _typing.Literal["model_endpoint"]  # noqa: Y015
     _WhichOneofArgType__model_endpoint: _TypeAlias = _typing.Literal["_model_endpoint", b"_model_endpoint"]  # noqa: Y015
-    _WhichOneofReturnType__model_wrapper: _TypeAlias = _typing.Literal["model_wrapper"]  # noqa: Y015
-    _WhichOneofArgType__model_wrapper: _TypeAlias = _typing.Literal["_model_wrapper", b"_model_wrapper"]  # noqa: Y015
     _WhichOneofReturnType__reasoning_effort: _TypeAlias = _typing.Literal["reasoning_effort"]  # noqa: Y015
     _WhichOneofArgType__reasoning_effort: _TypeAlias = _typing.Literal["_reasoning_effort", b"_reasoning_effort"]  # noqa: Y015
     _WhichOneofReturnType__tier: _TypeAlias = _typing.Literal["tier"]  # noqa: Y015
     _WhichOneofArgType__tier: _TypeAlias = _typing.Literal["_tier", b"_tier"]  # noqa: Y015
-    _WhichOneofReturnType__tool_call_parser: _TypeAlias = _typing.Literal["tool_call_parser"]  # noqa: Y015
-    _WhichOneofArgType__tool_call_parser: _TypeAlias = _typing.Literal["_tool_call_parser", b"_tool_call_parser"]  # noqa: Y015
-    _WhichOneofReturnType__top_logprobs: _TypeAlias = _typing.Literal["top_logprobs"]  # noqa: Y015
-    _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
     _WhichOneofReturnType__verbosity: _TypeAlias = _typing.Literal["verbosity"]  # noqa: Y015
     _WhichOneofArgType__verbosity: _TypeAlias = _typing.Literal["_verbosity", b"_verbosity"]  # noqa: Y015
     @_typing.overload
@@ -232,15 +198,9 @@ class Model(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model_endpoint) -> _WhichOneofReturnType__model_endpoint | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__model_wrapper) -> _WhichOneofReturnType__model_wrapper | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_effort) -> _WhichOneofReturnType__reasoning_effort | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tier) -> _WhichOneofReturnType__tier | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__tool_call_parser) -> _WhichOneofReturnType__tool_call_parser | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprobs) -> _WhichOneofReturnType__top_logprobs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__verbosity) -> _WhichOneofReturnType__verbosity | None: ...
 
@@ -344,16 +304,12 @@ class EmbeddingModel(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     PROVIDER_TYPE_FIELD_NUMBER: _builtins.int
     PROVIDER_NAME_FIELD_NUMBER: _builtins.int
-    MODEL_TYPE_FIELD_NUMBER: _builtins.int
     EMBEDDING_ENDPOINT_TYPE_FIELD_NUMBER: _builtins.int
     EMBEDDING_ENDPOINT_FIELD_NUMBER: _builtins.int
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     EMBEDDING_DIM_FIELD_NUMBER: _builtins.int
     EMBEDDING_CHUNK_SIZE_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
-    AZURE_ENDPOINT_FIELD_NUMBER: _builtins.int
-    AZURE_VERSION_FIELD_NUMBER: _builtins.int
-    AZURE_DEPLOYMENT_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
     """Handle, `provider/name`."""
     name: _builtins.str
@@ -364,8 +320,6 @@ class EmbeddingModel(_message.Message):
     """Type of the provider."""
     provider_name: _builtins.str
     """Name of the provider: the first part of the handle."""
-    model_type: _builtins.str
-    """Always `embedding`."""
     embedding_endpoint_type: _builtins.str
     """Wire that the vendor speaks."""
     embedding_endpoint: _builtins.str
@@ -378,12 +332,6 @@ class EmbeddingModel(_message.Message):
     """Tokens a chunk of text should have."""
     batch_size: _builtins.int
     """Texts sent at once."""
-    azure_endpoint: _builtins.str
-    """Always null."""
-    azure_version: _builtins.str
-    """Always null."""
-    azure_deployment: _builtins.str
-    """Always null."""
     def __init__(
         self,
         *,
@@ -392,36 +340,19 @@ class EmbeddingModel(_message.Message):
         display_name: _builtins.str = ...,
         provider_type: _builtins.str = ...,
         provider_name: _builtins.str = ...,
-        model_type: _builtins.str = ...,
         embedding_endpoint_type: _builtins.str = ...,
         embedding_endpoint: _builtins.str | None = ...,
         embedding_model: _builtins.str = ...,
         embedding_dim: _builtins.int = ...,
         embedding_chunk_size: _builtins.int = ...,
         batch_size: _builtins.int = ...,
-        azure_endpoint: _builtins.str | None = ...,
-        azure_version: _builtins.str | None = ...,
-        azure_deployment: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_azure_deployment", b"_azure_deployment", "_azure_endpoint", b"_azure_endpoint", "_azure_version", b"_azure_version", "_embedding_endpoint", b"_embedding_endpoint", "azure_deployment", b"azure_deployment", "azure_endpoint", b"azure_endpoint", "azure_version", b"azure_version", "embedding_endpoint", b"embedding_endpoint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding_endpoint", b"_embedding_endpoint", "embedding_endpoint", b"embedding_endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_azure_deployment", b"_azure_deployment", "_azure_endpoint", b"_azure_endpoint", "_azure_version", b"_azure_version", "_embedding_endpoint", b"_embedding_endpoint", "azure_deployment", b"azure_deployment", "azure_endpoint", b"azure_endpoint", "azure_version", b"azure_version", "batch_size", b"batch_size", "display_name", b"display_name", "embedding_chunk_size", b"embedding_chunk_size", "embedding_dim", b"embedding_dim", "embedding_endpoint", b"embedding_endpoint", "embedding_endpoint_type", b"embedding_endpoint_type", "embedding_model", b"embedding_model", "handle", b"handle", "model_type", b"model_type", "name", b"name", "provider_name", b"provider_name", "provider_type", b"provider_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding_endpoint", b"_embedding_endpoint", "batch_size", b"batch_size", "display_name", b"display_name", "embedding_chunk_size", b"embedding_chunk_size", "embedding_dim", b"embedding_dim", "embedding_endpoint", b"embedding_endpoint", "embedding_endpoint_type", b"embedding_endpoint_type", "embedding_model", b"embedding_model", "handle", b"handle", "name", b"name", "provider_name", b"provider_name", "provider_type", b"provider_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__azure_deployment: _TypeAlias = _typing.Literal["azure_deployment"]  # noqa: Y015
-    _WhichOneofArgType__azure_deployment: _TypeAlias = _typing.Literal["_azure_deployment", b"_azure_deployment"]  # noqa: Y015
-    _WhichOneofReturnType__azure_endpoint: _TypeAlias = _typing.Literal["azure_endpoint"]  # noqa: Y015
-    _WhichOneofArgType__azure_endpoint: _TypeAlias = _typing.Literal["_azure_endpoint", b"_azure_endpoint"]  # noqa: Y015
-    _WhichOneofReturnType__azure_version: _TypeAlias = _typing.Literal["azure_version"]  # noqa: Y015
-    _WhichOneofArgType__azure_version: _TypeAlias = _typing.Literal["_azure_version", b"_azure_version"]  # noqa: Y015
     _WhichOneofReturnType__embedding_endpoint: _TypeAlias = _typing.Literal["embedding_endpoint"]  # noqa: Y015
     _WhichOneofArgType__embedding_endpoint: _TypeAlias = _typing.Literal["_embedding_endpoint", b"_embedding_endpoint"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__azure_deployment) -> _WhichOneofReturnType__azure_deployment | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__azure_endpoint) -> _WhichOneofReturnType__azure_endpoint | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__azure_version) -> _WhichOneofReturnType__azure_version | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding_endpoint) -> _WhichOneofReturnType__embedding_endpoint | None: ...
 
 Global___EmbeddingModel: _TypeAlias = EmbeddingModel  # noqa: Y015

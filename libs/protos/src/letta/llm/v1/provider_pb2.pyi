@@ -36,8 +36,6 @@ class Provider(_message.Message):
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     LAST_SYNCED_FIELD_NUMBER: _builtins.int
-    API_KEY_ENC_FIELD_NUMBER: _builtins.int
-    ACCESS_KEY_ENC_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, `provider-<uuid>`. Output only."""
     name: _builtins.str
@@ -58,10 +56,6 @@ class Provider(_message.Message):
     """Version of the vendor's API, where it must be named."""
     organization_id: _builtins.str
     """Organization that it belongs to. Output only."""
-    api_key_enc: _builtins.str
-    """Always null."""
-    access_key_enc: _builtins.str
-    """Always null."""
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When it was changed last. Output only."""
@@ -85,21 +79,15 @@ class Provider(_message.Message):
         organization_id: _builtins.str | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         last_synced: _timestamp_pb2.Timestamp | None = ...,
-        api_key_enc: _builtins.str | None = ...,
-        access_key_enc: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_access_key", b"_access_key", "_access_key_enc", b"_access_key_enc", "_api_key", b"_api_key", "_api_key_enc", b"_api_key_enc", "_api_version", b"_api_version", "_base_url", b"_base_url", "_organization_id", b"_organization_id", "_region", b"_region", "access_key", b"access_key", "access_key_enc", b"access_key_enc", "api_key", b"api_key", "api_key_enc", b"api_key_enc", "api_version", b"api_version", "base_url", b"base_url", "last_synced", b"last_synced", "organization_id", b"organization_id", "region", b"region", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_access_key", b"_access_key", "_api_key", b"_api_key", "_api_version", b"_api_version", "_base_url", b"_base_url", "_organization_id", b"_organization_id", "_region", b"_region", "access_key", b"access_key", "api_key", b"api_key", "api_version", b"api_version", "base_url", b"base_url", "last_synced", b"last_synced", "organization_id", b"organization_id", "region", b"region", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_access_key", b"_access_key", "_access_key_enc", b"_access_key_enc", "_api_key", b"_api_key", "_api_key_enc", b"_api_key_enc", "_api_version", b"_api_version", "_base_url", b"_base_url", "_organization_id", b"_organization_id", "_region", b"_region", "access_key", b"access_key", "access_key_enc", b"access_key_enc", "api_key", b"api_key", "api_key_enc", b"api_key_enc", "api_version", b"api_version", "base_url", b"base_url", "id", b"id", "last_synced", b"last_synced", "name", b"name", "organization_id", b"organization_id", "provider_category", b"provider_category", "provider_type", b"provider_type", "region", b"region", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_access_key", b"_access_key", "_api_key", b"_api_key", "_api_version", b"_api_version", "_base_url", b"_base_url", "_organization_id", b"_organization_id", "_region", b"_region", "access_key", b"access_key", "api_key", b"api_key", "api_version", b"api_version", "base_url", b"base_url", "id", b"id", "last_synced", b"last_synced", "name", b"name", "organization_id", b"organization_id", "provider_category", b"provider_category", "provider_type", b"provider_type", "region", b"region", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__access_key: _TypeAlias = _typing.Literal["access_key"]  # noqa: Y015
     _WhichOneofArgType__access_key: _TypeAlias = _typing.Literal["_access_key", b"_access_key"]  # noqa: Y015
-    _WhichOneofReturnType__access_key_enc: _TypeAlias = _typing.Literal["access_key_enc"]  # noqa: Y015
-    _WhichOneofArgType__access_key_enc: _TypeAlias = _typing.Literal["_access_key_enc", b"_access_key_enc"]  # noqa: Y015
     _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
     _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
-    _WhichOneofReturnType__api_key_enc: _TypeAlias = _typing.Literal["api_key_enc"]  # noqa: Y015
-    _WhichOneofArgType__api_key_enc: _TypeAlias = _typing.Literal["_api_key_enc", b"_api_key_enc"]  # noqa: Y015
     _WhichOneofReturnType__api_version: _TypeAlias = _typing.Literal["api_version"]  # noqa: Y015
     _WhichOneofArgType__api_version: _TypeAlias = _typing.Literal["_api_version", b"_api_version"]  # noqa: Y015
     _WhichOneofReturnType__base_url: _TypeAlias = _typing.Literal["base_url"]  # noqa: Y015
@@ -111,11 +99,7 @@ class Provider(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__access_key) -> _WhichOneofReturnType__access_key | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__access_key_enc) -> _WhichOneofReturnType__access_key_enc | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__api_key) -> _WhichOneofReturnType__api_key | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__api_key_enc) -> _WhichOneofReturnType__api_key_enc | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__api_version) -> _WhichOneofReturnType__api_version | None: ...
     @_typing.overload

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/memory/v1/archive.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xef\x04\n\x07\x41rchive\x12-\n\rcreated_by_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12\x18\n\x04name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01R\x04name\x12+\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x02R\x0b\x64\x65scription\x88\x01\x01\x12-\n\x0forganization_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x0eorganizationId\x12\x32\n\x12vector_db_provider\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03R\x10vectorDbProvider\x12Q\n\x10\x65mbedding_config\x18\t \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigB\x04\xe2\x41\x01\x05R\x0f\x65mbeddingConfig\x12/\n\x08metadata\x18\n \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12\x14\n\x02id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03R\x02idB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\x0e\n\x0c_description\"\xd7\x04\n\x0f\x45mbeddingConfig\x12<\n\x17\x65mbedding_endpoint_type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x15\x65mbeddingEndpointType\x12\x38\n\x12\x65mbedding_endpoint\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00R\x11\x65mbeddingEndpoint\x88\x01\x01\x12-\n\x0f\x65mbedding_model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01R\x0e\x65mbeddingModel\x12)\n\rembedding_dim\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01R\x0c\x65mbeddingDim\x12\x36\n\x14\x65mbedding_chunk_size\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01R\x12\x65mbeddingChunkSize\x12!\n\x06handle\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x01R\x06handle\x88\x01\x01\x12#\n\nbatch_size\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01R\tbatchSize\x12\x30\n\x0e\x61zure_endpoint\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\razureEndpoint\x88\x01\x01\x12.\n\razure_version\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x0c\x61zureVersion\x88\x01\x01\x12\x34\n\x10\x61zure_deployment\x18\n \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x0f\x61zureDeployment\x88\x01\x01\x42\x15\n\x13_embedding_endpointB\t\n\x07_handleB\x11\n\x0f_azure_endpointB\x10\n\x0e_azure_versionB\x13\n\x11_azure_deployment\"\xe7\x02\n\x10\x41rchiveEmbedding\x12#\n\narchive_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\tarchiveId\x12\"\n\tembedding\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\tembedding\x12)\n\rembedding_dim\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0c\x65mbeddingDim\x12\x42\n\x05state\x18\x04 \x01(\x0e\x32&.letta.memory.v1.ArchiveEmbeddingStateB\x04\xe2\x41\x01\x03R\x05state\x12)\n\rpassage_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03R\x0cpassageCount\x12+\n\x0e\x65mbedded_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03R\rembeddedCount\x12\'\n\x0c\x65rror_reason\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x0b\x65rrorReason\x12\x1a\n\x05\x65rror\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03R\x05\x65rror*\xb4\x01\n\x15\x41rchiveEmbeddingState\x12\'\n#ARCHIVE_EMBEDDING_STATE_UNSPECIFIED\x10\x00\x12&\n\"ARCHIVE_EMBEDDING_STATE_UP_TO_DATE\x10\x01\x12%\n!ARCHIVE_EMBEDDING_STATE_EMBEDDING\x10\x02\x12#\n\x1f\x41RCHIVE_EMBEDDING_STATE_FAILING\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/memory/v1/archive.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xf3\x04\n\x07\x41rchive\x12-\n\rcreated_by_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12\x18\n\x04name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01R\x04name\x12+\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x02R\x0b\x64\x65scription\x88\x01\x01\x12-\n\x0forganization_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x0eorganizationId\x12Q\n\x10\x65mbedding_config\x18\t \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigB\x04\xe2\x41\x01\x05R\x0f\x65mbeddingConfig\x12/\n\x08metadata\x18\n \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12\x14\n\x02id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03R\x02id:6\xda\xf3\x18\x32\x12\x30\n\x12vector_db_provider\x12\x10\x65mbedding_config\x1a\x08\"native\"B\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\x0e\n\x0c_description\"\xd4\x03\n\x0f\x45mbeddingConfig\x12<\n\x17\x65mbedding_endpoint_type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x15\x65mbeddingEndpointType\x12\x38\n\x12\x65mbedding_endpoint\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00R\x11\x65mbeddingEndpoint\x88\x01\x01\x12-\n\x0f\x65mbedding_model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01R\x0e\x65mbeddingModel\x12)\n\rembedding_dim\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01R\x0c\x65mbeddingDim\x12\x36\n\x14\x65mbedding_chunk_size\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x01R\x12\x65mbeddingChunkSize\x12!\n\x06handle\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01H\x01R\x06handle\x88\x01\x01\x12#\n\nbatch_size\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01R\tbatchSize:M\xda\xf3\x18I\x12\x16\n\x0e\x61zure_endpoint\x1a\x04null\x12\x15\n\razure_version\x1a\x04null\x12\x18\n\x10\x61zure_deployment\x1a\x04nullB\x15\n\x13_embedding_endpointB\t\n\x07_handle\"\xe7\x02\n\x10\x41rchiveEmbedding\x12#\n\narchive_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\tarchiveId\x12\"\n\tembedding\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\tembedding\x12)\n\rembedding_dim\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0c\x65mbeddingDim\x12\x42\n\x05state\x18\x04 \x01(\x0e\x32&.letta.memory.v1.ArchiveEmbeddingStateB\x04\xe2\x41\x01\x03R\x05state\x12)\n\rpassage_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03R\x0cpassageCount\x12+\n\x0e\x65mbedded_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03R\rembeddedCount\x12\'\n\x0c\x65rror_reason\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x0b\x65rrorReason\x12\x1a\n\x05\x65rror\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03R\x05\x65rror*\xb4\x01\n\x15\x41rchiveEmbeddingState\x12\'\n#ARCHIVE_EMBEDDING_STATE_UNSPECIFIED\x10\x00\x12&\n\"ARCHIVE_EMBEDDING_STATE_UP_TO_DATE\x10\x01\x12%\n!ARCHIVE_EMBEDDING_STATE_EMBEDDING\x10\x02\x12#\n\x1f\x41RCHIVE_EMBEDDING_STATE_FAILING\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,14 +49,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARCHIVE'].fields_by_name['description']._serialized_options = b'\342A\001\001'
   _globals['_ARCHIVE'].fields_by_name['organization_id']._loaded_options = None
   _globals['_ARCHIVE'].fields_by_name['organization_id']._serialized_options = b'\342A\001\003'
-  _globals['_ARCHIVE'].fields_by_name['vector_db_provider']._loaded_options = None
-  _globals['_ARCHIVE'].fields_by_name['vector_db_provider']._serialized_options = b'\342A\001\003'
   _globals['_ARCHIVE'].fields_by_name['embedding_config']._loaded_options = None
   _globals['_ARCHIVE'].fields_by_name['embedding_config']._serialized_options = b'\342A\001\005'
   _globals['_ARCHIVE'].fields_by_name['metadata']._loaded_options = None
   _globals['_ARCHIVE'].fields_by_name['metadata']._serialized_options = b'\342A\001\001\272H\006r\004(\200\200\004\312\363\030\002\020\001'
   _globals['_ARCHIVE'].fields_by_name['id']._loaded_options = None
   _globals['_ARCHIVE'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_ARCHIVE']._loaded_options = None
+  _globals['_ARCHIVE']._serialized_options = b'\332\363\0302\0220\n\022vector_db_provider\022\020embedding_config\032\010\"native\"'
   _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_endpoint_type']._loaded_options = None
   _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_endpoint_type']._serialized_options = b'\342A\001\001'
   _globals['_EMBEDDINGCONFIG'].fields_by_name['embedding_endpoint']._loaded_options = None
@@ -71,12 +71,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDDINGCONFIG'].fields_by_name['handle']._serialized_options = b'\342A\001\001'
   _globals['_EMBEDDINGCONFIG'].fields_by_name['batch_size']._loaded_options = None
   _globals['_EMBEDDINGCONFIG'].fields_by_name['batch_size']._serialized_options = b'\342A\001\001'
-  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_endpoint']._loaded_options = None
-  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_endpoint']._serialized_options = b'\342A\001\003'
-  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_version']._loaded_options = None
-  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_version']._serialized_options = b'\342A\001\003'
-  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_deployment']._loaded_options = None
-  _globals['_EMBEDDINGCONFIG'].fields_by_name['azure_deployment']._serialized_options = b'\342A\001\003'
+  _globals['_EMBEDDINGCONFIG']._loaded_options = None
+  _globals['_EMBEDDINGCONFIG']._serialized_options = b'\332\363\030I\022\026\n\016azure_endpoint\032\004null\022\025\n\razure_version\032\004null\022\030\n\020azure_deployment\032\004null'
   _globals['_ARCHIVEEMBEDDING'].fields_by_name['archive_id']._loaded_options = None
   _globals['_ARCHIVEEMBEDDING'].fields_by_name['archive_id']._serialized_options = b'\342A\001\003'
   _globals['_ARCHIVEEMBEDDING'].fields_by_name['embedding']._loaded_options = None
@@ -93,12 +89,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARCHIVEEMBEDDING'].fields_by_name['error_reason']._serialized_options = b'\342A\001\003'
   _globals['_ARCHIVEEMBEDDING'].fields_by_name['error']._loaded_options = None
   _globals['_ARCHIVEEMBEDDING'].fields_by_name['error']._serialized_options = b'\342A\001\003'
-  _globals['_ARCHIVEEMBEDDINGSTATE']._serialized_start=1772
-  _globals['_ARCHIVEEMBEDDINGSTATE']._serialized_end=1952
+  _globals['_ARCHIVEEMBEDDINGSTATE']._serialized_start=1645
+  _globals['_ARCHIVEEMBEDDINGSTATE']._serialized_end=1825
   _globals['_ARCHIVE']._serialized_start=182
-  _globals['_ARCHIVE']._serialized_end=805
-  _globals['_EMBEDDINGCONFIG']._serialized_start=808
-  _globals['_EMBEDDINGCONFIG']._serialized_end=1407
-  _globals['_ARCHIVEEMBEDDING']._serialized_start=1410
-  _globals['_ARCHIVEEMBEDDING']._serialized_end=1769
+  _globals['_ARCHIVE']._serialized_end=809
+  _globals['_EMBEDDINGCONFIG']._serialized_start=812
+  _globals['_EMBEDDINGCONFIG']._serialized_end=1280
+  _globals['_ARCHIVEEMBEDDING']._serialized_start=1283
+  _globals['_ARCHIVEEMBEDDING']._serialized_end=1642
 # @@protoc_insertion_point(module_scope)

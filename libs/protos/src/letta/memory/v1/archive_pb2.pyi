@@ -63,7 +63,6 @@ class Archive(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    VECTOR_DB_PROVIDER_FIELD_NUMBER: _builtins.int
     EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
@@ -77,8 +76,6 @@ class Archive(_message.Message):
     """What it is for."""
     organization_id: _builtins.str
     """The organization. Output only."""
-    vector_db_provider: _builtins.str
-    """Where the vectors are: always `native`. Output only."""
     metadata: _builtins.str
     """The caller's own data, a JSON object. At most 65,536 bytes."""
     id: _builtins.str
@@ -105,14 +102,13 @@ class Archive(_message.Message):
         name: _builtins.str = ...,
         description: _builtins.str | None = ...,
         organization_id: _builtins.str = ...,
-        vector_db_provider: _builtins.str = ...,
         embedding_config: Global___EmbeddingConfig | None = ...,
         metadata: _builtins.str = ...,
         id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "embedding_config", b"embedding_config", "last_updated_by_id", b"last_updated_by_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "embedding_config", b"embedding_config", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "name", b"name", "organization_id", b"organization_id", "updated_at", b"updated_at", "vector_db_provider", b"vector_db_provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "embedding_config", b"embedding_config", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "name", b"name", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
@@ -142,9 +138,6 @@ class EmbeddingConfig(_message.Message):
     EMBEDDING_CHUNK_SIZE_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
-    AZURE_ENDPOINT_FIELD_NUMBER: _builtins.int
-    AZURE_VERSION_FIELD_NUMBER: _builtins.int
-    AZURE_DEPLOYMENT_FIELD_NUMBER: _builtins.int
     embedding_endpoint_type: _builtins.str
     """Type of the provider: the first part of the handle."""
     embedding_endpoint: _builtins.str
@@ -159,12 +152,6 @@ class EmbeddingConfig(_message.Message):
     """Handle, `provider/name`."""
     batch_size: _builtins.int
     """Most texts embedded with one call."""
-    azure_endpoint: _builtins.str
-    """Always null."""
-    azure_version: _builtins.str
-    """Always null."""
-    azure_deployment: _builtins.str
-    """Always null."""
     def __init__(
         self,
         *,
@@ -175,30 +162,15 @@ class EmbeddingConfig(_message.Message):
         embedding_chunk_size: _builtins.int = ...,
         handle: _builtins.str | None = ...,
         batch_size: _builtins.int = ...,
-        azure_endpoint: _builtins.str | None = ...,
-        azure_version: _builtins.str | None = ...,
-        azure_deployment: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_azure_deployment", b"_azure_deployment", "_azure_endpoint", b"_azure_endpoint", "_azure_version", b"_azure_version", "_embedding_endpoint", b"_embedding_endpoint", "_handle", b"_handle", "azure_deployment", b"azure_deployment", "azure_endpoint", b"azure_endpoint", "azure_version", b"azure_version", "embedding_endpoint", b"embedding_endpoint", "handle", b"handle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_embedding_endpoint", b"_embedding_endpoint", "_handle", b"_handle", "embedding_endpoint", b"embedding_endpoint", "handle", b"handle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_azure_deployment", b"_azure_deployment", "_azure_endpoint", b"_azure_endpoint", "_azure_version", b"_azure_version", "_embedding_endpoint", b"_embedding_endpoint", "_handle", b"_handle", "azure_deployment", b"azure_deployment", "azure_endpoint", b"azure_endpoint", "azure_version", b"azure_version", "batch_size", b"batch_size", "embedding_chunk_size", b"embedding_chunk_size", "embedding_dim", b"embedding_dim", "embedding_endpoint", b"embedding_endpoint", "embedding_endpoint_type", b"embedding_endpoint_type", "embedding_model", b"embedding_model", "handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_embedding_endpoint", b"_embedding_endpoint", "_handle", b"_handle", "batch_size", b"batch_size", "embedding_chunk_size", b"embedding_chunk_size", "embedding_dim", b"embedding_dim", "embedding_endpoint", b"embedding_endpoint", "embedding_endpoint_type", b"embedding_endpoint_type", "embedding_model", b"embedding_model", "handle", b"handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__azure_deployment: _TypeAlias = _typing.Literal["azure_deployment"]  # noqa: Y015
-    _WhichOneofArgType__azure_deployment: _TypeAlias = _typing.Literal["_azure_deployment", b"_azure_deployment"]  # noqa: Y015
-    _WhichOneofReturnType__azure_endpoint: _TypeAlias = _typing.Literal["azure_endpoint"]  # noqa: Y015
-    _WhichOneofArgType__azure_endpoint: _TypeAlias = _typing.Literal["_azure_endpoint", b"_azure_endpoint"]  # noqa: Y015
-    _WhichOneofReturnType__azure_version: _TypeAlias = _typing.Literal["azure_version"]  # noqa: Y015
-    _WhichOneofArgType__azure_version: _TypeAlias = _typing.Literal["_azure_version", b"_azure_version"]  # noqa: Y015
     _WhichOneofReturnType__embedding_endpoint: _TypeAlias = _typing.Literal["embedding_endpoint"]  # noqa: Y015
     _WhichOneofArgType__embedding_endpoint: _TypeAlias = _typing.Literal["_embedding_endpoint", b"_embedding_endpoint"]  # noqa: Y015
     _WhichOneofReturnType__handle: _TypeAlias = _typing.Literal["handle"]  # noqa: Y015
     _WhichOneofArgType__handle: _TypeAlias = _typing.Literal["_handle", b"_handle"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__azure_deployment) -> _WhichOneofReturnType__azure_deployment | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__azure_endpoint) -> _WhichOneofReturnType__azure_endpoint | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__azure_version) -> _WhichOneofReturnType__azure_version | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding_endpoint) -> _WhichOneofReturnType__embedding_endpoint | None: ...
     @_typing.overload

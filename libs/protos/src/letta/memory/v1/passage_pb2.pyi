@@ -33,9 +33,6 @@ class Passage(_message.Message):
     IS_DELETED_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     ARCHIVE_ID_FIELD_NUMBER: _builtins.int
-    SOURCE_ID_FIELD_NUMBER: _builtins.int
-    FILE_ID_FIELD_NUMBER: _builtins.int
-    FILE_NAME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
@@ -52,12 +49,6 @@ class Passage(_message.Message):
     """The organization. Output only."""
     archive_id: _builtins.str
     """The archive it is in."""
-    source_id: _builtins.str
-    """Always null for passages of archives."""
-    file_id: _builtins.str
-    """Always null for passages of archives."""
-    file_name: _builtins.str
-    """Always null for passages of archives."""
     metadata: _builtins.str
     """The caller's own data, a JSON object."""
     id: _builtins.str
@@ -94,9 +85,6 @@ class Passage(_message.Message):
         is_deleted: _builtins.bool = ...,
         organization_id: _builtins.str = ...,
         archive_id: _builtins.str | None = ...,
-        source_id: _builtins.str | None = ...,
-        file_id: _builtins.str | None = ...,
-        file_name: _builtins.str | None = ...,
         metadata: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         id: _builtins.str = ...,
@@ -104,33 +92,21 @@ class Passage(_message.Message):
         embedding: _abc.Iterable[_builtins.float] | None = ...,
         embedding_config: _archive_pb2.EmbeddingConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_file_id", b"_file_id", "_file_name", b"_file_name", "_last_updated_by_id", b"_last_updated_by_id", "_source_id", b"_source_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding_config", b"embedding_config", "file_id", b"file_id", "file_name", b"file_name", "last_updated_by_id", b"last_updated_by_id", "source_id", b"source_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding_config", b"embedding_config", "last_updated_by_id", b"last_updated_by_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_file_id", b"_file_id", "_file_name", b"_file_name", "_last_updated_by_id", b"_last_updated_by_id", "_source_id", b"_source_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding", b"embedding", "embedding_config", b"embedding_config", "file_id", b"file_id", "file_name", b"file_name", "id", b"id", "is_deleted", b"is_deleted", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "organization_id", b"organization_id", "source_id", b"source_id", "tags", b"tags", "text", b"text", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding", b"embedding", "embedding_config", b"embedding_config", "id", b"id", "is_deleted", b"is_deleted", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "organization_id", b"organization_id", "tags", b"tags", "text", b"text", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__archive_id: _TypeAlias = _typing.Literal["archive_id"]  # noqa: Y015
     _WhichOneofArgType__archive_id: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id"]  # noqa: Y015
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
-    _WhichOneofReturnType__file_id: _TypeAlias = _typing.Literal["file_id"]  # noqa: Y015
-    _WhichOneofArgType__file_id: _TypeAlias = _typing.Literal["_file_id", b"_file_id"]  # noqa: Y015
-    _WhichOneofReturnType__file_name: _TypeAlias = _typing.Literal["file_name"]  # noqa: Y015
-    _WhichOneofArgType__file_name: _TypeAlias = _typing.Literal["_file_name", b"_file_name"]  # noqa: Y015
     _WhichOneofReturnType__last_updated_by_id: _TypeAlias = _typing.Literal["last_updated_by_id"]  # noqa: Y015
     _WhichOneofArgType__last_updated_by_id: _TypeAlias = _typing.Literal["_last_updated_by_id", b"_last_updated_by_id"]  # noqa: Y015
-    _WhichOneofReturnType__source_id: _TypeAlias = _typing.Literal["source_id"]  # noqa: Y015
-    _WhichOneofArgType__source_id: _TypeAlias = _typing.Literal["_source_id", b"_source_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__archive_id) -> _WhichOneofReturnType__archive_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__file_id) -> _WhichOneofReturnType__file_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__file_name) -> _WhichOneofReturnType__file_name | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_updated_by_id) -> _WhichOneofReturnType__last_updated_by_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__source_id) -> _WhichOneofReturnType__source_id | None: ...
 
 Global___Passage: _TypeAlias = Passage  # noqa: Y015

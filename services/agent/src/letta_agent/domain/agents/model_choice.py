@@ -20,7 +20,6 @@ def set_model(state: AgentState, info: ModelInfo, *, window: int = 0) -> None:
         provider_name=info.provider_name or info.provider_type,
         provider_category=info.provider_category,
         context_window=min(window, info.context_window) if window else info.context_window,
-        put_inner_thoughts_in_kwargs=False,
         handle=info.handle,
         temperature=info.temperature,
         enable_reasoner=info.enable_reasoner,

@@ -61,7 +61,7 @@ class Feed:
 
     def stop(self, reason: usage_pb2.StopReason.ValueType) -> None:
         """Tell why the run stopped."""
-        self._add(Event(stop_reason=run_pb2.StopReasonMessage(message_type="stop_reason", stop_reason=reason)))
+        self._add(Event(stop_reason=run_pb2.StopReasonMessage(stop_reason=reason)))
 
     def usage(self, usage: run_pb2.UsageStatistics) -> None:
         """Tell what the run used."""

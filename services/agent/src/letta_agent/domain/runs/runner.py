@@ -414,7 +414,6 @@ def statistics(
 ) -> run_pb2.UsageStatistics:
     """Return what a run used, as clients see it."""
     return run_pb2.UsageStatistics(
-        message_type="usage_statistics",
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,

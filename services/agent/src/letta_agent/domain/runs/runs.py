@@ -351,7 +351,7 @@ class Runs:
         raise _refusal(send, admission)
 
     async def _heard(self, active: ActiveRun) -> Answer:
-        stop, usage = StopReason.STOP_REASON_UNSPECIFIED, run_pb2.UsageStatistics(message_type="usage_statistics")
+        stop, usage = StopReason.STOP_REASON_UNSPECIFIED, run_pb2.UsageStatistics()
         async for event in active.feed.follow():
             if event.HasField("stop_reason"):
                 stop = event.stop_reason.stop_reason
@@ -383,7 +383,7 @@ class Runs:
         if stopped:
             return
         events = [Event(message=message) for message in await self._told(record)] if position == 0 else []
-        stop = run_pb2.StopReasonMessage(message_type="stop_reason", stop_reason=record.stop_reason)  # type: ignore[arg-type]
+        stop = run_pb2.StopReasonMessage(stop_reason=record.stop_reason)  # type: ignore[arg-type]
         events.append(Event(stop_reason=stop))
         if record.status == RunStatus.RUN_STATUS_COMPLETED:
             events.append(Event(usage_statistics=usage_of_record(record)))
