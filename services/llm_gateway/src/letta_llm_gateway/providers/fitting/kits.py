@@ -151,7 +151,7 @@ def _leave_out(tool: ToolDefinition, why: str, prompt: Prompt, kit: Kit) -> None
 @lru_cache(maxsize=2048)
 def _fitted(text: str, words: frozenset[str] | None) -> tuple[str, dict[str, str], str, str]:
     """Return a schema as it goes out, its renamed keys, what else to tell, and why it cannot go out."""
-    given = json_object(text or "{}")
+    given = {} if text.strip() == "true" else json_object(text or "{}")
     if given is None:
         return "", {}, "", "its schema is no JSON object; correct it"
     try:

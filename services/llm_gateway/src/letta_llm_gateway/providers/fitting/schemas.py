@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from letta_llm_gateway.providers.fitting.names import fresh
+from letta_llm_gateway.providers.fitting.references import resolve
+from letta_llm_gateway.providers.fitting.values import SCALARS, opened, several_types, values
 
 Json = dict[str, Any]
 KEY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
@@ -26,7 +28,10 @@ _TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array",
 _LISTS = ("allOf", *_ALTERNATIVES)
 _INNER = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else")
 _TABLES = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_TOLD = 400
+_TOLD, _TOLD_DEEP = 400, 2_000
+_MOST_CHOICES, _CHOICES_TOLD = 500, 20
+"""A longer list of values is told by a few of them: it alone would fill a prompt, and vendors take no more."""
+_MOST_BYTES = 256 << 10
 
 
 @dataclass(slots=True)
@@ -49,6 +54,8 @@ def fit(schema: Json, *, words: frozenset[str] | None = None) -> Fitted:
     fitter = _Fitter(schema, words)
     whole = fitter.schema(schema, 0, ())
     root = _rooted(whole)
+    if (size := len(json.dumps(root))) > _MOST_BYTES:
+        raise ValueError(f"it has {size} bytes, and {_MOST_BYTES} are the most")
     said = root.get("description")
     return Fitted(root, fitter.names.back, said if said != schema.get("description") and isinstance(said, str) else "")
 
@@ -92,8 +99,9 @@ class _Fitter:
             raise ValueError(f"it has more than {MOST_NODES} parts")
         if not isinstance(given, dict):  # the schemas true and false, and what is none
             return {}
-        if isinstance(ref := given.get("$ref"), str):
-            return self._referred(ref, given, depth, path)
+        for key in _REFERENCES:
+            if isinstance(ref := given.get(key), str):
+                return self._referred(ref, {name: each for name, each in given.items() if name != key}, depth, path)
         if depth > _DEPTH:
             return _in_words(given)
         found = {key: value for key, value in given.items() if key not in {"$defs", "definitions", "$schema", "$id"}}
@@ -106,15 +114,15 @@ class _Fitter:
                 found[key] = self._list(found, key, depth, path)
         if "properties" in found:
             self._properties(found, depth, path)
-        if isinstance(found.get("items"), bool):
-            found["items"] = {}
+        elif "required" in found:
+            found["required"] = self._named(found["required"])
+        found.update({key: self._named(found[key]) for key in _NAMING if key in found})
         return self._known(_merged(_plain(found)))
 
-    def _referred(self, ref: str, given: Json, depth: int, path: tuple[str, ...]) -> Json:
-        beside = {key: value for key, value in given.items() if key != "$ref"}
-        target = _resolve(self._root, ref)
+    def _referred(self, ref: str, beside: Json, depth: int, path: tuple[str, ...]) -> Json:
+        target = resolve(self._root, ref)
         if target is None:
-            return self.schema(beside, depth, path)
+            return self.schema(_described(beside, f"as {ref} says"), depth, path)
         if path.count(ref) >= _TURNS or depth > _DEPTH:
             return _in_words(target if isinstance(target, dict) else {}, again=ref.rpartition("/")[2])
         whole = {**target, **beside} if isinstance(target, dict) else beside
@@ -128,24 +136,38 @@ class _Fitter:
     def _properties(self, found: Json, depth: int, path: tuple[str, ...]) -> None:
         given = found["properties"] if isinstance(found["properties"], dict) else {}
         demanded = [key for key, each in given.items() if isinstance(each, dict) and each.get("required") is True]
+        given = {key: each for key, each in given.items() if each is not False}  # which must never be there
         found["properties"] = {self.names.out(key): self.schema(each, depth + 1, path) for key, each in given.items()}
         wanted = [key for key in [*found.get("required", ()), *demanded] if isinstance(key, str) and key in given]
         if wanted or "required" in found:
             found["required"] = [self.names.out(key) for key in dict.fromkeys(wanted)]
 
+    def _named(self, given: Any) -> Any:
+        """Return lists and tables of keys with the names under which keys go out."""
+        if isinstance(given, dict):
+            return {self.names.out(key): self._named(each) for key, each in given.items()}
+        if isinstance(given, list):
+            return [self.names.out(each) for each in given if isinstance(each, str)]
+        return given
+
     def _known(self, found: Json) -> Json:
         """Say in words what the vendor has no word for."""
         if self._words is None:
             return found
+        found = several_types(values(opened(found)))
         rest = {key: value for key, value in found.items() if key not in self._words}
         kept = {key: value for key, value in found.items() if key in self._words}
         rest = {key: value for key, value in rest.items() if key not in _SILENT}
-        if "const" in rest and "enum" in self._words:
-            kept["enum"] = [rest.pop("const")]
         return _described(kept, json.dumps(rest, ensure_ascii=False)) if rest else kept
 
 
+_LOWER = frozenset({"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})
+_UPPER = frozenset({"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})
 _SILENT = frozenset({"examples", "$comment", "deprecated", "readOnly", "writeOnly", "$anchor", "strict"})
+
+
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_NAMING = ("dependentRequired", "propertyOrdering")
 
 
 def _modern(found: Json) -> Json:
@@ -162,10 +184,22 @@ def _modern(found: Json) -> Json:
         del found["required"]
     if "enum" in found and not (isinstance(found["enum"], list) and found["enum"]):
         del found["enum"]
+    if "enum" in found and (len(found["enum"]) > _MOST_CHOICES or len(json.dumps(found["enum"])) > _MOST_BYTES // 8):
+        _few(found)
     if isinstance(found.get("items"), list):
         found["prefixItems"] = found.pop("items")
     _type(found)
     return found
+
+
+def _few(found: Json) -> None:
+    """Tell a long list of values by the first of them, in place."""
+    given = found.pop("enum")
+    kinds = {SCALARS.get(type(each), "") for each in given}
+    if "type" not in found and len(kinds) == 1 and (kind := kinds.pop()):
+        found["type"] = kind
+    some = json.dumps(given[:_CHOICES_TOLD], ensure_ascii=False)
+    found.update(_described(found, f"one of {len(given)} values such as {some}"))
 
 
 def _type(found: Json) -> None:
@@ -195,6 +229,12 @@ def _plain(found: Json) -> Json:
         kinds = [*held, *([rest] if isinstance(rest, dict) and rest else [])]
         found["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {}
         found = _described(found, f"the items are, in order: {json.dumps(held, ensure_ascii=False)}") if held else found
+        if rest is False:
+            found["maxItems"] = min(len(held), found.get("maxItems", len(held)))
+    if isinstance(found.get("items"), bool):
+        if found.pop("items") is False:
+            found["maxItems"] = 0
+        found["items"] = {}
     if found.get("type") == "array" and "items" not in found:
         found["items"] = {}
     return found
@@ -219,10 +259,30 @@ def _both(one: Json, other: Json) -> Json:
     for key in _ALTERNATIVES:
         if key in one and key in other:
             found[key] = [_both(left, right) for left in one[key] for right in other[key]][:50]
+    _narrow(found, one, other)
     texts = [each["description"] for each in (one, other) if isinstance(each.get("description"), str)]
     if len(texts) == 2 and texts[0] != texts[1]:
         found["description"] = " ".join(texts)
     return found
+
+
+def _narrow(found: Json, one: Json, other: Json) -> None:
+    """Let the narrower of two demands hold, in place."""
+    for key in one.keys() & other.keys():
+        left, right = one[key], other[key]
+        if key in _LOWER or key in _UPPER:
+            found[key] = (max if key in _LOWER else min)(left, right)
+        elif key == "enum":
+            found[key] = [each for each in left if each in right] or left
+        elif key == "type":
+            both = [each for each in _kinds(left) if each in _kinds(right)] or _kinds(left)
+            found[key] = both[0] if len(both) == 1 else both
+        elif key in {"items", "additionalProperties"}:
+            found[key] = _both(left, right) if isinstance(left, dict) and isinstance(right, dict) else left and right
+
+
+def _kinds(given: Any) -> list[str]:
+    return given if isinstance(given, list) else [given]
 
 
 def _rooted(schema: Json) -> Json:
@@ -242,7 +302,9 @@ def _rooted(schema: Json) -> Json:
 
 def _joined(root: Json, parts: list[Json], key: str) -> Json:
     """Return a root with the properties of all of its alternatives; required is what each of them requires."""
-    options = [part for part in parts if part.get("type") != "null"]
+    options = [part for part in parts if "object" in _kinds(part.get("type", "object"))]
+    if not options and "properties" not in root:
+        raise ValueError("none of its alternatives is an object")
     properties = dict(root.get("properties", {}))
     for part in options:
         for name, kind in part.get("properties", {}).items():
@@ -279,9 +341,9 @@ def _option(part: Json) -> str:
     return f"{told} where {json.dumps(fixed, ensure_ascii=False)}" if fixed else told
 
 
-def _described(found: Json, text: str) -> Json:
+def _described(found: Json, text: str, *, most: int = _TOLD) -> Json:
     before = found.get("description")
-    return {**found, "description": f"{before} {text[:_TOLD]}" if isinstance(before, str) and before else text[:_TOLD]}
+    return {**found, "description": f"{before} {text[:most]}" if isinstance(before, str) and before else text[:most]}
 
 
 def _in_words(given: Json, *, again: str = "") -> Json:
@@ -292,23 +354,9 @@ def _in_words(given: Json, *, again: str = "") -> Json:
         found["items"] = {}
     if isinstance(given.get("description"), str):
         found["description"] = given["description"]
-    return _described(found, f"Another {again}, as above." if again else json.dumps(given, ensure_ascii=False))
-
-
-def _resolve(root: Json, ref: str) -> Any:
-    """Return what a reference within the schema names; None for others, which nobody fetches."""
-    if not ref.startswith("#"):
-        return None
-    found: Any = root
-    for step in ref[1:].split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and name in found:
-            found = found[name]
-        elif isinstance(found, list) and name.isdigit() and int(name) < len(found):
-            found = found[int(name)]
-        else:
-            return None
-    return found
+    if again:
+        return _described(found, f"Another {again}, as above.")
+    return _described(found, json.dumps(given, ensure_ascii=False), most=_TOLD_DEEP)
 
 
 def _keys_of(schema: Any) -> set[str]:
