@@ -11,6 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
+from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta_agent.domain.agents.model_choice import handle_of, read_config
 from letta_agent.domain.agents.records import AgentState, AgentType, Change, Draft
 from letta_agent.domain.context.zones import zone_of
@@ -62,7 +63,7 @@ def _state(request: pb.CreateAgentRequest) -> AgentState:
         max_files_open=_FILES_OPEN,
         per_file_view_window_char_limit=_VIEW_CHARS,
     )
-    copy_paths(request, state, _GIVEN)
+    copy_paths(request, state, _GIVEN & _set(request))
     compaction = state.compaction_settings
     compaction.mode = compaction.mode or agent_pb2.COMPACTION_MODE_SLIDING_WINDOW
     compaction.sliding_window_percentage = compaction.sliding_window_percentage or 0.3
@@ -72,14 +73,20 @@ def _state(request: pb.CreateAgentRequest) -> AgentState:
 
 
 def _read_older_words(state: AgentState, request: Any) -> None:
-    """Take over what V1 says outside of the model's settings."""
-    settings = state.model_settings
-    if request.max_tokens and not settings.HasField("max_output_tokens"):
-        settings.max_output_tokens = request.max_tokens
-    if request.HasField("parallel_tool_calls") and not settings.HasField("parallel_tool_calls"):
-        settings.parallel_tool_calls = request.parallel_tool_calls
+    """Take over what V1 says outside of the model's settings; what the settings of the request say wins."""
+    told = ModelSettings()
+    told.CopyFrom(request.model_settings)
+    if request.max_tokens and not told.HasField("max_output_tokens"):
+        told.max_output_tokens = request.max_tokens
+    if request.HasField("parallel_tool_calls") and not told.HasField("parallel_tool_calls"):
+        told.parallel_tool_calls = request.parallel_tool_calls
     if request.HasField("llm_config"):
-        read_config(state, request.llm_config)
+        read_config(told, request.llm_config)
+    copy_paths(told, state.model_settings, _set(told) - _set(request.model_settings))
+
+
+def _set(message: Any) -> set[str]:
+    return {field.name for field, _ in message.ListFields()}
 
 
 def change_of(sent: pb.AgentUpdate, mask: FieldMask) -> Change:

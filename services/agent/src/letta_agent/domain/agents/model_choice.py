@@ -60,9 +60,8 @@ def mirror_settings(state: AgentState) -> None:
     config.response_format = settings.response_format or state.response_format
 
 
-def read_config(state: AgentState, config: LLMConfig) -> None:
+def read_config(settings: ModelSettings, config: LLMConfig) -> None:
     """Take over what a request says in the words of V1; what the settings say wins."""
-    settings = state.model_settings
     if config.HasField("max_tokens") and not settings.HasField("max_output_tokens"):
         settings.max_output_tokens = config.max_tokens
     if config.temperature and not settings.HasField("temperature"):

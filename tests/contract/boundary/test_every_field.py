@@ -1,0 +1,217 @@
+"""Whatever a caller may write of a resource is taken, kept and shown, by create and by update, over gRPC and REST."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+from google.api.field_behavior_pb2 import IMMUTABLE, field_behavior
+
+from tests.contract.boundary.conftest import Deployment
+from tests.contract.boundary.fields import NOUNS, TOOL, Noun, OverGrpc, OverRest, Values, value_of, writable
+
+_COUNT = count()
+
+_RULE = [{"exit_loop": {"tool_name": "send_message"}}]
+_RULE_IN_REST = [{"type": "exit_loop", "tool_name": "send_message"}]
+_MODEL, _EMBEDDER, _ADDRESS = "builtin/rules", "builtin/use-multilingual", "http://127.0.0.1:9/{}"
+_PIP, _NPM = [{"name": "six", "version": "1.16.0"}], [{"name": "left-pad", "version": "1.3.0"}]
+# Values that mean something, so that no other text will do: two for each field, or one for both.
+BOUND: dict[str, tuple[Any, ...]] = {
+    "Agent.block_ids": (["{block_id}"],),
+    "Agent.compaction_settings": ({"model": _MODEL, "mode": "COMPACTION_MODE_ALL", "prompt": "Sum it up."},),
+    "Agent.embedding": (_EMBEDDER,),
+    "Agent.model": (_MODEL,),
+    "Agent.model_settings": ({"provider_type": "builtin", "temperature": 0.5, "max_output_tokens": 50},),
+    "Agent.secrets": ({"KEY": "one"}, {"KEY": "two"}),
+    "Agent.timezone": ("Europe/Berlin", "Asia/Tokyo"),
+    "Agent.tool_ids": (["{tool_id}"],),
+    "Agent.tools": (["secret_tool"],),
+    "Archive.embedding": (_EMBEDDER,),
+    "Archive.embedding_config": ({"handle": _EMBEDDER},),
+    "Conversation.agent_id": ("{agent_id}",),
+    "Conversation.isolated_block_labels": (["human"],),
+    "Conversation.model": (_MODEL,),
+    "Conversation.model_settings": ({"provider_type": "builtin", "temperature": 0.5},),
+    "Provider.base_url": (_ADDRESS.format("v1"), _ADDRESS.format("v2")),
+    "Provider.provider_type": ("openai-compatible",),
+    "Tool.npm_requirements": (_NPM,),
+    "Tool.pip_requirements": (_PIP,),
+    "Tool.source_type": ("python",),
+}
+# Values that no two resources share.
+UNIQUE = {"Provider.name": "unique-{}", "Tool.source_code": TOOL.replace("{}", "unique_{}")}
+# Fields that answers show under another name.
+SHOWN: dict[str, Callable[[Values], Any]] = {
+    "Agent.block_ids": lambda agent: [block["id"] for block in agent["blocks"]],
+    "Agent.context_window_limit": lambda agent: agent["llm_config"]["context_window"],
+    "Agent.max_tokens": lambda agent: agent["model_settings"]["max_output_tokens"],
+    "Agent.parallel_tool_calls": lambda agent: agent["model_settings"]["parallel_tool_calls"],
+    "Agent.secrets": lambda agent: {secret["key"]: secret["value"] for secret in agent["secrets"]},
+    "Agent.tool_ids": lambda agent: [tool["id"] for tool in agent["tools"] if tool["name"] == "secret_tool"],
+    "Agent.tools": lambda agent: [tool["name"] for tool in agent["tools"] if tool["name"] == "secret_tool"],
+    "Archive.embedding": lambda archive: archive["embedding_config"]["handle"],
+    "Conversation.isolated_block_labels": lambda talk: ["human" for _ in talk["isolated_block_ids"]],
+}
+# Fields that answers do not show as they were written, each with its reason.
+ELSEWHERE: dict[str, str] = {
+    "Agent.embedding_config": "V1's words for `embedding`",
+    "Agent.enable_reasoner": "V1's word without effect: the settings of the model say it",
+    "Agent.folder_ids": "refused in this release",
+    "Agent.include_base_tool_rules": "a choice of rules, at creation",
+    "Agent.include_base_tools": "a choice of tools, at creation",
+    "Agent.include_multi_agent_tools": "a choice of tools, at creation",
+    "Agent.initial_message_sequence": "messages, which memory shows",
+    "Agent.llm_config": "V1's words for `model` and its settings",
+    "Agent.max_reasoning_tokens": "V1's word without effect: the settings of the model say it",
+    "Agent.memory_blocks": "blocks of their own",
+    "Agent.message_ids": "refused: memory owns them",
+    "Agent.reasoning": "V1's word without effect: the settings of the model say it",
+    "Agent.source_ids": "refused in this release",
+    "Agent.tool_exec_environment_variables": "V1's word for `secrets`",
+    "Agent.tool_rules": "a union, which REST writes with a discriminator: test_rules_of_tools_are_kept",
+    "Provider.access_key": "input only",
+    "Provider.api_key": "input only",
+    "Tool.idempotent": "no value is shown as absence",
+    "Tool.json_schema": "follows from the source, or is agreed with it",
+    "Tool.args_json_schema": "becomes the parameters of the schema",
+}
+# What a field is after it was cleared, where that is not what it was before anything was written.
+CLEARED: dict[str, Any] = {
+    "Agent.compaction_settings": None,
+    "Agent.max_files_open": None,
+    "Agent.model_settings": None,
+    "Agent.per_file_view_window_char_limit": None,
+    "Block.preserve_on_migration": None,
+    "Block.value": "",
+    "Tool.description": None,
+}
+# Fields that a resource always has: a clearing is refused, or leaves the value.
+ALWAYS = {
+    "Agent.block_ids",
+    "Agent.context_window_limit",
+    "Agent.model",
+    "Agent.name",
+    "Agent.system",
+    "Agent.timezone",
+    "Archive.name",
+    "Block.label",
+    "Tool.source_code",
+}
+
+
+def cases(message: str) -> list[Any]:
+    return [
+        pytest.param(noun, field, id=f"{noun.name}.{field.name}")
+        for noun in NOUNS.values()
+        for field in writable(getattr(noun, message))
+        if f"{noun.name}.{field.name}" not in ELSEWHERE and not (message == "changed_by" and immutable(field))
+    ]
+
+
+def immutable(field: Any) -> bool:
+    return IMMUTABLE in field.GetOptions().Extensions[field_behavior]
+
+
+@pytest.fixture(params=[OverGrpc, OverRest], ids=["grpc", "rest"])
+def edge(request: Any, deployment: Deployment) -> Any:
+    return request.param(deployment)
+
+
+def value(noun: Noun, field: Any, which: int, owned: dict[str, str]) -> Any:
+    """Return a value; one that cannot be absent is never its zero, which a mask alone can set."""
+    name = f"{noun.name}.{field.name}"
+    if name in UNIQUE:
+        return UNIQUE[name].format(next(_COUNT))
+    known = BOUND.get(name)
+    if known is None:
+        return value_of(field, 0 if field.type == field.TYPE_BOOL and not field.has_presence else which)
+    found = known[which % len(known)]
+    return (
+        [one.format(**owned) if isinstance(one, str) else one for one in found]
+        if isinstance(found, list)
+        else (owned["agent_id"] if found == "{agent_id}" else found)
+    )
+
+
+def base(noun: Noun) -> Values:
+    """Return what a noun cannot do without, its name unlike all others."""
+    number = next(_COUNT)
+    unique: Values = {"Tool": {"source_code": TOOL.format(f"made_{number}")}, "Provider": {"name": f"made-{number}"}}
+    return {**noun.base, **unique.get(noun.name, {})}
+
+
+def holds(shown: Any, expected: Any) -> bool:
+    """Say whether an answer says at least what was written."""
+    if isinstance(expected, str) and expected.startswith("{") and isinstance(shown, str):
+        return holds(json.loads(shown), json.loads(expected))
+    if isinstance(expected, dict) and isinstance(shown, dict):
+        return all(holds(shown.get(key), each) for key, each in expected.items())
+    if isinstance(expected, list | tuple) and isinstance(shown, list):
+        return len(shown) == len(expected) and all(map(holds, shown, expected))
+    return bool(shown == expected)
+
+
+def require(edge: Any, noun: Noun, field: Any, written: Any, answer: Values) -> None:
+    """Fail unless an answer shows what was written."""
+    look = SHOWN.get(f"{noun.name}.{field.name}")
+    ((key, expected),) = edge.shown(noun, {field.name: written}).items()
+    shown = look(answer) if look else answer.get(key)
+
+    assert holds(shown, expected), f"{key} is {shown!r}, not {expected!r}"
+
+
+@pytest.mark.parametrize(("noun", "field"), cases("made_of"))
+def test_a_field_that_create_takes_is_kept(edge: Any, deployment: Deployment, noun: Noun, field: Any):
+    written = value(noun, field, 0, deployment.caller.owned)
+
+    made = edge.create(noun, base(noun) | {field.name: written})
+
+    for answer in (made, edge.read(noun, made["id"])):
+        require(edge, noun, field, written, answer)
+
+
+@pytest.mark.parametrize(("noun", "field"), cases("changed_by"))
+def test_a_field_that_update_takes_is_kept(edge: Any, deployment: Deployment, noun: Noun, field: Any):
+    identifier = edge.create(noun, base(noun))["id"]
+
+    for which, named in ((0, (field.name,)), (1, ())):
+        written = value(noun, field, which, deployment.caller.owned)
+        again = {"api_key": "sk"} if field.name == "base_url" else {}
+        names = (*named, *again) if named else ()
+        changed = edge.change(noun, identifier, {field.name: written, **again}, names)
+        for answer in (changed, edge.read(noun, identifier)):
+            require(edge, noun, field, written, answer)
+
+
+@pytest.mark.parametrize(("noun", "field"), cases("changed_by"))
+def test_a_field_that_a_mask_names_alone_is_cleared(edge: Any, deployment: Deployment, noun: Noun, field: Any):
+    name = f"{noun.name}.{field.name}"
+    if name in ALWAYS or name in SHOWN or field.name == "base_url":
+        pytest.skip("a resource always has it, or shows it elsewhere")
+    identifier = edge.create(noun, base(noun))["id"]
+    before = edge.read(noun, identifier)
+    edge.change(noun, identifier, {field.name: value(noun, field, 0, deployment.caller.owned)})
+
+    edge.change(noun, identifier, {field.name: None}, (field.name,))
+
+    (key,) = edge.shown(noun, {field.name: value(noun, field, 0, deployment.caller.owned)})
+    assert edge.read(noun, identifier).get(key) == CLEARED.get(name, before.get(key))
+
+
+def test_rules_of_tools_are_kept(deployment: Deployment):
+    rpc, rest, agent = OverGrpc(deployment), OverRest(deployment), NOUNS["Agent"]
+    identifier = rpc.create(agent, base(agent))["id"]
+
+    rpc.change(agent, identifier, {"tool_rules": _RULE})
+
+    assert holds(rest.read(agent, identifier)["tool_rules"], _RULE_IN_REST)
+
+
+def test_exceptions_name_fields():
+    known = {f"{n.name}.{f.name}" for n in NOUNS.values() for m in (n.made_of, n.changed_by) for f in m.fields}
+
+    assert known >= BOUND.keys() | SHOWN.keys() | ELSEWHERE.keys() | CLEARED.keys() | ALWAYS | UNIQUE.keys()
