@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
+import textwrap
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -102,3 +104,33 @@ def test_what_keeps_things_in_a_service_is_postgres(package: str):
 
     assert stores
     assert elsewhere == []
+
+
+def forwards(method: object) -> bool:
+    """Say whether a method does nothing but call a store with what it was given."""
+    [made] = ast.parse(textwrap.dedent(inspect.getsource(method))).body  # type: ignore[arg-type]
+    assert isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef)
+    [*told, last] = made.body
+    call = last.value if isinstance(last, ast.Return | ast.Expr) else None
+    call = call.value if isinstance(call, ast.Await) else call
+    if len(told) > 1 or not isinstance(call, ast.Call) or "store." not in ast.unparse(call.func):
+        return False
+    given = [ast.unparse(value) for value in (*call.args, *(keyword.value for keyword in call.keywords))]
+    return given == [argument.arg for argument in (*made.args.args[1:], *made.args.kwonlyargs)]
+
+
+@pytest.mark.parametrize("package", SCHEMAS.values())
+def test_no_rule_only_passes_on(package: str):
+    ours = classes(package, "domain").values()
+    asked = [methods(kind) for kind in ours if getattr(kind, "_is_protocol", False)]
+    passed_on = [
+        f"{kind.__name__}.{name}"
+        for kind in ours
+        if not getattr(kind, "_is_protocol", False)
+        for name, method in vars(kind).items()
+        if inspect.isfunction(method) and method.__module__ == kind.__module__
+        if not any(name in wanted and set(wanted) <= set(dir(kind)) for wanted in asked)
+        if "__create_fn__" not in method.__qualname__ and not name.startswith("__") and forwards(method)
+    ]
+
+    assert passed_on == []

@@ -37,6 +37,7 @@ from letta_agent.servicers.agents import AgentServicer
 from letta_agent.servicers.conversations import ConversationServicer
 from letta_agent.servicers.runs import RunServicer
 from letta_agent.servicers.steps import StepServicer
+from letta_agent.servicers.stores import Stores
 from letta_agent.settings import AgentSettings
 from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.conversations import SqlConversationStore
@@ -82,10 +83,11 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     digests, waiting = Digests(settings.secret()), RunOptions(settings.queue_length, denies=kit.denies)
     runs = Runs(store, runner, memory, deps.clock, digests=digests, options=waiting)
     agent_store, peers = SqlAgentStore(db), Peers(memory, models, tools)
+    stores = Stores(agent_store, SqlConversationStore(db), store)
     agents = Agents(agent_store, peers, vault, deps.clock)
     calls, overviews = ToolRuns(agent_store, peers, caller, vault), Overviews(agent_store, peers, deps.clock)
-    agent_servicer = AgentServicer(agents, calls, overviews, runs, deps.clock, digests=digests)
-    conversations = Conversations(SqlConversationStore(db), memory, agents, models, deps.clock)
+    agent_servicer = AgentServicer(agents, calls, overviews, runs, deps.clock, digests=digests, stores=stores)
+    conversations = Conversations(stores.conversations, memory, agents, models, deps.clock)
     housekeeping = _Housekeeping(
         (agents, conversations), runs, queue, credentials=credentials, settings=settings, clock=deps.clock
     )
@@ -101,13 +103,13 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
         await writer.close()
         await db.close()
 
-    conversation_servicer = ConversationServicer(conversations, runs, deps.clock, digests)
+    conversation_servicer = ConversationServicer(conversations, runs, deps.clock, digests=digests, stores=stores)
     return Service(
         name="agent",
         servicers=(
             (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, agent_servicer),
-            (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, agents, deps.clock)),
-            (step_service_pb2_grpc.add_StepServiceServicer_to_server, StepServicer(runs)),
+            (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, stores, deps.clock)),
+            (step_service_pb2_grpc.add_StepServiceServicer_to_server, StepServicer(store)),
             (conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server, conversation_servicer),
         ),
         start=start,

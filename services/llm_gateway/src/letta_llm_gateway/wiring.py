@@ -136,7 +136,7 @@ def assemble(
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(catalogue, accounts, prices)),
             (
                 provider_service_pb2_grpc.add_ProviderServiceServicer_to_server,
-                ProviderServicer(accounts, catalogue),
+                ProviderServicer(accounts, catalogue, stores.providers),
             ),
             (trace_service_pb2_grpc.add_TraceServiceServicer_to_server, TraceServicer(books, usage)),
             (usage_service_pb2_grpc.add_UsageServiceServicer_to_server, UsageServicer(books, usage)),

@@ -71,11 +71,12 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     cipher = Cipher(settings.encryption_secret())
     tool_store = SqlToolStore(db)
     tools = Tools(tool_store, deps.clock, builtin_tools())
-    configs = SandboxConfigs(SqlSandboxConfigStore(db), cipher, deps.clock, _egress_policy(settings))
+    config_store, server_store = SqlSandboxConfigStore(db), SqlMCPServerStore(db)
+    configs = SandboxConfigs(config_store, cipher, deps.clock, _egress_policy(settings))
     guard = AddressGuard(settings.egress_allowed_hosts)
     grants = OAuthGrants(SqlOAuthStore(db), cipher, deps.clock)
     mcp = LateClient(guard, _mcp_options(settings), Programs(_program_options(settings)), grants)
-    servers = MCPServers(SqlMCPServerStore(db), tool_store, mcp, cipher, deps.clock)
+    servers = MCPServers(server_store, tool_store, mcp, cipher, deps.clock)
     connects = MCPConnects(servers, _connect_options(settings))
     calls = SandboxExecutor(sandbox, configs)
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
@@ -107,15 +108,15 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
             ),
             (
                 sandbox_config_service_pb2_grpc.add_SandboxConfigServiceServicer_to_server,
-                SandboxConfigServicer(configs),
+                SandboxConfigServicer(configs, config_store),
             ),
             (
                 mcp_server_service_pb2_grpc.add_MCPServerServiceServicer_to_server,
-                MCPServerServicer(servers, executions, configs, connects, grants),
+                MCPServerServicer(servers, executions, configs, connects, grants, store=server_store),
             ),
             (
                 mcp_legacy_service_pb2_grpc.add_LegacyMCPServerServiceServicer_to_server,
-                LegacyMCPServerServicer(servers, executions, configs, connects),
+                LegacyMCPServerServicer(servers, executions, configs, connects, store=server_store),
             ),
         ),
         start=start,

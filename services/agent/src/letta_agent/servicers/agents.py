@@ -17,6 +17,7 @@ from letta_agent.domain.runs.runs import Runs
 from letta_agent.servicers.drafts import change_of, draft_of
 from letta_agent.servicers.overviews import pack_overview
 from letta_agent.servicers.runs import compaction_of, page_of
+from letta_agent.servicers.stores import Stores
 from letta_common.actor import current_actor, current_request, require_scope
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument
@@ -34,8 +35,17 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
     """Serves agents."""
 
     def __init__(
-        self, agents: Agents, tool_runs: ToolRuns, overviews: Overviews, runs: Runs, clock: Clock, *, digests: Digests
+        self,
+        agents: Agents,
+        tool_runs: ToolRuns,
+        overviews: Overviews,
+        runs: Runs,
+        clock: Clock,
+        *,
+        digests: Digests,
+        stores: Stores,
     ) -> None:
+        self._stores = stores
         self._agents = agents
         self._tool_runs = tool_runs
         self._overviews = overviews
@@ -59,7 +69,7 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         return pb.ListAgentsResponse(agents=found)
 
     async def CountAgents(self, request: pb.CountAgentsRequest, context: Call) -> pb.CountAgentsResponse:
-        return pb.CountAgentsResponse(count=await self._agents.count(current_actor(), _filter(request)))
+        return pb.CountAgentsResponse(count=await self._stores.agents.count(current_actor(), _filter(request)))
 
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, context: Call) -> pb.UpdateAgentResponse:
         change = change_of(request.agent, request.update_mask)

@@ -14,6 +14,7 @@ from letta_agent.domain.agents.conversations import Conversation, ConversationFi
 from letta_agent.domain.journal.records import RunFilter
 from letta_agent.domain.runs.runs import Runs, SendCommand
 from letta_agent.servicers.runs import cancel_all, compaction_of, follow_of, pack_answer, stream
+from letta_agent.servicers.stores import Stores
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import current_actor, current_request
 from letta_common.clock import Clock
@@ -33,7 +34,10 @@ _ORDERS = {
 class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServicer):
     """Serves conversations."""
 
-    def __init__(self, conversations: Conversations, runs: Runs, clock: Clock, digests: Digests) -> None:
+    def __init__(
+        self, conversations: Conversations, runs: Runs, clock: Clock, *, digests: Digests, stores: Stores
+    ) -> None:
+        self._stores = stores
         self._conversations = conversations
         self._runs = runs
         self._clock = clock
@@ -54,7 +58,7 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         return pb.CreateConversationResponse(conversation=made)
 
     async def GetConversation(self, request: pb.GetConversationRequest, context: Call) -> pb.GetConversationResponse:
-        found = await self._conversations.get(current_actor(), request.conversation_id)
+        found = await self._stores.conversations.get(current_actor(), request.conversation_id)
         return pb.GetConversationResponse(conversation=found)
 
     async def ListConversations(
@@ -63,7 +67,7 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         filters = ConversationFilter(
             request.agent_id, request.summary_search, _ORDERS.get(request.order_by, "created_at")
         )
-        found = await self._conversations.find(current_actor(), filters, Page.of(request))
+        found = await self._stores.conversations.page(current_actor(), filters, Page.of(request))
         return pb.ListConversationsResponse(conversations=found)
 
     async def UpdateConversation(
@@ -109,7 +113,7 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         if not run_ids:
             text = "no run of the conversation is going on, and none of its calls waits for approval"
             raise RunNotActive(text, conversation_id=conversation_id)
-        statuses = await cancel_all(self._runs, actor, run_ids)
+        statuses = await cancel_all(self._runs, self._stores.runs, actor, run_ids)
         return pb.CancelConversationResponse(statuses=statuses)
 
     async def CompactConversation(
@@ -135,7 +139,7 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         self, request: pb.StreamConversationRequest, context: Call
     ) -> AsyncIterator[pb.StreamConversationResponse]:
         run_id = request.run_id or await self._newest(request)
-        await self._runs.get(current_actor(), run_id)
+        await self._stores.runs.get(current_actor(), run_id)
         events = self._runs.follow(current_actor(), run_id, follow_of(request))
         if not request.HasField("include_pings") or request.include_pings:
             events = with_pings(events, run_id, self._clock, at_once=False)
@@ -147,8 +151,8 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         actor = current_actor()
         _, conversation_id = await self._conversations.thread(actor, request.conversation_id, request.agent_id)
         if request.otid:
-            return await self._runs.find_by_otid(actor, conversation_id, request.otid)
-        found = await self._runs.find(actor, RunFilter(conversation_id=conversation_id), Page(limit=1))
+            return await self._stores.runs.find_by_key(actor, conversation_id, request.otid)
+        found = await self._stores.runs.runs(actor, RunFilter(conversation_id=conversation_id), Page(limit=1))
         if not found:
             raise RunNotFound("the conversation has no run", conversation_id=conversation_id)
         return found[0].id

@@ -10,12 +10,12 @@ import grpc.aio
 
 from letta.agent.v1 import agent_pb2, conversation_service_pb2, run_pb2, run_service_pb2_grpc
 from letta.agent.v1 import run_service_pb2 as pb
-from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.journal.feed import Event
-from letta_agent.domain.journal.records import ACTIVE, RunFilter, StepFilter
+from letta_agent.domain.journal.records import ACTIVE, RunFilter, RunStore, StepFilter
 from letta_agent.domain.loop.compaction_run import COMPACTION
 from letta_agent.domain.runs.runs import Admitted, Answer, Follow, Runs, SendCommand
 from letta_agent.servicers.packing import pack_run, pack_run_metrics, pack_run_usage, pack_step
+from letta_agent.servicers.stores import Stores
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import Actor, current_actor, current_request
 from letta_common.clock import Clock
@@ -30,9 +30,9 @@ _ALL = Page(limit=1_000, ascending=True)
 class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     """Serves runs."""
 
-    def __init__(self, runs: Runs, agents: Agents, clock: Clock) -> None:
+    def __init__(self, runs: Runs, stores: Stores, clock: Clock) -> None:
         self._runs = runs
-        self._agents = agents
+        self._stores = stores
         self._clock = clock
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Call) -> pb.SendMessageResponse:
@@ -63,10 +63,10 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             request.agent_id, request.agent_id, asked, request.request_id, run_type="send_message_async", record=True
         )
         admitted = await self._runs.admit(current_actor(), send, current_request().signed_actor)
-        return pb.CreateRunResponse(run=pack_run(await self._runs.get(current_actor(), admitted.run_id)))
+        return pb.CreateRunResponse(run=pack_run(await self._stores.runs.get(current_actor(), admitted.run_id)))
 
     async def GetRun(self, request: pb.GetRunRequest, context: Call) -> pb.GetRunResponse:
-        return pb.GetRunResponse(run=pack_run(await self._runs.get(current_actor(), request.run_id)))
+        return pb.GetRunResponse(run=pack_run(await self._stores.runs.get(current_actor(), request.run_id)))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Call) -> pb.ListRunsResponse:
         agents = tuple(filter(None, (request.agent_id, *request.agent_ids)))
@@ -77,7 +77,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             stop_reason=request.stop_reason,
             background=request.background if request.HasField("background") else None,
         )
-        found = await self._runs.find(current_actor(), filters, page_of(request))
+        found = await self._stores.runs.runs(current_actor(), filters, page_of(request))
         return pb.ListRunsResponse(runs=map(pack_run, found))
 
     async def ListActiveRuns(self, request: pb.ListActiveRunsRequest, context: Call) -> pb.ListActiveRunsResponse:
@@ -86,7 +86,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             statuses=ACTIVE,
             background=request.background if request.HasField("background") else None,
         )
-        found = await self._runs.find(current_actor(), filters, Page.of(request))
+        found = await self._stores.runs.runs(current_actor(), filters, Page.of(request))
         return pb.ListActiveRunsResponse(runs=map(pack_run, found))
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Call) -> pb.CancelRunResponse:
@@ -94,10 +94,10 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     async def CancelAgentRuns(self, request: pb.CancelAgentRunsRequest, context: Call) -> pb.CancelAgentRunsResponse:
         actor, run_ids = current_actor(), list(request.run_ids)
-        await self._agents.require(actor, request.agent_id)
+        await self._stores.agents.get(actor, request.agent_id)
         if not run_ids:
             run_ids = await self._runs.cancellable(actor, agent_id=request.agent_id)
-        statuses = await cancel_all(self._runs, actor, run_ids, agent_id=request.agent_id)
+        statuses = await cancel_all(self._runs, self._stores.runs, actor, run_ids, agent_id=request.agent_id)
         return pb.CancelAgentRunsResponse(statuses=statuses)
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Call) -> pb.DeleteRunResponse:
@@ -106,7 +106,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     async def StreamRun(self, request: pb.StreamRunRequest, context: Call) -> AsyncIterator[pb.StreamRunResponse]:
         follow = follow_of(request)
-        await self._runs.get(current_actor(), request.run_id)
+        await self._stores.runs.get(current_actor(), request.run_id)
         events = self._runs.follow(current_actor(), request.run_id, follow)
         if not request.HasField("include_pings") or request.include_pings:
             events = with_pings(events, request.run_id, self._clock, at_once=False)
@@ -115,17 +115,18 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
                 yield pb.StreamRunResponse.FromString(event.SerializeToString())
 
     async def GetRunUsage(self, request: pb.GetRunUsageRequest, context: Call) -> pb.GetRunUsageResponse:
-        return pb.GetRunUsageResponse(usage=pack_run_usage(await self._runs.get(current_actor(), request.run_id)))
+        record = await self._stores.runs.get(current_actor(), request.run_id)
+        return pb.GetRunUsageResponse(usage=pack_run_usage(record))
 
     async def GetRunMetrics(self, request: pb.GetRunMetricsRequest, context: Call) -> pb.GetRunMetricsResponse:
-        record = await self._runs.get(current_actor(), request.run_id)
-        steps = await self._runs.steps(current_actor(), StepFilter(run_id=request.run_id), _ALL)
+        record = await self._stores.runs.get(current_actor(), request.run_id)
+        steps = await self._stores.runs.steps(current_actor(), StepFilter(run_id=request.run_id), _ALL)
         used = list(dict.fromkeys(tool for step in steps for tool in step.summary.tools_used))
         return pb.GetRunMetricsResponse(metrics=pack_run_metrics(current_actor(), record, used))
 
     async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: Call) -> pb.ListRunStepsResponse:
-        await self._runs.get(current_actor(), request.run_id)
-        steps = await self._runs.steps(current_actor(), StepFilter(run_id=request.run_id), Page.of(request))
+        await self._stores.runs.get(current_actor(), request.run_id)
+        steps = await self._stores.runs.steps(current_actor(), StepFilter(run_id=request.run_id), Page.of(request))
         return pb.ListRunStepsResponse(steps=[pack_step(current_actor(), step) for step in steps])
 
 
@@ -176,17 +177,19 @@ def compaction_of(request: Any, agent_id: str, conversation_id: str) -> SendComm
     return SendCommand(agent_id, conversation_id, asked, request.request_id, run_type=COMPACTION, compaction=settings)
 
 
-async def cancel_all(runs: Runs, actor: Actor, run_ids: list[str], *, agent_id: str = "") -> dict[str, str]:
+async def cancel_all(
+    runs: Runs, store: RunStore, actor: Actor, run_ids: list[str], *, agent_id: str = ""
+) -> dict[str, str]:
     """End runs, of an agent if one is named; return what became of each. Raises RunNotFound."""
     statuses = {}
     for run_id in run_ids:
-        if agent_id and (await runs.get(actor, run_id)).agent_id != agent_id:
+        if agent_id and (await store.get(actor, run_id)).agent_id != agent_id:
             raise RunNotFound(f"agent {agent_id} has no run {run_id}", run_id=run_id)
         try:
             await runs.cancel(actor, run_id)
             statuses[run_id] = "cancelled"
         except RunNotActive:
-            record = await runs.get(actor, run_id)
+            record = await store.get(actor, run_id)
             statuses[run_id] = run_pb2.RunStatus.Name(record.status).removeprefix("RUN_STATUS_").lower()  # type: ignore[arg-type]
     return statuses
 

@@ -9,8 +9,7 @@ import grpc.aio
 
 from letta.agent.v1 import step_service_pb2 as pb
 from letta.agent.v1 import step_service_pb2_grpc
-from letta_agent.domain.journal.records import StepFilter
-from letta_agent.domain.runs.runs import Runs
+from letta_agent.domain.journal.records import RunStore, StepFilter
 from letta_agent.servicers.packing import pack_step, pack_step_metrics
 from letta_common.actor import current_actor
 from letta_common.paging import Page
@@ -21,8 +20,8 @@ Call = grpc.aio.ServicerContext[Any, Any]
 class StepServicer(step_service_pb2_grpc.StepServiceServicer):
     """Serves steps."""
 
-    def __init__(self, runs: Runs) -> None:
-        self._runs = runs
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
 
     async def ListSteps(self, request: pb.ListStepsRequest, context: Call) -> pb.ListStepsResponse:
         filters = StepFilter(
@@ -35,20 +34,20 @@ class StepServicer(step_service_pb2_grpc.StepServiceServicer):
             has_feedback=request.has_feedback if request.HasField("has_feedback") else None,
             tags=tuple(request.tags),
         )
-        found = await self._runs.steps(current_actor(), filters, Page.of(request))
+        found = await self._store.steps(current_actor(), filters, Page.of(request))
         return pb.ListStepsResponse(steps=[pack_step(current_actor(), step) for step in found])
 
     async def GetStep(self, request: pb.GetStepRequest, context: Call) -> pb.GetStepResponse:
-        step = await self._runs.step(current_actor(), request.step_id)
+        step = await self._store.step(current_actor(), request.step_id)
         return pb.GetStepResponse(step=pack_step(current_actor(), step))
 
     async def GetStepMetrics(self, request: pb.GetStepMetricsRequest, context: Call) -> pb.GetStepMetricsResponse:
-        step = await self._runs.step(current_actor(), request.step_id)
+        step = await self._store.step(current_actor(), request.step_id)
         return pb.GetStepMetricsResponse(metrics=pack_step_metrics(current_actor(), step))
 
     async def UpdateStepFeedback(
         self, request: pb.UpdateStepFeedbackRequest, context: Call
     ) -> pb.UpdateStepFeedbackResponse:
         actor = current_actor()
-        step = await self._runs.set_feedback(actor, request.step_id, request.feedback, list(request.tags))
+        step = await self._store.set_feedback(actor, request.step_id, request.feedback, list(request.tags))
         return pb.UpdateStepFeedbackResponse(step=pack_step(actor, step))

@@ -170,14 +170,6 @@ class Accounts:
             access_key=again("access_key", provider.access_key),
         )
 
-    async def get(self, actor: Actor, provider_id: str) -> OwnProvider:
-        """Return one provider. Raises ProviderNotFound."""
-        return await self._store.get(actor, provider_id)
-
-    async def page(self, actor: Actor, page: Page, wanted: Filter) -> Sequence[OwnProvider]:
-        """Return one page of providers. Raises CursorNotFound."""
-        return await self._store.page(actor, page, wanted)
-
     async def create(self, actor: Actor, account: Account, models: Models) -> OwnProvider:
         """Store a new provider and list its models.
 

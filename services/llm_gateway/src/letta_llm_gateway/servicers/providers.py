@@ -13,7 +13,7 @@ from letta_common.actor import current_actor
 from letta_common.errors import ValidationFailed
 from letta_common.masks import changed_values
 from letta_common.paging import Page
-from letta_llm_gateway.domain.accounts import Accounts, Filter, OwnProvider
+from letta_llm_gateway.domain.accounts import Accounts, Filter, OwnProvider, ProviderStore
 from letta_llm_gateway.domain.models import Models
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.servicers.times import timestamp
@@ -22,13 +22,14 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
-    def __init__(self, accounts: Accounts, models: Models) -> None:
+    def __init__(self, accounts: Accounts, models: Models, store: ProviderStore) -> None:
+        self._store = store
         self._accounts = accounts
         self._models = models
 
     async def ListProviders(self, request: pb.ListProvidersRequest, context: _Context) -> pb.ListProvidersResponse:
         wanted = Filter(request.name, request.provider_type)
-        found = await self._accounts.page(current_actor(), Page.of(request), wanted)
+        found = await self._store.page(current_actor(), Page.of(request), wanted)
         return pb.ListProvidersResponse(providers=[_pack(provider) for provider in found])
 
     async def CreateProvider(self, request: pb.CreateProviderRequest, context: _Context) -> pb.CreateProviderResponse:
@@ -37,7 +38,7 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
         return pb.CreateProviderResponse(provider=_pack(await self._accounts.create(actor, account, self._models)))
 
     async def GetProvider(self, request: pb.GetProviderRequest, context: _Context) -> pb.GetProviderResponse:
-        return pb.GetProviderResponse(provider=_pack(await self._accounts.get(current_actor(), request.provider_id)))
+        return pb.GetProviderResponse(provider=_pack(await self._store.get(current_actor(), request.provider_id)))
 
     async def UpdateProvider(self, request: pb.UpdateProviderRequest, context: _Context) -> pb.UpdateProviderResponse:
         values = changed_values(request.provider, request.update_mask)
@@ -65,7 +66,7 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
         return pb.CheckCredentialsResponse(message=f"The credentials are valid: {found} models are offered.")
 
     async def CheckProvider(self, request: pb.CheckProviderRequest, context: _Context) -> pb.CheckProviderResponse:
-        provider = await self._accounts.get(current_actor(), request.provider_id)
+        provider = await self._store.get(current_actor(), request.provider_id)
         found = await self._accounts.check(self._accounts.account(provider), self._models)
         return pb.CheckProviderResponse(message=f"The credentials are valid: {found} models are offered.")
 

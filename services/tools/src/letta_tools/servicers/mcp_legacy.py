@@ -20,7 +20,7 @@ from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import error_text
 from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
 from letta_tools.domain.mcp.connects import MCPConnects
-from letta_tools.domain.mcp.servers import Connection, MCPServer, MCPServers
+from letta_tools.domain.mcp.servers import Connection, MCPServer, MCPServers, MCPServerStore
 from letta_tools.domain.mcp.tools import Offer, health_of_offer
 from letta_tools.domain.registry.records import Tool
 from letta_tools.servicers.limits import within_deadline
@@ -35,8 +35,15 @@ class LegacyMCPServerServicer(mcp_legacy_service_pb2_grpc.LegacyMCPServerService
     """Answers for MCP servers by name."""
 
     def __init__(
-        self, servers: MCPServers, executions: Executions, environment: SandboxConfigs, connects: MCPConnects
+        self,
+        servers: MCPServers,
+        executions: Executions,
+        environment: SandboxConfigs,
+        connects: MCPConnects,
+        *,
+        store: MCPServerStore,
     ) -> None:
+        self._store = store
         self._servers = servers
         self._executions = executions
         self._environment = environment
@@ -127,7 +134,7 @@ class LegacyMCPServerServicer(mcp_legacy_service_pb2_grpc.LegacyMCPServerService
         return await self._servers.list_offers(actor, server.id, await self._environment.variables(actor))
 
     async def _all(self, actor: Actor) -> list[pb.LegacyMCPServer]:
-        return [self._pack(actor, server) for server in await self._servers.find(actor, Page(limit=1000))]
+        return [self._pack(actor, server) for server in await self._store.find(actor, Page(limit=1000))]
 
     def _pack(self, actor: Actor, server: MCPServer) -> pb.LegacyMCPServer:
         packed = pb.LegacyMCPServer(server_name=server.server_name)

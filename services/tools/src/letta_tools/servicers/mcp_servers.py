@@ -20,7 +20,7 @@ from letta_tools.domain.executions.outcomes import error_text
 from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
 from letta_tools.domain.mcp.connects import ConnectStep, MCPConnects
 from letta_tools.domain.mcp.oauth import OAuthAnswer, OAuthGrants
-from letta_tools.domain.mcp.servers import MCPServer, MCPServers
+from letta_tools.domain.mcp.servers import MCPServer, MCPServers, MCPServerStore
 from letta_tools.domain.registry.records import Tool
 from letta_tools.servicers.limits import within_deadline
 from letta_tools.servicers.mcp_configs import pack_config, read_config
@@ -39,7 +39,10 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         environment: SandboxConfigs,
         connects: MCPConnects,
         grants: OAuthGrants,
+        *,
+        store: MCPServerStore,
     ) -> None:
+        self._store = store
         self._servers = servers
         self._executions = executions
         self._environment = environment
@@ -55,7 +58,7 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
 
     async def ListMCPServers(self, request: pb.ListMCPServersRequest, context: _Context) -> pb.ListMCPServersResponse:
         actor = current_actor()
-        servers = await self._servers.find(actor, Page.of(request))
+        servers = await self._store.find(actor, Page.of(request))
         return pb.ListMCPServersResponse(mcp_servers=(self._pack(actor, server) for server in servers))
 
     async def GetMCPServer(self, request: pb.GetMCPServerRequest, context: _Context) -> pb.GetMCPServerResponse:

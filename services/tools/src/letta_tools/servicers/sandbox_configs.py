@@ -13,7 +13,14 @@ from letta_common.actor import Actor, current_actor
 from letta_common.errors import InvalidArgument
 from letta_common.masks import changed_values
 from letta_common.paging import Page
-from letta_tools.domain.executions.sandbox_configs import E2B, LOCAL, EnvironmentVariable, SandboxConfig, SandboxConfigs
+from letta_tools.domain.executions.sandbox_configs import (
+    E2B,
+    LOCAL,
+    EnvironmentVariable,
+    SandboxConfig,
+    SandboxConfigs,
+    SandboxConfigStore,
+)
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _MASK = "********"
@@ -22,7 +29,8 @@ _MASK = "********"
 class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigServiceServicer):
     """Answers for configurations and variables."""
 
-    def __init__(self, configs: SandboxConfigs) -> None:
+    def __init__(self, configs: SandboxConfigs, store: SandboxConfigStore) -> None:
+        self._store = store
         self._configs = configs
 
     async def CreateSandboxConfig(
@@ -65,7 +73,7 @@ class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigService
     ) -> pb.ListSandboxConfigsResponse:
         actor = current_actor()
         kind = sandbox_config_pb2.SandboxType.Name(request.sandbox_type).removeprefix("SANDBOX_TYPE_").lower()
-        configs = await self._configs.find(actor, "" if kind == "unspecified" else kind, Page.of(request))
+        configs = await self._store.find(actor, "" if kind == "unspecified" else kind, Page.of(request))
         return pb.ListSandboxConfigsResponse(sandbox_configs=(_pack(actor, config) for config in configs))
 
     async def UpdateSandboxConfig(

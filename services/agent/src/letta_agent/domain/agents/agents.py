@@ -87,17 +87,9 @@ class Agents:
         [shown] = await self._show(actor, [await self._store.get(actor, agent_id)], parts)
         return shown
 
-    async def require(self, actor: Actor, agent_id: str) -> None:
-        """Raise AgentNotFound unless the organization has the agent."""
-        await self._store.get(actor, agent_id)
-
     async def find(self, actor: Actor, filters: AgentFilter, page: Page, parts: Parts) -> list[AgentState]:
         """Return a page of agents."""
         return await self._show(actor, await self._store.page(actor, filters, page), parts)
-
-    async def count(self, actor: Actor, filters: AgentFilter) -> int:
-        """Count agents."""
-        return await self._store.count(actor, filters)
 
     async def update(self, actor: Actor, agent_id: str, change: Change) -> AgentState:
         """Change an agent. Raises AgentNotFound, StaleEtag, and what it should use may not exist."""

@@ -135,14 +135,6 @@ class Conversations:
                 return stored.conversation
         return await self._provision(actor, stored, first)
 
-    async def get(self, actor: Actor, conversation_id: str) -> Conversation:
-        """Return one conversation. Raises ConversationNotFound."""
-        return await self._store.get(actor, conversation_id)
-
-    async def find(self, actor: Actor, filters: ConversationFilter, page: Page) -> list[Conversation]:
-        """Return a page of conversations."""
-        return await self._store.page(actor, filters, page)
-
     async def update(self, actor: Actor, conversation_id: str, edit: Callable[[Conversation], None]) -> Conversation:
         """Change a conversation. Raises ConversationNotFound and ModelNotFound."""
         conversation = await self._store.get(actor, conversation_id)

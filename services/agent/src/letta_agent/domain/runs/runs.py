@@ -29,8 +29,6 @@ from letta_agent.domain.journal.records import (
     RunRequest,
     RunStatus,
     RunStore,
-    StepFilter,
-    StepRecord,
     StopReason,
     StoredInput,
 )
@@ -216,18 +214,6 @@ class Runs:
         async for event in self._replay(actor, run_id, follow):
             yield event
 
-    async def get(self, actor: Actor, run_id: str) -> RunRecord:
-        """Return one run. Raises RunNotFound."""
-        return await self._store.get(actor, run_id)
-
-    async def find(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
-        """Return a page of runs."""
-        return await self._store.runs(actor, filters, page)
-
-    async def find_by_otid(self, actor: Actor, conversation_id: str, otid: str) -> str:
-        """Return the run that a message of this otid began. Raises RunNotFound."""
-        return await self._store.find_by_key(actor, conversation_id, otid)
-
     async def cancel(self, actor: Actor, run_id: str) -> RunRecord:
         """End a run, or deny the calls that it left waiting for approval; return it as it is then.
 
@@ -262,18 +248,6 @@ class Runs:
                 await self.cancel(actor, run_id)
         if not await self._store.delete(actor, run_id):
             raise ConversationBusy(f"run {run_id} is going on; cancel it first", run_id=run_id)
-
-    async def steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
-        """Return a page of steps."""
-        return await self._store.steps(actor, filters, page)
-
-    async def step(self, actor: Actor, step_id: str) -> StepRecord:
-        """Return one step. Raises StepNotFound."""
-        return await self._store.step(actor, step_id)
-
-    async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> StepRecord:
-        """Store what a person thinks of a step. Raises StepNotFound."""
-        return await self._store.set_feedback(actor, step_id, feedback, tags)
 
     def leave(self, actor: Actor, run_id: str) -> None:
         """End a run that nobody listens to any more and that should not go on alone."""

@@ -141,10 +141,6 @@ class SandboxConfigs:
         found = await self._store.find(actor, kind, Page(limit=1))
         return found[0] if found else await self._store.put(actor, self._new(actor, kind, {}))
 
-    async def find(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
-        """Return a page of configurations. Raises CursorNotFound."""
-        return await self._store.find(actor, kind, page)
-
     async def update(self, actor: Actor, config_id: str, config: str) -> SandboxConfig:
         """Replace the settings of a configuration. Raises SandboxConfigNotFound, InvalidArgument."""
         known = await self._get(actor, config_id)

@@ -233,10 +233,6 @@ class MCPServers:
         await self._client.check(connection)
         return await self._client.list_tools(connection.filled({}))
 
-    async def find(self, actor: Actor, page: Page) -> list[MCPServer]:
-        """Return a page of servers. Raises CursorNotFound."""
-        return await self._store.find(actor, page)
-
     async def update(self, actor: Actor, server_id: str, name: str | None, change: Connection) -> MCPServer:
         """Change a server. Raises MCPServerNotFound, AlreadyExists, InvalidArgument."""
         known = await self.get(actor, server_id)
