@@ -409,7 +409,7 @@ async def test_a_trace_shows_the_prompt_and_the_answer(start, openai):
     request = tr.GetProviderTraceRequest(step_id="step-1")
     got = (await gateway.traces.GetProviderTrace(request, timeout=30)).trace
     assert json.loads(got.request_json) == openai.requests[-1].body, "what the vendor got"
-    assert json.loads(got.response_json)["parts"] == [{"type": "Text", "text": "You said: hi"}]
+    assert json.loads(got.response_json)["parts"] == [{"type": "Text", "text": "You said: hi", "signature": None}]
     assert (got.agent_id, got.call_type) == ("agent-1", "step")
     with gateway.as_actor(BEN):
         assert not (await gateway.traces.GetProviderTrace(request, timeout=30)).HasField("trace")
