@@ -111,6 +111,16 @@ def is_plain_import(node: ast.Call) -> bool:
     return name == "import_module" and bool(node.args) and isinstance(node.args[0], ast.Constant)
 
 
+def test_caches_come_from_libraries():
+    """A bounded cache is `cachetools` or `lru_cache`. Two are none: prepared statements are closed at the server before
+    one is forgotten, and outcomes of calls are kept until they are written."""
+    own = {"libs/postgres/src/letta_postgres/statements.py", "services/tools/src/letta_tools/store/executions.py"}
+    forgets = re.compile(r"\[next\(iter\(|popitem\(last=|\.pop\(next\(iter\(")
+    code = [path for path in written() if path.suffix == ".py" and path.parts[0] in {"libs", "services", "cli"}]
+
+    assert {path.as_posix() for path in code if forgets.search((ROOT / path).read_text())} == own
+
+
 def test_no_lock_file_that_names_a_registry():
     names = {path.name for path in tracked()}
 

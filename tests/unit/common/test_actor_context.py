@@ -130,8 +130,9 @@ async def test_flipped_bits_never_change_the_actor(position: int, flip: int) -> 
     assert verdict.actor == ANN
 
 
-async def test_old_verdicts_make_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_verdicts_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("letta_common.actor_context._MAX_VERDICTS", 2)
+    world = World()
     for number in range(5):
         await world.verifier.verify(world.signer.sign(Actor("org-a", f"user-{number}")))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from cachetools import LRUCache
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from google.protobuf.message import DecodeError
@@ -86,16 +87,13 @@ class SignatureVerifier:
         self._keys = keys
         self._audience = audience
         self._clock = clock
-        self._verdicts: dict[bytes, Verdict] = {}
+        self._verdicts: LRUCache[bytes, Verdict] = LRUCache(_MAX_VERDICTS)
 
     async def verify(self, signed: bytes) -> Verdict:
         """Return what the context vouches for. Raises Unauthenticated."""
         verdict = self._verdicts.get(signed)
         if verdict is None:
-            verdict = await self._check(signed)
-            if len(self._verdicts) >= _MAX_VERDICTS:
-                del self._verdicts[next(iter(self._verdicts))]
-            self._verdicts[signed] = verdict
+            verdict = self._verdicts[signed] = await self._check(signed)
         if verdict.expires_at <= self._clock.now():
             self._verdicts.pop(signed, None)
             raise Unauthenticated("the actor context has expired")

@@ -18,14 +18,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from typing import TypeVar
+from functools import lru_cache
 
 from letta_common.clock import Clock
 from letta_common.errors import Unauthenticated
 
 WINDOW_SECONDS = 60
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 _MAX_KEPT = 4096
 _FORM = re.compile(rb"([a-z0-9_-]{1,64}):([0-9]{1,12}):[0-9a-f]{64}")
 
@@ -36,16 +34,15 @@ class ServiceIdentity:
     def __init__(self, name: str, secret: bytes, clock: Clock) -> None:
         self._name = name
         self._key = _key(secret)
-        self._kept = _Kept[tuple[str, bytes], bytes](clock)
+        self._clock = clock
+        self._made = lru_cache(_MAX_KEPT)(self._make)
 
     def of(self, method: str, signed_actor: bytes) -> bytes:
         """Return the identity for a call of `package.Service/Method` with this actor context, empty without one."""
-        window = self._kept.turn()
-        made = self._kept.get((method, signed_actor))
-        if made is None:
-            made = _identity(self._key, self._name, window, method, signed_actor)
-            self._kept.keep((method, signed_actor), made)
-        return made
+        return self._made(_window(self._clock), method, signed_actor)
+
+    def _make(self, window: int, method: str, signed_actor: bytes) -> bytes:
+        return _identity(self._key, self._name, window, method, signed_actor)
 
 
 class ServiceIdentities:
@@ -53,19 +50,14 @@ class ServiceIdentities:
 
     def __init__(self, secret: bytes, clock: Clock) -> None:
         self._key = _key(secret)
-        self._kept = _Kept[tuple[bytes, str, bytes], str](clock)
+        self._clock = clock
+        self._checked = lru_cache(_MAX_KEPT)(self._check)
 
     def name(self, identity: bytes, method: str, signed_actor: bytes) -> str:
         """Return the name of the service that makes this call. Raises Unauthenticated."""
-        window = self._kept.turn()
-        shown = identity, method, signed_actor
-        name = self._kept.get(shown)
-        if name is None:
-            name = self._check(identity, window, method, signed_actor)
-            self._kept.keep(shown, name)
-        return name
+        return self._checked(_window(self._clock), identity, method, signed_actor)
 
-    def _check(self, identity: bytes, window: int, method: str, signed_actor: bytes) -> str:
+    def _check(self, window: int, identity: bytes, method: str, signed_actor: bytes) -> str:
         form = _FORM.fullmatch(identity)
         if form is None:
             raise Unauthenticated("the service identity is malformed")
@@ -79,27 +71,8 @@ class ServiceIdentities:
         return name
 
 
-class _Kept(dict[_K, _V]):
-    """What was worked out in this window, and no more than fits."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self._clock = clock
-        self._window = 0
-
-    def turn(self) -> int:
-        """Return the present window; what was kept of another is gone."""
-        window = int(self._clock.now().timestamp()) // WINDOW_SECONDS
-        if window != self._window:
-            self.clear()
-            self._window = window
-        return window
-
-    def keep(self, key: _K, value: _V) -> None:
-        """Keep it, in the place of the oldest when there is no room."""
-        if len(self) >= _MAX_KEPT:
-            del self[next(iter(self))]
-        self[key] = value
+def _window(clock: Clock) -> int:
+    return int(clock.now().timestamp()) // WINDOW_SECONDS
 
 
 def _key(secret: bytes) -> bytes:

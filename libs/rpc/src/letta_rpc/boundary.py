@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import structlog
+from cachetools import LRUCache
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from prometheus_client import Counter, Histogram
@@ -121,7 +122,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._validator = Validator()
         self._wrapped: dict[str, tuple[object, Any]] = {}
         self._services = ServiceIdentities(secret, clock)
-        self._credentials: dict[bytes, tuple[bytes, Verdict, float]] = {}
+        self._credentials: LRUCache[bytes, tuple[bytes, Verdict, float]] = LRUCache(_MAX_CREDENTIALS)
 
     async def intercept_service(
         self,
@@ -299,8 +300,6 @@ class Boundary(grpc.aio.ServerInterceptor):
             return known[0], known[1]
         signed = await self._exchange.exchange(credential, user_id)
         verdict = await self._verifier.verify(signed)
-        if len(self._credentials) >= _MAX_CREDENTIALS:
-            del self._credentials[next(iter(self._credentials))]
         self._credentials[key] = (signed, verdict, now + _CREDENTIAL_NS)
         return signed, verdict
 

@@ -15,6 +15,8 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
+from cachetools import LRUCache
+
 from letta_common.errors import InvalidArgument, ServiceUnavailable
 from letta_common.fair_slots import FairSlots, Shares
 from letta_sandbox.calls import Env, EnvSpec
@@ -47,7 +49,7 @@ class Installer:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._known: dict[tuple[str, ...], Env] = {}
+        self._known: LRUCache[tuple[str, ...], Env] = LRUCache(_MOST_KNOWN)
         self._slots = FairSlots(_SHARES, "package installs")
         self._locks: weakref.WeakValueDictionary[tuple[str, ...], asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -63,10 +65,7 @@ class Installer:
         known = self._known.get(wanted)
         if known is None:
             async with self._slots.hold(spec.organization_id), self._locks.setdefault(wanted, asyncio.Lock()):
-                known = self._known.get(wanted) or await self._install(wanted, python)
-                self._known[wanted] = known
-                if len(self._known) > _MOST_KNOWN:
-                    del self._known[next(iter(self._known))]
+                known = self._known[wanted] = self._known.get(wanted) or await self._install(wanted, python)
         return Env(key=known.key, path=known.path, organization_id=spec.organization_id, modules=known.modules)
 
     async def _install(self, wanted: tuple[str, ...], python: Interpreter) -> Env:

@@ -9,11 +9,12 @@ import json
 import secrets
 import tarfile
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from cachetools import LRUCache
 
 from letta_common.errors import InvalidArgument, IsolationUnavailable
 from letta_sandbox.calls import (
@@ -89,7 +90,7 @@ class RemoteProvider:
         owner = Owner(Path(options.owner_directory) if options.owner_directory else None)
         self._pool = MachinePool(machines, owner, options.pool)
         self._installer = Installer(Source(options.package_directory, options.package_index))
-        self._packed: OrderedDict[str, bytes] = OrderedDict()
+        self._packed: LRUCache[str, bytes] = LRUCache(_KEPT_PACKAGES)
         self._report: IsolationReport | None = None
         self._version: tuple[int, int] | None = None
         self._probing = asyncio.Lock()
@@ -218,12 +219,10 @@ class RemoteProvider:
         """Return the packages of an environment as they travel."""
         if not env.path:
             return b""
-        if env.key not in self._packed:
-            self._packed[env.key] = await asyncio.to_thread(_pack, Path(env.path))
-        self._packed.move_to_end(env.key)
-        while len(self._packed) > _KEPT_PACKAGES:
-            self._packed.popitem(last=False)
-        return self._packed[env.key]
+        packed = self._packed.get(env.key)
+        if packed is None:
+            packed = self._packed[env.key] = await asyncio.to_thread(_pack, Path(env.path))
+        return packed
 
     def _failed(self, status: Status, kind: str, message: str) -> Result:
         return Result(status, self._machines.isolation, self._machines.name, failure=ToolFailure(kind, message))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -29,7 +30,7 @@ class Calls:
     def __init__(self, peers: Peers, limits: Limits) -> None:
         self._peers = peers
         self._limits = limits
-        self._stubs: dict[Method, Any] = {}
+        self._stub = lru_cache(_MAX_STUBS)(self._make_stub)  # those of descriptors that changed go first
 
     async def unary(self, method: Method, data: bytes, metadata: Metadata, request: Request) -> Message:
         """Call and return the response. Raises grpc.RpcError, and ClientGone when the client went away first."""
@@ -59,16 +60,10 @@ class Calls:
             finally:
                 call.cancel()
 
-    def _stub(self, method: Method) -> Any:
-        stub = self._stubs.get(method)
-        if stub is None:
-            if len(self._stubs) >= _MAX_STUBS:  # left behind by descriptors that changed
-                self._stubs.clear()
-            channel = self._peers.channel(method.peer)
-            make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
-            stub = make(method.path, request_serializer=_as_it_is, response_deserializer=method.response.FromString)
-            self._stubs[method] = stub
-        return stub
+    def _make_stub(self, method: Method) -> Any:
+        channel = self._peers.channel(method.peer)
+        make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
+        return make(method.path, request_serializer=_as_it_is, response_deserializer=method.response.FromString)
 
 
 class _Watch:

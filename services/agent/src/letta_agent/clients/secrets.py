@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -13,6 +14,7 @@ from letta.agent.v1 import agent_pb2, stored_pb2
 
 Variable = agent_pb2.AgentEnvironmentVariable
 _NONCE = 12
+_MOST_KEYS = 4096
 _VERSION = b"\x01"
 
 
@@ -21,7 +23,7 @@ class SecretVault:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        self._keys: dict[str, AESGCM] = {}
+        self._key = lru_cache(_MOST_KEYS)(self._derived)
 
     def seal(self, organization_id: str, agent_id: str, variables: Sequence[Variable]) -> bytes:
         """Return the variables encrypted."""
@@ -39,13 +41,9 @@ class SecretVault:
         """Return the variables by name."""
         return {variable.key: variable.value for variable in self.open(organization_id, agent_id, sealed)}
 
-    def _key(self, organization_id: str) -> AESGCM:
-        key = self._keys.get(organization_id)
-        if key is None:
-            info = f"letta agent secrets {organization_id}".encode()
-            key = AESGCM(HKDF(SHA256(), 32, salt=None, info=info).derive(self._secret))
-            self._keys[organization_id] = key
-        return key
+    def _derived(self, organization_id: str) -> AESGCM:
+        info = f"letta agent secrets {organization_id}".encode()
+        return AESGCM(HKDF(SHA256(), 32, salt=None, info=info).derive(self._secret))
 
 
 def _bound(organization_id: str, agent_id: str) -> bytes:

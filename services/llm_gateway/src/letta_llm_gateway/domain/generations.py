@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 
+from cachetools import LRUCache
+
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, CapabilityMissing, ContextWindowExceeded, LLMInvalidResponse
@@ -43,6 +45,7 @@ from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
 
 _USUAL_ANSWER = 300
 """Tokens that an answer is expected to have before it is there."""
+_MOST_BREAKERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class Generations:
         self._models, self._read = models, read
         self._usage, self._budgets, self._prices = accounting.usage, accounting.budgets, accounting.prices
         self._clock, self._options, self._counts = clock, options, options.counts
-        self._breakers: dict[str, Breaker] = {}
+        self._breakers: LRUCache[str, Breaker] = LRUCache(_MOST_BREAKERS)
         self._by_provider = Slots(options.provider_slots, "provider", special=options.special_slots)
         self._by_organization = Slots(options.organization_slots, "organization")
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from cachetools import LRUCache, TTLCache
+
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, ModelNotFound
@@ -18,7 +20,7 @@ from letta_llm_gateway.domain.providers import Account, ListedModel, ModelDefaul
 
 RULES_HANDLE = "builtin/rules"
 LOCAL_EMBEDDER = "builtin/use-multilingual"
-_MOST_LISTS = 10_000
+_MOST = 10_000
 _PREFERRED = {
     "openai": ("gpt-5-mini", "gpt-4.1-mini", "gpt-4o-mini", "gpt-4.1", "gpt-4o", "gpt-"),
     "anthropic": ("claude-haiku-4", "claude-sonnet-4", "claude-sonnet", "claude-"),
@@ -128,28 +130,26 @@ class Models:
         self._own, self._makers, self._probe, self._clock, self._options = own, makers, probe, clock, options
         self._probed = False
         self._default: Default | None = None
-        self._lists: dict[Account, tuple[float, list[ListedModel]]] = {}
+        self._lists: LRUCache[Account, tuple[float, list[ListedModel]]] = LRUCache(_MOST)  # old ones serve too
         self._listing: dict[Account, asyncio.Task[list[ListedModel]]] = {}
-        self._accounts: dict[str, tuple[float, dict[str, Account], ModelDefaults]] = {}
-        self._routes: dict[tuple[str, str], tuple[float, Route]] = {}
+        believed = options.account_seconds
+        self._accounts: TTLCache[str, tuple[dict[str, Account], ModelDefaults]] = TTLCache(_MOST, believed, self._now)
+        self._routes: TTLCache[tuple[str, str], Route] = TTLCache(_MOST, believed, self._now)
         self._lock = asyncio.Lock()
 
     def forget(self, organization_id: str) -> None:
         """Read the organization's accounts again: one of them changed."""
         self._accounts.pop(organization_id, None)
-        self._routes = {key: held for key, held in self._routes.items() if key[0] != organization_id}
+        for key in [key for key in self._routes if key[0] == organization_id]:
+            self._routes.pop(key, None)
 
     async def route(self, actor: Actor | None, handle: str) -> Route:
         """Return the model of a handle, or the default one, with its provider. Raises ModelNotFound."""
         key = (actor.organization_id if actor else "", handle)
-        held = self._routes.get(key)
-        if held is not None and held[0] > self._now():
-            return held[1]
-        model = await self.get(actor, handle)
-        route = Route(model, await self._makers.provider(model.account))
-        if len(self._routes) > 10_000:
-            self._routes.clear()
-        self._routes[key] = (self._now() + self._options.account_seconds, route)
+        route = self._routes.get(key)
+        if route is None:
+            model = await self.get(actor, handle)
+            route = self._routes[key] = Route(model, await self._makers.provider(model.account))
         return route
 
     async def get(self, actor: Actor | None, handle: str) -> Model:
@@ -247,8 +247,6 @@ class Models:
         """List an account's models at the vendor now. Raises the vendor's refusal."""
         provider = await self._makers.provider(account)
         rows = await provider.models()
-        if len(self._lists) > _MOST_LISTS:  # accounts whose key was changed are never asked for again
-            self._lists.clear()
         self._lists[account] = (self._now() + self._options.list_seconds, rows)
         return rows
 
@@ -320,14 +318,11 @@ class Models:
     async def _of(self, actor: Actor) -> tuple[Mapping[str, Account], ModelDefaults]:
         """Return what the organization brought and chose; believed for a while."""
         held = self._accounts.get(actor.organization_id)
-        if held is not None and held[0] > self._now():
-            return held[1], held[2]
-        found, defaults = await asyncio.gather(self._own.of(actor), self._own.defaults(actor))
-        accounts = {**{account.name: account for account in found}, **self._base}
-        if len(self._accounts) > 10_000:
-            self._accounts.clear()
-        self._accounts[actor.organization_id] = (self._now() + self._options.account_seconds, accounts, defaults)
-        return accounts, defaults
+        if held is None:
+            found, defaults = await asyncio.gather(self._own.of(actor), self._own.defaults(actor))
+            held = {**{account.name: account for account in found}, **self._base}, defaults
+            self._accounts[actor.organization_id] = held
+        return held
 
     async def _listed(self, account: Account) -> list[ListedModel]:
         """Return the account's models; while a stale list is made anew, the old one serves."""

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cachetools import LRUCache
+
 from letta_llm_gateway.domain.providers import Vector
 
 _ENTRY_BYTES = 200
@@ -34,42 +36,37 @@ class VectorCache:
 
     def __init__(self, most_bytes: int, most_of_one: int) -> None:
         self._most, self._most_of_one = most_bytes, most_of_one
-        self._of: OrderedDict[str, OrderedDict[TextKey, array[float]]] = OrderedDict()
-        self._sizes: dict[str, int] = {}
-        self.bytes = 0
+        self._of: OrderedDict[str, LRUCache[TextKey, array[float]]] = OrderedDict()
+        self.bytes = 0.0
 
     def get(self, key: TextKey) -> Vector | None:
         """Return the vector of a text, or None."""
         mine = self._of.get(key.organization_id)
-        found = None if mine is None else mine.get(key)
-        if mine is not None and found is not None:
-            mine.move_to_end(key)
-            self._of.move_to_end(key.organization_id)
-        return found
+        if mine is None or key not in mine:
+            return None
+        self._of.move_to_end(key.organization_id)
+        return mine[key]
 
     def put(self, key: TextKey, vector: Vector) -> None:
         """Remember a vector."""
         packed = array("f", vector)
-        size = _size(packed)
-        if size > self._most_of_one or self.get(key) is not None:
+        if _size(packed) > self._most_of_one or self.get(key) is not None:
             return
-        organization_id = key.organization_id
-        self._of.setdefault(organization_id, OrderedDict())[key] = packed
-        self._of.move_to_end(organization_id)
-        self._sizes[organization_id] = self._sizes.get(organization_id, 0) + size
-        self.bytes += size
-        while self._sizes.get(organization_id, 0) > self._most_of_one:
-            self._forget_one(organization_id)
+        mine = self._of.setdefault(key.organization_id, LRUCache(self._most_of_one, getsizeof=_size))
+        self._of.move_to_end(key.organization_id)
+        self.bytes -= mine.currsize
+        mine[key] = packed
+        self.bytes += mine.currsize
         while self.bytes > self._most:
-            self._forget_one(next(iter(self._of)))
+            self._forget_one()
 
-    def _forget_one(self, organization_id: str) -> None:
-        mine = self._of[organization_id]
-        _, vector = mine.popitem(last=False)
-        self._sizes[organization_id] -= _size(vector)
-        self.bytes -= _size(vector)
+    def _forget_one(self) -> None:
+        organization_id, mine = next(iter(self._of.items()))
+        self.bytes -= mine.currsize
+        mine.popitem()
+        self.bytes += mine.currsize
         if not mine:
-            del self._of[organization_id], self._sizes[organization_id]
+            del self._of[organization_id]
 
 
 def _size(vector: Sequence[float]) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx2
+from cachetools import LRUCache
 
 from letta_common.egress import AddressGuard
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication
@@ -55,14 +55,26 @@ _CLOSE_SECONDS = 900.0
 """A provider that is no longer kept may still speak; its connections are closed so much later."""
 
 
+class _Made(LRUCache[Account, Provider]):
+    """The providers that were used last; one that makes room for another is left."""
+
+    def __init__(self, most: int, leave: Callable[[Provider], None]) -> None:
+        super().__init__(most)
+        self._leave = leave
+
+    def popitem(self) -> tuple[Account, Provider]:
+        account, provider = super().popitem()
+        self._leave(provider)
+        return account, provider
+
+
 class ProviderFactory:
     """Makes providers, each account's once; of those that were not wanted for long, only so many are kept."""
 
     def __init__(self, builtin: Provider, clients: Clients | None = None, *, kept: int = _KEPT) -> None:
         self._builtin = builtin
         self._clients = clients or Clients(AddressGuard())
-        self._kept = kept
-        self._made: OrderedDict[Account, Provider] = OrderedDict()
+        self._made = _Made(kept, self._leave)
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def provider(self, account: Account) -> Provider:
@@ -76,11 +88,7 @@ class ProviderFactory:
             return self._builtin
         made = self._made.get(account)
         if made is None:
-            new = await self._new(account)
-            made = self._made.setdefault(account, new)
-            if len(self._made) > self._kept:
-                self._leave(self._made.popitem(last=False)[1])
-        self._made.move_to_end(account)
+            made = self._made.setdefault(account, await self._new(account))
         return made
 
     @asynccontextmanager

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cachetools import TTLCache
+
 from letta_common.actor import current_request
 from letta_common.clock import Clock
 from letta_common.errors import (
@@ -136,6 +138,7 @@ class Indexer:
 
 
 _SLOW_SECONDS, _REST_SECONDS = 1.0, 5.0
+_REMEMBERED = 1_000
 _AWAY = (ServiceUnavailable, DeadlineExceeded, LLMUnavailable, LLMTimeout)
 
 
@@ -145,25 +148,21 @@ class Impatient:
     def __init__(self, inner: Embedder, clock: Clock) -> None:
         self._inner = inner
         self._clock = clock
-        self._away: dict[tuple[str, str], float] = {}
+        self._away: TTLCache[tuple[str, str], bool] = TTLCache(_REMEMBERED, _REST_SECONDS, self._now)
 
     async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:
         """Embed texts. Raises AppError when it cannot be done now."""
         actor = current_request().actor
         key = (actor.organization_id if actor else organization_id, model)
-        now = self._clock.monotonic_ns() / 1e9
-        if self._away.get(key, 0.0) > now:
+        if key in self._away:
             raise ServiceUnavailable("the embedder did not answer a moment ago; texts are embedded later")
-        self._away.pop(key, None)
+        asked = self._now()
         try:
             return await self._inner.embed(model, texts, organization_id=organization_id)
         except _AWAY:
-            ended = self._clock.monotonic_ns() / 1e9
-            if ended - now > _SLOW_SECONDS:
-                if len(self._away) >= _REMEMBERED:
-                    self._away.clear()
-                self._away[key] = ended + _REST_SECONDS
+            if self._now() - asked > _SLOW_SECONDS:
+                self._away[key] = True
             raise
 
-
-_REMEMBERED = 1_000
+    def _now(self) -> float:
+        return self._clock.monotonic_ns() / 1e9

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+from cachetools import LRUCache
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
@@ -142,7 +144,8 @@ class Passages:
         self._archives = archives
         self._embedder = embedder
         self._clock = clock
-        self._embedders = _Memo()
+        # Which embedder an archive was last seen to use, so that a write needs no look first.
+        self._embedders: LRUCache[tuple[str, Place], str] = LRUCache(_REMEMBERED)
 
     async def create(
         self,
@@ -205,7 +208,7 @@ class Passages:
     ) -> tuple[Passage, ...]:
         """Embed with what the archive was last seen to use; when it uses another, the texts wait for the indexer."""
         now = self._clock.now()
-        model = self._embedders.get(actor, place) or await self._archives.embedder_of(
+        model = self._embedders.get((actor.organization_id, place)) or await self._archives.embedder_of(
             actor, archive_id=place.archive_id, agent_id=place.agent_id
         )
         vectors: Sequence[Vector | None] = [None] * len(new)
@@ -227,7 +230,7 @@ class Passages:
             for number, (passage, vector) in enumerate(zip(new, vectors, strict=True))
         ]
         written = await self._store.write(actor, place, drafts, embedder=model, now=now)
-        self._embedders.put(actor, place, written.embedder)
+        self._embedders[actor.organization_id, place] = written.embedder
         return written.passages
 
     def _id(self, actor: Actor, place: Place, request_id: str, number: int) -> str:
@@ -244,18 +247,3 @@ class Passages:
         except AppError:
             return Question()
         return Question(vectors.values[0], vectors.model)
-
-
-@dataclass(slots=True)
-class _Memo:
-    """Which embedder an archive was last seen to use, so that a write needs no look first."""
-
-    known: dict[tuple[str, Place], str] = field(default_factory=dict)
-
-    def get(self, actor: Actor, place: Place) -> str:
-        return self.known.get((actor.organization_id, place), "")
-
-    def put(self, actor: Actor, place: Place, embedder: str) -> None:
-        if len(self.known) >= _REMEMBERED:
-            self.known.clear()
-        self.known[actor.organization_id, place] = embedder

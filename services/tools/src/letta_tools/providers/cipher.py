@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,7 +22,7 @@ class Cipher:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        self._keys: dict[str, AESGCM] = {}
+        self._key = lru_cache(_MOST_KEYS)(self._derived)
 
     def seal(self, organization_id: str, text: str) -> bytes:
         """Encrypt a text."""
@@ -36,11 +37,6 @@ class Cipher:
         except (InvalidTag, ValueError) as error:
             raise InternalError("a secret cannot be decrypted: the encryption key is another one") from error
 
-    def _key(self, organization_id: str) -> AESGCM:
-        key = self._keys.get(organization_id)
-        if key is None:
-            derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"letta.tools\0" + organization_id.encode())
-            key = self._keys[organization_id] = AESGCM(derive.derive(self._secret))
-            if len(self._keys) > _MOST_KEYS:
-                del self._keys[next(iter(self._keys))]
-        return key
+    def _derived(self, organization_id: str) -> AESGCM:
+        derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"letta.tools\0" + organization_id.encode())
+        return AESGCM(derive.derive(self._secret))

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from cachetools import LRUCache
+
 from letta.agent.v1 import run_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.peers.models import ToolSchema
@@ -74,7 +76,7 @@ class Toolsets:
     def __init__(self, peer: ToolPeer, clock: Clock) -> None:
         self._peer = peer
         self._clock = clock
-        self._known: dict[_Key, _Known] = {}
+        self._known: LRUCache[_Key, _Known] = LRUCache(_MAX_SETS)
 
     async def of(self, actor: Actor, tool_ids: Sequence[str]) -> Toolset:
         """Return the set of those of these tools that exist. Raises ServiceUnavailable when nobody knows them."""
@@ -99,9 +101,6 @@ class Toolsets:
     def _keep(self, key: _Key, found: Attached) -> Toolset:
         made = toolset(found.tools)
         lasts = len(found.tools) == len(set(key[1])) and all(tool.tool_type not in _CHANGING for tool in found.tools)
-        self._known.pop(key, None)
-        if len(self._known) >= _MAX_SETS:
-            del self._known[next(iter(self._known))]
         self._known[key] = _Known(made, found.etag, self._clock.monotonic_ns(), lasts)
         return made
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import structlog
+from cachetools import TTLCache
 
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.egress import TooMuchData
@@ -138,19 +139,15 @@ class Refusals:
     """Why tools were refused, for a while: so long a tool is not sent again as it was."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._known: dict[bytes, tuple[float, str]] = {}
+        self._known: TTLCache[bytes, str] = TTLCache(_REMEMBERED, _SECONDS, timer=now)
 
     def get(self, key: bytes) -> str:
         """Return why a tool is refused; nothing when it may be sent."""
-        until, why = self._known.get(key, (0.0, ""))
-        return why if until > self._now() else ""
+        return self._known.get(key, "")
 
     def add(self, found: Mapping[bytes, str]) -> None:
         """Remember refusals."""
-        if len(self._known) + len(found) > _REMEMBERED:
-            self._known.clear()
-        self._known.update({key: (self._now() + _SECONDS, why) for key, why in found.items()})
+        self._known.update(found)
 
 
 class _Asks:

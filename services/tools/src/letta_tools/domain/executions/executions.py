@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from cachetools import LRUCache
+
 from letta_common.actor import Actor
 from letta_common.errors import AppError, IdempotencyConflict, InvalidArgument
 from letta_sandbox.calls import Isolation, Limits, Result, Status, ToolFailure
@@ -128,7 +130,7 @@ class Executions:
         self._store = store
         self._executors = executors
         self._most = most
-        self._cached: dict[tuple[str, str], Tool] = {}
+        self._cached: LRUCache[tuple[str, str], Tool] = LRUCache(_MAX_CACHED)
         self._running: dict[tuple[str, str], tuple[str, asyncio.Task[Outcome]]] = {}
 
     async def execute(self, actor: Actor, execution: Execution) -> Outcome:
@@ -211,10 +213,7 @@ class Executions:
         place = (actor.organization_id, execution.tool_id)
         tool = self._cached.get(place)
         if tool is None or not execution.tool_version or tool.version < execution.tool_version:
-            tool = await self._tools.get(actor, execution.tool_id)
-            self._cached[place] = tool
-            if len(self._cached) > _MAX_CACHED:
-                del self._cached[next(iter(self._cached))]
+            tool = self._cached[place] = await self._tools.get(actor, execution.tool_id)
         return tool
 
     def _executor(self, tool: Tool) -> Executor:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from cachetools import LRUCache
+
 from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument, ServiceUnavailable, ToolRequirementsUnsatisfied, ToolSourceInvalid
 from letta_sandbox.calls import Call, Env, EnvSpec, Language, Result, SandboxProvider, Status
@@ -40,7 +42,7 @@ class SandboxExecutor:
     def __init__(self, sandbox: SandboxProvider, environment: Environment) -> None:
         self._sandbox = sandbox
         self._environment = environment
-        self._targets: dict[tuple[str, str, str], Target] = {}
+        self._targets: LRUCache[tuple[str, str, str], Target] = LRUCache(_MAX_TARGETS)
 
     async def run(self, actor: Actor, work: Work) -> Result:
         """Run the call to its end. Raises IsolationUnavailable."""
@@ -112,8 +114,6 @@ class SandboxExecutor:
         target = self._targets.get(place)
         if target is None:
             target = self._targets[place] = await asyncio.to_thread(target_of, tool)
-            if len(self._targets) > _MAX_TARGETS:
-                del self._targets[next(iter(self._targets))]
         return target
 
 

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Protocol
+
+from cachetools import LRUCache
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
@@ -33,6 +35,7 @@ from letta_tools.domain.registry.search import fuse, search_text
 from letta_tools.domain.registry.source_errors import source_errors
 
 _ATTEMPTS = 3
+_MOST_SEEDED = 100_000
 
 
 _SOURCE_FIELDS = frozenset({"source_code", "source_type", "json_schema", "args_json_schema"})
@@ -103,19 +106,6 @@ class ToolStore(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Seeded:
-    """Organizations whose built-in tools this process has seen to, the oldest forgotten first."""
-
-    most: int = 100_000
-    known: dict[str, None] = field(default_factory=dict)
-
-    def add(self, organization_id: str) -> None:
-        self.known[organization_id] = None
-        if len(self.known) > self.most:
-            del self.known[next(iter(self.known))]
-
-
 class Tools:
     """Operations on the registry."""
 
@@ -124,7 +114,7 @@ class Tools:
         self._clock = clock
         self._builtin = tuple(builtin)
         self._builtin_names = frozenset(tool.name for tool in builtin)
-        self._seeded = _Seeded()
+        self._seeded: LRUCache[str, bool] = LRUCache(_MOST_SEEDED)
 
     async def get(self, actor: Actor, tool_id: str) -> Tool:
         """Return one tool. Raises ToolNotFound."""
@@ -278,7 +268,7 @@ class Tools:
 
     async def _seed(self, actor: Actor, *, again: bool = False) -> None:
         """See that the organization has the built-in tools: one statement, once in the life of the process."""
-        if not self._builtin or (actor.organization_id in self._seeded.known and not again):
+        if not self._builtin or (actor.organization_id in self._seeded and not again):
             return
         now = self._clock.now()
         tools = [
@@ -293,7 +283,7 @@ class Tools:
             for tool in self._builtin
         ]
         await self._store.upsert(actor, tools)
-        self._seeded.add(actor.organization_id)
+        self._seeded[actor.organization_id] = True
 
     async def _listed(self, actor: Actor, types: frozenset[ToolType]) -> list[Tool]:
         tools = await self.find(actor, ToolFilter(types=types), Page(limit=1000))
