@@ -29,6 +29,7 @@ TEXT = {
     ".xml",
 }
 LONGEST_FILE, LONGEST_FUNCTION = 500, 60
+LARGEST_COMMON = 1_500
 # Words are put together here, so that this file does not name what it looks for.
 REGISTRIES = re.compile(
     r"files\.python" + r"hosted\.org|registry\.npm" + r"js\.org|repo1?\.maven\.(org|apache)|proxy\.golang\.org"
@@ -109,6 +110,12 @@ def is_plain_import(node: ast.Call) -> bool:
     """Say whether this calls `import_module` with a name that an import statement could have."""
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     return name == "import_module" and bool(node.args) and isinstance(node.args[0], ast.Constant)
+
+
+def test_what_is_common_stays_small():
+    code = [path for path in written() if path.suffix == ".py" and path.is_relative_to("libs/common/src")]
+
+    assert sum(len((ROOT / path).read_text().splitlines()) for path in code) <= LARGEST_COMMON
 
 
 def test_caches_come_from_libraries():
