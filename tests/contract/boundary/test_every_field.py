@@ -11,7 +11,7 @@ import pytest
 from google.api.field_behavior_pb2 import IMMUTABLE, field_behavior
 
 from tests.contract.boundary.conftest import Deployment
-from tests.contract.boundary.fields import NOUNS, TOOL, Noun, OverGrpc, OverRest, Values, value_of, writable
+from tests.contract.boundary.fields import CONDITIONS, NOUNS, TOOL, Noun, OverGrpc, OverRest, Values, value_of, writable
 
 _COUNT = count()
 
@@ -200,6 +200,19 @@ def test_a_field_that_a_mask_names_alone_is_cleared(edge: Any, deployment: Deplo
 
     (key,) = edge.shown(noun, {field.name: value(noun, field, 0, deployment.caller.owned)})
     assert edge.read(noun, identifier).get(key) == CLEARED.get(name, before.get(key))
+
+
+@pytest.mark.parametrize("noun", [noun for noun in NOUNS.values() if noun.wrapped], ids=lambda noun: noun.name)
+def test_create_reads_nothing_that_is_output_only(edge: Any, noun: Noun):
+    plain = edge.create(noun, base(noun))
+    outputs = {each.name: value_of(each, 0) for each in noun.made_of.fields if each not in list(writable(noun.made_of))}
+    outputs = {name: each for name, each in outputs.items() if not isinstance(each, dict) and name not in CONDITIONS}
+
+    made = edge.create(noun, base(noun) | outputs)
+
+    for key, each in edge.shown(noun, outputs).items():
+        assert made.get(key) != each or plain.get(key) == each, key
+    assert len(outputs) > 2
 
 
 def test_rules_of_tools_are_kept(deployment: Deployment):
