@@ -17,7 +17,7 @@ from letta.jsonmap.v1 import annotations_pb2
 from letta_common.actor import Actor
 from letta_common.actor_context import Signer
 from letta_common.clock import SystemClock
-from letta_common.service_identity import ServiceIdentity
+from letta_rpc.service_identity import ServiceIdentity
 from tests.callers import SCHEMAS
 from tests.e2e import tenants as house
 from tests.e2e.tenants import MARK, Tenant

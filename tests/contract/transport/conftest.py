@@ -18,8 +18,8 @@ from letta.jsonmap.v1 import annotations_pb2
 from letta_common.actor import current_request
 from letta_common.clock import Clock, SystemClock
 from letta_common.errors import BlockNotFound
-from letta_common.service_identity import ServiceIdentity
 from letta_rpc.service import Service
+from letta_rpc.service_identity import ServiceIdentity
 from tests.support.rpc import SECRET, Identities, running
 
 PACKAGE = "letta.probe.v1"

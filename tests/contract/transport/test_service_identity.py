@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from letta_common.actor import Actor, acting_as
-from letta_common.service_identity import ServiceIdentity
+from letta_rpc.service_identity import ServiceIdentity
 from tests.contract.transport.conftest import PACKAGE, HandClock
 from tests.support.rpc import ALL_SCOPES, DEFAULT_ORGANIZATION, SECRET, Identities
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from letta_common.clock import SystemClock
 from letta_common.errors import Unauthenticated
-from letta_common.service_identity import ServiceIdentities, ServiceIdentity
+from letta_rpc.service_identity import ServiceIdentities, ServiceIdentity
 
 METHOD, SECRET = "letta.memory.v1.BlockService/GetBlock", b"secret"
 
@@ -57,7 +57,7 @@ def test_both_sides_work_once_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_more_is_kept_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("letta_common.service_identity._MAX_KEPT", 3)
+    monkeypatch.setattr("letta_rpc.service_identity._MAX_KEPT", 3)
     clock = Hand()
     maker, checker = ServiceIdentity("agent", SECRET, clock), ServiceIdentities(SECRET, clock)
     for number in range(9):

@@ -40,11 +40,11 @@ from letta_common.errors import (
 )
 from letta_common.fair_slots import FairSlots, Shares
 from letta_common.ids import uuid7
-from letta_common.service_identity import ServiceIdentities
 from letta_rpc.open_methods import MALFORMED, for_all
 from letta_rpc.page_bytes import cut_page, is_list
 from letta_rpc.requests import violations
 from letta_rpc.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
+from letta_rpc.service_identity import ServiceIdentities
 
 ACTOR_KEY, SERVICE_KEY, REQUEST_ID_KEY = "x-letta-actor-bin", "x-letta-service-bin", "x-request-id"
 FLOOR_SECONDS = 0.1

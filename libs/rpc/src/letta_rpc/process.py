@@ -20,7 +20,6 @@ from letta_common.actor_context import SignatureVerifier
 from letta_common.app_error import AppError
 from letta_common.clock import SystemClock
 from letta_common.faults import MigrationFailed
-from letta_common.setting_names import warn_of_unknown
 from letta_common.settings import Settings, explained
 from letta_local_channel import LocalChannel, LocalServer
 from letta_rpc.auth_client import AuthClient
@@ -28,6 +27,7 @@ from letta_rpc.boundary import Boundary
 from letta_rpc.client import PeerChannel, connect
 from letta_rpc.server import serve
 from letta_rpc.service import Deps, Service
+from letta_rpc.setting_names import warn_of_unknown
 
 S = TypeVar("S", bound=Settings)
 
