@@ -135,6 +135,16 @@ def given_arguments(text: str) -> Json:
         return {"arguments": text}
 
 
+def told_arguments(text: str) -> str:
+    """Return the arguments of a call of the history as text, without halves of characters in its escapes."""
+    if not _HALF.search(text):
+        return text or "{}"
+    try:
+        return json.dumps(parsed(text), ensure_ascii=False)
+    except LLMBadRequest:
+        return text
+
+
 def _messages(prompt: Prompt, *, thoughts: bool) -> Iterator[Json]:
     turn = turn_of(prompt) if thoughts else len(prompt.messages)
     if prompt.system:
@@ -205,7 +215,7 @@ def _assistant(message: Message, *, thoughts: bool) -> Iterator[Json]:
             thought.append(part.reasoning.reasoning)
         elif kind == "tool_call":
             call = part.tool_call
-            function = {"name": call.name, "arguments": call.input or "{}"}
+            function = {"name": call.name, "arguments": told_arguments(call.input)}
             calls.append({"id": call.id, "type": "function", "function": function})
     if calls:
         told = {"reasoning_content": "\n".join(thought)} if thought else {}

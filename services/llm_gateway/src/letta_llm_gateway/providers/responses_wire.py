@@ -31,7 +31,14 @@ from letta_llm_gateway.domain.answers import (
 from letta_llm_gateway.providers import checks, signatures
 from letta_llm_gateway.providers.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.errors import stream_refusal
-from letta_llm_gateway.providers.openai_wire import CHOICE, image_url, response_form, return_text, schema
+from letta_llm_gateway.providers.openai_wire import (
+    CHOICE,
+    image_url,
+    response_form,
+    return_text,
+    schema,
+    told_arguments,
+)
 from letta_llm_gateway.providers.strictness import is_strict
 from letta_llm_gateway.providers.wire_json import count, rows, table, words
 
@@ -135,7 +142,12 @@ def _item(part: ContentPart) -> Json | None:
     match part.WhichOneof("part"):
         case "tool_call":
             call = part.tool_call
-            return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.input or "{}"}
+            return {
+                "type": "function_call",
+                "call_id": call.id,
+                "name": call.name,
+                "arguments": told_arguments(call.input),
+            }
         case "tool_return":
             return _output(part.tool_return.tool_call_id, part.tool_return.content)
         case "reasoning":
