@@ -25,6 +25,8 @@ OF_SERVERS = (
     "letta_rpc.boundary",
     "letta_rpc.server",
     "letta_rpc.service",
+    "letta_sandbox",
+    "letta_tool_schemas",
     "letta_tools",
     "mcp",
     "numpy",
