@@ -89,7 +89,7 @@ async def exchange(memory, db):
     signed = identities.sign(ann)
     replica = Real(identities, Stores(db), client)
     state = replica.state_of()
-    await SqlAgentStore(db).insert(ann, Agent(AGENT, state))
+    await SqlAgentStore(db).create(ann, Agent(AGENT, state))
     first = Message(id=new_id("message"), role=message_pb2.MESSAGE_ROLE_SYSTEM, parts=[say("compiled")])
     first.created_at.FromDatetime(replica.clock.now())
     with acting_as(signed):

@@ -56,7 +56,7 @@ async def abandoned(world, actor):
     """Begin a run of a new agent by a replica that is gone."""
     state = world.state_of()
     state.id = new_id("agent")
-    await SqlAgentStore(world.store.db).insert(actor, Agent(state.id, state))
+    await SqlAgentStore(world.store.db).create(actor, Agent(state.id, state))
     await world.memory.provision(state.id, "a", [], [], [])
     run = NewRun(
         id=new_id("run"),

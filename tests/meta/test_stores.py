@@ -134,3 +134,16 @@ def test_no_rule_only_passes_on(package: str):
     ]
 
     assert passed_on == []
+
+
+OTHER_WORDS = {"add", "all", "change", "insert", "load", "named", "page", "read", "remove", "replace", "save", "write"}
+
+
+@pytest.mark.parametrize("protocol", sorted({protocol for protocol, _ in pairs()}, key=str), ids=str)
+def test_stores_have_one_verb_for_one_thing(protocol: type):
+    answers = {name: str(signature.return_annotation) for name, signature in methods(protocol).items()}
+    optional = {name for name, answer in answers.items() if answer.endswith("| None")}
+
+    assert {name for name in answers if name.partition("_")[0] in OTHER_WORDS} == set()
+    assert {name for name in answers if name.startswith("get")} & optional == set()
+    assert {name for name in answers if name.startswith("find")} <= optional

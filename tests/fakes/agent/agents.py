@@ -25,14 +25,14 @@ class FakeAgents:
     def __init__(self, state: FakeState) -> None:
         self._state = state
 
-    async def insert(self, actor: Actor, agent: Agent) -> bool:
+    async def create(self, actor: Actor, agent: Agent) -> bool:
         """Store a new agent; False when one was stored for the same request."""
         if agent.request_id and any(found.request_id == agent.request_id for found in self._mine(actor)):
             return False
         self._put(actor, agent)
         return True
 
-    async def by_request(self, actor: Actor, request_id: str) -> Agent:
+    async def get_by_request(self, actor: Actor, request_id: str) -> Agent:
         """Return the agent that a request made, finished or not. Raises AgentNotFound."""
         for agent in self._mine(actor):
             if agent.request_id == request_id:
@@ -71,7 +71,7 @@ class FakeAgents:
             thread.approval, thread.tokens = None, 0
             thread.approval_since, thread.failed_hash = None, b""
 
-    async def page(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
+    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
         """Return a page of agents that are ready."""
         found = [self._shown(actor, agent) for agent in self._wanted(actor, filters)]
         return page.slice(found, key=lambda agent: (_place(agent, filters.order_by), agent.id))
@@ -86,7 +86,7 @@ class FakeAgents:
         if agent is not None and agent.stage is Stage.MAKING:
             self._put(actor, replace(agent, stage=Stage.READY, creation=b""))
 
-    async def replace(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
+    async def update(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
         """Write definition, secrets and tools if the stored version is still `expected`; say whether it was."""
         known = self._state.agents.get((actor.organization_id, agent.id))
         if known is None or known.version != expected:
@@ -104,7 +104,7 @@ class FakeAgents:
             raise _no_agent(agent_id)
         self._put(actor, replace(agent, stage=Stage.REMOVING, request_id=""))
 
-    async def remove(self, actor: Actor, agent_id: str) -> None:
+    async def delete(self, actor: Actor, agent_id: str) -> None:
         """Remove an agent with its conversations and runs."""
         org, state = actor.organization_id, self._state
         for key in [key for key, run in state.runs.items() if key[0] == org and run.new.agent_id == agent_id]:
@@ -117,7 +117,7 @@ class FakeAgents:
                 del state.conversations[key]
         state.agents.pop((org, agent_id), None)
 
-    async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
+    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
         """Return agents of all organizations that were left half made or half removed."""
         left = []
         for (organization_id, _), agent in self._state.agents.items():
@@ -162,7 +162,7 @@ class FakeConversations:
     def __init__(self, state: FakeState) -> None:
         self._state = state
 
-    async def insert(self, actor: Actor, stored: StoredConversation) -> bool:
+    async def create(self, actor: Actor, stored: StoredConversation) -> bool:
         """Store a new conversation; False when one was stored for the same request."""
         if stored.request_id and any(known.request_id == stored.request_id for known in self._mine(actor)):
             return False
@@ -171,7 +171,7 @@ class FakeConversations:
         self._state.conversations[actor.organization_id, kept.id] = replace(stored, conversation=kept)
         return True
 
-    async def by_request(self, actor: Actor, request_id: str) -> StoredConversation:
+    async def get_by_request(self, actor: Actor, request_id: str) -> StoredConversation:
         """Return the conversation that a request made. Raises ConversationNotFound."""
         for stored in self._mine(actor):
             if stored.request_id == request_id:
@@ -182,7 +182,7 @@ class FakeConversations:
         """Return one conversation that is ready. Raises ConversationNotFound."""
         return self._shown(actor, self._at(actor, conversation_id, ThreadStage.READY))
 
-    async def page(self, actor: Actor, filters: ConversationFilter, page: Page) -> list[Conversation]:
+    async def list_conversations(self, actor: Actor, filters: ConversationFilter, page: Page) -> list[Conversation]:
         """Return a page of conversations that are ready."""
         found = [
             self._shown(actor, stored)
@@ -193,7 +193,7 @@ class FakeConversations:
         ]
         return page.slice(found, key=lambda made: (self._place(actor, made, filters.order_by), made.id))
 
-    async def replace(self, actor: Actor, conversation: Conversation) -> None:
+    async def update(self, actor: Actor, conversation: Conversation) -> None:
         """Write a conversation that is ready. Raises ConversationNotFound."""
         known = self._at(actor, conversation.id, ThreadStage.READY)
         kept = _copy_conversation(conversation)
@@ -213,7 +213,7 @@ class FakeConversations:
         known = self._at(actor, conversation_id, ThreadStage.READY)
         self._put(actor, replace(known, stage=ThreadStage.REMOVING, request_id=""))
 
-    async def remove(self, actor: Actor, conversation_id: str) -> None:
+    async def delete(self, actor: Actor, conversation_id: str) -> None:
         """Remove a conversation; runs in it that have not ended are cancelled."""
         org = actor.organization_id
         for (owner, _), run in self._state.runs.items():
@@ -228,7 +228,7 @@ class FakeConversations:
         self._state.threads.pop((org, conversation_id), None)
         self._state.conversations.pop((org, conversation_id), None)
 
-    async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:
+    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:
         """Return conversations of all organizations that were left half made or half removed."""
         return [
             (Actor(organization_id, stored.conversation.created_by_id), stored)

@@ -171,7 +171,7 @@ class Exchange:
 
     async def _active(self):
         filters = RunFilter(statuses=(RunStatus.RUN_STATUS_CREATED, RunStatus.RUN_STATUS_RUNNING))
-        return [record.id for record in await self._seed.store.runs(self._actor, filters, Page(limit=1_000))]
+        return [record.id for record in await self._seed.store.list_runs(self._actor, filters, Page(limit=1_000))]
 
     async def check(self):
         """Hold the messages in memory against what was promised, at any time."""

@@ -76,7 +76,7 @@ class FakeRuns:
         kept = StoredStep.FromString(step.SerializeToString())
         self._runs[held.organization_id, held.run_id].kept.setdefault(step_index, kept)
 
-    async def checkpoints(self, held: RunLease) -> dict[int, StoredStep]:
+    async def get_checkpoints(self, held: RunLease) -> dict[int, StoredStep]:
         """Return what is kept of a run's steps, by index."""
         return dict(self._runs[held.organization_id, held.run_id].kept)
 
@@ -155,12 +155,12 @@ class FakeRuns:
         run.record = replace(run.record, status=running, cancel_requested=True, completed_at=None)
         return True
 
-    async def waiting(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
+    async def list_waiting(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
         """Return the runs whose requests for approval wait, of an agent or in a conversation."""
         found = (self._find(actor, run_id).record for run_id in self._asking(actor.organization_id).values())
         return [r.id for r in found if agent_id in {"", r.agent_id} and conversation_id in {"", r.conversation_id}]
 
-    async def overdue(self, before: datetime, limit: int) -> list[Overdue]:
+    async def list_overdue(self, before: datetime, limit: int) -> list[Overdue]:
         """Return requests for approval that wait since before a time."""
         found = []
         for (organization_id, conversation_id), thread in self._threads.items():
@@ -174,7 +174,7 @@ class FakeRuns:
         """Return one run. Raises RunNotFound."""
         return self._find(actor, run_id).record
 
-    async def runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
+    async def list_runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
         """Return a page of runs."""
         mine = [
             run.record for (organization_id, _), run in self._runs.items() if organization_id == actor.organization_id
@@ -189,7 +189,7 @@ class FakeRuns:
         self._events.pop((actor.organization_id, run_id), None)
         return True
 
-    async def find_by_key(self, actor: Actor, conversation_id: str, key: str) -> str:
+    async def get_by_key(self, actor: Actor, conversation_id: str, key: str) -> str:
         """Return the run that was admitted under this key. Raises RunNotFound."""
         for (organization_id, run_id), run in self._runs.items():
             if organization_id == actor.organization_id and (run.new.conversation_id, run.new.key) == (
@@ -199,12 +199,12 @@ class FakeRuns:
                 return run_id
         raise RunNotFound("no run was begun with this key", key=key)
 
-    async def steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
+    async def list_steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
         """Return a page of steps."""
         found = [step for step in self._steps(actor) if _wanted_step(step, filters)]
         return page.slice(found, key=lambda step: (step.created_at, step.summary.id))
 
-    async def step(self, actor: Actor, step_id: str) -> StepRecord:
+    async def get_step(self, actor: Actor, step_id: str) -> StepRecord:
         """Return one step. Raises StepNotFound."""
         for step in self._steps(actor):
             if step.summary.id == step_id:
@@ -213,12 +213,12 @@ class FakeRuns:
 
     async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> StepRecord:
         """Store what a person thinks of a step. Raises StepNotFound."""
-        before = await self.step(actor, step_id)
+        before = await self.get_step(actor, step_id)
         changed = replace(before, feedback=feedback, tags=tuple(dict.fromkeys((*before.tags, *tags))))
         self._find(actor, before.run_id).steps[before.summary.step_index] = changed
         return changed
 
-    async def events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
+    async def list_events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
         """Return events of a run after a position, in order."""
         kept = self._events.get((actor.organization_id, run_id), {})
         return [kept[seq_id][1] for seq_id in sorted(kept) if seq_id > after][:limit]
@@ -233,7 +233,7 @@ class FakeRuns:
                 kept.add(item.run_id)
         return Renewed(frozenset(kept))
 
-    async def cancelled(self, held: Sequence[RunLease]) -> frozenset[str]:
+    async def list_cancelled(self, held: Sequence[RunLease]) -> frozenset[str]:
         """Return those of the runs that somebody asked to end."""
         known = ((h.run_id, self._runs.get((h.organization_id, h.run_id))) for h in held)
         return frozenset(run_id for run_id, run in known if run is not None and run.record.cancel_requested)

@@ -91,7 +91,7 @@ class World:
         secrets = changes.pop("secrets", b"")
         state = self.state_of(**changes)
         ids = tuple(found.id for found in self.tools.tools.values())
-        await FakeAgents(self.store.state).insert(ANN, Agent(AGENT, state, ids, secrets))
+        await FakeAgents(self.store.state).create(ANN, Agent(AGENT, state, ids, secrets))
         first = Message(id="message-0", role=message_pb2.MESSAGE_ROLE_SYSTEM, parts=[say("compiled")])
         await self.memory.provision(AGENT, "a", [block_pb2.Block(label="human", value="Bob", limit=100)], [], [first])
         return self

@@ -50,7 +50,7 @@ class FakeOrganizationStore:
     def __init__(self, tables: _Tables) -> None:
         self._rows = tables.organizations
 
-    async def add(self, organization: Organization) -> None:
+    async def create(self, organization: Organization) -> None:
         self._rows[organization.id] = organization
 
     async def ensure(self, organization: Organization) -> None:
@@ -62,10 +62,10 @@ class FakeOrganizationStore:
             raise organizations.missing(organization_id)
         return found
 
-    async def list(self, page: Page) -> Sequence[Organization]:
+    async def list_organizations(self, page: Page) -> Sequence[Organization]:
         return _paged(page, self._rows.values(), lambda row: not row.is_deleted)
 
-    async def replace(self, organization: Organization) -> None:
+    async def update(self, organization: Organization) -> None:
         await self.get(organization.id)
         self._rows[organization.id] = organization
 
@@ -77,7 +77,7 @@ class FakeUserStore:
         self._rows = tables.users
         self._organizations = tables.organizations
 
-    async def add(self, user: User) -> None:
+    async def create(self, user: User) -> None:
         self._rows[user.id] = user
 
     async def ensure(self, user: User) -> None:
@@ -89,14 +89,14 @@ class FakeUserStore:
             raise users.missing(user_id)
         return found
 
-    async def list(self, page: Page, organization_id: str = "") -> Sequence[User]:
+    async def list_users(self, page: Page, organization_id: str = "") -> Sequence[User]:
         return _paged(
             page,
             self._rows.values(),
             lambda row: self.is_live(row) and organization_id in {"", row.organization_id},
         )
 
-    async def replace(self, user: User) -> None:
+    async def update(self, user: User) -> None:
         await self.get(user.id)
         self._rows[user.id] = user
 
@@ -114,7 +114,7 @@ class FakeAPIKeyStore:
         self._users = tables.users
         self._owners = owners
 
-    async def add(self, key: APIKey) -> None:
+    async def create(self, key: APIKey) -> None:
         self._rows[key.id] = key
 
     async def get(self, key_id: str, organization_id: str = "") -> APIKey:
@@ -128,7 +128,7 @@ class FakeAPIKeyStore:
         usable = found is not None and self._is_mine(found, "") and self._owners.is_live(self._users[found.user_id])
         return found if usable else None
 
-    async def list(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
+    async def list_keys(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
         return _paged(
             page,
             self._rows.values(),
@@ -156,7 +156,7 @@ class FakeSigningKeyStore:
     def __init__(self, tables: _Tables) -> None:
         self._rows = tables.signing_keys
 
-    async def add(self, key: SigningKey) -> None:
+    async def create(self, key: SigningKey) -> None:
         self._rows[key.id] = (key, None)
 
     async def retire(self, older_than: datetime, at: datetime) -> None:
@@ -164,10 +164,10 @@ class FakeSigningKeyStore:
             if retired_at is None and key.created_at <= older_than:
                 self._rows[id_] = (key, at)
 
-    async def active(self) -> Sequence[SigningKey]:
+    async def list_active(self) -> Sequence[SigningKey]:
         return self._newest_first(lambda retired_at: retired_at is None)
 
-    async def listed(self, retired_since: datetime) -> Sequence[SigningKey]:
+    async def list_since(self, retired_since: datetime) -> Sequence[SigningKey]:
         return self._newest_first(lambda retired_at: retired_at is None or retired_at > retired_since)
 
     def _newest_first(self, keep: Callable[[datetime | None], bool]) -> list[SigningKey]:
@@ -185,7 +185,7 @@ class FakeAuditStore:
         chain = self._rows.setdefault(entry.organization_id, [])
         chain.append((entry, link(chain[-1][1] if chain else b"", entry)))
 
-    async def chain(self, organization_id: str) -> list[tuple[AuditEntry, bytes]]:
+    async def list_entries(self, organization_id: str) -> list[tuple[AuditEntry, bytes]]:
         return list(self._rows.get(organization_id, []))
 
 

@@ -23,9 +23,9 @@ class FakeProviderStore:
         self._rows: dict[tuple[str, str], OwnProvider] = {}
         self._defaults: dict[str, ModelDefaults] = {}
 
-    async def add(self, actor: Actor, provider: OwnProvider) -> None:
+    async def create(self, actor: Actor, provider: OwnProvider) -> None:
         """Store a new provider."""
-        if any(row.name == provider.name for row in await self.all(actor)):
+        if any(row.name == provider.name for row in await self.list_all(actor)):
             raise taken(provider.name)
         self._rows[actor.organization_id, provider.id] = provider
 
@@ -36,20 +36,20 @@ class FakeProviderStore:
         except KeyError:
             raise missing(provider_id) from None
 
-    async def all(self, actor: Actor) -> Sequence[OwnProvider]:
+    async def list_all(self, actor: Actor) -> Sequence[OwnProvider]:
         """Return every provider of the organization."""
         return [row for (organization_id, _), row in self._rows.items() if organization_id == actor.organization_id]
 
-    async def page(self, actor: Actor, page: Page, wanted: Filter) -> list[OwnProvider]:
+    async def list_providers(self, actor: Actor, page: Page, wanted: Filter) -> list[OwnProvider]:
         """Return one page."""
         rows = [
             row
-            for row in await self.all(actor)
+            for row in await self.list_all(actor)
             if wanted.name in {"", row.name} and wanted.provider_type in {"", row.provider_type}
         ]
         return page.slice(rows, key=lambda row: (row.created_at, row.id))
 
-    async def replace(self, actor: Actor, provider: OwnProvider) -> None:
+    async def update(self, actor: Actor, provider: OwnProvider) -> None:
         """Write a provider that exists."""
         await self.get(actor, provider.id)
         self._rows[actor.organization_id, provider.id] = provider
@@ -59,7 +59,7 @@ class FakeProviderStore:
         await self.get(actor, provider_id)
         del self._rows[actor.organization_id, provider_id]
 
-    async def defaults(self, actor: Actor) -> ModelDefaults:
+    async def get_defaults(self, actor: Actor) -> ModelDefaults:
         """Return the handles that the organization chose."""
         return self._defaults.get(actor.organization_id, ModelDefaults())
 
@@ -67,7 +67,7 @@ class FakeProviderStore:
         """Store the handles that the organization chose."""
         self._defaults[actor.organization_id] = chosen
 
-    async def sealed_otherwise(self, format: bytes, most: int) -> list[OwnProvider]:
+    async def list_sealed_otherwise(self, format: bytes, most: int) -> list[OwnProvider]:
         """Return providers of any organization with a secret that does not begin with these bytes."""
         return [
             row
@@ -92,18 +92,20 @@ class FakeUsageStore:
         self.records: dict[str, UsageRecord] = {}
         self.traces: dict[str, Trace] = {}
 
-    async def add(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
+    async def create(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
         """Write records, each once."""
         for record in records:
             self.records.setdefault(record.id, record)
         for trace in traces:
             self.traces.setdefault(trace.id, trace)
 
-    async def calls(self, actor: Actor, page: Page, wanted: CallFilter) -> list[UsageRecord]:
+    async def list_calls(self, actor: Actor, page: Page, wanted: CallFilter) -> list[UsageRecord]:
         """Return one page of calls."""
         return page.slice(self._mine(actor, wanted), key=lambda record: (record.created_at, record.id))
 
-    async def sums(self, actor: Actor, wanted: CallFilter, groups: Sequence[GroupBy], most: int) -> list[UsageGroup]:
+    async def list_sums(
+        self, actor: Actor, wanted: CallFilter, groups: Sequence[GroupBy], most: int
+    ) -> list[UsageGroup]:
         """Return sums, the costliest groups first; days in their order when they are the first group."""
         found: dict[tuple[str, ...], list[UsageRecord]] = {} if groups else {(): []}
         for record in self._mine(actor, wanted):
@@ -115,7 +117,7 @@ class FakeUsageStore:
             )
         return sums[:most]
 
-    async def trace_of_step(self, actor: Actor, step_id: str) -> Trace | None:
+    async def find_trace(self, actor: Actor, step_id: str) -> Trace | None:
         """Return the newest trace of a step."""
         found = [
             trace
@@ -180,7 +182,7 @@ class FakeBudgetStore:
         self._rows[budget.id] = budget
         return budget
 
-    async def page(self, actor: Actor, page: Page) -> list[Budget]:
+    async def list_budgets(self, actor: Actor, page: Page) -> list[Budget]:
         """Return one page of budgets."""
         return page.slice(self._mine(actor.organization_id), key=lambda row: (row.created_at, row.id))
 

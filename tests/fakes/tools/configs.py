@@ -30,18 +30,18 @@ class FakeSandboxConfigStore:
         self._configs[actor.organization_id, config.id] = config
         return config
 
-    async def get(self, actor: Actor, config_id: str) -> SandboxConfig | None:
+    async def find(self, actor: Actor, config_id: str) -> SandboxConfig | None:
         """Return one configuration."""
         return self._configs.get((actor.organization_id, config_id))
 
-    async def find(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
+    async def list_configs(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
         """Return a page of configurations, of one type if `kind` is not empty."""
         wanted = [item for item in self._mine(actor) if not kind or item.type == kind]
         return page.slice(wanted, key=lambda item: (item.created_at, item.id))
 
     async def delete(self, actor: Actor, config_id: str) -> bool:
         """Remove a configuration with its variables; say whether there was one."""
-        for variable in await self.find_variables(actor, config_id, Page(limit=1000)):
+        for variable in await self.list_variables(actor, config_id, Page(limit=1000)):
             await self.delete_variable(actor, variable.id)
         return self._configs.pop((actor.organization_id, config_id), None) is not None
 
@@ -53,11 +53,11 @@ class FakeSandboxConfigStore:
         self._variables[actor.organization_id, variable.id] = variable
         return variable
 
-    async def get_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
+    async def find_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
         """Return one variable."""
         return self._variables.get((actor.organization_id, variable_id))
 
-    async def replace_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
+    async def update_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
         """Write a variable; say whether there was one. Raises KeyTaken."""
         if (actor.organization_id, variable.id) not in self._variables:
             return False
@@ -67,7 +67,7 @@ class FakeSandboxConfigStore:
         self._variables[actor.organization_id, variable.id] = variable
         return True
 
-    async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
+    async def list_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
         """Return a page of variables."""
         wanted = [item for item in self._variables_of(actor) if item.sandbox_config_id == config_id]
         return page.slice(wanted, key=lambda item: (item.created_at, item.id))
@@ -76,7 +76,7 @@ class FakeSandboxConfigStore:
         """Remove a variable; say whether there was one."""
         return self._variables.pop((actor.organization_id, variable_id), None) is not None
 
-    async def variables_of(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
+    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
         """Return names and values of the variables of the configuration of a type."""
         ids = {item.id for item in self._mine(actor) if item.type == kind}
         return [(item.key, item.value) for item in self._variables_of(actor) if item.sandbox_config_id in ids]

@@ -23,22 +23,22 @@ class FakeOAuthStore:
                 del self._sessions[key]
         self._sessions[actor.organization_id, session.id] = session
 
-    async def get(self, actor: Actor, session_id: str) -> OAuthSession | None:
+    async def find(self, actor: Actor, session_id: str) -> OAuthSession | None:
         """Return an attempt."""
         return self._sessions.get((actor.organization_id, session_id))
 
     async def settle(self, actor: Actor, session_id: str, status: str, answer: bytes, now: datetime) -> bool:
         """Answer a pending attempt that has not expired; say whether there was one."""
-        session = await self.get(actor, session_id)
+        session = await self.find(actor, session_id)
         if session is None or session.status != PENDING or session.expires_at <= now:
             return False
         self._sessions[actor.organization_id, session_id] = replace(session, status=status, answer=answer)
         return True
 
-    async def load(self, actor: Actor, server_id: str) -> bytes | None:
+    async def find_grant(self, actor: Actor, server_id: str) -> bytes | None:
         """Return the sealed grant of a server."""
         return self._grants.get((actor.organization_id, server_id))
 
-    async def save(self, actor: Actor, server_id: str, grant: bytes, now: datetime) -> None:
+    async def put_grant(self, actor: Actor, server_id: str, grant: bytes, now: datetime) -> None:
         """Write the sealed grant of a server."""
         self._grants[actor.organization_id, server_id] = grant

@@ -16,32 +16,32 @@ class FakeMCPServerStore:
         self._tools = tools
         self._servers: dict[tuple[str, str], MCPServer] = {}
 
-    async def get(self, actor: Actor, server_id: str) -> MCPServer | None:
+    async def find(self, actor: Actor, server_id: str) -> MCPServer | None:
         """Return one server."""
         return self._servers.get((actor.organization_id, server_id))
 
-    async def named(self, actor: Actor, name: str) -> MCPServer | None:
+    async def find_named(self, actor: Actor, name: str) -> MCPServer | None:
         """Return one server by name."""
         return next((server for server in self._mine(actor) if server.server_name == name), None)
 
-    async def find(self, actor: Actor, page: Page) -> list[MCPServer]:
+    async def list_servers(self, actor: Actor, page: Page) -> list[MCPServer]:
         """Return a page of servers."""
         return page.slice(self._mine(actor), key=lambda server: (server.created_at, server.id))
 
-    async def insert(self, actor: Actor, server: MCPServer) -> bool:
+    async def create(self, actor: Actor, server: MCPServer) -> bool:
         """Add a server; say whether its name was free."""
         if any(other.server_name == server.server_name and other.id != server.id for other in self._mine(actor)):
             return False
         self._servers[actor.organization_id, server.id] = server
         return True
 
-    async def replace(self, actor: Actor, server: MCPServer) -> bool:
+    async def update(self, actor: Actor, server: MCPServer) -> bool:
         """Write a server; say whether its name was free."""
-        return await self.insert(actor, server)
+        return await self.create(actor, server)
 
     async def delete(self, actor: Actor, server_id: str) -> bool:
         """Remove a server and its tools; say whether there was one."""
-        for tool in await self._tools.find(actor, ToolFilter(mcp_server_id=server_id), Page(limit=1000)):
+        for tool in await self._tools.list_tools(actor, ToolFilter(mcp_server_id=server_id), Page(limit=1000)):
             await self._tools.delete(actor, tool.id)
         return self._servers.pop((actor.organization_id, server_id), None) is not None
 

@@ -32,7 +32,7 @@ class FakeToolStore:
         kept.setdefault(tool.version, tool)
         kept.pop(tool.version - _KEPT_VERSIONS, None)
 
-    async def get(self, actor: Actor, tool_id: str) -> Tool | None:
+    async def find(self, actor: Actor, tool_id: str) -> Tool | None:
         """Return one tool."""
         return self._mine(actor).get(tool_id)
 
@@ -40,7 +40,7 @@ class FakeToolStore:
         """Return the tools that have one of these ids or names."""
         return [tool for tool in self._mine(actor).values() if tool.id in ids or tool.name in names]
 
-    async def find(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
+    async def list_tools(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
         """Return a page of tools by time of creation."""
         return page.slice(self._wanted(actor, wanted), key=lambda tool: (tool.created_at, tool.id))
 
@@ -55,7 +55,7 @@ class FakeToolStore:
         best = sorted((pair for pair in scored if pair[1]), key=lambda pair: (-pair[1], pair[0].name))[:limit]
         return [Match(tool, search_text(tool), float(score), score / len(words)) for tool, score in best]
 
-    async def insert(self, actor: Actor, tool: Tool) -> None:
+    async def create(self, actor: Actor, tool: Tool) -> None:
         """Add a tool. Raises NameTaken."""
         self._check_name(actor, tool)
         self._write(actor, tool)
@@ -78,7 +78,7 @@ class FakeToolStore:
                 )
                 self._write(actor, changed)
 
-    async def replace(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
+    async def update(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
         """Write if the stored version is still `expected`; say whether it was. Raises NameTaken."""
         known = self._mine(actor).get(tool.id)
         if known is None or known.version != expected:
@@ -87,7 +87,7 @@ class FakeToolStore:
         self._write(actor, tool)
         return True
 
-    async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+    async def list_versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
         """Return what a tool was after each write, by number; cursors are numbers."""
         kept = list(self._versions.get((actor.organization_id, tool_id), {}).values())
         for cursor, later in ((page.after, page.ascending), (page.before, not page.ascending)):
@@ -96,7 +96,7 @@ class FakeToolStore:
         ordered = sorted(kept, key=lambda tool: tool.version, reverse=not page.ascending)
         return ordered[-page.limit :] if page.backwards else ordered[: page.limit]
 
-    async def version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
+    async def find_version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
         """Return what a tool was after one write."""
         return self._versions.get((actor.organization_id, tool_id), {}).get(number)
 

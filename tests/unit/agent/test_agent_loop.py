@@ -117,7 +117,7 @@ async def test_what_the_model_could_not_be_asked_stands_at_the_step():
     world = await World(replace(answer(say("hi")), warnings=("tool 'x' was left out",))).agent()
     got = await world.send()
 
-    [step] = await world.store.steps(ANN, StepFilter(run_id=got.run_id), Page())
+    [step] = await world.store.list_steps(ANN, StepFilter(run_id=got.run_id), Page())
     assert step.summary.warnings == ("tool 'x' was left out",)
 
 

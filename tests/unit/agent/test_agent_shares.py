@@ -44,7 +44,7 @@ async def make(world: World, actor: Actor, *names: str) -> None:
     for name in names:
         state = world.state_of()
         state.id = name
-        await FakeAgents(world.store.state).insert(actor, Agent(name, state, (), b""))
+        await FakeAgents(world.store.state).create(actor, Agent(name, state, (), b""))
         first = Message(id=f"message-{name}", role=message_pb2.MESSAGE_ROLE_SYSTEM, parts=[say("compiled")])
         await world.memory.provision(name, name, [], [], [first])
 

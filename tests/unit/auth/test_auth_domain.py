@@ -378,7 +378,7 @@ async def test_changes_are_chained_in_the_audit_log(house):
     await house.api_keys.revoke(ann, key.id)
     await house.organizations.delete(ROOT, ann.organization_id)
     async with house.db.read() as tx:
-        chain = await tx.audit.chain(ann.organization_id)
+        chain = await tx.audit.list_entries(ann.organization_id)
     assert [(entry.action, entry.actor_user_id) for entry, _ in chain] == [
         ("organization.create", DEFAULT_USER_ID),
         ("user.create", DEFAULT_USER_ID),

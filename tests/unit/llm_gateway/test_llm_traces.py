@@ -202,10 +202,10 @@ class Broken(FakeUsageStore):
 
     error: Exception | None = None
 
-    async def add(self, records, traces):
+    async def create(self, records, traces):
         if self.error is not None:
             raise self.error
-        await super().add(records, traces)
+        await super().create(records, traces)
 
 
 async def test_a_database_that_is_away_delays_and_a_batch_that_cannot_be_written_is_counted():

@@ -23,7 +23,7 @@ class Store:
         self.failures: dict[tuple[str, str], str] = {}
         self.empty = asyncio.Event()
 
-    async def pending(self, limit: int) -> list[PendingText]:
+    async def list_pending(self, limit: int) -> list[PendingText]:
         return self.waiting[:limit]
 
     async def fail(self, texts: Sequence[PendingText], failure: Failure) -> None:

@@ -182,5 +182,5 @@ class _Housekeeping:
         if not self._settings.approval_seconds:
             return
         before = now - timedelta(seconds=self._settings.approval_seconds)
-        for overdue in await self._queue.overdue(before, _OVERDUE_BATCH):
+        for overdue in await self._queue.list_overdue(before, _OVERDUE_BATCH):
             await self._runs.answer_overdue(overdue, approve=self._settings.approval_default == "approve")

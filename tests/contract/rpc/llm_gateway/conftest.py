@@ -37,8 +37,8 @@ class Books(FakeUsageStore):
         super().__init__()
         self.written = asyncio.Event()
 
-    async def add(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
-        await super().add(records, traces)
+    async def create(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
+        await super().create(records, traces)
         self.written.set()
 
 

@@ -420,13 +420,13 @@ async def test_the_master_key_is_renewed_while_providers_stay_usable(start, open
     openai.keys = {"sk-own"}
     first = await start(encryption_key="former", encryption_keys_also=("coming",))
     made = await create(first, openai)
-    sealed = (await first.stores.providers.all(ANN))[0].api_key
+    sealed = (await first.stores.providers.list_all(ANN))[0].api_key
     asked = pb.CheckProviderRequest(provider_id=made.id)
 
     second = await start(encryption_key="coming", encryption_keys_also=("former",), stores=first.stores)
     await second.providers.CheckProvider(asked, timeout=30)
     async with asyncio.timeout(5):  # the background seals anew soon after the start
-        while (await first.stores.providers.all(ANN))[0].api_key == sealed:  # noqa: ASYNC110
+        while (await first.stores.providers.list_all(ANN))[0].api_key == sealed:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     with first.as_actor(ANN):
         await first.providers.CheckProvider(asked, timeout=30)  # a replica that is not restarted yet

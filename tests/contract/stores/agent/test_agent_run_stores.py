@@ -54,7 +54,7 @@ async def agent_id(store, ann):
     now = SystemClock().now()
     state.created_at.FromDatetime(now)
     state.updated_at.FromDatetime(now)
-    await store.agents.insert(ann, Agent(state.id, state, ("tool-1", "tool-2"), b"sealed"))
+    await store.agents.create(ann, Agent(state.id, state, ("tool-1", "tool-2"), b"sealed"))
     return state.id
 
 
@@ -209,7 +209,7 @@ async def test_a_take_over_brings_all_that_is_needed(store, ann, agent_id):
     assert (job.actor, job.claims, job.background) == (ann, 1, True)
     assert (job.request.input_text, job.input) == ("hi", given)
     assert job.definition.tool_ids == ("tool-1", "tool-2")
-    assert await store.checkpoints(job.held) == {0: step}
+    assert await store.get_checkpoints(job.held) == {0: step}
     assert await claim(store, ann) == []
 
 
@@ -223,7 +223,7 @@ async def test_the_first_checkpoint_of_a_step_stays(store, ann, agent_id):
     first, second = stored_pb2.StoredStep(step_id="step-1"), stored_pb2.StoredStep(step_id="step-2")
     await store.checkpoint(held, 0, first)
     await store.checkpoint(held, 0, second)
-    assert await store.checkpoints(held) == {0: first}
+    assert await store.get_checkpoints(held) == {0: first}
 
 
 async def test_leases_are_renewed_until_they_are_lost(store, ann, agent_id):
@@ -268,9 +268,9 @@ async def test_a_waiting_run_keeps_its_place(store, ann, agent_id):
 
 async def test_cancelling_reaches_the_owner(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
-    assert await store.cancelled([held]) == frozenset()
+    assert await store.list_cancelled([held]) == frozenset()
     assert (await store.request_cancel(ann, held.run_id)).active
-    assert await store.cancelled([held]) == {held.run_id}
+    assert await store.list_cancelled([held]) == {held.run_id}
 
 
 async def test_a_cancelled_run_that_waits_ends_at_once(store, ann, agent_id):
@@ -320,7 +320,7 @@ async def test_runs_are_listed_by_page_and_filter(store, ann, agent_id):
         ids.append(held.run_id)
 
     async def found(filters=None, **page):
-        return [record.id for record in await store.runs(ann, filters or RunFilter(), Page(**page))]
+        return [record.id for record in await store.list_runs(ann, filters or RunFilter(), Page(**page))]
 
     assert await found() == ids[::-1]
     assert await found(limit=2) == [ids[2], ids[1]]
@@ -331,7 +331,7 @@ async def test_runs_are_listed_by_page_and_filter(store, ann, agent_id):
     assert await found(RunFilter(stop_reason=END_TURN, agent_ids=(agent_id,))) == [ids[2], ids[0]]
     assert await found(RunFilter(conversation_id="conv-x")) == []
     assert await found(RunFilter(background=True)) == []
-    assert await store.runs(Actor(new_id("org"), "user-b"), RunFilter(), Page()) == []
+    assert await store.list_runs(Actor(new_id("org"), "user-b"), RunFilter(), Page()) == []
 
 
 async def test_another_tenants_run_does_not_exist(store, ann, agent_id):
@@ -341,8 +341,8 @@ async def test_another_tenants_run_does_not_exist(store, ann, agent_id):
         with pytest.raises(RunNotFound):
             await read
     with pytest.raises(RunNotFound):
-        await store.find_by_key(bob, agent_id, "k")
-    assert await store.find_by_key(ann, agent_id, "k") == held.run_id
+        await store.get_by_key(bob, agent_id, "k")
+    assert await store.get_by_key(ann, agent_id, "k") == held.run_id
 
 
 async def test_only_a_run_that_ended_can_be_deleted(store, ann, agent_id):
@@ -359,16 +359,16 @@ async def test_steps_are_kept_and_judged(store, ann, agent_id):
     steps = (step_of(0), step_of(1, stop_reason=END_TURN, model="other/y", warnings=("a", "b")))
     await store.close(held, RunEnd(COMPLETED, END_TURN, steps))
 
-    listed = await store.steps(ann, StepFilter(run_id=held.run_id), Page(ascending=True))
+    listed = await store.list_steps(ann, StepFilter(run_id=held.run_id), Page(ascending=True))
     assert {step.summary for step in listed} == set(steps)
-    assert (await store.step(ann, steps[0].id)).summary == steps[0]
-    assert [s.summary.id for s in await store.steps(ann, StepFilter(model="y"), Page())] == [steps[1].id]
+    assert (await store.get_step(ann, steps[0].id)).summary == steps[0]
+    assert [s.summary.id for s in await store.list_steps(ann, StepFilter(model="y"), Page())] == [steps[1].id]
     judged = await store.set_feedback(ann, steps[0].id, 1, ["good"])
     assert (judged.feedback, judged.tags) == (1, ("good",))
-    assert [s.summary.id for s in await store.steps(ann, StepFilter(has_feedback=True), Page())] == [steps[0].id]
-    assert [s.summary.id for s in await store.steps(ann, StepFilter(tags=("good",)), Page())] == [steps[0].id]
+    assert [s.summary.id for s in await store.list_steps(ann, StepFilter(has_feedback=True), Page())] == [steps[0].id]
+    assert [s.summary.id for s in await store.list_steps(ann, StepFilter(tags=("good",)), Page())] == [steps[0].id]
     with pytest.raises(StepNotFound):
-        await store.step(Actor(new_id("org"), "user-b"), steps[0].id)
+        await store.get_step(Actor(new_id("org"), "user-b"), steps[0].id)
 
 
 async def test_events_are_kept_once_and_read_in_order(store, ann, agent_id):
@@ -377,10 +377,10 @@ async def test_events_are_kept_once_and_read_in_order(store, ann, agent_id):
     await store.append_events(events)
     await store.append_events([replace(events[0], event=b"again")])
 
-    found = await store.events(ann, held.run_id, 0, 10)
+    found = await store.list_events(ann, held.run_id, 0, 10)
     assert [(event.seq_id, event.event) for event in found] == [(1, b"1"), (2, b"2"), (3, b"3")]
-    assert [event.seq_id for event in await store.events(ann, held.run_id, 1, 1)] == [2]
-    assert await store.events(Actor(new_id("org"), "user-b"), held.run_id, 0, 10) == []
+    assert [event.seq_id for event in await store.list_events(ann, held.run_id, 1, 1)] == [2]
+    assert await store.list_events(Actor(new_id("org"), "user-b"), held.run_id, 0, 10) == []
 
 
 async def test_the_step_that_failed_is_stored_with_what_the_run_failed_with(store, ann, agent_id):
@@ -390,7 +390,7 @@ async def test_the_step_that_failed_is_stored_with_what_the_run_failed_with(stor
     told = '{"error_type": "llm_rate_limit", "message": "wait a moment", "run_id": "run-1"}'
     await store.close(held, RunEnd(FAILED, usage_pb2.STOP_REASON_LLM_API_ERROR, steps, error=told))
 
-    first, second = [(await store.step(ann, step.id)).summary for step in steps]
+    first, second = [(await store.get_step(ann, step.id)).summary for step in steps]
     assert (first.error_type, first.error_message, first.status) == ("", "", 2)
     assert (second.error_type, second.error_message, second.status) == ("llm_rate_limit", "wait a moment", 3)
     assert (await store.get(ann, held.run_id)).error == told
@@ -400,7 +400,7 @@ async def test_a_run_that_failed_without_a_word_has_steps_without_words(store, a
     held = await admitted(store, ann, agent_id)
     step = step_of(0, status=3)
     await store.close(held, RunEnd(FAILED, usage_pb2.STOP_REASON_ERROR, (step,)))
-    assert (await store.step(ann, step.id)).summary.error_message == ""
+    assert (await store.get_step(ann, step.id)).summary.error_message == ""
 
 
 async def test_nobody_takes_over_the_run_of_an_agent_that_is_removed(store, ann, agent_id):
@@ -409,7 +409,7 @@ async def test_nobody_takes_over_the_run_of_an_agent_that_is_removed(store, ann,
     assert await claim(store, ann) == []
     assert (await store.get(ann, held.run_id)).claims == 0
 
-    await store.agents.remove(ann, agent_id)
+    await store.agents.delete(ann, agent_id)
     assert await claim(store, ann) == []
     with pytest.raises(RunNotFound):
         await store.get(ann, held.run_id)

@@ -23,7 +23,7 @@ COMPLETED = 3
 
 async def stored(rooms, actor, **more):
     agent = agent_of(**more)
-    assert await rooms.agents.insert(actor, agent)
+    assert await rooms.agents.create(actor, agent)
     return agent
 
 
@@ -57,30 +57,30 @@ async def test_another_tenant_sees_nothing_and_changes_nothing(rooms, ann, bob):
     agent = await stored(rooms, ann, request_id="r")
     for call in (
         rooms.agents.get(bob, agent.id),
-        rooms.agents.by_request(bob, "r"),
+        rooms.agents.get_by_request(bob, "r"),
         rooms.agents.begin_removal(bob, agent.id),
     ):
         with pytest.raises(AgentNotFound):
             await call
-    await rooms.agents.remove(bob, agent.id)
+    await rooms.agents.delete(bob, agent.id)
     await rooms.agents.finish(bob, agent.id)
-    assert not await rooms.agents.replace(bob, replace(agent, version=2), expected=1)
-    assert await rooms.agents.page(bob, AgentFilter(), Page()) == []
+    assert not await rooms.agents.update(bob, replace(agent, version=2), expected=1)
+    assert await rooms.agents.list_agents(bob, AgentFilter(), Page()) == []
     assert await rooms.agents.count(bob, AgentFilter()) == 0
     assert (await rooms.agents.get(ann, agent.id)).version == 1
 
 
 async def test_a_request_makes_one_agent(rooms, ann, bob):
     first = await stored(rooms, ann, request_id="r")
-    assert not await rooms.agents.insert(ann, agent_of(request_id="r"))
-    assert (await rooms.agents.by_request(ann, "r")).id == first.id
+    assert not await rooms.agents.create(ann, agent_of(request_id="r"))
+    assert (await rooms.agents.get_by_request(ann, "r")).id == first.id
     await stored(rooms, bob, request_id="r")
     await stored(rooms, ann)
     await stored(rooms, ann)
 
 
 async def test_ten_at_once_for_one_request_make_one_agent(rooms, ann):
-    made = await asyncio.gather(*(rooms.agents.insert(ann, agent_of(request_id="r")) for _ in range(10)))
+    made = await asyncio.gather(*(rooms.agents.create(ann, agent_of(request_id="r")) for _ in range(10)))
     assert made.count(True) == 1
 
 
@@ -89,7 +89,7 @@ async def test_an_agent_that_is_being_made_shows_once_it_is_finished(rooms, ann)
     with pytest.raises(AgentNotFound):
         await rooms.agents.get(ann, agent.id)
     assert await rooms.agents.count(ann, AgentFilter()) == 0
-    begun = await rooms.agents.by_request(ann, "r")
+    begun = await rooms.agents.get_by_request(ann, "r")
     assert (begun.stage, begun.creation) == (Stage.MAKING, b"left")
 
     await rooms.agents.finish(ann, agent.id)
@@ -101,19 +101,19 @@ async def test_a_removed_agent_leaves_in_two_steps(rooms, ann):
     agent = await stored(rooms, ann, request_id="r")
     held = await closed(rooms, ann, agent.id)
     made = conversation_of(agent.id)
-    await rooms.conversations.insert(ann, made)
+    await rooms.conversations.create(ann, made)
 
     await rooms.agents.begin_removal(ann, agent.id)
     with pytest.raises(AgentNotFound):
         await rooms.agents.get(ann, agent.id)
     with pytest.raises(AgentNotFound):
         await rooms.agents.begin_removal(ann, agent.id)
-    assert await rooms.agents.page(ann, AgentFilter(), Page()) == []
-    assert await rooms.agents.insert(ann, agent_of(request_id="r"))
+    assert await rooms.agents.list_agents(ann, AgentFilter(), Page()) == []
+    assert await rooms.agents.create(ann, agent_of(request_id="r"))
     assert (await rooms.runs.admit(ann, new_run(agent.id), LEASE)).outcome is Outcome.NO_AGENT
 
-    await rooms.agents.remove(ann, agent.id)
-    await rooms.agents.remove(ann, agent.id)
+    await rooms.agents.delete(ann, agent.id)
+    await rooms.agents.delete(ann, agent.id)
     with pytest.raises(RunNotFound):
         await rooms.runs.get(ann, held.run_id)
     with pytest.raises(ConversationNotFound):
@@ -134,9 +134,9 @@ async def test_only_the_expected_version_is_replaced(rooms, ann):
     state.name, state.tags[:] = "Eve", ["new"]
     changed = replace(agent, state=state, tool_ids=("tool-3", "tool-1"), secrets=b"s", version=2)
 
-    assert not await rooms.agents.replace(ann, changed, expected=7)
-    assert await rooms.agents.replace(ann, changed, expected=1)
-    assert not await rooms.agents.replace(ann, changed, expected=1)
+    assert not await rooms.agents.update(ann, changed, expected=7)
+    assert await rooms.agents.update(ann, changed, expected=1)
+    assert not await rooms.agents.update(ann, changed, expected=1)
     found = await rooms.agents.get(ann, agent.id)
     assert (found.state.name, found.tool_ids, found.secrets, found.version) == ("Eve", ("tool-3", "tool-1"), b"s", 2)
     assert await rooms.agents.count(ann, AgentFilter(tags=("new",))) == 1
@@ -145,7 +145,7 @@ async def test_only_the_expected_version_is_replaced(rooms, ann):
 
 async def test_ten_writers_of_one_version_write_once(rooms, ann):
     agent = await stored(rooms, ann)
-    wrote = await asyncio.gather(*(rooms.agents.replace(ann, replace(agent, version=2), expected=1) for _ in range(10)))
+    wrote = await asyncio.gather(*(rooms.agents.update(ann, replace(agent, version=2), expected=1) for _ in range(10)))
     assert wrote.count(True) == 1
 
 
@@ -153,7 +153,7 @@ async def test_agents_are_listed_by_page_and_order(rooms, ann):
     ids = [(await stored(rooms, ann, name=name)).id for name in ("a", "b", "c")]
 
     async def found(filters=None, **page):
-        return [agent.id for agent in await rooms.agents.page(ann, filters or AgentFilter(), Page(**page))]
+        return [agent.id for agent in await rooms.agents.list_agents(ann, filters or AgentFilter(), Page(**page))]
 
     assert await found() == ids[::-1]
     assert await found(ascending=True) == ids
@@ -189,7 +189,7 @@ async def test_agents_are_filtered(rooms, ann, filters, names):
     await stored(rooms, ann, name="hidden one", tags=["x", "y"], hidden=True)
     await closed(rooms, ann, two.id)
 
-    listed = await rooms.agents.page(ann, filters, Page(ascending=True))
+    listed = await rooms.agents.list_agents(ann, filters, Page(ascending=True))
     assert [agent.state.name for agent in listed] == names
     assert await rooms.agents.count(ann, filters) == len(names)
 
@@ -212,7 +212,7 @@ async def test_half_done_agents_are_found_after_a_while(rooms, ann):
     await rooms.agents.begin_removal(ann, removing.id)
 
     async def left(before):
-        found = await rooms.agents.unfinished(before, 1_000)
+        found = await rooms.agents.list_unfinished(before, 1_000)
         return {a.id: (actor, a.stage) for actor, a in found if actor.organization_id == ann.organization_id}
 
     assert await left(SystemClock().now() - timedelta(hours=1)) == {}
@@ -222,7 +222,7 @@ async def test_half_done_agents_are_found_after_a_while(rooms, ann):
         removing.id: Stage.REMOVING,
     }
     assert {actor.user_id for actor, _ in later.values()} == {"user-ann"}
-    assert len(await rooms.agents.unfinished(SystemClock().now() + timedelta(days=1), 1)) == 1
+    assert len(await rooms.agents.list_unfinished(SystemClock().now() + timedelta(days=1), 1)) == 1
 
 
 async def test_a_conversation_says_who_holds_it(rooms, ann, bob):
@@ -291,7 +291,7 @@ async def test_an_unknown_agent_is_not_found(rooms, ann):
     with pytest.raises(AgentNotFound):
         await rooms.agents.get(ann, new_id("agent"))
     with pytest.raises(AgentNotFound):
-        await rooms.agents.by_request(ann, "never")
+        await rooms.agents.get_by_request(ann, "never")
 
 
 async def test_a_run_that_slipped_in_while_its_agent_was_removed_is_forgotten(rooms, ann):

@@ -21,13 +21,13 @@ MAKING, READY, REMOVING = Stage.MAKING, Stage.READY, Stage.REMOVING
 @pytest.fixture
 async def agent_id(rooms, ann):
     agent = agent_of(model="m/x")
-    await rooms.agents.insert(ann, agent)
+    await rooms.agents.create(ann, agent)
     return agent.id
 
 
 async def stored(rooms, actor, agent_id, **more):
     made = conversation_of(agent_id, **more)
-    assert await rooms.conversations.insert(actor, made)
+    assert await rooms.conversations.create(actor, made)
     return made.conversation
 
 
@@ -43,7 +43,7 @@ async def used(rooms, actor, made):
 
 async def left_of(rooms, actor, before):
     """Return the half done conversations of an organization: others use the same database."""
-    found = await rooms.conversations.unfinished(before, 1_000)
+    found = await rooms.conversations.list_unfinished(before, 1_000)
     return [stored for owner, stored in found if owner.organization_id == actor.organization_id]
 
 
@@ -62,31 +62,31 @@ async def test_another_tenant_sees_nothing_and_changes_nothing(rooms, ann, bob, 
     made = await stored(rooms, ann, agent_id, request_id="r")
     for call in (
         rooms.conversations.get(bob, made.id),
-        rooms.conversations.by_request(bob, "r"),
-        rooms.conversations.replace(bob, made),
+        rooms.conversations.get_by_request(bob, "r"),
+        rooms.conversations.update(bob, made),
         rooms.conversations.begin_removal(bob, made.id),
         rooms.conversations.finish(bob, made.id, []),
     ):
         with pytest.raises(ConversationNotFound):
             await call
-    await rooms.conversations.remove(bob, made.id)
-    assert await rooms.conversations.page(bob, ConversationFilter(), Page()) == []
+    await rooms.conversations.delete(bob, made.id)
+    assert await rooms.conversations.list_conversations(bob, ConversationFilter(), Page()) == []
     assert (await rooms.conversations.get(ann, made.id)).id == made.id
 
 
 async def test_ten_at_once_for_one_request_make_one_conversation(rooms, ann, agent_id):
     drafts = [conversation_of(agent_id, request_id="r") for _ in range(10)]
-    made = await asyncio.gather(*(rooms.conversations.insert(ann, draft) for draft in drafts))
+    made = await asyncio.gather(*(rooms.conversations.create(ann, draft) for draft in drafts))
     assert made.count(True) == 1
     winner = drafts[made.index(True)].conversation.id
-    assert (await rooms.conversations.by_request(ann, "r")).conversation.id == winner
+    assert (await rooms.conversations.get_by_request(ann, "r")).conversation.id == winner
 
 
 async def test_a_conversation_that_is_being_made_shows_once_it_is_finished(rooms, ann, agent_id):
     made = await stored(rooms, ann, agent_id, stage=MAKING, request_id="r", labels=("human",))
     with pytest.raises(ConversationNotFound):
         await rooms.conversations.get(ann, made.id)
-    begun = await rooms.conversations.by_request(ann, "r")
+    begun = await rooms.conversations.get_by_request(ann, "r")
     assert (begun.stage, begun.isolated_labels, begun.request_id) == (MAKING, ("human",), "r")
     assert (await rooms.runs.admit(ann, new_run(agent_id, made.id), LEASE)).outcome is Outcome.NO_CONVERSATION
 
@@ -101,7 +101,7 @@ async def test_a_change_leaves_what_is_not_its_own(rooms, ann, agent_id):
     await rooms.conversations.finish(ann, made.id, ["block-1"])
     changed = Conversation.FromString(made.SerializeToString())
     changed.summary = "new"
-    await rooms.conversations.replace(ann, changed)
+    await rooms.conversations.update(ann, changed)
     found = await rooms.conversations.get(ann, made.id)
     assert (found.summary, list(found.isolated_block_ids)) == ("new", ["block-1"])
 
@@ -112,15 +112,15 @@ async def test_a_removed_conversation_leaves_in_two_steps(rooms, ann, agent_id):
     await rooms.conversations.begin_removal(ann, made.id)
     for call in (
         rooms.conversations.get(ann, made.id),
-        rooms.conversations.replace(ann, made),
+        rooms.conversations.update(ann, made),
         rooms.conversations.begin_removal(ann, made.id),
-        rooms.conversations.by_request(ann, "r"),
+        rooms.conversations.get_by_request(ann, "r"),
     ):
         with pytest.raises(ConversationNotFound):
             await call
     assert (await rooms.runs.admit(ann, new_run(agent_id, made.id), LEASE)).outcome is Outcome.NO_CONVERSATION
-    await rooms.conversations.remove(ann, made.id)
-    await rooms.conversations.remove(ann, made.id)
+    await rooms.conversations.delete(ann, made.id)
+    await rooms.conversations.delete(ann, made.id)
     assert await left_of(rooms, ann, SystemClock().now() + timedelta(days=1)) == []
 
 
@@ -134,14 +134,16 @@ async def test_nobody_takes_over_a_run_of_a_conversation_that_is_removed(rooms, 
 
 async def test_conversations_are_listed_by_page_filter_and_order(rooms, ann, agent_id):
     other = agent_of()
-    await rooms.agents.insert(ann, other)
+    await rooms.agents.create(ann, other)
     texts = ("About tea", "About coffee", "")
     ids = [(await stored(rooms, ann, agent_id, summary=text)).id for text in texts]
     elsewhere = (await stored(rooms, ann, other.id)).id
     await stored(rooms, ann, agent_id, stage=MAKING)
 
     async def found(filters=None, **page):
-        listed = await rooms.conversations.page(ann, filters or ConversationFilter(agent_id), Page(**page))
+        listed = await rooms.conversations.list_conversations(
+            ann, filters or ConversationFilter(agent_id), Page(**page)
+        )
         return [made.id for made in listed]
 
     assert await found() == ids[::-1]
@@ -158,7 +160,7 @@ async def test_conversations_that_were_used_last_come_first(rooms, ann, agent_id
     made = [await stored(rooms, ann, agent_id) for _ in range(3)]
     await used(rooms, ann, made[1])
     await used(rooms, ann, made[0])
-    listed = await rooms.conversations.page(ann, ConversationFilter(agent_id, order_by=order), Page())
+    listed = await rooms.conversations.list_conversations(ann, ConversationFilter(agent_id, order_by=order), Page())
     assert [found.id for found in listed] == [made[0].id, made[1].id, made[2].id]
     assert [found.HasField("last_message_at") for found in listed] == [True, True, False]
 
@@ -171,7 +173,7 @@ async def test_a_run_is_given_what_its_conversation_overrides(rooms, ann, agent_
 
 async def test_a_conversation_of_another_agent_is_not_found(rooms, ann, agent_id):
     other = agent_of()
-    await rooms.agents.insert(ann, other)
+    await rooms.agents.create(ann, other)
     made = await stored(rooms, ann, agent_id)
     assert (await rooms.runs.admit(ann, new_run(other.id, made.id), LEASE)).outcome is Outcome.NO_CONVERSATION
 
@@ -209,8 +211,8 @@ async def test_runs_of_a_removed_conversation_have_ended(rooms, ann, agent_id):
     await rooms.runs.admit(ann, elsewhere, LEASE)
 
     await rooms.conversations.begin_removal(ann, made.id)
-    await rooms.conversations.remove(ann, made.id)
-    assert await rooms.queue.cancelled([held]) == {going.id}
+    await rooms.conversations.delete(ann, made.id)
+    assert await rooms.queue.list_cancelled([held]) == {going.id}
     await rooms.runs.close(held, RunEnd(3, usage_pb2.STOP_REASON_END_TURN))
     statuses = [(await rooms.runs.get(ann, run.id)).status for run in (ended, going, waiting, elsewhere)]
     assert statuses == [3, 5, 5, 2]

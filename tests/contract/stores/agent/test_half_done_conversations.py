@@ -32,7 +32,7 @@ class Half:
         state = agent_pb2.AgentState(id=new_id("agent"), name="a", system="Be kind.")
         state.created_at.FromDatetime(CLOCK.now())
         state.updated_at.FromDatetime(CLOCK.now())
-        await self.agents.insert(self.actor, Agent(state.id, state, stage=Stage.READY))
+        await self.agents.create(self.actor, Agent(state.id, state, stage=Stage.READY))
         await self.memory.provision(state.id, "a", [], [], [])
         return state.id
 
@@ -40,7 +40,7 @@ class Half:
         made = Conversation(id=new_id("conv"), agent_id=agent_id, created_by_id="user-ann")
         made.created_at.FromDatetime(CLOCK.now())
         made.updated_at.FromDatetime(CLOCK.now())
-        await self.store.insert(self.actor, StoredConversation(made, stage=ThreadStage.MAKING))
+        await self.store.create(self.actor, StoredConversation(made, stage=ThreadStage.MAKING))
         return made.id
 
     async def sweep(self, *, minutes=1):
@@ -73,7 +73,7 @@ async def test_a_conversation_left_half_removed_is_removed(half):
     await half.sweep()
 
     assert conversation_id not in half.memory.threads
-    assert await half.store.unfinished(CLOCK.now() + timedelta(minutes=1), 10) == []
+    assert await half.store.list_unfinished(CLOCK.now() + timedelta(minutes=1), 10) == []
 
 
 async def test_a_conversation_whose_agent_went_away_is_removed(half):
@@ -83,5 +83,5 @@ async def test_a_conversation_whose_agent_went_away_is_removed(half):
 
     await half.sweep()
 
-    assert await half.store.unfinished(CLOCK.now() + timedelta(minutes=1), 10) == []
+    assert await half.store.list_unfinished(CLOCK.now() + timedelta(minutes=1), 10) == []
     assert conversation_id not in half.memory.threads

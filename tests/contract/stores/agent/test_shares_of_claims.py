@@ -26,7 +26,7 @@ async def abandoned(store, actor, count=1):
     runs = []
     for _ in range(count):
         agent = agent_of()
-        await store.agents.insert(actor, agent)
+        await store.agents.create(actor, agent)
         run = new_run(agent.id)
         assert (await store.runs.admit(actor, run, GONE)).outcome is Outcome.CLAIMED
         runs.append(run.id)
@@ -76,7 +76,7 @@ async def test_a_conversation_comes_in_the_order_it_became_free(store, ann):
     holders = []
     for _ in range(3):
         agent = agent_of()
-        await store.agents.insert(ann, agent)
+        await store.agents.create(ann, agent)
         run = new_run(agent.id)
         admission = await store.runs.admit(ann, run, NEXT)
         waiting = new_run(agent.id, most_waiting=5)

@@ -62,13 +62,13 @@ async def test_costs_that_were_not_known_become_absent_and_spending_is_counted_b
 
     db = await Database.open(old, schema="llm")
     try:
-        calls = await SqlUsageStore(db).calls(ANN, Page(ascending=True), CallFilter())
+        calls = await SqlUsageStore(db).list_calls(ANN, Page(ascending=True), CallFilter())
         costs = {call.id: call.cost_microdollars for call in calls}
         assert costs == {"usage-1": 5, "usage-2": 7, "usage-3": 11, "usage-4": None, "usage-5": 0}
         days = await db.hot("select day, cost_microdollars from llm.spending order by 1")
         assert days == [(date(2026, 11, 21), 16), (date(2026, 11, 22), 7)]
 
-        await SqlUsageStore(db).add([record(cost=100)], [])
+        await SqlUsageStore(db).create([record(cost=100)], [])
         spent = await SqlBudgetStore(db).spent(["org-a"], date(2026, 11, 22))
         assert spent["org-a"].month_microdollars == 123
     finally:

@@ -66,26 +66,26 @@ def made(name: str, actor: Actor = ANN, at: int = 0) -> OwnProvider:
 
 async def test_a_provider_comes_back_as_it_was_stored(providers):
     one = made("one")
-    await providers.add(ANN, one)
+    await providers.create(ANN, one)
 
     assert await providers.get(ANN, one.id) == one
-    assert list(await providers.all(ANN)) == [one]
+    assert list(await providers.list_all(ANN)) == [one]
 
 
 async def test_names_are_unique_within_an_organization(providers):
-    await providers.add(ANN, made("one"))
+    await providers.create(ANN, made("one"))
 
     with pytest.raises(ProviderNameTaken):
-        await providers.add(ANN, made("one"))
-    await providers.add(BEN, made("one", BEN))
+        await providers.create(ANN, made("one"))
+    await providers.create(BEN, made("one", BEN))
 
 
 async def test_another_organization_sees_nothing(providers):
     one = made("one")
-    await providers.add(ANN, one)
+    await providers.create(ANN, one)
 
-    assert not await providers.all(BEN)
-    for act in (providers.get(BEN, one.id), providers.replace(BEN, one), providers.delete(BEN, one.id)):
+    assert not await providers.list_all(BEN)
+    for act in (providers.get(BEN, one.id), providers.update(BEN, one), providers.delete(BEN, one.id)):
         with pytest.raises(ProviderNotFound):
             await act
     assert await providers.get(ANN, one.id) == one
@@ -93,10 +93,10 @@ async def test_another_organization_sees_nothing(providers):
 
 async def test_a_provider_is_replaced_and_deleted(providers):
     one = made("one")
-    await providers.add(ANN, one)
+    await providers.create(ANN, one)
     changed = replace(one, region="eu", api_key=None, last_synced=NOW)
 
-    await providers.replace(ANN, changed)
+    await providers.update(ANN, changed)
     assert await providers.get(ANN, one.id) == changed
     await providers.delete(ANN, one.id)
     with pytest.raises(ProviderNotFound):
@@ -106,10 +106,10 @@ async def test_a_provider_is_replaced_and_deleted(providers):
 async def test_pages_are_by_time(providers):
     rows = [made(f"p{at}", at=at) for at in range(4)]
     for row in rows:
-        await providers.add(ANN, row)
+        await providers.create(ANN, row)
 
     async def page(wanted: Filter | None = None, **rest):
-        return [row.name for row in await providers.page(ANN, Page(**rest), wanted or Filter())]
+        return [row.name for row in await providers.list_providers(ANN, Page(**rest), wanted or Filter())]
 
     assert await page() == ["p3", "p2", "p1", "p0"]
     assert await page(limit=2, after=rows[2].id) == ["p1", "p0"]
@@ -122,29 +122,29 @@ async def test_pages_are_by_time(providers):
 
 
 async def test_an_organization_chooses_its_defaults(providers):
-    assert await providers.defaults(ANN) == ModelDefaults()
+    assert await providers.get_defaults(ANN) == ModelDefaults()
     await providers.put_defaults(ANN, ModelDefaults("mine/a", ""), NOW)
     await providers.put_defaults(ANN, ModelDefaults("mine/b", "mine/e"), NOW)
 
-    assert await providers.defaults(ANN) == ModelDefaults("mine/b", "mine/e")
-    assert await providers.defaults(BEN) == ModelDefaults()
+    assert await providers.get_defaults(ANN) == ModelDefaults("mine/b", "mine/e")
+    assert await providers.get_defaults(BEN) == ModelDefaults()
 
 
 async def test_secrets_are_sealed_anew_unless_they_changed_meanwhile(providers):
     one, two = replace(made("one"), api_key=b"old1", access_key=b"old2"), replace(made("two"), api_key=b"new1")
     bare, other = replace(made("bare"), api_key=None), replace(made("one", BEN), api_key=b"new", access_key=b"old")
     for provider, actor in ((one, ANN), (two, ANN), (bare, ANN), (other, BEN)):
-        await providers.add(actor, provider)
+        await providers.create(actor, provider)
 
-    found = await providers.sealed_otherwise(b"new", 10)
+    found = await providers.list_sealed_otherwise(b"new", 10)
     assert {row.id for row in found} == {one.id, other.id}
-    assert len(await providers.sealed_otherwise(b"new", 1)) == 1
+    assert len(await providers.list_sealed_otherwise(b"new", 1)) == 1
 
     anew = replace(one, api_key=b"new1", access_key=b"new2")
     assert await providers.reseal(one, anew)
     assert not await providers.reseal(one, anew), "the row is no longer what was read"
     assert await providers.get(ANN, one.id) == anew
-    assert [row.id for row in await providers.sealed_otherwise(b"new", 10)] == [other.id]
+    assert [row.id for row in await providers.list_sealed_otherwise(b"new", 10)] == [other.id]
 
 
 def record(actor: Actor = ANN, cost: int | None = 5, at: datetime = NOW, **rest) -> UsageRecord:
@@ -178,9 +178,9 @@ def trace(at: datetime, answer: str, actor: Actor = ANN) -> Trace:
 
 async def test_calls_come_back_as_they_were_booked(books):
     known, unknown = record(), record(cost=None, at=NOW + timedelta(seconds=1), outcome="LLM_TIMEOUT")
-    await books.add([known, unknown, record(BEN)], [])
+    await books.create([known, unknown, record(BEN)], [])
 
-    assert await books.calls(ANN, Page(), CallFilter()) == [unknown, known]
+    assert await books.list_calls(ANN, Page(), CallFilter()) == [unknown, known]
 
 
 async def test_calls_are_paged_and_filtered(books):
@@ -188,10 +188,10 @@ async def test_calls_are_paged_and_filtered(books):
         record(at=NOW + timedelta(hours=at), agent_id=f"agent-{at % 2}", run_id=f"run-{at}", model=f"m/{at % 3}")
         for at in range(6)
     ]
-    await books.add(rows, [])
+    await books.create(rows, [])
 
     async def ids(wanted: CallFilter, **rest):
-        return [rows.index(row) for row in await books.calls(ANN, Page(**rest), wanted)]
+        return [rows.index(row) for row in await books.list_calls(ANN, Page(**rest), wanted)]
 
     assert await ids(CallFilter(), limit=2) == [5, 4]
     assert await ids(CallFilter(), limit=2, after=rows[4].id) == [3, 2]
@@ -202,12 +202,12 @@ async def test_calls_are_paged_and_filtered(books):
     assert await ids(CallFilter(start_at=NOW + timedelta(hours=1), end_at=NOW + timedelta(hours=3))) == [2, 1]
     with pytest.raises(CursorNotFound):
         await ids(CallFilter(), after="usage-00000000-0000-4000-8000-000000000000")
-    assert await books.calls(BEN, Page(), CallFilter()) == []
+    assert await books.list_calls(BEN, Page(), CallFilter()) == []
 
 
 async def test_sums_are_grouped_and_say_what_has_no_price(books):
     late = NOW.replace(hour=23, minute=59) + timedelta(minutes=2)
-    await books.add(
+    await books.create(
         [
             record(cost=5, model="a"),
             record(cost=7, model="a", agent_id="agent-2", outcome="LLM_TIMEOUT"),
@@ -219,7 +219,7 @@ async def test_sums_are_grouped_and_say_what_has_no_price(books):
     )
 
     async def sums(*groups: GroupBy, most: int = 10, wanted: CallFilter | None = None):
-        found = await books.sums(ANN, wanted or CallFilter(), groups, most)
+        found = await books.list_sums(ANN, wanted or CallFilter(), groups, most)
         return [
             (each.keys, each.calls, each.failed_calls, each.cost_microdollars, each.unpriced_calls) for each in found
         ]
@@ -234,10 +234,10 @@ async def test_sums_are_grouped_and_say_what_has_no_price(books):
     ]
     assert await sums(GroupBy.USER, GroupBy.RUN, wanted=CallFilter(model="b")) == [(("user-a", "run-1"), 1, 0, None, 1)]
     assert await sums(GroupBy.MODEL, wanted=CallFilter(model="nobody's")) == []
-    [whole] = await books.sums(ANN, CallFilter(), (), 1)
+    [whole] = await books.list_sums(ANN, CallFilter(), (), 1)
     assert (whole.prompt_tokens, whole.completion_tokens, whole.cached_input_tokens) == (40, 8, 12)
     assert (whole.cache_write_tokens, whole.reasoning_tokens) == (4, 4)
-    [nothing] = await books.sums(BEN, CallFilter(model="b"), (), 1)
+    [nothing] = await books.list_sums(BEN, CallFilter(model="b"), (), 1)
     assert (nothing.calls, nothing.prompt_tokens, nothing.cost_microdollars) == (0, 0, None)
 
 
@@ -267,9 +267,9 @@ async def test_a_budget_is_set_once_for_its_subject(kept):
 
     assert (again.id, again.created_at) == (first.id, first.created_at)
     assert (again.limit_microdollars, again.action, again.updated_at) == (2, Action.WARN, NOW + timedelta(seconds=9))
-    assert await kept.page(ANN, Page()) == [other, again]
-    assert await kept.page(ANN, Page(limit=1, after=other.id)) == [again]
-    assert await kept.page(BEN, Page()) == await kept.page(BEN, Page(after=other.id)) == []
+    assert await kept.list_budgets(ANN, Page()) == [other, again]
+    assert await kept.list_budgets(ANN, Page(limit=1, after=other.id)) == [again]
+    assert await kept.list_budgets(BEN, Page()) == await kept.list_budgets(BEN, Page(after=other.id)) == []
 
 
 async def test_a_budget_is_deleted_by_its_organization_alone(kept):
@@ -298,8 +298,8 @@ async def test_spending_counts_by_scope_and_period_and_each_record_once(books, k
         record(cost=0),
         record(BEN, cost=1000),
     ]
-    await books.add(rows, [])
-    await books.add([*rows[:2], record(cost=32)], [])
+    await books.create(rows, [])
+    await books.create([*rows[:2], record(cost=32)], [])
 
     month, named = await spent(kept)
     assert month == 1 + 2 + 4 + 8 + 32
@@ -322,24 +322,26 @@ async def test_two_replicas_that_book_at_once_lose_nothing(books, kept):
     await kept.put(ANN, budget())
     rows = [[record(cost=1, agent_id=f"agent-{at % 5}") for at in range(40)] for _ in range(8)]
 
-    await asyncio.gather(*(books.add(batch, []) for batch in rows), *(books.add(batch[::-1], []) for batch in rows))
+    await asyncio.gather(
+        *(books.create(batch, []) for batch in rows), *(books.create(batch[::-1], []) for batch in rows)
+    )
 
     assert await spent(kept) == (320, {("ORGANIZATION", "MONTH"): 320})
 
 
 async def test_the_newest_trace_of_a_step_is_found(books):
-    await books.add([], [trace(NOW, "1"), trace(NOW + timedelta(seconds=1), "2"), trace(NOW, "b", BEN)])
+    await books.create([], [trace(NOW, "1"), trace(NOW + timedelta(seconds=1), "2"), trace(NOW, "b", BEN)])
 
-    found = await books.trace_of_step(ANN, "step-1")
+    found = await books.find_trace(ANN, "step-1")
     assert (found.response_json, found.agent_id, found.created_at) == ("2", "agent-1", NOW + timedelta(seconds=1))
-    assert (await books.trace_of_step(BEN, "step-1")).response_json == "b"
-    assert await books.trace_of_step(ANN, "step-2") is None
+    assert (await books.find_trace(BEN, "step-1")).response_json == "b"
+    assert await books.find_trace(ANN, "step-2") is None
 
 
 async def test_old_traces_are_forgotten_a_few_at_once(books):
     old = [trace(NOW - timedelta(days=8), "old", actor) for actor in (ANN, BEN, ANN)]
-    await books.add([], [*old, trace(NOW, "new")])
+    await books.create([], [*old, trace(NOW, "new")])
 
     assert [await books.forget_traces(NOW - timedelta(days=7), 2) for _ in range(3)] == [2, 1, 0]
-    assert (await books.trace_of_step(ANN, "step-1")).response_json == "new"
-    assert await books.trace_of_step(BEN, "step-1") is None
+    assert (await books.find_trace(ANN, "step-1")).response_json == "new"
+    assert await books.find_trace(BEN, "step-1") is None

@@ -74,7 +74,7 @@ async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -
     for number, kind in enumerate((Append("x"), Create("v", "d"))):
         edit = BlockEdit(agent_id, agent_id, 1, f"{agent_id}:{number}", "human" if number == 0 else "new", kind)
         await store.edit_block(ANN, edit, new_id=new_id("block"), now=NOW)
-    written = await passages.write(ANN, Place(agent_id=agent_id), [draft], embedder="test/two", now=NOW)
+    written = await passages.create(ANN, Place(agent_id=agent_id), [draft], embedder="test/two", now=NOW)
     question = Question([0.9, 0.1], "test/two")
     hits = await passages.search(ANN, written.passages[0].archive_id, PassageQuery("tea", 5), question)
 

@@ -38,7 +38,7 @@ def ann():
 @pytest.fixture
 async def server(stores, ann):
     made = MCPServer(new_id("mcp_server"), "demo", "sse", "{}", b"sealed", created_at=BEGIN, updated_at=BEGIN)
-    assert await stores[0].insert(ann, made)
+    assert await stores[0].create(ann, made)
     return made
 
 
@@ -50,9 +50,9 @@ def attempt(server, **values):
 
 
 async def test_servers_have_names(stores, ann, server):
-    assert await stores[0].named(ann, "demo") == server
-    assert await stores[0].named(ann, "other") is None
-    assert await stores[0].named(BOB, "demo") is None
+    assert await stores[0].find_named(ann, "demo") == server
+    assert await stores[0].find_named(ann, "other") is None
+    assert await stores[0].find_named(BOB, "demo") is None
 
 
 async def test_an_attempt_takes_the_place_of_those_before(stores, ann, server):
@@ -60,9 +60,9 @@ async def test_an_attempt_takes_the_place_of_those_before(stores, ann, server):
     await stores[1].begin(ann, first)
     await stores[1].begin(ann, second)
 
-    assert await stores[1].get(ann, first.id) is None
-    assert await stores[1].get(ann, second.id) == second
-    assert await stores[1].get(BOB, second.id) is None
+    assert await stores[1].find(ann, first.id) is None
+    assert await stores[1].find(ann, second.id) == second
+    assert await stores[1].find(BOB, second.id) is None
 
 
 async def test_an_attempt_is_answered_once_and_in_time(stores, ann, server):
@@ -74,16 +74,16 @@ async def test_an_attempt_is_answered_once_and_in_time(stores, ann, server):
     assert not await stores[1].settle(ann, session.id, AUTHORIZED, b"late", late)
     assert await stores[1].settle(ann, session.id, AUTHORIZED, b"first", BEGIN)
     assert not await stores[1].settle(ann, session.id, AUTHORIZED, b"second", BEGIN)
-    assert await stores[1].get(ann, session.id) == replace(session, status=AUTHORIZED, answer=b"first")
+    assert await stores[1].find(ann, session.id) == replace(session, status=AUTHORIZED, answer=b"first")
 
 
 async def test_the_last_grant_of_a_server_is_kept(stores, ann, server):
-    assert await stores[1].load(ann, server.id) is None
-    await stores[1].save(ann, server.id, b"one", BEGIN)
-    await stores[1].save(ann, server.id, b"two", BEGIN)
+    assert await stores[1].find_grant(ann, server.id) is None
+    await stores[1].put_grant(ann, server.id, b"one", BEGIN)
+    await stores[1].put_grant(ann, server.id, b"two", BEGIN)
 
-    assert await stores[1].load(ann, server.id) == b"two"
-    assert await stores[1].load(BOB, server.id) is None
+    assert await stores[1].find_grant(ann, server.id) == b"two"
+    assert await stores[1].find_grant(BOB, server.id) is None
 
 
 async def test_what_was_granted_goes_with_the_server(database_url, ann):
@@ -91,14 +91,14 @@ async def test_what_was_granted_goes_with_the_server(database_url, ann):
     try:
         servers, oauth = SqlMCPServerStore(db), SqlOAuthStore(db)
         made = MCPServer(new_id("mcp_server"), "gone", "sse", "{}", b"sealed", created_at=BEGIN, updated_at=BEGIN)
-        await servers.insert(ann, made)
+        await servers.create(ann, made)
         session = attempt(made)
         await oauth.begin(ann, session)
-        await oauth.save(ann, made.id, b"grant", BEGIN)
+        await oauth.put_grant(ann, made.id, b"grant", BEGIN)
 
         await servers.delete(ann, made.id)
 
-        assert await oauth.load(ann, made.id) is None
-        assert await oauth.get(ann, session.id) is None
+        assert await oauth.find_grant(ann, made.id) is None
+        assert await oauth.find(ann, session.id) is None
     finally:
         await db.close()

@@ -49,21 +49,21 @@ async def test_there_is_one_configuration_of_a_type(store, ann):
     assert (second.id, second.config, second.version) == (first.id, '{"a":1}', 2)
     assert (second.created_at, second.updated_at) == (first.created_at, BEGIN + timedelta(minutes=1))
     assert (second.created_by_id, second.last_updated_by_id) == ("user-ann", "user-bob")
-    assert await store.get(ann, first.id) == second
+    assert await store.find(ann, first.id) == second
 
 
 async def test_configurations_are_listed_and_removed(store, ann):
     local = await store.put(ann, a_config("local", 0))
     modal = await store.put(ann, a_config("modal", 1))
 
-    assert await store.find(ann, "", Page()) == [modal, local]
-    assert await store.find(ann, "local", Page()) == [local]
-    assert await store.find(ann, "", Page(after=modal.id)) == [local]
+    assert await store.list_configs(ann, "", Page()) == [modal, local]
+    assert await store.list_configs(ann, "local", Page()) == [local]
+    assert await store.list_configs(ann, "", Page(after=modal.id)) == [local]
     await store.put_variable(ann, a_variable(local, "A"))
     assert await store.delete(ann, local.id)
     assert not await store.delete(ann, local.id)
-    assert await store.get(ann, local.id) is None
-    assert await store.variables_of(ann, "local") == []
+    assert await store.find(ann, local.id) is None
+    assert await store.list_values(ann, "local") == []
 
 
 async def test_another_organization_sees_nothing(store, ann):
@@ -71,14 +71,14 @@ async def test_another_organization_sees_nothing(store, ann):
     variable = await store.put_variable(ann, a_variable(config, "A"))
     bob = Actor(new_id("org"), "user-bob")
 
-    assert await store.get(bob, config.id) is None
-    assert await store.find(bob, "", Page()) == []
+    assert await store.find(bob, config.id) is None
+    assert await store.list_configs(bob, "", Page()) == []
     assert not await store.delete(bob, config.id)
-    assert await store.get_variable(bob, variable.id) is None
-    assert await store.find_variables(bob, config.id, Page()) == []
-    assert not await store.replace_variable(bob, variable)
+    assert await store.find_variable(bob, variable.id) is None
+    assert await store.list_variables(bob, config.id, Page()) == []
+    assert not await store.update_variable(bob, variable)
     assert not await store.delete_variable(bob, variable.id)
-    assert await store.variables_of(bob, "local") == []
+    assert await store.list_values(bob, "local") == []
 
 
 async def test_variables(store, ann):
@@ -88,13 +88,13 @@ async def test_variables(store, ann):
     b = await store.put_variable(ann, a_variable(config, "B", 1))
     await store.put_variable(ann, a_variable(other, "C"))
 
-    assert await store.find_variables(ann, config.id, Page()) == [b, a]
+    assert await store.list_variables(ann, config.id, Page()) == [b, a]
     again = await store.put_variable(ann, a_variable(config, "A", 2, b"new"))
     assert (again.id, again.value, again.created_at) == (a.id, b"new", a.created_at)
-    assert sorted(await store.variables_of(ann, "local")) == [("A", b"new"), ("B", b"v")]
+    assert sorted(await store.list_values(ann, "local")) == [("A", b"new"), ("B", b"v")]
     with pytest.raises(KeyTaken):
-        await store.replace_variable(ann, replace(b, key="A"))
-    assert await store.replace_variable(ann, replace(b, key="D", description=None))
-    assert await store.get_variable(ann, b.id) == replace(b, key="D", description=None)
+        await store.update_variable(ann, replace(b, key="A"))
+    assert await store.update_variable(ann, replace(b, key="D", description=None))
+    assert await store.find_variable(ann, b.id) == replace(b, key="D", description=None)
     assert await store.delete_variable(ann, b.id)
     assert not await store.delete_variable(ann, b.id)

@@ -59,68 +59,68 @@ FULL = {
 
 async def test_what_is_inserted_comes_back_whole(store, ann):
     tool = a_tool("roll", **FULL)
-    await store.insert(ann, tool)
+    await store.create(ann, tool)
 
-    assert await store.get(ann, tool.id) == tool
+    assert await store.find(ann, tool.id) == tool
     assert await store.resolve(ann, (), ("roll",)) == [tool]
 
 
 async def test_another_organization_sees_nothing(store, ann):
     tool = a_tool("roll")
-    await store.insert(ann, tool)
+    await store.create(ann, tool)
     bob = Actor(new_id("org"), "user-bob")
 
-    assert await store.get(bob, tool.id) is None
+    assert await store.find(bob, tool.id) is None
     assert await store.resolve(bob, (tool.id,), ("roll",)) == []
-    assert await store.find(bob, ToolFilter(), Page()) == []
+    assert await store.list_tools(bob, ToolFilter(), Page()) == []
     assert await store.count(bob, ToolFilter()) == 0
-    assert not await store.replace(bob, tool, expected=1)
+    assert not await store.update(bob, tool, expected=1)
     assert not await store.delete(bob, tool.id)
-    await store.insert(bob, a_tool("roll"))
+    await store.create(bob, a_tool("roll"))
 
 
 async def test_a_name_is_taken_once(store, ann):
-    await store.insert(ann, a_tool("roll"))
+    await store.create(ann, a_tool("roll"))
     other = a_tool("flip")
-    await store.insert(ann, other)
+    await store.create(ann, other)
 
     with pytest.raises(NameTaken):
-        await store.insert(ann, a_tool("roll"))
+        await store.create(ann, a_tool("roll"))
     with pytest.raises(NameTaken):
-        await store.replace(ann, replace(other, name="roll"), expected=1)
+        await store.update(ann, replace(other, name="roll"), expected=1)
 
 
 async def test_a_stale_version_is_not_written(store, ann):
     tool = a_tool("roll")
-    await store.insert(ann, tool)
+    await store.create(ann, tool)
     newer = replace(tool, description="New.", version=2)
 
-    assert await store.replace(ann, newer, expected=1)
-    assert not await store.replace(ann, replace(tool, description="Old.", version=2), expected=1)
-    assert await store.get(ann, tool.id) == newer
+    assert await store.update(ann, newer, expected=1)
+    assert not await store.update(ann, replace(tool, description="Old.", version=2), expected=1)
+    assert await store.find(ann, tool.id) == newer
 
 
 async def written(store, ann, versions):
     tool = a_tool("roll", **FULL | {"version": 1})
-    await store.insert(ann, tool)
+    await store.create(ann, tool)
     for number in range(2, versions + 1):
         tool = replace(tool, version=number, description=f"no. {number}", updated_at=BEGIN + timedelta(hours=number))
-        assert await store.replace(ann, tool, expected=number - 1)
+        assert await store.update(ann, tool, expected=number - 1)
     return tool
 
 
 async def test_every_write_makes_a_version(store, ann):
     tool = await written(store, ann, 3)
 
-    assert await store.versions(ann, tool.id, Page()) == [
+    assert await store.list_versions(ann, tool.id, Page()) == [
         tool,
-        await store.version(ann, tool.id, 2),
-        await store.version(ann, tool.id, 1),
+        await store.find_version(ann, tool.id, 2),
+        await store.find_version(ann, tool.id, 1),
     ]
-    assert (await store.version(ann, tool.id, 2)).description == "no. 2"
-    assert await store.version(ann, tool.id, 4) is None
-    assert not await store.replace(ann, replace(tool, version=9), expected=8)
-    assert await store.version(ann, tool.id, 9) is None
+    assert (await store.find_version(ann, tool.id, 2)).description == "no. 2"
+    assert await store.find_version(ann, tool.id, 4) is None
+    assert not await store.update(ann, replace(tool, version=9), expected=8)
+    assert await store.find_version(ann, tool.id, 9) is None
 
 
 @pytest.mark.parametrize(
@@ -139,25 +139,25 @@ async def test_every_write_makes_a_version(store, ann):
 )
 async def test_versions_come_in_pages(store, ann, page, numbers):
     tool = await written(store, ann, 5)
-    assert [item.version for item in await store.versions(ann, tool.id, page)] == numbers
+    assert [item.version for item in await store.list_versions(ann, tool.id, page)] == numbers
 
 
 async def test_versions_go_with_their_tool_and_belong_to_its_organization(store, ann):
     tool = await written(store, ann, 2)
     bob = Actor(new_id("org"), "user-bob")
 
-    assert await store.versions(bob, tool.id, Page()) == []
-    assert await store.version(bob, tool.id, 1) is None
+    assert await store.list_versions(bob, tool.id, Page()) == []
+    assert await store.find_version(bob, tool.id, 1) is None
     await store.delete(ann, tool.id)
-    assert await store.versions(ann, tool.id, Page()) == []
+    assert await store.list_versions(ann, tool.id, Page()) == []
 
 
 async def test_the_last_hundred_versions_are_kept(store, ann):
     tool = await written(store, ann, 103)
 
-    numbers = [item.version for item in await store.versions(ann, tool.id, Page(limit=1000))]
+    numbers = [item.version for item in await store.list_versions(ann, tool.id, Page(limit=1000))]
     assert numbers == list(range(103, 3, -1))
-    assert await store.version(ann, tool.id, 3) is None
+    assert await store.find_version(ann, tool.id, 3) is None
 
 
 async def test_tools_that_come_with_the_product_have_versions_too(store, ann):
@@ -166,13 +166,13 @@ async def test_tools_that_come_with_the_product_have_versions_too(store, ann):
     await store.upsert(ann, [tool])
     await store.upsert(ann, [replace(tool, description="new")])
 
-    assert [item.description for item in await store.versions(ann, tool.id, Page())] == ["new", "old"]
+    assert [item.description for item in await store.list_versions(ann, tool.id, Page())] == ["new", "old"]
 
 
 async def test_each_tool_is_resolved_once(store, ann):
     tools = [a_tool("one"), a_tool("two"), a_tool("three")]
     for tool in tools:
-        await store.insert(ann, tool)
+        await store.create(ann, tool)
 
     found = await store.resolve(ann, (tools[0].id, tools[1].id), ("one", "nothing"))
 
@@ -183,18 +183,18 @@ async def test_builtin_tools_are_brought_up_to_date_and_keep_what_the_user_set(s
     old = a_tool("send_message", tool_type=ToolType.LETTA_CORE)
     await store.upsert(ann, [old])
     await store.upsert(ann, [old])
-    assert await store.get(ann, old.id) == old
-    assert await store.replace(ann, replace(old, tags=("mine",), version=2), expected=1)
+    assert await store.find(ann, old.id) == old
+    assert await store.update(ann, replace(old, tags=("mine",), version=2), expected=1)
 
     await store.upsert(ann, [replace(old, json_schema='{"new":1}', description="New.")])
 
-    new = await store.get(ann, old.id)
+    new = await store.find(ann, old.id)
     assert (new.json_schema, new.description, new.tags, new.version) == ('{"new":1}', "New.", ("mine",), 3)
 
 
 async def test_a_custom_tool_is_not_made_a_builtin_one(store, ann):
     mine = a_tool("send_message")
-    await store.insert(ann, mine)
+    await store.create(ann, mine)
 
     await store.upsert(ann, [a_tool("send_message", tool_type=ToolType.LETTA_CORE), a_tool("other")])
 
@@ -204,10 +204,10 @@ async def test_a_custom_tool_is_not_made_a_builtin_one(store, ann):
 async def test_pages_follow_each_other(store, ann):
     tools = [a_tool(f"tool_{minute}", minute) for minute in range(5)]
     for tool in tools:
-        await store.insert(ann, tool)
+        await store.create(ann, tool)
 
     async def names(**page):
-        return [tool.name for tool in await store.find(ann, ToolFilter(), Page(**page))]
+        return [tool.name for tool in await store.list_tools(ann, ToolFilter(), Page(**page))]
 
     assert await names(limit=2) == ["tool_4", "tool_3"]
     assert await names(limit=2, after=tools[3].id) == ["tool_2", "tool_1"]
@@ -230,25 +230,25 @@ async def test_pages_follow_each_other(store, ann):
     ],
 )
 async def test_filters(store, ann, wanted, names):
-    await store.insert(ann, a_tool("alpha", tags=("x",)))
-    await store.insert(ann, a_tool("b", tool_type=ToolType.LETTA_CORE))
-    await store.insert(ann, a_tool("c", tags=("y", "z")))
+    await store.create(ann, a_tool("alpha", tags=("x",)))
+    await store.create(ann, a_tool("b", tool_type=ToolType.LETTA_CORE))
+    await store.create(ann, a_tool("c", tags=("y", "z")))
 
-    assert sorted(tool.name for tool in await store.find(ann, wanted, Page())) == names
+    assert sorted(tool.name for tool in await store.list_tools(ann, wanted, Page())) == names
     assert await store.count(ann, wanted) == len(names)
 
 
 async def test_filter_by_ids(store, ann):
     tool = a_tool("alpha")
-    await store.insert(ann, tool)
-    await store.insert(ann, a_tool("b"))
+    await store.create(ann, tool)
+    await store.create(ann, a_tool("b"))
 
-    assert await store.find(ann, ToolFilter(ids=(tool.id, "tool-none")), Page()) == [tool]
+    assert await store.list_tools(ann, ToolFilter(ids=(tool.id, "tool-none")), Page()) == [tool]
 
 
 async def test_one_shared_word_is_enough_to_be_found(store, ann):
-    await store.insert(ann, a_tool("get_weather", description="Weather of a city.", tags=("climate",)))
-    await store.insert(ann, a_tool("roll_dice", description="Rolls."))
+    await store.create(ann, a_tool("get_weather", description="Weather of a city.", tags=("climate",)))
+    await store.create(ann, a_tool("roll_dice", description="Rolls."))
 
     by_words = await store.search(ann, "weather forecast for tomorrow", ToolFilter(), 5)
     assert [match.tool.name for match in by_words if match.words] == ["get_weather"]
@@ -260,8 +260,8 @@ async def test_one_shared_word_is_enough_to_be_found(store, ann):
 
 async def test_deleting_tells_whether_there_was_one(store, ann):
     tool = a_tool("roll")
-    await store.insert(ann, tool)
+    await store.create(ann, tool)
 
     assert await store.delete(ann, tool.id)
     assert not await store.delete(ann, tool.id)
-    assert await store.get(ann, tool.id) is None
+    assert await store.find(ann, tool.id) is None

@@ -67,7 +67,7 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         filters = ConversationFilter(
             request.agent_id, request.summary_search, _ORDERS.get(request.order_by, "created_at")
         )
-        found = await self._stores.conversations.page(current_actor(), filters, Page.of(request))
+        found = await self._stores.conversations.list_conversations(current_actor(), filters, Page.of(request))
         return pb.ListConversationsResponse(conversations=found)
 
     async def UpdateConversation(
@@ -151,8 +151,8 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         actor = current_actor()
         _, conversation_id = await self._conversations.thread(actor, request.conversation_id, request.agent_id)
         if request.otid:
-            return await self._stores.runs.find_by_key(actor, conversation_id, request.otid)
-        found = await self._stores.runs.runs(actor, RunFilter(conversation_id=conversation_id), Page(limit=1))
+            return await self._stores.runs.get_by_key(actor, conversation_id, request.otid)
+        found = await self._stores.runs.list_runs(actor, RunFilter(conversation_id=conversation_id), Page(limit=1))
         if not found:
             raise RunNotFound("the conversation has no run", conversation_id=conversation_id)
         return found[0].id

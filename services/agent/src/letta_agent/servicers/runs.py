@@ -77,7 +77,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             stop_reason=request.stop_reason,
             background=request.background if request.HasField("background") else None,
         )
-        found = await self._stores.runs.runs(current_actor(), filters, page_of(request))
+        found = await self._stores.runs.list_runs(current_actor(), filters, page_of(request))
         return pb.ListRunsResponse(runs=map(pack_run, found))
 
     async def ListActiveRuns(self, request: pb.ListActiveRunsRequest, context: Call) -> pb.ListActiveRunsResponse:
@@ -86,7 +86,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
             statuses=ACTIVE,
             background=request.background if request.HasField("background") else None,
         )
-        found = await self._stores.runs.runs(current_actor(), filters, Page.of(request))
+        found = await self._stores.runs.list_runs(current_actor(), filters, Page.of(request))
         return pb.ListActiveRunsResponse(runs=map(pack_run, found))
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Call) -> pb.CancelRunResponse:
@@ -120,13 +120,13 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     async def GetRunMetrics(self, request: pb.GetRunMetricsRequest, context: Call) -> pb.GetRunMetricsResponse:
         record = await self._stores.runs.get(current_actor(), request.run_id)
-        steps = await self._stores.runs.steps(current_actor(), StepFilter(run_id=request.run_id), _ALL)
+        steps = await self._stores.runs.list_steps(current_actor(), StepFilter(run_id=request.run_id), _ALL)
         used = list(dict.fromkeys(tool for step in steps for tool in step.summary.tools_used))
         return pb.GetRunMetricsResponse(metrics=pack_run_metrics(current_actor(), record, used))
 
     async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: Call) -> pb.ListRunStepsResponse:
         await self._stores.runs.get(current_actor(), request.run_id)
-        steps = await self._stores.runs.steps(current_actor(), StepFilter(run_id=request.run_id), Page.of(request))
+        steps = await self._stores.runs.list_steps(current_actor(), StepFilter(run_id=request.run_id), Page.of(request))
         return pb.ListRunStepsResponse(steps=[pack_step(current_actor(), step) for step in steps])
 
 

@@ -34,15 +34,15 @@ class StepServicer(step_service_pb2_grpc.StepServiceServicer):
             has_feedback=request.has_feedback if request.HasField("has_feedback") else None,
             tags=tuple(request.tags),
         )
-        found = await self._store.steps(current_actor(), filters, Page.of(request))
+        found = await self._store.list_steps(current_actor(), filters, Page.of(request))
         return pb.ListStepsResponse(steps=[pack_step(current_actor(), step) for step in found])
 
     async def GetStep(self, request: pb.GetStepRequest, context: Call) -> pb.GetStepResponse:
-        step = await self._store.step(current_actor(), request.step_id)
+        step = await self._store.get_step(current_actor(), request.step_id)
         return pb.GetStepResponse(step=pack_step(current_actor(), step))
 
     async def GetStepMetrics(self, request: pb.GetStepMetricsRequest, context: Call) -> pb.GetStepMetricsResponse:
-        step = await self._store.step(current_actor(), request.step_id)
+        step = await self._store.get_step(current_actor(), request.step_id)
         return pb.GetStepMetricsResponse(metrics=pack_step_metrics(current_actor(), step))
 
     async def UpdateStepFeedback(

@@ -62,7 +62,7 @@ class SqlAgentStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def insert(self, actor: Actor, agent: Agent) -> bool:
+    async def create(self, actor: Actor, agent: Agent) -> bool:
         """Store a new agent; False when one was stored for the same request."""
         row = _row(agent) | {
             "organization_id": actor.organization_id,
@@ -84,7 +84,7 @@ class SqlAgentStore:
             raise
         return True
 
-    async def by_request(self, actor: Actor, request_id: str) -> Agent:
+    async def get_by_request(self, actor: Actor, request_id: str) -> Agent:
         """Return the agent that a request made, finished or not. Raises AgentNotFound."""
         return await self._one(actor, agents.c.request_id == request_id, request_id)
 
@@ -111,7 +111,7 @@ class SqlAgentStore:
         async with self._db.begin() as conn:
             await conn.execute(sa.update(queue).where(here).values(**nothing, context_tokens=0))
 
-    async def page(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
+    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
         """Return a page of agents that are ready."""
         mine = agents.c.organization_id == actor.organization_id
         query = self._query().where(mine, *_conditions(filters))
@@ -133,7 +133,7 @@ class SqlAgentStore:
             change = sa.update(agents).where(self._is(actor, agent_id), making)
             await conn.execute(change.values(state=int(Stage.READY), creation=None))
 
-    async def replace(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
+    async def update(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
         """Write definition, secrets and tools if the stored version is still `expected`; say whether it was."""
         async with self._db.begin() as conn:
             same = sa.and_(self._is(actor, agent.id), agents.c.version == expected)
@@ -157,7 +157,7 @@ class SqlAgentStore:
             if (await conn.execute(change)).rowcount != 1:
                 raise _no_agent(agent_id)
 
-    async def remove(self, actor: Actor, agent_id: str) -> None:
+    async def delete(self, actor: Actor, agent_id: str) -> None:
         """Remove an agent with its conversations and runs."""
         mine = actor.organization_id
         async with self._db.begin() as conn:
@@ -169,7 +169,7 @@ class SqlAgentStore:
                 await conn.execute(sa.delete(table).where(owned))
             await conn.execute(sa.delete(agents).where(self._is(actor, agent_id)))
 
-    async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
+    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
         """Return agents of all organizations that were left half made or half removed."""
         query = self._query().add_columns(agents.c.organization_id)
         left = query.where(agents.c.state != Stage.READY, agents.c.updated_at < before).limit(limit)

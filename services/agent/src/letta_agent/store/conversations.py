@@ -50,7 +50,7 @@ class SqlConversationStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def insert(self, actor: Actor, stored: StoredConversation) -> bool:
+    async def create(self, actor: Actor, stored: StoredConversation) -> bool:
         """Store a new conversation; False when one was stored for the same request."""
         made = stored.conversation
         row = _row(made) | {
@@ -73,7 +73,7 @@ class SqlConversationStore:
             raise
         return True
 
-    async def by_request(self, actor: Actor, request_id: str) -> StoredConversation:
+    async def get_by_request(self, actor: Actor, request_id: str) -> StoredConversation:
         """Return the conversation that a request made. Raises ConversationNotFound."""
         return _stored(await self._one(actor, conversations.c.request_id == request_id, request_id))
 
@@ -82,7 +82,7 @@ class SqlConversationStore:
         there = sa.and_(conversations.c.id == conversation_id, conversations.c.state == Stage.READY)
         return _stored(await self._one(actor, there, conversation_id)).conversation
 
-    async def page(self, actor: Actor, filters: ConversationFilter, page: Page) -> list[Conversation]:
+    async def list_conversations(self, actor: Actor, filters: ConversationFilter, page: Page) -> list[Conversation]:
         """Return a page of conversations that are ready."""
         mine = conversations.c.organization_id == actor.organization_id
         query = self._query().where(mine, conversations.c.state == Stage.READY)
@@ -94,7 +94,7 @@ class SqlConversationStore:
         async with self._db.connect() as conn:
             return [_stored(row).conversation for row in await fetch_page(conn, query, page, keyset)]
 
-    async def replace(self, actor: Actor, conversation: Conversation) -> None:
+    async def update(self, actor: Actor, conversation: Conversation) -> None:
         """Write a conversation that is ready. Raises ConversationNotFound."""
         await self._change(actor, conversation.id, Stage.READY, **_row(conversation))
 
@@ -107,7 +107,7 @@ class SqlConversationStore:
         """Take a conversation out of every list. Raises ConversationNotFound."""
         await self._change(actor, conversation_id, Stage.READY, state=int(Stage.REMOVING), request_id=None)
 
-    async def remove(self, actor: Actor, conversation_id: str) -> None:
+    async def delete(self, actor: Actor, conversation_id: str) -> None:
         """Remove a conversation; runs in it that have not ended are cancelled."""
         mine = actor.organization_id
         async with self._db.begin() as conn:
@@ -119,7 +119,7 @@ class SqlConversationStore:
             await conn.execute(sa.delete(queue).where(thread))
             await conn.execute(sa.delete(conversations).where(self._is(actor, conversation_id)))
 
-    async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:
+    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:
         """Return conversations of all organizations that were left half made or half removed."""
         query = self._query().add_columns(conversations.c.organization_id, conversations.c.created_by_id)
         left = query.where(conversations.c.state != Stage.READY, conversations.c.updated_at < before).limit(limit)

@@ -79,7 +79,7 @@ class SqlQueueStore:
         rows = await self._db.hot(_RENEW, values)
         return Renewed(frozenset(row[0] for row in rows))
 
-    async def cancelled(self, held: Sequence[RunLease]) -> frozenset[str]:
+    async def list_cancelled(self, held: Sequence[RunLease]) -> frozenset[str]:
         """Return those of the runs that somebody asked to end."""
         rows = await self._db.hot(_CANCELLED, ([h.organization_id for h in held], [h.run_id for h in held]))
         return frozenset(row[0] for row in rows)
@@ -96,7 +96,7 @@ class SqlQueueStore:
         }
         return [_job(row) for row in await self._db.hot(_CLAIM, values)]
 
-    async def overdue(self, before: datetime, limit: int) -> list[Overdue]:
+    async def list_overdue(self, before: datetime, limit: int) -> list[Overdue]:
         """Return requests for approval that wait since before a time."""
         rows = await self._db.hot(_OVERDUE, (before, limit))
         return [

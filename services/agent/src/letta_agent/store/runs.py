@@ -200,7 +200,7 @@ class SqlRunStore:
         if not done:
             raise Fenced(f"run {held.run_id} has another owner", run_id=held.run_id)
 
-    async def checkpoints(self, held: RunLease) -> dict[int, StoredStep]:
+    async def get_checkpoints(self, held: RunLease) -> dict[int, StoredStep]:
         """Return what is kept of a run's steps, by index."""
         rows = await self._db.hot(_CHECKPOINTS, (held.organization_id, held.run_id))
         return {index: StoredStep.FromString(output) for index, output in rows}
@@ -254,7 +254,7 @@ class SqlRunStore:
         [[reopened]] = await self._db.hot(_REOPEN, (actor.organization_id, run_id))
         return bool(reopened)
 
-    async def waiting(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
+    async def list_waiting(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
         """Return the runs whose requests for approval wait, of an agent or in a conversation."""
         asking = sa.select(queue.c.conversation_id, runs.c.id).join_from(queue, runs, _ASKING)
         query = asking.where(self._mine(actor))
@@ -273,7 +273,7 @@ class SqlRunStore:
             raise _no_run(run_id)
         return RunRecord(*tuple(row))
 
-    async def runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
+    async def list_runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
         """Return a page of runs."""
         query = sa.select(*_RUN_COLUMNS).where(self._mine(actor))
         if filters.agent_ids:
@@ -303,7 +303,7 @@ class SqlRunStore:
         await self.get(actor, run_id)
         return False
 
-    async def find_by_key(self, actor: Actor, conversation_id: str, key: str) -> str:
+    async def get_by_key(self, actor: Actor, conversation_id: str, key: str) -> str:
         """Return the run that was admitted under this key. Raises RunNotFound."""
         query = sa.select(runs.c.id).where(
             self._mine(actor), runs.c.conversation_id == conversation_id, runs.c.idempotency_key == key
@@ -314,7 +314,7 @@ class SqlRunStore:
             raise RunNotFound("no run was begun with this key", key=key)
         return found
 
-    async def steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
+    async def list_steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
         """Return a page of steps."""
         mine = run_steps.c.organization_id == actor.organization_id
         query = sa.select(*_STEP_COLUMNS).where(mine, *_step_conditions(filters))
@@ -322,7 +322,7 @@ class SqlRunStore:
         async with self._db.connect() as conn:
             return [_step(row) for row in await fetch_page(conn, query, page, keyset)]
 
-    async def step(self, actor: Actor, step_id: str) -> StepRecord:
+    async def get_step(self, actor: Actor, step_id: str) -> StepRecord:
         """Return one step. Raises StepNotFound."""
         mine = run_steps.c.organization_id == actor.organization_id
         async with self._db.connect() as conn:
@@ -333,15 +333,15 @@ class SqlRunStore:
 
     async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> StepRecord:
         """Store what a person thinks of a step. Raises StepNotFound."""
-        before = await self.step(actor, step_id)
+        before = await self.get_step(actor, step_id)
         labels = list(dict.fromkeys((*before.tags, *tags)))
         mine = run_steps.c.organization_id == actor.organization_id
         async with self._db.begin() as conn:
             change = sa.update(run_steps).where(mine, run_steps.c.id == step_id)
             await conn.execute(change.values(feedback=feedback, tags=labels))
-        return await self.step(actor, step_id)
+        return await self.get_step(actor, step_id)
 
-    async def events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
+    async def list_events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
         """Return events of a run after a position, in order."""
         return [StoredEvent(*row) for row in await self._db.hot(_EVENTS, (actor.organization_id, run_id, after, limit))]
 

@@ -49,7 +49,7 @@ class APIKey:
 class APIKeyStore(Protocol):
     """Where keys are kept. Revoked ones are never found; an empty organization means all."""
 
-    async def add(self, key: APIKey) -> None:
+    async def create(self, key: APIKey) -> None:
         """Add a new key."""
         ...
 
@@ -61,7 +61,7 @@ class APIKeyStore(Protocol):
         """Return a key whose user and organization still exist."""
         ...
 
-    async def list(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
+    async def list_keys(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
         """Return a page of keys by time. Raises CursorNotFound."""
         ...
 
@@ -149,7 +149,7 @@ class APIKeys:
                 expires_at=expires_at,
                 development=self._dev_mode,
             )
-            await tx.api_keys.add(key)
+            await tx.api_keys.create(key)
             await tx.audit.append(change(actor, key.organization_id, now, "api_key.create", key.id))
         return key, secret
 
@@ -164,7 +164,7 @@ class APIKeys:
         require_scope(actor, KEYS)
         reach = _reach(actor) if user_id else actor.organization_id
         async with self._db.read() as tx:
-            return await tx.api_keys.list(page, reach, user_id)
+            return await tx.api_keys.list_keys(page, reach, user_id)
 
     async def revoke(self, actor: Actor, key_id: str) -> None:
         """Make a key invalid for good.

@@ -28,7 +28,7 @@ class AuditStore(Protocol):
         """Add an entry to the end of its organization's chain."""
         ...
 
-    async def chain(self, organization_id: str) -> list[tuple[AuditEntry, bytes]]:
+    async def list_entries(self, organization_id: str) -> list[tuple[AuditEntry, bytes]]:
         """Return the entries of an organization with their hashes, oldest first."""
         ...
 

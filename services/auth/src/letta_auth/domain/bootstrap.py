@@ -36,7 +36,7 @@ class Bootstrap:
             await self._ensure_defaults(tx)  # which makes whoever else is here wait
             if await tx.api_keys.has_admin():
                 return None
-            await tx.api_keys.add(
+            await tx.api_keys.create(
                 APIKey(
                     id=id_,
                     organization_id=DEFAULT_ORGANIZATION_ID,

@@ -34,7 +34,7 @@ class Organization:
 class OrganizationStore(Protocol):
     """Where organizations are kept. Removed ones are found by `ensure` alone."""
 
-    async def add(self, organization: Organization) -> None:
+    async def create(self, organization: Organization) -> None:
         """Add a new organization."""
         ...
 
@@ -46,11 +46,11 @@ class OrganizationStore(Protocol):
         """Return one organization. Raises OrganizationNotFound."""
         ...
 
-    async def list(self, page: Page) -> Sequence[Organization]:
+    async def list_organizations(self, page: Page) -> Sequence[Organization]:
         """Return a page of organizations by time. Raises CursorNotFound."""
         ...
 
-    async def replace(self, organization: Organization) -> None:
+    async def update(self, organization: Organization) -> None:
         """Write an organization that exists. Raises OrganizationNotFound."""
         ...
 
@@ -68,7 +68,7 @@ class Organizations:
         now, id_ = self._clock.now(), new_id("org")
         made = Organization(id_, name or f"organization {id_[-6:]}", privileged_tools, now, now)
         async with self._db.begin() as tx:
-            await tx.organizations.add(made)
+            await tx.organizations.create(made)
             await tx.audit.append(change(actor, made.id, now, "organization.create", made.id))
         return made
 
@@ -82,7 +82,7 @@ class Organizations:
         """Return a page of organizations. Raises PermissionDenied, CursorNotFound."""
         require_scope(actor, ADMIN)
         async with self._db.read() as tx:
-            return await tx.organizations.list(page)
+            return await tx.organizations.list_organizations(page)
 
     async def update(
         self, actor: Actor, organization_id: str, *, name: str | None = None, privileged_tools: bool | None = None
@@ -98,7 +98,7 @@ class Organizations:
                 privileged_tools=old.privileged_tools if privileged_tools is None else privileged_tools,
                 updated_at=now,
             )
-            await tx.organizations.replace(new)
+            await tx.organizations.update(new)
             await tx.audit.append(change(actor, new.id, now, "organization.update", new.id))
         return new
 
@@ -114,7 +114,7 @@ class Organizations:
         async with self._db.begin() as tx:
             old = await tx.organizations.get(organization_id)
             await tx.audit.append(change(actor, old.id, now, "organization.delete", old.id))
-            await tx.organizations.replace(replace(old, is_deleted=True, updated_at=now))
+            await tx.organizations.update(replace(old, is_deleted=True, updated_at=now))
         return old
 
 

@@ -33,7 +33,7 @@ class SigningKey:
 class SigningKeyStore(Protocol):
     """Where signing keys are kept."""
 
-    async def add(self, key: SigningKey) -> None:
+    async def create(self, key: SigningKey) -> None:
         """Add a key."""
         ...
 
@@ -41,11 +41,11 @@ class SigningKeyStore(Protocol):
         """Sign no more with keys made before a time."""
         ...
 
-    async def active(self) -> Sequence[SigningKey]:
+    async def list_active(self) -> Sequence[SigningKey]:
         """Return the keys to sign with, newest first."""
         ...
 
-    async def listed(self, retired_since: datetime) -> Sequence[SigningKey]:
+    async def list_since(self, retired_since: datetime) -> Sequence[SigningKey]:
         """Return the active keys and those retired since, newest first."""
         ...
 
@@ -87,11 +87,11 @@ class SigningKeys:
     async def listed(self) -> Sequence[SigningKey]:
         """Return the keys that a valid context may be signed with."""
         async with self._db.read() as tx:
-            return await tx.signing_keys.listed(self._clock.now() - LISTED_AFTER_RETIREMENT)
+            return await tx.signing_keys.list_since(self._clock.now() - LISTED_AFTER_RETIREMENT)
 
     async def _usable(self, now: datetime) -> Signer | None:
         async with self._db.read() as tx:
-            keys = await tx.signing_keys.active()
+            keys = await tx.signing_keys.list_active()
         for key in keys:
             private = self._vault.unseal(key.id, key.sealed_private_key)
             if private is not None and now - key.created_at < self._max_age:
@@ -103,7 +103,7 @@ class SigningKeys:
         public, sealed = self._vault.new_pair(id_)
         async with self._db.begin() as tx:
             await tx.signing_keys.retire(now - self._max_age, now)
-            await tx.signing_keys.add(SigningKey(id_, public, sealed, now))
+            await tx.signing_keys.create(SigningKey(id_, public, sealed, now))
         private = self._vault.unseal(id_, sealed)
         if private is None:
             raise RuntimeError("the vault cannot open what it sealed")

@@ -34,7 +34,7 @@ class User:
 class UserStore(Protocol):
     """Where users are kept. Removed ones, and those of removed organizations, are found by `ensure` alone."""
 
-    async def add(self, user: User) -> None:
+    async def create(self, user: User) -> None:
         """Add a new user."""
         ...
 
@@ -46,11 +46,11 @@ class UserStore(Protocol):
         """Return one user. Raises UserNotFound."""
         ...
 
-    async def list(self, page: Page, organization_id: str = "") -> Sequence[User]:
+    async def list_users(self, page: Page, organization_id: str = "") -> Sequence[User]:
         """Return a page of users by time, of one organization or of all. Raises CursorNotFound."""
         ...
 
-    async def replace(self, user: User) -> None:
+    async def update(self, user: User) -> None:
         """Write a user that exists. Raises UserNotFound."""
         ...
 
@@ -69,7 +69,7 @@ class Users:
         user = User(new_id("user"), organization_id, name, now, now)
         async with self._db.begin() as tx:
             await tx.organizations.get(organization_id)
-            await tx.users.add(user)
+            await tx.users.create(user)
             await tx.audit.append(change(actor, organization_id, now, "user.create", user.id))
         return user
 
@@ -83,7 +83,7 @@ class Users:
         """Return a page of users. Raises PermissionDenied, CursorNotFound."""
         require_scope(actor, ADMIN)
         async with self._db.read() as tx:
-            return await tx.users.list(page, organization_id)
+            return await tx.users.list_users(page, organization_id)
 
     async def update(
         self, actor: Actor, user_id: str, *, name: str | None = None, organization_id: str | None = None
@@ -104,7 +104,7 @@ class Users:
                     "a user cannot move to another organization; make a new user there", field="organization_id"
                 )
             new = replace(old, name=old.name if name is None else name, updated_at=now)
-            await tx.users.replace(new)
+            await tx.users.update(new)
             await tx.audit.append(change(actor, new.organization_id, now, "user.update", new.id))
         return new
 
@@ -114,7 +114,7 @@ class Users:
         now = self._clock.now()
         async with self._db.begin() as tx:
             gone = replace(await tx.users.get(user_id), is_deleted=True, updated_at=now)
-            await tx.users.replace(gone)
+            await tx.users.update(gone)
             await tx.audit.append(change(actor, gone.organization_id, now, "user.delete", gone.id))
         return gone
 

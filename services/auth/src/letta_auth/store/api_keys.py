@@ -39,7 +39,7 @@ class SqlAPIKeyStore:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def add(self, key: APIKey) -> None:
+    async def create(self, key: APIKey) -> None:
         await self._conn.execute(sa.insert(api_keys).values(**{**asdict(key), "scopes": sorted(key.scopes)}))
 
     async def get(self, key_id: str, organization_id: str = "") -> APIKey:
@@ -56,7 +56,7 @@ class SqlAPIKeyStore:
         ).one_or_none()
         return None if row is None else _key(row)
 
-    async def list(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
+    async def list_keys(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
         mine = _within(organization_id)
         if user_id:
             mine = sa.and_(mine, api_keys.c.user_id == user_id)

@@ -25,7 +25,7 @@ class SqlAuditStore:
         await self._conn.execute(sa.insert(audit_log).values(**asdict(entry), seq=seq + 1, hash=digest))
         await self._conn.execute(sa.update(organizations).where(mine).values(audit_seq=seq + 1, audit_hash=digest))
 
-    async def chain(self, organization_id: str) -> list[tuple[AuditEntry, bytes]]:
+    async def list_entries(self, organization_id: str) -> list[tuple[AuditEntry, bytes]]:
         log = audit_log.c
         rows = await self._conn.execute(
             sa.select(

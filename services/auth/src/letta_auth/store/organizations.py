@@ -33,7 +33,7 @@ class SqlOrganizationStore:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def add(self, organization: Organization) -> None:
+    async def create(self, organization: Organization) -> None:
         await self._conn.execute(sa.insert(organizations).values(**asdict(organization)))
 
     async def ensure(self, organization: Organization) -> None:
@@ -47,11 +47,11 @@ class SqlOrganizationStore:
             raise missing(organization_id)
         return _organization(row)
 
-    async def list(self, page: Page) -> Sequence[Organization]:
+    async def list_organizations(self, page: Page) -> Sequence[Organization]:
         query = sa.select(*_COLUMNS).where(_LIVE)
         return [_organization(row) for row in await fetch_page(self._conn, query, page, _KEYSET)]
 
-    async def replace(self, organization: Organization) -> None:
+    async def update(self, organization: Organization) -> None:
         done = await self._conn.execute(
             sa.update(organizations)
             .where(organizations.c.id == organization.id, _LIVE)

@@ -24,17 +24,17 @@ class SqlSigningKeyStore:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def add(self, key: SigningKey) -> None:
+    async def create(self, key: SigningKey) -> None:
         await self._conn.execute(sa.insert(signing_keys).values(**asdict(key)))
 
     async def retire(self, older_than: datetime, at: datetime) -> None:
         old = sa.and_(_ACTIVE, signing_keys.c.created_at <= older_than)
         await self._conn.execute(sa.update(signing_keys).where(old).values(retired_at=at))
 
-    async def active(self) -> Sequence[SigningKey]:
+    async def list_active(self) -> Sequence[SigningKey]:
         return await self._fetch(_ACTIVE)
 
-    async def listed(self, retired_since: datetime) -> Sequence[SigningKey]:
+    async def list_since(self, retired_since: datetime) -> Sequence[SigningKey]:
         return await self._fetch(sa.or_(_ACTIVE, signing_keys.c.retired_at > retired_since))
 
     async def _fetch(self, which: sa.ColumnElement[bool]) -> Sequence[SigningKey]:

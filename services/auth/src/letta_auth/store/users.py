@@ -36,7 +36,7 @@ class SqlUserStore:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def add(self, user: User) -> None:
+    async def create(self, user: User) -> None:
         await self._conn.execute(sa.insert(users).values(**asdict(user)))
 
     async def ensure(self, user: User) -> None:
@@ -49,12 +49,12 @@ class SqlUserStore:
             raise missing(user_id)
         return _user(row)
 
-    async def list(self, page: Page, organization_id: str = "") -> Sequence[User]:
+    async def list_users(self, page: Page, organization_id: str = "") -> Sequence[User]:
         mine = sa.and_(LIVE, users.c.organization_id == organization_id) if organization_id else LIVE
         keyset = Keyset(at=users.c.created_at, id=users.c.id, scope=mine)
         return [_user(row) for row in await fetch_page(self._conn, sa.select(*_COLUMNS).where(mine), page, keyset)]
 
-    async def replace(self, user: User) -> None:
+    async def update(self, user: User) -> None:
         done = await self._conn.execute(
             sa.update(users)
             .where(users.c.id == user.id, LIVE)

@@ -57,7 +57,7 @@ class Filter:
 class ProviderStore(Protocol):
     """Where providers are kept. Every call sees only the actor's organization."""
 
-    async def add(self, actor: Actor, provider: OwnProvider) -> None:
+    async def create(self, actor: Actor, provider: OwnProvider) -> None:
         """Store a new provider. Raises ProviderNameTaken."""
         ...
 
@@ -65,15 +65,15 @@ class ProviderStore(Protocol):
         """Return one provider. Raises ProviderNotFound."""
         ...
 
-    async def all(self, actor: Actor) -> Sequence[OwnProvider]:
+    async def list_all(self, actor: Actor) -> Sequence[OwnProvider]:
         """Return every provider of the organization."""
         ...
 
-    async def page(self, actor: Actor, page: Page, wanted: Filter) -> Sequence[OwnProvider]:
+    async def list_providers(self, actor: Actor, page: Page, wanted: Filter) -> Sequence[OwnProvider]:
         """Return one page. Raises CursorNotFound."""
         ...
 
-    async def replace(self, actor: Actor, provider: OwnProvider) -> None:
+    async def update(self, actor: Actor, provider: OwnProvider) -> None:
         """Write a provider that exists. Raises ProviderNotFound."""
         ...
 
@@ -81,7 +81,7 @@ class ProviderStore(Protocol):
         """Delete a provider. Raises ProviderNotFound."""
         ...
 
-    async def defaults(self, actor: Actor) -> ModelDefaults:
+    async def get_defaults(self, actor: Actor) -> ModelDefaults:
         """Return the handles that the organization chose."""
         ...
 
@@ -89,7 +89,7 @@ class ProviderStore(Protocol):
         """Store the handles that the organization chose."""
         ...
 
-    async def sealed_otherwise(self, format: bytes, most: int) -> Sequence[OwnProvider]:
+    async def list_sealed_otherwise(self, format: bytes, most: int) -> Sequence[OwnProvider]:
         """Return providers of any organization with a secret that does not begin with these bytes."""
         ...
 
@@ -127,11 +127,11 @@ class Accounts:
 
     async def of(self, actor: Actor) -> Sequence[Account]:
         """Return the accounts of the actor's organization, keys in clear."""
-        return [self.account(provider) for provider in await self._store.all(actor)]
+        return [self.account(provider) for provider in await self._store.list_all(actor)]
 
     async def defaults(self, actor: Actor) -> ModelDefaults:
         """Return the handles that the organization chose."""
-        return await self._store.defaults(actor)
+        return await self._store.get_defaults(actor)
 
     async def set_defaults(self, actor: Actor, defaults: ModelDefaults, models: Models) -> ModelDefaults:
         """Choose handles for where none is named. Raises ModelNotFound for one that nobody offers."""
@@ -146,7 +146,7 @@ class Accounts:
     async def reseal(self, most: int = 1000) -> int:
         """Seal secrets anew that were sealed with a former key, of any organization; say how many providers."""
         total = 0
-        while found := await self._store.sealed_otherwise(self._vault.format, most):
+        while found := await self._store.list_sealed_otherwise(self._vault.format, most):
             done = 0
             for provider in found:
                 try:
@@ -195,7 +195,7 @@ class Accounts:
             updated_at=now,
         )
         await models.maker(account)
-        await self._store.add(actor, provider)
+        await self._store.create(actor, provider)
         models.forget(actor.organization_id)
         return await self._synced(actor, provider, models)
 
@@ -215,7 +215,7 @@ class Accounts:
         changed = replace(provider, **plain, **sealed, updated_at=self._clock.now())  # type: ignore[arg-type]
         _require_secrets(provider, changed, given=sealed)
         await self._check(self.account(changed))
-        await self._store.replace(actor, changed)
+        await self._store.update(actor, changed)
         models.forget(actor.organization_id)
         return changed
 
@@ -234,7 +234,7 @@ class Accounts:
         provider = await self._store.get(actor, provider_id)
         await models.refresh(self.account(provider))
         synced = replace(provider, last_synced=self._clock.now())
-        await self._store.replace(actor, synced)
+        await self._store.update(actor, synced)
         models.forget(actor.organization_id)
         return synced
 
@@ -257,7 +257,7 @@ class Accounts:
         except AppError:  # a vendor that is away, or a wrong key, is found by the check
             return provider
         synced = replace(provider, last_synced=self._clock.now())
-        await self._store.replace(actor, synced)
+        await self._store.update(actor, synced)
         return synced
 
     async def _check(self, account: Account) -> None:

@@ -109,7 +109,7 @@ class BudgetStore(Protocol):
         """Store a budget; one of the same scope, subject and period is changed and keeps its id."""
         ...
 
-    async def page(self, actor: Actor, page: Page) -> Sequence[Budget]:
+    async def list_budgets(self, actor: Actor, page: Page) -> Sequence[Budget]:
         """Return one page of budgets. Raises CursorNotFound."""
         ...
 
@@ -191,7 +191,7 @@ class Budgets:
 
     async def page(self, actor: Actor, page: Page) -> Sequence[Standing]:
         """Return one page of budgets with what was spent of them. Raises CursorNotFound."""
-        found = await self._store.page(actor, page)
+        found = await self._store.list_budgets(actor, page)
         await self._flush()
         spent = await self._store.spent([actor.organization_id], self._clock.now().date())
         known = {each.budget.id: each.spent_microdollars for each in spent[actor.organization_id].standings}

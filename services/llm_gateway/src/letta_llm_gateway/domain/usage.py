@@ -117,21 +117,21 @@ class UsageGroup:
 class UsageStore(Protocol):
     """Where the books are kept."""
 
-    async def add(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
+    async def create(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
         """Write records, each once: an id that is there is left alone."""
         ...
 
-    async def calls(self, actor: Actor, page: Page, wanted: CallFilter) -> Sequence[UsageRecord]:
+    async def list_calls(self, actor: Actor, page: Page, wanted: CallFilter) -> Sequence[UsageRecord]:
         """Return one page of calls. Raises CursorNotFound."""
         ...
 
-    async def sums(
+    async def list_sums(
         self, actor: Actor, wanted: CallFilter, groups: Sequence[GroupBy], most: int
     ) -> Sequence[UsageGroup]:
         """Return sums, the costliest groups first; days in their order when they are the first group."""
         ...
 
-    async def trace_of_step(self, actor: Actor, step_id: str) -> Trace | None:
+    async def find_trace(self, actor: Actor, step_id: str) -> Trace | None:
         """Return the newest trace of a step."""
         ...
 
@@ -214,7 +214,7 @@ class UsageWriter:
         drafts = [self._drafts.popleft() for _ in range(min(size // 10 + 1, len(self._drafts)))]
         try:
             traces = await asyncio.to_thread(_rendered, drafts, self._options.trace_bytes) if drafts else []
-            await self._store.add(records, traces)
+            await self._store.create(records, traces)
         except AppError as error:
             self._records.extendleft(reversed(records))
             self._drafts.extendleft(reversed(drafts))

@@ -29,7 +29,7 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
 
     async def ListProviders(self, request: pb.ListProvidersRequest, context: _Context) -> pb.ListProvidersResponse:
         wanted = Filter(request.name, request.provider_type)
-        found = await self._store.page(current_actor(), Page.of(request), wanted)
+        found = await self._store.list_providers(current_actor(), Page.of(request), wanted)
         return pb.ListProvidersResponse(providers=[_pack(provider) for provider in found])
 
     async def CreateProvider(self, request: pb.CreateProviderRequest, context: _Context) -> pb.CreateProviderResponse:

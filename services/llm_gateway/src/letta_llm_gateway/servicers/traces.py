@@ -26,7 +26,7 @@ class TraceServicer(trace_service_pb2_grpc.TraceServiceServicer):
         self, request: pb.GetProviderTraceRequest, context: _Context
     ) -> pb.GetProviderTraceResponse:
         await self._writer.flush()
-        found = await self._store.trace_of_step(current_actor(), request.step_id)
+        found = await self._store.find_trace(current_actor(), request.step_id)
         return pb.GetProviderTraceResponse(trace=None if found is None else _pack(found))
 
 

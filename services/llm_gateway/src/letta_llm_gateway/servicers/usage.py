@@ -35,14 +35,14 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
 
     async def ListModelCalls(self, request: pb.ListModelCallsRequest, context: _Context) -> pb.ListModelCallsResponse:
         await self._writer.flush()
-        found = await self._store.calls(current_actor(), Page.of(request), _filter(request.filter))
+        found = await self._store.list_calls(current_actor(), Page.of(request), _filter(request.filter))
         return pb.ListModelCallsResponse(calls=[_call(record) for record in found])
 
     async def AggregateUsage(self, request: pb.AggregateUsageRequest, context: _Context) -> pb.AggregateUsageResponse:
         await self._writer.flush()
         groups = [GroupBy(value) for value in request.group_by]
         most = request.limit or _MOST_GROUPS
-        found = await self._store.sums(current_actor(), _filter(request.filter), groups, most)
+        found = await self._store.list_sums(current_actor(), _filter(request.filter), groups, most)
         return pb.AggregateUsageResponse(groups=[_group(group, groups) for group in found])
 
 

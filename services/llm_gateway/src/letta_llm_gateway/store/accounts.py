@@ -25,7 +25,7 @@ class SqlProviderStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def add(self, actor: Actor, provider: OwnProvider) -> None:
+    async def create(self, actor: Actor, provider: OwnProvider) -> None:
         """Store a new provider."""
         try:
             async with self._db.begin() as conn:
@@ -43,13 +43,13 @@ class SqlProviderStore:
             raise missing(provider_id)
         return _provider(row)
 
-    async def all(self, actor: Actor) -> Sequence[OwnProvider]:
+    async def list_all(self, actor: Actor) -> Sequence[OwnProvider]:
         """Return every provider of the organization."""
         async with self._db.connect() as conn:
             rows = await conn.execute(sa.select(providers).where(self._mine(actor)).order_by(providers.c.id))
             return [_provider(row) for row in rows]
 
-    async def page(self, actor: Actor, page: Page, wanted: Filter) -> list[OwnProvider]:
+    async def list_providers(self, actor: Actor, page: Page, wanted: Filter) -> list[OwnProvider]:
         """Return one page. Raises CursorNotFound."""
         query = sa.select(providers).where(self._mine(actor))
         if wanted.name:
@@ -60,7 +60,7 @@ class SqlProviderStore:
         async with self._db.connect() as conn:
             return [_provider(row) for row in await fetch_page(conn, query, page, keyset)]
 
-    async def replace(self, actor: Actor, provider: OwnProvider) -> None:
+    async def update(self, actor: Actor, provider: OwnProvider) -> None:
         """Write a provider that exists."""
         values = {key: value for key, value in asdict(provider).items() if key not in {"id", "organization_id"}}
         async with self._db.begin() as conn:
@@ -75,7 +75,7 @@ class SqlProviderStore:
             if done.rowcount != 1:
                 raise missing(provider_id)
 
-    async def defaults(self, actor: Actor) -> ModelDefaults:
+    async def get_defaults(self, actor: Actor) -> ModelDefaults:
         """Return the handles that the organization chose."""
         columns = defaults.c
         query = sa.select(columns.handle, columns.embedding_handle).where(
@@ -92,7 +92,7 @@ class SqlProviderStore:
         async with self._db.begin() as conn:
             await conn.execute(statement.on_conflict_do_update(index_elements=["organization_id"], set_=values))
 
-    async def sealed_otherwise(self, format: bytes, most: int) -> list[OwnProvider]:
+    async def list_sealed_otherwise(self, format: bytes, most: int) -> list[OwnProvider]:
         """Return providers of any organization with a secret that begins otherwise: a statement of the system."""
         other = [
             sa.and_(column.is_not(None), sa.func.substr(column, 1, len(format)) != format)

@@ -61,7 +61,7 @@ class SqlBudgetStore:
         async with self._db.begin() as conn:
             return _budget((await conn.execute(statement.returning(*tables.budgets.columns))).one())
 
-    async def page(self, actor: Actor, page: Page) -> list[Budget]:
+    async def list_budgets(self, actor: Actor, page: Page) -> list[Budget]:
         """Return one page of budgets. Raises CursorNotFound."""
         mine = _b.organization_id == actor.organization_id
         keyset = Keyset(at=_b.created_at, id=_b.id, scope=mine)

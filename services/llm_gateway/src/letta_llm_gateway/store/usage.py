@@ -51,11 +51,11 @@ class SqlUsageStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def add(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
+    async def create(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
         """Write records, each once, in one statement that does not wait for the disk."""
         await self._db.hot(_ADD, (_json([_row(one) for one in records]), _json([_plain(one) for one in traces])))
 
-    async def calls(self, actor: Actor, page: Page, wanted: CallFilter) -> list[UsageRecord]:
+    async def list_calls(self, actor: Actor, page: Page, wanted: CallFilter) -> list[UsageRecord]:
         """Return one page of calls. Raises CursorNotFound."""
         mine = _u.organization_id == actor.organization_id
         query = sa.select(tables.usage).where(mine, *_wanted(wanted))
@@ -63,7 +63,9 @@ class SqlUsageStore:
         async with self._db.connect() as conn:
             return [_record(row) for row in await fetch_page(conn, query, page, keyset)]
 
-    async def sums(self, actor: Actor, wanted: CallFilter, groups: Sequence[GroupBy], most: int) -> list[UsageGroup]:
+    async def list_sums(
+        self, actor: Actor, wanted: CallFilter, groups: Sequence[GroupBy], most: int
+    ) -> list[UsageGroup]:
         """Return sums, the costliest groups first; days in their order when they are the first group."""
         keys = [_GROUPS[group].label(f"k{at}") for at, group in enumerate(groups)]
         cost = sa.func.sum(_u.cost_microdollars)
@@ -84,7 +86,7 @@ class SqlUsageStore:
             rows = (await conn.execute(query.limit(most))).all()
         return [_group([*row], len(keys)) for row in rows]
 
-    async def trace_of_step(self, actor: Actor, step_id: str) -> Trace | None:
+    async def find_trace(self, actor: Actor, step_id: str) -> Trace | None:
         """Return the newest trace of a step."""
         query = (
             sa.select(tables.traces)

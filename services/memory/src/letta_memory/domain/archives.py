@@ -69,7 +69,7 @@ class Reembedding:
 class ArchiveStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def add(self, actor: Actor, archive: Archive, *, request_hash: bytes = b"") -> Archive:
+    async def create(self, actor: Actor, archive: Archive, *, request_hash: bytes = b"") -> Archive:
         """Store a new archive; return the one that has the id already, if one has.
 
         Raises:
@@ -81,15 +81,15 @@ class ArchiveStore(Protocol):
         """Return one archive. Raises ArchiveNotFound."""
         ...
 
-    async def of_agent(self, actor: Actor, agent_id: str) -> Archive | None:
+    async def find_of_agent(self, actor: Actor, agent_id: str) -> Archive | None:
         """Return an agent's archive, if it has one. Raises AgentNotFound."""
         ...
 
-    async def list_all(self, actor: Actor, page: Page, *, name: str, agent_id: str) -> list[Archive]:
+    async def list_archives(self, actor: Actor, page: Page, *, name: str, agent_id: str) -> list[Archive]:
         """Return a page of archives. Raises CursorNotFound."""
         ...
 
-    async def change(self, actor: Actor, archive_id: str, changes: Mapping[str, Any]) -> Archive:
+    async def update(self, actor: Actor, archive_id: str, changes: Mapping[str, Any]) -> Archive:
         """Change some fields. Raises ArchiveNotFound."""
         ...
 
@@ -105,15 +105,15 @@ class ArchiveStore(Protocol):
         """Take an archive from an agent. Raises AgentNotFound, ArchiveNotFound."""
         ...
 
-    async def agents_of(self, actor: Actor, archive_id: str) -> list[str]:
+    async def list_agent_ids(self, actor: Actor, archive_id: str) -> list[str]:
         """Return the ids of the agents that use an archive. Raises ArchiveNotFound."""
         ...
 
-    async def embedder_of(self, actor: Actor, *, archive_id: str = "", agent_id: str = "") -> str:
+    async def get_embedder(self, actor: Actor, *, archive_id: str = "", agent_id: str = "") -> str:
         """Return what embeds an archive, or the archive that an agent has or will have; empty when none is known."""
         ...
 
-    async def embedding(self, actor: Actor, archive_id: str) -> ArchiveEmbedding:
+    async def get_embedding(self, actor: Actor, archive_id: str) -> ArchiveEmbedding:
         """Return how far an archive is embedded. Raises ArchiveNotFound."""
         ...
 
@@ -155,14 +155,14 @@ class Archives:
             created_at=now,
             updated_at=now,
         )
-        return await self._store.add(actor, archive, request_hash=request_hash)
+        return await self._store.create(actor, archive, request_hash=request_hash)
 
     async def update(self, actor: Actor, archive_id: str, changes: Mapping[str, Any]) -> Archive:
         """Change some fields of an archive. Raises ArchiveNotFound, InvalidArgument."""
         if changes.get("name", "?") == "":
             raise InvalidArgument("an archive needs a name", field="archive.name")
         written = {**changes, "last_updated_by_id": actor.user_id, "updated_at": self._clock.now()}
-        return await self._store.change(actor, archive_id, written)
+        return await self._store.update(actor, archive_id, written)
 
     async def reembed(self, actor: Actor, archive_id: str, embedder: str = "") -> ArchiveEmbedding:
         """Embed an archive anew, in the background; without an embedder with the one that it has.
@@ -174,7 +174,7 @@ class Archives:
         archive = await self._store.get(actor, archive_id)
         resolved, dimensions = await self._resolve(NewArchive(archive.name, embedder=embedder or archive.embedder))
         await self._store.reembed(actor, Reembedding(archive_id, resolved, dimensions, self._clock.now()))
-        return await self._store.embedding(actor, archive_id)
+        return await self._store.get_embedding(actor, archive_id)
 
     async def _resolve(self, new: NewArchive) -> tuple[str, int | None]:
         """Ask the embedder for its full name and dimension; without an answer the first passage tells."""

@@ -71,7 +71,7 @@ class BlockFilter:
 class BlockStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def add(self, actor: Actor, block: Block, *, request_hash: bytes = b"") -> Block:
+    async def create(self, actor: Actor, block: Block, *, request_hash: bytes = b"") -> Block:
         """Store a new block; return the one that has the id already, if one has.
 
         Raises:
@@ -83,11 +83,11 @@ class BlockStore(Protocol):
         """Return one block. Raises BlockNotFound."""
         ...
 
-    async def of_agent(self, actor: Actor, agent_id: str, label: str) -> Block:
+    async def get_of_agent(self, actor: Actor, agent_id: str, label: str) -> Block:
         """Return an agent's block of this label. Raises AgentNotFound, BlockNotFound."""
         ...
 
-    async def list_all(self, actor: Actor, wanted: BlockFilter, page: Page) -> list[Block]:
+    async def list_blocks(self, actor: Actor, wanted: BlockFilter, page: Page) -> list[Block]:
         """Return a page of blocks. Raises CursorNotFound."""
         ...
 
@@ -99,7 +99,7 @@ class BlockStore(Protocol):
         """Return how many blocks there are."""
         ...
 
-    async def replace(self, actor: Actor, block: Block, *, expected: int) -> bool:
+    async def update(self, actor: Actor, block: Block, *, expected: int) -> bool:
         """Write if the stored version is still `expected`; say whether it was. Raises BlockLabelTaken."""
         ...
 
@@ -107,7 +107,7 @@ class BlockStore(Protocol):
         """Remove a block and detach it. Raises BlockNotFound."""
         ...
 
-    async def agents_of(self, actor: Actor, block_id: str) -> list[str]:
+    async def list_agent_ids(self, actor: Actor, block_id: str) -> list[str]:
         """Return the ids of the agents that have a block. Raises BlockNotFound."""
         ...
 
@@ -138,7 +138,7 @@ class Blocks:
             created_at=now,
             updated_at=now,
         )
-        return await self._store.add(actor, made, request_hash=request_hash)
+        return await self._store.create(actor, made, request_hash=request_hash)
 
     async def update(self, actor: Actor, block_id: str, changes: Mapping[str, Any], *, etag: str = "") -> Block:
         """Change some fields of a block.
@@ -155,7 +155,7 @@ class Blocks:
             if etag and etag != str(block.version):
                 break
             written = self._changed(actor, block, changes)
-            if await self._store.replace(actor, written, expected=block.version):
+            if await self._store.update(actor, written, expected=block.version):
                 return written
             if etag:
                 break
@@ -165,7 +165,7 @@ class Blocks:
         self, actor: Actor, agent_id: str, label: str, changes: Mapping[str, Any], *, etag: str = ""
     ) -> Block:
         """Change some fields of an agent's block. Raises as `update` does, and AgentNotFound."""
-        block = await self._store.of_agent(actor, agent_id, label)
+        block = await self._store.get_of_agent(actor, agent_id, label)
         return await self.update(actor, block.id, changes, etag=etag)
 
     def _changed(self, actor: Actor, block: Block, changes: Mapping[str, Any]) -> Block:

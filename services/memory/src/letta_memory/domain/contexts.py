@@ -220,19 +220,19 @@ class ContextStore(Protocol):
         """Forget the messages and begin with these, or with the first one. Raises ConversationNotFound, Fenced."""
         ...
 
-    async def context(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
+    async def get(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
         """Return the context, changing nothing. Raises ConversationNotFound."""
         ...
 
-    async def opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Opening | None:
+    async def find_opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Opening | None:
         """Return the first message of a conversation, if it has one. Raises ConversationNotFound."""
         ...
 
-    async def replace_body(self, actor: Actor, conversation_id: str, message_id: str, body: bytes) -> None:
+    async def update_body(self, actor: Actor, conversation_id: str, message_id: str, body: bytes) -> None:
         """Write another body of a message that search does not read."""
         ...
 
-    async def agent_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
+    async def list_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
         """Return what these agents keep, in the order asked for; those without memory are left out."""
         ...
 
@@ -293,10 +293,10 @@ class Contexts:
         Raises:
             ConversationNotFound: the agent has no such conversation.
         """
-        first = await self._store.opening(actor, agent_id, conversation_id)
+        first = await self._store.find_opening(actor, agent_id, conversation_id)
         if first is None or first.role != ROLE_SYSTEM:
             return ""
-        await self._store.replace_body(actor, conversation_id, first.id, edit(first.body))
+        await self._store.update_body(actor, conversation_id, first.id, edit(first.body))
         return first.id
 
 

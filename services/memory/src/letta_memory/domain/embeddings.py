@@ -68,7 +68,7 @@ class Failure:
 class PendingStore(Protocol):
     """What the background work needs from storage. These calls span organizations."""
 
-    async def pending(self, limit: int) -> list[PendingText]:
+    async def list_pending(self, limit: int) -> list[PendingText]:
         """Return some texts that wait, of organizations in turn."""
         ...
 
@@ -115,7 +115,7 @@ class Indexer:
     async def step(self) -> int:
         """Embed some texts; return how many. An embedder that fails holds up the texts of no other."""
         groups: dict[tuple[str, str], list[PendingText]] = {}
-        for text in await self._store.pending(self._batch):
+        for text in await self._store.list_pending(self._batch):
             groups.setdefault((text.organization_id, text.embedder), []).append(text)
         return sum(await asyncio.gather(*(self._embed(texts) for texts in groups.values())))
 

@@ -72,7 +72,7 @@ class MessageStore(Protocol):
         """Return one message. Raises MessageNotFound."""
         ...
 
-    async def list_all(self, actor: Actor, scope: Scope, wanted: MessageFilter, page: Page) -> Sequence[bytes]:
+    async def list_messages(self, actor: Actor, scope: Scope, wanted: MessageFilter, page: Page) -> Sequence[bytes]:
         """Return a page of messages. Raises AgentNotFound, ConversationNotFound, CursorNotFound."""
         ...
 

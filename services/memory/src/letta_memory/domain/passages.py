@@ -112,7 +112,7 @@ class Written:
 class PassageStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def write(
+    async def create(
         self, actor: Actor, place: Place, drafts: Sequence[Draft], *, embedder: str, now: datetime
     ) -> Written:
         """Store passages once for each id; make an agent's archive.
@@ -127,7 +127,7 @@ class PassageStore(Protocol):
         """Remove a passage. Raises ArchiveNotFound, PassageNotFound."""
         ...
 
-    async def list_all(self, actor: Actor, archive_id: str, page: Page, *, containing: str) -> list[Passage]:
+    async def list_passages(self, actor: Actor, archive_id: str, page: Page, *, containing: str) -> list[Passage]:
         """Return a page of passages. Raises CursorNotFound."""
         ...
 
@@ -179,22 +179,22 @@ class Passages:
 
     async def forget(self, actor: Actor, agent_id: str, passage_id: str) -> None:
         """Remove a passage from an agent's archive. Raises AgentNotFound, PassageNotFound."""
-        archive = await self._archives.of_agent(actor, agent_id)
+        archive = await self._archives.find_of_agent(actor, agent_id)
         await self._store.delete(actor, archive.id if archive else "", passage_id)
 
     async def list_of_agent(self, actor: Actor, agent_id: str, page: Page, *, containing: str = "") -> list[Passage]:
         """Return a page of an agent's passages. Raises AgentNotFound, CursorNotFound."""
-        archive = await self._archives.of_agent(actor, agent_id)
+        archive = await self._archives.find_of_agent(actor, agent_id)
         if archive is None:
             return page.slice([], key=lambda passage: (passage.created_at, passage.id))
-        return await self._store.list_all(actor, archive.id, page, containing=containing)
+        return await self._store.list_passages(actor, archive.id, page, containing=containing)
 
     async def search(self, actor: Actor, place: Place, query: PassageQuery) -> list[PassageHit]:
         """Return the passages that fit best. Raises ArchiveNotFound, AgentNotFound, InvalidArgument."""
         if place.archive_id:
             archive = await self._archives.get(actor, place.archive_id)
         elif place.agent_id:
-            found = await self._archives.of_agent(actor, place.agent_id)
+            found = await self._archives.find_of_agent(actor, place.agent_id)
             if found is None:
                 return []
             archive = found
@@ -208,7 +208,7 @@ class Passages:
     ) -> tuple[Passage, ...]:
         """Embed with what the archive was last seen to use; when it uses another, the texts wait for the indexer."""
         now = self._clock.now()
-        model = self._embedders.get((actor.organization_id, place)) or await self._archives.embedder_of(
+        model = self._embedders.get((actor.organization_id, place)) or await self._archives.get_embedder(
             actor, archive_id=place.archive_id, agent_id=place.agent_id
         )
         vectors: Sequence[Vector | None] = [None] * len(new)
@@ -229,7 +229,7 @@ class Passages:
             )
             for number, (passage, vector) in enumerate(zip(new, vectors, strict=True))
         ]
-        written = await self._store.write(actor, place, drafts, embedder=model, now=now)
+        written = await self._store.create(actor, place, drafts, embedder=model, now=now)
         self._embedders[actor.organization_id, place] = written.embedder
         return written.passages
 

@@ -48,7 +48,7 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
     async def ListArchives(self, request: pb.ListArchivesRequest, context: Call) -> pb.ListArchivesResponse:
         actor = current_actor()
         page = Page.of(request)
-        found = await self._store.list_all(actor, page, name=request.name, agent_id=request.agent_id)
+        found = await self._store.list_archives(actor, page, name=request.name, agent_id=request.agent_id)
         return pb.ListArchivesResponse(archives=[pack_archive(archive, actor.organization_id) for archive in found])
 
     async def UpdateArchive(self, request: pb.UpdateArchiveRequest, context: Call) -> pb.UpdateArchiveResponse:
@@ -72,7 +72,7 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
     async def GetArchiveEmbedding(
         self, request: pb.GetArchiveEmbeddingRequest, context: Call
     ) -> pb.GetArchiveEmbeddingResponse:
-        found = await self._store.embedding(current_actor(), request.archive_id)
+        found = await self._store.get_embedding(current_actor(), request.archive_id)
         return pb.GetArchiveEmbeddingResponse(embedding=_pack_embedding(found))
 
     async def ReembedArchive(self, request: pb.ReembedArchiveRequest, context: Call) -> pb.ReembedArchiveResponse:
@@ -82,7 +82,7 @@ class ArchiveServicer(archive_service_pb2_grpc.ArchiveServiceServicer):
     async def ListArchiveAgentIds(
         self, request: pb.ListArchiveAgentIdsRequest, context: Call
     ) -> pb.ListArchiveAgentIdsResponse:
-        found = await self._store.agents_of(current_actor(), request.archive_id)
+        found = await self._store.list_agent_ids(current_actor(), request.archive_id)
         return pb.ListArchiveAgentIdsResponse(agent_ids=found)
 
 

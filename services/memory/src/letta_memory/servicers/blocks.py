@@ -54,7 +54,7 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
             else None,
             agents_equal=tuple(request.connected_to_agents_count_eq),
         )
-        found = await self._store.list_all(current_actor(), wanted, Page.of(request))
+        found = await self._store.list_blocks(current_actor(), wanted, Page.of(request))
         return pb.ListBlocksResponse(blocks=[pack_block(block) for block in found])
 
     async def CountBlocks(self, request: pb.CountBlocksRequest, context: Call) -> pb.CountBlocksResponse:
@@ -82,7 +82,7 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
         return pb.ListAgentBlocksResponse(blocks=[pack_block(block) for block in found])
 
     async def GetAgentBlock(self, request: pb.GetAgentBlockRequest, context: Call) -> pb.GetAgentBlockResponse:
-        block = await self._store.of_agent(current_actor(), request.agent_id, request.block_label)
+        block = await self._store.get_of_agent(current_actor(), request.agent_id, request.block_label)
         return pb.GetAgentBlockResponse(block=pack_block(block))
 
     async def UpdateAgentBlock(self, request: pb.UpdateAgentBlockRequest, context: Call) -> pb.UpdateAgentBlockResponse:
@@ -95,5 +95,5 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
     async def ListBlockAgentIds(
         self, request: pb.ListBlockAgentIdsRequest, context: Call
     ) -> pb.ListBlockAgentIdsResponse:
-        found = await self._store.agents_of(current_actor(), request.block_id)
+        found = await self._store.list_agent_ids(current_actor(), request.block_id)
         return pb.ListBlockAgentIdsResponse(agent_ids=found)

@@ -127,7 +127,7 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         return pb.ResetConversationResponse()
 
     async def GetContext(self, request: pb.GetContextRequest, context: Call) -> pb.GetContextResponse:
-        found = await self._store.context(current_actor(), request.agent_id, request.conversation_id)
+        found = await self._store.get(current_actor(), request.agent_id, request.conversation_id)
         return pb.GetContextResponse(
             blocks=[pack_block(block) for block in found.blocks],
             messages=found.messages,
@@ -145,7 +145,7 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         self, request: pb.ListAgentMemoriesRequest, context: Call
     ) -> pb.ListAgentMemoriesResponse:
         wanted = not request.without_blocks
-        memories = await self._store.agent_memories(current_actor(), request.agent_ids, blocks=wanted)
+        memories = await self._store.list_memories(current_actor(), request.agent_ids, blocks=wanted)
         return pb.ListAgentMemoriesResponse(memories=[_pack_memory(memory) for memory in memories])
 
     async def AttachBlock(self, request: pb.AttachBlockRequest, context: Call) -> pb.AttachBlockResponse:

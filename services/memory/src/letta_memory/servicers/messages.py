@@ -72,7 +72,7 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
         A page of which nothing is shown gives way to the next one: clients take an empty page for the end of the list.
         """
         page = Page.of(request)
-        while bodies := await self._store.list_all(current_actor(), scope, wanted, page):
+        while bodies := await self._store.list_messages(current_actor(), scope, wanted, page):
             stored = [Message.FromString(body) for body in bodies]
             if shown := [part for message in stored for part in show(message)]:
                 return shown

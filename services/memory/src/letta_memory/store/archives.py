@@ -67,7 +67,7 @@ class SqlArchiveStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def add(self, actor: Actor, archive: Archive, *, request_hash: bytes = b"") -> Archive:
+    async def create(self, actor: Actor, archive: Archive, *, request_hash: bytes = b"") -> Archive:
         """Store a new archive; return the one that has the id already, if one has."""
         values = dict(zip(_NAMES, astuple(archive), strict=True)) | {"request_hash": request_hash or None}
         made = insert(archives).values(organization_id=actor.organization_id, **values).on_conflict_do_nothing()
@@ -90,7 +90,7 @@ class SqlArchiveStore:
             raise _unknown(archive_id)
         return _archive(row)
 
-    async def of_agent(self, actor: Actor, agent_id: str) -> Archive | None:
+    async def find_of_agent(self, actor: Actor, agent_id: str) -> Archive | None:
         """Return an agent's archive, if it has one."""
         async with self._db.connect() as conn:
             row = (await conn.execute(_query(actor).where(_attached(actor, agent_id)))).one_or_none()
@@ -98,7 +98,7 @@ class SqlArchiveStore:
                 await _require_agent(conn, actor, agent_id)
         return _archive(row) if row else None
 
-    async def list_all(self, actor: Actor, page: Page, *, name: str, agent_id: str) -> list[Archive]:
+    async def list_archives(self, actor: Actor, page: Page, *, name: str, agent_id: str) -> list[Archive]:
         """Return a page of archives."""
         query = _query(actor)
         if name:
@@ -109,7 +109,7 @@ class SqlArchiveStore:
         async with self._db.connect() as conn:
             return [_archive(row) for row in await fetch_page(conn, query, page, keys)]
 
-    async def change(self, actor: Actor, archive_id: str, changes: Mapping[str, Any]) -> Archive:
+    async def update(self, actor: Actor, archive_id: str, changes: Mapping[str, Any]) -> Archive:
         """Change some fields."""
         change = (
             sa.update(archives).where(_mine(actor), archives.c.id == archive_id).values(**changes).returning(*_COLUMNS)
@@ -137,7 +137,7 @@ class SqlArchiveStore:
         except ForeignKeyViolation as error:
             raise _unknown(archive_id) from error
         await self.get(actor, archive_id)
-        present = await self.of_agent(actor, agent_id)
+        present = await self.find_of_agent(actor, agent_id)
         if present is None or present.id != archive_id:
             text = f"agent {agent_id} has an archive already; detach it first"
             raise ArchiveTaken(text, agent_id=agent_id, archive_id=present.id if present else "")
@@ -155,7 +155,7 @@ class SqlArchiveStore:
             )
         await self.get(actor, archive_id)
 
-    async def agents_of(self, actor: Actor, archive_id: str) -> list[str]:
+    async def list_agent_ids(self, actor: Actor, archive_id: str) -> list[str]:
         """Return the ids of the agents that use an archive."""
         await self.get(actor, archive_id)
         query = (
@@ -166,13 +166,13 @@ class SqlArchiveStore:
         async with self._db.connect() as conn:
             return [row[0] for row in await conn.execute(query)]
 
-    async def embedder_of(self, actor: Actor, *, archive_id: str = "", agent_id: str = "") -> str:
+    async def get_embedder(self, actor: Actor, *, archive_id: str = "", agent_id: str = "") -> str:
         """Return what embeds an archive, or the archive that an agent has or will have; empty when none is known."""
         values = {"org": actor.organization_id, "archive": archive_id, "agent": agent_id}
         async with self._db.connect() as conn:
             return str((await conn.execute(_EMBEDDER, values)).scalar_one())
 
-    async def embedding(self, actor: Actor, archive_id: str) -> ArchiveEmbedding:
+    async def get_embedding(self, actor: Actor, archive_id: str) -> ArchiveEmbedding:
         """Return how far an archive is embedded."""
         values = {"org": actor.organization_id, "archive": archive_id}
         async with self._db.connect() as conn:

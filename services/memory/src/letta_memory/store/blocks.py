@@ -45,7 +45,7 @@ class SqlBlockStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def add(self, actor: Actor, block: Block, *, request_hash: bytes = b"") -> Block:
+    async def create(self, actor: Actor, block: Block, *, request_hash: bytes = b"") -> Block:
         """Store a new block; return the one that has the id already, if one has."""
         async with self._db.begin() as tx:
             if await insert_block(tx, actor.organization_id, block, request_hash):
@@ -67,7 +67,7 @@ class SqlBlockStore:
             raise _unknown(block_id)
         return block_of(tuple(row))
 
-    async def of_agent(self, actor: Actor, agent_id: str, label: str) -> Block:
+    async def get_of_agent(self, actor: Actor, agent_id: str, label: str) -> Block:
         """Return an agent's block of this label."""
         query = sa.select(*_COLUMNS).where(_mine(actor), _attached(actor, agent_id), blocks.c.label == label)
         async with self._db.connect() as conn:
@@ -78,7 +78,7 @@ class SqlBlockStore:
             raise BlockNotFound(text, label=label, agent_id=agent_id)
         return block_of(tuple(row))
 
-    async def list_all(self, actor: Actor, wanted: BlockFilter, page: Page) -> list[Block]:
+    async def list_blocks(self, actor: Actor, wanted: BlockFilter, page: Page) -> list[Block]:
         """Return a page of blocks."""
         query = sa.select(*_COLUMNS).where(_mine(actor), *_conditions(wanted))
         async with self._db.connect() as conn:
@@ -100,7 +100,7 @@ class SqlBlockStore:
         async with self._db.connect() as conn:
             return int((await conn.execute(query)).scalar_one())
 
-    async def replace(self, actor: Actor, block: Block, *, expected: int) -> bool:
+    async def update(self, actor: Actor, block: Block, *, expected: int) -> bool:
         """Write if the stored version is still `expected`; say whether it was."""
         values = dict(zip(_NAMES, astuple(block), strict=True)) | {"tags": list(block.tags)}
         change = (
@@ -128,7 +128,7 @@ class SqlBlockStore:
             if done.rowcount == 0:
                 raise _unknown(block_id)
 
-    async def agents_of(self, actor: Actor, block_id: str) -> list[str]:
+    async def list_agent_ids(self, actor: Actor, block_id: str) -> list[str]:
         """Return the ids of the agents that have a block."""
         await self.get(actor, block_id)
         query = (

@@ -39,7 +39,7 @@ class SqlMessageStore:
             raise MessageNotFound(f"there is no message {message_id}", message_id=message_id)
         return bytes(body)
 
-    async def list_all(self, actor: Actor, scope: Scope, wanted: MessageFilter, page: Page) -> Sequence[bytes]:
+    async def list_messages(self, actor: Actor, scope: Scope, wanted: MessageFilter, page: Page) -> Sequence[bytes]:
         """Return a page of messages: by position in a conversation, by time across them."""
         mine = sa.and_(_mine(actor), *_within(scope))
         query = sa.select(messages.c.body).where(mine, *_conditions(wanted))

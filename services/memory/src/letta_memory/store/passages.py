@@ -63,7 +63,7 @@ class SqlPassageStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def write(
+    async def create(
         self, actor: Actor, place: Place, drafts: Sequence[Draft], *, embedder: str, now: datetime
     ) -> Written:
         """Store passages once for each id; make an agent's archive."""
@@ -107,7 +107,7 @@ class SqlPassageStore:
                 raise _no_archive(archive_id)
         raise PassageNotFound(f"the archive has no passage {passage_id}", passage_id=passage_id)
 
-    async def list_all(self, actor: Actor, archive_id: str, page: Page, *, containing: str) -> list[Passage]:
+    async def list_passages(self, actor: Actor, archive_id: str, page: Page, *, containing: str) -> list[Passage]:
         """Return a page of passages."""
         scope = sa.and_(passages.c.organization_id == actor.organization_id, passages.c.archive_id == archive_id)
         query = sa.select(*_COLUMNS).where(scope)

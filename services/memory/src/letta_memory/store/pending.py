@@ -90,7 +90,7 @@ class SqlPendingStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def pending(self, limit: int) -> list[PendingText]:
+    async def list_pending(self, limit: int) -> list[PendingText]:
         """Return some texts that wait, of archives and organizations in turn."""
         found: list[PendingText] = []
         for *row, since in await self._db.hot(_PASSAGES, (limit, limit, limit)):

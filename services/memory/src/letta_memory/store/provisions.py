@@ -125,7 +125,7 @@ class Provisions:
             await retry(lambda: self._provision_agent(actor.organization_id, agent))
         except UniqueViolation as error:
             raise BlockLabelTaken(f"two blocks of agent {agent.agent_id} have one label") from error
-        return (await self.agent_memories(actor, [agent.agent_id], blocks=True))[0]
+        return (await self.list_memories(actor, [agent.agent_id], blocks=True))[0]
 
     async def _provision_agent(self, org: str, agent: NewAgent) -> None:
         async with self._db.begin() as tx:
@@ -255,7 +255,7 @@ class Provisions:
                 {**values, "n": len(messages), "first": first, "count": max(len(messages), 1), "fence": reset.fence},
             )
 
-    async def context(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
+    async def get(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
         """Return the context, changing nothing."""
         values = {"org": actor.organization_id, "agent": agent_id, "conversation": conversation_id}
         async with self._db.connect() as conn:
@@ -265,7 +265,7 @@ class Provisions:
             blocks = tuple(block_of(tuple(found)) for found in await conn.execute(_BLOCKS_OF_CONVERSATION, values))
         return Context(blocks, tuple(map(bytes, row[0])), None, 0, row[1], row[2] or 0)
 
-    async def opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Opening | None:
+    async def find_opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Opening | None:
         """Return the first message of a conversation, if it has one."""
         values = {"org": actor.organization_id, "agent": agent_id, "conversation": conversation_id}
         async with self._db.connect() as conn:
@@ -274,7 +274,7 @@ class Provisions:
             raise owner_refusal(Status.NO_CONVERSATION, agent_id, conversation_id, fence=0)
         return Opening(row[0], row[1], bytes(row[2])) if row[0] is not None else None
 
-    async def replace_body(self, actor: Actor, conversation_id: str, message_id: str, body: bytes) -> None:
+    async def update_body(self, actor: Actor, conversation_id: str, message_id: str, body: bytes) -> None:
         """Write another body of a message that search does not read."""
         values = {"org": actor.organization_id, "conversation": conversation_id, "id": message_id, "body": body}
         async with self._db.begin() as tx:
@@ -286,7 +286,7 @@ class Provisions:
                 values,
             )
 
-    async def agent_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
+    async def list_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
         """Return what these agents keep, in the order asked for."""
         values = {"org": actor.organization_id, "agents": list(agent_ids)}
         attached: dict[str, list[Block]] = {}

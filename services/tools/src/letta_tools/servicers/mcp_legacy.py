@@ -134,7 +134,7 @@ class LegacyMCPServerServicer(mcp_legacy_service_pb2_grpc.LegacyMCPServerService
         return await self._servers.list_offers(actor, server.id, await self._environment.variables(actor))
 
     async def _all(self, actor: Actor) -> list[pb.LegacyMCPServer]:
-        return [self._pack(actor, server) for server in await self._store.find(actor, Page(limit=1000))]
+        return [self._pack(actor, server) for server in await self._store.list_servers(actor, Page(limit=1000))]
 
     def _pack(self, actor: Actor, server: MCPServer) -> pb.LegacyMCPServer:
         packed = pb.LegacyMCPServer(server_name=server.server_name)

@@ -58,7 +58,7 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
 
     async def ListMCPServers(self, request: pb.ListMCPServersRequest, context: _Context) -> pb.ListMCPServersResponse:
         actor = current_actor()
-        servers = await self._store.find(actor, Page.of(request))
+        servers = await self._store.list_servers(actor, Page.of(request))
         return pb.ListMCPServersResponse(mcp_servers=(self._pack(actor, server) for server in servers))
 
     async def GetMCPServer(self, request: pb.GetMCPServerRequest, context: _Context) -> pb.GetMCPServerResponse:

@@ -73,7 +73,7 @@ class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigService
     ) -> pb.ListSandboxConfigsResponse:
         actor = current_actor()
         kind = sandbox_config_pb2.SandboxType.Name(request.sandbox_type).removeprefix("SANDBOX_TYPE_").lower()
-        configs = await self._store.find(actor, "" if kind == "unspecified" else kind, Page.of(request))
+        configs = await self._store.list_configs(actor, "" if kind == "unspecified" else kind, Page.of(request))
         return pb.ListSandboxConfigsResponse(sandbox_configs=(_pack(actor, config) for config in configs))
 
     async def UpdateSandboxConfig(

@@ -50,7 +50,7 @@ class SqlOAuthStore:
             await conn.execute(earlier)
             await conn.execute(sa.insert(_sessions).values(**asdict(session), organization_id=actor.organization_id))
 
-    async def get(self, actor: Actor, session_id: str) -> OAuthSession | None:
+    async def find(self, actor: Actor, session_id: str) -> OAuthSession | None:
         """Return an attempt."""
         async with self._db.connect() as conn:
             query = sa.select(*_COLUMNS).where(_mine(actor), _sessions.c.id == session_id)
@@ -64,14 +64,14 @@ class SqlOAuthStore:
         async with self._db.connect() as conn:
             return (await conn.execute(statement)).rowcount == 1
 
-    async def load(self, actor: Actor, server_id: str) -> bytes | None:
+    async def find_grant(self, actor: Actor, server_id: str) -> bytes | None:
         """Return the sealed grant of a server."""
         owned = (_grants.c.organization_id == actor.organization_id, _grants.c.mcp_server_id == server_id)
         async with self._db.connect() as conn:
             row = (await conn.execute(sa.select(_grants.c.grant_sealed).where(*owned))).first()
         return bytes(row[0]) if row else None
 
-    async def save(self, actor: Actor, server_id: str, grant: bytes, now: datetime) -> None:
+    async def put_grant(self, actor: Actor, server_id: str, grant: bytes, now: datetime) -> None:
         """Write the sealed grant of a server."""
         values = {"grant_sealed": grant, "updated_at": now}
         place = {"organization_id": actor.organization_id, "mcp_server_id": server_id}

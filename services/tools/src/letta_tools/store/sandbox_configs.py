@@ -73,14 +73,14 @@ class SqlSandboxConfigStore:
         async with self._db.connect() as conn:
             return _config((await conn.execute(upsert.returning(*_CONFIG))).one())
 
-    async def get(self, actor: Actor, config_id: str) -> SandboxConfig | None:
+    async def find(self, actor: Actor, config_id: str) -> SandboxConfig | None:
         """Return one configuration."""
         query = sa.select(*_CONFIG).where(_mine(_configs, actor), _configs.c.id == config_id)
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
         return _config(row) if row else None
 
-    async def find(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
+    async def list_configs(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
         """Return a page of configurations, of one type if `kind` is not empty."""
         query = sa.select(*_CONFIG).where(_mine(_configs, actor))
         if kind:
@@ -104,14 +104,14 @@ class SqlSandboxConfigStore:
         async with self._db.connect() as conn:
             return _variable((await conn.execute(upsert.returning(*_VARIABLE))).one())
 
-    async def get_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
+    async def find_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
         """Return one variable."""
         query = sa.select(*_VARIABLE).where(_mine(_variables, actor), _variables.c.id == variable_id)
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
         return _variable(row) if row else None
 
-    async def replace_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
+    async def update_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
         """Write a variable; say whether there was one. Raises KeyTaken."""
         statement = sa.update(_variables).where(_mine(_variables, actor), _variables.c.id == variable.id)
         try:
@@ -120,7 +120,7 @@ class SqlSandboxConfigStore:
         except UniqueViolation as error:
             raise KeyTaken from error
 
-    async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
+    async def list_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
         """Return a page of variables."""
         scope = sa.and_(_mine(_variables, actor), _variables.c.sandbox_config_id == config_id)
         keyset = Keyset(at=_variables.c.created_at, id=_variables.c.id, scope=scope)
@@ -132,7 +132,7 @@ class SqlSandboxConfigStore:
         """Remove a variable; say whether there was one."""
         return await self._delete(_variables, actor, variable_id)
 
-    async def variables_of(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
+    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
         """Return names and values of the variables of the configuration of a type, in one statement."""
         return [(key, value) for key, value in await self._db.hot(_VARIABLES_OF, (actor.organization_id, kind))]
 

@@ -69,7 +69,7 @@ class SqlToolStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def get(self, actor: Actor, tool_id: str) -> Tool | None:
+    async def find(self, actor: Actor, tool_id: str) -> Tool | None:
         """Return one tool."""
         return next(iter(await self.resolve(actor, (tool_id,), ())), None)
 
@@ -78,7 +78,7 @@ class SqlToolStore:
         mine = actor.organization_id
         return [_tool(row) for row in await self._db.hot(_RESOLVE, (mine, list(ids), mine, list(names)))]
 
-    async def find(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
+    async def list_tools(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
         """Return a page of tools by time of creation."""
         large = (_tools.c.source_code, _tools.c.json_schema)
         keyset = Keyset(at=_tools.c.created_at, id=_tools.c.id, scope=_mine(actor), large=large)
@@ -116,7 +116,7 @@ class SqlToolStore:
             rows = await conn.execute(sa.select(ranked).where(fits))
             return [_match(_tool(row), *row[width : width + 3]) for row in rows]
 
-    async def insert(self, actor: Actor, tool: Tool) -> None:
+    async def create(self, actor: Actor, tool: Tool) -> None:
         """Add a tool. Raises NameTaken."""
         try:
             async with self._db.connect() as conn:
@@ -144,7 +144,7 @@ class SqlToolStore:
         async with self._db.connect() as conn:
             await conn.execute(upsert)
 
-    async def replace(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
+    async def update(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
         """Write if the stored version is still `expected`; say whether it was. Raises NameTaken."""
         try:
             async with self._db.connect() as conn:
@@ -157,7 +157,7 @@ class SqlToolStore:
         except UniqueViolation as error:
             raise NameTaken from error
 
-    async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+    async def list_versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
         """Return what a tool was after each write, by number; cursors are numbers."""
         number = _versions.c.version
         places = [
@@ -172,7 +172,7 @@ class SqlToolStore:
             found = [_tool(row) for row in rows]
         return found[::-1] if page.backwards else found
 
-    async def version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
+    async def find_version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
         """Return what a tool was after one write."""
         query = sa.select(*_VERSION_COLUMNS).where(_of_tool(actor, tool_id), _versions.c.version == number)
         async with self._db.connect() as conn:

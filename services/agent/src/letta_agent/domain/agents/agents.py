@@ -73,8 +73,8 @@ class Agents:
         """
         tools = await self._resolve(draft)
         agent, creation = await self._drafted(actor, draft, tools)
-        if not await self._store.insert(actor, agent):
-            agent = await self._store.by_request(actor, draft.request_id)
+        if not await self._store.create(actor, agent):
+            agent = await self._store.get_by_request(actor, draft.request_id)
             require_same(agent.request_hash, draft.request_hash)
             if agent.stage is Stage.READY:
                 return await self.get(actor, agent.id, ALL_PARTS)
@@ -89,7 +89,7 @@ class Agents:
 
     async def find(self, actor: Actor, filters: AgentFilter, page: Page, parts: Parts) -> list[AgentState]:
         """Return a page of agents."""
-        return await self._show(actor, await self._store.page(actor, filters, page), parts)
+        return await self._show(actor, await self._store.list_agents(actor, filters, page), parts)
 
     async def update(self, actor: Actor, agent_id: str, change: Change) -> AgentState:
         """Change an agent. Raises AgentNotFound, StaleEtag, and what it should use may not exist."""
@@ -100,7 +100,7 @@ class Agents:
             if added := [tool_id for tool_id in change.tool_ids or () if tool_id not in agent.tool_ids]:
                 await self._tools.resolve(added)
             changed = await self._changed(actor, agent, change)
-            if await self._store.replace(actor, changed, expected=agent.version):
+            if await self._store.update(actor, changed, expected=agent.version):
                 break
             if attempt == _ATTEMPTS - 1:
                 raise StaleEtag(f"agent {agent_id} changed while it was being changed", agent_id=agent_id)
@@ -116,7 +116,7 @@ class Agents:
         """Remove an agent and what belongs to it alone. Raises AgentNotFound."""
         await self._store.begin_removal(actor, agent_id)
         await self._memory.deprovision(agent_id)
-        await self._store.remove(actor, agent_id)
+        await self._store.delete(actor, agent_id)
 
     async def attach_block(self, actor: Actor, agent_id: str, block_id: str) -> AgentState:
         """Attach a block. Raises AgentNotFound, BlockNotFound and BlockLabelTaken."""
@@ -203,7 +203,7 @@ class Agents:
 
     async def finish_half_done(self, credentials: CredentialPeer, before: datetime) -> int:
         """Finish what a crash left half made or half removed; return how much there was."""
-        left = await self._store.unfinished(before, 20)
+        left = await self._store.list_unfinished(before, 20)
         for actor, agent in left:
             passport = Passport(credentials, self._clock, actor, derived_id("run", "sweep", agent.id))
             try:
@@ -216,7 +216,7 @@ class Agents:
     async def _finish(self, actor: Actor, agent: Agent) -> None:
         if agent.stage is Stage.REMOVING:
             await self._memory.deprovision(agent.id)
-            await self._store.remove(actor, agent.id)
+            await self._store.delete(actor, agent.id)
         else:
             await self._provision(actor, agent, StoredCreation.FromString(agent.creation))
 
@@ -274,7 +274,7 @@ class Agents:
             if error.code in {Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.FAILED_PRECONDITION}:
                 await self._store.begin_removal(actor, agent.id)
                 await self._memory.deprovision(agent.id)
-                await self._store.remove(actor, agent.id)
+                await self._store.delete(actor, agent.id)
             raise
         await self._store.finish(actor, agent.id)
         return memory

@@ -60,11 +60,11 @@ class ConversationFilter:
 class ConversationStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def insert(self, actor: Actor, stored: StoredConversation) -> bool:
+    async def create(self, actor: Actor, stored: StoredConversation) -> bool:
         """Store a new conversation; False when one was stored for the same request."""
         ...
 
-    async def by_request(self, actor: Actor, request_id: str) -> StoredConversation:
+    async def get_by_request(self, actor: Actor, request_id: str) -> StoredConversation:
         """Return the conversation that a request made. Raises ConversationNotFound."""
         ...
 
@@ -72,11 +72,11 @@ class ConversationStore(Protocol):
         """Return one conversation that is ready. Raises ConversationNotFound."""
         ...
 
-    async def page(self, actor: Actor, filters: ConversationFilter, page: Page) -> list[Conversation]:
+    async def list_conversations(self, actor: Actor, filters: ConversationFilter, page: Page) -> list[Conversation]:
         """Return a page of conversations that are ready."""
         ...
 
-    async def replace(self, actor: Actor, conversation: Conversation) -> None:
+    async def update(self, actor: Actor, conversation: Conversation) -> None:
         """Write a conversation that is ready. Raises ConversationNotFound."""
         ...
 
@@ -88,11 +88,11 @@ class ConversationStore(Protocol):
         """Take a conversation out of every list. Raises ConversationNotFound."""
         ...
 
-    async def remove(self, actor: Actor, conversation_id: str) -> None:
+    async def delete(self, actor: Actor, conversation_id: str) -> None:
         """Remove a conversation; runs in it that have not ended are cancelled."""
         ...
 
-    async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:
+    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:
         """Return conversations of all organizations that were left half made or half removed."""
         ...
 
@@ -128,8 +128,8 @@ class Conversations:
         draft.created_at.FromDatetime(now)
         draft.updated_at.FromDatetime(now)
         stored = StoredConversation(draft, tuple(isolated_labels), request_id, Stage.MAKING, request_hash)
-        if not await self._store.insert(actor, stored):
-            stored = await self._store.by_request(actor, request_id)
+        if not await self._store.create(actor, stored):
+            stored = await self._store.get_by_request(actor, request_id)
             require_same(stored.request_hash, request_hash)
             if stored.stage is Stage.READY:
                 return stored.conversation
@@ -143,7 +143,7 @@ class Conversations:
             conversation.model = (await self._models.model(conversation.model)).handle
         conversation.last_updated_by_id = actor.user_id
         conversation.updated_at.FromDatetime(self._clock.now())
-        await self._store.replace(actor, conversation)
+        await self._store.update(actor, conversation)
         return conversation
 
     async def delete(self, actor: Actor, conversation_id: str) -> None:
@@ -151,7 +151,7 @@ class Conversations:
         conversation = await self._store.get(actor, conversation_id)
         await self._store.begin_removal(actor, conversation_id)
         await self._memory.deprovision_conversation(conversation.agent_id, conversation_id)
-        await self._store.remove(actor, conversation_id)
+        await self._store.delete(actor, conversation_id)
 
     async def recompile(self, actor: Actor, conversation_id: str, agent_id: str, *, dry: bool) -> str:
         """Make the system prompt of a conversation anew, store it unless told not to, and return it.
@@ -177,7 +177,7 @@ class Conversations:
 
     async def finish_half_done(self, credentials: CredentialPeer, before: datetime) -> int:
         """Finish what a crash left half made or half removed; return how much there was."""
-        left = await self._store.unfinished(before, 20)
+        left = await self._store.list_unfinished(before, 20)
         for actor, stored in left:
             conversation_id = stored.conversation.id
             passport = Passport(credentials, self._clock, actor, derived_id("run", "sweep", conversation_id))
@@ -195,10 +195,10 @@ class Conversations:
                 first = await self._agents.first_message(actor, conversation.agent_id)
                 await self._provision(actor, stored, first)
             except AgentNotFound:
-                await self._store.remove(actor, conversation.id)
+                await self._store.delete(actor, conversation.id)
             return
         await self._memory.deprovision_conversation(conversation.agent_id, conversation.id)
-        await self._store.remove(actor, conversation.id)
+        await self._store.delete(actor, conversation.id)
 
     async def _provision(self, actor: Actor, stored: StoredConversation, first: Message) -> Conversation:
         draft = stored.conversation
@@ -211,7 +211,7 @@ class Conversations:
             )
         except AppError as error:
             if error.code is Code.NOT_FOUND:
-                await self._store.remove(actor, draft.id)
+                await self._store.delete(actor, draft.id)
             raise
         await self._store.finish(actor, draft.id, made)
         draft.isolated_block_ids.extend(made)

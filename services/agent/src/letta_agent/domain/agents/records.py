@@ -154,11 +154,11 @@ class ConversationLock:
 class AgentStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def insert(self, actor: Actor, agent: Agent) -> bool:
+    async def create(self, actor: Actor, agent: Agent) -> bool:
         """Store a new agent; False when one was stored for the same request."""
         ...
 
-    async def by_request(self, actor: Actor, request_id: str) -> Agent:
+    async def get_by_request(self, actor: Actor, request_id: str) -> Agent:
         """Return the agent that a request made, finished or not. Raises AgentNotFound."""
         ...
 
@@ -181,7 +181,7 @@ class AgentStore(Protocol):
         """Forget what waits for approval, and the size of the context, unless the fence has risen since."""
         ...
 
-    async def page(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
+    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
         """Return a page of agents that are ready."""
         ...
 
@@ -193,7 +193,7 @@ class AgentStore(Protocol):
         """Mark an agent as ready."""
         ...
 
-    async def replace(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
+    async def update(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
         """Write definition, secrets and tools if the stored version is still `expected`; say whether it was."""
         ...
 
@@ -201,10 +201,10 @@ class AgentStore(Protocol):
         """Take an agent out of every list. Raises AgentNotFound."""
         ...
 
-    async def remove(self, actor: Actor, agent_id: str) -> None:
+    async def delete(self, actor: Actor, agent_id: str) -> None:
         """Remove an agent with its conversations and runs."""
         ...
 
-    async def unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
+    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
         """Return agents of all organizations that were left half made or half removed."""
         ...

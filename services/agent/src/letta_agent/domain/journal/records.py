@@ -317,7 +317,7 @@ class RunStore(Protocol):
         """Keep what the model made of a step. One statement. Raises Fenced."""
         ...
 
-    async def checkpoints(self, held: RunLease) -> dict[int, StoredStep]:
+    async def get_checkpoints(self, held: RunLease) -> dict[int, StoredStep]:
         """Return what is kept of a run's steps, by index."""
         ...
 
@@ -344,7 +344,7 @@ class RunStore(Protocol):
         """Give a run whose request for approval waits back to the queue, to be cancelled; say whether it was one."""
         ...
 
-    async def waiting(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
+    async def list_waiting(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
         """Return the runs whose requests for approval wait, of an agent or in a conversation."""
         ...
 
@@ -352,7 +352,7 @@ class RunStore(Protocol):
         """Return one run. Raises RunNotFound."""
         ...
 
-    async def runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
+    async def list_runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
         """Return a page of runs."""
         ...
 
@@ -360,15 +360,15 @@ class RunStore(Protocol):
         """Remove a run that has ended, its steps and events; say whether it had. Raises RunNotFound."""
         ...
 
-    async def find_by_key(self, actor: Actor, conversation_id: str, key: str) -> str:
+    async def get_by_key(self, actor: Actor, conversation_id: str, key: str) -> str:
         """Return the run that was admitted under this key. Raises RunNotFound."""
         ...
 
-    async def steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
+    async def list_steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
         """Return a page of steps."""
         ...
 
-    async def step(self, actor: Actor, step_id: str) -> StepRecord:
+    async def get_step(self, actor: Actor, step_id: str) -> StepRecord:
         """Return one step. Raises StepNotFound."""
         ...
 
@@ -376,7 +376,7 @@ class RunStore(Protocol):
         """Store what a person thinks of a step. Raises StepNotFound."""
         ...
 
-    async def events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
+    async def list_events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
         """Return events of a run after a position, in order."""
         ...
 
@@ -388,7 +388,7 @@ class QueueStore(Protocol):
         """Renew the leases of conversations."""
         ...
 
-    async def cancelled(self, held: Sequence[RunLease]) -> frozenset[str]:
+    async def list_cancelled(self, held: Sequence[RunLease]) -> frozenset[str]:
         """Return those of the runs that somebody asked to end."""
         ...
 
@@ -400,7 +400,7 @@ class QueueStore(Protocol):
         """
         ...
 
-    async def overdue(self, before: datetime, limit: int) -> list[Overdue]:
+    async def list_overdue(self, before: datetime, limit: int) -> list[Overdue]:
         """Return requests for approval that wait since before a time."""
         ...
 

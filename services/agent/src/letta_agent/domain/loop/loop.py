@@ -145,7 +145,7 @@ class Loop:
 
     async def _begin(self) -> StartedContext:
         if self._job.claims:
-            self._kept = await self._tools.store.checkpoints(self.held)
+            self._kept = await self._tools.store.get_checkpoints(self.held)
         given, compacts = self._job.input.messages, self._job.input.HasField("compaction_settings")
         self._input = approvals.settled(given, self._job.waiting, denies=self._tools.denies and not compacts)
         messages = self._input.first

@@ -223,7 +223,7 @@ class Runner:
         """End the runs that somebody asked to end through another replica."""
         held = tuple(active.held for active in self._active.values())
         if held:
-            for run_id in await self._queue.cancelled(held):
+            for run_id in await self._queue.list_cancelled(held):
                 self.cancel(run_id)
 
     async def dispatch(self) -> None:

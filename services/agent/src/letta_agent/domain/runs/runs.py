@@ -237,8 +237,8 @@ class Runs:
         """Return the runs of an agent, or in a conversation, that go on or whose calls wait for approval."""
         agents = (agent_id,) if agent_id else ()
         filters = RunFilter(agent_ids=agents, conversation_id=conversation_id, statuses=ACTIVE)
-        active = [record.id for record in await self._store.runs(actor, filters, _ALL)]
-        waiting = await self._store.waiting(actor, agent_id=agent_id, conversation_id=conversation_id)
+        active = [record.id for record in await self._store.list_runs(actor, filters, _ALL)]
+        waiting = await self._store.list_waiting(actor, agent_id=agent_id, conversation_id=conversation_id)
         return list(dict.fromkeys((*active[::-1], *waiting)))
 
     async def delete(self, actor: Actor, run_id: str) -> None:
@@ -338,7 +338,7 @@ class Runs:
         position, stopped = follow.after, False
         while True:
             record = await self._store.get(actor, run_id)
-            stored = await self._store.events(actor, run_id, position, follow.batch)
+            stored = await self._store.list_events(actor, run_id, position, follow.batch)
             for item in stored:
                 event = Event.FromString(item.event)
                 position, stopped = item.seq_id, stopped or event.HasField("stop_reason")

@@ -82,11 +82,11 @@ class SandboxConfigStore(Protocol):
         """Add a configuration, or replace the settings of the one of its type; return it as it stands."""
         ...
 
-    async def get(self, actor: Actor, config_id: str) -> SandboxConfig | None:
+    async def find(self, actor: Actor, config_id: str) -> SandboxConfig | None:
         """Return one configuration."""
         ...
 
-    async def find(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
+    async def list_configs(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
         """Return a page of configurations, of one type if `kind` is not empty. Raises CursorNotFound."""
         ...
 
@@ -98,15 +98,15 @@ class SandboxConfigStore(Protocol):
         """Add a variable, or replace the one of its name; return it as it stands."""
         ...
 
-    async def get_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
+    async def find_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
         """Return one variable."""
         ...
 
-    async def replace_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
+    async def update_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
         """Write a variable; say whether there was one. Raises KeyTaken."""
         ...
 
-    async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
+    async def list_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
         """Return a page of variables. Raises CursorNotFound."""
         ...
 
@@ -114,7 +114,7 @@ class SandboxConfigStore(Protocol):
         """Remove a variable; say whether there was one."""
         ...
 
-    async def variables_of(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
+    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
         """Return names and values of the variables of the configuration of a type, in one statement."""
         ...
 
@@ -138,7 +138,7 @@ class SandboxConfigs:
 
     async def default(self, actor: Actor, kind: str) -> SandboxConfig:
         """Return the configuration of a type; make it when there is none."""
-        found = await self._store.find(actor, kind, Page(limit=1))
+        found = await self._store.list_configs(actor, kind, Page(limit=1))
         return found[0] if found else await self._store.put(actor, self._new(actor, kind, {}))
 
     async def update(self, actor: Actor, config_id: str, config: str) -> SandboxConfig:
@@ -175,7 +175,7 @@ class SandboxConfigs:
         self, actor: Actor, variable_id: str, changes: Mapping[str, str | None]
     ) -> EnvironmentVariable:
         """Change key, value or description of a variable. Raises SandboxConfigNotFound, AlreadyExists."""
-        known = await self._store.get_variable(actor, variable_id)
+        known = await self._store.find_variable(actor, variable_id)
         if known is None:
             raise _missing(variable_id)
         written = replace(known, last_updated_by_id=actor.user_id, updated_at=self._clock.now())
@@ -186,7 +186,7 @@ class SandboxConfigs:
         if "description" in changes:
             written = replace(written, description=changes["description"])
         try:
-            if not await self._store.replace_variable(actor, written):
+            if not await self._store.update_variable(actor, written):
                 raise _missing(variable_id)
         except KeyTaken as error:
             raise AlreadyExists(f"there is a variable `{written.key}` already", key=written.key) from error
@@ -195,7 +195,7 @@ class SandboxConfigs:
     async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
         """Return a page of variables. Raises SandboxConfigNotFound, CursorNotFound."""
         await self._get(actor, config_id)
-        return await self._store.find_variables(actor, config_id, page)
+        return await self._store.list_variables(actor, config_id, page)
 
     async def delete_variable(self, actor: Actor, variable_id: str) -> None:
         """Remove a variable. Raises SandboxConfigNotFound."""
@@ -204,14 +204,14 @@ class SandboxConfigs:
 
     async def variables(self, actor: Actor) -> Mapping[str, str]:
         """Return the variables of the local sandbox."""
-        sealed = await self._store.variables_of(actor, LOCAL)
+        sealed = await self._store.list_values(actor, LOCAL)
         return {key: self._cipher.open(actor.organization_id, value) for key, value in sealed}
 
     async def destinations(self, actor: Actor) -> Destinations:
         """Return what the organization's tools may reach."""
         if not self._egress.ceiling.destinations:
             return Destinations(self._egress.operator)
-        found = await self._store.find(actor, LOCAL, Page(limit=1))
+        found = await self._store.list_configs(actor, LOCAL, Page(limit=1))
         texts = _hosts(json.loads(found[0].config)) if found else []
         return Destinations(self._egress.operator, self._egress.ceiling.cut(texts))
 
@@ -222,7 +222,7 @@ class SandboxConfigs:
         return await self._store.put(actor, self._new(actor, kind, given))
 
     async def _get(self, actor: Actor, config_id: str) -> SandboxConfig:
-        config = await self._store.get(actor, config_id)
+        config = await self._store.find(actor, config_id)
         if config is None:
             raise _missing(config_id)
         return config

@@ -57,7 +57,7 @@ class OAuthStore(Protocol):
         """Add an attempt; those of the server that came before are gone."""
         ...
 
-    async def get(self, actor: Actor, session_id: str) -> OAuthSession | None:
+    async def find(self, actor: Actor, session_id: str) -> OAuthSession | None:
         """Return an attempt."""
         ...
 
@@ -65,11 +65,11 @@ class OAuthStore(Protocol):
         """Answer a pending attempt that has not expired; say whether there was one."""
         ...
 
-    async def load(self, actor: Actor, server_id: str) -> bytes | None:
+    async def find_grant(self, actor: Actor, server_id: str) -> bytes | None:
         """Return the sealed grant of a server."""
         ...
 
-    async def save(self, actor: Actor, server_id: str, grant: bytes, now: datetime) -> None:
+    async def put_grant(self, actor: Actor, server_id: str, grant: bytes, now: datetime) -> None:
         """Write the sealed grant of a server."""
         ...
 
@@ -94,13 +94,13 @@ class OAuthGrants:
     async def load(self, organization_id: str, server_id: str) -> str:
         """Return what was granted; nothing when nothing was."""
         actor = Actor(organization_id, "")
-        sealed = await self._store.load(actor, server_id) if server_id else None
+        sealed = await self._store.find_grant(actor, server_id) if server_id else None
         return self._cipher.open(organization_id, sealed) if sealed else ""
 
     async def save(self, organization_id: str, server_id: str, grant: str) -> None:
         """Keep what was granted, encrypted with the organization's key."""
         sealed = self._cipher.seal(organization_id, grant)
-        await self._store.save(Actor(organization_id, ""), server_id, sealed, self._clock.now())
+        await self._store.put_grant(Actor(organization_id, ""), server_id, sealed, self._clock.now())
 
     async def begin(self, actor: Actor, server_id: str, state: str, wait_seconds: float) -> tuple[str, str]:
         """Note an attempt; return its id and the state that stands for it outside."""
@@ -115,7 +115,7 @@ class OAuthGrants:
     async def complete(self, actor: Actor, answer: OAuthAnswer) -> None:
         """Hand an answer to the attempt that waits for it. Raises InvalidArgument when there is none, or another."""
         session_id, _ = _inside(answer.state)
-        session = await self._store.get(actor, session_id) if session_id else None
+        session = await self._store.find(actor, session_id) if session_id else None
         if session is None or not hmac.compare_digest(session.state_hash, _hash(answer.state)):
             raise InvalidArgument("no authorization of this organization waits for this state", field="state")
         status = REFUSED if answer.error or not answer.code else AUTHORIZED
@@ -123,7 +123,7 @@ class OAuthGrants:
         sealed = self._cipher.seal(actor.organization_id, text)
         if await self._store.settle(actor, session_id, status, sealed, self._clock.now()):
             return
-        known = await self._store.get(actor, session_id)
+        known = await self._store.find(actor, session_id)
         same = known is not None and known.answer and self._cipher.open(actor.organization_id, known.answer) == text
         if not same:
             raise InvalidArgument("the authorization was answered already, or has expired", field="state")
@@ -131,7 +131,7 @@ class OAuthGrants:
     async def wait(self, actor: Actor, session_id: str, outside: str) -> OAuthAnswer:
         """Return the answer of an attempt. Raises AuthorizationNeeded when it is refused or does not come in time."""
         while True:
-            session = await self._store.get(actor, session_id)
+            session = await self._store.find(actor, session_id)
             if session is None or (session.status == PENDING and session.expires_at <= self._clock.now()):
                 raise AuthorizationNeeded("nobody has authorized the MCP server in time")
             if session.status != PENDING and session.answer is not None:

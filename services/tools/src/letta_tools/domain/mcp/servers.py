@@ -121,23 +121,23 @@ class MCPServer:
 class MCPServerStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def get(self, actor: Actor, server_id: str) -> MCPServer | None:
+    async def find(self, actor: Actor, server_id: str) -> MCPServer | None:
         """Return one server."""
         ...
 
-    async def named(self, actor: Actor, name: str) -> MCPServer | None:
+    async def find_named(self, actor: Actor, name: str) -> MCPServer | None:
         """Return one server by name."""
         ...
 
-    async def find(self, actor: Actor, page: Page) -> list[MCPServer]:
+    async def list_servers(self, actor: Actor, page: Page) -> list[MCPServer]:
         """Return a page of servers. Raises CursorNotFound."""
         ...
 
-    async def insert(self, actor: Actor, server: MCPServer) -> bool:
+    async def create(self, actor: Actor, server: MCPServer) -> bool:
         """Add a server; say whether its name was free."""
         ...
 
-    async def replace(self, actor: Actor, server: MCPServer) -> bool:
+    async def update(self, actor: Actor, server: MCPServer) -> bool:
         """Write a server; say whether its name was free."""
         ...
 
@@ -207,21 +207,21 @@ class MCPServers:
             MCPServer(new_id("mcp_server"), name, connection.server_type, "", b"", actor.user_id, created_at=now),
             connection,
         )
-        if not await self._store.insert(actor, server):
+        if not await self._store.create(actor, server):
             raise _taken(name)
         await self._sync(actor, server, offers)
         return server
 
     async def get(self, actor: Actor, server_id: str) -> MCPServer:
         """Return one server. Raises MCPServerNotFound."""
-        server = await self._store.get(actor, server_id)
+        server = await self._store.find(actor, server_id)
         if server is None:
             raise MCPServerNotFound(f"there is no MCP server {server_id} here", mcp_server_id=server_id)
         return server
 
     async def named(self, actor: Actor, name: str) -> MCPServer:
         """Return one server by name. Raises MCPServerNotFound."""
-        server = await self._store.named(actor, name)
+        server = await self._store.find_named(actor, name)
         if server is None:
             raise MCPServerNotFound(f"there is no MCP server `{name}` here", server_name=name)
         return server
@@ -241,14 +241,14 @@ class MCPServers:
         await self._client.check(connection)
         renamed = replace(known, server_name=name or known.server_name, version=known.version + 1)
         server = self._sealed(actor, renamed, connection)
-        if not await self._store.replace(actor, server):
+        if not await self._store.update(actor, server):
             raise _taken(server.server_name)
         await self._forget(actor, server_id)
         return server
 
     async def put(self, actor: Actor, name: str, connection: Connection) -> MCPServer:
         """Add a server, or change the one of this name. Raises as `create` and `update`."""
-        known = await self._store.named(actor, name)
+        known = await self._store.find_named(actor, name)
         if known is None:
             return await self.create(actor, name, connection)
         return await self.update(actor, known.id, None, connection)
@@ -330,7 +330,7 @@ class MCPServers:
         )
 
     async def _tools_of(self, actor: Actor, server_id: str) -> list[Tool]:
-        found = await self._tools.find(actor, ToolFilter(mcp_server_id=server_id), Page(limit=1000))
+        found = await self._tools.list_tools(actor, ToolFilter(mcp_server_id=server_id), Page(limit=1000))
         return sorted(found, key=lambda tool: tool.name)
 
     async def _sync(self, actor: Actor, server: MCPServer, offers: Sequence[Offer]) -> Refreshed:

@@ -61,7 +61,7 @@ class NameTaken(Exception):
 class ToolStore(Protocol):
     """What the registry needs from storage. Every call sees only the actor's organization."""
 
-    async def get(self, actor: Actor, tool_id: str) -> Tool | None:
+    async def find(self, actor: Actor, tool_id: str) -> Tool | None:
         """Return one tool."""
         ...
 
@@ -69,7 +69,7 @@ class ToolStore(Protocol):
         """Return the tools that have one of these ids or names, in one statement."""
         ...
 
-    async def find(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
+    async def list_tools(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
         """Return a page of tools by time of creation. Raises CursorNotFound."""
         ...
 
@@ -81,7 +81,7 @@ class ToolStore(Protocol):
         """Return tools that share words with the query or look like it, at most `limit` of each."""
         ...
 
-    async def insert(self, actor: Actor, tool: Tool) -> None:
+    async def create(self, actor: Actor, tool: Tool) -> None:
         """Add a tool. Raises NameTaken."""
         ...
 
@@ -89,15 +89,15 @@ class ToolStore(Protocol):
         """Add tools in one statement; of those with a known id and name, bring schema and description up to date."""
         ...
 
-    async def replace(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
+    async def update(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
         """Write if the stored version is still `expected`; say whether it was. Raises NameTaken."""
         ...
 
-    async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+    async def list_versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
         """Return what a tool was after each write, by number; cursors are numbers."""
         ...
 
-    async def version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
+    async def find_version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
         """Return what a tool was after one write."""
         ...
 
@@ -119,7 +119,7 @@ class Tools:
     async def get(self, actor: Actor, tool_id: str) -> Tool:
         """Return one tool. Raises ToolNotFound."""
         await self._seed(actor)
-        tool = await self._store.get(actor, tool_id)
+        tool = await self._store.find(actor, tool_id)
         if tool is None:
             raise _missing(tool_id)
         return tool
@@ -156,7 +156,7 @@ class Tools:
     async def find(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
         """Return a page of tools. Raises CursorNotFound."""
         await self._seed(actor)
-        return await self._store.find(actor, wanted, page)
+        return await self._store.list_tools(actor, wanted, page)
 
     async def count(self, actor: Actor, wanted: ToolFilter) -> int:
         """Count tools."""
@@ -178,7 +178,7 @@ class Tools:
         """Return tools that fit a query, best first; without a query, the newest."""
         await self._seed(actor)
         if not query.strip():
-            tools = await self._store.find(actor, wanted, Page(limit=limit))
+            tools = await self._store.list_tools(actor, wanted, Page(limit=limit))
             return [Found(tool, search_text(tool), 1.0) for tool in tools]
         return fuse(await self._store.search(actor, query, wanted, limit), mode)[:limit]
 
@@ -196,10 +196,10 @@ class Tools:
             existing = next(iter(await self._store.resolve(actor, (), (made.name,))), None)
             try:
                 if existing is None:
-                    await self._store.insert(actor, made)
+                    await self._store.create(actor, made)
                     return made
                 written = self._overwritten(actor, existing, made, changes)
-                if written == existing or await self._store.replace(actor, written, expected=existing.version):
+                if written == existing or await self._store.update(actor, written, expected=existing.version):
                     return written
             except NameTaken:
                 continue
@@ -222,7 +222,7 @@ class Tools:
             if written == tool:
                 return tool
             try:
-                if await self._store.replace(actor, written, expected=tool.version):
+                if await self._store.update(actor, written, expected=tool.version):
                     return written
             except NameTaken as error:
                 raise ToolNameTaken(f"another tool is called `{written.name}`", name=written.name) from error
@@ -239,12 +239,12 @@ class Tools:
     async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
         """Return what a tool was after each write. Raises ToolNotFound."""
         await self.get(actor, tool_id)
-        return await self._store.versions(actor, tool_id, page)
+        return await self._store.list_versions(actor, tool_id, page)
 
     async def version(self, actor: Actor, tool_id: str, number: int) -> Tool:
         """Return what a tool was after one write. Raises ToolNotFound, also for a version that is not kept any more."""
         await self.get(actor, tool_id)
-        tool = await self._store.version(actor, tool_id, number)
+        tool = await self._store.find_version(actor, tool_id, number)
         if tool is None:
             raise ToolNotFound(f"tool {tool_id} has no version {number}", tool_id=tool_id, version=str(number))
         return tool
