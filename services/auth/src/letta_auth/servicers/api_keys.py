@@ -8,9 +8,9 @@ import grpc.aio
 
 from letta.auth.v1 import api_key_pb2, api_key_service_pb2, api_key_service_pb2_grpc
 from letta_auth.domain.api_keys import APIKey, APIKeys
-from letta_auth.servicers.times import packed, unpacked
 from letta_common.actor import current_actor
 from letta_common.paging import Page
+from letta_rpc.times import optional_time, stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,7 +27,7 @@ class APIKeyServicer(api_key_service_pb2_grpc.APIKeyServiceServicer):
             request.name,
             user_id=request.user_id,
             scopes=request.scopes,
-            expires_at=unpacked(request.expires_at) if request.HasField("expires_at") else None,
+            expires_at=optional_time(request, "expires_at"),
         )
         return api_key_service_pb2.CreateAPIKeyResponse(api_key=_pack(made), secret=secret)
 
@@ -57,8 +57,8 @@ def _pack(key: APIKey) -> api_key_pb2.APIKey:
         user_id=key.user_id,
         name=key.name,
         scopes=sorted(key.scopes),
-        created_at=packed(key.created_at),
-        expires_at=packed(key.expires_at),
-        last_used_at=packed(key.last_used_at),
+        created_at=stamp_of(key.created_at),
+        expires_at=stamp_of(key.expires_at),
+        last_used_at=stamp_of(key.last_used_at),
         created_by_id=key.created_by_id,
     )

@@ -10,7 +10,7 @@ from letta.auth.v1 import credential_service_pb2, credential_service_pb2_grpc
 from letta.common.v1 import actor_pb2
 from letta_auth.domain.credentials import Credentials
 from letta_auth.domain.signing_keys import SigningKeys
-from letta_auth.servicers.times import packed
+from letta_rpc.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,7 +32,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         return credential_service_pb2.ListSigningKeysResponse(
             signing_keys=(
                 credential_service_pb2.SigningKey(
-                    id=key.id, public_key=key.public_key, created_at=packed(key.created_at)
+                    id=key.id, public_key=key.public_key, created_at=stamp_of(key.created_at)
                 )
                 for key in await self._signing_keys.listed()
             )

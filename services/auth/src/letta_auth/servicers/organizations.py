@@ -8,9 +8,9 @@ import grpc.aio
 
 from letta.auth.v1 import organization_pb2, organization_service_pb2, organization_service_pb2_grpc
 from letta_auth.domain.organizations import Organization, Organizations
-from letta_auth.servicers.times import packed
 from letta_common.actor import current_actor
 from letta_common.paging import Page
+from letta_rpc.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -62,6 +62,6 @@ def _pack(organization: Organization) -> organization_pb2.Organization:
         id=organization.id,
         name=organization.name,
         privileged_tools=organization.privileged_tools,
-        created_at=packed(organization.created_at),
-        updated_at=packed(organization.updated_at),
+        created_at=stamp_of(organization.created_at),
+        updated_at=stamp_of(organization.updated_at),
     )

@@ -8,9 +8,9 @@ import grpc.aio
 
 from letta.auth.v1 import user_pb2, user_service_pb2, user_service_pb2_grpc
 from letta_auth.domain.users import User, Users
-from letta_auth.servicers.times import packed
 from letta_common.actor import current_actor
 from letta_common.paging import Page
+from letta_rpc.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -60,7 +60,7 @@ def _pack(user: User) -> user_pb2.User:
         id=user.id,
         organization_id=user.organization_id,
         name=user.name,
-        created_at=packed(user.created_at),
-        updated_at=packed(user.updated_at),
+        created_at=stamp_of(user.created_at),
+        updated_at=stamp_of(user.updated_at),
         is_deleted=user.is_deleted,
     )

@@ -13,7 +13,7 @@ from letta_common.actor import current_actor
 from letta_common.clock import Clock
 from letta_common.paging import Page
 from letta_llm_gateway.domain.budgets import Action, Budgets, Period, Scope, Standing, new_budget
-from letta_llm_gateway.servicers.times import timestamp
+from letta_rpc.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -50,6 +50,6 @@ def _pack(standing: Standing) -> budgets_pb.Budget:
         limit_microdollars=budget.limit_microdollars,
         action=budgets_pb.BudgetAction.ValueType(budget.action.value),
         spent_microdollars=standing.spent_microdollars,
-        created_at=timestamp(budget.created_at),
-        updated_at=timestamp(budget.updated_at),
+        created_at=stamp_of(budget.created_at),
+        updated_at=stamp_of(budget.updated_at),
     )

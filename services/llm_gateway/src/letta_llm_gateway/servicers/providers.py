@@ -16,7 +16,7 @@ from letta_common.paging import Page
 from letta_llm_gateway.domain.accounts import Accounts, Filter, OwnProvider, ProviderStore
 from letta_llm_gateway.domain.models import Models
 from letta_llm_gateway.domain.providers import Account
-from letta_llm_gateway.servicers.times import timestamp
+from letta_rpc.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -103,6 +103,6 @@ def _pack(provider: OwnProvider) -> providers_pb.Provider:
         region=provider.region,
         api_version=provider.api_version,
         organization_id=provider.organization_id,
-        updated_at=timestamp(provider.updated_at),
-        last_synced=timestamp(provider.last_synced),
+        updated_at=stamp_of(provider.updated_at),
+        last_synced=stamp_of(provider.last_synced),
     )

@@ -12,7 +12,7 @@ from letta.llm.v1 import trace_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_llm_gateway.domain.traces import Trace
 from letta_llm_gateway.domain.usage import UsageStore, UsageWriter
-from letta_llm_gateway.servicers.times import timestamp
+from letta_rpc.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -44,7 +44,7 @@ def described(prompt: generation_service_pb2.Prompt) -> str:
 def _pack(trace: Trace) -> pb.ProviderTrace:
     return pb.ProviderTrace(
         id=trace.id,
-        created_at=timestamp(trace.created_at),
+        created_at=stamp_of(trace.created_at),
         request_json=trace.request_json,
         response_json=trace.response_json,
         step_id=trace.step_id or None,

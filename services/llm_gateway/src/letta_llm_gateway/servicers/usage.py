@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc.aio
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from letta.common.v1 import usage_pb2 as tokens_pb
 from letta.llm.v1 import generation_service_pb2, usage_service_pb2_grpc
@@ -15,7 +13,7 @@ from letta.llm.v1 import usage_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_common.paging import Page
 from letta_llm_gateway.domain.usage import CallFilter, GroupBy, UsageGroup, UsageRecord, UsageStore, UsageWriter
-from letta_llm_gateway.servicers.times import timestamp
+from letta_rpc.times import optional_time, stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _MOST_GROUPS = 1000
@@ -53,20 +51,16 @@ def _filter(sent: pb.ModelCallFilter) -> CallFilter:
         sent.step_id,
         sent.user_id,
         sent.model,
-        _time(sent.start_at) if sent.HasField("start_at") else None,
-        _time(sent.end_at) if sent.HasField("end_at") else None,
+        optional_time(sent, "start_at"),
+        optional_time(sent, "end_at"),
     )
-
-
-def _time(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)
 
 
 def _call(record: UsageRecord) -> usages_pb.ModelCall:
     booked = record.attribution
     return usages_pb.ModelCall(
         id=record.id,
-        created_at=timestamp(record.created_at),
+        created_at=stamp_of(record.created_at),
         user_id=record.user_id,
         agent_id=booked.agent_id or None,
         run_id=booked.run_id or None,

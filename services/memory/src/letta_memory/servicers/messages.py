@@ -14,8 +14,9 @@ from letta_common.actor import current_actor
 from letta_common.errors import InvalidArgument
 from letta_common.paging import MAX_LIMIT, Page
 from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Messages, MessageStore, Scope
-from letta_memory.servicers.packing import TYPE_BITS, optional_time, stamp_of
+from letta_memory.servicers.packing import TYPE_BITS
 from letta_messages.rendering import SEND_MESSAGE, SendTool, expand, expand_for_list, type_of
+from letta_rpc.times import optional_time, stamp_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
 LettaMessage = letta_message_pb2.LettaMessage

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.memory.v1 import archive_pb2, block_pb2, passage_pb2
@@ -18,6 +16,7 @@ from letta_memory.domain.blocks import DEFAULT_LIMIT, Block
 from letta_memory.domain.contexts import FLAG_AUTOMATED, FLAG_ERROR, NewMessage
 from letta_memory.domain.passages import Passage
 from letta_messages.rendering import SEND_MESSAGE
+from letta_rpc.times import stamp_of, time_of
 
 SEARCH_LIMIT = 8_000
 """Characters of a message that search reads."""
@@ -205,23 +204,6 @@ def _embedding_config(handle: str, dimensions: int) -> archive_pb2.EmbeddingConf
         handle=handle,
         batch_size=_BATCH_SIZE,
     )
-
-
-def optional_time(message: Any, name: str) -> datetime | None:
-    """Unpack a time that may be absent."""
-    return time_of(getattr(message, name)) if message.HasField(name) else None
-
-
-def time_of(stamp: Timestamp) -> datetime:
-    """Unpack a time, to the microsecond."""
-    return stamp.ToDatetime(tzinfo=UTC)
-
-
-def stamp_of(time: datetime) -> Timestamp:
-    """Pack a time."""
-    stamp = Timestamp()
-    stamp.FromDatetime(time)
-    return stamp
 
 
 def _has(packed: Any, name: str) -> bool:

@@ -14,7 +14,8 @@ from letta_common.actor import current_actor
 from letta_common.paging import MAX_LIMIT, Page
 from letta_common.repeats import Digests
 from letta_memory.domain.passages import NewPassage, PassageHit, PassageQuery, Passages, PassageStore, Place
-from letta_memory.servicers.packing import optional_time, pack_passage, stamp_of
+from letta_memory.servicers.packing import pack_passage
+from letta_rpc.times import optional_time, stamp_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _SEARCH_LIMIT = 50

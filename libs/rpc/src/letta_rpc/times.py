@@ -1,0 +1,27 @@
+"""Times on the wire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def stamp_of(time: datetime | None) -> Timestamp | None:
+    """Return a time as the wire carries it; None stays absent."""
+    if time is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp
+
+
+def time_of(stamp: Timestamp) -> datetime:
+    """Return a time of the wire, to the microsecond."""
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def optional_time(message: Any, name: str) -> datetime | None:
+    """Return the time in a field of a message, or None when it is absent."""
+    return time_of(getattr(message, name)) if message.HasField(name) else None
