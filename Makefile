@@ -57,8 +57,8 @@ test: setup-dev ## Run every test, with one worker a core.
 	python -m pytest -n auto --dist loadfile
 
 .PHONY: test-fast
-test-fast: setup-dev ## Run the unit tests and those of the documents, for daily use.
-	python -m pytest -n auto --dist loadfile tests/unit tests/meta
+test-fast: setup-dev ## Run the quick tests (tests/README.md says which), for daily use.
+	python -m pytest -n auto --dist loadfile tests/unit tests/meta $(addprefix tests/contract/,stores boundary transport http rpc/auth)
 
 BFCL := $(abspath $(VENV))/bfcl
 
