@@ -1649,24 +1649,16 @@ class RecompileSystemPromptRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
-    UPDATE_TIMESTAMP_FIELD_NUMBER: _builtins.int
-    DRY_RUN_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
-    update_timestamp: _builtins.bool
-    """Kept for clients of V1; without effect."""
-    dry_run: _builtins.bool
-    """Kept for clients of V1; without effect."""
     def __init__(
         self,
         *,
         agent_id: _builtins.str = ...,
-        update_timestamp: _builtins.bool = ...,
-        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "dry_run", b"dry_run", "update_timestamp", b"update_timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1701,24 +1693,20 @@ class RecompileAgentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
-    UPDATE_TIMESTAMP_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
-    update_timestamp: _builtins.bool
-    """Kept for clients of V1; without effect."""
     dry_run: _builtins.bool
     """Return the prompt without storing it."""
     def __init__(
         self,
         *,
         agent_id: _builtins.str = ...,
-        update_timestamp: _builtins.bool = ...,
         dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "dry_run", b"dry_run", "update_timestamp", b"update_timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "dry_run", b"dry_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -805,7 +805,6 @@ class RecompileConversationRequest(_message.Message):
 
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
-    COMPACTION_SETTINGS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The conversation: `conv-<uuid>`, `default` with `agent_id`, or an agent's id for its default one."""
@@ -813,21 +812,16 @@ class RecompileConversationRequest(_message.Message):
     """The agent, for the conversation `default`."""
     dry_run: _builtins.bool
     """Return the prompt without storing it."""
-    @_builtins.property
-    def compaction_settings(self) -> _agent_pb2.CompactionSettings:
-        """Kept for clients of V1; without effect."""
-
     def __init__(
         self,
         *,
         conversation_id: _builtins.str = ...,
         agent_id: _builtins.str | None = ...,
-        compaction_settings: _agent_pb2.CompactionSettings | None = ...,
         dry_run: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "agent_id", b"agent_id", "compaction_settings", b"compaction_settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "agent_id", b"agent_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "agent_id", b"agent_id", "compaction_settings", b"compaction_settings", "conversation_id", b"conversation_id", "dry_run", b"dry_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "agent_id", b"agent_id", "conversation_id", b"conversation_id", "dry_run", b"dry_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015

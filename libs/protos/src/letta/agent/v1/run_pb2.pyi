@@ -270,9 +270,6 @@ class RunRequest(_message.Message):
     OVERRIDE_MODEL_FIELD_NUMBER: _builtins.int
     OVERRIDE_SYSTEM_FIELD_NUMBER: _builtins.int
     INCLUDE_COMPACTION_MESSAGES_FIELD_NUMBER: _builtins.int
-    RETURN_LOGPROBS_FIELD_NUMBER: _builtins.int
-    TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
-    RETURN_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     STREAMING_FIELD_NUMBER: _builtins.int
     STREAM_TOKENS_FIELD_NUMBER: _builtins.int
     INCLUDE_PINGS_FIELD_NUMBER: _builtins.int
@@ -295,12 +292,6 @@ class RunRequest(_message.Message):
     """Instructions for this run alone."""
     include_compaction_messages: _builtins.bool
     """Show compaction as messages of its own."""
-    return_logprobs: _builtins.bool
-    """Kept for clients of V1; without effect."""
-    top_logprobs: _builtins.int
-    """Kept for clients of V1; without effect."""
-    return_token_ids: _builtins.bool
-    """Kept for clients of V1; without effect."""
     streaming: _builtins.bool
     """Answer as a stream. Over HTTP only; gRPC has a method of its own."""
     stream_tokens: _builtins.bool
@@ -351,9 +342,6 @@ class RunRequest(_message.Message):
         override_model: _builtins.str | None = ...,
         override_system: _builtins.str | None = ...,
         include_compaction_messages: _builtins.bool = ...,
-        return_logprobs: _builtins.bool = ...,
-        top_logprobs: _builtins.int | None = ...,
-        return_token_ids: _builtins.bool = ...,
         streaming: _builtins.bool | None = ...,
         stream_tokens: _builtins.bool = ...,
         include_pings: _builtins.bool | None = ...,
@@ -361,9 +349,9 @@ class RunRequest(_message.Message):
         callback_url: _builtins.str | None = ...,
         on_busy: Global___OnBusy.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_assistant_message_tool_kwarg", b"_assistant_message_tool_kwarg", "_assistant_message_tool_name", b"_assistant_message_tool_name", "_callback_url", b"_callback_url", "_include_pings", b"_include_pings", "_max_steps", b"_max_steps", "_override_model", b"_override_model", "_override_system", b"_override_system", "_streaming", b"_streaming", "_top_logprobs", b"_top_logprobs", "_use_assistant_message", b"_use_assistant_message", "assistant_message_tool_kwarg", b"assistant_message_tool_kwarg", "assistant_message_tool_name", b"assistant_message_tool_name", "callback_url", b"callback_url", "include_pings", b"include_pings", "input", b"input", "input_parts", b"input_parts", "input_text", b"input_text", "max_steps", b"max_steps", "override_model", b"override_model", "override_system", b"override_system", "streaming", b"streaming", "top_logprobs", b"top_logprobs", "use_assistant_message", b"use_assistant_message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assistant_message_tool_kwarg", b"_assistant_message_tool_kwarg", "_assistant_message_tool_name", b"_assistant_message_tool_name", "_callback_url", b"_callback_url", "_include_pings", b"_include_pings", "_max_steps", b"_max_steps", "_override_model", b"_override_model", "_override_system", b"_override_system", "_streaming", b"_streaming", "_use_assistant_message", b"_use_assistant_message", "assistant_message_tool_kwarg", b"assistant_message_tool_kwarg", "assistant_message_tool_name", b"assistant_message_tool_name", "callback_url", b"callback_url", "include_pings", b"include_pings", "input", b"input", "input_parts", b"input_parts", "input_text", b"input_text", "max_steps", b"max_steps", "override_model", b"override_model", "override_system", b"override_system", "streaming", b"streaming", "use_assistant_message", b"use_assistant_message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assistant_message_tool_kwarg", b"_assistant_message_tool_kwarg", "_assistant_message_tool_name", b"_assistant_message_tool_name", "_callback_url", b"_callback_url", "_include_pings", b"_include_pings", "_max_steps", b"_max_steps", "_override_model", b"_override_model", "_override_system", b"_override_system", "_streaming", b"_streaming", "_top_logprobs", b"_top_logprobs", "_use_assistant_message", b"_use_assistant_message", "assistant_message_tool_kwarg", b"assistant_message_tool_kwarg", "assistant_message_tool_name", b"assistant_message_tool_name", "background", b"background", "callback_url", b"callback_url", "client_skills", b"client_skills", "client_tools", b"client_tools", "include_compaction_messages", b"include_compaction_messages", "include_pings", b"include_pings", "include_return_message_types", b"include_return_message_types", "input", b"input", "input_parts", b"input_parts", "input_text", b"input_text", "max_steps", b"max_steps", "messages", b"messages", "on_busy", b"on_busy", "override_model", b"override_model", "override_system", b"override_system", "return_logprobs", b"return_logprobs", "return_token_ids", b"return_token_ids", "stream_tokens", b"stream_tokens", "streaming", b"streaming", "top_logprobs", b"top_logprobs", "use_assistant_message", b"use_assistant_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assistant_message_tool_kwarg", b"_assistant_message_tool_kwarg", "_assistant_message_tool_name", b"_assistant_message_tool_name", "_callback_url", b"_callback_url", "_include_pings", b"_include_pings", "_max_steps", b"_max_steps", "_override_model", b"_override_model", "_override_system", b"_override_system", "_streaming", b"_streaming", "_use_assistant_message", b"_use_assistant_message", "assistant_message_tool_kwarg", b"assistant_message_tool_kwarg", "assistant_message_tool_name", b"assistant_message_tool_name", "background", b"background", "callback_url", b"callback_url", "client_skills", b"client_skills", "client_tools", b"client_tools", "include_compaction_messages", b"include_compaction_messages", "include_pings", b"include_pings", "include_return_message_types", b"include_return_message_types", "input", b"input", "input_parts", b"input_parts", "input_text", b"input_text", "max_steps", b"max_steps", "messages", b"messages", "on_busy", b"on_busy", "override_model", b"override_model", "override_system", b"override_system", "stream_tokens", b"stream_tokens", "streaming", b"streaming", "use_assistant_message", b"use_assistant_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assistant_message_tool_kwarg: _TypeAlias = _typing.Literal["assistant_message_tool_kwarg"]  # noqa: Y015
     _WhichOneofArgType__assistant_message_tool_kwarg: _TypeAlias = _typing.Literal["_assistant_message_tool_kwarg", b"_assistant_message_tool_kwarg"]  # noqa: Y015
@@ -381,8 +369,6 @@ class RunRequest(_message.Message):
     _WhichOneofArgType__override_system: _TypeAlias = _typing.Literal["_override_system", b"_override_system"]  # noqa: Y015
     _WhichOneofReturnType__streaming: _TypeAlias = _typing.Literal["streaming"]  # noqa: Y015
     _WhichOneofArgType__streaming: _TypeAlias = _typing.Literal["_streaming", b"_streaming"]  # noqa: Y015
-    _WhichOneofReturnType__top_logprobs: _TypeAlias = _typing.Literal["top_logprobs"]  # noqa: Y015
-    _WhichOneofArgType__top_logprobs: _TypeAlias = _typing.Literal["_top_logprobs", b"_top_logprobs"]  # noqa: Y015
     _WhichOneofReturnType__use_assistant_message: _TypeAlias = _typing.Literal["use_assistant_message"]  # noqa: Y015
     _WhichOneofArgType__use_assistant_message: _TypeAlias = _typing.Literal["_use_assistant_message", b"_use_assistant_message"]  # noqa: Y015
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["input_text", "input_parts"]  # noqa: Y015
@@ -403,8 +389,6 @@ class RunRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__override_system) -> _WhichOneofReturnType__override_system | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__streaming) -> _WhichOneofReturnType__streaming | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprobs) -> _WhichOneofReturnType__top_logprobs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__use_assistant_message) -> _WhichOneofReturnType__use_assistant_message | None: ...
     @_typing.overload
@@ -463,7 +447,6 @@ class MessageCreate(_message.Message):
     OTID_FIELD_NUMBER: _builtins.int
     SENDER_ID_FIELD_NUMBER: _builtins.int
     GROUP_ID_FIELD_NUMBER: _builtins.int
-    BATCH_ITEM_ID_FIELD_NUMBER: _builtins.int
     role: _message_pb2.MessageRole.ValueType
     """Who says it: user, system or assistant."""
     text: _builtins.str
@@ -476,8 +459,6 @@ class MessageCreate(_message.Message):
     """Agent or identity that sends it."""
     group_id: _builtins.str
     """Kept for clients of V1."""
-    batch_item_id: _builtins.str
-    """Kept for clients of V1; without effect."""
     @_builtins.property
     def parts(self) -> _message_pb2.ContentParts:
         """Texts and images."""
@@ -492,14 +473,11 @@ class MessageCreate(_message.Message):
         otid: _builtins.str | None = ...,
         sender_id: _builtins.str | None = ...,
         group_id: _builtins.str | None = ...,
-        batch_item_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_item_id", b"_batch_item_id", "_group_id", b"_group_id", "_name", b"_name", "_otid", b"_otid", "_sender_id", b"_sender_id", "batch_item_id", b"batch_item_id", "content", b"content", "group_id", b"group_id", "name", b"name", "otid", b"otid", "parts", b"parts", "sender_id", b"sender_id", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_group_id", b"_group_id", "_name", b"_name", "_otid", b"_otid", "_sender_id", b"_sender_id", "content", b"content", "group_id", b"group_id", "name", b"name", "otid", b"otid", "parts", b"parts", "sender_id", b"sender_id", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_item_id", b"_batch_item_id", "_group_id", b"_group_id", "_name", b"_name", "_otid", b"_otid", "_sender_id", b"_sender_id", "batch_item_id", b"batch_item_id", "content", b"content", "group_id", b"group_id", "name", b"name", "otid", b"otid", "parts", b"parts", "role", b"role", "sender_id", b"sender_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_id", b"_group_id", "_name", b"_name", "_otid", b"_otid", "_sender_id", b"_sender_id", "content", b"content", "group_id", b"group_id", "name", b"name", "otid", b"otid", "parts", b"parts", "role", b"role", "sender_id", b"sender_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__batch_item_id: _TypeAlias = _typing.Literal["batch_item_id"]  # noqa: Y015
-    _WhichOneofArgType__batch_item_id: _TypeAlias = _typing.Literal["_batch_item_id", b"_batch_item_id"]  # noqa: Y015
     _WhichOneofReturnType__group_id: _TypeAlias = _typing.Literal["group_id"]  # noqa: Y015
     _WhichOneofArgType__group_id: _TypeAlias = _typing.Literal["_group_id", b"_group_id"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
@@ -510,8 +488,6 @@ class MessageCreate(_message.Message):
     _WhichOneofArgType__sender_id: _TypeAlias = _typing.Literal["_sender_id", b"_sender_id"]  # noqa: Y015
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "parts"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_item_id) -> _WhichOneofReturnType__batch_item_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__group_id) -> _WhichOneofReturnType__group_id | None: ...
     @_typing.overload
