@@ -70,8 +70,6 @@ ELSEWHERE: dict[str, str] = {
     "Agent.memory_blocks": "blocks of their own",
     "Agent.message_ids": "refused: memory owns them",
     "Agent.reasoning": "V1's word without effect: the settings of the model say it",
-    "Agent.source_ids": "refused in this release",
-    "Agent.tool_exec_environment_variables": "V1's word for `secrets`",
     "Agent.tool_rules": "a union, which REST writes with a discriminator: test_rules_of_tools_are_kept",
     "Provider.access_key": "input only",
     "Provider.api_key": "input only",

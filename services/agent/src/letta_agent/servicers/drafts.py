@@ -33,7 +33,7 @@ def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) ->
     """Return the agent that a request describes. Raises InvalidArgument and OperationUnimplemented."""
     if request.name and not _NAME.fullmatch(request.name):
         raise InvalidArgument("a name has letters, digits, spaces, - _ and ' only", field="name")
-    if request.folder_ids or request.source_ids:
+    if request.folder_ids:
         raise OperationUnimplemented("folders of agents come with a later release")
     return Draft(
         state=_state(request),
@@ -48,7 +48,7 @@ def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) ->
         base_rules=not request.HasField("include_base_tool_rules") or request.include_base_tool_rules,
         multi_agent_tools=request.include_multi_agent_tools,
         messages=tuple(created(message, now) for message in request.initial_message_sequence),
-        secrets=dict(request.secrets) or dict(request.tool_exec_environment_variables),
+        secrets=dict(request.secrets),
         request_id=request.request_id,
         request_hash=digests.of(request) if request.request_id else b"",
     )
@@ -97,16 +97,13 @@ def change_of(sent: pb.AgentUpdate, mask: FieldMask) -> Change:
     names = {path.partition(".")[0] for path in paths}
     if "message_ids" in names:
         raise InvalidArgument("messages in context are memory's; reset the messages instead", field="message_ids")
-    if given.folder_ids or given.source_ids:
+    if given.folder_ids:
         raise OperationUnimplemented("folders of agents come with a later release")
     model, embedding = None, None
     if {"model", "llm_config"} & names:
         model = handle_of(given.model, given.llm_config)
     if {"embedding", "embedding_config"} & names:
         embedding = given.embedding or given.embedding_config.handle
-    secrets = None
-    if {"secrets", "tool_exec_environment_variables"} & names:
-        secrets = dict(given.secrets) or dict(given.tool_exec_environment_variables)
     return Change(
         edit=_editor(given, paths),
         model=model,
@@ -114,7 +111,7 @@ def change_of(sent: pb.AgentUpdate, mask: FieldMask) -> Change:
         embedding=embedding,
         tool_ids=tuple(given.tool_ids) if "tool_ids" in names else None,
         block_ids=tuple(given.block_ids) if "block_ids" in names else None,
-        secrets=secrets,
+        secrets=dict(given.secrets) if "secrets" in names else None,
         etag=sent.etag,
         recompiles=bool({"system", "tool_rules", "block_ids", "timezone"} & names),
     )

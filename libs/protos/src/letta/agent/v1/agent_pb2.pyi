@@ -143,7 +143,6 @@ class AgentState(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
-    TOOL_EXEC_ENVIRONMENT_VARIABLES_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     TEMPLATE_ID_FIELD_NUMBER: _builtins.int
@@ -155,7 +154,6 @@ class AgentState(_message.Message):
     PENDING_APPROVAL_FIELD_NUMBER: _builtins.int
     MESSAGE_BUFFER_AUTOCLEAR_FIELD_NUMBER: _builtins.int
     ENABLE_SLEEPTIME_FIELD_NUMBER: _builtins.int
-    MULTI_AGENT_GROUP_FIELD_NUMBER: _builtins.int
     MANAGED_GROUP_FIELD_NUMBER: _builtins.int
     LAST_RUN_COMPLETION_FIELD_NUMBER: _builtins.int
     LAST_RUN_DURATION_MS_FIELD_NUMBER: _builtins.int
@@ -268,10 +266,6 @@ class AgentState(_message.Message):
         """Labels to find it by."""
 
     @_builtins.property
-    def tool_exec_environment_variables(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentEnvironmentVariable]:
-        """As `secrets`, under the older name."""
-
-    @_builtins.property
     def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentEnvironmentVariable]:
         """Environment variables of its tools. In answers of Get and List only when `include` names them."""
 
@@ -286,10 +280,6 @@ class AgentState(_message.Message):
     @_builtins.property
     def pending_approval(self) -> _letta_message_pb2.LettaMessage:
         """Tool calls that wait for approval. Output only."""
-
-    @_builtins.property
-    def multi_agent_group(self) -> _group_pb2.Group:
-        """As `managed_group`, under the older name."""
 
     @_builtins.property
     def managed_group(self) -> _group_pb2.Group:
@@ -326,7 +316,6 @@ class AgentState(_message.Message):
         tools: _abc.Iterable[_tool_pb2.Tool] | None = ...,
         sources: _abc.Iterable[Global___Source] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
-        tool_exec_environment_variables: _abc.Iterable[Global___AgentEnvironmentVariable] | None = ...,
         secrets: _abc.Iterable[Global___AgentEnvironmentVariable] | None = ...,
         project_id: _builtins.str | None = ...,
         template_id: _builtins.str | None = ...,
@@ -338,7 +327,6 @@ class AgentState(_message.Message):
         pending_approval: _letta_message_pb2.LettaMessage | None = ...,
         message_buffer_autoclear: _builtins.bool = ...,
         enable_sleeptime: _builtins.bool | None = ...,
-        multi_agent_group: _group_pb2.Group | None = ...,
         managed_group: _group_pb2.Group | None = ...,
         last_run_completion: _timestamp_pb2.Timestamp | None = ...,
         last_run_duration_ms: _builtins.int | None = ...,
@@ -349,9 +337,9 @@ class AgentState(_message.Message):
         hidden: _builtins.bool | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_run_duration_ms", b"_last_run_duration_ms", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration_ms", b"last_run_duration_ms", "last_updated_by_id", b"last_updated_by_id", "llm_config", b"llm_config", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "memory", b"memory", "model", b"model", "model_settings", b"model_settings", "multi_agent_group", b"multi_agent_group", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_run_duration_ms", b"_last_run_duration_ms", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration_ms", b"last_run_duration_ms", "last_updated_by_id", b"last_updated_by_id", "llm_config", b"llm_config", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "memory", b"memory", "model", b"model", "model_settings", b"model_settings", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_run_duration_ms", b"_last_run_duration_ms", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration_ms", b"last_run_duration_ms", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "llm_config", b"llm_config", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "memory", b"memory", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "multi_agent_group", b"multi_agent_group", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secrets", b"secrets", "sources", b"sources", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_exec_environment_variables", b"tool_exec_environment_variables", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_run_duration_ms", b"_last_run_duration_ms", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration_ms", b"last_run_duration_ms", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "llm_config", b"llm_config", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "memory", b"memory", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secrets", b"secrets", "sources", b"sources", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015

@@ -131,26 +131,6 @@ class CreateAgentRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    @_typing.final
-    class ToolExecEnvironmentVariablesEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     NAME_FIELD_NUMBER: _builtins.int
     MEMORY_BLOCKS_FIELD_NUMBER: _builtins.int
     BLOCK_IDS_FIELD_NUMBER: _builtins.int
@@ -179,7 +159,6 @@ class CreateAgentRequest(_message.Message):
     ENABLE_REASONER_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
-    TOOL_EXEC_ENVIRONMENT_VARIABLES_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     TEMPLATE_ID_FIELD_NUMBER: _builtins.int
     BASE_TEMPLATE_ID_FIELD_NUMBER: _builtins.int
@@ -192,7 +171,6 @@ class CreateAgentRequest(_message.Message):
     PER_FILE_VIEW_WINDOW_CHAR_LIMIT_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
     PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
-    SOURCE_IDS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name. Default: two random words."""
@@ -303,16 +281,8 @@ class CreateAgentRequest(_message.Message):
         """Environment variables of its tools."""
 
     @_builtins.property
-    def tool_exec_environment_variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """As `secrets`, under the older name."""
-
-    @_builtins.property
     def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Identities it belongs to."""
-
-    @_builtins.property
-    def source_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Folders to attach, under the older name."""
 
     def __init__(
         self,
@@ -345,7 +315,6 @@ class CreateAgentRequest(_message.Message):
         enable_reasoner: _builtins.bool | None = ...,
         reasoning: _builtins.bool | None = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        tool_exec_environment_variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         project_id: _builtins.str | None = ...,
         template_id: _builtins.str | None = ...,
         base_template_id: _builtins.str | None = ...,
@@ -358,12 +327,11 @@ class CreateAgentRequest(_message.Message):
         per_file_view_window_char_limit: _builtins.int | None = ...,
         hidden: _builtins.bool | None = ...,
         parallel_tool_calls: _builtins.bool | None = ...,
-        source_ids: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_reasoner", b"_enable_reasoner", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_reasoner", b"enable_reasoner", "enable_sleeptime", b"enable_sleeptime", "hidden", b"hidden", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "system", b"system", "template_id", b"template_id", "timezone", b"timezone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_reasoner", b"_enable_reasoner", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_reasoner", b"enable_reasoner", "enable_sleeptime", b"enable_sleeptime", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "include_multi_agent_tools", b"include_multi_agent_tools", "initial_message_sequence", b"initial_message_sequence", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory_blocks", b"memory_blocks", "message_buffer_autoclear", b"message_buffer_autoclear", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "request_id", b"request_id", "response_format", b"response_format", "secrets", b"secrets", "source_ids", b"source_ids", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_exec_environment_variables", b"tool_exec_environment_variables", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_reasoner", b"_enable_reasoner", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_reasoner", b"enable_reasoner", "enable_sleeptime", b"enable_sleeptime", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "include_multi_agent_tools", b"include_multi_agent_tools", "initial_message_sequence", b"initial_message_sequence", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory_blocks", b"memory_blocks", "message_buffer_autoclear", b"message_buffer_autoclear", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "request_id", b"request_id", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
@@ -828,31 +796,10 @@ class AgentUpdate(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    @_typing.final
-    class ToolExecEnvironmentVariablesEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     NAME_FIELD_NUMBER: _builtins.int
     TOOL_IDS_FIELD_NUMBER: _builtins.int
     BLOCK_IDS_FIELD_NUMBER: _builtins.int
     FOLDER_IDS_FIELD_NUMBER: _builtins.int
-    SOURCE_IDS_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
     TOOL_RULES_FIELD_NUMBER: _builtins.int
@@ -860,7 +807,6 @@ class AgentUpdate(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
-    TOOL_EXEC_ENVIRONMENT_VARIABLES_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     TEMPLATE_ID_FIELD_NUMBER: _builtins.int
     BASE_TEMPLATE_ID_FIELD_NUMBER: _builtins.int
@@ -938,10 +884,6 @@ class AgentUpdate(_message.Message):
         """Its folders."""
 
     @_builtins.property
-    def source_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its folders, under the older name."""
-
-    @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels to find it by."""
 
@@ -956,10 +898,6 @@ class AgentUpdate(_message.Message):
     @_builtins.property
     def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment variables of its tools."""
-
-    @_builtins.property
-    def tool_exec_environment_variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """As `secrets`, under the older name."""
 
     @_builtins.property
     def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -988,7 +926,6 @@ class AgentUpdate(_message.Message):
         tool_ids: _abc.Iterable[_builtins.str] | None = ...,
         block_ids: _abc.Iterable[_builtins.str] | None = ...,
         folder_ids: _abc.Iterable[_builtins.str] | None = ...,
-        source_ids: _abc.Iterable[_builtins.str] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         system: _builtins.str | None = ...,
         tool_rules: _abc.Iterable[_tool_rule_pb2.ToolRule] | None = ...,
@@ -996,7 +933,6 @@ class AgentUpdate(_message.Message):
         description: _builtins.str | None = ...,
         metadata: _builtins.str = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        tool_exec_environment_variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         project_id: _builtins.str | None = ...,
         template_id: _builtins.str | None = ...,
         base_template_id: _builtins.str | None = ...,
@@ -1022,7 +958,7 @@ class AgentUpdate(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_max_files_open", b"_max_files_open", "_max_tokens", b"_max_tokens", "_message_buffer_autoclear", b"_message_buffer_autoclear", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "hidden", b"hidden", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_tokens", b"max_tokens", "message_buffer_autoclear", b"message_buffer_autoclear", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "system", b"system", "template_id", b"template_id", "timezone", b"timezone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_max_files_open", b"_max_files_open", "_max_tokens", b"_max_tokens", "_message_buffer_autoclear", b"_message_buffer_autoclear", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "etag", b"etag", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_tokens", b"max_tokens", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "response_format", b"response_format", "secrets", b"secrets", "source_ids", b"source_ids", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_exec_environment_variables", b"tool_exec_environment_variables", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_max_files_open", b"_max_files_open", "_max_tokens", b"_max_tokens", "_message_buffer_autoclear", b"_message_buffer_autoclear", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "etag", b"etag", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_tokens", b"max_tokens", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015

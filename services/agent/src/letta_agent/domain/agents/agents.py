@@ -361,9 +361,7 @@ class Agents:
         if parts.tools:
             shown.tools.extend(tools)
         if parts.secrets and agent.secrets:
-            variables = self._vault.open(actor.organization_id, agent.id, agent.secrets)
-            shown.secrets.extend(variables)
-            shown.tool_exec_environment_variables.extend(variables)
+            shown.secrets.extend(self._vault.open(actor.organization_id, agent.id, agent.secrets))
         if not parts.tags:
             shown.ClearField("tags")
         if parts.pending_approval and agent.approval:
