@@ -43,7 +43,6 @@ def test_what_is_left_out_is_no_part_either():
         Agent(name="a", secrets={"A": "1"}, tags=["y", "x"]),
         Agent(name="a", secrets={"A": "1"}, tags=["x,y"]),
         Agent(name="a", secrets={"A": "1"}, tags=["x", "y"], description=""),
-        Agent(name="a", secrets={"B": "1"}, tags=["x", "y"]),
     ],
 )
 def test_another_request_has_another_digest(other):
