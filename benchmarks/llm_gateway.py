@@ -36,7 +36,7 @@ from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.settings import LLMGatewaySettings
-from letta_llm_gateway.wiring import Stores, assemble
+from letta_llm_gateway.wiring import GatewayStores, assemble
 from letta_rpc.client import streaming
 from letta_rpc.service import Deps
 from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeProviderStore, FakeUsageStore
@@ -94,7 +94,7 @@ async def gateway(base_url: str, transport: str = "local") -> AsyncIterator[Call
             attempts=1,
         )
         books, identities = Books(), Identities()
-        service = assemble(settings, Deps(), Stores(FakeProviderStore(), books, FakeBudgetStore(books)))
+        service = assemble(settings, Deps(), GatewayStores(FakeProviderStore(), books, FakeBudgetStore(books)))
         async with running(service, transport, identities=identities) as channel:
             yield Caller(GenerationServiceStub(channel), identities)
 

@@ -34,7 +34,7 @@ from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.settings import LLMGatewaySettings
-from letta_llm_gateway.wiring import Stores, assemble
+from letta_llm_gateway.wiring import GatewayStores, assemble
 from letta_rpc.client import streaming
 from letta_rpc.service import Deps
 from tests.fakes.anthropic_server import AnthropicServer
@@ -232,7 +232,7 @@ async def cost_of_a_call(bench: Bench, rounds: int = 5, calls: int = 150) -> tup
 
 async def cost_of_a_delta(deltas: int = 4000) -> float:
     """Return CPU microseconds for each delta before coalescing, bytes of the vendor in, events of the gateway out."""
-    from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, within_limits  # noqa: PLC0415
+    from letta_llm_gateway.domain.streams import Assembler, PhaseLimits, Pump, within_limits  # noqa: PLC0415
     from letta_llm_gateway.providers import sse  # noqa: PLC0415
     from letta_llm_gateway.providers.openai_wire import StreamReader  # noqa: PLC0415
 
@@ -261,7 +261,7 @@ async def cost_of_a_delta(deltas: int = 4000) -> float:
     for _ in range(5):
         assembler = Assembler()
         begun = time.process_time()
-        async with aclosing(Pump().run(within_limits(source(), Limits()))) as spoken:
+        async with aclosing(Pump().run(within_limits(source(), PhaseLimits()))) as spoken:
             async for _ in spoken:
                 pass
         best = min(best, (time.process_time() - begun) / deltas * 1e6)
@@ -349,7 +349,7 @@ async def main() -> int:
         async def gateway(settings: LLMGatewaySettings, addresses: dict[str, str] = there) -> Bench:
             renew()
             books = FakeUsageStore()
-            service = assemble(settings, Deps(), Stores(FakeProviderStore(), books, FakeBudgetStore(books)))
+            service = assemble(settings, Deps(), GatewayStores(FakeProviderStore(), books, FakeBudgetStore(books)))
             channel = await stack.enter_async_context(running(service, "local", identities=identities))
             for name, kind in OWN.items():
                 own = provider_pb2.Provider(name=name, provider_type=kind, api_key="k", base_url=addresses[name])

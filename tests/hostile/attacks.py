@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from letta_sandbox.calls import Limits, Result, Status
+from letta_sandbox.calls import CallEnding, Limits, Result
 
 MIB = 1 << 20
 
@@ -56,7 +56,7 @@ class Attack:
         default_factory=lambda: Limits(timeout_seconds=4, memory_bytes=128 * MIB, scratch_bytes=16 * MIB)
     )
     plain: str = "subprocess"
-    status: tuple[Status, ...] = ()
+    status: tuple[CallEnding, ...] = ()
     accepted: Callable[[Result], bool] | None = None
     twice: bool = False
     neighbour: bool = False

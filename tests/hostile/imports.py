@@ -13,7 +13,7 @@ from hostile.attacks import PRELUDE, Attack
 from hostile.suite import BY_NAME
 from hostile.victims import Victims
 
-from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Limits, SandboxCall
 from letta_sandbox.local.provider import LocalOptions, LocalProvider
 
 BASE = "/var/tmp"
@@ -100,8 +100,8 @@ async def main(interpreter: str) -> None:
     provider = LocalProvider(LocalOptions(tiers=(Isolation.NAMESPACE,), interpreter=interpreter))
     try:
         for _ in range(200):
-            result = await provider.run(Call(TOOL, "f", limits=Limits(timeout_seconds=30)), env)
-            if result.status is not Status.SUCCESS:
+            result = await provider.run(SandboxCall(TOOL, "f", limits=Limits(timeout_seconds=30)), env)
+            if result.status is not CallEnding.SUCCESS:
                 raise SystemExit(f"the call ended so: {result}")
             found = json.loads(result.result)
             if found["loaded"] != found["own"]:

@@ -7,7 +7,7 @@ import json
 import sys
 
 from letta_common.errors import IsolationUnavailable
-from letta_sandbox.calls import Call, Env, Isolation
+from letta_sandbox.calls import Env, Isolation, SandboxCall
 from letta_sandbox.local.provider import LocalOptions, LocalProvider
 
 
@@ -16,7 +16,7 @@ async def main(least: Isolation, interpreter: str) -> None:
     provider = LocalProvider(LocalOptions(min_isolation=least, interpreter=interpreter))
     report = await provider.probe()
     try:
-        result = await provider.run(Call("def f(): return 42", "f"), Env())
+        result = await provider.run(SandboxCall("def f(): return 42", "f"), Env())
         ended = [result.status.name, result.result, result.isolation.name]
     except IsolationUnavailable as error:
         ended = ["ISOLATION_UNAVAILABLE", error.message]

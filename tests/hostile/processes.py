@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from hostile.attacks import Attack
 
-from letta_sandbox.calls import Status
+from letta_sandbox.calls import CallEnding
 
 ATTACKS = [
     Attack(
@@ -179,17 +179,19 @@ def attack(facts):
         "stop itself",
         "import signal\ndef attack(facts):\n    os.kill(os.getpid(), signal.SIGSTOP)\n    time.sleep(60)\n",
         plain="inside",
-        status=(Status.TIMEOUT,),
+        status=(CallEnding.TIMEOUT,),
     ),
-    Attack("leave by os._exit", "def attack(facts):\n    os._exit(0)\n", plain="inside", status=(Status.CRASHED,)),
-    Attack("leave by sys.exit", "def attack(facts):\n    sys.exit(0)\n", plain="inside", status=(Status.TOOL_ERROR,)),
+    Attack("leave by os._exit", "def attack(facts):\n    os._exit(0)\n", plain="inside", status=(CallEnding.CRASHED,)),
+    Attack(
+        "leave by sys.exit", "def attack(facts):\n    sys.exit(0)\n", plain="inside", status=(CallEnding.TOOL_ERROR,)
+    ),
     Attack(
         "a segmentation fault",
         "def attack(facts):\n    ctypes.string_at(0)\n",
         plain="inside",
-        status=(Status.CRASHED,),
+        status=(CallEnding.CRASHED,),
     ),
-    Attack("abort", "def attack(facts):\n    os.abort()\n", plain="inside", status=(Status.CRASHED,)),
+    Attack("abort", "def attack(facts):\n    os.abort()\n", plain="inside", status=(CallEnding.CRASHED,)),
     Attack(
         "endless recursion without a limit",
         """
@@ -200,6 +202,6 @@ def attack(facts):
     repr(Deep())
 """,
         plain="inside",
-        status=(Status.CRASHED, Status.MEMORY, Status.TOOL_ERROR, Status.TIMEOUT),
+        status=(CallEnding.CRASHED, CallEnding.MEMORY, CallEnding.TOOL_ERROR, CallEnding.TIMEOUT),
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hostile.attacks import Attack
 
-from letta_sandbox.calls import Status
+from letta_sandbox.calls import CallEnding
 
 ATTACKS = [
     Attack(
@@ -44,7 +44,7 @@ def attack(facts):
         held.append(b"x" * (1 << 20))
     return {"hit": True}
 """,
-        status=(Status.MEMORY,),
+        status=(CallEnding.MEMORY,),
     ),
     Attack(
         "memory hog in threads",
@@ -114,7 +114,7 @@ def attack(facts):
     return {"hit": True}
 """,
     ),
-    Attack("spin", "def attack(facts):\n    while True: pass\n", status=(Status.TIMEOUT,)),
+    Attack("spin", "def attack(facts):\n    while True: pass\n", status=(CallEnding.TIMEOUT,)),
     Attack(
         "regular expression stuck in C",
         """
@@ -122,7 +122,7 @@ import re
 def attack(facts):
     re.match(r"(a+)+$", "a" * 64 + "b")
 """,
-        status=(Status.TIMEOUT,),
+        status=(CallEnding.TIMEOUT,),
     ),
     Attack(
         "sleep with every signal blocked",
@@ -134,7 +134,7 @@ def attack(facts):
         signal.signal(number, signal.SIG_IGN)
     while True: time.sleep(1000)
 """,
-        status=(Status.TIMEOUT,),
+        status=(CallEnding.TIMEOUT,),
     ),
     Attack(
         "catch every exception and go on",
@@ -146,7 +146,7 @@ def attack(facts):
         except BaseException:
             pass
 """,
-        status=(Status.TIMEOUT,),
+        status=(CallEnding.TIMEOUT,),
     ),
     Attack(
         "fill the disk",
@@ -239,7 +239,7 @@ def attack(facts):
         os.write(1, b"x" * (1 << 20))
     return {"hit": True}
 """,
-        status=(Status.OUTPUT_LIMIT,),
+        status=(CallEnding.OUTPUT_LIMIT,),
     ),
     Attack(
         "200 MB of standard error in small pieces",
@@ -249,11 +249,11 @@ def attack(facts):
         print("x" * 1023, file=sys.stderr)
     return {"hit": True}
 """,
-        status=(Status.OUTPUT_LIMIT,),
+        status=(CallEnding.OUTPUT_LIMIT,),
     ),
     Attack(
         "50 MB result",
         'def attack(facts):\n    return {"hit": True, "ballast": "x" * (50 << 20)}\n',
-        status=(Status.OUTPUT_LIMIT,),
+        status=(CallEnding.OUTPUT_LIMIT,),
     ),
 ]

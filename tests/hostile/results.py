@@ -8,7 +8,7 @@ import json
 
 from hostile.attacks import Attack
 
-from letta_sandbox.calls import Result, Status
+from letta_sandbox.calls import CallEnding, Result
 
 _FORGE = """
 def descriptors():
@@ -58,7 +58,7 @@ def attack(facts):
         worked(lambda: os.write(fd, token().encode() + body))
     os._exit(0)
 """,
-        status=(Status.BAD_RESULT, Status.CRASHED),
+        status=(CallEnding.BAD_RESULT, CallEnding.CRASHED),
     ),
     Attack(
         "a forged frame of 100 000 brackets",
@@ -70,7 +70,7 @@ def attack(facts):
         worked(lambda: os.write(fd, token().encode() + b"[" * 100000))
     os._exit(0)
 """,
-        status=(Status.BAD_RESULT, Status.CRASHED),
+        status=(CallEnding.BAD_RESULT, CallEnding.CRASHED),
     ),
     Attack(
         "a pickle that runs a command",
@@ -95,7 +95,7 @@ def attack(facts):
         worked(lambda: os.write(fd, token().encode() + body))
     os._exit(0)
 """,
-        status=(Status.BAD_RESULT, Status.CRASHED),
+        status=(CallEnding.BAD_RESULT, CallEnding.CRASHED),
     ),
     Attack(
         "a frame and then work without end",
@@ -111,14 +111,16 @@ def attack(facts):
     while True: pass
 """,
     ),
-    Attack("NaN", 'def attack(facts):\n    return {"hit": True, "x": float("nan")}\n', status=(Status.BAD_RESULT,)),
+    Attack("NaN", 'def attack(facts):\n    return {"hit": True, "x": float("nan")}\n', status=(CallEnding.BAD_RESULT,)),
     Attack(
         "a lone surrogate",
         'def attack(facts):\n    return {"hit": True, "x": "\\\\ud800"}\n'.replace("\\\\", "\\"),
-        status=(Status.BAD_RESULT,),
+        status=(CallEnding.BAD_RESULT,),
     ),
     Attack(
-        "a huge integer", 'def attack(facts):\n    return {"hit": True, "x": 10**4000}\n', status=(Status.BAD_RESULT,)
+        "a huge integer",
+        'def attack(facts):\n    return {"hit": True, "x": 10**4000}\n',
+        status=(CallEnding.BAD_RESULT,),
     ),
     Attack(
         "a result nested 100 000 deep",
@@ -129,7 +131,7 @@ def attack(facts):
     return x
 """,
         plain="inside",
-        status=(Status.BAD_RESULT,),
+        status=(CallEnding.BAD_RESULT,),
     ),
     Attack(
         "changed modules for the calls that follow",

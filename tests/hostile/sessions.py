@@ -17,7 +17,7 @@ from hostile.suite import ATTACKS
 from hostile.victims import SECRET, Victims, fill, is_ending, others
 
 from letta_common.egress import AddressGuard
-from letta_sandbox.calls import Call, Env, Isolation, Result, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Result, SandboxCall
 from letta_sandbox.destinations import Destinations, read_destinations
 from letta_sandbox.egress import Egress
 from letta_sandbox.local.provider import LocalOptions, LocalProvider
@@ -36,7 +36,7 @@ async def attack_once(provider: LocalProvider, attack: Attack, victims: Victims,
     """Run one attack against the victims."""
     facts = victims.facts()
     arguments = {"facts": facts, **fill(attack.arguments, facts)}
-    call = Call(
+    call = SandboxCall(
         attack.tool,
         "attack",
         json.dumps(arguments),
@@ -50,10 +50,10 @@ async def attack_once(provider: LocalProvider, attack: Attack, victims: Victims,
     return await provider.run(call, calls.env) if attack.twice else result
 
 
-async def beside_neighbour(provider: LocalProvider, call: Call, env: Env) -> Result:
+async def beside_neighbour(provider: LocalProvider, call: SandboxCall, env: Env) -> Result:
     """Run a call while one of another tenant, which holds a secret, runs too."""
     source = "import os, time\ndef f():\n print(os.environ['TOKEN'], flush=True)\n time.sleep(60)\n"
-    neighbour = Call(source, "f", environment_variables={"TOKEN": SECRET})
+    neighbour = SandboxCall(source, "f", environment_variables={"TOKEN": SECRET})
     task = asyncio.create_task(provider.run(neighbour, replace(env, organization_id="org-other")))
     await asyncio.sleep(0.2)
     result = await provider.run(call, env)
@@ -68,7 +68,7 @@ def weakness(attack: Attack, result: Result) -> str:
         return f"ended with {result.status.name}, not {[status.name for status in attack.status]}"
     if attack.accepted is not None and attack.accepted(result):
         return "what it sent was accepted"
-    if result.status is Status.SUCCESS and json.loads(result.result).get("hit"):
+    if result.status is CallEnding.SUCCESS and json.loads(result.result).get("hit"):
         return f"it got through: {result.result[:200]}"
     return ""
 
@@ -82,7 +82,7 @@ async def judge(provider: LocalProvider, attack: Attack, tier: Isolation, calls:
         problems += await left_over(victims, provider, tier, calls)
     finally:
         victims.close()
-    canary = await provider.run(Call(CANARY, "f", '{"a": [1, "x"]}', destinations=calls.listed), calls.env)
+    canary = await provider.run(SandboxCall(CANARY, "f", '{"a": [1, "x"]}', destinations=calls.listed), calls.env)
     if canary.result != '{"a":[1,"x"]}':
         problems.append(f"the next call answered {canary}")
     return {"name": attack.name, "contained": not problems, "status": result.status.name, "problems": problems}
@@ -154,10 +154,10 @@ def kind_of_calls(kind: str, directory: Path) -> Calls:
 async def warm(provider: LocalProvider, calls: Calls) -> None:
     """Start the second fork server, and wait until it has loaded what it is to load."""
     if not calls.env.modules:
-        second = Call("import pydantic\n" + CANARY, "f", '{"a": 1}', destinations=calls.listed)
+        second = SandboxCall("import pydantic\n" + CANARY, "f", '{"a": 1}', destinations=calls.listed)
         await provider.run(second, calls.env)
         return
-    look = Call("import loaded, os\ndef f(): return loaded.PID != os.getpid()", "f")
+    look = SandboxCall("import loaded, os\ndef f(): return loaded.PID != os.getpid()", "f")
     for _ in range(300):
         if (await provider.run(look, calls.env)).result == "true":
             return

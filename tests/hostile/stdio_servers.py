@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from letta_tools.domain.mcp.servers import STDIO, Connection
+from letta_tools.domain.mcp.servers import STDIO, MCPConnection
 
 SERVER = """
 import json, os, sys
@@ -51,10 +51,10 @@ def command(interpreter: str, source: str) -> list[str]:
     return [interpreter, "-I", "-S", "-c", SERVER, source]
 
 
-def connection(interpreter: str, source: str, organization_id: str = "org-own", **env: str) -> Connection:
+def connection(interpreter: str, source: str, organization_id: str = "org-own", **env: str) -> MCPConnection:
     """Return the server as an organization has configured it."""
     program, *arguments = command(interpreter, source)
-    return Connection(
+    return MCPConnection(
         STDIO,
         command=program,
         args=tuple(arguments),

@@ -21,7 +21,7 @@ from letta_common.errors import AppError
 from letta_sandbox.calls import Isolation, Limits
 from letta_sandbox.local.programs import ProgramOptions, Programs
 from letta_tools.domain.mcp.oauth import OAuthGrants
-from letta_tools.domain.mcp.servers import Connection
+from letta_tools.domain.mcp.servers import MCPConnection
 from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
@@ -41,7 +41,7 @@ def service(tier: Isolation, interpreter: str) -> SDKClient:
     return SDKClient(AddressGuard(), options, programs, OAuthGrants(FakeOAuthStore(), Cipher(b""), SystemClock()))
 
 
-async def ask(client: SDKClient, server: Connection, facts: dict[str, Any]) -> dict[str, Any]:
+async def ask(client: SDKClient, server: MCPConnection, facts: dict[str, Any]) -> dict[str, Any]:
     """Have a server run its attack; what the service refuses is no hit."""
     try:
         good, text = await client.call_tool(server, "attack", {"facts": facts}, SECONDS)

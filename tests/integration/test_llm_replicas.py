@@ -21,7 +21,7 @@ from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.store.accounts import SqlProviderStore
 from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore
-from letta_llm_gateway.wiring import Stores, assemble
+from letta_llm_gateway.wiring import GatewayStores, assemble
 from letta_postgres.db import Database
 from letta_rpc.service import Deps
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, user
@@ -54,7 +54,7 @@ async def replicas(database_url, tmp_path, openai) -> AsyncIterator[list[Any]]:
                 dev_mode=True,
                 budget_seconds=0.01,
             )
-            stores = Stores(SqlProviderStore(db), SqlUsageStore(db), SqlBudgetStore(db))
+            stores = GatewayStores(SqlProviderStore(db), SqlUsageStore(db), SqlBudgetStore(db))
             service = assemble(settings, Deps(), stores, db.close)
             found.append(await stack.enter_async_context(running(service, "local", identities=identities)))
         bind_request(Request(signed_actor=identities.sign(Actor("org-a", "user-a"))))

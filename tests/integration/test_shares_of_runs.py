@@ -9,7 +9,7 @@ import pytest
 
 from letta.agent.v1 import run_pb2, stored_pb2
 from letta_agent.domain.agents.records import Agent
-from letta_agent.domain.journal.records import Lease, NewRun, Outcome
+from letta_agent.domain.journal.records import AdmissionOutcome, LeaseTerms, NewRun
 from letta_agent.store.agents import SqlAgentStore
 from letta_common.actor import Actor
 from letta_common.ids import new_id
@@ -67,7 +67,7 @@ async def abandoned(world, actor):
         request=run_pb2.RunRequest(input_text="hi").SerializeToString(),
         input=stored_pb2.StoredInput().SerializeToString(),
     )
-    assert (await world.store.admit(actor, run, Lease("gone", -1_000))).outcome is Outcome.CLAIMED
+    assert (await world.store.admit(actor, run, LeaseTerms("gone", -1_000))).outcome is AdmissionOutcome.CLAIMED
     return state.id
 
 

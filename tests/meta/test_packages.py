@@ -78,14 +78,14 @@ def test_a_service_installs_from_another_directory_and_starts(python: Path, tmp_
 
 CALL = """
 import asyncio, importlib.util
-from letta_sandbox.calls import Call, Env
+from letta_sandbox.calls import Env, SandboxCall
 from letta_sandbox.local.provider import LocalOptions, LocalProvider
 
 async def main():
     provider = LocalProvider(LocalOptions(allow_unsandboxed=True))
     await provider.start()
     try:
-        return await provider.run(Call("def add(a, b):\\n    return a + b\\n", "add", '{"a": 1, "b": 2}'), Env())
+        return await provider.run(SandboxCall("def add(a, b):\\n    return a + b\\n", "add", '{"a": 1, "b": 2}'), Env())
     finally:
         await provider.close()
 

@@ -47,7 +47,7 @@ _OPTIONS = [
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ServerAddress:
     """A server as the caller names it."""
 
     address: str
@@ -80,9 +80,9 @@ class Target:
 
 
 @contextmanager
-def connected(target: Target | str) -> Iterator[grpc.Channel]:
+def connected(target: ServerAddress | str) -> Iterator[grpc.Channel]:
     """Yield a channel. Raises the AppError that a failed call stands for."""
-    to = Target(target) if isinstance(target, str) else target
+    to = ServerAddress(target) if isinstance(target, str) else target
     channel = to.open()
     try:
         with told(to.address):
@@ -145,7 +145,7 @@ def remote(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def called(**values: Any) -> None:
-        target = Target(*(values.pop(name) for name in given))
+        target = ServerAddress(*(values.pop(name) for name in given))
         with connected(target) as channel:
             command(channel, **values, **({"address": target.address} if len(own) < len(taken) else {}))
 

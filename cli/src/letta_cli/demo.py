@@ -24,7 +24,7 @@ from letta_cli.agents import new_agent
 from letta_cli.connection import CALL_SECONDS, connected
 from letta_cli.console import fail, note, out, panel, say
 from letta_cli.servers import engines
-from letta_cli.talk.turns import Turn, send
+from letta_cli.talk.turns import ShownTurn, send
 from letta_common.settings import Settings
 
 GRPC_PORT, HTTP_PORT = 50051, 8283
@@ -64,7 +64,7 @@ def main() -> None:
     _go_on(agent_id)
 
 
-def _tell(target: str) -> tuple[str, Turn]:
+def _tell(target: str) -> tuple[str, ShownTurn]:
     with connected(target) as channel:
         stub = agent_service_pb2_grpc.AgentServiceStub(channel)
         request = new_agent("demo", None, "", "A helpful agent that remembers what it is told.")
@@ -78,7 +78,7 @@ def _tell(target: str) -> tuple[str, Turn]:
         return agent.id, told
 
 
-def _turn(channel: grpc.Channel, agent_id: str, text: str) -> Turn:
+def _turn(channel: grpc.Channel, agent_id: str, text: str) -> ShownTurn:
     out.print()
     say(f"you> {text}", "bold")
     return send(channel, agent_id, text)

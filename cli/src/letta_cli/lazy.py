@@ -9,7 +9,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 
-class Place(NamedTuple):
+class CommandPlace(NamedTuple):
     """Where a command is, and what is said of it in the list of all."""
 
     module: str
@@ -18,13 +18,15 @@ class Place(NamedTuple):
 
 
 COMMANDS = {
-    "server": Place("letta_cli.servers.commands", "server_app", "Run all services in one process, or one service."),
-    "up": Place("letta_cli.servers.commands", "up_app", "Run every service in a process of its own."),
-    "chat": Place("letta_cli.talk.chat", "app", "Talk to an agent."),
-    "agents": Place("letta_cli.agents", "app", "List, make, show and remove agents."),
-    "keys": Place("letta_cli.keys", "app", "Make, list and remove API keys."),
-    "db": Place("letta_cli.servers.commands", "db_app", "The database."),
-    "demo": Place("letta_cli.demo", "app", "Tell an agent facts, restart everything, ask for them back."),
+    "server": CommandPlace(
+        "letta_cli.servers.commands", "server_app", "Run all services in one process, or one service."
+    ),
+    "up": CommandPlace("letta_cli.servers.commands", "up_app", "Run every service in a process of its own."),
+    "chat": CommandPlace("letta_cli.talk.chat", "app", "Talk to an agent."),
+    "agents": CommandPlace("letta_cli.agents", "app", "List, make, show and remove agents."),
+    "keys": CommandPlace("letta_cli.keys", "app", "Make, list and remove API keys."),
+    "db": CommandPlace("letta_cli.servers.commands", "db_app", "The database."),
+    "demo": CommandPlace("letta_cli.demo", "app", "Tell an agent facts, restart everything, ask for them back."),
 }
 
 

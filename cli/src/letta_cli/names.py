@@ -9,7 +9,7 @@ import grpc
 from letta.agent.v1 import agent_pb2, agent_service_pb2_grpc
 from letta.agent.v1 import agent_service_pb2 as api
 from letta.auth.v1 import api_key_pb2, api_key_service_pb2, api_key_service_pb2_grpc
-from letta_cli.connection import CALL_SECONDS, DEFAULT_ADDRESS, Target, connected
+from letta_cli.connection import CALL_SECONDS, DEFAULT_ADDRESS, ServerAddress, connected
 from letta_common.errors import AgentNotFound, APIKeyNotFound, AppError, InvalidArgument
 
 _MAY_BE_A_NAME = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}
@@ -77,7 +77,7 @@ def list_agents(channel: grpc.Channel, limit: int) -> list[agent_pb2.AgentState]
 def complete_agents(incomplete: str) -> list[tuple[str, str]]:
     """Return names of agents that begin so, with their ids, for the shell; nothing when no server answers soon."""
     try:
-        with connected(Target(DEFAULT_ADDRESS)) as channel:
+        with connected(ServerAddress(DEFAULT_ADDRESS)) as channel:
             stub = agent_service_pb2_grpc.AgentServiceStub(channel)
             agents = stub.ListAgents(api.ListAgentsRequest(limit=_PAGE), timeout=_COMPLETION_SECONDS).agents
     except AppError:

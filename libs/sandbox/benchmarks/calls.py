@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Limits, SandboxCall
 from letta_sandbox.inside import harness
 from letta_sandbox.local import hosts
 from letta_sandbox.local.provider import LocalOptions, LocalProvider
@@ -36,8 +36,8 @@ ARGUMENTS = '{"a": 1, "b": 2}'
 async def call_once(provider: LocalProvider) -> float:
     """Return the milliseconds of one call."""
     begun = time.perf_counter()
-    result = await provider.run(Call(TOOL, "add", ARGUMENTS), Env())
-    if (result.status, result.result) != (Status.SUCCESS, "3"):
+    result = await provider.run(SandboxCall(TOOL, "add", ARGUMENTS), Env())
+    if (result.status, result.result) != (CallEnding.SUCCESS, "3"):
         raise SystemExit(f"unexpected result: {result}")
     return (time.perf_counter() - begun) * 1000
 
@@ -74,7 +74,9 @@ async def alternate(provider: LocalProvider, python: str, rounds: int) -> dict[s
 async def burst(provider: LocalProvider, count: int) -> dict[str, object]:
     """Run many calls of half a second at once."""
     begun = time.perf_counter()
-    results = await asyncio.gather(*(provider.run(Call(SLEEP, "f", json.dumps({"i": i})), Env()) for i in range(count)))
+    results = await asyncio.gather(
+        *(provider.run(SandboxCall(SLEEP, "f", json.dumps({"i": i})), Env()) for i in range(count))
+    )
     seconds = time.perf_counter() - begun
     right = sum(result.result == str(i) for i, result in enumerate(results))
     return {"calls": count, "seconds": round(seconds, 3), "right": right}
@@ -86,7 +88,7 @@ async def beside_hostile(provider: LocalProvider, rounds: int) -> dict[str, obje
     for _ in range(4):
         quiet += [await call_once(provider) for _ in range(rounds // 4)]
         hostile = [
-            asyncio.create_task(provider.run(Call(SPIN, "f", limits=Limits(timeout_seconds=60)), Env()))
+            asyncio.create_task(provider.run(SandboxCall(SPIN, "f", limits=Limits(timeout_seconds=60)), Env()))
             for _ in range(4)
         ]
         await asyncio.sleep(0.3)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, StoredConversation
-from letta_agent.domain.agents.conversations import Stage as ThreadStage
+from letta_agent.domain.agents.conversations import ConversationStage as ThreadStage
 from letta_agent.domain.agents.records import Agent, AgentFilter, AgentState, ConversationLock, Stage
 from letta_agent.domain.journal.records import RunStatus, StopReason
 from letta_common.actor import Actor

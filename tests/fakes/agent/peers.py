@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.peers.memory import AgentMemory, Committed, EditKind, Found, Message, StartedContext
-from letta_agent.domain.peers.models import ContentPart, Delta, EmbeddingInfo, Generation, ModelInfo
+from letta_agent.domain.peers.memory import AgentMemorySpec, CommitReceipt, EditKind, Message, SearchHit, StartedContext
+from letta_agent.domain.peers.models import ContentPart, EmbeddingInfo, GenerationDelta, ModelAnswer, ModelInfo
 from letta_agent.domain.peers.tools import Attached, CallResult, Tool
 from letta_common.errors import AgentNotFound, BlockNotFound, ConversationNotFound, Fenced, ModelNotFound, ToolNotFound
 from letta_messages.rendering import expand, text_of
@@ -28,7 +28,7 @@ def call(name, arguments="{}", id="call-1"):
 
 def answer(*parts, tokens=(100, 10), cut=False):
     usage = usage_pb2.TokenUsage(prompt_tokens=tokens[0], completion_tokens=tokens[1])
-    return Generation(tuple(parts), usage, "twin/model", "twin", 128_000, cut)
+    return ModelAnswer(tuple(parts), usage, "twin/model", "twin", 128_000, cut)
 
 
 def tool(name, kind=tool_pb2.TOOL_TYPE_CUSTOM, **more):
@@ -146,7 +146,7 @@ class TwinMemory:
         self._after("commit_step")
         blocks = self.blocks.get(thread.agent_id, {}).values()
         changed = tuple(b for b in blocks if step.known_blocks.get(b.id) != b.version)
-        return Committed(changed, tuple(set(step.known_blocks) - {b.id for b in blocks}))
+        return CommitReceipt(changed, tuple(set(step.known_blocks) - {b.id for b in blocks}))
 
     def _after(self, name):
         failures = self.fail.get(f"{name}:after")
@@ -186,10 +186,10 @@ class TwinMemory:
             self.passages.append((key, text, tuple(tags)))
 
     async def search_passages(self, agent_id, search):
-        return [Found("passage-1", text, "2026-01-01T00:00:00+00:00", tags=tags) for _, text, tags in self.passages]
+        return [SearchHit("passage-1", text, "2026-01-01T00:00:00+00:00", tags=tags) for _, text, tags in self.passages]
 
     async def search_messages(self, thread, search):
-        return [Found("message-1", "found", "2026-01-01T00:00:00+00:00", role="user")]
+        return [SearchHit("message-1", "found", "2026-01-01T00:00:00+00:00", role="user")]
 
     async def run_messages(self, run_id):
         stored = [Message.FromString(data) for held in self.threads.values() for data in held.messages]
@@ -227,7 +227,7 @@ class TwinMemory:
 
     def _memory(self, agent_id):
         ids = [Message.FromString(data).id for data in self.threads[agent_id].messages]
-        return AgentMemory(tuple(self.blocks[agent_id].values()), tuple(ids))
+        return AgentMemorySpec(tuple(self.blocks[agent_id].values()), tuple(ids))
 
     def texts(self, conversation_id):
         """Say what a conversation holds: role and text, calls, or returns of each message."""
@@ -268,12 +268,12 @@ class ScriptedModels:
         for index, part in enumerate(whole.parts):
             if part.HasField("tool_call"):
                 started = call(part.tool_call.name, "", part.tool_call.id)
-                yield Delta(index, started=started)
-                yield Delta(index, text=part.tool_call.input)
+                yield GenerationDelta(index, started=started)
+                yield GenerationDelta(index, text=part.tool_call.input)
                 continue
-            yield Delta(index, started=say(""))
+            yield GenerationDelta(index, started=say(""))
             for word in part.text.text.split(" "):
-                yield Delta(index, text=word)
+                yield GenerationDelta(index, text=word)
         yield whole
 
     async def model(self, handle):

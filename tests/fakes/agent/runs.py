@@ -11,15 +11,15 @@ from typing import Any
 
 from letta_agent.domain.journal.records import (
     Admission,
-    Job,
-    Lease,
+    AdmissionOutcome,
+    FreeSlots,
+    LeaseTerms,
     NewRun,
-    Outcome,
     Overdue,
     Renewed,
-    Room,
     RunEnd,
     RunFilter,
+    RunJob,
     RunLease,
     RunRecord,
     RunRequest,
@@ -47,16 +47,16 @@ class FakeRuns:
         self.state = state if state is not None else FakeState()
         self._threads, self._runs, self._events = self.state.threads, self.state.runs, self.state.events
 
-    async def admit(self, actor: Actor, run: NewRun, lease: Lease) -> Admission:
+    async def admit(self, actor: Actor, run: NewRun, lease: LeaseTerms) -> Admission:
         """Admit a run and claim its conversation, or say why not."""
         organization_id = actor.organization_id
         known = self._known(organization_id, run)
         if known is not None:
-            return Admission(Outcome.KNOWN, known.new.id, request_hash=known.new.request_hash)
+            return Admission(AdmissionOutcome.KNOWN, known.new.id, request_hash=known.new.request_hash)
         if self.state.ready(organization_id, run.agent_id) is None:
-            return Admission(Outcome.NO_AGENT)
+            return Admission(AdmissionOutcome.NO_AGENT)
         if not self.state.open(organization_id, run.agent_id, run.conversation_id):
-            return Admission(Outcome.NO_CONVERSATION)
+            return Admission(AdmissionOutcome.NO_CONVERSATION)
         thread = self._threads.get((organization_id, run.conversation_id), RunKey(run.agent_id))
         resumes = self._resumes(run, thread)
         if self._busy(run, thread, resumes):
@@ -67,7 +67,7 @@ class FakeRuns:
         self._store(actor, replace(run, input=b"") if resumes else run, RunStatus.RUN_STATUS_RUNNING)
         given = self.state.definition(organization_id, run.agent_id, run.conversation_id)
         waiting = None if resumes else thread.approval
-        return Admission(Outcome.CLAIMED, run.id, thread.fence, given, pending=waiting, resumes=resumes)
+        return Admission(AdmissionOutcome.CLAIMED, run.id, thread.fence, given, pending=waiting, resumes=resumes)
 
     async def checkpoint(self, held: RunLease, step_index: int, step: StoredStep) -> None:
         """Keep what the model made of a step. Raises Fenced."""
@@ -223,7 +223,7 @@ class FakeRuns:
         kept = self._events.get((actor.organization_id, run_id), {})
         return [kept[seq_id][1] for seq_id in sorted(kept) if seq_id > after][:limit]
 
-    async def renew(self, held: Sequence[RunLease], lease: Lease) -> Renewed:
+    async def renew(self, held: Sequence[RunLease], lease: LeaseTerms) -> Renewed:
         """Renew the leases of conversations."""
         kept = set()
         for item in held:
@@ -238,9 +238,9 @@ class FakeRuns:
         known = ((h.run_id, self._runs.get((h.organization_id, h.run_id))) for h in held)
         return frozenset(run_id for run_id, run in known if run is not None and run.record.cancel_requested)
 
-    async def claim_due(self, lease: Lease, room: Room) -> list[Job]:
+    async def claim_due(self, lease: LeaseTerms, room: FreeSlots) -> list[RunJob]:
         """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""
-        jobs: list[Job] = []
+        jobs: list[RunJob] = []
         due = self._due(room)
         for organization_id, threads in due.items():
             most = min(room.of(organization_id), max(room.runs // len(due), 1), room.runs - len(jobs))
@@ -283,7 +283,7 @@ class FakeRuns:
             del kept[seq]
         return len(old[:limit])
 
-    def _due(self, room: Room) -> dict[str, list[tuple[str, RunKey]]]:
+    def _due(self, room: FreeSlots) -> dict[str, list[tuple[str, RunKey]]]:
         """Return the conversations with work and no live lease by organization, both in the order they became due."""
         now = self._clock.now()
         due = [(key, t) for key, t in self._threads.items() if (t.run_id or t.pending) and t.until <= now]
@@ -306,9 +306,9 @@ class FakeRuns:
                 return run
         return None
 
-    def _job(self, run: Run, thread: RunKey) -> Job:
+    def _job(self, run: Run, thread: RunKey) -> RunJob:
         organization_id, new = run.actor.organization_id, run.new
-        return Job(
+        return RunJob(
             held=RunLease(organization_id, new.agent_id, new.conversation_id, new.id, thread.fence),
             actor=run.actor,
             definition=self.state.definition(organization_id, new.agent_id, new.conversation_id),
@@ -345,15 +345,15 @@ class FakeRuns:
             before = [known for known in self._mine(actor) if known.new.answers == run.answers]
             same = [known for known in before if known.new.conversation_id == run.conversation_id]
             if same:
-                return Admission(Outcome.ANSWERED, same[-1].new.id, request_hash=same[-1].new.request_hash)
+                return Admission(AdmissionOutcome.ANSWERED, same[-1].new.id, request_hash=same[-1].new.request_hash)
         if not thread.run_id and (run.approved_calls is not None or thread.approval or not thread.pending):
-            outcome = Outcome.NOT_PENDING if run.approved_calls is not None else Outcome.PENDING
+            outcome = AdmissionOutcome.NOT_PENDING if run.approved_calls is not None else AdmissionOutcome.PENDING
             return Admission(outcome, pending=thread.approval)
         if thread.pending >= run.most_waiting:
-            return Admission(Outcome.FULL if run.most_waiting else Outcome.BUSY, thread.run_id)
+            return Admission(AdmissionOutcome.FULL if run.most_waiting else AdmissionOutcome.BUSY, thread.run_id)
         thread.pending += 1
         self._store(actor, run, RunStatus.RUN_STATUS_CREATED)
-        return Admission(Outcome.QUEUED, run.id)
+        return Admission(AdmissionOutcome.QUEUED, run.id)
 
     def _store(self, actor: Actor, run: NewRun, status: RunStatus.ValueType) -> None:
         now = self._clock.now()
@@ -402,7 +402,7 @@ class FakeRuns:
     def _mine(self, actor: Actor) -> list[Run]:
         return [run for (owner, _), run in self._runs.items() if owner == actor.organization_id]
 
-    def _until(self, lease: Lease) -> datetime:
+    def _until(self, lease: LeaseTerms) -> datetime:
         return self._clock.now() + timedelta(milliseconds=lease.milliseconds)
 
 

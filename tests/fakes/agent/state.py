@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from letta_agent.domain.agents.conversations import Stage as ThreadStage
+from letta_agent.domain.agents.conversations import ConversationStage as ThreadStage
 from letta_agent.domain.agents.conversations import StoredConversation
 from letta_agent.domain.agents.records import Agent, Stage
 from letta_agent.domain.journal.records import (
     Definition,
+    HeldCalls,
     NewRun,
-    Pending,
     RunRecord,
     StepRecord,
     StoredEvent,
@@ -37,7 +37,7 @@ class RunKey:
     """When the lease ends, or ended."""
     pending: int = 0
     tokens: int = 0
-    approval: Pending | None = None
+    approval: HeldCalls | None = None
     approval_since: datetime | None = None
     failed_hash: bytes = b""
     last_run_completion: datetime | None = None

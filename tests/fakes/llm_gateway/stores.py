@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from letta_common.actor import Actor
 from letta_common.paging import Page
 from letta_llm_gateway.domain.accounts import Filter, OwnProvider, missing, taken
-from letta_llm_gateway.domain.budgets import Budget, Period, Spent, Standing
+from letta_llm_gateway.domain.budgets import Budget, BudgetStanding, Period, Spent
 from letta_llm_gateway.domain.budgets import missing as no_budget
 from letta_llm_gateway.domain.providers import ModelDefaults
 from letta_llm_gateway.domain.traces import Trace
@@ -210,6 +210,7 @@ class FakeBudgetStore:
             )
 
         standings = [
-            Standing(budget, total(budget.period.start(today), budget.covers)) for budget in self._mine(organization_id)
+            BudgetStanding(budget, total(budget.period.start(today), budget.covers))
+            for budget in self._mine(organization_id)
         ]
         return Spent(total(Period.MONTH.start(today), lambda *_: True), standings)

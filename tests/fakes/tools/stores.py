@@ -9,7 +9,7 @@ from dataclasses import replace
 from letta_common.actor import Actor
 from letta_common.paging import Page
 from letta_tools.domain.executions.executions import Intent, Standing
-from letta_tools.domain.registry.records import Match, Tool, ToolFilter, ToolType
+from letta_tools.domain.registry.records import Match, RegisteredTool, ToolFilter, ToolType
 from letta_tools.domain.registry.search import search_text
 from letta_tools.domain.registry.tools import NameTaken
 
@@ -20,27 +20,27 @@ class FakeToolStore:
     """Tools by organization and id."""
 
     def __init__(self) -> None:
-        self._tools: dict[str, dict[str, Tool]] = {}
-        self._versions: dict[tuple[str, str], dict[int, Tool]] = {}
+        self._tools: dict[str, dict[str, RegisteredTool]] = {}
+        self._versions: dict[tuple[str, str], dict[int, RegisteredTool]] = {}
 
-    def _mine(self, actor: Actor) -> dict[str, Tool]:
+    def _mine(self, actor: Actor) -> dict[str, RegisteredTool]:
         return self._tools.setdefault(actor.organization_id, {})
 
-    def _write(self, actor: Actor, tool: Tool) -> None:
+    def _write(self, actor: Actor, tool: RegisteredTool) -> None:
         self._mine(actor)[tool.id] = tool
         kept = self._versions.setdefault((actor.organization_id, tool.id), {})
         kept.setdefault(tool.version, tool)
         kept.pop(tool.version - _KEPT_VERSIONS, None)
 
-    async def find(self, actor: Actor, tool_id: str) -> Tool | None:
+    async def find(self, actor: Actor, tool_id: str) -> RegisteredTool | None:
         """Return one tool."""
         return self._mine(actor).get(tool_id)
 
-    async def resolve(self, actor: Actor, ids: Sequence[str], names: Sequence[str]) -> list[Tool]:
+    async def resolve(self, actor: Actor, ids: Sequence[str], names: Sequence[str]) -> list[RegisteredTool]:
         """Return the tools that have one of these ids or names."""
         return [tool for tool in self._mine(actor).values() if tool.id in ids or tool.name in names]
 
-    async def list_tools(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
+    async def list_tools(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[RegisteredTool]:
         """Return a page of tools by time of creation."""
         return page.slice(self._wanted(actor, wanted), key=lambda tool: (tool.created_at, tool.id))
 
@@ -55,12 +55,12 @@ class FakeToolStore:
         best = sorted((pair for pair in scored if pair[1]), key=lambda pair: (-pair[1], pair[0].name))[:limit]
         return [Match(tool, search_text(tool), float(score), score / len(words)) for tool, score in best]
 
-    async def create(self, actor: Actor, tool: Tool) -> None:
+    async def create(self, actor: Actor, tool: RegisteredTool) -> None:
         """Add a tool. Raises NameTaken."""
         self._check_name(actor, tool)
         self._write(actor, tool)
 
-    async def upsert(self, actor: Actor, tools: Sequence[Tool]) -> None:
+    async def upsert(self, actor: Actor, tools: Sequence[RegisteredTool]) -> None:
         """Add tools; of those that exist under id and name, bring schema and description up to date."""
         taken = {tool.name: tool for tool in self._mine(actor).values()}
         for tool in tools:
@@ -78,7 +78,7 @@ class FakeToolStore:
                 )
                 self._write(actor, changed)
 
-    async def update(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
+    async def update(self, actor: Actor, tool: RegisteredTool, *, expected: int) -> bool:
         """Write if the stored version is still `expected`; say whether it was. Raises NameTaken."""
         known = self._mine(actor).get(tool.id)
         if known is None or known.version != expected:
@@ -87,7 +87,7 @@ class FakeToolStore:
         self._write(actor, tool)
         return True
 
-    async def list_versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+    async def list_versions(self, actor: Actor, tool_id: str, page: Page) -> list[RegisteredTool]:
         """Return what a tool was after each write, by number; cursors are numbers."""
         kept = list(self._versions.get((actor.organization_id, tool_id), {}).values())
         for cursor, later in ((page.after, page.ascending), (page.before, not page.ascending)):
@@ -96,7 +96,7 @@ class FakeToolStore:
         ordered = sorted(kept, key=lambda tool: tool.version, reverse=not page.ascending)
         return ordered[-page.limit :] if page.backwards else ordered[: page.limit]
 
-    async def find_version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
+    async def find_version(self, actor: Actor, tool_id: str, number: int) -> RegisteredTool | None:
         """Return what a tool was after one write."""
         return self._versions.get((actor.organization_id, tool_id), {}).get(number)
 
@@ -105,15 +105,15 @@ class FakeToolStore:
         self._versions.pop((actor.organization_id, tool_id), None)
         return self._mine(actor).pop(tool_id, None) is not None
 
-    def _check_name(self, actor: Actor, tool: Tool) -> None:
+    def _check_name(self, actor: Actor, tool: RegisteredTool) -> None:
         if any(other.name == tool.name and other.id != tool.id for other in self._mine(actor).values()):
             raise NameTaken
 
-    def _wanted(self, actor: Actor, wanted: ToolFilter) -> list[Tool]:
+    def _wanted(self, actor: Actor, wanted: ToolFilter) -> list[RegisteredTool]:
         return [tool for tool in self._mine(actor).values() if _fits(tool, wanted)]
 
 
-def _fits(tool: Tool, wanted: ToolFilter) -> bool:
+def _fits(tool: RegisteredTool, wanted: ToolFilter) -> bool:
     return (
         (not wanted.names or tool.name in wanted.names)
         and (not wanted.ids or tool.id in wanted.ids)

@@ -13,7 +13,7 @@ from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
 from letta_agent.domain.toolcalls.toolsets import toolset
 from letta_llm_gateway.providers import anthropic_wire, bedrock_wire, google_wire, openai_wire, responses_wire
-from letta_tools.domain.registry.records import Tool
+from letta_tools.domain.registry.records import RegisteredTool
 
 Json = dict[str, Any]
 EMPTY: Json = {"type": "object", "properties": {}}
@@ -29,7 +29,7 @@ class Told:
     extra: Json
 
 
-def definitions(tools: Iterable[Tool], *, strict: bool = False) -> list[ToolDefinition]:
+def definitions(tools: Iterable[RegisteredTool], *, strict: bool = False) -> list[ToolDefinition]:
     """Return tools of the registry as the agent service hands them to the model gateway."""
     return [
         ToolDefinition(name=item.name, description=item.description, parameters=item.parameters, strict=strict)

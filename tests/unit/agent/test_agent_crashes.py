@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from letta_agent.domain.journal.records import Lease, Room, RunStatus, StepFilter
+from letta_agent.domain.journal.records import FreeSlots, LeaseTerms, RunStatus, StepFilter
 from letta_agent.domain.toolcalls.executor import UNKNOWN_OUTCOME
 from letta_common.errors import Fenced, LLMRateLimit, RunAbandoned, ServiceUnavailable
 from letta_common.paging import Page
@@ -122,7 +122,7 @@ async def test_a_lost_lease_stops_the_run():
     world = await World(asyncio.Event(), answer(say("zombie"))).agent()
     admitted = await world.runs.admit(ANN, send_of(), SIGNED)
     world.expire()
-    await world.store.claim_due(world.another().runner.lease, Room(10, 10))
+    await world.store.claim_due(world.another().runner.lease, FreeSlots(10, 10))
     await world.runner.renew()
     with pytest.raises(Fenced):
         await world.runs.answer(ANN, admitted)
@@ -202,7 +202,7 @@ async def test_a_run_that_kills_whoever_looks_at_it_is_closed_unseen():
     got = await world.send()
     world.store.close = closing
     world.expire()
-    await world.store.claim_due(Lease("dies", -1_000), Room(10, 10))
+    await world.store.claim_due(LeaseTerms("dies", -1_000), FreeSlots(10, 10))
     before = len(world.memory.calls)
 
     await taken_over(world.another(takeovers=0), got.run_id)

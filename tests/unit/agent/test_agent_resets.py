@@ -6,7 +6,7 @@ import pytest
 
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.records import ALL_PARTS as ALL
-from letta_agent.domain.agents.records import Peers
+from letta_agent.domain.agents.records import AgentPeers
 from letta_common.errors import ConversationBusy, ServiceUnavailable
 from tests.fakes.agent.agents import FakeAgents
 from tests.fakes.agent.peers import answer, call, say, tool
@@ -21,7 +21,7 @@ async def talked(*script, **options):
 
 
 def agents_of(world):
-    peers = Peers(world.memory, world.models, world.tools)
+    peers = AgentPeers(world.memory, world.models, world.tools)
     return Agents(FakeAgents(world.store.state), peers, None, world.clock)
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from letta_cli.connection import Target, connected
+from letta_cli.connection import ServerAddress, connected
 from letta_common.errors import InvalidArgument, ServiceUnavailable
 
 
@@ -75,41 +75,41 @@ def ports(server: grpc.Server, files: Files) -> dict[str, int]:
     return found
 
 
-def ask(target: Target) -> int:
+def ask(target: ServerAddress) -> int:
     with connected(target) as channel:
         return int(health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20).status)
 
 
 @pytest.mark.parametrize("scheme", ["", "grpc://", "http://"])
 def test_a_plain_server_is_reached(ports: dict[str, int], scheme: str):
-    assert ask(Target(f"{scheme}127.0.0.1:{ports['plain']}")) == health_pb2.HealthCheckResponse.SERVING
+    assert ask(ServerAddress(f"{scheme}127.0.0.1:{ports['plain']}")) == health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.mark.parametrize("scheme", ["", "grpcs://", "https://"])
 def test_a_server_with_tls_is_reached_by_its_authority(ports: dict[str, int], files: Files, scheme: str):
-    target = Target(f"{scheme}127.0.0.1:{ports['tls']}", files.certificate)
+    target = ServerAddress(f"{scheme}127.0.0.1:{ports['tls']}", files.certificate)
     assert ask(target) == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_a_server_that_wants_a_certificate_gets_it(ports: dict[str, int], files: Files):
-    target = Target(f"https://127.0.0.1:{ports['both']}", files.certificate, files.certificate, files.key)
+    target = ServerAddress(f"https://127.0.0.1:{ports['both']}", files.certificate, files.certificate, files.key)
     assert ask(target) == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_an_unknown_authority_is_told_from_a_server_that_is_not_there(ports: dict[str, int], tmp_path: Path):
     other = made(tmp_path)
     for target in (
-        Target(f"https://127.0.0.1:{ports['tls']}"),
-        Target(f"https://127.0.0.1:{ports['tls']}", other.certificate),
+        ServerAddress(f"https://127.0.0.1:{ports['tls']}"),
+        ServerAddress(f"https://127.0.0.1:{ports['tls']}", other.certificate),
     ):
         with pytest.raises(ServiceUnavailable, match="--tls-ca"):
             ask(target)
     with pytest.raises(ServiceUnavailable, match="--tls-ca"):
-        ask(Target(f"https://127.0.0.1:{ports['plain']}"))
+        ask(ServerAddress(f"https://127.0.0.1:{ports['plain']}"))
     with pytest.raises(ServiceUnavailable, match="https://127"):
-        ask(Target(f"127.0.0.1:{ports['tls']}"))
+        ask(ServerAddress(f"127.0.0.1:{ports['tls']}"))
     with pytest.raises(ServiceUnavailable, match="letta server"):
-        ask(Target("127.0.0.1:1"))
+        ask(ServerAddress("127.0.0.1:1"))
 
 
 @pytest.fixture
@@ -136,11 +136,11 @@ def slammed() -> Iterator[tuple[str, list[int]]]:
 def test_a_server_that_does_not_answer_is_tried_once(slammed: tuple[str, list[int]]):
     address, had = slammed
     with pytest.raises(ServiceUnavailable):
-        ask(Target(address))
+        ask(ServerAddress(address))
     assert len(had) == 1
 
 
 @pytest.mark.parametrize("address", ["", "a b", "http://", "host:port", "ftp://host:1", "https://host/path"])
 def test_what_is_no_address_is_refused(address: str):
     with pytest.raises(InvalidArgument, match="is no address"):
-        Target(address).open()
+        ServerAddress(address).open()

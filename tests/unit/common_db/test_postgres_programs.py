@@ -15,8 +15,8 @@ import pytest
 from letta_embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, PostgresOptions, programs
 from letta_embedded_postgres.programs import (
     PostgresNotFound,
+    PostgresPrograms,
     PostgresTooOld,
-    Programs,
     VectorMissing,
     find_programs,
 )
@@ -132,7 +132,7 @@ def test_the_chosen_come_before_the_wheel_and_the_wheel_before_installed_ones(ho
     chosen, other = installed(home / "chosen", "16.1"), installed(home / "usr" / "19" / "bin", "19.1")
     monkeypatch.setattr(programs, "USUAL_PLACES", (str(other),))
 
-    assert find_programs(chosen) == Programs(chosen, "LETTA_POSTGRES_BIN")
+    assert find_programs(chosen) == PostgresPrograms(chosen, "LETTA_POSTGRES_BIN")
     assert find_programs() == WHEEL
 
 
@@ -143,14 +143,14 @@ def test_without_the_wheel_the_newest_installed_ones_that_serve_are_found(no_whe
     wanted = installed(no_wheel / "17" / "bin", "17.2")
     installed(no_wheel / "18" / "bin", "18.1", vector=False)
 
-    assert find_programs() == Programs(wanted, "installed")
+    assert find_programs() == PostgresPrograms(wanted, "installed")
 
 
 def test_pg_config_leads_to_installed_ones(no_wheel: Path, monkeypatch):
     wanted = installed(no_wheel / "elsewhere", "16.4")
     monkeypatch.setenv("PATH", str(wanted), prepend=":")
 
-    assert find_programs() == Programs(wanted, "installed")
+    assert find_programs() == PostgresPrograms(wanted, "installed")
 
 
 def test_what_was_passed_over_is_said_with_the_reasons(no_wheel: Path):

@@ -11,7 +11,7 @@ from letta_common.actor import Actor
 from letta_common.errors import BudgetExceeded, DatabaseUnavailable, InvalidArgument, PermissionDenied
 from letta_common.ids import new_id
 from letta_common.paging import Page
-from letta_llm_gateway.domain.budgets import Action, Budgets, Options, Period, Scope, new_budget
+from letta_llm_gateway.domain.budgets import Action, BudgetOptions, Budgets, BudgetScope, Period, new_budget
 from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
 from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeUsageStore
 
@@ -57,7 +57,7 @@ class Replica:
 
     def __init__(self, books: Books, kept: Kept, clock: Clock, ceiling: int = 0) -> None:
         self.writer = UsageWriter(books, clock)
-        self.budgets = Budgets(kept, clock, self.writer.flush, Options(ceiling))
+        self.budgets = Budgets(kept, clock, self.writer.flush, BudgetOptions(ceiling))
         self.clock = clock
 
     async def call(self, cost: int | None, actor: Actor = ANN, agent: str = "agent-1", *, expected: int = 0) -> None:
@@ -75,7 +75,7 @@ class Replica:
 
     async def limit(self, microdollars: int, actor: Actor = ANN, **rest) -> str:
         wanted = (
-            rest.get("scope", Scope.ORGANIZATION),
+            rest.get("scope", BudgetScope.ORGANIZATION),
             rest.get("subject", ""),
             rest.get("period", Period.MONTH),
             microdollars,
@@ -149,8 +149,8 @@ async def test_nothing_is_read_for_a_call(replica, kept):
 @pytest.mark.parametrize(
     ("scope", "subject", "hit", "missed"),
     [
-        (Scope.USER, "user-a", (ANN, "agent-1"), (CAT, "agent-1")),
-        (Scope.AGENT, "agent-1", (CAT, "agent-1"), (ANN, "agent-2")),
+        (BudgetScope.USER, "user-a", (ANN, "agent-1"), (CAT, "agent-1")),
+        (BudgetScope.AGENT, "agent-1", (CAT, "agent-1"), (ANN, "agent-2")),
     ],
 )
 async def test_a_budget_of_one_leaves_the_others_alone(replica, scope, subject, hit, missed):
@@ -346,7 +346,9 @@ async def test_a_deleted_budget_refuses_no_more(replica):
     assert await replica.refused() is None
 
 
-@pytest.mark.parametrize(("scope", "subject"), [(Scope.USER, ""), (Scope.AGENT, ""), (Scope.ORGANIZATION, "user-a")])
+@pytest.mark.parametrize(
+    ("scope", "subject"), [(BudgetScope.USER, ""), (BudgetScope.AGENT, ""), (BudgetScope.ORGANIZATION, "user-a")]
+)
 async def test_a_budget_must_say_whose_it_is(replica, scope, subject):
     with pytest.raises(InvalidArgument):
         await replica.limit(1, scope=scope, subject=subject)

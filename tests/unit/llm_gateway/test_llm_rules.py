@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from letta_llm_gateway.domain.rules.engine import LIMITS, UNKNOWN, Dialogue, Reply, Turn, Wish, decide
+from letta_llm_gateway.domain.rules.engine import LIMITS, UNKNOWN, Dialogue, HeardMessage, Reply, Wish, decide
 from letta_llm_gateway.domain.rules.facts import second_person, third_person
 
 INSERT = {
@@ -25,8 +25,8 @@ def system(human: str = "", persona: str = "I am a helper.") -> str:
     )
 
 
-def act(*said: str, human: str = "", tools=TOOLS, after: tuple[Turn, ...] = (), forced: str = "") -> Reply:
-    turns = [*(Turn("user", text) for text in said), *after]
+def act(*said: str, human: str = "", tools=TOOLS, after: tuple[HeardMessage, ...] = (), forced: str = "") -> Reply:
+    turns = [*(HeardMessage("user", text) for text in said), *after]
     return decide(Dialogue(system(human), turns, tools, forced))
 
 
@@ -157,7 +157,7 @@ def test_everything_known_is_told_on_demand():
 
 
 def test_a_save_is_confirmed_and_the_question_of_the_same_message_answered():
-    done = (Turn("assistant", "", (Wish("memory_insert", {}),)), Turn("tool", "ok"))
+    done = (HeardMessage("assistant", "", (Wish("memory_insert", {}),)), HeardMessage("tool", "ok"))
 
     reply = act("My name is Sam and I live in Oslo. Where do I live?", after=done)
 
@@ -165,7 +165,10 @@ def test_a_save_is_confirmed_and_the_question_of_the_same_message_answered():
 
 
 def test_a_failed_save_is_admitted():
-    failed = (Turn("assistant", "", (Wish("memory_insert", {}),)), Turn("tool", "block is read-only", failed=True))
+    failed = (
+        HeardMessage("assistant", "", (Wish("memory_insert", {}),)),
+        HeardMessage("tool", "block is read-only", failed=True),
+    )
 
     assert act("My name is Sam", after=failed).text == "I could not save that: block is read-only"
 
@@ -226,7 +229,7 @@ def test_what_memory_lacks_is_searched_for_once():
     found = json.dumps({"results": [{"role": "user", "content": "My shoe size is 44."}]})
 
     def after(result: str):
-        return (Turn("assistant", "", first.calls), Turn("tool", result))
+        return (HeardMessage("assistant", "", first.calls), HeardMessage("tool", result))
 
     assert act("What is my shoe size?", tools=tools, after=after(found)).text == "Your shoe size is 44."
     assert act("What is my shoe size?", tools=tools, after=after("no results")).text == UNKNOWN
@@ -235,7 +238,9 @@ def test_what_memory_lacks_is_searched_for_once():
 def test_call_is_a_hook_for_tests():
     assert act('CALL roll_die {"sides": 6}').calls == (Wish("roll_die", {"sides": 6}),)
     assert act("CALL now").calls == (Wish("now", {}),)
-    assert act("CALL now", after=(Turn("assistant", "", (Wish("now", {}),)), Turn("tool", "12:00"))) == Reply("Done.")
+    assert act(
+        "CALL now", after=(HeardMessage("assistant", "", (Wish("now", {}),)), HeardMessage("tool", "12:00"))
+    ) == Reply("Done.")
     assert act("CALL now {broken").text
     assert not act("please CALL now").calls
 

@@ -24,7 +24,7 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.domain.streams import Assembler, Limits, Pump, answer_within_limits, within_limits
+from letta_llm_gateway.domain.streams import Assembler, PhaseLimits, Pump, answer_within_limits, within_limits
 from letta_llm_gateway.providers.arguments import finished
 
 DONE = Completed(FinishReason.STOP, Usage(1, 2), "id")
@@ -137,10 +137,10 @@ async def test_closing_the_pump_closes_the_source():
 @pytest.mark.parametrize(
     ("items", "limits", "words", "phase"),
     [
-        ((30.0,), Limits(first=0.02), "begin", "first_token"),
-        ((Started(0, Text()), 30.0), Limits(between=0.02), "silent", "between_tokens"),
-        ((30.0,), Limits(total=0.02), "finish", "total"),
-        ((Started(0, Text()), 30.0), Limits(total=0.02), "finish", "total"),
+        ((30.0,), PhaseLimits(first=0.02), "begin", "first_token"),
+        ((Started(0, Text()), 30.0), PhaseLimits(between=0.02), "silent", "between_tokens"),
+        ((30.0,), PhaseLimits(total=0.02), "finish", "total"),
+        ((Started(0, Text()), 30.0), PhaseLimits(total=0.02), "finish", "total"),
     ],
 )
 async def test_phases_have_limits(items, limits, words, phase):
@@ -157,7 +157,7 @@ async def test_a_model_that_never_stops_talking_is_stopped():
             await asyncio.sleep(0)
 
     with pytest.raises(LLMTimeout, match="finish"):
-        async for _ in within_limits(chatter(), Limits(total=0.05)):
+        async for _ in within_limits(chatter(), PhaseLimits(total=0.05)):
             pass
 
 
@@ -165,14 +165,14 @@ async def test_a_limit_that_passed_in_an_earlier_attempt_ends_the_next_at_once()
     over = asyncio.get_running_loop().time() - 1
 
     with pytest.raises(LLMTimeout, match="finish"):
-        async for _ in within_limits(events(30.0), Limits(), ends=over):
+        async for _ in within_limits(events(30.0), PhaseLimits(), ends=over):
             pass
     with pytest.raises(LLMTimeout, match="finish"):
-        await answer_within_limits(asyncio.sleep(30, Answer(())), Limits(), ends=over)
+        await answer_within_limits(asyncio.sleep(30, Answer(())), PhaseLimits(), ends=over)
 
 
 async def test_an_answer_at_once_has_the_limit_of_the_first_word():
-    limits = Limits(first=0.02)
+    limits = PhaseLimits(first=0.02)
 
     with pytest.raises(LLMTimeout, match=r"within 0\.02 s") as caught:
         await answer_within_limits(asyncio.sleep(30, Answer(())), limits, ends=limits.ends())
@@ -181,6 +181,8 @@ async def test_an_answer_at_once_has_the_limit_of_the_first_word():
 
 
 async def test_a_slow_reader_does_not_use_up_the_limits():
-    async with aclosing(within_limits(events(Delta(0, "a"), Delta(0, "b")), Limits(first=1, between=0.05))) as source:
+    async with aclosing(
+        within_limits(events(Delta(0, "a"), Delta(0, "b")), PhaseLimits(first=1, between=0.05))
+    ) as source:
         async for _ in source:
             await asyncio.sleep(0.1)

@@ -13,7 +13,7 @@ from letta_common.clock import SystemClock
 from letta_common.errors import DatabaseUnavailable
 from letta_common.ids import new_id
 from letta_llm_gateway.domain.answers import Answer, CountSource, FinishReason, Generation, Text, ToolCall, Usage
-from letta_llm_gateway.domain.traces import Draft, Tracing, redacted, request_of, response_of
+from letta_llm_gateway.domain.traces import TraceDraft, Tracing, redacted, request_of, response_of
 from letta_llm_gateway.domain.usage import Attribution, Chore, UsageRecord, UsageWriter, WriterOptions
 from tests.fakes.llm_gateway.stores import FakeUsageStore
 
@@ -45,8 +45,8 @@ def made(text: str = "hi", *parts) -> Generation:
     return Generation(answer, Usage(1, 2), CountSource.PROVIDER, "openai/x", "openai", 100)
 
 
-def draft(sent: bytes = b'{"a": 1}', outcome: str = "ok", generation: Generation | None = None) -> Draft:
-    return Draft(sent, lambda: '{"described": true}', generation, outcome)
+def draft(sent: bytes = b'{"a": 1}', outcome: str = "ok", generation: Generation | None = None) -> TraceDraft:
+    return TraceDraft(sent, lambda: '{"described": true}', generation, outcome)
 
 
 def record(step: str = "step-1") -> UsageRecord:
@@ -234,7 +234,7 @@ async def test_a_trace_that_cannot_be_written_down_costs_only_itself():
     def burst() -> str:
         raise RuntimeError("no description")
 
-    writer.put(record(), Draft(b"", burst, None, "ok"))
+    writer.put(record(), TraceDraft(b"", burst, None, "ok"))
     writer.put(record(), draft())
     await writer.flush()
 

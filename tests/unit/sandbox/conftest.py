@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from letta_sandbox.calls import Call, Env, Isolation, Result
+from letta_sandbox.calls import Env, Isolation, Result, SandboxCall
 from letta_sandbox.local import hosts
 from letta_sandbox.local.provider import LocalOptions, LocalProvider
 
@@ -41,6 +41,6 @@ def run(provider):
     """Run source; further words are fields of Call."""
 
     async def run(source: str, arguments: str = "{}", function: str = "f", **fields) -> Result:
-        return await provider.run(Call(source, function, arguments, **fields), Env())
+        return await provider.run(SandboxCall(source, function, arguments, **fields), Env())
 
     return run

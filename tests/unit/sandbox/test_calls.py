@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from letta_sandbox.calls import Isolation, Limits, Status
+from letta_sandbox.calls import CallEnding, Isolation, Limits
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -14,7 +14,7 @@ MIB = 1 << 20
 async def test_arguments_go_in_and_the_result_comes_out_as_json(run):
     result = await run("def f(a, b=2): return {'sum': a + b, 'list': [a, (b,)]}", '{"a": 40}')
 
-    assert (result.status, json.loads(result.result)) == (Status.SUCCESS, {"sum": 42, "list": [40, [2]]})
+    assert (result.status, json.loads(result.result)) == (CallEnding.SUCCESS, {"sum": 42, "list": [40, [2]]})
     assert result.provider == "local"
 
 
@@ -109,36 +109,44 @@ async def test_usage_is_measured(run):
 
 
 FAILURES = {
-    "exception": ("def f(): raise ValueError('no such thing')", Status.TOOL_ERROR, "ValueError"),
-    "syntax": ("def f(:", Status.TOOL_ERROR, "SyntaxError"),
-    "no such function": ("def g(): pass", Status.TOOL_ERROR, "NameError"),
-    "missing argument": ("def f(a): pass", Status.TOOL_ERROR, "TypeError"),
-    "exit": ("import sys\ndef f(): sys.exit(3)", Status.TOOL_ERROR, "SystemExit"),
-    "recursion": ("def f(): return f()", Status.TOOL_ERROR, "RecursionError"),
+    "exception": ("def f(): raise ValueError('no such thing')", CallEnding.TOOL_ERROR, "ValueError"),
+    "syntax": ("def f(:", CallEnding.TOOL_ERROR, "SyntaxError"),
+    "no such function": ("def g(): pass", CallEnding.TOOL_ERROR, "NameError"),
+    "missing argument": ("def f(a): pass", CallEnding.TOOL_ERROR, "TypeError"),
+    "exit": ("import sys\ndef f(): sys.exit(3)", CallEnding.TOOL_ERROR, "SystemExit"),
+    "recursion": ("def f(): return f()", CallEnding.TOOL_ERROR, "RecursionError"),
     "error without text": (
         "class E(Exception):\n def __str__(self): raise E\ndef f(): raise E",
-        Status.TOOL_ERROR,
+        CallEnding.TOOL_ERROR,
         "E",
     ),
-    "memory": ("def f(): return len(bytearray(1 << 30))", Status.MEMORY, "MemoryError"),
-    "growing memory": ("def f():\n x = []\n while True: x.append(bytearray(1 << 20))", Status.MEMORY, "MemoryError"),
-    "many small objects": ("def f():\n x = []\n while True: x.append([len(x)])", Status.MEMORY, "MemoryError"),
-    "spin": ("def f():\n while True: pass", Status.TIMEOUT, "Timeout"),
-    "sleep": ("import time\ndef f(): time.sleep(60)", Status.TIMEOUT, "Timeout"),
-    "output": ("def f():\n while True: print('x' * 65536)", Status.OUTPUT_LIMIT, "OutputLimit"),
-    "large result": ("def f(): return 'x' * (50 << 20)", Status.OUTPUT_LIMIT, "ResultTooLarge"),
-    "nan": ("def f(): return float('nan')", Status.BAD_RESULT, "ValueError"),
-    "object": ("def f(): return object()", Status.BAD_RESULT, "TypeError"),
-    "bytes": ("def f(): return b'x'", Status.BAD_RESULT, "TypeError"),
-    "cycle": ("def f():\n x = []\n x.append(x)\n return x", Status.BAD_RESULT, "ValueError"),
-    "surrogate": ("def f(): return '\\ud800'", Status.BAD_RESULT, "BadResult"),
-    "huge integer": ("def f(): return 10 ** 40", Status.BAD_RESULT, "BadResult"),
-    "deep": ("def f():\n x = []\n for _ in range(100000): x = [x]\n return x", Status.BAD_RESULT, "RecursionError"),
-    "no result": ("import os\ndef f(): os._exit(0)", Status.CRASHED, "Exited"),
-    "segmentation fault": ("import ctypes\ndef f(): ctypes.string_at(0)", Status.CRASHED, "SIGSEGV"),
-    "network": ("import socket\ndef f(): socket.create_connection(('127.0.0.1', 1))", Status.DENIED, "PermissionError"),
-    "name lookup": ("import socket\ndef f(): socket.getaddrinfo('example.com', 80)", Status.DENIED, "gaierror"),
-    "process": ("import subprocess\ndef f(): subprocess.run(['/bin/true'])", Status.DENIED, "PermissionError"),
+    "memory": ("def f(): return len(bytearray(1 << 30))", CallEnding.MEMORY, "MemoryError"),
+    "growing memory": (
+        "def f():\n x = []\n while True: x.append(bytearray(1 << 20))",
+        CallEnding.MEMORY,
+        "MemoryError",
+    ),
+    "many small objects": ("def f():\n x = []\n while True: x.append([len(x)])", CallEnding.MEMORY, "MemoryError"),
+    "spin": ("def f():\n while True: pass", CallEnding.TIMEOUT, "Timeout"),
+    "sleep": ("import time\ndef f(): time.sleep(60)", CallEnding.TIMEOUT, "Timeout"),
+    "output": ("def f():\n while True: print('x' * 65536)", CallEnding.OUTPUT_LIMIT, "OutputLimit"),
+    "large result": ("def f(): return 'x' * (50 << 20)", CallEnding.OUTPUT_LIMIT, "ResultTooLarge"),
+    "nan": ("def f(): return float('nan')", CallEnding.BAD_RESULT, "ValueError"),
+    "object": ("def f(): return object()", CallEnding.BAD_RESULT, "TypeError"),
+    "bytes": ("def f(): return b'x'", CallEnding.BAD_RESULT, "TypeError"),
+    "cycle": ("def f():\n x = []\n x.append(x)\n return x", CallEnding.BAD_RESULT, "ValueError"),
+    "surrogate": ("def f(): return '\\ud800'", CallEnding.BAD_RESULT, "BadResult"),
+    "huge integer": ("def f(): return 10 ** 40", CallEnding.BAD_RESULT, "BadResult"),
+    "deep": ("def f():\n x = []\n for _ in range(100000): x = [x]\n return x", CallEnding.BAD_RESULT, "RecursionError"),
+    "no result": ("import os\ndef f(): os._exit(0)", CallEnding.CRASHED, "Exited"),
+    "segmentation fault": ("import ctypes\ndef f(): ctypes.string_at(0)", CallEnding.CRASHED, "SIGSEGV"),
+    "network": (
+        "import socket\ndef f(): socket.create_connection(('127.0.0.1', 1))",
+        CallEnding.DENIED,
+        "PermissionError",
+    ),
+    "name lookup": ("import socket\ndef f(): socket.getaddrinfo('example.com', 80)", CallEnding.DENIED, "gaierror"),
+    "process": ("import subprocess\ndef f(): subprocess.run(['/bin/true'])", CallEnding.DENIED, "PermissionError"),
 }
 
 
@@ -174,7 +182,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("name", list(REFUSALS))
 async def test_a_call_that_cannot_begin_is_refused(run, name):
-    assert Status.REFUSED is (await run("def f(): pass", **REFUSALS[name])).status
+    assert CallEnding.REFUSED is (await run("def f(): pass", **REFUSALS[name])).status
 
 
 async def test_output_before_a_failure_is_kept(run):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from letta_sandbox.calls import Call, Env, Status
+from letta_sandbox.calls import CallEnding, Env, SandboxCall
 from letta_tool_schemas.annotations import _ARRAYS, _NUMBERS, _OBJECTS, _SCALARS, _TEXTS, _WRAPPERS
 from letta_tool_schemas.borrowed_names import _BUILTIN, KNOWN
 from letta_tool_schemas.schemas import call_shape, derive_schema
@@ -47,9 +47,9 @@ def called(provider):
 
     async def called(source, arguments, **more):
         shape = call_shape(source)
-        call = Call(source, shape.function, json.dumps(arguments), borrowed=shape.borrowed, **more)
+        call = SandboxCall(source, shape.function, json.dumps(arguments), borrowed=shape.borrowed, **more)
         result = await provider.run(call, Env())
-        return json.loads(result.result) if result.status is Status.SUCCESS else result
+        return json.loads(result.result) if result.status is CallEnding.SUCCESS else result
 
     return called
 
@@ -176,7 +176,7 @@ async def test_models_are_made_also_of_text_inside_of_them(called, hint, value, 
 async def test_what_does_not_fit_is_told_to_the_model(called, hint, value, says):
     result = await called(f"{CLASSES}\n{MODELS}\ndef f(a: {hint}):\n    return repr(a)", {"a": value})
 
-    assert (result.status, result.failure.kind) == (Status.TOOL_ERROR, "ArgumentError")
+    assert (result.status, result.failure.kind) == (CallEnding.TOOL_ERROR, "ArgumentError")
     assert result.failure.message.startswith(says)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from letta_common.egress import AddressGuard
-from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Limits, SandboxCall
 from letta_sandbox.destinations import Destinations, read_destinations
 from letta_sandbox.egress import Egress, EgressLimits
 from letta_sandbox.local.provider import LocalProvider
@@ -77,7 +77,9 @@ def libraries():
 def call(connected):
     async def call(source, listed, env=None, organization="org-own", limits=None, **arguments):
         lists = Destinations(read_destinations(listed))
-        made = Call(source, "f", json.dumps(arguments), destinations=lists, limits=limits or Limits(timeout_seconds=20))
+        made = SandboxCall(
+            source, "f", json.dumps(arguments), destinations=lists, limits=limits or Limits(timeout_seconds=20)
+        )
         return await connected.run(made, env or Env(organization_id=organization))
 
     return call
@@ -123,7 +125,7 @@ async def test_ordinary_clients_reach_what_is_listed(call, tls, libraries, sourc
     at = f"127.0.0.1:{server.server_port}"
     result = await call(source, [at], env=libraries, url=f"https://{at}/", trusted=trusted)
 
-    assert (result.status, result.result) == (Status.SUCCESS, '"hello"'), result
+    assert (result.status, result.result) == (CallEnding.SUCCESS, '"hello"'), result
 
 
 @pytest.mark.parametrize("source", [URLLIB, REQUESTS, HTTPX], ids=["urllib", "requests", "httpx"])
@@ -132,7 +134,7 @@ async def test_what_is_not_listed_is_denied_and_the_setting_named(call, tls, lib
     listed = [f"127.0.0.1:{other.server_port}"]
     result = await call(source, listed, env=libraries, url=f"https://127.0.0.1:{server.server_port}/", trusted=trusted)
 
-    assert result.status is Status.DENIED, result
+    assert result.status is CallEnding.DENIED, result
     assert "tools_egress_hosts" in result.failure.message
 
 
@@ -141,7 +143,7 @@ async def test_certificates_that_nobody_vouches_for_are_not_trusted(call, tls):
     at = f"127.0.0.1:{server.server_port}"
     result = await call(URLLIB, [at], url=f"https://{at}/")
 
-    assert result.status is Status.TOOL_ERROR
+    assert result.status is CallEnding.TOOL_ERROR
     assert "CERTIFICATE_VERIFY_FAILED" in result.failure.message
 
 
@@ -151,7 +153,7 @@ async def test_a_redirection_to_an_inner_host_is_refused(call, tls):
         at, inside = f"127.0.0.1:{server.server_port}", f"127.0.0.1:{inner.server_port}"
         url = f"https://{at}/to?https://{inside}/inner"
         refused = await call(URLLIB, [at], url=url, trusted=trusted)
-        assert (refused.status, inner.seen) == (Status.DENIED, []), refused
+        assert (refused.status, inner.seen) == (CallEnding.DENIED, []), refused
 
         reached = await call(URLLIB, [at, inside], url=url, trusted=trusted)
         assert (reached.result, inner.seen) == ('"hello"', ["/inner"]), reached
@@ -183,7 +185,7 @@ DIRECT = {
 async def test_there_is_no_way_but_the_proxy(call, other, way):
     at = f"127.0.0.1:{other.server_port}"
     result = await call(DIRECT[way], [at], port=other.server_port)
-    assert result.status is Status.DENIED, result
+    assert result.status is CallEnding.DENIED, result
     assert "/direct" not in other.seen
 
     assert (await call(TUNNEL, [at], port=other.server_port)).result == '"hello"'
@@ -193,10 +195,10 @@ async def test_the_list_of_another_organization_is_of_no_use(call, other):
     at, elsewhere = f"127.0.0.1:{other.server_port}", "127.0.0.1:1"
     before = len(other.seen)
     for organization, listed, status in (
-        ("org-a", [at], Status.SUCCESS),
-        ("org-b", [elsewhere], Status.DENIED),
-        ("org-a", [at], Status.SUCCESS),
-        ("org-a", [elsewhere], Status.DENIED),
+        ("org-a", [at], CallEnding.SUCCESS),
+        ("org-b", [elsewhere], CallEnding.DENIED),
+        ("org-a", [at], CallEnding.SUCCESS),
+        ("org-a", [elsewhere], CallEnding.DENIED),
     ):
         result = await call(TUNNEL, listed, organization=organization, port=other.server_port)
         assert result.status is status, (organization, result)
@@ -206,19 +208,19 @@ async def test_the_list_of_another_organization_is_of_no_use(call, other):
 
 async def test_calls_without_a_list_have_no_network_at_all(call, connected, other):
     result = await connected.run(
-        Call(TUNNEL, "f", json.dumps({"port": other.server_port})), Env(organization_id="org-own")
+        SandboxCall(TUNNEL, "f", json.dumps({"port": other.server_port})), Env(organization_id="org-own")
     )
 
-    assert result.status is Status.DENIED, result
+    assert result.status is CallEnding.DENIED, result
     assert "tools_egress_hosts" in result.failure.message
 
 
 async def test_a_provider_without_egress_opens_nothing(provider, other):
     lists = Destinations(read_destinations([f"127.0.0.1:{other.server_port}"]))
     arguments = json.dumps({"port": other.server_port})
-    result = await provider.run(Call(TUNNEL, "f", arguments, destinations=lists), Env(organization_id="org-own"))
+    result = await provider.run(SandboxCall(TUNNEL, "f", arguments, destinations=lists), Env(organization_id="org-own"))
 
-    assert result.status is Status.DENIED, result
+    assert result.status is CallEnding.DENIED, result
 
 
 async def test_a_call_that_connects_without_end_is_bounded_and_hurts_no_other(call, other):
@@ -246,7 +248,7 @@ async def test_tunnels_end_with_their_call(call, connected, other):
     at = f"127.0.0.1:{other.server_port}"
     result = await call(hold, [at], limits=Limits(timeout_seconds=0.5), port=other.server_port)
 
-    assert result.status is Status.TIMEOUT
+    assert result.status is CallEnding.TIMEOUT
     for _ in range(20):  # more than there are places, so each of them must have been given back
         assert (await call(TUNNEL, [at], port=other.server_port)).result == '"hello"'
 

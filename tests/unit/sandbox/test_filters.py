@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from letta_sandbox.cage import seccomp, syscalls
-from letta_sandbox.calls import Status
+from letta_sandbox.calls import CallEnding
 from letta_sandbox.local import frames
 
 HEADERS = {
@@ -34,7 +34,7 @@ def test_unknown_machines_are_refused():
         syscalls.numbers("riscv64")
 
 
-def execute(program: seccomp.Program, machine: str, number: int, args: tuple[int, ...] = (), pid: int = 7) -> int:
+def execute(program: seccomp.FilterProgram, machine: str, number: int, args: tuple[int, ...] = (), pid: int = 7) -> int:
     """Interpret a filter for one system call, as the kernel does."""
     code = bytearray(program.code)
     for place in program.pid_places:
@@ -240,7 +240,7 @@ def read(body: str | bytes, token: str = TOKEN):
 def test_a_frame_is_read():
     outcome = read(GOOD)
 
-    assert (outcome.status, outcome.result) == (Status.SUCCESS, '{"a":[1,"é"]}')
+    assert (outcome.status, outcome.result) == (CallEnding.SUCCESS, '{"a":[1,"é"]}')
     assert (outcome.changes, outcome.cpu_seconds, outcome.peak_memory_bytes) == ('{"blocks":{"human":"x"}}', 0.5, 10)
 
 
@@ -277,11 +277,11 @@ BAD = {
 
 @pytest.mark.parametrize("name", list(BAD))
 def test_bad_frames_are_bad_results(name):
-    assert read(BAD[name]).status is Status.BAD_RESULT
+    assert read(BAD[name]).status is CallEnding.BAD_RESULT
 
 
 def test_integers_of_64_bits_pass():
-    assert read('{"status":"SUCCESS","value":[18446744073709551615,-9223372036854775808]}').status is Status.SUCCESS
+    assert read('{"status":"SUCCESS","value":[18446744073709551615,-9223372036854775808]}').status is CallEnding.SUCCESS
 
 
 def test_failures_are_text_whatever_they_hold():

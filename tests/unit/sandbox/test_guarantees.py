@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from letta_sandbox.calls import Call, Env, Isolation, Limits
+from letta_sandbox.calls import Env, Isolation, Limits, SandboxCall
 from tests.unit.sandbox.test_lifecycles import descendants
 
 
@@ -47,7 +47,7 @@ async def test_a_call_that_runs_for_long_yields_to_others(provider):
         return [priority for priority in found if priority == 19]
 
     assert least() == []
-    spin = Call("def f():\n while True: pass", "f", limits=Limits(timeout_seconds=20))
+    spin = SandboxCall("def f():\n while True: pass", "f", limits=Limits(timeout_seconds=20))
     task = asyncio.create_task(provider.run(spin, Env()))
     for _ in range(500):
         if found := least():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from letta_common.errors import IsolationUnavailable
-from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Limits, SandboxCall
 from letta_sandbox.local.provider import LocalOptions, LocalProvider
 
 SLEEP = "import time\ndef f(): time.sleep(60)"
@@ -55,7 +55,7 @@ async def test_without_a_tier_every_call_is_refused():
 
     assert report.isolation is None
     with pytest.raises(IsolationUnavailable):
-        await provider.run(Call("def f(): pass", "f"), Env())
+        await provider.run(SandboxCall("def f(): pass", "f"), Env())
 
 
 async def test_a_tier_that_fails_its_test_is_not_used(tmp_path):
@@ -65,7 +65,7 @@ async def test_a_tier_that_fails_its_test_is_not_used(tmp_path):
     assert report.isolation is None
     assert [sentence.partition(":")[0] for sentence in report.missing] == ["NAMESPACE", "LANDLOCK"]
     with pytest.raises(IsolationUnavailable, match=r"NAMESPACE.*LANDLOCK"):
-        await provider.run(Call("def f(): pass", "f"), Env())
+        await provider.run(SandboxCall("def f(): pass", "f"), Env())
 
 
 async def test_weaker_tiers_than_the_least_are_not_tried():
@@ -76,10 +76,10 @@ async def test_weaker_tiers_than_the_least_are_not_tried():
 
 async def test_unsandboxed_calls_need_the_setting_and_say_so():
     provider = LocalProvider(LocalOptions(tiers=(), allow_unsandboxed=True))
-    result = await provider.run(Call("import os\ndef f(): return os.path.exists('/proc/1')", "f"), Env())
-    refused = Call("def f(): pass", "f", min_isolation=Isolation.LANDLOCK)
+    result = await provider.run(SandboxCall("import os\ndef f(): return os.path.exists('/proc/1')", "f"), Env())
+    refused = SandboxCall("def f(): pass", "f", min_isolation=Isolation.LANDLOCK)
 
-    assert (result.isolation, result.status, result.result) == (Isolation.NONE, Status.SUCCESS, "true")
+    assert (result.isolation, result.status, result.result) == (Isolation.NONE, CallEnding.SUCCESS, "true")
     with pytest.raises(IsolationUnavailable):
         await provider.run(refused, Env())
     await provider.close()
@@ -90,7 +90,7 @@ async def test_unsandboxed_calls_leave_nothing_behind():
     source = "import os, time\ndef f():\n if os.fork() == 0: time.sleep(60)\n return 1"
     await provider.probe()
     server = provider._standing.server._process.pid
-    assert (await provider.run(Call(source, "f"), Env())).result == "1"
+    assert (await provider.run(SandboxCall(source, "f"), Env())).result == "1"
 
     assert await until(lambda: not descendants(server))
     await provider.close()
@@ -98,26 +98,26 @@ async def test_unsandboxed_calls_leave_nothing_behind():
 
 async def test_cancelling_ends_the_call(provider):
     before = descendants(os.getpid())
-    task = asyncio.create_task(provider.run(Call(SLEEP, "f"), Env()))
+    task = asyncio.create_task(provider.run(SandboxCall(SLEEP, "f"), Env()))
     await until(lambda: False, 0.2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
     assert await until(lambda: len(descendants(os.getpid())) <= len(before) + 2)
-    assert (await provider.run(Call("def f(): return 1", "f"), Env())).result == "1"
+    assert (await provider.run(SandboxCall("def f(): return 1", "f"), Env())).result == "1"
 
 
 async def test_a_fork_server_that_dies_is_started_again(provider):
-    pending = asyncio.create_task(provider.run(Call(SLEEP, "f", limits=Limits(timeout_seconds=50)), Env()))
+    pending = asyncio.create_task(provider.run(SandboxCall(SLEEP, "f", limits=Limits(timeout_seconds=50)), Env()))
     await until(lambda: False, 0.2)
     launcher = provider._standing.server._process.pid
     for pid in [launcher, *descendants(launcher)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
-    assert (await pending).status is Status.CRASHED
-    assert (await provider.run(Call("def f(): return 1", "f"), Env())).result == "1"
+    assert (await pending).status is CallEnding.CRASHED
+    assert (await provider.run(SandboxCall("def f(): return 1", "f"), Env())).result == "1"
 
 
 SERVICE = """
@@ -167,23 +167,23 @@ async def test_a_closed_provider_runs_nothing():
     await provider.close()
 
     with pytest.raises(IsolationUnavailable, match="closed"):
-        await provider.run(Call("def f(): pass", "f"), Env())
+        await provider.run(SandboxCall("def f(): pass", "f"), Env())
 
 
 async def test_limits_that_differ_are_each_honoured(provider):
     source = "def f():\n x = bytearray(100 << 20)\n return len(x)"
-    for memory, status in ((64, Status.MEMORY), (200, Status.SUCCESS)) * 3:
-        result = await provider.run(Call(source, "f", limits=Limits(memory_bytes=memory << 20)), Env())
+    for memory, status in ((64, CallEnding.MEMORY), (200, CallEnding.SUCCESS)) * 3:
+        result = await provider.run(SandboxCall(source, "f", limits=Limits(memory_bytes=memory << 20)), Env())
         assert status is result.status
 
 
 async def test_a_call_leaves_no_descriptor_open(provider):
-    await provider.run(Call("def f(): return 1", "f"), Env())
+    await provider.run(SandboxCall("def f(): return 1", "f"), Env())
     before = open_descriptors()
     for _ in range(20):
-        await provider.run(Call("def f(): return 1", "f"), Env())
-    results = [provider.run(Call("def f(): return 1 / 0", "f"), Env()) for _ in range(20)]
-    assert {result.status for result in await asyncio.gather(*results)} == {Status.TOOL_ERROR}
+        await provider.run(SandboxCall("def f(): return 1", "f"), Env())
+    results = [provider.run(SandboxCall("def f(): return 1 / 0", "f"), Env()) for _ in range(20)]
+    assert {result.status for result in await asyncio.gather(*results)} == {CallEnding.TOOL_ERROR}
 
     assert open_descriptors() <= before
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Limits, SandboxCall
 from letta_sandbox.local.provider import LocalProvider
 from tests.unit.sandbox.conftest import options
 
@@ -50,7 +50,7 @@ def package():
 async def loaded(provider, env):
     """Call until a call comes from the process that has the package loaded; return the package's token."""
     for _ in range(300):
-        result = await provider.run(Call(WHERE.format(env.key), "f"), env)
+        result = await provider.run(SandboxCall(WHERE.format(env.key), "f"), env)
         token, imported_here = json.loads(result.result)
         if not imported_here:
             return token
@@ -65,7 +65,7 @@ async def run(provider, package):
     await loaded(provider, env)
 
     async def run(source, arguments="{}", **fields):
-        return await provider.run(Call(source, "f", arguments, **fields), env)
+        return await provider.run(SandboxCall(source, "f", arguments, **fields), env)
 
     return run
 
@@ -73,7 +73,7 @@ async def run(provider, package):
 async def test_a_package_is_imported_once_for_all_calls(provider, package):
     env = package("once")
     token = await loaded(provider, env)
-    calls = [provider.run(Call(WHERE.format("once"), "f"), env) for _ in range(20)]
+    calls = [provider.run(SandboxCall(WHERE.format("once"), "f"), env) for _ in range(20)]
 
     assert {result.result for result in await asyncio.gather(*calls)} == {
         json.dumps([token, False], separators=(",", ":"))
@@ -109,17 +109,17 @@ async def test_a_call_has_no_capability_and_nobodys_id(run):
 
 
 ENDINGS = {
-    "memory": ("def f(): return len(bytearray(200 << 20))", Status.MEMORY),
-    "time": ("import time\ndef f(): time.sleep(60)", Status.TIMEOUT),
-    "spin": ("def f():\n while True: pass", Status.TIMEOUT),
-    "fork": ("import os\ndef f(): os.fork()", Status.DENIED),
-    "network": ("import socket\ndef f(): socket.socket()", Status.DENIED),
-    "host files": ("def f(): open('/etc/shadow').read()", Status.TOOL_ERROR),
-    "scratch": ("def f():\n with open('/tmp/x', 'wb') as file: file.write(b'x' * (40 << 20))", Status.TOOL_ERROR),
-    "exit": ("import os\ndef f(): os._exit(3)", Status.CRASHED),
-    "segmentation fault": ("import ctypes\ndef f(): ctypes.string_at(0)", Status.CRASHED),
-    "error": ("def f(): return 1 / 0", Status.TOOL_ERROR),
-    "output": ("def f():\n while True: print('x' * 65536)", Status.OUTPUT_LIMIT),
+    "memory": ("def f(): return len(bytearray(200 << 20))", CallEnding.MEMORY),
+    "time": ("import time\ndef f(): time.sleep(60)", CallEnding.TIMEOUT),
+    "spin": ("def f():\n while True: pass", CallEnding.TIMEOUT),
+    "fork": ("import os\ndef f(): os.fork()", CallEnding.DENIED),
+    "network": ("import socket\ndef f(): socket.socket()", CallEnding.DENIED),
+    "host files": ("def f(): open('/etc/shadow').read()", CallEnding.TOOL_ERROR),
+    "scratch": ("def f():\n with open('/tmp/x', 'wb') as file: file.write(b'x' * (40 << 20))", CallEnding.TOOL_ERROR),
+    "exit": ("import os\ndef f(): os._exit(3)", CallEnding.CRASHED),
+    "segmentation fault": ("import ctypes\ndef f(): ctypes.string_at(0)", CallEnding.CRASHED),
+    "error": ("def f(): return 1 / 0", CallEnding.TOOL_ERROR),
+    "output": ("def f():\n while True: print('x' * 65536)", CallEnding.OUTPUT_LIMIT),
 }
 
 
@@ -140,14 +140,14 @@ async def test_a_call_may_signal_itself_and_nobody_else(run):
 async def test_cancelling_a_call_that_waits_leaves_the_others_alone(provider, package):
     env = package("queued")
     await loaded(provider, env)
-    tasks = [asyncio.create_task(provider.run(Call(WHERE.format("queued"), "f"), env)) for _ in range(30)]
+    tasks = [asyncio.create_task(provider.run(SandboxCall(WHERE.format("queued"), "f"), env)) for _ in range(30)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
         task.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
 
     assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
-    assert {result.status for result in results[1::2]} == {Status.SUCCESS}
+    assert {result.status for result in results[1::2]} == {CallEnding.SUCCESS}
 
 
 UNFIT = {
@@ -163,12 +163,12 @@ UNFIT = {
 async def test_packages_that_cannot_be_loaded_for_all_are_imported_by_each_call(provider, package, name):
     env = package(name, UNFIT[name])
     for _ in range(6):
-        result = await provider.run(Call(WHERE.format(name), "f"), env)
-        assert (result.status, json.loads(result.result)[1]) == (Status.SUCCESS, True), result
+        result = await provider.run(SandboxCall(WHERE.format(name), "f"), env)
+        assert (result.status, json.loads(result.result)[1]) == (CallEnding.SUCCESS, True), result
 
 
 async def test_a_package_that_fails_to_import_fails_the_calls_that_use_it_alone(provider, package):
     env = package("broken", "raise ValueError('no good')\n")
     for _ in range(4):
-        assert (await provider.run(Call("import broken\ndef f(): pass", "f"), env)).failure.message == "no good"
-        assert (await provider.run(Call("def f(): return 1", "f"), env)).result == "1"
+        assert (await provider.run(SandboxCall("import broken\ndef f(): pass", "f"), env)).failure.message == "no good"
+        assert (await provider.run(SandboxCall("def f(): return 1", "f"), env)).result == "1"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from letta_sandbox.calls import Call, Env, Isolation, Language, Limits, Signature, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Language, Limits, SandboxCall, Signature
 from letta_sandbox.local import nodes
 from letta_sandbox.local.provider import LocalOptions, LocalProvider
 from tests.unit.sandbox.conftest import options
@@ -26,7 +26,7 @@ MIB = 1 << 20
 async def call(provider, source, names=(), arguments=None, required=(), as_object=False, **fields):
     signature = Signature(tuple(names), tuple(required), as_object)
     text = json.dumps(arguments or {})
-    made = Call(source, "f", text, language=Language.JAVASCRIPT, signature=signature, **fields)
+    made = SandboxCall(source, "f", text, language=Language.JAVASCRIPT, signature=signature, **fields)
     return await provider.run(made, Env())
 
 
@@ -51,7 +51,7 @@ async def test_arguments_go_in_by_name_and_the_result_comes_out_as_json(run, pro
     result = await run(source, ("a", "b", "c"), {"a": 40}, ("a",))
 
     assert (result.status, json.loads(result.result)) == (
-        Status.SUCCESS,
+        CallEnding.SUCCESS,
         {"sum": 42, "c": True, "list": [40, [2]]},
     ), result
     assert (result.provider, result.isolation) == ("local", (await provider.probe()).isolation)
@@ -116,62 +116,66 @@ async def test_frames_of_the_tool_alone_are_shown(run):
 
 
 FAILURES = {
-    "exception": ("export function f() { throw new TypeError('no such thing') }", Status.TOOL_ERROR, "TypeError"),
-    "rejection": ("export async function f() { throw new Error('no') }", Status.TOOL_ERROR, "Error"),
-    "a thrown string": ("export function f() { throw 'no' }", Status.TOOL_ERROR, "Error"),
+    "exception": ("export function f() { throw new TypeError('no such thing') }", CallEnding.TOOL_ERROR, "TypeError"),
+    "rejection": ("export async function f() { throw new Error('no') }", CallEnding.TOOL_ERROR, "Error"),
+    "a thrown string": ("export function f() { throw 'no' }", CallEnding.TOOL_ERROR, "Error"),
     "thrown later": (
         "export const f = () => new Promise(() => setTimeout(() => { throw new TypeError('late') }, 1))",
-        Status.TOOL_ERROR,
+        CallEnding.TOOL_ERROR,
         "TypeError",
     ),
     "an unhandled rejection": (
         "export const f = () => new Promise(() => { Promise.reject(new TypeError('lost')) })",
-        Status.TOOL_ERROR,
+        CallEnding.TOOL_ERROR,
         "TypeError",
     ),
-    "syntax": ("export functio f() {}", Status.TOOL_ERROR, "SyntaxError"),
-    "types": ("export function f(a: number) {}", Status.TOOL_ERROR, "SyntaxError"),
-    "no such function": ("export function g() {}", Status.TOOL_ERROR, "ReferenceError"),
-    "a package": ("import x from 'left-pad'; export const f = () => x", Status.TOOL_ERROR, "TypeError"),
-    "exit": ("export function f() { process.exit(3) }", Status.TOOL_ERROR, "Exit"),
-    "recursion": ("export function f() { return f() }", Status.TOOL_ERROR, "RangeError"),
-    "never": ("export const f = () => new Promise(() => {})", Status.TOOL_ERROR, "Error"),
+    "syntax": ("export functio f() {}", CallEnding.TOOL_ERROR, "SyntaxError"),
+    "types": ("export function f(a: number) {}", CallEnding.TOOL_ERROR, "SyntaxError"),
+    "no such function": ("export function g() {}", CallEnding.TOOL_ERROR, "ReferenceError"),
+    "a package": ("import x from 'left-pad'; export const f = () => x", CallEnding.TOOL_ERROR, "TypeError"),
+    "exit": ("export function f() { process.exit(3) }", CallEnding.TOOL_ERROR, "Exit"),
+    "recursion": ("export function f() { return f() }", CallEnding.TOOL_ERROR, "RangeError"),
+    "never": ("export const f = () => new Promise(() => {})", CallEnding.TOOL_ERROR, "Error"),
     "error without text": (
         "class E extends Error { get message() { throw 1 } get stack() { throw 2 } }\nexport function f() { throw new E() }",
-        Status.TOOL_ERROR,
+        CallEnding.TOOL_ERROR,
         "Error",
     ),
-    "spin": ("export function f() { for (;;); }", Status.TIMEOUT, "Timeout"),
-    "wait": ("export const f = () => new Promise((t) => setTimeout(t, 60000))", Status.TIMEOUT, "Timeout"),
-    "output": ("export function f() { for (;;) console.log('x'.repeat(65536)) }", Status.OUTPUT_LIMIT, "OutputLimit"),
-    "large result": ("export const f = () => 'x'.repeat(50 << 20)", Status.OUTPUT_LIMIT, "ResultTooLarge"),
-    "nan": ("export const f = () => [NaN]", Status.BAD_RESULT, "BadResult"),
-    "infinity": ("export const f = () => ({ a: -Infinity })", Status.BAD_RESULT, "BadResult"),
-    "a big integer": ("export const f = () => 10n", Status.BAD_RESULT, "BadResult"),
-    "an integer beyond 64 bits": ("export const f = () => 2 ** 69", Status.BAD_RESULT, "BadResult"),
-    "a function": ("export const f = () => ({ f })", Status.BAD_RESULT, "BadResult"),
-    "a map": ("export const f = () => new Map([[1, 2]])", Status.BAD_RESULT, "BadResult"),
-    "a cycle": ("export function f() { const x = []; x.push(x); return x }", Status.BAD_RESULT, "TypeError"),
+    "spin": ("export function f() { for (;;); }", CallEnding.TIMEOUT, "Timeout"),
+    "wait": ("export const f = () => new Promise((t) => setTimeout(t, 60000))", CallEnding.TIMEOUT, "Timeout"),
+    "output": (
+        "export function f() { for (;;) console.log('x'.repeat(65536)) }",
+        CallEnding.OUTPUT_LIMIT,
+        "OutputLimit",
+    ),
+    "large result": ("export const f = () => 'x'.repeat(50 << 20)", CallEnding.OUTPUT_LIMIT, "ResultTooLarge"),
+    "nan": ("export const f = () => [NaN]", CallEnding.BAD_RESULT, "BadResult"),
+    "infinity": ("export const f = () => ({ a: -Infinity })", CallEnding.BAD_RESULT, "BadResult"),
+    "a big integer": ("export const f = () => 10n", CallEnding.BAD_RESULT, "BadResult"),
+    "an integer beyond 64 bits": ("export const f = () => 2 ** 69", CallEnding.BAD_RESULT, "BadResult"),
+    "a function": ("export const f = () => ({ f })", CallEnding.BAD_RESULT, "BadResult"),
+    "a map": ("export const f = () => new Map([[1, 2]])", CallEnding.BAD_RESULT, "BadResult"),
+    "a cycle": ("export function f() { const x = []; x.push(x); return x }", CallEnding.BAD_RESULT, "TypeError"),
     "deep": (
         "export function f() { let x = []; for (let i = 0; i < 1e5; i++) x = [x]; return x }",
-        Status.BAD_RESULT,
+        CallEnding.BAD_RESULT,
         "RangeError",
     ),
-    "a lone surrogate": ("export const f = () => '\\ud800'", Status.BAD_RESULT, "BadResult"),
-    "no result": ("export function f() { process.reallyExit(0) }", Status.CRASHED, "Exited"),
+    "a lone surrogate": ("export const f = () => '\\ud800'", CallEnding.BAD_RESULT, "BadResult"),
+    "no result": ("export function f() { process.reallyExit(0) }", CallEnding.CRASHED, "Exited"),
     "network": (
         "import net from 'node:net';\nexport const f = () => new Promise((_, no) => net.connect(9, '127.0.0.1').on('error', no))",
-        Status.DENIED,
+        CallEnding.DENIED,
         "Error",
     ),
     "fetch": (
         "export const f = async () => (await fetch('http://127.0.0.1:8089/')).status",
-        Status.DENIED,
+        CallEnding.DENIED,
         "TypeError",
     ),
     "name lookup": (
         "import dns from 'node:dns/promises';\nexport const f = () => dns.lookup('example.com')",
-        Status.DENIED,
+        CallEnding.DENIED,
         "Error",
     ),
 }
@@ -180,7 +184,7 @@ FAILURES = {
 @pytest.mark.parametrize("name", list(FAILURES))
 async def test_each_failure_has_its_status(run, name):
     source, status, kind = FAILURES[name]
-    result = await run(source, limits=Limits(timeout_seconds=2.0 if status is Status.TIMEOUT else 10.0))
+    result = await run(source, limits=Limits(timeout_seconds=2.0 if status is CallEnding.TIMEOUT else 10.0))
 
     assert (status, kind) == (result.status, result.failure.kind), result
     assert ("", result.failure.message != "") == (result.result, True)
@@ -198,7 +202,7 @@ MEMORY = {
 async def test_memory_is_bounded(run, name):
     result = await run(MEMORY[name], limits=Limits(timeout_seconds=20.0, memory_bytes=96 * MIB))
 
-    assert result.status is Status.MEMORY, result
+    assert result.status is CallEnding.MEMORY, result
     assert result.usage.peak_memory_bytes < 320 * MIB
 
 
@@ -209,9 +213,9 @@ async def test_what_is_called_wrongly_is_an_error_of_the_tool(run):
     inherited = await run(source, ("a", "toString"), {"a": 1, "valueOf": 1}, ("a", "toString"))
 
     assert [(answer.status, answer.failure.message) for answer in (missing, unknown, inherited)] == [
-        (Status.TOOL_ERROR, "missing argument: a"),
-        (Status.TOOL_ERROR, "unknown argument: c"),
-        (Status.TOOL_ERROR, "unknown argument: valueOf"),
+        (CallEnding.TOOL_ERROR, "missing argument: a"),
+        (CallEnding.TOOL_ERROR, "unknown argument: c"),
+        (CallEnding.TOOL_ERROR, "unknown argument: valueOf"),
     ]
 
 
@@ -348,7 +352,7 @@ def facts(tmp_path_factory):
 async def test_attacks_are_contained(run, facts, name):
     result = await run(ATTACKS[name], ("facts",), {"facts": facts}, limits=Limits(timeout_seconds=10.0))
 
-    contained = result.status in {Status.DENIED, Status.TOOL_ERROR, Status.CRASHED, Status.TIMEOUT}
+    contained = result.status in {CallEnding.DENIED, CallEnding.TOOL_ERROR, CallEnding.CRASHED, CallEnding.TIMEOUT}
     assert contained or json.loads(result.result) == {"hit": False}, result
 
 
@@ -387,13 +391,13 @@ process.resourceUsage = process.reallyExit = () => ({});
 
 async def test_changed_prototypes_forge_nothing(run):
     failed = await run(POLLUTION + "export function f() { throw new RangeError('real') }")
-    assert (failed.status, failed.failure.kind, failed.failure.message) == (Status.TOOL_ERROR, "RangeError", "real")
+    assert (failed.status, failed.failure.kind, failed.failure.message) == (CallEnding.TOOL_ERROR, "RangeError", "real")
     bad = await run(POLLUTION + "delete Object.prototype.toJSON;\nexport const f = () => [NaN]")
-    assert bad.status is Status.BAD_RESULT, bad
+    assert bad.status is CallEnding.BAD_RESULT, bad
     good = await run(
         POLLUTION + "delete Object.prototype.toJSON;\nexport const f = (a) => [a, 'real']", ("a",), {"a": 7}
     )
-    assert (good.status, good.result) == (Status.SUCCESS, '[7,"real"]'), good
+    assert (good.status, good.result) == (CallEnding.SUCCESS, '[7,"real"]'), good
 
 
 async def test_changed_prototypes_are_changed_for_the_tool(run):
@@ -415,7 +419,7 @@ async def test_frames_without_the_token_of_the_call_are_none(run, name):
     source = f"import fs from 'node:fs';\nexport function f() {{ fs.writeSync(4, {FORGERIES[name]}); process.reallyExit(0) }}"
     result = await run(source)
 
-    assert (result.status, result.result) == (Status.CRASHED, ""), result
+    assert (result.status, result.result) == (CallEnding.CRASHED, ""), result
 
 
 async def test_a_runtime_is_begun_once(run):
@@ -435,7 +439,7 @@ export function f() {
 async def test_native_addons_are_not_loaded(run):
     source = "export function f() { const m = { exports: {} }; process.dlopen(m, '/lib/x86_64-linux-gnu/libm.so.6') }"
     result = await run(source)
-    assert (result.status, "addon" in result.failure.message) == (Status.TOOL_ERROR, True), result
+    assert (result.status, "addon" in result.failure.message) == (CallEnding.TOOL_ERROR, True), result
 
 
 async def test_threads_are_counted(run):
@@ -450,7 +454,7 @@ export const f = () => new Promise((tell) => {
   }
 });"""
     result = await run(source, limits=Limits(timeout_seconds=20.0, processes=24))
-    assert result.status is not Status.SUCCESS or json.loads(result.result)["begun"] < 24, result
+    assert result.status is not CallEnding.SUCCESS or json.loads(result.result)["begun"] < 24, result
 
 
 async def test_nothing_is_left_for_the_next_call(run):
@@ -478,9 +482,9 @@ async def test_without_node_calls_are_refused(provider, request, tmp_path):
         lonely = LocalProvider(options(tier, node=node))
         try:
             result = await call(lonely, "export const f = () => 1")
-            assert (result.status, result.failure.kind) == (Status.REFUSED, "NodeUnavailable")
+            assert (result.status, result.failure.kind) == (CallEnding.REFUSED, "NodeUnavailable")
             assert says in result.failure.message
-            assert (await lonely.run(Call("def f(): return 1", "f"), Env())).result == "1"
+            assert (await lonely.run(SandboxCall("def f(): return 1", "f"), Env())).result == "1"
         finally:
             await lonely.close()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from letta_common.errors import InvalidArgument, ServiceUnavailable
-from letta_sandbox.calls import Call, Env, EnvSpec, Status
+from letta_sandbox.calls import CallEnding, Env, EnvSpec, SandboxCall
 from letta_sandbox.local.provider import LocalProvider
 
 
@@ -94,16 +94,16 @@ GREET = "def f(name):\n    import greeter\n    return greeter.greet(name)"
 
 async def test_packages_are_installed_with_what_they_need_and_imported(packages):
     env = await packages.prepare(EnvSpec(("greeter",), "org-1"))
-    result = await packages.run(Call(GREET, "f", '{"name": "Ann"}'), env)
+    result = await packages.run(SandboxCall(GREET, "f", '{"name": "Ann"}'), env)
 
-    assert (result.status, result.result) == (Status.SUCCESS, '"hello Ann"'), result
+    assert (result.status, result.result) == (CallEnding.SUCCESS, '"hello Ann"'), result
     assert env.organization_id == "org-1"
 
 
 async def test_calls_without_the_environment_do_not_see_its_packages(packages):
     await packages.prepare(EnvSpec(("greeter",)))
 
-    assert (await packages.run(Call(GREET, "f", '{"name": "Ann"}'), Env())).failure.kind == "ModuleNotFoundError"
+    assert (await packages.run(SandboxCall(GREET, "f", '{"name": "Ann"}'), Env())).failure.kind == "ModuleNotFoundError"
 
 
 async def test_the_same_requirements_are_installed_once(packages, monkeypatch):
@@ -117,16 +117,16 @@ async def test_the_same_requirements_are_installed_once(packages, monkeypatch):
 async def test_packages_cannot_be_changed_by_a_call(packages):
     env = await packages.prepare(EnvSpec(("greeter",)))
     source = "import greeter, os\ndef f():\n open(greeter.__file__, 'a').write('x')"
-    assert (await packages.run(Call(source, "f"), env)).status is Status.DENIED
+    assert (await packages.run(SandboxCall(source, "f"), env)).status is CallEnding.DENIED
 
-    assert (await packages.run(Call(GREET, "f", '{"name": "Bob"}'), env)).result == '"hello Bob"'
+    assert (await packages.run(SandboxCall(GREET, "f", '{"name": "Bob"}'), env)).result == '"hello Bob"'
 
 
 async def test_what_a_package_does_at_import_it_does_isolated(packages):
     env = await packages.prepare(EnvSpec(("planter",)))
     for _ in range(3):
-        result = await packages.run(Call("import planter\ndef f(): return planter.ok", "f"), env)
-        assert (result.status, result.result) == (Status.SUCCESS, "1")
+        result = await packages.run(SandboxCall("import planter\ndef f(): return planter.ok", "f"), env)
+        assert (result.status, result.result) == (CallEnding.SUCCESS, "1")
 
     assert not os.path.exists("/var/tmp/planted-by-import")  # noqa: ASYNC240, PTH110
 
@@ -179,7 +179,7 @@ async def test_servers_of_environments_end_when_others_are_used(packages):
     packages._fleet._most = 1
     for wanted in ("helper", "greeter", "helper"):
         env = await packages.prepare(EnvSpec((wanted,)))
-        result = await packages.run(Call("import helper\ndef f(): return helper.text", "f"), env)
+        result = await packages.run(SandboxCall("import helper\ndef f(): return helper.text", "f"), env)
         assert json.loads(result.result) == "hello "
 
     assert packages._fleet.count == 1

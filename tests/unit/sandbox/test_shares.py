@@ -9,7 +9,7 @@ import pytest
 from letta_common.errors import RateLimited
 from letta_common.fair_slots import Shares
 from letta_sandbox.cage.limits import private_bytes
-from letta_sandbox.calls import Call, Env, Language, Limits, Result, Signature, Status
+from letta_sandbox.calls import CallEnding, Env, Language, Limits, Result, SandboxCall, Signature
 from letta_sandbox.local import hosts
 from letta_sandbox.local.memory_watch import MemoryShares
 from letta_sandbox.local.provider import LocalProvider
@@ -43,7 +43,7 @@ async def made(provider):
 
 
 async def called(provider: LocalProvider, organization: str, source: str = TRIVIAL, **fields) -> Result:
-    return await provider.run(Call(source, "f", **fields), Env(organization_id=organization))
+    return await provider.run(SandboxCall(source, "f", **fields), Env(organization_id=organization))
 
 
 async def until(true) -> None:
@@ -67,7 +67,7 @@ async def test_sleeping_tools_of_one_organization_delay_no_other(made):
     held, waiting = provider._slots.held_by("org-a"), provider._slots.waiting
     await ended(*sleepers)
 
-    assert [result.status for result in results] == [Status.SUCCESS] * 3
+    assert [result.status for result in results] == [CallEnding.SUCCESS] * 3
     assert (asleep, held, waiting) == (300, 4, 296), "all of them sleep or wait, and three calls of others have ended"
 
 
@@ -84,7 +84,7 @@ async def test_several_organizations_that_fill_all_leave_room_for_one_more(made)
     done = [task.done() for task in sleepers].count(True)
     await ended(*sleepers)
 
-    assert (result.status, done) == (Status.SUCCESS, 0)
+    assert (result.status, done) == (CallEnding.SUCCESS, 0)
 
 
 async def test_calls_beyond_those_that_may_wait_are_refused(made):
@@ -96,7 +96,7 @@ async def test_calls_beyond_those_that_may_wait_are_refused(made):
     other = await called(provider, "org-b")
     await ended(*calls)
 
-    assert other.status is Status.SUCCESS
+    assert other.status is CallEnding.SUCCESS
 
 
 def taken() -> int:
@@ -121,9 +121,9 @@ async def test_calls_of_one_organization_stay_within_its_memory_and_all_succeed(
         await asyncio.sleep(0.02)
 
     results = [await task for task in greedy]
-    assert [(result.status, result.result) for result in results] == [(Status.SUCCESS, "180")] * 5
+    assert [(result.status, result.result) for result in results] == [(CallEnding.SUCCESS, "180")] * 5
     assert other is not None
-    assert other.status is Status.SUCCESS
+    assert other.status is CallEnding.SUCCESS
     assert most < (300 + 200 + 100) * MIB, "without a share it is 900 MiB"
 
 
@@ -141,7 +141,7 @@ async def test_calls_of_all_organizations_stay_within_what_they_share(made):
         most = max(most, taken() - before)
         await asyncio.sleep(0.02)
 
-    assert {(await task).status for task in greedy} == {Status.SUCCESS}
+    assert {(await task).status for task in greedy} == {CallEnding.SUCCESS}
     assert most < (360 + 2 * 200 + 50) * MIB, "without a share it is 1080 MiB"
 
 
@@ -159,7 +159,7 @@ export async function f(first, seconds, more) {
     fields = {"language": Language.JAVASCRIPT, "signature": signature}
     limits = Limits(timeout_seconds=100, memory_bytes=250 * MIB, scratch_bytes=MIB)
     warm = await called(provider, "org-a", source, arguments='{"first": 1, "seconds": 0, "more": 1}', **fields)
-    if warm.status is Status.REFUSED:
+    if warm.status is CallEnding.REFUSED:
         pytest.skip(str(warm.failure))
     before, most = taken(), 0
     arguments = '{"first": 70, "seconds": 3, "more": 90}'
@@ -171,7 +171,7 @@ export async function f(first, seconds, more) {
         most = max(most, taken() - before)
         await asyncio.sleep(0.02)
 
-    assert [((await task).status, (await task).result) for task in greedy] == [(Status.SUCCESS, "160")] * 5
+    assert [((await task).status, (await task).result) for task in greedy] == [(CallEnding.SUCCESS, "160")] * 5
     assert most < 700 * MIB, "without a share it is more than 800 MiB"
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from letta_sandbox.remote.machines import OWNER, ROLE, TOOL_CALL, UNTIL
-from letta_sandbox.remote.owners import Owner
+from letta_sandbox.remote.owners import MachineOwner
 
 LIVE = """
 import sys
@@ -22,7 +22,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def owner(tmp_path):
-    owner = Owner(tmp_path / "owners")
+    owner = MachineOwner(tmp_path / "owners")
     owner.begin()
     yield owner
     owner.end()
@@ -56,7 +56,7 @@ def test_machines_of_a_killed_process_are_orphans(owner, other):
 
 
 def test_a_process_that_ended_well_left_nothing_that_could_be_mistaken(tmp_path, owner):
-    second = Owner(tmp_path / "owners")
+    second = MachineOwner(tmp_path / "owners")
     second.begin()
     second.end()
 
@@ -96,7 +96,7 @@ def test_other_machines_are_left_alone(owner):
 
 
 def test_without_a_directory_time_alone_counts():
-    owner = Owner(None)
+    owner = MachineOwner(None)
     owner.begin()
     assert owner.is_orphan(labels("gone", until=0))
     assert not owner.is_orphan(labels("gone"))
@@ -106,7 +106,7 @@ def test_without_a_directory_time_alone_counts():
 
 def test_a_directory_that_cannot_be_written_is_no_obstacle(tmp_path):
     (tmp_path / "file").write_text("")
-    owner = Owner(tmp_path / "file" / "owners")
+    owner = MachineOwner(tmp_path / "file" / "owners")
     owner.begin()
     owner.forget_dead()
     owner.end()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from letta_tool_schemas.fitting import Unfit, fit_arguments
+from letta_tool_schemas.fitting import SchemaMismatch, fit_arguments
 
 
 def schema(of, **more):
@@ -55,7 +55,7 @@ def test_values_become_what_the_schema_says(of, value, fitted):
     ],
 )
 def test_what_does_not_fit_is_named(of, value, says):
-    with pytest.raises(Unfit) as caught:
+    with pytest.raises(SchemaMismatch) as caught:
         fit_arguments(schema(of), {"a": value})
     assert str(caught.value) == says
 
@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_named(of, value, says):
 def test_null_for_what_need_not_be_given_is_left_out():
     assert fit_arguments(schema({"type": "integer"}), {"a": None}) == {}
     assert fit_arguments(schema({"type": "integer"}), {"a": None}, nulls=("a",)) == {"a": None}
-    with pytest.raises(Unfit):
+    with pytest.raises(SchemaMismatch):
         fit_arguments(schema({"type": "integer"}, required=["a"]), {"a": None})
 
 

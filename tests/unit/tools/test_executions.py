@@ -7,14 +7,14 @@ import pytest
 
 from letta_common.actor import Actor
 from letta_common.errors import IdempotencyConflict, InvalidArgument, IsolationUnavailable, ToolNotFound
-from letta_sandbox.calls import Isolation, Limits, Result, Status, ToolFailure, Usage
+from letta_sandbox.calls import CallEnding, CallUsage, Isolation, Limits, Result, ToolFailure
 from letta_tools.domain.executions.executions import Execution, Executions, Intent, Source
 from letta_tools.domain.executions.outcomes import Outcome, read_outcome, return_text, write_outcome
-from letta_tools.domain.registry.records import Tool, ToolType
+from letta_tools.domain.registry.records import RegisteredTool, ToolType
 from tests.fakes.tools.stores import FakeExecutionStore
 
 ANN = Actor("org-ann", "user-ann")
-TOOL = Tool(id="tool-1", name="roll", source_code="def roll(): ...", version=3)
+TOOL = RegisteredTool(id="tool-1", name="roll", source_code="def roll(): ...", version=3)
 MOST = Limits(timeout_seconds=9.0)
 
 
@@ -44,7 +44,7 @@ class Sandbox:
             raise self.failure
         await self.gate.wait()
         self.ran.append(work)
-        return Result(Status.SUCCESS, Isolation.NAMESPACE, "local", result=str(len(self.ran)))
+        return Result(CallEnding.SUCCESS, Isolation.NAMESPACE, "local", result=str(len(self.ran)))
 
 
 @pytest.fixture
@@ -54,7 +54,9 @@ def sandbox():
 
 @pytest.fixture
 def registry():
-    return Registry(TOOL, replace(TOOL, id="tool-2", idempotent=True), Tool("tool-3", "x", ToolType.LETTA_CORE))
+    return Registry(
+        TOOL, replace(TOOL, id="tool-2", idempotent=True), RegisteredTool("tool-3", "x", ToolType.LETTA_CORE)
+    )
 
 
 @pytest.fixture
@@ -131,7 +133,7 @@ async def test_a_call_that_runs_elsewhere_is_awaited(executions, store, sandbox)
     task = asyncio.create_task(executions.execute(ANN, call(idempotency_key="k")))
     await asyncio.sleep(0.02)
     assert not task.done()
-    store.finish(ANN, "k", write_outcome(Outcome(Result(Status.SUCCESS, Isolation.VM, "e2b", result='"there"'))))
+    store.finish(ANN, "k", write_outcome(Outcome(Result(CallEnding.SUCCESS, Isolation.VM, "e2b", result='"there"'))))
 
     assert (await task).result.result == '"there"'
     assert sandbox.ran == []
@@ -189,13 +191,13 @@ async def test_closing_ends_what_runs(executions, sandbox):
 
 def test_outcomes_survive_being_written():
     result = Result(
-        Status.TOOL_ERROR,
+        CallEnding.TOOL_ERROR,
         Isolation.LANDLOCK,
         "local",
         failure=ToolFailure("ValueError", "boom \ud800", "line 2"),
         stdout="ä\x00",
         truncated=True,
-        usage=Usage(0.5, 0.25, 7),
+        usage=CallUsage(0.5, 0.25, 7),
         agent_state_changes='{"blocks":{}}',
     )
 
@@ -205,12 +207,12 @@ def test_outcomes_survive_being_written():
 @pytest.mark.parametrize(
     ("result", "text"),
     [
-        (Result(Status.SUCCESS, Isolation.VM, "p", result='"plain"'), "plain"),
-        (Result(Status.SUCCESS, Isolation.VM, "p", result='{"a":1}'), '{"a":1}'),
-        (Result(Status.SUCCESS, Isolation.VM, "p", result=""), "null"),
-        (Result(Status.TIMEOUT, Isolation.VM, "p"), "Error executing function f: TIMEOUT"),
+        (Result(CallEnding.SUCCESS, Isolation.VM, "p", result='"plain"'), "plain"),
+        (Result(CallEnding.SUCCESS, Isolation.VM, "p", result='{"a":1}'), '{"a":1}'),
+        (Result(CallEnding.SUCCESS, Isolation.VM, "p", result=""), "null"),
+        (Result(CallEnding.TIMEOUT, Isolation.VM, "p"), "Error executing function f: TIMEOUT"),
         (
-            Result(Status.TOOL_ERROR, Isolation.VM, "p", failure=ToolFailure("KeyError", "'x'")),
+            Result(CallEnding.TOOL_ERROR, Isolation.VM, "p", failure=ToolFailure("KeyError", "'x'")),
             "Error executing function f: KeyError: 'x'",
         ),
     ],

@@ -12,7 +12,7 @@ from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPTimeout
 from letta_sandbox.local.programs import ProgramOptions, Programs
 from letta_tools.domain.mcp.oauth import OAuthGrants
-from letta_tools.domain.mcp.servers import Connection
+from letta_tools.domain.mcp.servers import MCPConnection
 from letta_tools.domain.mcp.tools import Offer, health_of, tool_of
 from letta_tools.domain.registry.records import EPOCH
 from letta_tools.providers.cipher import Cipher
@@ -55,7 +55,7 @@ async def serving(answer):
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        yield Connection("streamable_http", server_url=f"http://127.0.0.1:{port}/mcp")
+        yield MCPConnection("streamable_http", server_url=f"http://127.0.0.1:{port}/mcp")
     finally:
         server.close()
 
@@ -223,13 +223,13 @@ async def test_a_call_asks_the_server_one_question():
     ],
 )
 async def test_programs_that_speak_no_protocol(command, args):
-    connection = Connection("stdio", command=command, args=args)
+    connection = MCPConnection("stdio", command=command, args=args)
     with pytest.raises((MCPConnectionFailed, MCPTimeout)):
         await client(1.0, stdio=True).list_tools(connection)
 
 
 async def test_programs_are_off_by_default():
-    connection = Connection("stdio", command="/bin/true")
+    connection = MCPConnection("stdio", command="/bin/true")
     for attempt in (client().check(connection), client().list_tools(connection)):
         with pytest.raises(InvalidArgument, match="mcp_stdio"):
             await attempt

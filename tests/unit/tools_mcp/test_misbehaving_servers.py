@@ -15,7 +15,7 @@ from letta_common.egress import AddressGuard
 from letta_common.errors import MCPConnectionFailed, MCPTimeout
 from letta_sandbox.local.programs import ProgramOptions, Programs
 from letta_tools.domain.mcp.oauth import OAuthGrants
-from letta_tools.domain.mcp.servers import Connection, MCPServers
+from letta_tools.domain.mcp.servers import MCPConnection, MCPServers
 from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
@@ -57,10 +57,10 @@ async def serving(transport, behaviour, seconds=5.0):
     try:
         if transport == "stdio":
             args = (str(LIAR), "stdio", behaviour)
-            yield client, Connection("stdio", command=sys.executable, args=args, **place)
+            yield client, MCPConnection("stdio", command=sys.executable, args=args, **place)
         else:
             with started(transport, behaviour) as url:
-                yield client, Connection(transport, server_url=url, **place)
+                yield client, MCPConnection(transport, server_url=url, **place)
     finally:
         await client.close()
 
@@ -173,9 +173,9 @@ async def test_a_program_that_crashed_is_started_again():
 async def test_an_http_server_that_was_restarted_is_reached_again():
     async with serving("streamable_http", "calm") as (client, _):
         with started("streamable_http", "calm") as url:
-            connection = Connection("streamable_http", server_url=url)
+            connection = MCPConnection("streamable_http", server_url=url)
             assert (await client.call_tool(connection, "pid", {}, 5.0))[0]
         with pytest.raises(MCPConnectionFailed):
             await client.call_tool(connection, "pid", {}, 5.0)
         with started("streamable_http", "calm") as url:
-            assert (await client.call_tool(Connection("streamable_http", server_url=url), "pid", {}, 5.0))[0]
+            assert (await client.call_tool(MCPConnection("streamable_http", server_url=url), "pid", {}, 5.0))[0]

@@ -21,7 +21,7 @@ from letta_sandbox.destinations import Destinations, read_destinations
 from letta_sandbox.egress import Egress
 from letta_sandbox.local.programs import ProgramFailed, ProgramOptions, Programs
 from letta_tools.domain.mcp.oauth import OAuthGrants
-from letta_tools.domain.mcp.servers import Connection
+from letta_tools.domain.mcp.servers import MCPConnection
 from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
@@ -87,7 +87,7 @@ os.environ["TOKEN"] = json.dumps([tried("shown/text", "r"), tried("beside/text",
 def program(organization_id="org-ann", server_id="mcp_server-1", **env):
     args = ("-I", "-S", "-c", SOURCE)
     place = {"organization_id": organization_id, "server_id": server_id}
-    return Connection("stdio", command=sys.executable, args=args, env=env, **place)
+    return MCPConnection("stdio", command=sys.executable, args=args, env=env, **place)
 
 
 @asynccontextmanager

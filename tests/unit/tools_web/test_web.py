@@ -10,10 +10,10 @@ import pytest
 from letta_common.actor import Actor
 from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument
-from letta_sandbox.calls import Limits, Status
+from letta_sandbox.calls import CallEnding, Limits
 from letta_tools.domain.executions.executions import Execution, Work
 from letta_tools.domain.executions.web_calls import FetchExecutor, SearchExecutor, WebFailure
-from letta_tools.domain.registry.records import Tool
+from letta_tools.domain.registry.records import RegisteredTool
 from letta_tools.providers.web import GuardedWeb, WebOptions
 from letta_tools.providers.web_text import text_of_html
 
@@ -75,7 +75,7 @@ class NoVariables:
 
 def work(limits=None, environment=None, **arguments):
     execution = Execution("", environment_variables=environment or {}, limits=limits or Limits())
-    return Work(Tool("tool-1", "web_search"), execution, arguments)
+    return Work(RegisteredTool("tool-1", "web_search"), execution, arguments)
 
 
 def test_a_page_becomes_text():
@@ -146,11 +146,11 @@ async def test_fetching_as_a_tool(site, web):
     executor = FetchExecutor(web)
 
     good = await executor.run(ANN, work(url=f"{site.url}/"))
-    assert good.status is Status.SUCCESS
+    assert good.status is CallEnding.SUCCESS
     assert json.loads(good.result).startswith("# A page\n\n# Head")
-    assert (await executor.run(ANN, work())).status is Status.REFUSED
+    assert (await executor.run(ANN, work())).status is CallEnding.REFUSED
     inward = await executor.run(ANN, work(url="http://169.254.169.254/"))
-    assert (inward.status, "public internet" in inward.failure.message) == (Status.TOOL_ERROR, True)
+    assert (inward.status, "public internet" in inward.failure.message) == (CallEnding.TOOL_ERROR, True)
 
 
 async def test_fetching_ends_in_time(site, web):
@@ -162,7 +162,7 @@ async def test_fetching_ends_in_time(site, web):
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    assert (await FetchExecutor(web).run(ANN, work(Limits(timeout_seconds=0.1), url=url))).status is Status.TIMEOUT
+    assert (await FetchExecutor(web).run(ANN, work(Limits(timeout_seconds=0.1), url=url))).status is CallEnding.TIMEOUT
     gate.set()
     server.close()
 
@@ -186,12 +186,12 @@ async def test_searching(site, web):
 
 async def test_searches_that_fail(site, web):
     executor = SearchExecutor(web, NoVariables(), "of the deployment")
-    assert (await executor.run(ANN, work(query=" "))).status is Status.REFUSED
-    assert (await SearchExecutor(web, NoVariables(), "").run(ANN, work(query="q"))).status is Status.REFUSED
+    assert (await executor.run(ANN, work(query=" "))).status is CallEnding.REFUSED
+    assert (await SearchExecutor(web, NoVariables(), "").run(ANN, work(query="q"))).status is CallEnding.REFUSED
     for route in ((401, {}, b"{}"), (200, {}, b"nonsense"), (200, {}, b'{"results": 1}')):
         site.routes["/search"] = route
         failed = await executor.run(ANN, work(query="q"))
-        assert failed.status is Status.TOOL_ERROR
+        assert failed.status is CallEnding.TOOL_ERROR
 
 
 HOSTILE = ["<", "<!", "</", '<a href="', "<!--", "<?", "<p ", "&#9", "<![CDATA[", "<a href=x>t", "<b> </b>", "<a x='"]

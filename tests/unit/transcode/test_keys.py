@@ -11,7 +11,7 @@ from letta_transcode.http.errors import HttpError
 from letta_transcode.mapping.decoders import masker, partial
 from letta_transcode.mapping.plans import MappingError
 from letta_transcode.mapping.schemas import Schemas
-from letta_transcode.routing.bindings import Binding, Parts
+from letta_transcode.routing.bindings import Binding, RequestParts
 from letta_transcode.routing.templates import parse
 from tests.unit.transcode.toy import codecs_of
 
@@ -106,7 +106,7 @@ def test_another_key_is_set_by_a_mask():
 
 
 def ask(query: dict[str, list[str]]) -> Any:
-    return Binding(CODECS, "given.v1.Ask", parse("/ask"), "").read(Parts([], query, {}))
+    return Binding(CODECS, "given.v1.Ask", parse("/ask"), "").read(RequestParts([], query, {}))
 
 
 def test_another_key_is_a_query_parameter_too():

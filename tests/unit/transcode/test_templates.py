@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from letta_transcode.routing.templates import Match, Refused, Router, TemplateError, parse
+from letta_transcode.routing.templates import PathMatch, Refused, Router, TemplateError, parse
 
 
 def router(*routes: str) -> Router[str]:
@@ -17,8 +17,8 @@ def router(*routes: str) -> Router[str]:
     return made
 
 
-def fields(found: Match[str] | Refused) -> dict[str, str]:
-    assert isinstance(found, Match)
+def fields(found: PathMatch[str] | Refused) -> dict[str, str]:
+    assert isinstance(found, PathMatch)
     return {".".join(path): text for path, text in found.template.read(found.segments)}
 
 
@@ -37,7 +37,7 @@ def test_an_encoded_slash_stays_within_its_segment():
 @pytest.mark.parametrize("template", ["/v1/items", "/v1/items/"])
 @pytest.mark.parametrize("path", ["/v1/items", "/v1/items/"])
 def test_a_slash_at_the_end_does_not_matter(template: str, path: str):
-    assert isinstance(router(f"GET {template}").find("GET", path), Match)
+    assert isinstance(router(f"GET {template}").find("GET", path), PathMatch)
 
 
 def test_literals_win_over_variables_whatever_the_order():
@@ -45,7 +45,7 @@ def test_literals_win_over_variables_whatever_the_order():
 
     for order in (routes, routes[::-1]):
         found = router(*order).find("GET", "/v1/items/count")
-        assert isinstance(found, Match)
+        assert isinstance(found, PathMatch)
         assert found.target == "GET /v1/items/count"
 
 
@@ -107,7 +107,7 @@ def test_a_malformed_template_is_refused(template: str):
 
 def test_bytes_that_are_no_utf8_are_noticed():
     found = router("GET /v1/items/{id}").find("GET", "/v1/items/%FF")
-    assert isinstance(found, Match)
+    assert isinstance(found, PathMatch)
 
     with pytest.raises(UnicodeDecodeError):
         found.template.read(found.segments)
@@ -118,4 +118,4 @@ def test_bytes_that_are_no_utf8_are_noticed():
 def test_no_path_breaks_the_router(path: str, method: str):
     made = router("GET /v1/items/{id}", "GET /v1/{rest=**}", "POST /v1/items/{id}:read", "GET /")
 
-    assert isinstance(made.find(method, path), Match | Refused)
+    assert isinstance(made.find(method, path), PathMatch | Refused)

@@ -32,7 +32,7 @@ from letta_tools.settings import ToolsSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class StackService:
     """One service: its settings, how it is built, and the peers it may call."""
 
     settings: type[Settings]
@@ -40,12 +40,12 @@ class Room:
     peers: tuple[str, ...] = ()
 
 
-ROOMS: Mapping[str, Room] = {
-    "auth": Room(AuthSettings, letta_auth.wiring.build),
-    "tools": Room(ToolsSettings, letta_tools.wiring.build),
-    "llm_gateway": Room(LLMGatewaySettings, letta_llm_gateway.wiring.build),
-    "memory": Room(MemorySettings, letta_memory.wiring.build, ("llm_gateway",)),
-    "agent": Room(AgentSettings, letta_agent.wiring.build, ("auth", "memory", "tools", "llm_gateway")),
+ROOMS: Mapping[str, StackService] = {
+    "auth": StackService(AuthSettings, letta_auth.wiring.build),
+    "tools": StackService(ToolsSettings, letta_tools.wiring.build),
+    "llm_gateway": StackService(LLMGatewaySettings, letta_llm_gateway.wiring.build),
+    "memory": StackService(MemorySettings, letta_memory.wiring.build, ("llm_gateway",)),
+    "agent": StackService(AgentSettings, letta_agent.wiring.build, ("auth", "memory", "tools", "llm_gateway")),
 }
 
 

@@ -13,7 +13,7 @@ from letta_cli.agents import PERSONA, new_agent
 from letta_cli.connection import CALL_SECONDS, remote
 from letta_cli.console import fail, note
 from letta_cli.talk import approvals
-from letta_cli.talk.turns import Turn, send
+from letta_cli.talk.turns import ShownTurn, send
 
 app = typer.Typer(add_completion=False)
 AgentArgument = Annotated[
@@ -52,7 +52,7 @@ def _hold(channel: grpc.Channel, address: str, found: agent_pb2.AgentState) -> N
 
 
 def _once(channel: grpc.Channel, agent_id: str, message: str | None, answer: tuple[bool, str] | None) -> None:
-    turn: Turn | None = send(channel, agent_id, message) if message is not None else None
+    turn: ShownTurn | None = send(channel, agent_id, message) if message is not None else None
     while turn is None or turn.waits:
         found = approvals.waiting(channel, agent_id)
         if found is None:

@@ -11,7 +11,7 @@ from letta_cli.console import plain
 from letta_common.home import home_directory
 
 
-class Lines:
+class PipeLines:
     """Reads lines of a pipe or a file."""
 
     def read(self, prompt: str) -> str | None:
@@ -46,9 +46,9 @@ class Editor:
             return None
 
 
-def fitting(commands: Mapping[str, str]) -> Editor | Lines:
+def fitting(commands: Mapping[str, str]) -> Editor | PipeLines:
     """Return what fits where stdin comes from."""
-    return Editor(commands) if sys.stdin.isatty() and sys.stdout.isatty() else Lines()
+    return Editor(commands) if sys.stdin.isatty() and sys.stdout.isatty() else PipeLines()
 
 
 def _history(path: Path) -> Any:

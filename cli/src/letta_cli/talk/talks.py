@@ -16,7 +16,7 @@ from letta_cli.agents import PERSONA, SHOWN, new_agent
 from letta_cli.connection import CALL_SECONDS, told
 from letta_cli.console import failed, note, say, table
 from letta_cli.talk import approvals, editor
-from letta_cli.talk.turns import Turn, send, short
+from letta_cli.talk.turns import ShownTurn, send, short
 from letta_common.errors import AppError
 
 _MESSAGES = 10
@@ -91,7 +91,7 @@ class Talk:
         known[name][1](rest.strip())
 
     def _send(self, given: str | Sequence[run_pb2.InputMessage]) -> None:
-        turn: Turn = send(self._channel, self._agent.id, given)
+        turn: ShownTurn = send(self._channel, self._agent.id, given)
         while turn.waits:
             found = approvals.waiting(self._channel, self._agent.id)
             answers = approvals.ask(found, self._editor.read) if found else None

@@ -14,7 +14,7 @@ TURN_SECONDS = 600.0
 _NEEDLESS = frozenset({usage_pb2.STOP_REASON_END_TURN, usage_pb2.STOP_REASON_REQUIRES_APPROVAL})
 
 
-class Turn:
+class ShownTurn:
     """Shows the events of a run, and keeps what was said."""
 
     def __init__(self, view: View) -> None:
@@ -57,13 +57,13 @@ class Turn:
             self._view.line(f"(stopped: {name})", "yellow")
 
 
-def send(channel: grpc.Channel, agent_id: str, given: str | Sequence[run_pb2.InputMessage]) -> Turn:
+def send(channel: grpc.Channel, agent_id: str, given: str | Sequence[run_pb2.InputMessage]) -> ShownTurn:
     """Send a text or messages, show the streamed answer, and return what was said. Ctrl-C ends the run as well."""
     text = {"input_text": given} if isinstance(given, str) else {"messages": given}
     run = run_pb2.RunRequest(**text, stream_tokens=True, include_pings=False)
     request = run_service_pb2.StreamMessageRequest(agent_id=agent_id, run=run)
     view = fitting()
-    turn = Turn(view)
+    turn = ShownTurn(view)
     view.begin()
     try:
         events = run_service_pb2_grpc.RunServiceStub(channel).StreamMessage(request, timeout=TURN_SECONDS)

@@ -4,8 +4,8 @@ from letta_embedded_postgres.directory import EmbeddedPostgresError
 from letta_embedded_postgres.launcher import EmbeddedPostgres, PostgresOptions
 from letta_embedded_postgres.programs import (
     PostgresNotFound,
+    PostgresPrograms,
     PostgresTooOld,
-    Programs,
     VectorMissing,
     find_programs,
 )
@@ -15,8 +15,8 @@ __all__ = [
     "EmbeddedPostgresError",
     "PostgresNotFound",
     "PostgresOptions",
+    "PostgresPrograms",
     "PostgresTooOld",
-    "Programs",
     "VectorMissing",
     "find_programs",
 ]

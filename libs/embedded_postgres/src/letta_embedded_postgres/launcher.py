@@ -33,7 +33,7 @@ from letta_embedded_postgres.directory import (
     disk_error,
     end_leftovers,
 )
-from letta_embedded_postgres.programs import Programs, find_programs
+from letta_embedded_postgres.programs import PostgresPrograms, find_programs
 
 log = logging.getLogger(__name__)
 
@@ -354,7 +354,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _explain(output: str, data_dir: Path, programs: Programs) -> EmbeddedPostgresError:
+def _explain(output: str, data_dir: Path, programs: PostgresPrograms) -> EmbeddedPostgresError:
     """Turn what a PostgreSQL program printed into the error that tells what to do."""
     last = "; ".join(line.strip() for line in output.strip().splitlines()[-6:])
     if "No space left on device" in output:

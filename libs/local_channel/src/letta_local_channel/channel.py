@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from letta_local_channel.server import END, LOCALLY_CANCELLED, LocalServer, Metadata, Pipe, Status, wake
+from letta_local_channel.server import END, LOCALLY_CANCELLED, CallStatus, LocalServer, Metadata, Pipe, wake
 
 _OK, _CANCELLED, _EXHAUSTED = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -54,7 +54,7 @@ class LocalCall:
         self._method = method
         self._server = server
         self._initial: Metadata | None = None
-        self._status: Status | None = None
+        self._status: CallStatus | None = None
         self._task: asyncio.Task[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -65,9 +65,9 @@ class LocalCall:
     def start(self, request: Any) -> LocalCall:
         """Send the request, or begin to send the stream of requests, and start the handler."""
         if _measured(self.metadata) > self._server.max_metadata:
-            self.finish(Status(_EXHAUSTED, "received metadata size exceeds hard limit"))
+            self.finish(CallStatus(_EXHAUSTED, "received metadata size exceeds hard limit"))
         elif self.deadline is not None and self.deadline <= time.monotonic():
-            self.finish(Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+            self.finish(CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
         elif self._method.streams_requests:
             self._task = self._server.start_call(self)
             if request is not None:
@@ -76,7 +76,7 @@ class LocalCall:
             self.requests.load(data)
             self._task = self._server.start_call(self)
         if self._status is None and self._task is None:
-            self.finish(Status(grpc.StatusCode.UNAVAILABLE, "the server has stopped"))
+            self.finish(CallStatus(grpc.StatusCode.UNAVAILABLE, "the server has stopped"))
         elif self._status is None and self.deadline is not None:
             left = self.deadline - time.monotonic()
             self._expiry = asyncio.get_running_loop().call_later(left, self._expire)
@@ -85,7 +85,7 @@ class LocalCall:
     def fits(self, data: bytes) -> bool:
         """Say whether a message is within the limit; one that is not ends the call."""
         if len(data) > (limit := self._server.max_message):
-            self.end(Status(_EXHAUSTED, f"Sent message larger than max ({len(data)} vs. {limit})"))
+            self.end(CallStatus(_EXHAUSTED, f"Sent message larger than max ({len(data)} vs. {limit})"))
             return False
         return True
 
@@ -96,7 +96,7 @@ class LocalCall:
             if self._waiters:
                 self._notify()
 
-    def finish(self, status: Status, *, drop: bool = False) -> None:
+    def finish(self, status: CallStatus, *, drop: bool = False) -> None:
         """End the call; the first status counts. Messages written before it can still be read unless dropped."""
         if self._status is not None:
             return
@@ -112,7 +112,7 @@ class LocalCall:
         for callback in self._callbacks:
             callback(self)
 
-    def end(self, status: Status) -> None:
+    def end(self, status: CallStatus) -> None:
         """End the call at once: unread messages are dropped and the handler is cancelled."""
         self.finish(status, drop=True)
         if self._task is not None and self._task is not asyncio.current_task():
@@ -222,10 +222,10 @@ class LocalCall:
         except grpc.aio.AioRpcError:
             return  # the reader sees the status
         except Exception as error:
-            self.end(Status(_CANCELLED, f"the request iterator failed: {error}"))
+            self.end(CallStatus(_CANCELLED, f"the request iterator failed: {error}"))
 
     def _expire(self) -> None:
-        self.end(Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+        self.end(CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
 
     def _raise_for_status(self) -> None:
         status = self._status
@@ -237,7 +237,7 @@ class LocalCall:
             status.code, grpc.aio.Metadata(*(self._initial or ())), grpc.aio.Metadata(*status.trailing), status.details
         )
 
-    async def _final(self) -> Status:
+    async def _final(self) -> CallStatus:
         await self._until(self.done)
         assert self._status is not None  # noqa: S101
         return self._status

@@ -32,7 +32,7 @@ class _Details(NamedTuple):
     invocation_metadata: Metadata
 
 
-class Status(NamedTuple):
+class CallStatus(NamedTuple):
     """How a call ended."""
 
     code: grpc.StatusCode
@@ -40,7 +40,7 @@ class Status(NamedTuple):
     trailing: Metadata = ()
 
 
-LOCALLY_CANCELLED = Status(_CANCELLED, "Locally cancelled by application!")
+LOCALLY_CANCELLED = CallStatus(_CANCELLED, "Locally cancelled by application!")
 
 
 class LocalServer:
@@ -100,16 +100,16 @@ class LocalServer:
         try:
             handler = await self._continuation(_Details(call.method, call.metadata))
             if handler is None:
-                call.finish(Status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
+                call.finish(CallStatus(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
                 return
             await _handle(handler, context)
             call.finish(context.status(_OK))
         except grpc.aio.AbortError:
             call.finish(context.status(grpc.StatusCode.UNKNOWN))
         except asyncio.CancelledError:
-            call.finish(Status(_CANCELLED, "the handler was cancelled"))
+            call.finish(CallStatus(_CANCELLED, "the handler was cancelled"))
         except Exception as error:  # what a server without a boundary answers
-            call.finish(Status(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}"))
+            call.finish(CallStatus(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}"))
 
 
 def _chained(interceptor: Any, continuation: Any) -> Any:
@@ -180,9 +180,9 @@ class LocalContext(grpc.aio.ServicerContext[Any, Any]):
     async def abort_with_status(self, status: Any) -> NoReturn:
         await self.abort(status.code, status.details, status.trailing_metadata)
 
-    def status(self, default: grpc.StatusCode) -> Status:
+    def status(self, default: grpc.StatusCode) -> CallStatus:
         """Return how the call ends."""
-        return Status(self._code or default, self._details, self._trailing)
+        return CallStatus(self._code or default, self._details, self._trailing)
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         self._trailing = tuple(trailing_metadata)

@@ -12,7 +12,7 @@ from letta_sandbox.destinations import Destinations
 _Number = TypeVar("_Number", int, float)
 
 
-class Status(Enum):
+class CallEnding(Enum):
     """How a call ended."""
 
     SUCCESS = "SUCCESS"
@@ -102,7 +102,7 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class SandboxCall:
     """One call of one function. `arguments` and `agent_state` are JSON objects as text.
 
     A JavaScript function is one that its module exports, and needs a `signature`. `destinations` are all that it may
@@ -124,7 +124,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class CallUsage:
     """What a call used: seconds on the clock, and as its process reports seconds of processor and largest memory."""
 
     wall_seconds: float = 0.0
@@ -145,7 +145,7 @@ class ToolFailure:
 class Result:
     """How a call ended. `result` is JSON text and set for SUCCESS alone."""
 
-    status: Status
+    status: CallEnding
     isolation: Isolation
     provider: str
     result: str = ""
@@ -153,7 +153,7 @@ class Result:
     stdout: str = ""
     stderr: str = ""
     truncated: bool = False
-    usage: Usage = field(default_factory=Usage)
+    usage: CallUsage = field(default_factory=CallUsage)
     agent_state_changes: str = ""
 
 
@@ -181,7 +181,7 @@ class SandboxProvider(Protocol):
         """Install what a tool requires. Raises InvalidArgument, ServiceUnavailable."""
         ...
 
-    async def run(self, call: Call, env: Env) -> Result:
+    async def run(self, call: SandboxCall, env: Env) -> Result:
         """Run one call to its end, when it is the turn of its organization; whatever the tool does is a status.
 
         Raises:

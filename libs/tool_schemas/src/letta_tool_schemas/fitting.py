@@ -12,7 +12,7 @@ _MAX_DEPTH = 32
 _SHOWN = 120
 
 
-class Unfit(Exception):
+class SchemaMismatch(Exception):
     """A value does not fit its schema; the message names the place and why."""
 
 
@@ -85,15 +85,17 @@ class _Fitter:
             made = _MAKE[kind](value)
             if made is not None:
                 return self._inside(schema, made, place, depth)
-        raise Unfit(f"argument `{place}` must be {' or '.join(_NAMES[kind] for kind in kinds)}, not {_text(value)}")
+        raise SchemaMismatch(
+            f"argument `{place}` must be {' or '.join(_NAMES[kind] for kind in kinds)}, not {_text(value)}"
+        )
 
     def _one_of(self, members: Sequence[Any], value: Any, place: str, depth: int) -> Any:
         first: list[Any] = []
-        whys: list[Unfit] = []
+        whys: list[SchemaMismatch] = []
         for member in members:
             try:
                 made = self.fit(member, value, place, depth + 1)
-            except Unfit as error:
+            except SchemaMismatch as error:
                 whys.append(error)
                 continue
             if type(made) is type(value) and made == value:
@@ -140,7 +142,7 @@ def _listed(values: Sequence[Any], value: Any, place: str) -> Any:
     for each in values:
         if _plain(each).lower() == _plain(value).lower():
             return each
-    raise Unfit(f"argument `{place}` must be one of {', '.join(map(_text, values))[:400]}, not {_text(value)}")
+    raise SchemaMismatch(f"argument `{place}` must be one of {', '.join(map(_text, values))[:400]}, not {_text(value)}")
 
 
 def _plain(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from letta_transcode.descriptors.catalog import Catalog, CatalogError
 from letta_transcode.http.errors import ErrorMap, HttpError
-from letta_transcode.http.requests import Limits
+from letta_transcode.http.requests import RequestLimits
 from letta_transcode.mapping.plans import MappingError
 from letta_transcode.routing.openapi import Info
 from letta_transcode.transcoder import Transcoder
@@ -14,9 +14,9 @@ __all__ = [
     "ErrorMap",
     "HttpError",
     "Info",
-    "Limits",
     "MappingError",
     "Pace",
     "Peers",
+    "RequestLimits",
     "Transcoder",
 ]

@@ -16,8 +16,8 @@ from letta_transcode.mapping.values import MAX_DEPTH
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from letta_transcode.http.requests import Limits, Request
-    from letta_transcode.routing.operations import Method
+    from letta_transcode.http.requests import HttpRequest, RequestLimits
+    from letta_transcode.routing.operations import UpstreamMethod
     from letta_transcode.upstream.calls import Calls, Metadata
     from letta_transcode.upstream.peers import Peers
 
@@ -27,7 +27,11 @@ _DETAILS = error_details_pb2.DESCRIPTOR.name
 
 
 async def serve(
-    request: Request, response: Response, peers: Peers, calls: Calls, with_: tuple[ErrorMap, Limits, Metadata]
+    request: HttpRequest,
+    response: Response,
+    peers: Peers,
+    calls: Calls,
+    with_: tuple[ErrorMap, RequestLimits, Metadata],
 ) -> None:
     """Serve one call."""
     errors, limits, metadata = with_
@@ -50,7 +54,11 @@ async def serve(
 
 
 async def _stream(
-    method: Method, data: bytes, request: Request, response: Response, with_: tuple[ErrorMap, Calls, Metadata]
+    method: UpstreamMethod,
+    data: bytes,
+    request: HttpRequest,
+    response: Response,
+    with_: tuple[ErrorMap, Calls, Metadata],
 ) -> None:
     errors, calls, metadata = with_
     async with aclosing(calls.stream(method, data, metadata, request)) as messages:
@@ -66,7 +74,7 @@ async def _stream(
         await response.end()
 
 
-def _read(method: Method, body: bytes) -> bytes:
+def _read(method: UpstreamMethod, body: bytes) -> bytes:
     message = method.request()
     if body and not body.lstrip().startswith(b"{"):
         raise _refused(grpc.StatusCode.INVALID_ARGUMENT, "the body should be a JSON object")
@@ -78,7 +86,7 @@ def _read(method: Method, body: bytes) -> bytes:
         raise _refused(grpc.StatusCode.INVALID_ARGUMENT, str(error)[:500]) from error
 
 
-def _write(method: Method, message: Message) -> bytes:
+def _write(method: UpstreamMethod, message: Message) -> bytes:
     return json_format.MessageToJson(message, indent=None, descriptor_pool=method.pool).encode()
 
 

@@ -11,9 +11,9 @@ import grpc
 
 from letta_transcode import rpc
 from letta_transcode.http.errors import ErrorMap, HttpError, detail, unavailable, unexpected, unprocessable
-from letta_transcode.http.requests import ClientGone, Limits, Receive, Request, Scope, Send, parse_json
+from letta_transcode.http.requests import ClientGone, HttpRequest, Receive, RequestLimits, Scope, Send, parse_json
 from letta_transcode.http.responses import DONE, EVENT_STREAM, JSON, Response, dump, frame
-from letta_transcode.routing.bindings import Parts
+from letta_transcode.routing.bindings import RequestParts
 from letta_transcode.routing.forms import MULTIPART, parse_form
 from letta_transcode.routing.openapi import Info, document
 from letta_transcode.routing.templates import Refused
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from letta_transcode.routing.operations import Operation
     from letta_transcode.routing.routes import Routes
-    from letta_transcode.routing.templates import Match
+    from letta_transcode.routing.templates import PathMatch
 
 _log = logging.getLogger(__name__)
 _STREAM_HEADERS = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
@@ -40,11 +40,11 @@ class Transcoder:
         channels: Mapping[str, grpc.aio.Channel],
         *,
         reasons: EnumDescriptor | None = None,
-        limits: Limits | None = None,
+        limits: RequestLimits | None = None,
         pace: Pace | None = None,
     ) -> None:
         self.peers = Peers(channels, pace)
-        self._limits = limits or Limits()
+        self._limits = limits or RequestLimits()
         self._errors = ErrorMap(reasons)
         self._calls = Calls(self.peers, self._limits)
         self._documented: tuple[Routes, bytes] | None = None
@@ -63,7 +63,7 @@ class Transcoder:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, metadata: Metadata = ()) -> None:
         """Serve one HTTP request; the metadata goes with the call."""
-        request, response = Request(scope, receive), Response(send)
+        request, response = HttpRequest(scope, receive), Response(send)
         try:
             await self._serve(request, response, metadata)
         except ClientGone:
@@ -82,7 +82,7 @@ class Transcoder:
             self._documented = (routes, dump(document(routes, info)))
         return self._documented[1]
 
-    async def _serve(self, request: Request, response: Response, metadata: Metadata) -> None:
+    async def _serve(self, request: HttpRequest, response: Response, metadata: Metadata) -> None:
         if request.path.startswith(rpc.PREFIX):
             await rpc.serve(request, response, self.peers, self._calls, (self._errors, self._limits, metadata))
             return
@@ -107,7 +107,7 @@ class Transcoder:
             return detail(405, "Method Not Allowed", [("allow", ", ".join(refused.allowed))])
         return detail(404, "Not Found")
 
-    async def _read(self, found: Match[Operation], request: Request) -> tuple[Operation, Parts]:
+    async def _read(self, found: PathMatch[Operation], request: HttpRequest) -> tuple[Operation, RequestParts]:
         """Read the parts of a request, and choose the operation that its body asks for."""
         operation = found.target
         try:
@@ -115,21 +115,23 @@ class Transcoder:
         except UnicodeDecodeError as error:
             raise detail(404, "Not Found") from error
         if not operation.binding.body:
-            return operation, Parts(path, request.query, request.headers)
+            return operation, RequestParts(path, request.query, request.headers)
         content_type = request.content_type
         if operation.binding.files and content_type.startswith(MULTIPART):
             fields, files = parse_form(content_type, await request.body(self._limits.form))
-            return operation, Parts(path, request.query, request.headers, form=fields, files=files)
+            return operation, RequestParts(path, request.query, request.headers, form=fields, files=files)
         if operation.binding.raw_body:
             body = await request.body(self._limits.form)
-            return operation, Parts(path, request.query, request.headers, body=body, content_type=content_type)
+            return operation, RequestParts(path, request.query, request.headers, body=body, content_type=content_type)
         body = await request.json_body(self._limits.body)
         if not body:
-            return operation, Parts(path, request.query, request.headers)
+            return operation, RequestParts(path, request.query, request.headers)
         value = parse_json(body)
-        return operation.streams(value), Parts(path, request.query, request.headers, body=value)
+        return operation.streams(value), RequestParts(path, request.query, request.headers, body=value)
 
-    async def _unary(self, operation: Operation, data: bytes, request: Request, to: tuple[Response, Metadata]) -> None:
+    async def _unary(
+        self, operation: Operation, data: bytes, request: HttpRequest, to: tuple[Response, Metadata]
+    ) -> None:
         response, metadata = to
         try:
             message = await self._calls.unary(operation.method, data, metadata, request)
@@ -144,7 +146,9 @@ class Transcoder:
             text = dump(operation.write(message)) if operation.constant is None else operation.constant
             await response.document(operation.status, text, JSON)
 
-    async def _stream(self, operation: Operation, data: bytes, request: Request, to: tuple[Response, Metadata]) -> None:
+    async def _stream(
+        self, operation: Operation, data: bytes, request: HttpRequest, to: tuple[Response, Metadata]
+    ) -> None:
         """Answer once the first message is there, so that an early failure is an HTTP error and not an event."""
         response, metadata = to
         send = self._chunks if operation.http_body else self._events

@@ -22,7 +22,7 @@ from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.context_window import Overviews
 from letta_agent.domain.agents.conversations import Conversations
 from letta_agent.domain.agents.direct_calls import ToolRuns
-from letta_agent.domain.agents.records import Peers
+from letta_agent.domain.agents.records import AgentPeers
 from letta_agent.domain.context.compactor import Compactor
 from letta_agent.domain.journal.event_writer import EventWriter
 from letta_agent.domain.journal.records import QueueStore
@@ -37,7 +37,7 @@ from letta_agent.servicers.agents import AgentServicer
 from letta_agent.servicers.conversations import ConversationServicer
 from letta_agent.servicers.runs import RunServicer
 from letta_agent.servicers.steps import StepServicer
-from letta_agent.servicers.stores import Stores
+from letta_agent.servicers.stores import AgentStores
 from letta_agent.settings import AgentSettings
 from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.conversations import SqlConversationStore
@@ -82,8 +82,8 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     runner = Runner(kit, queue, credentials, writer, _options(settings))
     digests, waiting = Digests(settings.secret()), RunOptions(settings.queue_length, denies=kit.denies)
     runs = Runs(store, runner, memory, deps.clock, digests=digests, options=waiting)
-    agent_store, peers = SqlAgentStore(db), Peers(memory, models, tools)
-    stores = Stores(agent_store, SqlConversationStore(db), store)
+    agent_store, peers = SqlAgentStore(db), AgentPeers(memory, models, tools)
+    stores = AgentStores(agent_store, SqlConversationStore(db), store)
     agents = Agents(agent_store, peers, vault, deps.clock)
     calls, overviews = ToolRuns(agent_store, peers, caller, vault), Overviews(agent_store, peers, deps.clock)
     agent_servicer = AgentServicer(agents, calls, overviews, runs, deps.clock, digests=digests, stores=stores)

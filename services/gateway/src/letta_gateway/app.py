@@ -14,7 +14,7 @@ from letta_common.ids import uuid7
 from letta_gateway.cors import Cors, is_preflight
 from letta_gateway.docs import PAGE
 from letta_transcode import HttpError, Info, Transcoder
-from letta_transcode.http.requests import Receive, Request, Scope, Send
+from letta_transcode.http.requests import HttpRequest, Receive, Scope, Send
 from letta_transcode.http.responses import JSON, Response, dump
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from letta_gateway.authenticator import Authenticator, Metadata
-    from letta_gateway.browsers import Gate
+    from letta_gateway.browsers import BrowserGate
     from letta_gateway.readiness import Readiness
 
 _VERSION = version("letta-gateway")
@@ -32,21 +32,21 @@ _RESPONSES = Counter("letta_http_responses", "HTTP responses, by status.", ["sta
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AppParts:
     """What the application is made of."""
 
     transcoder: Transcoder
     authenticator: Authenticator
     cors: Cors
     readiness: Readiness
-    gate: Gate
+    gate: BrowserGate
     docs: bool = True
 
 
 class App:
     """The HTTP side of the deployment. It holds no routes of its own but health and documents."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: AppParts) -> None:
         self._transcoder = parts.transcoder
         self._authenticator = parts.authenticator
         self._cors = parts.cors
@@ -71,7 +71,7 @@ class App:
             await send({"type": "websocket.close", "code": 1003})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
+        request = HttpRequest(scope, receive)
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
         origin = request.headers.get("origin", "")
@@ -104,7 +104,7 @@ class App:
             return
         await self._transcoder.serve(scope, receive, marked, metadata)
 
-    async def _metadata(self, request: Request, request_id: str) -> Metadata:
+    async def _metadata(self, request: HttpRequest, request_id: str) -> Metadata:
         metadata = await self._authenticator.metadata(request.headers)
         metadata.append(("x-request-id", request_id))
         for name in _PASSED:
@@ -113,7 +113,9 @@ class App:
                 metadata.append((name, value))
         return metadata
 
-    async def _page(self, page: Callable[[Response], Awaitable[None]], request: Request, response: Response) -> None:
+    async def _page(
+        self, page: Callable[[Response], Awaitable[None]], request: HttpRequest, response: Response
+    ) -> None:
         if request.method in ("GET", "HEAD"):
             await page(response)
         else:

@@ -14,7 +14,7 @@ _LOCAL = ("localhost", ".localhost")
 _OTHERS = ("cross-site", "same-site")
 
 
-class Gate(Protocol):
+class BrowserGate(Protocol):
     """Decides whether a request is served at all, before anything else looks at it."""
 
     def check(self, method: str, headers: Mapping[str, str]) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from letta.common.v1 import error_reason_pb2
-from letta_gateway.app import App, Parts
+from letta_gateway.app import App, AppParts
 from letta_gateway.authenticator import DevCredentials, PassCredentials
 from letta_gateway.browsers import DevelopmentGate, OpenGate
 from letta_gateway.cors import Cors
 from letta_gateway.readiness import Readiness
 from letta_gateway.settings import GatewaySettings
 from letta_rpc.service import Deps
-from letta_transcode import Limits, Pace, Transcoder
+from letta_transcode import Pace, RequestLimits, Transcoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ async def build(settings: GatewaySettings, deps: Deps) -> Gateway:
     transcoder = Transcoder(
         channels,
         reasons=error_reason_pb2.DESCRIPTOR.enum_types_by_name["ErrorReason"],
-        limits=Limits(
+        limits=RequestLimits(
             body=settings.max_body_bytes,
             form=settings.max_form_bytes,
             call=settings.call_seconds,
@@ -44,7 +44,7 @@ async def build(settings: GatewaySettings, deps: Deps) -> Gateway:
         pace=Pace(refresh=settings.refresh_seconds),
     )
     cors, dev = Cors(settings.allowed_origins), settings.dev_mode
-    parts = Parts(
+    parts = AppParts(
         transcoder,
         DevCredentials() if dev else PassCredentials(),
         cors,

@@ -26,12 +26,12 @@ from letta_llm_gateway.domain.budgets import Budgets, BudgetStore
 from letta_llm_gateway.domain.embedding_lines import LineOptions
 from letta_llm_gateway.domain.embedding_usage import EmbeddingBook
 from letta_llm_gateway.domain.embeddings import Embeddings
-from letta_llm_gateway.domain.generations import Accounting, Generations, Options
+from letta_llm_gateway.domain.generations import Accounting, GenerationOptions, Generations
 from letta_llm_gateway.domain.models import Models
 from letta_llm_gateway.domain.prices import Prices, read_prices
 from letta_llm_gateway.domain.providers import Account
 from letta_llm_gateway.domain.resilience import Retry
-from letta_llm_gateway.domain.streams import Limits
+from letta_llm_gateway.domain.streams import PhaseLimits
 from letta_llm_gateway.domain.tokens import Counts
 from letta_llm_gateway.domain.traces import Tracing
 from letta_llm_gateway.domain.usage import Chore, UsageStore, UsageWriter, WriterOptions
@@ -67,7 +67,7 @@ _log = logging.getLogger("letta.llm")
 
 
 @dataclass(frozen=True, slots=True)
-class Stores:
+class GatewayStores:
     """Where the service keeps what it keeps."""
 
     providers: ProviderStore
@@ -81,14 +81,14 @@ async def build(settings: LLMGatewaySettings, deps: Deps) -> Service:
     await upgrade(dsn, package="letta_llm_gateway", schema=SCHEMA, extensions=())
     options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-llm-gateway")
     db = await Database.open(dsn, schema=SCHEMA, options=options)
-    stores = Stores(SqlProviderStore(db), SqlUsageStore(db), SqlBudgetStore(db))
+    stores = GatewayStores(SqlProviderStore(db), SqlUsageStore(db), SqlBudgetStore(db))
     return replace(assemble(settings, deps, stores, db.close), alive=db.alive)
 
 
 def assemble(
     settings: LLMGatewaySettings,
     deps: Deps,
-    stores: Stores,
+    stores: GatewayStores,
     close_stores: Callable[[], Awaitable[None]] = nothing,
 ) -> Service:
     """Return the service over these stores."""
@@ -102,7 +102,7 @@ def assemble(
         stores.budgets,
         deps.clock,
         usage.flush,
-        budgets_.Options(round(settings.budget_dollars * 1e6), settings.budget_seconds),
+        budgets_.BudgetOptions(round(settings.budget_dollars * 1e6), settings.budget_seconds),
     )
     prices = Prices(read_prices(settings.prices, settings.prices_file))
     embedder = Embeddings(catalogue, _embedding(settings), EmbeddingBook(usage, budgets, prices, deps.clock))
@@ -154,20 +154,20 @@ def _catalogue(settings: LLMGatewaySettings, clock: Clock, accounts: Accounts, f
         factory,
         probe=probe.ollama if settings.ollama_probe and not settings.ollama_base_url else probe.nothing,
         clock=clock,
-        options=models.Options(
+        options=models.DefaultModelOptions(
             settings.default_llm_handle, settings.default_embedding_handle, list_seconds=settings.models_ttl_seconds
         ),
     )
 
 
-def _embedding(settings: LLMGatewaySettings) -> embeddings.Options:
+def _embedding(settings: LLMGatewaySettings) -> embeddings.EmbeddingOptions:
     most = round(settings.embedding_cache_megabytes * (1 << 20))
     line = LineOptions(
         background_pause=settings.embedding_pause_seconds,
         waiting_bytes_of_one=round(settings.embedding_waiting_megabytes * (1 << 20)),
         retry=_options(settings).retry,
     )
-    return embeddings.Options(line, cache_bytes=most, cache_bytes_of_one=most // 4)
+    return embeddings.EmbeddingOptions(line, cache_bytes=most, cache_bytes_of_one=most // 4)
 
 
 def _guard(settings: LLMGatewaySettings) -> AddressGuard:
@@ -229,9 +229,9 @@ def base_accounts(settings: LLMGatewaySettings) -> list[Account]:
     return found
 
 
-def _options(settings: LLMGatewaySettings) -> Options:
-    return Options(
-        limits=Limits(settings.first_token_seconds, settings.between_tokens_seconds, settings.total_seconds),
+def _options(settings: LLMGatewaySettings) -> GenerationOptions:
+    return GenerationOptions(
+        limits=PhaseLimits(settings.first_token_seconds, settings.between_tokens_seconds, settings.total_seconds),
         retry=Retry(settings.attempts, settings.retry_pause_seconds, settings.retry_patience_seconds),
         fallbacks=settings.fallbacks,
         provider_slots=settings.provider_slots,

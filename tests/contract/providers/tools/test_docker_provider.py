@@ -3,13 +3,13 @@
 import pytest
 
 from letta_common.errors import IsolationUnavailable
-from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Limits, SandboxCall
 from letta_sandbox.remote.docker_engine import DockerMachines, DockerOptions
 from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.docker_engine import start_engine
 
 pytest.importorskip("docker", reason="the extra docker is not installed")
-ONE = Call("def f(): return 1", "f")
+ONE = SandboxCall("def f(): return 1", "f")
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ async def test_a_container_has_no_way_out(engine, provider):
 
 
 async def test_variables_never_reach_the_configuration_of_the_container(engine, provider):
-    call = Call("import os\ndef f(): return os.environ['TOKEN'][::-1]", "f", environment_variables={"TOKEN": "secret"})
+    call = SandboxCall(
+        "import os\ndef f(): return os.environ['TOKEN'][::-1]", "f", environment_variables={"TOKEN": "secret"}
+    )
     result = await provider.run(call, Env())
 
     assert result.result == '"terces"'
@@ -69,17 +71,17 @@ async def test_a_missing_image_is_named(engine, provider):
 
 async def test_memory_that_ran_out_is_said(engine, provider):
     engine.oom = True
-    assert (await provider.run(ONE, Env())).status is Status.MEMORY
+    assert (await provider.run(ONE, Env())).status is CallEnding.MEMORY
 
 
 @pytest.mark.parametrize("garbage", [b"hello", b"{}", b'{"frame": 1}', b"[" * 100_000, b'{"status": "x"}'])
 async def test_an_answer_that_cannot_be_read_is_no_result(engine, provider, garbage):
     engine.garbage = garbage
     result = await provider.run(ONE, Env())
-    assert (result.status, result.failure.kind) == (Status.CRASHED, "NoAnswer")
+    assert (result.status, result.failure.kind) == (CallEnding.CRASHED, "NoAnswer")
 
 
 async def test_a_runtime_with_its_own_kernel_counts_as_a_machine(make):
     provider = make(runtime="kata")
-    assert (await provider.run(Call("def f(): return 1", "f", min_isolation=Isolation.VM), Env())).result == "1"
+    assert (await provider.run(SandboxCall("def f(): return 1", "f", min_isolation=Isolation.VM), Env())).result == "1"
     await provider.close()

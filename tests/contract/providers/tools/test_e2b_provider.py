@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from letta_sandbox.calls import Call, Env, Isolation
+from letta_sandbox.calls import Env, Isolation, SandboxCall
 from letta_sandbox.remote.e2b_cloud import E2BMachines, E2BOptions
 from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.e2b_cloud import FakeCloud
@@ -26,7 +26,7 @@ def provider_of(cloud):
 
 
 async def test_a_sandbox_has_no_internet_and_ends_by_itself(cloud):
-    call = Call("import os\ndef f(): return os.environ['TOKEN']", "f", environment_variables={"TOKEN": "secret"})
+    call = SandboxCall("import os\ndef f(): return os.environ['TOKEN']", "f", environment_variables={"TOKEN": "secret"})
     provider = provider_of(cloud)
     result = await provider.run(call, Env())
     await provider.close()
@@ -40,7 +40,9 @@ async def test_a_sandbox_has_no_internet_and_ends_by_itself(cloud):
 
 async def test_the_job_s_file_is_gone_before_the_tool_begins(cloud):
     """It holds the secrets of the call."""
-    call = Call("import os\ndef f(): return [os.listdir(os.environ['TMPDIR']), os.readlink('/proc/self/fd/0')]", "f")
+    call = SandboxCall(
+        "import os\ndef f(): return [os.listdir(os.environ['TMPDIR']), os.readlink('/proc/self/fd/0')]", "f"
+    )
     provider = provider_of(cloud)
     names, given = json.loads((await provider.run(call, Env())).result)
     await provider.close()

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from letta_common.errors import IsolationUnavailable
-from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Limits, SandboxCall
 from letta_sandbox.remote.machines import ROLE, TOOL_CALL, MachineFailed
 from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.vendors import KubernetesVendor
@@ -19,7 +19,7 @@ from tests.fakes.vendors import KubernetesVendor
 pytest.importorskip("kubernetes", reason="the extra kubernetes is not installed")
 CHART = Path(__file__).resolve().parents[4] / "deploy" / "helm" / "letta"
 HELM = shutil.which("helm")
-ONE = Call("def f(): return 1", "f")
+ONE = SandboxCall("def f(): return 1", "f")
 CONNECT = """
 import socket
 def f(port):
@@ -63,7 +63,7 @@ async def test_a_sandbox_has_no_privilege_and_ends_by_itself(vendor, make):
     pod = asked["spec"]["podTemplate"]["spec"]
     (container,) = pod["containers"]
 
-    assert (result.status, result.provider, result.isolation) == (Status.SUCCESS, "kubernetes", Isolation.NAMESPACE)
+    assert (result.status, result.provider, result.isolation) == (CallEnding.SUCCESS, "kubernetes", Isolation.NAMESPACE)
     assert (asked["kind"], asked["apiVersion"]) == ("Sandbox", "agents.x-k8s.io/v1beta1")
     assert asked["spec"]["shutdownPolicy"] == "Delete"
     until = datetime.fromisoformat(asked["spec"]["shutdownTime"])
@@ -110,7 +110,7 @@ async def test_pods_that_reach_the_api_server_run_nothing(vendor, make):
 
 
 async def test_a_tool_reaches_nothing_behind_the_network_policy(vendor, make):
-    call = Call(CONNECT, "f", json.dumps({"port": vendor.fake.port}))
+    call = SandboxCall(CONNECT, "f", json.dumps({"port": vendor.fake.port}))
     behind = await make().run(call, Env())
     assert json.loads(behind.result) != "reached"
 
@@ -203,12 +203,12 @@ async def test_memory_that_ran_out_is_said(vendor, make):
     provider = make()
     await provider.probe()
     vendor.fake.oom = True
-    assert (await provider.run(ONE, Env())).status is Status.MEMORY
+    assert (await provider.run(ONE, Env())).status is CallEnding.MEMORY
 
 
 async def test_a_runtime_with_its_own_kernel_counts_as_a_machine(make):
     provider = make(runtime_class="kata-qemu")
-    assert (await provider.run(Call("def f(): return 1", "f", min_isolation=Isolation.VM), Env())).result == "1"
+    assert (await provider.run(SandboxCall("def f(): return 1", "f", min_isolation=Isolation.VM), Env())).result == "1"
 
 
 async def test_a_cluster_that_is_not_there_is_said(make, tmp_path):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from letta_sandbox.calls import Call, Env, Isolation, Limits, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Limits, SandboxCall
 from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.vendors import ModalVendor
 
@@ -13,7 +13,7 @@ from modal_proto import api_pb2
 
 from letta_sandbox.remote.modal_cloud import ModalMachines, ModalOptions
 
-ONE = Call("def f(): return 1", "f")
+ONE = SandboxCall("def f(): return 1", "f")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def test_a_sandbox_has_no_network_and_ends_by_itself(vendor):
     (asked,) = vendor.fake.created
     made = asked.definition
 
-    assert (result.status, result.provider, result.isolation) == (Status.SUCCESS, "modal", Isolation.NAMESPACE)
+    assert (result.status, result.provider, result.isolation) == (CallEnding.SUCCESS, "modal", Isolation.NAMESPACE)
     assert made.network_access.network_access_type == api_pb2.NetworkAccess.NetworkAccessType.BLOCKED
     assert 0 < made.timeout_secs <= 300
     assert made.resources.memory_mb == made.resources.memory_mb_max > Limits().memory_bytes >> 20
@@ -49,7 +49,7 @@ async def test_a_sandbox_has_no_network_and_ends_by_itself(vendor):
 
 async def test_variables_never_reach_the_configuration_of_the_sandbox(vendor):
     source = "import os\ndef f(): return os.environ['TOKEN'][::-1]"
-    result = await run(vendor, Call(source, "f", environment_variables={"TOKEN": "hidden"}))
+    result = await run(vendor, SandboxCall(source, "f", environment_variables={"TOKEN": "hidden"}))
 
     assert result.result == '"neddih"'
     assert "hidden" not in str(vendor.fake.created)
@@ -74,5 +74,5 @@ async def test_sandboxes_belong_to_the_app_that_is_named(vendor):
 
 async def test_a_large_job_is_handed_over_in_pieces(vendor):
     source = "def f(text): return len(text)"
-    result = await run(vendor, Call(source, "f", f'{{"text": "{"x" * (6 << 20)}"}}'))
-    assert (result.status, result.result) == (Status.SUCCESS, str(6 << 20)), result.failure
+    result = await run(vendor, SandboxCall(source, "f", f'{{"text": "{"x" * (6 << 20)}"}}'))
+    assert (result.status, result.result) == (CallEnding.SUCCESS, str(6 << 20)), result.failure

@@ -11,15 +11,15 @@ import time
 import pytest
 
 from letta_common.errors import IsolationUnavailable
-from letta_sandbox.calls import Call, Env, Isolation, Language, Limits, Status
+from letta_sandbox.calls import CallEnding, Env, Isolation, Language, Limits, SandboxCall
 from letta_sandbox.remote.machines import OWNER, ROLE, TOOL_CALL, UNTIL, MachineFailed, Shape
 from letta_sandbox.remote.pool import PoolOptions
 from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.vendors import VENDORS, asked_for, settled
 
-ONE = Call("def f(): return 1", "f")
-WHO = Call("import os\ndef f(): return os.getppid()", "f")
-SLOW = Call("import time\ndef f(): time.sleep(60)", "f")
+ONE = SandboxCall("def f(): return 1", "f")
+WHO = SandboxCall("import os\ndef f(): return os.getppid()", "f")
+SLOW = SandboxCall("import time\ndef f(): time.sleep(60)", "f")
 ANN, BOB = Env(organization_id="org-ann"), Env(organization_id="org-bob")
 
 
@@ -59,7 +59,7 @@ def keeping(vendor, make, **options):
 
 
 async def test_a_machine_is_gone_after_its_call(vendor, provider):
-    assert (await provider.run(ONE, Env())).status is Status.SUCCESS
+    assert (await provider.run(ONE, Env())).status is CallEnding.SUCCESS
     await settled(lambda: len(vendor.left()), 0)
 
 
@@ -91,13 +91,13 @@ async def test_a_machine_lost_during_a_call_leaves_its_outcome_open(vendor, prov
     await asyncio.to_thread(vendor.lose)
     result = await task
 
-    assert (result.status, result.failure.kind) == (Status.CRASHED, "MachineLost")
+    assert (result.status, result.failure.kind) == (CallEnding.CRASHED, "MachineLost")
     assert "may have had effects" in result.failure.message
 
 
 async def test_a_busy_vendor_is_asked_again(vendor, provider):
     vendor.fake.faults += [vendor.busy, vendor.busy]
-    assert (await provider.run(ONE, ANN)).status is Status.SUCCESS
+    assert (await provider.run(ONE, ANN)).status is CallEnding.SUCCESS
     assert vendor.fake.faults == []
 
 
@@ -114,7 +114,7 @@ async def test_a_vendor_with_a_fault_runs_nothing(vendor, provider):
         await provider.run(ONE, ANN)
     vendor.fake.faults.clear()
     assert vendor.left() == {}
-    assert (await provider.run(ONE, ANN)).status is Status.SUCCESS
+    assert (await provider.run(ONE, ANN)).status is CallEnding.SUCCESS
 
 
 async def test_a_vendor_out_of_reach_is_said_and_nothing_runs_elsewhere(vendor, make):
@@ -145,7 +145,7 @@ async def test_an_answer_that_cannot_be_read_is_no_result(vendor, provider, garb
     vendor.fake.garbage = garbage
     result = await provider.run(ONE, ANN)
 
-    assert (result.status, result.failure.kind) == (Status.CRASHED, "NoAnswer")
+    assert (result.status, result.failure.kind) == (CallEnding.CRASHED, "NoAnswer")
 
 
 async def test_an_answer_without_end_is_cut(vendor, provider):
@@ -154,24 +154,26 @@ async def test_an_answer_without_end_is_cut(vendor, provider):
     vendor.fake.garbage = b"x" * (20 << 20)
     result = await provider.run(ONE, ANN)
 
-    assert (result.status, result.failure.kind) == (Status.OUTPUT_LIMIT, "OutputLimit")
+    assert (result.status, result.failure.kind) == (CallEnding.OUTPUT_LIMIT, "OutputLimit")
     await settled(lambda: len(vendor.left()), 0)
 
 
 async def test_a_death_by_a_filter_is_denied(provider):
-    result = await provider.run(Call("import os, signal\ndef f(): os.kill(os.getpid(), signal.SIGSYS)", "f"), ANN)
-    assert result.status is Status.DENIED
+    result = await provider.run(
+        SandboxCall("import os, signal\ndef f(): os.kill(os.getpid(), signal.SIGSYS)", "f"), ANN
+    )
+    assert result.status is CallEnding.DENIED
 
 
 async def test_a_tool_that_ends_its_watcher_forges_nothing(provider):
-    result = await provider.run(Call("import os\ndef f(): os.kill(os.getppid(), 9)", "f"), ANN)
-    assert (result.status, result.failure.kind) == (Status.CRASHED, "MachineLost")
+    result = await provider.run(SandboxCall("import os\ndef f(): os.kill(os.getppid(), 9)", "f"), ANN)
+    assert (result.status, result.failure.kind) == (CallEnding.CRASHED, "MachineLost")
 
 
 async def test_secrets_travel_in_the_pipe_alone(vendor, provider):
     """The configuration of a machine is stored and shown by its vendor; the pipe is not."""
     source = "import os\ndef f(): return [os.environ['TOKEN'][::-1], open('/proc/self/cmdline').read()]"
-    result = await provider.run(Call(source, "f", environment_variables={"TOKEN": "hidden"}), ANN)
+    result = await provider.run(SandboxCall(source, "f", environment_variables={"TOKEN": "hidden"}), ANN)
     value, command = json.loads(result.result)
 
     assert value == "neddih"
@@ -191,9 +193,9 @@ def f(place):
 
 
 async def test_credentials_of_the_vendor_are_not_in_its_machines(vendor, provider):
-    result = await provider.run(Call(SEARCH, "f", '{"place": ""}'), ANN)
+    result = await provider.run(SandboxCall(SEARCH, "f", '{"place": ""}'), ANN)
 
-    assert result.status is Status.SUCCESS, result
+    assert result.status is CallEnding.SUCCESS, result
     assert "PATH=" in json.loads(result.result)
     assert not any(secret in result.result for secret in vendor.secrets)
 
@@ -202,16 +204,16 @@ async def test_a_search_finds_credentials_where_they_are(vendor, provider, tmp_p
     """The control of the test above."""
     (tmp_path / "leaked").mkdir()
     (tmp_path / "leaked" / "key").write_text("|".join(vendor.secrets) or "none")
-    result = await provider.run(Call(SEARCH, "f", json.dumps({"place": str(tmp_path / "leaked")})), ANN)
+    result = await provider.run(SandboxCall(SEARCH, "f", json.dumps({"place": str(tmp_path / "leaked")})), ANN)
 
     assert all(secret in result.result for secret in vendor.secrets)
 
 
 async def test_typescript_is_refused_before_there_is_a_machine(vendor, make):
     provider = make(vendor.machines())
-    result = await provider.run(Call("export const f = () => 1", "f", language=Language.JAVASCRIPT), ANN)
+    result = await provider.run(SandboxCall("export const f = () => 1", "f", language=Language.JAVASCRIPT), ANN)
 
-    assert (result.status, result.failure.kind) == (Status.REFUSED, "NodeUnavailable")
+    assert (result.status, result.failure.kind) == (CallEnding.REFUSED, "NodeUnavailable")
     assert vendor.fake.created == []
 
 
@@ -228,7 +230,7 @@ async def test_a_machine_is_used_again_by_the_same_organization_alone(vendor, ma
     await provider.probe()
     before = len(vendor.fake.created)
     for env in (ANN, ANN, BOB, ANN):
-        assert (await provider.run(ONE, env)).status is Status.SUCCESS
+        assert (await provider.run(ONE, env)).status is CallEnding.SUCCESS
 
     assert len(vendor.fake.created) == before + 2
 
@@ -242,9 +244,9 @@ async def test_a_machine_is_used_again_with_the_same_packages_and_limits_alone(v
         (tmp_path / name).mkdir()
         (tmp_path / name / "which.py").write_text(f"NAME = {name!r}")
         packages.append(Env(key=name, path=str(tmp_path / name), organization_id="org-ann"))
-    call = Call("def f():\n import which\n return which.NAME", "f")
+    call = SandboxCall("def f():\n import which\n return which.NAME", "f")
     answers = [(await provider.run(call, env)).result for env in (*packages, *packages)]
-    await provider.run(Call("def f(): return 1", "f", limits=Limits(memory_bytes=300 << 20)), packages[0])
+    await provider.run(SandboxCall("def f(): return 1", "f", limits=Limits(memory_bytes=300 << 20)), packages[0])
 
     assert answers == ['"one"', '"two"', '"one"', '"two"']
     assert len(vendor.fake.created) == before + 3
@@ -284,9 +286,9 @@ def f(place, pid):
 async def test_nothing_of_a_call_is_left_on_a_machine_that_is_used_again(vendor, make):
     provider = keeping(vendor, make)
     before = len(vendor.fake.created)
-    left = await provider.run(Call(LEAVE, "f"), ANN)
+    left = await provider.run(SandboxCall(LEAVE, "f"), ANN)
     place, pid = json.loads(left.result)
-    seen = await provider.run(Call(LOOK, "f", json.dumps({"place": place, "pid": pid})), ANN)
+    seen = await provider.run(SandboxCall(LOOK, "f", json.dumps({"place": place, "pid": pid})), ANN)
 
     assert json.loads(seen.result) == [False, False]
     assert len(vendor.fake.created) <= before + 2  # a probe, where there is one, and one machine
@@ -302,7 +304,7 @@ async def test_nothing_of_a_call_is_left_on_a_machine_that_is_used_again(vendor,
 )
 async def test_a_machine_that_a_call_ended_badly_on_is_not_used_again(vendor, make, source):
     provider = keeping(vendor, make)
-    await provider.run(Call(source, "f", limits=Limits(timeout_seconds=0.5)), ANN)
+    await provider.run(SandboxCall(source, "f", limits=Limits(timeout_seconds=0.5)), ANN)
 
     await settled(lambda: len(vendor.left()), 0)
 
@@ -328,7 +330,7 @@ async def test_a_machine_that_ended_while_idle_costs_no_call(vendor, make):
     await provider.run(ONE, ANN)
     await asyncio.to_thread(vendor.lose)
 
-    assert (await provider.run(ONE, ANN)).status is Status.SUCCESS
+    assert (await provider.run(ONE, ANN)).status is CallEnding.SUCCESS
 
 
 async def test_an_old_machine_is_not_used_again(vendor, make):
@@ -336,7 +338,7 @@ async def test_an_old_machine_is_not_used_again(vendor, make):
     provider = keeping(vendor, make, lifetime_seconds=1.0)
     await provider.probe()
     before = len(vendor.fake.created)
-    call = Call("def f(): return 1", "f", limits=Limits(timeout_seconds=150))
+    call = SandboxCall("def f(): return 1", "f", limits=Limits(timeout_seconds=150))
     await provider.run(ONE, ANN)
     await provider.run(call, ANN)
 
@@ -402,7 +404,7 @@ async def test_machines_of_a_living_service_are_left_alone(vendor, make):
     provider = make(vendor.machines())
     assert await provider._pool.sweep() == 0
 
-    assert (await other.run(ONE, ANN)).status is Status.SUCCESS
+    assert (await other.run(ONE, ANN)).status is CallEnding.SUCCESS
     assert len(vendor.left()) > 0
 
 
@@ -446,5 +448,5 @@ async def test_weaker_machines_than_asked_for_are_refused(vendor, provider):
         pytest.skip("nothing is stronger")
     before = len(vendor.fake.created)
     with pytest.raises(IsolationUnavailable):
-        await provider.run(Call("def f(): return 1", "f", min_isolation=Isolation.VM), ANN)
+        await provider.run(SandboxCall("def f(): return 1", "f", min_isolation=Isolation.VM), ANN)
     assert len(vendor.fake.created) == before

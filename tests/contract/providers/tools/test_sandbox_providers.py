@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from letta_common.errors import InvalidArgument, IsolationUnavailable
-from letta_sandbox.calls import Call, Env, EnvSpec, Isolation, Limits, Status
+from letta_sandbox.calls import CallEnding, Env, EnvSpec, Isolation, Limits, SandboxCall
 from letta_sandbox.local.provider import LocalOptions, LocalProvider
 from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 from tests.fakes.package_index import add_wheel, serving
@@ -45,7 +45,7 @@ async def provider(request, packages, tmp_path_factory):
 @pytest.fixture
 def run(provider):
     async def run(source, arguments="{}", function="f", env=None, **fields):
-        return await provider.run(Call(source, function, arguments, **fields), env or Env())
+        return await provider.run(SandboxCall(source, function, arguments, **fields), env or Env())
 
     return run
 
@@ -53,7 +53,7 @@ def run(provider):
 async def test_a_call_returns_json(run):
     result = await run("def f(a, b):\n print('hi')\n return {'sum': a + b, 'ü': None}", '{"a": 1, "b": 2}')
 
-    assert (result.status, json.loads(result.result)) == (Status.SUCCESS, {"sum": 3, "ü": None}), result
+    assert (result.status, json.loads(result.result)) == (CallEnding.SUCCESS, {"sum": 3, "ü": None}), result
     assert result.stdout == "hi\n"
     assert result.usage.wall_seconds > 0
 
@@ -76,12 +76,12 @@ async def test_arguments_and_variables_are_data(run):
 
 async def test_errors_of_the_tool_are_statuses(run):
     assert (await run("def f(): raise ValueError('boom')")).failure.message == "boom"
-    assert (await run("def f(: pass")).status is Status.TOOL_ERROR
-    assert (await run("def f(): return {1}")).status is Status.BAD_RESULT
-    assert (await run("def f(): return float('nan')")).status is Status.BAD_RESULT
-    assert (await run("import os\ndef f(): os._exit(3)")).status is Status.CRASHED
-    assert (await run("def f(): pass", "[]")).status is Status.REFUSED
-    assert (await run("def f(): return 'x' * 5000", limits=Limits(result_bytes=1000))).status is Status.OUTPUT_LIMIT
+    assert (await run("def f(: pass")).status is CallEnding.TOOL_ERROR
+    assert (await run("def f(): return {1}")).status is CallEnding.BAD_RESULT
+    assert (await run("def f(): return float('nan')")).status is CallEnding.BAD_RESULT
+    assert (await run("import os\ndef f(): os._exit(3)")).status is CallEnding.CRASHED
+    assert (await run("def f(): pass", "[]")).status is CallEnding.REFUSED
+    assert (await run("def f(): return 'x' * 5000", limits=Limits(result_bytes=1000))).status is CallEnding.OUTPUT_LIMIT
 
 
 async def test_limits_are_kept(run):
@@ -89,16 +89,16 @@ async def test_limits_are_kept(run):
     loud = await run("def f():\n while True: print('x' * 1000)", limits=Limits(output_bytes=10_000))
     large = await run("def f(): return len(bytearray(900 << 20))", limits=Limits(memory_bytes=200 << 20))
 
-    assert slow.status is Status.TIMEOUT
-    assert (loud.status, loud.truncated) == (Status.OUTPUT_LIMIT, True)
+    assert slow.status is CallEnding.TIMEOUT
+    assert (loud.status, loud.truncated) == (CallEnding.OUTPUT_LIMIT, True)
     assert len(loud.stdout) <= 10_000
-    assert large.status is Status.MEMORY
+    assert large.status is CallEnding.MEMORY
 
 
 async def test_what_isolation_forbids_is_denied(run):
     refused = await run("import errno\ndef f(): raise OSError(errno.EPERM, 'no')")
 
-    assert refused.status is Status.DENIED
+    assert refused.status is CallEnding.DENIED
 
 
 async def test_a_result_is_never_larger_than_asked_for(run):
@@ -106,9 +106,9 @@ async def test_a_result_is_never_larger_than_asked_for(run):
     more = await run("def f(): return 'x' * 1000", limits=Limits(result_bytes=1000))
     much = await run("def f(): return 'x' * (50 << 20)", limits=Limits(result_bytes=1000))
 
-    assert (fits.status, len(fits.result)) == (Status.SUCCESS, 992)
-    assert (more.status, more.result) == (Status.OUTPUT_LIMIT, "")
-    assert (much.status, much.result) == (Status.OUTPUT_LIMIT, "")
+    assert (fits.status, len(fits.result)) == (CallEnding.SUCCESS, 992)
+    assert (more.status, more.result) == (CallEnding.OUTPUT_LIMIT, "")
+    assert (much.status, much.result) == (CallEnding.OUTPUT_LIMIT, "")
 
 
 async def test_changes_of_the_state_come_back(run):
@@ -121,7 +121,7 @@ async def test_changes_of_the_state_come_back(run):
 async def test_nothing_is_left_for_the_next_call(run):
     leave = "import builtins\ndef f():\n builtins.seen = 1\n return 1"
     look = "import builtins\ndef f(): return hasattr(builtins, 'seen')"
-    assert (await run(leave)).status is Status.SUCCESS
+    assert (await run(leave)).status is CallEnding.SUCCESS
     assert (await run(look)).result == "false"
 
 
@@ -130,7 +130,7 @@ async def test_packages_are_there_and_only_for_their_calls(provider, run):
     source = "def f():\n import greeter\n return greeter.greet('Ann')"
     result = await run(source, env=env)
 
-    assert (result.status, result.result) == (Status.SUCCESS, '"hello Ann"'), result
+    assert (result.status, result.result) == (CallEnding.SUCCESS, '"hello Ann"'), result
     assert (await run(source)).failure.kind == "ModuleNotFoundError"
     with pytest.raises(InvalidArgument, match="greeter"):
         await provider.prepare(EnvSpec(("greeter==9",), "org-1"))

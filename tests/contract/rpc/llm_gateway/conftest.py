@@ -22,7 +22,7 @@ from letta_common.actor import Actor, Request, acting_as, bind_request
 from letta_llm_gateway.domain.traces import Trace
 from letta_llm_gateway.domain.usage import UsageRecord
 from letta_llm_gateway.settings import LLMGatewaySettings
-from letta_llm_gateway.wiring import Stores, assemble
+from letta_llm_gateway.wiring import GatewayStores, assemble
 from letta_rpc.service import Deps
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeProviderStore, FakeUsageStore
@@ -53,7 +53,7 @@ class Gateway:
     channel: grpc.aio.Channel
     identities: Identities
     books: Books
-    stores: Stores
+    stores: GatewayStores
 
     def as_actor(self, actor: Actor) -> AbstractContextManager[None]:
         """Let calls inside come from this actor."""
@@ -107,7 +107,7 @@ async def start(request: pytest.FixtureRequest, monkeypatch, tmp_path) -> AsyncI
                 **settings,
             }
             books = Books()
-            stores = chosen.pop("stores", None) or Stores(FakeProviderStore(), books, FakeBudgetStore(books))
+            stores = chosen.pop("stores", None) or GatewayStores(FakeProviderStore(), books, FakeBudgetStore(books))
             service = assemble(LLMGatewaySettings(**chosen), Deps(), stores)
             identities = Identities()
             channel = await stack.enter_async_context(running(service, request.param, identities=identities))

@@ -9,11 +9,11 @@ from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
 from letta.common.v1 import usage_pb2
 from letta_agent.domain.agents.records import Agent
 from letta_agent.domain.journal.records import (
-    Lease,
+    AdmissionOutcome,
+    FreeSlots,
+    HeldCalls,
+    LeaseTerms,
     NewRun,
-    Outcome,
-    Pending,
-    Room,
     RunEnd,
     RunFilter,
     RunLease,
@@ -29,8 +29,8 @@ from letta_common.paging import Page
 
 COMPLETED, FAILED, CANCELLED = 3, 4, 5
 END_TURN = usage_pb2.STOP_REASON_END_TURN
-LEASE, EXPIRED = Lease("me", 60_000), Lease("gone", -1_000)
-NEXT = Lease("next", 60_000)
+LEASE, EXPIRED = LeaseTerms("me", 60_000), LeaseTerms("gone", -1_000)
+NEXT = LeaseTerms("next", 60_000)
 
 
 @pytest.fixture
@@ -102,43 +102,43 @@ def step_of(index, **changes):
 async def admitted(store, actor, agent_id, lease=LEASE, **changes):
     run = run_of(agent_id, **changes)
     admission = await store.admit(actor, run, lease)
-    assert admission.outcome is Outcome.CLAIMED
+    assert admission.outcome is AdmissionOutcome.CLAIMED
     return held_of(actor, run, admission.fence)
 
 
 async def claim(store, actor):
     """Claim what is due and keep what is the actor's: others use the same database."""
-    claimed = await store.claim_due(NEXT, Room(10_000, 10_000))
+    claimed = await store.claim_due(NEXT, FreeSlots(10_000, 10_000))
     return [job for job in claimed if job.actor.organization_id == actor.organization_id]
 
 
 async def test_admission_claims_and_returns_the_agent(store, ann, agent_id):
     admission = await store.admit(ann, run_of(agent_id), LEASE)
 
-    assert (admission.outcome, admission.fence) == (Outcome.CLAIMED, 1)
+    assert (admission.outcome, admission.fence) == (AdmissionOutcome.CLAIMED, 1)
     assert admission.definition.state.id == agent_id
     assert (admission.definition.tool_ids, admission.definition.secrets) == (("tool-1", "tool-2"), b"sealed")
 
 
 async def test_an_unknown_agent_is_refused(store, ann):
     admission = await store.admit(ann, run_of(new_id("agent")), LEASE)
-    assert admission.outcome is Outcome.NO_AGENT
+    assert admission.outcome is AdmissionOutcome.NO_AGENT
 
 
 async def test_another_tenants_agent_is_unknown(store, ann, agent_id):
     bob = Actor(new_id("org"), new_id("user"))
-    assert (await store.admit(bob, run_of(agent_id), LEASE)).outcome is Outcome.NO_AGENT
+    assert (await store.admit(bob, run_of(agent_id), LEASE)).outcome is AdmissionOutcome.NO_AGENT
 
 
 async def test_an_unknown_conversation_is_refused(store, ann, agent_id):
     admission = await store.admit(ann, run_of(agent_id, conversation_id=new_id("conv")), LEASE)
-    assert admission.outcome is Outcome.NO_CONVERSATION
+    assert admission.outcome is AdmissionOutcome.NO_CONVERSATION
 
 
 async def test_a_second_run_finds_the_conversation_busy(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
     admission = await store.admit(ann, run_of(agent_id), LEASE)
-    assert (admission.outcome, admission.run_id) == (Outcome.BUSY, held.run_id)
+    assert (admission.outcome, admission.run_id) == (AdmissionOutcome.BUSY, held.run_id)
 
 
 async def test_a_dead_owners_run_is_finished_before_a_new_one(store, ann, agent_id):
@@ -149,15 +149,15 @@ async def test_a_dead_owners_run_is_finished_before_a_new_one(store, ann, agent_
 async def test_the_same_key_is_the_same_run(store, ann, agent_id):
     held = await admitted(store, ann, agent_id, key="k", request_hash=b"1")
     again = await store.admit(ann, run_of(agent_id, key="k", request_hash=b"2"), LEASE)
-    assert (again.outcome, again.run_id, again.request_hash) == (Outcome.KNOWN, held.run_id, b"1")
+    assert (again.outcome, again.run_id, again.request_hash) == (AdmissionOutcome.KNOWN, held.run_id, b"1")
 
 
 async def test_ten_at_once_with_one_key_are_one_run(store, ann, agent_id):
     runs = [run_of(agent_id, key="k") for _ in range(10)]
     admissions = await asyncio.gather(*(store.admit(ann, run, LEASE) for run in runs))
 
-    assert [a.outcome for a in admissions].count(Outcome.CLAIMED) == 1
-    assert {a.outcome for a in admissions} == {Outcome.CLAIMED, Outcome.KNOWN}
+    assert [a.outcome for a in admissions].count(AdmissionOutcome.CLAIMED) == 1
+    assert {a.outcome for a in admissions} == {AdmissionOutcome.CLAIMED, AdmissionOutcome.KNOWN}
     assert len({a.run_id for a in admissions}) == 1
 
 
@@ -174,7 +174,7 @@ async def test_closing_frees_the_conversation_and_raises_the_next_fence(store, a
     assert (record.status, record.stop_reason, record.step_count) == (COMPLETED, END_TURN, 2)
     assert (record.prompt_tokens, record.completion_tokens, record.cached_input_tokens) == (20, 4, 2)
     admission = await store.admit(ann, run_of(agent_id), LEASE)
-    assert (admission.outcome, admission.fence) == (Outcome.CLAIMED, 2)
+    assert (admission.outcome, admission.fence) == (AdmissionOutcome.CLAIMED, 2)
     assert admission.definition.context_tokens == 77
 
 
@@ -227,11 +227,11 @@ async def test_the_first_checkpoint_of_a_step_stays(store, ann, agent_id):
 
 
 async def test_leases_are_renewed_until_they_are_lost(store, ann, agent_id):
-    held = await admitted(store, ann, agent_id, Lease("me", -1_000))
+    held = await admitted(store, ann, agent_id, LeaseTerms("me", -1_000))
     assert (await store.renew([held], LEASE)).kept == {held.run_id}
     assert await claim(store, ann) == []
 
-    await store.renew([held], Lease("me", -1_000))
+    await store.renew([held], LeaseTerms("me", -1_000))
     await claim(store, ann)
     assert (await store.renew([held], LEASE)).kept == frozenset()
 
@@ -247,7 +247,7 @@ async def test_enqueued_runs_begin_in_order(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
     waiting = [run_of(agent_id, most_waiting=10) for _ in range(2)]
     for run in waiting:
-        assert (await store.admit(ann, run, LEASE)).outcome is Outcome.QUEUED
+        assert (await store.admit(ann, run, LEASE)).outcome is AdmissionOutcome.QUEUED
 
     assert await store.close(held, RunEnd(COMPLETED, END_TURN))
     [first] = await claim(store, ann)
@@ -263,7 +263,7 @@ async def test_a_waiting_run_keeps_its_place(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
     await store.admit(ann, run_of(agent_id, most_waiting=10), LEASE)
     await store.close(held, RunEnd(COMPLETED, END_TURN))
-    assert (await store.admit(ann, run_of(agent_id), LEASE)).outcome is Outcome.BUSY
+    assert (await store.admit(ann, run_of(agent_id), LEASE)).outcome is AdmissionOutcome.BUSY
 
 
 async def test_cancelling_reaches_the_owner(store, ann, agent_id):
@@ -292,24 +292,26 @@ async def test_a_request_to_cancel_survives_the_owner(store, ann, agent_id):
 
 async def test_waiting_approvals_are_answered_first(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
-    pending = Pending("message-1", ("call-1", "call-2"), b"shown")
+    pending = HeldCalls("message-1", ("call-1", "call-2"), b"shown")
     await store.close(held, RunEnd(COMPLETED, usage_pb2.STOP_REASON_REQUIRES_APPROVAL, pending=pending))
 
     refused = await store.admit(ann, run_of(agent_id), LEASE)
     wrong = await store.admit(ann, run_of(agent_id, approved_calls=("call-9",)), LEASE)
     right = await store.admit(ann, run_of(agent_id, approved_calls=("call-2", "call-1")), LEASE)
 
-    assert (refused.outcome, refused.pending.message_id) == (Outcome.PENDING, "message-1")
-    assert (wrong.outcome, wrong.pending.call_ids) == (Outcome.NOT_PENDING, ("call-1", "call-2"))
-    assert right.outcome is Outcome.CLAIMED
+    assert (refused.outcome, refused.pending.message_id) == (AdmissionOutcome.PENDING, "message-1")
+    assert (wrong.outcome, wrong.pending.call_ids) == (AdmissionOutcome.NOT_PENDING, ("call-1", "call-2"))
+    assert right.outcome is AdmissionOutcome.CLAIMED
 
 
 async def test_an_answer_to_nothing_is_refused(store, ann, agent_id):
     refused = await store.admit(ann, run_of(agent_id, approved_calls=("call-1",)), LEASE)
-    assert (refused.outcome, refused.pending) == (Outcome.NOT_PENDING, None)
+    assert (refused.outcome, refused.pending) == (AdmissionOutcome.NOT_PENDING, None)
     held = await admitted(store, ann, agent_id)
     await store.close(held, RunEnd(COMPLETED, END_TURN))
-    assert (await store.admit(ann, run_of(agent_id, approved_calls=("c",)), LEASE)).outcome is Outcome.NOT_PENDING
+    assert (
+        await store.admit(ann, run_of(agent_id, approved_calls=("c",)), LEASE)
+    ).outcome is AdmissionOutcome.NOT_PENDING
 
 
 async def test_runs_are_listed_by_page_and_filter(store, ann, agent_id):
@@ -428,5 +430,5 @@ async def test_each_take_over_is_counted(store, ann, agent_id):
     for number in (1, 2, 3):
         [job] = await claim(store, ann)
         assert job.claims == number
-        await store.renew([job.held], Lease("next", -1_000))
+        await store.renew([job.held], LeaseTerms("next", -1_000))
     assert (await store.get(ann, held.run_id)).claims == 3

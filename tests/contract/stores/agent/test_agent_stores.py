@@ -9,14 +9,14 @@ import pytest
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import usage_pb2
 from letta_agent.domain.agents.records import AgentFilter, Stage
-from letta_agent.domain.journal.records import Lease, Outcome, Pending, RunEnd, RunLease
+from letta_agent.domain.journal.records import AdmissionOutcome, HeldCalls, LeaseTerms, RunEnd, RunLease
 from letta_common.clock import SystemClock
 from letta_common.errors import AgentNotFound, ConversationNotFound, RunNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from tests.contract.stores.agent.conftest import agent_of, conversation_of, new_run
 
-LEASE = Lease("me", 60_000)
+LEASE = LeaseTerms("me", 60_000)
 END_TURN = usage_pb2.STOP_REASON_END_TURN
 COMPLETED = 3
 
@@ -31,7 +31,7 @@ async def closed(rooms, actor, agent_id, end=None, conversation_id=""):
     """Let a run of an agent come and go."""
     run = new_run(agent_id, conversation_id)
     admission = await rooms.runs.admit(actor, run, LEASE)
-    assert admission.outcome is Outcome.CLAIMED, admission
+    assert admission.outcome is AdmissionOutcome.CLAIMED, admission
     held = RunLease(actor.organization_id, agent_id, run.conversation_id, run.id, admission.fence)
     await rooms.runs.close(held, end or RunEnd(COMPLETED, END_TURN))
     return held
@@ -110,7 +110,7 @@ async def test_a_removed_agent_leaves_in_two_steps(rooms, ann):
         await rooms.agents.begin_removal(ann, agent.id)
     assert await rooms.agents.list_agents(ann, AgentFilter(), Page()) == []
     assert await rooms.agents.create(ann, agent_of(request_id="r"))
-    assert (await rooms.runs.admit(ann, new_run(agent.id), LEASE)).outcome is Outcome.NO_AGENT
+    assert (await rooms.runs.admit(ann, new_run(agent.id), LEASE)).outcome is AdmissionOutcome.NO_AGENT
 
     await rooms.agents.delete(ann, agent.id)
     await rooms.agents.delete(ann, agent.id)
@@ -197,7 +197,7 @@ async def test_agents_are_filtered(rooms, ann, filters, names):
 async def test_an_agent_tells_of_its_last_run(rooms, ann):
     agent = await stored(rooms, ann)
     assert not (await rooms.agents.get(ann, agent.id)).state.HasField("last_run_completion")
-    pending = Pending("message-1", ("call-1",), b"shown")
+    pending = HeldCalls("message-1", ("call-1",), b"shown")
     await closed(rooms, ann, agent.id, RunEnd(COMPLETED, usage_pb2.STOP_REASON_REQUIRES_APPROVAL, pending=pending))
     found = await rooms.agents.get(ann, agent.id)
     assert found.state.HasField("last_run_completion")
@@ -268,23 +268,23 @@ async def test_seizing_and_admission_at_once_have_fences_of_their_own(rooms, ann
         rooms.runs.admit(ann, run, LEASE),
         rooms.agents.seize(ann, agent.id, agent.id),
     )
-    assert admission.outcome is Outcome.CLAIMED
+    assert admission.outcome is AdmissionOutcome.CLAIMED
     free = [hold.fence for hold in (seized, other) if not hold.busy]
     assert len({*free, admission.fence}) == len(free) + 1
 
 
 async def test_an_approval_is_forgotten_unless_a_run_came_since(rooms, ann):
     agent = await stored(rooms, ann)
-    pending = Pending("message-1", ("call-1",), b"shown")
+    pending = HeldCalls("message-1", ("call-1",), b"shown")
     waits = RunEnd(COMPLETED, usage_pb2.STOP_REASON_REQUIRES_APPROVAL, pending=pending, context_tokens=7)
     await closed(rooms, ann, agent.id, waits)
     fence = (await rooms.agents.seize(ann, agent.id, agent.id)).fence
 
     await rooms.agents.forget(ann, agent.id, fence - 1)
-    assert (await rooms.runs.admit(ann, new_run(agent.id), LEASE)).outcome is Outcome.PENDING
+    assert (await rooms.runs.admit(ann, new_run(agent.id), LEASE)).outcome is AdmissionOutcome.PENDING
     await rooms.agents.forget(ann, agent.id, fence)
     admission = await rooms.runs.admit(ann, new_run(agent.id), LEASE)
-    assert (admission.outcome, admission.definition.context_tokens) == (Outcome.CLAIMED, 0)
+    assert (admission.outcome, admission.definition.context_tokens) == (AdmissionOutcome.CLAIMED, 0)
 
 
 async def test_an_unknown_agent_is_not_found(rooms, ann):
@@ -300,7 +300,7 @@ async def test_a_run_that_slipped_in_while_its_agent_was_removed_is_forgotten(ro
     runs = {}
     for agent in (slipped, kept):
         runs[agent.id] = new_run(agent.id)
-        await rooms.runs.admit(ann, runs[agent.id], Lease("gone", -1_000))
+        await rooms.runs.admit(ann, runs[agent.id], LeaseTerms("gone", -1_000))
     await rooms.vanish(ann, slipped.id)
 
     now = SystemClock().now()

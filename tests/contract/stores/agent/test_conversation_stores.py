@@ -6,16 +6,16 @@ from datetime import timedelta
 import pytest
 
 from letta.common.v1 import usage_pb2
-from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, Stage
-from letta_agent.domain.journal.records import Lease, Outcome, Room, RunEnd, RunLease
+from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, ConversationStage
+from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, LeaseTerms, RunEnd, RunLease
 from letta_common.clock import SystemClock
 from letta_common.errors import ConversationNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from tests.contract.stores.agent.conftest import agent_of, conversation_of, new_run
 
-LEASE = Lease("me", 60_000)
-MAKING, READY, REMOVING = Stage.MAKING, Stage.READY, Stage.REMOVING
+LEASE = LeaseTerms("me", 60_000)
+MAKING, READY, REMOVING = ConversationStage.MAKING, ConversationStage.READY, ConversationStage.REMOVING
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def used(rooms, actor, made):
     """Let a run of a conversation come and go; return what it was given."""
     run = new_run(made.agent_id, made.id)
     admission = await rooms.runs.admit(actor, run, LEASE)
-    assert admission.outcome is Outcome.CLAIMED, admission
+    assert admission.outcome is AdmissionOutcome.CLAIMED, admission
     held = RunLease(actor.organization_id, made.agent_id, made.id, run.id, admission.fence)
     await rooms.runs.close(held, RunEnd(3, usage_pb2.STOP_REASON_END_TURN))
     return admission
@@ -88,7 +88,7 @@ async def test_a_conversation_that_is_being_made_shows_once_it_is_finished(rooms
         await rooms.conversations.get(ann, made.id)
     begun = await rooms.conversations.get_by_request(ann, "r")
     assert (begun.stage, begun.isolated_labels, begun.request_id) == (MAKING, ("human",), "r")
-    assert (await rooms.runs.admit(ann, new_run(agent_id, made.id), LEASE)).outcome is Outcome.NO_CONVERSATION
+    assert (await rooms.runs.admit(ann, new_run(agent_id, made.id), LEASE)).outcome is AdmissionOutcome.NO_CONVERSATION
 
     await rooms.conversations.finish(ann, made.id, ["block-1"])
     assert list((await rooms.conversations.get(ann, made.id)).isolated_block_ids) == ["block-1"]
@@ -118,7 +118,7 @@ async def test_a_removed_conversation_leaves_in_two_steps(rooms, ann, agent_id):
     ):
         with pytest.raises(ConversationNotFound):
             await call
-    assert (await rooms.runs.admit(ann, new_run(agent_id, made.id), LEASE)).outcome is Outcome.NO_CONVERSATION
+    assert (await rooms.runs.admit(ann, new_run(agent_id, made.id), LEASE)).outcome is AdmissionOutcome.NO_CONVERSATION
     await rooms.conversations.delete(ann, made.id)
     await rooms.conversations.delete(ann, made.id)
     assert await left_of(rooms, ann, SystemClock().now() + timedelta(days=1)) == []
@@ -126,9 +126,9 @@ async def test_a_removed_conversation_leaves_in_two_steps(rooms, ann, agent_id):
 
 async def test_nobody_takes_over_a_run_of_a_conversation_that_is_removed(rooms, ann, agent_id):
     made = await stored(rooms, ann, agent_id)
-    await rooms.runs.admit(ann, new_run(agent_id, made.id), Lease("gone", -1_000))
+    await rooms.runs.admit(ann, new_run(agent_id, made.id), LeaseTerms("gone", -1_000))
     await rooms.conversations.begin_removal(ann, made.id)
-    claimed = await rooms.queue.claim_due(LEASE, Room(10_000, 10_000))
+    claimed = await rooms.queue.claim_due(LEASE, FreeSlots(10_000, 10_000))
     assert [job for job in claimed if job.actor.organization_id == ann.organization_id] == []
 
 
@@ -175,7 +175,7 @@ async def test_a_conversation_of_another_agent_is_not_found(rooms, ann, agent_id
     other = agent_of()
     await rooms.agents.create(ann, other)
     made = await stored(rooms, ann, agent_id)
-    assert (await rooms.runs.admit(ann, new_run(other.id, made.id), LEASE)).outcome is Outcome.NO_CONVERSATION
+    assert (await rooms.runs.admit(ann, new_run(other.id, made.id), LEASE)).outcome is AdmissionOutcome.NO_CONVERSATION
 
 
 async def test_half_done_conversations_are_found_after_a_while(rooms, ann, agent_id):
@@ -206,7 +206,7 @@ async def test_runs_of_a_removed_conversation_have_ended(rooms, ann, agent_id):
     await rooms.runs.close(held, RunEnd(3, usage_pb2.STOP_REASON_END_TURN))
     admission = await rooms.runs.admit(ann, going, LEASE)
     held = RunLease(ann.organization_id, agent_id, made.id, going.id, admission.fence)
-    assert (await rooms.runs.admit(ann, waiting, LEASE)).outcome is Outcome.QUEUED
+    assert (await rooms.runs.admit(ann, waiting, LEASE)).outcome is AdmissionOutcome.QUEUED
     elsewhere = new_run(agent_id, other.id)
     await rooms.runs.admit(ann, elsewhere, LEASE)
 

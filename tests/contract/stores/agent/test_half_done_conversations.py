@@ -7,8 +7,8 @@ import pytest
 from letta.agent.v1 import agent_pb2
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.conversations import Conversation, Conversations, StoredConversation
-from letta_agent.domain.agents.conversations import Stage as ThreadStage
-from letta_agent.domain.agents.records import Agent, Peers, Stage
+from letta_agent.domain.agents.conversations import ConversationStage as ThreadStage
+from letta_agent.domain.agents.records import Agent, AgentPeers, Stage
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import ConversationNotFound
@@ -24,7 +24,7 @@ class Half:
     def __init__(self, rooms):
         self.actor = Actor(new_id("org"), "user-ann", frozenset({"write"}))
         self.memory, self.store, self.agents = TwinMemory(), rooms.conversations, rooms.agents
-        agents = Agents(self.agents, Peers(self.memory, ScriptedModels(), TwinTools()), None, CLOCK)
+        agents = Agents(self.agents, AgentPeers(self.memory, ScriptedModels(), TwinTools()), None, CLOCK)
         self.conversations = Conversations(self.store, self.memory, agents, ScriptedModels(), CLOCK)
         self.credentials = TwinCredentials()
 

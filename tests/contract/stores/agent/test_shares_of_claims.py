@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from letta_agent.domain.journal.records import Lease, Outcome, Room, RunEnd, RunLease
+from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, LeaseTerms, RunEnd, RunLease
 from letta_common.ids import new_id
 from tests.contract.stores.agent.conftest import agent_of, new_run
 
-GONE, NEXT = Lease("gone", -1_000), Lease("next", 60_000)
+GONE, NEXT = LeaseTerms("gone", -1_000), LeaseTerms("next", 60_000)
 COMPLETED, END_TURN = 3, 1
 MANY = 40
 
@@ -16,7 +16,7 @@ MANY = 40
 @pytest.fixture
 async def store(rooms):
     """Give the stores, with nothing due: others use the same database."""
-    while await rooms.queue.claim_due(NEXT, Room(10_000, 10_000)):
+    while await rooms.queue.claim_due(NEXT, FreeSlots(10_000, 10_000)):
         pass
     return rooms
 
@@ -28,7 +28,7 @@ async def abandoned(store, actor, count=1):
         agent = agent_of()
         await store.agents.create(actor, agent)
         run = new_run(agent.id)
-        assert (await store.runs.admit(actor, run, GONE)).outcome is Outcome.CLAIMED
+        assert (await store.runs.admit(actor, run, GONE)).outcome is AdmissionOutcome.CLAIMED
         runs.append(run.id)
     return runs
 
@@ -40,36 +40,36 @@ async def claimed(store, room):
 async def test_an_organization_without_room_is_left_out_whatever_waits(store, ann, bob):
     older, younger = await abandoned(store, ann, MANY), await abandoned(store, bob, 2)
 
-    assert await claimed(store, Room(32, 64, {ann.organization_id: 0})) == younger
-    assert await claimed(store, Room(MANY, MANY)) == older
+    assert await claimed(store, FreeSlots(32, 64, {ann.organization_id: 0})) == younger
+    assert await claimed(store, FreeSlots(MANY, MANY)) == older
 
 
 async def test_a_batch_has_no_more_of_one_than_its_room(store, ann, bob):
     older, younger = await abandoned(store, ann, MANY), await abandoned(store, bob, MANY)
 
-    found = await claimed(store, Room(100, 64, {ann.organization_id: 3, bob.organization_id: 2}))
+    found = await claimed(store, FreeSlots(100, 64, {ann.organization_id: 3, bob.organization_id: 2}))
 
     assert sorted(found) == sorted([*older[:3], *younger[:2]])
-    assert await claimed(store, Room(100, 1, {ann.organization_id: 0})) == [younger[2]]
+    assert await claimed(store, FreeSlots(100, 1, {ann.organization_id: 0})) == [younger[2]]
 
 
 async def test_organizations_share_a_batch_and_what_one_leaves_goes_to_the_next(store, ann, bob):
     older, younger = await abandoned(store, ann, MANY), await abandoned(store, bob, 2)
 
-    first = await claimed(store, Room(8, 64))
+    first = await claimed(store, FreeSlots(8, 64))
 
     assert sorted(first) == sorted([*older[:4], *younger])
-    assert await claimed(store, Room(8, 64)) == older[4:12]
+    assert await claimed(store, FreeSlots(8, 64)) == older[4:12]
 
 
 async def test_where_room_is_too_small_for_all_those_with_least_come_first(store, actors):
     runs = [await abandoned(store, actor, 2) for actor in actors]
     left = {actors[0].organization_id: 5, actors[1].organization_id: 7}
 
-    first = await claimed(store, Room(3, 9, left))
+    first = await claimed(store, FreeSlots(3, 9, left))
 
     assert sorted(first) == sorted([runs[2][0], runs[3][0], runs[1][0]])
-    assert await claimed(store, Room(1, 9)) == [runs[0][0]]
+    assert await claimed(store, FreeSlots(1, 9)) == [runs[0][0]]
 
 
 async def test_a_conversation_comes_in_the_order_it_became_free(store, ann):
@@ -80,13 +80,13 @@ async def test_a_conversation_comes_in_the_order_it_became_free(store, ann):
         run = new_run(agent.id)
         admission = await store.runs.admit(ann, run, NEXT)
         waiting = new_run(agent.id, most_waiting=5)
-        assert (await store.runs.admit(ann, waiting, NEXT)).outcome is Outcome.QUEUED
+        assert (await store.runs.admit(ann, waiting, NEXT)).outcome is AdmissionOutcome.QUEUED
         held = RunLease(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
         holders.append((held, waiting.id))
     for held, _ in reversed(holders):
         await store.runs.close(held, RunEnd(COMPLETED, END_TURN, ()))
 
-    found = [(await claimed(store, Room(1, 64)))[0] for _ in holders]
+    found = [(await claimed(store, FreeSlots(1, 64)))[0] for _ in holders]
 
     assert found == [waiting for _, waiting in reversed(holders)]
 
@@ -94,9 +94,9 @@ async def test_a_conversation_comes_in_the_order_it_became_free(store, ann):
 async def test_replicas_that_claim_at_once_get_each_run_once(store, ann, bob):
     runs = {*await abandoned(store, ann, MANY), *await abandoned(store, bob, MANY)}
 
-    batches = await asyncio.gather(*(claimed(store, Room(MANY, MANY)) for _ in range(8)))
+    batches = await asyncio.gather(*(claimed(store, FreeSlots(MANY, MANY)) for _ in range(8)))
     found = [run_id for batch in batches for run_id in batch]
-    while more := await claimed(store, Room(MANY, MANY)):
+    while more := await claimed(store, FreeSlots(MANY, MANY)):
         found += more
 
     assert len(found) == len(runs)

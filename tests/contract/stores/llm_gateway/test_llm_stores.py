@@ -13,7 +13,7 @@ from letta_common.errors import BudgetNotFound, CursorNotFound, ProviderNameTake
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_llm_gateway.domain.accounts import Filter, OwnProvider
-from letta_llm_gateway.domain.budgets import Action, Budget, Period, Scope
+from letta_llm_gateway.domain.budgets import Action, Budget, BudgetScope, Period
 from letta_llm_gateway.domain.providers import ModelDefaults
 from letta_llm_gateway.domain.traces import Trace
 from letta_llm_gateway.domain.usage import Attribution, CallFilter, GroupBy, UsageRecord
@@ -249,7 +249,7 @@ def kept(books, request):
     )
 
 
-def budget(scope=Scope.ORGANIZATION, subject="", period=Period.MONTH, limit=100, actor=ANN, at=0) -> Budget:
+def budget(scope=BudgetScope.ORGANIZATION, subject="", period=Period.MONTH, limit=100, actor=ANN, at=0) -> Budget:
     time = NOW + timedelta(seconds=at)
     return Budget(new_id("budget"), actor.organization_id, scope, subject, period, limit, Action.REFUSE, time, time)
 
@@ -285,8 +285,8 @@ async def test_a_budget_is_deleted_by_its_organization_alone(kept):
 async def test_spending_counts_by_scope_and_period_and_each_record_once(books, kept):
     for period in Period:
         await kept.put(ANN, budget(period=period))
-        await kept.put(ANN, budget(Scope.USER, "user-a", period))
-        await kept.put(ANN, budget(Scope.AGENT, "agent-1", period))
+        await kept.put(ANN, budget(BudgetScope.USER, "user-a", period))
+        await kept.put(ANN, budget(BudgetScope.AGENT, "agent-1", period))
     await kept.put(BEN, budget(actor=BEN))
     rows = [
         record(cost=1),

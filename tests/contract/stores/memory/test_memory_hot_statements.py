@@ -12,9 +12,9 @@ import pytest
 from letta_common.actor import Actor
 from letta_common.ids import new_id
 from letta_memory.domain.blocks import Block
-from letta_memory.domain.contexts import NewAgent, NewMessage, Owner, Step, Window
+from letta_memory.domain.contexts import NewAgent, NewMessage, RunOwner, Step, Window
 from letta_memory.domain.edits import Append, BlockEdit, Create
-from letta_memory.domain.passages import Draft, PassageQuery, Place, Question
+from letta_memory.domain.passages import PassageDraft, PassageQuery, PassageScope, QueryVector
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.passages import SqlPassageStore
@@ -64,8 +64,8 @@ class Statements:
 async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -> None:
     store, passages = SqlContextStore(db), SqlPassageStore(db)
     agent_id = await agent(store)
-    owner = Owner(agent_id, agent_id, new_id("run"), 1)
-    draft = Draft(new_id("passage"), "tea", ("t",), "{}", NOW, [1.0, 0.0])
+    owner = RunOwner(agent_id, agent_id, new_id("run"), 1)
+    draft = PassageDraft(new_id("passage"), "tea", ("t",), "{}", NOW, [1.0, 0.0])
     await store.begin_step(ANN, owner, [])
     counted = Statements(database_url)
 
@@ -74,8 +74,8 @@ async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -
     for number, kind in enumerate((Append("x"), Create("v", "d"))):
         edit = BlockEdit(agent_id, agent_id, 1, f"{agent_id}:{number}", "human" if number == 0 else "new", kind)
         await store.edit_block(ANN, edit, new_id=new_id("block"), now=NOW)
-    written = await passages.create(ANN, Place(agent_id=agent_id), [draft], embedder="test/two", now=NOW)
-    question = Question([0.9, 0.1], "test/two")
+    written = await passages.create(ANN, PassageScope(agent_id=agent_id), [draft], embedder="test/two", now=NOW)
+    question = QueryVector([0.9, 0.1], "test/two")
     hits = await passages.search(ANN, written.passages[0].archive_id, PassageQuery("tea", 5), question)
 
     sent = counted.sent()
@@ -88,7 +88,7 @@ async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -
 async def _window_of_ten(store: SqlContextStore, length: int) -> str:
     """Make an agent of so many messages, of which ten are in context."""
     agent_id = await agent(store, length)
-    owner = Owner(agent_id, agent_id, new_id("run"), 1)
+    owner = RunOwner(agent_id, agent_id, new_id("run"), 1)
     kept = [new(f"kept {number}") for number in range(8)]
     await store.begin_step(ANN, owner, [])
     await store.commit_step(ANN, owner, Step(0, kept, window=Window(new("summary", 6), kept[0].id)))
@@ -121,5 +121,5 @@ async def test_reading_the_window_does_not_grow_with_the_history(db: Database) -
         await conn.execute("analyze memory.messages")
     assert await _rows_read(db, short) == await _rows_read(db, long) <= 10
     for agent_id in (short, long):
-        begun = await store.begin_step(ANN, Owner(agent_id, agent_id, new_id("run"), 2), [new("more")])
+        begun = await store.begin_step(ANN, RunOwner(agent_id, agent_id, new_id("run"), 2), [new("more")])
         assert len(begun.messages) == 11

@@ -11,7 +11,7 @@ from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import DatabaseUnavailable
 from letta_common.ids import new_id
-from letta_memory.domain.contexts import NewAgent, NewMessage, Owner, Reset, Step
+from letta_memory.domain.contexts import NewAgent, NewMessage, Reset, RunOwner, Step
 from letta_memory.domain.pruning import PruneOptions, Pruner
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.pruning import SqlPruneStore
@@ -36,7 +36,7 @@ async def worked(contexts, steps):
     """Make an agent whose run commits steps."""
     actor, agent_id, run_id = Actor(new_id("org"), "user-ann"), new_id("agent"), new_id("run")
     await contexts.provision_agent(actor, NewAgent(agent_id, "a", (), (), (message(),)))
-    owner = Owner(agent_id, agent_id, run_id, 1)
+    owner = RunOwner(agent_id, agent_id, run_id, 1)
     await contexts.begin_step(actor, owner, [message()])
     for index in range(steps):
         await contexts.commit_step(actor, owner, Step(index, [message()]))

@@ -10,7 +10,7 @@ from letta_common.errors import CursorNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
 from letta_postgres.db import Database
-from letta_tools.domain.registry.records import Requirement, Tool, ToolFilter, ToolType
+from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolFilter, ToolType
 from letta_tools.domain.registry.tools import NameTaken
 from letta_tools.store.tools import SqlToolStore
 from tests.fakes.tools.stores import FakeToolStore
@@ -35,7 +35,7 @@ def ann():
 
 def a_tool(name, minute=0, **values):
     at = BEGIN + timedelta(minutes=minute)
-    return Tool(id=new_id("tool"), name=name, json_schema="{}", created_at=at, updated_at=at, **values)
+    return RegisteredTool(id=new_id("tool"), name=name, json_schema="{}", created_at=at, updated_at=at, **values)
 
 
 FULL = {

@@ -38,10 +38,10 @@ class Cage:
     """What the fork server makes ready once, so that a call needs only a few system calls."""
 
     plan: Plan
-    program: seccomp.Program | None
+    program: seccomp.FilterProgram | None
     rules: int
     footprint: limits.Footprint
-    stage: seccomp.Program | None = None
+    stage: seccomp.FilterProgram | None = None
 
     @classmethod
     def make(cls, plan: Plan) -> Cage:

@@ -222,7 +222,7 @@ _Step = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class FilterProgram:
     """A filter with the places where the process writes its own id."""
 
     code: bytes
@@ -408,7 +408,7 @@ def build(
     runtime: bool = False,
     network: str = "",
     machine: str = syscalls.MACHINE,
-) -> Program:
+) -> FilterProgram:
     """Put the filter together.
 
     With the calls that change files only where there is a scratch directory, with those that start programs and end
@@ -420,7 +420,7 @@ def build(
     return _assemble(named, bodies, machine)
 
 
-def build_stage(*, network: str, fork_flags: int, channel: int, machine: str = syscalls.MACHINE) -> Program:
+def build_stage(*, network: str, fork_flags: int, channel: int, machine: str = syscalls.MACHINE) -> FilterProgram:
     """Put together the filter of a stage, above that of calls: who listens decides on forks, mounts and signals.
 
     What else it may do concerns itself alone: give up rights, as the processes of calls will.
@@ -439,7 +439,7 @@ def build_stage(*, network: str, fork_flags: int, channel: int, machine: str = s
     return _assemble([*_PLAIN, *_SCRATCH], _checked(programs=False, scratch=True) | _network(network) | more, machine)
 
 
-def _assemble(named: Iterable[str], bodies: Mapping[str, list[_Step]], machine: str) -> Program:
+def _assemble(named: Iterable[str], bodies: Mapping[str, list[_Step]], machine: str) -> FilterProgram:
     numbers = syscalls.numbers(machine)
     plain = {numbers[name] for name in named if name in numbers}
     checked = {numbers[name]: body for name, body in bodies.items() if name in numbers}
@@ -452,7 +452,7 @@ def _assemble(named: Iterable[str], bodies: Mapping[str, list[_Step]], machine: 
     ]
     code = b"".join(struct.pack("=HBBI", kind, yes, no, 0 if k == _OWN_PID else k) for kind, yes, no, k in steps)
     places = tuple(index * 8 + 4 for index, step in enumerate(steps) if step[3] == _OWN_PID)
-    return Program(code=code, pid_places=places)
+    return FilterProgram(code=code, pid_places=places)
 
 
 def _leaves(plain: set[int], checked: dict[int, list[_Step]]) -> list[tuple[int, list[_Step]]]:

@@ -35,7 +35,7 @@ class Birth:
     forked: bool = False
 
 
-class Owner(Protocol):
+class StageOwner(Protocol):
     """Whoever needs the processes."""
 
     def take_in(self, birth: Birth, process: int) -> None:
@@ -50,7 +50,7 @@ class Owner(Protocol):
 class Gate:
     """Watches one stage."""
 
-    def __init__(self, cage: Cage, index: int, poll: select.poll, owner: Owner) -> None:
+    def __init__(self, cage: Cage, index: int, poll: select.poll, owner: StageOwner) -> None:
         self.index = index
         self.births = 0
         self.ready = False

@@ -68,7 +68,7 @@ def main(control_fd: int) -> None:
             namespaces.enter(plan)
         elif plan.tier == NONE:
             syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-        server = Server(control, Cage.make(plan))
+        server = SlotForker(control, Cage.make(plan))
         namespaces.tell_ready(control, plan)
     except OSError as error:
         control.send(json.dumps({"fatal": str(error)}).encode())
@@ -89,7 +89,7 @@ def _preload(plan: Plan) -> None:
     gc.disable()
 
 
-class Server:
+class SlotForker:
     """Forks slots, hands calls to them, ends them when told, and reports each end."""
 
     def __init__(self, control: socket.socket, cage: Cage) -> None:

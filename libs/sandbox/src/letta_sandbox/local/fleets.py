@@ -31,7 +31,7 @@ class Needs:
 
 
 @dataclass(slots=True)
-class _Kept:
+class _KeptFleet:
     place: int
     server: ForkServer
     used_at: float
@@ -51,7 +51,7 @@ class Fleet:
         self._start = start
         self._most = most
         self._idle_seconds = idle_seconds
-        self._kept: dict[_Key, _Kept] = {}
+        self._kept: dict[_Key, _KeptFleet] = {}
         self._lock = asyncio.Lock()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -64,7 +64,7 @@ class Fleet:
                 kept = None
             if kept is None:
                 place = await self._make_room(needs)
-                kept = _Kept(place, await self._start(needs, place), 0.0)
+                kept = _KeptFleet(place, await self._start(needs, place), 0.0)
             kept.used_at = asyncio.get_running_loop().time()
             self._kept[needs.key] = kept  # the one used last is the last one
             if self._sweeper is None:

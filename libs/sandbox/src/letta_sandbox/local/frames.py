@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from letta_sandbox.calls import Call, Status, ToolFailure
+from letta_sandbox.calls import CallEnding, SandboxCall, ToolFailure
 
 TOKEN_LENGTH = 32
 OVERHEAD = 64 << 10
@@ -15,12 +15,12 @@ OVERHEAD = 64 << 10
 _FROM_INSIDE = {
     status.value: status
     for status in (
-        Status.SUCCESS,
-        Status.TOOL_ERROR,
-        Status.MEMORY,
-        Status.OUTPUT_LIMIT,
-        Status.BAD_RESULT,
-        Status.DENIED,
+        CallEnding.SUCCESS,
+        CallEnding.TOOL_ERROR,
+        CallEnding.MEMORY,
+        CallEnding.OUTPUT_LIMIT,
+        CallEnding.BAD_RESULT,
+        CallEnding.DENIED,
     )
 }
 _LONG_INTEGER = re.compile(rb"\d{19}")
@@ -34,10 +34,10 @@ class BadRequest(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FrameOutcome:
     """What a frame says."""
 
-    status: Status
+    status: CallEnding
     result: str = ""
     failure: ToolFailure | None = None
     changes: str = ""
@@ -45,7 +45,7 @@ class Outcome:
     peak_memory_bytes: int = 0
 
 
-def build_request(call: Call, token: str) -> bytes:
+def build_request(call: SandboxCall, token: str) -> bytes:
     """Return the bytes that go through the request pipe. Raises BadRequest."""
     if call.function and not call.function.isidentifier():
         raise BadRequest(f"{call.function[:100]!r} is not the name of a function")
@@ -81,7 +81,7 @@ def _require_object(text: str, what: str) -> None:
         raise BadRequest(f"{what} must be a JSON object")
 
 
-def read_frame(data: bytes, token: str) -> Outcome | None:
+def read_frame(data: bytes, token: str) -> FrameOutcome | None:
     """Read what a call wrote; None when there is no whole frame with the call's token."""
     if data[:TOKEN_LENGTH] != token.encode():
         return None
@@ -93,13 +93,13 @@ def read_frame(data: bytes, token: str) -> Outcome | None:
     status = _FROM_INSIDE.get(str(frame.get("status"))) if isinstance(frame, dict) else None
     if status is None:
         return _bad("the result has no status")
-    if status is Status.SUCCESS:
+    if status is CallEnding.SUCCESS:
         return _with_usage(_success(frame), frame.get("usage"))
     failure = ToolFailure(*(_text(frame.get(name)) for name in ("kind", "message", "traceback")))
-    return _with_usage(Outcome(status, failure=failure), frame.get("usage"))
+    return _with_usage(FrameOutcome(status, failure=failure), frame.get("usage"))
 
 
-def _with_usage(outcome: Outcome, usage: Any) -> Outcome:
+def _with_usage(outcome: FrameOutcome, usage: Any) -> FrameOutcome:
     try:
         seconds, memory = usage
         return replace(outcome, cpu_seconds=max(0.0, float(seconds)), peak_memory_bytes=max(0, int(memory)))
@@ -107,11 +107,13 @@ def _with_usage(outcome: Outcome, usage: Any) -> Outcome:
         return outcome
 
 
-def _success(frame: dict[str, Any]) -> Outcome:
+def _success(frame: dict[str, Any]) -> FrameOutcome:
     changes = frame.get("changes") or {}
     try:
         result = _dump(frame["value"])
-        return Outcome(Status.SUCCESS, result=result, changes=_dump(_checked_changes(changes)) if changes else "")
+        return FrameOutcome(
+            CallEnding.SUCCESS, result=result, changes=_dump(_checked_changes(changes)) if changes else ""
+        )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         return _bad(f"the result is not JSON that others can read: {error}")
 
@@ -149,5 +151,5 @@ def _text(value: Any) -> str:
     return value.encode(errors="replace").decode()[:OVERHEAD] if isinstance(value, str) else ""
 
 
-def _bad(message: str) -> Outcome:
-    return Outcome(Status.BAD_RESULT, failure=ToolFailure("BadResult", message))
+def _bad(message: str) -> FrameOutcome:
+    return FrameOutcome(CallEnding.BAD_RESULT, failure=ToolFailure("BadResult", message))

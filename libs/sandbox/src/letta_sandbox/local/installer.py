@@ -33,7 +33,7 @@ _UNREACHABLE = ("network", "connect", "timed out", "dns", "request failed", "fet
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PackageSource:
     """Where packages come from and go to. Without a directory nothing is installed."""
 
     directory: str = ""
@@ -47,7 +47,7 @@ class Installer:
     them is an option, an address or a file. It takes wheels alone and builds none, so no code of a package runs here.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: PackageSource) -> None:
         self._source = source
         self._known: LRUCache[tuple[str, ...], Env] = LRUCache(_MOST_KNOWN)
         self._slots = FairSlots(_SHARES, "package installs")

@@ -11,7 +11,7 @@ MESSAGE_LIMIT = 65536
 """Most bytes of one message of a control socket."""
 
 
-class Budget:
+class ByteBudget:
     """Bytes that several readers may take together."""
 
     def __init__(self, size: int, exceeded: Callable[[], None]) -> None:
@@ -36,7 +36,7 @@ class Reader:
         self,
         loop: asyncio.AbstractEventLoop,
         fd: int,
-        budget: Budget,
+        budget: ByteBudget,
         ended: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop

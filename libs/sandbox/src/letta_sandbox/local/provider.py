@@ -14,7 +14,8 @@ from letta_common.errors import IsolationUnavailable
 from letta_common.fair_slots import FairSlots, Shares
 from letta_sandbox.cage import plan
 from letta_sandbox.calls import (
-    Call,
+    CallEnding,
+    CallUsage,
     Env,
     EnvSpec,
     Isolation,
@@ -22,15 +23,14 @@ from letta_sandbox.calls import (
     Language,
     Limits,
     Result,
-    Status,
+    SandboxCall,
     ToolFailure,
-    Usage,
 )
 from letta_sandbox.egress import Egress, EgressProxy
 from letta_sandbox.local import frames, hosts, nodes, selftests, verdicts
 from letta_sandbox.local.fleets import Fleet, Needs
-from letta_sandbox.local.frames import BadRequest, Outcome
-from letta_sandbox.local.installer import Installer, Source
+from letta_sandbox.local.frames import BadRequest, FrameOutcome
+from letta_sandbox.local.installer import Installer, PackageSource
 from letta_sandbox.local.memory_watch import MemoryShares, MemoryWatch
 from letta_sandbox.local.nodes import NodeUnavailable
 from letta_sandbox.local.servers import Ending, ForkServer, ServerFailed
@@ -94,7 +94,7 @@ class LocalProvider:
         self._tasks = (0.0, 0)
         self._closed = False
         self._fleet = Fleet(self._start_with, options.package_sets, options.idle_seconds)
-        self._installer = Installer(Source(options.package_directory, options.package_index))
+        self._installer = Installer(PackageSource(options.package_directory, options.package_index))
 
     async def start(self) -> None:
         """Nothing outlives a process of this host."""
@@ -110,7 +110,7 @@ class LocalProvider:
         python = await asyncio.to_thread(hosts.find_interpreter, self._options.interpreter)
         return await self._installer.install(spec, python)
 
-    async def run(self, call: Call, env: Env) -> Result:
+    async def run(self, call: SandboxCall, env: Env) -> Result:
         """Run one call.
 
         Raises:
@@ -129,12 +129,12 @@ class LocalProvider:
                 ending = await self._execute(request, call, env)
             outcome = await _off_loop_if(len(ending.frame) > _SMALL, lambda: verdicts.judge(ending, call.limits, token))
         except BadRequest as error:
-            return Result(Status.REFUSED, isolation, NAME, failure=ToolFailure("BadRequest", str(error)))
+            return Result(CallEnding.REFUSED, isolation, NAME, failure=ToolFailure("BadRequest", str(error)))
         except NodeUnavailable as error:
             why = f"TypeScript tools cannot run here: {error}"
-            return Result(Status.REFUSED, isolation, NAME, failure=ToolFailure("NodeUnavailable", why))
+            return Result(CallEnding.REFUSED, isolation, NAME, failure=ToolFailure("NodeUnavailable", why))
         except ServerFailed as error:
-            return Result(Status.CRASHED, isolation, NAME, failure=ToolFailure("SandboxDied", str(error)))
+            return Result(CallEnding.CRASHED, isolation, NAME, failure=ToolFailure("SandboxDied", str(error)))
         return _result(isolation, outcome, ending, time.monotonic() - begun)
 
     @property
@@ -152,7 +152,7 @@ class LocalProvider:
                 await self._standing.server.close()
             self._standing = None
 
-    async def _execute(self, request: bytes, call: Call, env: Env) -> Ending:
+    async def _execute(self, request: bytes, call: SandboxCall, env: Env) -> Ending:
         server = await self._server(env, call)
         limits = call.limits
         tasks = await self._tasks_of_user(server)
@@ -160,7 +160,7 @@ class LocalProvider:
         with self._watch.over(env.organization_id, limits.memory_bytes) as watched:
             return await server.run(request, limits, frame_limit=frame_limit, tasks=tasks, begun=watched.begun)
 
-    async def _server(self, env: Env, call: Call) -> ForkServer:
+    async def _server(self, env: Env, call: SandboxCall) -> ForkServer:
         """Return the server that has loaded what the call will use. Raises ServerFailed."""
         if call.language is Language.JAVASCRIPT:
             return await self._fleet.get(Needs(nodes.ENVIRONMENT))
@@ -257,7 +257,7 @@ class LocalProvider:
             proxy = EgressProxy(options.egress, needs.destinations)
         return await ForkServer.start(made, python.path, proxy)
 
-    async def _weakness(self, server: ForkServer, call: Call) -> str:
+    async def _weakness(self, server: ForkServer, call: SandboxCall) -> str:
         token = secrets.token_hex(frames.TOKEN_LENGTH // 2)
         request = frames.build_request(call, token)
         tasks = await self._tasks_of_user(server)
@@ -273,7 +273,7 @@ async def _off_loop_if(large: bool, work: Callable[[], _Made]) -> _Made:
     return await asyncio.to_thread(work) if large else work()
 
 
-def _result(isolation: Isolation, outcome: Outcome, ending: Ending, wall_seconds: float) -> Result:
+def _result(isolation: Isolation, outcome: FrameOutcome, ending: Ending, wall_seconds: float) -> Result:
     return Result(
         status=outcome.status,
         isolation=isolation,
@@ -283,7 +283,7 @@ def _result(isolation: Isolation, outcome: Outcome, ending: Ending, wall_seconds
         stdout=ending.stdout.decode(errors="replace"),
         stderr=ending.stderr.decode(errors="replace"),
         truncated=ending.output_exceeded,
-        usage=Usage(
+        usage=CallUsage(
             wall_seconds,
             ending.cpu_seconds or outcome.cpu_seconds,
             ending.peak_memory_bytes or outcome.peak_memory_bytes,

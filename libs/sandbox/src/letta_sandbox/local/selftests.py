@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from letta_sandbox.calls import Call, Language, Limits, Result, Signature, Status
+from letta_sandbox.calls import CallEnding, Language, Limits, Result, SandboxCall, Signature
 
 SOURCE = """
 import os, socket
@@ -68,16 +68,16 @@ export async function look(secret, directory) {
 """
 
 
-def make_call() -> Call:
+def make_call() -> SandboxCall:
     """Return the self-test. It looks at a file that the service can read and a directory that it can see."""
-    return Call(SOURCE, "look", _facts(), limits=Limits(timeout_seconds=10.0))
+    return SandboxCall(SOURCE, "look", _facts(), limits=Limits(timeout_seconds=10.0))
 
 
-def make_node_call() -> Call:
+def make_node_call() -> SandboxCall:
     """Return the self-test of the calls that become Node."""
     names = ("secret", "directory")
     limits, signature = Limits(timeout_seconds=10.0), Signature(names, names)
-    return Call(_NODE_SOURCE, "look", _facts(), limits=limits, language=Language.JAVASCRIPT, signature=signature)
+    return SandboxCall(_NODE_SOURCE, "look", _facts(), limits=limits, language=Language.JAVASCRIPT, signature=signature)
 
 
 def _facts() -> str:
@@ -87,7 +87,7 @@ def _facts() -> str:
 
 def weakness(result: Result) -> str:
     """Say why a tier does not hold; empty when it does."""
-    if result.status is not Status.SUCCESS:
+    if result.status is not CallEnding.SUCCESS:
         why = result.failure.message if result.failure else result.status.value
         return f"the self-test ended with {result.status.value}: {why} {result.stderr}".strip()
     broken = [name for name, holds in json.loads(result.result).items() if holds]

@@ -16,7 +16,7 @@ from typing import Any
 from letta_sandbox.cage.plan import EXCHANGE, LOOPBACK, Plan
 from letta_sandbox.calls import Limits
 from letta_sandbox.egress import PROXY_URL, EgressProxy
-from letta_sandbox.local.pipes import MESSAGE_LIMIT, Budget, Reader, Writer, receive
+from letta_sandbox.local.pipes import MESSAGE_LIMIT, ByteBudget, Reader, Writer, receive
 
 _SOURCE_ROOT = str(Path(__file__).resolve().parents[2])
 _BOOT = (
@@ -58,7 +58,7 @@ class Ending:
     failed: str = ""
 
 
-class _Running:
+class _RunningCall:
     """One call under way."""
 
     def __init__(self, server: ForkServer, number: int, limits: Limits, frame_limit: int) -> None:
@@ -67,8 +67,8 @@ class _Running:
         self.timed_out = False
         self._server = server
         self._number = number
-        self._output = Budget(limits.output_bytes, self._kill)
-        self._frame = Budget(frame_limit, self._kill)
+        self._output = ByteBudget(limits.output_bytes, self._kill)
+        self._frame = ByteBudget(frame_limit, self._kill)
         request, result, out, err = (os.pipe2(os.O_CLOEXEC) for _ in range(4))
         self.theirs = [request[0], result[1], out[1], err[1], *server.new_exchange()]
         self._request_fd = request[1]
@@ -133,7 +133,7 @@ class ForkServer:
         self.dead = False
         self._process = process
         self._control = control
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, _RunningCall] = {}
         self._numbers = 0
         self._ending: set[int] = set()
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
@@ -200,7 +200,7 @@ class ForkServer:
             raise ServerFailed("the fork server has died")
         self._numbers += 1
         number = self._numbers
-        running = _Running(self, number, limits, frame_limit)
+        running = _RunningCall(self, number, limits, frame_limit)
         self._running[number] = running
         values = {name: getattr(limits, name) for name in Limits.__slots__}
         header = {"op": "run", "id": number, "limits": values, "tasks": tasks}

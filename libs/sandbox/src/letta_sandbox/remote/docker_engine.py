@@ -23,7 +23,7 @@ from letta_sandbox.remote.machines import (
     MachinesBusy,
     Output,
     Shape,
-    Standing,
+    StandingMachine,
 )
 
 _NOBODY = "65534:65534"
@@ -67,11 +67,11 @@ class DockerMachines:
         container = await self.call(self._create, client, shape)
         return DockerMachine(self, container)
 
-    async def standing(self) -> list[Standing]:
+    async def standing(self) -> list[StandingMachine]:
         """Return the containers that are there, whoever started them. Raises MachineFailed."""
         client = await self.client()
         found = await self.call(client.containers, all=True, filters={"label": f"{ROLE}={TOOL_CALL}"})
-        return [Standing(DockerMachine(self, item["Id"]), item.get("Labels") or {}) for item in found]
+        return [StandingMachine(DockerMachine(self, item["Id"]), item.get("Labels") or {}) for item in found]
 
     async def close(self) -> None:
         """Let go of the engine."""

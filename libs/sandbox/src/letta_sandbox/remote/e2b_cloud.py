@@ -19,7 +19,7 @@ from letta_sandbox.remote.machines import (
     Job,
     Output,
     Shape,
-    Standing,
+    StandingMachine,
     TooMuchOutput,
 )
 
@@ -70,15 +70,16 @@ class E2BMachines:
             )
         return E2BMachine(self, sandbox.sandbox_id, sandbox)
 
-    async def standing(self) -> list[Standing]:
+    async def standing(self) -> list[StandingMachine]:
         """Return the sandboxes that are there, whoever started them. Raises MachineFailed."""
-        found: list[Standing] = []
+        found: list[StandingMachine] = []
         with self.failing():
             query = self._e2b.SandboxQuery(metadata={ROLE: TOOL_CALL})
             pages = self._e2b.AsyncSandbox.list(query=query, request_timeout=ANSWER_SECONDS, **self._api())
             while pages.has_next:
                 found += [
-                    Standing(E2BMachine(self, item.sandbox_id), item.metadata) for item in await pages.next_items()
+                    StandingMachine(E2BMachine(self, item.sandbox_id), item.metadata)
+                    for item in await pages.next_items()
                 ]
         return found
 

@@ -26,7 +26,7 @@ from letta_sandbox.remote.machines import (
     MachinesBusy,
     Output,
     Shape,
-    Standing,
+    StandingMachine,
 )
 
 _PIECE = 32 << 10
@@ -109,13 +109,13 @@ class KubernetesMachines:
         machine.pod = pod["metadata"]["name"]
         return machine
 
-    async def standing(self) -> list[Standing]:
+    async def standing(self) -> list[StandingMachine]:
         """Return the objects that are there, whoever made them. Raises MachineFailed."""
         clients = await self.clients()
         with self.failing():
             found = await clients.list(self._kind, f"{ROLE}={TOOL_CALL}")
         metas = [item["metadata"] for item in found]
-        return [Standing(KubernetesMachine(self, meta["name"]), meta.get("labels") or {}) for meta in metas]
+        return [StandingMachine(KubernetesMachine(self, meta["name"]), meta.get("labels") or {}) for meta in metas]
 
     async def delete(self, name: str) -> None:
         """Delete an object, and its pod with it. Raises MachineFailed."""

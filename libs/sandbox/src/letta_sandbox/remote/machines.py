@@ -89,7 +89,7 @@ class Machine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StandingMachine:
     """A machine that exists, and its labels."""
 
     machine: Machine
@@ -110,7 +110,7 @@ class Machines(Protocol):
         """Start a machine. It is never cancelled. Raises MachineFailed, MachinesBusy."""
         ...
 
-    async def standing(self) -> Sequence[Standing]:
+    async def standing(self) -> Sequence[StandingMachine]:
         """Return the machines with our role, whoever started them. Raises MachineFailed."""
         ...
 

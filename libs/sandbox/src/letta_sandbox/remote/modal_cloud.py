@@ -20,7 +20,7 @@ from letta_sandbox.remote.machines import (
     MachineLost,
     Output,
     Shape,
-    Standing,
+    StandingMachine,
 )
 
 _PIECE = 4 << 20
@@ -77,16 +77,16 @@ class ModalMachines:
                 )
         return ModalMachine(self, sandbox)
 
-    async def standing(self) -> list[Standing]:
+    async def standing(self) -> list[StandingMachine]:
         """Return the sandboxes that are there, whoever started them. Raises MachineFailed."""
-        found: list[Standing] = []
+        found: list[StandingMachine] = []
         with self.failing():
             app = await self._connected()
             async for sandbox in self._modal.Sandbox.list.aio(
                 app_id=app.app_id, tags={ROLE: TOOL_CALL}, client=self._client
             ):
                 with contextlib.suppress(self._modal.exception.NotFoundError):  # it has ended meanwhile
-                    found.append(Standing(ModalMachine(self, sandbox), await sandbox.get_tags.aio()))
+                    found.append(StandingMachine(ModalMachine(self, sandbox), await sandbox.get_tags.aio()))
         return found
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from letta_sandbox.remote.machines import OWNER, ROLE, TOOL_CALL, UNTIL
 
 
-class Owner:
+class MachineOwner:
     """This process as the owner of machines.
 
     Its name is a file in `directory`, locked until the process ends in whatever way. Processes without a common

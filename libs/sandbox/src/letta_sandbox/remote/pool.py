@@ -23,7 +23,7 @@ from letta_sandbox.remote.machines import (
     MachinesBusy,
     Shape,
 )
-from letta_sandbox.remote.owners import Owner
+from letta_sandbox.remote.owners import MachineOwner
 
 _log = structlog.get_logger("letta.tools.machines")
 _Made = TypeVar("_Made")
@@ -58,7 +58,7 @@ class Use:
 
 
 @dataclass(slots=True)
-class _Kept:
+class _KeptMachine:
     """A machine, the time at which it ends by itself, and what ends it when nobody needs it."""
 
     machine: Machine
@@ -71,7 +71,7 @@ class Lease:
 
     def __init__(self, pool: MachinePool, use: Use) -> None:
         self.keep = False
-        self.kept: _Kept | None = None
+        self.kept: _KeptMachine | None = None
         self._pool = pool
         self._use = use
 
@@ -90,12 +90,12 @@ class Lease:
 class MachinePool:
     """Starts machines, keeps and ends them."""
 
-    def __init__(self, machines: Machines, owner: Owner, options: PoolOptions) -> None:
+    def __init__(self, machines: Machines, owner: MachineOwner, options: PoolOptions) -> None:
         self._machines = machines
         self._owner = owner
         self._options = options
         self._slots = FairSlots(options.shares, "tool calls")
-        self._idle: defaultdict[Use, list[_Kept]] = defaultdict(list)
+        self._idle: defaultdict[Use, list[_KeptMachine]] = defaultdict(list)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
@@ -124,7 +124,7 @@ class MachinePool:
             if lease.kept is not None:
                 self._give_back(use, lease.kept, keep=lease.keep)
 
-    def take(self, use: Use) -> _Kept | None:
+    def take(self, use: Use) -> _KeptMachine | None:
         """Return a machine that waits for such a use and lives long enough for it."""
         now = asyncio.get_running_loop().time()
         waiting = self._idle.get(use.key(), [])
@@ -137,7 +137,7 @@ class MachinePool:
             self.end(kept.machine)
         return None
 
-    async def start(self, use: Use) -> _Kept:
+    async def start(self, use: Use) -> _KeptMachine:
         """Start a machine; one that comes too late for its caller is ended. Raises MachineFailed, MachinesBusy."""
         seconds = use.limits.timeout_seconds + 4 * ANSWER_SECONDS
         if self._options.idle_seconds:
@@ -145,9 +145,9 @@ class MachinePool:
         shape = Shape(use.limits, use.package_bytes, math.ceil(seconds), self._owner.labels(seconds))
         for wait in self._options.busy_waits:
             with contextlib.suppress(MachinesBusy):
-                return _Kept(await self._started(shape), asyncio.get_running_loop().time() + seconds)
+                return _KeptMachine(await self._started(shape), asyncio.get_running_loop().time() + seconds)
             await asyncio.sleep(wait)
-        return _Kept(await self._started(shape), asyncio.get_running_loop().time() + seconds)
+        return _KeptMachine(await self._started(shape), asyncio.get_running_loop().time() + seconds)
 
     def end(self, machine: Machine) -> asyncio.Task[None]:
         """End a machine, also when nobody waits for it."""
@@ -193,7 +193,7 @@ class MachinePool:
             starting.add_done_callback(self._end_late)
             raise
 
-    def _give_back(self, use: Use, kept: _Kept, *, keep: bool) -> None:
+    def _give_back(self, use: Use, kept: _KeptMachine, *, keep: bool) -> None:
         idle = self._options.idle_seconds
         if not keep or not idle or not use.organization_id or self._closed:
             self.end(kept.machine)
@@ -201,7 +201,7 @@ class MachinePool:
         kept.timer = asyncio.get_running_loop().call_later(idle, self._end_idle, use.key(), kept)
         self._idle[use.key()].append(kept)
 
-    def _end_idle(self, key: Use, kept: _Kept) -> None:
+    def _end_idle(self, key: Use, kept: _KeptMachine) -> None:
         waiting = self._idle.get(key, [])
         if kept in waiting:
             waiting.remove(kept)

@@ -18,7 +18,8 @@ from cachetools import LRUCache
 
 from letta_common.errors import InvalidArgument, IsolationUnavailable
 from letta_sandbox.calls import (
-    Call,
+    CallEnding,
+    CallUsage,
     Env,
     EnvSpec,
     Isolation,
@@ -26,14 +27,13 @@ from letta_sandbox.calls import (
     Language,
     Limits,
     Result,
-    Status,
+    SandboxCall,
     ToolFailure,
-    Usage,
 )
 from letta_sandbox.inside import agent_state, fitting, harness, scalars
 from letta_sandbox.local import frames, hosts, verdicts
 from letta_sandbox.local.frames import BadRequest
-from letta_sandbox.local.installer import Installer, Source
+from letta_sandbox.local.installer import Installer, PackageSource
 from letta_sandbox.local.servers import Ending
 from letta_sandbox.remote import runner
 from letta_sandbox.remote.machines import (
@@ -44,13 +44,13 @@ from letta_sandbox.remote.machines import (
     Machines,
     TooMuchOutput,
 )
-from letta_sandbox.remote.owners import Owner
+from letta_sandbox.remote.owners import MachineOwner
 from letta_sandbox.remote.pool import MachinePool, PoolOptions, Use
 
 _MODULES = (agent_state, scalars, fitting, harness)
 _MOST_PACKAGES = 256 << 20
 _KEPT_PACKAGES = 4
-_HARMLESS = {Status.SUCCESS, Status.TOOL_ERROR, Status.BAD_RESULT}
+_HARMLESS = {CallEnding.SUCCESS, CallEnding.TOOL_ERROR, CallEnding.BAD_RESULT}
 _PROBE = """
 def probe(addresses):
     import socket, sys
@@ -87,9 +87,9 @@ class RemoteProvider:
     def __init__(self, machines: Machines, options: RemoteOptions) -> None:
         self._machines = machines
         self._options = options
-        owner = Owner(Path(options.owner_directory) if options.owner_directory else None)
+        owner = MachineOwner(Path(options.owner_directory) if options.owner_directory else None)
         self._pool = MachinePool(machines, owner, options.pool)
-        self._installer = Installer(Source(options.package_directory, options.package_index))
+        self._installer = Installer(PackageSource(options.package_directory, options.package_index))
         self._packed: LRUCache[str, bytes] = LRUCache(_KEPT_PACKAGES)
         self._report: IsolationReport | None = None
         self._version: tuple[int, int] | None = None
@@ -120,11 +120,11 @@ class RemoteProvider:
             raise InvalidArgument(f"packages are for Python {ours} here, but {self._machines.name} runs {theirs}")
         return await self._installer.install(spec, python)
 
-    async def run(self, call: Call, env: Env) -> Result:
+    async def run(self, call: SandboxCall, env: Env) -> Result:
         """Run one call. Raises IsolationUnavailable when no machine is to be had; cancelling ends the machine."""
         if call.language is not Language.PYTHON:
             return self._failed(
-                Status.REFUSED, "NodeUnavailable", f"TypeScript tools do not run on {self._machines.name}"
+                CallEnding.REFUSED, "NodeUnavailable", f"TypeScript tools do not run on {self._machines.name}"
             )
         self._require(await self._trusted(), call.min_isolation)
         return await self._run(call, env)
@@ -145,14 +145,14 @@ class RemoteProvider:
             return await self.probe()
         return IsolationReport(self._machines.name, self._machines.isolation)
 
-    async def _run(self, call: Call, env: Env) -> Result:
+    async def _run(self, call: SandboxCall, env: Env) -> Result:
         call = replace(call, limits=call.limits.cut_to(self._options.limits))
         token = secrets.token_hex(frames.TOKEN_LENGTH // 2)
         try:
             request = await asyncio.to_thread(frames.build_request, call, token)
             packages = await self._packages(env)
         except BadRequest as error:
-            return self._failed(Status.REFUSED, "BadRequest", str(error))
+            return self._failed(CallEnding.REFUSED, "BadRequest", str(error))
         use = Use(env.organization_id, env.key, len(packages), call.limits)
         begun = time.monotonic()
         try:
@@ -160,16 +160,16 @@ class RemoteProvider:
                 written = await lease.run(lambda fresh: _job(request, env.key, packages if fresh else b"", call.limits))
                 ending, clean = await asyncio.to_thread(_ending, written)
                 if ending is None:
-                    return self._failed(Status.CRASHED, "NoAnswer", "the machine gave no answer that can be read")
+                    return self._failed(CallEnding.CRASHED, "NoAnswer", "the machine gave no answer that can be read")
                 result = await asyncio.to_thread(self._judged, ending, call.limits, token)
                 lease.keep = clean and result.status in _HARMLESS
         except MachineOutOfMemory:
-            return self._failed(Status.MEMORY, "Killed", "the machine ran out of memory")
+            return self._failed(CallEnding.MEMORY, "Killed", "the machine ran out of memory")
         except TooMuchOutput as error:
-            return self._failed(Status.OUTPUT_LIMIT, "OutputLimit", str(error))
+            return self._failed(CallEnding.OUTPUT_LIMIT, "OutputLimit", str(error))
         except MachineLost as error:
             why = f"the machine was lost during the call, which may have had effects: {error}"
-            return self._failed(Status.CRASHED, "MachineLost", why)
+            return self._failed(CallEnding.CRASHED, "MachineLost", why)
         except MachineFailed as error:
             missing = f"{self._machines.name}: {error}"
             raise IsolationUnavailable(f"no machine for the call: {missing}", missing=missing) from error
@@ -186,7 +186,7 @@ class RemoteProvider:
             stdout=ending.stdout.decode(errors="replace"),
             stderr=ending.stderr.decode(errors="replace"),
             truncated=ending.output_exceeded,
-            usage=Usage(0.0, ending.cpu_seconds, ending.peak_memory_bytes),
+            usage=CallUsage(0.0, ending.cpu_seconds, ending.peak_memory_bytes),
             agent_state_changes=outcome.changes,
         )
 
@@ -194,12 +194,14 @@ class RemoteProvider:
         name = self._machines.name
         try:
             arguments = json.dumps({"addresses": list(await self._machines.closed_to())})
-            result = await self._run(Call(_PROBE, "probe", arguments, limits=Limits(timeout_seconds=30.0)), Env())
+            result = await self._run(
+                SandboxCall(_PROBE, "probe", arguments, limits=Limits(timeout_seconds=30.0)), Env()
+            )
         except MachineFailed as error:
             return IsolationReport(name, None, (f"{name}: {error}",))
         except IsolationUnavailable as error:
             return IsolationReport(name, None, (error.message,))
-        if result.status is not Status.SUCCESS:
+        if result.status is not CallEnding.SUCCESS:
             why = result.failure.message if result.failure else result.status.value
             return IsolationReport(name, None, (f"{name}: a call does not work: {why}",))
         said = json.loads(result.result)
@@ -224,7 +226,7 @@ class RemoteProvider:
             packed = self._packed[env.key] = await asyncio.to_thread(_pack, Path(env.path))
         return packed
 
-    def _failed(self, status: Status, kind: str, message: str) -> Result:
+    def _failed(self, status: CallEnding, kind: str, message: str) -> Result:
         return Result(status, self._machines.isolation, self._machines.name, failure=ToolFailure(kind, message))
 
 

@@ -24,7 +24,7 @@ _JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """What one request may cost: bytes of a body and of an uploaded form, seconds of a call and of a stream."""
 
     body: int = 8 * 2**20
@@ -37,7 +37,7 @@ class ClientGone(Exception):
     """The client closed the connection before it had its answer."""
 
 
-class Request:
+class HttpRequest:
     """One HTTP request."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:

@@ -16,8 +16,8 @@ from letta_transcode.mapping.plans import (
     Form,
     MappingError,
     Member,
+    MessagePlan,
     Part,
-    Plan,
     Union,
     Value,
     enum_names,
@@ -76,7 +76,7 @@ class Decoders:
         """Return the decoder of a message. Raises MappingError."""
         return self._whole(lambda: self._function(name))
 
-    def plan(self, plan: Plan) -> Decoder:
+    def plan(self, plan: MessagePlan) -> Decoder:
         """Return the decoder of a message by another plan than its own."""
 
         def compiled() -> str:
@@ -122,7 +122,7 @@ class Decoders:
         self._scope[name] = value
         return name
 
-    def _body(self, plan: Plan) -> list[str]:
+    def _body(self, plan: MessagePlan) -> list[str]:
         lines = ["if depth > MAX_DEPTH:", "    return too_deep(loc, problems)", "m.SetInParent()"]
         if plan.transparent:
             only = plan.only
@@ -328,7 +328,7 @@ _HELPERS = (
 )
 
 
-def partial(plan: Plan) -> Plan:
+def partial(plan: MessagePlan) -> MessagePlan:
     """Return the plan for a masked update: what is left out stays as it is, so nothing is required or defaulted."""
     parts: list[Part] = []
     for part in plan.parts:
@@ -344,7 +344,7 @@ def partial(plan: Plan) -> Plan:
     return replace(plan, parts=tuple(parts))
 
 
-def masker(plan: Plan) -> Callable[[Any, Any], list[str]]:
+def masker(plan: MessagePlan) -> Callable[[Any, Any], list[str]]:
     """Return a function that names, as paths of proto names, what the keys of a JSON object set or clear.
 
     Keys of fields that no update changes are not named: a client may send back a whole object.

@@ -16,8 +16,8 @@ from letta_transcode.mapping.plans import (
     Form,
     MappingError,
     Member,
+    MessagePlan,
     Part,
-    Plan,
     Union,
     Value,
     enum_names,
@@ -93,7 +93,7 @@ class Encoders:
         source = f"def {function}(m):\n" + "\n".join(f"    {line}" for line in body)
         exec(compile(source, f"<{function}>", "exec"), self._scope)  # noqa: S102  generated from descriptors alone
 
-    def _body(self, plan: Plan) -> list[str]:
+    def _body(self, plan: MessagePlan) -> list[str]:
         if plan.transparent:
             only = plan.only
             if isinstance(only, Field):

@@ -144,7 +144,7 @@ Part = Field | Union | Constant | Alias
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MessagePlan:
     """A message: its keys and unions in the order of the contract."""
 
     name: str
@@ -196,9 +196,9 @@ class Planner:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, MessagePlan] = {}
 
-    def plan(self, name: str) -> Plan:
+    def plan(self, name: str) -> MessagePlan:
         """Return the plan of a message. Raises MappingError."""
         made = self._plans.get(name)
         if made is None:
@@ -207,10 +207,10 @@ class Planner:
             parts = self._parts(descriptor, (), (name,))
             if transparent and len(parts) != 1:
                 raise MappingError(f"{name} is transparent, so it must have one field or one oneof, not {len(parts)}")
-            made = self._plans[name] = Plan(name, parts, transparent)
+            made = self._plans[name] = MessagePlan(name, parts, transparent)
         return made
 
-    def without(self, plan: Plan, fields: frozenset[str]) -> Plan:
+    def without(self, plan: MessagePlan, fields: frozenset[str]) -> MessagePlan:
         """Return a plan less some fields of the message, given by proto name."""
         kept: list[Part] = []
         for part in plan.parts:

@@ -12,7 +12,7 @@ from letta_transcode.mapping.plans import (
     Field,
     Form,
     Member,
-    Plan,
+    MessagePlan,
     Union,
     Value,
     enum_names,
@@ -68,7 +68,7 @@ class Schemas:
         schema = _nullable(schema) if nullable else schema
         return {**schema, "deprecated": True} if field.deprecated else schema
 
-    def object(self, codecs: Codecs, plan: Plan) -> Schema:
+    def object(self, codecs: Codecs, plan: MessagePlan) -> Schema:
         """Return the schema of a message by a plan."""
         if plan.transparent:
             only = plan.only

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from letta_transcode.mapping.codecs import Codecs
-    from letta_transcode.mapping.plans import Plan
+    from letta_transcode.mapping.plans import MessagePlan
     from letta_transcode.mapping.values import Loc, Problems
     from letta_transcode.routing.templates import Template
 
@@ -37,7 +37,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class RequestParts:
     """The parts of a request that fill its message."""
 
     path: list[tuple[tuple[str, ...], str]]
@@ -50,7 +50,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TextSource:
     """A field that is filled from text: of the path, a query parameter, a header or a form."""
 
     field: Field
@@ -79,7 +79,7 @@ class Binding:
         self.query = self._query_fields(plan)
         self._defaults = [each for each in self.query.items() if each[1].field.default is not UNSET]
         self._required = [each for each in self.query.items() if each[1].field.required]
-        self.body_plan: Plan | None = None
+        self.body_plan: MessagePlan | None = None
         self.body_field: Field | None = None
         self.files: dict[str, Decoder] = {}
         self._decode: Decoder | None = None
@@ -92,7 +92,7 @@ class Binding:
         whole = self.body == "*" and self.message == HTTP_BODY
         return whole or (self.body_field is not None and self.body_field.value.message == HTTP_BODY)
 
-    def read(self, parts: Parts) -> Message:
+    def read(self, parts: RequestParts) -> Message:
         """Return the request message. Raises HttpError 422, listing what is wrong."""
         message = self._new()
         problems: Problems = []
@@ -125,28 +125,28 @@ class Binding:
             return ("body", *path)
         return ("query", *path)
 
-    def _text(self, path: tuple[str, ...]) -> Text:
+    def _text(self, path: tuple[str, ...]) -> TextSource:
         found = self._codecs.planner.field_at(self.message, path)
         if found.value.form in (Form.MESSAGE, Form.CANONICAL) or found.map_key is not None:
             raise MappingError(f"{self.message}.{'.'.join(path)} cannot be read from text")
-        return Text(found, self._codecs.decoders.field(found))
+        return TextSource(found, self._codecs.decoders.field(found))
 
-    def _set_apart(self, plan: Plan) -> frozenset[str]:
+    def _set_apart(self, plan: MessagePlan) -> frozenset[str]:
         """Return the fields, by proto name, that never stand in a body `*`."""
         names = {each.path[0] for each in plan.fields() if each.header or each.query or each.mask}
         return frozenset(names | {path[0] for path in self.path if len(path) == 1})
 
-    def _query_fields(self, plan: Plan) -> dict[str, Text]:
+    def _query_fields(self, plan: MessagePlan) -> dict[str, TextSource]:
         taken = set(self.path) | {each.field.path for each in self.headers}
-        found: dict[str, Text] = {}
+        found: dict[str, TextSource] = {}
         for each in _texts(self._codecs, plan, (), "", _NESTED):
             if each.path in taken or each.path[0] == self.body or each.mask or each.header:
                 continue
             if self.body != "*" or each.query:
-                found.setdefault(each.key, Text(each, self._codecs.decoders.field(each)))
+                found.setdefault(each.key, TextSource(each, self._codecs.decoders.field(each)))
         return found
 
-    def _bind_body(self, plan: Plan) -> None:
+    def _bind_body(self, plan: MessagePlan) -> None:
         decoders, planner = self._codecs.decoders, self._codecs.planner
         if self.body == "*":
             rest = planner.without(plan, self._apart)
@@ -166,12 +166,12 @@ class Binding:
         if self._mask and self.body_plan:
             self._paths = masker(self.body_plan)
 
-    def _bind_files(self, plan: Plan) -> None:
+    def _bind_files(self, plan: MessagePlan) -> None:
         for each in plan.fields():
             if each.value.message == UPLOADED_FILE and not each.repeated:
                 self.files[each.key] = self._codecs.decoders.field(each)
 
-    def _read_body(self, parts: Parts, message: Message, problems: Problems) -> None:
+    def _read_body(self, parts: RequestParts, message: Message, problems: Problems) -> None:
         if parts.form is not None:
             self._read_form(parts, message, problems)
         if self._decode is None or parts.form is not None:
@@ -187,7 +187,7 @@ class Binding:
             mask = getattr(message, self._mask.path[0])
             mask.paths.extend(dict.fromkeys(self._paths(value, owner)))
 
-    def _read_form(self, parts: Parts, message: Message, problems: Problems) -> None:
+    def _read_form(self, parts: RequestParts, message: Message, problems: Problems) -> None:
         """Fill the fields of a form as a body of the same keys would."""
         value: dict[str, Any] = {}
         fields = {each.key: each for each in self.body_plan.fields()} if self.body_plan else {}
@@ -205,7 +205,7 @@ class Binding:
                 target = getattr(message, fields[key].path[0])
                 target.file_name, target.content_type, target.content = file.name, file.content_type, file.content
 
-    def _read_query(self, parts: Parts, message: Message, problems: Problems) -> None:
+    def _read_query(self, parts: RequestParts, message: Message, problems: Problems) -> None:
         for key, texts in parts.query.items():
             known = self.query.get(key)
             if known is not None:
@@ -229,7 +229,7 @@ def _inside(name: str, decode: Decoder) -> Decoder:
     return decode_inside
 
 
-def _texts(codecs: Codecs, plan: Plan, path: tuple[str, ...], prefix: str, depth: int) -> list[Field]:
+def _texts(codecs: Codecs, plan: MessagePlan, path: tuple[str, ...], prefix: str, depth: int) -> list[Field]:
     """Return the fields of a message that text can fill, those of messages inside of it under dotted keys."""
     found: list[Field] = []
     if plan.transparent:

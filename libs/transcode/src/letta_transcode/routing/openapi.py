@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from letta_transcode.mapping.plans import Field
 from letta_transcode.mapping.schemas import Schema, Schemas
-from letta_transcode.routing.bindings import HTTP_BODY, Binding, Text
+from letta_transcode.routing.bindings import HTTP_BODY, Binding, TextSource
 
 if TYPE_CHECKING:
     from letta_transcode.mapping.codecs import Codecs
@@ -105,7 +105,7 @@ def _parameters(schemas: Schemas, codecs: Codecs, binding: Binding) -> list[dict
     return found
 
 
-def _parameter(schemas: Schemas, codecs: Codecs, text: Text, name: str, where: str) -> dict[str, Any]:
+def _parameter(schemas: Schemas, codecs: Codecs, text: TextSource, name: str, where: str) -> dict[str, Any]:
     schema = schemas.field(codecs, text.field)
     made = {"name": name, "in": where, "required": where == "path" or text.field.required, "schema": schema}
     if text.field.deprecated:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from letta_transcode.mapping.plans import Field, MappingError, Plan, Union
+from letta_transcode.mapping.plans import Field, MappingError, MessagePlan, Union
 from letta_transcode.routing.bindings import HTTP_BODY, Binding
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class UpstreamMethod:
     """A method of a server: where it is called and with which classes."""
 
     peer: str
@@ -43,7 +43,7 @@ class Method:
 class Operation:
     """A method under one HTTP verb and path."""
 
-    method: Method
+    method: UpstreamMethod
     verb: str
     template: Template
     binding: Binding
@@ -68,10 +68,10 @@ class Operation:
         return self
 
 
-def describe(peer: str, codecs: Codecs, method: MethodDescriptor) -> Method:
+def describe(peer: str, codecs: Codecs, method: MethodDescriptor) -> UpstreamMethod:
     """Return a method with the classes of its catalog."""
     catalog = codecs.catalog
-    return Method(
+    return UpstreamMethod(
         peer=peer,
         service=method.containing_service.full_name,
         name=method.name,
@@ -154,7 +154,7 @@ def _event(codecs: Codecs, message: str, response_body: str) -> Callable[[Any], 
     return _event_of(codecs, codecs.planner.plan(message), path) if message else None
 
 
-def _event_of(codecs: Codecs, plan: Plan, path: tuple[str, ...]) -> Callable[[Any], str] | None:
+def _event_of(codecs: Codecs, plan: MessagePlan, path: tuple[str, ...]) -> Callable[[Any], str] | None:
     for part in plan.parts:
         if isinstance(part, Union):
             names = {member.field.path[-1]: member.field.event for member in part.members if member.field.event}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from letta_transcode.mapping.codecs import Codecs
 from letta_transcode.mapping.plans import MappingError
-from letta_transcode.routing.operations import Method, Operation, describe, operation, path_of, rules
+from letta_transcode.routing.operations import Operation, UpstreamMethod, describe, operation, path_of, rules
 from letta_transcode.routing.templates import Router, TemplateError, parse
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class PeerRoutes:
     peer: str
     codecs: Codecs
     operations: list[Operation] = field(default_factory=list)
-    methods: list[Method] = field(default_factory=list)
+    methods: list[UpstreamMethod] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -34,7 +34,7 @@ class Routes:
 
     router: Router[Operation] = field(default_factory=Router)
     operations: list[tuple[PeerRoutes, Operation]] = field(default_factory=list)
-    methods: dict[str, Method] = field(default_factory=dict)
+    methods: dict[str, UpstreamMethod] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 

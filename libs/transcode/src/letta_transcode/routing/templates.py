@@ -89,7 +89,7 @@ class _Node(Generic[Target]):
 
 
 @dataclass(frozen=True, slots=True)
-class Match(Generic[Target]):
+class PathMatch(Generic[Target]):
     """What a path matched, and the fields it fills."""
 
     target: Target
@@ -130,7 +130,7 @@ class Router(Generic[Target]):
         self._verbs.add(template.verb)
         return True
 
-    def find(self, method: str, path: str) -> Match[Target] | Refused:
+    def find(self, method: str, path: str) -> PathMatch[Target] | Refused:
         """Find the target of a path that is still percent-encoded."""
         path = path.removeprefix("/").removesuffix("/")
         segments = path.split("/") if path else []
@@ -139,7 +139,7 @@ class Router(Generic[Target]):
             for ends in _matches(self._root, parts, 0, verb):
                 found = ends.get(method)
                 if found is not None:
-                    return Match(found[1], found[0], parts)
+                    return PathMatch(found[1], found[0], parts)
                 allowed.update(ends)
         return Refused(tuple(sorted(allowed)))
 

@@ -14,8 +14,8 @@ from letta_transcode.http.requests import ClientGone
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from letta_transcode.http.requests import Limits, Request
-    from letta_transcode.routing.operations import Method
+    from letta_transcode.http.requests import HttpRequest, RequestLimits
+    from letta_transcode.routing.operations import UpstreamMethod
     from letta_transcode.upstream.peers import Peers
 
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -27,12 +27,12 @@ _MAX_STUBS = 4096
 class Calls:
     """Makes calls on the channels of the peers; requests are serialized already."""
 
-    def __init__(self, peers: Peers, limits: Limits) -> None:
+    def __init__(self, peers: Peers, limits: RequestLimits) -> None:
         self._peers = peers
         self._limits = limits
         self._stub = lru_cache(_MAX_STUBS)(self._make_stub)  # those of descriptors that changed go first
 
-    async def unary(self, method: Method, data: bytes, metadata: Metadata, request: Request) -> Message:
+    async def unary(self, method: UpstreamMethod, data: bytes, metadata: Metadata, request: HttpRequest) -> Message:
         """Call and return the response. Raises grpc.RpcError, and ClientGone when the client went away first."""
         call = self._stub(method)(data, timeout=self._limits.call, metadata=metadata)
         with _Watch(call, request) as watch:
@@ -45,7 +45,7 @@ class Calls:
         return response
 
     async def stream(
-        self, method: Method, data: bytes, metadata: Metadata, request: Request
+        self, method: UpstreamMethod, data: bytes, metadata: Metadata, request: HttpRequest
     ) -> AsyncGenerator[Message, None]:
         """Call and yield the responses. Raises grpc.RpcError, and ClientGone when the client went away first."""
         call = self._stub(method)(data, timeout=self._limits.stream, metadata=metadata)
@@ -60,7 +60,7 @@ class Calls:
             finally:
                 call.cancel()
 
-    def _make_stub(self, method: Method) -> Any:
+    def _make_stub(self, method: UpstreamMethod) -> Any:
         channel = self._peers.channel(method.peer)
         make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
         return make(method.path, request_serializer=_as_it_is, response_deserializer=method.response.FromString)
@@ -69,7 +69,7 @@ class Calls:
 class _Watch:
     """Cancels a call when the client of a request closes the connection."""
 
-    def __init__(self, call: Any, request: Request) -> None:
+    def __init__(self, call: Any, request: HttpRequest) -> None:
         self._call = call
         self._task = asyncio.ensure_future(request.gone())
         self._task.add_done_callback(self._ended)

@@ -20,16 +20,16 @@ from letta.memory.v1 import (
 from letta_agent.clients.patience import patiently
 from letta_agent.domain.context.zones import placed
 from letta_agent.domain.peers.memory import (
-    AgentMemory,
+    AgentMemorySpec,
     Block,
-    Committed,
+    CommitReceipt,
     Edit,
     EditKind,
-    Found,
     LettaMessage,
     Message,
     RunKey,
     Search,
+    SearchHit,
     StartedContext,
     StepCommit,
     StopReason,
@@ -63,7 +63,7 @@ class MemoryClient:
         messages: Sequence[Message],
         *,
         embedding: str = "",
-    ) -> AgentMemory:
+    ) -> AgentMemorySpec:
         """Make the memory of an agent."""
         request = context_pb2.ProvisionAgentRequest(
             agent_id=agent_id,
@@ -131,7 +131,7 @@ class MemoryClient:
         answer = await patiently(lambda: self._contexts.WithdrawInput(request, timeout=TIMEOUT), what="WithdrawInput")
         return answer.withdrawn
 
-    async def commit_step(self, thread: RunKey, step: StepCommit) -> Committed:
+    async def commit_step(self, thread: RunKey, step: StepCommit) -> CommitReceipt:
         """Append the messages of a step once."""
         request = context_pb2.CommitStepRequest(
             agent_id=thread.agent_id,
@@ -152,7 +152,7 @@ class MemoryClient:
                 request.window.summary.CopyFrom(window.summary)
             request.window.first_kept_message_id, request.window.cleared = window.first_kept_message_id, window.cleared
         answer = await patiently(lambda: self._contexts.CommitStep(request, timeout=TIMEOUT), what="CommitStep")
-        return Committed(tuple(answer.changed_blocks), tuple(answer.detached_block_ids))
+        return CommitReceipt(tuple(answer.changed_blocks), tuple(answer.detached_block_ids))
 
     async def edit_block(self, thread: RunKey, key: str, edit: Edit) -> Block:
         """Edit a block once for each key."""
@@ -176,7 +176,7 @@ class MemoryClient:
             lambda: self._passages.CreateArchivalMemory(request, timeout=TIMEOUT), what="CreateArchivalMemory"
         )
 
-    async def search_passages(self, agent_id: str, search: Search) -> list[Found]:
+    async def search_passages(self, agent_id: str, search: Search) -> list[SearchHit]:
         """Search the agent's archive, best first."""
         request = passage_service_pb2.SearchArchivalMemoryRequest(
             agent_id=agent_id, query=search.query, tags=search.tags, top_k=search.limit
@@ -190,10 +190,11 @@ class MemoryClient:
             lambda: self._passages.SearchArchivalMemory(request, timeout=TIMEOUT), what="SearchArchivalMemory"
         )
         return [
-            Found(found.id, found.content, _iso(found.timestamp), tags=tuple(found.tags)) for found in answer.results
+            SearchHit(found.id, found.content, _iso(found.timestamp), tags=tuple(found.tags))
+            for found in answer.results
         ]
 
-    async def search_messages(self, thread: RunKey, search: Search) -> list[Found]:
+    async def search_messages(self, thread: RunKey, search: Search) -> list[SearchHit]:
         """Search the messages of the agent, best first."""
         request = message_service_pb2.SearchStoredMessagesRequest(
             agent_id=thread.agent_id,
@@ -215,7 +216,7 @@ class MemoryClient:
         )
         return list((await self._messages.ListRunMessages(request, timeout=TIMEOUT)).messages)
 
-    async def memories(self, agent_ids: Sequence[str], *, blocks: bool) -> dict[str, AgentMemory]:
+    async def memories(self, agent_ids: Sequence[str], *, blocks: bool) -> dict[str, AgentMemorySpec]:
         """Return what agents keep in memory."""
         request = context_pb2.ListAgentMemoriesRequest(agent_ids=agent_ids, without_blocks=not blocks)
         answer = await self._contexts.ListAgentMemories(request, timeout=TIMEOUT)
@@ -255,8 +256,8 @@ class MemoryClient:
         await self._contexts.DetachBlock(request, timeout=TIMEOUT)
 
 
-def _memory(memory: context_pb2.AgentMemory) -> AgentMemory:
-    return AgentMemory(tuple(memory.blocks), tuple(memory.message_ids))
+def _memory(memory: context_pb2.AgentMemory) -> AgentMemorySpec:
+    return AgentMemorySpec(tuple(memory.blocks), tuple(memory.message_ids))
 
 
 def _set_edit(request: context_pb2.EditBlockRequest, edit: Edit) -> None:
@@ -284,9 +285,9 @@ def _set_edit(request: context_pb2.EditBlockRequest, edit: Edit) -> None:
         request.rename.SetInParent()
 
 
-def _found(message: Message) -> Found:
+def _found(message: Message) -> SearchHit:
     role = message_pb2.MessageRole.Name(message.role).removeprefix("MESSAGE_ROLE_").lower()
-    return Found(message.id, text_of(message), _iso(message.created_at), role=role)
+    return SearchHit(message.id, text_of(message), _iso(message.created_at), role=role)
 
 
 def _iso(moment: Timestamp) -> str:

@@ -10,7 +10,7 @@ import grpc.aio
 
 from letta.llm.v1 import generation_service_pb2 as llm_pb2
 from letta.llm.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
-from letta_agent.domain.peers.models import Delta, EmbeddingInfo, Generation, ModelInfo, Prompt
+from letta_agent.domain.peers.models import EmbeddingInfo, GenerationDelta, ModelAnswer, ModelInfo, Prompt
 from letta_rpc.client import streaming
 
 TIMEOUT = 600.0
@@ -37,20 +37,20 @@ class ModelClient:
             response_deserializer=llm_pb2.StreamGenerateResponse.FromString,
         )
 
-    async def generate(self, prompt: Prompt) -> Generation:
+    async def generate(self, prompt: Prompt) -> ModelAnswer:
         """Generate and answer once."""
         answer = await self._generate(encode(prompt), timeout=TIMEOUT)
         return _generation(answer.generation)
 
-    async def stream(self, prompt: Prompt) -> AsyncIterator[Delta | Generation]:
+    async def stream(self, prompt: Prompt) -> AsyncIterator[GenerationDelta | ModelAnswer]:
         """Generate and answer as the model speaks."""
         async with streaming(self._stream(encode(prompt), timeout=TIMEOUT)) as events:
             async for event in events:
                 kind = event.WhichOneof("event")
                 if kind == "part_started":
-                    yield Delta(event.part_started.index, started=event.part_started.part)
+                    yield GenerationDelta(event.part_started.index, started=event.part_started.part)
                 elif kind == "part_delta":
-                    yield Delta(event.part_delta.index, text=event.part_delta.delta)
+                    yield GenerationDelta(event.part_delta.index, text=event.part_delta.delta)
                 elif kind == "finished":
                     yield _generation(event.finished.generation)
 
@@ -119,8 +119,8 @@ def _choice(prompt: Prompt) -> llm_pb2.ToolChoice:
     return llm_pb2.ToolChoice(mode=mode)
 
 
-def _generation(found: llm_pb2.Generation) -> Generation:
-    return Generation(
+def _generation(found: llm_pb2.Generation) -> ModelAnswer:
+    return ModelAnswer(
         parts=tuple(found.parts),
         usage=found.usage,
         model=found.model,

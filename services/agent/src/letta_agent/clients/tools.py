@@ -10,7 +10,7 @@ import grpc.aio
 from letta.tools.v1 import tool_execution_service_pb2 as execution_pb2
 from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_service_pb2, tool_service_pb2_grpc
 from letta_agent.clients.patience import AWAY, patiently
-from letta_agent.domain.peers.tools import Attached, Call, CallResult, Tool
+from letta_agent.domain.peers.tools import Attached, CallResult, Tool, ToolCallRequest
 
 TIMEOUT = 15.0
 EXECUTION_TIMEOUT = 900.0
@@ -34,7 +34,7 @@ class ToolClient:
         answer = await self._registry.ResolveTools(request, timeout=TIMEOUT)
         return Attached(tuple(answer.tools), answer.etag, answer.unchanged)
 
-    async def execute(self, call: Call) -> CallResult:
+    async def execute(self, call: ToolCallRequest) -> CallResult:
         """Execute a call, once for each key."""
         request = execution_pb2.ExecuteRequest(
             tool_id=call.tool_id,

@@ -12,12 +12,12 @@ from letta.agent.v1 import agent_service_pb2_grpc
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.context_window import Overviews
 from letta_agent.domain.agents.direct_calls import ToolRuns
-from letta_agent.domain.agents.records import AgentFilter, Parts
+from letta_agent.domain.agents.records import AgentFilter, AgentIncludes
 from letta_agent.domain.runs.runs import Runs
 from letta_agent.servicers.drafts import change_of, draft_of
 from letta_agent.servicers.overviews import pack_overview
 from letta_agent.servicers.runs import compaction_of, page_of
-from letta_agent.servicers.stores import Stores
+from letta_agent.servicers.stores import AgentStores
 from letta_common.actor import current_actor, current_request, require_scope
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument
@@ -43,7 +43,7 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         clock: Clock,
         *,
         digests: Digests,
-        stores: Stores,
+        stores: AgentStores,
     ) -> None:
         self._stores = stores
         self._agents = agents
@@ -158,12 +158,12 @@ def json_object(text: str, field: str) -> dict[str, Any]:
     return value
 
 
-def _parts(include: Any) -> Parts:
+def _parts(include: Any) -> AgentIncludes:
     """Return what a caller wants to see of an agent. Raises PermissionDenied for secrets that only writers may see."""
     wanted = set(include)
     if pb.AGENT_INCLUDE_SECRETS in wanted:
         require_scope(current_actor(), "write")
-    return Parts(
+    return AgentIncludes(
         blocks=pb.AGENT_INCLUDE_BLOCKS in wanted,
         tools=pb.AGENT_INCLUDE_TOOLS in wanted,
         secrets=pb.AGENT_INCLUDE_SECRETS in wanted,

@@ -14,7 +14,7 @@ from letta_agent.domain.agents.conversations import Conversation, ConversationFi
 from letta_agent.domain.journal.records import RunFilter
 from letta_agent.domain.runs.runs import Runs, SendCommand
 from letta_agent.servicers.runs import cancel_all, compaction_of, follow_of, pack_answer, stream
-from letta_agent.servicers.stores import Stores
+from letta_agent.servicers.stores import AgentStores
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import current_actor, current_request
 from letta_common.clock import Clock
@@ -35,7 +35,7 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
     """Serves conversations."""
 
     def __init__(
-        self, conversations: Conversations, runs: Runs, clock: Clock, *, digests: Digests, stores: Stores
+        self, conversations: Conversations, runs: Runs, clock: Clock, *, digests: Digests, stores: AgentStores
     ) -> None:
         self._stores = stores
         self._conversations = conversations

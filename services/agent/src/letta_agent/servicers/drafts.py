@@ -13,7 +13,7 @@ from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta_agent.domain.agents.model_choice import handle_of, read_config
-from letta_agent.domain.agents.records import AgentState, AgentType, Change, Draft
+from letta_agent.domain.agents.records import AgentDraft, AgentState, AgentType, Change
 from letta_agent.domain.context.zones import zone_of
 from letta_agent.domain.journal.inputs import created
 from letta_common.errors import InvalidArgument, OperationUnimplemented
@@ -29,13 +29,13 @@ _GIVEN = shared_fields(pb.CreateAgentRequest.DESCRIPTOR, AgentState.DESCRIPTOR) 
 _FILES_OPEN, _VIEW_CHARS = 10, 25_000
 
 
-def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) -> Draft:
+def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) -> AgentDraft:
     """Return the agent that a request describes. Raises InvalidArgument and OperationUnimplemented."""
     if request.name and not _NAME.fullmatch(request.name):
         raise InvalidArgument("a name has letters, digits, spaces, - _ and ' only", field="name")
     if request.folder_ids:
         raise OperationUnimplemented("folders of agents come with a later release")
-    return Draft(
+    return AgentDraft(
         state=_state(request),
         model=handle_of(request.model, request.llm_config),
         window=request.context_window_limit or request.llm_config.context_window,

@@ -13,9 +13,9 @@ from letta.agent.v1 import run_service_pb2 as pb
 from letta_agent.domain.journal.feed import Event
 from letta_agent.domain.journal.records import ACTIVE, RunFilter, RunStore, StepFilter
 from letta_agent.domain.loop.compaction_run import COMPACTION
-from letta_agent.domain.runs.runs import Admitted, Answer, Follow, Runs, SendCommand
+from letta_agent.domain.runs.runs import Admitted, Follow, RunAnswer, Runs, SendCommand
 from letta_agent.servicers.packing import pack_run, pack_run_metrics, pack_run_usage, pack_step
-from letta_agent.servicers.stores import Stores
+from letta_agent.servicers.stores import AgentStores
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import Actor, current_actor, current_request
 from letta_common.clock import Clock
@@ -30,7 +30,7 @@ _ALL = Page(limit=1_000, ascending=True)
 class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     """Serves runs."""
 
-    def __init__(self, runs: Runs, stores: Stores, clock: Clock) -> None:
+    def __init__(self, runs: Runs, stores: AgentStores, clock: Clock) -> None:
         self._runs = runs
         self._stores = stores
         self._clock = clock
@@ -158,7 +158,7 @@ def waiting(request: run_pb2.RunRequest, default: run_pb2.OnBusy.ValueType) -> r
     return asked
 
 
-def pack_answer(response: R, answer: Answer) -> R:
+def pack_answer(response: R, answer: RunAnswer) -> R:
     """Fill the response to a send."""
     response.messages.extend(answer.messages)
     for message in response.messages:

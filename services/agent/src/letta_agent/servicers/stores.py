@@ -10,7 +10,7 @@ from letta_agent.domain.journal.records import RunStore
 
 
 @dataclass(frozen=True, slots=True)
-class Stores:
+class AgentStores:
     """The stores of the agent service."""
 
     agents: AgentStore

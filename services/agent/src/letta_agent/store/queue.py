@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from letta_agent.domain.journal.records import (
-    Job,
-    Lease,
+    FreeSlots,
+    HeldCalls,
+    LeaseTerms,
     Overdue,
-    Pending,
     Renewed,
-    Room,
+    RunJob,
     RunLease,
     RunRequest,
     StoredEvent,
@@ -66,7 +66,7 @@ class SqlQueueStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def renew(self, held: Sequence[RunLease], lease: Lease) -> Renewed:
+    async def renew(self, held: Sequence[RunLease], lease: LeaseTerms) -> Renewed:
         """Renew the leases of conversations."""
         values = {
             "owner": lease.owner,
@@ -84,7 +84,7 @@ class SqlQueueStore:
         rows = await self._db.hot(_CANCELLED, ([h.organization_id for h in held], [h.run_id for h in held]))
         return frozenset(row[0] for row in rows)
 
-    async def claim_due(self, lease: Lease, room: Room) -> list[Job]:
+    async def claim_due(self, lease: LeaseTerms, room: FreeSlots) -> list[RunJob]:
         """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""
         values = {
             "owner": lease.owner,
@@ -125,11 +125,11 @@ class SqlQueueStore:
         return len(await self._db.hot(_FORGET, (before, limit)))
 
 
-def _job(row: tuple[Any, ...]) -> Job:
+def _job(row: tuple[Any, ...]) -> RunJob:
     organization_id, agent_id, conversation_id, run_id, fence, user_id, scopes = row[:7]
     definition, conversation, secrets, tools, tokens, request, given = row[7:14]
     claims, background, run_type, cancel_requested, message_id, calls, shown = row[14:]
-    return Job(
+    return RunJob(
         held=RunLease(organization_id, agent_id, conversation_id, run_id, fence),
         actor=Actor(organization_id, user_id, frozenset(scopes)),
         definition=definition_of(definition, conversation, secrets, tools, tokens),
@@ -139,5 +139,5 @@ def _job(row: tuple[Any, ...]) -> Job:
         background=background,
         run_type=run_type,
         cancel_requested=cancel_requested,
-        waiting=Pending(message_id, tuple(calls), shown or b"") if message_id else None,
+        waiting=HeldCalls(message_id, tuple(calls), shown or b"") if message_id else None,
     )

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from letta_agent.domain.journal.records import (
     ACTIVE,
     Admission,
-    Lease,
+    AdmissionOutcome,
+    HeldCalls,
+    LeaseTerms,
     NewRun,
-    Outcome,
-    Pending,
     RunEnd,
     RunFilter,
     RunLease,
@@ -159,7 +159,7 @@ class SqlRunStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def admit(self, actor: Actor, run: NewRun, lease: Lease) -> Admission:
+    async def admit(self, actor: Actor, run: NewRun, lease: LeaseTerms) -> Admission:
         """Admit a run and claim its conversation, or say why not."""
         values = {
             "organization_id": actor.organization_id,
@@ -207,7 +207,7 @@ class SqlRunStore:
 
     async def close(self, held: RunLease, end: RunEnd) -> bool:
         """End a run and free its conversation; say whether another run waits for it."""
-        pending = end.pending or Pending("", ())
+        pending = end.pending or HeldCalls("", ())
         values = {
             "organization_id": held.organization_id,
             "agent_id": held.agent_id,
@@ -387,14 +387,14 @@ def _step(row: sa.Row[Any]) -> StepRecord:
 def _admission(row: tuple[Any, ...]) -> Admission:
     outcome, run_id, fence, request_hash, definition, conversation, secrets, tools, tokens = row[:9]
     message_id, calls, shown, resumes = row[9:]
-    found = Outcome(outcome)
+    found = AdmissionOutcome(outcome)
     return Admission(
         outcome=found,
         run_id=run_id or "",
         fence=fence or 0,
         definition=definition_of(definition, conversation, secrets, tools, tokens) if definition else None,
         request_hash=request_hash or b"",
-        pending=Pending(message_id, tuple(calls or ()), shown or b"") if message_id else None,
+        pending=HeldCalls(message_id, tuple(calls or ()), shown or b"") if message_id else None,
         resumes=bool(resumes),
     )
 

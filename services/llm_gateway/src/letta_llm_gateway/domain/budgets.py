@@ -31,7 +31,7 @@ DEPLOYMENT = "LETTA_BUDGET_DOLLARS"
 _FORGET_SECONDS = 600.0
 
 
-class Scope(Enum):
+class BudgetScope(Enum):
     """Whose spending a budget limits, numbered as the contract numbers it."""
 
     ORGANIZATION = 1
@@ -66,7 +66,7 @@ class Budget:
 
     id: str
     organization_id: str
-    scope: Scope
+    scope: BudgetScope
     subject_id: str
     """The user or the agent; empty for the organization."""
     period: Period
@@ -77,7 +77,10 @@ class Budget:
 
     def covers(self, user_id: str, agent_id: str) -> bool:
         """Say whether a call counts."""
-        return self.subject_id == {Scope.ORGANIZATION: "", Scope.USER: user_id, Scope.AGENT: agent_id}[self.scope]
+        return (
+            self.subject_id
+            == {BudgetScope.ORGANIZATION: "", BudgetScope.USER: user_id, BudgetScope.AGENT: agent_id}[self.scope]
+        )
 
     @property
     def words(self) -> str:
@@ -87,7 +90,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BudgetStanding:
     """A budget and what was spent of it in its running period, as booked."""
 
     budget: Budget
@@ -99,7 +102,7 @@ class Spent:
     """What an organization has spent this month, and its budgets."""
 
     month_microdollars: int
-    standings: Sequence[Standing]
+    standings: Sequence[BudgetStanding]
 
 
 class BudgetStore(Protocol):
@@ -123,7 +126,7 @@ class BudgetStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class BudgetOptions:
     """How spending is watched."""
 
     ceiling_microdollars: int = 0
@@ -167,35 +170,39 @@ class Budgets:
     """Operations on budgets, and the check before each call."""
 
     def __init__(
-        self, store: BudgetStore, clock: Clock, flush: Callable[[], Awaitable[bool]], options: Options | None = None
+        self,
+        store: BudgetStore,
+        clock: Clock,
+        flush: Callable[[], Awaitable[bool]],
+        options: BudgetOptions | None = None,
     ) -> None:
-        self._store, self._clock, self._flush, self.options = store, clock, flush, options or Options()
+        self._store, self._clock, self._flush, self.options = store, clock, flush, options or BudgetOptions()
         self._ledgers: dict[str, _Ledger] = {}
         self._holds: set[Hold] = set()
         self._spends: deque[tuple[int, Hold]] = deque()
         self._number = 0
         self._lock = asyncio.Lock()
 
-    async def put(self, actor: Actor, budget: Budget) -> Standing:
+    async def put(self, actor: Actor, budget: Budget) -> BudgetStanding:
         """Set a budget. Raises PermissionDenied or InvalidArgument."""
         _managers_only(actor)
-        if bool(budget.subject_id) == (budget.scope is Scope.ORGANIZATION):
+        if bool(budget.subject_id) == (budget.scope is BudgetScope.ORGANIZATION):
             raise InvalidArgument("a budget of a user or an agent names it; one of the organization names nobody",
                                   field="subject_id")  # fmt: skip
         kept = await self._store.put(actor, budget)
         await self._read([actor.organization_id])
         for line in self._ledgers[actor.organization_id].lines:
             if line.budget.id == kept.id:
-                return Standing(line.budget, line.spent)
-        return Standing(kept, 0)
+                return BudgetStanding(line.budget, line.spent)
+        return BudgetStanding(kept, 0)
 
-    async def page(self, actor: Actor, page: Page) -> Sequence[Standing]:
+    async def page(self, actor: Actor, page: Page) -> Sequence[BudgetStanding]:
         """Return one page of budgets with what was spent of them. Raises CursorNotFound."""
         found = await self._store.list_budgets(actor, page)
         await self._flush()
         spent = await self._store.spent([actor.organization_id], self._clock.now().date())
         known = {each.budget.id: each.spent_microdollars for each in spent[actor.organization_id].standings}
-        return [Standing(budget, known.get(budget.id, 0)) for budget in found]
+        return [BudgetStanding(budget, known.get(budget.id, 0)) for budget in found]
 
     async def delete(self, actor: Actor, budget_id: str) -> None:
         """Delete a budget. Raises PermissionDenied or BudgetNotFound."""
@@ -296,7 +303,9 @@ class Budgets:
     def _ceiling(self, organization_id: str) -> Budget:
         now = self._clock.now()
         limit = self.options.ceiling_microdollars
-        return Budget(DEPLOYMENT, organization_id, Scope.ORGANIZATION, "", Period.MONTH, limit, Action.REFUSE, now, now)
+        return Budget(
+            DEPLOYMENT, organization_id, BudgetScope.ORGANIZATION, "", Period.MONTH, limit, Action.REFUSE, now, now
+        )
 
 
 def _beyond(line: _Line) -> None:
@@ -327,7 +336,7 @@ def _dollars(microdollars: int) -> str:
     return f"${microdollars / 1e6:.6f}".rstrip("0").rstrip(".")
 
 
-def new_budget(actor: Actor, clock: Clock, rest: tuple[Scope, str, Period, int, Action]) -> Budget:
+def new_budget(actor: Actor, clock: Clock, rest: tuple[BudgetScope, str, Period, int, Action]) -> Budget:
     """Return a budget that begins now."""
     scope, subject_id, period, limit, action = rest
     now = clock.now()

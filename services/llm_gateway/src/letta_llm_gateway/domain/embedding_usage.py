@@ -7,7 +7,7 @@ from letta_common.clock import Clock
 from letta_common.ids import new_id
 from letta_llm_gateway.domain.answers import CountSource, Usage
 from letta_llm_gateway.domain.budgets import Budgets, Hold
-from letta_llm_gateway.domain.models import Embedder
+from letta_llm_gateway.domain.models import AccountEmbedder
 from letta_llm_gateway.domain.prices import Prices
 from letta_llm_gateway.domain.tokens import of_bytes
 from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
@@ -21,7 +21,7 @@ class EmbeddingBook:
     def __init__(self, usage: UsageWriter, budgets: Budgets, prices: Prices, clock: Clock) -> None:
         self._usage, self._budgets, self._prices, self._clock = usage, budgets, prices, clock
 
-    def book(self, actor: Actor, embedder: Embedder, size: int) -> None:
+    def book(self, actor: Actor, embedder: AccountEmbedder, size: int) -> None:
         """Book texts of so many bytes; what this machine embeds is not booked."""
         provider_type = embedder.account.provider_type
         if provider_type == "builtin":

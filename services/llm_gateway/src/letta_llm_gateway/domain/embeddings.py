@@ -10,7 +10,7 @@ from functools import partial
 from letta_common.actor import Actor
 from letta_llm_gateway.domain.embedding_lines import Item, Line, LineOptions
 from letta_llm_gateway.domain.embedding_usage import EmbeddingBook
-from letta_llm_gateway.domain.models import Embedder, Models
+from letta_llm_gateway.domain.models import AccountEmbedder, Models
 from letta_llm_gateway.domain.providers import Provider, Vector
 from letta_llm_gateway.domain.vectors import TextKey, VectorCache, key_of, unit
 from letta_llm_gateway.domain.windows import limits_of, mean, pieces_of
@@ -25,7 +25,7 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class EmbeddingOptions:
     """How embedding behaves."""
 
     line: LineOptions = field(default_factory=LineOptions)
@@ -49,8 +49,10 @@ class _Call:
 class Embeddings:
     """Operations that turn texts into vectors."""
 
-    def __init__(self, models: Models, options: Options | None = None, book: EmbeddingBook | None = None) -> None:
-        self._models, self._options, self._book = models, options or Options(), book
+    def __init__(
+        self, models: Models, options: EmbeddingOptions | None = None, book: EmbeddingBook | None = None
+    ) -> None:
+        self._models, self._options, self._book = models, options or EmbeddingOptions(), book
         self._cache = VectorCache(self._options.cache_bytes, self._options.cache_bytes_of_one)
         self._asked: dict[TextKey, Item] = {}
         self._lines: dict[tuple[str, str], Line] = {}
@@ -113,7 +115,7 @@ class Embeddings:
         if not made.cancelled() and made.exception() is None:
             self._cache.put(key, made.result())
 
-    def _line(self, embedder: Embedder, provider: Provider) -> Line:
+    def _line(self, embedder: AccountEmbedder, provider: Provider) -> Line:
         key = (embedder.account.organization_id, embedder.handle)
         line = self._lines.get(key)
         if line is None or line.provider is not provider:

@@ -30,7 +30,7 @@ from letta_llm_gateway.domain.prices import Price, Prices
 from letta_llm_gateway.domain.resilience import FAILOVER, Breaker, Retry, Slots
 from letta_llm_gateway.domain.streams import (
     Assembler,
-    Limits,
+    PhaseLimits,
     Pump,
     ReadCalls,
     answer_within_limits,
@@ -40,7 +40,7 @@ from letta_llm_gateway.domain.streams import (
 )
 from letta_llm_gateway.domain.tapes import Tape, begin_tape
 from letta_llm_gateway.domain.tokens import Counts, of_bytes, of_parts
-from letta_llm_gateway.domain.traces import Draft, Tracing
+from letta_llm_gateway.domain.traces import TraceDraft, Tracing
 from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
 
 _USUAL_ANSWER = 300
@@ -49,7 +49,7 @@ _MOST_BREAKERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PromptFacts:
     """A prompt with what the rules must know of it."""
 
     prompt: Prompt
@@ -69,10 +69,10 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class GenerationOptions:
     """How generations behave."""
 
-    limits: Limits = field(default_factory=Limits)
+    limits: PhaseLimits = field(default_factory=PhaseLimits)
     retry: Retry = field(default_factory=Retry)
     fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Handles to try after a handle, in order."""
@@ -100,7 +100,7 @@ class Generations:
     """Operations that make models speak."""
 
     def __init__(
-        self, models: Models, accounting: Accounting, *, read: ReadCalls, clock: Clock, options: Options
+        self, models: Models, accounting: Accounting, *, read: ReadCalls, clock: Clock, options: GenerationOptions
     ) -> None:
         self._models, self._read = models, read
         self._usage, self._budgets, self._prices = accounting.usage, accounting.budgets, accounting.prices
@@ -109,7 +109,7 @@ class Generations:
         self._by_provider = Slots(options.provider_slots, "provider", special=options.special_slots)
         self._by_organization = Slots(options.organization_slots, "organization")
 
-    async def generate(self, actor: Actor, ask: Ask) -> Generation:
+    async def generate(self, actor: Actor, ask: PromptFacts) -> Generation:
         """Answer once.
 
         Raises:
@@ -130,7 +130,7 @@ class Generations:
                         raise
             return await self._booked(actor, ask, routes[-1], ends)
 
-    async def stream(self, actor: Actor, ask: Ask) -> AsyncGenerator[Spoken, None]:
+    async def stream(self, actor: Actor, ask: PromptFacts) -> AsyncGenerator[Spoken, None]:
         """Answer as the model speaks, the whole answer last. Raises what `generate` raises."""
         async with self._by_organization.hold(actor.organization_id, actor.user_id):
             routes = await self._routes(actor, ask)
@@ -147,12 +147,12 @@ class Generations:
                 else:
                     return
 
-    async def count(self, actor: Actor, ask: Ask) -> tuple[int, CountSource]:
+    async def count(self, actor: Actor, ask: PromptFacts) -> tuple[int, CountSource]:
         """Count the tokens of a prompt without sending it to be answered. Raises ModelNotFound."""
         route = await self._models.route(actor, ask.handle)
         return await self._counts.prompt(route.provider, _call(ask, route), ask.texts, ask.estimate)
 
-    async def _routes(self, actor: Actor, ask: Ask) -> list[Route]:
+    async def _routes(self, actor: Actor, ask: PromptFacts) -> list[Route]:
         first = await self._models.route(actor, ask.handle)
         _require(first, ask)
         others = [
@@ -163,7 +163,7 @@ class Generations:
             able = [route for route in able if route.model.is_language_model]
         return [first, *able]
 
-    async def _booked(self, actor: Actor, ask: Ask, route: Route, ends: float) -> Generation:
+    async def _booked(self, actor: Actor, ask: PromptFacts, route: Route, ends: float) -> Generation:
         running = await self._admitted(actor, ask, route, ends)
         outcome, made = "cancelled", None
         try:
@@ -177,13 +177,13 @@ class Generations:
             self._book(running, outcome, made)
         return made
 
-    async def _counted(self, route: Route, ask: Ask, answer: Answer) -> Generation:
+    async def _counted(self, route: Route, ask: PromptFacts, answer: Answer) -> Generation:
         if answer.usage is not None:
             return _generation(route, answer, answer.usage, CountSource.PROVIDER)
         used, source = await self._counts.usage(route.model.name, ask.texts, answer.parts, ask.estimate)
         return _generation(route, answer, used, source)
 
-    async def _admitted(self, actor: Actor, ask: Ask, route: Route, ends: float) -> _Running:
+    async def _admitted(self, actor: Actor, ask: PromptFacts, route: Route, ends: float) -> _Running:
         """Let the call begin. Raises BudgetExceeded."""
         model = route.model
         price = self._prices.of(model.handle, model.account.provider_type, model.name)
@@ -220,7 +220,7 @@ class Generations:
         return answer
 
     async def _speak(
-        self, actor: Actor, ask: Ask, route: Route, assembler: Assembler, *, ends: float
+        self, actor: Actor, ask: PromptFacts, route: Route, assembler: Assembler, *, ends: float
     ) -> AsyncGenerator[Spoken, None]:
         running = await self._admitted(actor, ask, route, ends)
         outcome, made = "cancelled", None
@@ -309,7 +309,7 @@ class Generations:
             outcome=outcome,
         )
         tape = running.tape
-        draft = None if tape is None else Draft(tape.sent, running.ask.describe, made, outcome)
+        draft = None if tape is None else TraceDraft(tape.sent, running.ask.describe, made, outcome)
         self._usage.put(record, draft)
 
 
@@ -318,7 +318,7 @@ class _Running:
     """A call that was let through, until it is booked."""
 
     actor: Actor
-    ask: Ask
+    ask: PromptFacts
     route: Route
     price: Price | None
     hold: Hold
@@ -327,7 +327,7 @@ class _Running:
     ends: float
 
 
-def _expected(price: Price | None, ask: Ask) -> int:
+def _expected(price: Price | None, ask: PromptFacts) -> int:
     """Return about what a call will cost: its prompt by size, and an answer of usual length."""
     return 0 if price is None else price.cost(Usage(prompt=of_bytes(ask.most_tokens), completion=_USUAL_ANSWER))
 
@@ -341,16 +341,16 @@ def _is_over(error: AppError) -> bool:
     return error.metadata.get("phase") == "total"
 
 
-def _call(ask: Ask, route: Route) -> Call:
+def _call(ask: PromptFacts, route: Route) -> Call:
     return Call(route.model.name, ask.prompt, route.model.facts.max_output if route.model.facts.certain else None)
 
 
-def _require(route: Route, ask: Ask) -> None:
+def _require(route: Route, ask: PromptFacts) -> None:
     if missing := _lacks(route, ask):
         raise missing
 
 
-def _lacks(route: Route, ask: Ask) -> AppError | None:
+def _lacks(route: Route, ask: PromptFacts) -> AppError | None:
     """Return why the model cannot take the prompt; only what is certain refuses."""
     facts, handle = route.model.facts, route.model.handle
     if facts.images is False and ask.images():
@@ -380,6 +380,6 @@ def _no_answer(route: Route, why: str, answer: Answer) -> LLMInvalidResponse:
     )
 
 
-def _partial(route: Route, ask: Ask, assembler: Assembler) -> Generation:
+def _partial(route: Route, ask: PromptFacts, assembler: Assembler) -> Generation:
     answer = Answer(tuple(assembler.parts()))
     return _generation(route, answer, Usage(ask.estimate(), of_parts(answer.parts)), CountSource.ESTIMATE)

@@ -52,7 +52,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedder:
+class AccountEmbedder:
     """An embedding model of one account."""
 
     handle: str
@@ -79,7 +79,7 @@ class Default:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class DefaultModelOptions:
     """What the operator says of defaults."""
 
     default_handle: str = ""
@@ -124,7 +124,14 @@ class Models:
     """Operations on the catalogue."""
 
     def __init__(
-        self, base: Sequence[Account], own: OwnAccounts, makers: Makers, *, probe: Probe, clock: Clock, options: Options
+        self,
+        base: Sequence[Account],
+        own: OwnAccounts,
+        makers: Makers,
+        *,
+        probe: Probe,
+        clock: Clock,
+        options: DefaultModelOptions,
     ) -> None:
         self._base = {account.name: account for account in base}
         self._own, self._makers, self._probe, self._clock, self._options = own, makers, probe, clock, options
@@ -190,19 +197,21 @@ class Models:
         ]
         return sorted(found, key=lambda model: model.handle)
 
-    async def embedders(self, actor: Actor | None) -> list[Embedder]:
+    async def embedders(self, actor: Actor | None) -> list[AccountEmbedder]:
         """List the embedding models that the actor may use, by handle."""
         accounts = list((await self._visible(actor)).values())
         lists = await asyncio.gather(*map(self._listed, accounts))
         found = [
-            Embedder(f"{account.name}/{row.name}", row.name, account, row.dimensions or dimensions(row.name) or 0)
+            AccountEmbedder(
+                f"{account.name}/{row.name}", row.name, account, row.dimensions or dimensions(row.name) or 0
+            )
             for account, rows in zip(accounts, lists, strict=True)
             for row in rows
             if row.embedding
         ]
         return sorted(found, key=lambda embedder: embedder.handle)
 
-    async def embedder(self, actor: Actor | None, handle: str) -> Embedder:
+    async def embedder(self, actor: Actor | None, handle: str) -> AccountEmbedder:
         """Return the embedding model of a handle, or the default one. Raises ModelNotFound."""
         handle = handle or await self.embedding_handle(actor)
         provider_name, _, name = handle.partition("/")
@@ -214,9 +223,9 @@ class Models:
         if (found is None and listed) or (found is not None and not found.embedding and not dimensions(name)):
             raise ModelNotFound(f"{account.name} offers no embedding model {name}; try {LOCAL_EMBEDDER}", handle=handle)
         size = (found.dimensions if found else None) or dimensions(name) or 0
-        return Embedder(handle, name, account, size)
+        return AccountEmbedder(handle, name, account, size)
 
-    async def embedding_provider(self, embedder: Embedder) -> Provider:
+    async def embedding_provider(self, embedder: AccountEmbedder) -> Provider:
         """Return the provider of an embedding model."""
         return await self._makers.provider(embedder.account)
 

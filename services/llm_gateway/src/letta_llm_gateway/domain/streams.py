@@ -38,7 +38,7 @@ class ReadCalls(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PhaseLimits:
     """How long the phases of a generation may take, in seconds."""
 
     first: float = 120.0
@@ -150,7 +150,7 @@ def _words(part: Part) -> bool:
 
 
 async def within_limits(
-    source: AsyncGenerator[Event, None], limits: Limits, *, ends: float | None = None, who: str = "the model"
+    source: AsyncGenerator[Event, None], limits: PhaseLimits, *, ends: float | None = None, who: str = "the model"
 ) -> AsyncGenerator[Event, None]:
     """Yield the events of a stream; must be read by one task that does nothing else.
 
@@ -173,7 +173,7 @@ async def within_limits(
 
 
 async def answer_within_limits(
-    answer: Awaitable[Answer], limits: Limits, *, ends: float, who: str = "the model"
+    answer: Awaitable[Answer], limits: PhaseLimits, *, ends: float, who: str = "the model"
 ) -> Answer:
     """Wait for an answer that comes at once. Raises LLMTimeout, whose metadata has the `phase`."""
     loop = asyncio.get_running_loop()
@@ -186,7 +186,7 @@ async def answer_within_limits(
         raise LLMTimeout(f"{who} {what}", phase=phase) from error
 
 
-def _whole(limits: Limits) -> tuple[str, str]:
+def _whole(limits: PhaseLimits) -> tuple[str, str]:
     return f"did not finish its answer within {limits.total:g} s", "total"
 
 

@@ -46,7 +46,7 @@ class Tracing:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class TraceDraft:
     """A trace that is not written down yet: that is done apart from the call."""
 
     sent: bytes
@@ -80,7 +80,7 @@ class Trace:
     response_json: str
 
 
-def request_of(draft: Draft, most: int) -> str:
+def request_of(draft: TraceDraft, most: int) -> str:
     """Write down what the vendor got, as a JSON object."""
     if len(draft.sent) > 8 * most:  # reading it would cost more than it is worth
         return _short(draft.sent[:most].decode(errors="replace"), len(draft.sent), most)
@@ -92,7 +92,7 @@ def request_of(draft: Draft, most: int) -> str:
     return _capped(found if isinstance(found, dict) else {"body": found}, most)
 
 
-def response_of(draft: Draft, most: int) -> str:
+def response_of(draft: TraceDraft, most: int) -> str:
     """Write down what came back, as a JSON object."""
     made = draft.made
     found: dict[str, Any] = {"outcome": draft.outcome, "finish_reason": None, "parts": []}

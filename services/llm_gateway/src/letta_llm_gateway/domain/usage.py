@@ -18,7 +18,7 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError
 from letta_common.paging import Page
-from letta_llm_gateway.domain.traces import Draft, Trace, request_of, response_of
+from letta_llm_gateway.domain.traces import Trace, TraceDraft, request_of, response_of
 
 _log = logging.getLogger("letta.llm.usage")
 _lost = Counter("letta_llm_usage_lost", "Usage records that the database did not take.")
@@ -167,12 +167,12 @@ class UsageWriter:
     def __init__(self, store: UsageStore, clock: Clock, options: WriterOptions | None = None) -> None:
         self._store, self._clock, self._options = store, clock, options or WriterOptions()
         self._records: deque[UsageRecord] = deque()
-        self._drafts: deque[tuple[UsageRecord, Draft]] = deque()
+        self._drafts: deque[tuple[UsageRecord, TraceDraft]] = deque()
         self._held = 0
         self._task: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
 
-    def put(self, record: UsageRecord, draft: Draft | None = None) -> None:
+    def put(self, record: UsageRecord, draft: TraceDraft | None = None) -> None:
         """Take a record without waiting."""
         if len(self._records) >= self._options.most:
             self._records.popleft()
@@ -253,7 +253,7 @@ async def _done(chore: Chore) -> None:
         _log.exception("a chore failed")
 
 
-def _rendered(drafts: Sequence[tuple[UsageRecord, Draft]], most: int) -> list[Trace]:
+def _rendered(drafts: Sequence[tuple[UsageRecord, TraceDraft]], most: int) -> list[Trace]:
     """Write traces down; runs in a thread. What cannot be written down is dropped."""
     found = []
     for record, draft in drafts:

@@ -27,7 +27,7 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
 )
 from letta_llm_gateway.domain.providers import ListedModel, Vector
-from letta_llm_gateway.domain.rules.engine import Dialogue, Reply, Turn, Wish, decide
+from letta_llm_gateway.domain.rules.engine import Dialogue, HeardMessage, Reply, Wish, decide
 from letta_llm_gateway.providers import local_embedder
 from letta_llm_gateway.providers.local_embedder import LocalEmbedder
 
@@ -121,20 +121,20 @@ def _schema(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _turns(message: Message) -> list[Turn]:
+def _turns(message: Message) -> list[HeardMessage]:
     if message.role == MessageRole.MESSAGE_ROLE_APPROVAL:
         if message.approvals:
             made = [a.tool_return for a in message.approvals if a.WhichOneof("approval") == "tool_return"]
-            return [Turn("tool", returned.text) for returned in made]
-        return [Turn("assistant", last_text(message), _wishes(message))]
+            return [HeardMessage("tool", returned.text) for returned in made]
+        return [HeardMessage("assistant", last_text(message), _wishes(message))]
     speaker = _SPEAKERS.get(message.role, "system")
     if speaker == "tool":
         returns = [part.tool_return for part in message.parts if part.WhichOneof("part") == "tool_return"]
-        return [Turn("tool", returned.content, failed=returned.is_error) for returned in returns]
+        return [HeardMessage("tool", returned.content, failed=returned.is_error) for returned in returns]
     text = last_text(message)
     if speaker == "user" and (message.is_automated or not text.strip()):
         speaker = "system"
-    return [Turn(speaker, text, _wishes(message))]
+    return [HeardMessage(speaker, text, _wishes(message))]
 
 
 def _wishes(message: Message) -> tuple[Wish, ...]:

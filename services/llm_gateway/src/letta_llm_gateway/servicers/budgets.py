@@ -12,8 +12,8 @@ from letta.llm.v1 import budget_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.clock import Clock
 from letta_common.paging import Page
-from letta_llm_gateway.domain.budgets import Action, Budgets, Period, Scope, Standing, new_budget
-from letta_rpc.times import stamp_of
+from letta_common.times import stamp_of
+from letta_llm_gateway.domain.budgets import Action, Budgets, BudgetScope, BudgetStanding, Period, new_budget
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -25,7 +25,7 @@ class BudgetServicer(budget_service_pb2_grpc.BudgetServiceServicer):
 
     async def SetBudget(self, request: pb.SetBudgetRequest, context: _Context) -> pb.SetBudgetResponse:
         actor, sent = current_actor(), request.budget
-        scope = Scope(sent.scope or Scope.ORGANIZATION.value)
+        scope = BudgetScope(sent.scope or BudgetScope.ORGANIZATION.value)
         period = Period(sent.period or Period.MONTH.value)
         action = Action(sent.action or Action.REFUSE.value)
         wanted = new_budget(actor, self._clock, (scope, sent.subject_id, period, sent.limit_microdollars, action))
@@ -40,7 +40,7 @@ class BudgetServicer(budget_service_pb2_grpc.BudgetServiceServicer):
         return pb.DeleteBudgetResponse()
 
 
-def _pack(standing: Standing) -> budgets_pb.Budget:
+def _pack(standing: BudgetStanding) -> budgets_pb.Budget:
     budget = standing.budget
     return budgets_pb.Budget(
         id=budget.id,

@@ -28,7 +28,7 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.domain.generations import Ask, Generations
+from letta_llm_gateway.domain.generations import Generations, PromptFacts
 from letta_llm_gateway.domain.tokens import of_bytes
 from letta_llm_gateway.domain.usage import Attribution
 from letta_llm_gateway.servicers.traces import described
@@ -58,9 +58,9 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         tokens, source = await self._generations.count(current_actor(), self._ask(request.prompt))
         return pb.CountTokensResponse(prompt_tokens=tokens, source=pb.TokenCountSource.ValueType(source.value))
 
-    def _ask(self, prompt: pb.Prompt) -> Ask:
+    def _ask(self, prompt: pb.Prompt) -> PromptFacts:
         booked = prompt.attribution
-        return Ask(
+        return PromptFacts(
             prompt,
             prompt.model,
             cache(lambda: _estimate(prompt)),

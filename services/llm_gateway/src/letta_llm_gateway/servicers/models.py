@@ -12,7 +12,7 @@ from letta.llm.v1 import model_service_pb2 as pb
 from letta.llm.v1 import model_service_pb2_grpc
 from letta_common.actor import current_actor, current_request
 from letta_llm_gateway.domain.accounts import Accounts
-from letta_llm_gateway.domain.models import Category, Embedder, Model, Models
+from letta_llm_gateway.domain.models import AccountEmbedder, Category, Model, Models
 from letta_llm_gateway.domain.prices import Prices
 from letta_llm_gateway.domain.providers import ModelDefaults
 
@@ -117,7 +117,7 @@ def _model(model: Model) -> models_pb.Model:
     )
 
 
-def _embedder(embedder: Embedder) -> models_pb.EmbeddingModel:
+def _embedder(embedder: AccountEmbedder) -> models_pb.EmbeddingModel:
     return models_pb.EmbeddingModel(
         handle=embedder.handle,
         name=embedder.name,

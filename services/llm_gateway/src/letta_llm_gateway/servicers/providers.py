@@ -13,10 +13,10 @@ from letta_common.actor import current_actor
 from letta_common.errors import ValidationFailed
 from letta_common.masks import changed_values
 from letta_common.paging import Page
+from letta_common.times import stamp_of
 from letta_llm_gateway.domain.accounts import Accounts, Filter, OwnProvider, ProviderStore
 from letta_llm_gateway.domain.models import Models
 from letta_llm_gateway.domain.providers import Account
-from letta_rpc.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -10,9 +10,9 @@ from google.protobuf.json_format import MessageToJson
 from letta.llm.v1 import generation_service_pb2, trace_service_pb2_grpc
 from letta.llm.v1 import trace_service_pb2 as pb
 from letta_common.actor import current_actor
+from letta_common.times import stamp_of
 from letta_llm_gateway.domain.traces import Trace
 from letta_llm_gateway.domain.usage import UsageStore, UsageWriter
-from letta_rpc.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 
 from letta_common.actor import Actor
 from letta_common.paging import Page
-from letta_llm_gateway.domain.budgets import Action, Budget, Period, Scope, Spent, Standing, missing
+from letta_llm_gateway.domain.budgets import Action, Budget, BudgetScope, BudgetStanding, Period, Spent, missing
 from letta_llm_gateway.store import tables
 from letta_postgres.db import Database
 from letta_postgres.keyset import Keyset, fetch_page
@@ -81,14 +81,14 @@ class SqlBudgetStore:
         month = Period.MONTH.start(today)
         rows = await self._db.hot(_STANDINGS, (list(organization_ids), month, today, month))
         months = {row[0]: row[-1] for row in rows if row[1] is None}
-        lines: dict[str, list[Standing]] = {organization_id: [] for organization_id in organization_ids}
+        lines: dict[str, list[BudgetStanding]] = {organization_id: [] for organization_id in organization_ids}
         for organization_id, budget_id, scope, subject, period, limit, action, created, updated, spent in rows:
             if budget_id is not None:
                 budget = Budget(
-                    budget_id, organization_id, Scope(scope), subject, Period(period), limit, Action(action), created,
-                    updated,
+                    budget_id, organization_id, BudgetScope(scope), subject, Period(period), limit, Action(action),
+                    created, updated,
                 )  # fmt: skip
-                lines[organization_id].append(Standing(budget, spent))
+                lines[organization_id].append(BudgetStanding(budget, spent))
         return {key: Spent(months.get(key, 0), lines[key]) for key in organization_ids}
 
 
@@ -96,7 +96,7 @@ def _budget(row: sa.Row[Any]) -> Budget:
     return Budget(
         row.id,
         row.organization_id,
-        Scope(row.scope),
+        BudgetScope(row.scope),
         row.subject_id,
         Period(row.period),
         row.limit_microdollars,

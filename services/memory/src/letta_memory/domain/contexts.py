@@ -47,7 +47,7 @@ class NewMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class RunOwner:
     """Who asks for a context: a run and its fence."""
 
     agent_id: str
@@ -175,11 +175,11 @@ class Status(IntEnum):
 class ContextStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def begin_step(self, actor: Actor, owner: Owner, messages: Sequence[NewMessage]) -> Context:
+    async def begin_step(self, actor: Actor, owner: RunOwner, messages: Sequence[NewMessage]) -> Context:
         """Raise the fence, append the input once, read the context. Raises ConversationNotFound, Fenced."""
         ...
 
-    async def withdraw_input(self, actor: Actor, owner: Owner) -> bool:
+    async def withdraw_input(self, actor: Actor, owner: RunOwner) -> bool:
         """Remove the input of a run without committed steps; say whether there was any.
 
         Raises:
@@ -188,7 +188,7 @@ class ContextStore(Protocol):
         """
         ...
 
-    async def commit_step(self, actor: Actor, owner: Owner, step: Step) -> Committed:
+    async def commit_step(self, actor: Actor, owner: RunOwner, step: Step) -> Committed:
         """Append a step's messages once. Raises ConversationNotFound, Fenced, MessageNotFound."""
         ...
 

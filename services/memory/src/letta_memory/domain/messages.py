@@ -11,14 +11,14 @@ from letta_common.actor import Actor
 from letta_common.errors import AppError
 from letta_common.paging import Page
 from letta_memory.domain.embeddings import Embedder
-from letta_memory.domain.passages import Question
+from letta_memory.domain.passages import QueryVector
 
 MEANING, WORDS, BOTH = 1, 2, 3
 """How a search compares, as the contract numbers it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class MessageScope:
     """Whose messages: of a conversation of an agent, of a run, of a step, or of all when everything is empty."""
 
     agent_id: str = ""
@@ -72,11 +72,13 @@ class MessageStore(Protocol):
         """Return one message. Raises MessageNotFound."""
         ...
 
-    async def list_messages(self, actor: Actor, scope: Scope, wanted: MessageFilter, page: Page) -> Sequence[bytes]:
+    async def list_messages(
+        self, actor: Actor, scope: MessageScope, wanted: MessageFilter, page: Page
+    ) -> Sequence[bytes]:
         """Return a page of messages. Raises AgentNotFound, ConversationNotFound, CursorNotFound."""
         ...
 
-    async def search(self, actor: Actor, query: MessageQuery, question: Question) -> list[MessageHit]:
+    async def search(self, actor: Actor, query: MessageQuery, question: QueryVector) -> list[MessageHit]:
         """Return what fits best."""
         ...
 
@@ -92,12 +94,12 @@ class Messages:
         """Return the messages that fit best."""
         return await self._store.search(actor, query, await self._question(query))
 
-    async def _question(self, query: MessageQuery) -> Question:
+    async def _question(self, query: MessageQuery) -> QueryVector:
         """Embed the question, where messages are embedded; without an embedder words alone decide."""
         if self._embedder is None or not query.text or query.mode == WORDS:
-            return Question()
+            return QueryVector()
         try:
             vectors = await self._embedder.embed("", [query.text])
         except AppError:
-            return Question()
-        return Question(vectors.values[0], vectors.model)
+            return QueryVector()
+        return QueryVector(vectors.values[0], vectors.model)

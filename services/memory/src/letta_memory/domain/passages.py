@@ -50,7 +50,7 @@ class NewPassage:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PassageDraft:
     """A passage about to be stored."""
 
     id: str
@@ -64,7 +64,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PassageScope:
     """Where passages are: in an archive, or in the one of an agent."""
 
     archive_id: str = ""
@@ -84,7 +84,7 @@ class PassageQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class QueryVector:
     """A query's vector and the model that made it."""
 
     vector: Vector | None = None
@@ -113,7 +113,7 @@ class PassageStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
     async def create(
-        self, actor: Actor, place: Place, drafts: Sequence[Draft], *, embedder: str, now: datetime
+        self, actor: Actor, place: PassageScope, drafts: Sequence[PassageDraft], *, embedder: str, now: datetime
     ) -> Written:
         """Store passages once for each id; make an agent's archive.
 
@@ -131,7 +131,9 @@ class PassageStore(Protocol):
         """Return a page of passages. Raises CursorNotFound."""
         ...
 
-    async def search(self, actor: Actor, archive_id: str, query: PassageQuery, question: Question) -> list[PassageHit]:
+    async def search(
+        self, actor: Actor, archive_id: str, query: PassageQuery, question: QueryVector
+    ) -> list[PassageHit]:
         """Return what fits best."""
         ...
 
@@ -145,7 +147,7 @@ class Passages:
         self._embedder = embedder
         self._clock = clock
         # Which embedder an archive was last seen to use, so that a write needs no look first.
-        self._embedders: LRUCache[tuple[str, Place], str] = LRUCache(_REMEMBERED)
+        self._embedders: LRUCache[tuple[str, PassageScope], str] = LRUCache(_REMEMBERED)
 
     async def create(
         self,
@@ -157,7 +159,7 @@ class Passages:
         request_hash: bytes = b"",
     ) -> tuple[Passage, ...]:
         """Write passages to an archive, all or none. Raises ArchiveNotFound, IdempotencyConflict."""
-        return await self._write(actor, Place(archive_id=archive_id), new, request_id, request_hash)
+        return await self._write(actor, PassageScope(archive_id=archive_id), new, request_id, request_hash)
 
     async def remember(
         self, actor: Actor, agent_id: str, new: NewPassage, *, request_id: str = "", request_hash: bytes = b""
@@ -175,7 +177,7 @@ class Passages:
                 f"{MAX_MEMORY_TOKENS * _CHARACTERS_PER_TOKEN} characters; split it",
                 field="text",
             )
-        return await self._write(actor, Place(agent_id=agent_id), [new], request_id, request_hash)
+        return await self._write(actor, PassageScope(agent_id=agent_id), [new], request_id, request_hash)
 
     async def forget(self, actor: Actor, agent_id: str, passage_id: str) -> None:
         """Remove a passage from an agent's archive. Raises AgentNotFound, PassageNotFound."""
@@ -189,7 +191,7 @@ class Passages:
             return page.slice([], key=lambda passage: (passage.created_at, passage.id))
         return await self._store.list_passages(actor, archive.id, page, containing=containing)
 
-    async def search(self, actor: Actor, place: Place, query: PassageQuery) -> list[PassageHit]:
+    async def search(self, actor: Actor, place: PassageScope, query: PassageQuery) -> list[PassageHit]:
         """Return the passages that fit best. Raises ArchiveNotFound, AgentNotFound, InvalidArgument."""
         if place.archive_id:
             archive = await self._archives.get(actor, place.archive_id)
@@ -204,7 +206,7 @@ class Passages:
         return await self._store.search(actor, archive.id, query, question)
 
     async def _write(
-        self, actor: Actor, place: Place, new: Sequence[NewPassage], request_id: str, request_hash: bytes
+        self, actor: Actor, place: PassageScope, new: Sequence[NewPassage], request_id: str, request_hash: bytes
     ) -> tuple[Passage, ...]:
         """Embed with what the archive was last seen to use; when it uses another, the texts wait for the indexer."""
         now = self._clock.now()
@@ -218,7 +220,7 @@ class Passages:
         except AppError:
             model = ""
         drafts = [
-            Draft(
+            PassageDraft(
                 id=self._id(actor, place, request_id, number),
                 text=passage.text.replace("\0", ""),
                 tags=passage.tags,
@@ -233,17 +235,17 @@ class Passages:
         self._embedders[actor.organization_id, place] = written.embedder
         return written.passages
 
-    def _id(self, actor: Actor, place: Place, request_id: str, number: int) -> str:
+    def _id(self, actor: Actor, place: PassageScope, request_id: str, number: int) -> str:
         if not request_id:
             return new_id("passage")
         target = place.archive_id or place.agent_id
         return derived_id("passage", actor.organization_id, target, request_id, str(number))
 
-    async def _question(self, text: str, embedder: str) -> Question:
+    async def _question(self, text: str, embedder: str) -> QueryVector:
         if not text or not embedder:
-            return Question()
+            return QueryVector()
         try:
             vectors = await self._embedder.embed(embedder, [text])
         except AppError:
-            return Question()
-        return Question(vectors.values[0], vectors.model)
+            return QueryVector()
+        return QueryVector(vectors.values[0], vectors.model)

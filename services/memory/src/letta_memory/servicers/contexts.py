@@ -16,8 +16,8 @@ from letta_memory.domain.contexts import (
     ContextStore,
     NewAgent,
     NewConversation,
-    Owner,
     Reset,
+    RunOwner,
     Step,
     Window,
 )
@@ -157,8 +157,8 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
         return pb.DetachBlockResponse()
 
 
-def _owner(request: pb.BeginStepRequest | pb.CommitStepRequest | pb.WithdrawInputRequest) -> Owner:
-    return Owner(request.agent_id, request.conversation_id, request.run_id, request.fence)
+def _owner(request: pb.BeginStepRequest | pb.CommitStepRequest | pb.WithdrawInputRequest) -> RunOwner:
+    return RunOwner(request.agent_id, request.conversation_id, request.run_id, request.fence)
 
 
 def _window(window: pb.Window) -> Window:

@@ -13,10 +13,10 @@ from letta.memory.v1 import message_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.errors import InvalidArgument
 from letta_common.paging import MAX_LIMIT, Page
-from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Messages, MessageStore, Scope
+from letta_common.times import optional_time, stamp_of
+from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Messages, MessageScope, MessageStore
 from letta_memory.servicers.packing import TYPE_BITS
 from letta_messages.rendering import SEND_MESSAGE, SendTool, expand, expand_for_list, type_of
-from letta_rpc.times import optional_time, stamp_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
 LettaMessage = letta_message_pb2.LettaMessage
@@ -38,7 +38,7 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
     async def ListAgentMessages(
         self, request: pb.ListAgentMessagesRequest, context: Call
     ) -> pb.ListAgentMessagesResponse:
-        scope = Scope(agent_id=request.agent_id, conversation_id=request.conversation_id or request.agent_id)
+        scope = MessageScope(agent_id=request.agent_id, conversation_id=request.conversation_id or request.agent_id)
         types, send_tool = _type_names(request.include_return_message_types), _send_tool(request)
         wanted = MessageFilter(_bits(types), request.group_id, request.include_err)
         messages = await self._page(request, scope, wanted, lambda stored: _shown(stored, types, send_tool))
@@ -54,20 +54,20 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Call) -> pb.ListMessagesResponse:
         types = _type_names(request.include_return_message_types)
-        scope, wanted = Scope(conversation_id=request.conversation_id), MessageFilter(_bits(types))
+        scope, wanted = MessageScope(conversation_id=request.conversation_id), MessageFilter(_bits(types))
         messages = await self._page(request, scope, wanted, lambda stored: _shown(stored, types))
         return pb.ListMessagesResponse(messages=messages)
 
     async def ListRunMessages(self, request: pb.ListRunMessagesRequest, context: Call) -> pb.ListRunMessagesResponse:
         show = expand if request.include_summaries else expand_for_list
-        messages = await self._page(request, Scope(run_id=request.run_id), MessageFilter(), show)
+        messages = await self._page(request, MessageScope(run_id=request.run_id), MessageFilter(), show)
         return pb.ListRunMessagesResponse(messages=messages)
 
     async def ListStepMessages(self, request: pb.ListStepMessagesRequest, context: Call) -> pb.ListStepMessagesResponse:
-        messages = await self._page(request, Scope(step_id=request.step_id), MessageFilter(), expand_for_list)
+        messages = await self._page(request, MessageScope(step_id=request.step_id), MessageFilter(), expand_for_list)
         return pb.ListStepMessagesResponse(messages=messages)
 
-    async def _page(self, request: Any, scope: Scope, wanted: MessageFilter, show: Show) -> list[LettaMessage]:
+    async def _page(self, request: Any, scope: MessageScope, wanted: MessageFilter, show: Show) -> list[LettaMessage]:
         """Return what clients see of a page.
 
         A page of which nothing is shown gives way to the next one: clients take an empty page for the end of the list.
@@ -136,12 +136,12 @@ def _send_tool(request: pb.ListAgentMessagesRequest) -> SendTool | None:
     return request.assistant_message_tool_name or name, request.assistant_message_tool_kwarg or argument
 
 
-def _conversation(request: pb.ListConversationMessagesRequest) -> Scope:
+def _conversation(request: pb.ListConversationMessagesRequest) -> MessageScope:
     if request.conversation_id != _DEFAULT:
-        return Scope(conversation_id=request.conversation_id)
+        return MessageScope(conversation_id=request.conversation_id)
     if not request.agent_id:
         raise InvalidArgument("the default conversation needs an agent_id", field="agent_id")
-    return Scope(agent_id=request.agent_id, conversation_id=request.agent_id)
+    return MessageScope(agent_id=request.agent_id, conversation_id=request.agent_id)
 
 
 def _results(hit: MessageHit) -> Iterator[pb.MessageSearchResult]:

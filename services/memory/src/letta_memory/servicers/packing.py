@@ -11,12 +11,12 @@ from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.memory.v1 import archive_pb2, block_pb2, passage_pb2
 from letta_common.errors import InvalidArgument
 from letta_common.masks import changed_paths, changed_values
+from letta_common.times import stamp_of, time_of
 from letta_memory.domain.archives import Archive
 from letta_memory.domain.blocks import DEFAULT_LIMIT, Block
 from letta_memory.domain.contexts import FLAG_AUTOMATED, FLAG_ERROR, NewMessage
 from letta_memory.domain.passages import Passage
 from letta_messages.rendering import SEND_MESSAGE
-from letta_rpc.times import stamp_of, time_of
 
 SEARCH_LIMIT = 8_000
 """Characters of a message that search reads."""

@@ -13,9 +13,9 @@ from letta.memory.v1 import passage_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.paging import MAX_LIMIT, Page
 from letta_common.repeats import Digests
-from letta_memory.domain.passages import NewPassage, PassageHit, PassageQuery, Passages, PassageStore, Place
+from letta_common.times import optional_time, stamp_of
+from letta_memory.domain.passages import NewPassage, PassageHit, PassageQuery, Passages, PassageScope, PassageStore
 from letta_memory.servicers.packing import pack_passage
-from letta_rpc.times import optional_time, stamp_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _SEARCH_LIMIT = 50
@@ -58,7 +58,7 @@ class PassageServicer(passage_service_pb2_grpc.PassageServiceServicer):
             end=optional_time(request, "end_date"),
         )
         actor = current_actor()
-        found = await self._passages.search(actor, Place(request.archive_id, request.agent_id), query)
+        found = await self._passages.search(actor, PassageScope(request.archive_id, request.agent_id), query)
         return pb.SearchPassagesResponse(results=[_result(hit, actor.organization_id) for hit in found])
 
     async def ListArchivalMemory(
@@ -95,7 +95,7 @@ class PassageServicer(passage_service_pb2_grpc.PassageServiceServicer):
             start=optional_time(request, "start_datetime"),
             end=optional_time(request, "end_datetime"),
         )
-        found = await self._passages.search(current_actor(), Place(agent_id=request.agent_id), query)
+        found = await self._passages.search(current_actor(), PassageScope(agent_id=request.agent_id), query)
         return pb.SearchArchivalMemoryResponse(results=[_memory(hit) for hit in found], count=len(found))
 
     async def DeleteArchivalMemory(

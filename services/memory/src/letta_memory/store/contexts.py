@@ -15,7 +15,7 @@ from letta_memory.domain.contexts import (
     Context,
     Edited,
     NewMessage,
-    Owner,
+    RunOwner,
     Status,
     Step,
     owner_refusal,
@@ -43,7 +43,7 @@ _NO_SUCH_MESSAGE = "LM001"
 class SqlContextStore(Provisions):
     """Contexts in PostgreSQL. With `embed_messages`, new messages wait for the embedder."""
 
-    async def begin_step(self, actor: Actor, owner: Owner, messages: Sequence[NewMessage]) -> Context:
+    async def begin_step(self, actor: Actor, owner: RunOwner, messages: Sequence[NewMessage]) -> Context:
         """Raise the fence, append the input once, read the context."""
         values = {
             **_who(actor, owner),
@@ -62,13 +62,13 @@ class SqlContextStore(Provisions):
             passage_count=head[4] or 0,
         )
 
-    async def withdraw_input(self, actor: Actor, owner: Owner) -> bool:
+    async def withdraw_input(self, actor: Actor, owner: RunOwner) -> bool:
         """Remove the input of a run without committed steps; say whether there was any."""
         [(status, fence, withdrawn)] = await self._hot(_WITHDRAW, _who(actor, owner))
         _check((status, fence), owner)
         return bool(withdrawn)
 
-    async def commit_step(self, actor: Actor, owner: Owner, step: Step) -> Committed:
+    async def commit_step(self, actor: Actor, owner: RunOwner, step: Step) -> Committed:
         """Append a step's messages once."""
         window = step.window
         summary = window.summary if window else None
@@ -129,7 +129,7 @@ class SqlContextStore(Provisions):
             raise IdempotencyConflict("a message with one of these ids exists already") from error
 
 
-def _who(actor: Actor, owner: Owner) -> dict[str, str | int]:
+def _who(actor: Actor, owner: RunOwner) -> dict[str, str | int]:
     return {
         "org": actor.organization_id,
         "agent": owner.agent_id,
@@ -139,7 +139,7 @@ def _who(actor: Actor, owner: Owner) -> dict[str, str | int]:
     }
 
 
-def _check(head: tuple[Any, ...], owner: Owner) -> None:
+def _check(head: tuple[Any, ...], owner: RunOwner) -> None:
     status = Status(head[0])
     if status is not Status.DONE:
         raise owner_refusal(status, owner.agent_id, owner.conversation_id, fence=head[1] or 0)

@@ -12,8 +12,8 @@ from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound, MessageNotFound
 from letta_common.paging import Page
 from letta_memory.domain.contexts import FLAG_ERROR
-from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Scope
-from letta_memory.domain.passages import Question
+from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, MessageScope
+from letta_memory.domain.passages import QueryVector
 from letta_memory.store.tables import agents, conversations, keyset, messages
 from letta_postgres.db import Database
 from letta_postgres.keyset import fetch_page
@@ -39,11 +39,13 @@ class SqlMessageStore:
             raise MessageNotFound(f"there is no message {message_id}", message_id=message_id)
         return bytes(body)
 
-    async def list_messages(self, actor: Actor, scope: Scope, wanted: MessageFilter, page: Page) -> Sequence[bytes]:
+    async def list_messages(
+        self, actor: Actor, scope: MessageScope, wanted: MessageFilter, page: Page
+    ) -> Sequence[bytes]:
         """Return a page of messages: by position in a conversation, by time across them."""
         mine = sa.and_(_mine(actor), *_within(scope))
         query = sa.select(messages.c.body).where(mine, *_conditions(wanted))
-        at = "created_at" if scope == Scope() else "seq"
+        at = "created_at" if scope == MessageScope() else "seq"
         keys = keyset(messages, at, actor.organization_id, mine, messages.c.body)
         async with self._db.connect() as conn:
             rows = await fetch_page(conn, query, page, keys)
@@ -51,7 +53,7 @@ class SqlMessageStore:
             await self._require_conversation(actor, scope)
         return [bytes(row[0]) for row in rows]
 
-    async def search(self, actor: Actor, query: MessageQuery, question: Question) -> list[MessageHit]:
+    async def search(self, actor: Actor, query: MessageQuery, question: QueryVector) -> list[MessageHit]:
         """Return what fits best."""
         values = {
             "org": actor.organization_id,
@@ -69,7 +71,7 @@ class SqlMessageStore:
         }
         return [MessageHit(*row) for row in await self._db.hot(_SEARCH, values)]
 
-    async def _require_conversation(self, actor: Actor, scope: Scope) -> None:
+    async def _require_conversation(self, actor: Actor, scope: MessageScope) -> None:
         """Tell an empty list from one that does not exist. Raises AgentNotFound, ConversationNotFound."""
         conditions = [
             conversations.c.organization_id == actor.organization_id,
@@ -90,7 +92,7 @@ def _mine(actor: Actor) -> sa.ColumnElement[bool]:
     return messages.c.organization_id == actor.organization_id
 
 
-def _within(scope: Scope) -> list[sa.ColumnElement[bool]]:
+def _within(scope: MessageScope) -> list[sa.ColumnElement[bool]]:
     pairs = (
         (messages.c.conversation_id, scope.conversation_id),
         (messages.c.agent_id, scope.agent_id),

@@ -15,7 +15,15 @@ from letta_common.errors import AgentNotFound, ArchiveNotFound, PassageNotFound
 from letta_common.ids import derived_id
 from letta_common.paging import Page
 from letta_common.repeats import another_request
-from letta_memory.domain.passages import Draft, Passage, PassageHit, PassageQuery, Place, Question, Written
+from letta_memory.domain.passages import (
+    Passage,
+    PassageDraft,
+    PassageHit,
+    PassageQuery,
+    PassageScope,
+    QueryVector,
+    Written,
+)
 from letta_memory.store.tables import keyset, passages
 from letta_postgres.db import Database, retry
 from letta_postgres.keyset import fetch_page
@@ -64,7 +72,7 @@ class SqlPassageStore:
         self._db = db
 
     async def create(
-        self, actor: Actor, place: Place, drafts: Sequence[Draft], *, embedder: str, now: datetime
+        self, actor: Actor, place: PassageScope, drafts: Sequence[PassageDraft], *, embedder: str, now: datetime
     ) -> Written:
         """Store passages once for each id; make an agent's archive."""
         org = actor.organization_id
@@ -117,7 +125,9 @@ class SqlPassageStore:
         async with self._db.connect() as conn:
             return [passage_of(tuple(row)) for row in await fetch_page(conn, query, page, keys)]
 
-    async def search(self, actor: Actor, archive_id: str, query: PassageQuery, question: Question) -> list[PassageHit]:
+    async def search(
+        self, actor: Actor, archive_id: str, query: PassageQuery, question: QueryVector
+    ) -> list[PassageHit]:
         """Return what fits best."""
         values = {
             "org": actor.organization_id,

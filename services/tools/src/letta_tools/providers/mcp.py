@@ -13,7 +13,7 @@ from letta_common.egress import AddressGuard
 from letta_common.fair_slots import Shares
 from letta_sandbox.local.programs import Programs
 from letta_tools.domain.mcp.oauth import Ask, OAuthGrants
-from letta_tools.domain.mcp.servers import Connection, MCPClient
+from letta_tools.domain.mcp.servers import MCPClient, MCPConnection
 from letta_tools.domain.mcp.tools import Offer
 
 
@@ -52,20 +52,20 @@ class LateClient:
         self._grants = grants
         self._client: MCPClient | None = None
 
-    async def check(self, connection: Connection) -> None:
+    async def check(self, connection: MCPConnection) -> None:
         """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed, IsolationUnavailable."""
         await (await self._loaded()).check(connection)
 
-    async def list_tools(self, connection: Connection) -> list[Offer]:
+    async def list_tools(self, connection: MCPConnection) -> list[Offer]:
         """Return what a server offers. Raises MCPConnectionFailed, MCPTimeout."""
         return await (await self._loaded()).list_tools(connection)
 
-    async def authorize(self, actor: Actor, connection: Connection, ask: Ask) -> list[Offer]:
+    async def authorize(self, actor: Actor, connection: MCPConnection, ask: Ask) -> list[Offer]:
         """Have a person authorize a server; return what it offers then. Raises as `list_tools`, AuthorizationNeeded."""
         return await (await self._loaded()).authorize(actor, connection, ask)
 
     async def call_tool(
-        self, connection: Connection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
+        self, connection: MCPConnection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
     ) -> tuple[bool, str]:
         """Call a tool; return whether it succeeded, and its text. Raises MCPConnectionFailed, MCPTimeout."""
         return await (await self._loaded()).call_tool(connection, name, arguments, timeout_seconds)

@@ -29,7 +29,7 @@ from letta_common.egress import AddressGuard, ForbiddenAddress, guarded_client, 
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, MCPTimeout, ValidationFailed
 from letta_sandbox.local.programs import Programs
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded, OAuthGrants
-from letta_tools.domain.mcp.servers import SSE, STDIO, Connection
+from letta_tools.domain.mcp.servers import SSE, STDIO, MCPConnection
 from letta_tools.domain.mcp.tools import Offer
 from letta_tools.providers.mcp import MCPOptions
 from letta_tools.providers.mcp_listings import FAULT, Listings
@@ -54,7 +54,7 @@ class SDKClient:
         waits = Waits(options.connect_seconds, options.stdio.idle_seconds)
         self._sessions = Sessions(programs, options.stdio, options.most_bytes, waits)
 
-    async def check(self, connection: Connection) -> None:
+    async def check(self, connection: MCPConnection) -> None:
         """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed, IsolationUnavailable."""
         if connection.server_type == STDIO:
             await self._sessions.check(connection)
@@ -65,11 +65,11 @@ class SDKClient:
             path = f"config.{connection.server_type}.server_url"
             raise ValidationFailed(f"{path}: {error.message}", **{path: error.message}) from error
 
-    async def list_tools(self, connection: Connection) -> list[Offer]:
+    async def list_tools(self, connection: MCPConnection) -> list[Offer]:
         """Return what a server offers. Raises MCPConnectionFailed, MCPTimeout."""
         return await self._ask(connection, self._options.list_seconds, _list)
 
-    async def authorize(self, actor: Actor, connection: Connection, ask: Ask) -> list[Offer]:
+    async def authorize(self, actor: Actor, connection: MCPConnection, ask: Ask) -> list[Offer]:
         """Have a person authorize a server; return what it offers then.
 
         Raises MCPConnectionFailed, MCPTimeout, AuthorizationNeeded.
@@ -78,7 +78,7 @@ class SDKClient:
         return await self._ask(connection, seconds, _list, await authorization(self._grants, connection, ask, actor))
 
     async def call_tool(
-        self, connection: Connection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
+        self, connection: MCPConnection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
     ) -> tuple[bool, str]:
         """Call a tool; return whether it succeeded, and its text. Raises MCPConnectionFailed, MCPTimeout."""
 
@@ -97,7 +97,7 @@ class SDKClient:
 
     async def _ask(
         self,
-        connection: Connection,
+        connection: MCPConnection,
         seconds: float,
         question: Callable[[Client], Awaitable[_T]],
         auth: httpx2.Auth | None = None,
@@ -127,7 +127,7 @@ class SDKClient:
 
     async def _asked(
         self,
-        connection: Connection,
+        connection: MCPConnection,
         seconds: float,
         question: Callable[[Client], Awaitable[_T]],
         auth: httpx2.Auth | None,
@@ -138,7 +138,7 @@ class SDKClient:
         async with Client(transport, read_timeout_seconds=seconds, client_info=CLIENT_INFO, cache=None) as client:
             return await question(client)
 
-    def _transport(self, connection: Connection, auth: httpx2.Auth | None) -> AbstractAsyncContextManager[Any]:
+    def _transport(self, connection: MCPConnection, auth: httpx2.Auth | None) -> AbstractAsyncContextManager[Any]:
         url = connection.server_url or ""
         if connection.server_type == SSE:
             return sse_client(
@@ -225,11 +225,11 @@ def _text(result: CallToolResult) -> str:
     return "\n".join(parts)
 
 
-def _has_credential(connection: Connection) -> bool:
+def _has_credential(connection: MCPConnection) -> bool:
     return any(name.lower() == "authorization" for name in connection.headers())
 
 
-def _mapped(connection: Connection, error: Exception, seconds: float) -> AppError:
+def _mapped(connection: MCPConnection, error: Exception, seconds: float) -> AppError:
     inner = unwrapped(error)
     if isinstance(inner, ForbiddenAddress):
         return inner
@@ -244,7 +244,7 @@ def _mapped(connection: Connection, error: Exception, seconds: float) -> AppErro
     return _broken(connection, inner)
 
 
-def _broken(connection: Connection, error: BaseException) -> MCPConnectionFailed:
+def _broken(connection: MCPConnection, error: BaseException) -> MCPConnectionFailed:
     """Say what a caller may know: of errors that the server sent, its words; of others, their kind."""
     where = connection.server_url or connection.command or "the server"
     if isinstance(error, MCPError):

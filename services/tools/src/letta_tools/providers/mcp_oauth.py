@@ -22,7 +22,7 @@ from pydantic import AnyUrl
 
 from letta_common.actor import Actor
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded, OAuthGrants
-from letta_tools.domain.mcp.servers import Connection
+from letta_tools.domain.mcp.servers import MCPConnection
 
 _CLIENT_NAME = "Letta on gRPC"
 
@@ -48,7 +48,7 @@ class _Storage:
     when the token expires and where it is refreshed.
     """
 
-    def __init__(self, grants: OAuthGrants, connection: Connection, grant: str) -> None:
+    def __init__(self, grants: OAuthGrants, connection: MCPConnection, grant: str) -> None:
         self.context: OAuthContext | None = None
         self._grants = grants
         self._connection = connection
@@ -97,14 +97,14 @@ def _dumped(model: OAuthMetadata | ProtectedResourceMetadata | None) -> dict[str
 
 
 async def authorization(
-    grants: OAuthGrants, connection: Connection, ask: Ask | None, actor: Actor | None = None
+    grants: OAuthGrants, connection: MCPConnection, ask: Ask | None, actor: Actor | None = None
 ) -> httpx2.Auth:
     """Return what authorizes the requests to a server: its grant, a person who is asked, or nothing."""
     grant = await grants.load(connection.organization_id, connection.server_id)
     if not grant and ask is None:
         return AuthorizationWatch()
     storage = _Storage(grants, connection, grant)
-    flow = _Flow(grants, connection, ask, actor)
+    flow = _AskingFlow(grants, connection, ask, actor)
     url = ask.redirect_url if ask is not None else "http://localhost/"
     local = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
     metadata = OAuthClientMetadata(
@@ -119,10 +119,10 @@ async def authorization(
     return provider
 
 
-class _Flow:
+class _AskingFlow:
     """Sends a person to the authorization server, and waits for them to come back."""
 
-    def __init__(self, grants: OAuthGrants, connection: Connection, ask: Ask | None, actor: Actor | None) -> None:
+    def __init__(self, grants: OAuthGrants, connection: MCPConnection, ask: Ask | None, actor: Actor | None) -> None:
         self._grants = grants
         self._connection = connection
         self._ask = ask

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, Overloaded, RateLimited
 from letta_common.fair_slots import FairSlots, Grant
 from letta_sandbox.local.programs import Program, ProgramFailed, Programs
-from letta_tools.domain.mcp.servers import Connection
+from letta_tools.domain.mcp.servers import MCPConnection
 from letta_tools.providers.mcp import StdioOptions
 from letta_tools.providers.mcp_listings import Listings
 from letta_tools.providers.mcp_stdio import Lines, stdio_transport
@@ -168,7 +168,7 @@ class Sessions:
         self._leaving: dict[asyncio.Task[None], tuple[str, Session]] = {}
         self._once = 0
 
-    async def check(self, connection: Connection) -> None:
+    async def check(self, connection: MCPConnection) -> None:
         """Refuse what may not be started. Raises InvalidArgument, IsolationUnavailable."""
         options = self._options
         if not options.enabled:
@@ -191,7 +191,7 @@ class Sessions:
             )
         await self._programs.isolation()
 
-    async def ask(self, connection: Connection, seconds: float, question: Callable[[Client], Awaitable[_T]]) -> _T:
+    async def ask(self, connection: MCPConnection, seconds: float, question: Callable[[Client], Awaitable[_T]]) -> _T:
         """Ask the program of a connection, which is started if it does not run.
 
         Raises:
@@ -243,7 +243,7 @@ class Sessions:
                 f"the program cannot be spoken to: {type(error).__name__}{_told(session.fault)}"
             ) from error
 
-    async def _begin(self, connection: Connection) -> Session:
+    async def _begin(self, connection: MCPConnection) -> Session:
         grant = await self._make_room(connection.organization_id)
         try:
             program = await self._programs.start(connection.command or "", connection.args, connection.env)
@@ -276,7 +276,7 @@ class Sessions:
             self._leaving[task] = (key[0], session)
             task.add_done_callback(self._leaving.pop)
 
-    def _fingerprint(self, connection: Connection) -> str:
+    def _fingerprint(self, connection: MCPConnection) -> str:
         """Tell connections apart by what their program is given: nobody meets a program that holds other secrets.
 
         A connection of no server yet has a program of its own.

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from letta.tools.v1 import mcp_legacy_service_pb2, mcp_server_pb2
-from letta_tools.domain.mcp.servers import MASK, SSE, STDIO, STREAMABLE_HTTP, Connection
+from letta_tools.domain.mcp.servers import MASK, SSE, STDIO, STREAMABLE_HTTP, MCPConnection
 
 _Config = mcp_server_pb2.MCPServerConfig | mcp_legacy_service_pb2.LegacyMCPServerConfig
 
 
-def read_config(config: _Config) -> Connection:
+def read_config(config: _Config) -> MCPConnection:
     """Return what a configuration says, secrets included."""
     kind = config.WhichOneof("transport") or STREAMABLE_HTTP
     if kind == STDIO:
         return read_program(config.stdio)
     given = config.sse if kind == SSE else config.streamable_http
-    return Connection(
+    return MCPConnection(
         kind,
         server_url=given.server_url if given.HasField("server_url") else None,
         auth_header=given.auth_header if given.HasField("auth_header") else None,
@@ -26,13 +26,13 @@ def read_config(config: _Config) -> Connection:
     )
 
 
-def read_program(stdio: mcp_server_pb2.StdioMCPConfig) -> Connection:
+def read_program(stdio: mcp_server_pb2.StdioMCPConfig) -> MCPConnection:
     """Return what the configuration of a program says."""
     command = stdio.command if stdio.HasField("command") else None
-    return Connection(STDIO, command=command, args=tuple(stdio.args), env=dict(stdio.env))
+    return MCPConnection(STDIO, command=command, args=tuple(stdio.args), env=dict(stdio.env))
 
 
-def pack_config(connection: Connection, config: _Config) -> None:
+def pack_config(connection: MCPConnection, config: _Config) -> None:
     """Write a connection into a configuration, with its secrets masked."""
     if connection.server_type == STDIO:
         env = _masked(connection.env)

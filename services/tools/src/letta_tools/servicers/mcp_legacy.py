@@ -14,15 +14,15 @@ from letta.tools.v1 import mcp_legacy_service_pb2_grpc
 from letta_common.actor import Actor, current_actor
 from letta_common.errors import ToolNotFound
 from letta_common.paging import Page
-from letta_sandbox.calls import Limits, Status
+from letta_sandbox.calls import CallEnding, Limits
 from letta_tool_schemas.schemas import dump
 from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import error_text
 from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
 from letta_tools.domain.mcp.connects import MCPConnects
-from letta_tools.domain.mcp.servers import Connection, MCPServer, MCPServers, MCPServerStore
+from letta_tools.domain.mcp.servers import MCPConnection, MCPServer, MCPServers, MCPServerStore
 from letta_tools.domain.mcp.tools import Offer, health_of_offer
-from letta_tools.domain.registry.records import Tool
+from letta_tools.domain.registry.records import RegisteredTool
 from letta_tools.servicers.limits import within_deadline
 from letta_tools.servicers.mcp_configs import pack_config, read_config, read_program
 from letta_tools.servicers.mcp_servers import pack_step
@@ -125,11 +125,11 @@ class LegacyMCPServerServicer(mcp_legacy_service_pb2_grpc.LegacyMCPServerService
         limits = within_deadline(Limits(0, 0, 0, 0, 0, 0, 0))
         execution = Execution(arguments=request.args, tool_id=tool.id, limits=limits)
         result = (await self._executions.execute(actor, execution)).result
-        if result.status is Status.SUCCESS:
+        if result.status is CallEnding.SUCCESS:
             return pb.ExecuteLegacyMCPToolResponse(result=result.result, success=True)
         return pb.ExecuteLegacyMCPToolResponse(result=json.dumps(error_text(result)))
 
-    async def _synced(self, actor: Actor, name: str) -> list[Tool]:
+    async def _synced(self, actor: Actor, name: str) -> list[RegisteredTool]:
         server = await self._servers.named(actor, name)
         return await self._servers.list_offers(actor, server.id, await self._environment.variables(actor))
 
@@ -142,13 +142,13 @@ class LegacyMCPServerServicer(mcp_legacy_service_pb2_grpc.LegacyMCPServerService
         return packed
 
 
-def _change(kind: str, request: pb.UpdateLegacyMCPServerRequest) -> Connection:
+def _change(kind: str, request: pb.UpdateLegacyMCPServerRequest) -> MCPConnection:
     if request.HasField("stdio_config"):
         return read_program(request.stdio_config)
     token = request.auth_token if request.HasField("auth_token") else None
     if request.HasField("token"):
         token = request.token
-    return Connection(
+    return MCPConnection(
         kind,
         server_url=request.server_url if request.HasField("server_url") else None,
         auth_header=request.auth_header if request.HasField("auth_header") else None,
@@ -157,7 +157,7 @@ def _change(kind: str, request: pb.UpdateLegacyMCPServerRequest) -> Connection:
     )
 
 
-def _find(tools: list[Tool], name: str) -> Tool:
+def _find(tools: list[RegisteredTool], name: str) -> RegisteredTool:
     for tool in tools:
         if name in {tool.mcp_name, tool.name}:
             return tool

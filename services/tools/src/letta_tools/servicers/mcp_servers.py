@@ -14,14 +14,14 @@ from letta.tools.v1 import mcp_server_service_pb2 as pb
 from letta_common.actor import Actor, current_actor
 from letta_common.errors import ToolNotFound
 from letta_common.paging import Page
-from letta_sandbox.calls import Limits, Status
+from letta_sandbox.calls import CallEnding, Limits
 from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import error_text
 from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
 from letta_tools.domain.mcp.connects import ConnectStep, MCPConnects
 from letta_tools.domain.mcp.oauth import OAuthAnswer, OAuthGrants
 from letta_tools.domain.mcp.servers import MCPServer, MCPServers, MCPServerStore
-from letta_tools.domain.registry.records import Tool
+from letta_tools.domain.registry.records import RegisteredTool
 from letta_tools.servicers.limits import within_deadline
 from letta_tools.servicers.mcp_configs import pack_config, read_config
 from letta_tools.servicers.tool_messages import pack_tool
@@ -128,12 +128,12 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
             arguments=request.args, tool_id=tool.id, limits=within_deadline(Limits(0, 0, 0, 0, 0, 0, 0))
         )
         result = (await self._executions.execute(actor, execution)).result
-        if result.status is Status.SUCCESS:
+        if result.status is CallEnding.SUCCESS:
             return pb.RunMCPServerToolResponse(status="success", func_return=result.result)
         text = error_text(result)
         return pb.RunMCPServerToolResponse(status="error", func_return=json.dumps(text), stderr=[text])
 
-    async def _tool(self, actor: Actor, server_id: str, tool_id: str) -> Tool:
+    async def _tool(self, actor: Actor, server_id: str, tool_id: str) -> RegisteredTool:
         for tool in await self._servers.tools(actor, server_id):
             if tool.id == tool_id:
                 return tool
@@ -160,6 +160,6 @@ def pack_step(step: ConnectStep) -> pb.ConnectMCPServerResponse:
     return packed
 
 
-def _offered(tool: Tool) -> dict[str, Any]:
+def _offered(tool: RegisteredTool) -> dict[str, Any]:
     schema = json.loads(tool.json_schema)
     return {"id": tool.id, "name": tool.name, "description": tool.description, "inputSchema": schema["parameters"]}

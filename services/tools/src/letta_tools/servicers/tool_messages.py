@@ -8,7 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import tool_pb2, tool_service_pb2
 from letta_common.masks import changed_paths
-from letta_tools.domain.registry.records import Requirement, Tool, ToolType
+from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolType
 
 _ALL = FieldMask()
 
@@ -33,7 +33,7 @@ def _is_optional(name: str) -> bool:
     return tool_pb2.Tool.DESCRIPTOR.fields_by_name[name].has_presence
 
 
-def pack_tool(tool: Tool) -> tool_pb2.Tool:
+def pack_tool(tool: RegisteredTool) -> tool_pb2.Tool:
     """Return a tool as the contract has it."""
     packed = tool_pb2.Tool(
         id=tool.id,
@@ -63,7 +63,7 @@ def pack_tool(tool: Tool) -> tool_pb2.Tool:
     return packed
 
 
-def pack_version(tool: Tool) -> tool_service_pb2.ToolVersion:
+def pack_version(tool: RegisteredTool) -> tool_service_pb2.ToolVersion:
     """Return what a tool was after one write."""
     packed = tool_service_pb2.ToolVersion(
         version=tool.version, tool=pack_tool(tool), created_by_id=tool.last_updated_by_id or None

@@ -13,7 +13,7 @@ from letta_common.clock import Clock
 from letta_common.errors import OperationUnimplemented
 from letta_common.ids import new_id
 from letta_common.paging import Page
-from letta_sandbox.calls import Limits, Status
+from letta_sandbox.calls import CallEnding, Limits
 from letta_tools.domain.executions.executions import Execution, Executions, Source
 from letta_tools.domain.executions.outcomes import Outcome, return_text
 from letta_tools.domain.registry.records import LETTA_TYPES, Requirement, ToolFilter, ToolType
@@ -136,7 +136,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
 
     def _return_message(self, name: str, outcome: Outcome) -> letta_message_pb2.LettaMessage:
         result = outcome.result
-        good = result.status is Status.SUCCESS
+        good = result.status is CallEnding.SUCCESS
         status = message_pb2.TOOL_RETURN_STATUS_SUCCESS if good else message_pb2.TOOL_RETURN_STATUS_ERROR
         text, call_id = return_text(outcome, name or "tool"), new_id("call")
         out, err = result.stdout.splitlines(), result.stderr.splitlines()

@@ -12,7 +12,7 @@ from letta_common.actor import Actor
 from letta_common.paging import Page
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
-from letta_tools.domain.registry.records import Match, Requirement, Tool, ToolFilter, ToolType
+from letta_tools.domain.registry.records import Match, RegisteredTool, Requirement, ToolFilter, ToolType
 from letta_tools.domain.registry.search import search_text
 from letta_tools.domain.registry.tools import NameTaken
 
@@ -69,16 +69,16 @@ class SqlToolStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def find(self, actor: Actor, tool_id: str) -> Tool | None:
+    async def find(self, actor: Actor, tool_id: str) -> RegisteredTool | None:
         """Return one tool."""
         return next(iter(await self.resolve(actor, (tool_id,), ())), None)
 
-    async def resolve(self, actor: Actor, ids: Sequence[str], names: Sequence[str]) -> list[Tool]:
+    async def resolve(self, actor: Actor, ids: Sequence[str], names: Sequence[str]) -> list[RegisteredTool]:
         """Return the tools that have one of these ids or names, in one statement."""
         mine = actor.organization_id
         return [_tool(row) for row in await self._db.hot(_RESOLVE, (mine, list(ids), mine, list(names)))]
 
-    async def list_tools(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
+    async def list_tools(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[RegisteredTool]:
         """Return a page of tools by time of creation."""
         large = (_tools.c.source_code, _tools.c.json_schema)
         keyset = Keyset(at=_tools.c.created_at, id=_tools.c.id, scope=_mine(actor), large=large)
@@ -116,7 +116,7 @@ class SqlToolStore:
             rows = await conn.execute(sa.select(ranked).where(fits))
             return [_match(_tool(row), *row[width : width + 3]) for row in rows]
 
-    async def create(self, actor: Actor, tool: Tool) -> None:
+    async def create(self, actor: Actor, tool: RegisteredTool) -> None:
         """Add a tool. Raises NameTaken."""
         try:
             async with self._db.connect() as conn:
@@ -124,7 +124,7 @@ class SqlToolStore:
         except UniqueViolation as error:
             raise NameTaken from error
 
-    async def upsert(self, actor: Actor, tools: Sequence[Tool]) -> None:
+    async def upsert(self, actor: Actor, tools: Sequence[RegisteredTool]) -> None:
         """Add tools in one statement; of those with a known id and name, bring schema and description up to date."""
         added = pg.insert(_tools).values([_row(actor, tool) for tool in tools])
         changed = sa.or_(*(_tools.c[name].is_distinct_from(added.excluded[name]) for name in _UPSERTED))
@@ -144,7 +144,7 @@ class SqlToolStore:
         async with self._db.connect() as conn:
             await conn.execute(upsert)
 
-    async def update(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
+    async def update(self, actor: Actor, tool: RegisteredTool, *, expected: int) -> bool:
         """Write if the stored version is still `expected`; say whether it was. Raises NameTaken."""
         try:
             async with self._db.connect() as conn:
@@ -157,7 +157,7 @@ class SqlToolStore:
         except UniqueViolation as error:
             raise NameTaken from error
 
-    async def list_versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+    async def list_versions(self, actor: Actor, tool_id: str, page: Page) -> list[RegisteredTool]:
         """Return what a tool was after each write, by number; cursors are numbers."""
         number = _versions.c.version
         places = [
@@ -172,7 +172,7 @@ class SqlToolStore:
             found = [_tool(row) for row in rows]
         return found[::-1] if page.backwards else found
 
-    async def find_version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
+    async def find_version(self, actor: Actor, tool_id: str, number: int) -> RegisteredTool | None:
         """Return what a tool was after one write."""
         query = sa.select(*_VERSION_COLUMNS).where(_of_tool(actor, tool_id), _versions.c.version == number)
         async with self._db.connect() as conn:
@@ -212,7 +212,7 @@ def _conditions(wanted: ToolFilter) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _row(actor: Actor, tool: Tool) -> dict[str, Any]:
+def _row(actor: Actor, tool: RegisteredTool) -> dict[str, Any]:
     values = {column.name: getattr(tool, column.name) for column in _COLUMNS}
     return {
         **values,
@@ -225,14 +225,14 @@ def _row(actor: Actor, tool: Tool) -> dict[str, Any]:
     }
 
 
-def _tool(row: Sequence[Any]) -> Tool:
+def _tool(row: Sequence[Any]) -> RegisteredTool:
     values = dict(zip((column.name for column in _COLUMNS), row, strict=False))
     values["tool_type"] = ToolType(values["tool_type"])
     values["tags"] = tuple(values["tags"])
     for name in ("pip_requirements", "npm_requirements"):
         values[name] = tuple(Requirement(item["name"], item["version"]) for item in values[name])
-    return Tool(**values)
+    return RegisteredTool(**values)
 
 
-def _match(tool: Tool, text: str, words: float | None, likeness: float) -> Match:
+def _match(tool: RegisteredTool, text: str, words: float | None, likeness: float) -> Match:
     return Match(tool, text, words, likeness if likeness >= _LEAST_LIKENESS else None)

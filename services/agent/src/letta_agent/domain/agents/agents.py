@@ -16,20 +16,20 @@ from letta_agent.domain.agents.names import random_name
 from letta_agent.domain.agents.records import (
     ALL_PARTS,
     Agent,
+    AgentDraft,
     AgentFilter,
+    AgentIncludes,
+    AgentPeers,
     AgentState,
     AgentStore,
     Change,
-    Draft,
-    Parts,
-    Peers,
     Stage,
     Variable,
     Vault,
 )
 from letta_agent.domain.context.system_prompt import compile_system, default_system, facts_of
 from letta_agent.domain.peers.credentials import CredentialPeer
-from letta_agent.domain.peers.memory import AgentMemory, Block, Message, RunKey
+from letta_agent.domain.peers.memory import AgentMemorySpec, Block, Message, RunKey
 from letta_agent.domain.peers.models import ContentPart
 from letta_agent.domain.peers.passports import Passport
 from letta_agent.domain.peers.tools import Tool
@@ -56,7 +56,7 @@ _DESCRIPTIONS = {
 class Agents:
     """Operations on agents."""
 
-    def __init__(self, store: AgentStore, peers: Peers, vault: Vault, clock: Clock) -> None:
+    def __init__(self, store: AgentStore, peers: AgentPeers, vault: Vault, clock: Clock) -> None:
         self._store = store
         self._memory = peers.memory
         self._models = peers.models
@@ -64,7 +64,7 @@ class Agents:
         self._vault = vault
         self._clock = clock
 
-    async def create(self, actor: Actor, draft: Draft) -> AgentState:
+    async def create(self, actor: Actor, draft: AgentDraft) -> AgentState:
         """Make an agent with its memory.
 
         Raises:
@@ -82,12 +82,12 @@ class Agents:
         memory = await self._provision(actor, agent, creation)
         return self._shown(actor, agent, ALL_PARTS, memory, tools)
 
-    async def get(self, actor: Actor, agent_id: str, parts: Parts) -> AgentState:
+    async def get(self, actor: Actor, agent_id: str, parts: AgentIncludes) -> AgentState:
         """Return one agent. Raises AgentNotFound."""
         [shown] = await self._show(actor, [await self._store.get(actor, agent_id)], parts)
         return shown
 
-    async def find(self, actor: Actor, filters: AgentFilter, page: Page, parts: Parts) -> list[AgentState]:
+    async def find(self, actor: Actor, filters: AgentFilter, page: Page, parts: AgentIncludes) -> list[AgentState]:
         """Return a page of agents."""
         return await self._show(actor, await self._store.list_agents(actor, filters, page), parts)
 
@@ -163,7 +163,7 @@ class Agents:
         """Return the message that a new conversation of an agent begins with. Raises AgentNotFound."""
         agent = await self._store.get(actor, agent_id)
         memories = await self._memory.memories([agent_id], blocks=True)
-        return self._first_message(agent.state, memories.get(agent_id, AgentMemory()).blocks)
+        return self._first_message(agent.state, memories.get(agent_id, AgentMemorySpec()).blocks)
 
     async def reset(self, actor: Actor, agent_id: str) -> AgentState:
         """Forget the messages of the default conversation. Raises AgentNotFound and ConversationBusy."""
@@ -220,7 +220,7 @@ class Agents:
         else:
             await self._provision(actor, agent, StoredCreation.FromString(agent.creation))
 
-    async def _resolve(self, draft: Draft) -> list[Tool]:
+    async def _resolve(self, draft: AgentDraft) -> list[Tool]:
         kind = draft.state.agent_type
         require_kind(kind)
         names = [*draft.tools, *(BASE_TOOLS.get(kind, ()) if draft.base_tools else ())]
@@ -229,7 +229,7 @@ class Agents:
             return []
         return await self._tools.resolve(draft.tool_ids, tuple(dict.fromkeys(names)))
 
-    async def _drafted(self, actor: Actor, draft: Draft, tools: Sequence[Tool]) -> tuple[Agent, StoredCreation]:
+    async def _drafted(self, actor: Actor, draft: AgentDraft, tools: Sequence[Tool]) -> tuple[Agent, StoredCreation]:
         state, now = draft.state, self._clock.now()
         state.id = new_id("agent")
         state.name = state.name or random_name()
@@ -260,7 +260,7 @@ class Agents:
         )
         return agent, creation
 
-    async def _provision(self, actor: Actor, agent: Agent, creation: StoredCreation) -> AgentMemory:
+    async def _provision(self, actor: Actor, agent: Agent, creation: StoredCreation) -> AgentMemorySpec:
         try:
             memory = await self._memory.provision(
                 agent.id,
@@ -300,7 +300,7 @@ class Agents:
 
     async def _set_blocks(self, agent_id: str, wanted: Sequence[str]) -> None:
         memories = await self._memory.memories([agent_id], blocks=True)
-        have = {block.id for block in memories.get(agent_id, AgentMemory()).blocks}
+        have = {block.id for block in memories.get(agent_id, AgentMemorySpec()).blocks}
         for block_id in have - set(wanted):
             await self._memory.detach_block(agent_id, block_id)
         for block_id in wanted:
@@ -328,7 +328,7 @@ class Agents:
         message.created_at.FromDatetime(now)
         return message
 
-    async def _show(self, actor: Actor, agents: Sequence[Agent], parts: Parts) -> list[AgentState]:
+    async def _show(self, actor: Actor, agents: Sequence[Agent], parts: AgentIncludes) -> list[AgentState]:
         if not agents:
             return []
         memories = await self._memory.memories([agent.id for agent in agents], blocks=parts.blocks)
@@ -340,14 +340,14 @@ class Agents:
                 actor,
                 agent,
                 parts,
-                memories.get(agent.id, AgentMemory()),
+                memories.get(agent.id, AgentMemorySpec()),
                 [tools[tool_id] for tool_id in agent.tool_ids if tool_id in tools],
             )
             for agent in agents
         ]
 
     def _shown(
-        self, actor: Actor, agent: Agent, parts: Parts, memory: AgentMemory, tools: Sequence[Tool]
+        self, actor: Actor, agent: Agent, parts: AgentIncludes, memory: AgentMemorySpec, tools: Sequence[Tool]
     ) -> AgentState:
         """Return an agent as clients see it."""
         shown = AgentState()

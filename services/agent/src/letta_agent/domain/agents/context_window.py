@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from letta.common.v1 import message_pb2
-from letta_agent.domain.agents.records import AgentStore, Peers
+from letta_agent.domain.agents.records import AgentPeers, AgentStore
 from letta_agent.domain.context.system_prompt import Sections, facts_of, sections_of
 from letta_agent.domain.context.working import BYTES_PER_TOKEN, message_tokens
 from letta_agent.domain.peers.memory import Message
@@ -62,7 +62,7 @@ class Overview:
 class Overviews:
     """Looks into contexts."""
 
-    def __init__(self, store: AgentStore, peers: Peers, clock: Clock) -> None:
+    def __init__(self, store: AgentStore, peers: AgentPeers, clock: Clock) -> None:
         self._store = store
         self._memory = peers.memory
         self._tools = peers.tools

@@ -29,7 +29,7 @@ DEFAULT = "default"
 _log = structlog.get_logger("letta.agent.conversations")
 
 
-class Stage(IntEnum):
+class ConversationStage(IntEnum):
     """Where a conversation is between its first and its last step."""
 
     MAKING = 0
@@ -44,7 +44,7 @@ class StoredConversation:
     conversation: Conversation
     isolated_labels: tuple[str, ...] = ()
     request_id: str = ""
-    stage: Stage = Stage.READY
+    stage: ConversationStage = ConversationStage.READY
     request_hash: bytes = b""
 
 
@@ -127,11 +127,11 @@ class Conversations:
         draft.created_by_id = draft.last_updated_by_id = actor.user_id
         draft.created_at.FromDatetime(now)
         draft.updated_at.FromDatetime(now)
-        stored = StoredConversation(draft, tuple(isolated_labels), request_id, Stage.MAKING, request_hash)
+        stored = StoredConversation(draft, tuple(isolated_labels), request_id, ConversationStage.MAKING, request_hash)
         if not await self._store.create(actor, stored):
             stored = await self._store.get_by_request(actor, request_id)
             require_same(stored.request_hash, request_hash)
-            if stored.stage is Stage.READY:
+            if stored.stage is ConversationStage.READY:
                 return stored.conversation
         return await self._provision(actor, stored, first)
 
@@ -190,7 +190,7 @@ class Conversations:
 
     async def _finish(self, actor: Actor, stored: StoredConversation) -> None:
         conversation = stored.conversation
-        if stored.stage is Stage.MAKING:
+        if stored.stage is ConversationStage.MAKING:
             try:
                 first = await self._agents.first_message(actor, conversation.agent_id)
                 await self._provision(actor, stored, first)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from letta_agent.domain.agents.records import AgentStore, Peers
-from letta_agent.domain.peers.memory import AgentMemory, RunKey
+from letta_agent.domain.agents.records import AgentPeers, AgentStore
+from letta_agent.domain.peers.memory import AgentMemorySpec, RunKey
 from letta_agent.domain.peers.secrets import SecretBox
 from letta_agent.domain.peers.tools import CallResult
 from letta_agent.domain.toolcalls.executor import Caller, ToolRun
@@ -18,7 +18,7 @@ from letta_common.ids import new_id
 class ToolRuns:
     """Runs tools of agents for a caller."""
 
-    def __init__(self, store: AgentStore, peers: Peers, caller: Caller, secrets: SecretBox) -> None:
+    def __init__(self, store: AgentStore, peers: AgentPeers, caller: Caller, secrets: SecretBox) -> None:
         self._store = store
         self._memory = peers.memory
         self._tools = peers.tools
@@ -44,6 +44,6 @@ class ToolRuns:
             arguments=arguments,
             environment=environment,
             state=agent.state,
-            blocks=memories.get(agent_id, AgentMemory()).blocks,
+            blocks=memories.get(agent_id, AgentMemorySpec()).blocks,
         )
         return await self._caller.run(run)

@@ -64,7 +64,7 @@ class AgentFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AgentIncludes:
     """What an answer about agents carries besides the agents."""
 
     blocks: bool = False
@@ -74,11 +74,11 @@ class Parts:
     pending_approval: bool = False
 
 
-ALL_PARTS = Parts(blocks=True, tools=True, secrets=True, tags=True, pending_approval=True)
+ALL_PARTS = AgentIncludes(blocks=True, tools=True, secrets=True, tags=True, pending_approval=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class AgentDraft:
     """An agent that is to be made."""
 
     state: AgentState
@@ -116,7 +116,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Peers:
+class AgentPeers:
     """The services that agents are made of."""
 
     memory: MemoryPeer

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from letta.common.v1 import message_pb2
-from letta_agent.domain.journal.records import Pending as Waiting
+from letta_agent.domain.journal.records import HeldCalls as Waiting
 from letta_agent.domain.peers.memory import Message
 from letta_common.errors import NoPendingApproval, PendingApproval
 from letta_common.ids import new_id
@@ -24,7 +24,7 @@ _SAID = frozenset({_ROLE.MESSAGE_ROLE_USER, _ROLE.MESSAGE_ROLE_SYSTEM})
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class WaitingCalls:
     """The message whose calls waited, and the returns that its answers settle."""
 
     message: Message
@@ -90,10 +90,10 @@ def denial(waiting: Waiting, when: Timestamp | None, reason: str) -> Message:
     return message
 
 
-def pending(messages: Sequence[bytes]) -> Pending | None:
+def pending(messages: Sequence[bytes]) -> WaitingCalls | None:
     """Return the calls that approvals at the end of a context answer; None when there are none."""
     asked, answers = _open(messages)
-    return Pending(asked, _returns(asked, answers)) if asked is not None and answers else None
+    return WaitingCalls(asked, _returns(asked, answers)) if asked is not None and answers else None
 
 
 def request_of(messages: Sequence[bytes]) -> Message | None:

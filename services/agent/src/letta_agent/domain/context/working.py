@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2
-from letta_agent.domain.peers.memory import Committed, Message, StartedContext
+from letta_agent.domain.peers.memory import CommitReceipt, Message, StartedContext
 
 BYTES_PER_TOKEN = 4
 IMAGE_TOKENS = 1_600
 _ROLE = message_pb2.MessageRole
 
 
-class Context:
+class WorkingContext:
     """What the next prompt is made of. Messages stay serialized; only those that decide something are parsed."""
 
     def __init__(self, begun: StartedContext, *, tokens: int = 0, input_bytes: int = 0) -> None:
@@ -31,7 +31,7 @@ class Context:
             self.messages.append(data)
             self._fresh += len(data)
 
-    def learn(self, committed: Committed) -> None:
+    def learn(self, committed: CommitReceipt) -> None:
         """Take over what a commit said about the blocks."""
         for block in committed.changed_blocks:
             self.blocks[block.id] = block

@@ -47,14 +47,14 @@ class NewRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class LeaseTerms:
     """By whom and for how long conversations are held."""
 
     owner: str
     milliseconds: int
 
 
-class Outcome(Enum):
+class AdmissionOutcome(Enum):
     """What admission came to."""
 
     CLAIMED = "claimed"
@@ -89,7 +89,7 @@ class Definition:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class HeldCalls:
     """Tool calls that wait for approval."""
 
     message_id: str
@@ -102,13 +102,13 @@ class Pending:
 class Admission:
     """Answer to a run that asked for admission."""
 
-    outcome: Outcome
+    outcome: AdmissionOutcome
     run_id: str = ""
     fence: int = 0
     definition: Definition | None = None
     request_hash: bytes = b""
     """Of the run that is known by the key."""
-    pending: Pending | None = None
+    pending: HeldCalls | None = None
     """What waits for approval."""
     resumes: bool = False
     """The run goes on with the input of the one before it, which failed."""
@@ -126,7 +126,7 @@ class RunLease:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RunJob:
     """A run to work on."""
 
     held: RunLease
@@ -139,7 +139,7 @@ class Job:
     background: bool = False
     run_type: str = "send_message"
     cancel_requested: bool = False
-    waiting: Pending | None = None
+    waiting: HeldCalls | None = None
     """Tool calls that waited for approval when the run began."""
 
 
@@ -183,7 +183,7 @@ class RunEnd:
     """What went wrong, a JSON object with `error_type` and `message`; the step that failed is stored with both."""
     context_tokens: int = 0
     ttft_ns: int = 0
-    pending: Pending | None = None
+    pending: HeldCalls | None = None
     """The calls that now wait for approval."""
     keeps_approval: bool = False
     """The calls that waited when the run began still wait."""
@@ -291,7 +291,7 @@ class Renewed:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class FreeSlots:
     """How many more runs a replica has room for."""
 
     runs: int
@@ -309,7 +309,7 @@ class Room:
 class RunStore(Protocol):
     """What the rules need from storage for one organization's runs."""
 
-    async def admit(self, actor: Actor, run: NewRun, lease: Lease) -> Admission:
+    async def admit(self, actor: Actor, run: NewRun, lease: LeaseTerms) -> Admission:
         """Admit a run and claim its conversation, or say why not. One statement."""
         ...
 
@@ -384,7 +384,7 @@ class RunStore(Protocol):
 class QueueStore(Protocol):
     """What the background work of a replica needs from storage. These statements span organizations."""
 
-    async def renew(self, held: Sequence[RunLease], lease: Lease) -> Renewed:
+    async def renew(self, held: Sequence[RunLease], lease: LeaseTerms) -> Renewed:
         """Renew the leases of conversations."""
         ...
 
@@ -392,7 +392,7 @@ class QueueStore(Protocol):
         """Return those of the runs that somebody asked to end."""
         ...
 
-    async def claim_due(self, lease: Lease, room: Room) -> list[Job]:
+    async def claim_due(self, lease: LeaseTerms, room: FreeSlots) -> list[RunJob]:
         """Claim conversations whose lease has expired in the middle of a run, or that a run waits for.
 
         Organizations with work share the room equally. Where it is too small for all, those come first that may have

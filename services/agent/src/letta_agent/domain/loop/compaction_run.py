@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from letta_agent.domain.journal.feed import Feed
-from letta_agent.domain.journal.records import AgentState, Job, RunEnd, StopReason, StoredStep
+from letta_agent.domain.journal.records import AgentState, RunEnd, RunJob, StopReason, StoredStep
 from letta_agent.domain.loop.deps import LoopDeps
 from letta_agent.domain.loop.loop import Loop
 from letta_agent.domain.loop.step_messages import summary_of
 from letta_agent.domain.loop.strategies.base import Strategy
-from letta_agent.domain.peers.memory import Window
+from letta_agent.domain.peers.memory import CompactedWindow
 from letta_agent.domain.peers.passports import Passport
 from letta_common.errors import NothingToCompact
 from letta_common.ids import new_id
@@ -33,7 +33,7 @@ class CompactionResult:
 class CompactionLoop(Loop):
     """Works on a run that makes a context smaller: one step, one commit."""
 
-    def __init__(self, tools: LoopDeps, job: Job, feed: Feed, passport: Passport, strategy: Strategy) -> None:
+    def __init__(self, tools: LoopDeps, job: RunJob, feed: Feed, passport: Passport, strategy: Strategy) -> None:
         super().__init__(tools, job, feed, passport, strategy)
         self._state = AgentState()
         self._state.CopyFrom(job.definition.state)
@@ -56,7 +56,7 @@ class CompactionLoop(Loop):
                     f"the {before} messages in context would not become fewer; let more be said, or use the mode `all`"
                 )
                 raise NothingToCompact(text, messages=str(before))
-            await self._commit(0, [], _DONE, Window(step.summary, step.first_kept_message_id))
+            await self._commit(0, [], _DONE, CompactedWindow(step.summary, step.first_kept_message_id))
         took = clock.monotonic_ns() - began
         self._summaries.append(summary_of(step, 0, stop=_DONE, step_ns=took, tool_ns=0))
         self._open, self._context_tokens = None, 0

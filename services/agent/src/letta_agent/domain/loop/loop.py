@@ -16,9 +16,9 @@ from letta.common.v1 import message_pb2
 from letta_agent.domain.context import approvals
 from letta_agent.domain.context.compactor import TRIGGER, CompactionRequest, corrected
 from letta_agent.domain.context.system_prompt import compile_system, facts_of
-from letta_agent.domain.context.working import BYTES_PER_TOKEN, Context
+from letta_agent.domain.context.working import BYTES_PER_TOKEN, WorkingContext
 from letta_agent.domain.journal.feed import Feed
-from letta_agent.domain.journal.records import Job, Pending, RunEnd, RunStatus, StepSummary, StopReason, StoredStep
+from letta_agent.domain.journal.records import HeldCalls, RunEnd, RunJob, RunStatus, StepSummary, StopReason, StoredStep
 from letta_agent.domain.loop.deps import LoopDeps, beside
 from letta_agent.domain.loop.step_messages import (
     Deltas,
@@ -30,9 +30,9 @@ from letta_agent.domain.loop.step_messages import (
     says,
     summary_of,
 )
-from letta_agent.domain.loop.strategies.base import GO_ON, Decision, Strategy, Turn
-from letta_agent.domain.peers.memory import Message, RunKey, StartedContext, StepCommit, Window
-from letta_agent.domain.peers.models import Generation, Prompt, ToolSchema
+from letta_agent.domain.loop.strategies.base import GO_ON, Decision, Strategy, TakenStep
+from letta_agent.domain.peers.memory import CompactedWindow, Message, RunKey, StartedContext, StepCommit
+from letta_agent.domain.peers.models import ModelAnswer, Prompt, ToolSchema
 from letta_agent.domain.peers.passports import Passport
 from letta_agent.domain.toolcalls.executor import StepCalls, ToolCallContent, ToolReturnContent, is_readable
 from letta_agent.domain.toolcalls.rules import CallMade, ToolRules
@@ -52,7 +52,7 @@ _APPROVAL = message_pb2.MessageRole.MESSAGE_ROLE_APPROVAL
 class Loop:
     """Works on one run."""
 
-    def __init__(self, tools: LoopDeps, job: Job, feed: Feed, passport: Passport, strategy: Strategy) -> None:
+    def __init__(self, tools: LoopDeps, job: RunJob, feed: Feed, passport: Passport, strategy: Strategy) -> None:
         self.held = job.held
         self._tools = tools
         self._job = job
@@ -64,11 +64,11 @@ class Loop:
         self._history: list[CallMade] = []
         self._summaries: list[StepSummary] = []
         self._kept: dict[int, StoredStep] = {}
-        self._context: Context
+        self._context: WorkingContext
         self._toolset: Toolset
         self._began_ns = tools.clock.monotonic_ns()
         self._ttft_ns = 0
-        self._pending: Pending | None = None
+        self._pending: HeldCalls | None = None
         self._input = approvals.Settled(())
         self._begun = False
         self.committed = False
@@ -121,7 +121,7 @@ class Loop:
             asked = approvals.request_of(begun.messages)
             if asked is None:
                 return
-            self._context = Context(begun)
+            self._context = WorkingContext(begun)
             index = 0 if begun.last_step is None else begun.last_step + 1
             step = StoredStep(step_id=asked.step_id, message=asked, return_id=new_id("message"))
             message = return_message(step, approvals.cancelled(asked), self.held.run_id, self._tools.clock.now())
@@ -156,7 +156,7 @@ class Loop:
         self.committed = begun.last_step is not None
         self._toolset = self._strategy.prepare(found.with_client_tools(self._job.request.client_tools))
         size = sum(message.ByteSize() for message in messages)
-        self._context = Context(begun, tokens=self._context_tokens, input_bytes=size)
+        self._context = WorkingContext(begun, tokens=self._context_tokens, input_bytes=size)
         if self._state.message_buffer_autoclear and messages:
             self._context.begin_at(messages[0].id)
         return begun
@@ -182,7 +182,7 @@ class Loop:
                 self._summaries.append(summary_of(step, index, stop=0, step_ns=0, tool_ns=0))
                 self._history += [CallMade(call.name) for call in calls_of(step.message)]
 
-    async def _answer(self, pending: approvals.Pending) -> None:
+    async def _answer(self, pending: approvals.WaitingCalls) -> None:
         """Execute what was approved and commit it as a step of its own."""
         now = self._tools.clock.now()
         step = StoredStep(step_id=pending.message.step_id, message=pending.message, return_id=new_id("message"))
@@ -237,15 +237,15 @@ class Loop:
         self._open = None
         return decision
 
-    def _moved(self, stored: StoredStep, stop: StopReason.ValueType) -> Window | None:
+    def _moved(self, stored: StoredStep, stop: StopReason.ValueType) -> CompactedWindow | None:
         """Return what becomes of the window with a step: the last one of a forgetful agent clears it."""
         if self._state.message_buffer_autoclear and stop not in {GO_ON, _WAIT.stop_reason}:
             self._context_tokens = 0
-            return Window(cleared=True)
-        return Window(stored.summary, stored.first_kept_message_id) if stored.HasField("summary") else None
+            return CompactedWindow(cleared=True)
+        return CompactedWindow(stored.summary, stored.first_kept_message_id) if stored.HasField("summary") else None
 
     def _decide(self, stored: StoredStep, made: list[CallMade]) -> Decision:
-        turn = Turn(
+        turn = TakenStep(
             calls=made,
             said=says(stored.message),
             cut=stored.cut,
@@ -280,7 +280,7 @@ class Loop:
         self._finish(step, generation, blank)
         return step
 
-    def _finish(self, step: StoredStep, generation: Generation, blank: Message) -> None:
+    def _finish(self, step: StoredStep, generation: ModelAnswer, blank: Message) -> None:
         message = model_message(generation, blank, several=self._several)
         if any(self._waits(call) for call in calls_of(message)):
             message.role = _APPROVAL
@@ -328,14 +328,14 @@ class Loop:
             system=self._job.request.override_system,
         )
 
-    async def _generate(self, prompt: Prompt, blank: Message) -> Generation:
+    async def _generate(self, prompt: Prompt, blank: Message) -> ModelAnswer:
         if not self._job.request.stream_tokens:
             return await self._tools.models.generate(prompt)
         gated = [schema.name for schema in prompt.tools if self._is_gated(schema.name)]
         deltas = Deltas(blank.id, blank.step_id, self._tools.clock.now(), gated=gated)
         async with aclosing(self._tools.models.stream(prompt)) as items:  # type: ignore[type-var]
             async for item in items:
-                if isinstance(item, Generation):
+                if isinstance(item, ModelAnswer):
                     return item
                 self._ttft_ns = self._ttft_ns or self._tools.clock.monotonic_ns() - self._began_ns
                 self._feed.say(deltas.of(item))
@@ -409,7 +409,7 @@ class Loop:
         )
 
     async def _commit(
-        self, index: int, messages: list[Message], stop: StopReason.ValueType, window: Window | None = None
+        self, index: int, messages: list[Message], stop: StopReason.ValueType, window: CompactedWindow | None = None
     ) -> None:
         step = StepCommit(self.held.run_id, index, tuple(messages), stop, self._context.versions(), window)
         committed = await self._tools.memory.commit_step(self._thread, step)
@@ -432,7 +432,7 @@ class Loop:
             raise NoPendingApproval("the calls that waited have left the conversation", pending_call_ids="")
         others = expand(approvals.narrowed(asked, self._input.left))
         self._feed.say(others)
-        self._pending = Pending(asked.id, self._input.left, others[0].SerializeToString())
+        self._pending = HeldCalls(asked.id, self._input.left, others[0].SerializeToString())
         return self._end(_WAIT.stop_reason)
 
     def _decided(self, stop: StopReason.ValueType) -> RunEnd:
@@ -441,11 +441,11 @@ class Loop:
             self._pending = self._waiting(asked)
         return self._end(stop)
 
-    def _waiting(self, message: Message) -> Pending:
+    def _waiting(self, message: Message) -> HeldCalls:
         calls = calls_of(message)
         gated = tuple(call.id for call in calls if self._waits(call)) or tuple(call.id for call in calls)
         shown = [found for found in expand(message) if found.HasField("approval_request_message")]
-        return Pending(message.id, gated, shown[0].SerializeToString())
+        return HeldCalls(message.id, gated, shown[0].SerializeToString())
 
     def _end(self, stop: StopReason.ValueType) -> RunEnd:
         return RunEnd(

@@ -8,7 +8,7 @@ from datetime import datetime
 from letta.common.v1 import letta_message_pb2, message_pb2
 from letta_agent.domain.journal.records import StepSummary, StoredStep
 from letta_agent.domain.peers.memory import LettaMessage, Message
-from letta_agent.domain.peers.models import ContentPart, Delta, Generation
+from letta_agent.domain.peers.models import ContentPart, GenerationDelta, ModelAnswer
 from letta_agent.domain.toolcalls.executor import ToolCallContent, ToolReturnContent
 from letta_common.ids import new_id
 from letta_messages.rendering import part_otid
@@ -28,7 +28,7 @@ def says(message: Message) -> bool:
     return any(part.HasField("text") and part.text.text for part in message.parts)
 
 
-def model_message(generation: Generation, blank: Message, *, several: bool) -> Message:
+def model_message(generation: ModelAnswer, blank: Message, *, several: bool) -> Message:
     """Fill a blank message with what a model made.
 
     Unless several calls are allowed, only the first one is kept. Arguments stay as the model wrote them: what is no
@@ -131,7 +131,7 @@ class Deltas:
         self._shown = 0
         self._calls_at: int | None = None
 
-    def of(self, delta: Delta) -> list[LettaMessage]:
+    def of(self, delta: GenerationDelta) -> list[LettaMessage]:
         """Return what a listener sees of a fragment."""
         shown = []
         if delta.started is not None:

@@ -44,7 +44,7 @@ class StartedContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class CompactedWindow:
     """A context made smaller: the summary that stands for what was evicted, and the oldest message kept."""
 
     summary: Message | None = None
@@ -62,11 +62,11 @@ class StepCommit:
     messages: tuple[Message, ...]
     stop_reason: StopReason.ValueType
     known_blocks: Mapping[str, int]
-    window: Window | None = None
+    window: CompactedWindow | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class CommitReceipt:
     """Answer to a commit: what is new about the agent's blocks."""
 
     changed_blocks: tuple[Block, ...] = ()
@@ -74,7 +74,7 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentMemory:
+class AgentMemorySpec:
     """What an agent keeps in memory."""
 
     blocks: tuple[Block, ...] = ()
@@ -123,7 +123,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchHit:
     """One result of a search."""
 
     id: str
@@ -145,7 +145,7 @@ class MemoryPeer(Protocol):
         messages: Sequence[Message],
         *,
         embedding: str = "",
-    ) -> AgentMemory:
+    ) -> AgentMemorySpec:
         """Make the memory of an agent; a repeat changes nothing. Raises BlockNotFound."""
         ...
 
@@ -175,7 +175,7 @@ class MemoryPeer(Protocol):
         """Take back the input of a run without committed steps; say whether there was any. Raises Fenced."""
         ...
 
-    async def commit_step(self, thread: RunKey, step: StepCommit) -> Committed:
+    async def commit_step(self, thread: RunKey, step: StepCommit) -> CommitReceipt:
         """Append the messages of a step once. Raises Fenced."""
         ...
 
@@ -187,11 +187,11 @@ class MemoryPeer(Protocol):
         """Store a text in the agent's archive, once for each key."""
         ...
 
-    async def search_passages(self, agent_id: str, search: Search) -> list[Found]:
+    async def search_passages(self, agent_id: str, search: Search) -> list[SearchHit]:
         """Search the agent's archive, best first."""
         ...
 
-    async def search_messages(self, thread: RunKey, search: Search) -> list[Found]:
+    async def search_messages(self, thread: RunKey, search: Search) -> list[SearchHit]:
         """Search the messages of the agent, best first."""
         ...
 
@@ -199,7 +199,7 @@ class MemoryPeer(Protocol):
         """Return what a client sees of the messages that a run made, input excepted, in order."""
         ...
 
-    async def memories(self, agent_ids: Sequence[str], *, blocks: bool) -> dict[str, AgentMemory]:
+    async def memories(self, agent_ids: Sequence[str], *, blocks: bool) -> dict[str, AgentMemorySpec]:
         """Return what agents keep in memory."""
         ...
 

@@ -45,7 +45,7 @@ class ToolSchema:
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class ModelAnswer:
     """What a model made of a prompt."""
 
     parts: tuple[ContentPart, ...]
@@ -59,7 +59,7 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class GenerationDelta:
     """A fragment of an answer: of the part at `index`, whose beginning brings the part as far as it is known."""
 
     index: int
@@ -101,11 +101,11 @@ class EmbeddingInfo:
 class ModelPeer(Protocol):
     """The language model gateway."""
 
-    async def generate(self, prompt: Prompt) -> Generation:
+    async def generate(self, prompt: Prompt) -> ModelAnswer:
         """Generate and answer once. Raises the LLM errors and ContextWindowExceeded."""
         ...
 
-    def stream(self, prompt: Prompt) -> AsyncIterator[Delta | Generation]:
+    def stream(self, prompt: Prompt) -> AsyncIterator[GenerationDelta | ModelAnswer]:
         """Generate and answer as the model speaks; the last item is the whole."""
         ...
 

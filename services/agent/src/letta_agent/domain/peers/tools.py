@@ -12,7 +12,7 @@ Tool = tool_pb2.Tool
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ToolCallRequest:
     """A call of a tool that the tools service executes."""
 
     tool_id: str
@@ -59,6 +59,6 @@ class ToolPeer(Protocol):
         """Return tools by id and by name, in the order asked. Raises ToolNotFound."""
         ...
 
-    async def execute(self, call: Call) -> CallResult:
+    async def execute(self, call: ToolCallRequest) -> CallResult:
         """Execute a call, once for each key."""
         ...

@@ -16,7 +16,16 @@ import structlog
 from letta.agent.v1 import agent_pb2, run_pb2
 from letta_agent.domain.journal.event_writer import EventWriter
 from letta_agent.domain.journal.feed import Feed
-from letta_agent.domain.journal.records import Job, Lease, QueueStore, Room, RunEnd, RunLease, RunStatus, StopReason
+from letta_agent.domain.journal.records import (
+    FreeSlots,
+    LeaseTerms,
+    QueueStore,
+    RunEnd,
+    RunJob,
+    RunLease,
+    RunStatus,
+    StopReason,
+)
 from letta_agent.domain.loop.compaction_run import COMPACTION, CompactionLoop
 from letta_agent.domain.loop.deps import LoopDeps
 from letta_agent.domain.loop.loop import Loop
@@ -71,7 +80,7 @@ class RunnerOptions:
 class ActiveRun:
     """A run that this replica works on."""
 
-    job: Job
+    job: RunJob
     feed: Feed
     task: asyncio.Task[None] | None = None
     """Works on the run, closes it and tells its end; never cancelled but by a replica that stops."""
@@ -103,7 +112,7 @@ class Runner:
         options: RunnerOptions,
     ) -> None:
         self.options = options
-        self.lease = Lease(options.owner, options.lease_ms)
+        self.lease = LeaseTerms(options.owner, options.lease_ms)
         self._tools = tools
         self._queue = queue
         self._credentials = credentials
@@ -142,17 +151,17 @@ class Runner:
             return len(self._active)
         return sum(min(count, self.options.slots_of_one) for count in self._counts.values())
 
-    def _room(self) -> Room:
+    def _room(self) -> FreeSlots:
         """Return what may be claimed now: of each organization as many runs as it has free slots."""
         of_one = self.options.slots_of_one
         left = {organization_id: max(of_one - count, 0) for organization_id, count in self._counts.items()}
-        return Room(min(_CLAIMS, self.options.slots - self._crowd()), of_one, left)
+        return FreeSlots(min(_CLAIMS, self.options.slots - self._crowd()), of_one, left)
 
     def find(self, run_id: str) -> ActiveRun | None:
         """Return a run that this replica works on."""
         return self._active.get(run_id)
 
-    def begin(self, job: Job, *, signed: bytes = b"", record: bool = True) -> ActiveRun:
+    def begin(self, job: RunJob, *, signed: bytes = b"", record: bool = True) -> ActiveRun:
         """Begin to work on a run. `record` keeps its events for listeners of other replicas."""
         feed = Feed(
             job.held,
@@ -327,12 +336,12 @@ class Runner:
         waits = active.job.waiting is not None and (withdrawn or not loop.committed)
         return replace(failure(error, loop), keeps_approval=waits, keeps_input=not withdrawn)
 
-    async def _in_turn(self, job: Job, loop: Loop) -> RunEnd:
+    async def _in_turn(self, job: RunJob, loop: Loop) -> RunEnd:
         """Work on a run once its organization has a slot for it."""
         async with self._slots.hold(job.held.organization_id):
             return await self._worked(job, loop)
 
-    async def _worked(self, job: Job, loop: Loop) -> RunEnd:
+    async def _worked(self, job: RunJob, loop: Loop) -> RunEnd:
         """Work on a run; one that was taken over too often is only looked at, and the time after that not even so."""
         spent = job.claims - self.options.takeovers
         if spent <= 0:

@@ -19,11 +19,11 @@ from letta_agent.domain.journal.inputs import MANNERS, Input, read_input
 from letta_agent.domain.journal.records import (
     ACTIVE,
     Admission,
-    Job,
+    AdmissionOutcome,
     NewRun,
-    Outcome,
     Overdue,
     RunFilter,
+    RunJob,
     RunLease,
     RunRecord,
     RunRequest,
@@ -82,7 +82,7 @@ class SendCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RunAnswer:
     """What a run came to."""
 
     run_id: str
@@ -141,7 +141,7 @@ class Runs:
         self._memory = memory
         self._clock = clock
 
-    async def send(self, actor: Actor, send: SendCommand, signed: bytes) -> Answer:
+    async def send(self, actor: Actor, send: SendCommand, signed: bytes) -> RunAnswer:
         """Send messages and wait for the end of the turn.
 
         The run goes on when the caller goes away, unless it waits for its turn and nobody else knows of it.
@@ -166,7 +166,7 @@ class Runs:
         for _ in range(_READMISSIONS):
             admission = await self._store.admit(actor, run, self._runner.lease)
             busy = admission.run_id
-            if admission.outcome is not Outcome.BUSY:
+            if admission.outcome is not AdmissionOutcome.BUSY:
                 return self._admitted(actor, send, run, admission, signed)
             if busy and send.request.on_busy != run_pb2.ON_BUSY_INTERRUPT:
                 break
@@ -189,7 +189,7 @@ class Runs:
         before, after = stats.messages_count_before + opening, stats.messages_count_after + opening
         return CompactionResult(answer.run_id, told.summary, before, after)
 
-    async def answer(self, actor: Actor, admitted: Admitted) -> Answer:
+    async def answer(self, actor: Actor, admitted: Admitted) -> RunAnswer:
         """Wait for the end of a run and return what it came to. Raises what it failed with."""
         run_id = admitted.run_id
         active = admitted.active or await self._begun(actor, run_id)
@@ -202,7 +202,7 @@ class Runs:
         if record.status == RunStatus.RUN_STATUS_FAILED:
             raise error_of(record)
         messages = await self._told(record)
-        return Answer(run_id, messages, record.stop_reason, usage_of_record(record))  # type: ignore[arg-type]
+        return RunAnswer(run_id, messages, record.stop_reason, usage_of_record(record))  # type: ignore[arg-type]
 
     async def follow(self, actor: Actor, run_id: str, follow: Follow) -> AsyncIterator[Event]:
         """Yield the events of a run after a position, to its end. Raises RunNotFound and what the run failed with."""
@@ -313,25 +313,25 @@ class Runs:
 
     def _admitted(self, actor: Actor, send: SendCommand, run: NewRun, admission: Admission, signed: bytes) -> Admitted:
         outcome = admission.outcome
-        if outcome is Outcome.CLAIMED:
+        if outcome is AdmissionOutcome.CLAIMED:
             job = _job(actor, send, run, admission)
             return Admitted(run.id, self._runner.begin(job, signed=signed, record=send.record or run.background))
-        if outcome is Outcome.QUEUED:
+        if outcome is AdmissionOutcome.QUEUED:
             self._runner.look_for_work()
             return Admitted(run.id, waits=send.request.on_busy != run_pb2.ON_BUSY_ENQUEUE)
-        same = outcome is Outcome.KNOWN and admission.request_hash == run.request_hash
-        if same or outcome is Outcome.ANSWERED:
+        same = outcome is AdmissionOutcome.KNOWN and admission.request_hash == run.request_hash
+        if same or outcome is AdmissionOutcome.ANSWERED:
             return Admitted(admission.run_id, self._runner.find(admission.run_id))
         raise _refusal(send, admission)
 
-    async def _heard(self, active: ActiveRun) -> Answer:
+    async def _heard(self, active: ActiveRun) -> RunAnswer:
         stop, usage = StopReason.STOP_REASON_UNSPECIFIED, run_pb2.UsageStatistics()
         async for event in active.feed.follow():
             if event.HasField("stop_reason"):
                 stop = event.stop_reason.stop_reason
             elif event.HasField("usage_statistics"):
                 usage = event.usage_statistics
-        return Answer(active.job.held.run_id, active.feed.messages(), stop, usage)
+        return RunAnswer(active.job.held.run_id, active.feed.messages(), stop, usage)
 
     async def _replay(self, actor: Actor, run_id: str, follow: Follow) -> AsyncIterator[Event]:
         """Yield stored events, then those that come, looking for them; without any, those that the messages tell."""
@@ -386,9 +386,9 @@ class Runs:
             return
 
 
-def _job(actor: Actor, send: SendCommand, run: NewRun, admission: Admission) -> Job:
+def _job(actor: Actor, send: SendCommand, run: NewRun, admission: Admission) -> RunJob:
     assert admission.definition is not None  # noqa: S101  (a claimed run has one)
-    return Job(
+    return RunJob(
         held=RunLease(actor.organization_id, run.agent_id, run.conversation_id, run.id, admission.fence),
         actor=actor,
         definition=admission.definition,
@@ -403,17 +403,17 @@ def _job(actor: Actor, send: SendCommand, run: NewRun, admission: Admission) -> 
 def _refusal(send: SendCommand, admission: Admission) -> AppError:
     outcome, pending = admission.outcome, admission.pending
     waiting = ", ".join(pending.call_ids) if pending else ""
-    if outcome is Outcome.NO_AGENT:
+    if outcome is AdmissionOutcome.NO_AGENT:
         return AgentNotFound(f"Agent with ID {send.agent_id} not found", agent_id=send.agent_id)
-    if outcome is Outcome.NO_CONVERSATION:
+    if outcome is AdmissionOutcome.NO_CONVERSATION:
         conversation_id = send.conversation_id
         return ConversationNotFound(f"conversation {conversation_id} not found", conversation_id=conversation_id)
-    if outcome is Outcome.PENDING and pending:
+    if outcome is AdmissionOutcome.PENDING and pending:
         return unanswered(pending)
-    if outcome is Outcome.FULL:
+    if outcome is AdmissionOutcome.FULL:
         text = f"run {admission.run_id} holds the conversation, and as many messages wait for their turn as may"
         return ConversationBusy(text, run_id=admission.run_id)
-    if outcome is Outcome.NOT_PENDING:
+    if outcome is AdmissionOutcome.NOT_PENDING:
         answered = ", ".join(read_input(send.request, _EPOCH).approved_calls or ())
         told = f"these calls wait: [{waiting}]" if waiting else "no calls wait"
         return NoPendingApproval(f"the input answers the calls [{answered}], but {told}", pending_call_ids=waiting)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from letta_agent.domain.peers.memory import Edit, EditKind, Found, MemoryPeer, RunKey, Search
+from letta_agent.domain.peers.memory import Edit, EditKind, MemoryPeer, RunKey, Search, SearchHit
 from letta_agent.domain.peers.tools import CallResult
 from letta_agent.domain.toolcalls.block_patches import PatchError, edits_of
 from letta_agent.domain.toolcalls.failures import ends_run, for_model
@@ -21,7 +21,7 @@ _MOST = 2**31 - 1
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 
 
-class ArgumentError(Exception):
+class BuiltinArgumentError(Exception):
     """The model called a built-in tool with arguments it does not take."""
 
 
@@ -41,9 +41,9 @@ class BuiltinCall:
         """Return a text argument. Raises ArgumentError when it is missing or no text."""
         value = self.arguments.get(name, default)
         if value is None:
-            raise ArgumentError(f"{self.name}() missing required argument: '{name}'")
+            raise BuiltinArgumentError(f"{self.name}() missing required argument: '{name}'")
         if not isinstance(value, str):
-            raise ArgumentError(f"{self.name}(): '{name}' must be a string")
+            raise BuiltinArgumentError(f"{self.name}(): '{name}' must be a string")
         return value
 
     def number(self, name: str, default: int) -> int:
@@ -54,9 +54,9 @@ class BuiltinCall:
         try:
             number = int(value)
         except (TypeError, ValueError, OverflowError) as error:
-            raise ArgumentError(f"{self.name}(): '{name}' must be an integer") from error
+            raise BuiltinArgumentError(f"{self.name}(): '{name}' must be an integer") from error
         if not -_MOST <= number <= _MOST:
-            raise ArgumentError(f"{self.name}(): '{name}' must be between {-_MOST} and {_MOST}")
+            raise BuiltinArgumentError(f"{self.name}(): '{name}' must be between {-_MOST} and {_MOST}")
         return number
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class BuiltinCall:
         if isinstance(value, str):
             value = (value,)
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise ArgumentError(f"{self.name}(): '{name}' must be a list of strings")
+            raise BuiltinArgumentError(f"{self.name}(): '{name}' must be a list of strings")
         return tuple(value)
 
 
@@ -97,7 +97,7 @@ class BuiltinTools:
         """Execute a call. What the model can mend is an error result; raises what `ends_run` names."""
         try:
             return CallResult(await _TOOLS[call.name](self, call))
-        except (ArgumentError, PatchError) as error:
+        except (BuiltinArgumentError, PatchError) as error:
             return CallResult(str(error), is_error=True)
         except AppError as error:
             if ends_run(error):
@@ -123,7 +123,7 @@ class BuiltinTools:
         new = call.arguments.get("new_string", call.arguments.get("new_str", ""))
         old = call.arguments.get("old_string", call.arguments.get("old_str"))
         if not isinstance(old, str) or not isinstance(new, str):
-            raise ArgumentError(f"{call.name}() needs the strings 'old_string' and 'new_string'")
+            raise BuiltinArgumentError(f"{call.name}() needs the strings 'old_string' and 'new_string'")
         return await self.edit(call, Edit(EditKind.REPLACE, call.text("label"), new, old))
 
     async def insert(self, call: BuiltinCall) -> str:
@@ -157,7 +157,9 @@ class BuiltinTools:
         command = call.text("command")
         perform = _COMMANDS.get(command)
         if perform is None:
-            raise ArgumentError(f"Error: Unknown command '{command}'. Supported commands: {', '.join(_COMMANDS)}")
+            raise BuiltinArgumentError(
+                f"Error: Unknown command '{command}'. Supported commands: {', '.join(_COMMANDS)}"
+            )
         edit, said = perform(call)
         await self.edit(call, edit)
         return said
@@ -201,7 +203,7 @@ class BuiltinTools:
         call.text("message")
         return "Sent message successfully."
 
-    def _message(self, found: Found) -> dict[str, str]:
+    def _message(self, found: SearchHit) -> dict[str, str]:
         shown = {"timestamp": found.created_at, "role": found.role, "content": found.text}
         ago = _ago(found.created_at, self._clock.now())
         return {**shown, "time_ago": ago} if ago else shown
@@ -243,7 +245,7 @@ def _label(call: BuiltinCall, name: str) -> str:
     """Return the label that a path such as `/memories/human` names."""
     path = call.text(name).strip().removeprefix("/memories").strip("/")
     if not path:
-        raise ArgumentError(f"{call.name}(): '{name}' must name a memory block, as in /memories/human")
+        raise BuiltinArgumentError(f"{call.name}(): '{name}' must name a memory block, as in /memories/human")
     return path.replace("/", "_")
 
 

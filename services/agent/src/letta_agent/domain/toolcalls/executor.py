@@ -12,7 +12,7 @@ from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.peers.memory import Block, RunKey
-from letta_agent.domain.peers.tools import Call, CallResult, Tool, ToolPeer
+from letta_agent.domain.peers.tools import CallResult, Tool, ToolCallRequest, ToolPeer
 from letta_agent.domain.toolcalls.agent_state import edits_of, state_of, wants_state
 from letta_agent.domain.toolcalls.builtin import BuiltinCall, BuiltinTools, keepable
 from letta_agent.domain.toolcalls.failures import ends_run, for_model
@@ -143,7 +143,7 @@ class Caller:
         if self._is_here(tool):
             return await self._builtin.execute(builtin)
         state = state_of(run.state, run.blocks) if wants_state(tool) else ""
-        request = Call(
+        request = ToolCallRequest(
             tool.id,
             json.dumps(run.arguments),
             run.key,

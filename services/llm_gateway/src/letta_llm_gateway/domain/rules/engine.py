@@ -24,7 +24,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class HeardMessage:
     """One message of the conversation, as the engine reads it."""
 
     speaker: str
@@ -39,7 +39,7 @@ class Dialogue:
     """What the engine decides from. `tools` maps names to the properties and required keys of their arguments."""
 
     system: str
-    turns: Sequence[Turn]
+    turns: Sequence[HeardMessage]
     tools: dict[str, Json] = field(default_factory=dict)
     forced: str = ""
     """The tool that must be called; `*` for any, `-` for none."""
@@ -122,7 +122,7 @@ def _decide(dialogue: Dialogue, embed: Embed | None) -> Reply:
     return Reply(_speech(dialogue, said, after, memories, embed))
 
 
-def _answered(after: Sequence[Turn]) -> bool:
+def _answered(after: Sequence[HeardMessage]) -> bool:
     return any(turn.speaker == "tool" for turn in after)
 
 
@@ -234,7 +234,7 @@ def _filler(name: str, schema: Json, tool: str) -> Any:
 
 
 def _search(
-    dialogue: Dialogue, said: str, after: Sequence[Turn], memories: Sequence[str], embed: Embed | None
+    dialogue: Dialogue, said: str, after: Sequence[HeardMessage], memories: Sequence[str], embed: Embed | None
 ) -> Wish | None:
     """Return a search of older memories for a personal question that the context does not answer."""
     open_questions = [ask for ask in _questions(said) if _PERSONAL.search(ask) and not _EVERYTHING.search(ask)]
@@ -257,7 +257,7 @@ def _questions(said: str) -> list[str]:
     return [s for s in sentences(said) if not stated(s) and (is_question(s) or _ABOUT_MEMORY.search(s))]
 
 
-def _returned(after: Sequence[Turn]) -> list[str]:
+def _returned(after: Sequence[HeardMessage]) -> list[str]:
     """Return the sentences that searches brought back in this turn."""
     found: list[str] = []
     calls = [call for turn in after for call in turn.calls]
@@ -286,7 +286,9 @@ def _strings(text: str) -> list[str]:
     return found
 
 
-def _speech(dialogue: Dialogue, said: str, after: Sequence[Turn], memories: Sequence[str], embed: Embed | None) -> str:
+def _speech(
+    dialogue: Dialogue, said: str, after: Sequence[HeardMessage], memories: Sequence[str], embed: Embed | None
+) -> str:
     said_facts = _facts(said)
     spoken: list[str] = []
     if said_facts:
@@ -300,7 +302,7 @@ def _speech(dialogue: Dialogue, said: str, after: Sequence[Turn], memories: Sequ
     return " ".join(dict.fromkeys(spoken))
 
 
-def _confirmation(facts: Sequence[str], after: Sequence[Turn], memories: Sequence[str]) -> str:
+def _confirmation(facts: Sequence[str], after: Sequence[HeardMessage], memories: Sequence[str]) -> str:
     told = " ".join(second_person(fact) for fact in facts)
     failed = next((turn.text for turn in reversed(after) if turn.speaker == "tool" and turn.failed), None)
     if failed is not None:

@@ -51,7 +51,7 @@ def fit(schema: Json, *, words: frozenset[str] | None = None) -> Fitted:
     Raises:
         ValueError: the schema cannot be said in a few thousand parts.
     """
-    fitter = _Fitter(schema, words)
+    fitter = _SchemaFitter(schema, words)
     whole = fitter.schema(schema, 0, ())
     root = _rooted(whole)
     if (size := len(json.dumps(root))) > _MOST_BYTES:
@@ -86,7 +86,7 @@ class _Names:
         return self._out[key]
 
 
-class _Fitter:
+class _SchemaFitter:
     def __init__(self, root: Json, words: frozenset[str] | None) -> None:
         self._root, self._words = root, words
         self._nodes = 0

@@ -7,7 +7,7 @@ import json
 
 from letta_common.actor import Actor
 from letta_common.errors import ToolSourceInvalid
-from letta_sandbox.calls import Call, Env, Language, Result, SandboxProvider, Signature
+from letta_sandbox.calls import Env, Language, Result, SandboxCall, SandboxProvider, Signature
 from letta_tool_schemas.errors import SourceInvalid
 from letta_tool_schemas.typescript.erasure import erase
 from letta_tools.domain.executions import code_sources
@@ -35,7 +35,7 @@ class CodeExecutor:
             except SourceInvalid as error:
                 return refused(error.message, ToolSourceInvalid.reason)
         is_python = language == "python"
-        call = Call(
+        call = SandboxCall(
             source_code=code_sources.PYTHON if is_python else code_sources.JAVASCRIPT,
             function="run_code",
             arguments=json.dumps({"code": code}, ensure_ascii=False),

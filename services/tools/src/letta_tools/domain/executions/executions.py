@@ -13,10 +13,10 @@ from cachetools import LRUCache
 
 from letta_common.actor import Actor
 from letta_common.errors import AppError, IdempotencyConflict, InvalidArgument
-from letta_sandbox.calls import Isolation, Limits, Result, Status, ToolFailure
+from letta_sandbox.calls import CallEnding, Isolation, Limits, Result, ToolFailure
 from letta_sandbox.requirements import read_python
 from letta_tools.domain.executions.outcomes import Outcome, read_outcome, write_outcome
-from letta_tools.domain.registry.records import Requirement, Tool, ToolType
+from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolType
 
 _POLL_SECONDS = (0.05, 0.1, 0.2, 0.5)
 _LEASE_MARGIN_SECONDS = 60.0
@@ -61,7 +61,7 @@ class Execution:
 class Work:
     """A call that is ready to run: the tool and its arguments, an object as text."""
 
-    tool: Tool
+    tool: RegisteredTool
     execution: Execution
     arguments: Mapping[str, object]
 
@@ -107,7 +107,7 @@ class ExecutionStore(Protocol):
 class ToolSource(Protocol):
     """Where tools come from."""
 
-    async def get(self, actor: Actor, tool_id: str) -> Tool:
+    async def get(self, actor: Actor, tool_id: str) -> RegisteredTool:
         """Return one tool. Raises ToolNotFound."""
         ...
 
@@ -130,7 +130,7 @@ class Executions:
         self._store = store
         self._executors = executors
         self._most = most
-        self._cached: LRUCache[tuple[str, str], Tool] = LRUCache(_MAX_CACHED)
+        self._cached: LRUCache[tuple[str, str], RegisteredTool] = LRUCache(_MAX_CACHED)
         self._running: dict[tuple[str, str], tuple[str, asyncio.Task[Outcome]]] = {}
 
     async def execute(self, actor: Actor, execution: Execution) -> Outcome:
@@ -207,7 +207,7 @@ class Executions:
                 return standing
             await asyncio.sleep(next(polls, _POLL_SECONDS[-1]))
 
-    async def _tool(self, actor: Actor, execution: Execution) -> Tool:
+    async def _tool(self, actor: Actor, execution: Execution) -> RegisteredTool:
         if execution.source is not None:
             return _unregistered(execution.source)
         place = (actor.organization_id, execution.tool_id)
@@ -216,21 +216,21 @@ class Executions:
             tool = self._cached[place] = await self._tools.get(actor, execution.tool_id)
         return tool
 
-    def _executor(self, tool: Tool) -> Executor:
+    def _executor(self, tool: RegisteredTool) -> Executor:
         executor = self._executors.get(tool.tool_type)
         if executor is None:
             raise InvalidArgument(f"`{tool.name}` ({tool.tool_type}) is carried out by the agent loop", tool_id=tool.id)
         return executor
 
 
-def _version(tool: Tool) -> int:
+def _version(tool: RegisteredTool) -> int:
     """Return the version that runs; bare source has none."""
     return tool.version if tool.id else 0
 
 
 def refused(why: str, kind: str = "BadRequest") -> Result:
     """Return the result of a call that was not begun."""
-    return Result(Status.REFUSED, Isolation.NONE, "", failure=ToolFailure(kind, why))
+    return Result(CallEnding.REFUSED, Isolation.NONE, "", failure=ToolFailure(kind, why))
 
 
 def _lost() -> Result:
@@ -242,10 +242,10 @@ def _check_same(wanted: str, found: str, key: str) -> None:
         raise IdempotencyConflict(f"the key {key} was used for another call", idempotency_key=key)
 
 
-def _unregistered(source: Source) -> Tool:
+def _unregistered(source: Source) -> RegisteredTool:
     for text in source.requirements if source.source_type != "typescript" else ():
         read_python(text)
-    return Tool(
+    return RegisteredTool(
         id="",
         name=source.function,
         source_type=source.source_type or "python",

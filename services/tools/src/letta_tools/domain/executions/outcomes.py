@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from letta_sandbox.calls import Isolation, Result, Status, ToolFailure, Usage
+from letta_sandbox.calls import CallEnding, CallUsage, Isolation, Result, ToolFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ def read_outcome(kept: bytes) -> Outcome:
     """Return the outcome that was kept."""
     values = json.loads(kept)
     version = values.pop("tool_version", 0)
-    values["status"] = Status(values["status"])
+    values["status"] = CallEnding(values["status"])
     values["isolation"] = Isolation(values["isolation"])
-    values["usage"] = Usage(**values["usage"])
+    values["usage"] = CallUsage(**values["usage"])
     values["failure"] = ToolFailure(**values["failure"]) if values["failure"] else None
     return Outcome(Result(**values), tool_version=version)
 
@@ -40,7 +40,7 @@ def read_outcome(kept: bytes) -> Outcome:
 def return_text(outcome: Outcome, name: str) -> str:
     """Return what the model reads: the result, a string as it is; or what went wrong."""
     result = outcome.result
-    if result.status is Status.SUCCESS:
+    if result.status is CallEnding.SUCCESS:
         value = json.loads(result.result) if result.result else None
         return value if isinstance(value, str) else result.result or "null"
     return f"Error executing function {name}: {error_text(result)}"

@@ -11,17 +11,17 @@ from cachetools import LRUCache
 
 from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument, ServiceUnavailable, ToolRequirementsUnsatisfied, ToolSourceInvalid
-from letta_sandbox.calls import Call, Env, EnvSpec, Language, Result, SandboxProvider, Status
+from letta_sandbox.calls import CallEnding, Env, EnvSpec, Language, Result, SandboxCall, SandboxProvider
 from letta_sandbox.destinations import Destinations
-from letta_tool_schemas.fitting import Unfit, fit_arguments
+from letta_tool_schemas.fitting import SchemaMismatch, fit_arguments
 from letta_tool_schemas.typescript.reader import EXPORT
 from letta_tools.domain.executions.executions import Work, refused
 from letta_tools.domain.executions.targets import Target, target_of
-from letta_tools.domain.registry.records import Tool
+from letta_tools.domain.registry.records import RegisteredTool
 
 _MAX_TARGETS = 4096
-_WARM_UP = Call("def warm_up():\n    return None\n", "warm_up")
-_WARM_UP_SCRIPT = Call(f"export const {EXPORT} = () => null;\n", EXPORT, language=Language.JAVASCRIPT)
+_WARM_UP = SandboxCall("def warm_up():\n    return None\n", "warm_up")
+_WARM_UP_SCRIPT = SandboxCall(f"export const {EXPORT} = () => null;\n", EXPORT, language=Language.JAVASCRIPT)
 
 
 class Environment(Protocol):
@@ -56,12 +56,12 @@ class SandboxExecutor:
             return refused(error.message, error.reason)
         try:
             given = fit_arguments(_judged(tool, target), work.arguments, target.nulls)
-        except Unfit as error:
+        except SchemaMismatch as error:
             return refused(str(error), "ArgumentError")
         arguments = dict.fromkeys(target.nulls) | given
         if target.takes_agent_id:
             arguments["agent_id"] = execution.agent_id
-        call = Call(
+        call = SandboxCall(
             source_code=target.source_code,
             function=target.function,
             arguments=json.dumps(arguments, ensure_ascii=False),
@@ -79,7 +79,7 @@ class SandboxExecutor:
         )
         return await self._sandbox.run(call, env)
 
-    async def prepare(self, actor: Actor, tool: Tool) -> Env:
+    async def prepare(self, actor: Actor, tool: RegisteredTool) -> Env:
         """Install what a tool requires and warm a process that has it.
 
         Raises:
@@ -93,11 +93,11 @@ class SandboxExecutor:
             await self._sandbox.run(_WARM_UP, env)
         elif tool.source_type == "typescript":
             result = await self._sandbox.run(_WARM_UP_SCRIPT, env)
-            if result.status is Status.REFUSED and result.failure is not None:
+            if result.status is CallEnding.REFUSED and result.failure is not None:
                 raise ToolRequirementsUnsatisfied(result.failure.message, requirements="node")
         return env
 
-    async def _env(self, actor: Actor, tool: Tool) -> Env:
+    async def _env(self, actor: Actor, tool: RegisteredTool) -> Env:
         if tool.source_type == "typescript":
             return _env_of_script(actor, tool)
         requirements = tuple(item.specifier() for item in tool.pip_requirements)
@@ -108,7 +108,7 @@ class SandboxExecutor:
         except InvalidArgument as error:
             raise ToolRequirementsUnsatisfied(error.message, requirements=", ".join(requirements)) from error
 
-    async def _target(self, tool: Tool) -> Target:
+    async def _target(self, tool: RegisteredTool) -> Target:
         """Return what is executed; the source is read once."""
         place = (tool.source_type, tool.source_code or "", tool.name)
         target = self._targets.get(place)
@@ -117,7 +117,7 @@ class SandboxExecutor:
         return target
 
 
-def _judged(tool: Tool, target: Target) -> Mapping[str, Any]:
+def _judged(tool: RegisteredTool, target: Target) -> Mapping[str, Any]:
     """Return the schema that arguments are fitted to here: what has a type in Python is fitted where the type is."""
     parameters = tool.parameters
     known = parameters.get("properties")
@@ -126,7 +126,7 @@ def _judged(tool: Tool, target: Target) -> Mapping[str, Any]:
     return {**parameters, "properties": {name: known[name] for name in target.untyped if name in known}}
 
 
-def _env_of_script(actor: Actor, tool: Tool) -> Env:
+def _env_of_script(actor: Actor, tool: RegisteredTool) -> Env:
     """Return the bare environment: what Node brings along is all that a script may import."""
     required = [item.specifier() for item in (*tool.npm_requirements, *tool.pip_requirements)]
     if required:
@@ -138,6 +138,6 @@ def _env_of_script(actor: Actor, tool: Tool) -> Env:
     return Env(organization_id=actor.organization_id)
 
 
-def _identity(tool: Tool, agent_id: str) -> dict[str, str]:
+def _identity(tool: RegisteredTool, agent_id: str) -> dict[str, str]:
     known = {"LETTA_AGENT_ID": agent_id, "LETTA_TOOL_ID": tool.id, "LETTA_PROJECT_ID": tool.project_id or ""}
     return {name: value for name, value in known.items() if value}

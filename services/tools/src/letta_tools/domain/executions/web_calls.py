@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument
-from letta_sandbox.calls import Isolation, Result, Status, ToolFailure
+from letta_sandbox.calls import CallEnding, Isolation, Result, ToolFailure
 from letta_tools.domain.executions.executions import Work, refused
 from letta_tools.domain.executions.sandbox_calls import Environment
 
@@ -68,9 +68,9 @@ class FetchExecutor:
             async with asyncio.timeout(work.execution.limits.timeout_seconds):
                 page = await self._web.fetch(url)
         except (WebFailure, InvalidArgument) as error:
-            return _failed(Status.TOOL_ERROR, str(error))
+            return _failed(CallEnding.TOOL_ERROR, str(error))
         except TimeoutError:
-            return _failed(Status.TIMEOUT, f"{url} did not answer in time")
+            return _failed(CallEnding.TIMEOUT, f"{url} did not answer in time")
         heading = f"# {page.title}\n\n" if page.title else ""
         return _success(f"{heading}{page.text}")
 
@@ -101,15 +101,15 @@ class SearchExecutor:
             async with asyncio.timeout(work.execution.limits.timeout_seconds):
                 results = await self._web.search(key, query, options)
         except WebFailure as error:
-            return _failed(Status.TOOL_ERROR, str(error))
+            return _failed(CallEnding.TOOL_ERROR, str(error))
         except TimeoutError:
-            return _failed(Status.TIMEOUT, "the search engine did not answer in time")
+            return _failed(CallEnding.TIMEOUT, "the search engine did not answer in time")
         return _success({"query": query, "results": results})
 
 
 def _success(value: object) -> Result:
-    return Result(Status.SUCCESS, Isolation.NONE, PROVIDER, result=json.dumps(value, ensure_ascii=False))
+    return Result(CallEnding.SUCCESS, Isolation.NONE, PROVIDER, result=json.dumps(value, ensure_ascii=False))
 
 
-def _failed(status: Status, message: str) -> Result:
+def _failed(status: CallEnding, message: str) -> Result:
     return Result(status, Isolation.NONE, PROVIDER, failure=ToolFailure("WebError", message))

@@ -6,8 +6,8 @@ import json
 
 from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPServerNotFound, MCPTimeout
-from letta_sandbox.calls import Isolation, Result, Status, ToolFailure
-from letta_tool_schemas.fitting import Unfit, fit_arguments
+from letta_sandbox.calls import CallEnding, Isolation, Result, ToolFailure
+from letta_tool_schemas.fitting import SchemaMismatch, fit_arguments
 from letta_tools.domain.executions.executions import Work, refused
 from letta_tools.domain.executions.sandbox_calls import Environment
 from letta_tools.domain.mcp.servers import MCPServers
@@ -27,7 +27,7 @@ class MCPExecutor:
         execution = work.execution
         try:
             arguments = fit_arguments(work.tool.parameters, work.arguments)
-        except Unfit as error:
+        except SchemaMismatch as error:
             return refused(str(error), "ArgumentError")
         variables = {**await self._environment.variables(actor), **execution.environment_variables}
         try:
@@ -35,16 +35,16 @@ class MCPExecutor:
                 actor, work.tool, arguments, variables, execution.limits.timeout_seconds
             )
         except MCPTimeout as error:
-            return _failed(Status.TIMEOUT, error.reason, error.message)
+            return _failed(CallEnding.TIMEOUT, error.reason, error.message)
         except (MCPConnectionFailed, MCPServerNotFound, InvalidArgument) as error:
-            return _failed(Status.CRASHED, error.reason, error.message)
+            return _failed(CallEnding.CRASHED, error.reason, error.message)
         if not good:
-            return _failed(Status.TOOL_ERROR, "ToolError", text[:8192])
+            return _failed(CallEnding.TOOL_ERROR, "ToolError", text[:8192])
         result = json.dumps(text)
         if len(result) > execution.limits.result_bytes:
-            return _failed(Status.OUTPUT_LIMIT, "ResultTooLarge", f"the result has {len(result)} bytes")
-        return Result(Status.SUCCESS, Isolation.NONE, PROVIDER, result=result)
+            return _failed(CallEnding.OUTPUT_LIMIT, "ResultTooLarge", f"the result has {len(result)} bytes")
+        return Result(CallEnding.SUCCESS, Isolation.NONE, PROVIDER, result=result)
 
 
-def _failed(status: Status, kind: str, message: str) -> Result:
+def _failed(status: CallEnding, kind: str, message: str) -> Result:
     return Result(status, Isolation.NONE, PROVIDER, failure=ToolFailure(kind, message))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from letta_common.actor import Actor
 from letta_common.errors import AppError, MCPServerNotFound
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded
-from letta_tools.domain.mcp.servers import Connection, MCPServers
+from letta_tools.domain.mcp.servers import MCPConnection, MCPServers
 from letta_tools.domain.mcp.tools import Offer
-from letta_tools.domain.registry.records import Tool
+from letta_tools.domain.registry.records import RegisteredTool
 
 _MOST_STEPS = 16
 
@@ -26,7 +26,7 @@ class ConnectStep:
     server_name: str = ""
     url: str = ""
     session_id: str = ""
-    tools: tuple[Tool, ...] | None = None
+    tools: tuple[RegisteredTool, ...] | None = None
     offers: tuple[Offer, ...] | None = None
 
 
@@ -64,7 +64,7 @@ class MCPConnects:
             yield ConnectStep("success", tools=tuple(tools))
 
     async def connect_named(
-        self, actor: Actor, name: str, connection: Connection, variables: Mapping[str, str]
+        self, actor: Actor, name: str, connection: MCPConnection, variables: Mapping[str, str]
     ) -> Steps:
         """Tell each step to the server of this name; one that is not kept is only asked for its tools."""
         try:
@@ -78,7 +78,7 @@ class MCPConnects:
             async for step in steps:
                 yield step
 
-    async def _try_out(self, actor: Actor, name: str, connection: Connection) -> Steps:
+    async def _try_out(self, actor: Actor, name: str, connection: MCPConnection) -> Steps:
         yield ConnectStep("connection_attempt", server_name=name)
         try:
             offers = await self._servers.try_out(actor, connection)

@@ -18,7 +18,7 @@ from letta_common.paging import Page
 from letta_tools.domain.executions.sandbox_configs import Cipher
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded
 from letta_tools.domain.mcp.tools import Offer, Refreshed, tool_of
-from letta_tools.domain.registry.records import EPOCH, LONGEST_NAME, Tool, ToolFilter
+from letta_tools.domain.registry.records import EPOCH, LONGEST_NAME, RegisteredTool, ToolFilter
 from letta_tools.domain.registry.tools import ToolStore
 
 STDIO, SSE, STREAMABLE_HTTP = "stdio", "sse", "streamable_http"
@@ -29,7 +29,7 @@ _TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?:\|([^}]*))?\}\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class MCPConnection:
     """How a server is reached, by whom, secrets included. None and empty parts of a change leave what is there.
 
     `server_id` is empty for a server that is not kept.
@@ -53,7 +53,7 @@ class Connection:
             headers[self.auth_header or "Authorization"] = self.auth_token
         return headers
 
-    def filled(self, variables: Mapping[str, str]) -> Connection:
+    def filled(self, variables: Mapping[str, str]) -> MCPConnection:
         """Return the connection with `{{ NAME | default }}` replaced."""
         return replace(
             self,
@@ -62,7 +62,7 @@ class Connection:
             env={name: _fill(value, variables) for name, value in self.env.items()},
         )
 
-    def merged(self, change: Connection) -> Connection:
+    def merged(self, change: MCPConnection) -> MCPConnection:
         """Return the connection after a change; masked values stay as they were.
 
         Raises:
@@ -95,7 +95,7 @@ class Connection:
         """Return where the secrets go: the origin of a server, or the program that is started."""
         return (origin_of(self.server_url or ""),) if self.server_type != STDIO else (self.command or "", *self.args)
 
-    def _kept(self, change: Connection) -> list[str]:
+    def _kept(self, change: MCPConnection) -> list[str]:
         """Return the names of the secrets that a change does not give anew."""
         tokens = ["auth_token"] if self.auth_token and change.auth_token in {None, MASK} else []
         headers = _untouched("custom_headers", self.custom_headers, change.custom_headers)
@@ -149,20 +149,20 @@ class MCPServerStore(Protocol):
 class MCPClient(Protocol):
     """Speaks the protocol."""
 
-    async def check(self, connection: Connection) -> None:
+    async def check(self, connection: MCPConnection) -> None:
         """Refuse what may not be connected to. Raises InvalidArgument, ValidationFailed, IsolationUnavailable."""
         ...
 
-    async def list_tools(self, connection: Connection) -> list[Offer]:
+    async def list_tools(self, connection: MCPConnection) -> list[Offer]:
         """Return what a server offers. Raises MCPConnectionFailed, MCPTimeout."""
         ...
 
-    async def authorize(self, actor: Actor, connection: Connection, ask: Ask) -> list[Offer]:
+    async def authorize(self, actor: Actor, connection: MCPConnection, ask: Ask) -> list[Offer]:
         """Have a person authorize a server; return what it offers then. Raises as `list_tools`, AuthorizationNeeded."""
         ...
 
     async def call_tool(
-        self, connection: Connection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
+        self, connection: MCPConnection, name: str, arguments: Mapping[str, Any], timeout_seconds: float
     ) -> tuple[bool, str]:
         """Call a tool; return whether it succeeded, and its text. Raises MCPConnectionFailed, MCPTimeout."""
         ...
@@ -188,7 +188,7 @@ class MCPServers:
         self._cipher = cipher
         self._clock = clock
 
-    async def create(self, actor: Actor, name: str, connection: Connection) -> MCPServer:
+    async def create(self, actor: Actor, name: str, connection: MCPConnection) -> MCPServer:
         """Add a server with its tools.
 
         Raises:
@@ -226,14 +226,14 @@ class MCPServers:
             raise MCPServerNotFound(f"there is no MCP server `{name}` here", server_name=name)
         return server
 
-    async def try_out(self, actor: Actor, connection: Connection) -> list[Offer]:
+    async def try_out(self, actor: Actor, connection: MCPConnection) -> list[Offer]:
         """Return what a server offers that is not kept. Raises as `create`, and AuthorizationNeeded."""
         _check_complete(connection)
         connection = replace(connection, organization_id=actor.organization_id)
         await self._client.check(connection)
         return await self._client.list_tools(connection.filled({}))
 
-    async def update(self, actor: Actor, server_id: str, name: str | None, change: Connection) -> MCPServer:
+    async def update(self, actor: Actor, server_id: str, name: str | None, change: MCPConnection) -> MCPServer:
         """Change a server. Raises MCPServerNotFound, AlreadyExists, InvalidArgument."""
         known = await self.get(actor, server_id)
         connection = self.connection(actor, known).merged(change)
@@ -246,7 +246,7 @@ class MCPServers:
         await self._forget(actor, server_id)
         return server
 
-    async def put(self, actor: Actor, name: str, connection: Connection) -> MCPServer:
+    async def put(self, actor: Actor, name: str, connection: MCPConnection) -> MCPServer:
         """Add a server, or change the one of this name. Raises as `create` and `update`."""
         known = await self._store.find_named(actor, name)
         if known is None:
@@ -269,25 +269,32 @@ class MCPServers:
         """Ask a server for its tools. Raises as `refresh`, and AuthorizationNeeded."""
         return await self._client.list_tools(self.connection(actor, server).filled(variables))
 
-    async def list_offers(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> list[Tool]:
+    async def list_offers(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> list[RegisteredTool]:
         """Ask a server for its tools, keep them, and return them. Raises as `refresh`, and AuthorizationNeeded."""
         await self.refresh(actor, server_id, variables)
         return await self._tools_of(actor, server_id)
 
-    async def authorize(self, actor: Actor, server_id: str, variables: Mapping[str, str], ask: Ask) -> list[Tool]:
+    async def authorize(
+        self, actor: Actor, server_id: str, variables: Mapping[str, str], ask: Ask
+    ) -> list[RegisteredTool]:
         """Have a person authorize a server; keep and return its tools. Raises as `refresh`, and AuthorizationNeeded."""
         server = await self.get(actor, server_id)
         offers = await self._client.authorize(actor, self.connection(actor, server).filled(variables), ask)
         await self._sync(actor, server, offers)
         return await self._tools_of(actor, server_id)
 
-    async def tools(self, actor: Actor, server_id: str) -> list[Tool]:
+    async def tools(self, actor: Actor, server_id: str) -> list[RegisteredTool]:
         """Return the tools of a server, by name. Raises MCPServerNotFound."""
         await self.get(actor, server_id)
         return await self._tools_of(actor, server_id)
 
     async def call(
-        self, actor: Actor, tool: Tool, arguments: Mapping[str, Any], variables: Mapping[str, str], seconds: float
+        self,
+        actor: Actor,
+        tool: RegisteredTool,
+        arguments: Mapping[str, Any],
+        variables: Mapping[str, str],
+        seconds: float,
     ) -> tuple[bool, str]:
         """Call a tool. Raises MCPServerNotFound, MCPConnectionFailed, MCPTimeout."""
         connection = self.connection(actor, await self.get(actor, tool.mcp_server_id or ""))
@@ -295,11 +302,11 @@ class MCPServers:
             connection.filled(variables), tool.mcp_name or tool.name, arguments, seconds
         )
 
-    def connection(self, actor: Actor, server: MCPServer) -> Connection:
+    def connection(self, actor: Actor, server: MCPServer) -> MCPConnection:
         """Return how a server is reached, secrets included."""
         config = json.loads(server.config)
         secrets = json.loads(self._cipher.open(actor.organization_id, server.secrets))
-        known = Connection(server.server_type, **{**config, "args": tuple(config.get("args", ()))}, **secrets)
+        known = MCPConnection(server.server_type, **{**config, "args": tuple(config.get("args", ()))}, **secrets)
         return replace(known, organization_id=actor.organization_id, server_id=server.id)
 
     async def close(self) -> None:
@@ -309,7 +316,7 @@ class MCPServers:
     async def _forget(self, actor: Actor, server_id: str) -> None:
         await self._client.end(actor.organization_id, server_id)
 
-    def _sealed(self, actor: Actor, server: MCPServer, connection: Connection) -> MCPServer:
+    def _sealed(self, actor: Actor, server: MCPServer, connection: MCPConnection) -> MCPServer:
         secrets = {
             "auth_token": connection.auth_token,
             "custom_headers": dict(connection.custom_headers),
@@ -329,7 +336,7 @@ class MCPServers:
             updated_at=self._clock.now(),
         )
 
-    async def _tools_of(self, actor: Actor, server_id: str) -> list[Tool]:
+    async def _tools_of(self, actor: Actor, server_id: str) -> list[RegisteredTool]:
         found = await self._tools.list_tools(actor, ToolFilter(mcp_server_id=server_id), Page(limit=1000))
         return sorted(found, key=lambda tool: tool.name)
 
@@ -366,7 +373,7 @@ class MCPServers:
         return names
 
 
-def _differs(known: Tool, tool: Tool) -> bool:
+def _differs(known: RegisteredTool, tool: RegisteredTool) -> bool:
     return (known.json_schema, known.description) != (tool.json_schema, tool.description)
 
 
@@ -395,7 +402,7 @@ def _untouched(name: str, before: Mapping[str, str], after: Mapping[str, str]) -
     return [f"{name}.{key}" for key in kept if before[key]]
 
 
-def _check_complete(connection: Connection) -> None:
+def _check_complete(connection: MCPConnection) -> None:
     if connection.server_type == STDIO and not connection.command:
         raise InvalidArgument("a stdio server needs a command", field="config.command")
     if connection.server_type != STDIO and not connection.server_url:
@@ -403,7 +410,7 @@ def _check_complete(connection: Connection) -> None:
     _check_texts(connection)
 
 
-def _check_texts(connection: Connection) -> None:
+def _check_texts(connection: MCPConnection) -> None:
     """Refuse what could be read as more than one argument, variable or header."""
     for text in (connection.command or "", *connection.args, *connection.env.values()):
         if "\0" in text:

@@ -10,7 +10,7 @@ from typing import Any
 from letta_common.actor import Actor
 from letta_common.ids import derived_id
 from letta_tool_schemas.schemas import FunctionSchema, dump
-from letta_tools.domain.registry.records import Tool, ToolType
+from letta_tools.domain.registry.records import RegisteredTool, ToolType
 from letta_tools.domain.registry.source_errors import source_errors
 
 _LONGEST_SCHEMA = 65_536
@@ -41,7 +41,7 @@ class Refreshed:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class SchemaHealth:
     """How far providers can use a schema: STRICT_COMPLIANT, NON_STRICT_ONLY or INVALID, and why."""
 
     status: str
@@ -49,7 +49,7 @@ class Health:
 
 
 @source_errors()
-def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now: datetime) -> Tool:
+def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now: datetime) -> RegisteredTool:
     """Return the tool of an offer of a server, which is given by id and name."""
     server_id, server_name = server
     health = health_of_offer(offer)
@@ -60,7 +60,7 @@ def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now:
         "mcp:SCHEMA_STATUS": health.status,
         "mcp:SCHEMA_WARNINGS": list(health.reasons),
     }
-    return Tool(
+    return RegisteredTool(
         id=derived_id("tool", actor.organization_id, server_id, offer.name),
         name=name,
         tool_type=ToolType.EXTERNAL_MCP,
@@ -79,19 +79,19 @@ def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now:
     )
 
 
-def health_of_offer(offer: Offer) -> Health:
+def health_of_offer(offer: Offer) -> SchemaHealth:
     """Judge a tool."""
-    return Health("INVALID", (offer.fault,)) if offer.fault else health_of(offer.parameters)
+    return SchemaHealth("INVALID", (offer.fault,)) if offer.fault else health_of(offer.parameters)
 
 
-def health_of(parameters: Mapping[str, Any]) -> Health:
+def health_of(parameters: Mapping[str, Any]) -> SchemaHealth:
     """Judge a schema."""
     try:
         size = len(dump(parameters))
     except (ValueError, TypeError, RecursionError) as error:
-        return Health("INVALID", (f"the schema is not JSON: {type(error).__name__}",))
+        return SchemaHealth("INVALID", (f"the schema is not JSON: {type(error).__name__}",))
     if size > _LONGEST_SCHEMA:
-        return Health("INVALID", (f"the schema has {size} characters; {_LONGEST_SCHEMA} are allowed",))
+        return SchemaHealth("INVALID", (f"the schema has {size} characters; {_LONGEST_SCHEMA} are allowed",))
     faults: list[str] = []
     laxities: list[str] = []
     if parameters.get("type", "object") != "object":
@@ -99,8 +99,8 @@ def health_of(parameters: Mapping[str, Any]) -> Health:
     _look(parameters, "arguments", faults, laxities, 0)
     _follow(parameters, parameters, faults, laxities)
     if faults:
-        return Health("INVALID", tuple(faults[:20]))
-    return Health("NON_STRICT_ONLY", tuple(laxities[:20])) if laxities else Health("STRICT_COMPLIANT")
+        return SchemaHealth("INVALID", tuple(faults[:20]))
+    return SchemaHealth("NON_STRICT_ONLY", tuple(laxities[:20])) if laxities else SchemaHealth("STRICT_COMPLIANT")
 
 
 def _look(schema: Any, path: str, faults: list[str], laxities: list[str], depth: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta_tool_schemas.schemas import FunctionSchema
-from letta_tools.domain.registry.records import Tool, ToolType
+from letta_tools.domain.registry.records import RegisteredTool, ToolType
 
 _Parameter = tuple[str, dict[str, Any], bool]
 
@@ -328,10 +328,10 @@ BUILTIN_TOOLS: Mapping[str, BuiltinTool] = {
 """Every built-in tool by name."""
 
 
-def builtin_tools() -> list[Tool]:
+def builtin_tools() -> list[RegisteredTool]:
     """Return the built-in tools as the registry keeps them; ids and times are the organization's."""
     return [
-        Tool(
+        RegisteredTool(
             id="",
             name=tool.name,
             tool_type=tool.tool_type,

@@ -47,7 +47,7 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class RegisteredTool:
     """A function that a model may call. JSON objects are kept as text."""
 
     id: str
@@ -109,7 +109,7 @@ class ToolFilter:
 class Match:
     """A tool that a search found, with how well by words and by likeness; None: not at all."""
 
-    tool: Tool
+    tool: RegisteredTool
     text: str
     words: float | None = None
     likeness: float | None = None
@@ -119,7 +119,7 @@ class Match:
 class Found:
     """A search result: the places in both rankings, from 1, and the score of both."""
 
-    tool: Tool
+    tool: RegisteredTool
     text: str
     score: float
     fts_rank: int | None = None

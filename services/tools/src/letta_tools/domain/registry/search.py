@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from letta_tools.domain.registry.records import Found, Match, Tool
+from letta_tools.domain.registry.records import Found, Match, RegisteredTool
 
 
-def search_text(tool: Tool) -> str:
+def search_text(tool: RegisteredTool) -> str:
     """Return the text that a search looks at."""
     return "\n".join(filter(None, (tool.name.replace("_", " "), tool.description or "", " ".join(tool.tags))))
 

@@ -29,7 +29,15 @@ from letta_tool_schemas.schemas import (
     parameters_of_model,
 )
 from letta_tool_schemas.typescript.reader import read_schema, read_script
-from letta_tools.domain.registry.records import LETTA_TYPES, LONGEST_NAME, Found, Match, Tool, ToolFilter, ToolType
+from letta_tools.domain.registry.records import (
+    LETTA_TYPES,
+    LONGEST_NAME,
+    Found,
+    Match,
+    RegisteredTool,
+    ToolFilter,
+    ToolType,
+)
 from letta_tools.domain.registry.requirements import check_npm, check_python
 from letta_tools.domain.registry.search import fuse, search_text
 from letta_tools.domain.registry.source_errors import source_errors
@@ -42,14 +50,14 @@ _SOURCE_FIELDS = frozenset({"source_code", "source_type", "json_schema", "args_j
 _BUILTIN_WRITABLE = frozenset(
     {"tags", "return_char_limit", "default_requires_approval", "enable_parallel_execution", "metadata"}
 )
-_DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(Tool)}
+_DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(RegisteredTool)}
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """The tools that were asked for. With `unchanged`, the caller has them."""
 
-    tools: tuple[Tool, ...]
+    tools: tuple[RegisteredTool, ...]
     etag: str
     unchanged: bool = False
 
@@ -61,15 +69,15 @@ class NameTaken(Exception):
 class ToolStore(Protocol):
     """What the registry needs from storage. Every call sees only the actor's organization."""
 
-    async def find(self, actor: Actor, tool_id: str) -> Tool | None:
+    async def find(self, actor: Actor, tool_id: str) -> RegisteredTool | None:
         """Return one tool."""
         ...
 
-    async def resolve(self, actor: Actor, ids: Sequence[str], names: Sequence[str]) -> list[Tool]:
+    async def resolve(self, actor: Actor, ids: Sequence[str], names: Sequence[str]) -> list[RegisteredTool]:
         """Return the tools that have one of these ids or names, in one statement."""
         ...
 
-    async def list_tools(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
+    async def list_tools(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[RegisteredTool]:
         """Return a page of tools by time of creation. Raises CursorNotFound."""
         ...
 
@@ -81,23 +89,23 @@ class ToolStore(Protocol):
         """Return tools that share words with the query or look like it, at most `limit` of each."""
         ...
 
-    async def create(self, actor: Actor, tool: Tool) -> None:
+    async def create(self, actor: Actor, tool: RegisteredTool) -> None:
         """Add a tool. Raises NameTaken."""
         ...
 
-    async def upsert(self, actor: Actor, tools: Sequence[Tool]) -> None:
+    async def upsert(self, actor: Actor, tools: Sequence[RegisteredTool]) -> None:
         """Add tools in one statement; of those with a known id and name, bring schema and description up to date."""
         ...
 
-    async def update(self, actor: Actor, tool: Tool, *, expected: int) -> bool:
+    async def update(self, actor: Actor, tool: RegisteredTool, *, expected: int) -> bool:
         """Write if the stored version is still `expected`; say whether it was. Raises NameTaken."""
         ...
 
-    async def list_versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+    async def list_versions(self, actor: Actor, tool_id: str, page: Page) -> list[RegisteredTool]:
         """Return what a tool was after each write, by number; cursors are numbers."""
         ...
 
-    async def find_version(self, actor: Actor, tool_id: str, number: int) -> Tool | None:
+    async def find_version(self, actor: Actor, tool_id: str, number: int) -> RegisteredTool | None:
         """Return what a tool was after one write."""
         ...
 
@@ -109,14 +117,14 @@ class ToolStore(Protocol):
 class Tools:
     """Operations on the registry."""
 
-    def __init__(self, store: ToolStore, clock: Clock, builtin: Sequence[Tool] = ()) -> None:
+    def __init__(self, store: ToolStore, clock: Clock, builtin: Sequence[RegisteredTool] = ()) -> None:
         self._store = store
         self._clock = clock
         self._builtin = tuple(builtin)
         self._builtin_names = frozenset(tool.name for tool in builtin)
         self._seeded: LRUCache[str, bool] = LRUCache(_MOST_SEEDED)
 
-    async def get(self, actor: Actor, tool_id: str) -> Tool:
+    async def get(self, actor: Actor, tool_id: str) -> RegisteredTool:
         """Return one tool. Raises ToolNotFound."""
         await self._seed(actor)
         tool = await self._store.find(actor, tool_id)
@@ -141,7 +149,7 @@ class Tools:
         await self._seed(actor)
         found = await self._store.resolve(actor, ids, names) if ids or names else []
         by_key = {tool.id: tool for tool in found} | {tool.name: tool for tool in found}
-        wanted: dict[str, Tool] = {}
+        wanted: dict[str, RegisteredTool] = {}
         for key in (*ids, *names):
             tool = by_key.get(key)
             if tool is not None:
@@ -153,7 +161,7 @@ class Tools:
         stamp = hashlib.sha256(states.encode()).hexdigest()[:32]
         return Resolved((), stamp, unchanged=True) if etag == stamp else Resolved(tools, stamp)
 
-    async def find(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[Tool]:
+    async def find(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[RegisteredTool]:
         """Return a page of tools. Raises CursorNotFound."""
         await self._seed(actor)
         return await self._store.list_tools(actor, wanted, page)
@@ -163,11 +171,11 @@ class Tools:
         await self._seed(actor)
         return await self._store.count(actor, wanted)
 
-    async def base_tools(self, actor: Actor, types: frozenset[ToolType] = LETTA_TYPES) -> list[Tool]:
+    async def base_tools(self, actor: Actor, types: frozenset[ToolType] = LETTA_TYPES) -> list[RegisteredTool]:
         """Return the built-in tools of these types, by name."""
         return await self._listed(actor, types & LETTA_TYPES)
 
-    async def add_base_tools(self, actor: Actor) -> list[Tool]:
+    async def add_base_tools(self, actor: Actor) -> list[RegisteredTool]:
         """Make the built-in tools, or bring them up to date, and return them."""
         await self._seed(actor, again=True)
         return await self._listed(actor, LETTA_TYPES)
@@ -182,7 +190,7 @@ class Tools:
             return [Found(tool, search_text(tool), 1.0) for tool in tools]
         return fuse(await self._store.search(actor, query, wanted, limit), mode)[:limit]
 
-    async def put(self, actor: Actor, given: Mapping[str, Any]) -> Tool:
+    async def put(self, actor: Actor, given: Mapping[str, Any]) -> RegisteredTool:
         """Make a tool, or overwrite the custom one of its name with what is given.
 
         Raises:
@@ -205,7 +213,7 @@ class Tools:
                 continue
         raise StaleEtag(f"tool `{made.name}` is being written by others; try again", name=made.name)
 
-    async def update(self, actor: Actor, tool_id: str, given: Mapping[str, Any], *, etag: str = "") -> Tool:
+    async def update(self, actor: Actor, tool_id: str, given: Mapping[str, Any], *, etag: str = "") -> RegisteredTool:
         """Change a tool.
 
         Raises:
@@ -236,12 +244,12 @@ class Tools:
             read = read_schema if source_type == "typescript" else derive_schema
             return (await asyncio.to_thread(read, source)).to_json()
 
-    async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[Tool]:
+    async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[RegisteredTool]:
         """Return what a tool was after each write. Raises ToolNotFound."""
         await self.get(actor, tool_id)
         return await self._store.list_versions(actor, tool_id, page)
 
-    async def version(self, actor: Actor, tool_id: str, number: int) -> Tool:
+    async def version(self, actor: Actor, tool_id: str, number: int) -> RegisteredTool:
         """Return what a tool was after one write. Raises ToolNotFound, also for a version that is not kept any more."""
         await self.get(actor, tool_id)
         tool = await self._store.find_version(actor, tool_id, number)
@@ -285,11 +293,11 @@ class Tools:
         await self._store.upsert(actor, tools)
         self._seeded[actor.organization_id] = True
 
-    async def _listed(self, actor: Actor, types: frozenset[ToolType]) -> list[Tool]:
+    async def _listed(self, actor: Actor, types: frozenset[ToolType]) -> list[RegisteredTool]:
         tools = await self.find(actor, ToolFilter(types=types), Page(limit=1000))
         return sorted(tools, key=lambda tool: tool.name)
 
-    async def _changed(self, actor: Actor, tool: Tool, changes: Mapping[str, Any]) -> Tool:
+    async def _changed(self, actor: Actor, tool: RegisteredTool, changes: Mapping[str, Any]) -> RegisteredTool:
         if tool.tool_type is not ToolType.CUSTOM and changes.keys() - _BUILTIN_WRITABLE:
             names = ", ".join(sorted(changes.keys() - _BUILTIN_WRITABLE))
             raise InvalidArgument(f"`{tool.name}` is no custom tool: {names} cannot be changed", tool_id=tool.id)
@@ -298,7 +306,9 @@ class Tools:
             raise ToolNameTaken(f"`{written.name}` is the name of a built-in tool", name=written.name)
         return self._next(actor, tool, written)
 
-    def _overwritten(self, actor: Actor, existing: Tool, made: Tool, changes: Mapping[str, Any]) -> Tool:
+    def _overwritten(
+        self, actor: Actor, existing: RegisteredTool, made: RegisteredTool, changes: Mapping[str, Any]
+    ) -> RegisteredTool:
         if existing.tool_type is not ToolType.CUSTOM:
             raise ToolNameTaken(f"`{made.name}` is the name of a {existing.tool_type} tool", name=made.name)
         derived = {
@@ -309,7 +319,7 @@ class Tools:
             kept["description"] = made.description
         return self._next(actor, existing, _hashed(replace(existing, **derived, **kept)))
 
-    def _next(self, actor: Actor, before: Tool, written: Tool) -> Tool:
+    def _next(self, actor: Actor, before: RegisteredTool, written: RegisteredTool) -> RegisteredTool:
         if written == before:
             return before
         return replace(
@@ -321,8 +331,8 @@ def _missing(key: str) -> ToolNotFound:
     return ToolNotFound(f"there is no tool `{key}` in this organization", tool_id=key)
 
 
-def _blank(actor: Actor, now: datetime) -> Tool:
-    return Tool(
+def _blank(actor: Actor, now: datetime) -> RegisteredTool:
+    return RegisteredTool(
         id=new_id("tool"),
         name="",
         created_by_id=actor.user_id,
@@ -360,7 +370,7 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @source_errors()
-def _derived(tool: Tool, changes: Mapping[str, Any]) -> Tool:
+def _derived(tool: RegisteredTool, changes: Mapping[str, Any]) -> RegisteredTool:
     """Apply changes and derive name, schema and description from the source. Blocking."""
     written = replace(tool, **changes)
     cleared = {name for name in ("args_json_schema",) if not changes.get(name, "x")}  # the schema stays as it is then
@@ -372,7 +382,7 @@ def _derived(tool: Tool, changes: Mapping[str, Any]) -> Tool:
     return _hashed(written)
 
 
-def _schema_of(tool: Tool, changes: Mapping[str, Any]) -> FunctionSchema:
+def _schema_of(tool: RegisteredTool, changes: Mapping[str, Any]) -> FunctionSchema:
     given = load_object(changes["json_schema"], "json_schema") if changes.get("json_schema") else None
     if not tool.source_code:
         text = changes.get("json_schema") or tool.json_schema
@@ -388,7 +398,7 @@ def _schema_of(tool: Tool, changes: Mapping[str, Any]) -> FunctionSchema:
 
 
 def _schema_of_script(
-    tool: Tool, given: Mapping[str, Any] | None, arguments: Mapping[str, Any] | None
+    tool: RegisteredTool, given: Mapping[str, Any] | None, arguments: Mapping[str, Any] | None
 ) -> FunctionSchema:
     """Return the schema that is given, if it is about a function of the source; else derive one."""
     source = tool.source_code or ""
@@ -404,7 +414,7 @@ def _schema_of_script(
     return read_schema(source, description=tool.description or "")
 
 
-def _hashed(tool: Tool) -> Tool:
+def _hashed(tool: RegisteredTool) -> RegisteredTool:
     """Note the hash of what is executed in the metadata."""
     metadata = json.loads(tool.metadata or "{}")
     text = f"{tool.source_code or ''}\x1f{tool.json_schema}"

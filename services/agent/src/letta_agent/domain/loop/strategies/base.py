@@ -16,7 +16,7 @@ GO_ON = StopReason.STOP_REASON_UNSPECIFIED
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TakenStep:
     """A step that was taken: what decides whether there is another."""
 
     calls: Sequence[CallMade]
@@ -54,6 +54,6 @@ class Strategy(Protocol):
         """Return the tools as the model sees them."""
         ...
 
-    def decide(self, turn: Turn, rules: ToolRules) -> Decision:
+    def decide(self, turn: TakenStep, rules: ToolRules) -> Decision:
         """Say whether the run goes on after a step."""
         ...

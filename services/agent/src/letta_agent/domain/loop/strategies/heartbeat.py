@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from letta_agent.domain.loop.strategies.base import GO_ON, Decision, StopReason, Turn
+from letta_agent.domain.loop.strategies.base import GO_ON, Decision, StopReason, TakenStep
 from letta_agent.domain.peers.models import ToolSchema
 from letta_agent.domain.toolcalls.rules import REFUSED, UNREADABLE, ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
@@ -30,7 +30,7 @@ class HeartbeatStrategy:
         """Let each tool ask for a heartbeat."""
         return replace(toolset, schemas=tuple(map(_asking, toolset.schemas)))
 
-    def decide(self, turn: Turn, rules: ToolRules) -> Decision:
+    def decide(self, turn: TakenStep, rules: ToolRules) -> Decision:
         """Say whether the run goes on after a step."""
         names = [call.name for call in turn.calls]
         missing = rules.missing(turn.history)
@@ -47,7 +47,7 @@ class HeartbeatStrategy:
         return Decision(GO_ON, _notice(missing, asked=asked, refused=refused))
 
 
-def _silent(turn: Turn) -> StopReason.ValueType:
+def _silent(turn: TakenStep) -> StopReason.ValueType:
     """Say how a turn ends in which no tool was called: without tools that is as it should be."""
     if turn.cut:
         return StopReason.STOP_REASON_MAX_TOKENS_EXCEEDED

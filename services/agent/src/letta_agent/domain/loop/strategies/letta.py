@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from letta_agent.domain.loop.strategies.base import GO_ON, Decision, StopReason, Turn
+from letta_agent.domain.loop.strategies.base import GO_ON, Decision, StopReason, TakenStep
 from letta_agent.domain.toolcalls.rules import UNREADABLE, ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
 from letta_messages.rendering import SEND_MESSAGE, SendTool
@@ -18,7 +18,7 @@ class LettaStrategy:
         """Return the tools as they are."""
         return toolset
 
-    def decide(self, turn: Turn, rules: ToolRules) -> Decision:
+    def decide(self, turn: TakenStep, rules: ToolRules) -> Decision:
         """Say whether the run goes on after a step."""
         names = [call.name for call in turn.calls]
         missing = rules.missing(turn.history)
