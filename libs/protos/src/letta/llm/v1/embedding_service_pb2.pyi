@@ -34,7 +34,7 @@ class EmbedRequest(_message.Message):
     """Nobody waits for the vectors: calls that somebody waits for go first."""
     organization_id: _builtins.str
     """Whose texts they are, where the call is the work of nobody: providers that the organization brought are used too.
-    Without effect beside an actor.
+    For calls that come without an actor.
     """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -45,11 +45,11 @@ class Provider(_message.Message):
     provider_category: _model_pb2.ProviderCategory.ValueType
     """Where it comes from. Output only."""
     api_key: _builtins.str
-    """The key. Input only; always null in answers."""
+    """The key. Input only: answers never show it."""
     base_url: _builtins.str
     """Base URL, when it is not the vendor's own."""
     access_key: _builtins.str
-    """Second secret of vendors that need one. Input only; always null in answers."""
+    """Second secret of vendors that need one. Input only: answers never show it."""
     region: _builtins.str
     """Region of vendors that have regions."""
     api_version: _builtins.str

@@ -30,7 +30,6 @@ class Passage(_message.Message):
     LAST_UPDATED_BY_ID_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
-    IS_DELETED_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     ARCHIVE_ID_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
@@ -43,8 +42,6 @@ class Passage(_message.Message):
     """User that made it. Output only."""
     last_updated_by_id: _builtins.str
     """User that changed it last. Output only."""
-    is_deleted: _builtins.bool
-    """Always false. Output only."""
     organization_id: _builtins.str
     """The organization. Output only."""
     archive_id: _builtins.str
@@ -82,7 +79,6 @@ class Passage(_message.Message):
         last_updated_by_id: _builtins.str | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
-        is_deleted: _builtins.bool = ...,
         organization_id: _builtins.str = ...,
         archive_id: _builtins.str | None = ...,
         metadata: _builtins.str = ...,
@@ -94,7 +90,7 @@ class Passage(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding_config", b"embedding_config", "last_updated_by_id", b"last_updated_by_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding", b"embedding", "embedding_config", b"embedding_config", "id", b"id", "is_deleted", b"is_deleted", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "organization_id", b"organization_id", "tags", b"tags", "text", b"text", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding", b"embedding", "embedding_config", b"embedding_config", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "organization_id", b"organization_id", "tags", b"tags", "text", b"text", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__archive_id: _TypeAlias = _typing.Literal["archive_id"]  # noqa: Y015
     _WhichOneofArgType__archive_id: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id"]  # noqa: Y015

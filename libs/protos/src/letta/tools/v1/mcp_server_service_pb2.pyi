@@ -595,22 +595,11 @@ class RunMCPServerToolResponse(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     FUNC_RETURN_FIELD_NUMBER: _builtins.int
-    STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
-    SANDBOX_CONFIG_FINGERPRINT_FIELD_NUMBER: _builtins.int
-    AGENT_STATE_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     """How the call ended: `success` or `error`."""
     func_return: _builtins.str
     """What the tool returned, JSON."""
-    sandbox_config_fingerprint: _builtins.str
-    """Always absent."""
-    agent_state: _builtins.str
-    """Always absent."""
-    @_builtins.property
-    def stdout(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Lines of standard output; an MCP server has none."""
-
     @_builtins.property
     def stderr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What went wrong."""
@@ -620,17 +609,12 @@ class RunMCPServerToolResponse(_message.Message):
         *,
         status: _builtins.str = ...,
         func_return: _builtins.str = ...,
-        stdout: _abc.Iterable[_builtins.str] | None = ...,
         stderr: _abc.Iterable[_builtins.str] | None = ...,
-        sandbox_config_fingerprint: _builtins.str | None = ...,
-        agent_state: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_sandbox_config_fingerprint", b"_sandbox_config_fingerprint", "sandbox_config_fingerprint", b"sandbox_config_fingerprint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sandbox_config_fingerprint", b"_sandbox_config_fingerprint", "agent_state", b"agent_state", "func_return", b"func_return", "sandbox_config_fingerprint", b"sandbox_config_fingerprint", "status", b"status", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["func_return", b"func_return", "status", b"status", "stderr", b"stderr"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__sandbox_config_fingerprint: _TypeAlias = _typing.Literal["sandbox_config_fingerprint"]  # noqa: Y015
-    _WhichOneofArgType__sandbox_config_fingerprint: _TypeAlias = _typing.Literal["_sandbox_config_fingerprint", b"_sandbox_config_fingerprint"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__sandbox_config_fingerprint) -> _WhichOneofReturnType__sandbox_config_fingerprint | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunMCPServerToolResponse: _TypeAlias = RunMCPServerToolResponse  # noqa: Y015

@@ -124,7 +124,6 @@ class SandboxEnvironmentVariable(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    VALUE_ENC_FIELD_NUMBER: _builtins.int
     SANDBOX_CONFIG_ID_FIELD_NUMBER: _builtins.int
     CREATED_BY_ID_FIELD_NUMBER: _builtins.int
     LAST_UPDATED_BY_ID_FIELD_NUMBER: _builtins.int
@@ -140,8 +139,6 @@ class SandboxEnvironmentVariable(_message.Message):
     """What it is for."""
     organization_id: _builtins.str
     """Organization that it belongs to. Output only."""
-    value_enc: _builtins.str
-    """Always absent: the encrypted value stays inside."""
     sandbox_config_id: _builtins.str
     """Configuration that it belongs to, `sandbox-<uuid>`. Output only."""
     created_by_id: _builtins.str
@@ -164,16 +161,15 @@ class SandboxEnvironmentVariable(_message.Message):
         value: _builtins.str = ...,
         description: _builtins.str | None = ...,
         organization_id: _builtins.str | None = ...,
-        value_enc: _builtins.str | None = ...,
         sandbox_config_id: _builtins.str = ...,
         created_by_id: _builtins.str | None = ...,
         last_updated_by_id: _builtins.str | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "_value_enc", b"_value_enc", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "updated_at", b"updated_at", "value_enc", b"value_enc"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "_value_enc", b"_value_enc", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "id", b"id", "key", b"key", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "sandbox_config_id", b"sandbox_config_id", "updated_at", b"updated_at", "value", b"value", "value_enc", b"value_enc"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "id", b"id", "key", b"key", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "sandbox_config_id", b"sandbox_config_id", "updated_at", b"updated_at", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
@@ -183,8 +179,6 @@ class SandboxEnvironmentVariable(_message.Message):
     _WhichOneofArgType__last_updated_by_id: _TypeAlias = _typing.Literal["_last_updated_by_id", b"_last_updated_by_id"]  # noqa: Y015
     _WhichOneofReturnType__organization_id: _TypeAlias = _typing.Literal["organization_id"]  # noqa: Y015
     _WhichOneofArgType__organization_id: _TypeAlias = _typing.Literal["_organization_id", b"_organization_id"]  # noqa: Y015
-    _WhichOneofReturnType__value_enc: _TypeAlias = _typing.Literal["value_enc"]  # noqa: Y015
-    _WhichOneofArgType__value_enc: _TypeAlias = _typing.Literal["_value_enc", b"_value_enc"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
     @_typing.overload
@@ -193,7 +187,5 @@ class SandboxEnvironmentVariable(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_updated_by_id) -> _WhichOneofReturnType__last_updated_by_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__organization_id) -> _WhichOneofReturnType__organization_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__value_enc) -> _WhichOneofReturnType__value_enc | None: ...
 
 Global___SandboxEnvironmentVariable: _TypeAlias = SandboxEnvironmentVariable  # noqa: Y015

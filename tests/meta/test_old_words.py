@@ -1,0 +1,60 @@
+"""No field of the contracts always holds one value, is the older name of another one, or changes nothing."""
+
+from __future__ import annotations
+
+import re
+
+from scripts.contracts import ROOT
+
+_TELLS = re.compile(
+    r"always (null|false|true|empty|absent|`)|without effect|no effect|older name|kept for clients", re.IGNORECASE
+)
+_FIELD = re.compile(r"^\s*(?:optional |repeated )?[\w.]+(?:<[^>]*>)? (\w+) = \d+")
+_MESSAGE = re.compile(r"^message (\w+) \{")
+# What is still to be given a meaning or a message of its own. None is to be added.
+LEFT = frozenset(
+    {
+        "ApprovalCreate.group_id",
+        "ChildToolRule.prompt_template",
+        "ConditionalToolRule.prompt_template",
+        "ContinueToolRule.prompt_template",
+        "CreateAgentRequest.enable_reasoner",
+        "InitToolRule.prompt_template",
+        "ListAgentsRequest.ascending",
+        "ListRunsRequest.ascending",
+        "LocalSandboxConfig.sandbox_dir",
+        "LocalSandboxConfig.use_venv",
+        "LocalSandboxConfig.venv_name",
+        "MaxCountPerStepToolRule.prompt_template",
+        "MessageCreate.group_id",
+        "ParentToolRule.prompt_template",
+        "RefreshMCPServerRequest.agent_id",
+        "RequiredBeforeExitToolRule.prompt_template",
+        "RequiresApprovalToolRule.prompt_template",
+        "ResyncLegacyMCPServerRequest.agent_id",
+        "TerminalToolRule.prompt_template",
+        "ToolReturn.type",
+        "ToolReturnCreate.group_id",
+    }
+)
+
+
+def told() -> set[str]:
+    """Return the fields whose comment tells that they have no meaning of their own."""
+    found = set()
+    for path in sorted((ROOT / "proto" / "letta").rglob("*.proto")):
+        message, comment = "", ""
+        for line in path.read_text().splitlines():
+            if begun := _MESSAGE.match(line):
+                message = begun[1]
+            if line.strip().startswith("//"):
+                comment += f"{line.strip().removeprefix('//')} "
+                continue
+            if (field := _FIELD.match(line)) and _TELLS.search(comment):
+                found.add(f"{message}.{field[1]}")
+            comment = ""
+    return found
+
+
+def test_fields_mean_something():
+    assert told() == LEFT
