@@ -32,9 +32,9 @@ from letta.llm.v1 import generation_service_pb2 as pb
 from letta.llm.v1.generation_service_pb2_grpc import GenerationServiceStub
 from letta_common.actor import Actor, Request, bind_request
 from letta_llm_gateway.domain.answers import Call
-from letta_llm_gateway.domain.providers import Account
-from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.providers.registry import ProviderFactory
+from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import GatewayStores, assemble
 from letta_rpc.client import streaming

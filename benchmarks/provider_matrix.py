@@ -30,9 +30,9 @@ from letta.llm.v1.provider_service_pb2_grpc import ProviderServiceStub
 from letta_common.actor import Actor, Request, bind_request
 from letta_common.errors import AppError
 from letta_llm_gateway.domain.answers import Call
-from letta_llm_gateway.domain.providers import Account
-from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.providers.registry import ProviderFactory
+from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import GatewayStores, assemble
 from letta_rpc.client import streaming
@@ -232,9 +232,9 @@ async def cost_of_a_call(bench: Bench, rounds: int = 5, calls: int = 150) -> tup
 
 async def cost_of_a_delta(deltas: int = 4000) -> float:
     """Return CPU microseconds for each delta before coalescing, bytes of the vendor in, events of the gateway out."""
-    from letta_llm_gateway.domain.streams import Assembler, PhaseLimits, Pump, within_limits  # noqa: PLC0415
+    from letta_llm_gateway.domain.generation.streams import Assembler, PhaseLimits, Pump, within_limits  # noqa: PLC0415
     from letta_llm_gateway.providers import sse  # noqa: PLC0415
-    from letta_llm_gateway.providers.openai_wire import StreamReader  # noqa: PLC0415
+    from letta_llm_gateway.providers.wires.openai import StreamReader  # noqa: PLC0415
 
     chunk = {"id": "c", "choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
     last = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}

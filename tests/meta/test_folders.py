@@ -15,8 +15,6 @@ OTHERS = ("libs/protos/", "/migrations/versions/", "/sql/functions/")
 TO_DIVIDE = frozenset(
     {
         "libs/common/src/letta_common",
-        "services/llm_gateway/src/letta_llm_gateway/domain",
-        "services/llm_gateway/src/letta_llm_gateway/providers",
     }
 )
 

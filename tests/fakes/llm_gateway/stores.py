@@ -8,12 +8,12 @@ from datetime import UTC, date, datetime
 
 from letta_common.actor import Actor
 from letta_common.paging import Page
-from letta_llm_gateway.domain.accounts import Filter, OwnProvider, missing, taken
-from letta_llm_gateway.domain.budgets import Budget, BudgetStanding, Period, Spent
-from letta_llm_gateway.domain.budgets import missing as no_budget
-from letta_llm_gateway.domain.providers import ModelDefaults
-from letta_llm_gateway.domain.traces import Trace
-from letta_llm_gateway.domain.usage import CallFilter, GroupBy, UsageGroup, UsageRecord
+from letta_llm_gateway.domain.accounting.budgets import Budget, BudgetStanding, Period, Spent
+from letta_llm_gateway.domain.accounting.budgets import missing as no_budget
+from letta_llm_gateway.domain.accounting.traces import Trace
+from letta_llm_gateway.domain.accounting.usage import CallFilter, GroupBy, UsageGroup, UsageRecord
+from letta_llm_gateway.domain.catalogue.accounts import Filter, OwnProvider, missing, taken
+from letta_llm_gateway.domain.catalogue.providers import ModelDefaults
 
 
 class FakeProviderStore:

@@ -12,7 +12,11 @@ from google.genai import types as genai
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
 from letta_agent.domain.toolcalls.toolsets import toolset
-from letta_llm_gateway.providers import anthropic_wire, bedrock_wire, google_wire, openai_wire, responses_wire
+from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
+from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
+from letta_llm_gateway.providers.wires import google as google_wire
+from letta_llm_gateway.providers.wires import openai as openai_wire
+from letta_llm_gateway.providers.wires import responses as responses_wire
 from letta_tools.domain.registry.records import RegisteredTool
 
 Json = dict[str, Any]

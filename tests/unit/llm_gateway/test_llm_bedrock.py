@@ -33,11 +33,11 @@ from letta_llm_gateway.domain.answers import (
     Text,
     Usage,
 )
-from letta_llm_gateway.domain.providers import Account
-from letta_llm_gateway.providers.bedrock_wire import StreamReader, answer, request
-from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
+from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
+from letta_llm_gateway.providers.wires.bedrock import StreamReader, answer, request
 from tests.fakes.bedrock_server import KEYS, BedrockServer, frame
 from tests.fakes.wire import Fault
 
@@ -136,7 +136,7 @@ async def test_a_region_that_is_none_is_refused_before_it_becomes_an_address(reg
 
 async def test_without_its_sdk_the_error_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "botocore.auth", None)
-    monkeypatch.delitem(sys.modules, "letta_llm_gateway.providers.bedrock", raising=False)
+    monkeypatch.delitem(sys.modules, "letta_llm_gateway.providers.vendors.bedrock", raising=False)
 
     with pytest.raises(CapabilityMissing, match=r"services/llm_gateway\[bedrock\]"):
         await asked(Account("aws", "bedrock", "key", region="us-east-1"))

@@ -11,8 +11,8 @@ from letta_common.actor import Actor
 from letta_common.errors import BudgetExceeded, DatabaseUnavailable, InvalidArgument, PermissionDenied
 from letta_common.ids import new_id
 from letta_common.paging import Page
-from letta_llm_gateway.domain.budgets import Action, BudgetOptions, Budgets, BudgetScope, Period, new_budget
-from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
+from letta_llm_gateway.domain.accounting.budgets import Action, BudgetOptions, Budgets, BudgetScope, Period, new_budget
+from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter
 from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeUsageStore
 
 SCOPES = frozenset({"read", "write", "keys"})

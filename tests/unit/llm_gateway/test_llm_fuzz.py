@@ -15,17 +15,15 @@ from hypothesis import strategies as st
 
 from letta_common.errors import AppError
 from letta_llm_gateway.domain.answers import Answer, Delta, Event, Started, ToolCall
-from letta_llm_gateway.domain.streams import Assembler
-from letta_llm_gateway.providers import (
-    anthropic_wire,
-    bedrock_wire,
-    google_wire,
-    openai_wire,
-    responses_wire,
-    sse,
-)
-from letta_llm_gateway.providers.arguments import finished
+from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.errors import transport_errors
+from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
+from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
+from letta_llm_gateway.providers.wires import google as google_wire
+from letta_llm_gateway.providers.wires import openai as openai_wire
+from letta_llm_gateway.providers.wires import responses as responses_wire
+from letta_llm_gateway.providers.wires import sse
+from letta_llm_gateway.providers.wires.arguments import finished
 from tests.fakes import anthropic_server, bedrock_server, google_server, openai_responses, openai_server
 from tests.fakes.wire import Say
 

@@ -11,10 +11,10 @@ from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMo
 from letta_common.egress import AddressGuard
 from letta_common.errors import LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Call, FinishReason, Reasoning, Text, ToolCall, Usage
-from letta_llm_gateway.domain.providers import Account
-from letta_llm_gateway.providers.google import GoogleProvider
-from letta_llm_gateway.providers.google_wire import answer, request
+from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.providers.http import Clients
+from letta_llm_gateway.providers.vendors.google import GoogleProvider
+from letta_llm_gateway.providers.wires.google import answer, request
 
 SIGNED = base64.b64encode(b"\xff\xfe signed").decode()
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMRateLimit, LLMUnavailable
 from letta_common.json_texts import json_object
 from letta_llm_gateway.domain.answers import Completed, Delta, FinishReason, Reasoning, Started, Text, ToolCall
-from letta_llm_gateway.domain.streams import Assembler
-from letta_llm_gateway.providers import sse
-from letta_llm_gateway.providers.arguments import finished, readable
+from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.errors import redacted, refusal, retry_after, stream_refusal, transport_errors
-from letta_llm_gateway.providers.openai_wire import StreamReader, answer
-from letta_llm_gateway.providers.thinking import ThinkSplitter, split_thinking
+from letta_llm_gateway.providers.wires import sse
+from letta_llm_gateway.providers.wires.arguments import finished, readable
+from letta_llm_gateway.providers.wires.openai import StreamReader, answer
+from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -18,9 +18,9 @@ from letta_common.errors import (
     LLMUnavailable,
     RateLimited,
 )
-from letta_llm_gateway.domain.known_models import dimensions, known, talks
+from letta_llm_gateway.domain.catalogue.known_models import dimensions, known, talks
+from letta_llm_gateway.domain.embedding.vectors import unit
 from letta_llm_gateway.domain.resilience import Breaker, Retry, Slots
-from letta_llm_gateway.domain.vectors import unit
 from letta_llm_gateway.providers import probe
 from letta_llm_gateway.providers.local_embedder import DIMENSIONS, LocalEmbedder
 from letta_llm_gateway.providers.vault import KeyVault

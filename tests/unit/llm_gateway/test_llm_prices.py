@@ -8,7 +8,7 @@ import pytest
 
 from letta_common.errors import InvalidArgument
 from letta_llm_gateway.domain.answers import Usage
-from letta_llm_gateway.domain.prices import Price, Prices, listed, read_prices
+from letta_llm_gateway.domain.catalogue.prices import Price, Prices, listed, read_prices
 
 MILLION = 1_000_000
 

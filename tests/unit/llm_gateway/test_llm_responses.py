@@ -9,11 +9,13 @@ from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMo
 from letta_common.egress import AddressGuard
 from letta_common.errors import AppError, ContextWindowExceeded, LLMBadRequest, LLMRateLimit, LLMUnavailable
 from letta_llm_gateway.domain.answers import Delta, Ended, RedactedReasoning, Signed, Started, Text, ToolCall
-from letta_llm_gateway.domain.providers import Account
-from letta_llm_gateway.providers import anthropic_wire, openai_wire, responses_wire
+from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.providers.http import Clients
-from letta_llm_gateway.providers.openai import OpenAIProvider
-from letta_llm_gateway.providers.responses_wire import StreamReader, answer, request
+from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
+from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
+from letta_llm_gateway.providers.wires import openai as openai_wire
+from letta_llm_gateway.providers.wires import responses as responses_wire
+from letta_llm_gateway.providers.wires.responses import StreamReader, answer, request
 
 CLIENTS = Clients(AddressGuard())
 

@@ -24,8 +24,14 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.domain.streams import Assembler, PhaseLimits, Pump, answer_within_limits, within_limits
-from letta_llm_gateway.providers.arguments import finished
+from letta_llm_gateway.domain.generation.streams import (
+    Assembler,
+    PhaseLimits,
+    Pump,
+    answer_within_limits,
+    within_limits,
+)
+from letta_llm_gateway.providers.wires.arguments import finished
 
 DONE = Completed(FinishReason.STOP, Usage(1, 2), "id")
 

@@ -6,7 +6,10 @@ import pytest
 
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
-from letta_llm_gateway.providers import anthropic_wire, bedrock_wire, openai_wire, responses_wire
+from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
+from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
+from letta_llm_gateway.providers.wires import openai as openai_wire
+from letta_llm_gateway.providers.wires import responses as responses_wire
 
 CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 

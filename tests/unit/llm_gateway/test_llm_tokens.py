@@ -17,9 +17,9 @@ import tiktoken_ext.openai_public as published
 
 from letta_common.errors import LLMUnavailable
 from letta_llm_gateway.domain.answers import Call, CountSource, Reasoning, Text, ToolCall, Usage
-from letta_llm_gateway.domain.tokens import Counts, of_bytes
-from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.domain.catalogue.tokens import Counts, of_bytes
 from letta_llm_gateway.providers.tokenizer import PATTERN, LocalTokenizer, vocabulary
+from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 
 
 @pytest.fixture(scope="module")

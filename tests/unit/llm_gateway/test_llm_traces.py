@@ -12,9 +12,9 @@ from prometheus_client import REGISTRY
 from letta_common.clock import SystemClock
 from letta_common.errors import DatabaseUnavailable
 from letta_common.ids import new_id
+from letta_llm_gateway.domain.accounting.traces import TraceDraft, Tracing, redacted, request_of, response_of
+from letta_llm_gateway.domain.accounting.usage import Attribution, Chore, UsageRecord, UsageWriter, WriterOptions
 from letta_llm_gateway.domain.answers import Answer, CountSource, FinishReason, Generation, Text, ToolCall, Usage
-from letta_llm_gateway.domain.traces import TraceDraft, Tracing, redacted, request_of, response_of
-from letta_llm_gateway.domain.usage import Attribution, Chore, UsageRecord, UsageWriter, WriterOptions
 from tests.fakes.llm_gateway.stores import FakeUsageStore
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

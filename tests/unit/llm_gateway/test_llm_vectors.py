@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_llm_gateway.domain.vectors import VectorCache, key_of, unit
+from letta_llm_gateway.domain.embedding.vectors import VectorCache, key_of, unit
 
 SIZE = 4 * 8 + 200
 

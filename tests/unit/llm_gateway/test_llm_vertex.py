@@ -11,12 +11,12 @@ from letta.llm.v1.generation_service_pb2 import Prompt
 from letta_common.egress import AddressGuard
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication, LLMUnavailable
 from letta_llm_gateway.domain.answers import Call, Text
-from letta_llm_gateway.domain.providers import Account
-from letta_llm_gateway.domain.streams import Assembler
-from letta_llm_gateway.providers import vertex
-from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
+from letta_llm_gateway.providers.vendors import vertex
+from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import base_accounts
 from tests.fakes.vertex_server import TOKEN, VertexServer, service_account

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_llm_gateway.domain.windows import EmbeddingLimits, limits_of, mean, pieces_of
+from letta_llm_gateway.domain.embedding.windows import EmbeddingLimits, limits_of, mean, pieces_of
 from letta_llm_gateway.providers.local_embedder import NAME, LocalEmbedder
 
 WINDOW = limits_of("builtin", NAME).window

@@ -19,29 +19,30 @@ from letta.llm.v1 import (
 from letta_common.clock import Clock
 from letta_common.egress import AddressGuard
 from letta_common.settings import kept_secret
-from letta_llm_gateway.domain import budgets as budgets_
-from letta_llm_gateway.domain import embeddings, models
-from letta_llm_gateway.domain.accounts import Accounts, ProviderStore
-from letta_llm_gateway.domain.budgets import Budgets, BudgetStore
-from letta_llm_gateway.domain.embedding_lines import LineOptions
-from letta_llm_gateway.domain.embedding_usage import EmbeddingBook
-from letta_llm_gateway.domain.embeddings import Embeddings
-from letta_llm_gateway.domain.generations import Accounting, GenerationOptions, Generations
-from letta_llm_gateway.domain.models import Models
-from letta_llm_gateway.domain.prices import Prices, read_prices
-from letta_llm_gateway.domain.providers import Account
+from letta_llm_gateway.domain.accounting import budgets as budgets_
+from letta_llm_gateway.domain.accounting.budgets import Budgets, BudgetStore
+from letta_llm_gateway.domain.accounting.traces import Tracing
+from letta_llm_gateway.domain.accounting.usage import Chore, UsageStore, UsageWriter, WriterOptions
+from letta_llm_gateway.domain.catalogue import models
+from letta_llm_gateway.domain.catalogue.accounts import Accounts, ProviderStore
+from letta_llm_gateway.domain.catalogue.models import Models
+from letta_llm_gateway.domain.catalogue.prices import Prices, read_prices
+from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.domain.catalogue.tokens import Counts
+from letta_llm_gateway.domain.embedding import embeddings
+from letta_llm_gateway.domain.embedding.embedding_lines import LineOptions
+from letta_llm_gateway.domain.embedding.embedding_usage import EmbeddingBook
+from letta_llm_gateway.domain.embedding.embeddings import Embeddings
+from letta_llm_gateway.domain.generation.generations import Accounting, GenerationOptions, Generations
+from letta_llm_gateway.domain.generation.streams import PhaseLimits
 from letta_llm_gateway.domain.resilience import Retry
-from letta_llm_gateway.domain.streams import PhaseLimits
-from letta_llm_gateway.domain.tokens import Counts
-from letta_llm_gateway.domain.traces import Tracing
-from letta_llm_gateway.domain.usage import Chore, UsageStore, UsageWriter, WriterOptions
 from letta_llm_gateway.providers import probe
-from letta_llm_gateway.providers.arguments import finished
-from letta_llm_gateway.providers.builtin import BuiltinProvider
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.tokenizer import LocalTokenizer
 from letta_llm_gateway.providers.vault import KeyVault
+from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
+from letta_llm_gateway.providers.wires.arguments import finished
 from letta_llm_gateway.servicers.budgets import BudgetServicer
 from letta_llm_gateway.servicers.embeddings import EmbeddingServicer
 from letta_llm_gateway.servicers.generations import GenerationServicer

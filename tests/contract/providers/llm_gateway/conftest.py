@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from letta_llm_gateway.domain.providers import Account, Provider
-from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.domain.catalogue.providers import Account, Provider
 from letta_llm_gateway.providers.registry import ProviderFactory
+from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.bedrock_server import KEYS, BedrockServer
 from tests.fakes.google_server import GoogleServer

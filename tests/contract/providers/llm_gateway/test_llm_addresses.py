@@ -13,10 +13,10 @@ import pytest
 from letta_common.egress import AddressGuard, ForbiddenAddress
 from letta_common.errors import AppError
 from letta_llm_gateway.domain.answers import Call
-from letta_llm_gateway.domain.providers import Account, Provider
-from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.domain.catalogue.providers import Account, Provider
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
+from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from tests.contract.providers.llm_gateway.conftest import SERVERS, WIRES
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, user
 from tests.fakes.openai_server import OpenAIServer

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from letta_common.errors import LLMInvalidResponse, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Part, Reasoning, RedactedReasoning, Text, ToolCall
-from letta_llm_gateway.domain.streams import Assembler
-from letta_llm_gateway.providers.arguments import finished
+from letta_llm_gateway.domain.generation.streams import Assembler
+from letta_llm_gateway.providers.wires.arguments import finished
 from tests.contract.providers.llm_gateway import hostile_answers as hostile
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, tool, user

@@ -19,10 +19,10 @@ from letta_common.errors import (
     LLMBadRequest,
 )
 from letta_llm_gateway.domain.answers import Call
-from letta_llm_gateway.domain.providers import Account
-from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.providers.refusals import refused_tool, sizes_of
 from letta_llm_gateway.providers.registry import KEYLESS, ProviderFactory
+from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from tests.contract.providers.llm_gateway.conftest import Subject, account
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, prompt, returned, tool, user
 from tests.fakes.wire import Fault, Say

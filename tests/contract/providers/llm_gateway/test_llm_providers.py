@@ -24,11 +24,11 @@ from letta_common.errors import (
     ModelNotFound,
 )
 from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, Reasoning, Started, Text, ToolCall, Usage
-from letta_llm_gateway.domain.streams import Assembler
-from letta_llm_gateway.providers.arguments import finished
-from letta_llm_gateway.providers.builtin import BuiltinProvider
+from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
+from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
+from letta_llm_gateway.providers.wires.arguments import finished
 from tests.contract.providers.llm_gateway.conftest import Subject, account
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, call, prompt, returned, tool, user
 from tests.fakes.wire import Fault, Say

@@ -12,7 +12,7 @@ import pytest
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta_llm_gateway.domain.answers import Answer, Call, Reasoning, RedactedReasoning, ToolCall
-from letta_llm_gateway.domain.streams import Assembler
+from letta_llm_gateway.domain.generation.streams import Assembler
 from tests.contract.providers.llm_gateway.llm_prompts import SCHEMA, assistant, call, prompt, returned, text, tool, user
 from tests.fakes.wire import Say
 

@@ -12,8 +12,8 @@ from letta.llm.v1 import generation_service_pb2 as pb
 from letta_common.errors import LLMBadRequest
 from letta_common.json_texts import json_object
 from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, ToolCall
-from letta_llm_gateway.domain.streams import Assembler
-from letta_llm_gateway.providers.arguments import finished
+from letta_llm_gateway.domain.generation.streams import Assembler
+from letta_llm_gateway.providers.wires.arguments import finished
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, call, prompt, returned, tool, user
 from tests.fakes.wire import Fault, Say

@@ -28,7 +28,7 @@ from letta_agent.wiring import build
 from letta_common.actor import Actor, acting_as
 from letta_common.errors import LLMRateLimit
 from letta_common.ids import new_id
-from letta_llm_gateway.providers.builtin import last_text
+from letta_llm_gateway.providers.vendors.builtin import last_text
 from letta_llm_gateway.servicers.generations import GenerationServicer
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_memory.settings import MemorySettings

@@ -19,8 +19,8 @@ from letta.llm.v1.provider_service_pb2_grpc import ProviderServiceStub
 from letta.llm.v1.trace_service_pb2_grpc import TraceServiceStub
 from letta.llm.v1.usage_service_pb2_grpc import UsageServiceStub
 from letta_common.actor import Actor, Request, acting_as, bind_request
-from letta_llm_gateway.domain.traces import Trace
-from letta_llm_gateway.domain.usage import UsageRecord
+from letta_llm_gateway.domain.accounting.traces import Trace
+from letta_llm_gateway.domain.accounting.usage import UsageRecord
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import GatewayStores, assemble
 from letta_rpc.service import Deps

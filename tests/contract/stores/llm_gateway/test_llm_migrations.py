@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import letta_llm_gateway
-from letta_llm_gateway.domain.usage import CallFilter
+from letta_llm_gateway.domain.accounting.usage import CallFilter
 from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore
 from letta_postgres.db import Database

@@ -12,11 +12,11 @@ from letta_common.actor import Actor
 from letta_common.errors import BudgetNotFound, CursorNotFound, ProviderNameTaken, ProviderNotFound
 from letta_common.ids import new_id
 from letta_common.paging import Page
-from letta_llm_gateway.domain.accounts import Filter, OwnProvider
-from letta_llm_gateway.domain.budgets import Action, Budget, BudgetScope, Period
-from letta_llm_gateway.domain.providers import ModelDefaults
-from letta_llm_gateway.domain.traces import Trace
-from letta_llm_gateway.domain.usage import Attribution, CallFilter, GroupBy, UsageRecord
+from letta_llm_gateway.domain.accounting.budgets import Action, Budget, BudgetScope, Period
+from letta_llm_gateway.domain.accounting.traces import Trace
+from letta_llm_gateway.domain.accounting.usage import Attribution, CallFilter, GroupBy, UsageRecord
+from letta_llm_gateway.domain.catalogue.accounts import Filter, OwnProvider
+from letta_llm_gateway.domain.catalogue.providers import ModelDefaults
 from letta_llm_gateway.store.accounts import SqlProviderStore
 from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore

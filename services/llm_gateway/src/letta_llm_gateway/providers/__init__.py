@@ -1,1 +1,1 @@
-"""Vendors of models, one file each."""
+"""Models of vendors: how they are reached, spoken to and understood."""

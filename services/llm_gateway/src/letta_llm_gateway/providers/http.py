@@ -14,8 +14,8 @@ import httpx2
 from letta_common.egress import AddressGuard, Bounded, ForbiddenAddress, guarded_client
 from letta_common.errors import AppError
 from letta_llm_gateway.domain.answers import Answer, Call, Event
-from letta_llm_gateway.domain.providers import Account, ListedModel, Provider, Vector
-from letta_llm_gateway.domain.tapes import current_tape
+from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Provider, Vector
+from letta_llm_gateway.domain.generation.tapes import current_tape
 
 CONNECT_SECONDS = 5.0
 _CONNECTIONS = 1000

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from letta_common.errors import CapabilityMissing, LLMUnavailable
-from letta_llm_gateway.domain.providers import ListedModel, Vector
-from letta_llm_gateway.domain.vectors import unit
-from letta_llm_gateway.domain.windows import limits_of, mean, pieces_of
+from letta_llm_gateway.domain.catalogue.providers import ListedModel, Vector
+from letta_llm_gateway.domain.embedding.vectors import unit
+from letta_llm_gateway.domain.embedding.windows import limits_of, mean, pieces_of
 
 NAME = "use-multilingual"
 DIMENSIONS = 512

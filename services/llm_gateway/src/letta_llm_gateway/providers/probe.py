@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from letta_llm_gateway.domain.providers import Account
+from letta_llm_gateway.domain.catalogue.providers import Account
 
 _SECONDS = 0.2
 

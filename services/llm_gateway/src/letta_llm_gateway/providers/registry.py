@@ -13,11 +13,11 @@ from cachetools import LRUCache
 
 from letta_common.egress import AddressGuard
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication
-from letta_llm_gateway.domain.providers import Account, Provider
+from letta_llm_gateway.domain.catalogue.providers import Account, Provider
 from letta_llm_gateway.providers.fitting.wired import Wire, WiredProvider
 from letta_llm_gateway.providers.http import Clients, GuardedProvider
 
-_PACKAGE = "letta_llm_gateway.providers"
+_PACKAGE = "letta_llm_gateway.providers.vendors"
 _FILES = {
     "openai": ("openai", "make"),
     "openai-responses": ("openai", "make"),

@@ -13,7 +13,7 @@ from letta_common.actor import current_actor
 from letta_common.clock import Clock
 from letta_common.paging import Page
 from letta_common.times import stamp_of
-from letta_llm_gateway.domain.budgets import Action, Budgets, BudgetScope, BudgetStanding, Period, new_budget
+from letta_llm_gateway.domain.accounting.budgets import Action, Budgets, BudgetScope, BudgetStanding, Period, new_budget
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

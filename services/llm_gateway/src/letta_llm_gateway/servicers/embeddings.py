@@ -9,7 +9,7 @@ import grpc.aio
 from letta.llm.v1 import embedding_service_pb2 as pb
 from letta.llm.v1 import embedding_service_pb2_grpc
 from letta_common.actor import Actor, current_request
-from letta_llm_gateway.domain.embeddings import Embeddings
+from letta_llm_gateway.domain.embedding.embeddings import Embeddings
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

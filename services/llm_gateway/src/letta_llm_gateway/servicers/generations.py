@@ -13,6 +13,7 @@ from letta.common.v1 import message_pb2, usage_pb2
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta.llm.v1 import generation_service_pb2_grpc
 from letta_common.actor import current_actor
+from letta_llm_gateway.domain.accounting.usage import Attribution
 from letta_llm_gateway.domain.answers import (
     Delta,
     Ended,
@@ -28,9 +29,8 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.domain.generations import Generations, PromptFacts
-from letta_llm_gateway.domain.tokens import of_bytes
-from letta_llm_gateway.domain.usage import Attribution
+from letta_llm_gateway.domain.catalogue.tokens import of_bytes
+from letta_llm_gateway.domain.generation.generations import Generations, PromptFacts
 from letta_llm_gateway.servicers.traces import described
 
 _Context = grpc.aio.ServicerContext[Any, Any]

@@ -11,10 +11,10 @@ from letta.llm.v1 import model_pb2 as models_pb
 from letta.llm.v1 import model_service_pb2 as pb
 from letta.llm.v1 import model_service_pb2_grpc
 from letta_common.actor import current_actor, current_request
-from letta_llm_gateway.domain.accounts import Accounts
-from letta_llm_gateway.domain.models import AccountEmbedder, Category, Model, Models
-from letta_llm_gateway.domain.prices import Prices
-from letta_llm_gateway.domain.providers import ModelDefaults
+from letta_llm_gateway.domain.catalogue.accounts import Accounts
+from letta_llm_gateway.domain.catalogue.models import AccountEmbedder, Category, Model, Models
+from letta_llm_gateway.domain.catalogue.prices import Prices
+from letta_llm_gateway.domain.catalogue.providers import ModelDefaults
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _WIRES = frozenset({"openai", "anthropic", "ollama", "builtin"})

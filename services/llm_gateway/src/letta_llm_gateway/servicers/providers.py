@@ -14,9 +14,9 @@ from letta_common.errors import ValidationFailed
 from letta_common.masks import changed_values
 from letta_common.paging import Page
 from letta_common.times import stamp_of
-from letta_llm_gateway.domain.accounts import Accounts, Filter, OwnProvider, ProviderStore
-from letta_llm_gateway.domain.models import Models
-from letta_llm_gateway.domain.providers import Account
+from letta_llm_gateway.domain.catalogue.accounts import Accounts, Filter, OwnProvider, ProviderStore
+from letta_llm_gateway.domain.catalogue.models import Models
+from letta_llm_gateway.domain.catalogue.providers import Account
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

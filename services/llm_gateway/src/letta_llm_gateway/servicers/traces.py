@@ -11,8 +11,8 @@ from letta.llm.v1 import generation_service_pb2, trace_service_pb2_grpc
 from letta.llm.v1 import trace_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_common.times import stamp_of
-from letta_llm_gateway.domain.traces import Trace
-from letta_llm_gateway.domain.usage import UsageStore, UsageWriter
+from letta_llm_gateway.domain.accounting.traces import Trace
+from letta_llm_gateway.domain.accounting.usage import UsageStore, UsageWriter
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -13,7 +13,14 @@ from letta.llm.v1 import usage_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_common.paging import Page
 from letta_common.times import optional_time, stamp_of
-from letta_llm_gateway.domain.usage import CallFilter, GroupBy, UsageGroup, UsageRecord, UsageStore, UsageWriter
+from letta_llm_gateway.domain.accounting.usage import (
+    CallFilter,
+    GroupBy,
+    UsageGroup,
+    UsageRecord,
+    UsageStore,
+    UsageWriter,
+)
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _MOST_GROUPS = 1000

@@ -12,8 +12,8 @@ from sqlalchemy.dialects import postgresql
 
 from letta_common.actor import Actor
 from letta_common.paging import Page
-from letta_llm_gateway.domain.accounts import Filter, OwnProvider, missing, taken
-from letta_llm_gateway.domain.providers import ModelDefaults
+from letta_llm_gateway.domain.catalogue.accounts import Filter, OwnProvider, missing, taken
+from letta_llm_gateway.domain.catalogue.providers import ModelDefaults
 from letta_llm_gateway.store.tables import defaults, providers
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page

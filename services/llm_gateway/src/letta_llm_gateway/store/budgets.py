@@ -11,7 +11,15 @@ from sqlalchemy.dialects import postgresql
 
 from letta_common.actor import Actor
 from letta_common.paging import Page
-from letta_llm_gateway.domain.budgets import Action, Budget, BudgetScope, BudgetStanding, Period, Spent, missing
+from letta_llm_gateway.domain.accounting.budgets import (
+    Action,
+    Budget,
+    BudgetScope,
+    BudgetStanding,
+    Period,
+    Spent,
+    missing,
+)
 from letta_llm_gateway.store import tables
 from letta_postgres.db import Database
 from letta_postgres.keyset import Keyset, fetch_page

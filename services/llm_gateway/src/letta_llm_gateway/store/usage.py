@@ -11,8 +11,8 @@ from psycopg.types.json import Jsonb
 
 from letta_common.actor import Actor
 from letta_common.paging import Page
-from letta_llm_gateway.domain.traces import Trace
-from letta_llm_gateway.domain.usage import Attribution, CallFilter, GroupBy, UsageGroup, UsageRecord
+from letta_llm_gateway.domain.accounting.traces import Trace
+from letta_llm_gateway.domain.accounting.usage import Attribution, CallFilter, GroupBy, UsageGroup, UsageRecord
 from letta_llm_gateway.store import tables
 from letta_postgres.db import Database
 from letta_postgres.keyset import Keyset, fetch_page

@@ -22,7 +22,7 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers.errors import redacted
-from letta_llm_gateway.providers.wire_json import MOST_COUNT, clean
+from letta_llm_gateway.providers.wires.wire_json import MOST_COUNT, clean
 
 MOST_BYTES = 2 << 20
 """Most bytes of an answer; several times what models can make at once."""

@@ -12,12 +12,12 @@ from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefi
 from letta_common.errors import LLMBadRequest
 from letta_common.json_texts import json_object
 from letta_llm_gateway.domain.answers import Answer, Completed, Delta, Ended, Event, Part, Started, ToolCall
-from letta_llm_gateway.providers.arguments import readable
 from letta_llm_gateway.providers.checks import Rules
 from letta_llm_gateway.providers.fitting import schemas
 from letta_llm_gateway.providers.fitting.call_ids import FORM, RequestIds
 from letta_llm_gateway.providers.fitting.names import fresh
-from letta_llm_gateway.providers.wire_json import clean
+from letta_llm_gateway.providers.wires.arguments import readable
+from letta_llm_gateway.providers.wires.wire_json import clean
 
 Refused = Callable[[ToolDefinition], str]
 """Says why a vendor refuses a tool; nothing when it is not known to."""

@@ -18,7 +18,7 @@ from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefi
 from letta_common.egress import TooMuchData
 from letta_common.errors import AppError, LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
-from letta_llm_gateway.domain.providers import Account, ListedModel, Provider, Vector
+from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Provider, Vector
 from letta_llm_gateway.providers.checks import Rules
 from letta_llm_gateway.providers.errors import transport_errors
 from letta_llm_gateway.providers.fitting.cleaning import Cleaner

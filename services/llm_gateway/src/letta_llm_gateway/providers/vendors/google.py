@@ -14,10 +14,12 @@ from google.genai.types import GenerateContentConfig, HttpOptions
 
 from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
-from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import checks, google_wire, sse, wire_json
+from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
+from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 from letta_llm_gateway.providers.fitting.reasons import reason_of
+from letta_llm_gateway.providers.wires import google as google_wire
+from letta_llm_gateway.providers.wires import sse, wire_json
 
 OFFICIAL = "https://generativelanguage.googleapis.com"
 _VERSION = "v1beta"

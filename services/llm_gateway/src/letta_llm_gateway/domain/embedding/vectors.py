@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from letta_llm_gateway.domain.providers import Vector
+from letta_llm_gateway.domain.catalogue.providers import Vector
 
 _ENTRY_BYTES = 200
 """What an entry holds beside its vector, about."""

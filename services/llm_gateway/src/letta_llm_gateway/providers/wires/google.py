@@ -25,11 +25,12 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.providers import checks, signatures
-from letta_llm_gateway.providers.arguments import finished, new_call_id, text_of
+from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.fitting.reasons import said
-from letta_llm_gateway.providers.openai_wire import (
+from letta_llm_gateway.providers.wires import signatures
+from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
+from letta_llm_gateway.providers.wires.openai import (
     given_arguments,
     parsed,
     response_form,
@@ -37,7 +38,7 @@ from letta_llm_gateway.providers.openai_wire import (
     schema,
     turn_of,
 )
-from letta_llm_gateway.providers.wire_json import count, rows, table, words
+from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
 _VENDOR = "google"

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from letta_llm_gateway.domain.providers import Account
-from letta_llm_gateway.providers.openai import OpenAIProvider
+from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
 
 DEFAULT = "http://127.0.0.1:11434/v1"
 

@@ -6,9 +6,9 @@ import httpx2
 import openai
 
 from letta_common.errors import InvalidArgument, LLMAuthentication
-from letta_llm_gateway.domain.providers import Account
+from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.providers.http import own_headers
-from letta_llm_gateway.providers.openai import OpenAIProvider
+from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
 
 DEFAULT_VERSION = "2024-10-21"
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import prometheus_client
 
 from letta_common.errors import AppError, InternalError, LLMInvalidResponse, LLMRateLimit, LLMUnavailable, RateLimited
-from letta_llm_gateway.domain.providers import Provider, Vector
+from letta_llm_gateway.domain.catalogue.providers import Provider, Vector
+from letta_llm_gateway.domain.embedding.vectors import TextKey, unit
+from letta_llm_gateway.domain.embedding.windows import EmbeddingLimits
 from letta_llm_gateway.domain.resilience import Retry
-from letta_llm_gateway.domain.vectors import TextKey, unit
-from letta_llm_gateway.domain.windows import EmbeddingLimits
 
 _RETRY_SECONDS = "5"
 _WAITING = prometheus_client.Gauge("letta_embedding_waiting_bytes", "Bytes of texts that wait to be embedded.")

@@ -29,12 +29,12 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.providers import checks
-from letta_llm_gateway.providers.arguments import Balance, finished, new_call_id, text_of
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.fitting.turns import joined
-from letta_llm_gateway.providers.strictness import is_strict
-from letta_llm_gateway.providers.thinking import ThinkSplitter, split_thinking
-from letta_llm_gateway.providers.wire_json import count, rows, table, whole, words
+from letta_llm_gateway.providers.wires.arguments import Balance, finished, new_call_id, text_of
+from letta_llm_gateway.providers.wires.strictness import is_strict
+from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
+from letta_llm_gateway.providers.wires.wire_json import count, rows, table, whole, words
 
 Json = dict[str, Any]
 REASONING_MODEL = re.compile(r"^(o[134]|gpt-5)")

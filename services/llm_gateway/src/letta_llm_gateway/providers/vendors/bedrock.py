@@ -20,10 +20,12 @@ from botocore.exceptions import BotoCoreError
 
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
-from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import bedrock_wire, checks, wire_json
+from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
+from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 from letta_llm_gateway.providers.fitting.reasons import reason_of
+from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
+from letta_llm_gateway.providers.wires import wire_json
 
 _LIST_SECONDS = 10.0
 _COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from letta_common.actor import Actor
-from letta_llm_gateway.domain.embedding_lines import Item, Line, LineOptions
-from letta_llm_gateway.domain.embedding_usage import EmbeddingBook
-from letta_llm_gateway.domain.models import AccountEmbedder, Models
-from letta_llm_gateway.domain.providers import Provider, Vector
-from letta_llm_gateway.domain.vectors import TextKey, VectorCache, key_of, unit
-from letta_llm_gateway.domain.windows import limits_of, mean, pieces_of
+from letta_llm_gateway.domain.catalogue.models import AccountEmbedder, Models
+from letta_llm_gateway.domain.catalogue.providers import Provider, Vector
+from letta_llm_gateway.domain.embedding.embedding_lines import Item, Line, LineOptions
+from letta_llm_gateway.domain.embedding.embedding_usage import EmbeddingBook
+from letta_llm_gateway.domain.embedding.vectors import TextKey, VectorCache, key_of, unit
+from letta_llm_gateway.domain.embedding.windows import limits_of, mean, pieces_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from letta_common.json_texts import json_object, too_deep
 from letta_llm_gateway.domain.answers import FinishReason, Part, ToolCall
-from letta_llm_gateway.providers.wire_json import clean, finite
+from letta_llm_gateway.providers.wires.wire_json import clean, finite
 
 _FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from letta_llm_gateway.domain.providers import Vector
+from letta_llm_gateway.domain.catalogue.providers import Vector
 
 _BREAKS = re.compile(rb"[.!?\n]\s|\s")
 _SOFT = 0.8

@@ -17,10 +17,10 @@ from google.oauth2 import service_account
 
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
-from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
+from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import checks
-from letta_llm_gateway.providers.anthropic import AnthropicProvider
-from letta_llm_gateway.providers.google import GoogleProvider
+from letta_llm_gateway.providers.vendors.anthropic import AnthropicProvider
+from letta_llm_gateway.providers.vendors.google import GoogleProvider
 
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _TOKENS = "https://oauth2.googleapis.com/token"

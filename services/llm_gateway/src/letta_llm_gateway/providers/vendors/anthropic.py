@@ -11,11 +11,13 @@ import httpx2
 
 from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMInvalidResponse, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
-from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import anthropic_wire, checks, sse, wire_json
+from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
+from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
 from letta_llm_gateway.providers.fitting.reasons import reason_of
 from letta_llm_gateway.providers.http import own_headers
+from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
+from letta_llm_gateway.providers.wires import sse, wire_json
 
 OFFICIAL = "https://api.anthropic.com"
 _LIST_SECONDS = 10.0

@@ -13,6 +13,9 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, CapabilityMissing, ContextWindowExceeded, LLMInvalidResponse
 from letta_common.ids import new_id
+from letta_llm_gateway.domain.accounting.budgets import Budgets, Hold
+from letta_llm_gateway.domain.accounting.traces import TraceDraft, Tracing
+from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter
 from letta_llm_gateway.domain.answers import (
     Answer,
     Call,
@@ -24,11 +27,10 @@ from letta_llm_gateway.domain.answers import (
     Spoken,
     Usage,
 )
-from letta_llm_gateway.domain.budgets import Budgets, Hold
-from letta_llm_gateway.domain.models import Models, Route
-from letta_llm_gateway.domain.prices import Price, Prices
-from letta_llm_gateway.domain.resilience import FAILOVER, Breaker, Retry, Slots
-from letta_llm_gateway.domain.streams import (
+from letta_llm_gateway.domain.catalogue.models import Models, Route
+from letta_llm_gateway.domain.catalogue.prices import Price, Prices
+from letta_llm_gateway.domain.catalogue.tokens import Counts, of_bytes, of_parts
+from letta_llm_gateway.domain.generation.streams import (
     Assembler,
     PhaseLimits,
     Pump,
@@ -38,10 +40,8 @@ from letta_llm_gateway.domain.streams import (
     moved,
     within_limits,
 )
-from letta_llm_gateway.domain.tapes import Tape, begin_tape
-from letta_llm_gateway.domain.tokens import Counts, of_bytes, of_parts
-from letta_llm_gateway.domain.traces import TraceDraft, Tracing
-from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
+from letta_llm_gateway.domain.generation.tapes import Tape, begin_tape
+from letta_llm_gateway.domain.resilience import FAILOVER, Breaker, Retry, Slots
 
 _USUAL_ANSWER = 300
 """Tokens that an answer is expected to have before it is there."""

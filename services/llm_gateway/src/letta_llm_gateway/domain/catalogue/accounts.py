@@ -20,8 +20,8 @@ from letta_common.errors import (
 )
 from letta_common.ids import new_id
 from letta_common.paging import Page
-from letta_llm_gateway.domain.models import Models
-from letta_llm_gateway.domain.providers import Account, ModelDefaults
+from letta_llm_gateway.domain.catalogue.models import Models
+from letta_llm_gateway.domain.catalogue.providers import Account, ModelDefaults
 
 _log = logging.getLogger("letta.llm.accounts")
 SECRETS = ("api_key", "access_key")

@@ -15,8 +15,8 @@ from cachetools import LRUCache, TTLCache
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, ModelNotFound
-from letta_llm_gateway.domain.known_models import Known, dimensions, known, talks
-from letta_llm_gateway.domain.providers import Account, ListedModel, ModelDefaults, Provider
+from letta_llm_gateway.domain.catalogue.known_models import Known, dimensions, known, talks
+from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, ModelDefaults, Provider
 
 RULES_HANDLE = "builtin/rules"
 LOCAL_EMBEDDER = "builtin/use-multilingual"

@@ -26,7 +26,7 @@ from letta_llm_gateway.domain.answers import (
     Text,
     ToolCall,
 )
-from letta_llm_gateway.domain.providers import ListedModel, Vector
+from letta_llm_gateway.domain.catalogue.providers import ListedModel, Vector
 from letta_llm_gateway.domain.rules.engine import Dialogue, HeardMessage, Reply, Wish, decide
 from letta_llm_gateway.providers import local_embedder
 from letta_llm_gateway.providers.local_embedder import LocalEmbedder

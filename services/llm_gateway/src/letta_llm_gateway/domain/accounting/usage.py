@@ -18,7 +18,7 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError
 from letta_common.paging import Page
-from letta_llm_gateway.domain.traces import Trace, TraceDraft, request_of, response_of
+from letta_llm_gateway.domain.accounting.traces import Trace, TraceDraft, request_of, response_of
 
 _log = logging.getLogger("letta.llm.usage")
 _lost = Counter("letta_llm_usage_lost", "Usage records that the database did not take.")

@@ -11,11 +11,14 @@ import openai
 
 from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
-from letta_llm_gateway.domain.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import checks, openai_wire, responses_wire, sse, wire_json
+from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
+from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
 from letta_llm_gateway.providers.fitting.reasons import reason_of
 from letta_llm_gateway.providers.http import own_headers
+from letta_llm_gateway.providers.wires import openai as openai_wire
+from letta_llm_gateway.providers.wires import responses as responses_wire
+from letta_llm_gateway.providers.wires import sse, wire_json
 
 OFFICIAL = "https://api.openai.com/v1"
 RESPONSES = "openai-responses"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.ids import new_id
+from letta_llm_gateway.domain.accounting.budgets import Budgets, Hold
+from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter
 from letta_llm_gateway.domain.answers import CountSource, Usage
-from letta_llm_gateway.domain.budgets import Budgets, Hold
-from letta_llm_gateway.domain.models import AccountEmbedder
-from letta_llm_gateway.domain.prices import Prices
-from letta_llm_gateway.domain.tokens import of_bytes
-from letta_llm_gateway.domain.usage import Attribution, UsageRecord, UsageWriter
+from letta_llm_gateway.domain.catalogue.models import AccountEmbedder
+from letta_llm_gateway.domain.catalogue.prices import Prices
+from letta_llm_gateway.domain.catalogue.tokens import of_bytes
 
 PURPOSE = "embedding"
 

@@ -17,7 +17,7 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.domain.providers import Provider
+from letta_llm_gateway.domain.catalogue.providers import Provider
 
 _BYTES_A_TOKEN = 4
 _VENDOR_SECONDS = 5.0

@@ -26,13 +26,14 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.providers import checks, signatures
-from letta_llm_gateway.providers.arguments import finished, new_call_id, text_of
+from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.fitting.reasons import said
-from letta_llm_gateway.providers.openai_wire import given_arguments, response_form, return_text, schema
-from letta_llm_gateway.providers.strictness import is_strict
-from letta_llm_gateway.providers.wire_json import count, rows, table, words
+from letta_llm_gateway.providers.wires import signatures
+from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
+from letta_llm_gateway.providers.wires.openai import given_arguments, response_form, return_text, schema
+from letta_llm_gateway.providers.wires.strictness import is_strict
+from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
 DEFAULT_MAX_TOKENS = 4096

@@ -1,0 +1,1 @@
+"""Which models there are, whose they are, and what is known of them."""

@@ -1,0 +1,1 @@
+"""Answers of models: made, streamed, repeated."""

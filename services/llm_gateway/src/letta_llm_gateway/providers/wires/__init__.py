@@ -1,0 +1,1 @@
+"""What vendors read and write, without their SDKs."""
