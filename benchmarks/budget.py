@@ -26,7 +26,7 @@ from letta_cli.servers.databases import upgrade_all
 from letta_cli.servers.stack import Stack
 from letta_common.actor import acting_as
 from letta_common.clock import SystemClock
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 from letta_rpc.auth_client import AuthClient
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from letta.agent.v1 import agent_service_pb2, agent_service_pb2_grpc
-from letta_common.ids import uuid7
+from letta_common.values.ids import uuid7
 from tests.callers import SCHEMAS, Api, Gate, calling, environment, events_of, serving, until
 from tests.fakes.anthropic_server import AnthropicServer
 from tests.fakes.openai_server import OpenAIServer

@@ -18,7 +18,7 @@ from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.queue import SqlQueueStore
 from letta_agent.store.runs import SqlRunStore
 from letta_common.actor import Actor, acting_as
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_memory.settings import MemorySettings
 from letta_messages.rendering import text_of
 from letta_postgres.db import Database

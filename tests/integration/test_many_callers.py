@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from letta.agent.v1 import run_pb2, run_service_pb2, run_service_pb2_grpc
-from letta_common.ids import uuid7
+from letta_common.values.ids import uuid7
 from tests.callers import Gate, events_of, orphans, texts, until
 from tests.fakes.wire import Say
 

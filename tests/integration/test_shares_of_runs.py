@@ -12,7 +12,7 @@ from letta_agent.domain.agents.records import Agent
 from letta_agent.domain.journal.records import AdmissionOutcome, LeaseTerms, NewRun
 from letta_agent.store.agents import SqlAgentStore
 from letta_common.actor import Actor
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from tests.fakes.agent.peers import ScriptedModels, answer, say
 from tests.fakes.agent.world import World

@@ -11,12 +11,6 @@ MOST = 15
 SOURCES = ("libs/*/src/**", "services/*/src/**", "cli/src/**")
 # Generated code; and folders of one file a change, or one a function.
 OTHERS = ("libs/protos/", "/migrations/versions/", "/sql/functions/")
-# Folders that still have to be divided. None is to be added.
-TO_DIVIDE = frozenset(
-    {
-        "libs/common/src/letta_common",
-    }
-)
 
 
 def files_of_folders() -> Counter[str]:
@@ -34,4 +28,4 @@ def test_no_folder_holds_more_than_fifteen_files():
     found = files_of_folders()
 
     assert len(found) > 20
-    assert {folder: count for folder, count in found.items() if count > MOST and folder not in TO_DIVIDE} == {}
+    assert {folder: count for folder, count in found.items() if count > MOST} == {}

@@ -14,7 +14,7 @@ from letta_common.actor import Actor
 from letta_common.actor_context import SignatureVerifier, Signer
 from letta_common.clock import Clock, SystemClock
 from letta_common.errors import Unauthenticated
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_local_channel import LocalChannel, LocalServer
 from letta_rpc.boundary import Boundary
 from letta_rpc.client import PeerChannel, connect

@@ -25,7 +25,7 @@ from letta_cli.connection import CALL_SECONDS, connected
 from letta_cli.console import fail, note, out, panel, say
 from letta_cli.servers import engines
 from letta_cli.talk.turns import ShownTurn, send
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 
 GRPC_PORT, HTTP_PORT = 50051, 8283
 START_SECONDS = 120.0

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from letta.jsonmap.v1 import annotations_pb2
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from tests.contract.boundary.conftest import Deployment
 from tests.contract.boundary.contracts import call, filled, holding, keeps_nul, leaves, methods, name_of
 

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from tests.contract.boundary.conftest import Deployment
 from tests.contract.boundary.contracts import call, filled, methods
 

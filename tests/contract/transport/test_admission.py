@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
 from letta_common.errors import Overloaded
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_rpc.rpc_errors import DETAILS_KEY
 from tests.callers import until
 from tests.contract.transport.conftest import Probe, ProbeServicer, probe_service

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from pydantic import SecretStr
 
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from tests.contract.transport.conftest import PATH, Probe, ProbeServicer, ProbeStub, probe_service
 from tests.servers import free_port
 from tests.support.rpc import SECRET, running

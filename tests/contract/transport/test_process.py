@@ -16,7 +16,7 @@ from letta.auth.v1 import credential_service_pb2 as pb
 from letta.auth.v1 import credential_service_pb2_grpc
 from letta.common.v1 import actor_pb2
 from letta_common.actor import Actor
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_local_channel import LocalChannel, LocalServer
 from letta_rpc.auth_client import AuthClient
 from letta_rpc.client import PeerChannel
@@ -98,7 +98,7 @@ import sys
 sys.path.insert(0, {directory!r})
 from conftest import ProbeServicer, probe_service
 from letta_rpc.process import run
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 
 class ProbeSettings(Settings):
     service = "probe"

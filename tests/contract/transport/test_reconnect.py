@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_rpc.client import bare_channel
 
 

@@ -19,7 +19,7 @@ from grpc_channelz.v1.channelz_pb2_grpc import ChannelzStub
 
 from letta_common.clock import SystemClock
 from letta_common.errors import RequestCancelled, ServiceUnavailable
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_local_channel import LocalChannel, LocalServer
 from letta_rpc.boundary import Boundary
 from letta_rpc.client import connect

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from letta_common.actor import Actor, acting_as
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_rpc.rpc_errors import DETAILS_KEY
 from tests.callers import until
 from tests.contract.transport.conftest import PACKAGE, Probe, ProbeServicer, probe_service

@@ -13,7 +13,7 @@ from letta_agent.domain.agents.records import Agent, AgentFilter, AgentState, Co
 from letta_agent.domain.journal.records import RunStatus, StopReason
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from tests.fakes.agent.state import FakeState, RunKey
 
 _NEVER = datetime.min.replace(tzinfo=UTC)

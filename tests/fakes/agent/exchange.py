@@ -14,7 +14,7 @@ from letta_agent.domain.loop.compaction_run import COMPACTION
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.runs.runs import SendCommand
 from letta_common.errors import ConversationBusy, RunNotActive
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_messages.rendering import text_of
 from tests.fakes.agent.peers import ScriptedModels, answer, say
 from tests.fakes.agent.world import AGENT, ANN, SIGNED, World

@@ -35,7 +35,7 @@ from letta_agent.domain.journal.records import (
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from tests.fakes.agent.state import FakeState, Run, RunKey
 
 

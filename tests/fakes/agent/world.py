@@ -18,7 +18,7 @@ from letta_agent.domain.toolcalls.executor import Caller
 from letta_agent.domain.toolcalls.toolsets import Toolsets
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.repeats import Digests
+from letta_common.values.repeats import Digests
 from letta_messages.rendering import type_of
 from tests.fakes.agent.agents import FakeAgents
 from tests.fakes.agent.peers import ScriptedModels, TwinCredentials, TwinMemory, TwinTools, say

@@ -17,7 +17,7 @@ from letta_auth.domain.organizations import Organization
 from letta_auth.domain.scopes import ADMIN
 from letta_auth.domain.signing_keys import SigningKey
 from letta_auth.domain.users import User
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.budgets import Budget, BudgetStanding, Period, Spent
 from letta_llm_gateway.domain.accounting.budgets import missing as no_budget
 from letta_llm_gateway.domain.accounting.traces import Trace

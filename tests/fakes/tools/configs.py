@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_tools.domain.executions.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
 
 

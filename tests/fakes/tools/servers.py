@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_tools.domain.mcp.servers import MCPServer
 from letta_tools.domain.registry.records import ToolFilter
 from tests.fakes.tools.stores import FakeToolStore

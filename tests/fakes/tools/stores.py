@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_tools.domain.executions.executions import Intent, Standing
 from letta_tools.domain.registry.records import Match, RegisteredTool, ToolFilter, ToolType
 from letta_tools.domain.registry.search import search_text

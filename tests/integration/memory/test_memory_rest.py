@@ -17,7 +17,7 @@ from letta.memory.v1.context_service_pb2_grpc import ContextServiceStub
 from letta_client import AsyncLetta
 from letta_common.actor import Actor, acting_as
 from letta_common.clock import SystemClock
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_gateway.wiring import build as build_gateway

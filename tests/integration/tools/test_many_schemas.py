@@ -15,7 +15,7 @@ import pytest
 
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from letta_tools.domain.mcp.tools import health_of
 from letta_tools.domain.registry.tools import Tools

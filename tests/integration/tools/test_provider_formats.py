@@ -8,7 +8,7 @@ from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import ToolSourceInvalid
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from letta_tools.domain.mcp.tools import health_of
 from letta_tools.domain.registry.builtin import builtin_tools

@@ -10,7 +10,7 @@ from letta.tools.v1.tool_service_pb2 import CreateToolRequest, ResolveToolsReque
 from letta_agent.clients.tools import ToolClient
 from letta_agent.domain.peers.tools import ToolCallRequest
 from letta_common.actor import Actor, acting_as
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from letta_rpc.service import Deps
 from letta_tools.settings import ToolsSettings

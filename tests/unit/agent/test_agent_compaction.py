@@ -21,7 +21,7 @@ from letta_common.errors import (
     NothingToCompact,
     PendingApproval,
 )
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from tests.fakes.agent.peers import answer, call, say, tool
 from tests.fakes.agent.world import AGENT, ANN, SIGNED, STOP, World, asked, send_of
 

@@ -9,7 +9,7 @@ import pytest
 from letta_agent.domain.journal.records import FreeSlots, LeaseTerms, RunStatus, StepFilter
 from letta_agent.domain.toolcalls.executor import UNKNOWN_OUTCOME
 from letta_common.errors import Fenced, LLMRateLimit, RunAbandoned, ServiceUnavailable
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from tests.fakes.agent.peers import answer, call, say, tool
 from tests.fakes.agent.world import AGENT, ANN, MEMORY, SIGNED, STOP, World, asked, send_of
 

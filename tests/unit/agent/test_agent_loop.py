@@ -20,7 +20,7 @@ from letta_common.errors import (
     PendingApproval,
     ValidationFailed,
 )
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from tests.fakes.agent.peers import answer, call, say, tool
 from tests.fakes.agent.world import AGENT, ANN, MEMORY, SIGNED, STOP, World, returned, shown
 

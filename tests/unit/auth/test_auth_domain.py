@@ -25,7 +25,7 @@ from letta_common.errors import (
     Unauthenticated,
     UserNotFound,
 )
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from tests.fakes.auth.database import FakeAuthDatabase
 
 ROOT = Actor(DEFAULT_ORGANIZATION_ID, DEFAULT_USER_ID, frozenset({"admin"}))

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from letta_cli.servers.preflight import check, check_home, check_port
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_embedded_postgres import PostgresNotFound
 from tests.servers import free_port
 

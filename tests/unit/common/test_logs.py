@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import structlog
 
-from letta_common import logs
 from letta_common.actor import Request, bind_request
-from letta_common.settings import Settings
+from letta_common.process import logs
+from letta_common.process.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +80,8 @@ def test_what_libraries_write_has_the_same_form(capsys: pytest.CaptureFixture[st
 
 WRITE = """
 import logging, structlog
-from letta_common import logs
-from letta_common.settings import Settings
+from letta_common.process import logs
+from letta_common.process.settings import Settings
 logs.configure(Settings())
 structlog.get_logger("letta.one").warning("ours", agent_id="agent-1")
 logging.getLogger("grpc").error("theirs")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from letta.jsonmap.v1 import annotations_pb2
 from letta_common.errors import CursorNotFound, InvalidArgument
-from letta_common.ids import new_id
-from letta_common.paging import Page, uuid7_time
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page, uuid7_time
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,7 +32,7 @@ class Ask:
 @pytest.fixture(autouse=True)
 def defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     mapping = annotations_pb2.MethodMapping(default_limit=10, default_ascending=True)
-    monkeypatch.setattr("letta_common.paging._mapping", lambda _: mapping)
+    monkeypatch.setattr("letta_common.values.paging._mapping", lambda _: mapping)
 
 
 @pytest.mark.parametrize(("limit", "read"), [(0, 10), (1, 1), (1000, 1000), (5000, 1000)])

@@ -8,7 +8,7 @@ import pytest
 
 from letta.agent.v1 import agent_service_pb2, run_pb2
 from letta.memory.v1 import block_pb2, block_service_pb2, passage_service_pb2
-from letta_common.repeats import Digests
+from letta_common.values.repeats import Digests
 
 DIGESTS = Digests(b"the deployment's secret")
 Agent = agent_service_pb2.CreateAgentRequest

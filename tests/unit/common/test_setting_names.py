@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_rpc.process import begin
 from letta_rpc.setting_names import LIST, unknown
 from scripts.reference import setting_names

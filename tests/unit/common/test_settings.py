@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsError
 
-from letta_common.settings import Settings, explained, is_loopback, kept_secret
+from letta_common.process.settings import Settings, explained, is_loopback, kept_secret
 
 
 class ShopSettings(Settings):

@@ -8,7 +8,7 @@ import sys
 import psycopg
 import pytest
 
-from letta_common.faults import MigrationFailed
+from letta_common.process.faults import MigrationFailed
 from letta_postgres.migrations import check_names, newest_revision, upgrade, upgrade_sync
 
 FIRST = '''"""First."""

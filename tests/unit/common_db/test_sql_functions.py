@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from letta_common.faults import MigrationFailed
+from letta_common.process.faults import MigrationFailed
 from letta_postgres.sql_functions import FOLDER, Functions
 
 NUMBER = "create or replace function things.number() returns integer language sql as $$ select {} $$;\n"

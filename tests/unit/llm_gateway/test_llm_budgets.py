@@ -9,8 +9,8 @@ import pytest
 
 from letta_common.actor import Actor
 from letta_common.errors import BudgetExceeded, DatabaseUnavailable, InvalidArgument, PermissionDenied
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.budgets import Action, BudgetOptions, Budgets, BudgetScope, Period, new_budget
 from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter
 from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeUsageStore

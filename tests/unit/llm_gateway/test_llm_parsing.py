@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMRateLimit, LLMUnavailable
-from letta_common.json_texts import json_object
+from letta_common.values.json_texts import json_object
 from letta_llm_gateway.domain.answers import Completed, Delta, FinishReason, Reasoning, Started, Text, ToolCall
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.errors import redacted, refusal, retry_after, stream_refusal, transport_errors

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from letta_common.clock import SystemClock
 from letta_common.errors import DatabaseUnavailable
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_llm_gateway.domain.accounting.traces import TraceDraft, Tracing, redacted, request_of, response_of
 from letta_llm_gateway.domain.accounting.usage import Attribution, Chore, UsageRecord, UsageWriter, WriterOptions
 from letta_llm_gateway.domain.answers import Answer, CountSource, FinishReason, Generation, Text, ToolCall, Usage

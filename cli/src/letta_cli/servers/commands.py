@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from letta_cli.console import fail, note, panel, secret
 from letta_cli.servers import engines, preflight, processes
 from letta_cli.servers.databases import database
-from letta_common.settings import PEERS, Settings
+from letta_common.process.settings import PEERS, Settings
 from letta_embedded_postgres import EmbeddedPostgresError
 from letta_rpc.process import begin, failures_told, leave, starting
 

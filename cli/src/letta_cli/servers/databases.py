@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 from letta_postgres.migrations import upgrade
 

@@ -7,7 +7,7 @@ import grpc
 from letta.llm.v1 import model_service_pb2, model_service_pb2_grpc
 from letta_cli.connection import CALL_SECONDS, connected
 from letta_common.clock import SystemClock
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_rpc.boundary import SERVICE_KEY
 from letta_rpc.service_identity import ServiceIdentity
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_embedded_postgres import find_programs
 from letta_postgres.db import plain_dsn
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from letta_cli.servers.databases import database
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_rpc.server import termination
 
 SERVICES = ("auth", "tools", "llm_gateway", "memory", "agent", "gateway")

@@ -17,7 +17,7 @@ from letta_agent.settings import AgentSettings
 from letta_auth.settings import AuthSettings
 from letta_cli.servers.databases import database
 from letta_common.clock import SystemClock
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_llm_gateway.settings import LLMGatewaySettings

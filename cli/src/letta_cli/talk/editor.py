@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from letta_cli.console import plain
-from letta_common.home import home_directory
+from letta_common.process.home import home_directory
 
 
 class PipeLines:

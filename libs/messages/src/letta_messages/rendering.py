@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from letta.common.v1 import letta_message_pb2, message_pb2
-from letta_common.json_texts import json_object
+from letta_common.values.json_texts import json_object
 
 LettaMessage = letta_message_pb2.LettaMessage
 Message = message_pb2.Message

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from letta_common.paging import Page, time_of, unknown_cursor, uuid7_time
+from letta_common.values.paging import Page, time_of, unknown_cursor, uuid7_time
 from letta_postgres.connections import Connection
 
 _MAX_ROW_BYTES = 8_000_000  # twice what a page may hold, since what a client sees can be smaller than what is stored

@@ -20,7 +20,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from letta_common.faults import MigrationFailed
+from letta_common.process.faults import MigrationFailed
 from letta_postgres.db import driver_errors, plain_dsn, quoted
 from letta_postgres.sql_functions import Functions
 

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from letta_common.faults import MigrationFailed
+from letta_common.process.faults import MigrationFailed
 
 FOLDER = Path("store", "sql", "functions")
 _MARK = "letta"

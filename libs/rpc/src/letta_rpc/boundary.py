@@ -39,7 +39,7 @@ from letta_common.errors import (
     ValidationFailed,
 )
 from letta_common.fair_slots import FairSlots, Shares
-from letta_common.ids import uuid7
+from letta_common.values.ids import uuid7
 from letta_rpc.open_methods import MALFORMED, for_all
 from letta_rpc.page_bytes import cut_page, is_list
 from letta_rpc.requests import violations

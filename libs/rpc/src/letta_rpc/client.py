@@ -23,7 +23,7 @@ from letta_common.errors import (
     RequestCancelled,
     ServiceUnavailable,
 )
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_rpc.boundary import ACTOR_KEY, REPORT_SECONDS, REQUEST_ID_KEY, SERVICE_KEY
 from letta_rpc.rpc_errors import from_rpc_error
 from letta_rpc.service_identity import ServiceIdentity

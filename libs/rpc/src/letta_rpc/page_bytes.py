@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 
 MAX_PAGE_BYTES = 4_000_000
 """Most bytes of a page. gRPC clients refuse messages above 4 MiB (4,194,304 bytes) unless they are told otherwise."""

@@ -15,12 +15,12 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from letta_common import logs
 from letta_common.actor_context import SignatureVerifier
 from letta_common.app_error import AppError
 from letta_common.clock import SystemClock
-from letta_common.faults import MigrationFailed
-from letta_common.settings import Settings, explained
+from letta_common.process import logs
+from letta_common.process.faults import MigrationFailed
+from letta_common.process.settings import Settings, explained
 from letta_local_channel import LocalChannel, LocalServer
 from letta_rpc.auth_client import AuthClient
 from letta_rpc.boundary import Boundary

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import _async as reflection_aio
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from prometheus_client import start_http_server
 
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 from letta_local_channel import LocalServer
 from letta_rpc.boundary import Boundary
 from letta_rpc.client import shared_options

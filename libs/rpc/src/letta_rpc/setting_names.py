@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from letta_common.settings import SERVICES, Settings, configuration_file
+from letta_common.process.settings import SERVICES, Settings, configuration_file
 
 LIST = Path(__file__).with_name("setting_names.txt")
 """Every setting, as `name` or `service.name`; made by `make docs`, since no service imports another's settings."""

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 
 
 class AgentSettings(Settings):

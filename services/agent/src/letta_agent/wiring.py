@@ -45,8 +45,8 @@ from letta_agent.store.queue import SqlQueueStore
 from letta_agent.store.runs import SqlRunStore
 from letta_common.clock import Clock
 from letta_common.errors import AppError
-from letta_common.ids import new_id
-from letta_common.repeats import Digests
+from letta_common.values.ids import new_id
+from letta_common.values.repeats import Digests
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service

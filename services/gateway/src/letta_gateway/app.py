@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter
 
-from letta_common.ids import uuid7
+from letta_common.values.ids import uuid7
 from letta_gateway.cors import Cors, is_preflight
 from letta_gateway.docs import PAGE
 from letta_transcode import HttpError, Info, Transcoder

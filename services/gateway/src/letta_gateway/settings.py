@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from letta_common.settings import PEERS, Settings
+from letta_common.process.settings import PEERS, Settings
 
 
 class GatewaySettings(Settings):

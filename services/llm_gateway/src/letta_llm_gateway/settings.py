@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import AliasChoices, Field, SecretStr
 
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 
 _NONE = SecretStr("")
 

@@ -18,7 +18,7 @@ from letta.llm.v1 import (
 )
 from letta_common.clock import Clock
 from letta_common.egress import AddressGuard
-from letta_common.settings import kept_secret
+from letta_common.process.settings import kept_secret
 from letta_llm_gateway.domain.accounting import budgets as budgets_
 from letta_llm_gateway.domain.accounting.budgets import Budgets, BudgetStore
 from letta_llm_gateway.domain.accounting.traces import Tracing

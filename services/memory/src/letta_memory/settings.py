@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 
 
 class MemorySettings(Settings):

@@ -16,7 +16,7 @@ from letta.memory.v1 import (
     passage_service_pb2_grpc,
 )
 from letta_common.clock import Clock
-from letta_common.repeats import Digests
+from letta_common.values.repeats import Digests
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
 from letta_memory.domain.archives import Archives, ArchiveStore
 from letta_memory.domain.blocks import Blocks, BlockStore

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
-from letta_common.settings import Settings, kept_secret
+from letta_common.process.settings import Settings, kept_secret
 
 
 class ToolsSettings(Settings):

@@ -10,7 +10,7 @@ import pytest
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta_common.errors import LLMBadRequest
-from letta_common.json_texts import json_object
+from letta_common.values.json_texts import json_object
 from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, ToolCall
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.wires.arguments import finished

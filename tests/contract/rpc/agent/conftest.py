@@ -27,7 +27,7 @@ from letta_agent.settings import AgentSettings
 from letta_agent.wiring import build
 from letta_common.actor import Actor, acting_as
 from letta_common.errors import LLMRateLimit
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_llm_gateway.providers.vendors.builtin import last_text
 from letta_llm_gateway.servicers.generations import GenerationServicer
 from letta_llm_gateway.settings import LLMGatewaySettings

@@ -7,7 +7,7 @@ import pytest
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta.memory.v1 import block_pb2
 from letta_common.errors import AgentNotFound, InvalidArgument, ToolNotFound
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_messages.rendering import type_of
 
 REMEMBER = """block = agent_state.memory.get_block("human")

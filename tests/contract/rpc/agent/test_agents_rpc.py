@@ -23,7 +23,7 @@ from letta_common.errors import (
     ToolNotFound,
     ValidationFailed,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 ALL = [pb.AGENT_INCLUDE_BLOCKS, pb.AGENT_INCLUDE_TOOLS, pb.AGENT_INCLUDE_TAGS, pb.AGENT_INCLUDE_SECRETS]
 

@@ -19,7 +19,7 @@ from letta_common.errors import (
     RunNotFound,
     ValidationFailed,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 
 async def window(stubs, agent_id, conversation_id=None):

@@ -19,7 +19,7 @@ from letta_common.errors import (
     RunNotActive,
     RunNotFound,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 CANCELLED = run_pb2.RUN_STATUS_CANCELLED
 

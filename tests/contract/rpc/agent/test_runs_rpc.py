@@ -18,7 +18,7 @@ from letta_common.errors import (
     StepNotFound,
     ValidationFailed,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_messages.rendering import type_of
 
 pb = run_service_pb2

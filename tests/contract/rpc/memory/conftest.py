@@ -27,7 +27,7 @@ from letta.memory.v1 import (
 )
 from letta_common.actor import Actor, acting_as
 from letta_common.errors import LLMUnavailable, ModelNotFound
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_memory.settings import MemorySettings
 from letta_memory.wiring import build
 from letta_rpc.service import Deps, Service

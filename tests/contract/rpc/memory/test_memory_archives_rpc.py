@@ -20,7 +20,7 @@ from letta_common.errors import (
     ModelNotFound,
     ValidationFailed,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 
 async def make(memory: Any, name: str = "facts", **more: Any) -> Any:

@@ -22,7 +22,7 @@ from letta_common.errors import (
     StaleEtag,
     ValidationFailed,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 
 async def make(memory: Any, label: str = "note", value: str = "v", **more: Any) -> block_pb2.Block:

@@ -21,7 +21,7 @@ from letta_common.errors import (
     MessageNotFound,
     ValidationFailed,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 
 async def test_begin_answers_with_the_whole_context(memory: Any) -> None:

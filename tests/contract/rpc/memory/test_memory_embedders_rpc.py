@@ -9,7 +9,7 @@ import pytest
 
 from letta.memory.v1 import archive_pb2, archive_service_pb2, context_service_pb2, passage_service_pb2
 from letta_common.errors import ArchiveNotFound, ModelNotFound
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 State = archive_pb2.ArchiveEmbeddingState
 

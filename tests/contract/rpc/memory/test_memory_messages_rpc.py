@@ -19,7 +19,7 @@ from letta_common.errors import (
     MessageNotFound,
     ValidationFailed,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 ASC, DESC = sort_order_pb2.SORT_ORDER_ASC, sort_order_pb2.SORT_ORDER_DESC
 

@@ -21,7 +21,7 @@ from letta_common.errors import (
     PassageNotFound,
     ValidationFailed,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 
 def day(number: int) -> Timestamp:

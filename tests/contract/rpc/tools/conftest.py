@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from letta_common.actor import Actor, acting_as
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_rpc.service import Deps
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build

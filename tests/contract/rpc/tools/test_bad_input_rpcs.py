@@ -9,7 +9,7 @@ from letta.tools.v1 import tool_execution_service_pb2 as pb
 from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, GenerateSchemaRequest, GetToolRequest
 from letta_common.errors import InvalidArgument, ToolNameTaken, ToolNotFound, ToolSourceInvalid, ValidationFailed
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 GOOD = 'def good(a: int = 1) -> int:\n    """Good.\n\n    Args:\n        a: a number\n    """\n    return a\n'
 DEEP = "(" * 3000 + ")" * 3000

@@ -11,7 +11,7 @@ from letta.tools.v1 import tool_execution_service_pb2 as pb
 from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, ResolveToolsRequest, RunToolRequest, UpdateToolRequest
 from letta_common.errors import IdempotencyConflict, InvalidArgument, ToolNotFound, ValidationFailed
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 ADD = '''import os
 from typing import Optional

@@ -16,7 +16,7 @@ from letta.tools.v1 import mcp_server_service_pb2 as pb
 from letta.tools.v1 import mcp_server_service_pb2_grpc
 from letta.tools.v1.mcp_server_pb2 import MCPServerConfig, StreamableHttpMCPConfig
 from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPServerNotFound
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 
 SERVER = Path(__file__).with_name("mcp_oauth_server.py")

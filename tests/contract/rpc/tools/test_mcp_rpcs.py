@@ -33,7 +33,7 @@ from letta_common.errors import (
     ToolNotFound,
     ValidationFailed,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 DEMO = Path(__file__).with_name("mcp_demo_server.py")
 

@@ -10,7 +10,7 @@ from letta.tools.v1 import sandbox_config_service_pb2_grpc, tool_execution_servi
 from letta.tools.v1.sandbox_config_pb2 import SANDBOX_TYPE_E2B, SANDBOX_TYPE_LOCAL, SandboxEnvironmentVariable
 from letta.tools.v1.tool_execution_service_pb2 import ExecuteRequest, ToolSource
 from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound, ValidationFailed
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 
 @pytest.fixture

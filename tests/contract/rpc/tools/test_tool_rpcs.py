@@ -33,7 +33,7 @@ from letta_common.errors import (
     ToolSourceInvalid,
     ValidationFailed,
 )
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 SOURCE = '''def roll_dice(sides: int) -> str:
     """Roll one die.

@@ -16,7 +16,7 @@ from letta_agent.store.queue import SqlQueueStore
 from letta_agent.store.runs import SqlRunStore
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from tests.fakes.agent.agents import FakeAgents, FakeConversations
 from tests.fakes.agent.runs import FakeRuns

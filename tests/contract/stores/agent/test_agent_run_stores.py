@@ -24,8 +24,8 @@ from letta_agent.domain.journal.records import (
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 
 COMPLETED, FAILED, CANCELLED = 3, 4, 5
 END_TURN = usage_pb2.STOP_REASON_END_TURN

@@ -12,8 +12,8 @@ from letta_agent.domain.agents.records import AgentFilter, Stage
 from letta_agent.domain.journal.records import AdmissionOutcome, HeldCalls, LeaseTerms, RunEnd, RunLease
 from letta_common.clock import SystemClock
 from letta_common.errors import AgentNotFound, ConversationNotFound, RunNotFound
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 from tests.contract.stores.agent.conftest import agent_of, conversation_of, new_run
 
 LEASE = LeaseTerms("me", 60_000)

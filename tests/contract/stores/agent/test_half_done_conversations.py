@@ -12,7 +12,7 @@ from letta_agent.domain.agents.records import Agent, AgentPeers, Stage
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import ConversationNotFound
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from tests.fakes.agent.peers import ScriptedModels, TwinCredentials, TwinMemory, TwinTools
 
 CLOCK = SystemClock()

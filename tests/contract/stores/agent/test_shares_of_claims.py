@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, LeaseTerms, RunEnd, RunLease
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from tests.contract.stores.agent.conftest import agent_of, new_run
 
 GONE, NEXT = LeaseTerms("gone", -1_000), LeaseTerms("next", 60_000)

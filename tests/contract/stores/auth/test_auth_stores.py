@@ -13,7 +13,7 @@ from letta_auth.domain.signing_keys import SigningKey
 from letta_auth.domain.users import User
 from letta_auth.store.database import SqlAuthDatabase
 from letta_common.errors import APIKeyNotFound, CursorNotFound, OrganizationNotFound, UserNotFound
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_postgres.db import Database
 from tests.fakes.auth.database import FakeAuthDatabase
 

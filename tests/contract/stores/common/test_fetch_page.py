@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from letta_common.errors import CursorNotFound
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 from letta_postgres.db import Database
 from letta_postgres.keyset import Keyset, fetch_page
 

@@ -10,8 +10,8 @@ import pytest
 
 from letta_common.actor import Actor
 from letta_common.errors import BudgetNotFound, CursorNotFound, ProviderNameTaken, ProviderNotFound
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.budgets import Action, Budget, BudgetScope, Period
 from letta_llm_gateway.domain.accounting.traces import Trace
 from letta_llm_gateway.domain.accounting.usage import Attribution, CallFilter, GroupBy, UsageRecord

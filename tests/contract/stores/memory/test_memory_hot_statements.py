@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from letta_common.actor import Actor
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_memory.domain.blocks import Block
 from letta_memory.domain.contexts import NewAgent, NewMessage, RunOwner, Step, Window
 from letta_memory.domain.edits import Append, BlockEdit, Create

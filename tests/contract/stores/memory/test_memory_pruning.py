@@ -10,7 +10,7 @@ import pytest
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import DatabaseUnavailable
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_memory.domain.contexts import NewAgent, NewMessage, Reset, RunOwner, Step
 from letta_memory.domain.pruning import PruneOptions, Pruner
 from letta_memory.store.contexts import SqlContextStore

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from letta_common.actor import Actor
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from letta_tools.domain.executions.executions import Intent, Standing
 from letta_tools.store.executions import SqlExecutionStore

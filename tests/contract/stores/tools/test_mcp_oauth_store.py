@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from letta_common.actor import Actor
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from letta_tools.domain.mcp.oauth import AUTHORIZED, PENDING, OAuthSession
 from letta_tools.domain.mcp.servers import MCPServer

@@ -7,8 +7,8 @@ import pytest
 
 from letta_common.actor import Actor
 from letta_common.errors import CursorNotFound
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 from letta_postgres.db import Database
 from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolFilter, ToolType
 from letta_tools.domain.registry.tools import NameTaken

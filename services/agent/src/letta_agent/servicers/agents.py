@@ -21,8 +21,8 @@ from letta_agent.servicers.stores import AgentStores
 from letta_common.actor import current_actor, current_request, require_scope
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument
-from letta_common.paging import Page
-from letta_common.repeats import Digests
+from letta_common.values.paging import Page
+from letta_common.values.repeats import Digests
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _ORDERS = {

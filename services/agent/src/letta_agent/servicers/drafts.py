@@ -17,8 +17,8 @@ from letta_agent.domain.agents.records import AgentDraft, AgentState, AgentType,
 from letta_agent.domain.context.zones import zone_of
 from letta_agent.domain.journal.inputs import created
 from letta_common.errors import InvalidArgument, OperationUnimplemented
-from letta_common.masks import changed_paths, copy_paths, shared_fields
-from letta_common.repeats import Digests
+from letta_common.values.masks import changed_paths, copy_paths, shared_fields
+from letta_common.values.repeats import Digests
 
 _NAME = re.compile(r"[\w\s'\-]+")
 _DECIDED = frozenset({"name", "system", "agent_type", "timezone", "message_ids", "etag"})

@@ -20,7 +20,7 @@ from letta_agent.servicers.streams import with_pings
 from letta_common.actor import Actor, current_actor, current_request
 from letta_common.clock import Clock
 from letta_common.errors import RunNotActive, RunNotFound
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 
 Call = grpc.aio.ServicerContext[Any, Any]
 R = TypeVar("R", pb.SendMessageResponse, conversation_service_pb2.SendConversationMessageResponse)

@@ -12,7 +12,7 @@ from letta.agent.v1 import step_service_pb2_grpc
 from letta_agent.domain.journal.records import RunStore, StepFilter
 from letta_agent.servicers.packing import pack_step, pack_step_metrics
 from letta_common.actor import current_actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 
 Call = grpc.aio.ServicerContext[Any, Any]
 

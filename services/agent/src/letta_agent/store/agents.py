@@ -14,7 +14,7 @@ from letta_agent.domain.agents.records import Agent, AgentFilter, AgentState, Co
 from letta_agent.store.tables import agent_tools, agents, conversations, queue, run_events, run_steps, runs
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_postgres.connections import Connection
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page

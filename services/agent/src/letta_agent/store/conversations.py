@@ -18,7 +18,7 @@ from letta_agent.domain.journal.records import ACTIVE, RunStatus, StopReason
 from letta_agent.store.tables import conversations, queue, runs
 from letta_common.actor import Actor
 from letta_common.errors import ConversationNotFound
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
 

@@ -32,7 +32,7 @@ from letta_agent.store.definitions import definition_of
 from letta_agent.store.tables import queue, run_events, run_steps, runs
 from letta_common.actor import Actor
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_postgres.db import Database
 from letta_postgres.keyset import Keyset, fetch_page
 from letta_postgres.statements import call

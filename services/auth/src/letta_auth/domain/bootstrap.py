@@ -9,7 +9,7 @@ from letta_auth.domain.organizations import Organization
 from letta_auth.domain.scopes import ALL
 from letta_auth.domain.users import User
 from letta_common.clock import Clock
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 DEFAULT_ORGANIZATION_ID = "org-00000000-0000-4000-8000-000000000000"
 DEFAULT_USER_ID = "user-00000000-0000-4000-8000-000000000000"

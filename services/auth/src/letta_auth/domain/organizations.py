@@ -12,8 +12,8 @@ from letta_auth.domain.scopes import ADMIN
 from letta_common.actor import Actor, require_scope
 from letta_common.clock import Clock
 from letta_common.errors import OrganizationNotFound
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 
 if TYPE_CHECKING:
     from letta_auth.domain.database import AuthDatabase

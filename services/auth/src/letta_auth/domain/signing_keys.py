@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from letta_common.actor_context import Signer
 from letta_common.clock import Clock
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 if TYPE_CHECKING:
     from letta_auth.domain.database import AuthDatabase

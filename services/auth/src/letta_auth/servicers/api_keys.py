@@ -9,8 +9,8 @@ import grpc.aio
 from letta.auth.v1 import api_key_pb2, api_key_service_pb2, api_key_service_pb2_grpc
 from letta_auth.domain.api_keys import APIKey, APIKeys
 from letta_common.actor import current_actor
-from letta_common.paging import Page
-from letta_common.times import optional_time, stamp_of
+from letta_common.values.paging import Page
+from letta_common.values.times import optional_time, stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -10,7 +10,7 @@ from letta.auth.v1 import credential_service_pb2, credential_service_pb2_grpc
 from letta.common.v1 import actor_pb2
 from letta_auth.domain.credentials import Credentials
 from letta_auth.domain.signing_keys import SigningKeys
-from letta_common.times import stamp_of
+from letta_common.values.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

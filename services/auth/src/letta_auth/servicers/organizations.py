@@ -9,8 +9,8 @@ import grpc.aio
 from letta.auth.v1 import organization_pb2, organization_service_pb2, organization_service_pb2_grpc
 from letta_auth.domain.organizations import Organization, Organizations
 from letta_common.actor import current_actor
-from letta_common.paging import Page
-from letta_common.times import stamp_of
+from letta_common.values.paging import Page
+from letta_common.values.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -13,7 +13,7 @@ from letta_auth.domain.api_keys import APIKey, missing
 from letta_auth.domain.scopes import ADMIN
 from letta_auth.store.tables import api_keys, users
 from letta_auth.store.users import LIVE as LIVE_USER
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_postgres.connections import Connection
 from letta_postgres.keyset import Keyset, fetch_page
 

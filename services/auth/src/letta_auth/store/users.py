@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from letta_auth.domain.users import User, missing
 from letta_auth.store.tables import organizations, users
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_postgres.connections import Connection
 from letta_postgres.keyset import Keyset, fetch_page
 

@@ -11,8 +11,8 @@ from letta.llm.v1 import budget_service_pb2 as pb
 from letta.llm.v1 import budget_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.clock import Clock
-from letta_common.paging import Page
-from letta_common.times import stamp_of
+from letta_common.values.paging import Page
+from letta_common.values.times import stamp_of
 from letta_llm_gateway.domain.accounting.budgets import Action, Budgets, BudgetScope, BudgetStanding, Period, new_budget
 
 _Context = grpc.aio.ServicerContext[Any, Any]

@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToJson
 from letta.llm.v1 import generation_service_pb2, trace_service_pb2_grpc
 from letta.llm.v1 import trace_service_pb2 as pb
 from letta_common.actor import current_actor
-from letta_common.times import stamp_of
+from letta_common.values.times import stamp_of
 from letta_llm_gateway.domain.accounting.traces import Trace
 from letta_llm_gateway.domain.accounting.usage import UsageStore, UsageWriter
 

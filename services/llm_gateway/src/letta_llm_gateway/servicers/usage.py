@@ -11,8 +11,8 @@ from letta.llm.v1 import generation_service_pb2, usage_service_pb2_grpc
 from letta.llm.v1 import usage_pb2 as usages_pb
 from letta.llm.v1 import usage_service_pb2 as pb
 from letta_common.actor import current_actor
-from letta_common.paging import Page
-from letta_common.times import optional_time, stamp_of
+from letta_common.values.paging import Page
+from letta_common.values.times import optional_time, stamp_of
 from letta_llm_gateway.domain.accounting.usage import (
     CallFilter,
     GroupBy,

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_llm_gateway.domain.catalogue.accounts import Filter, OwnProvider, missing, taken
 from letta_llm_gateway.domain.catalogue.providers import ModelDefaults
 from letta_llm_gateway.store.tables import defaults, providers

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.budgets import (
     Action,
     Budget,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from psycopg.types.json import Jsonb
 
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.traces import Trace
 from letta_llm_gateway.domain.accounting.usage import Attribution, CallFilter, GroupBy, UsageGroup, UsageRecord
 from letta_llm_gateway.store import tables

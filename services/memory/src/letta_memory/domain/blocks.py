@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, BlockLimitExceeded, InvalidArgument, StaleEtag
-from letta_common.ids import derived_id, new_id
-from letta_common.paging import Page
+from letta_common.values.ids import derived_id, new_id
+from letta_common.values.paging import Page
 
 DEFAULT_LIMIT = 100_000
 _ATTEMPTS = 5

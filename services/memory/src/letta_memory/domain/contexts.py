@@ -21,7 +21,7 @@ from letta_common.errors import (
     Fenced,
     IdempotencyConflict,
 )
-from letta_common.ids import derived_id
+from letta_common.values.ids import derived_id
 from letta_memory.domain.blocks import Block, described, fitting, too_long
 from letta_memory.domain.edits import BlockEdit, Create
 

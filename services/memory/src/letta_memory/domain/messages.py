@@ -9,7 +9,7 @@ from typing import Protocol
 
 from letta_common.actor import Actor
 from letta_common.errors import AppError
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_memory.domain.embeddings import Embedder
 from letta_memory.domain.passages import QueryVector
 

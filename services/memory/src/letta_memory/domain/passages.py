@@ -12,8 +12,8 @@ from cachetools import LRUCache
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, InvalidArgument
-from letta_common.ids import derived_id, new_id
-from letta_common.paging import Page
+from letta_common.values.ids import derived_id, new_id
+from letta_common.values.paging import Page
 from letta_memory.domain.archives import ArchiveStore
 from letta_memory.domain.embeddings import Embedder, Vector
 

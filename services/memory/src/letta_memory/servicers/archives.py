@@ -9,9 +9,9 @@ import grpc.aio
 from letta.memory.v1 import archive_pb2, archive_service_pb2_grpc
 from letta.memory.v1 import archive_service_pb2 as pb
 from letta_common.actor import current_actor
-from letta_common.masks import changed_values
-from letta_common.paging import Page
-from letta_common.repeats import Digests
+from letta_common.values.masks import changed_values
+from letta_common.values.paging import Page
+from letta_common.values.repeats import Digests
 from letta_memory.domain.archives import ArchiveEmbedding, Archives, ArchiveStore, NewArchive
 from letta_memory.servicers.packing import pack_archive
 

@@ -9,8 +9,8 @@ import grpc.aio
 from letta.memory.v1 import block_service_pb2 as pb
 from letta.memory.v1 import block_service_pb2_grpc
 from letta_common.actor import current_actor
-from letta_common.paging import Page
-from letta_common.repeats import Digests
+from letta_common.values.paging import Page
+from letta_common.values.repeats import Digests
 from letta_memory.domain.blocks import BlockFilter, Blocks, BlockStore
 from letta_memory.servicers.packing import block_changes, pack_block, unpack_block
 

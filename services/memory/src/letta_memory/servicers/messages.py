@@ -12,8 +12,8 @@ from letta.memory.v1 import message_service_pb2 as pb
 from letta.memory.v1 import message_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.errors import InvalidArgument
-from letta_common.paging import MAX_LIMIT, Page
-from letta_common.times import optional_time, stamp_of
+from letta_common.values.paging import MAX_LIMIT, Page
+from letta_common.values.times import optional_time, stamp_of
 from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Messages, MessageScope, MessageStore
 from letta_memory.servicers.packing import TYPE_BITS
 from letta_messages.rendering import SEND_MESSAGE, SendTool, expand, expand_for_list, type_of

@@ -10,8 +10,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.memory.v1 import archive_pb2, block_pb2, passage_pb2
 from letta_common.errors import InvalidArgument
-from letta_common.masks import changed_paths, changed_values
-from letta_common.times import stamp_of, time_of
+from letta_common.values.masks import changed_paths, changed_values
+from letta_common.values.times import stamp_of, time_of
 from letta_memory.domain.archives import Archive
 from letta_memory.domain.blocks import DEFAULT_LIMIT, Block
 from letta_memory.domain.contexts import FLAG_AUTOMATED, FLAG_ERROR, NewMessage

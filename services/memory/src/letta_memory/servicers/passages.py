@@ -11,9 +11,9 @@ import grpc.aio
 from letta.memory.v1 import passage_service_pb2 as pb
 from letta.memory.v1 import passage_service_pb2_grpc
 from letta_common.actor import current_actor
-from letta_common.paging import MAX_LIMIT, Page
-from letta_common.repeats import Digests
-from letta_common.times import optional_time, stamp_of
+from letta_common.values.paging import MAX_LIMIT, Page
+from letta_common.values.repeats import Digests
+from letta_common.values.times import optional_time, stamp_of
 from letta_memory.domain.passages import NewPassage, PassageHit, PassageQuery, Passages, PassageScope, PassageStore
 from letta_memory.servicers.packing import pack_passage
 

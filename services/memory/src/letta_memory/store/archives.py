@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ArchiveNotFound, ArchiveTaken
-from letta_common.paging import Page
-from letta_common.repeats import require_same
+from letta_common.values.paging import Page
+from letta_common.values.repeats import require_same
 from letta_memory.domain.archives import Archive, ArchiveEmbedding, Reembedding
 from letta_memory.store.tables import agents, archive_agents, archives, keyset
 from letta_postgres.connections import Connection

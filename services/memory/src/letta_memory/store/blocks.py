@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound
-from letta_common.paging import Page
-from letta_common.repeats import require_same
+from letta_common.values.paging import Page
+from letta_common.values.repeats import require_same
 from letta_memory.domain.blocks import Block, BlockFilter
 from letta_memory.store.provisions import insert_block
 from letta_memory.store.rows import BLOCK_COLUMNS, block_of

@@ -10,7 +10,7 @@ from pgvector import HalfVector
 
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound, MessageNotFound
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_memory.domain.contexts import FLAG_ERROR
 from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, MessageScope
 from letta_memory.domain.passages import QueryVector

@@ -12,9 +12,9 @@ from pgvector import HalfVector
 
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ArchiveNotFound, PassageNotFound
-from letta_common.ids import derived_id
-from letta_common.paging import Page
-from letta_common.repeats import another_request
+from letta_common.values.ids import derived_id
+from letta_common.values.paging import Page
+from letta_common.values.repeats import another_request
 from letta_memory.domain.passages import (
     Passage,
     PassageDraft,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound
-from letta_common.ids import derived_id
+from letta_common.values.ids import derived_id
 from letta_memory.domain.blocks import Block
 from letta_memory.domain.contexts import (
     AgentMemory,

@@ -13,7 +13,7 @@ from letta.tools.v1 import mcp_legacy_service_pb2 as pb
 from letta.tools.v1 import mcp_legacy_service_pb2_grpc
 from letta_common.actor import Actor, current_actor
 from letta_common.errors import ToolNotFound
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_sandbox.calls import CallEnding, Limits
 from letta_tool_schemas.schemas import dump
 from letta_tools.domain.executions.executions import Execution, Executions

@@ -13,7 +13,7 @@ from letta.tools.v1 import mcp_server_pb2, mcp_server_service_pb2_grpc
 from letta.tools.v1 import mcp_server_service_pb2 as pb
 from letta_common.actor import Actor, current_actor
 from letta_common.errors import ToolNotFound
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_sandbox.calls import CallEnding, Limits
 from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import error_text

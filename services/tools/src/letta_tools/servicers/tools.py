@@ -11,8 +11,8 @@ from letta.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.clock import Clock
 from letta_common.errors import OperationUnimplemented
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 from letta_sandbox.calls import CallEnding, Limits
 from letta_tools.domain.executions.executions import Execution, Executions, Source
 from letta_tools.domain.executions.outcomes import Outcome, return_text

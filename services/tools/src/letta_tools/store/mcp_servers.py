@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
 from letta_tools.domain.mcp.servers import MCPServer

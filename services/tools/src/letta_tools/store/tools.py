@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
 from letta_tools.domain.registry.records import Match, RegisteredTool, Requirement, ToolFilter, ToolType

@@ -38,9 +38,9 @@ from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
 from letta_common.codes import Code
 from letta_common.errors import AppError, ConversationBusy, Fenced, StaleEtag, ToolNotFound
-from letta_common.ids import derived_id, new_id
-from letta_common.paging import Page
-from letta_common.repeats import require_same
+from letta_common.values.ids import derived_id, new_id
+from letta_common.values.paging import Page
+from letta_common.values.repeats import require_same
 
 StoredCreation = stored_pb2.StoredCreation
 _ROLE = message_pb2.MessageRole

@@ -20,9 +20,9 @@ from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
 from letta_common.codes import Code
 from letta_common.errors import AgentNotFound, AppError, ConversationNotFound, InvalidArgument
-from letta_common.ids import derived_id, new_id
-from letta_common.paging import Page
-from letta_common.repeats import require_same
+from letta_common.values.ids import derived_id, new_id
+from letta_common.values.paging import Page
+from letta_common.values.repeats import require_same
 
 Conversation = conversation_pb2.Conversation
 DEFAULT = "default"

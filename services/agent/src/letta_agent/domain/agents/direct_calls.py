@@ -12,7 +12,7 @@ from letta_agent.domain.peers.tools import CallResult
 from letta_agent.domain.toolcalls.executor import Caller, ToolRun
 from letta_common.actor import Actor
 from letta_common.errors import ToolNotFound
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 
 class ToolRuns:

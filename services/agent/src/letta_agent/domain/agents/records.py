@@ -13,7 +13,7 @@ from letta_agent.domain.peers.memory import Block, MemoryPeer, Message
 from letta_agent.domain.peers.models import ModelPeer
 from letta_agent.domain.peers.tools import ToolPeer
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 
 AgentState = agent_pb2.AgentState
 AgentType = agent_pb2.AgentType

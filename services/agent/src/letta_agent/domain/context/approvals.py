@@ -12,7 +12,7 @@ from letta.common.v1 import message_pb2
 from letta_agent.domain.journal.records import HeldCalls as Waiting
 from letta_agent.domain.peers.memory import Message
 from letta_common.errors import NoPendingApproval, PendingApproval
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_messages.rendering import text_of
 
 ToolReturnContent = message_pb2.ToolReturnContent

@@ -14,7 +14,7 @@ from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.peers.models import ModelPeer, Prompt
 from letta_common.clock import Clock
 from letta_common.errors import AppError
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_messages.rendering import text_of
 
 TRIGGER = 0.9

@@ -10,7 +10,7 @@ from letta.agent.v1 import run_pb2, run_service_pb2
 from letta.common.v1 import letta_message_pb2, usage_pb2
 from letta_agent.domain.journal.records import RunLease, StoredEvent
 from letta_common.errors import AppError
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_messages.rendering import type_of
 
 Event = run_service_pb2.StreamMessageResponse

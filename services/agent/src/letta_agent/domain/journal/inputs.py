@@ -12,7 +12,7 @@ from letta_agent.domain.journal.records import StoredInput
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.peers.models import ContentPart
 from letta_common.errors import InvalidArgument, ValidationFailed
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 _ROLE = message_pb2.MessageRole
 MANNERS = ("streaming", "stream_tokens", "include_pings", "background")

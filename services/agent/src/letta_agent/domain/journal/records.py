@@ -11,7 +11,7 @@ from typing import Protocol
 from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
 from letta.common.v1 import usage_pb2
 from letta_common.actor import Actor
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 
 AgentState = agent_pb2.AgentState
 RunRequest = run_pb2.RunRequest

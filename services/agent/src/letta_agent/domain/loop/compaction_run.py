@@ -13,7 +13,7 @@ from letta_agent.domain.loop.strategies.base import Strategy
 from letta_agent.domain.peers.memory import CompactedWindow
 from letta_agent.domain.peers.passports import Passport
 from letta_common.errors import NothingToCompact
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 
 COMPACTION = "compaction"
 """Type of these runs."""

@@ -39,7 +39,7 @@ from letta_agent.domain.toolcalls.rules import CallMade, ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
 from letta_common.actor import acting_as
 from letta_common.errors import ContextWindowExceeded, Fenced, LLMInvalidResponse, NoPendingApproval
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_messages.rendering import expand
 
 MAX_STEPS = 50

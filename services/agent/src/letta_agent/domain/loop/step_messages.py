@@ -10,7 +10,7 @@ from letta_agent.domain.journal.records import StepSummary, StoredStep
 from letta_agent.domain.peers.memory import LettaMessage, Message
 from letta_agent.domain.peers.models import ContentPart, GenerationDelta, ModelAnswer
 from letta_agent.domain.toolcalls.executor import ToolCallContent, ToolReturnContent
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_messages.rendering import part_otid
 
 _ROLE = message_pb2.MessageRole

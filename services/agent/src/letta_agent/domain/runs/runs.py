@@ -48,9 +48,9 @@ from letta_common.errors import (
     NoPendingApproval,
     RunNotActive,
 )
-from letta_common.ids import new_id
-from letta_common.paging import Page
-from letta_common.repeats import Digests
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
+from letta_common.values.repeats import Digests
 from letta_messages.rendering import type_of
 
 CompactionSettings = agent_pb2.CompactionSettings

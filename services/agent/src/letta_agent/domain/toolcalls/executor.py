@@ -19,7 +19,7 @@ from letta_agent.domain.toolcalls.failures import ends_run, for_model
 from letta_agent.domain.toolcalls.rules import REFUSED, UNREADABLE, CallMade, ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
 from letta_common.errors import AppError
-from letta_common.json_texts import json_object
+from letta_common.values.json_texts import json_object
 
 AgentState = agent_pb2.AgentState
 ToolCallContent = message_pb2.ToolCallContent

@@ -21,8 +21,8 @@ from prometheus_client import Counter
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import BudgetExceeded, BudgetNotFound, DatabaseUnavailable, InvalidArgument, PermissionDenied
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 
 _log = logging.getLogger("letta.llm.budgets")
 _refused = Counter("letta_llm_budget_refusals", "Generations that a budget refused.")

@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError
-from letta_common.paging import Page
+from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.traces import Trace, TraceDraft, request_of, response_of
 
 _log = logging.getLogger("letta.llm.usage")

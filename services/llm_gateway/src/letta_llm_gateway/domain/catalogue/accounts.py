@@ -18,8 +18,8 @@ from letta_common.errors import (
     ProviderNotFound,
     SecretRequired,
 )
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 from letta_llm_gateway.domain.catalogue.models import Models
 from letta_llm_gateway.domain.catalogue.providers import Account, ModelDefaults
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_llm_gateway.domain.accounting.budgets import Budgets, Hold
 from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter
 from letta_llm_gateway.domain.answers import CountSource, Usage

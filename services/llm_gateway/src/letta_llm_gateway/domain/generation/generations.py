@@ -12,7 +12,7 @@ from cachetools import LRUCache
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, CapabilityMissing, ContextWindowExceeded, LLMInvalidResponse
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_llm_gateway.domain.accounting.budgets import Budgets, Hold
 from letta_llm_gateway.domain.accounting.traces import TraceDraft, Tracing
 from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter

@@ -10,7 +10,7 @@ from functools import lru_cache
 from letta.common.v1.message_pb2 import Message, MessageRole, ToolCallContent
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMBadRequest
-from letta_common.json_texts import json_object
+from letta_common.values.json_texts import json_object
 from letta_llm_gateway.domain.answers import Answer, Completed, Delta, Ended, Event, Part, Started, ToolCall
 from letta_llm_gateway.providers.checks import Rules
 from letta_llm_gateway.providers.fitting import schemas

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from letta_common.json_texts import json_object, too_deep
+from letta_common.values.json_texts import json_object, too_deep
 from letta_llm_gateway.domain.answers import FinishReason, Part, ToolCall
 from letta_llm_gateway.providers.wires.wire_json import clean, finite
 

@@ -12,8 +12,8 @@ from typing import Protocol
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 from letta_sandbox.destinations import Destinations
 from letta_tools.domain.executions.egress import EgressPolicy
 from letta_tools.domain.registry.records import EPOCH, Requirement

@@ -15,7 +15,7 @@ from typing import Protocol
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, MCPConnectionFailed
-from letta_common.ids import new_id
+from letta_common.values.ids import new_id
 from letta_tools.domain.executions.sandbox_configs import Cipher
 
 PENDING, AUTHORIZED, REFUSED = "pending", "authorized", "error"

@@ -13,8 +13,8 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.egress import origin_of
 from letta_common.errors import AlreadyExists, InvalidArgument, MCPServerNotFound, SecretRequired
-from letta_common.ids import new_id
-from letta_common.paging import Page
+from letta_common.values.ids import new_id
+from letta_common.values.paging import Page
 from letta_tools.domain.executions.sandbox_configs import Cipher
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded
 from letta_tools.domain.mcp.tools import Offer, Refreshed, tool_of

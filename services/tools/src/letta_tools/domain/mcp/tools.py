@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from letta_common.actor import Actor
-from letta_common.ids import derived_id
+from letta_common.values.ids import derived_id
 from letta_tool_schemas.schemas import FunctionSchema, dump
 from letta_tools.domain.registry.records import RegisteredTool, ToolType
 from letta_tools.domain.registry.source_errors import source_errors

@@ -15,8 +15,8 @@ from cachetools import LRUCache
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, StaleEtag, ToolNameTaken, ToolNotFound, ToolSourceInvalid
-from letta_common.ids import derived_id, new_id
-from letta_common.paging import Page
+from letta_common.values.ids import derived_id, new_id
+from letta_common.values.paging import Page
 from letta_tool_schemas.errors import SourceInvalid
 from letta_tool_schemas.schemas import (
     FunctionSchema,

@@ -10,7 +10,7 @@ from letta_agent.domain.loop.strategies.base import GO_ON, Decision, StopReason,
 from letta_agent.domain.peers.models import ToolSchema
 from letta_agent.domain.toolcalls.rules import REFUSED, UNREADABLE, ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
-from letta_common.json_texts import json_object
+from letta_common.values.json_texts import json_object
 from letta_messages.rendering import SEND_MESSAGE, SendTool
 
 HEARTBEAT = "request_heartbeat"

@@ -14,7 +14,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from letta_common.actor import current_request_id
-from letta_common.settings import Settings
+from letta_common.process.settings import Settings
 
 _OWN = "letta"
 

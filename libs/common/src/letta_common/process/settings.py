@@ -21,7 +21,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from letta_common.home import home_directory
+from letta_common.process.home import home_directory
 
 SERVICES = ("agent", "memory", "tools", "llm_gateway", "auth", "gateway")
 PEERS: dict[str, int] = {"agent": 50051, "memory": 50052, "tools": 50053, "llm_gateway": 50054, "auth": 50055}

@@ -1,0 +1,1 @@
+"""What a process is told and tells: settings, its home, logs, faults for tests."""
