@@ -78,7 +78,7 @@ for module in list(sys.modules.values()):
     for name in ("apply", "drop_capabilities"):
         if module.__name__.startswith("letta_sandbox") and hasattr(module, name):
             setattr(module, name, lambda *args, **kwargs: None)
-sys.modules["letta_sandbox.cage.seccomp"].Program.load = lambda self: None
+sys.modules["letta_sandbox.cage.seccomp"].FilterProgram.load = lambda self: None
 """
 
 

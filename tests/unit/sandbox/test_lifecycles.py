@@ -122,14 +122,14 @@ async def test_a_fork_server_that_dies_is_started_again(provider):
 
 SERVICE = """
 import asyncio, json, sys
-from letta_sandbox.calls import Call, Env, Isolation
+from letta_sandbox.calls import Env, Isolation, SandboxCall
 from letta_sandbox.local.provider import LocalOptions, LocalProvider
 
 async def main():
     provider = LocalProvider(LocalOptions(tiers=(Isolation[sys.argv[1]],), interpreter=sys.argv[2]))
     await provider.probe()
     for _ in range(5):
-        asyncio.create_task(provider.run(Call("import time\\ndef f(): time.sleep(600)", "f"), Env()))
+        asyncio.create_task(provider.run(SandboxCall("import time\\ndef f(): time.sleep(600)", "f"), Env()))
     await asyncio.sleep(1)
     print("running", flush=True)
     await asyncio.sleep(600)

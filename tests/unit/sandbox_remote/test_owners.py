@@ -12,8 +12,8 @@ from letta_sandbox.remote.owners import MachineOwner
 LIVE = """
 import sys
 from pathlib import Path
-from letta_sandbox.remote.owners import Owner
-owner = Owner(Path(sys.argv[1]))
+from letta_sandbox.remote.owners import MachineOwner
+owner = MachineOwner(Path(sys.argv[1]))
 owner.begin()
 print(owner.name, flush=True)
 sys.stdin.read()

@@ -348,13 +348,13 @@ async def test_an_old_machine_is_not_used_again(vendor, make):
 ORPHAN = """
 import asyncio, sys
 from pathlib import Path
-from letta_sandbox.calls import Call, Env
+from letta_sandbox.calls import Env, SandboxCall
 from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
 
 async def main():
     provider = RemoteProvider(MACHINES, RemoteOptions(owner_directory=sys.argv[1]))
     print("calling", flush=True)
-    await provider.run(Call("import time\\ndef f(): time.sleep(60)", "f"), Env())
+    await provider.run(SandboxCall("import time\\ndef f(): time.sleep(60)", "f"), Env())
 
 asyncio.run(main())
 """
