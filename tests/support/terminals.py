@@ -22,7 +22,9 @@ class Terminal:
 
     def __init__(self, *arguments: str, home: Path, columns: int = 80, **variables: str) -> None:
         kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("LETTA", "OPENAI", "ANTHROPIC"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("LETTA", "OPENAI", "ANTHROPIC", "GRPC"))
         }
         environment = {**kept, "LETTA_HOME": str(home), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **variables}
         environment.pop("COLUMNS", None)

@@ -27,7 +27,7 @@ class Deployment:
     channel: grpc.Channel
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # each file changes what the tenants own
 def deployment(databases, tmp_path_factory) -> Iterator[Deployment]:
     variables = {
         "LETTA_HOME": str(tmp_path_factory.mktemp("home")),
