@@ -58,7 +58,7 @@ test: setup-dev ## Run every test, with one worker a core.
 
 .PHONY: test-fast
 test-fast: setup-dev ## Run the quick tests (tests/README.md says which), for daily use.
-	python -m pytest -n auto --dist loadfile tests/unit tests/meta $(addprefix tests/contract/,stores boundary transport http rpc/auth)
+	python -m pytest -n auto --dist loadfile tests/unit tests/meta $(addprefix tests/contract/,stores transport http rpc/auth)
 
 BFCL := $(abspath $(VENV))/bfcl
 
