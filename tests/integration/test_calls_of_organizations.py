@@ -38,7 +38,7 @@ async def other(server: RunningServer, api: Api) -> AsyncIterator[Api]:
 
 
 async def made(api: Api, kind: str, body: dict[str, Any]) -> Any:
-    """Make something. An answer is there before the place of its call is free again, so a refusal is met by asking again."""
+    """Make something, asking again while refused: an answer is there before the place of its call is free again."""
     answer = await until(lambda: api.http.post(f"/v1/admin/{kind}/", json=body), lambda found: found.status_code != 429)
     return answer.json()
 
