@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 HEALTHY_SECONDS = 60.0
@@ -79,7 +80,7 @@ def letta_server(
 
 
 def wait_until_healthy(running: RunningServer) -> None:
-    """Wait for the agent service over gRPC and the gateway over HTTP."""
+    """Wait for the agent service over gRPC, and for the gateway to have seen every service behind it."""
     end = time.monotonic() + HEALTHY_SECONDS
     with grpc.insecure_channel(running.grpc_address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -88,9 +89,11 @@ def wait_until_healthy(running: RunningServer) -> None:
             if running.process.poll() is not None:
                 raise AssertionError((running.home / "server.log").read_text())
             try:
-                if stub.Check(request, timeout=1).status == health_pb2.HealthCheckResponse.SERVING:
-                    with socket.create_connection(("127.0.0.1", running.http_port), 1):
-                        return
-            except (grpc.RpcError, OSError):
-                time.sleep(0.05)
+                serving = stub.Check(request, timeout=1).status == health_pb2.HealthCheckResponse.SERVING
+                ready = httpx.get(f"{running.http_url}/v1/ready/", timeout=5, trust_env=False).status_code == 200
+                if serving and ready:
+                    return
+            except (grpc.RpcError, httpx.HTTPError):
+                pass
+            time.sleep(0.05)
     raise AssertionError((running.home / "server.log").read_text())

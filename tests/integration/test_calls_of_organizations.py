@@ -31,16 +31,11 @@ async def server(
 @pytest.fixture
 async def other(server: RunningServer, api: Api) -> AsyncIterator[Api]:
     """A caller of another organization."""
-    organization = await made(api, "orgs", {"name": f"others {uuid7()}"})
-    user = await made(api, "users", {"name": "bob", "organization_id": organization["id"]})
+    organization = (await api.http.post("/v1/admin/orgs/", json={"name": f"others {uuid7()}"})).json()
+    body = {"name": "bob", "organization_id": organization["id"]}
+    user = (await api.http.post("/v1/admin/users/", json=body)).json()
     async with calling(server, {"user_id": user["id"]}) as caller:
         yield caller
-
-
-async def made(api: Api, kind: str, body: dict[str, Any]) -> Any:
-    """Make something, asking again while refused: an answer is there before the place of its call is free again."""
-    answer = await until(lambda: api.http.post(f"/v1/admin/{kind}/", json=body), lambda found: found.status_code != 429)
-    return answer.json()
 
 
 @asynccontextmanager
