@@ -20,11 +20,8 @@ from letta_common.codes import Code
 '''
 CLASS = '''
 
-class {name}(AppError):
+class {name}(AppError, code=Code.{code}, reason="{reason}"):
     """{doc}"""
-
-    code = Code.{code}
-    reason = "{reason}"
 '''
 FOOT = """
 

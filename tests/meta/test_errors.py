@@ -34,8 +34,8 @@ def test_module_is_what_the_contract_makes(files):
 def test_new_reason_becomes_a_class(files):
     made = protoc_gen_errors.module(with_reason(files, like=1))
 
-    assert "class MCPAPIGone(AppError):" in made
-    assert made.count("code = Code.UNAUTHENTICATED") == 2
+    assert "class MCPAPIGone(AppError, code=Code.UNAUTHENTICATED," in made
+    assert made.count("code=Code.UNAUTHENTICATED") == 2
 
 
 def test_reason_without_a_code_is_refused(files):

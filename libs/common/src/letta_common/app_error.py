@@ -13,6 +13,11 @@ class AppError(Exception):
     code: ClassVar[Code] = Code.INTERNAL
     reason: ClassVar[str] = "INTERNAL"
 
+    def __init_subclass__(cls, *, code: Code | None = None, reason: str = "") -> None:
+        """Give a class of the family its code and reason; one that names none keeps those it inherits."""
+        if code is not None:
+            cls.code, cls.reason = code, reason
+
     def __init__(self, message: str, /, **metadata: str) -> None:
         super().__init__(message)
         self.message = message
