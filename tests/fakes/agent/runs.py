@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -150,7 +150,7 @@ class FakeRuns:
             return False
         run = self._find(actor, run_id)
         thread = self._threads[actor.organization_id, run.record.conversation_id]
-        thread.run_id, thread.owner, thread.until = run_id, "", self._clock.now()
+        thread.run_id, thread.owner, thread.until = run_id, "", datetime.fromtimestamp(0, UTC)
         running = RunStatus.RUN_STATUS_RUNNING
         run.record = replace(run.record, status=running, cancel_requested=True, completed_at=None)
         return True

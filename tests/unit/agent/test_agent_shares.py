@@ -14,7 +14,7 @@ from letta_agent.domain.runs.runs import SendCommand
 from letta_common.actor import Actor
 from letta_common.errors import Overloaded, RateLimited
 from tests.fakes.agent.agents import FakeAgents
-from tests.fakes.agent.peers import ScriptedModels, answer, say
+from tests.fakes.agent.peers import ScriptedModels, answer, call, say
 from tests.fakes.agent.world import SIGNED, World
 
 ANN = Actor("org-a", "user-a", frozenset({"write"}))
@@ -38,6 +38,13 @@ class Gate(ScriptedModels):
         async with asyncio.timeout(5):
             while len(self.asked) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
+
+
+class Asking(Gate):
+    """A model that asks the client of one agent to open a door."""
+
+    async def generate(self, prompt):
+        return answer(call("open_door")) if prompt.agent_id == "a5" else await super().generate(prompt)
 
 
 async def make(world: World, actor: Actor, *names: str) -> None:
@@ -150,3 +157,20 @@ async def test_a_slot_that_becomes_free_is_looked_for_work_at_once(world):
     world.models.open.release()
     await asyncio.gather(*runs)
     assert not world.runner._counts, "nothing is kept of organizations without runs"
+
+
+async def test_a_run_that_waits_for_approval_is_ended_though_no_slot_is_free():
+    world = World(models=Asking(), slots=2, slots_of_one=2)
+    await make(world, ANN, "a1", "a2", "a5")
+    asking = run_pb2.RunRequest(input_text="hi", client_tools=[run_pb2.ClientTool(name="open_door")])
+    asked = await world.runs.send(ANN, SendCommand("a5", "a5", asking), SIGNED)
+    runs = [asyncio.create_task(send(world, ANN, f"a{at}")) for at in (1, 2)]
+    await world.models.until(2)
+    assert world.runner.full
+
+    record = await world.runs.cancel(ANN, asked.run_id)
+
+    assert record.status == run_pb2.RUN_STATUS_CANCELLED
+    for _ in range(10):
+        world.models.open.release()
+    await asyncio.gather(*runs)

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, LeaseTerms, RunEnd, RunLease
+from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, HeldCalls, LeaseTerms, RunEnd, RunLease
 from letta_common.values.ids import new_id
 from tests.contract.stores.agent.conftest import agent_of, new_run
 
 GONE, NEXT = LeaseTerms("gone", -1_000), LeaseTerms("next", 60_000)
-COMPLETED, END_TURN = 3, 1
+COMPLETED, END_TURN, REQUIRES_APPROVAL = 3, 1, 12
 MANY = 40
 
 
@@ -89,6 +89,23 @@ async def test_a_conversation_comes_in_the_order_it_became_free(store, ann):
     found = [(await claimed(store, FreeSlots(1, 64)))[0] for _ in holders]
 
     assert found == [waiting for _, waiting in reversed(holders)]
+
+
+async def test_a_run_reopened_to_be_ended_is_the_first_of_its_organization(store, ann, bob):
+    agent = agent_of()
+    await store.agents.create(ann, agent)
+    run = new_run(agent.id)
+    admission = await store.runs.admit(ann, run, NEXT)
+    held = RunLease(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
+    waits = HeldCalls("message-1", ("call-1",), b"")
+    await store.runs.close(held, RunEnd(COMPLETED, REQUIRES_APPROVAL, (), pending=waits))
+    await abandoned(store, ann, 3)
+    await abandoned(store, bob, 1)
+
+    assert await store.runs.reopen(ann, run.id)
+    [job] = await store.queue.claim_due(NEXT, FreeSlots(1, 0, {ann.organization_id: 1}))
+
+    assert (job.held.run_id, job.cancel_requested, job.waiting.call_ids) == (run.id, True, ("call-1",))
 
 
 async def test_replicas_that_claim_at_once_get_each_run_once(store, ann, bob):

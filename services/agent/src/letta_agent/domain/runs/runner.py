@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -239,14 +239,22 @@ class Runner:
         """Take over runs whose replica went away, and begin those that waited."""
         while not self.full:
             jobs = await self._queue.claim_due(self.lease, self._room())
-            for job in jobs:
-                if job.held.run_id in self._active:
-                    continue
-                self.begin(job)
-                if job.cancel_requested:
-                    self.cancel(job.held.run_id)
+            self._take(jobs)
             if not jobs:
                 return
+
+    async def take_reopened(self, organization_id: str) -> None:
+        """Take over a run that was reopened to be ended: it is the first of its organization and needs no slot."""
+        if not self._closing:
+            self._take(await self._queue.claim_due(self.lease, FreeSlots(1, 0, {organization_id: 1})))
+
+    def _take(self, jobs: Sequence[RunJob]) -> None:
+        for job in jobs:
+            if job.held.run_id in self._active:
+                continue
+            self.begin(job)
+            if job.cancel_requested:
+                self.cancel(job.held.run_id)
 
     async def _repeat(
         self, work: Callable[[], Awaitable[None]], seconds: float, wake: asyncio.Event | None = None
