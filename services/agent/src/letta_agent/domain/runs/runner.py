@@ -52,6 +52,7 @@ from letta_common.fair_slots import FairSlots, Shares
 
 CANCEL_POLL_SECONDS = 0.2
 RETRY_SECONDS = "5"
+_REOPENED_SECONDS = 1.0
 _CLAIMS = 32
 _CROWD = 4
 """How many times its slots a replica holds runs, those that wait for a slot included."""
@@ -243,10 +244,13 @@ class Runner:
             if not jobs:
                 return
 
-    async def take_reopened(self, organization_id: str) -> None:
+    async def take_reopened(self, organization_id: str, run_id: str) -> None:
         """Take over a run that was reopened to be ended: it is the first of its organization and needs no slot."""
-        if not self._closing:
-            self._take(await self._queue.claim_due(self.lease, FreeSlots(1, 0, {organization_id: 1})))
+        if self._closing:
+            return
+        self._take(await self._queue.claim_due(self.lease, FreeSlots(1, 0, {organization_id: 1})))
+        if run_id not in self._active:  # a look for work that went on meanwhile has claimed it, here or elsewhere
+            await self.begun(_REOPENED_SECONDS)
 
     def _take(self, jobs: Sequence[RunJob]) -> None:
         for job in jobs:

@@ -223,7 +223,7 @@ class Runs:
         if record.active:
             record = await self._store.request_cancel(actor, run_id)
         elif await self._store.reopen(actor, run_id):
-            await self._runner.take_reopened(actor.organization_id)
+            await self._runner.take_reopened(actor.organization_id, run_id)
             record = await self._store.get(actor, run_id)
         else:
             raise RunNotActive(f"run {run_id} has ended", run_id=run_id)
