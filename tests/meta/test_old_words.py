@@ -25,7 +25,6 @@ LEFT = frozenset(
         "ConditionalToolRule.prompt_template",
         "ContinueToolRule.prompt_template",
         "CreateAgentRequest.embedding_config",
-        "CreateAgentRequest.enable_reasoner",
         "CreateAgentRequest.llm_config",
         "InitToolRule.prompt_template",
         "ListAgentsRequest.ascending",

@@ -12,6 +12,7 @@ import pytest
 from letta.agent.v1 import run_pb2, step_pb2
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.memory.v1 import message_service_pb2
+from letta_agent.domain.agents.conversations import ConversationStage
 from letta_agent.domain.agents.records import Stage
 from letta_memory.domain.contexts import Status
 
@@ -23,6 +24,7 @@ ENUMS: dict[str, Any] = {
     "MessageRole": message_pb2.MessageRole,
     "SearchMode": message_service_pb2.SearchMode,
     "StopReason": usage_pb2.StopReason,
+    "ConversationStage": ConversationStage,
     "Stage": Stage,
     "Status": Status,
 }

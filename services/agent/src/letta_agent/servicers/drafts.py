@@ -12,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta.common.v1.model_settings_pb2 import ModelSettings
-from letta_agent.domain.agents.model_choice import handle_of, read_config
+from letta_agent.domain.agents.model_choice import handle_of, read_config, think
 from letta_agent.domain.agents.records import AgentDraft, AgentState, AgentType, Change
 from letta_agent.domain.context.zones import zone_of
 from letta_agent.domain.journal.inputs import created
@@ -82,6 +82,9 @@ def _read_older_words(state: AgentState, request: Any) -> None:
         told.parallel_tool_calls = request.parallel_tool_calls
     if request.HasField("llm_config"):
         read_config(told, request.llm_config)
+    think(
+        told, getattr(request, "max_reasoning_tokens", 0), wanted=not request.HasField("reasoning") or request.reasoning
+    )
     copy_paths(told, state.model_settings, _set(told) - _set(request.model_settings))
 
 

@@ -156,7 +156,6 @@ class CreateAgentRequest(_message.Message):
     CONTEXT_WINDOW_LIMIT_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_REASONING_TOKENS_FIELD_NUMBER: _builtins.int
-    ENABLE_REASONER_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
@@ -197,11 +196,9 @@ class CreateAgentRequest(_message.Message):
     max_tokens: _builtins.int
     """Most tokens to generate."""
     max_reasoning_tokens: _builtins.int
-    """Most tokens to reason with."""
-    enable_reasoner: _builtins.bool
-    """Kept for clients of V1."""
+    """Most tokens to think with: what `model_settings.thinking` says, which wins."""
     reasoning: _builtins.bool
-    """Reason natively where the model can."""
+    """False: the model does not think, unless `model_settings.thinking` says otherwise."""
     project_id: _builtins.str
     """Project to file it under."""
     template_id: _builtins.str
@@ -312,7 +309,6 @@ class CreateAgentRequest(_message.Message):
         context_window_limit: _builtins.int | None = ...,
         max_tokens: _builtins.int | None = ...,
         max_reasoning_tokens: _builtins.int | None = ...,
-        enable_reasoner: _builtins.bool | None = ...,
         reasoning: _builtins.bool | None = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         project_id: _builtins.str | None = ...,
@@ -329,9 +325,9 @@ class CreateAgentRequest(_message.Message):
         parallel_tool_calls: _builtins.bool | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_reasoner", b"_enable_reasoner", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_reasoner", b"enable_reasoner", "enable_sleeptime", b"enable_sleeptime", "hidden", b"hidden", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "system", b"system", "template_id", b"template_id", "timezone", b"timezone"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "hidden", b"hidden", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "system", b"system", "template_id", b"template_id", "timezone", b"timezone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_reasoner", b"_enable_reasoner", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_reasoner", b"enable_reasoner", "enable_sleeptime", b"enable_sleeptime", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "include_multi_agent_tools", b"include_multi_agent_tools", "initial_message_sequence", b"initial_message_sequence", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory_blocks", b"memory_blocks", "message_buffer_autoclear", b"message_buffer_autoclear", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "request_id", b"request_id", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "include_multi_agent_tools", b"include_multi_agent_tools", "initial_message_sequence", b"initial_message_sequence", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory_blocks", b"memory_blocks", "message_buffer_autoclear", b"message_buffer_autoclear", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "request_id", b"request_id", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
@@ -341,8 +337,6 @@ class CreateAgentRequest(_message.Message):
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
     _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
-    _WhichOneofReturnType__enable_reasoner: _TypeAlias = _typing.Literal["enable_reasoner"]  # noqa: Y015
-    _WhichOneofArgType__enable_reasoner: _TypeAlias = _typing.Literal["_enable_reasoner", b"_enable_reasoner"]  # noqa: Y015
     _WhichOneofReturnType__enable_sleeptime: _TypeAlias = _typing.Literal["enable_sleeptime"]  # noqa: Y015
     _WhichOneofArgType__enable_sleeptime: _TypeAlias = _typing.Literal["_enable_sleeptime", b"_enable_sleeptime"]  # noqa: Y015
     _WhichOneofReturnType__hidden: _TypeAlias = _typing.Literal["hidden"]  # noqa: Y015
@@ -383,8 +377,6 @@ class CreateAgentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__enable_reasoner) -> _WhichOneofReturnType__enable_reasoner | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enable_sleeptime) -> _WhichOneofReturnType__enable_sleeptime | None: ...
     @_typing.overload
@@ -852,7 +844,7 @@ class AgentUpdate(_message.Message):
     context_window_limit: _builtins.int
     """Most tokens of its context."""
     reasoning: _builtins.bool
-    """Reason natively where the model can."""
+    """False: the model does not think, unless `model_settings.thinking` says otherwise."""
     parallel_tool_calls: _builtins.bool
     """The model may call several tools in one step."""
     response_format: _builtins.str

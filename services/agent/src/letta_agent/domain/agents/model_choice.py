@@ -56,6 +56,8 @@ def mirror_settings(state: AgentState) -> None:
     if settings.thinking.type == "enabled":
         config.enable_reasoner = True
         config.max_reasoning_tokens = settings.thinking.budget_tokens
+    elif settings.thinking.type == "disabled":
+        config.enable_reasoner, config.max_reasoning_tokens = False, 0
     config.strict = settings.strict
     config.response_format = settings.response_format or state.response_format
 
@@ -66,10 +68,26 @@ def read_config(settings: ModelSettings, config: LLMConfig) -> None:
         settings.max_output_tokens = config.max_tokens
     if config.temperature and not settings.HasField("temperature"):
         settings.temperature = config.temperature
+    if config.HasField("verbosity") and not settings.HasField("verbosity"):
+        settings.verbosity = config.verbosity
+    if config.HasField("effort") and not settings.HasField("effort"):
+        settings.effort = config.effort
+    if config.enable_reasoner:
+        think(settings, config.max_reasoning_tokens)
     if config.HasField("parallel_tool_calls") and not settings.HasField("parallel_tool_calls"):
         settings.parallel_tool_calls = config.parallel_tool_calls
     if config.HasField("reasoning_effort") and not settings.HasField("reasoning"):
         settings.reasoning.reasoning_effort = config.reasoning_effort
+
+
+def think(settings: ModelSettings, tokens: int, *, wanted: bool = True) -> None:
+    """Have the model think with at most so many tokens, or not think; what the settings say of it wins."""
+    if settings.HasField("thinking"):
+        return
+    if not wanted:
+        settings.thinking.type = "disabled"
+    elif tokens:
+        settings.thinking.type, settings.thinking.budget_tokens = "enabled", tokens
 
 
 def handle_of(model: str, config: LLMConfig) -> str:
