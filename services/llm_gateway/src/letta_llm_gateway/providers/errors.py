@@ -25,6 +25,7 @@ from letta_common.errors import (
     LLMUnavailable,
     ModelNotFound,
 )
+from letta_llm_gateway.providers.fitting.reasons import reason_of
 from letta_llm_gateway.providers.refusals import LACKING, TOO_LONG, refused_tool, sizes_of
 
 _NO_CREDIT = re.compile(
@@ -149,3 +150,24 @@ def transport_errors(vendor: str) -> Iterator[None]:
         raise LLMTimeout(f"{vendor} stopped answering", provider=vendor) from error
     except (httpx2.TransportError, httpx2.StreamError) as error:
         raise LLMUnavailable(f"the connection to {vendor} broke: {type(error).__name__}", provider=vendor) from error
+
+
+@contextmanager
+def sdk_errors(sdk: Any, family: type[Exception], vendor: str, model: str, tools: Sequence[Any] = ()) -> Iterator[None]:
+    """Turn what an SDK raises into the errors of the contract, for SDKs made as OpenAI's and Anthropic's are.
+
+    `sdk` is its module, `family` what all of its errors are, `tools` those that were sent.
+    """
+    try:
+        with transport_errors(vendor):
+            yield
+    except sdk.APIStatusError as error:
+        answer, names = error.response, [tool.name for tool in tools]
+        said = reason_of(answer.content)
+        raise refusal(vendor, error.status_code, said, answer.headers, model=model, tools=names) from error
+    except sdk.APITimeoutError as error:
+        raise not_connected(vendor) from error
+    except sdk.APIConnectionError as error:
+        raise LLMUnavailable(f"{vendor} cannot be reached", provider=vendor) from error
+    except family as error:
+        raise LLMInvalidResponse(f"{vendor} answered something unreadable", provider=vendor) from error

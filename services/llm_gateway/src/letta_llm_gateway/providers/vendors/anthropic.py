@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import anthropic
 import httpx2
 
-from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMInvalidResponse, LLMUnavailable
+from letta_common.errors import CapabilityMissing, LLMAuthentication
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import checks
-from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
-from letta_llm_gateway.providers.fitting.reasons import reason_of
+from letta_llm_gateway.providers.errors import sdk_errors
 from letta_llm_gateway.providers.http import own_headers
 from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
 from letta_llm_gateway.providers.wires import sse, wire_json
@@ -99,28 +98,9 @@ class AnthropicProvider:
         """Close connections."""
         await self._client.close()
 
-    @contextmanager
-    def _errors(self, model: str, tools: Sequence[Any] = ()) -> Iterator[None]:
+    def _errors(self, model: str, tools: Sequence[Any] = ()) -> AbstractContextManager[None]:
         """Turn what the SDK raises into the errors of the contract."""
-        try:
-            with transport_errors(self._vendor):
-                yield
-        except anthropic.APIStatusError as error:
-            names = [tool.name for tool in tools]
-            raise refusal(
-                self._vendor,
-                error.status_code,
-                reason_of(error.response.content),
-                error.response.headers,
-                model=model,
-                tools=names,
-            ) from error
-        except anthropic.APITimeoutError as error:
-            raise not_connected(self._vendor) from error
-        except anthropic.APIConnectionError as error:
-            raise LLMUnavailable(f"{self._vendor} cannot be reached", provider=self._vendor) from error
-        except anthropic.AnthropicError as error:
-            raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
+        return sdk_errors(anthropic, anthropic.AnthropicError, self._vendor, model, tools)
 
 
 def make(account: Account, http: httpx2.AsyncClient) -> AnthropicProvider:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx2
 import openai
 
-from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse, LLMUnavailable
+from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
 from letta_llm_gateway.providers import checks
-from letta_llm_gateway.providers.errors import not_connected, refusal, transport_errors
-from letta_llm_gateway.providers.fitting.reasons import reason_of
+from letta_llm_gateway.providers.errors import sdk_errors
 from letta_llm_gateway.providers.http import own_headers
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from letta_llm_gateway.providers.wires import responses as responses_wire
@@ -164,28 +163,9 @@ class OpenAIProvider:
         """Say how think tags of a model are read: OpenAI's own models write none."""
         return {"lone_tags": not self._official, "opened": model in self._closing}
 
-    @contextmanager
-    def _errors(self, model: str, tools: Sequence[Any] = ()) -> Iterator[None]:
+    def _errors(self, model: str, tools: Sequence[Any] = ()) -> AbstractContextManager[None]:
         """Turn what the SDK raises into the errors of the contract."""
-        try:
-            with transport_errors(self._vendor):
-                yield
-        except openai.APIStatusError as error:
-            names = [tool.name for tool in tools]
-            raise refusal(
-                self._vendor,
-                error.status_code,
-                reason_of(error.response.content),
-                error.response.headers,
-                model=model,
-                tools=names,
-            ) from error
-        except openai.APITimeoutError as error:
-            raise not_connected(self._vendor) from error
-        except openai.APIConnectionError as error:
-            raise LLMUnavailable(f"{self._vendor} cannot be reached", provider=self._vendor) from error
-        except openai.OpenAIError as error:
-            raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
+        return sdk_errors(openai, openai.OpenAIError, self._vendor, model, tools)
 
 
 def _listed(row: dict[str, Any]) -> ListedModel:
