@@ -354,7 +354,11 @@ class Runner:
             return await self._worked(job, loop)
 
     async def _worked(self, job: RunJob, loop: Loop) -> RunEnd:
-        """Work on a run; one that was taken over too often is only looked at, and the time after that not even so."""
+        """Work on a run and return its end.
+
+        A run that was taken over as often as `takeovers` allows may have been decided before its replica died, so the
+        next replica only reads whether it was, and the one after that gives it up. Raises RunAbandoned.
+        """
         spent = job.claims - self.options.takeovers
         if spent <= 0:
             return await loop.work()

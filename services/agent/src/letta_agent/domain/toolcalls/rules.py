@@ -33,11 +33,12 @@ class Freedom:
 
 
 REFUSED = "[ToolConstraintError]"
+"""Begins the result of a call that a rule forbade."""
 UNREADABLE = (
     "Error: the call was not executed, because its arguments are no JSON object. Call again with one whole JSON "
     "object; write less if your answer was cut."
 )
-"""How what a tool returns begins when rules forbade its call."""
+"""The result of a call whose arguments could not be read."""
 
 
 class ToolRules:
