@@ -57,13 +57,17 @@ async def api(deployment: RunningServer) -> AsyncIterator[Api]:
 @pytest.fixture
 async def agent(api: Api, vendor: Slow) -> str:
     vendor.requests.clear()
-    vendor.asked.clear()
     vendor.gone.clear()
     return await api.agent(OPENAI, memory_blocks=[{"label": "human", "value": "Name: Sam."}])
 
 
 async def asked(vendor: Slow) -> None:
-    await asyncio.wait_for(vendor.asked.wait(), PATIENCE)
+    """Wait for a generation; for a list of models the vendor was asked before, when the agent was made."""
+
+    async def generations() -> list[Request]:
+        return [request for request in vendor.requests if request.method == "POST"]
+
+    await until(generations, bool)
 
 
 def heard(vendor: Slow) -> list[Json]:
