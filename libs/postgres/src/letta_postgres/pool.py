@@ -53,15 +53,15 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
             self._arrivals = Arrivals(self.pgconn)
         return self._arrivals.next()
 
-    def deaf(self) -> None:
-        """Leave it to others to read."""
+    def stop_reading(self) -> None:
+        """End our own reading of the socket, so that psycopg or the next borrower can read from it."""
         if self._arrivals is not None:
             self._arrivals.close()
             self._arrivals = None
 
     async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
         """Run what psycopg does on the connection; it reads by itself."""
-        self.deaf()
+        self.stop_reading()
         return await super().wait(gen, *args, **options)
 
     async def close(self) -> None:
@@ -74,7 +74,7 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
     async def close_for_good(self) -> None:
         """Close the connection itself."""
         self.pool = None
-        self.deaf()
+        self.stop_reading()
         await super().close()
 
     def add_notice_handler(self, callback: Callable[..., None]) -> None:
@@ -122,7 +122,7 @@ class Pool:
         except psycopg.Error:
             await conn.close_for_good()
         except BaseException:
-            conn.deaf()
+            conn.stop_reading()
             conn.pgconn.finish()
             raise
         finally:

@@ -174,7 +174,7 @@ async def _first_result(conn: PooledConnection) -> Any:
 
 async def _abandon(conn: PooledConnection) -> None:
     """End what the server works on, so that the connection can be used again; else close it."""
-    conn.deaf()
+    conn.stop_reading()
     try:
         await conn.cancel_safe(timeout=_CANCEL_SECONDS)
         await conn.wait(generators.fetch_many(conn.pgconn), timeout=_CANCEL_SECONDS)
