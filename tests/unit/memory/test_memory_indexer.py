@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from letta.llm.v1.embedding_service_pb2 import Embedding, EmbedResponse
 from letta_common.errors import LLMUnavailable
-from letta_memory.domain.embeddings import Failure, Indexer, PendingText, Vectors
+from letta_memory.domain.embeddings import Failure, Indexer, PendingText
 
 
 class Store:
@@ -29,7 +30,7 @@ class Store:
     async def fail(self, texts: Sequence[PendingText], failure: Failure) -> None:
         self.failures[texts[0].organization_id, texts[0].embedder] = failure.reason
 
-    async def settle(self, texts: Sequence[PendingText], vectors: Vectors) -> None:
+    async def settle(self, texts: Sequence[PendingText], vectors: EmbedResponse) -> None:
         self.settled |= {text.id: vectors.model for text in texts}
         self.waiting = [text for text in self.waiting if text.id not in self.settled]
         if not self.waiting:
@@ -43,13 +44,13 @@ class Embedder:
         self.failures = failures
         self.batches: list[int] = []
 
-    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:
+    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> EmbedResponse:
         assert organization_id == "org-a"
         self.batches.append(len(texts))
         if self.failures:
             self.failures -= 1
             raise LLMUnavailable("down")
-        return Vectors(model, [[1.0]] * len(texts))
+        return EmbedResponse(model=model, embeddings=[Embedding(values=[1.0])] * len(texts))
 
 
 async def test_a_step_takes_one_batch_grouped_by_model() -> None:
@@ -75,7 +76,7 @@ async def test_it_runs_on_until_nothing_waits_and_survives_failures() -> None:
 
 async def test_an_embedder_that_fails_holds_up_no_other() -> None:
     class Picky(Embedder):
-        async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:
+        async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> EmbedResponse:
             if model == "m/a":
                 raise LLMUnavailable("down")
             return await super().embed(model, texts, organization_id=organization_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import struct
 from typing import Any
 
 import orjson
@@ -10,12 +11,33 @@ import pytest
 
 from letta_transcode.mapping.codecs import Codecs
 from letta_transcode.mapping.plans import MappingError
+from letta_transcode.mapping.values import Shortest
 from tests.unit.transcode.toy import codecs_of, message, toy_catalog
 
 
 def encode(value: Any) -> Any:
     encoder = Codecs(toy_catalog()).encoders.message(value.DESCRIPTOR.full_name)
     return orjson.loads(orjson.dumps(encoder(value)))
+
+
+def test_single_floats_are_written_as_their_shortest_decimals_however_often():
+    encoder = Codecs(toy_catalog()).encoders.message(message("Plain").DESCRIPTOR.full_name)
+    texts = ["0.1", "-0.000123", "-4.172325e-6", "0.0", "-0.0", "1e+30", "0.30078125", "null"]
+    values = [float(text.replace("null", "nan")) for text in texts]
+    for _ in range(2):
+        written = []
+        for number in values:
+            value = message("Plain")
+            value.single = number
+            written.append(orjson.dumps(encoder(value)["single"]).decode())
+        assert written == texts
+
+
+def test_decimals_that_are_remembered_have_a_bound():
+    decimals = Shortest()
+    found = [decimals[struct.unpack("f", struct.pack("I", bits))[0]] for bits in range(1, 140_000)]
+    assert len(decimals) <= 1 << 16
+    assert struct.pack(f"{len(found)}f", *found) == struct.pack(f"{len(found)}I", *range(1, 140_000))
 
 
 def test_absent_values_are_null_and_empty_ones_are_written():

@@ -9,12 +9,15 @@ from typing import Any
 import psycopg
 import pytest
 
+from letta.llm.v1.embedding_service_pb2 import Embedding, EmbedResponse
+from letta.memory.v1.passage_pb2 import Passage
+from letta.memory.v1.passage_service_pb2 import SearchPassagesRequest
 from letta_common.actor import Actor
 from letta_common.values.ids import new_id
 from letta_memory.domain.blocks import Block
 from letta_memory.domain.contexts import NewAgent, NewMessage, RunOwner, Step, Window
 from letta_memory.domain.edits import Append, BlockEdit, Create
-from letta_memory.domain.passages import PassageDraft, PassageQuery, PassageScope, QueryVector
+from letta_memory.domain.passages import PassageScope
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.passages import SqlPassageStore
@@ -65,7 +68,7 @@ async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -
     store, passages = SqlContextStore(db), SqlPassageStore(db)
     agent_id = await agent(store)
     owner = RunOwner(agent_id, agent_id, new_id("run"), 1)
-    draft = PassageDraft(new_id("passage"), "tea", ("t",), "{}", NOW, [1.0, 0.0])
+    draft = Passage(id=new_id("passage"), text="tea", tags=["t"], metadata="{}", created_at=NOW, embedding=[1.0, 0.0])
     await store.begin_step(ANN, owner, [])
     counted = Statements(database_url)
 
@@ -74,15 +77,19 @@ async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -
     for number, kind in enumerate((Append("x"), Create("v", "d"))):
         edit = BlockEdit(agent_id, agent_id, 1, f"{agent_id}:{number}", "human" if number == 0 else "new", kind)
         await store.edit_block(ANN, edit, new_id=new_id("block"), now=NOW)
-    written = await passages.create(ANN, PassageScope(agent_id=agent_id), [draft], embedder="test/two", now=NOW)
-    question = QueryVector([0.9, 0.1], "test/two")
-    hits = await passages.search(ANN, written.passages[0].archive_id, PassageQuery("tea", 5), question)
+    place = PassageScope(agent_id=agent_id)
+    [written], _ = await passages.create(ANN, place, [draft], embedder="test/two", request_hash=b"", now=NOW)
+    question = EmbedResponse(model="test/two", embeddings=[Embedding(values=[0.9, 0.1])])
+    query = SearchPassagesRequest(query="tea", limit=5)
+    hits = await passages.search(ANN, written.archive_id, query, question, embeddings=False)
 
     sent = counted.sent()
     assert sum(calls for _, calls in sent) == 6, sent
     assert not [query for query, _ in sent if query.lower().startswith(("begin", "commit", "set "))]
     assert [hit.passage.text for hit in hits] == ["tea"]
-    assert (await SqlArchiveStore(db).get(ANN, hits[0].passage.archive_id)).embedder == "test/two"
+    assert (list(written.embedding), list(hits[0].passage.embedding)) == ([1.0, 0.0], [])
+    archive = await SqlArchiveStore(db).get(ANN, hits[0].passage.archive_id)
+    assert archive.embedding_config.handle == "test/two"
 
 
 async def _window_of_ten(store: SqlContextStore, length: int) -> str:

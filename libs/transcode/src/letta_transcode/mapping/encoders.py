@@ -50,7 +50,7 @@ class Encoders:
         self._scope: dict[str, Any] = {
             "base64_text": values.base64_text,
             "raw": values.raw,
-            "shortest": values.shortest,
+            "shortest": values.Shortest().__getitem__,
             "timestamp": values.timestamp,
             "timestamp_seconds": values.timestamp_seconds,
             "duration": values.duration,

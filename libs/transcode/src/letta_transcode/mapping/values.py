@@ -26,6 +26,7 @@ MAX_PROBLEMS = 20
 MAX_DEPTH = 80
 _SHOWN = 120
 _EPOCH = datetime(1970, 1, 1)
+_SINGLE = struct.Struct("f")
 _MAX_SINGLE = (2 - 2**-24) * 2.0**127  # from here on, rounding makes it infinite
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 _INTEGER = re.compile(r"[+-]?\d{1,20}")
@@ -315,6 +316,24 @@ def shortest(value: float) -> float:
         return value
     for digits in (6, 7, 8):
         short = float(f"{value:.{digits}g}")
-        if struct.unpack("f", struct.pack("f", short))[0] == value:
+        if _SINGLE.unpack(_SINGLE.pack(short))[0] == value:
             return short
     return float(f"{value:.9g}")
+
+
+class Shortest(dict[float, float]):
+    """The shortest decimals of the 32-bit floats that were last asked for.
+
+    Vectors are stored in half precision, of which a normalized one uses some ten thousand values, so that nearly all
+    are found here: a list of vectors is written ten times faster than by working each component out.
+    """
+
+    _MOST = 1 << 16  # as many as there are half-precision floats; a dozen megabytes when full
+
+    def __missing__(self, value: float) -> float:
+        found = shortest(value)
+        if value and math.isfinite(value):  # -0.0 equals 0.0 and would be found for it; NaN would never be found
+            if len(self) >= self._MOST:
+                self.clear()
+            self[value] = found
+        return found

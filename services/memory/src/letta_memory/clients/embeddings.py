@@ -9,7 +9,6 @@ import grpc.aio
 from letta.llm.v1 import embedding_service_pb2 as pb
 from letta.llm.v1 import embedding_service_pb2_grpc
 from letta_common.errors import ServiceUnavailable
-from letta_memory.domain.embeddings import Vectors
 
 _TIMEOUT = 5.0
 _PATIENT_TIMEOUT = 120.0
@@ -23,7 +22,7 @@ class EmbeddingClient:
         self._background = background
         self._stub = embedding_service_pb2_grpc.EmbeddingServiceStub(channel)
 
-    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:
+    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> pb.EmbedResponse:
         """Embed texts. Raises ModelNotFound, LLMUnavailable, ServiceUnavailable."""
         request = pb.EmbedRequest(
             model=model or self._default_model,
@@ -31,13 +30,15 @@ class EmbeddingClient:
             background=self._background,
             organization_id=organization_id,
         )
-        answer = await self._stub.Embed(request, timeout=_PATIENT_TIMEOUT if self._background else _TIMEOUT)
-        return Vectors(answer.model, [found.values for found in answer.embeddings])
+        answer: pb.EmbedResponse = await self._stub.Embed(
+            request, timeout=_PATIENT_TIMEOUT if self._background else _TIMEOUT
+        )
+        return answer
 
 
 class NoEmbedder:
     """Stands where no embedder is configured: search goes by words."""
 
-    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:  # noqa: ARG002
+    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> pb.EmbedResponse:  # noqa: ARG002
         """Refuse. Raises ServiceUnavailable."""
         raise ServiceUnavailable("no embedder is configured; texts are found by their words")

@@ -3,67 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from letta.memory.v1.archive_pb2 import Archive, ArchiveEmbedding, ArchiveEmbeddingState, EmbeddingConfig
+from letta.memory.v1.archive_service_pb2 import CreateArchiveRequest
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, InvalidArgument, ModelNotFound
 from letta_common.values.ids import derived_id, new_id
 from letta_common.values.paging import Page
-from letta_memory.domain.embeddings import Embedder
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """An archive. The fields stand in the order of the table's columns."""
-
-    id: str
-    name: str
-    description: str | None
-    embedder: str
-    dimensions: int | None
-    metadata: str
-    owner_agent_id: str | None
-    passage_count: int
-    created_by_id: str | None
-    last_updated_by_id: str | None
-    created_at: datetime
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class NewArchive:
-    """An archive to make."""
-
-    name: str
-    description: str | None = None
-    embedder: str = ""
-    metadata: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveEmbedding:
-    """How far the passages of an archive are embedded. The fields stand in the order of the statement's columns."""
-
-    archive_id: str
-    embedder: str
-    dimensions: int | None
-    passage_count: int
-    embedded_count: int
-    failure_reason: str = ""
-    failure: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Reembedding:
-    """An archive to embed anew. Without a dimension the first vector tells."""
-
-    archive_id: str
-    embedder: str
-    dimensions: int | None
-    now: datetime
+from letta_common.values.times import stamp_of
+from letta_memory.domain.embeddings import Embedder, embedding_config
 
 
 class ArchiveStore(Protocol):
@@ -117,8 +68,12 @@ class ArchiveStore(Protocol):
         """Return how far an archive is embedded. Raises ArchiveNotFound."""
         ...
 
-    async def reembed(self, actor: Actor, order: Reembedding) -> None:
-        """Let all passages wait for vectors of this embedder. Raises ArchiveNotFound."""
+    async def reembed(self, actor: Actor, archive_id: str, config: EmbeddingConfig | None, now: datetime) -> None:
+        """Let all passages wait for vectors of this embedder; without a dimension the first vector tells.
+
+        Raises:
+            ArchiveNotFound: the organization has no such archive.
+        """
         ...
 
 
@@ -130,26 +85,21 @@ class Archives:
         self._embedder = embedder
         self._clock = clock
 
-    async def create(
-        self, actor: Actor, new: NewArchive, *, request_id: str = "", request_hash: bytes = b""
-    ) -> Archive:
+    async def create(self, actor: Actor, request: CreateArchiveRequest, request_hash: bytes) -> Archive:
         """Make an archive; a repeat of the request id returns the one made before.
 
         Raises:
             ModelNotFound: no provider offers the embedder.
             IdempotencyConflict: another request had its key.
         """
-        embedder, dimensions = await self._resolve(new)
-        now = self._clock.now()
+        now, request_id = stamp_of(self._clock.now()), request.request_id
         archive = Archive(
             id=derived_id("archive", actor.organization_id, request_id) if request_id else new_id("archive"),
-            name=new.name,
-            description=new.description,
-            embedder=embedder,
-            dimensions=dimensions,
-            metadata=new.metadata,
-            owner_agent_id=None,
-            passage_count=0,
+            organization_id=actor.organization_id,
+            name=request.name,
+            description=request.description if request.HasField("description") else None,
+            embedding_config=await self._resolve(request.embedding or request.embedding_config.handle, request.name),
+            metadata=request.metadata,
             created_by_id=actor.user_id,
             last_updated_by_id=actor.user_id,
             created_at=now,
@@ -172,16 +122,28 @@ class Archives:
             ModelNotFound: no provider offers the embedder.
         """
         archive = await self._store.get(actor, archive_id)
-        resolved, dimensions = await self._resolve(NewArchive(archive.name, embedder=embedder or archive.embedder))
-        await self._store.reembed(actor, Reembedding(archive_id, resolved, dimensions, self._clock.now()))
+        config = await self._resolve(embedder or archive.embedding_config.handle, archive.name)
+        await self._store.reembed(actor, archive_id, config, self._clock.now())
         return await self._store.get_embedding(actor, archive_id)
 
-    async def _resolve(self, new: NewArchive) -> tuple[str, int | None]:
+    async def _resolve(self, model: str, text: str) -> EmbeddingConfig | None:
         """Ask the embedder for its full name and dimension; without an answer the first passage tells."""
         try:
-            vectors = await self._embedder.embed(new.embedder, [new.name])
+            vectors = await self._embedder.embed(model, [text])
         except ModelNotFound:
             raise
         except AppError:
-            return new.embedder, None
-        return vectors.model, len(vectors.values[0])
+            return embedding_config(model, None)
+        return embedding_config(vectors.model, len(vectors.embeddings[0].values))
+
+
+def with_state(found: ArchiveEmbedding) -> ArchiveEmbedding:
+    """Say of an archive how far it is; why not further is told only while passages wait."""
+    if found.embedded_count >= found.passage_count:
+        found.state = ArchiveEmbeddingState.ARCHIVE_EMBEDDING_STATE_UP_TO_DATE
+        found.error_reason = found.error = ""
+    elif found.error_reason:
+        found.state = ArchiveEmbeddingState.ARCHIVE_EMBEDDING_STATE_FAILING
+    else:
+        found.state = ArchiveEmbeddingState.ARCHIVE_EMBEDDING_STATE_EMBEDDING
+    return found

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from cachetools import TTLCache
 
+from letta.llm.v1.embedding_service_pb2 import EmbedResponse
+from letta.memory.v1.archive_pb2 import EmbeddingConfig
 from letta_common.actor import current_request
 from letta_common.clock import Clock
 from letta_common.errors import (
@@ -21,22 +23,16 @@ from letta_common.errors import (
     ServiceUnavailable,
 )
 
-Vector = Sequence[float]
 _log = logging.getLogger("letta.memory.embeddings")
 
 
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """Vectors of texts, and the handle of the model that made them."""
-
-    model: str
-    values: Sequence[Vector]
+_CHUNK_SIZE, _BATCH_SIZE = 300, 32  # what V1 clients expect to read
 
 
 class Embedder(Protocol):
     """Turns texts into vectors."""
 
-    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:
+    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> EmbedResponse:
         """Embed texts with a model, or the default one. Raises AppError when it cannot be done now.
 
         Work of nobody names the organization whose texts they are.
@@ -72,13 +68,28 @@ class PendingStore(Protocol):
         """Return some texts that wait, of organizations in turn."""
         ...
 
-    async def settle(self, texts: Sequence[PendingText], vectors: Vectors) -> None:
+    async def settle(self, texts: Sequence[PendingText], vectors: EmbedResponse) -> None:
         """Store the vectors of texts of one organization. Raises EmbeddingDimensionChanged."""
         ...
 
     async def fail(self, texts: Sequence[PendingText], failure: Failure) -> None:
         """Note why texts of one organization are not embedded yet."""
         ...
+
+
+def embedding_config(handle: str, dimensions: int | None) -> EmbeddingConfig | None:
+    """Return how an archive or a passage is embedded, as clients read it; None where nothing embeds it."""
+    if not handle:
+        return None
+    provider, _, model = handle.partition("/")
+    return EmbeddingConfig(
+        embedding_endpoint_type=provider,
+        embedding_model=model or provider,
+        embedding_dim=dimensions or 0,
+        embedding_chunk_size=_CHUNK_SIZE,
+        handle=handle,
+        batch_size=_BATCH_SIZE,
+    )
 
 
 def dimension_changed(model: str, size: int, archive_id: str, dimensions: int) -> EmbeddingDimensionChanged:
@@ -150,7 +161,7 @@ class Impatient:
         self._clock = clock
         self._away: TTLCache[tuple[str, str], bool] = TTLCache(_REMEMBERED, _REST_SECONDS, self._now)
 
-    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> Vectors:
+    async def embed(self, model: str, texts: Sequence[str], *, organization_id: str = "") -> EmbedResponse:
         """Embed texts. Raises AppError when it cannot be done now."""
         actor = current_request().actor
         key = (actor.organization_id if actor else organization_id, model)

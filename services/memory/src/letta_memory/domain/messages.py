@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from letta.llm.v1.embedding_service_pb2 import EmbedResponse
 from letta_common.actor import Actor
 from letta_common.errors import AppError
 from letta_common.values.paging import Page
 from letta_memory.domain.embeddings import Embedder
-from letta_memory.domain.passages import QueryVector
 
 MEANING, WORDS, BOTH = 1, 2, 3
 """How a search compares, as the contract numbers it."""
@@ -78,7 +78,7 @@ class MessageStore(Protocol):
         """Return a page of messages. Raises AgentNotFound, ConversationNotFound, CursorNotFound."""
         ...
 
-    async def search(self, actor: Actor, query: MessageQuery, question: QueryVector) -> list[MessageHit]:
+    async def search(self, actor: Actor, query: MessageQuery, question: EmbedResponse | None) -> list[MessageHit]:
         """Return what fits best."""
         ...
 
@@ -94,12 +94,11 @@ class Messages:
         """Return the messages that fit best."""
         return await self._store.search(actor, query, await self._question(query))
 
-    async def _question(self, query: MessageQuery) -> QueryVector:
+    async def _question(self, query: MessageQuery) -> EmbedResponse | None:
         """Embed the question, where messages are embedded; without an embedder words alone decide."""
         if self._embedder is None or not query.text or query.mode == WORDS:
-            return QueryVector()
+            return None
         try:
-            vectors = await self._embedder.embed("", [query.text])
+            return await self._embedder.embed("", [query.text])
         except AppError:
-            return QueryVector()
-        return QueryVector(vectors.values[0], vectors.model)
+            return None

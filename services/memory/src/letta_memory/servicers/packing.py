@@ -8,20 +8,17 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.common.v1 import letta_message_pb2, message_pb2
-from letta.memory.v1 import archive_pb2, block_pb2, passage_pb2
+from letta.memory.v1 import block_pb2
 from letta_common.errors import InvalidArgument
 from letta_common.values.masks import changed_paths, changed_values
 from letta_common.values.times import stamp_of, time_of
-from letta_memory.domain.archives import Archive
 from letta_memory.domain.blocks import DEFAULT_LIMIT, Block
 from letta_memory.domain.contexts import FLAG_AUTOMATED, FLAG_ERROR, NewMessage
-from letta_memory.domain.passages import Passage
 from letta_messages.rendering import SEND_MESSAGE
 
 SEARCH_LIMIT = 8_000
 """Characters of a message that search reads."""
 
-_CHUNK_SIZE, _BATCH_SIZE = 300, 32  # what V1 clients expect to read
 _Role = message_pb2.MessageRole
 _KINDS = letta_message_pb2.LettaMessage.DESCRIPTOR.oneofs_by_name["message"].fields
 TYPE_BITS: dict[str, int] = {kind.name: 1 << place for place, kind in enumerate(_KINDS)}
@@ -156,55 +153,3 @@ def block_changes(packed: block_pb2.Block, mask: FieldMask) -> dict[str, Any]:
     given = unpack_block(packed)
     values = changed_values(packed, mask)
     return {name: None if value is None else getattr(given, name) for name, value in values.items()}
-
-
-def pack_archive(archive: Archive, organization_id: str) -> archive_pb2.Archive:
-    """Pack an archive."""
-    return archive_pb2.Archive(
-        id=archive.id,
-        name=archive.name,
-        description=archive.description,
-        organization_id=organization_id,
-        embedding_config=_embedding_config(archive.embedder, archive.dimensions or 0),
-        metadata=archive.metadata,
-        created_by_id=archive.created_by_id,
-        last_updated_by_id=archive.last_updated_by_id,
-        created_at=stamp_of(archive.created_at),
-        updated_at=stamp_of(archive.updated_at),
-    )
-
-
-def pack_passage(passage: Passage, organization_id: str) -> passage_pb2.Passage:
-    """Pack a passage."""
-    return passage_pb2.Passage(
-        id=passage.id,
-        archive_id=passage.archive_id,
-        organization_id=organization_id,
-        text=passage.text,
-        tags=passage.tags,
-        metadata=passage.metadata,
-        embedding=passage.embedding,
-        embedding_config=_embedding_config(passage.embedder, len(passage.embedding or ())),
-        created_by_id=passage.created_by_id,
-        last_updated_by_id=passage.last_updated_by_id,
-        created_at=stamp_of(passage.created_at),
-        updated_at=stamp_of(passage.updated_at),
-    )
-
-
-def _embedding_config(handle: str, dimensions: int) -> archive_pb2.EmbeddingConfig | None:
-    if not handle:
-        return None
-    provider, _, model = handle.partition("/")
-    return archive_pb2.EmbeddingConfig(
-        embedding_endpoint_type=provider,
-        embedding_model=model or provider,
-        embedding_dim=dimensions,
-        embedding_chunk_size=_CHUNK_SIZE,
-        handle=handle,
-        batch_size=_BATCH_SIZE,
-    )
-
-
-def _has(packed: Any, name: str) -> bool:
-    return bool(packed.HasField(name))

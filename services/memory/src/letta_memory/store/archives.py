@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import astuple
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from letta.memory.v1.archive_pb2 import Archive, ArchiveEmbedding, EmbeddingConfig
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ArchiveNotFound, ArchiveTaken
 from letta_common.values.paging import Page
 from letta_common.values.repeats import require_same
-from letta_memory.domain.archives import Archive, ArchiveEmbedding, Reembedding
+from letta_common.values.times import time_of
+from letta_memory.domain.archives import with_state
+from letta_memory.domain.embeddings import embedding_config
 from letta_memory.store.tables import agents, archive_agents, archives, keyset
 from letta_postgres.connections import Connection
 from letta_postgres.db import Database, ForeignKeyViolation
@@ -23,17 +26,13 @@ _NAMES = (
     "id",
     "name",
     "description",
-    "embedder",
-    "dimensions",
     "metadata",
-    "owner_agent_id",
-    "passage_count",
     "created_by_id",
     "last_updated_by_id",
     "created_at",
     "updated_at",
 )
-_COLUMNS = [archives.c[name] for name in _NAMES]
+_COLUMNS = [*(archives.c[name] for name in _NAMES), archives.c.embedder, archives.c.dimensions]
 _DELETE = sa.text(
     "with gone as (delete from memory.archives where organization_id = :org and id = :id "
     "returning organization_id, id, created_at) "
@@ -69,8 +68,21 @@ class SqlArchiveStore:
 
     async def create(self, actor: Actor, archive: Archive, *, request_hash: bytes = b"") -> Archive:
         """Store a new archive; return the one that has the id already, if one has."""
-        values = dict(zip(_NAMES, astuple(archive), strict=True)) | {"request_hash": request_hash or None}
-        made = insert(archives).values(organization_id=actor.organization_id, **values).on_conflict_do_nothing()
+        values = {
+            "organization_id": actor.organization_id,
+            "id": archive.id,
+            "name": archive.name,
+            "description": archive.description if archive.HasField("description") else None,
+            "embedder": archive.embedding_config.handle,
+            "dimensions": archive.embedding_config.embedding_dim or None,
+            "metadata": archive.metadata,
+            "created_by_id": archive.created_by_id,
+            "last_updated_by_id": archive.last_updated_by_id,
+            "created_at": time_of(archive.created_at),
+            "updated_at": time_of(archive.updated_at),
+            "request_hash": request_hash or None,
+        }
+        made = insert(archives).values(**values).on_conflict_do_nothing()
         async with self._db.begin() as tx:
             if (await tx.execute(made)).rowcount == 1:
                 return archive
@@ -80,7 +92,7 @@ class SqlArchiveStore:
         if row is None:
             raise _unknown(archive.id)
         require_same(row[-1], request_hash)
-        return Archive(*row[:-1])
+        return _archive(actor, row[:-1])
 
     async def get(self, actor: Actor, archive_id: str) -> Archive:
         """Return one archive."""
@@ -88,7 +100,7 @@ class SqlArchiveStore:
             row = (await conn.execute(_query(actor).where(archives.c.id == archive_id))).one_or_none()
         if row is None:
             raise _unknown(archive_id)
-        return _archive(row)
+        return _archive(actor, row)
 
     async def find_of_agent(self, actor: Actor, agent_id: str) -> Archive | None:
         """Return an agent's archive, if it has one."""
@@ -96,7 +108,7 @@ class SqlArchiveStore:
             row = (await conn.execute(_query(actor).where(_attached(actor, agent_id)))).one_or_none()
             if row is None:
                 await _require_agent(conn, actor, agent_id)
-        return _archive(row) if row else None
+        return _archive(actor, row) if row else None
 
     async def list_archives(self, actor: Actor, page: Page, *, name: str, agent_id: str) -> list[Archive]:
         """Return a page of archives."""
@@ -107,7 +119,7 @@ class SqlArchiveStore:
             query = query.where(_attached(actor, agent_id))
         keys = keyset(archives, "created_at", actor.organization_id, _mine(actor))
         async with self._db.connect() as conn:
-            return [_archive(row) for row in await fetch_page(conn, query, page, keys)]
+            return [_archive(actor, row) for row in await fetch_page(conn, query, page, keys)]
 
     async def update(self, actor: Actor, archive_id: str, changes: Mapping[str, Any]) -> Archive:
         """Change some fields."""
@@ -118,7 +130,7 @@ class SqlArchiveStore:
             row = (await tx.execute(change)).one_or_none()
         if row is None:
             raise _unknown(archive_id)
-        return _archive(row)
+        return _archive(actor, row)
 
     async def delete(self, actor: Actor, archive_id: str) -> None:
         """Remove an archive and its passages."""
@@ -179,26 +191,31 @@ class SqlArchiveStore:
             row = (await conn.execute(_EMBEDDING, values)).one_or_none()
         if row is None:
             raise _unknown(archive_id)
-        return ArchiveEmbedding(*row)
+        names = [field.name for field in ArchiveEmbedding.DESCRIPTOR.fields if field.name != "state"]
+        return with_state(ArchiveEmbedding(**dict(zip(names, row, strict=True))))
 
-    async def reembed(self, actor: Actor, order: Reembedding) -> None:
+    async def reembed(self, actor: Actor, archive_id: str, config: EmbeddingConfig | None, now: datetime) -> None:
         """Let all passages wait for vectors of this embedder."""
         values = {
             "org": actor.organization_id,
             "user": actor.user_id,
-            "archive": order.archive_id,
-            "embedder": order.embedder,
-            "dimensions": order.dimensions,
-            "now": order.now,
+            "archive": archive_id,
+            "embedder": config.handle if config else "",
+            "dimensions": (config.embedding_dim or None) if config else None,
+            "now": now,
         }
         async with self._db.begin() as tx:
             if (await tx.execute(_REEMBED, values)).rowcount == 0:
-                raise _unknown(order.archive_id)
+                raise _unknown(archive_id)
 
 
-def _archive(row: sa.Row[Any]) -> Archive:
-    values: tuple[Any, ...] = tuple(row)
-    return Archive(*values)
+def _archive(actor: Actor, row: Sequence[Any]) -> Archive:
+    *plain, embedder, dimensions = row
+    return Archive(
+        organization_id=actor.organization_id,
+        embedding_config=embedding_config(embedder, dimensions),
+        **dict(zip(_NAMES, plain, strict=True)),
+    )
 
 
 def _mine(actor: Actor) -> sa.ColumnElement[bool]:

@@ -8,12 +8,12 @@ from typing import Any
 import sqlalchemy as sa
 from pgvector import HalfVector
 
+from letta.llm.v1.embedding_service_pb2 import EmbedResponse
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound, MessageNotFound
 from letta_common.values.paging import Page
 from letta_memory.domain.contexts import FLAG_ERROR
 from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, MessageScope
-from letta_memory.domain.passages import QueryVector
 from letta_memory.store.tables import agents, conversations, keyset, messages
 from letta_postgres.db import Database
 from letta_postgres.keyset import fetch_page
@@ -53,7 +53,7 @@ class SqlMessageStore:
             await self._require_conversation(actor, scope)
         return [bytes(row[0]) for row in rows]
 
-    async def search(self, actor: Actor, query: MessageQuery, question: QueryVector) -> list[MessageHit]:
+    async def search(self, actor: Actor, query: MessageQuery, question: EmbedResponse | None) -> list[MessageHit]:
         """Return what fits best."""
         values = {
             "org": actor.organization_id,
@@ -62,8 +62,8 @@ class SqlMessageStore:
             "roles": list(query.roles) or None,
             "types": query.types or None,
             "query": query.text.replace("\0", ""),
-            "vector": None if question.vector is None else HalfVector(list(question.vector)),
-            "embedder": question.embedder,
+            "vector": HalfVector(list(question.embeddings[0].values)) if question else None,
+            "embedder": question.model if question else "",
             "mode": query.mode,
             "from": query.start,
             "to": query.end,

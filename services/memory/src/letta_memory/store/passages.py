@@ -10,26 +10,23 @@ from typing import Any
 import sqlalchemy as sa
 from pgvector import HalfVector
 
+from letta.llm.v1.embedding_service_pb2 import EmbedResponse
+from letta.memory.v1.passage_pb2 import Passage
+from letta.memory.v1.passage_service_pb2 import PassageSearchResult, SearchPassagesRequest, TagMatchMode
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ArchiveNotFound, PassageNotFound
 from letta_common.values.ids import derived_id
 from letta_common.values.paging import Page
 from letta_common.values.repeats import another_request
-from letta_memory.domain.passages import (
-    Passage,
-    PassageDraft,
-    PassageHit,
-    PassageQuery,
-    PassageScope,
-    QueryVector,
-    Written,
-)
+from letta_common.values.times import optional_time, time_of
+from letta_memory.domain.embeddings import embedding_config
+from letta_memory.domain.passages import PassageScope
 from letta_memory.store.tables import keyset, passages
 from letta_postgres.db import Database, retry
 from letta_postgres.keyset import fetch_page
 from letta_postgres.statements import call
 
-PASSAGE_COLUMNS = (
+_NAMES = (
     "id",
     "archive_id",
     "text",
@@ -39,20 +36,24 @@ PASSAGE_COLUMNS = (
     "last_updated_by_id",
     "created_at",
     "updated_at",
-    "embedding",
-    "embedder",
 )
-_COLUMNS = [passages.c[name] for name in PASSAGE_COLUMNS]
-_FIELDS = ", ".join(f"(r.passage).{name}" for name in PASSAGE_COLUMNS)
+# A vector comes as pgvector writes it in binary: its text costs six times as much to read.
+_COLUMNS = [
+    *(passages.c[name] for name in _NAMES),
+    passages.c.embedder,
+    sa.func.extensions.halfvec_send(passages.c.embedding).label("embedding"),
+]
+_FIELDS = ", ".join(f"(r.passage).{name}" for name in (*_NAMES, "embedder"))
+_VECTOR = "extensions.halfvec_send((r.passage).embedding)"
 _PLACE = ("org", "user", "agent", "archive", "new_archive", "now", "embedder")
 _ROWS = ("ids", "texts", "metadata", "tags", "times", "vectors")
 _WRITE = (
-    f"select r.status, r.archive_embedder, {_FIELDS} "
+    f"select r.status, r.archive_embedder, {_FIELDS}, {_VECTOR} "
     f"from {call('memory.write_passages', *_PLACE, *_ROWS, 'request_hash')} r"
 )
 _FILTERS = ("tags", "all", "from", "to", "limit")
 _SEARCH = (
-    f"select r.score, r.word_place, r.meaning_place, {_FIELDS} "
+    f"select r.score, r.word_place, r.meaning_place, {_FIELDS}, case when %(embeddings)s::boolean then {_VECTOR} end "
     f"from {call('memory.search_passages', 'org', 'archive', 'query', 'vector', 'embedder', *_FILTERS)} r"
 )
 _DELETE = sa.text(
@@ -72,9 +73,16 @@ class SqlPassageStore:
         self._db = db
 
     async def create(
-        self, actor: Actor, place: PassageScope, drafts: Sequence[PassageDraft], *, embedder: str, now: datetime
-    ) -> Written:
-        """Store passages once for each id; make an agent's archive."""
+        self,
+        actor: Actor,
+        place: PassageScope,
+        passages: Sequence[Passage],
+        *,
+        embedder: str,
+        request_hash: bytes,
+        now: datetime,
+    ) -> tuple[list[Passage], str]:
+        """Store passages once for each id; make an agent's archive. Return them, and what embeds their archive."""
         org = actor.organization_id
         values = {
             "org": org,
@@ -84,13 +92,13 @@ class SqlPassageStore:
             "new_archive": derived_id("archive", org, place.agent_id),
             "now": now,
             "embedder": embedder,
-            "ids": [draft.id for draft in drafts],
-            "texts": [draft.text for draft in drafts],
-            "metadata": [draft.metadata for draft in drafts],
-            "tags": [json.dumps(draft.tags) for draft in drafts],
-            "times": [draft.created_at for draft in drafts],
-            "vectors": [None if draft.vector is None else HalfVector(list(draft.vector)) for draft in drafts],
-            "request_hash": next((draft.request_hash for draft in drafts if draft.request_hash), None),
+            "ids": [passage.id for passage in passages],
+            "texts": [passage.text for passage in passages],
+            "metadata": [passage.metadata for passage in passages],
+            "tags": [json.dumps(list(passage.tags)) for passage in passages],
+            "times": [time_of(passage.created_at) for passage in passages],
+            "vectors": [HalfVector(list(passage.embedding)) if passage.embedding else None for passage in passages],
+            "request_hash": request_hash or None,
         }
         rows = await retry(lambda: self._db.hot(_WRITE, values))
         status = rows[0][0]
@@ -100,7 +108,7 @@ class SqlPassageStore:
             raise _no_archive(place.archive_id)
         if status == _OTHER_REQUEST:
             raise another_request()
-        return Written(tuple(passage_of(row[2:]) for row in rows), rows[0][1])
+        return [_passage(actor, row[2:]) for row in rows], rows[0][1]
 
     async def delete(self, actor: Actor, archive_id: str, passage_id: str) -> None:
         """Remove a passage."""
@@ -123,32 +131,50 @@ class SqlPassageStore:
             query = query.where(passages.c.text.icontains(containing, autoescape=True))
         keys = keyset(passages, "created_at", actor.organization_id, scope, passages.c.text)
         async with self._db.connect() as conn:
-            return [passage_of(tuple(row)) for row in await fetch_page(conn, query, page, keys)]
+            return [_passage(actor, row) for row in await fetch_page(conn, query, page, keys)]
 
     async def search(
-        self, actor: Actor, archive_id: str, query: PassageQuery, question: QueryVector
-    ) -> list[PassageHit]:
-        """Return what fits best."""
+        self,
+        actor: Actor,
+        archive_id: str,
+        query: SearchPassagesRequest,
+        question: EmbedResponse | None,
+        *,
+        embeddings: bool,
+    ) -> list[PassageSearchResult]:
+        """Return what fits best: the newest where the query is empty, and by words alone without its vector."""
         values = {
             "org": actor.organization_id,
             "archive": archive_id,
-            "query": query.text.replace("\0", ""),
-            "vector": None if question.vector is None else HalfVector(list(question.vector)),
-            "embedder": question.embedder,
+            "query": query.query.replace("\0", ""),
+            "vector": HalfVector(list(question.embeddings[0].values)) if question else None,
+            "embedder": question.model if question else "",
             "tags": list(query.tags) or None,
-            "all": query.match_all_tags,
-            "from": query.start,
-            "to": query.end,
+            "all": query.tag_match_mode == TagMatchMode.TAG_MATCH_MODE_ALL,
+            "from": optional_time(query, "start_date"),
+            "to": optional_time(query, "end_date"),
             "limit": query.limit,
+            "embeddings": embeddings,
         }
-        return [PassageHit(passage_of(row[3:]), *row[:3]) for row in await self._db.hot(_SEARCH, values)]
+        return [_result(actor, row) for row in await self._db.hot(_SEARCH, values)]
 
 
-def passage_of(row: tuple[Any, ...]) -> Passage:
-    """Build a passage from its columns, in the order of PASSAGE_COLUMNS."""
-    vector = row[9]
-    embedding = None if vector is None else tuple(vector.to_list())
-    return Passage(*row[:3], tuple(row[3] or ()), *row[4:9], embedding, row[10])  # type: ignore[call-arg]
+def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
+    *plain, embedder, vector = row
+    embedding = HalfVector.from_binary(vector).to_list() if vector else []
+    return Passage(
+        organization_id=actor.organization_id,
+        embedding=embedding,
+        embedding_config=embedding_config(embedder, len(embedding)),
+        **dict(zip(_NAMES, plain, strict=True)),
+    )
+
+
+def _result(actor: Actor, row: Sequence[Any]) -> PassageSearchResult:
+    score, word_rank, meaning_rank, *passage = row
+    ranks = {"word_rank": word_rank, "meaning_rank": meaning_rank}
+    metadata = json.dumps({name: rank for name, rank in ranks.items() if rank is not None})
+    return PassageSearchResult(passage=_passage(actor, passage), score=score, metadata=metadata)
 
 
 def _no_archive(archive_id: str) -> ArchiveNotFound:

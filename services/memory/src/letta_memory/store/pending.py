@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from pgvector import HalfVector
 
+from letta.llm.v1.embedding_service_pb2 import EmbedResponse
 from letta_common.errors import EmbeddingDimensionChanged
-from letta_memory.domain.embeddings import Failure, PendingText, Vectors, dimension_changed
+from letta_memory.domain.embeddings import Failure, PendingText, dimension_changed
 from letta_postgres.db import Database
 
 _ARCHIVES_AT_ONCE = 16
@@ -102,13 +103,13 @@ class SqlPendingStore:
         messages = await self._db.hot(_MESSAGES, (limit, limit))
         return [*found, *(PendingText(*row[:6]) for row in messages)]
 
-    async def settle(self, texts: Sequence[PendingText], vectors: Vectors) -> None:
+    async def settle(self, texts: Sequence[PendingText], vectors: EmbedResponse) -> None:
         """Store the vectors of texts of one organization, which then wait no more.
 
         Raises:
             EmbeddingDimensionChanged: the embedder made vectors of another dimension than an archive has.
         """
-        pairs = list(zip(texts, vectors.values, strict=True))
+        pairs = [(text, found.values) for text, found in zip(texts, vectors.embeddings, strict=True)]
         org = texts[0].organization_id
         if messages := [pair for pair in pairs if pair[0].kind == "message"]:
             await self._db.hot(_SETTLE_MESSAGES, (vectors.model, *_columns(messages), org))
