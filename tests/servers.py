@@ -53,9 +53,14 @@ def free_port() -> int:
 
 @contextmanager
 def letta_server(
-    database_url: str, *, command: str = "server", dev: bool = True, environment: Mapping[str, str] | None = None
+    database_url: str,
+    *,
+    command: str = "server",
+    dev: bool = True,
+    environment: Mapping[str, str] | None = None,
+    healthy: bool = True,
 ) -> Iterator[RunningServer]:
-    """Run `letta server` (or `letta up`) on a database and end it with the block."""
+    """Run `letta server` (or `letta up`) on a database, wait until it is `healthy`, and end it with the block."""
     with tempfile.TemporaryDirectory(prefix="letta-home-") as home:
         http_port, grpc_port = free_port(), free_port()
         variables = {
@@ -72,7 +77,8 @@ def letta_server(
             )
             running = RunningServer(process, http_port, grpc_port, Path(home))
             try:
-                wait_until_healthy(running)
+                if healthy:
+                    wait_until_healthy(running)
                 yield running
             finally:
                 process.send_signal(signal.SIGTERM)

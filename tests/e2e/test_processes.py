@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -55,17 +56,27 @@ def wait_until_ready(up: RunningServer) -> None:
 
 def children(up: RunningServer) -> dict[str, int]:
     """Return the process of each service."""
-    found = {}
+    (origin,) = origins(up)
+    names = {f"letta_{service}"[:15]: service for service in SERVICES}
+    return {names[name]: pid for pid, name in forked_from(origin) if name in names}
+
+
+def origins(up: RunningServer) -> list[int]:
+    """Return the process that the services fork from; two while one ends."""
+    return [pid for pid, _ in forked_from(up.process.pid) if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def forked_from(parent: int) -> list[tuple[int, str]]:
+    """Return the children of a process with what they call themselves."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                words = (entry / "cmdline").read_bytes().split(b"\0")
+                _, name, rest = re.split(r" \(|\) ", (entry / "stat").read_text(), maxsplit=2)
             except OSError:
                 continue
-            names = [word.decode().removeprefix("letta_") for word in words if word.startswith(b"letta_")]
-            if parent == up.process.pid and names:
-                found[names[0]] = int(entry.name)
+            if int(rest.split()[1]) == parent:
+                found.append((int(entry.name), name))
     return found
 
 
@@ -113,6 +124,20 @@ def test_a_killed_service_comes_back_and_nothing_acknowledged_is_lost(up, http, 
     assert [text for text in said if text in acknowledged] == acknowledged
     block = read(http, f"/v1/agents/{agent_id}/core-memory/blocks/human").json()["value"]
     assert (block.count("Before."), block.count("Afterwards.")) == (1, 1)
+
+
+def test_services_come_back_after_the_process_they_forked_from_is_killed(up, http):
+    before = children(up)
+    (origin,) = origins(up)
+    agent_id = new_agent(http)
+    os.kill(origin, signal.SIGKILL)
+    end = time.monotonic() + RECOVERY_SECONDS
+    while origins(up) in ([], [origin]) or children(up).keys() != set(SERVICES):
+        assert time.monotonic() < end, (up.home / "server.log").read_text()[-2000:]
+        time.sleep(0.05)
+    assert not set(before.values()) & set(children(up).values())
+    wait_until_ready(up)
+    assert say(http, agent_id, INSERT.format("After all.")).status_code == 200
 
 
 @pytest.mark.parametrize("service", ["memory", "llm_gateway", "tools", "auth"])
@@ -189,6 +214,22 @@ def test_killing_the_parent_ends_every_service(databases):
         while left := [pid for pid in left if is_running(pid)]:
             assert time.monotonic() < end, left
             time.sleep(0.1)
+
+
+def test_an_end_asked_for_during_the_start_leaves_nothing(databases):
+    with letta_server(databases.clone(SCHEMAS), command="up", healthy=False) as running:
+        log = running.home / "server.log"
+        while "starting the services" not in log.read_text():
+            assert running.process.poll() is None, log.read_text()
+            time.sleep(0.01)
+        left = [running.process.pid, *descendants(running.process.pid)]
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(RECOVERY_SECONDS) == 0
+        end = time.monotonic() + RECOVERY_SECONDS
+        while left := [pid for pid in left if is_running(pid)]:
+            assert time.monotonic() < end, left
+            time.sleep(0.05)
+        assert "error" not in log.read_text()
 
 
 def test_the_end_leaves_nothing_running(up):
