@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 from letta_common.errors import BY_REASON
 from letta_common.process.settings import SERVICES, Settings
-from letta_rpc.setting_names import LIST
+from letta_rpc.startup.setting_names import LIST
 from scripts.contracts import ROOT, Contracts, Method, ServiceContract, read_contracts
 
 REFERENCE = ROOT / "docs" / "reference"

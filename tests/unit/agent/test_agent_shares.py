@@ -148,11 +148,11 @@ async def test_a_slot_that_becomes_free_is_looked_for_work_at_once(world):
     runs = [asyncio.create_task(send(world, ANN, f"a{at}")) for at in (1, 2)]
     await world.models.until(2)
     await world.runner.dispatch()
-    assert not world.runner._due.is_set()
+    assert not world.runner._queue_looks._wake.is_set()
 
     world.models.open.release()
     await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
-    await asyncio.wait_for(world.runner._due.wait(), 5)
+    await asyncio.wait_for(world.runner._queue_looks._wake.wait(), 5)
 
     world.models.open.release()
     await asyncio.gather(*runs)

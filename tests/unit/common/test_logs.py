@@ -16,8 +16,8 @@ import pytest
 import structlog
 
 from letta_common.actor import Request, bind_request
-from letta_common.process import logs
 from letta_common.process.settings import Settings
+from letta_rpc.startup import logs
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def test_what_libraries_write_has_the_same_form(capsys: pytest.CaptureFixture[st
 
 WRITE = """
 import logging, structlog
-from letta_common.process import logs
+from letta_rpc.startup import logs
 from letta_common.process.settings import Settings
 logs.configure(Settings())
 structlog.get_logger("letta.one").warning("ours", agent_id="agent-1")

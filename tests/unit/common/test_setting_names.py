@@ -9,7 +9,7 @@ import pytest
 
 from letta_common.process.settings import Settings
 from letta_rpc.process import begin
-from letta_rpc.setting_names import LIST, unknown
+from letta_rpc.startup.setting_names import LIST, unknown
 from scripts.reference import setting_names
 
 

@@ -56,7 +56,7 @@ class Replica:
     """One process: it admits, books and reads."""
 
     def __init__(self, books: Books, kept: Kept, clock: Clock, ceiling: int = 0) -> None:
-        self.writer = UsageWriter(books, clock)
+        self.writer = UsageWriter(books)
         self.budgets = Budgets(kept, clock, self.writer.flush, BudgetOptions(ceiling))
         self.clock = clock
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import UTC, datetime
 
 import pytest
 from prometheus_client import REGISTRY
 
-from letta_common.clock import SystemClock
 from letta_common.errors import DatabaseUnavailable
 from letta_common.values.ids import new_id
 from letta_llm_gateway.domain.accounting.traces import TraceDraft, Tracing, redacted, request_of, response_of
-from letta_llm_gateway.domain.accounting.usage import Attribution, Chore, UsageRecord, UsageWriter, WriterOptions
+from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter, WriterOptions
 from letta_llm_gateway.domain.answers import Answer, CountSource, FinishReason, Generation, Text, ToolCall, Usage
 from tests.fakes.llm_gateway.stores import FakeUsageStore
 
@@ -160,7 +158,7 @@ def test_a_share_of_the_steps_is_kept_and_each_step_whole():
 
 async def test_too_many_traces_are_dropped_and_counted_and_no_record_is():
     books = FakeUsageStore()
-    writer = UsageWriter(books, SystemClock(), WriterOptions(most_traces=5, batch=2))
+    writer = UsageWriter(books, WriterOptions(most_traces=5, batch=2))
     before = counted("letta_llm_traces_dropped")
 
     for _ in range(12):
@@ -176,7 +174,7 @@ async def test_too_many_traces_are_dropped_and_counted_and_no_record_is():
 
 async def test_traces_hold_only_so_much_memory():
     books = FakeUsageStore()
-    writer = UsageWriter(books, SystemClock(), WriterOptions(most_trace_bytes=50_000))
+    writer = UsageWriter(books, WriterOptions(most_trace_bytes=50_000))
     for _ in range(10):
         writer.put(record(), draft(b'{"a": "' + b"x" * 20_000 + b'"}'))
     await writer.flush()
@@ -186,7 +184,7 @@ async def test_traces_hold_only_so_much_memory():
 
 async def test_too_many_records_lose_the_oldest_and_say_so():
     books = FakeUsageStore()
-    writer = UsageWriter(books, SystemClock(), WriterOptions(most=3))
+    writer = UsageWriter(books, WriterOptions(most=3))
     before = counted("letta_llm_usage_lost")
     rows = [record() for _ in range(5)]
     for row in rows:
@@ -210,7 +208,7 @@ class Broken(FakeUsageStore):
 
 async def test_a_database_that_is_away_delays_and_a_batch_that_cannot_be_written_is_counted():
     books = Broken()
-    writer = UsageWriter(books, SystemClock())
+    writer = UsageWriter(books)
     books.error = DatabaseUnavailable("away")
     writer.put(record(), draft())
     assert not await writer.flush()
@@ -229,7 +227,7 @@ async def test_a_database_that_is_away_delays_and_a_batch_that_cannot_be_written
 
 async def test_a_trace_that_cannot_be_written_down_costs_only_itself():
     books = FakeUsageStore()
-    writer = UsageWriter(books, SystemClock())
+    writer = UsageWriter(books)
 
     def burst() -> str:
         raise RuntimeError("no description")
@@ -241,18 +239,10 @@ async def test_a_trace_that_cannot_be_written_down_costs_only_itself():
     assert (len(books.records), len(books.traces)) == (2, 1)
 
 
-async def test_the_writer_writes_what_is_left_when_it_closes_and_does_its_chores():
-    books, done = FakeUsageStore(), asyncio.Event()
-
-    async def fail() -> None:
-        raise ValueError("a chore that fails")
-
-    async def chore() -> None:
-        done.set()
-
-    writer = UsageWriter(books, SystemClock(), WriterOptions(pause=0.001))
-    await writer.start([Chore(60, fail), Chore(60, chore)])
-    await asyncio.wait_for(done.wait(), 5)
+async def test_the_writer_writes_what_is_left_when_it_closes():
+    books = FakeUsageStore()
+    writer = UsageWriter(books, WriterOptions(pause=0.001))
+    writer.start()
     writer.put(record(), draft())
     await writer.close()
 

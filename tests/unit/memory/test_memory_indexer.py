@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import pytest
-
 from letta.llm.v1.embedding_service_pb2 import Embedding, EmbedResponse
 from letta_common.errors import LLMUnavailable
+from letta_common.process.periodic import Periodic
 from letta_memory.domain.embeddings import Failure, Indexer, PendingText
 
 
@@ -55,7 +54,7 @@ class Embedder:
 
 async def test_a_step_takes_one_batch_grouped_by_model() -> None:
     store, embedder = Store(5), Embedder()
-    indexer = Indexer(store, embedder, batch=4, pause_seconds=60)
+    indexer = Indexer(store, embedder, batch=4)
     assert await indexer.step() == 4
     assert embedder.batches == [2, 2]
     assert store.settled == {"passage-0": "m/b", "passage-1": "m/a", "passage-2": "m/b", "passage-3": "m/a"}
@@ -64,13 +63,12 @@ async def test_a_step_takes_one_batch_grouped_by_model() -> None:
 
 async def test_it_runs_on_until_nothing_waits_and_survives_failures() -> None:
     store = Store(9)
-    indexer = Indexer(store, Embedder(failures=1), batch=2, pause_seconds=0)
-    task = asyncio.create_task(indexer.run())
+    indexer = Indexer(store, Embedder(failures=1), batch=2)
+    background = Periodic("embed", indexer.turn, 0.001, at_once=True)
+    background.start()
     async with asyncio.timeout(10):
         await store.empty.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await background.stop()
     assert len(store.settled) == 9
 
 
@@ -82,6 +80,6 @@ async def test_an_embedder_that_fails_holds_up_no_other() -> None:
             return await super().embed(model, texts, organization_id=organization_id)
 
     store = Store(6)
-    assert await Indexer(store, Picky(), batch=6, pause_seconds=60).step() == 3
+    assert await Indexer(store, Picky(), batch=6).step() == 3
     assert set(store.settled) == {"passage-0", "passage-2", "passage-4"}
     assert store.failures == {("org-a", "m/a"): "LLM_UNAVAILABLE"}

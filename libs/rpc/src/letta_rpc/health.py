@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
 from letta_common.app_error import AppError
+from letta_common.process.periodic import Periodic
 from letta_local_channel import LocalServer
 from letta_rpc.service import Service
 
@@ -24,29 +25,18 @@ class Health:
     def __init__(self, services: Sequence[Service], every: float) -> None:
         self.servicer = health_aio.HealthServicer()
         self._services = {service: served_names(service) for service in services}
-        self._every = every
         self._well: Mapping[str, bool] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._looks = Periodic("health", self._look, every)
 
     async def start(self) -> None:
         """Say how everything is, and go on doing so."""
         await self._look()
-        self._task = asyncio.create_task(self._watch())
+        self._looks.start()
 
     async def stop(self) -> None:
         """Say NOT_SERVING from here on."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._looks.stop()
         await self.servicer.enter_graceful_shutdown()
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._every)
-            try:
-                await self._look()
-            except Exception:
-                _log.exception("the health of the services cannot be told")
 
     async def _look(self) -> None:
         well = await asyncio.gather(*(_is_well(service) for service in self._services))

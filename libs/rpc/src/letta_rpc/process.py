@@ -18,7 +18,6 @@ from pydantic_settings import SettingsError
 from letta_common.actor_context import SignatureVerifier
 from letta_common.app_error import AppError
 from letta_common.clock import SystemClock
-from letta_common.process import logs
 from letta_common.process.faults import MigrationFailed
 from letta_common.process.settings import Settings, explained
 from letta_local_channel import LocalChannel, LocalServer
@@ -27,7 +26,8 @@ from letta_rpc.boundary import Boundary
 from letta_rpc.client import PeerChannel, connect
 from letta_rpc.server import serve
 from letta_rpc.service import Deps, Service
-from letta_rpc.setting_names import warn_of_unknown
+from letta_rpc.startup import logs
+from letta_rpc.startup.setting_names import warn_of_unknown
 
 S = TypeVar("S", bound=Settings)
 

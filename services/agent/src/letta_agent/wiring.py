@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
-
-import structlog
 
 from letta.agent.v1 import (
     agent_service_pb2_grpc,
@@ -44,7 +41,7 @@ from letta_agent.store.conversations import SqlConversationStore
 from letta_agent.store.queue import SqlQueueStore
 from letta_agent.store.runs import SqlRunStore
 from letta_common.clock import Clock
-from letta_common.errors import AppError
+from letta_common.process.periodic import Periodic
 from letta_common.values.ids import new_id
 from letta_common.values.repeats import Digests
 from letta_postgres.db import Database, DatabaseOptions
@@ -55,7 +52,6 @@ SCHEMA = "agent"
 _FORGET_BATCH = 10_000
 _ORPHAN_BATCH = 100
 _OVERDUE_BATCH = 20
-_log = structlog.get_logger("letta.agent.housekeeping")
 
 
 async def build(settings: AgentSettings, deps: Deps) -> Service:
@@ -88,9 +84,10 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     calls, overviews = ToolRuns(agent_store, peers, caller, vault), Overviews(agent_store, peers, deps.clock)
     agent_servicer = AgentServicer(agents, calls, overviews, runs, deps.clock, digests=digests, stores=stores)
     conversations = Conversations(stores.conversations, memory, agents, models, deps.clock)
-    housekeeping = _Housekeeping(
+    chores = _Housekeeping(
         (agents, conversations), runs, queue, credentials=credentials, settings=settings, clock=deps.clock
     )
+    housekeeping = Periodic("housekeeping", chores.turn, settings.sweep_seconds)
 
     async def start() -> None:
         await writer.start()
@@ -149,33 +146,16 @@ class _Housekeeping:
         self._queue = queue
         self._settings = settings
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Stop, and wait until the work in hand is given up."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.sweep_seconds)
-            now = self._clock.now()
-            try:
-                before = now - timedelta(seconds=self._settings.sweep_seconds)
-                for room in self._rooms:
-                    await room.finish_half_done(self._credentials, before)
-                await self._answer_overdue(now)
-                await self._queue.forget_orphans(before, _ORPHAN_BATCH)
-                await self._queue.forget_events(now - timedelta(hours=self._settings.event_hours), _FORGET_BATCH)
-            except AppError as error:
-                _log.warning("housekeeping waits", reason=error.reason, message=error.message)
-            except Exception:
-                _log.exception("housekeeping failed")
+    async def turn(self) -> None:
+        """Do all of it once."""
+        now = self._clock.now()
+        before = now - timedelta(seconds=self._settings.sweep_seconds)
+        for room in self._rooms:
+            await room.finish_half_done(self._credentials, before)
+        await self._answer_overdue(now)
+        await self._queue.forget_orphans(before, _ORPHAN_BATCH)
+        await self._queue.forget_events(now - timedelta(hours=self._settings.event_hours), _FORGET_BATCH)
 
     async def _answer_overdue(self, now: datetime) -> None:
         """Answer requests for approval that wait for longer than they may."""

@@ -18,11 +18,12 @@ from letta.llm.v1 import (
 )
 from letta_common.clock import Clock
 from letta_common.egress import AddressGuard
+from letta_common.process.periodic import Periodic, stop_all
 from letta_common.process.settings import kept_secret
 from letta_llm_gateway.domain.accounting import budgets as budgets_
 from letta_llm_gateway.domain.accounting.budgets import Budgets, BudgetStore
 from letta_llm_gateway.domain.accounting.traces import Tracing
-from letta_llm_gateway.domain.accounting.usage import Chore, UsageStore, UsageWriter, WriterOptions
+from letta_llm_gateway.domain.accounting.usage import UsageStore, UsageWriter, WriterOptions
 from letta_llm_gateway.domain.catalogue import models
 from letta_llm_gateway.domain.catalogue.accounts import Accounts, ProviderStore
 from letta_llm_gateway.domain.catalogue.models import Models
@@ -98,13 +99,9 @@ def assemble(
     factory = ProviderFactory(BuiltinProvider(), Clients(guard))
     catalogue = _catalogue(settings, deps.clock, accounts, factory)
     books = stores.books
-    usage = UsageWriter(books, deps.clock, WriterOptions(trace_bytes=settings.provider_trace_kilobytes * 1024))
-    budgets = Budgets(
-        stores.budgets,
-        deps.clock,
-        usage.flush,
-        budgets_.BudgetOptions(round(settings.budget_dollars * 1e6), settings.budget_seconds),
-    )
+    usage = UsageWriter(books, WriterOptions(trace_bytes=settings.provider_trace_kilobytes * 1024))
+    limits = budgets_.BudgetOptions(round(settings.budget_dollars * 1e6), settings.budget_seconds)
+    budgets = Budgets(stores.budgets, deps.clock, usage.flush, limits)
     prices = Prices(read_prices(settings.prices, settings.prices_file))
     embedder = Embeddings(catalogue, _embedding(settings), EmbeddingBook(usage, budgets, prices, deps.clock))
     tokenizer = LocalTokenizer()
@@ -115,35 +112,37 @@ def assemble(
         clock=deps.clock,
         options=replace(_options(settings), counts=Counts(tokenizer)),
     )
+    background = _background(settings, deps.clock, books, (accounts, budgets))
+
+    async def start() -> None:
+        usage.start()
+        for work in background:
+            work.start()
 
     async def close() -> None:
+        await stop_all(background)
         await tokenizer.close()
         await embedder.close()
         await usage.close()
         await factory.close()
         await close_stores()
 
+    offered, brought = (
+        ModelServicer(catalogue, accounts, prices),
+        ProviderServicer(accounts, catalogue, stores.providers),
+    )
     return Service(
         name="llm_gateway",
         servicers=(
-            (
-                generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
-                GenerationServicer(generations),
-            ),
-            (
-                embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server,
-                EmbeddingServicer(embedder),
-            ),
-            (model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelServicer(catalogue, accounts, prices)),
-            (
-                provider_service_pb2_grpc.add_ProviderServiceServicer_to_server,
-                ProviderServicer(accounts, catalogue, stores.providers),
-            ),
+            (generation_service_pb2_grpc.add_GenerationServiceServicer_to_server, GenerationServicer(generations)),
+            (embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server, EmbeddingServicer(embedder)),
+            (model_service_pb2_grpc.add_ModelServiceServicer_to_server, offered),
+            (provider_service_pb2_grpc.add_ProviderServiceServicer_to_server, brought),
             (trace_service_pb2_grpc.add_TraceServiceServicer_to_server, TraceServicer(books, usage)),
             (usage_service_pb2_grpc.add_UsageServiceServicer_to_server, UsageServicer(books, usage)),
             (budget_service_pb2_grpc.add_BudgetServiceServicer_to_server, BudgetServicer(budgets, deps.clock)),
         ),
-        start=lambda: usage.start(_chores(settings, deps.clock, books, (accounts, budgets))),
+        start=start,
         close=close,
     )
 
@@ -176,9 +175,9 @@ def _guard(settings: LLMGatewaySettings) -> AddressGuard:
     return AddressGuard((*settings.provider_allowed_hosts, *anywhere))
 
 
-def _chores(
+def _background(
     settings: LLMGatewaySettings, clock: Clock, books: UsageStore, parts: tuple[Accounts, Budgets]
-) -> list[Chore]:
+) -> list[Periodic]:
     accounts, budgets = parts
     kept = timedelta(days=settings.provider_trace_days)
 
@@ -191,7 +190,11 @@ def _chores(
         if done := await accounts.reseal():
             _log.warning("%d providers were sealed with the encryption key of now", done)
 
-    return [Chore(settings.budget_seconds, budgets.refresh), Chore(_HOUR, forget_traces), Chore(_HOUR, seal_anew)]
+    return [
+        Periodic("budgets", budgets.refresh, settings.budget_seconds, at_once=True),
+        Periodic("old traces", forget_traces, _HOUR, at_once=True),
+        Periodic("seal anew", seal_anew, _HOUR, at_once=True),
+    ]
 
 
 def _vault(settings: LLMGatewaySettings) -> KeyVault:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from letta.memory.v1 import (
     passage_service_pb2_grpc,
 )
 from letta_common.clock import Clock
+from letta_common.process.periodic import Periodic, stop_all
 from letta_common.values.repeats import Digests
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
 from letta_memory.domain.archives import Archives, ArchiveStore
@@ -82,21 +82,26 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
     embedder: Embedder = NoEmbedder()
     if channel is not None:
         embedder = Impatient(EmbeddingClient(channel, default_model=settings.embedding_model), deps.clock)
-    work = [Pruner(stores.pruning, deps.clock, _pruning(settings)).run]
+    pruner = Pruner(stores.pruning, deps.clock, _pruning(settings))
+    background = [Periodic("prune", pruner.prune, settings.prune_seconds)]
     if channel is not None:
         batch, pause = settings.embedding_batch, settings.embedding_pause_seconds
         patient = EmbeddingClient(channel, default_model=settings.embedding_model, background=True)
-        work.append(Indexer(stores.pending, patient, batch=batch, pause_seconds=pause).run)
-    background = _Background(work)
+        indexer = Indexer(stores.pending, patient, batch=batch)
+        background.append(Periodic("embed what waits", indexer.turn, pause, at_once=True))
+
+    async def start() -> None:
+        for work in background:
+            work.start()
 
     async def stop() -> None:
-        await background.stop()
+        await stop_all(background)
         await db.close()
 
     return Service(
         name="memory",
         servicers=_servicers(stores, settings, embedder, deps.clock),
-        start=background.start,
+        start=start,
         close=stop,
         alive=db.alive,
     )
@@ -125,23 +130,4 @@ def _pruning(settings: MemorySettings) -> PruneOptions:
     return PruneOptions(
         step_age=timedelta(days=settings.step_days),
         place_age=timedelta(days=settings.place_days),
-        pause_seconds=settings.prune_seconds,
     )
-
-
-class _Background:
-    """Runs what goes on beside the service."""
-
-    def __init__(self, work: Sequence[Callable[[], Awaitable[None]]]) -> None:
-        self._work = work
-        self._tasks: list[asyncio.Future[None]] = []
-
-    async def start(self) -> None:
-        """Begin."""
-        self._tasks = [asyncio.ensure_future(work()) for work in self._work]
-
-    async def stop(self) -> None:
-        """Stop, and wait until what is in hand is given up."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)

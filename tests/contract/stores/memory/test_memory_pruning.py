@@ -10,6 +10,7 @@ import pytest
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import DatabaseUnavailable
+from letta_common.process.periodic import Periodic
 from letta_common.values.ids import new_id
 from letta_memory.domain.contexts import NewAgent, NewMessage, Reset, RunOwner, Step
 from letta_memory.domain.pruning import PruneOptions, Pruner
@@ -105,8 +106,8 @@ async def test_the_pruner_survives_a_database_that_is_away():
 
         prune_places = prune_steps
 
-    task = asyncio.create_task(Pruner(Away(), SystemClock(), PruneOptions(pause_seconds=0.001)).run())
+    background = Periodic("prune", Pruner(Away(), SystemClock(), PruneOptions()).prune, 0.001)
+    background.start()
     await tries.acquire()
     await tries.acquire()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await background.stop()

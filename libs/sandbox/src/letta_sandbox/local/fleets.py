@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from letta_common.process.periodic import Periodic
 from letta_sandbox.calls import Env
 from letta_sandbox.destinations import Destinations
 from letta_sandbox.local.servers import ForkServer, ServerFailed
@@ -53,7 +53,7 @@ class Fleet:
         self._idle_seconds = idle_seconds
         self._kept: dict[_Key, _KeptFleet] = {}
         self._lock = asyncio.Lock()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeps = Periodic("idle servers", self._sweep, idle_seconds / 4)
 
     async def get(self, needs: Needs) -> ForkServer:
         """Return a server that fits. Raises ServerFailed."""
@@ -67,8 +67,7 @@ class Fleet:
                 kept = _KeptFleet(place, await self._start(needs, place), 0.0)
             kept.used_at = asyncio.get_running_loop().time()
             self._kept[needs.key] = kept  # the one used last is the last one
-            if self._sweeper is None:
-                self._sweeper = asyncio.create_task(self._sweep())
+            self._sweeps.start()
             return kept.server
 
     @property
@@ -97,21 +96,15 @@ class Fleet:
                 await self._kept.pop(key).server.close()
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(self._idle_seconds / 4)
-            async with self._lock:
-                limit = asyncio.get_running_loop().time() - self._idle_seconds
-                for key, kept in list(self._kept.items()):
-                    if kept.used_at < limit and not kept.server.busy:
-                        await self._kept.pop(key).server.close()
+        async with self._lock:
+            limit = asyncio.get_running_loop().time() - self._idle_seconds
+            for key, kept in list(self._kept.items()):
+                if kept.used_at < limit and not kept.server.busy:
+                    await self._kept.pop(key).server.close()
 
     async def close(self) -> None:
         """End all servers."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeper
-            self._sweeper = None
+        await self._sweeps.finish()  # a server that is being ended is in no list any more
         async with self._lock:
             for kept in self._kept.values():
                 await kept.server.close()

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from letta_common.fair_slots import FairSlots, Shares
+from letta_common.process.periodic import Periodic
 from letta_sandbox.calls import Limits
 from letta_sandbox.remote.machines import (
     ANSWER_SECONDS,
@@ -97,14 +98,13 @@ class MachinePool:
         self._slots = FairSlots(options.shares, "tool calls")
         self._idle: defaultdict[Use, list[_KeptMachine]] = defaultdict(list)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeps = Periodic("machines left over", self.sweep, options.sweep_seconds, at_once=True)
         self._closed = False
 
     def begin(self) -> None:
         """End what earlier processes left, now and again."""
         self._owner.begin()
-        if self._sweeper is None:
-            self._sweeper = asyncio.create_task(self._sweep_forever())
+        self._sweeps.start()
 
     @contextlib.asynccontextmanager
     async def lease(self, use: Use) -> AsyncIterator[Lease]:
@@ -170,10 +170,7 @@ class MachinePool:
     async def close(self) -> None:
         """End every machine that waits, and wait for those that are ending."""
         self._closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
-            self._sweeper = None
+        await self._sweeps.stop()
         for waiting in self._idle.values():
             for kept in waiting:
                 if kept.timer is not None:
@@ -218,11 +215,6 @@ class MachinePool:
     def _end_late(self, starting: asyncio.Task[Machine]) -> None:
         if not starting.cancelled() and starting.exception() is None:
             self.end(starting.result())
-
-    async def _sweep_forever(self) -> None:
-        while True:
-            await self.sweep()
-            await asyncio.sleep(self._options.sweep_seconds)
 
     def _spawn(self, work: Coroutine[Any, Any, _Made]) -> asyncio.Task[_Made]:
         task = asyncio.create_task(work)

@@ -22,6 +22,7 @@ from letta_common.errors import (
     LLMUnavailable,
     ServiceUnavailable,
 )
+from letta_common.process.periodic import Next
 
 _log = logging.getLogger("letta.memory.embeddings")
 
@@ -104,24 +105,14 @@ def dimension_changed(model: str, size: int, archive_id: str, dimensions: int) -
 class Indexer:
     """Embeds, in the background and in batches, what was stored without a vector or with one of a former embedder."""
 
-    def __init__(self, store: PendingStore, embedder: Embedder, *, batch: int, pause_seconds: float) -> None:
+    def __init__(self, store: PendingStore, embedder: Embedder, *, batch: int) -> None:
         self._store = store
         self._embedder = embedder
         self._batch = batch
-        self._pause_seconds = pause_seconds
 
-    async def run(self) -> None:
-        """Work until cancelled."""
-        while True:
-            try:
-                busy = await self.step() > 0
-            except AppError as error:
-                _log.warning("texts wait to be embedded: %s", error.message)
-                busy = False
-            except Exception:
-                _log.exception("texts wait to be embedded")
-                busy = False
-            await asyncio.sleep(0 if busy else self._pause_seconds)
+    async def turn(self) -> Next:
+        """Embed one batch; when there was one, there may be more."""
+        return Next.AT_ONCE if await self.step() else Next.AFTER_A_PAUSE
 
     async def step(self) -> int:
         """Embed some texts; return how many. An embedder that fails holds up the texts of no other."""

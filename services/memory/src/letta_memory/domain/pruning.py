@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from letta_common.clock import Clock
-from letta_common.errors import AppError
-
-_log = logging.getLogger("letta.memory.pruning")
 
 
 class PruneStore(Protocol):
@@ -32,7 +28,6 @@ class PruneOptions:
 
     step_age: timedelta = timedelta(days=7)
     place_age: timedelta = timedelta(days=30)
-    pause_seconds: float = 600.0
     batch: int = 5_000
 
 
@@ -43,15 +38,6 @@ class Pruner:
         self._store = store
         self._clock = clock
         self._options = options
-
-    async def run(self) -> None:
-        """Work until cancelled."""
-        while True:
-            await asyncio.sleep(self._options.pause_seconds)
-            try:
-                await self.prune()
-            except AppError as error:
-                _log.warning("old records stay for now: %s", error.message)
 
     async def prune(self) -> int:
         """Remove all that is old enough; return how much it was."""

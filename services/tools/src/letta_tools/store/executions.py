@@ -9,6 +9,7 @@ import structlog
 
 from letta_common.actor import Actor
 from letta_common.errors import DatabaseUnavailable
+from letta_common.process.periodic import Periodic
 from letta_postgres.db import Database
 from letta_postgres.statements import call
 from letta_tools.domain.executions.executions import Intent, Standing
@@ -42,7 +43,8 @@ class SqlExecutionStore:
         self._keep = keep
         self._pending: dict[tuple[str, str], bytes] = {}
         self._wake = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._sweeps = Periodic("old executions", self.sweep, _SWEEP_SECONDS)
 
     async def begin(self, actor: Actor, intent: Intent) -> Standing:
         """Note the intent, durably, or say where the earlier call stands."""
@@ -74,13 +76,15 @@ class SqlExecutionStore:
 
     async def start(self) -> None:
         """Begin to write outcomes and to remove old ones."""
-        self._tasks = [asyncio.create_task(self._write_always()), asyncio.create_task(self._sweep_always())]
+        self._task = asyncio.create_task(self._write_always())
+        self._sweeps.start()
 
     async def close(self) -> None:
         """Write what is left and end."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._sweeps.stop()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         while self._pending:
             await self.flush()
 
@@ -109,11 +113,3 @@ class SqlExecutionStore:
                 except DatabaseUnavailable as error:
                     _log.warning("outcomes cannot be written now", pending=len(self._pending), error=error.message)
                     await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _sweep_always(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            try:
-                await self.sweep()
-            except DatabaseUnavailable as error:
-                _log.warning("old executions cannot be removed now", error=error.message)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,6 +49,7 @@ from letta_common.errors import (
     ServiceUnavailable,
 )
 from letta_common.fair_slots import FairSlots, Shares
+from letta_common.process.periodic import Periodic, stop_all
 
 CANCEL_POLL_SECONDS = 0.2
 RETRY_SECONDS = "5"
@@ -121,8 +122,12 @@ class Runner:
         self._active: dict[str, ActiveRun] = {}
         self._counts: Counter[str] = Counter()
         self._slots = FairSlots(Shares(options.slots, options.slots_of_one, waiting=sys.maxsize), "runs")
-        self._tasks: list[asyncio.Task[None]] = []
-        self._due = asyncio.Event()
+        self._queue_looks = Periodic("dispatch", self.dispatch, options.dispatch_seconds)
+        self._background = (
+            Periodic("renew", self.renew, options.lease_ms / 3000),
+            Periodic("look_for_cancelled", self.look_for_cancelled, CANCEL_POLL_SECONDS),
+            self._queue_looks,
+        )
         self._news = asyncio.Event()
         self._closing = False
 
@@ -196,16 +201,12 @@ class Runner:
 
     def look_for_work(self) -> None:
         """Look at the queue at once instead of at the next turn."""
-        self._due.set()
+        self._queue_looks.wake()
 
     async def start(self) -> None:
         """Begin the background work."""
-        every = self.options.lease_ms / 3000
-        self._tasks = [
-            asyncio.create_task(self._repeat(self.renew, every)),
-            asyncio.create_task(self._repeat(self.look_for_cancelled, CANCEL_POLL_SECONDS)),
-            asyncio.create_task(self._repeat(self.dispatch, self.options.dispatch_seconds, self._due)),
-        ]
+        for work in self._background:
+            work.start()
 
     async def close(self, grace: float = 10.0) -> None:
         """Finish the runs in hand, for as long as the grace lasts; others take over what is left."""
@@ -213,9 +214,9 @@ class Runner:
         tasks = [active.task for active in self._active.values() if active.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
-        for task in (*self._tasks, *tasks):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *tasks, return_exceptions=True)
+        await asyncio.gather(stop_all(self._background), *tasks, return_exceptions=True)
 
     async def renew(self) -> None:
         """Renew the leases of all runs in hand; stop those that were lost."""
@@ -259,21 +260,6 @@ class Runner:
             self.begin(job)
             if job.cancel_requested:
                 self.cancel(job.held.run_id)
-
-    async def _repeat(
-        self, work: Callable[[], Awaitable[None]], seconds: float, wake: asyncio.Event | None = None
-    ) -> None:
-        wake = wake or asyncio.Event()
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), seconds)
-            wake.clear()
-            try:
-                await work()
-            except AppError as error:
-                _log.warning("background work failed", work=work.__name__, reason=error.reason, message=error.message)
-            except Exception:
-                _log.exception("background work failed", work=work.__name__)
 
     async def _work(self, active: ActiveRun, passport: Passport) -> None:
         """Work on a run, close it, and tell its end. Whatever happens, the feed ends."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -15,8 +14,8 @@ from typing import Protocol
 from prometheus_client import Counter
 
 from letta_common.actor import Actor
-from letta_common.clock import Clock
 from letta_common.errors import AppError
+from letta_common.process.periodic import Periodic
 from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.traces import Trace, TraceDraft, request_of, response_of
 
@@ -141,14 +140,6 @@ class UsageStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Chore:
-    """Work that the writer does between batches."""
-
-    seconds: float
-    run: Callable[[], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
 class WriterOptions:
     """How the writer collects."""
 
@@ -164,12 +155,12 @@ class WriterOptions:
 class UsageWriter:
     """Collects records and writes them in batches; a database that is away costs records only beyond `most`."""
 
-    def __init__(self, store: UsageStore, clock: Clock, options: WriterOptions | None = None) -> None:
-        self._store, self._clock, self._options = store, clock, options or WriterOptions()
+    def __init__(self, store: UsageStore, options: WriterOptions | None = None) -> None:
+        self._store, self._options = store, options or WriterOptions()
         self._records: deque[UsageRecord] = deque()
         self._drafts: deque[tuple[UsageRecord, TraceDraft]] = deque()
         self._held = 0
-        self._task: asyncio.Task[None] | None = None
+        self._turns = Periodic("usage", self.flush, self._options.pause)
         self._lock = asyncio.Lock()
 
     def put(self, record: UsageRecord, draft: TraceDraft | None = None) -> None:
@@ -188,16 +179,13 @@ class UsageWriter:
         self._held += draft.size
         self._drafts.append((record, draft))
 
-    async def start(self, chores: Sequence[Chore] = ()) -> None:
+    def start(self) -> None:
         """Begin to write."""
-        self._task = asyncio.create_task(self._loop(chores))
+        self._turns.start()
 
     async def close(self) -> None:
         """Write what is left."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._turns.stop()
         await self.flush()
 
     async def flush(self) -> bool:
@@ -230,27 +218,6 @@ class UsageWriter:
             _log.exception("%d usage records and %d traces are lost", len(records), len(drafts))
         self._held -= sum(draft.size for _, draft in drafts)
         return True
-
-    async def _loop(self, chores: Sequence[Chore]) -> None:
-        due = [0] * len(chores)
-        while True:
-            await asyncio.sleep(self._options.pause)
-            if self._records or self._drafts:
-                await self.flush()
-            for at, chore in enumerate(chores):
-                now = self._clock.monotonic_ns()
-                if now >= due[at]:
-                    due[at] = now + round(chore.seconds * 1e9)
-                    await _done(chore)
-
-
-async def _done(chore: Chore) -> None:
-    try:
-        await chore.run()
-    except AppError as error:
-        _log.warning("put off: %s", error.message)
-    except Exception:  # the writer must go on
-        _log.exception("a chore failed")
 
 
 def _rendered(drafts: Sequence[tuple[UsageRecord, TraceDraft]], most: int) -> list[Trace]:
