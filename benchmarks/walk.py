@@ -4,8 +4,11 @@
     python -m benchmarks.walk --write    # renews it
 
 Everything runs in one process with the builtin model. A file counts when a function of it runs. A shape is a message of
-the contracts, a dataclass or a named tuple of ours that a function takes or returns. What the background does meanwhile
-counts too.
+the contracts, a dataclass or a named tuple of ours that a function takes or returns.
+
+What the background does meanwhile is not of this message and does not count: renewing leases, looking for work and for
+runs that somebody cancelled, asking for health. A task is the message's when what read its bytes made it, or another
+task of the message; it counts to its end. What runs without a task, such as reading a socket, always counts.
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ import sys
 import tempfile
 import threading
 import urllib.request
+from collections.abc import Coroutine
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 from google.protobuf.message import Message
 
@@ -42,17 +47,31 @@ class Walk:
     def __init__(self) -> None:
         self.files: dict[str, None] = {}
         self.shapes: dict[str, None] = {}
+        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._reading = False
 
     def watch(self, frame: FrameType, event: str, value: Any) -> None:
         """Note one call or return of a function of ours."""
+        if frame.f_code.co_name == "data_received":
+            self._reading = event == "call"
         file = frame.f_code.co_filename.removeprefix(f"{ROOT}/")
         if event not in {"call", "return"} or "/src/letta_" not in file or file.startswith(("libs/protos", ".venv")):
+            return
+        task = _task()
+        if task is not None and task not in self._tasks:
             return
         self.files.setdefault(file)
         code = frame.f_code
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if event == "call" else ()
         for each in [frame.f_locals.get(name) for name in names] if event == "call" else [value]:
             self._note(each)
+
+    def task(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **more: Any) -> asyncio.Task[Any]:
+        """Make a task, and remember it when it is the message's."""
+        made = asyncio.Task(work, loop=loop, **more)
+        if self._reading or _task() in self._tasks:
+            self._tasks.add(made)
+        return made
 
     def _note(self, value: Any) -> None:
         kind = type(value)
@@ -76,6 +95,13 @@ class Walk:
         lines = [f"{len(self.files)} files and {len(self.shapes)} shapes.", "", "| package | files | shapes |"]
         lines += ["|---|---|---|", *(_row(package, *cells) for package, cells in rows.items())]
         return "\n".join(lines)
+
+
+def _task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # a thread without a loop
+        return None
 
 
 def _row(package: str, files: list[str], shapes: list[str]) -> str:
@@ -114,12 +140,15 @@ async def _send(agents: str, walk: Walk) -> None:
     place, message = f"{agents}{agent['id']}/messages", {"messages": [{"role": "user", "content": "hi"}]}
     await asyncio.to_thread(_post, place, message)  # what is read once a process has been read then
     await asyncio.sleep(SETTLE_SECONDS)
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(walk.task)  # type: ignore[arg-type]
     threading.setprofile(walk.watch)
     sys.setprofile(walk.watch)
     try:
         await asyncio.to_thread(_post, place, message)
     finally:
         sys.setprofile(None)
+        loop.set_task_factory(None)
         threading.setprofile(None)  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ from letta_agent.domain.journal.records import RunStatus, StopReason
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound
 from letta_common.values.paging import Page
-from tests.fakes.agent.state import FakeState, RunKey
+from tests.fakes.agent.state import FakeState, QueueRow
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -57,7 +57,7 @@ class FakeAgents:
 
     async def seize(self, actor: Actor, agent_id: str, conversation_id: str, *, above: int = 0) -> ConversationLock:
         """Raise the fence of a conversation above this one; one that is busy stays as it is."""
-        thread = self._state.threads.setdefault((actor.organization_id, conversation_id), RunKey(agent_id))
+        thread = self._state.threads.setdefault((actor.organization_id, conversation_id), QueueRow(agent_id))
         hold = ConversationLock(thread.run_id, thread.fence, thread.pending)
         if hold.busy:
             return hold
@@ -144,8 +144,8 @@ class FakeAgents:
     def _put(self, actor: Actor, agent: Agent) -> None:
         self._state.agents[actor.organization_id, agent.id] = replace(agent, state=_copy(agent.state))
 
-    def _thread(self, actor: Actor, conversation_id: str) -> RunKey:
-        return self._state.threads.get((actor.organization_id, conversation_id), RunKey())
+    def _thread(self, actor: Actor, conversation_id: str) -> QueueRow:
+        return self._state.threads.get((actor.organization_id, conversation_id), QueueRow())
 
     def _shown(self, actor: Actor, agent: Agent) -> Agent:
         thread, state = self._thread(actor, agent.id), _copy(agent.state)
@@ -258,7 +258,7 @@ class FakeConversations:
     def _place(self, actor: Actor, made: Conversation, order_by: str) -> datetime:
         if order_by == "created_at":
             return made.created_at.ToDatetime(tzinfo=UTC)
-        thread = self._state.threads.get((actor.organization_id, made.id), RunKey())
+        thread = self._state.threads.get((actor.organization_id, made.id), QueueRow())
         return getattr(thread, order_by) or _NEVER
 
 

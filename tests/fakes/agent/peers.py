@@ -6,15 +6,17 @@ import json
 from dataclasses import dataclass, field
 
 from letta.common.v1 import message_pb2, usage_pb2
-from letta.memory.v1 import block_pb2
+from letta.memory.v1 import block_pb2, message_service_pb2, passage_service_pb2
+from letta.memory.v1 import context_service_pb2 as pb
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.peers.memory import AgentMemorySpec, CommitReceipt, EditKind, Message, SearchHit, StartedContext
+from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.peers.models import ContentPart, EmbeddingInfo, GenerationDelta, ModelAnswer, ModelInfo
 from letta_agent.domain.peers.tools import Attached, CallResult, Tool
 from letta_common.errors import AgentNotFound, BlockNotFound, ConversationNotFound, Fenced, ModelNotFound, ToolNotFound
 from letta_messages.rendering import expand, text_of
 
 ROLE = message_pb2.MessageRole
+WHEN = "2026-01-01T00:00:00Z"
 
 
 def say(text):
@@ -105,48 +107,56 @@ class TwinMemory:
     async def deprovision_conversation(self, agent_id, conversation_id):
         self.threads.pop(conversation_id, None)
 
-    async def begin_step(self, thread, run_id, messages):
+    async def begin_step(self, request):
         self._enter("begin_step")
-        held = self._fenced(thread)
-        held.fence = thread.fence
-        if messages and run_id not in held.begun:
-            held.begun.add(run_id)
-            held.inputs[run_id] = [m.id for m in messages]
-            self._append(held, messages)
-        done = [(index, stop) for (run, index), stop in held.steps.items() if run == run_id]
-        last = max(done, default=(None, 0))
+        held = self._fenced(request)
+        held.fence = request.fence
+        if request.input and request.run_id not in held.begun:
+            held.begun.add(request.run_id)
+            held.inputs[request.run_id] = [m.id for m in request.input]
+            self._append(held, request.input)
         window = held.messages if held.window is None else [held.messages[0], *held.window]
-        blocks = tuple(self.blocks.get(thread.agent_id, {}).values())
-        return StartedContext(blocks, tuple(window), last[0], last[1], len(held.messages), len(self.passages))
+        answer = pb.BeginStepResponse(
+            blocks=self.blocks.get(request.agent_id, {}).values(),
+            messages=window,
+            message_count=len(held.messages),
+            passage_count=len(self.passages),
+        )
+        done = [(index, stop) for (run, index), stop in held.steps.items() if run == request.run_id]
+        if done:
+            answer.last_step.step_index, answer.last_step.stop_reason = max(done)
+        return answer
 
-    async def withdraw_input(self, thread, run_id):
+    async def withdraw_input(self, request):
         self._enter("withdraw_input")
-        held = self._fenced(thread)
+        held, run_id = self._fenced(request), request.run_id
         if run_id not in held.begun or any(run == run_id for run, _ in held.steps):
-            return False
+            return pb.WithdrawInputResponse(withdrawn=False)
         held.begun.discard(run_id)
         gone = held.inputs.pop(run_id)
         held.messages = [data for data in held.messages if Message.FromString(data).id not in gone]
         if held.window is not None:
             held.window = [data for data in held.window if Message.FromString(data).id not in gone]
-        return True
+        return pb.WithdrawInputResponse(withdrawn=True)
 
-    async def commit_step(self, thread, step):
+    async def commit_step(self, request):
         self._enter("commit_step")
-        held = self._fenced(thread)
-        if (step.run_id, step.step_index) not in held.steps:
-            if step.window is not None:
-                self._shrink(held, step.window)
-            self._append(held, step.messages)
-            if step.window is not None and step.window.cleared:
+        held = self._fenced(request)
+        if (request.run_id, request.step_index) not in held.steps:
+            moved = request.HasField("window")
+            if moved:
+                self._shrink(held, request.window)
+            self._append(held, request.messages)
+            if moved and request.window.cleared:
                 held.window = []
-            elif step.window is not None:
-                held.messages.append(step.window.summary.SerializeToString())
-            held.steps[step.run_id, step.step_index] = step.stop_reason
+            elif moved:
+                held.messages.append(request.window.summary.SerializeToString())
+            held.steps[request.run_id, request.step_index] = request.stop_reason
         self._after("commit_step")
-        blocks = self.blocks.get(thread.agent_id, {}).values()
-        changed = tuple(b for b in blocks if step.known_blocks.get(b.id) != b.version)
-        return CommitReceipt(changed, tuple(set(step.known_blocks) - {b.id for b in blocks}))
+        blocks = self.blocks.get(request.agent_id, {}).values()
+        known = {block.block_id: block.version for block in request.known_blocks}
+        changed = [block for block in blocks if known.get(block.id) != block.version]
+        return pb.CommitStepResponse(changed_blocks=changed, detached_block_ids=set(known) - {b.id for b in blocks})
 
     def _after(self, name):
         failures = self.fail.get(f"{name}:after")
@@ -167,29 +177,37 @@ class TwinMemory:
         kept = [data for data in held.messages[first:] if Message.FromString(data).role != ROLE.MESSAGE_ROLE_SUMMARY]
         held.window = [window.summary.SerializeToString(), *kept]
 
-    async def edit_block(self, thread, key, edit):
+    async def edit_block(self, request):
         self._enter("edit_block")
-        self._fenced(thread)
+        self._fenced(request)
+        key = request.idempotency_key
         if key not in self.edits:
-            block = self.blocks[thread.agent_id].get(edit.label)
+            block = self.blocks[request.agent_id].get(request.label)
             if block is None:
-                raise BlockNotFound(f"no block {edit.label}", label=edit.label)
-            block.value = block.value + "\n" + edit.text if edit.kind is not EditKind.RETHINK else edit.text
+                raise BlockNotFound(f"no block {request.label}", label=request.label)
+            text = request.rethink.value or request.append.content or request.insert.text or request.replace.new_text
+            block.value = text if request.HasField("rethink") else block.value + "\n" + text
             block.version += 1
             copy = block_pb2.Block()
             copy.CopyFrom(block)
             self.edits[key] = copy
-        return self.edits[key]
+        return pb.EditBlockResponse(block=self.edits[key])
 
-    async def insert_passage(self, thread, key, text, tags):
-        if key not in [passage[0] for passage in self.passages]:
-            self.passages.append((key, text, tuple(tags)))
+    async def insert_passage(self, request):
+        if request.request_id not in [passage[0] for passage in self.passages]:
+            self.passages.append((request.request_id, request.text, tuple(request.tags)))
 
-    async def search_passages(self, agent_id, search):
-        return [SearchHit("passage-1", text, "2026-01-01T00:00:00+00:00", tags=tags) for _, text, tags in self.passages]
+    async def search_passages(self, request):
+        found = passage_service_pb2.SearchArchivalMemoryResponse()
+        for _, text, tags in self.passages:
+            found.results.add(id="passage-1", content=text, tags=tags).timestamp.FromJsonString(WHEN)
+        return found
 
-    async def search_messages(self, thread, search):
-        return [SearchHit("message-1", "found", "2026-01-01T00:00:00+00:00", role="user")]
+    async def search_messages(self, request):
+        message = Message(id="message-1", role=ROLE.MESSAGE_ROLE_USER, parts=[say("found")])
+        message.created_at.FromJsonString(WHEN)
+        found = message_service_pb2.StoredMessageResult(message=message.SerializeToString())
+        return message_service_pb2.SearchStoredMessagesResponse(results=[found])
 
     async def run_messages(self, run_id):
         stored = [Message.FromString(data) for held in self.threads.values() for data in held.messages]
@@ -198,19 +216,23 @@ class TwinMemory:
     async def memories(self, agent_ids, *, blocks):
         return {agent_id: self._memory(agent_id) for agent_id in agent_ids if agent_id in self.threads}
 
-    async def reset(self, thread, messages):
+    async def reset(self, request):
         self._enter("reset")
-        held = self._fenced(thread)
-        held.fence = thread.fence
-        held.messages, held.window = [m.SerializeToString() for m in messages], None
+        held = self._fenced(request)
+        held.fence = request.fence
+        held.messages, held.window = [m.SerializeToString() for m in request.messages], None
 
     async def context(self, agent_id, conversation_id):
         held = self.threads.get(conversation_id)
         if held is None:
             raise ConversationNotFound("no such conversation", conversation_id=conversation_id)
         window = held.messages if held.window is None else [held.messages[0], *held.window]
-        blocks = tuple(self.blocks.get(agent_id, {}).values())
-        return StartedContext(blocks, tuple(window), None, 0, len(held.messages), len(self.passages))
+        return pb.GetContextResponse(
+            blocks=self.blocks.get(agent_id, {}).values(),
+            messages=window,
+            message_count=len(held.messages),
+            passage_count=len(self.passages),
+        )
 
     async def set_system(self, agent_id, conversation_id, text):
         held = self.threads[conversation_id]
@@ -227,7 +249,7 @@ class TwinMemory:
 
     def _memory(self, agent_id):
         ids = [Message.FromString(data).id for data in self.threads[agent_id].messages]
-        return AgentMemorySpec(tuple(self.blocks[agent_id].values()), tuple(ids))
+        return pb.AgentMemory(agent_id=agent_id, blocks=self.blocks[agent_id].values(), message_ids=ids)
 
     def texts(self, conversation_id):
         """Say what a conversation holds: role and text, calls, or returns of each message."""

@@ -20,7 +20,7 @@ from letta_agent.domain.journal.records import (
     RunEnd,
     RunFilter,
     RunJob,
-    RunLease,
+    RunKey,
     RunRecord,
     RunRequest,
     RunStatus,
@@ -36,7 +36,7 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
 from letta_common.values.paging import Page
-from tests.fakes.agent.state import FakeState, Run, RunKey
+from tests.fakes.agent.state import FakeState, QueueRow, Run
 
 
 class FakeRuns:
@@ -57,7 +57,7 @@ class FakeRuns:
             return Admission(AdmissionOutcome.NO_AGENT)
         if not self.state.open(organization_id, run.agent_id, run.conversation_id):
             return Admission(AdmissionOutcome.NO_CONVERSATION)
-        thread = self._threads.get((organization_id, run.conversation_id), RunKey(run.agent_id))
+        thread = self._threads.get((organization_id, run.conversation_id), QueueRow(run.agent_id))
         resumes = self._resumes(run, thread)
         if self._busy(run, thread, resumes):
             return self._refused(actor, run, thread)
@@ -69,18 +69,18 @@ class FakeRuns:
         waiting = None if resumes else thread.approval
         return Admission(AdmissionOutcome.CLAIMED, run.id, thread.fence, given, pending=waiting, resumes=resumes)
 
-    async def checkpoint(self, held: RunLease, step_index: int, step: StoredStep) -> None:
+    async def checkpoint(self, held: RunKey, step_index: int, step: StoredStep) -> None:
         """Keep what the model made of a step. Raises Fenced."""
         if self._held(held) is None:
             raise Fenced(f"run {held.run_id} has another owner", run_id=held.run_id)
         kept = StoredStep.FromString(step.SerializeToString())
         self._runs[held.organization_id, held.run_id].kept.setdefault(step_index, kept)
 
-    async def get_checkpoints(self, held: RunLease) -> dict[int, StoredStep]:
+    async def get_checkpoints(self, held: RunKey) -> dict[int, StoredStep]:
         """Return what is kept of a run's steps, by index."""
         return dict(self._runs[held.organization_id, held.run_id].kept)
 
-    async def close(self, held: RunLease, end: RunEnd) -> bool:
+    async def close(self, held: RunKey, end: RunEnd) -> bool:
         """End a run and free its conversation; say whether another run waits for it."""
         thread = self._held(held)
         if thread is None:
@@ -112,7 +112,7 @@ class FakeRuns:
         )
         return thread.pending > 0
 
-    async def raise_fence(self, held: RunLease, above: int) -> int | None:
+    async def raise_fence(self, held: RunKey, above: int) -> int | None:
         """Claim a conversation that is still held again, above a fence; None when it is lost."""
         thread = self._held(held)
         if thread is None:
@@ -223,7 +223,7 @@ class FakeRuns:
         kept = self._events.get((actor.organization_id, run_id), {})
         return [kept[seq_id][1] for seq_id in sorted(kept) if seq_id > after][:limit]
 
-    async def renew(self, held: Sequence[RunLease], lease: LeaseTerms) -> Renewed:
+    async def renew(self, held: Sequence[RunKey], lease: LeaseTerms) -> Renewed:
         """Renew the leases of conversations."""
         kept = set()
         for item in held:
@@ -233,7 +233,7 @@ class FakeRuns:
                 kept.add(item.run_id)
         return Renewed(frozenset(kept))
 
-    async def list_cancelled(self, held: Sequence[RunLease]) -> frozenset[str]:
+    async def list_cancelled(self, held: Sequence[RunKey]) -> frozenset[str]:
         """Return those of the runs that somebody asked to end."""
         known = ((h.run_id, self._runs.get((h.organization_id, h.run_id))) for h in held)
         return frozenset(run_id for run_id, run in known if run is not None and run.record.cancel_requested)
@@ -283,17 +283,17 @@ class FakeRuns:
             del kept[seq]
         return len(old[:limit])
 
-    def _due(self, room: FreeSlots) -> dict[str, list[tuple[str, RunKey]]]:
+    def _due(self, room: FreeSlots) -> dict[str, list[tuple[str, QueueRow]]]:
         """Return the conversations with work and no live lease by organization, both in the order they became due."""
         now = self._clock.now()
         due = [(key, t) for key, t in self._threads.items() if (t.run_id or t.pending) and t.until <= now]
-        found: dict[str, list[tuple[str, RunKey]]] = {}
+        found: dict[str, list[tuple[str, QueueRow]]] = {}
         for (organization_id, conversation_id), thread in sorted(due, key=lambda each: each[1].until):
             if room.of(organization_id) > 0:
                 found.setdefault(organization_id, []).append((conversation_id, thread))
         return dict(sorted(found.items(), key=lambda each: -room.of(each[0])))
 
-    def _next(self, organization_id: str, conversation_id: str, thread: RunKey) -> Run | None:
+    def _next(self, organization_id: str, conversation_id: str, thread: QueueRow) -> Run | None:
         if thread.run_id:
             run = self._runs[organization_id, thread.run_id]
             run.record = replace(run.record, claims=run.record.claims + 1)
@@ -306,10 +306,10 @@ class FakeRuns:
                 return run
         return None
 
-    def _job(self, run: Run, thread: RunKey) -> RunJob:
+    def _job(self, run: Run, thread: QueueRow) -> RunJob:
         organization_id, new = run.actor.organization_id, run.new
         return RunJob(
-            held=RunLease(organization_id, new.agent_id, new.conversation_id, new.id, thread.fence),
+            held=RunKey(organization_id, new.agent_id, new.conversation_id, new.id, thread.fence),
             actor=run.actor,
             definition=self.state.definition(organization_id, new.agent_id, new.conversation_id),
             request=RunRequest.FromString(new.request),
@@ -332,15 +332,15 @@ class FakeRuns:
                 found[run.record.conversation_id] = run_id
         return found
 
-    def _busy(self, run: NewRun, thread: RunKey, resumes: bool) -> bool:
+    def _busy(self, run: NewRun, thread: QueueRow, resumes: bool) -> bool:
         return bool(thread.run_id) or not _admits(run, thread, resumes=resumes)
 
-    def _resumes(self, run: NewRun, thread: RunKey) -> bool:
+    def _resumes(self, run: NewRun, thread: QueueRow) -> bool:
         ended = thread.last_run_completion
         fresh = ended is not None and ended > self._clock.now() - timedelta(minutes=10)
         return fresh and not run.key and thread.failed_hash == run.request_hash
 
-    def _refused(self, actor: Actor, run: NewRun, thread: RunKey) -> Admission:
+    def _refused(self, actor: Actor, run: NewRun, thread: QueueRow) -> Admission:
         if run.answers is not None:
             before = [known for known in self._mine(actor) if known.new.answers == run.answers]
             same = [known for known in before if known.new.conversation_id == run.conversation_id]
@@ -384,7 +384,7 @@ class FakeRuns:
                 return known
         return None
 
-    def _held(self, held: RunLease) -> RunKey | None:
+    def _held(self, held: RunKey) -> QueueRow | None:
         thread = self._threads.get((held.organization_id, held.conversation_id))
         if thread is None or (thread.run_id, thread.fence) != (held.run_id, held.fence):
             return None
@@ -417,7 +417,7 @@ def _with_error(step: StepSummary, end: RunEnd) -> StepSummary:
     return replace(step, error_type=told.get("error_type", ""), error_message=told.get("message", ""))
 
 
-def _admits(run: NewRun, thread: RunKey, *, resumes: bool) -> bool:
+def _admits(run: NewRun, thread: QueueRow, *, resumes: bool) -> bool:
     if thread.approval is None:
         return not thread.pending and (run.approved_calls is None or resumes)
     if run.approved_calls is None:

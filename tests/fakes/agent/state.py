@@ -26,7 +26,7 @@ Key = tuple[str, str]
 
 
 @dataclass(slots=True)
-class RunKey:
+class QueueRow:
     """A row of the conversation queue."""
 
     agent_id: str = ""
@@ -63,7 +63,7 @@ class FakeState:
 
     agents: dict[Key, Agent] = field(default_factory=dict)
     conversations: dict[Key, StoredConversation] = field(default_factory=dict)
-    threads: dict[Key, RunKey] = field(default_factory=dict)
+    threads: dict[Key, QueueRow] = field(default_factory=dict)
     runs: dict[Key, Run] = field(default_factory=dict)
     events: dict[Key, dict[int, tuple[datetime, StoredEvent]]] = field(default_factory=dict)
 
@@ -87,5 +87,5 @@ class FakeState:
         agent = self.agents[organization_id, agent_id]
         stored = self.conversations.get((organization_id, conversation_id))
         own = stored.conversation.SerializeToString() if stored is not None else None
-        thread = self.threads.get((organization_id, conversation_id), RunKey())
+        thread = self.threads.get((organization_id, conversation_id), QueueRow())
         return definition_of(agent.state.SerializeToString(), own, agent.secrets, agent.tool_ids, thread.tokens)

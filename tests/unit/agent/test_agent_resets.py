@@ -29,10 +29,10 @@ def before_reset(world, do):
     """Do something after the fence was raised and before memory forgets."""
     reset = world.memory.reset
 
-    async def meanwhile(thread, messages):
+    async def meanwhile(request):
         world.memory.reset = reset
         await do()
-        await reset(thread, messages)
+        await reset(request)
 
     world.memory.reset = meanwhile
 
@@ -77,9 +77,9 @@ async def test_a_run_that_was_admitted_but_not_begun_comes_after():
     world, agents = await talked(answer(say("Later.")))
     hold, begin = asyncio.Event(), world.memory.begin_step
 
-    async def slowly(thread, run_id, messages):
+    async def slowly(request):
         await hold.wait()
-        return await begin(thread, run_id, messages)
+        return await begin(request)
 
     world.memory.begin_step = slowly
     admitted = []

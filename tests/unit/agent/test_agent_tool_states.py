@@ -6,7 +6,7 @@ import pytest
 
 from letta.agent.v1 import agent_pb2
 from letta.memory.v1 import block_pb2
-from letta_agent.domain.peers.memory import Edit, EditKind
+from letta.memory.v1.context_service_pb2 import EditBlockRequest, RethinkEdit
 from letta_agent.domain.peers.tools import Tool
 from letta_agent.domain.toolcalls.agent_state import edits_of, state_of, wants_state
 
@@ -54,6 +54,8 @@ def test_without_changes_there_is_nothing_to_edit(changes):
 
 
 def test_changes_become_edits_in_the_same_order_every_time():
-    expected = [Edit(EditKind.RETHINK, "a", "1"), Edit(EditKind.RETHINK, "b", "2")]
+    expected = [
+        EditBlockRequest(label=label, rethink=RethinkEdit(value=value)) for label, value in (("a", "1"), ("b", "2"))
+    ]
 
     assert edits_of('{"blocks": {"b": "2", "a": "1"}}') == edits_of('{"blocks": {"a": "1", "b": "2"}}') == expected

@@ -16,7 +16,7 @@ from letta_agent.domain.journal.records import (
     NewRun,
     RunEnd,
     RunFilter,
-    RunLease,
+    RunKey,
     StepFilter,
     StepSummary,
     StoredEvent,
@@ -72,7 +72,7 @@ def run_of(agent_id, **changes):
 
 
 def held_of(actor, run, fence):
-    return RunLease(actor.organization_id, run.agent_id, run.conversation_id, run.id, fence)
+    return RunKey(actor.organization_id, run.agent_id, run.conversation_id, run.id, fence)
 
 
 def step_of(index, **changes):

@@ -9,7 +9,7 @@ import pytest
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import usage_pb2
 from letta_agent.domain.agents.records import AgentFilter, Stage
-from letta_agent.domain.journal.records import AdmissionOutcome, HeldCalls, LeaseTerms, RunEnd, RunLease
+from letta_agent.domain.journal.records import AdmissionOutcome, HeldCalls, LeaseTerms, RunEnd, RunKey
 from letta_common.clock import SystemClock
 from letta_common.errors import AgentNotFound, ConversationNotFound, RunNotFound
 from letta_common.values.ids import new_id
@@ -32,7 +32,7 @@ async def closed(rooms, actor, agent_id, end=None, conversation_id=""):
     run = new_run(agent_id, conversation_id)
     admission = await rooms.runs.admit(actor, run, LEASE)
     assert admission.outcome is AdmissionOutcome.CLAIMED, admission
-    held = RunLease(actor.organization_id, agent_id, run.conversation_id, run.id, admission.fence)
+    held = RunKey(actor.organization_id, agent_id, run.conversation_id, run.id, admission.fence)
     await rooms.runs.close(held, end or RunEnd(COMPLETED, END_TURN))
     return held
 
@@ -255,7 +255,7 @@ async def test_a_busy_conversation_is_not_seized(rooms, ann):
     assert (seized.busy, seized.run_id, seized.fence) == (True, run.id, admission.fence)
 
     await rooms.runs.admit(ann, waits, LEASE)
-    held = RunLease(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
+    held = RunKey(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
     await rooms.runs.close(held, RunEnd(COMPLETED, END_TURN))
     assert (await rooms.agents.seize(ann, agent.id, agent.id)).busy
 

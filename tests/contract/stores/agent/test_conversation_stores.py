@@ -7,7 +7,7 @@ import pytest
 
 from letta.common.v1 import usage_pb2
 from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, ConversationStage
-from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, LeaseTerms, RunEnd, RunLease
+from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, LeaseTerms, RunEnd, RunKey
 from letta_common.clock import SystemClock
 from letta_common.errors import ConversationNotFound
 from letta_common.values.ids import new_id
@@ -36,7 +36,7 @@ async def used(rooms, actor, made):
     run = new_run(made.agent_id, made.id)
     admission = await rooms.runs.admit(actor, run, LEASE)
     assert admission.outcome is AdmissionOutcome.CLAIMED, admission
-    held = RunLease(actor.organization_id, made.agent_id, made.id, run.id, admission.fence)
+    held = RunKey(actor.organization_id, made.agent_id, made.id, run.id, admission.fence)
     await rooms.runs.close(held, RunEnd(3, usage_pb2.STOP_REASON_END_TURN))
     return admission
 
@@ -202,10 +202,10 @@ async def test_runs_of_a_removed_conversation_have_ended(rooms, ann, agent_id):
     made, other = await stored(rooms, ann, agent_id), await stored(rooms, ann, agent_id)
     going, waiting, ended = (new_run(agent_id, made.id, most_waiting=10) for _ in range(3))
     admission = await rooms.runs.admit(ann, ended, LEASE)
-    held = RunLease(ann.organization_id, agent_id, made.id, ended.id, admission.fence)
+    held = RunKey(ann.organization_id, agent_id, made.id, ended.id, admission.fence)
     await rooms.runs.close(held, RunEnd(3, usage_pb2.STOP_REASON_END_TURN))
     admission = await rooms.runs.admit(ann, going, LEASE)
-    held = RunLease(ann.organization_id, agent_id, made.id, going.id, admission.fence)
+    held = RunKey(ann.organization_id, agent_id, made.id, going.id, admission.fence)
     assert (await rooms.runs.admit(ann, waiting, LEASE)).outcome is AdmissionOutcome.QUEUED
     elsewhere = new_run(agent_id, other.id)
     await rooms.runs.admit(ann, elsewhere, LEASE)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, HeldCalls, LeaseTerms, RunEnd, RunLease
+from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, HeldCalls, LeaseTerms, RunEnd, RunKey
 from letta_common.values.ids import new_id
 from tests.contract.stores.agent.conftest import agent_of, new_run
 
@@ -81,7 +81,7 @@ async def test_a_conversation_comes_in_the_order_it_became_free(store, ann):
         admission = await store.runs.admit(ann, run, NEXT)
         waiting = new_run(agent.id, most_waiting=5)
         assert (await store.runs.admit(ann, waiting, NEXT)).outcome is AdmissionOutcome.QUEUED
-        held = RunLease(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
+        held = RunKey(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
         holders.append((held, waiting.id))
     for held, _ in reversed(holders):
         await store.runs.close(held, RunEnd(COMPLETED, END_TURN, ()))
@@ -96,7 +96,7 @@ async def test_a_run_reopened_to_be_ended_is_the_first_of_its_organization(store
     await store.agents.create(ann, agent)
     run = new_run(agent.id)
     admission = await store.runs.admit(ann, run, NEXT)
-    held = RunLease(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
+    held = RunKey(ann.organization_id, agent.id, agent.id, run.id, admission.fence)
     waits = HeldCalls("message-1", ("call-1",), b"")
     await store.runs.close(held, RunEnd(COMPLETED, REQUIRES_APPROVAL, (), pending=waits))
     await abandoned(store, ann, 3)

@@ -13,7 +13,7 @@ from letta_agent.domain.journal.records import (
     Overdue,
     Renewed,
     RunJob,
-    RunLease,
+    RunKey,
     RunRequest,
     StoredEvent,
     StoredInput,
@@ -66,7 +66,7 @@ class SqlQueueStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def renew(self, held: Sequence[RunLease], lease: LeaseTerms) -> Renewed:
+    async def renew(self, held: Sequence[RunKey], lease: LeaseTerms) -> Renewed:
         """Renew the leases of conversations."""
         values = {
             "owner": lease.owner,
@@ -79,7 +79,7 @@ class SqlQueueStore:
         rows = await self._db.hot(_RENEW, values)
         return Renewed(frozenset(row[0] for row in rows))
 
-    async def list_cancelled(self, held: Sequence[RunLease]) -> frozenset[str]:
+    async def list_cancelled(self, held: Sequence[RunKey]) -> frozenset[str]:
         """Return those of the runs that somebody asked to end."""
         rows = await self._db.hot(_CANCELLED, ([h.organization_id for h in held], [h.run_id for h in held]))
         return frozenset(row[0] for row in rows)
@@ -130,7 +130,7 @@ def _job(row: tuple[Any, ...]) -> RunJob:
     definition, conversation, secrets, tools, tokens, request, given = row[7:14]
     claims, background, run_type, cancel_requested, message_id, calls, shown = row[14:]
     return RunJob(
-        held=RunLease(organization_id, agent_id, conversation_id, run_id, fence),
+        held=RunKey(organization_id, agent_id, conversation_id, run_id, fence),
         actor=Actor(organization_id, user_id, frozenset(scopes)),
         definition=definition_of(definition, conversation, secrets, tools, tokens),
         request=RunRequest.FromString(request),

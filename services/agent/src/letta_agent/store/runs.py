@@ -18,7 +18,7 @@ from letta_agent.domain.journal.records import (
     NewRun,
     RunEnd,
     RunFilter,
-    RunLease,
+    RunKey,
     RunRecord,
     RunStatus,
     StepFilter,
@@ -184,7 +184,7 @@ class SqlRunStore:
         [row] = await self._db.hot(_ADMIT, values)
         return _admission(row)
 
-    async def checkpoint(self, held: RunLease, step_index: int, step: StoredStep) -> None:
+    async def checkpoint(self, held: RunKey, step_index: int, step: StoredStep) -> None:
         """Keep what the model made of a step. Raises Fenced."""
         values = {
             "organization_id": held.organization_id,
@@ -200,12 +200,12 @@ class SqlRunStore:
         if not done:
             raise Fenced(f"run {held.run_id} has another owner", run_id=held.run_id)
 
-    async def get_checkpoints(self, held: RunLease) -> dict[int, StoredStep]:
+    async def get_checkpoints(self, held: RunKey) -> dict[int, StoredStep]:
         """Return what is kept of a run's steps, by index."""
         rows = await self._db.hot(_CHECKPOINTS, (held.organization_id, held.run_id))
         return {index: StoredStep.FromString(output) for index, output in rows}
 
-    async def close(self, held: RunLease, end: RunEnd) -> bool:
+    async def close(self, held: RunKey, end: RunEnd) -> bool:
         """End a run and free its conversation; say whether another run waits for it."""
         pending = end.pending or HeldCalls("", ())
         values = {
@@ -232,7 +232,7 @@ class SqlRunStore:
                 await self._db.hot(_WARN, (list(step.warnings), held.organization_id, held.run_id, step.step_index))
         return bool(waiting > 0)
 
-    async def raise_fence(self, held: RunLease, above: int) -> int | None:
+    async def raise_fence(self, held: RunKey, above: int) -> int | None:
         """Claim a conversation that is still held again, above a fence; None when it is lost."""
         key = (held.organization_id, held.conversation_id, held.run_id, held.fence)
         rows = await self._db.hot(_RAISE_FENCE, (above, *key))

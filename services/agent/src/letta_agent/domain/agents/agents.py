@@ -10,6 +10,7 @@ import structlog
 
 from letta.agent.v1 import stored_pb2, tool_rule_pb2
 from letta.common.v1 import message_pb2
+from letta.memory.v1 import context_service_pb2 as memory_pb2
 from letta_agent.domain.agents.kinds import BASE_TOOLS, FORGETFUL, MULTI_AGENT_TOOLS, base_rules, require_kind
 from letta_agent.domain.agents.model_choice import mirror_settings, set_embedding, set_model
 from letta_agent.domain.agents.names import random_name
@@ -28,10 +29,10 @@ from letta_agent.domain.agents.records import (
     Vault,
 )
 from letta_agent.domain.context.system_prompt import compile_system, default_system, facts_of
+from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.peers.credentials import CredentialPeer
-from letta_agent.domain.peers.memory import AgentMemorySpec, Block, Message, RunKey
+from letta_agent.domain.peers.memory import Block, Message
 from letta_agent.domain.peers.models import ContentPart
-from letta_agent.domain.peers.passports import Passport
 from letta_agent.domain.peers.tools import Tool
 from letta_agent.domain.toolcalls.rules import ToolRules
 from letta_common.actor import Actor, acting_as
@@ -163,17 +164,17 @@ class Agents:
         """Return the message that a new conversation of an agent begins with. Raises AgentNotFound."""
         agent = await self._store.get(actor, agent_id)
         memories = await self._memory.memories([agent_id], blocks=True)
-        return self._first_message(agent.state, memories.get(agent_id, AgentMemorySpec()).blocks)
+        return self._first_message(agent.state, memories.get(agent_id, memory_pb2.AgentMemory()).blocks)
 
     async def reset(self, actor: Actor, agent_id: str) -> AgentState:
         """Forget the messages of the default conversation. Raises AgentNotFound and ConversationBusy."""
         first = await self.first_message(actor, agent_id)
         fence = await self._seized(actor, agent_id)
         try:
-            await self._memory.reset(RunKey(agent_id, agent_id, fence), [first])
+            await self._memory.reset(_beginning(agent_id, fence, first))
         except Fenced as error:
             fence = await self._seized(actor, agent_id, above=int(error.metadata.get("fence") or 0))
-            await self._memory.reset(RunKey(agent_id, agent_id, fence), [first])
+            await self._memory.reset(_beginning(agent_id, fence, first))
         await self._store.forget(actor, agent_id, fence)
         return await self.get(actor, agent_id, ALL_PARTS)
 
@@ -260,7 +261,7 @@ class Agents:
         )
         return agent, creation
 
-    async def _provision(self, actor: Actor, agent: Agent, creation: StoredCreation) -> AgentMemorySpec:
+    async def _provision(self, actor: Actor, agent: Agent, creation: StoredCreation) -> memory_pb2.AgentMemory:
         try:
             memory = await self._memory.provision(
                 agent.id,
@@ -300,7 +301,7 @@ class Agents:
 
     async def _set_blocks(self, agent_id: str, wanted: Sequence[str]) -> None:
         memories = await self._memory.memories([agent_id], blocks=True)
-        have = {block.id for block in memories.get(agent_id, AgentMemorySpec()).blocks}
+        have = {block.id for block in memories.get(agent_id, memory_pb2.AgentMemory()).blocks}
         for block_id in have - set(wanted):
             await self._memory.detach_block(agent_id, block_id)
         for block_id in wanted:
@@ -340,14 +341,14 @@ class Agents:
                 actor,
                 agent,
                 parts,
-                memories.get(agent.id, AgentMemorySpec()),
+                memories.get(agent.id, memory_pb2.AgentMemory()),
                 [tools[tool_id] for tool_id in agent.tool_ids if tool_id in tools],
             )
             for agent in agents
         ]
 
     def _shown(
-        self, actor: Actor, agent: Agent, parts: AgentIncludes, memory: AgentMemorySpec, tools: Sequence[Tool]
+        self, actor: Actor, agent: Agent, parts: AgentIncludes, memory: memory_pb2.AgentMemory, tools: Sequence[Tool]
     ) -> AgentState:
         """Return an agent as clients see it."""
         shown = AgentState()
@@ -399,3 +400,10 @@ def _set_approval(state: AgentState, tool_name: str, *, required: bool) -> None:
     if required:
         rule = tool_rule_pb2.RequiresApprovalToolRule(tool_name=tool_name)
         state.tool_rules.append(tool_rule_pb2.ToolRule(requires_approval=rule))
+
+
+def _beginning(agent_id: str, fence: int, first: Message) -> memory_pb2.ResetConversationRequest:
+    """Ask for a default conversation that begins anew."""
+    return memory_pb2.ResetConversationRequest(
+        agent_id=agent_id, conversation_id=agent_id, messages=[first], fence=fence
+    )

@@ -12,10 +12,10 @@ import structlog
 
 from letta.agent.v1 import conversation_pb2
 from letta_agent.domain.agents.agents import Agents
+from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.peers.credentials import CredentialPeer
 from letta_agent.domain.peers.memory import MemoryPeer, Message
 from letta_agent.domain.peers.models import ModelPeer
-from letta_agent.domain.peers.passports import Passport
 from letta_common.actor import Actor, acting_as
 from letta_common.clock import Clock
 from letta_common.codes import Code

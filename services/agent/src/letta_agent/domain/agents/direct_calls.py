@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from letta.memory.v1.context_service_pb2 import AgentMemory
 from letta_agent.domain.agents.records import AgentPeers, AgentStore
-from letta_agent.domain.peers.memory import AgentMemorySpec, RunKey
+from letta_agent.domain.journal.records import RunKey
 from letta_agent.domain.peers.secrets import SecretBox
 from letta_agent.domain.peers.tools import CallResult
 from letta_agent.domain.toolcalls.executor import Caller, ToolRun
@@ -38,12 +39,12 @@ class ToolRuns:
         if agent.secrets:
             environment = self._secrets.environment(actor.organization_id, agent_id, agent.secrets)
         run = ToolRun(
-            thread=RunKey(agent_id, agent_id, hold.fence),
+            run=RunKey(actor.organization_id, agent_id, agent_id, "", hold.fence),
             key=new_id("call"),
             tool=tool,
             arguments=arguments,
             environment=environment,
             state=agent.state,
-            blocks=memories.get(agent_id, AgentMemorySpec()).blocks,
+            blocks=memories.get(agent_id, AgentMemory()).blocks,
         )
         return await self._caller.run(run)

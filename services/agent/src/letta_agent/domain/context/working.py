@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2
-from letta_agent.domain.peers.memory import CommitReceipt, Message, StartedContext
+from letta.memory.v1 import context_service_pb2 as memory_pb2
+from letta_agent.domain.peers.memory import Message
 
 BYTES_PER_TOKEN = 4
 IMAGE_TOKENS = 1_600
@@ -16,7 +17,7 @@ _ROLE = message_pb2.MessageRole
 class WorkingContext:
     """What the next prompt is made of. Messages stay serialized; only those that decide something are parsed."""
 
-    def __init__(self, begun: StartedContext, *, tokens: int = 0, input_bytes: int = 0) -> None:
+    def __init__(self, begun: memory_pb2.BeginStepResponse, *, tokens: int = 0, input_bytes: int = 0) -> None:
         self.blocks: dict[str, block_pb2.Block] = {block.id: block for block in begun.blocks}
         self.messages: list[bytes] = _without_system(begun.messages)
         self.message_count = begun.message_count
@@ -31,7 +32,7 @@ class WorkingContext:
             self.messages.append(data)
             self._fresh += len(data)
 
-    def learn(self, committed: CommitReceipt) -> None:
+    def learn(self, committed: memory_pb2.CommitStepResponse) -> None:
         """Take over what a commit said about the blocks."""
         for block in committed.changed_blocks:
             self.blocks[block.id] = block
@@ -80,9 +81,9 @@ class WorkingContext:
         """Estimate more closely by reading the messages: an image is not worth its bytes."""
         return overhead // BYTES_PER_TOKEN + sum(map(message_tokens, self.messages))
 
-    def versions(self) -> dict[str, int]:
+    def versions(self) -> list[memory_pb2.BlockVersion]:
         """Return the versions of the blocks."""
-        return {block.id: block.version for block in self.blocks.values()}
+        return [memory_pb2.BlockVersion(block_id=block.id, version=block.version) for block in self.blocks.values()]
 
 
 def message_tokens(data: bytes) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, time
 from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from letta_common.errors import InvalidArgument
 
@@ -35,6 +37,26 @@ def known(stored: str) -> str:
 def placed(moment: datetime, timezone: str) -> datetime:
     """Return a moment that names no zone as one of a stored time zone."""
     return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(known(timezone)))
+
+
+def set_time(field: Timestamp, text: str, timezone: str, *, end: bool = False) -> None:
+    """Read a date or a time, in a time zone where it names none; a date as an end means its whole day.
+
+    Raises InvalidArgument.
+    """
+    if not text:
+        return
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        hint = "use ISO 8601: YYYY-MM-DD or YYYY-MM-DDTHH:MM"
+        raise InvalidArgument(f"{text!r} is no date: {hint}", date=text) from error
+    if end and len(text) <= len("YYYY-MM-DD"):
+        moment = datetime.combine(moment.date(), time.max)
+    try:
+        field.FromDatetime(placed(moment, timezone))
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument(f"{text!r} is outside of the years 1 to 9999", date=text) from error
 
 
 def local(now: datetime, timezone: str) -> tuple[datetime, str]:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from letta.agent.v1 import run_pb2, run_service_pb2
 from letta.common.v1 import letta_message_pb2, usage_pb2
-from letta_agent.domain.journal.records import RunLease, StoredEvent
+from letta_agent.domain.journal.records import RunKey, StoredEvent
 from letta_common.errors import AppError
 from letta_common.values.ids import new_id
 from letta_messages.rendering import type_of
@@ -26,7 +26,7 @@ class Feed:
     """The events of one run on this replica, from its first one."""
 
     def __init__(
-        self, held: RunLease, *, claims: int = 0, kinds: Iterable[str] = (), record: Record | None = None
+        self, held: RunKey, *, claims: int = 0, kinds: Iterable[str] = (), record: Record | None = None
     ) -> None:
         self.held = held
         self._kinds = frozenset(kinds)

@@ -115,8 +115,8 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
-class RunLease:
-    """A run whose conversation this replica holds."""
+class RunKey:
+    """A run, its conversation, and the fence under which the run's owner writes there."""
 
     organization_id: str
     agent_id: str
@@ -129,7 +129,7 @@ class RunLease:
 class RunJob:
     """A run to work on."""
 
-    held: RunLease
+    held: RunKey
     actor: Actor
     definition: Definition
     request: RunRequest
@@ -313,22 +313,22 @@ class RunStore(Protocol):
         """Admit a run and claim its conversation, or say why not. One statement."""
         ...
 
-    async def checkpoint(self, held: RunLease, step_index: int, step: StoredStep) -> None:
+    async def checkpoint(self, held: RunKey, step_index: int, step: StoredStep) -> None:
         """Keep what the model made of a step. One statement. Raises Fenced."""
         ...
 
-    async def get_checkpoints(self, held: RunLease) -> dict[int, StoredStep]:
+    async def get_checkpoints(self, held: RunKey) -> dict[int, StoredStep]:
         """Return what is kept of a run's steps, by index."""
         ...
 
-    async def close(self, held: RunLease, end: RunEnd) -> bool:
+    async def close(self, held: RunKey, end: RunEnd) -> bool:
         """End a run and free its conversation; say whether another run waits for it. One statement.
 
         A repeat, or a lost lease, changes nothing.
         """
         ...
 
-    async def raise_fence(self, held: RunLease, above: int) -> int | None:
+    async def raise_fence(self, held: RunKey, above: int) -> int | None:
         """Claim a conversation that is still held again, above a fence; None when it is lost."""
         ...
 
@@ -384,11 +384,11 @@ class RunStore(Protocol):
 class QueueStore(Protocol):
     """What the background work of a replica needs from storage. These statements span organizations."""
 
-    async def renew(self, held: Sequence[RunLease], lease: LeaseTerms) -> Renewed:
+    async def renew(self, held: Sequence[RunKey], lease: LeaseTerms) -> Renewed:
         """Renew the leases of conversations."""
         ...
 
-    async def list_cancelled(self, held: Sequence[RunLease]) -> frozenset[str]:
+    async def list_cancelled(self, held: Sequence[RunKey]) -> frozenset[str]:
         """Return those of the runs that somebody asked to end."""
         ...
 

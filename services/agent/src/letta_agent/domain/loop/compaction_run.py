@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from letta.memory.v1.context_service_pb2 import Window
 from letta_agent.domain.journal.feed import Feed
+from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.journal.records import AgentState, RunEnd, RunJob, StopReason, StoredStep
 from letta_agent.domain.loop.deps import LoopDeps
 from letta_agent.domain.loop.loop import Loop
 from letta_agent.domain.loop.step_messages import summary_of
 from letta_agent.domain.loop.strategies.base import Strategy
-from letta_agent.domain.peers.memory import CompactedWindow
-from letta_agent.domain.peers.passports import Passport
 from letta_common.errors import NothingToCompact
 from letta_common.values.ids import new_id
 
@@ -42,8 +42,8 @@ class CompactionLoop(Loop):
     async def work(self) -> RunEnd:
         """Compact and commit. Raises NothingToCompact, the errors of its peers, and Fenced."""
         begun = await self._begin()
-        if begun.last_step is not None:
-            return self._end(begun.stop_reason)
+        if begun.HasField("last_step"):
+            return self._end(begun.last_step.stop_reason)
         clock = self._tools.clock
         began = clock.monotonic_ns()
         step = StoredStep(step_id=new_id("step"), started_ns=int(clock.now().timestamp() * 1e9))
@@ -56,7 +56,8 @@ class CompactionLoop(Loop):
                     f"the {before} messages in context would not become fewer; let more be said, or use the mode `all`"
                 )
                 raise NothingToCompact(text, messages=str(before))
-            await self._commit(0, [], _DONE, CompactedWindow(step.summary, step.first_kept_message_id))
+            window = Window(summary=step.summary, first_kept_message_id=step.first_kept_message_id)
+            await self._commit(0, [], _DONE, window)
         took = clock.monotonic_ns() - began
         self._summaries.append(summary_of(step, 0, stop=_DONE, step_ns=took, tool_ns=0))
         self._open, self._context_tokens = None, 0

@@ -8,18 +8,30 @@ run ended.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 from letta.common.v1 import message_pb2
+from letta.memory.v1 import context_service_pb2 as memory_pb2
 from letta_agent.domain.context import approvals
 from letta_agent.domain.context.compactor import TRIGGER, CompactionRequest, corrected
 from letta_agent.domain.context.system_prompt import compile_system, facts_of
 from letta_agent.domain.context.working import BYTES_PER_TOKEN, WorkingContext
 from letta_agent.domain.journal.feed import Feed
-from letta_agent.domain.journal.records import HeldCalls, RunEnd, RunJob, RunStatus, StepSummary, StopReason, StoredStep
+from letta_agent.domain.journal.passports import Passport
+from letta_agent.domain.journal.records import (
+    HeldCalls,
+    RunEnd,
+    RunJob,
+    RunKey,
+    RunStatus,
+    StepSummary,
+    StopReason,
+    StoredStep,
+)
 from letta_agent.domain.loop.deps import LoopDeps, beside
+from letta_agent.domain.loop.run_memory import RunMemory
 from letta_agent.domain.loop.step_messages import (
     Deltas,
     blank_message,
@@ -31,14 +43,13 @@ from letta_agent.domain.loop.step_messages import (
     summary_of,
 )
 from letta_agent.domain.loop.strategies.base import GO_ON, Decision, Strategy, TakenStep
-from letta_agent.domain.peers.memory import CompactedWindow, Message, RunKey, StartedContext, StepCommit
+from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.peers.models import ModelAnswer, Prompt, ToolSchema
-from letta_agent.domain.peers.passports import Passport
 from letta_agent.domain.toolcalls.executor import StepCalls, ToolCallContent, ToolReturnContent, is_readable
 from letta_agent.domain.toolcalls.rules import CallMade, ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
 from letta_common.actor import acting_as
-from letta_common.errors import ContextWindowExceeded, Fenced, LLMInvalidResponse, NoPendingApproval
+from letta_common.errors import ContextWindowExceeded, LLMInvalidResponse, NoPendingApproval
 from letta_common.values.ids import new_id
 from letta_messages.rendering import expand
 
@@ -53,8 +64,8 @@ class Loop:
     """Works on one run."""
 
     def __init__(self, tools: LoopDeps, job: RunJob, feed: Feed, passport: Passport, strategy: Strategy) -> None:
-        self.held = job.held
         self._tools = tools
+        self._memory = RunMemory(tools.memory, tools.store, feed)
         self._job = job
         self._state = job.definition.state
         self._feed = feed
@@ -80,11 +91,12 @@ class Loop:
         """Work on the run to its end. Raises the errors of its peers, and Fenced when another replica owns it now."""
         begun = await self._begin()
         index = 0
-        if begun.last_step is not None:
-            self._recall(begun.last_step)
-            if begun.stop_reason != GO_ON:
-                return self._decided(begun.stop_reason)
-            index = begun.last_step + 1
+        if begun.HasField("last_step"):
+            last = begun.last_step
+            self._recall(last.step_index)
+            if last.stop_reason != GO_ON:
+                return self._decided(last.stop_reason)
+            index = last.step_index + 1
         elif self._input.left:
             return self._wait_on()
         pending = approvals.pending(self._context.messages)
@@ -100,10 +112,11 @@ class Loop:
     async def conclude(self) -> RunEnd | None:
         """Return how a run ended that an earlier owner decided; None when it was to go on. No older owner writes on."""
         begun = await self._begin()
-        if begun.last_step is None:
+        if not begun.HasField("last_step"):
             return None
-        self._recall(begun.last_step)
-        return None if begun.stop_reason == GO_ON else self._decided(begun.stop_reason)
+        last = begun.last_step
+        self._recall(last.step_index)
+        return None if last.stop_reason == GO_ON else self._decided(last.stop_reason)
 
     async def withdraw(self) -> bool:
         """Take the input of a run that failed back, unless a step was committed; say whether none of it is left."""
@@ -112,21 +125,26 @@ class Loop:
         if self.committed:
             return False
         async with self._acting():
-            return await self._tools.memory.withdraw_input(self._thread, self.held.run_id)
+            return await self._memory.withdraw()
 
     async def deny(self) -> None:
         """Close what a cancelled run leaves open: calls that wait for approval, or that were not executed."""
         async with self._acting():
-            begun = await self._begin_fenced(())
+            begun = await self._memory.begin(())
             asked = approvals.request_of(begun.messages)
             if asked is None:
                 return
             self._context = WorkingContext(begun)
-            index = 0 if begun.last_step is None else begun.last_step + 1
+            index = begun.last_step.step_index + 1 if begun.HasField("last_step") else 0
             step = StoredStep(step_id=asked.step_id, message=asked, return_id=new_id("message"))
             message = return_message(step, approvals.cancelled(asked), self.held.run_id, self._tools.clock.now())
             await self._commit(index, [message], StopReason.STOP_REASON_CANCELLED)
         self._show(message)
+
+    @property
+    def held(self) -> RunKey:
+        """Return the key of the run; its fence may rise while the run begins."""
+        return self._feed.held
 
     @property
     def summaries(self) -> tuple[StepSummary, ...]:
@@ -143,7 +161,7 @@ class Loop:
         last = replace(summary_of(step, index, stop=stop, step_ns=took, tool_ns=0), status=status)
         return (*self._summaries, last)
 
-    async def _begin(self) -> StartedContext:
+    async def _begin(self) -> memory_pb2.BeginStepResponse:
         if self._job.claims:
             self._kept = await self._tools.store.get_checkpoints(self.held)
         given, compacts = self._job.input.messages, self._job.input.HasField("compaction_settings")
@@ -152,27 +170,14 @@ class Loop:
         async with self._acting():
             self._begun = True
             looked = self._tools.toolsets.of(self._job.actor, self._job.definition.tool_ids)
-            begun, found = await beside(self._begin_fenced(messages), looked)
-        self.committed = begun.last_step is not None
+            begun, found = await beside(self._memory.begin(messages), looked)
+        self.committed = begun.HasField("last_step")
         self._toolset = self._strategy.prepare(found.with_client_tools(self._job.request.client_tools))
         size = sum(message.ByteSize() for message in messages)
         self._context = WorkingContext(begun, tokens=self._context_tokens, input_bytes=size)
         if self._state.message_buffer_autoclear and messages:
             self._context.begin_at(messages[0].id)
         return begun
-
-    async def _begin_fenced(self, messages: Sequence[Message]) -> StartedContext:
-        """Begin; when memory has seen a higher fence although the lease is ours, claim again above it, once."""
-        try:
-            return await self._tools.memory.begin_step(self._thread, self.held.run_id, messages)
-        except Fenced as error:
-            above = int(error.metadata.get("fence") or 0)
-            fence = await self._tools.store.raise_fence(self.held, above)
-            if fence is None:
-                raise
-        self.held = replace(self.held, fence=fence)
-        self._feed.held = self.held
-        return await self._tools.memory.begin_step(self._thread, self.held.run_id, messages)
 
     def _recall(self, last: int) -> None:
         """Take over the steps that an earlier owner committed."""
@@ -237,12 +242,14 @@ class Loop:
         self._open = None
         return decision
 
-    def _moved(self, stored: StoredStep, stop: StopReason.ValueType) -> CompactedWindow | None:
+    def _moved(self, stored: StoredStep, stop: StopReason.ValueType) -> memory_pb2.Window | None:
         """Return what becomes of the window with a step: the last one of a forgetful agent clears it."""
         if self._state.message_buffer_autoclear and stop not in {GO_ON, _WAIT.stop_reason}:
             self._context_tokens = 0
-            return CompactedWindow(cleared=True)
-        return CompactedWindow(stored.summary, stored.first_kept_message_id) if stored.HasField("summary") else None
+            return memory_pb2.Window(cleared=True)
+        if not stored.HasField("summary"):
+            return None
+        return memory_pb2.Window(summary=stored.summary, first_kept_message_id=stored.first_kept_message_id)
 
     def _decide(self, stored: StoredStep, made: list[CallMade]) -> Decision:
         turn = TakenStep(
@@ -393,8 +400,7 @@ class Loop:
         )
         return await self._tools.caller.execute(
             StepCalls(
-                thread=self._thread,
-                run_id=held.run_id,
+                run=held,
                 step_index=index,
                 calls=calls,
                 toolset=self._toolset,
@@ -409,10 +415,10 @@ class Loop:
         )
 
     async def _commit(
-        self, index: int, messages: list[Message], stop: StopReason.ValueType, window: CompactedWindow | None = None
+        self, index: int, messages: list[Message], stop: StopReason.ValueType, window: memory_pb2.Window | None = None
     ) -> None:
-        step = StepCommit(self.held.run_id, index, tuple(messages), stop, self._context.versions(), window)
-        committed = await self._tools.memory.commit_step(self._thread, step)
+        known = self._context.versions()
+        committed = await self._memory.commit(index, messages, stop, blocks=known, window=window)
         self.committed = True
         self._context.learn(committed)
         self._context.measured(self._context_tokens)
@@ -456,10 +462,6 @@ class Loop:
             ttft_ns=self._ttft_ns,
             pending=self._pending,
         )
-
-    @property
-    def _thread(self) -> RunKey:
-        return RunKey(self.held.agent_id, self.held.conversation_id, self.held.fence)
 
     @property
     def _send_tool(self) -> tuple[str, str] | None:

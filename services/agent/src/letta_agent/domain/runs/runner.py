@@ -16,13 +16,14 @@ import structlog
 from letta.agent.v1 import agent_pb2, run_pb2
 from letta_agent.domain.journal.event_writer import EventWriter
 from letta_agent.domain.journal.feed import Feed
+from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.journal.records import (
     FreeSlots,
     LeaseTerms,
     QueueStore,
     RunEnd,
     RunJob,
-    RunLease,
+    RunKey,
     RunStatus,
     StopReason,
 )
@@ -35,7 +36,6 @@ from letta_agent.domain.loop.strategies.base import Strategy
 from letta_agent.domain.loop.strategies.heartbeat import HeartbeatStrategy
 from letta_agent.domain.loop.strategies.letta import LettaStrategy
 from letta_agent.domain.peers.credentials import CredentialPeer
-from letta_agent.domain.peers.passports import Passport
 from letta_common.errors import (
     AppError,
     ContextWindowExceeded,
@@ -97,7 +97,7 @@ class ActiveRun:
             self.work.cancel()
 
     @property
-    def held(self) -> RunLease:
+    def held(self) -> RunKey:
         """Return what this replica holds; the fence may have risen since the run began."""
         return self.feed.held
 

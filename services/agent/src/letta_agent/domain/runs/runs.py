@@ -24,7 +24,7 @@ from letta_agent.domain.journal.records import (
     Overdue,
     RunFilter,
     RunJob,
-    RunLease,
+    RunKey,
     RunRecord,
     RunRequest,
     RunStatus,
@@ -389,7 +389,7 @@ class Runs:
 def _job(actor: Actor, send: SendCommand, run: NewRun, admission: Admission) -> RunJob:
     assert admission.definition is not None  # noqa: S101  (a claimed run has one)
     return RunJob(
-        held=RunLease(actor.organization_id, run.agent_id, run.conversation_id, run.id, admission.fence),
+        held=RunKey(actor.organization_id, run.agent_id, run.conversation_id, run.id, admission.fence),
         actor=actor,
         definition=admission.definition,
         request=send.request,

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from letta.agent.v1 import agent_pb2
+from letta.memory.v1.context_service_pb2 import EditBlockRequest, RethinkEdit
 from letta_agent.domain.context.zones import known
-from letta_agent.domain.peers.memory import Block, Edit, EditKind
+from letta_agent.domain.peers.memory import Block
 from letta_agent.domain.peers.tools import Tool
 
 PARAMETERS = ("agent_state", "self")
@@ -47,10 +48,11 @@ def state_of(state: agent_pb2.AgentState, blocks: Iterable[Block]) -> str:
     return json.dumps(shown, ensure_ascii=False)
 
 
-def edits_of(changes: str) -> list[Edit]:
+def edits_of(changes: str) -> list[EditBlockRequest]:
     """Return the edits that bring what a tool changed into memory, always in the same order."""
     values = json.loads(changes).get("blocks", {}) if changes else {}
-    return [Edit(EditKind.RETHINK, label, values[label]) for label in sorted(values) if isinstance(values[label], str)]
+    changed = [label for label in sorted(values) if isinstance(values[label], str)]
+    return [EditBlockRequest(label=label, rethink=RethinkEdit(value=values[label])) for label in changed]
 
 
 @lru_cache(maxsize=1_000)

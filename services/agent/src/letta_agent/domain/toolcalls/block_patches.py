@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from letta_agent.domain.peers.memory import Edit, EditKind
+from letta.memory.v1 import context_service_pb2 as memory_pb2
 
 _ADD, _DELETE, _UPDATE, _MOVE = "*** Add Block:", "*** Delete Block:", "*** Update Block:", "*** Move to:"
 _DESCRIPTION = "Description:"
+Edit = memory_pb2.EditBlockRequest
+"""An edit of a block; whose it is, and in which run, is filled in when it is made."""
 
 
 class PatchError(Exception):
@@ -44,16 +46,17 @@ def _section(section: list[str]) -> Iterator[tuple[Edit, str]]:
     if not label:
         raise PatchError(f"the header names no block: {header}")
     if header.startswith(_DELETE):
-        yield Edit(EditKind.DELETE, label), f"Detached block '{label}'"
+        yield Edit(label=label, delete=memory_pb2.DeleteEdit()), f"Detached block '{label}'"
     elif header.startswith(_ADD):
         described = [line.removeprefix(_DESCRIPTION).strip() for line in body if line.startswith(_DESCRIPTION)]
         text = "\n".join(line[1:] for line in body if line.startswith("+"))
-        yield Edit(EditKind.CREATE, label, text, description="\n".join(described)), f"Added block '{label}'"
+        made = memory_pb2.CreateEdit(value=text, description="\n".join(described))
+        yield Edit(label=label, create=made), f"Added block '{label}'"
     else:
         moves = [line.partition(":")[2].strip() for line in body if line.startswith(_MOVE)]
         yield from _hunks(label, [line for line in body if not line.startswith(_MOVE)])
         for new in moves:
-            yield Edit(EditKind.RENAME, label, new_label=new), f"Renamed block '{label}' to '{new}'"
+            yield Edit(label=label, rename=memory_pb2.RenameEdit(label=new)), f"Renamed block '{label}' to '{new}'"
 
 
 def _hunks(label: str, lines: list[str]) -> Iterator[tuple[Edit, str]]:
@@ -78,5 +81,6 @@ def _hunk(label: str, lines: list[str]) -> Edit:
         if mark != "-":
             new.append(text)
     if not any(old):
-        return Edit(EditKind.INSERT, label, "\n".join(text for text in new if text), line=-1)
-    return Edit(EditKind.REPLACE, label, "\n".join(new), "\n".join(old))
+        text = "\n".join(text for text in new if text)
+        return Edit(label=label, insert=memory_pb2.InsertEdit(text=text, line=-1))
+    return Edit(label=label, replace=memory_pb2.ReplaceEdit(old_text="\n".join(old), new_text="\n".join(new)))

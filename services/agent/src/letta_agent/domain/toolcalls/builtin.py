@@ -6,18 +6,36 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from letta_agent.domain.peers.memory import Edit, EditKind, MemoryPeer, RunKey, Search, SearchHit
+from letta.common.v1 import message_pb2
+from letta.memory.v1 import context_service_pb2 as memory_pb2
+from letta.memory.v1.message_service_pb2 import SearchStoredMessagesRequest
+from letta.memory.v1.passage_service_pb2 import (
+    TAG_MATCH_MODE_ALL,
+    TAG_MATCH_MODE_ANY,
+    CreateArchivalMemoryRequest,
+    SearchArchivalMemoryRequest,
+)
+from letta_agent.domain.context.zones import set_time
+from letta_agent.domain.journal.records import RunKey
+from letta_agent.domain.peers.memory import MemoryPeer, Message
 from letta_agent.domain.peers.tools import CallResult
-from letta_agent.domain.toolcalls.block_patches import PatchError, edits_of
+from letta_agent.domain.toolcalls.block_patches import Edit, PatchError, edits_of
 from letta_agent.domain.toolcalls.failures import ends_run, for_model
 from letta_common.clock import Clock
 from letta_common.errors import AppError
+from letta_messages.rendering import text_of
 
 Arguments = Mapping[str, Any]
 _MOST = 2**31 - 1
+_ROLES = {
+    "assistant": message_pb2.MESSAGE_ROLE_ASSISTANT,
+    "user": message_pb2.MESSAGE_ROLE_USER,
+    "tool": message_pb2.MESSAGE_ROLE_TOOL,
+}
+"""Roles that a search can ask for."""
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -29,7 +47,7 @@ class BuiltinArgumentError(Exception):
 class BuiltinCall:
     """A call of a built-in tool in a run."""
 
-    thread: RunKey
+    run: RunKey
     key: str
     """`run_id:step:call_index`."""
     name: str
@@ -106,17 +124,19 @@ class BuiltinTools:
 
     async def edit(self, call: BuiltinCall, edit: Edit, *, part: int | None = None) -> str:
         """Edit a block and return its new value."""
-        key = call.key if part is None else f"{call.key}:{part}"
-        return (await self._memory.edit_block(call.thread, key, edit)).value
+        edit.agent_id, edit.conversation_id, edit.fence = call.run.agent_id, call.run.conversation_id, call.run.fence
+        edit.idempotency_key = call.key if part is None else f"{call.key}:{part}"
+        return (await self._memory.edit_block(edit)).block.value
 
     async def append(self, call: BuiltinCall) -> str:
         """Append a line to a block."""
-        return await self.edit(call, Edit(EditKind.APPEND, call.text("label"), call.text("content")))
+        label, line = call.text("label"), memory_pb2.AppendEdit(content=call.text("content"))
+        return await self.edit(call, Edit(label=label, append=line))
 
     async def replace_all(self, call: BuiltinCall) -> str:
         """Replace every occurrence of a text."""
         old, new = call.text("old_content"), call.text("new_content")
-        return await self.edit(call, Edit(EditKind.REPLACE, call.text("label"), new, old, all_occurrences=True))
+        return await self.edit(call, _replacing(call.text("label"), old, new, everywhere=True))
 
     async def replace(self, call: BuiltinCall) -> str:
         """Replace a text that occurs once."""
@@ -124,21 +144,21 @@ class BuiltinTools:
         old = call.arguments.get("old_string", call.arguments.get("old_str"))
         if not isinstance(old, str) or not isinstance(new, str):
             raise BuiltinArgumentError(f"{call.name}() needs the strings 'old_string' and 'new_string'")
-        return await self.edit(call, Edit(EditKind.REPLACE, call.text("label"), new, old))
+        return await self.edit(call, _replacing(call.text("label"), old, new))
 
     async def insert(self, call: BuiltinCall) -> str:
         """Insert lines."""
         text = call.text("new_string", call.arguments.get("new_str"))
-        line = call.number("insert_line", -1)
-        return await self.edit(call, Edit(EditKind.INSERT, call.text("label"), text, line=line))
+        lines = memory_pb2.InsertEdit(text=text, line=call.number("insert_line", -1))
+        return await self.edit(call, Edit(label=call.text("label"), insert=lines))
 
     async def rethink(self, call: BuiltinCall) -> str:
         """Replace a whole block."""
-        return await self.edit(call, Edit(EditKind.RETHINK, call.text("label"), call.text("new_memory")))
+        return await self.edit(call, _rethinking(call.text("label"), call.text("new_memory")))
 
     async def rethink_user(self, call: BuiltinCall) -> str:
         """Replace what is known of the person."""
-        return await self.edit(call, Edit(EditKind.RETHINK, "human", call.text("new_memory")))
+        return await self.edit(call, _rethinking("human", call.text("new_memory")))
 
     async def finish(self, _: BuiltinCall) -> str:
         """Say that nothing is left to edit."""
@@ -166,35 +186,49 @@ class BuiltinTools:
 
     async def archive(self, call: BuiltinCall) -> str:
         """Insert a passage."""
-        await self._memory.insert_passage(call.thread, call.key, call.text("content"), call.texts("tags"))
+        text, tags = call.text("content"), call.texts("tags")
+        request = CreateArchivalMemoryRequest(agent_id=call.run.agent_id, text=text, tags=tags, request_id=call.key)
+        await self._memory.insert_passage(request)
         return "None"
 
     async def search_archive(self, call: BuiltinCall) -> str:
         """Search the archive."""
-        search = Search(
+        request = SearchArchivalMemoryRequest(
+            agent_id=call.run.agent_id,
             query=call.text("query"),
-            limit=max(1, min(call.number("top_k", 5), 100)),
+            top_k=max(1, min(call.number("top_k", 5), 100)),
             tags=call.texts("tags"),
-            match_all_tags=call.text("tag_match_mode", "any") == "all",
-            start=call.text("start_datetime", call.arguments.get("start_datetime") or ""),
-            end=call.text("end_datetime", call.arguments.get("end_datetime") or ""),
-            timezone=call.timezone,
+            tag_match_mode=TAG_MATCH_MODE_ALL if call.text("tag_match_mode", "any") == "all" else TAG_MATCH_MODE_ANY,
         )
-        found = await self._memory.search_passages(call.thread.agent_id, search)
-        return _json([{"id": f.id, "timestamp": f.created_at, "content": f.text, "tags": list(f.tags)} for f in found])
+        start = call.text("start_datetime", call.arguments.get("start_datetime") or "")
+        end = call.text("end_datetime", call.arguments.get("end_datetime") or "")
+        set_time(request.start_datetime, start, call.timezone)
+        set_time(request.end_datetime, end, call.timezone, end=True)
+        found = (await self._memory.search_passages(request)).results
+        return _json(
+            [
+                {
+                    "id": each.id,
+                    "timestamp": each.timestamp.ToDatetime(tzinfo=UTC).isoformat(),
+                    "content": each.content,
+                    "tags": list(each.tags),
+                }
+                for each in found
+            ]
+        )
 
     async def search_conversation(self, call: BuiltinCall) -> str:
         """Search older messages."""
-        search = Search(
+        request = SearchStoredMessagesRequest(
+            agent_id=call.run.agent_id,
             query=str(call.arguments.get("query") or ""),
             limit=max(1, min(call.number("limit", 5), 50)),
-            roles=call.texts("roles"),
-            start=str(call.arguments.get("start_date") or ""),
-            end=str(call.arguments.get("end_date") or ""),
-            timezone=call.timezone,
+            roles=[_ROLES[role] for role in call.texts("roles") if role in _ROLES],
         )
-        found = await self._memory.search_messages(call.thread, search)
-        results = [self._message(f) for f in found if f.role != "tool"]
+        set_time(request.start_date, str(call.arguments.get("start_date") or ""), call.timezone)
+        set_time(request.end_date, str(call.arguments.get("end_date") or ""), call.timezone, end=True)
+        found = [Message.FromString(each.message) for each in (await self._memory.search_messages(request)).results]
+        results = [self._shown(each) for each in found if each.role != message_pb2.MESSAGE_ROLE_TOOL]
         said = f"Showing {len(results)} results:" if results else "No results found."
         return _json({"message": said, "results": results})
 
@@ -203,41 +237,52 @@ class BuiltinTools:
         call.text("message")
         return "Sent message successfully."
 
-    def _message(self, found: SearchHit) -> dict[str, str]:
-        shown = {"timestamp": found.created_at, "role": found.role, "content": found.text}
-        ago = _ago(found.created_at, self._clock.now())
-        return {**shown, "time_ago": ago} if ago else shown
+    def _shown(self, found: Message) -> dict[str, str]:
+        role = message_pb2.MessageRole.Name(found.role).removeprefix("MESSAGE_ROLE_").lower()
+        when = found.created_at.ToDatetime(tzinfo=UTC)
+        shown = {"timestamp": when.isoformat(), "role": role, "content": text_of(found)}
+        return {**shown, "time_ago": _ago(when, self._clock.now())}
+
+
+def _replacing(label: str, old: str, new: str, *, everywhere: bool = False) -> Edit:
+    change = memory_pb2.ReplaceEdit(old_text=old, new_text=new, all_occurrences=everywhere)
+    return Edit(label=label, replace=change)
+
+
+def _rethinking(label: str, value: str) -> Edit:
+    return Edit(label=label, rethink=memory_pb2.RethinkEdit(value=value))
 
 
 def _create(call: BuiltinCall) -> tuple[Edit, str]:
     label, description = _label(call, "path"), call.text("description")
-    edit = Edit(EditKind.CREATE, label, call.text("file_text", ""), description=description)
-    return edit, f"Made the memory block '{label}'."
+    made = memory_pb2.CreateEdit(value=call.text("file_text", ""), description=description)
+    return Edit(label=label, create=made), f"Made the memory block '{label}'."
 
 
 def _str_replace(call: BuiltinCall) -> tuple[Edit, str]:
     label = _label(call, "path")
-    edit = Edit(EditKind.REPLACE, label, call.text("new_string", ""), call.text("old_string"))
-    return edit, f"Edited the memory block '{label}'."
+    new, old = call.text("new_string", ""), call.text("old_string")
+    return _replacing(label, old, new), f"Edited the memory block '{label}'."
 
 
 def _insert(call: BuiltinCall) -> tuple[Edit, str]:
     label = _label(call, "path")
-    edit = Edit(EditKind.INSERT, label, call.text("insert_text"), line=call.number("insert_line", -1))
-    return edit, f"Edited the memory block '{label}'."
+    lines = memory_pb2.InsertEdit(text=call.text("insert_text"), line=call.number("insert_line", -1))
+    return Edit(label=label, insert=lines), f"Edited the memory block '{label}'."
 
 
 def _delete(call: BuiltinCall) -> tuple[Edit, str]:
     label = _label(call, "path")
-    return Edit(EditKind.DELETE, label), f"Detached the memory block '{label}'."
+    return Edit(label=label, delete=memory_pb2.DeleteEdit()), f"Detached the memory block '{label}'."
 
 
 def _rename(call: BuiltinCall) -> tuple[Edit, str]:
     if call.arguments.get("new_path"):
         label, new = _label(call, "old_path"), _label(call, "new_path")
-        return Edit(EditKind.RENAME, label, new_label=new), f"Renamed the memory block '{label}' to '{new}'."
+        edit = Edit(label=label, rename=memory_pb2.RenameEdit(label=new))
+        return edit, f"Renamed the memory block '{label}' to '{new}'."
     label = _label(call, "path")
-    edit = Edit(EditKind.RENAME, label, description=call.text("description"))
+    edit = Edit(label=label, rename=memory_pb2.RenameEdit(description=call.text("description")))
     return edit, f"Described the memory block '{label}' anew."
 
 
@@ -279,11 +324,8 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _ago(when: str, now: datetime) -> str:
-    try:
-        seconds = (now - datetime.fromisoformat(when)).total_seconds()
-    except (ValueError, TypeError):
-        return ""
+def _ago(when: datetime, now: datetime) -> str:
+    seconds = (now - when).total_seconds()
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= size:
             return f"{int(seconds // size)}{unit} ago"

@@ -11,7 +11,8 @@ from typing import Any
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.peers.memory import Block, RunKey
+from letta_agent.domain.journal.records import RunKey
+from letta_agent.domain.peers.memory import Block
 from letta_agent.domain.peers.tools import CallResult, Tool, ToolCallRequest, ToolPeer
 from letta_agent.domain.toolcalls.agent_state import edits_of, state_of, wants_state
 from letta_agent.domain.toolcalls.builtin import BuiltinCall, BuiltinTools, keepable
@@ -46,8 +47,7 @@ _HERE = frozenset(
 class StepCalls:
     """The calls of a step and what they are executed with."""
 
-    thread: RunKey
-    run_id: str
+    run: RunKey
     step_index: int
     calls: Sequence[ToolCallContent]
     toolset: Toolset
@@ -64,9 +64,9 @@ class StepCalls:
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """One call of a tool, and the agent it is made for."""
+    """One call of a tool, and the run it is made in."""
 
-    thread: RunKey
+    run: RunKey
     key: str
     tool: Tool
     arguments: Mapping[str, Any]
@@ -131,24 +131,24 @@ class Caller:
     async def _call(self, step: StepCalls, index: int, tool: Tool) -> CallResult:
         call = step.calls[index]
         arguments = arguments_of(call) | step.rules.prefilled(call.name, step.history)
-        key = f"{step.run_id}:{step.step_index}:{index}"
+        key = f"{step.run.run_id}:{step.step_index}:{index}"
         if step.replayed and not tool.idempotent and not self._is_here(tool):
             return CallResult(UNKNOWN_OUTCOME, is_error=True)
-        return await self.run(ToolRun(step.thread, key, tool, arguments, step.environment, step.state, step.blocks))
+        return await self.run(ToolRun(step.run, key, tool, arguments, step.environment, step.state, step.blocks))
 
-    async def run(self, run: ToolRun) -> CallResult:
+    async def run(self, asked: ToolRun) -> CallResult:
         """Execute one call, and keep what it changes of the agent's blocks. Raises what `ends_run` names."""
-        tool = run.tool
-        builtin = BuiltinCall(run.thread, run.key, tool.name, keepable(run.arguments), run.state.timezone)
+        tool = asked.tool
+        builtin = BuiltinCall(asked.run, asked.key, tool.name, keepable(asked.arguments), asked.state.timezone)
         if self._is_here(tool):
             return await self._builtin.execute(builtin)
-        state = state_of(run.state, run.blocks) if wants_state(tool) else ""
+        state = state_of(asked.state, asked.blocks) if wants_state(tool) else ""
         request = ToolCallRequest(
             tool.id,
-            json.dumps(run.arguments),
-            run.key,
-            run.thread.agent_id,
-            run.environment,
+            json.dumps(asked.arguments),
+            asked.key,
+            asked.run.agent_id,
+            asked.environment,
             state,
             tool_version=tool.version,
         )
