@@ -16,8 +16,7 @@ READS = ("Get", "List", "Count", "Search", "Retrieve")
 
 # Lists that the retired server answers whole.
 WHOLE = {
-    "letta.tools.v1.LegacyMCPServerService.ListLegacyMCPServerTools": "what one server offers",
-    "letta.tools.v1.LegacyMCPServerService.ListLegacyMCPServers": "an object by name",
+    "letta.tools.v1.MCPServerService.ListMCPOffers": "what one server offers",
     "letta.llm.v1.ModelService.ListModels": "the SDK takes it whole",
     "letta.llm.v1.ModelService.ListEmbeddingModels": "the SDK takes it whole",
     "letta.tools.v1.MCPServerService.ListMCPServers": "a handful; the SDK takes it whole",

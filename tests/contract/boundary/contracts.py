@@ -20,7 +20,7 @@ _SERVICES = {
     "auth": ("api_key", "credential", "organization", "user"),
     "llm": ("budget", "embedding", "generation", "model", "provider", "trace", "usage"),
     "memory": ("archive", "block", "context", "message", "passage"),
-    "tools": ("mcp_legacy", "mcp_server", "sandbox_config", "tool_execution", "tool"),
+    "tools": ("mcp_server", "sandbox_config", "tool_execution", "tool"),
 }
 _DEEP = 8
 _STRING, _ENUM = FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM

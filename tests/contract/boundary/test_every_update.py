@@ -46,7 +46,6 @@ WITHOUT = {
     "letta.agent.v1.StepService.UpdateStepFeedback": "one value",
     "letta.auth.v1.OrganizationService.UpdateOrganization": "optional fields",
     "letta.auth.v1.UserService.UpdateUser": "optional fields",
-    "letta.tools.v1.LegacyMCPServerService.UpdateLegacyMCPServer": "a union of configurations",
     "letta.tools.v1.MCPServerService.UpdateMCPServer": "a union of configurations",
     "letta.tools.v1.SandboxConfigService.UpdateSandboxConfig": "one JSON text, replaced as a whole",
 }

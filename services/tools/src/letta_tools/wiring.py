@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from letta.tools.v1 import (
-    mcp_legacy_service_pb2_grpc,
     mcp_server_service_pb2_grpc,
     sandbox_config_service_pb2_grpc,
     tool_execution_service_pb2_grpc,
@@ -48,7 +47,6 @@ from letta_tools.domain.registry.tools import Tools
 from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.mcp import LateClient, MCPOptions, StdioOptions
 from letta_tools.providers.web import GuardedWeb, WebOptions
-from letta_tools.servicers.mcp_legacy import LegacyMCPServerServicer
 from letta_tools.servicers.mcp_servers import MCPServerServicer
 from letta_tools.servicers.sandbox_configs import SandboxConfigServicer
 from letta_tools.servicers.tool_executions import ToolExecutionServicer
@@ -113,10 +111,6 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
             (
                 mcp_server_service_pb2_grpc.add_MCPServerServiceServicer_to_server,
                 MCPServerServicer(servers, executions, configs, connects, grants, store=server_store),
-            ),
-            (
-                mcp_legacy_service_pb2_grpc.add_LegacyMCPServerServiceServicer_to_server,
-                LegacyMCPServerServicer(servers, executions, configs, connects, store=server_store),
             ),
         ),
         start=start,

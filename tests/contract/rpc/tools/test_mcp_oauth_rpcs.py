@@ -100,7 +100,7 @@ async def test_a_person_authorizes_a_server(servers, places):
     assert events == ["connection_attempt", "oauth_required", "authorization_url", "waiting_for_auth", "success"]
     assert [tool["name"] for tool in json.loads(last.tools)] == ["whisper"]
     answer = await run(servers, server)
-    assert (answer.status, json.loads(answer.func_return)) == ("success", "psst")
+    assert (answer.status, json.loads(answer.func_return)) == (pb.MCP_TOOL_STATUS_SUCCESS, "psst")
     again, _ = await connect(servers, server, returning(servers))
     assert again == ["connection_attempt", "success"]
 
@@ -130,7 +130,7 @@ async def test_an_expired_token_is_refreshed_without_a_person(servers):
         await asyncio.sleep(1.1)
 
         for _ in range(2):  # the second time from what the first one kept
-            assert (await run(servers, server)).status == "success"
+            assert (await run(servers, server)).status == pb.MCP_TOOL_STATUS_SUCCESS
             await asyncio.sleep(1.1)
 
         counts = (await asyncio.to_thread(httpx.get, f"{places['authority']}/counts")).json()

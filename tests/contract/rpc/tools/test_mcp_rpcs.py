@@ -121,10 +121,10 @@ async def test_tools_of_a_server_are_called(servers, executions, ports, transpor
     assert list(json.loads(add.json_schema)["parameters"]["properties"]) == ["a", "b"]
     assert json.loads(add.metadata)["mcp:SCHEMA_STATUS"] == "NON_STRICT_ONLY"
     answer = await run(servers, server, add, a=1, b=2)
-    assert (answer.status, json.loads(answer.func_return)) == ("success", "3")
+    assert (answer.status, json.loads(answer.func_return)) == (pb.MCP_TOOL_STATUS_SUCCESS, "3")
     assert json.loads((await run(servers, server, tools["weird_name_1"])).func_return) == "weird"
     failed = await run(servers, server, tools["boom"])
-    assert failed.status == "error"
+    assert failed.status == pb.MCP_TOOL_STATUS_ERROR
     assert "Error executing tool boom" in failed.stderr[0]
     call = execution_pb.ExecuteRequest(tool_id=add.id, arguments='{"a": 2, "b": 3}', idempotency_key=new_id("run"))
     first = await executions.Execute(call, timeout=30)

@@ -316,7 +316,7 @@ class Decoders:
         known = self._enums.get(name)
         if known is None:
             names = enum_names(self._catalog, self._catalog.enum(name))
-            numbers = {text: number for number, text in names.items() if text is not None}
+            numbers = {text: number for number, text in names.items() if isinstance(text, str)}
             known = self._enums[name] = self._constant(values.enum_reader(numbers))
         return known
 

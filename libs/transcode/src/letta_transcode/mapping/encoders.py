@@ -167,6 +167,8 @@ class Encoders:
         if field.map_key is not None:
             key = _map_key(field.map_key)
             text = f"{{{key}: {self._value(field.value, 'x')} for k, x in {place}.items()}}"
+        elif field.keyed_by:
+            text = f"{{{_place('x', (field.keyed_by,))}: {self._value(field.value, 'x')} for x in {place}}}"
         elif field.repeated:
             item = self._value(field.value, "x")
             text = f"list({place})" if item == "x" else f"[{item} for x in {place}]"

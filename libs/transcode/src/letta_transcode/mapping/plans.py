@@ -86,6 +86,7 @@ class Field:
     event: str = ""
     deprecated: bool = False
     aliases: tuple[str, ...] = ()
+    keyed_by: str = ""
 
     @property
     def is_list(self) -> bool:
@@ -297,6 +298,7 @@ class Planner:
             event=mapping.sse_event,
             deprecated=field.GetOptions().deprecated,
             aliases=tuple(alias.key for alias in mapping.aliases),
+            keyed_by=_keyed_by(field, mapping),
         )
 
     def _value(self, field: FieldDescriptor, mapping: jsonmap.FieldMapping) -> Value:
@@ -358,13 +360,17 @@ class Planner:
         return (field.name,), False
 
 
-def enum_names(catalog: Catalog, enum: EnumDescriptor) -> dict[int, str | None]:
-    """Return the JSON string of each number of an enum; None where null is written."""
+def enum_names(catalog: Catalog, enum: EnumDescriptor) -> dict[int, Any]:
+    """Return the JSON value of each number of an enum, a string but for those that say otherwise; None writes null."""
     prefix = enum_prefix(enum)
     always = catalog.enum_mapping(enum.full_name).unspecified_as_null
-    names: dict[int, str | None] = {}
+    names: dict[int, Any] = {}
     for value in enum.values:
-        own = catalog.value_mapping(enum.full_name, value.name).name
+        mapping = catalog.value_mapping(enum.full_name, value.name)
+        if mapping.json:
+            names.setdefault(value.number, _json(f"{enum.full_name}.{value.name}", mapping.json))
+            continue
+        own = mapping.name
         if not own and value.number == 0 and (always or value.name.endswith("_UNSPECIFIED")):
             names.setdefault(0, None)
         else:
@@ -387,6 +393,14 @@ def _choice(mapping: jsonmap.OneofMapping) -> Choice:
     if mapping.untagged:
         return Choice.KIND
     return Choice.KEYS if mapping.by_keys else Choice.PLAIN
+
+
+def _keyed_by(field: FieldDescriptor, mapping: jsonmap.FieldMapping) -> str:
+    if mapping.keyed_by:
+        key = field.message_type.fields_by_name.get(mapping.keyed_by) if field.message_type is not None else None
+        if not field.is_repeated or key is None or key.cpp_type != FieldDescriptor.CPPTYPE_STRING:
+            raise MappingError(f"{field.full_name}: no messages that {mapping.keyed_by!r}, a string, tells apart")
+    return mapping.keyed_by
 
 
 def _default(field: FieldDescriptor, mapping: jsonmap.FieldMapping) -> Any:

@@ -58,7 +58,7 @@ class Schemas:
     def field(self, codecs: Codecs, field: Field) -> Schema:
         """Return the schema of a field's value."""
         schema = self._value(codecs, field.value)
-        if field.map_key is not None:
+        if field.map_key is not None or field.keyed_by:
             schema = {"type": "object", "additionalProperties": schema}
         elif field.repeated:
             schema = {"type": "array", "items": schema}
@@ -137,8 +137,10 @@ class Schemas:
 
     def _enum(self, codecs: Codecs, name: str) -> Schema:
         if name not in self._names:
-            texts = enum_names(codecs.catalog, codecs.catalog.enum(name)).values()
-            self.components[self._claim(name)] = {"type": "string", "enum": [text for text in texts if text]}
+            found = enum_names(codecs.catalog, codecs.catalog.enum(name)).values()
+            known = [value for value in found if value is not None]
+            kind = {"type": "string"} if all(isinstance(value, str) for value in known) else {}
+            self.components[self._claim(name)] = {**kind, "enum": known}
         return {"$ref": f"#/components/schemas/{self._names[name]}"}
 
     def _claim(self, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from letta_transcode.mapping.plans import Field, MappingError, MessagePlan, Union
 from letta_transcode.routing.bindings import HTTP_BODY, Binding
+from letta_transcode.routing.views import View, view_of
 
 if TYPE_CHECKING:
     from google.api.http_pb2 import HttpRule
@@ -68,15 +69,16 @@ class Operation:
         return self
 
 
-def describe(peer: str, codecs: Codecs, method: MethodDescriptor) -> UpstreamMethod:
-    """Return a method with the classes of its catalog."""
+def describe(peer: str, codecs: Codecs, method: MethodDescriptor, view: View | None = None) -> UpstreamMethod:
+    """Return a method with the classes of its catalog, or with those of a view of it."""
     catalog = codecs.catalog
+    view = view or View(method.input_type.full_name, method.output_type.full_name, 0)
     return UpstreamMethod(
         peer=peer,
         service=method.containing_service.full_name,
         name=method.name,
-        request=catalog.message_class(method.input_type.full_name),
-        response=catalog.message_class(method.output_type.full_name),
+        request=catalog.message_class(view.request),
+        response=catalog.message_class(view.response),
         client_streaming=method.client_streaming,
         server_streaming=method.server_streaming,
         internal=catalog.method_mapping(method).internal,
@@ -90,18 +92,19 @@ def operation(peer: str, codecs: Codecs, method: MethodDescriptor, rule: HttpRul
         raise MappingError(f"{method.full_name} streams its requests, which HTTP cannot")
     mapping = codecs.catalog.method_mapping(method)
     twin = _twin(peer, codecs, method, rule, template) if mapping.stream_method else None
-    output = method.output_type.full_name
+    view = view_of(codecs, method, template.text)
+    output = view.response
     if rule.response_body:
         plan: Field | str = codecs.planner.field(output, rule.response_body)
         write = codecs.encoders.field(codecs.planner.field(output, rule.response_body))
     else:
         plan, write = output, codecs.encoders.message(output)
     return Operation(
-        method=describe(peer, codecs, method),
+        method=describe(peer, codecs, method, view),
         verb=_verb(rule)[0],
         template=template,
-        binding=Binding(codecs, method.input_type.full_name, template, rule.body),
-        status=mapping.success_status or 200,
+        binding=Binding(codecs, view.request, template, rule.body),
+        status=view.status or mapping.success_status or 200,
         write=write,
         event=_event(codecs, output, rule.response_body) if method.server_streaming else None,
         response_plan=plan,

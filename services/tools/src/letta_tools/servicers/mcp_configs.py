@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from letta.tools.v1 import mcp_legacy_service_pb2, mcp_server_pb2
+from letta.tools.v1 import mcp_server_pb2
+from letta.tools.v1 import mcp_server_service_pb2 as pb
 from letta_tools.domain.mcp.servers import MASK, SSE, STDIO, STREAMABLE_HTTP, MCPConnection
 
-_Config = mcp_server_pb2.MCPServerConfig | mcp_legacy_service_pb2.LegacyMCPServerConfig
 
-
-def read_config(config: _Config) -> MCPConnection:
+def read_config(config: mcp_server_pb2.MCPServerConfig) -> MCPConnection:
     """Return what a configuration says, secrets included."""
     kind = config.WhichOneof("transport") or STREAMABLE_HTTP
     if kind == STDIO:
-        return read_program(config.stdio)
-    given = config.sse if kind == SSE else config.streamable_http
+        return _read_program(config.stdio)
+    return _read_remote(kind, config.sse if kind == SSE else config.streamable_http)
+
+
+def read_change(kind: str, request: pb.ChangeMCPServerRequest) -> MCPConnection:
+    """Return what a change of a server of this type says."""
+    return _read_program(request.stdio_config) if request.HasField("stdio_config") else _read_remote(kind, request)
+
+
+def _read_remote(
+    kind: str, given: mcp_server_pb2.SseMCPConfig | mcp_server_pb2.StreamableHttpMCPConfig | pb.ChangeMCPServerRequest
+) -> MCPConnection:
     return MCPConnection(
         kind,
         server_url=given.server_url if given.HasField("server_url") else None,
@@ -26,13 +35,12 @@ def read_config(config: _Config) -> MCPConnection:
     )
 
 
-def read_program(stdio: mcp_server_pb2.StdioMCPConfig) -> MCPConnection:
-    """Return what the configuration of a program says."""
+def _read_program(stdio: mcp_server_pb2.StdioMCPConfig) -> MCPConnection:
     command = stdio.command if stdio.HasField("command") else None
     return MCPConnection(STDIO, command=command, args=tuple(stdio.args), env=dict(stdio.env))
 
 
-def pack_config(connection: MCPConnection, config: _Config) -> None:
+def pack_config(connection: MCPConnection, config: mcp_server_pb2.MCPServerConfig) -> None:
     """Write a connection into a configuration, with its secrets masked."""
     if connection.server_type == STDIO:
         env = _masked(connection.env)

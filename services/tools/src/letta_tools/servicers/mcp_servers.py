@@ -15,18 +15,21 @@ from letta_common.actor import Actor, current_actor
 from letta_common.errors import ToolNotFound
 from letta_common.values.paging import Page
 from letta_sandbox.calls import CallEnding, Limits
+from letta_tool_schemas.schemas import dump
 from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import error_text
 from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
 from letta_tools.domain.mcp.connects import ConnectStep, MCPConnects
 from letta_tools.domain.mcp.oauth import OAuthAnswer, OAuthGrants
 from letta_tools.domain.mcp.servers import MCPServer, MCPServers, MCPServerStore
+from letta_tools.domain.mcp.tools import Offer, health_of_offer
 from letta_tools.domain.registry.records import RegisteredTool
 from letta_tools.servicers.limits import within_deadline
-from letta_tools.servicers.mcp_configs import pack_config, read_config
+from letta_tools.servicers.mcp_configs import pack_config, read_change, read_config
 from letta_tools.servicers.tool_messages import pack_tool
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_Named = pb.DeleteMCPServerRequest | pb.RefreshMCPServerRequest | pb.RunMCPServerToolRequest
 
 
 class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
@@ -74,28 +77,58 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         server = await self._servers.update(actor, request.mcp_server_id, name, read_config(request.config))
         return pb.UpdateMCPServerResponse(mcp_server=self._pack(actor, server))
 
+    async def ChangeMCPServer(
+        self, request: pb.ChangeMCPServerRequest, context: _Context
+    ) -> pb.ChangeMCPServerResponse:
+        actor = current_actor()
+        server = await self._servers.named(actor, request.mcp_server_name)
+        name = request.server_name if request.HasField("server_name") else None
+        changed = await self._servers.update(actor, server.id, name, read_change(server.server_type, request))
+        return pb.ChangeMCPServerResponse(mcp_server=self._pack(actor, changed))
+
+    async def PutMCPServer(self, request: pb.PutMCPServerRequest, context: _Context) -> pb.PutMCPServerResponse:
+        actor = current_actor()
+        await self._servers.put(actor, request.mcp_server.server_name, read_config(request.mcp_server.config))
+        return pb.PutMCPServerResponse(mcp_servers=await self._all(actor))
+
+    async def TestMCPServer(self, request: pb.TestMCPServerRequest, context: _Context) -> pb.TestMCPServerResponse:
+        offers = await self._servers.try_out(current_actor(), read_config(request.mcp_server.config))
+        return pb.TestMCPServerResponse(tools=map(_pack_offer, offers))
+
     async def DeleteMCPServer(
         self, request: pb.DeleteMCPServerRequest, context: _Context
     ) -> pb.DeleteMCPServerResponse:
-        await self._servers.delete(current_actor(), request.mcp_server_id)
-        return pb.DeleteMCPServerResponse()
+        actor = current_actor()
+        await self._servers.delete(actor, await self._id(actor, request))
+        return pb.DeleteMCPServerResponse(mcp_servers=await self._all(actor))
 
     async def RefreshMCPServer(
         self, request: pb.RefreshMCPServerRequest, context: _Context
     ) -> pb.RefreshMCPServerResponse:
         actor = current_actor()
         variables = await self._environment.variables(actor)
-        done = await self._servers.refresh(actor, request.mcp_server_id, variables)
+        done = await self._servers.refresh(actor, await self._id(actor, request), variables)
         return pb.RefreshMCPServerResponse(added=done.added, updated=done.updated, deleted=done.deleted)
+
+    async def ListMCPOffers(self, request: pb.ListMCPOffersRequest, context: _Context) -> pb.ListMCPOffersResponse:
+        actor = current_actor()
+        server = await self._servers.named(actor, request.mcp_server_name)
+        offers = await self._servers.offers(actor, server, await self._environment.variables(actor))
+        return pb.ListMCPOffersResponse(offers=map(_pack_offer, offers))
 
     async def ConnectMCPServer(
         self, request: pb.ConnectMCPServerRequest, context: _Context
     ) -> AsyncIterator[pb.ConnectMCPServerResponse]:
         actor = current_actor()
         variables = await self._environment.variables(actor)
-        async with aclosing(self._connects.connect(actor, request.mcp_server_id, variables)) as steps:
+        if request.HasField("mcp_server"):
+            given = request.mcp_server
+            connecting = self._connects.connect_named(actor, given.server_name, read_config(given.config), variables)
+        else:
+            connecting = self._connects.connect(actor, request.mcp_server_id, variables)
+        async with aclosing(connecting) as steps:
             async for step in steps:
-                yield pack_step(step)
+                yield _pack_step(step)
 
     async def CompleteMCPOAuth(
         self, request: pb.CompleteMCPOAuthRequest, context: _Context
@@ -116,28 +149,39 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
     async def GetMCPServerTool(
         self, request: pb.GetMCPServerToolRequest, context: _Context
     ) -> pb.GetMCPServerToolResponse:
-        tool = await self._tool(current_actor(), request.mcp_server_id, request.tool_id)
-        return pb.GetMCPServerToolResponse(tool=pack_tool(tool))
+        tools = await self._servers.tools(current_actor(), request.mcp_server_id)
+        return pb.GetMCPServerToolResponse(tool=pack_tool(_find(tools, tool_id=request.tool_id)))
+
+    async def AddMCPServerTool(
+        self, request: pb.AddMCPServerToolRequest, context: _Context
+    ) -> pb.AddMCPServerToolResponse:
+        actor = current_actor()
+        server = await self._servers.named(actor, request.mcp_server_name)
+        tools = await self._servers.list_offers(actor, server.id, await self._environment.variables(actor))
+        return pb.AddMCPServerToolResponse(tool=pack_tool(_find(tools, name=request.tool_name)))
 
     async def RunMCPServerTool(
         self, request: pb.RunMCPServerToolRequest, context: _Context
     ) -> pb.RunMCPServerToolResponse:
         actor = current_actor()
-        tool = await self._tool(actor, request.mcp_server_id, request.tool_id)
+        tools = await self._servers.tools(actor, await self._id(actor, request))
+        tool = _find(tools, tool_id=request.tool_id, name=request.tool_name)
         execution = Execution(
             arguments=request.args, tool_id=tool.id, limits=within_deadline(Limits(0, 0, 0, 0, 0, 0, 0))
         )
         result = (await self._executions.execute(actor, execution)).result
         if result.status is CallEnding.SUCCESS:
-            return pb.RunMCPServerToolResponse(status="success", func_return=result.result)
+            return pb.RunMCPServerToolResponse(status=pb.MCP_TOOL_STATUS_SUCCESS, func_return=result.result)
         text = error_text(result)
-        return pb.RunMCPServerToolResponse(status="error", func_return=json.dumps(text), stderr=[text])
+        return pb.RunMCPServerToolResponse(status=pb.MCP_TOOL_STATUS_ERROR, func_return=json.dumps(text), stderr=[text])
 
-    async def _tool(self, actor: Actor, server_id: str, tool_id: str) -> RegisteredTool:
-        for tool in await self._servers.tools(actor, server_id):
-            if tool.id == tool_id:
-                return tool
-        raise ToolNotFound(f"the server has no tool {tool_id}", tool_id=tool_id)
+    async def _id(self, actor: Actor, request: _Named) -> str:
+        if request.HasField("mcp_server_name"):
+            return (await self._servers.named(actor, request.mcp_server_name)).id
+        return request.mcp_server_id
+
+    async def _all(self, actor: Actor) -> list[mcp_server_pb2.MCPServer]:
+        return [self._pack(actor, server) for server in await self._store.list_servers(actor, Page(limit=1000))]
 
     def _pack(self, actor: Actor, server: MCPServer) -> mcp_server_pb2.MCPServer:
         connection = self._servers.connection(actor, server)
@@ -148,8 +192,7 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         return packed
 
 
-def pack_step(step: ConnectStep) -> pb.ConnectMCPServerResponse:
-    """Return the message of a step."""
+def _pack_step(step: ConnectStep) -> pb.ConnectMCPServerResponse:
     packed = pb.ConnectMCPServerResponse(
         event=step.event, message=step.message, server_name=step.server_name, url=step.url, session_id=step.session_id
     )
@@ -163,3 +206,20 @@ def pack_step(step: ConnectStep) -> pb.ConnectMCPServerResponse:
 def _offered(tool: RegisteredTool) -> dict[str, Any]:
     schema = json.loads(tool.json_schema)
     return {"id": tool.id, "name": tool.name, "description": tool.description, "inputSchema": schema["parameters"]}
+
+
+def _find(tools: list[RegisteredTool], *, tool_id: str = "", name: str = "") -> RegisteredTool:
+    for tool in tools:
+        if tool.id == tool_id or (name and name in {tool.mcp_name, tool.name}):
+            return tool
+    if tool_id:
+        raise ToolNotFound(f"the server has no tool {tool_id}", tool_id=tool_id)
+    raise ToolNotFound(f"the server has no tool `{name}`", name=name)
+
+
+def _pack_offer(offer: Offer) -> mcp_server_pb2.MCPOffer:
+    judged = health_of_offer(offer)
+    status = mcp_server_pb2.SchemaHealth.Value(f"SCHEMA_HEALTH_{judged.status}")
+    schema = "{}" if status == mcp_server_pb2.SCHEMA_HEALTH_INVALID else dump(offer.parameters)
+    health = mcp_server_pb2.MCPOfferHealth(status=status, reasons=judged.reasons)
+    return mcp_server_pb2.MCPOffer(name=offer.name, description=offer.description, input_schema=schema, health=health)

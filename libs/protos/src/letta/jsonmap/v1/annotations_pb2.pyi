@@ -107,6 +107,7 @@ class FieldMapping(_message.Message):
     SSE_EVENT_FIELD_NUMBER: _builtins.int
     KEEPS_NUL_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
+    KEYED_BY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Key in the JSON object. Default: the field's proto name."""
     raw: _builtins.bool
@@ -141,6 +142,10 @@ class FieldMapping(_message.Message):
     """Name of the server-sent event when a streamed response has this oneof member set. Default: none, a plain message."""
     keeps_nul: _builtins.bool
     """The text may hold NUL characters. Everywhere else a request that holds one is refused."""
+    keyed_by: _builtins.str
+    """A repeated message field is written as an object: each item stands under the value that its string field of this proto name
+    has. Never read.
+    """
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keys that select this oneof member when the oneof is chosen by keys: any one of them. The first member wins, in the order of
@@ -171,10 +176,11 @@ class FieldMapping(_message.Message):
         sse_event: _builtins.str = ...,
         keeps_nul: _builtins.bool = ...,
         aliases: _abc.Iterable[Global___KeyMapping] | None = ...,
+        keyed_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "default_json", b"default_json", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keeps_nul", b"keeps_nul", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "default_json", b"default_json", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keeps_nul", b"keeps_nul", "keyed_by", b"keyed_by", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,16 +315,20 @@ class EnumValueMapping(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """JSON string of the value. Default: the name without the enum's prefix, in lower snake case."""
+    json: _builtins.str
+    """JSON text of the value where it is no string, for example `true`. Written, never read."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -359,6 +369,42 @@ class ErrorMapping(_message.Message):
 Global___ErrorMapping: _TypeAlias = ErrorMapping  # noqa: Y015
 
 @_typing.final
+class ViewMapping(_message.Message):
+    """Another JSON of a method under one of its paths. A view is a message whose fields have numbers and types of the message that
+    travels, so that the same bytes are read as both; what it leaves out stays out.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    SUCCESS_STATUS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Path of the binding."""
+    request: _builtins.str
+    """Full name of the view of the request. Default: the request itself."""
+    response: _builtins.str
+    """Full name of the view of the response. Default: the response itself."""
+    success_status: _builtins.int
+    """HTTP status of success. Default: that of the method."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        request: _builtins.str = ...,
+        response: _builtins.str = ...,
+        success_status: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "request", b"request", "response", b"response", "success_status", b"success_status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ViewMapping: _TypeAlias = ViewMapping  # noqa: Y015
+
+@_typing.final
 class MethodMapping(_message.Message):
     """Options of a method."""
 
@@ -375,6 +421,7 @@ class MethodMapping(_message.Message):
     RESPONSE_JSON_FIELD_NUMBER: _builtins.int
     CHRONOLOGICAL_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
+    VIEWS_FIELD_NUMBER: _builtins.int
     success_status: _builtins.int
     """HTTP status of success. Default 200. 204 sends no body."""
     stream_if: _builtins.str
@@ -407,6 +454,10 @@ class MethodMapping(_message.Message):
         else `write`.
         """
 
+    @_builtins.property
+    def views(self) -> _containers.RepeatedCompositeFieldContainer[Global___ViewMapping]:
+        """Paths with a JSON of their own."""
+
     def __init__(
         self,
         *,
@@ -421,10 +472,11 @@ class MethodMapping(_message.Message):
         response_json: _builtins.str = ...,
         chronological: _builtins.bool = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
+        views: _abc.Iterable[Global___ViewMapping] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chronological", b"chronological", "default_ascending", b"default_ascending", "default_limit", b"default_limit", "internal", b"internal", "response_json", b"response_json", "scopes", b"scopes", "sse_done", b"sse_done", "stream_default", b"stream_default", "stream_if", b"stream_if", "stream_method", b"stream_method", "success_status", b"success_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chronological", b"chronological", "default_ascending", b"default_ascending", "default_limit", b"default_limit", "internal", b"internal", "response_json", b"response_json", "scopes", b"scopes", "sse_done", b"sse_done", "stream_default", b"stream_default", "stream_if", b"stream_if", "stream_method", b"stream_method", "success_status", b"success_status", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,58 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SchemaHealth:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SchemaHealthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SchemaHealth.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCHEMA_HEALTH_UNSPECIFIED: _SchemaHealth.ValueType  # 0
+    """Read as INVALID."""
+    SCHEMA_HEALTH_STRICT_COMPLIANT: _SchemaHealth.ValueType  # 1
+    """Providers hold the model to it."""
+    SCHEMA_HEALTH_NON_STRICT_ONLY: _SchemaHealth.ValueType  # 2
+    """The model sees it and may stray from it."""
+    SCHEMA_HEALTH_INVALID: _SchemaHealth.ValueType  # 3
+    """It is no schema; the model sees a tool without arguments."""
+
+class SchemaHealth(_SchemaHealth, metaclass=_SchemaHealthEnumTypeWrapper):
+    """How far a schema of arguments binds a model."""
+
+SCHEMA_HEALTH_UNSPECIFIED: SchemaHealth.ValueType  # 0
+"""Read as INVALID."""
+SCHEMA_HEALTH_STRICT_COMPLIANT: SchemaHealth.ValueType  # 1
+"""Providers hold the model to it."""
+SCHEMA_HEALTH_NON_STRICT_ONLY: SchemaHealth.ValueType  # 2
+"""The model sees it and may stray from it."""
+SCHEMA_HEALTH_INVALID: SchemaHealth.ValueType  # 3
+"""It is no schema; the model sees a tool without arguments."""
+Global___SchemaHealth: _TypeAlias = SchemaHealth  # noqa: Y015
+
+class _MCPToolSuccess:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MCPToolSuccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MCPToolSuccess.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MCP_TOOL_SUCCESS_UNSPECIFIED: _MCPToolSuccess.ValueType  # 0
+    """Read as FALSE."""
+    MCP_TOOL_SUCCESS_TRUE: _MCPToolSuccess.ValueType  # 1
+    """The tool succeeded."""
+    MCP_TOOL_SUCCESS_FALSE: _MCPToolSuccess.ValueType  # 2
+    """It failed."""
+
+class MCPToolSuccess(_MCPToolSuccess, metaclass=_MCPToolSuccessEnumTypeWrapper):
+    """View of MCPToolStatus: a boolean."""
+
+MCP_TOOL_SUCCESS_UNSPECIFIED: MCPToolSuccess.ValueType  # 0
+"""Read as FALSE."""
+MCP_TOOL_SUCCESS_TRUE: MCPToolSuccess.ValueType  # 1
+"""The tool succeeded."""
+MCP_TOOL_SUCCESS_FALSE: MCPToolSuccess.ValueType  # 2
+"""It failed."""
+Global___MCPToolSuccess: _TypeAlias = MCPToolSuccess  # noqa: Y015
 
 @_typing.final
 class MCPServer(_message.Message):
@@ -298,3 +351,258 @@ class StreamableHttpMCPConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__server_url) -> _WhichOneofReturnType__server_url | None: ...
 
 Global___StreamableHttpMCPConfig: _TypeAlias = StreamableHttpMCPConfig  # noqa: Y015
+
+@_typing.final
+class MCPOffer(_message.Message):
+    """A tool as its server offers it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    INPUT_SCHEMA_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name that the server has for it."""
+    description: _builtins.str
+    """What it does."""
+    input_schema: _builtins.str
+    """Schema of its arguments, JSON."""
+    @_builtins.property
+    def health(self) -> Global___MCPOfferHealth:
+        """How far providers can use the schema."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        input_schema: _builtins.str = ...,
+        health: Global___MCPOfferHealth | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "health", b"health", "input_schema", b"input_schema", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MCPOffer: _TypeAlias = MCPOffer  # noqa: Y015
+
+@_typing.final
+class MCPOfferHealth(_message.Message):
+    """How far providers can use a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    status: Global___SchemaHealth.ValueType
+    """What comes of it."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___SchemaHealth.ValueType = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reasons", b"reasons", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MCPOfferHealth: _TypeAlias = MCPOfferHealth  # noqa: Y015
+
+@_typing.final
+class NamedMCPServer(_message.Message):
+    """What follows is how servers look as JSON under `/v1/tools/mcp`: views, by `letta.jsonmap.v1.method.views`. They never travel.
+
+    View of MCPServer: without its id.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    server_name: _builtins.str
+    """Name, unique in the organization."""
+    @_builtins.property
+    def config(self) -> Global___NamedMCPServerConfig:
+        """How it is reached."""
+
+    def __init__(
+        self,
+        *,
+        server_name: _builtins.str = ...,
+        config: Global___NamedMCPServerConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "server_name", b"server_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedMCPServer: _TypeAlias = NamedMCPServer  # noqa: Y015
+
+@_typing.final
+class NamedMCPServerConfig(_message.Message):
+    """View of MCPServerConfig: told apart by `type`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STDIO_FIELD_NUMBER: _builtins.int
+    SSE_FIELD_NUMBER: _builtins.int
+    STREAMABLE_HTTP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stdio(self) -> Global___StdioMCPConfig:
+        """A program that the tools service starts."""
+
+    @_builtins.property
+    def sse(self) -> Global___SseMCPConfig:
+        """Server-sent events."""
+
+    @_builtins.property
+    def streamable_http(self) -> Global___StreamableHttpMCPConfig:
+        """Streamable HTTP."""
+
+    def __init__(
+        self,
+        *,
+        stdio: Global___StdioMCPConfig | None = ...,
+        sse: Global___SseMCPConfig | None = ...,
+        streamable_http: Global___StreamableHttpMCPConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sse", b"sse", "stdio", b"stdio", "streamable_http", b"streamable_http", "transport", b"transport"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sse", b"sse", "stdio", b"stdio", "streamable_http", b"streamable_http", "transport", b"transport"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_transport: _TypeAlias = _typing.Literal["stdio", "sse", "streamable_http"]  # noqa: Y015
+    _WhichOneofArgType_transport: _TypeAlias = _typing.Literal["transport", b"transport"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_transport) -> _WhichOneofReturnType_transport | None: ...
+
+Global___NamedMCPServerConfig: _TypeAlias = NamedMCPServerConfig  # noqa: Y015
+
+@_typing.final
+class NamedMCPServerView(_message.Message):
+    """View of a request or response that holds one server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mcp_server(self) -> Global___NamedMCPServer:
+        """The server."""
+
+    def __init__(
+        self,
+        *,
+        mcp_server: Global___NamedMCPServer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedMCPServerView: _TypeAlias = NamedMCPServerView  # noqa: Y015
+
+@_typing.final
+class NamedMCPServerInPlaceOfIdView(_message.Message):
+    """View of ConnectMCPServerRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mcp_server(self) -> Global___NamedMCPServer:
+        """The server."""
+
+    def __init__(
+        self,
+        *,
+        mcp_server: Global___NamedMCPServer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedMCPServerInPlaceOfIdView: _TypeAlias = NamedMCPServerInPlaceOfIdView  # noqa: Y015
+
+@_typing.final
+class NamedMCPServersView(_message.Message):
+    """View of a response that holds servers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mcp_servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedMCPServer]:
+        """The servers."""
+
+    def __init__(
+        self,
+        *,
+        mcp_servers: _abc.Iterable[Global___NamedMCPServer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_servers", b"mcp_servers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedMCPServersView: _TypeAlias = NamedMCPServersView  # noqa: Y015
+
+@_typing.final
+class MCPServersByNameView(_message.Message):
+    """View of ListMCPServersResponse: an object by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mcp_servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedMCPServer]:
+        """The servers."""
+
+    def __init__(
+        self,
+        *,
+        mcp_servers: _abc.Iterable[Global___NamedMCPServer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_servers", b"mcp_servers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MCPServersByNameView: _TypeAlias = MCPServersByNameView  # noqa: Y015
+
+@_typing.final
+class MCPToolResultView(_message.Message):
+    """View of RunMCPServerToolResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    result: _builtins.str
+    """What the tool returned, JSON; the error when it failed."""
+    success: Global___MCPToolSuccess.ValueType
+    """Whether it succeeded."""
+    def __init__(
+        self,
+        *,
+        result: _builtins.str = ...,
+        success: Global___MCPToolSuccess.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MCPToolResultView: _TypeAlias = MCPToolResultView  # noqa: Y015

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.tools.v1 import mcp_server_pb2 as _mcp_server_pb2
 from letta.tools.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
@@ -19,6 +20,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _MCPToolStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MCPToolStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MCPToolStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MCP_TOOL_STATUS_UNSPECIFIED: _MCPToolStatus.ValueType  # 0
+    """Read as ERROR."""
+    MCP_TOOL_STATUS_SUCCESS: _MCPToolStatus.ValueType  # 1
+    """The tool succeeded."""
+    MCP_TOOL_STATUS_ERROR: _MCPToolStatus.ValueType  # 2
+    """It failed."""
+
+class MCPToolStatus(_MCPToolStatus, metaclass=_MCPToolStatusEnumTypeWrapper):
+    """How the call of a tool ended."""
+
+MCP_TOOL_STATUS_UNSPECIFIED: MCPToolStatus.ValueType  # 0
+"""Read as ERROR."""
+MCP_TOOL_STATUS_SUCCESS: MCPToolStatus.ValueType  # 1
+"""The tool succeeded."""
+MCP_TOOL_STATUS_ERROR: MCPToolStatus.ValueType  # 2
+"""It failed."""
+Global___MCPToolStatus: _TypeAlias = MCPToolStatus  # noqa: Y015
 
 @_typing.final
 class CreateMCPServerRequest(_message.Message):
@@ -231,24 +256,235 @@ class UpdateMCPServerResponse(_message.Message):
 Global___UpdateMCPServerResponse: _TypeAlias = UpdateMCPServerResponse  # noqa: Y015
 
 @_typing.final
+class ChangeMCPServerRequest(_message.Message):
+    """Request of MCPServerService.ChangeMCPServer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CustomHeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MCP_SERVER_NAME_FIELD_NUMBER: _builtins.int
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
+    SERVER_URL_FIELD_NUMBER: _builtins.int
+    AUTH_HEADER_FIELD_NUMBER: _builtins.int
+    AUTH_TOKEN_FIELD_NUMBER: _builtins.int
+    CUSTOM_HEADERS_FIELD_NUMBER: _builtins.int
+    STDIO_CONFIG_FIELD_NUMBER: _builtins.int
+    mcp_server_name: _builtins.str
+    """The server's name."""
+    server_name: _builtins.str
+    """New name. Absent: as it is."""
+    server_url: _builtins.str
+    """New address."""
+    auth_header: _builtins.str
+    """New header of the token."""
+    auth_token: _builtins.str
+    """New token."""
+    @_builtins.property
+    def custom_headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """New headers."""
+
+    @_builtins.property
+    def stdio_config(self) -> _mcp_server_pb2.StdioMCPConfig:
+        """New program."""
+
+    def __init__(
+        self,
+        *,
+        mcp_server_name: _builtins.str = ...,
+        server_name: _builtins.str | None = ...,
+        server_url: _builtins.str | None = ...,
+        auth_header: _builtins.str | None = ...,
+        auth_token: _builtins.str | None = ...,
+        custom_headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        stdio_config: _mcp_server_pb2.StdioMCPConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auth_header", b"_auth_header", "_auth_token", b"_auth_token", "_server_name", b"_server_name", "_server_url", b"_server_url", "auth_header", b"auth_header", "auth_token", b"auth_token", "server_name", b"server_name", "server_url", b"server_url", "stdio_config", b"stdio_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auth_header", b"_auth_header", "_auth_token", b"_auth_token", "_server_name", b"_server_name", "_server_url", b"_server_url", "auth_header", b"auth_header", "auth_token", b"auth_token", "custom_headers", b"custom_headers", "mcp_server_name", b"mcp_server_name", "server_name", b"server_name", "server_url", b"server_url", "stdio_config", b"stdio_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auth_header: _TypeAlias = _typing.Literal["auth_header"]  # noqa: Y015
+    _WhichOneofArgType__auth_header: _TypeAlias = _typing.Literal["_auth_header", b"_auth_header"]  # noqa: Y015
+    _WhichOneofReturnType__auth_token: _TypeAlias = _typing.Literal["auth_token"]  # noqa: Y015
+    _WhichOneofArgType__auth_token: _TypeAlias = _typing.Literal["_auth_token", b"_auth_token"]  # noqa: Y015
+    _WhichOneofReturnType__server_name: _TypeAlias = _typing.Literal["server_name"]  # noqa: Y015
+    _WhichOneofArgType__server_name: _TypeAlias = _typing.Literal["_server_name", b"_server_name"]  # noqa: Y015
+    _WhichOneofReturnType__server_url: _TypeAlias = _typing.Literal["server_url"]  # noqa: Y015
+    _WhichOneofArgType__server_url: _TypeAlias = _typing.Literal["_server_url", b"_server_url"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auth_header) -> _WhichOneofReturnType__auth_header | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auth_token) -> _WhichOneofReturnType__auth_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__server_name) -> _WhichOneofReturnType__server_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__server_url) -> _WhichOneofReturnType__server_url | None: ...
+
+Global___ChangeMCPServerRequest: _TypeAlias = ChangeMCPServerRequest  # noqa: Y015
+
+@_typing.final
+class ChangeMCPServerResponse(_message.Message):
+    """Response of MCPServerService.ChangeMCPServer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mcp_server(self) -> _mcp_server_pb2.MCPServer:
+        """The server."""
+
+    def __init__(
+        self,
+        *,
+        mcp_server: _mcp_server_pb2.MCPServer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeMCPServerResponse: _TypeAlias = ChangeMCPServerResponse  # noqa: Y015
+
+@_typing.final
+class PutMCPServerRequest(_message.Message):
+    """Request of MCPServerService.PutMCPServer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mcp_server(self) -> _mcp_server_pb2.MCPServer:
+        """The server."""
+
+    def __init__(
+        self,
+        *,
+        mcp_server: _mcp_server_pb2.MCPServer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutMCPServerRequest: _TypeAlias = PutMCPServerRequest  # noqa: Y015
+
+@_typing.final
+class PutMCPServerResponse(_message.Message):
+    """Response of MCPServerService.PutMCPServer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mcp_servers(self) -> _containers.RepeatedCompositeFieldContainer[_mcp_server_pb2.MCPServer]:
+        """All servers."""
+
+    def __init__(
+        self,
+        *,
+        mcp_servers: _abc.Iterable[_mcp_server_pb2.MCPServer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_servers", b"mcp_servers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutMCPServerResponse: _TypeAlias = PutMCPServerResponse  # noqa: Y015
+
+@_typing.final
+class TestMCPServerRequest(_message.Message):
+    """Request of MCPServerService.TestMCPServer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mcp_server(self) -> _mcp_server_pb2.MCPServer:
+        """The server."""
+
+    def __init__(
+        self,
+        *,
+        mcp_server: _mcp_server_pb2.MCPServer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestMCPServerRequest: _TypeAlias = TestMCPServerRequest  # noqa: Y015
+
+@_typing.final
+class TestMCPServerResponse(_message.Message):
+    """Response of MCPServerService.TestMCPServer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_mcp_server_pb2.MCPOffer]:
+        """What it offers."""
+
+    def __init__(
+        self,
+        *,
+        tools: _abc.Iterable[_mcp_server_pb2.MCPOffer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestMCPServerResponse: _TypeAlias = TestMCPServerResponse  # noqa: Y015
+
+@_typing.final
 class DeleteMCPServerRequest(_message.Message):
     """Request of MCPServerService.DeleteMCPServer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MCP_SERVER_ID_FIELD_NUMBER: _builtins.int
+    MCP_SERVER_NAME_FIELD_NUMBER: _builtins.int
     mcp_server_id: _builtins.str
-    """The server, `mcp_server-<uuid>`."""
+    """Its id, `mcp_server-<uuid>`."""
+    mcp_server_name: _builtins.str
+    """Its name."""
     def __init__(
         self,
         *,
         mcp_server_id: _builtins.str = ...,
+        mcp_server_name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server_id", b"mcp_server_id", "mcp_server_name", b"mcp_server_name", "server", b"server"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server_id", b"mcp_server_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server_id", b"mcp_server_id", "mcp_server_name", b"mcp_server_name", "server", b"server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_server: _TypeAlias = _typing.Literal["mcp_server_id", "mcp_server_name"]  # noqa: Y015
+    _WhichOneofArgType_server: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_server) -> _WhichOneofReturnType_server | None: ...
 
 Global___DeleteMCPServerRequest: _TypeAlias = DeleteMCPServerRequest  # noqa: Y015
 
@@ -258,12 +494,19 @@ class DeleteMCPServerResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    MCP_SERVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mcp_servers(self) -> _containers.RepeatedCompositeFieldContainer[_mcp_server_pb2.MCPServer]:
+        """The servers that are left."""
+
     def __init__(
         self,
+        *,
+        mcp_servers: _abc.Iterable[_mcp_server_pb2.MCPServer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_servers", b"mcp_servers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -276,22 +519,24 @@ class RefreshMCPServerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MCP_SERVER_ID_FIELD_NUMBER: _builtins.int
-    AGENT_ID_FIELD_NUMBER: _builtins.int
+    MCP_SERVER_NAME_FIELD_NUMBER: _builtins.int
     mcp_server_id: _builtins.str
-    """The server, `mcp_server-<uuid>`."""
-    agent_id: _builtins.str
-    """The agent whose variables are meant, `agent-<uuid>`; has no effect here."""
+    """Its id, `mcp_server-<uuid>`."""
+    mcp_server_name: _builtins.str
+    """Its name."""
     def __init__(
         self,
         *,
         mcp_server_id: _builtins.str = ...,
-        agent_id: _builtins.str = ...,
+        mcp_server_name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server_id", b"mcp_server_id", "mcp_server_name", b"mcp_server_name", "server", b"server"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "mcp_server_id", b"mcp_server_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server_id", b"mcp_server_id", "mcp_server_name", b"mcp_server_name", "server", b"server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_server: _TypeAlias = _typing.Literal["mcp_server_id", "mcp_server_name"]  # noqa: Y015
+    _WhichOneofArgType_server: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_server) -> _WhichOneofReturnType_server | None: ...
 
 Global___RefreshMCPServerRequest: _TypeAlias = RefreshMCPServerRequest  # noqa: Y015
 
@@ -330,6 +575,52 @@ class RefreshMCPServerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefreshMCPServerResponse: _TypeAlias = RefreshMCPServerResponse  # noqa: Y015
+
+@_typing.final
+class ListMCPOffersRequest(_message.Message):
+    """Request of MCPServerService.ListMCPOffers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_NAME_FIELD_NUMBER: _builtins.int
+    mcp_server_name: _builtins.str
+    """The server's name."""
+    def __init__(
+        self,
+        *,
+        mcp_server_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server_name", b"mcp_server_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMCPOffersRequest: _TypeAlias = ListMCPOffersRequest  # noqa: Y015
+
+@_typing.final
+class ListMCPOffersResponse(_message.Message):
+    """Response of MCPServerService.ListMCPOffers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[_mcp_server_pb2.MCPOffer]:
+        """The tools."""
+
+    def __init__(
+        self,
+        *,
+        offers: _abc.Iterable[_mcp_server_pb2.MCPOffer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offers", b"offers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMCPOffersResponse: _TypeAlias = ListMCPOffersResponse  # noqa: Y015
 
 @_typing.final
 class ListMCPServerToolsRequest(_message.Message):
@@ -428,24 +719,82 @@ class GetMCPServerToolResponse(_message.Message):
 Global___GetMCPServerToolResponse: _TypeAlias = GetMCPServerToolResponse  # noqa: Y015
 
 @_typing.final
+class AddMCPServerToolRequest(_message.Message):
+    """Request of MCPServerService.AddMCPServerTool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_NAME_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    mcp_server_name: _builtins.str
+    """The server's name."""
+    tool_name: _builtins.str
+    """Name that the server or the registry has for the tool."""
+    def __init__(
+        self,
+        *,
+        mcp_server_name: _builtins.str = ...,
+        tool_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server_name", b"mcp_server_name", "tool_name", b"tool_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddMCPServerToolRequest: _TypeAlias = AddMCPServerToolRequest  # noqa: Y015
+
+@_typing.final
+class AddMCPServerToolResponse(_message.Message):
+    """Response of MCPServerService.AddMCPServerTool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tool(self) -> _tool_pb2.Tool:
+        """The tool."""
+
+    def __init__(
+        self,
+        *,
+        tool: _tool_pb2.Tool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddMCPServerToolResponse: _TypeAlias = AddMCPServerToolResponse  # noqa: Y015
+
+@_typing.final
 class ConnectMCPServerRequest(_message.Message):
     """Request of MCPServerService.ConnectMCPServer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MCP_SERVER_ID_FIELD_NUMBER: _builtins.int
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
     mcp_server_id: _builtins.str
-    """The server, `mcp_server-<uuid>`."""
+    """Its id, `mcp_server-<uuid>`."""
+    @_builtins.property
+    def mcp_server(self) -> _mcp_server_pb2.MCPServer:
+        """The kept server of this name; where there is none, this one."""
+
     def __init__(
         self,
         *,
         mcp_server_id: _builtins.str = ...,
+        mcp_server: _mcp_server_pb2.MCPServer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "mcp_server_id", b"mcp_server_id", "server", b"server"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server_id", b"mcp_server_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "mcp_server_id", b"mcp_server_id", "server", b"server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_server: _TypeAlias = _typing.Literal["mcp_server_id", "mcp_server"]  # noqa: Y015
+    _WhichOneofArgType_server: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_server) -> _WhichOneofReturnType_server | None: ...
 
 Global___ConnectMCPServerRequest: _TypeAlias = ConnectMCPServerRequest  # noqa: Y015
 
@@ -564,26 +913,41 @@ class RunMCPServerToolRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MCP_SERVER_ID_FIELD_NUMBER: _builtins.int
+    MCP_SERVER_NAME_FIELD_NUMBER: _builtins.int
     TOOL_ID_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
     mcp_server_id: _builtins.str
-    """The server, `mcp_server-<uuid>`."""
+    """Its id, `mcp_server-<uuid>`."""
+    mcp_server_name: _builtins.str
+    """Its name."""
     tool_id: _builtins.str
-    """The tool, `tool-<uuid>`."""
+    """Its id, `tool-<uuid>`."""
+    tool_name: _builtins.str
+    """Name that the server or the registry has for it."""
     args: _builtins.str
     """Arguments, a JSON object."""
     def __init__(
         self,
         *,
         mcp_server_id: _builtins.str = ...,
+        mcp_server_name: _builtins.str = ...,
         tool_id: _builtins.str = ...,
+        tool_name: _builtins.str = ...,
         args: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server_id", b"mcp_server_id", "mcp_server_name", b"mcp_server_name", "server", b"server", "tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "mcp_server_id", b"mcp_server_id", "tool_id", b"tool_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "mcp_server_id", b"mcp_server_id", "mcp_server_name", b"mcp_server_name", "server", b"server", "tool", b"tool", "tool_id", b"tool_id", "tool_name", b"tool_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_server: _TypeAlias = _typing.Literal["mcp_server_id", "mcp_server_name"]  # noqa: Y015
+    _WhichOneofArgType_server: _TypeAlias = _typing.Literal["server", b"server"]  # noqa: Y015
+    _WhichOneofReturnType_tool: _TypeAlias = _typing.Literal["tool_id", "tool_name"]  # noqa: Y015
+    _WhichOneofArgType_tool: _TypeAlias = _typing.Literal["tool", b"tool"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_server) -> _WhichOneofReturnType_server | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_tool) -> _WhichOneofReturnType_tool | None: ...
 
 Global___RunMCPServerToolRequest: _TypeAlias = RunMCPServerToolRequest  # noqa: Y015
 
@@ -596,8 +960,8 @@ class RunMCPServerToolResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     FUNC_RETURN_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
-    status: _builtins.str
-    """How the call ended: `success` or `error`."""
+    status: Global___MCPToolStatus.ValueType
+    """How the call ended."""
     func_return: _builtins.str
     """What the tool returned, JSON."""
     @_builtins.property
@@ -607,7 +971,7 @@ class RunMCPServerToolResponse(_message.Message):
     def __init__(
         self,
         *,
-        status: _builtins.str = ...,
+        status: Global___MCPToolStatus.ValueType = ...,
         func_return: _builtins.str = ...,
         stderr: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...

@@ -55,6 +55,21 @@ class MCPServerServiceStub:
                 request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.UpdateMCPServerRequest.SerializeToString,
                 response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.UpdateMCPServerResponse.FromString,
                 _registered_method=True)
+        self.ChangeMCPServer = channel.unary_unary(
+                '/letta.tools.v1.MCPServerService/ChangeMCPServer',
+                request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ChangeMCPServerRequest.SerializeToString,
+                response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ChangeMCPServerResponse.FromString,
+                _registered_method=True)
+        self.PutMCPServer = channel.unary_unary(
+                '/letta.tools.v1.MCPServerService/PutMCPServer',
+                request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.PutMCPServerRequest.SerializeToString,
+                response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.PutMCPServerResponse.FromString,
+                _registered_method=True)
+        self.TestMCPServer = channel.unary_unary(
+                '/letta.tools.v1.MCPServerService/TestMCPServer',
+                request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.TestMCPServerRequest.SerializeToString,
+                response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.TestMCPServerResponse.FromString,
+                _registered_method=True)
         self.DeleteMCPServer = channel.unary_unary(
                 '/letta.tools.v1.MCPServerService/DeleteMCPServer',
                 request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.DeleteMCPServerRequest.SerializeToString,
@@ -65,6 +80,11 @@ class MCPServerServiceStub:
                 request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.RefreshMCPServerRequest.SerializeToString,
                 response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.RefreshMCPServerResponse.FromString,
                 _registered_method=True)
+        self.ListMCPOffers = channel.unary_unary(
+                '/letta.tools.v1.MCPServerService/ListMCPOffers',
+                request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ListMCPOffersRequest.SerializeToString,
+                response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ListMCPOffersResponse.FromString,
+                _registered_method=True)
         self.ListMCPServerTools = channel.unary_unary(
                 '/letta.tools.v1.MCPServerService/ListMCPServerTools',
                 request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ListMCPServerToolsRequest.SerializeToString,
@@ -74,6 +94,11 @@ class MCPServerServiceStub:
                 '/letta.tools.v1.MCPServerService/GetMCPServerTool',
                 request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolRequest.SerializeToString,
                 response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolResponse.FromString,
+                _registered_method=True)
+        self.AddMCPServerTool = channel.unary_unary(
+                '/letta.tools.v1.MCPServerService/AddMCPServerTool',
+                request_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.AddMCPServerToolRequest.SerializeToString,
+                response_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.AddMCPServerToolResponse.FromString,
                 _registered_method=True)
         self.ConnectMCPServer = channel.unary_stream(
                 '/letta.tools.v1.MCPServerService/ConnectMCPServer',
@@ -125,8 +150,31 @@ class MCPServerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangeMCPServer(self, request, context):
+        """Changes a server whatever its transport is; what the request leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS,
+        INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutMCPServer(self, request, context):
+        """Adds a server with its tools, or changes the one of this name; answers with all servers. Errors as CreateMCPServer and
+        UpdateMCPServer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestMCPServer(self, request, context):
+        """Asks a server that is not kept for its tools; needs the scope `write`. Errors as CreateMCPServer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteMCPServer(self, request, context):
-        """Removes a server and its tools. MCP_SERVER_NOT_FOUND.
+        """Removes a server and its tools; answers with the servers that are left. MCP_SERVER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,6 +183,13 @@ class MCPServerServiceServicer:
     def RefreshMCPServer(self, request, context):
         """Asks the server for its tools and brings the registry up to date. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED,
         MCP_TIMEOUT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMCPOffers(self, request, context):
+        """Asks a server for its tools and keeps none of them. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,10 +209,17 @@ class MCPServerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddMCPServerTool(self, request, context):
+        """Brings the registry up to date with a server and returns one of its tools. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ConnectMCPServer(self, request, context):
         """Connects to a server and tells each step. Where the server asks for authorization a person is sent to it, and the
-        stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps.
-        MCP_SERVER_NOT_FOUND.
+        stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps. A server that
+        is not kept is asked for its tools; to authorize it, it must be added first. MCP_SERVER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +263,21 @@ def add_MCPServerServiceServicer_to_server(servicer, server):
                     request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.UpdateMCPServerRequest.FromString,
                     response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.UpdateMCPServerResponse.SerializeToString,
             ),
+            'ChangeMCPServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeMCPServer,
+                    request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ChangeMCPServerRequest.FromString,
+                    response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ChangeMCPServerResponse.SerializeToString,
+            ),
+            'PutMCPServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutMCPServer,
+                    request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.PutMCPServerRequest.FromString,
+                    response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.PutMCPServerResponse.SerializeToString,
+            ),
+            'TestMCPServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestMCPServer,
+                    request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.TestMCPServerRequest.FromString,
+                    response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.TestMCPServerResponse.SerializeToString,
+            ),
             'DeleteMCPServer': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteMCPServer,
                     request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.DeleteMCPServerRequest.FromString,
@@ -211,6 +288,11 @@ def add_MCPServerServiceServicer_to_server(servicer, server):
                     request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.RefreshMCPServerRequest.FromString,
                     response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.RefreshMCPServerResponse.SerializeToString,
             ),
+            'ListMCPOffers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMCPOffers,
+                    request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ListMCPOffersRequest.FromString,
+                    response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ListMCPOffersResponse.SerializeToString,
+            ),
             'ListMCPServerTools': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMCPServerTools,
                     request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ListMCPServerToolsRequest.FromString,
@@ -220,6 +302,11 @@ def add_MCPServerServiceServicer_to_server(servicer, server):
                     servicer.GetMCPServerTool,
                     request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolRequest.FromString,
                     response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolResponse.SerializeToString,
+            ),
+            'AddMCPServerTool': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddMCPServerTool,
+                    request_deserializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.AddMCPServerToolRequest.FromString,
+                    response_serializer=letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.AddMCPServerToolResponse.SerializeToString,
             ),
             'ConnectMCPServer': grpc.unary_stream_rpc_method_handler(
                     servicer.ConnectMCPServer,
@@ -357,6 +444,87 @@ class MCPServerService:
             _registered_method=True)
 
     @staticmethod
+    def ChangeMCPServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.tools.v1.MCPServerService/ChangeMCPServer',
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ChangeMCPServerRequest.SerializeToString,
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ChangeMCPServerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutMCPServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.tools.v1.MCPServerService/PutMCPServer',
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.PutMCPServerRequest.SerializeToString,
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.PutMCPServerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestMCPServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.tools.v1.MCPServerService/TestMCPServer',
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.TestMCPServerRequest.SerializeToString,
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.TestMCPServerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteMCPServer(request,
             target,
             options=(),
@@ -411,6 +579,33 @@ class MCPServerService:
             _registered_method=True)
 
     @staticmethod
+    def ListMCPOffers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.tools.v1.MCPServerService/ListMCPOffers',
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ListMCPOffersRequest.SerializeToString,
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.ListMCPOffersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListMCPServerTools(request,
             target,
             options=(),
@@ -454,6 +649,33 @@ class MCPServerService:
             '/letta.tools.v1.MCPServerService/GetMCPServerTool',
             letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolRequest.SerializeToString,
             letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.GetMCPServerToolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddMCPServerTool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.tools.v1.MCPServerService/AddMCPServerTool',
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.AddMCPServerToolRequest.SerializeToString,
+            letta_dot_tools_dot_v1_dot_mcp__server__service__pb2.AddMCPServerToolResponse.FromString,
             options,
             channel_credentials,
             insecure,

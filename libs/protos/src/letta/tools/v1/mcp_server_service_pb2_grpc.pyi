@@ -43,20 +43,34 @@ class MCPServerServiceStub:
     """Returns one server. MCP_SERVER_NOT_FOUND."""
     UpdateMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.UpdateMCPServerRequest, _mcp_server_service_pb2.UpdateMCPServerResponse]
     """Changes a server; what the config leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
+    ChangeMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.ChangeMCPServerRequest, _mcp_server_service_pb2.ChangeMCPServerResponse]
+    """Changes a server whatever its transport is; what the request leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS,
+    INVALID_ARGUMENT.
+    """
+    PutMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.PutMCPServerRequest, _mcp_server_service_pb2.PutMCPServerResponse]
+    """Adds a server with its tools, or changes the one of this name; answers with all servers. Errors as CreateMCPServer and
+    UpdateMCPServer.
+    """
+    TestMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.TestMCPServerRequest, _mcp_server_service_pb2.TestMCPServerResponse]
+    """Asks a server that is not kept for its tools; needs the scope `write`. Errors as CreateMCPServer."""
     DeleteMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.DeleteMCPServerRequest, _mcp_server_service_pb2.DeleteMCPServerResponse]
-    """Removes a server and its tools. MCP_SERVER_NOT_FOUND."""
+    """Removes a server and its tools; answers with the servers that are left. MCP_SERVER_NOT_FOUND."""
     RefreshMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.RefreshMCPServerRequest, _mcp_server_service_pb2.RefreshMCPServerResponse]
     """Asks the server for its tools and brings the registry up to date. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED,
     MCP_TIMEOUT.
     """
+    ListMCPOffers: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.ListMCPOffersRequest, _mcp_server_service_pb2.ListMCPOffersResponse]
+    """Asks a server for its tools and keeps none of them. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT."""
     ListMCPServerTools: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.ListMCPServerToolsRequest, _mcp_server_service_pb2.ListMCPServerToolsResponse]
     """Lists the tools of a server as the registry has them. MCP_SERVER_NOT_FOUND."""
     GetMCPServerTool: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.GetMCPServerToolRequest, _mcp_server_service_pb2.GetMCPServerToolResponse]
     """Returns one tool of a server. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
+    AddMCPServerTool: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.AddMCPServerToolRequest, _mcp_server_service_pb2.AddMCPServerToolResponse]
+    """Brings the registry up to date with a server and returns one of its tools. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
     ConnectMCPServer: _grpc.UnaryStreamMultiCallable[_mcp_server_service_pb2.ConnectMCPServerRequest, _mcp_server_service_pb2.ConnectMCPServerResponse]
     """Connects to a server and tells each step. Where the server asks for authorization a person is sent to it, and the
-    stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps.
-    MCP_SERVER_NOT_FOUND.
+    stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps. A server that
+    is not kept is asked for its tools; to authorize it, it must be added first. MCP_SERVER_NOT_FOUND.
     """
     CompleteMCPOAuth: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.CompleteMCPOAuthRequest, _mcp_server_service_pb2.CompleteMCPOAuthResponse]
     """Takes what an authorization server sent a person back with. Only the organization that began the authorization can
@@ -80,20 +94,34 @@ class MCPServerServiceAsyncStub(MCPServerServiceStub):
     """Returns one server. MCP_SERVER_NOT_FOUND."""
     UpdateMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.UpdateMCPServerRequest, _mcp_server_service_pb2.UpdateMCPServerResponse]  # type: ignore[assignment]
     """Changes a server; what the config leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
+    ChangeMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.ChangeMCPServerRequest, _mcp_server_service_pb2.ChangeMCPServerResponse]  # type: ignore[assignment]
+    """Changes a server whatever its transport is; what the request leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS,
+    INVALID_ARGUMENT.
+    """
+    PutMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.PutMCPServerRequest, _mcp_server_service_pb2.PutMCPServerResponse]  # type: ignore[assignment]
+    """Adds a server with its tools, or changes the one of this name; answers with all servers. Errors as CreateMCPServer and
+    UpdateMCPServer.
+    """
+    TestMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.TestMCPServerRequest, _mcp_server_service_pb2.TestMCPServerResponse]  # type: ignore[assignment]
+    """Asks a server that is not kept for its tools; needs the scope `write`. Errors as CreateMCPServer."""
     DeleteMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.DeleteMCPServerRequest, _mcp_server_service_pb2.DeleteMCPServerResponse]  # type: ignore[assignment]
-    """Removes a server and its tools. MCP_SERVER_NOT_FOUND."""
+    """Removes a server and its tools; answers with the servers that are left. MCP_SERVER_NOT_FOUND."""
     RefreshMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.RefreshMCPServerRequest, _mcp_server_service_pb2.RefreshMCPServerResponse]  # type: ignore[assignment]
     """Asks the server for its tools and brings the registry up to date. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED,
     MCP_TIMEOUT.
     """
+    ListMCPOffers: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.ListMCPOffersRequest, _mcp_server_service_pb2.ListMCPOffersResponse]  # type: ignore[assignment]
+    """Asks a server for its tools and keeps none of them. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT."""
     ListMCPServerTools: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.ListMCPServerToolsRequest, _mcp_server_service_pb2.ListMCPServerToolsResponse]  # type: ignore[assignment]
     """Lists the tools of a server as the registry has them. MCP_SERVER_NOT_FOUND."""
     GetMCPServerTool: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.GetMCPServerToolRequest, _mcp_server_service_pb2.GetMCPServerToolResponse]  # type: ignore[assignment]
     """Returns one tool of a server. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
+    AddMCPServerTool: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.AddMCPServerToolRequest, _mcp_server_service_pb2.AddMCPServerToolResponse]  # type: ignore[assignment]
+    """Brings the registry up to date with a server and returns one of its tools. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
     ConnectMCPServer: _aio.UnaryStreamMultiCallable[_mcp_server_service_pb2.ConnectMCPServerRequest, _mcp_server_service_pb2.ConnectMCPServerResponse]  # type: ignore[assignment]
     """Connects to a server and tells each step. Where the server asks for authorization a person is sent to it, and the
-    stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps.
-    MCP_SERVER_NOT_FOUND.
+    stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps. A server that
+    is not kept is asked for its tools; to authorize it, it must be added first. MCP_SERVER_NOT_FOUND.
     """
     CompleteMCPOAuth: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.CompleteMCPOAuthRequest, _mcp_server_service_pb2.CompleteMCPOAuthResponse]  # type: ignore[assignment]
     """Takes what an authorization server sent a person back with. Only the organization that began the authorization can
@@ -140,12 +168,40 @@ class MCPServerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes a server; what the config leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
 
     @_abc_1.abstractmethod
+    def ChangeMCPServer(
+        self,
+        request: _mcp_server_service_pb2.ChangeMCPServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mcp_server_service_pb2.ChangeMCPServerResponse, _abc.Awaitable[_mcp_server_service_pb2.ChangeMCPServerResponse]]:
+        """Changes a server whatever its transport is; what the request leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS,
+        INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def PutMCPServer(
+        self,
+        request: _mcp_server_service_pb2.PutMCPServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mcp_server_service_pb2.PutMCPServerResponse, _abc.Awaitable[_mcp_server_service_pb2.PutMCPServerResponse]]:
+        """Adds a server with its tools, or changes the one of this name; answers with all servers. Errors as CreateMCPServer and
+        UpdateMCPServer.
+        """
+
+    @_abc_1.abstractmethod
+    def TestMCPServer(
+        self,
+        request: _mcp_server_service_pb2.TestMCPServerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mcp_server_service_pb2.TestMCPServerResponse, _abc.Awaitable[_mcp_server_service_pb2.TestMCPServerResponse]]:
+        """Asks a server that is not kept for its tools; needs the scope `write`. Errors as CreateMCPServer."""
+
+    @_abc_1.abstractmethod
     def DeleteMCPServer(
         self,
         request: _mcp_server_service_pb2.DeleteMCPServerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mcp_server_service_pb2.DeleteMCPServerResponse, _abc.Awaitable[_mcp_server_service_pb2.DeleteMCPServerResponse]]:
-        """Removes a server and its tools. MCP_SERVER_NOT_FOUND."""
+        """Removes a server and its tools; answers with the servers that are left. MCP_SERVER_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def RefreshMCPServer(
@@ -156,6 +212,14 @@ class MCPServerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks the server for its tools and brings the registry up to date. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED,
         MCP_TIMEOUT.
         """
+
+    @_abc_1.abstractmethod
+    def ListMCPOffers(
+        self,
+        request: _mcp_server_service_pb2.ListMCPOffersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mcp_server_service_pb2.ListMCPOffersResponse, _abc.Awaitable[_mcp_server_service_pb2.ListMCPOffersResponse]]:
+        """Asks a server for its tools and keeps none of them. MCP_SERVER_NOT_FOUND, MCP_CONNECTION_FAILED, MCP_TIMEOUT."""
 
     @_abc_1.abstractmethod
     def ListMCPServerTools(
@@ -174,14 +238,22 @@ class MCPServerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns one tool of a server. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
 
     @_abc_1.abstractmethod
+    def AddMCPServerTool(
+        self,
+        request: _mcp_server_service_pb2.AddMCPServerToolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_mcp_server_service_pb2.AddMCPServerToolResponse, _abc.Awaitable[_mcp_server_service_pb2.AddMCPServerToolResponse]]:
+        """Brings the registry up to date with a server and returns one of its tools. MCP_SERVER_NOT_FOUND, TOOL_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
     def ConnectMCPServer(
         self,
         request: _mcp_server_service_pb2.ConnectMCPServerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_mcp_server_service_pb2.ConnectMCPServerResponse], _abc.AsyncIterator[_mcp_server_service_pb2.ConnectMCPServerResponse]]:
         """Connects to a server and tells each step. Where the server asks for authorization a person is sent to it, and the
-        stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps.
-        MCP_SERVER_NOT_FOUND.
+        stream goes on once they have come back through CompleteMCPOAuth, on whichever replica. Failures are steps. A server that
+        is not kept is asked for its tools; to authorize it, it must be added first. MCP_SERVER_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
