@@ -1,7 +1,8 @@
-"""What a message costs: latency, throughput, processor time and memory, against a bare call in the same run.
+"""What an agent server costs where users are: scenarios over REST, each also as a multiple of a bare gRPC call.
 
-`python -m benchmarks.bench` measures this product, all in one process and each service in its own, with a model that
-takes no time. `--base-url URL --model HANDLE` measures any server that speaks the REST, from the outside.
+`python -m benchmarks.bench` measures this product, all in one process and each service in its own, with vendors of zero
+latency that speak the real wires. `--base-url URL --model HANDLE` measures any server that speaks the REST, from the
+outside. JSON and a page with plots go to `benchmarks/out`.
 """
 
 from __future__ import annotations
@@ -14,93 +15,43 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from benchmarks import scenarios
 from benchmarks.http_client import HttpClient
-from benchmarks.plot import bars
-from benchmarks.stacks import Stack, letta
+from benchmarks.report import page
+from benchmarks.scenarios import ECHO, VENDORS, Figures, Meter
+from benchmarks.stacks import letta
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 
 OUT = Path(__file__).parent / "out"
-MODEL = "builtin/echo"
-CONVERSATION = 30
-"""Messages sent to an agent before the next one is taken: the window stays as long as real ones."""
 QUIET = {"LETTA_EMBED_MESSAGES": "false"}
+"""Messages are embedded in the background, in batches; that would be counted to whatever runs meanwhile."""
+
+Found = dict[str, Figures]
 
 
-async def create_agent(client: HttpClient, model: str) -> str:
-    """Create an agent with two blocks and return its id."""
-    blocks = [{"label": "human", "value": "Name: Sam."}, {"label": "persona", "value": "I am brief."}]
-    agent = await client.call("POST", "/v1/agents/", {"model": model, "memory_blocks": blocks})
-    return str(agent["id"])
-
-
-async def send(client: HttpClient, agent_id: str) -> None:
-    """Send one message and check that it was answered."""
-    body = {"messages": [{"role": "user", "content": "What is my name?"}]}
-    answer = await client.call("POST", f"/v1/agents/{agent_id}/messages", body)
-    if answer["stop_reason"]["stop_reason"] != "end_turn":
-        raise RuntimeError(f"unexpected answer: {answer}")
-
-
-async def agents_for(base_url: str, model: str, count: int) -> list[str]:
-    """Return warm agents for as many messages, a conversation of `CONVERSATION` messages each."""
-    async with HttpClient(base_url) as client:
-        made = [await create_agent(client, model) for _ in range(-(-count // CONVERSATION))]
-        for agent_id in made:
-            for _ in range(2):
-                await send(client, agent_id)
-        return made
-
-
-async def latency(base_url: str, agents: Sequence[str], count: int) -> dict[str, float]:
-    """Send one message after another; return milliseconds."""
-    async with HttpClient(base_url) as client:
-        taken = []
-        for number in range(count):
-            begun = time.perf_counter()
-            await send(client, agents[number // CONVERSATION % len(agents)])
-            taken.append((time.perf_counter() - begun) * 1000)
-    cuts = statistics.quantiles(taken, n=100)
-    return {"p50_ms": cuts[49], "p95_ms": cuts[94], "min_ms": min(taken)}
-
-
-async def throughput(base_url: str, model: str, concurrency: int, seconds: float) -> float:
-    """Send to as many agents at once; return messages a second."""
-    sent = 0
-    clients = [await HttpClient(base_url).__aenter__() for _ in range(concurrency)]
-    agents = [await create_agent(client, model) for client in clients]
-    end = time.perf_counter() + seconds
-
-    async def keep_sending(client: HttpClient, agent_id: str) -> None:
-        nonlocal sent
-        while time.perf_counter() < end:
-            await send(client, agent_id)
-            sent += 1
-
-    begun = time.perf_counter()
-    await asyncio.gather(*(keep_sending(client, agent) for client, agent in zip(clients, agents, strict=True)))
-    taken = time.perf_counter() - begun
-    for client in clients:
-        await client.__aexit__(None, None, None)
-    return sent / taken
-
-
-async def bare_call(port: int, count: int = 500) -> dict[str, float]:
-    """Time a health check over gRPC: what a call costs that does nothing."""
+async def bare_call(count: int = 1000) -> Figures:
+    """Measure a health check over gRPC, client and server in this process: what a call costs that does nothing."""
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        taken = []
-        for _ in range(count):
-            begun = time.perf_counter()
-            await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
-            taken.append((time.perf_counter() - begun) * 1000)
-    return {"p50_ms": statistics.median(taken)}
+        rounds = []
+        for _ in range(5):
+            begun = time.process_time()
+            for _ in range(count // 5):
+                await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+            rounds.append((time.process_time() - begun) * 1000 / (count // 5))
+    await server.stop(None)
+    return {"python_ms": statistics.median(rounds)}
 
 
 def fsync_ms(directory: Path, count: int = 50) -> float:
@@ -115,84 +66,113 @@ def fsync_ms(directory: Path, count: int = 50) -> float:
     return statistics.median(taken)
 
 
-async def measured(stack: Stack, count: int, seconds: float) -> dict[str, Any]:
-    """Measure one stack."""
-    idle_rss = stack.rss_megabytes()
-    bare = await bare_call(stack.grpc_port)
-    agents = await agents_for(stack.base_url, MODEL, count)
-    before = stack.cpu()
-    one = await latency(stack.base_url, agents, count)
-    used = stack.cpu().since(before)
-    before = stack.cpu()
-    await latency(stack.base_url, agents[:1], count)
-    long = stack.cpu().since(before)
-    before, begun = stack.cpu(), time.perf_counter()
-    per_second = await throughput(stack.base_url, MODEL, 16, seconds)
-    crowd, sent = stack.cpu().since(before), per_second * (time.perf_counter() - begun)
-    return {
-        "seconds_to_healthy": stack.seconds_to_healthy,
-        "rss_mb_idle": idle_rss,
-        "rss_mb_after": stack.rss_megabytes(),
-        "bare_call_p50_ms": bare["p50_ms"],
-        **one,
-        "cpu_ms_per_message_python": used.python * 1000 / count,
-        "cpu_ms_per_message_postgres": used.postgres * 1000 / count,
-        "cpu_ms_per_message_python_long_conversation": long.python * 1000 / count,
-        "cpu_ms_per_message_python_at_16": crowd.python * 1000 / sent,
-        "cpu_ms_per_message_postgres_at_16": crowd.postgres * 1000 / sent,
-        "messages_per_second_at_16": per_second,
-        "p50_over_bare_call": one["p50_ms"] / bare["p50_ms"],
-    }
+def help_page() -> Figures:
+    """Measure `letta --help`."""
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "letta_cli", "--help"]
+    process = os.posix_spawn(
+        sys.executable, command, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    )
+    _, _, used = os.wait4(process, 0)
+    return {"p50_ms": (time.perf_counter() - begun) * 1000, "python_ms": (used.ru_utime + used.ru_stime) * 1000}
 
 
-async def own(count: int, seconds: float) -> dict[str, Any]:
-    """Measure this product in its shapes."""
-    result: dict[str, Any] = {}
+async def whole(home: Path, seconds: float) -> Found:
+    """Measure every scenario, all in one process."""
+    async with scenarios.vendors() as environment:
+        variables = {**QUIET, **environment, "LETTA_DATABASE_URL": ""}
+        async with letta("server", home=home, environment=variables) as stack, HttpClient(stack.base_url) as client:
+            meter, cpu = Meter(stack), stack.cpu()
+            found: Found = {
+                "start/server": {
+                    "p50_ms": stack.seconds_to_healthy * 1000,
+                    "python_ms": cpu.python * 1000,
+                    "pss_mb": stack.pss_megabytes(),
+                }
+            }
+            await scenarios.bring_providers(client, environment)
+            found |= await scenarios.messages(client, meter, {"echo": ECHO, **VENDORS})
+            found |= await scenarios.tools(client, meter)
+            found |= await scenarios.streams(client, meter, "lmstudio/gpt-4o-mini")
+            found |= await scenarios.screens(client, meter)
+            return found | await scenarios.crowd(client, meter, VENDORS["openai_chat"], seconds)
+
+
+async def separate(home: Path) -> Found:
+    """Measure start and a message where each service has a process of its own."""
+    async with letta("up", home=home, environment=QUIET) as stack, HttpClient(stack.base_url) as client:
+        cpu, pss = stack.cpu(), stack.pss_megabytes()
+        start = {"p50_ms": stack.seconds_to_healthy * 1000, "python_ms": cpu.python * 1000, "pss_mb": pss}
+        found = await scenarios.messages(client, Meter(stack), {"echo": ECHO})
+        return {"start/up": start} | {f"separate/{name}": figures for name, figures in found.items()}
+
+
+async def without_fsync(home: Path) -> Found:
+    """Measure a message where the disk is not waited for."""
+    with EmbeddedPostgres(home / "quick", PostgresOptions(durable=False)) as quick:
+        variables = {**QUIET, "LETTA_DATABASE_URL": quick.dsn()}
+        async with letta("server", home=home, environment=variables) as stack, HttpClient(stack.base_url) as client:
+            found = await scenarios.messages(client, Meter(stack), {"echo": ECHO})
+            return {f"without_fsync/{name}": figures for name, figures in found.items()}
+
+
+async def own(seconds: float) -> tuple[Found, dict[str, float]]:
+    """Measure this product in its shapes; return the figures and what they are measured against."""
+    bare = await bare_call()
     with tempfile.TemporaryDirectory(prefix="letta-bench-") as scratch:
         home = Path(scratch)
         async with letta("server", home=home, environment=QUIET) as first:
-            result["cold_start_seconds"] = first.seconds_to_healthy
-        async with letta("server", home=home, environment=QUIET) as stack:
-            result["all_in_one"] = await measured(stack, count, seconds)
-        async with letta("up", home=home, environment=QUIET) as stack:
-            result["separate_processes"] = await measured(stack, count, seconds)
-        result["fsync_p50_ms"] = fsync_ms(home)
-        with EmbeddedPostgres(home / "quick", PostgresOptions(durable=False)) as quick:
-            variables = {**QUIET, "LETTA_DATABASE_URL": quick.dsn()}
-            async with letta("server", home=home, environment=variables) as stack:
-                result["all_in_one_without_fsync"] = await measured(stack, count, seconds)
-    result["separate_over_all_in_one_cpu"] = (
-        result["separate_processes"]["cpu_ms_per_message_python"] / result["all_in_one"]["cpu_ms_per_message_python"]
-    )
-    return result
+            cold = {"p50_ms": first.seconds_to_healthy * 1000}
+        found = {"start/cold": cold, "start/help": help_page()}
+        found |= await whole(home, seconds)
+        found |= await separate(home)
+        found |= await without_fsync(home)
+        return found, {"bare_call_python_ms": bare["python_ms"], "fsync_p50_ms": fsync_ms(home)}
 
 
-async def foreign(base_url: str, model: str, count: int, seconds: float) -> dict[str, Any]:
+async def foreign(base_url: str, model: str, seconds: float) -> tuple[Found, dict[str, float]]:
     """Measure any server that speaks the REST, from the outside."""
-    one = await latency(base_url, await agents_for(base_url, model, count), count)
-    return {"base_url": base_url, **one, "messages_per_second_at_16": await throughput(base_url, model, 16, seconds)}
+    meter = Meter()
+    async with HttpClient(base_url) as client:
+        found = await scenarios.messages(client, meter, {model: model}, filler=model)
+        found |= await scenarios.screens(client, meter, model)
+        found |= await scenarios.crowd(client, meter, model, seconds)
+    return found, {}
+
+
+def related(found: Found, against: Mapping[str, float]) -> Found:
+    """Add to each figure what it is as a multiple of a bare call."""
+    bare = against.get("bare_call_python_ms")
+    if not bare:
+        return found
+    return {
+        name: figures | ({"python_bare_calls": figures["python_ms"] / bare} if "python_ms" in figures else {})
+        for name, figures in found.items()
+    }
+
+
+def slope_us(found: Found, name: str) -> float | None:
+    """Return what a message in context adds to the cost of the next one, in microseconds of Python."""
+    few, many = (found.get(f"message/{name}/{length}", {}).get("python_ms") for length in (100, 1000))
+    return None if few is None or many is None else (many - few) / 900 * 1000
 
 
 def main() -> None:
-    """Measure, print, and write JSON and a plot."""
+    """Measure, print, and write JSON and a page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base-url", help="measure this server instead")
-    parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--model", default=ECHO)
+    parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args()
-    work = (
-        foreign(given.base_url, given.model, given.count, given.seconds)
-        if given.base_url
-        else own(given.count, given.seconds)
-    )
-    result = asyncio.run(work)
+    work = foreign(given.base_url, given.model, given.seconds) if given.base_url else own(given.seconds)
+    found, against = asyncio.run(work)
+    slopes = {name: slope for name in ("echo", *VENDORS) if (slope := slope_us(found, name)) is not None}
+    result: dict[str, Any] = {"against": against, "us_a_message_in_context": slopes, "figures": related(found, against)}
     OUT.mkdir(exist_ok=True)
     (OUT / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
-    shapes = {name: shape for name, shape in result.items() if isinstance(shape, dict)} or {"server": result}
-    (OUT / "bench.svg").write_text(bars(shapes, ["p50_ms", "cpu_ms_per_message_python", "messages_per_second_at_16"]))
+    (OUT / "bench.html").write_text(page(result))
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    sys.stdout.write(f"wrote {OUT / 'bench.json'} and {OUT / 'bench.svg'}\n")
+    sys.stdout.write(f"wrote {OUT / 'bench.json'} and {OUT / 'bench.html'}\n")
 
 
 if __name__ == "__main__":

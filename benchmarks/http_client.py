@@ -17,7 +17,7 @@ class HttpClient:
     """One keep-alive connection; a call at a time."""
 
     def __init__(self, base_url: str, api_key: str = "") -> None:
-        parts = urlsplit(base_url)
+        parts, self._api_key = urlsplit(base_url), api_key
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or 80
         self._headers = f"Host: {self._host}\r\nContent-Type: application/json\r\nAccept: application/json\r\n"
@@ -33,15 +33,24 @@ class HttpClient:
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._writer.close()
 
+    def another(self) -> HttpClient:
+        """Return a further client of the same server."""
+        return HttpClient(f"http://{self._host}:{self._port}", self._api_key)
+
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request and return the decoded JSON of the answer. Raises HttpError."""
+        content = await self.read(method, path, body)
+        return json.loads(content) if content else None
+
+    async def read(self, method: str, path: str, body: Any = None) -> bytes:
+        """Send a request and return the body of the answer, once all of it is there. Raises HttpError."""
         payload = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\n{self._headers}Content-Length: {len(payload)}\r\n\r\n"
         self._writer.write(head.encode() + payload)
         status, content = await self._answer()
         if status >= 400:
             raise HttpError(f"{method} {path}: {status} {content[:500]!r}")
-        return json.loads(content) if content else None
+        return content
 
     async def _answer(self) -> tuple[int, bytes]:
         status = int((await self._reader.readline()).split(b" ", 2)[1])

@@ -16,8 +16,9 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from benchmarks.bench import MODEL, QUIET, create_agent, send
+from benchmarks.bench import QUIET
 from benchmarks.http_client import HttpClient
+from benchmarks.scenarios import ECHO, new_agent, send
 from benchmarks.stacks import Stack, letta
 
 HERE = Path(__file__).parent.parent
@@ -36,7 +37,7 @@ class Side:
 
     async def block(self) -> dict[str, float]:
         """Send a block of messages to new agents; return what they cost."""
-        agents = [await create_agent(client, MODEL) for client in self._clients]
+        agents = [await new_agent(client, ECHO) for client in self._clients]
         taken: list[float] = []
 
         async def talk(client: HttpClient, agent_id: str) -> None:
