@@ -52,13 +52,16 @@ check: setup-dev ## Format, lint, types, contracts, import rules, generated code
 	@scripts/check_generated.sh
 	lint-imports
 
+# A file stays with one worker; files begin in the order of tests/support/workers.py.
+PARALLEL = -n auto --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
-test: setup-dev ## Run every test, with one worker a core.
-	python -m pytest -n auto --dist loadfile
+test: setup-dev ## Run every test, with two workers a core.
+	python -m pytest $(PARALLEL)
 
 .PHONY: test-fast
 test-fast: setup-dev ## Run the quick tests (tests/README.md says which), for daily use.
-	python -m pytest -n auto --dist loadfile tests/unit tests/meta $(addprefix tests/contract/,stores transport http rpc/auth)
+	python -m pytest $(PARALLEL) tests/unit tests/meta $(addprefix tests/contract/,stores transport http rpc/auth)
 
 BFCL := $(abspath $(VENV))/bfcl
 

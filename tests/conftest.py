@@ -2,14 +2,20 @@
 
 import gc
 import os
+import sys
 
 # gRPC's handlers of a fork can end the child before it becomes the program that a terminal test starts.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# Services start hundreds of times and each worker collects all test modules: both are compiled once, and kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+gc.disable()  # until all is collected: little of that is garbage, and each look for it goes through all of it
 
-pytest_plugins = ["tests.support.databases"]
+pytest_plugins = ["tests.support.databases", "tests.support.servers", "tests.support.workers"]
 
 
 def pytest_collection_finish() -> None:
     """Never look again for garbage among thousands of collected tests: a tenth of the time, where it was measured."""
+    gc.enable()
     gc.collect()
     gc.freeze()

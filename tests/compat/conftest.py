@@ -11,7 +11,7 @@ import pytest
 from letta_client import Letta
 from letta_client.types import AgentState
 from tests.rest_records import Record, compare, recording
-from tests.servers import RunningServer, letta_server
+from tests.servers import RunningServer
 
 RENEW = "LETTA_RENEW_RECORDS"
 """Set it to keep what the REST answers now, where a change of it is meant."""
@@ -29,12 +29,6 @@ def rest_record(request: pytest.FixtureRequest) -> Iterator[Record]:
     if record.calls and not request.node.get_closest_marker("varies"):
         name = re.sub(r"[^A-Za-z0-9_]+", "-", f"{request.module.__name__.rsplit('.', 1)[-1]}-{request.node.name}")
         compare(name.strip("-"), record, renew=bool(os.environ.get(RENEW)))
-
-
-@pytest.fixture(scope="module")
-def server(databases) -> Iterator[RunningServer]:
-    with letta_server(databases.clone(["auth", "agent", "memory", "tools", "llm"])) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

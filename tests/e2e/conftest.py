@@ -7,19 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.servers import RunningServer, letta_server
-
-
-@pytest.fixture(scope="module")
-def server(databases) -> Iterator[RunningServer]:
-    with letta_server(databases.clone(["auth", "agent", "memory", "tools", "llm"])) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def http(server: RunningServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.http_url, timeout=20) as client:
-        yield client
+from tests.servers import RunningServer
 
 
 @pytest.fixture(scope="module")

@@ -25,17 +25,10 @@ from letta_llm_gateway.wiring import GatewayStores, assemble
 from letta_postgres.db import Database
 from letta_rpc.service import Deps
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, user
-from tests.fakes.openai_server import OpenAIServer
 from tests.support.rpc import Identities, running
 
 GPT = "openai/gpt-4o-mini"
 COST = round(11 * 0.15 + 7 * 0.60)
-
-
-@pytest.fixture
-async def openai() -> AsyncIterator[OpenAIServer]:
-    async with OpenAIServer() as vendor:
-        yield vendor
 
 
 @pytest.fixture

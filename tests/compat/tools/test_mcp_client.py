@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from letta_client import APIStatusError, Letta, NotFoundError
+from letta_client import APIStatusError, NotFoundError
 from tests.servers import RunningServer, letta_server
 
 DEMO = Path(__file__).parents[2] / "contract" / "rpc" / "tools" / "mcp_demo_server.py"
@@ -22,12 +22,6 @@ def server(databases) -> Iterator[RunningServer]:
     dsn = databases.clone(["auth", "agent", "memory", "tools", "llm"])
     with letta_server(dsn, environment=allowed) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[Letta]:
-    with Letta(base_url=server.http_url, api_key="unused", timeout=20, max_retries=0) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

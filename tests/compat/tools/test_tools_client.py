@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from letta_client import APIStatusError, BadRequestError, ConflictError, NotFoundError, UnprocessableEntityError
@@ -18,12 +17,6 @@ SOURCE = '''def {name}(sides: int) -> str:
     """
     return f"rolled 1 of {{sides}}"
 '''
-
-
-@pytest.fixture
-def http(server):
-    with httpx.Client(base_url=server.http_url, timeout=20) as made:
-        yield made
 
 
 def test_a_tool_looks_as_the_client_expects(client, http):

@@ -39,12 +39,6 @@ export function rollScript(sides: number): string {
 TESTED = {"create", "delete", "list", "retrieve", "search", "update", "upsert"}
 
 
-@pytest.fixture
-def http(server):
-    with httpx.Client(base_url=server.http_url, timeout=20) as made:
-        yield made
-
-
 def test_every_method_of_the_client_is_tested():
     methods = {name for name, _ in inspect.getmembers(ToolsResource, inspect.isfunction) if not name.startswith("_")}
     assert methods == TESTED

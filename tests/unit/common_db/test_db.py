@@ -27,13 +27,6 @@ from letta_postgres.db import (
 SMALL = DatabaseOptions(pool_size=3, pool_timeout_s=0.2)
 
 
-@pytest.fixture(scope="module")
-def database_url(databases):
-    dsn = databases.empty()
-    yield dsn
-    databases.drop(dsn)
-
-
 @pytest.fixture
 async def db(database_url):
     database = await Database.open(database_url, schema="thing", options=SMALL)

@@ -21,13 +21,6 @@ LONG_AGO = dt.datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
 VIENNA = dt.datetime(2026, 3, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=1)))
 
 
-@pytest.fixture(scope="module")
-def database_url(databases):
-    dsn = databases.empty()
-    yield dsn
-    databases.drop(dsn)
-
-
 @pytest.fixture(params=["prepared", "unprepared"])
 async def db(request, database_url):
     options = DatabaseOptions(pool_size=1, pool_timeout_s=20, prepared=request.param == "prepared")

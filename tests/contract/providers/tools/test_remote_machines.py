@@ -15,19 +15,12 @@ from letta_sandbox.calls import CallEnding, Env, Isolation, Language, Limits, Sa
 from letta_sandbox.remote.machines import OWNER, ROLE, TOOL_CALL, UNTIL, MachineFailed, Shape
 from letta_sandbox.remote.pool import PoolOptions
 from letta_sandbox.remote.provider import RemoteOptions, RemoteProvider
-from tests.fakes.vendors import VENDORS, asked_for, settled
+from tests.fakes.vendors import asked_for, settled
 
 ONE = SandboxCall("def f(): return 1", "f")
 WHO = SandboxCall("import os\ndef f(): return os.getppid()", "f")
 SLOW = SandboxCall("import time\ndef f(): time.sleep(60)", "f")
 ANN, BOB = Env(organization_id="org-ann"), Env(organization_id="org-bob")
-
-
-@pytest.fixture(params=list(VENDORS))
-def vendor(request, tmp_path):
-    vendor = VENDORS[request.param](tmp_path)
-    yield vendor
-    vendor.close()
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_memory.settings import MemorySettings
 from letta_rpc.service import Deps, Service
 from letta_tools.settings import ToolsSettings
-from tests.support.rpc import Identities, running
+from tests.support.rpc import running
 
 TIMEOUT = 20
 
@@ -203,11 +203,6 @@ class Stubs:
         waiting = asyncio.ensure_future(self.send(agent_id, "hold"))
         await self.model.holding.wait()
         return waiting
-
-
-@pytest.fixture(scope="module")
-def identities():
-    return Identities()
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from letta.tools.v1 import mcp_server_service_pb2_grpc, tool_execution_service_pb2_grpc, tool_service_pb2_grpc
 from letta_common.actor import Actor, acting_as
-from letta_common.values.ids import new_id
 from letta_rpc.service import Deps
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build
-from tests.support.rpc import Identities, running
-
-
-@pytest.fixture(scope="module")
-def identities():
-    return Identities()
+from tests.support.rpc import running
 
 
 @pytest.fixture(scope="module", params=["network", "local"])
@@ -36,8 +31,18 @@ async def channel(request, database_url, identities, tmp_path_factory):
 
 
 @pytest.fixture
-def ann():
-    return Actor(new_id("org"), "user-ann")
+def tools(channel):
+    return tool_service_pb2_grpc.ToolServiceStub(channel)
+
+
+@pytest.fixture
+def executions(channel):
+    return tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
+
+
+@pytest.fixture
+def servers(channel):
+    return mcp_server_service_pb2_grpc.MCPServerServiceStub(channel)
 
 
 @pytest.fixture(autouse=True)

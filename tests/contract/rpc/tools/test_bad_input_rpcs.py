@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from letta.tools.v1 import tool_execution_service_pb2 as pb
-from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
+from letta.tools.v1 import tool_pb2
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, GenerateSchemaRequest, GetToolRequest
 from letta_common.errors import InvalidArgument, ToolNameTaken, ToolNotFound, ToolSourceInvalid, ValidationFailed
 from letta_common.values.ids import new_id
@@ -17,16 +17,6 @@ DEEP = "(" * 3000 + ")" * 3000
 
 def hinted(hint):
     return f'from typing import *\ndef f(x: {hint}):\n    """F.\n\n    Args:\n        x: it\n    """\n    return x\n'
-
-
-@pytest.fixture
-def tools(channel):
-    return tool_service_pb2_grpc.ToolServiceStub(channel)
-
-
-@pytest.fixture
-def executions(channel):
-    return tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
 
 
 @pytest.fixture(autouse=True)

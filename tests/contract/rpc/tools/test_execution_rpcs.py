@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from letta.tools.v1 import tool_execution_service_pb2 as pb
-from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
+from letta.tools.v1 import tool_pb2
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, ResolveToolsRequest, RunToolRequest, UpdateToolRequest
 from letta_common.errors import IdempotencyConflict, InvalidArgument, ToolNotFound, ValidationFailed
 from letta_common.values.ids import new_id
@@ -28,16 +28,6 @@ def add(a: int, b: int, note: Optional[str], agent_id: str = "") -> dict:
     colour, nonce = os.environ.get("COLOUR"), os.urandom(8).hex()
     return {"sum": a + b, "note": note, "agent": agent_id, "env": colour, "nonce": nonce}
 '''
-
-
-@pytest.fixture
-def tools(channel):
-    return tool_service_pb2_grpc.ToolServiceStub(channel)
-
-
-@pytest.fixture
-def executions(channel):
-    return tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
 
 
 async def created(tools, source, **values):

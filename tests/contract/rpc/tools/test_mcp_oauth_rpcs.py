@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 from letta.tools.v1 import mcp_server_service_pb2 as pb
-from letta.tools.v1 import mcp_server_service_pb2_grpc
 from letta.tools.v1.mcp_server_pb2 import MCPServerConfig, StreamableHttpMCPConfig
 from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPServerNotFound
 from letta_common.values.ids import new_id
@@ -44,11 +43,6 @@ def started(lifetime):
 def places():
     with started(3600) as places:
         yield places
-
-
-@pytest.fixture
-def servers(channel):
-    return mcp_server_service_pb2_grpc.MCPServerServiceStub(channel)
 
 
 async def create(servers, url):

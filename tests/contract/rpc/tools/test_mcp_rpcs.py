@@ -12,14 +12,12 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from letta.tools.v1 import mcp_server_service_pb2 as pb
+from letta.tools.v1 import sandbox_config_service_pb2 as configs_pb
 from letta.tools.v1 import (
-    mcp_server_service_pb2_grpc,
     sandbox_config_service_pb2_grpc,
-    tool_execution_service_pb2_grpc,
     tool_pb2,
     tool_service_pb2_grpc,
 )
-from letta.tools.v1 import sandbox_config_service_pb2 as configs_pb
 from letta.tools.v1 import tool_execution_service_pb2 as execution_pb
 from letta.tools.v1.mcp_server_pb2 import MCPServerConfig, SseMCPConfig, StdioMCPConfig, StreamableHttpMCPConfig
 from letta.tools.v1.sandbox_config_pb2 import SandboxEnvironmentVariable
@@ -74,16 +72,6 @@ def http(port, **values):
 
 def stdio(**values):
     return MCPServerConfig(stdio=StdioMCPConfig(command=sys.executable, args=[str(DEMO), "stdio"], **values))
-
-
-@pytest.fixture
-def servers(channel):
-    return mcp_server_service_pb2_grpc.MCPServerServiceStub(channel)
-
-
-@pytest.fixture
-def executions(channel):
-    return tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
 
 
 async def create(servers, config, name="demo"):

@@ -13,7 +13,7 @@ from letta_sandbox.calls import Limits
 from letta_sandbox.remote.machines import OWNER, ROLE, TOOL_CALL, UNTIL, Shape
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import build
-from tests.fakes.vendors import VENDORS, settled
+from tests.fakes.vendors import settled
 from tests.support.rpc import running
 
 SOURCE = '''def add(a: int, b: int) -> int:
@@ -25,13 +25,6 @@ SOURCE = '''def add(a: int, b: int) -> int:
     """
     return a + b
 '''
-
-
-@pytest.fixture(params=list(VENDORS))
-def vendor(request, tmp_path):
-    vendor = VENDORS[request.param](tmp_path)
-    yield vendor
-    vendor.close()
 
 
 def settings_of(vendor, directory):

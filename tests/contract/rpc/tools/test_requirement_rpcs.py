@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import tool_execution_service_pb2 as pb
-from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
+from letta.tools.v1 import tool_pb2
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, RunToolRequest, UpdateToolRequest
 from letta_common.errors import InvalidArgument, ToolRequirementsUnsatisfied, ValidationFailed
 from letta_rpc.service import Deps
@@ -54,16 +54,6 @@ async def channel(database_url, identities, tmp_path_factory):
                 yield channel
     finally:
         shutil.rmtree(directory)
-
-
-@pytest.fixture
-def tools(channel):
-    return tool_service_pb2_grpc.ToolServiceStub(channel)
-
-
-@pytest.fixture
-def executions(channel):
-    return tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
 
 
 async def created(tools, **values):

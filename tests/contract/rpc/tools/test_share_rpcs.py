@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from letta.tools.v1 import tool_execution_service_pb2 as pb
-from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
+from letta.tools.v1 import tool_pb2, tool_service_pb2_grpc
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest
 from letta_common.codes import Code
 from letta_common.errors import RateLimited
@@ -37,11 +37,6 @@ async def channel(database_url, identities, tmp_path_factory):
     )
     async with running(await build(settings, Deps()), "network", identities=identities) as channel:
         yield channel
-
-
-@pytest.fixture
-def executions(channel):
-    return tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
 
 
 def bare(source):

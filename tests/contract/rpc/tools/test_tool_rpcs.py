@@ -5,7 +5,7 @@ import json
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from letta.tools.v1 import tool_pb2, tool_service_pb2_grpc
+from letta.tools.v1 import tool_pb2
 from letta.tools.v1.tool_service_pb2 import (
     AddBaseToolsRequest,
     CountToolsRequest,
@@ -46,11 +46,6 @@ SOURCE = '''def roll_dice(sides: int) -> str:
     """
     return f"rolled 1 of {sides}"
 '''
-
-
-@pytest.fixture
-def tools(channel):
-    return tool_service_pb2_grpc.ToolServiceStub(channel)
 
 
 async def created(tools, source=SOURCE, **values):

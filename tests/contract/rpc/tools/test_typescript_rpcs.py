@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import tool_execution_service_pb2 as pb
-from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_service_pb2_grpc
+from letta.tools.v1 import tool_pb2
 from letta.tools.v1.tool_service_pb2 import (
     CreateToolRequest,
     GenerateSchemaRequest,
@@ -33,16 +33,6 @@ export async function greet(name: string, tone: Tone | null, times: number = 1, 
   return { text: `Hello ${name}`.repeat(times), tone, agent: agent_id, colour: process.env.COLOUR as string };
 }
 """
-
-
-@pytest.fixture
-def tools(channel):
-    return tool_service_pb2_grpc.ToolServiceStub(channel)
-
-
-@pytest.fixture
-def executions(channel):
-    return tool_execution_service_pb2_grpc.ToolExecutionServiceStub(channel)
 
 
 async def created(tools, source=GREET, **values):

@@ -24,11 +24,6 @@ async def store(request, database_url):
     await db.close()
 
 
-@pytest.fixture
-def ann():
-    return Actor(new_id("org"), "user-ann")
-
-
 def intent(key="run-1:1:0", fingerprint="hash", lease=60.0, again=False):
     return Intent(key, fingerprint, "tool-1", "agent-1", lease, again)
 

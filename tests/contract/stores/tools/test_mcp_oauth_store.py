@@ -31,11 +31,6 @@ async def stores(request, database_url):
 
 
 @pytest.fixture
-def ann():
-    return Actor(new_id("org"), "user-ann")
-
-
-@pytest.fixture
 async def server(stores, ann):
     made = MCPServer(new_id("mcp_server"), "demo", "sse", "{}", b"sealed", created_at=BEGIN, updated_at=BEGIN)
     assert await stores[0].create(ann, made)

@@ -26,11 +26,6 @@ async def store(request, database_url):
     await db.close()
 
 
-@pytest.fixture
-def ann():
-    return Actor(new_id("org"), "user-ann")
-
-
 def a_config(kind="local", minute=0, **values):
     at = BEGIN + timedelta(minutes=minute)
     return SandboxConfig(new_id("sandbox"), kind, "{}", "user-ann", "user-ann", created_at=at, updated_at=at, **values)

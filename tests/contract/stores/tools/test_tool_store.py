@@ -28,11 +28,6 @@ async def store(request, database_url):
     await db.close()
 
 
-@pytest.fixture
-def ann():
-    return Actor(new_id("org"), "user-ann")
-
-
 def a_tool(name, minute=0, **values):
     at = BEGIN + timedelta(minutes=minute)
     return RegisteredTool(id=new_id("tool"), name=name, json_schema="{}", created_at=at, updated_at=at, **values)
