@@ -9,14 +9,16 @@ from typing import Any
 import psycopg
 import pytest
 
+from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole, TextContent
 from letta.llm.v1.embedding_service_pb2 import Embedding, EmbedResponse
+from letta.memory.v1 import context_service_pb2 as pb
+from letta.memory.v1.block_pb2 import Block
 from letta.memory.v1.passage_pb2 import Passage
 from letta.memory.v1.passage_service_pb2 import SearchPassagesRequest
 from letta_common.actor import Actor
 from letta_common.values.ids import new_id
-from letta_memory.domain.blocks import Block
-from letta_memory.domain.contexts import NewAgent, NewMessage, RunOwner, Step, Window
-from letta_memory.domain.edits import Append, BlockEdit, Create
+from letta_common.values.times import stamp_of
+from letta_memory.domain.blocks import new_block
 from letta_memory.domain.passages import PassageScope
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.contexts import SqlContextStore
@@ -35,15 +37,22 @@ async def db(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-def new(text: str, role: int = 2) -> NewMessage:
-    return NewMessage(new_id("message"), role, 2, NOW, text.encode(), search=text)
+def new(text: str, role: MessageRole.ValueType = MessageRole.MESSAGE_ROLE_USER) -> Message:
+    parts = [ContentPart(text=TextContent(text=text))]
+    return Message(id=new_id("message"), role=role, created_at=stamp_of(NOW), parts=parts)
+
+
+def owned(agent_id: str, fence: int) -> dict[str, Any]:
+    """Return who asks: a new run of an agent's own conversation."""
+    return {"agent_id": agent_id, "conversation_id": agent_id, "run_id": new_id("run"), "fence": fence}
 
 
 async def agent(store: SqlContextStore, messages: int = 1) -> str:
     agent_id = new_id("agent")
-    blocks = (Block(new_id("block"), "human", "h"), Block(new_id("block"), "persona", "p"))
-    history = tuple(new(f"message {number}") for number in range(messages))
-    await store.provision_agent(ANN, NewAgent(agent_id, "Ada", blocks, (), history))
+    blocks = [new_block(ANN, new_id("block"), Block(label=label, value="v"), NOW) for label in ("human", "persona")]
+    history = [new(f"message {number}") for number in range(messages)]
+    request = pb.ProvisionAgentRequest(agent_id=agent_id, agent_name="Ada", messages=history)
+    await store.provision_agent(ANN, request, blocks)
     return agent_id
 
 
@@ -67,18 +76,26 @@ class Statements:
 async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -> None:
     store, passages = SqlContextStore(db), SqlPassageStore(db)
     agent_id = await agent(store)
-    owner = RunOwner(agent_id, agent_id, new_id("run"), 1)
-    draft = Passage(id=new_id("passage"), text="tea", tags=["t"], metadata="{}", created_at=NOW, embedding=[1.0, 0.0])
-    await store.begin_step(ANN, owner, [])
+    owner = owned(agent_id, 1)
+    draft = Passage(
+        id=new_id("passage"), text="tea", tags=["t"], metadata="{}", created_at=stamp_of(NOW), embedding=[1.0, 0.0]
+    )
+    await store.begin_step(ANN, pb.BeginStepRequest(**owner))
     counted = Statements(database_url)
 
-    await store.begin_step(ANN, owner, [new("hello")])
-    await store.commit_step(ANN, owner, Step(0, [new("hi", 3)], known_blocks={"block-x": 1}))
-    for number, kind in enumerate((Append("x"), Create("v", "d"))):
-        edit = BlockEdit(agent_id, agent_id, 1, f"{agent_id}:{number}", "human" if number == 0 else "new", kind)
+    await store.begin_step(ANN, pb.BeginStepRequest(**owner, input=[new("hello")]))
+    known = [pb.BlockVersion(block_id="block-x", version=1)]
+    answer = new("hi", MessageRole.MESSAGE_ROLE_ASSISTANT)
+    await store.commit_step(ANN, pb.CommitStepRequest(**owner, messages=[answer], known_blocks=known))
+    place = {"agent_id": agent_id, "conversation_id": agent_id, "fence": 1}
+    append, create = pb.AppendEdit(content="x"), pb.CreateEdit(value="v", description="d")
+    for edit in (
+        pb.EditBlockRequest(**place, idempotency_key=f"{agent_id}:0", label="human", append=append),
+        pb.EditBlockRequest(**place, idempotency_key=f"{agent_id}:1", label="new", create=create),
+    ):
         await store.edit_block(ANN, edit, new_id=new_id("block"), now=NOW)
-    place = PassageScope(agent_id=agent_id)
-    [written], _ = await passages.create(ANN, place, [draft], embedder="test/two", request_hash=b"", now=NOW)
+    scope = PassageScope(agent_id=agent_id)
+    [written], _ = await passages.create(ANN, scope, [draft], embedder="test/two", request_hash=b"", now=NOW)
     question = EmbedResponse(model="test/two", embeddings=[Embedding(values=[0.9, 0.1])])
     query = SearchPassagesRequest(query="tea", limit=5)
     hits = await passages.search(ANN, written.archive_id, query, question, embeddings=False)
@@ -95,10 +112,11 @@ async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -
 async def _window_of_ten(store: SqlContextStore, length: int) -> str:
     """Make an agent of so many messages, of which ten are in context."""
     agent_id = await agent(store, length)
-    owner = RunOwner(agent_id, agent_id, new_id("run"), 1)
+    owner = owned(agent_id, 1)
     kept = [new(f"kept {number}") for number in range(8)]
-    await store.begin_step(ANN, owner, [])
-    await store.commit_step(ANN, owner, Step(0, kept, window=Window(new("summary", 6), kept[0].id)))
+    await store.begin_step(ANN, pb.BeginStepRequest(**owner))
+    window = pb.Window(summary=new("summary", MessageRole.MESSAGE_ROLE_SUMMARY), first_kept_message_id=kept[0].id)
+    await store.commit_step(ANN, pb.CommitStepRequest(**owner, messages=kept, window=window))
     return agent_id
 
 
@@ -128,5 +146,5 @@ async def test_reading_the_window_does_not_grow_with_the_history(db: Database) -
         await conn.execute("analyze memory.messages")
     assert await _rows_read(db, short) == await _rows_read(db, long) <= 10
     for agent_id in (short, long):
-        begun = await store.begin_step(ANN, RunOwner(agent_id, agent_id, new_id("run"), 2), [new("more")])
+        begun = await store.begin_step(ANN, pb.BeginStepRequest(**owned(agent_id, 2), input=[new("more")]))
         assert len(begun.messages) == 11

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from letta.common.v1.message_pb2 import Message, MessageRole
+from letta.memory.v1 import context_service_pb2 as pb
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import DatabaseUnavailable
 from letta_common.process.periodic import Periodic
 from letta_common.values.ids import new_id
-from letta_memory.domain.contexts import NewAgent, NewMessage, Reset, RunOwner, Step
 from letta_memory.domain.pruning import PruneOptions, Pruner
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.pruning import SqlPruneStore
@@ -30,17 +31,17 @@ async def stores(database_url):
 
 
 def message():
-    return NewMessage(new_id("message"), 2, 1, datetime.now(UTC), b"")
+    return Message(id=new_id("message"), role=MessageRole.MESSAGE_ROLE_USER, created_at=datetime.now(UTC))
 
 
 async def worked(contexts, steps):
     """Make an agent whose run commits steps."""
     actor, agent_id, run_id = Actor(new_id("org"), "user-ann"), new_id("agent"), new_id("run")
-    await contexts.provision_agent(actor, NewAgent(agent_id, "a", (), (), (message(),)))
-    owner = RunOwner(agent_id, agent_id, run_id, 1)
-    await contexts.begin_step(actor, owner, [message()])
+    await contexts.provision_agent(actor, pb.ProvisionAgentRequest(agent_id=agent_id, messages=[message()]), [])
+    owner = {"agent_id": agent_id, "conversation_id": agent_id, "run_id": run_id, "fence": 1}
+    await contexts.begin_step(actor, pb.BeginStepRequest(**owner, input=[message()]))
     for index in range(steps):
-        await contexts.commit_step(actor, owner, Step(index, [message()]))
+        await contexts.commit_step(actor, pb.CommitStepRequest(**owner, step_index=index, messages=[message()]))
     return actor, owner
 
 
@@ -54,15 +55,17 @@ async def test_old_steps_go_a_batch_at_a_time(stores):
 async def test_a_step_is_known_until_it_is_pruned(stores):
     contexts, pruning = stores
     actor, owner = await worked(contexts, 1)
-    assert (await contexts.begin_step(actor, owner, [])).last_step == 0
+    assert (await contexts.begin_step(actor, pb.BeginStepRequest(**owner))).HasField("last_step")
     await pruning.prune_steps(LATER, 10)
-    assert (await contexts.begin_step(actor, owner, [])).last_step is None
+    assert not (await contexts.begin_step(actor, pb.BeginStepRequest(**owner))).HasField("last_step")
 
 
 async def test_old_places_of_deleted_rows_go(stores):
     contexts, pruning = stores
     actor, owner = await worked(contexts, 1)
-    await contexts.reset_conversation(actor, Reset(owner.agent_id, owner.agent_id, (message(),)))
+    place = {name: owner[name] for name in ("agent_id", "conversation_id")}
+    request = pb.ResetConversationRequest(**place, messages=[message()])
+    await contexts.reset_conversation(actor, request)
     assert await pruning.prune_places(EARLIER, 10) == 0
     assert [await pruning.prune_places(LATER, 2) for _ in range(3)] == [2, 1, 0]
 

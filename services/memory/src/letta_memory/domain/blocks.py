@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from collections.abc import Collection
+from datetime import datetime
+from typing import Protocol
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from letta.memory.v1.block_pb2 import Block
+from letta.memory.v1.block_service_pb2 import CountBlocksRequest, ListBlocksRequest
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, BlockLimitExceeded, InvalidArgument, StaleEtag
 from letta_common.values.ids import derived_id, new_id
+from letta_common.values.masks import changed_paths, copy_paths
 from letta_common.values.paging import Page
 
 DEFAULT_LIMIT = 100_000
@@ -19,53 +23,8 @@ _DESCRIPTIONS = {
     "human": "What I know about the person I talk with: name, circumstances, preferences. I keep it up to date.",
     "persona": "Who I am: my character, my manner of speaking and my rules of conduct.",
 }
-_EPOCH = datetime.fromtimestamp(0, UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A block. The fields stand in the order of the table's columns."""
-
-    id: str
-    label: str
-    value: str = ""
-    limit: int = DEFAULT_LIMIT
-    description: str | None = None
-    read_only: bool = False
-    metadata: str = "{}"
-    tags: tuple[str, ...] = ()
-    hidden: bool | None = None
-    project_id: str | None = None
-    template_name: str | None = None
-    is_template: bool = False
-    template_id: str | None = None
-    base_template_id: str | None = None
-    deployment_id: str | None = None
-    entity_id: str | None = None
-    preserve_on_migration: bool | None = False
-    created_by_id: str | None = None
-    last_updated_by_id: str | None = None
-    version: int = 1
-    created_at: datetime = _EPOCH
-    updated_at: datetime = _EPOCH
-
-
-@dataclass(frozen=True, slots=True)
-class BlockFilter:
-    """Which blocks to list or count. Empty values filter nothing."""
-
-    label: str = ""
-    name: str = ""
-    tags: tuple[str, ...] = ()
-    match_all_tags: bool = False
-    templates_only: bool = False
-    project_id: str = ""
-    label_search: str = ""
-    description_search: str = ""
-    value_search: str = ""
-    agents_over: int | None = None
-    agents_under: int | None = None
-    agents_equal: tuple[int, ...] = ()
+_ALL = FieldMask()
+"""Names no field: each that is set."""
 
 
 class BlockStore(Protocol):
@@ -87,7 +46,7 @@ class BlockStore(Protocol):
         """Return an agent's block of this label. Raises AgentNotFound, BlockNotFound."""
         ...
 
-    async def list_blocks(self, actor: Actor, wanted: BlockFilter, page: Page) -> list[Block]:
+    async def list_blocks(self, actor: Actor, wanted: ListBlocksRequest, page: Page) -> list[Block]:
         """Return a page of blocks. Raises CursorNotFound."""
         ...
 
@@ -95,7 +54,7 @@ class BlockStore(Protocol):
         """Return a page of an agent's blocks. Raises AgentNotFound, CursorNotFound."""
         ...
 
-    async def count(self, actor: Actor, wanted: BlockFilter) -> int:
+    async def count(self, actor: Actor, wanted: CountBlocksRequest) -> int:
         """Return how many blocks there are."""
         ...
 
@@ -119,7 +78,7 @@ class Blocks:
         self._store = store
         self._clock = clock
 
-    async def create(self, actor: Actor, block: Block, *, request_id: str = "", request_hash: bytes = b"") -> Block:
+    async def create(self, actor: Actor, given: Block, *, request_id: str = "", request_hash: bytes = b"") -> Block:
         """Make a block; a repeat of the request id returns the one made before.
 
         Raises:
@@ -127,21 +86,14 @@ class Blocks:
             BlockLimitExceeded: its value is longer than its limit.
             IdempotencyConflict: another request had its key.
         """
-        if not block.label:
+        if not given.label:
             raise InvalidArgument("a block needs a label", field="block.label")
-        now = self._clock.now()
-        made = replace(
-            described(fitting(block)),
-            id=derived_id("block", actor.organization_id, request_id) if request_id else new_id("block"),
-            created_by_id=actor.user_id,
-            last_updated_by_id=actor.user_id,
-            created_at=now,
-            updated_at=now,
-        )
+        block_id = derived_id("block", actor.organization_id, request_id) if request_id else new_id("block")
+        made = new_block(actor, block_id, given, self._clock.now())
         return await self._store.create(actor, made, request_hash=request_hash)
 
-    async def update(self, actor: Actor, block_id: str, changes: Mapping[str, Any], *, etag: str = "") -> Block:
-        """Change some fields of a block.
+    async def update(self, actor: Actor, block_id: str, given: Block, paths: Collection[str]) -> Block:
+        """Give a block the values that another one has at these paths, unless it is older than that one's etag.
 
         Raises:
             BlockNotFound: the organization has no such block.
@@ -152,48 +104,66 @@ class Blocks:
         """
         for _ in range(_ATTEMPTS):
             block = await self._store.get(actor, block_id)
-            if etag and etag != str(block.version):
+            if given.etag and given.etag != block.etag:
                 break
-            written = self._changed(actor, block, changes)
+            written = self._changed(actor, block, given, paths)
             if await self._store.update(actor, written, expected=block.version):
                 return written
-            if etag:
+            if given.etag:
                 break
         raise StaleEtag(f"block {block_id} changed meanwhile; read it again", block_id=block_id)
 
     async def update_of_agent(
-        self, actor: Actor, agent_id: str, label: str, changes: Mapping[str, Any], *, etag: str = ""
+        self, actor: Actor, agent_id: str, label: str, given: Block, paths: Collection[str]
     ) -> Block:
         """Change some fields of an agent's block. Raises as `update` does, and AgentNotFound."""
         block = await self._store.get_of_agent(actor, agent_id, label)
-        return await self.update(actor, block.id, changes, etag=etag)
+        return await self.update(actor, block.id, given, paths)
 
-    def _changed(self, actor: Actor, block: Block, changes: Mapping[str, Any]) -> Block:
-        changed = replace(block, **changes)
+    def _changed(self, actor: Actor, block: Block, given: Block, paths: Collection[str]) -> Block:
+        changed = Block()
+        changed.CopyFrom(block)
+        copy_paths(given, changed, paths)
+        _complete(changed)
         if not changed.label:
             raise InvalidArgument("a block needs a label", field="block.label")
-        if {"value", "limit"} & changes.keys():
-            fitting(changed)
-        return replace(
-            changed, version=block.version + 1, last_updated_by_id=actor.user_id, updated_at=self._clock.now()
-        )
+        if {"value", "limit"} & {*paths}:
+            _require_fit(changed)
+        changed.version = block.version + 1
+        changed.etag = str(changed.version)
+        changed.last_updated_by_id = actor.user_id
+        changed.updated_at.FromDatetime(self._clock.now())
+        return changed
 
 
-def fitting(block: Block) -> Block:
-    """Return the block. Raises BlockLimitExceeded when its value is longer than its limit."""
+def new_block(actor: Actor, block_id: str, given: Block, now: datetime) -> Block:
+    """Return a block to store, with what the caller may set. Raises BlockLimitExceeded."""
+    made = Block(preserve_on_migration=False)
+    copy_paths(given, made, changed_paths(given, _ALL))
+    _complete(made)
+    _require_fit(made)
+    if not made.HasField("description") and made.label in _DESCRIPTIONS:
+        made.description = _DESCRIPTIONS[made.label]
+    made.id, made.version, made.etag = block_id, 1, "1"
+    made.created_by_id = made.last_updated_by_id = actor.user_id
+    made.created_at.FromDatetime(now)
+    made.updated_at.FromDatetime(now)
+    return made
+
+
+def _complete(block: Block) -> None:
+    """Fill in what a block always has."""
+    block.limit = block.limit or DEFAULT_LIMIT
+    block.metadata = block.metadata or "{}"
+
+
+def _require_fit(block: Block) -> None:
+    """Raise BlockLimitExceeded when a block's value is longer than its limit."""
     if len(block.value) > block.limit:
         raise too_long(block.label, str(len(block.value)), str(block.limit))
-    return block
 
 
 def too_long(label: str, length: str, limit: str) -> AppError:
     """Return the error for a value that is longer than the limit of its block, in characters."""
     text = f"the block '{label}' would have {length} characters, its limit is {limit}: shorten it or raise the limit"
     return BlockLimitExceeded(text, label=label, length=length, limit=limit)
-
-
-def described(block: Block) -> Block:
-    """Return the block, with a description if it has none and its label is a well-known one."""
-    if block.description is not None or block.label not in _DESCRIPTIONS:
-        return block
-    return replace(block, description=_DESCRIPTIONS[block.label])

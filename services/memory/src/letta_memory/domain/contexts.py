@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from enum import IntEnum
 from typing import Protocol
 
+from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole, TextContent
+from letta.memory.v1 import context_service_pb2 as pb
+from letta.memory.v1.block_pb2 import Block
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import (
@@ -22,139 +25,7 @@ from letta_common.errors import (
     IdempotencyConflict,
 )
 from letta_common.values.ids import derived_id
-from letta_memory.domain.blocks import Block, described, fitting, too_long
-from letta_memory.domain.edits import BlockEdit, Create
-
-FLAG_ERROR = 1
-FLAG_AUTOMATED = 2
-ROLE_SYSTEM = 1
-
-
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """A message to append: the serialized message, and what is filtered or searched."""
-
-    id: str
-    role: int
-    types: int
-    created_at: datetime
-    body: bytes
-    flags: int = 0
-    run_id: str = ""
-    step_id: str = ""
-    group_id: str = ""
-    search: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOwner:
-    """Who asks for a context: a run and its fence."""
-
-    agent_id: str
-    conversation_id: str
-    run_id: str
-    fence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Everything the loop needs to know of a conversation."""
-
-    blocks: tuple[Block, ...]
-    messages: tuple[bytes, ...]
-    last_step: int | None
-    stop_reason: int
-    message_count: int
-    passage_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """The first message of a conversation."""
-
-    id: str
-    role: int
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """What a conversation is to begin anew with; no messages: with the first one it has."""
-
-    agent_id: str
-    conversation_id: str
-    messages: tuple[NewMessage, ...] = ()
-    fence: int = 0
-    """Fence of the caller; 0: whatever it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step to commit. A window of None leaves the window as it is."""
-
-    index: int
-    messages: Sequence[NewMessage]
-    stop_reason: int = 0
-    known_blocks: Mapping[str, int] = field(default_factory=dict)
-    window: Window | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A new window: its summary, and the oldest message that stays, or an empty string when no earlier one does."""
-
-    summary: NewMessage | None
-    first_kept_id: str = ""
-    cleared: bool = False
-    """Not even the messages of this step stay."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a committed step answers."""
-
-    changed: tuple[Block, ...]
-    detached: tuple[str, ...]
-    repeated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Edited:
-    """A block after an edit."""
-
-    block: Block
-    repeated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AgentMemory:
-    """What an agent keeps in memory."""
-
-    agent_id: str
-    blocks: tuple[Block, ...]
-    message_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class NewAgent:
-    """The memory of an agent to make."""
-
-    agent_id: str
-    name: str
-    new_blocks: tuple[Block, ...]
-    block_ids: tuple[str, ...]
-    messages: tuple[NewMessage, ...]
-    embedder: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class NewConversation:
-    """The memory of a conversation to make."""
-
-    agent_id: str
-    conversation_id: str
-    messages: tuple[NewMessage, ...] = ()
-    isolated_labels: tuple[str, ...] = ()
+from letta_memory.domain.blocks import new_block, too_long
 
 
 class Status(IntEnum):
@@ -175,11 +46,11 @@ class Status(IntEnum):
 class ContextStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def begin_step(self, actor: Actor, owner: RunOwner, messages: Sequence[NewMessage]) -> Context:
+    async def begin_step(self, actor: Actor, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
         """Raise the fence, append the input once, read the context. Raises ConversationNotFound, Fenced."""
         ...
 
-    async def withdraw_input(self, actor: Actor, owner: RunOwner) -> bool:
+    async def withdraw_input(self, actor: Actor, request: pb.WithdrawInputRequest) -> bool:
         """Remove the input of a run without committed steps; say whether there was any.
 
         Raises:
@@ -188,16 +59,20 @@ class ContextStore(Protocol):
         """
         ...
 
-    async def commit_step(self, actor: Actor, owner: RunOwner, step: Step) -> Committed:
+    async def commit_step(self, actor: Actor, request: pb.CommitStepRequest) -> pb.CommitStepResponse:
         """Append a step's messages once. Raises ConversationNotFound, Fenced, MessageNotFound."""
         ...
 
-    async def edit_block(self, actor: Actor, edit: BlockEdit, *, new_id: str, now: datetime) -> Edited:
+    async def edit_block(
+        self, actor: Actor, request: pb.EditBlockRequest, *, new_id: str, now: datetime
+    ) -> pb.EditBlockResponse:
         """Make an edit once. Raises what `refusal` makes of a status, and BlockLabelTaken."""
         ...
 
-    async def provision_agent(self, actor: Actor, agent: NewAgent) -> AgentMemory:
-        """Make an agent's memory unless it exists. Raises BlockNotFound, BlockLabelTaken."""
+    async def provision_agent(
+        self, actor: Actor, request: pb.ProvisionAgentRequest, blocks: Sequence[Block]
+    ) -> pb.AgentMemory:
+        """Make an agent's memory, with these new blocks, unless it exists. Raises BlockNotFound, BlockLabelTaken."""
         ...
 
     async def set_embedder(self, actor: Actor, agent_id: str, embedder: str) -> None:
@@ -208,31 +83,33 @@ class ContextStore(Protocol):
         """Remove what belongs to an agent alone."""
         ...
 
-    async def provision_conversation(self, actor: Actor, conversation: NewConversation) -> tuple[list[str], list[str]]:
-        """Make a conversation unless it exists; return isolated block ids and message ids. Raises AgentNotFound."""
+    async def provision_conversation(
+        self, actor: Actor, request: pb.ProvisionConversationRequest
+    ) -> pb.ProvisionConversationResponse:
+        """Make a conversation unless it exists. Raises AgentNotFound."""
         ...
 
     async def deprovision_conversation(self, actor: Actor, agent_id: str, conversation_id: str) -> None:
         """Remove a conversation and its messages."""
         ...
 
-    async def reset_conversation(self, actor: Actor, reset: Reset) -> None:
+    async def reset_conversation(self, actor: Actor, request: pb.ResetConversationRequest) -> None:
         """Forget the messages and begin with these, or with the first one. Raises ConversationNotFound, Fenced."""
         ...
 
-    async def get(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
+    async def get(self, actor: Actor, agent_id: str, conversation_id: str) -> pb.GetContextResponse:
         """Return the context, changing nothing. Raises ConversationNotFound."""
         ...
 
-    async def find_opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Opening | None:
+    async def find_opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Message | None:
         """Return the first message of a conversation, if it has one. Raises ConversationNotFound."""
         ...
 
-    async def update_body(self, actor: Actor, conversation_id: str, message_id: str, body: bytes) -> None:
-        """Write another body of a message that search does not read."""
+    async def update_message(self, actor: Actor, conversation_id: str, message: Message) -> None:
+        """Write a message that search does not read in the place of what it was."""
         ...
 
-    async def list_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
+    async def list_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[pb.AgentMemory]:
         """Return what these agents keep, in the order asked for; those without memory are left out."""
         ...
 
@@ -252,7 +129,7 @@ class Contexts:
         self._store = store
         self._clock = clock
 
-    async def edit_block(self, actor: Actor, edit: BlockEdit) -> Edited:
+    async def edit_block(self, actor: Actor, request: pb.EditBlockRequest) -> pb.EditBlockResponse:
         """Make the edit of a memory tool, once.
 
         Raises:
@@ -261,43 +138,46 @@ class Contexts:
             IdempotencyConflict: the key was used for another edit.
             Fenced: a newer owner came first.
         """
-        new_id = derived_id("block", actor.organization_id, edit.key) if isinstance(edit.edit, Create) else ""
-        return await self._store.edit_block(actor, edit, new_id=new_id, now=self._clock.now())
+        makes = request.HasField("create")
+        new_id = derived_id("block", actor.organization_id, request.idempotency_key) if makes else ""
+        return await self._store.edit_block(actor, request, new_id=new_id, now=self._clock.now())
 
-    async def provision_agent(self, actor: Actor, agent: NewAgent) -> AgentMemory:
+    async def provision_agent(self, actor: Actor, request: pb.ProvisionAgentRequest) -> pb.AgentMemory:
         """Make the memory of an agent. A repeat changes nothing.
 
         Raises:
             BlockNotFound: a block to attach does not exist.
             BlockLabelTaken: two blocks have one label.
         """
-        now = self._clock.now()
-        made = tuple(
-            replace(
-                described(fitting(block)),
-                id=derived_id("block", actor.organization_id, agent.agent_id, block.label),
-                created_by_id=actor.user_id,
-                last_updated_by_id=actor.user_id,
-                created_at=now,
-                updated_at=now,
-            )
-            for block in agent.new_blocks
-        )
-        return await self._store.provision_agent(actor, replace(agent, new_blocks=made))
+        now, org = self._clock.now(), actor.organization_id
+        blocks = [
+            new_block(actor, derived_id("block", org, request.agent_id, block.label), block, now)
+            for block in request.new_blocks
+        ]
+        return await self._store.provision_agent(actor, request, blocks)
 
-    async def set_system(
-        self, actor: Actor, agent_id: str, conversation_id: str, edit: Callable[[bytes], bytes]
-    ) -> str:
+    async def set_system(self, actor: Actor, agent_id: str, conversation_id: str, text: str) -> str:
         """Change the system prompt that opens a conversation; return its id, or nothing when none does.
 
         Raises:
             ConversationNotFound: the agent has no such conversation.
         """
         first = await self._store.find_opening(actor, agent_id, conversation_id)
-        if first is None or first.role != ROLE_SYSTEM:
+        if first is None or first.role != MessageRole.MESSAGE_ROLE_SYSTEM:
             return ""
-        await self._store.update_body(actor, conversation_id, first.id, edit(first.body))
+        del first.parts[:]
+        first.parts.append(ContentPart(text=TextContent(text=text)))
+        await self._store.update_message(actor, conversation_id, first)
         return first.id
+
+
+def digest(request: pb.EditBlockRequest) -> bytes:
+    """Return what tells an edit from another one under the same key, whichever run makes it."""
+    edit = pb.EditBlockRequest()
+    edit.CopyFrom(request)
+    for field in ("conversation_id", "fence", "idempotency_key"):
+        edit.ClearField(field)
+    return hashlib.sha256(edit.SerializeToString(deterministic=True)).digest()[:16]
 
 
 def owner_refusal(status: Status, agent_id: str, conversation_id: str, *, fence: int) -> AppError:
@@ -309,12 +189,13 @@ def owner_refusal(status: Status, agent_id: str, conversation_id: str, *, fence:
     )
 
 
-def refusal(status: Status, edit: BlockEdit, notes: Sequence[str], *, fence: int = 0) -> AppError:  # noqa: PLR0911
+def refusal(status: Status, request: pb.EditBlockRequest, notes: Sequence[str], *, fence: int = 0) -> AppError:  # noqa: PLR0911
     """Return the error of an edit that cannot be made."""
-    label, listed = edit.label, ", ".join(notes)
+    label, listed = request.label, ", ".join(notes)
     match status:
         case Status.OTHER_EDIT:
-            return IdempotencyConflict(f"the key {edit.key} was used for another edit", idempotency_key=edit.key)
+            key = request.idempotency_key
+            return IdempotencyConflict(f"the key {key} was used for another edit", idempotency_key=key)
         case Status.NO_BLOCK:
             text = f"the agent has no block '{label}'; its blocks are: {listed or 'none'}"
             return BlockNotFound(text, label=label, labels=listed)
@@ -331,4 +212,4 @@ def refusal(status: Status, edit: BlockEdit, notes: Sequence[str], *, fence: int
             text = f"the block '{label}' has lines 0 to {notes[0]}; use -1 for its end"
             return EditLineOutOfRange(text, label=label, lines=notes[0])
         case _:
-            return owner_refusal(status, edit.agent_id, edit.conversation_id, fence=fence)
+            return owner_refusal(status, request.agent_id, request.conversation_id, fence=fence)

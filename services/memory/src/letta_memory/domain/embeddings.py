@@ -52,6 +52,11 @@ class PendingText:
     text: str
     archive_id: str = ""
 
+    @property
+    def batch(self) -> tuple[str, str]:
+        """What texts that are embedded with one call have in common: whose they are, and the embedder."""
+        return self.organization_id, self.embedder
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -118,7 +123,7 @@ class Indexer:
         """Embed some texts; return how many. An embedder that fails holds up the texts of no other."""
         groups: dict[tuple[str, str], list[PendingText]] = {}
         for text in await self._store.list_pending(self._batch):
-            groups.setdefault((text.organization_id, text.embedder), []).append(text)
+            groups.setdefault(text.batch, []).append(text)
         return sum(await asyncio.gather(*(self._embed(texts) for texts in groups.values())))
 
     async def _embed(self, texts: Sequence[PendingText]) -> int:

@@ -9,10 +9,10 @@ import grpc.aio
 from letta.memory.v1 import block_service_pb2 as pb
 from letta.memory.v1 import block_service_pb2_grpc
 from letta_common.actor import current_actor
+from letta_common.values.masks import changed_paths
 from letta_common.values.paging import Page
 from letta_common.values.repeats import Digests
-from letta_memory.domain.blocks import BlockFilter, Blocks, BlockStore
-from letta_memory.servicers.packing import block_changes, pack_block, unpack_block
+from letta_memory.domain.blocks import Blocks, BlockStore
 
 Call = grpc.aio.ServicerContext[Any, Any]
 
@@ -26,52 +26,24 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
         self._digests = digests
 
     async def CreateBlock(self, request: pb.CreateBlockRequest, context: Call) -> pb.CreateBlockResponse:
-        block = unpack_block(request.block)
         made = await self._blocks.create(
-            current_actor(), block, request_id=request.request_id, request_hash=self._digests.of(request)
+            current_actor(), request.block, request_id=request.request_id, request_hash=self._digests.of(request)
         )
-        return pb.CreateBlockResponse(block=pack_block(made))
+        return pb.CreateBlockResponse(block=made)
 
     async def GetBlock(self, request: pb.GetBlockRequest, context: Call) -> pb.GetBlockResponse:
-        return pb.GetBlockResponse(block=pack_block(await self._store.get(current_actor(), request.block_id)))
+        return pb.GetBlockResponse(block=await self._store.get(current_actor(), request.block_id))
 
     async def ListBlocks(self, request: pb.ListBlocksRequest, context: Call) -> pb.ListBlocksResponse:
-        wanted = BlockFilter(
-            label=request.label,
-            name=request.name,
-            tags=tuple(request.tags),
-            match_all_tags=request.match_all_tags,
-            templates_only=request.templates_only,
-            project_id=request.project_id,
-            label_search=request.label_search,
-            description_search=request.description_search,
-            value_search=request.value_search,
-            agents_over=request.connected_to_agents_count_gt
-            if request.HasField("connected_to_agents_count_gt")
-            else None,
-            agents_under=request.connected_to_agents_count_lt
-            if request.HasField("connected_to_agents_count_lt")
-            else None,
-            agents_equal=tuple(request.connected_to_agents_count_eq),
-        )
-        found = await self._store.list_blocks(current_actor(), wanted, Page.of(request))
-        return pb.ListBlocksResponse(blocks=[pack_block(block) for block in found])
+        return pb.ListBlocksResponse(blocks=await self._store.list_blocks(current_actor(), request, Page.of(request)))
 
     async def CountBlocks(self, request: pb.CountBlocksRequest, context: Call) -> pb.CountBlocksResponse:
-        wanted = BlockFilter(
-            label=request.label,
-            name=request.name,
-            tags=tuple(request.tags),
-            match_all_tags=request.match_all_tags,
-            templates_only=request.templates_only,
-            project_id=request.project_id,
-        )
-        return pb.CountBlocksResponse(count=await self._store.count(current_actor(), wanted))
+        return pb.CountBlocksResponse(count=await self._store.count(current_actor(), request))
 
     async def UpdateBlock(self, request: pb.UpdateBlockRequest, context: Call) -> pb.UpdateBlockResponse:
-        changes = block_changes(request.block, request.update_mask)
-        block = await self._blocks.update(current_actor(), request.block_id, changes, etag=request.block.etag)
-        return pb.UpdateBlockResponse(block=pack_block(block))
+        paths = changed_paths(request.block, request.update_mask)
+        block = await self._blocks.update(current_actor(), request.block_id, request.block, paths)
+        return pb.UpdateBlockResponse(block=block)
 
     async def DeleteBlock(self, request: pb.DeleteBlockRequest, context: Call) -> pb.DeleteBlockResponse:
         await self._store.delete(current_actor(), request.block_id)
@@ -79,18 +51,18 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
 
     async def ListAgentBlocks(self, request: pb.ListAgentBlocksRequest, context: Call) -> pb.ListAgentBlocksResponse:
         found = await self._store.list_of_agent(current_actor(), request.agent_id, Page.of(request))
-        return pb.ListAgentBlocksResponse(blocks=[pack_block(block) for block in found])
+        return pb.ListAgentBlocksResponse(blocks=found)
 
     async def GetAgentBlock(self, request: pb.GetAgentBlockRequest, context: Call) -> pb.GetAgentBlockResponse:
         block = await self._store.get_of_agent(current_actor(), request.agent_id, request.block_label)
-        return pb.GetAgentBlockResponse(block=pack_block(block))
+        return pb.GetAgentBlockResponse(block=block)
 
     async def UpdateAgentBlock(self, request: pb.UpdateAgentBlockRequest, context: Call) -> pb.UpdateAgentBlockResponse:
-        changes = block_changes(request.block, request.update_mask)
+        paths = changed_paths(request.block, request.update_mask)
         block = await self._blocks.update_of_agent(
-            current_actor(), request.agent_id, request.block_label, changes, etag=request.block.etag
+            current_actor(), request.agent_id, request.block_label, request.block, paths
         )
-        return pb.UpdateAgentBlockResponse(block=pack_block(block))
+        return pb.UpdateAgentBlockResponse(block=block)
 
     async def ListBlockAgentIds(
         self, request: pb.ListBlockAgentIdsRequest, context: Call

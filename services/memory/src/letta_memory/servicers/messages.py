@@ -13,9 +13,8 @@ from letta.memory.v1 import message_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.errors import InvalidArgument
 from letta_common.values.paging import MAX_LIMIT, Page
-from letta_common.values.times import optional_time, stamp_of
-from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, Messages, MessageScope, MessageStore
-from letta_memory.servicers.packing import TYPE_BITS
+from letta_common.values.times import stamp_of
+from letta_memory.domain.messages import TYPE_BITS, MessageFilter, MessageHit, Messages, MessageScope, MessageStore
 from letta_messages.rendering import SEND_MESSAGE, SendTool, expand, expand_for_list, type_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -85,33 +84,23 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
         return pb.GetMessageResponse(messages=expand_for_list(Message.FromString(body)))
 
     async def SearchMessages(self, request: pb.SearchMessagesRequest, context: Call) -> pb.SearchMessagesResponse:
-        query = MessageQuery(
-            text=request.query,
+        query = pb.SearchStoredMessagesRequest(
+            query=request.query,
             limit=min(request.limit or _SEARCH_LIMIT, MAX_LIMIT),
-            mode=request.search_mode or pb.SEARCH_MODE_HYBRID,
+            search_mode=request.search_mode,
             agent_id=request.agent_id,
             conversation_id=request.conversation_id,
-            types=_SPOKEN_BITS,
-            start=optional_time(request, "start_date"),
-            end=optional_time(request, "end_date"),
+            start_date=request.start_date if request.HasField("start_date") else None,
+            end_date=request.end_date if request.HasField("end_date") else None,
         )
-        hits = await self._messages.search(current_actor(), query)
+        hits = await self._messages.search(current_actor(), query, types=_SPOKEN_BITS)
         return pb.SearchMessagesResponse(results=[result for hit in hits for result in _results(hit)])
 
     async def SearchStoredMessages(
         self, request: pb.SearchStoredMessagesRequest, context: Call
     ) -> pb.SearchStoredMessagesResponse:
-        query = MessageQuery(
-            text=request.query,
-            limit=min(request.limit or _SEARCH_LIMIT, MAX_LIMIT),
-            mode=request.search_mode or pb.SEARCH_MODE_HYBRID,
-            agent_id=request.agent_id,
-            conversation_id=request.conversation_id,
-            roles=tuple(request.roles),
-            start=optional_time(request, "start_date"),
-            end=optional_time(request, "end_date"),
-        )
-        hits = await self._messages.search(current_actor(), query)
+        request.limit = min(request.limit or _SEARCH_LIMIT, MAX_LIMIT)
+        hits = await self._messages.search(current_actor(), request)
         return pb.SearchStoredMessagesResponse(results=[_stored(hit) for hit in hits])
 
 

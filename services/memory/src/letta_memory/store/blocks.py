@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from typing import Any
 
 import sqlalchemy as sa
 
+from letta.memory.v1.block_pb2 import Block
+from letta.memory.v1.block_service_pb2 import CountBlocksRequest, ListBlocksRequest
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound
 from letta_common.values.paging import Page
 from letta_common.values.repeats import require_same
-from letta_memory.domain.blocks import Block, BlockFilter
+from letta_common.values.times import time_of
 from letta_memory.store.provisions import insert_block
-from letta_memory.store.rows import BLOCK_COLUMNS, block_of
+from letta_memory.store.rows import BLOCK_COLUMNS, block_of, block_values
 from letta_memory.store.tables import agent_blocks, agents, blocks, keyset
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import fetch_page
 
-_NAMES = BLOCK_COLUMNS.split(", ")
-_COLUMNS = [blocks.c[name] for name in _NAMES]
+_COLUMNS = [blocks.c[name] for name in BLOCK_COLUMNS.split(", ")]
 _HISTORY = sa.text(
     "insert into memory.block_history "
     "(organization_id, block_id, version, label, value, description, written_by_id, created_at) "
@@ -56,7 +56,7 @@ class SqlBlockStore:
         if row is None:
             raise _unknown(block.id)
         require_same(row[-1], request_hash)
-        return block_of(tuple(row[:-1]))
+        return block_of(row[:-1])
 
     async def get(self, actor: Actor, block_id: str) -> Block:
         """Return one block."""
@@ -65,7 +65,7 @@ class SqlBlockStore:
             row = (await conn.execute(query)).one_or_none()
         if row is None:
             raise _unknown(block_id)
-        return block_of(tuple(row))
+        return block_of(row)
 
     async def get_of_agent(self, actor: Actor, agent_id: str, label: str) -> Block:
         """Return an agent's block of this label."""
@@ -76,14 +76,14 @@ class SqlBlockStore:
             await self._require_agent(actor, agent_id)
             text = f"No block with label '{label}' found for agent '{agent_id}'"
             raise BlockNotFound(text, label=label, agent_id=agent_id)
-        return block_of(tuple(row))
+        return block_of(row)
 
-    async def list_blocks(self, actor: Actor, wanted: BlockFilter, page: Page) -> list[Block]:
+    async def list_blocks(self, actor: Actor, wanted: ListBlocksRequest, page: Page) -> list[Block]:
         """Return a page of blocks."""
-        query = sa.select(*_COLUMNS).where(_mine(actor), *_conditions(wanted))
+        query = sa.select(*_COLUMNS).where(_mine(actor), *_conditions(wanted), *_contents(wanted), *_counts(wanted))
         async with self._db.connect() as conn:
             rows = await fetch_page(conn, query, page, _keys(actor))
-        return [block_of(tuple(row)) for row in rows]
+        return [block_of(row) for row in rows]
 
     async def list_of_agent(self, actor: Actor, agent_id: str, page: Page) -> list[Block]:
         """Return a page of an agent's blocks."""
@@ -92,9 +92,9 @@ class SqlBlockStore:
             rows = await fetch_page(conn, query, page, _keys(actor))
         if not rows:
             await self._require_agent(actor, agent_id)
-        return [block_of(tuple(row)) for row in rows]
+        return [block_of(row) for row in rows]
 
-    async def count(self, actor: Actor, wanted: BlockFilter) -> int:
+    async def count(self, actor: Actor, wanted: CountBlocksRequest) -> int:
         """Return how many blocks there are."""
         query = sa.select(sa.func.count()).select_from(blocks).where(_mine(actor), *_conditions(wanted))
         async with self._db.connect() as conn:
@@ -102,11 +102,10 @@ class SqlBlockStore:
 
     async def update(self, actor: Actor, block: Block, *, expected: int) -> bool:
         """Write if the stored version is still `expected`; say whether it was."""
-        values = dict(zip(_NAMES, astuple(block), strict=True)) | {"tags": list(block.tags)}
         change = (
             sa.update(blocks)
             .where(_mine(actor), blocks.c.id == block.id, blocks.c.version == expected)
-            .values(**{name: value for name, value in values.items() if name not in {"id", "created_at"}})
+            .values(**{name: value for name, value in block_values(block).items() if name not in {"id", "created_at"}})
         )
         try:
             async with self._db.begin() as tx:
@@ -161,7 +160,7 @@ def _attached(actor: Actor, agent_id: str) -> sa.ColumnElement[bool]:
     return blocks.c.id.in_(linked)
 
 
-def _conditions(wanted: BlockFilter) -> list[sa.ColumnElement[bool]]:
+def _conditions(wanted: ListBlocksRequest | CountBlocksRequest) -> list[sa.ColumnElement[bool]]:
     """Return the conditions of a filter; hidden blocks never match."""
     conditions: list[sa.ColumnElement[bool]] = [blocks.c.hidden.is_not(True)]
     for column, value in (
@@ -171,34 +170,36 @@ def _conditions(wanted: BlockFilter) -> list[sa.ColumnElement[bool]]:
     ):
         if value:
             conditions.append(column == value)
-    for column, text in (
-        (blocks.c.label, wanted.label_search),
-        (blocks.c.description, wanted.description_search),
-        (blocks.c.value, wanted.value_search),
-    ):
-        if text:
-            conditions.append(column.icontains(text, autoescape=True))
     if wanted.tags:
         tags = list(wanted.tags)
         conditions.append(blocks.c.tags.contains(tags) if wanted.match_all_tags else blocks.c.tags.overlap(tags))
     if wanted.templates_only:
         conditions.append(blocks.c.is_template)
-    return conditions + _counts(wanted)
+    return conditions
 
 
-def _counts(wanted: BlockFilter) -> list[sa.ColumnElement[bool]]:
+def _contents(wanted: ListBlocksRequest) -> list[sa.ColumnElement[bool]]:
+    pairs = (
+        (blocks.c.label, wanted.label_search),
+        (blocks.c.description, wanted.description_search),
+        (blocks.c.value, wanted.value_search),
+    )
+    return [column.icontains(text, autoescape=True) for column, text in pairs if text]
+
+
+def _counts(wanted: ListBlocksRequest) -> list[sa.ColumnElement[bool]]:
     number = (
         sa.select(sa.func.count())
         .where(agent_blocks.c.organization_id == blocks.c.organization_id, agent_blocks.c.block_id == blocks.c.id)
         .scalar_subquery()
     )
     conditions: list[sa.ColumnElement[bool]] = []
-    if wanted.agents_over is not None:
-        conditions.append(number > wanted.agents_over)
-    if wanted.agents_under is not None:
-        conditions.append(number < wanted.agents_under)
-    if wanted.agents_equal:
-        conditions.append(number.in_(wanted.agents_equal))
+    if wanted.HasField("connected_to_agents_count_gt"):
+        conditions.append(number > wanted.connected_to_agents_count_gt)
+    if wanted.HasField("connected_to_agents_count_lt"):
+        conditions.append(number < wanted.connected_to_agents_count_lt)
+    if wanted.connected_to_agents_count_eq:
+        conditions.append(number.in_(list(wanted.connected_to_agents_count_eq)))
     return conditions
 
 
@@ -209,9 +210,9 @@ def _history(actor: Actor, block: Block) -> dict[str, Any]:
         "version": block.version,
         "label": block.label,
         "value": block.value,
-        "description": block.description,
+        "description": block.description if block.HasField("description") else None,
         "user": actor.user_id,
-        "now": block.updated_at,
+        "now": time_of(block.updated_at),
     }
 
 

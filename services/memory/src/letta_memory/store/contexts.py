@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import psycopg
 
+from letta.common.v1.message_pb2 import Message
+from letta.common.v1.usage_pb2 import StopReason
+from letta.memory.v1 import context_service_pb2 as pb
 from letta_common.actor import Actor
 from letta_common.errors import BlockLabelTaken, IdempotencyConflict, MessageNotFound
-from letta_memory.domain.contexts import (
-    Committed,
-    Context,
-    Edited,
-    NewMessage,
-    RunOwner,
-    Status,
-    Step,
-    owner_refusal,
-    refusal,
-)
-from letta_memory.domain.edits import Append, BlockEdit, Create, Delete, Insert, Rename, Replace, Rethink
+from letta_memory.domain.contexts import Status, digest, owner_refusal, refusal
 from letta_memory.store.provisions import MESSAGE_ARRAYS, Provisions, message_columns
 from letta_memory.store.rows import HEAD_WIDTH, STEP_ROW, block_of, blocks_of
 from letta_postgres.db import UniqueViolation, retry
@@ -43,78 +35,84 @@ _NO_SUCH_MESSAGE = "LM001"
 class SqlContextStore(Provisions):
     """Contexts in PostgreSQL. With `embed_messages`, new messages wait for the embedder."""
 
-    async def begin_step(self, actor: Actor, owner: RunOwner, messages: Sequence[NewMessage]) -> Context:
+    async def begin_step(self, actor: Actor, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
         """Raise the fence, append the input once, read the context."""
         values = {
-            **_who(actor, owner),
+            **_who(actor, request),
             "pending": self._embed_messages,
-            **message_columns(messages, owner.run_id),
+            **message_columns(request.input, request.run_id),
         }
         rows = await self._hot(_BEGIN, values)
         head = rows[0]
-        _check(head, owner)
-        return Context(
+        _check(head, request)
+        return pb.BeginStepResponse(
             blocks=blocks_of(rows),
-            messages=tuple(head[8]),
-            last_step=head[5],
-            stop_reason=head[6] or 0,
+            messages=head[8],
+            last_step=None
+            if head[5] is None
+            else pb.CommittedStep(step_index=head[5], stop_reason=head[6] or StopReason.STOP_REASON_UNSPECIFIED),
             message_count=head[3],
             passage_count=head[4] or 0,
         )
 
-    async def withdraw_input(self, actor: Actor, owner: RunOwner) -> bool:
+    async def withdraw_input(self, actor: Actor, request: pb.WithdrawInputRequest) -> bool:
         """Remove the input of a run without committed steps; say whether there was any."""
-        [(status, fence, withdrawn)] = await self._hot(_WITHDRAW, _who(actor, owner))
-        _check((status, fence), owner)
+        [(status, fence, withdrawn)] = await self._hot(_WITHDRAW, _who(actor, request))
+        _check((status, fence), request)
         return bool(withdrawn)
 
-    async def commit_step(self, actor: Actor, owner: RunOwner, step: Step) -> Committed:
+    async def commit_step(self, actor: Actor, request: pb.CommitStepRequest) -> pb.CommitStepResponse:
         """Append a step's messages once."""
-        window = step.window
-        summary = window.summary if window else None
-        messages = (*step.messages, summary) if summary else step.messages
+        window = request.window
+        messages: list[Message] = [*request.messages]
+        if summary := window.HasField("summary"):
+            messages.append(window.summary)
+        # Sorted as the statement compares them; of a block that is named twice, the last version counts.
+        known = dict(sorted((known.block_id, known.version) for known in request.known_blocks))
         values = {
-            **_who(actor, owner),
-            "step": step.index,
-            "stop": step.stop_reason,
+            **_who(actor, request),
+            "step": request.step_index,
+            "stop": request.stop_reason,
             "pending": self._embed_messages,
-            "move": window is not None,
-            "clear": window is not None and window.cleared,
-            "summary": summary is not None,
-            "first_kept": (window.first_kept_id or None) if window else None,
-            "known_ids": list(step.known_blocks),
-            "known_versions": list(step.known_blocks.values()),
-            **message_columns(messages, owner.run_id),
+            "move": request.HasField("window"),
+            "clear": window.cleared and not summary,
+            "summary": summary,
+            "first_kept": window.first_kept_message_id or None,
+            "known_ids": list(known),
+            "known_versions": list(known.values()),
+            **message_columns(messages, request.run_id),
         }
         rows = await self._hot(_COMMIT, values)
         head = rows[0]
-        _check(head, owner)
-        return Committed(changed=blocks_of(rows), detached=tuple(head[7]), repeated=head[2])
+        _check(head, request)
+        return pb.CommitStepResponse(changed_blocks=blocks_of(rows), detached_block_ids=head[7], repeated_step=head[2])
 
-    async def edit_block(self, actor: Actor, edit: BlockEdit, *, new_id: str, now: datetime) -> Edited:
+    async def edit_block(
+        self, actor: Actor, request: pb.EditBlockRequest, *, new_id: str, now: datetime
+    ) -> pb.EditBlockResponse:
         """Make an edit once."""
         values = {
             "org": actor.organization_id,
             "user": actor.user_id,
-            "agent": edit.agent_id,
-            "conversation": edit.conversation_id,
-            "fence": edit.fence,
-            "key": edit.key,
-            "hash": edit.digest(),
-            "label": edit.label,
-            **dict(zip(_WHAT, _edit_values(edit), strict=True)),
+            "agent": request.agent_id,
+            "conversation": request.conversation_id,
+            "fence": request.fence,
+            "key": request.idempotency_key,
+            "hash": digest(request),
+            "label": request.label,
+            **dict(zip(_WHAT, _edit_values(request), strict=True)),
             "new_id": new_id,
             "now": now,
         }
         try:
             rows = await self._hot(_EDIT, values)
         except UniqueViolation as error:
-            raise BlockLabelTaken("another block of the agent has this label", label=edit.label) from error
+            raise BlockLabelTaken("another block of the agent has this label", label=request.label) from error
         head = rows[0]
         status = Status(head[0])
         if status is not Status.DONE:
-            raise refusal(status, edit, head[7] or (), fence=head[1] or 0)
-        return Edited(block=block_of(head[HEAD_WIDTH:]), repeated=head[2])
+            raise refusal(status, request, head[7] or (), fence=head[1] or 0)
+        return pb.EditBlockResponse(block=block_of(head[HEAD_WIDTH:]), repeated_edit=head[2])
 
     async def _hot(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         try:
@@ -129,36 +127,41 @@ class SqlContextStore(Provisions):
             raise IdempotencyConflict("a message with one of these ids exists already") from error
 
 
-def _who(actor: Actor, owner: RunOwner) -> dict[str, str | int]:
+_Owned = pb.BeginStepRequest | pb.CommitStepRequest | pb.WithdrawInputRequest
+
+
+def _who(actor: Actor, request: _Owned) -> dict[str, str | int]:
     return {
         "org": actor.organization_id,
-        "agent": owner.agent_id,
-        "conversation": owner.conversation_id,
-        "run": owner.run_id,
-        "fence": owner.fence,
+        "agent": request.agent_id,
+        "conversation": request.conversation_id,
+        "run": request.run_id,
+        "fence": request.fence,
     }
 
 
-def _check(head: tuple[Any, ...], owner: RunOwner) -> None:
+def _check(head: tuple[Any, ...], request: _Owned) -> None:
     status = Status(head[0])
     if status is not Status.DONE:
-        raise owner_refusal(status, owner.agent_id, owner.conversation_id, fence=head[1] or 0)
+        raise owner_refusal(status, request.agent_id, request.conversation_id, fence=head[1] or 0)
 
 
-def _edit_values(edit: BlockEdit) -> tuple[int, str, str | None, int, bool]:  # noqa: PLR0911
+def _edit_values(request: pb.EditBlockRequest) -> tuple[int, str, str | None, int, bool]:  # noqa: PLR0911
     """Return kind, text, second text, line and flag, as `memory.edit_block` takes them."""
-    match edit.edit:
-        case Append(content):
-            return 1, content, None, 0, False
-        case Replace(old, new, every):
-            return 2, old, new, 0, every
-        case Insert(text, line):
-            return 3, text, None, line, False
-        case Rethink(value):
-            return 4, value, None, 0, False
-        case Create(value, description):
-            return 5, value, description, 0, False
-        case Delete():
+    match request.WhichOneof("edit"):
+        case "append":
+            return 1, request.append.content, None, 0, False
+        case "replace":
+            change = request.replace
+            return 2, change.old_text, change.new_text, 0, change.all_occurrences
+        case "insert":
+            return 3, request.insert.text, None, request.insert.line, False
+        case "rethink":
+            return 4, request.rethink.value, None, 0, False
+        case "create":
+            return 5, request.create.value, request.create.description, 0, False
+        case "rename":
+            rename = request.rename
+            return 7, rename.label, rename.description if rename.HasField("description") else None, 0, False
+        case _:
             return 6, "", None, 0, False
-        case Rename(label, description):
-            return 7, label, description, 0, False

@@ -9,11 +9,12 @@ import sqlalchemy as sa
 from pgvector import HalfVector
 
 from letta.llm.v1.embedding_service_pb2 import EmbedResponse
+from letta.memory.v1.message_service_pb2 import SearchMode, SearchStoredMessagesRequest
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound, MessageNotFound
 from letta_common.values.paging import Page
-from letta_memory.domain.contexts import FLAG_ERROR
-from letta_memory.domain.messages import MessageFilter, MessageHit, MessageQuery, MessageScope
+from letta_common.values.times import optional_time
+from letta_memory.domain.messages import FLAG_ERROR, MessageFilter, MessageHit, MessageScope
 from letta_memory.store.tables import agents, conversations, keyset, messages
 from letta_postgres.db import Database
 from letta_postgres.keyset import fetch_page
@@ -45,7 +46,7 @@ class SqlMessageStore:
         """Return a page of messages: by position in a conversation, by time across them."""
         mine = sa.and_(_mine(actor), *_within(scope))
         query = sa.select(messages.c.body).where(mine, *_conditions(wanted))
-        at = "created_at" if scope == MessageScope() else "seq"
+        at = "created_at" if scope.everywhere else "seq"
         keys = keyset(messages, at, actor.organization_id, mine, messages.c.body)
         async with self._db.connect() as conn:
             rows = await fetch_page(conn, query, page, keys)
@@ -53,20 +54,22 @@ class SqlMessageStore:
             await self._require_conversation(actor, scope)
         return [bytes(row[0]) for row in rows]
 
-    async def search(self, actor: Actor, query: MessageQuery, question: EmbedResponse | None) -> list[MessageHit]:
+    async def search(
+        self, actor: Actor, query: SearchStoredMessagesRequest, question: EmbedResponse | None, *, types: int
+    ) -> list[MessageHit]:
         """Return what fits best."""
         values = {
             "org": actor.organization_id,
             "agent": query.agent_id or None,
             "conversation": query.conversation_id or None,
             "roles": list(query.roles) or None,
-            "types": query.types or None,
-            "query": query.text.replace("\0", ""),
+            "types": types or None,
+            "query": query.query.replace("\0", ""),
             "vector": HalfVector(list(question.embeddings[0].values)) if question else None,
             "embedder": question.model if question else "",
-            "mode": query.mode,
-            "from": query.start,
-            "to": query.end,
+            "mode": query.search_mode or SearchMode.SEARCH_MODE_HYBRID,
+            "from": optional_time(query, "start_date"),
+            "to": optional_time(query, "end_date"),
             "limit": query.limit,
         }
         return [MessageHit(*row) for row in await self._db.hot(_SEARCH, values)]

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import Any
 
 import sqlalchemy as sa
 
+from letta.common.v1.message_pb2 import Message
+from letta.memory.v1 import context_service_pb2 as pb
+from letta.memory.v1.block_pb2 import Block
 from letta_common.actor import Actor
-from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound
+from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound, InvalidArgument
 from letta_common.values.ids import derived_id
-from letta_memory.domain.blocks import Block
-from letta_memory.domain.contexts import (
-    AgentMemory,
-    Context,
-    NewAgent,
-    NewConversation,
-    NewMessage,
-    Opening,
-    Reset,
-    Status,
-    owner_refusal,
-)
-from letta_memory.store.rows import BLOCK_COLUMNS, block_of
+from letta_common.values.times import time_of
+from letta_memory.domain.contexts import Status, owner_refusal
+from letta_memory.domain.messages import flags_of, search_text, types_of
+from letta_memory.store.rows import BLOCK_COLUMNS, block_of, block_values
 from letta_postgres.connections import Connection
 from letta_postgres.db import Database, UniqueViolation, retry
 
@@ -71,7 +64,7 @@ _BLOCKS_OF_CONVERSATION = sa.text(
     f'select {BLOCK_COLUMNS} from memory.blocks_of(:org, :agent, :conversation) b order by b.label collate "C"'
 )
 _OPENING = sa.text(
-    "select m.id, m.role, m.body from memory.conversations c left join memory.messages m "
+    "select m.body from memory.conversations c left join memory.messages m "
     "on m.organization_id = c.organization_id and m.conversation_id = c.id and m.seq = c.first_seq "
     "where c.organization_id = :org and c.id = :conversation and c.agent_id = :agent"
 )
@@ -119,31 +112,34 @@ class Provisions:
         self._db = db
         self._embed_messages = embed_messages
 
-    async def provision_agent(self, actor: Actor, agent: NewAgent) -> AgentMemory:
-        """Make an agent's memory unless it exists."""
+    async def provision_agent(
+        self, actor: Actor, request: pb.ProvisionAgentRequest, blocks: Sequence[Block]
+    ) -> pb.AgentMemory:
+        """Make an agent's memory, with these new blocks, unless it exists."""
         try:
-            await retry(lambda: self._provision_agent(actor.organization_id, agent))
+            await retry(lambda: self._provision_agent(actor.organization_id, request, blocks))
         except UniqueViolation as error:
-            raise BlockLabelTaken(f"two blocks of agent {agent.agent_id} have one label") from error
-        return (await self.list_memories(actor, [agent.agent_id], blocks=True))[0]
+            raise BlockLabelTaken(f"two blocks of agent {request.agent_id} have one label") from error
+        return (await self.list_memories(actor, [request.agent_id], blocks=True))[0]
 
-    async def _provision_agent(self, org: str, agent: NewAgent) -> None:
+    async def _provision_agent(self, org: str, request: pb.ProvisionAgentRequest, blocks: Sequence[Block]) -> None:
+        agent_id = request.agent_id
         async with self._db.begin() as tx:
             made = await tx.execute(
                 sa.text(
                     "insert into memory.agents (organization_id, id, name, embedder) "
                     "values (:org, :agent, :name, :embedder) on conflict (organization_id, id) do nothing"
                 ),
-                {"org": org, "agent": agent.agent_id, "name": agent.name, "embedder": agent.embedder},
+                {"org": org, "agent": agent_id, "name": request.agent_name, "embedder": request.embedding},
             )
             if made.rowcount == 0:
                 return
-            for block in agent.new_blocks:
+            for block in blocks:
                 await insert_block(tx, org, block)
-                await _link(tx, org, agent.agent_id, block.id)
-            for block_id in agent.block_ids:
-                await _link(tx, org, agent.agent_id, block_id)
-            await self._make_conversation(tx, org, agent.agent_id, agent.agent_id, agent.messages)
+                await _link(tx, org, agent_id, block.id)
+            for block_id in request.block_ids:
+                await _link(tx, org, agent_id, block_id)
+            await self._make_conversation(tx, org, agent_id, agent_id, request.messages)
 
     async def set_embedder(self, actor: Actor, agent_id: str, embedder: str) -> None:
         """Set what embeds an agent's archive; one made for it is embedded anew."""
@@ -154,16 +150,19 @@ class Provisions:
             if embedder:
                 await tx.execute(_REEMBED_OWN, values)
 
-    async def provision_conversation(self, actor: Actor, conversation: NewConversation) -> tuple[list[str], list[str]]:
-        """Make a conversation unless it exists; return isolated block ids and message ids."""
-        return await retry(lambda: self._provision_conversation(actor, conversation))
+    async def provision_conversation(
+        self, actor: Actor, request: pb.ProvisionConversationRequest
+    ) -> pb.ProvisionConversationResponse:
+        """Make a conversation unless it exists."""
+        return await retry(lambda: self._provision_conversation(actor.organization_id, request))
 
-    async def _provision_conversation(self, actor: Actor, new: NewConversation) -> tuple[list[str], list[str]]:
-        org = actor.organization_id
+    async def _provision_conversation(
+        self, org: str, new: pb.ProvisionConversationRequest
+    ) -> pb.ProvisionConversationResponse:
         async with self._db.begin() as tx:
             await _require_agent(tx, org, new.agent_id)
             if await self._make_conversation(tx, org, new.agent_id, new.conversation_id, new.messages):
-                for label in new.isolated_labels:
+                for label in new.isolated_block_labels:
                     await self._isolate(tx, org, new, label)
             blocks = await tx.execute(
                 sa.text(
@@ -174,9 +173,9 @@ class Provisions:
             )
             isolated = [row[0] for row in blocks]
             windows = await tx.execute(_MEMORIES, {"org": org, "agents": [new.conversation_id]})
-            return isolated, list(windows.one()[1])
+            return pb.ProvisionConversationResponse(isolated_block_ids=isolated, message_ids=windows.one()[1])
 
-    async def _isolate(self, tx: Connection, org: str, new: NewConversation, label: str) -> None:
+    async def _isolate(self, tx: Connection, org: str, new: pb.ProvisionConversationRequest, label: str) -> None:
         found = await tx.execute(
             sa.text(
                 f"select {BLOCK_COLUMNS} from memory.blocks_of(:org, :agent, :conversation) b where b.label = :label"
@@ -213,11 +212,11 @@ class Provisions:
 
         await retry(unit)
 
-    async def reset_conversation(self, actor: Actor, reset: Reset) -> None:
+    async def reset_conversation(self, actor: Actor, request: pb.ResetConversationRequest) -> None:
         """Forget the messages and begin with these, or with the first one."""
-        await retry(lambda: self._reset(actor.organization_id, reset))
+        await retry(lambda: self._reset(actor.organization_id, request))
 
-    async def _reset(self, org: str, reset: Reset) -> None:
+    async def _reset(self, org: str, reset: pb.ResetConversationRequest) -> None:
         messages = reset.messages
         values: dict[str, Any] = {"org": org, "agent": reset.agent_id, "conversation": reset.conversation_id}
         async with self._db.begin() as tx:
@@ -255,28 +254,31 @@ class Provisions:
                 {**values, "n": len(messages), "first": first, "count": max(len(messages), 1), "fence": reset.fence},
             )
 
-    async def get(self, actor: Actor, agent_id: str, conversation_id: str) -> Context:
+    async def get(self, actor: Actor, agent_id: str, conversation_id: str) -> pb.GetContextResponse:
         """Return the context, changing nothing."""
         values = {"org": actor.organization_id, "agent": agent_id, "conversation": conversation_id}
         async with self._db.connect() as conn:
             row = (await conn.execute(_CONTEXT, values)).one_or_none()
             if row is None:
                 raise owner_refusal(Status.NO_CONVERSATION, agent_id, conversation_id, fence=0)
-            blocks = tuple(block_of(tuple(found)) for found in await conn.execute(_BLOCKS_OF_CONVERSATION, values))
-        return Context(blocks, tuple(map(bytes, row[0])), None, 0, row[1], row[2] or 0)
+            blocks = [block_of(found) for found in await conn.execute(_BLOCKS_OF_CONVERSATION, values)]
+        return pb.GetContextResponse(
+            blocks=blocks, messages=map(bytes, row[0]), message_count=row[1], passage_count=row[2] or 0
+        )
 
-    async def find_opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Opening | None:
+    async def find_opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Message | None:
         """Return the first message of a conversation, if it has one."""
         values = {"org": actor.organization_id, "agent": agent_id, "conversation": conversation_id}
         async with self._db.connect() as conn:
             row = (await conn.execute(_OPENING, values)).one_or_none()
         if row is None:
             raise owner_refusal(Status.NO_CONVERSATION, agent_id, conversation_id, fence=0)
-        return Opening(row[0], row[1], bytes(row[2])) if row[0] is not None else None
+        return None if row[0] is None else Message.FromString(bytes(row[0]))
 
-    async def update_body(self, actor: Actor, conversation_id: str, message_id: str, body: bytes) -> None:
-        """Write another body of a message that search does not read."""
-        values = {"org": actor.organization_id, "conversation": conversation_id, "id": message_id, "body": body}
+    async def update_message(self, actor: Actor, conversation_id: str, message: Message) -> None:
+        """Write a message that search does not read in the place of what it was."""
+        body = message.SerializeToString()
+        values = {"org": actor.organization_id, "conversation": conversation_id, "id": message.id, "body": body}
         async with self._db.begin() as tx:
             await tx.execute(
                 sa.text(
@@ -286,16 +288,19 @@ class Provisions:
                 values,
             )
 
-    async def list_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[AgentMemory]:
+    async def list_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[pb.AgentMemory]:
         """Return what these agents keep, in the order asked for."""
         values = {"org": actor.organization_id, "agents": list(agent_ids)}
         attached: dict[str, list[Block]] = {}
         async with self._db.connect() as conn:
             windows = {row[0]: tuple(row[1]) for row in await conn.execute(_MEMORIES, values)}
             for row in await conn.execute(_BLOCKS_OF_AGENTS, values) if blocks else ():
-                attached.setdefault(row[0], []).append(block_of(tuple(row[1:])))
-        known = [agent_id for agent_id in agent_ids if agent_id in windows]
-        return [AgentMemory(known_id, tuple(attached.get(known_id, ())), windows[known_id]) for known_id in known]
+                attached.setdefault(row[0], []).append(block_of(row[1:]))
+        return [
+            pb.AgentMemory(agent_id=agent_id, blocks=attached.get(agent_id), message_ids=windows[agent_id])
+            for agent_id in agent_ids
+            if agent_id in windows
+        ]
 
     async def attach_block(self, actor: Actor, agent_id: str, block_id: str) -> None:
         """Attach a block."""
@@ -321,7 +326,7 @@ class Provisions:
             )
 
     async def _make_conversation(
-        self, tx: Connection, org: str, agent_id: str, conversation_id: str, messages: Sequence[NewMessage]
+        self, tx: Connection, org: str, agent_id: str, conversation_id: str, messages: Sequence[Message]
     ) -> bool:
         place = {"org": org, "conversation": conversation_id, "agent": agent_id}
         made = await tx.execute(
@@ -337,35 +342,38 @@ class Provisions:
         await tx.execute(_ADVANCE, {**place, "n": len(messages)})
         return True
 
-    async def _append(
-        self, tx: Connection, place: Mapping[str, Any], first: int, messages: Sequence[NewMessage]
-    ) -> None:
+    async def _append(self, tx: Connection, place: Mapping[str, Any], first: int, messages: Sequence[Message]) -> None:
         if messages:
             values = {**place, "first": first, "pending": self._embed_messages, **message_columns(messages)}
             await tx.execute(_APPEND, values)
 
 
-def message_columns(messages: Sequence[NewMessage], run_id: str = "") -> dict[str, list[Any]]:
-    """Return the columns of messages, one list each, by the names of MESSAGE_ARRAYS."""
+def message_columns(messages: Sequence[Message], run_id: str = "") -> dict[str, list[Any]]:
+    """Return the columns of messages, one list each, by the names of MESSAGE_ARRAYS.
+
+    Raises:
+        InvalidArgument: a message has no id or time.
+    """
+    if not all(message.id and message.HasField("created_at") for message in messages):
+        raise InvalidArgument("each message needs an id and created_at", field="messages")
     return {
         "ids": [message.id for message in messages],
         "roles": [message.role for message in messages],
-        "types": [message.types for message in messages],
-        "flags": [message.flags for message in messages],
+        "types": [types_of(message) for message in messages],
+        "flags": [flags_of(message) for message in messages],
         "runs": [message.run_id or run_id or None for message in messages],
         "steps": [message.step_id or None for message in messages],
         "groups": [message.group_id or None for message in messages],
-        "times": [message.created_at for message in messages],
-        "searches": [message.search for message in messages],
-        "bodies": [message.body for message in messages],
+        "times": [time_of(message.created_at) for message in messages],
+        "searches": [search_text(message) for message in messages],
+        "bodies": [message.SerializeToString() for message in messages],
     }
 
 
 async def insert_block(tx: Connection, org: str, block: Block, request_hash: bytes = b"") -> bool:
     """Insert a block with its first history row; say whether it was new."""
-    values = dict(zip(_BLOCK_NAMES, astuple(block), strict=True))
-    more = {"tags": list(block.tags), "request_hash": request_hash or None}
-    made = await tx.execute(_INSERT_BLOCK, {"org": org, **values, **more})
+    values = {"org": org, **block_values(block), "request_hash": request_hash or None}
+    made = await tx.execute(_INSERT_BLOCK, values)
     await tx.execute(_INSERT_HISTORY, {"org": org, "id": block.id})
     return made.rowcount == 1
 

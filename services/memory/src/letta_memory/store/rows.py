@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from letta_memory.domain.blocks import Block
+from letta.memory.v1.block_pb2 import Block
+from letta_common.values.times import time_of
 
 HEAD_COLUMNS = (
     "r.status, r.fence, r.repeated, r.message_count, r.passage_count, r.last_step, r.last_stop, r.notes, r.messages"
@@ -18,12 +20,32 @@ BLOCK_COLUMNS = (
 STEP_ROW = f"select {HEAD_COLUMNS}, {', '.join(f'(r.block).{name}' for name in BLOCK_COLUMNS.split(', '))} from"
 
 
-def block_of(row: tuple[Any, ...]) -> Block:
+_COLUMNS = BLOCK_COLUMNS.split(", ")
+_FIELDS = [Block.DESCRIPTOR.fields_by_name["limit" if name == "char_limit" else name] for name in _COLUMNS]
+_NAMES = [field.name for field in _FIELDS]
+
+
+def block_of(row: Sequence[Any]) -> Block:
     """Build a block from its columns, in the order of BLOCK_COLUMNS."""
-    values = (*row[:7], tuple(row[7]), *row[8:])
-    return Block(*values)
+    values = dict(zip(_NAMES, row, strict=True))
+    return Block(etag=str(values["version"]), **values)
 
 
-def blocks_of(rows: list[tuple[Any, ...]]) -> tuple[Block, ...]:
+def block_values(block: Block) -> dict[str, Any]:
+    """Return the values of a block's columns."""
+    given = {field.name for field, _ in block.ListFields()}
+    values = {
+        name: getattr(block, field.name) if not field.has_presence or field.name in given else None
+        for name, field in zip(_COLUMNS, _FIELDS, strict=True)
+    }
+    return {
+        **values,
+        "tags": list(block.tags),
+        "created_at": time_of(block.created_at),
+        "updated_at": time_of(block.updated_at),
+    }
+
+
+def blocks_of(rows: Sequence[Sequence[Any]]) -> list[Block]:
     """Build the blocks that follow the first row of a hot statement."""
-    return tuple(block_of(row[HEAD_WIDTH:]) for row in rows[1:])
+    return [block_of(row[HEAD_WIDTH:]) for row in rows[1:]]

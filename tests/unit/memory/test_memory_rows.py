@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
 
 import pytest
-from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.common.v1 import message_pb2 as pb
-from letta.memory.v1 import block_pb2
+from letta.memory.v1.block_pb2 import Block
+from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument
-from letta_memory.domain.blocks import DEFAULT_LIMIT, Block
-from letta_memory.servicers.packing import (
-    SEARCH_LIMIT,
-    TYPE_BITS,
-    block_changes,
-    new_message,
-    pack_block,
-    search_text,
-    types_of,
-    unpack_block,
-)
+from letta_memory.domain.blocks import DEFAULT_LIMIT, new_block
+from letta_memory.domain.messages import SEARCH_LIMIT, TYPE_BITS, search_text, types_of
+from letta_memory.store.provisions import message_columns
+from letta_memory.store.rows import block_of, block_values
 from letta_messages.rendering import expand, expand_for_list, type_of
 
 _TEXT = pb.ContentPart(text=pb.TextContent(text="hello"))
@@ -83,35 +76,25 @@ def test_long_texts_and_zero_bytes() -> None:
 def test_a_message_needs_id_and_time(field: str) -> None:
     message = pb.Message(id="message-1", role=pb.MESSAGE_ROLE_USER)
     message.created_at.GetCurrentTime()
-    assert new_message(message).body == message.SerializeToString()
+    assert message_columns([message])["bodies"] == [message.SerializeToString()]
     message.ClearField(field)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument):
-        new_message(message)
+        message_columns([message])
 
 
-def test_a_block_survives_packing() -> None:
-    block = Block("block-1", "a", description="", hidden=False, tags=("x",), metadata='{"k": 1}')
-    packed = pack_block(block)
-    assert packed.HasField("description")
-    assert not packed.HasField("project_id")
-    assert unpack_block(packed).metadata == '{"k": 1}'
-    assert unpack_block(block_pb2.Block(label="a")).limit == DEFAULT_LIMIT
+def test_a_new_block_has_what_its_caller_may_set() -> None:
+    given = Block(label="a", description="", hidden=False, tags=["x"], id="block-of-others", created_by_id="somebody")
+    made = new_block(Actor("org-a", "user-ann"), "block-1", given, datetime(2026, 1, 2, tzinfo=UTC))
+    assert (made.id, made.created_by_id, made.version, made.etag) == ("block-1", "user-ann", 1, "1")
+    assert (made.limit, made.metadata, list(made.tags)) == (DEFAULT_LIMIT, "{}", ["x"])
+    assert made.HasField("description")
+    assert made.HasField("hidden")
+    assert not made.HasField("project_id")
 
 
-@pytest.mark.parametrize(
-    ("paths", "given", "expected"),
-    [
-        (["value"], {"value": "x", "label": "ignored"}, {"value": "x"}),
-        (["description", "hidden"], {}, {"description": None, "hidden": None}),
-        (["metadata", "tags"], {}, {"metadata": "{}", "tags": ()}),
-        (["etag"], {"etag": "3"}, {}),
-        ([], {"id": "x", "value": "v", "etag": "3"}, {"value": "v"}),
-    ],
-)
-def test_masks(paths: list[str], given: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert expected == block_changes(block_pb2.Block(**given), FieldMask(paths=paths))
-
-
-def test_an_unknown_path_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="no field nope"):
-        block_changes(block_pb2.Block(), FieldMask(paths=["nope"]))
+def test_a_block_is_its_row() -> None:
+    given = Block(label="a", value="v", description="", hidden=False, tags=["x"], metadata='{"k": 1}')
+    made = new_block(Actor("org-a", "user-ann"), "block-1", given, datetime(2026, 1, 2, tzinfo=UTC))
+    values = block_values(made)
+    assert (values["char_limit"], values["project_id"], values["description"]) == (DEFAULT_LIMIT, None, "")
+    assert block_of(tuple(values.values())) == made
