@@ -45,19 +45,26 @@ async def worked(contexts, steps):
     return actor, owner
 
 
-async def test_old_steps_go_a_batch_at_a_time(stores):
+async def test_old_runs_go_a_batch_at_a_time(stores):
     contexts, pruning = stores
-    await worked(contexts, 3)
+    actor, owner = await worked(contexts, 3)
+    for _ in range(4):
+        other = {**owner, "run_id": new_id("run")}
+        await contexts.begin_step(actor, pb.BeginStepRequest(**other, input=[message()]))
     assert await pruning.prune_steps(EARLIER, 10) == 0
     assert [await pruning.prune_steps(LATER, 3) for _ in range(3)] == [3, 1, 0]
 
 
-async def test_a_step_is_known_until_it_is_pruned(stores):
+async def test_the_last_run_is_known_and_one_before_it_until_it_is_pruned(stores):
     contexts, pruning = stores
-    actor, owner = await worked(contexts, 1)
-    assert (await contexts.begin_step(actor, pb.BeginStepRequest(**owner))).HasField("last_step")
+    actor, first = await worked(contexts, 1)
+    second = {**first, "run_id": new_id("run")}
+    assert (await contexts.begin_step(actor, pb.BeginStepRequest(**first))).HasField("last_step")
+    await contexts.begin_step(actor, pb.BeginStepRequest(**second))
+    assert (await contexts.begin_step(actor, pb.BeginStepRequest(**first))).HasField("last_step")
+    await contexts.begin_step(actor, pb.BeginStepRequest(**second))
     await pruning.prune_steps(LATER, 10)
-    assert not (await contexts.begin_step(actor, pb.BeginStepRequest(**owner))).HasField("last_step")
+    assert not (await contexts.begin_step(actor, pb.BeginStepRequest(**first))).HasField("last_step")
 
 
 async def test_old_places_of_deleted_rows_go(stores):

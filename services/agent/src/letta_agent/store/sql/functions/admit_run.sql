@@ -7,7 +7,7 @@
 -- 'queued', 'busy' or 'full' (run_id is the run in the way), 'known' (run_id and request_hash of the run with this key),
 -- 'answered' (run_id of the run that answered the same), 'pending' (approvals are waited for), 'not_pending' (these are not),
 -- 'no_agent', 'no_conversation'. What waits for approval stays with the conversation until the run is closed.
--- Locks: the conversation's row of the queue, by `on conflict do update`.
+-- Locks: the conversation's row of the queue.
 create or replace function agent.admit_run(
   p_organization_id text, p_agent_id text, p_conversation_id text, p_run_id text, p_key text, p_request_hash bytea,
   p_user_id text, p_scopes text[], p_request bytea, p_input bytea, p_background boolean, p_run_type text,
@@ -28,12 +28,11 @@ begin
       return;
     end if;
   end if;
-  select a.definition, a.secrets, q.context_tokens, array(
+  select a.definition, a.secrets, array(
       select t.tool_id from agent.agent_tools t
       where t.organization_id = a.organization_id and t.agent_id = a.id order by t.position, t.tool_id)
-    into definition, secrets, context_tokens, tool_ids
-    from agent.agents a left join agent.conversation_queue q
-      on q.organization_id = a.organization_id and q.conversation_id = p_conversation_id
+    into definition, secrets, tool_ids
+    from agent.agents a
     where a.organization_id = p_organization_id and a.id = p_agent_id and a.state = 1 /* Stage.READY */;
   if not found then
     outcome := 'no_agent';
@@ -48,26 +47,23 @@ begin
       return;
     end if;
   end if;
-  insert into agent.conversation_queue as q
-    (organization_id, conversation_id, agent_id, run_id, owner, fence, lease_until, last_message_at)
-  values (p_organization_id, p_conversation_id, p_agent_id, p_run_id, p_owner, 1, v_until, clock_timestamp())
-  on conflict (organization_id, conversation_id) do update
-    set run_id = excluded.run_id, owner = excluded.owner, fence = q.fence + 1, lease_until = excluded.lease_until,
-        last_message_at = excluded.last_message_at
-    where q.run_id is null
-      and case
-        when q.approval_message_id is null
-          then q.pending = 0 and (p_approved is null or agent.resumes(q, p_key, p_request_hash))
-        when p_approved is null then q.pending = 0 and p_denies
-        else p_approved && (q.approval_call_ids || q.approval_message_id) end
+  update agent.conversation_queue q
+  set run_id = p_run_id, owner = p_owner, fence = q.fence + 1, lease_until = v_until, last_message_at = clock_timestamp()
+  where q.organization_id = p_organization_id and q.conversation_id = p_conversation_id and q.run_id is null
+    and case
+      when q.approval_message_id is null
+        then q.pending = 0 and (p_approved is null or agent.resumes(q, p_key, p_request_hash))
+      when p_approved is null then q.pending = 0 and p_denies
+      else p_approved && (q.approval_call_ids || q.approval_message_id) end
   returning q.* into v_queue;
-  if not found or (v_queue.fence = 1 and p_approved is not null) then
-    if found then
-      delete from agent.conversation_queue q
-      where q.organization_id = p_organization_id and q.conversation_id = p_conversation_id;
-      outcome := 'not_pending';
-      return;
-    end if;
+  if not found and p_approved is null then
+    insert into agent.conversation_queue as q
+      (organization_id, conversation_id, agent_id, run_id, owner, fence, lease_until, last_message_at)
+    values (p_organization_id, p_conversation_id, p_agent_id, p_run_id, p_owner, 1, v_until, clock_timestamp())
+    on conflict (organization_id, conversation_id) do nothing
+    returning q.* into v_queue;
+  end if;
+  if not found then
     if p_key is not null then
       select r.id, r.request_hash into run_id, request_hash from agent.runs r
       where r.organization_id = p_organization_id and r.conversation_id = p_conversation_id
@@ -79,6 +75,11 @@ begin
     end if;
     select q.* into v_queue from agent.conversation_queue q
     where q.organization_id = p_organization_id and q.conversation_id = p_conversation_id for update;
+    if not found then
+      outcome := 'not_pending';
+      return;
+    end if;
+    context_tokens := v_queue.context_tokens;
     if p_answers is not null then
       select r.id, r.request_hash into run_id, request_hash from agent.runs r
       where r.organization_id = p_organization_id and r.agent_id = p_agent_id and r.conversation_id = p_conversation_id
@@ -109,6 +110,7 @@ begin
   else
     outcome := 'claimed';
     fence := v_queue.fence;
+    context_tokens := v_queue.context_tokens;
     resumes := agent.resumes(v_queue, p_key, p_request_hash);
     if not resumes then
       approval_message_id := v_queue.approval_message_id;

@@ -17,18 +17,25 @@ create or replace function agent.close_run(
   p_tool_ns bigint[], p_tool_steps integer[], p_tools text[]
 ) returns integer language plpgsql as $$
 declare
-  v_started timestamptz;
-  v_hash bytea;
   v_now timestamptz := clock_timestamp();
   v_pending integer;
+  v_tools text[] := '{}';
+  v_failure json;
+  v_prompt bigint := 0;
+  v_completion bigint := 0;
+  v_cached bigint := 0;
+  v_written bigint := 0;
+  v_reasoning bigint := 0;
 begin
   perform set_config('synchronous_commit', 'off', true);
-  select r.created_at, r.request_hash into v_started, v_hash from agent.runs r
-  where r.organization_id = p_organization_id and r.id = p_run_id;
   update agent.conversation_queue q
   set run_id = null, owner = null, lease_until = v_now, last_run_completion = v_now,
-      last_run_duration_ms = extract(epoch from v_now - v_started) * 1000, last_stop_reason = p_stop_reason,
-      context_tokens = p_context_tokens, failed_hash = case when p_keeps_input then v_hash end,
+      last_run_duration_ms = (
+        select extract(epoch from v_now - r.created_at) * 1000 from agent.runs r
+        where r.organization_id = p_organization_id and r.id = p_run_id),
+      last_stop_reason = p_stop_reason, context_tokens = p_context_tokens,
+      failed_hash = case when p_keeps_input then (
+        select r.request_hash from agent.runs r where r.organization_id = p_organization_id and r.id = p_run_id) end,
       approval_message_id = case when p_keeps_approval then q.approval_message_id else p_approval_message_id end,
       approval_call_ids = case when p_keeps_approval then q.approval_call_ids else p_approval_call_ids end,
       approval_message = case when p_keeps_approval then q.approval_message else p_approval_message end,
@@ -40,37 +47,43 @@ begin
   if not found then
     return -1;
   end if;
-  insert into agent.run_steps as s (organization_id, run_id, step_index, id, agent_id, fence, model, provider_type,
-    context_window, prompt_tokens, completion_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens,
-    stop_reason, status, started_ns, step_ns, llm_started_ns, llm_ns, tool_ns, tools_used,
-    error_type, error_message)
-  select p_organization_id, p_run_id, u.i, u.id, p_agent_id, p_fence, u.model, u.provider, u.win, u.prompt,
-    u.completion, u.cached, u.written, u.reasoning, u.stop, u.status, u.started, u.step_ns, u.llm_started, u.llm_ns,
-    u.tool_ns, array(select t.name from unnest(p_tool_steps, p_tools) with ordinality t(i, name, place)
-      where t.i = u.i order by t.place),
-    case u.status when 3 /* StepStatus.FAILED */ then coalesce(nullif(p_error, '')::json->>'error_type', '') else '' end,
-    case u.status when 3 /* StepStatus.FAILED */ then coalesce(nullif(p_error, '')::json->>'message', '') else '' end
-  from unnest(p_index, p_id, p_model, p_provider, p_window, p_prompt, p_completion, p_cached, p_written, p_reasoning,
-    p_stop, p_step_status, p_started, p_step_ns, p_llm_started, p_llm_ns, p_tool_ns)
-    as u(i, id, model, provider, win, prompt, completion, cached, written, reasoning, stop, status, started, step_ns,
-      llm_started, llm_ns, tool_ns)
-  on conflict (organization_id, run_id, step_index) do update
-  set model = excluded.model, provider_type = excluded.provider_type, context_window = excluded.context_window,
-      prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
-      cached_input_tokens = excluded.cached_input_tokens, cache_write_tokens = excluded.cache_write_tokens,
-      reasoning_tokens = excluded.reasoning_tokens, stop_reason = excluded.stop_reason, status = excluded.status,
-      started_ns = excluded.started_ns, step_ns = excluded.step_ns, llm_started_ns = excluded.llm_started_ns,
-      llm_ns = excluded.llm_ns, tool_ns = excluded.tool_ns, tools_used = excluded.tools_used, output = null,
-      error_type = excluded.error_type, error_message = excluded.error_message;
+  for i in 1 .. cardinality(p_index) loop
+    v_prompt := v_prompt + p_prompt[i];
+    v_completion := v_completion + p_completion[i];
+    v_cached := v_cached + p_cached[i];
+    v_written := v_written + p_written[i];
+    v_reasoning := v_reasoning + p_reasoning[i];
+    if cardinality(p_tools) > 0 then
+      v_tools := array(select t.name from unnest(p_tool_steps, p_tools) with ordinality t(step, name, place)
+        where t.step = p_index[i] order by t.place);
+    end if;
+    v_failure := case p_step_status[i] when 3 /* StepStatus.FAILED */ then nullif(p_error, '')::json end;
+    insert into agent.run_steps as s (organization_id, run_id, step_index, id, agent_id, fence, model, provider_type,
+      context_window, prompt_tokens, completion_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens,
+      stop_reason, status, started_ns, step_ns, llm_started_ns, llm_ns, tool_ns, tools_used,
+      error_type, error_message)
+    values (p_organization_id, p_run_id, p_index[i], p_id[i], p_agent_id, p_fence, p_model[i], p_provider[i],
+      p_window[i], p_prompt[i], p_completion[i], p_cached[i], p_written[i], p_reasoning[i],
+      p_stop[i], p_step_status[i], p_started[i], p_step_ns[i], p_llm_started[i], p_llm_ns[i], p_tool_ns[i], v_tools,
+      coalesce(v_failure->>'error_type', ''), coalesce(v_failure->>'message', ''))
+    on conflict (organization_id, run_id, step_index) do update
+    set model = excluded.model, provider_type = excluded.provider_type, context_window = excluded.context_window,
+        prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
+        cached_input_tokens = excluded.cached_input_tokens, cache_write_tokens = excluded.cache_write_tokens,
+        reasoning_tokens = excluded.reasoning_tokens, stop_reason = excluded.stop_reason, status = excluded.status,
+        started_ns = excluded.started_ns, step_ns = excluded.step_ns, llm_started_ns = excluded.llm_started_ns,
+        llm_ns = excluded.llm_ns, tool_ns = excluded.tool_ns, tools_used = excluded.tools_used, output = null,
+        error_type = excluded.error_type, error_message = excluded.error_message;
+  end loop;
   update agent.runs r
   set status = p_status, stop_reason = p_stop_reason, error = p_error, completed_at = v_now,
       context_tokens = p_context_tokens, ttft_ns = greatest(r.ttft_ns, p_ttft_ns),
       step_count = greatest(r.step_count, cardinality(p_index)),
-      prompt_tokens = greatest(r.prompt_tokens, (select coalesce(sum(x), 0) from unnest(p_prompt) x)),
-      completion_tokens = greatest(r.completion_tokens, (select coalesce(sum(x), 0) from unnest(p_completion) x)),
-      cached_input_tokens = greatest(r.cached_input_tokens, (select coalesce(sum(x), 0) from unnest(p_cached) x)),
-      cache_write_tokens = greatest(r.cache_write_tokens, (select coalesce(sum(x), 0) from unnest(p_written) x)),
-      reasoning_tokens = greatest(r.reasoning_tokens, (select coalesce(sum(x), 0) from unnest(p_reasoning) x))
+      prompt_tokens = greatest(r.prompt_tokens, v_prompt),
+      completion_tokens = greatest(r.completion_tokens, v_completion),
+      cached_input_tokens = greatest(r.cached_input_tokens, v_cached),
+      cache_write_tokens = greatest(r.cache_write_tokens, v_written),
+      reasoning_tokens = greatest(r.reasoning_tokens, v_reasoning)
   where r.organization_id = p_organization_id and r.id = p_run_id;
   return v_pending;
 end $$;

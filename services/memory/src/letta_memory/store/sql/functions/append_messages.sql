@@ -1,17 +1,19 @@
 -- Appends messages (arrays by column, one element a message) to a conversation from position p_first on.
 --
--- p_pending: whether messages with words wait for the embedder. Locks: none; the caller holds the conversation's row.
+-- p_pending: whether messages with words wait for the embedder. A statement for each message has a plan that is made once;
+-- one over unnested arrays would be planned anew each time. Locks: none; the caller holds the conversation's row.
 create or replace function memory.append_messages(
   p_org text, p_conversation text, p_agent text, p_first bigint, p_pending boolean,
   p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[],
   p_groups text[], p_times timestamptz[], p_searches text[], p_bodies bytea[]
-) returns void language sql as $$
-  insert into memory.messages (
-    organization_id, conversation_id, seq, id, agent_id, role, types, flags, run_id, step_id, group_id, created_at,
-    pending, search, body)
-  select p_org, p_conversation, p_first + m.place - 1, m.id, p_agent, m.role, m.types, m.flags,
-    m.run_id, m.step_id, m.group_id, m.created_at,
-    p_pending and m.search <> '', m.search, m.body
-  from unnest(p_ids, p_roles, p_types, p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies)
-    with ordinality as m (id, role, types, flags, run_id, step_id, group_id, created_at, search, body, place)
-$$;
+) returns void language plpgsql as $$
+begin
+  for i in 1 .. cardinality(p_ids) loop
+    insert into memory.messages (
+      organization_id, conversation_id, seq, id, agent_id, role, types, flags, run_id, step_id, group_id, created_at,
+      pending, search, body)
+    values (
+      p_org, p_conversation, p_first + i - 1, p_ids[i], p_agent, p_roles[i], p_types[i], p_flags[i], p_runs[i],
+      p_steps[i], p_groups[i], p_times[i], p_pending and p_searches[i] <> '', p_searches[i], p_bodies[i]);
+  end loop;
+end $$;

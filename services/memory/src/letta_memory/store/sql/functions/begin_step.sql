@@ -21,33 +21,36 @@ begin
     return next r;
     return;
   end if;
-  if n > 0 then
-    insert into memory.committed_steps (organization_id, run_id, step_index, conversation_id)
-    values (p_org, p_run, -1, p_conversation) on conflict do nothing;
-    if not found then
-      n := 0;
-    end if;
+  c := memory.turned_to(c, p_run);
+  if c.last_input then
+    n := 0;
   end if;
   if n > 0 then
     perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq, p_pending, p_ids, p_roles, p_types,
       p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
   end if;
-  if n > 0 or p_fence > c.fence then
-    update memory.conversations t
-    set fence = p_fence, next_seq = c.next_seq + n, message_count = c.message_count + n
-    where t.organization_id = p_org and t.id = p_conversation;
-  end if;
+  update memory.conversations t
+  set fence = p_fence, next_seq = c.next_seq + n, message_count = c.message_count + n,
+    last_run = p_run, last_input = c.last_input or n > 0, last_step = c.last_step, last_stop = c.last_stop
+  where t.organization_id = p_org and t.id = p_conversation;
   r.fence := p_fence;
   r.message_count := c.message_count + n;
-  select s.step_index, s.stop_reason into r.last_step, r.last_stop from memory.committed_steps s
-  where s.organization_id = p_org and s.run_id = p_run and s.step_index >= 0 order by s.step_index desc limit 1;
+  r.last_step := c.last_step;
+  r.last_stop := c.last_stop;
   select a.passage_count into r.passage_count from memory.archive_agents l
   join memory.archives a on a.organization_id = l.organization_id and a.id = l.archive_id
   where l.organization_id = p_org and l.agent_id = p_agent;
   r.messages := memory.window_of(c);
   return next r;
-  return query
-    select null::smallint, null::bigint, null::boolean, null::bigint, null::bigint, null::integer,
-      null::smallint, null::text[], null::bytea[], b
-    from memory.blocks_of(p_org, p_agent, p_conversation) b order by b.label collate "C";
+  if p_conversation = p_agent then
+    return query
+      select null::smallint, null::bigint, null::boolean, null::bigint, null::bigint, null::integer,
+        null::smallint, null::text[], null::bytea[], b
+      from memory.own_blocks_of(p_org, p_agent) b order by b.label collate "C";
+  else
+    return query
+      select null::smallint, null::bigint, null::boolean, null::bigint, null::bigint, null::integer,
+        null::smallint, null::text[], null::bytea[], b
+      from memory.blocks_of(p_org, p_agent, p_conversation) b order by b.label collate "C";
+  end if;
 end $$;

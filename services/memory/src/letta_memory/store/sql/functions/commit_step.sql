@@ -4,6 +4,8 @@
 -- after them, and p_summary says that the last message is its summary. p_known_ids and p_known_versions are the blocks that
 -- the caller has. Status of the first row: 0 done, 1 no such conversation, 2 fenced; repeated: it was committed before; notes: the
 -- known blocks that are attached no more. The rows after it have a changed block each.
+-- A run commits its steps in order, so what is no later than its last one was committed before. The next step of the last
+-- run, which is what comes nearly always, is one update of the conversation's row; all else looks at the row first.
 -- Raises LM001 when p_first_kept is no message of the conversation. Locks: the conversation's row.
 create or replace function memory.commit_step(
   p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_step integer, p_stop smallint,
@@ -17,44 +19,69 @@ declare
   r memory.step_row;
   n bigint := cardinality(p_ids);
   kept bigint;
+  follows boolean := false;
+  ids text[];
+  versions bigint[];
 begin
-  select * into c from memory.conversations t
-  where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
-  r.status := case when not found then 1 /* Status.NO_CONVERSATION */ when p_fence < c.fence then 2 /* Status.FENCED */
-    else 0 /* Status.DONE */ end;
-  if r.status <> 0 /* Status.DONE */ then
-    r.fence := c.fence;
-    return next r;
-    return;
-  end if;
-  insert into memory.committed_steps (organization_id, run_id, step_index, conversation_id, stop_reason)
-  values (p_org, p_run, p_step, p_conversation, p_stop) on conflict do nothing;
-  r.repeated := not found;
-  if not r.repeated then
-    perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq, p_pending, p_ids, p_roles, p_types,
-      p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
-    if p_move then
-      kept := c.next_seq;
-      if p_clear then
-        kept := c.next_seq + n;
-      elsif p_first_kept is not null then
-        select m.seq into kept from memory.messages m
-        where m.organization_id = p_org and m.id = p_first_kept and m.conversation_id = p_conversation;
-        if kept is null then
-          raise exception 'no message % in conversation %', p_first_kept, p_conversation using errcode = 'LM001';
-        end if;
-      end if;
-      c.window_seq := kept;
-      c.summary_seq := case when p_summary then c.next_seq + n - 1 end;
-    end if;
+  r.repeated := false;
+  if not p_move then
     update memory.conversations t
-    set fence = p_fence, next_seq = c.next_seq + n, message_count = c.message_count + n, window_seq = c.window_seq,
-      summary_seq = c.summary_seq
-    where t.organization_id = p_org and t.id = p_conversation;
-    c.message_count := c.message_count + n;
+    set fence = p_fence, next_seq = t.next_seq + n, message_count = t.message_count + n, last_step = p_step, last_stop = p_stop
+    where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent and t.fence <= p_fence
+      and t.last_run = p_run and coalesce(t.last_step, -1) < p_step
+    returning t.* into c;
+    follows := found;
   end if;
+  if follows then
+    perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq - n, p_pending, p_ids, p_roles, p_types,
+      p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
+  else
+    select * into c from memory.conversations t
+    where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
+    r.status := case when not found then 1 /* Status.NO_CONVERSATION */ when p_fence < c.fence then 2 /* Status.FENCED */
+      else 0 /* Status.DONE */ end;
+    if r.status <> 0 /* Status.DONE */ then
+      r.fence := c.fence;
+      return next r;
+      return;
+    end if;
+    c := memory.turned_to(c, p_run);
+    r.repeated := coalesce(c.last_step, -1) >= p_step;
+    if not r.repeated then
+      perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq, p_pending, p_ids, p_roles, p_types,
+        p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
+      if p_move then
+        kept := case when p_clear then c.next_seq + n else c.next_seq end;
+        if p_first_kept is not null and not p_clear then
+          select m.seq into kept from memory.messages m
+          where m.organization_id = p_org and m.id = p_first_kept and m.conversation_id = p_conversation;
+          if kept is null then
+            raise exception 'no message % in conversation %', p_first_kept, p_conversation using errcode = 'LM001';
+          end if;
+        end if;
+        c.window_seq := kept;
+        c.summary_seq := case when p_summary then c.next_seq + n - 1 end;
+      end if;
+      c.next_seq := c.next_seq + n;
+      c.message_count := c.message_count + n;
+      update memory.conversations t
+      set fence = p_fence, next_seq = c.next_seq, message_count = c.message_count, window_seq = c.window_seq,
+        summary_seq = c.summary_seq, last_run = p_run, last_input = c.last_input, last_step = p_step, last_stop = p_stop
+      where t.organization_id = p_org and t.id = p_conversation;
+    end if;
+  end if;
+  r.status := 0 /* Status.DONE */;
   r.fence := p_fence;
   r.message_count := c.message_count;
+  r.notes := '{}';
+  if p_conversation = p_agent then
+    select coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.version), '{}') into ids, versions
+    from (select b.id, b.version from memory.own_blocks_of(p_org, p_agent) b order by b.id collate "C") b;
+    if ids = p_known_ids and versions = p_known_versions then
+      return next r;
+      return;
+    end if;
+  end if;
   r.notes := array(
     select k.id from unnest(p_known_ids) k (id)
     where not exists (select from memory.blocks_of(p_org, p_agent, p_conversation) b where b.id = k.id));

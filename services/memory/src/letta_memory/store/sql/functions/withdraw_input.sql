@@ -16,17 +16,16 @@ begin
   status := case when not found then 1 /* Status.NO_CONVERSATION */
     when p_fence < c.fence then 2 /* Status.FENCED */ else 0 /* Status.DONE */ end;
   fence := c.fence;
-  if status <> 0 or exists (
-    select from memory.committed_steps s
-    where s.organization_id = p_org and s.run_id = p_run and s.step_index >= 0)
-  then
+  if status <> 0 /* Status.DONE */ then
+    return;
+  end if;
+  c := memory.turned_to(c, p_run);
+  withdrawn := coalesce(c.last_input, false) and c.last_step is null;
+  if not withdrawn then
     return;
   end if;
   delete from memory.committed_steps s
   where s.organization_id = p_org and s.run_id = p_run and s.step_index = -1 and s.conversation_id = p_conversation;
-  if not found then
-    return;
-  end if;
   with gone as (
     delete from memory.messages m
     where m.organization_id = p_org and m.run_id = p_run and m.conversation_id = p_conversation and m.seq <> c.first_seq
@@ -35,8 +34,9 @@ begin
     insert into memory.tombstones (organization_id, id, created_at, seq) select * from gone on conflict do nothing
   )
   select count(*) into n from gone;
-  update memory.conversations t set fence = p_fence, message_count = c.message_count - n
+  update memory.conversations t
+  set fence = p_fence, message_count = c.message_count - n,
+    last_run = p_run, last_input = false, last_step = null, last_stop = null
   where t.organization_id = p_org and t.id = p_conversation;
   fence := p_fence;
-  withdrawn := true;
 end $$;
