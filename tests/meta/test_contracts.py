@@ -131,3 +131,21 @@ def test_a_reason_has_an_example_and_a_status(value, comment):
 
     assert "Example: " in comment
     assert "http_status" in options
+
+
+def test_times_and_lengths_of_time_are_no_integers():
+    numbers = {1, 2, 3, 4, 5, 6, 7, 13, 15, 16, 17, 18}  # every number of a FieldDescriptorProto.Type
+    held = {
+        name
+        for method in CONTRACTS.methods
+        for message in (method.proto.input_type, method.proto.output_type)
+        for name in _reachable(message, set())
+    }
+    counting = re.compile(r"_(ns|us|ms|s|sec|seconds|minutes|hours)$")
+    assert not [
+        f"{name}.{field.name}"
+        for name in held
+        for field in CONTRACTS.messages[name].field
+        if field.type in numbers
+        and (counting.search(field.name) or "seconds" in CONTRACTS.field_comments.get(f"{name}.{field.name}", ""))
+    ]

@@ -19,6 +19,7 @@ from google.api.field_behavior_pb2 import (
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message_factory import GetMessageClass
 
+from buf.validate import validate_pb2
 from scripts.contracts import Contracts, read_contracts
 
 CONTRACTS: Contracts = read_contracts()
@@ -91,13 +92,22 @@ def test_what_is_required_is_refused_when_absent(name: str):
     assert said - by_create == _required_by_rules(name)
 
 
+def _one_of(name: str, field: str) -> bool:
+    """Say whether a field is one of several of which a request must have one."""
+    message = CONTRACTS.messages[name]
+    found = next(each for each in message.field if each.name == field)
+    if not found.HasField("oneof_index"):
+        return False
+    return bool(message.oneof_decl[found.oneof_index].options.Extensions[validate_pb2.oneof].required)
+
+
 def test_what_a_path_holds_is_required():
     lacking = [
         f"{method.full_name}: {field}"
         for method in CONTRACTS.methods
         for _, path in method.http
         for field in re.findall(r"\{(\w+)[^}]*\}", path)
-        if REQUIRED not in _behaviour(method.proto.input_type)[field]
+        if REQUIRED not in _behaviour(method.proto.input_type)[field] and not _one_of(method.proto.input_type, field)
     ]
 
     assert not lacking

@@ -151,7 +151,7 @@ class FakeAgents:
         thread, state = self._thread(actor, agent.id), _copy(agent.state)
         if thread.last_run_completion is not None:
             state.last_run_completion.FromDatetime(thread.last_run_completion)
-            state.last_run_duration_ms = thread.last_run_duration_ms
+            state.last_run_duration.FromMilliseconds(thread.last_run_duration_ms)
             state.last_stop_reason = thread.last_stop_reason  # type: ignore[assignment]
         return replace(agent, state=state, approval=thread.approval.shown if thread.approval else b"")
 

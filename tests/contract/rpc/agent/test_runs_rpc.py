@@ -313,7 +313,7 @@ async def test_usage_metrics_and_steps_of_a_run(stubs):
     newest = [step.id for step in await steps_of(stubs, run_id)]
 
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
-    assert (list(metrics.tools_used), metrics.num_steps, metrics.run_ns > 0) == (["roll"], 2, True)
+    assert (list(metrics.tools_used), metrics.num_steps, metrics.duration.ToNanoseconds() > 0) == (["roll"], 2, True)
     assert len(newest) == 2
     assert [s.id for s in await steps_of(stubs, run_id, after=newest[0])] == newest[1:]
     assert [s.id for s in await steps_of(stubs, run_id, order=sort_order_pb2.SORT_ORDER_ASC, limit=1)] == newest[1:]
@@ -338,7 +338,7 @@ async def test_steps_are_read_listed_and_judged(stubs):
     assert (step.feedback, list(step.tags)) == (step_pb2.FEEDBACK_POSITIVE, ["good"])
     assert (await stubs.steps.GetStep(step_service_pb2.GetStepRequest(step_id=ids[0]), timeout=5)).step == step
     request = step_service_pb2.GetStepMetricsRequest(step_id=ids[0])
-    assert (await stubs.steps.GetStepMetrics(request, timeout=5)).metrics.step_ns > 0
+    assert (await stubs.steps.GetStepMetrics(request, timeout=5)).metrics.duration.ToNanoseconds() > 0
     assert await found(agent_id=agent.id) == newest
     assert (await found(limit=1), await found(after=newest[0], limit=1)) == (newest[:1], newest[1:2])
     assert await found(before=newest[2]) == newest[:2]

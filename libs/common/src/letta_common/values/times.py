@@ -1,11 +1,14 @@
-"""Times on the wire."""
+"""Times and durations on the wire."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+
+_SECOND = 1_000_000_000
 
 
 def stamp_of(time: datetime | None) -> Timestamp | None:
@@ -15,6 +18,16 @@ def stamp_of(time: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(time)
     return stamp
+
+
+def moment_of(nanoseconds: int) -> Timestamp:
+    """Return a moment, counted from 1970, as the wire carries it."""
+    return Timestamp(seconds=nanoseconds // _SECOND, nanos=nanoseconds % _SECOND)
+
+
+def duration_of(nanoseconds: int) -> Duration:
+    """Return a duration, which is never negative, as the wire carries it."""
+    return Duration(seconds=nanoseconds // _SECOND, nanos=nanoseconds % _SECOND)
 
 
 def time_of(stamp: Timestamp) -> datetime:

@@ -35,6 +35,7 @@ _READERS = {Form.STRING: "to_string", Form.BOOL: "to_bool", Form.BYTES: "to_byte
 _FILLERS = {
     Form.TIMESTAMP: "fill_timestamp",
     Form.DURATION: "fill_duration",
+    Form.MOMENT_NUMBER: "fill_moment",
     Form.FIELD_MASK: "fill_field_mask",
     Form.CANONICAL: "fill_canonical",
 }
@@ -44,6 +45,8 @@ _KINDS = {
     Form.ENUM: "string",
     Form.TIMESTAMP: "string",
     Form.DURATION: "string",
+    Form.MOMENT_NUMBER: "number",
+    Form.DURATION_NUMBER: "number",
     Form.FIELD_MASK: "string",
     Form.INT: "number",
     Form.FLOAT: "number",
@@ -232,6 +235,8 @@ class Decoders:
         if value.form is Form.WRAPPER and value.inner is not None:
             put = [*self._read(value.inner, source, here), "if w is not None:", "    t.value = w"]
             return [f"t = {target}", "t.SetInParent()", *put]
+        if value.form is Form.DURATION_NUMBER:
+            return [f"fill_length({source}, {target}, {value.unit}, {here}, problems)"]
         return [f"{_FILLERS[value.form]}({source}, {target}, {here}, problems)"]
 
     def _by_tag(self, union: Union, *, strict: bool) -> list[str]:
@@ -323,7 +328,7 @@ class Decoders:
 
 _HELPERS = (
     *("to_string", "to_bool", "to_bytes", "to_raw", "to_int", "to_float", "to_single", "bool_key"),
-    *("fill_timestamp", "fill_duration", "fill_field_mask", "MAX_DEPTH"),
+    *("fill_timestamp", "fill_duration", "fill_length", "fill_moment", "fill_field_mask", "MAX_DEPTH"),
     *("bad_string", "bad_object", "bad_list", "bad_tag", "bad_kind", "bad_keys", "only_one", "too_deep", "absent"),
 )
 

@@ -33,6 +33,8 @@ _WRITERS = {
     Form.BYTES: "base64_text",
     Form.RAW: "raw",
     Form.DURATION: "duration",
+    Form.MOMENT_NUMBER: "number",
+    Form.DURATION_NUMBER: "number",
     Form.FIELD_MASK: "field_mask",
     Form.CANONICAL: "canonical",
 }
@@ -53,6 +55,7 @@ class Encoders:
             "shortest": values.Shortest().__getitem__,
             "timestamp": values.timestamp,
             "timestamp_seconds": values.timestamp_seconds,
+            "number": values.number,
             "duration": values.duration,
             "field_mask": values.field_mask,
             "canonical": values.canonical_writer(catalog.pool),
@@ -191,7 +194,8 @@ class Encoders:
         if value.form is Form.FLOAT and value.single:
             return f"shortest({source})"
         writer = _WRITERS.get(value.form)
-        return f"{writer}({source})" if writer else source
+        unit = f", {value.unit}" if value.unit else ""
+        return f"{writer}({source}{unit})" if writer else source
 
     def _enum(self, name: str) -> str:
         known = self._enums.get(name)

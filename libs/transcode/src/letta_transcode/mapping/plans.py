@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from google.protobuf.descriptor import FieldDescriptor
 
+from letta.jsonmap.v1 import annotations_pb2 as jsonmap
+
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, EnumDescriptor, OneofDescriptor
 
-    from letta.jsonmap.v1 import annotations_pb2 as jsonmap
     from letta_transcode.descriptors.catalog import Catalog
 
 UNSET: Any = object()
@@ -38,6 +39,8 @@ class Form(Enum):
     MESSAGE = "message"
     TIMESTAMP = "timestamp"
     DURATION = "duration"
+    MOMENT_NUMBER = "moment_number"
+    DURATION_NUMBER = "duration_number"
     FIELD_MASK = "field_mask"
     WRAPPER = "wrapper"
     CANONICAL = "canonical"
@@ -48,7 +51,12 @@ class Form(Enum):
         return self in _MESSAGE_FORMS
 
 
-_MESSAGE_FORMS = frozenset({Form.MESSAGE, Form.TIMESTAMP, Form.DURATION, Form.FIELD_MASK, Form.WRAPPER, Form.CANONICAL})
+_MESSAGE_FORMS = frozenset(
+    {
+        *(Form.MESSAGE, Form.TIMESTAMP, Form.DURATION, Form.MOMENT_NUMBER, Form.DURATION_NUMBER),
+        *(Form.FIELD_MASK, Form.WRAPPER, Form.CANONICAL),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,7 @@ class Value:
     high: int = 0
     single: bool = False
     seconds: bool = False
+    unit: int = 0
     inner: Value | None = None
 
 
@@ -186,6 +195,12 @@ _KNOWN = {
     "google.protobuf.Value": Form.CANONICAL,
     "google.protobuf.ListValue": Form.CANONICAL,
 }
+_UNITS = {
+    jsonmap.DURATION_UNIT_NANOS: 1,
+    jsonmap.DURATION_UNIT_MILLIS: 1_000_000,
+    jsonmap.DURATION_UNIT_SECONDS: 1_000_000_000,
+}
+"""Nanoseconds of each unit."""
 _WRAPPERS = frozenset(
     f"google.protobuf.{kind}Value"
     for kind in ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
@@ -322,8 +337,13 @@ class Planner:
         name = message.full_name
         if name in _WRAPPERS:
             return Value(Form.WRAPPER, message=name, inner=self._value(message.fields_by_name["value"], mapping))
-        # TIMESTAMP_FORMAT_SECONDS is 2.
-        return Value(_KNOWN.get(name, Form.MESSAGE), message=name, seconds=mapping.timestamp_format == 2)
+        form = _KNOWN.get(name, Form.MESSAGE)
+        if form is Form.TIMESTAMP and mapping.timestamp_format == jsonmap.TIMESTAMP_FORMAT_NANOS:
+            return Value(Form.MOMENT_NUMBER, message=name, unit=1)
+        if form is Form.DURATION and mapping.duration_unit:
+            return Value(Form.DURATION_NUMBER, message=name, unit=_UNITS[mapping.duration_unit])
+        seconds = mapping.timestamp_format == jsonmap.TIMESTAMP_FORMAT_SECONDS
+        return Value(form, message=name, seconds=seconds)
 
     def _union(self, oneof: OneofDescriptor, path: tuple[str, ...]) -> Union:
         mapping = self._catalog.oneof_mapping(_oneof_name(oneof))

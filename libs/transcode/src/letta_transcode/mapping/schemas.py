@@ -31,6 +31,8 @@ _SIMPLE: dict[Form, Schema] = {
     Form.RAW: {},
     Form.TIMESTAMP: {"type": "string", "format": "date-time"},
     Form.DURATION: {"type": "string", "format": "duration"},
+    Form.MOMENT_NUMBER: {"type": "integer", "format": "int64"},
+    Form.DURATION_NUMBER: {"type": "integer", "format": "int64"},
     Form.FIELD_MASK: {"type": "string"},
 }
 _CANONICAL: dict[str, Schema] = {

@@ -28,6 +28,9 @@ _SHOWN = 120
 _EPOCH = datetime(1970, 1, 1)
 _SINGLE = struct.Struct("f")
 _MAX_SINGLE = (2 - 2**-24) * 2.0**127  # from here on, rounding makes it infinite
+_SECOND = 1_000_000_000
+_LONGEST = 315_576_000_000
+"""Seconds of the longest duration that the format allows: about 10,000 years."""
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 _INTEGER = re.compile(r"[+-]?\d{1,20}")
 _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s?")
@@ -254,6 +257,30 @@ def duration(value: Any) -> str:
     while fraction.endswith("000"):
         fraction = fraction[:-3]
     return f"{sign}{abs(value.seconds)}{fraction}s"
+
+
+def fill_length(value: Any, target: Any, unit: int, loc: Loc, problems: Problems) -> None:
+    """Accept the length of a duration as a whole number of units of so many nanoseconds."""
+    most = min(_LONGEST * _SECOND // unit, 2**63 - 1)
+    found = to_int(value, -most, most, loc, problems)
+    if found is not None:
+        target.SetInParent()
+        seconds, nanos = divmod(abs(found) * unit, _SECOND)
+        target.seconds, target.nanos = (seconds, nanos) if found >= 0 else (-seconds, -nanos)
+
+
+def fill_moment(value: Any, target: Any, loc: Loc, problems: Problems) -> None:
+    """Accept a moment as a whole number of nanoseconds since 1970."""
+    found = to_int(value, -(2**63), 2**63 - 1, loc, problems)
+    if found is not None:
+        target.SetInParent()
+        target.seconds, target.nanos = divmod(found, _SECOND)
+
+
+def number(value: Any, unit: int) -> int:
+    """Write a whole number of units of so many nanoseconds; what is finer is cut off."""
+    nanos: int = value.seconds * _SECOND + value.nanos
+    return nanos // unit if nanos >= 0 else -(-nanos // unit)
 
 
 def fill_field_mask(value: Any, target: Any, loc: Loc, problems: Problems) -> None:

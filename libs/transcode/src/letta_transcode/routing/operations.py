@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from letta_transcode.mapping.plans import Field, MappingError, MessagePlan, Union
 from letta_transcode.routing.bindings import HTTP_BODY, Binding
-from letta_transcode.routing.views import View, view_of
+from letta_transcode.routing.views import JsonView, view_of
 
 if TYPE_CHECKING:
     from google.api.http_pb2 import HttpRule
@@ -69,10 +69,10 @@ class Operation:
         return self
 
 
-def describe(peer: str, codecs: Codecs, method: MethodDescriptor, view: View | None = None) -> UpstreamMethod:
+def describe(peer: str, codecs: Codecs, method: MethodDescriptor, view: JsonView | None = None) -> UpstreamMethod:
     """Return a method with the classes of its catalog, or with those of a view of it."""
     catalog = codecs.catalog
-    view = view or View(method.input_type.full_name, method.output_type.full_name, 0)
+    view = view or JsonView(method.input_type.full_name, method.output_type.full_name, 0)
     return UpstreamMethod(
         peer=peer,
         service=method.containing_service.full_name,

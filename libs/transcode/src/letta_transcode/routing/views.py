@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class JsonView:
     """The messages whose JSON a method has under a path, and the status of success; 0 is that of the method."""
 
     request: str
@@ -22,17 +22,17 @@ class View:
     status: int
 
 
-def view_of(codecs: Codecs, method: MethodDescriptor, path: str) -> View:
+def view_of(codecs: Codecs, method: MethodDescriptor, path: str) -> JsonView:
     """Return how a method looks under a path. Raises MappingError for a view that cannot read its message."""
     request, response = method.input_type, method.output_type
     for given in codecs.catalog.method_mapping(method).views:
         if given.path == path:
-            return View(
+            return JsonView(
                 _checked(codecs, given.request, request),
                 _checked(codecs, given.response, response),
                 given.success_status,
             )
-    return View(request.full_name, response.full_name, 0)
+    return JsonView(request.full_name, response.full_name, 0)
 
 
 def _checked(codecs: Codecs, name: str, message: Descriptor) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Any
 
 from letta.agent.v1 import run_pb2, step_pb2
 from letta_agent.domain.journal.records import RunRecord, RunRequest, StepRecord
 from letta_common.actor import Actor
-
-SECOND_NS = 1_000_000_000
+from letta_common.values.times import duration_of, moment_of, stamp_of
 
 
 def pack_run(record: RunRecord) -> run_pb2.Run:
@@ -35,10 +33,10 @@ def pack_run(record: RunRecord) -> run_pb2.Run:
     if request.callback_url:
         run.callback_url = request.callback_url
     if record.ttft_ns:
-        run.ttft_ns = record.ttft_ns
+        run.ttft.FromNanoseconds(record.ttft_ns)
     if record.completed_at is not None:
         run.completed_at.FromDatetime(record.completed_at)
-        run.total_duration_ns = _ns(record.created_at, record.completed_at)
+        run.total_duration.FromTimedelta(record.completed_at - record.created_at)
     return run
 
 
@@ -72,12 +70,12 @@ def pack_run_metrics(actor: Actor, record: RunRecord, tools_used: list[str]) -> 
         id=record.id,
         organization_id=actor.organization_id,
         agent_id=record.agent_id,
-        run_start_ns=int(record.created_at.timestamp() * SECOND_NS),
+        started_at=stamp_of(record.created_at),
         num_steps=record.step_count,
         tools_used=tools_used,
     )
     if record.completed_at is not None:
-        metrics.run_ns = _ns(record.created_at, record.completed_at)
+        metrics.duration.FromTimedelta(record.completed_at - record.created_at)
     return metrics
 
 
@@ -105,11 +103,11 @@ def pack_step(actor: Actor, record: StepRecord) -> step_pb2.Step:
         feedback=record.feedback,  # type: ignore[arg-type]
         status=summary.status,  # type: ignore[arg-type]
         step_index=summary.step_index,
-        step_ns=summary.step_ns,
-        llm_request_ns=summary.llm_ns,
-        tool_execution_ns=summary.tool_ns,
+        duration=duration_of(summary.step_ns),
+        llm_request_duration=duration_of(summary.llm_ns),
+        tool_execution_duration=duration_of(summary.tool_ns),
         tools_used=summary.tools_used,
-        step_start_ns=summary.started_ns,
+        started_at=moment_of(summary.started_ns),
         warnings=summary.warnings,
     )
     if summary.error_type:
@@ -127,13 +125,9 @@ def pack_step_metrics(actor: Actor, record: StepRecord) -> step_pb2.StepMetrics:
         organization_id=actor.organization_id,
         run_id=record.run_id,
         agent_id=record.agent_id,
-        step_start_ns=summary.started_ns,
-        llm_request_start_ns=summary.llm_started_ns,
-        llm_request_ns=summary.llm_ns,
-        tool_execution_ns=summary.tool_ns,
-        step_ns=summary.step_ns,
+        started_at=moment_of(summary.started_ns),
+        llm_request_started_at=moment_of(summary.llm_started_ns),
+        llm_request_duration=duration_of(summary.llm_ns),
+        tool_execution_duration=duration_of(summary.tool_ns),
+        duration=duration_of(summary.step_ns),
     )
-
-
-def _ns(start: datetime, end: datetime) -> int:
-    return int((end - start).total_seconds() * SECOND_NS)

@@ -246,7 +246,7 @@ def _agent(row: Sequence[Any]) -> Agent:
     state = AgentState.FromString(definition)
     if completion is not None:
         state.last_run_completion.FromDatetime(completion)
-        state.last_run_duration_ms = duration
+        state.last_run_duration.FromMilliseconds(duration)
         state.last_stop_reason = stop
     return Agent(
         id=agent_id,

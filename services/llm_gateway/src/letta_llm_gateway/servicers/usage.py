@@ -12,7 +12,7 @@ from letta.llm.v1 import usage_pb2 as usages_pb
 from letta.llm.v1 import usage_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
-from letta_common.values.times import optional_time, stamp_of
+from letta_common.values.times import duration_of, optional_time, stamp_of
 from letta_llm_gateway.domain.accounting.usage import (
     CallFilter,
     GroupBy,
@@ -84,7 +84,7 @@ def _call(record: UsageRecord) -> usages_pb.ModelCall:
         ),
         usage_source=generation_service_pb2.TokenCountSource.ValueType(record.source),
         cost_microdollars=record.cost_microdollars,
-        duration_ms=record.duration_ms,
+        duration=duration_of(record.duration_ms * 1_000_000),
         outcome=record.outcome,
     )
 

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -156,7 +157,7 @@ class AgentState(_message.Message):
     ENABLE_SLEEPTIME_FIELD_NUMBER: _builtins.int
     MANAGED_GROUP_FIELD_NUMBER: _builtins.int
     LAST_RUN_COMPLETION_FIELD_NUMBER: _builtins.int
-    LAST_RUN_DURATION_MS_FIELD_NUMBER: _builtins.int
+    LAST_RUN_DURATION_FIELD_NUMBER: _builtins.int
     LAST_STOP_REASON_FIELD_NUMBER: _builtins.int
     TIMEZONE_FIELD_NUMBER: _builtins.int
     MAX_FILES_OPEN_FIELD_NUMBER: _builtins.int
@@ -199,8 +200,6 @@ class AgentState(_message.Message):
     """Forgets everything but its instructions and memory after each run."""
     enable_sleeptime: _builtins.bool
     """A sleep-time agent tends its memory in the background."""
-    last_run_duration_ms: _builtins.int
-    """How long its last run took, in milliseconds. Output only."""
     last_stop_reason: _usage_pb2.StopReason.ValueType
     """Why its last run stopped. Output only."""
     timezone: _builtins.str
@@ -289,6 +288,10 @@ class AgentState(_message.Message):
     def last_run_completion(self) -> _timestamp_pb2.Timestamp:
         """When its last run ended. Output only."""
 
+    @_builtins.property
+    def last_run_duration(self) -> _duration_pb2.Duration:
+        """How long its last run took, in milliseconds. Output only."""
+
     def __init__(
         self,
         *,
@@ -329,7 +332,7 @@ class AgentState(_message.Message):
         enable_sleeptime: _builtins.bool | None = ...,
         managed_group: _group_pb2.Group | None = ...,
         last_run_completion: _timestamp_pb2.Timestamp | None = ...,
-        last_run_duration_ms: _builtins.int | None = ...,
+        last_run_duration: _duration_pb2.Duration | None = ...,
         last_stop_reason: _usage_pb2.StopReason.ValueType = ...,
         timezone: _builtins.str | None = ...,
         max_files_open: _builtins.int | None = ...,
@@ -337,9 +340,9 @@ class AgentState(_message.Message):
         hidden: _builtins.bool | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_run_duration_ms", b"_last_run_duration_ms", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration_ms", b"last_run_duration_ms", "last_updated_by_id", b"last_updated_by_id", "llm_config", b"llm_config", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "memory", b"memory", "model", b"model", "model_settings", b"model_settings", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_updated_by_id", b"last_updated_by_id", "llm_config", b"llm_config", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "memory", b"memory", "model", b"model", "model_settings", b"model_settings", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_run_duration_ms", b"_last_run_duration_ms", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration_ms", b"last_run_duration_ms", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "llm_config", b"llm_config", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "memory", b"memory", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secrets", b"secrets", "sources", b"sources", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "llm_config", b"llm_config", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "memory", b"memory", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secrets", b"secrets", "sources", b"sources", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
@@ -357,8 +360,6 @@ class AgentState(_message.Message):
     _WhichOneofArgType__entity_id: _TypeAlias = _typing.Literal["_entity_id", b"_entity_id"]  # noqa: Y015
     _WhichOneofReturnType__hidden: _TypeAlias = _typing.Literal["hidden"]  # noqa: Y015
     _WhichOneofArgType__hidden: _TypeAlias = _typing.Literal["_hidden", b"_hidden"]  # noqa: Y015
-    _WhichOneofReturnType__last_run_duration_ms: _TypeAlias = _typing.Literal["last_run_duration_ms"]  # noqa: Y015
-    _WhichOneofArgType__last_run_duration_ms: _TypeAlias = _typing.Literal["_last_run_duration_ms", b"_last_run_duration_ms"]  # noqa: Y015
     _WhichOneofReturnType__last_updated_by_id: _TypeAlias = _typing.Literal["last_updated_by_id"]  # noqa: Y015
     _WhichOneofArgType__last_updated_by_id: _TypeAlias = _typing.Literal["_last_updated_by_id", b"_last_updated_by_id"]  # noqa: Y015
     _WhichOneofReturnType__max_files_open: _TypeAlias = _typing.Literal["max_files_open"]  # noqa: Y015
@@ -389,8 +390,6 @@ class AgentState(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__entity_id) -> _WhichOneofReturnType__entity_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hidden) -> _WhichOneofReturnType__hidden | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_run_duration_ms) -> _WhichOneofReturnType__last_run_duration_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_updated_by_id) -> _WhichOneofReturnType__last_updated_by_id | None: ...
     @_typing.overload

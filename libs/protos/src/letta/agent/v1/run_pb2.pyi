@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -111,8 +112,8 @@ class Run(_message.Message):
     CALLBACK_SENT_AT_FIELD_NUMBER: _builtins.int
     CALLBACK_STATUS_CODE_FIELD_NUMBER: _builtins.int
     CALLBACK_ERROR_FIELD_NUMBER: _builtins.int
-    TTFT_NS_FIELD_NUMBER: _builtins.int
-    TOTAL_DURATION_NS_FIELD_NUMBER: _builtins.int
+    TTFT_FIELD_NUMBER: _builtins.int
+    TOTAL_DURATION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, `run-<uuid>`. Output only."""
     status: Global___RunStatus.ValueType
@@ -135,10 +136,6 @@ class Run(_message.Message):
     """HTTP status that the address answered. Output only."""
     callback_error: _builtins.str
     """Why the address could not be called. Output only."""
-    ttft_ns: _builtins.int
-    """Time to the first token, in nanoseconds. Output only."""
-    total_duration_ns: _builtins.int
-    """Time from admission to end, in nanoseconds. Output only."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was admitted. Output only."""
@@ -154,6 +151,14 @@ class Run(_message.Message):
     @_builtins.property
     def callback_sent_at(self) -> _timestamp_pb2.Timestamp:
         """When the address was called. Output only."""
+
+    @_builtins.property
+    def ttft(self) -> _duration_pb2.Duration:
+        """Time to the first token. Output only."""
+
+    @_builtins.property
+    def total_duration(self) -> _duration_pb2.Duration:
+        """Time from admission to end. Output only."""
 
     def __init__(
         self,
@@ -173,12 +178,12 @@ class Run(_message.Message):
         callback_sent_at: _timestamp_pb2.Timestamp | None = ...,
         callback_status_code: _builtins.int | None = ...,
         callback_error: _builtins.str | None = ...,
-        ttft_ns: _builtins.int | None = ...,
-        total_duration_ns: _builtins.int | None = ...,
+        ttft: _duration_pb2.Duration | None = ...,
+        total_duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_base_template_id", b"_base_template_id", "_callback_error", b"_callback_error", "_callback_status_code", b"_callback_status_code", "_callback_url", b"_callback_url", "_conversation_id", b"_conversation_id", "_total_duration_ns", b"_total_duration_ns", "_ttft_ns", b"_ttft_ns", "background", b"background", "base_template_id", b"base_template_id", "callback_error", b"callback_error", "callback_sent_at", b"callback_sent_at", "callback_status_code", b"callback_status_code", "callback_url", b"callback_url", "completed_at", b"completed_at", "conversation_id", b"conversation_id", "created_at", b"created_at", "request_config", b"request_config", "total_duration_ns", b"total_duration_ns", "ttft_ns", b"ttft_ns"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_base_template_id", b"_base_template_id", "_callback_error", b"_callback_error", "_callback_status_code", b"_callback_status_code", "_callback_url", b"_callback_url", "_conversation_id", b"_conversation_id", "background", b"background", "base_template_id", b"base_template_id", "callback_error", b"callback_error", "callback_sent_at", b"callback_sent_at", "callback_status_code", b"callback_status_code", "callback_url", b"callback_url", "completed_at", b"completed_at", "conversation_id", b"conversation_id", "created_at", b"created_at", "request_config", b"request_config", "total_duration", b"total_duration", "ttft", b"ttft"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_base_template_id", b"_base_template_id", "_callback_error", b"_callback_error", "_callback_status_code", b"_callback_status_code", "_callback_url", b"_callback_url", "_conversation_id", b"_conversation_id", "_total_duration_ns", b"_total_duration_ns", "_ttft_ns", b"_ttft_ns", "agent_id", b"agent_id", "background", b"background", "base_template_id", b"base_template_id", "callback_error", b"callback_error", "callback_sent_at", b"callback_sent_at", "callback_status_code", b"callback_status_code", "callback_url", b"callback_url", "completed_at", b"completed_at", "conversation_id", b"conversation_id", "created_at", b"created_at", "id", b"id", "metadata", b"metadata", "request_config", b"request_config", "status", b"status", "stop_reason", b"stop_reason", "total_duration_ns", b"total_duration_ns", "ttft_ns", b"ttft_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_background", b"_background", "_base_template_id", b"_base_template_id", "_callback_error", b"_callback_error", "_callback_status_code", b"_callback_status_code", "_callback_url", b"_callback_url", "_conversation_id", b"_conversation_id", "agent_id", b"agent_id", "background", b"background", "base_template_id", b"base_template_id", "callback_error", b"callback_error", "callback_sent_at", b"callback_sent_at", "callback_status_code", b"callback_status_code", "callback_url", b"callback_url", "completed_at", b"completed_at", "conversation_id", b"conversation_id", "created_at", b"created_at", "id", b"id", "metadata", b"metadata", "request_config", b"request_config", "status", b"status", "stop_reason", b"stop_reason", "total_duration", b"total_duration", "ttft", b"ttft"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__background: _TypeAlias = _typing.Literal["background"]  # noqa: Y015
     _WhichOneofArgType__background: _TypeAlias = _typing.Literal["_background", b"_background"]  # noqa: Y015
@@ -192,10 +197,6 @@ class Run(_message.Message):
     _WhichOneofArgType__callback_url: _TypeAlias = _typing.Literal["_callback_url", b"_callback_url"]  # noqa: Y015
     _WhichOneofReturnType__conversation_id: _TypeAlias = _typing.Literal["conversation_id"]  # noqa: Y015
     _WhichOneofArgType__conversation_id: _TypeAlias = _typing.Literal["_conversation_id", b"_conversation_id"]  # noqa: Y015
-    _WhichOneofReturnType__total_duration_ns: _TypeAlias = _typing.Literal["total_duration_ns"]  # noqa: Y015
-    _WhichOneofArgType__total_duration_ns: _TypeAlias = _typing.Literal["_total_duration_ns", b"_total_duration_ns"]  # noqa: Y015
-    _WhichOneofReturnType__ttft_ns: _TypeAlias = _typing.Literal["ttft_ns"]  # noqa: Y015
-    _WhichOneofArgType__ttft_ns: _TypeAlias = _typing.Literal["_ttft_ns", b"_ttft_ns"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__background) -> _WhichOneofReturnType__background | None: ...
     @_typing.overload
@@ -208,10 +209,6 @@ class Run(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__callback_url) -> _WhichOneofReturnType__callback_url | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__conversation_id) -> _WhichOneofReturnType__conversation_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_duration_ns) -> _WhichOneofReturnType__total_duration_ns | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttft_ns) -> _WhichOneofReturnType__ttft_ns | None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
 
@@ -858,8 +855,8 @@ class RunMetrics(_message.Message):
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
-    RUN_START_NS_FIELD_NUMBER: _builtins.int
-    RUN_NS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
     NUM_STEPS_FIELD_NUMBER: _builtins.int
     TOOLS_USED_FIELD_NUMBER: _builtins.int
     TEMPLATE_ID_FIELD_NUMBER: _builtins.int
@@ -872,16 +869,20 @@ class RunMetrics(_message.Message):
     """The agent."""
     project_id: _builtins.str
     """Project of the agent."""
-    run_start_ns: _builtins.int
-    """When it began, in nanoseconds since 1970."""
-    run_ns: _builtins.int
-    """How long it took, in nanoseconds."""
     num_steps: _builtins.int
     """Steps taken."""
     template_id: _builtins.str
     """Template of the agent."""
     base_template_id: _builtins.str
     """Template that the template was made from."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it took."""
+
     @_builtins.property
     def tools_used(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Tools called, each once."""
@@ -893,16 +894,16 @@ class RunMetrics(_message.Message):
         organization_id: _builtins.str | None = ...,
         agent_id: _builtins.str | None = ...,
         project_id: _builtins.str | None = ...,
-        run_start_ns: _builtins.int | None = ...,
-        run_ns: _builtins.int | None = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
         num_steps: _builtins.int | None = ...,
         tools_used: _abc.Iterable[_builtins.str] | None = ...,
         template_id: _builtins.str | None = ...,
         base_template_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_base_template_id", b"_base_template_id", "_num_steps", b"_num_steps", "_organization_id", b"_organization_id", "_project_id", b"_project_id", "_run_ns", b"_run_ns", "_run_start_ns", b"_run_start_ns", "_template_id", b"_template_id", "agent_id", b"agent_id", "base_template_id", b"base_template_id", "num_steps", b"num_steps", "organization_id", b"organization_id", "project_id", b"project_id", "run_ns", b"run_ns", "run_start_ns", b"run_start_ns", "template_id", b"template_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_base_template_id", b"_base_template_id", "_num_steps", b"_num_steps", "_organization_id", b"_organization_id", "_project_id", b"_project_id", "_template_id", b"_template_id", "agent_id", b"agent_id", "base_template_id", b"base_template_id", "duration", b"duration", "num_steps", b"num_steps", "organization_id", b"organization_id", "project_id", b"project_id", "started_at", b"started_at", "template_id", b"template_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_base_template_id", b"_base_template_id", "_num_steps", b"_num_steps", "_organization_id", b"_organization_id", "_project_id", b"_project_id", "_run_ns", b"_run_ns", "_run_start_ns", b"_run_start_ns", "_template_id", b"_template_id", "agent_id", b"agent_id", "base_template_id", b"base_template_id", "id", b"id", "num_steps", b"num_steps", "organization_id", b"organization_id", "project_id", b"project_id", "run_ns", b"run_ns", "run_start_ns", b"run_start_ns", "template_id", b"template_id", "tools_used", b"tools_used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_base_template_id", b"_base_template_id", "_num_steps", b"_num_steps", "_organization_id", b"_organization_id", "_project_id", b"_project_id", "_template_id", b"_template_id", "agent_id", b"agent_id", "base_template_id", b"base_template_id", "duration", b"duration", "id", b"id", "num_steps", b"num_steps", "organization_id", b"organization_id", "project_id", b"project_id", "started_at", b"started_at", "template_id", b"template_id", "tools_used", b"tools_used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
@@ -914,10 +915,6 @@ class RunMetrics(_message.Message):
     _WhichOneofArgType__organization_id: _TypeAlias = _typing.Literal["_organization_id", b"_organization_id"]  # noqa: Y015
     _WhichOneofReturnType__project_id: _TypeAlias = _typing.Literal["project_id"]  # noqa: Y015
     _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
-    _WhichOneofReturnType__run_ns: _TypeAlias = _typing.Literal["run_ns"]  # noqa: Y015
-    _WhichOneofArgType__run_ns: _TypeAlias = _typing.Literal["_run_ns", b"_run_ns"]  # noqa: Y015
-    _WhichOneofReturnType__run_start_ns: _TypeAlias = _typing.Literal["run_start_ns"]  # noqa: Y015
-    _WhichOneofArgType__run_start_ns: _TypeAlias = _typing.Literal["_run_start_ns", b"_run_start_ns"]  # noqa: Y015
     _WhichOneofReturnType__template_id: _TypeAlias = _typing.Literal["template_id"]  # noqa: Y015
     _WhichOneofArgType__template_id: _TypeAlias = _typing.Literal["_template_id", b"_template_id"]  # noqa: Y015
     @_typing.overload
@@ -930,10 +927,6 @@ class RunMetrics(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__organization_id) -> _WhichOneofReturnType__organization_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__run_ns) -> _WhichOneofReturnType__run_ns | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__run_start_ns) -> _WhichOneofReturnType__run_start_ns | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__template_id) -> _WhichOneofReturnType__template_id | None: ...
 

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -114,12 +115,12 @@ class Step(_message.Message):
     ERROR_DATA_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     STEP_INDEX_FIELD_NUMBER: _builtins.int
-    STEP_NS_FIELD_NUMBER: _builtins.int
-    LLM_REQUEST_NS_FIELD_NUMBER: _builtins.int
-    TOOL_EXECUTION_NS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    LLM_REQUEST_DURATION_FIELD_NUMBER: _builtins.int
+    TOOL_EXECUTION_DURATION_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     TOOLS_USED_FIELD_NUMBER: _builtins.int
-    STEP_START_NS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, `step-<uuid>`."""
@@ -181,17 +182,21 @@ class Step(_message.Message):
     """State."""
     step_index: _builtins.int
     """Position in the run, from 0."""
-    step_ns: _builtins.int
-    """Time of the whole step, in nanoseconds."""
-    llm_request_ns: _builtins.int
-    """Time of the model's call, in nanoseconds."""
-    tool_execution_ns: _builtins.int
-    """Time of the tools, in nanoseconds."""
-    step_start_ns: _builtins.int
-    """When the step began, in nanoseconds since 1970."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels to find it by."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Time of the whole step."""
+
+    @_builtins.property
+    def llm_request_duration(self) -> _duration_pb2.Duration:
+        """Time of the model's call."""
+
+    @_builtins.property
+    def tool_execution_duration(self) -> _duration_pb2.Duration:
+        """Time of the tools."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -200,6 +205,10 @@ class Step(_message.Message):
     @_builtins.property
     def tools_used(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the tools called."""
+
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -239,17 +248,17 @@ class Step(_message.Message):
         error_data: _builtins.str = ...,
         status: Global___StepStatus.ValueType = ...,
         step_index: _builtins.int = ...,
-        step_ns: _builtins.int = ...,
-        llm_request_ns: _builtins.int = ...,
-        tool_execution_ns: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        llm_request_duration: _duration_pb2.Duration | None = ...,
+        tool_execution_duration: _duration_pb2.Duration | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         tools_used: _abc.Iterable[_builtins.str] | None = ...,
-        step_start_ns: _builtins.int = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_category", b"_provider_category", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "error_type", b"error_type", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "provider_category", b"provider_category", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "tid", b"tid", "total_tokens", b"total_tokens", "trace_id", b"trace_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_category", b"_provider_category", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "duration", b"duration", "error_type", b"error_type", "llm_request_duration", b"llm_request_duration", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "provider_category", b"provider_category", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "started_at", b"started_at", "tid", b"tid", "tool_execution_duration", b"tool_execution_duration", "total_tokens", b"total_tokens", "trace_id", b"trace_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_category", b"_provider_category", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "completion_tokens_details", b"completion_tokens_details", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "error_data", b"error_data", "error_type", b"error_type", "feedback", b"feedback", "id", b"id", "llm_request_ns", b"llm_request_ns", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "prompt_tokens_details", b"prompt_tokens_details", "provider_category", b"provider_category", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "status", b"status", "step_index", b"step_index", "step_ns", b"step_ns", "step_start_ns", b"step_start_ns", "stop_reason", b"stop_reason", "tags", b"tags", "tid", b"tid", "tool_execution_ns", b"tool_execution_ns", "tools_used", b"tools_used", "total_tokens", b"total_tokens", "trace_id", b"trace_id", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_category", b"_provider_category", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "completion_tokens_details", b"completion_tokens_details", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "duration", b"duration", "error_data", b"error_data", "error_type", b"error_type", "feedback", b"feedback", "id", b"id", "llm_request_duration", b"llm_request_duration", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "prompt_tokens_details", b"prompt_tokens_details", "provider_category", b"provider_category", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "started_at", b"started_at", "status", b"status", "step_index", b"step_index", "stop_reason", b"stop_reason", "tags", b"tags", "tid", b"tid", "tool_execution_duration", b"tool_execution_duration", "tools_used", b"tools_used", "total_tokens", b"total_tokens", "trace_id", b"trace_id", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
@@ -353,11 +362,11 @@ class StepMetrics(_message.Message):
     PROVIDER_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
-    STEP_START_NS_FIELD_NUMBER: _builtins.int
-    LLM_REQUEST_START_NS_FIELD_NUMBER: _builtins.int
-    LLM_REQUEST_NS_FIELD_NUMBER: _builtins.int
-    TOOL_EXECUTION_NS_FIELD_NUMBER: _builtins.int
-    STEP_NS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    LLM_REQUEST_STARTED_AT_FIELD_NUMBER: _builtins.int
+    LLM_REQUEST_DURATION_FIELD_NUMBER: _builtins.int
+    TOOL_EXECUTION_DURATION_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
     BASE_TEMPLATE_ID_FIELD_NUMBER: _builtins.int
     TEMPLATE_ID_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
@@ -371,22 +380,32 @@ class StepMetrics(_message.Message):
     """The run."""
     agent_id: _builtins.str
     """The agent."""
-    step_start_ns: _builtins.int
-    """When it began, in nanoseconds since 1970."""
-    llm_request_start_ns: _builtins.int
-    """When the model was called, in nanoseconds since 1970."""
-    llm_request_ns: _builtins.int
-    """Time of the model's call, in nanoseconds."""
-    tool_execution_ns: _builtins.int
-    """Time of the tools, in nanoseconds."""
-    step_ns: _builtins.int
-    """Time of the whole step, in nanoseconds."""
     base_template_id: _builtins.str
     """Template that the template was made from."""
     template_id: _builtins.str
     """Template of the agent."""
     project_id: _builtins.str
     """Project of the agent."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def llm_request_started_at(self) -> _timestamp_pb2.Timestamp:
+        """When the model was called."""
+
+    @_builtins.property
+    def llm_request_duration(self) -> _duration_pb2.Duration:
+        """Time of the model's call."""
+
+    @_builtins.property
+    def tool_execution_duration(self) -> _duration_pb2.Duration:
+        """Time of the tools."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Time of the whole step."""
+
     def __init__(
         self,
         *,
@@ -395,27 +414,23 @@ class StepMetrics(_message.Message):
         provider_id: _builtins.str | None = ...,
         run_id: _builtins.str | None = ...,
         agent_id: _builtins.str | None = ...,
-        step_start_ns: _builtins.int | None = ...,
-        llm_request_start_ns: _builtins.int | None = ...,
-        llm_request_ns: _builtins.int | None = ...,
-        tool_execution_ns: _builtins.int | None = ...,
-        step_ns: _builtins.int | None = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        llm_request_started_at: _timestamp_pb2.Timestamp | None = ...,
+        llm_request_duration: _duration_pb2.Duration | None = ...,
+        tool_execution_duration: _duration_pb2.Duration | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
         base_template_id: _builtins.str | None = ...,
         template_id: _builtins.str | None = ...,
         project_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_base_template_id", b"_base_template_id", "_llm_request_ns", b"_llm_request_ns", "_llm_request_start_ns", b"_llm_request_start_ns", "_organization_id", b"_organization_id", "_project_id", b"_project_id", "_provider_id", b"_provider_id", "_run_id", b"_run_id", "_step_ns", b"_step_ns", "_step_start_ns", b"_step_start_ns", "_template_id", b"_template_id", "_tool_execution_ns", b"_tool_execution_ns", "agent_id", b"agent_id", "base_template_id", b"base_template_id", "llm_request_ns", b"llm_request_ns", "llm_request_start_ns", b"llm_request_start_ns", "organization_id", b"organization_id", "project_id", b"project_id", "provider_id", b"provider_id", "run_id", b"run_id", "step_ns", b"step_ns", "step_start_ns", b"step_start_ns", "template_id", b"template_id", "tool_execution_ns", b"tool_execution_ns"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_base_template_id", b"_base_template_id", "_organization_id", b"_organization_id", "_project_id", b"_project_id", "_provider_id", b"_provider_id", "_run_id", b"_run_id", "_template_id", b"_template_id", "agent_id", b"agent_id", "base_template_id", b"base_template_id", "duration", b"duration", "llm_request_duration", b"llm_request_duration", "llm_request_started_at", b"llm_request_started_at", "organization_id", b"organization_id", "project_id", b"project_id", "provider_id", b"provider_id", "run_id", b"run_id", "started_at", b"started_at", "template_id", b"template_id", "tool_execution_duration", b"tool_execution_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_base_template_id", b"_base_template_id", "_llm_request_ns", b"_llm_request_ns", "_llm_request_start_ns", b"_llm_request_start_ns", "_organization_id", b"_organization_id", "_project_id", b"_project_id", "_provider_id", b"_provider_id", "_run_id", b"_run_id", "_step_ns", b"_step_ns", "_step_start_ns", b"_step_start_ns", "_template_id", b"_template_id", "_tool_execution_ns", b"_tool_execution_ns", "agent_id", b"agent_id", "base_template_id", b"base_template_id", "id", b"id", "llm_request_ns", b"llm_request_ns", "llm_request_start_ns", b"llm_request_start_ns", "organization_id", b"organization_id", "project_id", b"project_id", "provider_id", b"provider_id", "run_id", b"run_id", "step_ns", b"step_ns", "step_start_ns", b"step_start_ns", "template_id", b"template_id", "tool_execution_ns", b"tool_execution_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_base_template_id", b"_base_template_id", "_organization_id", b"_organization_id", "_project_id", b"_project_id", "_provider_id", b"_provider_id", "_run_id", b"_run_id", "_template_id", b"_template_id", "agent_id", b"agent_id", "base_template_id", b"base_template_id", "duration", b"duration", "id", b"id", "llm_request_duration", b"llm_request_duration", "llm_request_started_at", b"llm_request_started_at", "organization_id", b"organization_id", "project_id", b"project_id", "provider_id", b"provider_id", "run_id", b"run_id", "started_at", b"started_at", "template_id", b"template_id", "tool_execution_duration", b"tool_execution_duration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
-    _WhichOneofReturnType__llm_request_ns: _TypeAlias = _typing.Literal["llm_request_ns"]  # noqa: Y015
-    _WhichOneofArgType__llm_request_ns: _TypeAlias = _typing.Literal["_llm_request_ns", b"_llm_request_ns"]  # noqa: Y015
-    _WhichOneofReturnType__llm_request_start_ns: _TypeAlias = _typing.Literal["llm_request_start_ns"]  # noqa: Y015
-    _WhichOneofArgType__llm_request_start_ns: _TypeAlias = _typing.Literal["_llm_request_start_ns", b"_llm_request_start_ns"]  # noqa: Y015
     _WhichOneofReturnType__organization_id: _TypeAlias = _typing.Literal["organization_id"]  # noqa: Y015
     _WhichOneofArgType__organization_id: _TypeAlias = _typing.Literal["_organization_id", b"_organization_id"]  # noqa: Y015
     _WhichOneofReturnType__project_id: _TypeAlias = _typing.Literal["project_id"]  # noqa: Y015
@@ -424,22 +439,12 @@ class StepMetrics(_message.Message):
     _WhichOneofArgType__provider_id: _TypeAlias = _typing.Literal["_provider_id", b"_provider_id"]  # noqa: Y015
     _WhichOneofReturnType__run_id: _TypeAlias = _typing.Literal["run_id"]  # noqa: Y015
     _WhichOneofArgType__run_id: _TypeAlias = _typing.Literal["_run_id", b"_run_id"]  # noqa: Y015
-    _WhichOneofReturnType__step_ns: _TypeAlias = _typing.Literal["step_ns"]  # noqa: Y015
-    _WhichOneofArgType__step_ns: _TypeAlias = _typing.Literal["_step_ns", b"_step_ns"]  # noqa: Y015
-    _WhichOneofReturnType__step_start_ns: _TypeAlias = _typing.Literal["step_start_ns"]  # noqa: Y015
-    _WhichOneofArgType__step_start_ns: _TypeAlias = _typing.Literal["_step_start_ns", b"_step_start_ns"]  # noqa: Y015
     _WhichOneofReturnType__template_id: _TypeAlias = _typing.Literal["template_id"]  # noqa: Y015
     _WhichOneofArgType__template_id: _TypeAlias = _typing.Literal["_template_id", b"_template_id"]  # noqa: Y015
-    _WhichOneofReturnType__tool_execution_ns: _TypeAlias = _typing.Literal["tool_execution_ns"]  # noqa: Y015
-    _WhichOneofArgType__tool_execution_ns: _TypeAlias = _typing.Literal["_tool_execution_ns", b"_tool_execution_ns"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_template_id) -> _WhichOneofReturnType__base_template_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__llm_request_ns) -> _WhichOneofReturnType__llm_request_ns | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__llm_request_start_ns) -> _WhichOneofReturnType__llm_request_start_ns | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__organization_id) -> _WhichOneofReturnType__organization_id | None: ...
     @_typing.overload
@@ -449,12 +454,6 @@ class StepMetrics(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__run_id) -> _WhichOneofReturnType__run_id | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_ns) -> _WhichOneofReturnType__step_ns | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_start_ns) -> _WhichOneofReturnType__step_start_ns | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__template_id) -> _WhichOneofReturnType__template_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__tool_execution_ns) -> _WhichOneofReturnType__tool_execution_ns | None: ...
 
 Global___StepMetrics: _TypeAlias = StepMetrics  # noqa: Y015

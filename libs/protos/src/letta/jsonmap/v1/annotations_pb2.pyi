@@ -40,6 +40,8 @@ class _TimestampFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Times
     """`2026-01-02T03:04:05.678901Z`."""
     TIMESTAMP_FORMAT_SECONDS: _TimestampFormat.ValueType  # 2
     """`2026-01-02T03:04:05+00:00`."""
+    TIMESTAMP_FORMAT_NANOS: _TimestampFormat.ValueType  # 3
+    """`1767323045678901000`."""
 
 class TimestampFormat(_TimestampFormat, metaclass=_TimestampFormatEnumTypeWrapper):
     """Layouts of a timestamp."""
@@ -50,7 +52,37 @@ TIMESTAMP_FORMAT_MICROS: TimestampFormat.ValueType  # 1
 """`2026-01-02T03:04:05.678901Z`."""
 TIMESTAMP_FORMAT_SECONDS: TimestampFormat.ValueType  # 2
 """`2026-01-02T03:04:05+00:00`."""
+TIMESTAMP_FORMAT_NANOS: TimestampFormat.ValueType  # 3
+"""`1767323045678901000`."""
 Global___TimestampFormat: _TypeAlias = TimestampFormat  # noqa: Y015
+
+class _DurationUnit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DurationUnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DurationUnit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DURATION_UNIT_UNSPECIFIED: _DurationUnit.ValueType  # 0
+    """Read as text."""
+    DURATION_UNIT_NANOS: _DurationUnit.ValueType  # 1
+    """Nanoseconds."""
+    DURATION_UNIT_MILLIS: _DurationUnit.ValueType  # 2
+    """Milliseconds."""
+    DURATION_UNIT_SECONDS: _DurationUnit.ValueType  # 3
+    """Seconds."""
+
+class DurationUnit(_DurationUnit, metaclass=_DurationUnitEnumTypeWrapper):
+    """Units of a duration that is a number. What is finer than the unit is cut off."""
+
+DURATION_UNIT_UNSPECIFIED: DurationUnit.ValueType  # 0
+"""Read as text."""
+DURATION_UNIT_NANOS: DurationUnit.ValueType  # 1
+"""Nanoseconds."""
+DURATION_UNIT_MILLIS: DurationUnit.ValueType  # 2
+"""Milliseconds."""
+DURATION_UNIT_SECONDS: DurationUnit.ValueType  # 3
+"""Seconds."""
+Global___DurationUnit: _TypeAlias = DurationUnit  # noqa: Y015
 
 class _ErrorBody:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -108,6 +140,7 @@ class FieldMapping(_message.Message):
     KEEPS_NUL_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     KEYED_BY_FIELD_NUMBER: _builtins.int
+    DURATION_UNIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Key in the JSON object. Default: the field's proto name."""
     raw: _builtins.bool
@@ -132,7 +165,7 @@ class FieldMapping(_message.Message):
     """The field never appears in JSON, neither read nor written."""
     timestamp_format: Global___TimestampFormat.ValueType
     """Layout of a Timestamp: default is RFC 3339 with microseconds and `Z`; SECONDS is RFC 3339 without a fraction and with
-    `+00:00`.
+    `+00:00`; NANOS is a whole number of nanoseconds since 1970.
     """
     empty_as_null: _builtins.bool
     """An empty repeated field or map is written as null instead of [] or {}, and an empty string or zero as null."""
@@ -146,6 +179,8 @@ class FieldMapping(_message.Message):
     """A repeated message field is written as an object: each item stands under the value that its string field of this proto name
     has. Never read.
     """
+    duration_unit: Global___DurationUnit.ValueType
+    """A Duration is a whole number of this unit. Default: text in seconds, such as `1.5s`."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keys that select this oneof member when the oneof is chosen by keys: any one of them. The first member wins, in the order of
@@ -177,10 +212,11 @@ class FieldMapping(_message.Message):
         keeps_nul: _builtins.bool = ...,
         aliases: _abc.Iterable[Global___KeyMapping] | None = ...,
         keyed_by: _builtins.str = ...,
+        duration_unit: Global___DurationUnit.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "default_json", b"default_json", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keeps_nul", b"keeps_nul", "keyed_by", b"keyed_by", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "default_json", b"default_json", "duration_unit", b"duration_unit", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keeps_nul", b"keeps_nul", "keyed_by", b"keyed_by", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
@@ -37,7 +38,7 @@ class ModelCall(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     USAGE_SOURCE_FIELD_NUMBER: _builtins.int
     COST_MICRODOLLARS_FIELD_NUMBER: _builtins.int
-    DURATION_MS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, `usage-<uuid>`."""
@@ -59,8 +60,6 @@ class ModelCall(_message.Message):
     """Where the counts of tokens come from."""
     cost_microdollars: _builtins.int
     """What it cost, in millionths of a US dollar. Absent: nobody knows the price."""
-    duration_ms: _builtins.int
-    """How long it took, in milliseconds."""
     outcome: _builtins.str
     """How it ended: `ok`, `cancelled`, or the reason of the error."""
     @_builtins.property
@@ -70,6 +69,10 @@ class ModelCall(_message.Message):
     @_builtins.property
     def usage(self) -> _usage_pb2.TokenUsage:
         """Tokens used."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it took."""
 
     def __init__(
         self,
@@ -86,12 +89,12 @@ class ModelCall(_message.Message):
         usage: _usage_pb2.TokenUsage | None = ...,
         usage_source: _generation_service_pb2.TokenCountSource.ValueType = ...,
         cost_microdollars: _builtins.int | None = ...,
-        duration_ms: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
         outcome: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cost_microdollars", b"_cost_microdollars", "_purpose", b"_purpose", "_run_id", b"_run_id", "_step_id", b"_step_id", "agent_id", b"agent_id", "cost_microdollars", b"cost_microdollars", "created_at", b"created_at", "purpose", b"purpose", "run_id", b"run_id", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cost_microdollars", b"_cost_microdollars", "_purpose", b"_purpose", "_run_id", b"_run_id", "_step_id", b"_step_id", "agent_id", b"agent_id", "cost_microdollars", b"cost_microdollars", "created_at", b"created_at", "duration", b"duration", "purpose", b"purpose", "run_id", b"run_id", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cost_microdollars", b"_cost_microdollars", "_purpose", b"_purpose", "_run_id", b"_run_id", "_step_id", b"_step_id", "agent_id", b"agent_id", "cost_microdollars", b"cost_microdollars", "created_at", b"created_at", "duration_ms", b"duration_ms", "id", b"id", "model", b"model", "outcome", b"outcome", "provider_type", b"provider_type", "purpose", b"purpose", "run_id", b"run_id", "step_id", b"step_id", "usage", b"usage", "usage_source", b"usage_source", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cost_microdollars", b"_cost_microdollars", "_purpose", b"_purpose", "_run_id", b"_run_id", "_step_id", b"_step_id", "agent_id", b"agent_id", "cost_microdollars", b"cost_microdollars", "created_at", b"created_at", "duration", b"duration", "id", b"id", "model", b"model", "outcome", b"outcome", "provider_type", b"provider_type", "purpose", b"purpose", "run_id", b"run_id", "step_id", b"step_id", "usage", b"usage", "usage_source", b"usage_source", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
