@@ -10,7 +10,6 @@ HELD = {
     "libs/common": 1,
     "libs/sandbox": 2,
     "services/agent": 26,
-    "services/auth": 4,
     "services/llm_gateway": 21,
     "services/tools": 11,
 }

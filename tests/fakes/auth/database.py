@@ -6,27 +6,33 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from letta.auth.v1.api_key_pb2 import APIKey
+from letta.auth.v1.credential_service_pb2 import SigningKey
+from letta.auth.v1.organization_pb2 import Organization
+from letta.auth.v1.user_pb2 import User
 from letta_auth.domain import api_keys, organizations, users
-from letta_auth.domain.api_keys import APIKey
+from letta_auth.domain.api_keys import KeptKey
 from letta_auth.domain.audit import AuditEntry, link
-from letta_auth.domain.organizations import Organization
 from letta_auth.domain.scopes import ADMIN
-from letta_auth.domain.signing_keys import SigningKey
-from letta_auth.domain.users import User
+from letta_auth.domain.signing_keys import KeyPair
 from letta_common.values.paging import Page
+from letta_common.values.times import time_of
 
 
 @dataclass(slots=True)
 class _Tables:
     organizations: dict[str, Organization] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
     users: dict[str, User] = field(default_factory=dict)
-    keys: dict[str, APIKey] = field(default_factory=dict)
+    keys: dict[str, KeptKey] = field(default_factory=dict)
     revoked: dict[str, datetime] = field(default_factory=dict)
-    signing_keys: dict[str, tuple[SigningKey, datetime | None]] = field(default_factory=dict)
+    signing_keys: dict[str, tuple[KeyPair, datetime | None]] = field(default_factory=dict)
     audit: dict[str, list[tuple[AuditEntry, bytes]]] = field(default_factory=dict)
 
 
@@ -34,14 +40,14 @@ class _Dated(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def created_at(self) -> datetime: ...
+    def created_at(self) -> Timestamp: ...
 
 
 _Item = TypeVar("_Item", bound=_Dated)
 
 
 def _paged(page: Page, items: Iterable[_Item], keep: Callable[[_Item], bool]) -> list[_Item]:
-    return page.slice(filter(keep, items), key=lambda item: (item.created_at, item.id))
+    return page.slice(deepcopy([*filter(keep, items)]), key=lambda item: (time_of(item.created_at), item.id))
 
 
 class FakeOrganizationStore:
@@ -49,25 +55,31 @@ class FakeOrganizationStore:
 
     def __init__(self, tables: _Tables) -> None:
         self._rows = tables.organizations
+        self._removed = tables.removed
 
     async def create(self, organization: Organization) -> None:
         self._rows[organization.id] = organization
 
     async def ensure(self, organization: Organization) -> None:
-        self._rows[organization.id] = replace(self._rows.get(organization.id, organization), is_deleted=False)
+        self._rows.setdefault(organization.id, organization)
+        self._removed.discard(organization.id)
 
     async def get(self, organization_id: str) -> Organization:
         found = self._rows.get(organization_id)
-        if found is None or found.is_deleted:
+        if found is None or organization_id in self._removed:
             raise organizations.missing(organization_id)
-        return found
+        return deepcopy(found)
 
     async def list_organizations(self, page: Page) -> Sequence[Organization]:
-        return _paged(page, self._rows.values(), lambda row: not row.is_deleted)
+        return _paged(page, self._rows.values(), lambda row: row.id not in self._removed)
 
     async def update(self, organization: Organization) -> None:
         await self.get(organization.id)
         self._rows[organization.id] = organization
+
+    async def delete(self, organization_id: str, at: datetime) -> None:
+        (await self.get(organization_id)).updated_at.FromDatetime(at)
+        self._removed.add(organization_id)
 
 
 class FakeUserStore:
@@ -75,19 +87,19 @@ class FakeUserStore:
 
     def __init__(self, tables: _Tables) -> None:
         self._rows = tables.users
-        self._organizations = tables.organizations
+        self._removed = tables.removed
 
     async def create(self, user: User) -> None:
         self._rows[user.id] = user
 
     async def ensure(self, user: User) -> None:
-        self._rows[user.id] = replace(self._rows.get(user.id, user), is_deleted=False)
+        self._rows.setdefault(user.id, user).is_deleted = False
 
     async def get(self, user_id: str) -> User:
         found = self._rows.get(user_id)
         if found is None or not self.is_live(found):
             raise users.missing(user_id)
-        return found
+        return deepcopy(found)
 
     async def list_users(self, page: Page, organization_id: str = "") -> Sequence[User]:
         return _paged(
@@ -102,7 +114,7 @@ class FakeUserStore:
 
     def is_live(self, user: User) -> bool:
         """Say whether neither the user nor its organization was removed."""
-        return not user.is_deleted and not self._organizations[user.organization_id].is_deleted
+        return not user.is_deleted and user.organization_id not in self._removed
 
 
 class FakeAPIKeyStore:
@@ -114,24 +126,26 @@ class FakeAPIKeyStore:
         self._users = tables.users
         self._owners = owners
 
-    async def create(self, key: APIKey) -> None:
-        self._rows[key.id] = key
+    async def create(self, kept: KeptKey) -> None:
+        self._rows[kept.key.id] = kept
 
     async def get(self, key_id: str, organization_id: str = "") -> APIKey:
         found = self._rows.get(key_id)
-        if found is None or not self._is_mine(found, organization_id):
+        if found is None or not self._is_mine(found.key, organization_id):
             raise api_keys.missing(key_id)
-        return found
+        return found.key
 
-    async def find_usable(self, key_id: str) -> APIKey | None:
+    async def find_usable(self, key_id: str) -> KeptKey | None:
         found = self._rows.get(key_id)
-        usable = found is not None and self._is_mine(found, "") and self._owners.is_live(self._users[found.user_id])
+        usable = (
+            found is not None and self._is_mine(found.key, "") and self._owners.is_live(self._users[found.key.user_id])
+        )
         return found if usable else None
 
     async def list_keys(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
         return _paged(
             page,
-            self._rows.values(),
+            [kept.key for kept in self._rows.values()],
             lambda row: self._is_mine(row, organization_id) and user_id in {"", row.user_id},
         )
 
@@ -139,11 +153,12 @@ class FakeAPIKeyStore:
         self._revoked.setdefault(key_id, at)
 
     async def touch(self, key_id: str, at: datetime) -> None:
-        self._rows[key_id] = replace(self._rows[key_id], last_used_at=at)
+        self._rows[key_id].key.last_used_at.FromDatetime(at)
 
     async def has_admin(self) -> bool:
         return any(
-            ADMIN in row.scopes and not row.development and row.id not in self._revoked for row in self._rows.values()
+            ADMIN in kept.key.scopes and not kept.development and id_ not in self._revoked
+            for id_, kept in self._rows.items()
         )
 
     def _is_mine(self, key: APIKey, organization_id: str) -> bool:
@@ -156,23 +171,24 @@ class FakeSigningKeyStore:
     def __init__(self, tables: _Tables) -> None:
         self._rows = tables.signing_keys
 
-    async def create(self, key: SigningKey) -> None:
-        self._rows[key.id] = (key, None)
+    async def create(self, pair: KeyPair) -> None:
+        self._rows[pair.key.id] = (pair, None)
 
     async def retire(self, older_than: datetime, at: datetime) -> None:
-        for id_, (key, retired_at) in self._rows.items():
-            if retired_at is None and key.created_at <= older_than:
-                self._rows[id_] = (key, at)
+        for id_, (pair, retired_at) in self._rows.items():
+            if retired_at is None and time_of(pair.key.created_at) <= older_than:
+                self._rows[id_] = (pair, at)
 
-    async def list_active(self) -> Sequence[SigningKey]:
+    async def list_active(self) -> Sequence[KeyPair]:
         return self._newest_first(lambda retired_at: retired_at is None)
 
     async def list_since(self, retired_since: datetime) -> Sequence[SigningKey]:
-        return self._newest_first(lambda retired_at: retired_at is None or retired_at > retired_since)
+        kept = self._newest_first(lambda retired_at: retired_at is None or retired_at > retired_since)
+        return [pair.key for pair in kept]
 
-    def _newest_first(self, keep: Callable[[datetime | None], bool]) -> list[SigningKey]:
-        kept = [key for key, retired_at in self._rows.values() if keep(retired_at)]
-        return sorted(kept, key=lambda key: (key.created_at, key.id), reverse=True)
+    def _newest_first(self, keep: Callable[[datetime | None], bool]) -> list[KeyPair]:
+        kept = [pair for pair, retired_at in self._rows.values() if keep(retired_at)]
+        return sorted(kept, key=lambda pair: (time_of(pair.key.created_at), pair.key.id), reverse=True)
 
 
 class FakeAuditStore:

@@ -1,19 +1,22 @@
 """One suite over every implementation of auth's storage."""
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from letta_auth.domain.api_keys import APIKey
+from letta.auth.v1.api_key_pb2 import APIKey
+from letta.auth.v1.credential_service_pb2 import SigningKey
+from letta.auth.v1.organization_pb2 import Organization
+from letta.auth.v1.user_pb2 import User
+from letta_auth.domain.api_keys import KeptKey
 from letta_auth.domain.audit import AuditEntry, broken_at
-from letta_auth.domain.organizations import Organization
-from letta_auth.domain.signing_keys import SigningKey
-from letta_auth.domain.users import User
+from letta_auth.domain.signing_keys import KeyPair
 from letta_auth.store.database import SqlAuthDatabase
 from letta_common.errors import APIKeyNotFound, CursorNotFound, OrganizationNotFound, UserNotFound
 from letta_common.values.paging import Page
+from letta_common.values.times import time_of
 from letta_postgres.db import Database
 from tests.fakes.auth.database import FakeAuthDatabase
 
@@ -36,18 +39,30 @@ async def db(request):
 
 def organization(number=0):
     at = START + timedelta(minutes=number)
-    return Organization(f"org-{number}", f"organization {number}", number % 2 == 1, at, at)
+    name, privileged = f"organization {number}", number % 2 == 1
+    return Organization(id=f"org-{number}", name=name, privileged_tools=privileged, created_at=at, updated_at=at)
 
 
 def user(number=0, organization_id="org-0"):
     at = START + timedelta(minutes=number)
-    return User(f"user-{number}", organization_id, f"user {number}", at, at)
+    id_, name = f"user-{number}", f"user {number}"
+    return User(id=id_, organization_id=organization_id, name=name, created_at=at, updated_at=at)
 
 
 def key(number=0, organization_id="org-0", user_id="user-0", **more):
     at = START + timedelta(minutes=number)
-    scopes = more.pop("scopes", frozenset({"write", "read"}))
-    return APIKey(f"api_key-{number}", organization_id, user_id, "ci", b"\x00h", scopes, at, "user-0", **more)
+    development = more.pop("development", False)
+    owner = {"organization_id": organization_id, "user_id": user_id, "created_by_id": "user-0"}
+    made = APIKey(id=f"api_key-{number}", name="ci", created_at=at, **{"scopes": ["read", "write"], **owner, **more})
+    return KeptKey(made, b"\x00h", development)
+
+
+def changed(message, **values):
+    """Return a message with some fields of other values."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    copy.MergeFrom(type(message)(**values))
+    return copy
 
 
 async def fill(db):
@@ -66,7 +81,7 @@ async def test_what_was_added_is_found(db):
     async with db.read() as tx:
         assert await tx.organizations.get("org-1") == organization(1)
         assert await tx.users.get("user-1") == user(1, "org-1")
-        assert await tx.api_keys.get("api_key-1") == wanted
+        assert await tx.api_keys.get("api_key-1") == wanted.key
         assert await tx.api_keys.find_usable("api_key-1") == wanted
 
 
@@ -99,26 +114,26 @@ async def test_replace_writes(db):
     await fill(db)
     later = START + timedelta(days=1)
     async with db.begin() as tx:
-        await tx.organizations.update(replace(organization(), name="new", privileged_tools=True, updated_at=later))
-        await tx.users.update(replace(user(), name="new", updated_at=later))
+        await tx.organizations.update(changed(organization(), name="new", privileged_tools=True, updated_at=later))
+        await tx.users.update(changed(user(), name="new", updated_at=later))
     async with db.read() as tx:
         found = await tx.organizations.get("org-0")
-        assert (found.name, found.privileged_tools, found.updated_at) == ("new", True, later)
+        assert (found.name, found.privileged_tools, time_of(found.updated_at)) == ("new", True, later)
         assert (await tx.users.get("user-0")).name == "new"
 
 
 async def test_removed_ones_are_gone_until_they_are_ensured(db):
     await fill(db)
     async with db.begin() as tx:
-        await tx.users.update(replace(user(), is_deleted=True))
-        await tx.organizations.update(replace(organization(1), is_deleted=True))
+        await tx.users.update(changed(user(), is_deleted=True))
+        await tx.organizations.delete("org-1", START)
     async with db.read() as tx:
         assert await tx.users.list_users(ASCENDING) == []
         assert [each.id for each in await tx.organizations.list_organizations(ASCENDING)] == ["org-0"]
         with pytest.raises(UserNotFound):
             await tx.users.get("user-1")
     async with db.begin() as tx:
-        await tx.users.ensure(replace(user(), name="not this"))
+        await tx.users.ensure(changed(user(), name="not this"))
         await tx.organizations.ensure(organization(1))
         await tx.organizations.ensure(organization(2))
     async with db.read() as tx:
@@ -172,7 +187,9 @@ async def test_use_and_revocation_of_a_key(db):
     async with db.begin() as tx:
         await tx.api_keys.create(key())
         await tx.api_keys.touch("api_key-0", START)
-        assert (await tx.api_keys.get("api_key-0")).last_used_at == START
+        assert (await tx.api_keys.get("api_key-0")).last_used_at == Timestamp(
+            seconds=int(START.timestamp()), nanos=123_456_000
+        )
         await tx.api_keys.revoke("api_key-0", START)
         with pytest.raises(APIKeyNotFound):
             await tx.api_keys.get("api_key-0")
@@ -185,8 +202,10 @@ async def test_a_key_without_its_owner_is_not_usable(db, what):
     await fill(db)
     async with db.begin() as tx:
         await tx.api_keys.create(key())
-        gone = {"users": user(), "organizations": organization()}[what]
-        await getattr(tx, what).update(replace(gone, is_deleted=True))
+        if what == "users":
+            await tx.users.update(changed(user(), is_deleted=True))
+        else:
+            await tx.organizations.delete("org-0", START)
     async with db.read() as tx:
         assert await tx.api_keys.find_usable("api_key-0") is None
 
@@ -195,25 +214,28 @@ async def test_administrators_keys_are_counted_while_they_are_valid(db):
     await fill(db)
     async with db.begin() as tx:
         await tx.api_keys.create(key())
-        await tx.api_keys.create(key(2, scopes=frozenset({"admin"}), development=True))
-        assert (await tx.api_keys.get("api_key-2")).development is True
+        await tx.api_keys.create(key(2, scopes=["admin"], development=True))
+        assert (await tx.api_keys.find_usable("api_key-2")).development is True
         assert await tx.api_keys.has_admin() is False
-        await tx.api_keys.create(key(1, scopes=frozenset({"admin", "read"})))
+        await tx.api_keys.create(key(1, scopes=["admin", "read"]))
         assert await tx.api_keys.has_admin() is True
         await tx.api_keys.revoke("api_key-1", START)
         assert await tx.api_keys.has_admin() is False
 
 
 async def test_signing_keys_retire(db):
-    keys = [SigningKey(f"signing_key-{n}", b"\x00p", b"\xffs", START + timedelta(days=n)) for n in range(3)]
+    made = [
+        SigningKey(id=f"signing_key-{n}", public_key=b"\x00p", created_at=START + timedelta(days=n)) for n in range(3)
+    ]
+    keys = [KeyPair(each, b"\xffs") for each in made]
     async with db.begin() as tx:
         for each in keys:
             await tx.signing_keys.create(each)
         await tx.signing_keys.retire(START + timedelta(days=1), START + timedelta(days=5))
     async with db.read() as tx:
         assert await tx.signing_keys.list_active() == keys[2:]
-        assert await tx.signing_keys.list_since(START + timedelta(days=4)) == keys[::-1]
-        assert await tx.signing_keys.list_since(START + timedelta(days=5)) == keys[2:]
+        assert await tx.signing_keys.list_since(START + timedelta(days=4)) == made[::-1]
+        assert await tx.signing_keys.list_since(START + timedelta(days=5)) == made[2:]
 
 
 async def test_concurrent_changes_make_one_chain(db):

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
+from letta.auth.v1.api_key_pb2 import APIKey
 from letta_auth.domain.changes import change
 from letta_auth.domain.scopes import KEYS, USUAL, is_admin, lacking
 from letta_auth.domain.users import missing as missing_user
@@ -20,6 +21,7 @@ from letta_common.clock import Clock
 from letta_common.errors import APIKeyNotFound, PermissionDenied
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
+from letta_common.values.times import stamp_of, time_of
 
 if TYPE_CHECKING:
     from letta_auth.domain.database import AuthDatabase
@@ -29,27 +31,24 @@ _SECRET = re.compile(r"lk_([0-9a-f]{32})_[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class APIKey:
-    """A credential of a user."""
+class KeptKey:
+    """An API key as it is kept, with what nobody is shown."""
 
-    id: str
-    organization_id: str
-    user_id: str
-    name: str
+    key: APIKey
     secret_hash: bytes
-    scopes: frozenset[str]
-    created_at: datetime
-    created_by_id: str
-    expires_at: datetime | None = None
-    last_used_at: datetime | None = None
     development: bool = False
     """It was made in dev mode, where everybody is an administrator, and is nobody's without."""
+
+    def is_valid(self, now: datetime, *, dev_mode: bool) -> bool:
+        """Say whether who holds it is let in."""
+        expired = self.key.HasField("expires_at") and time_of(self.key.expires_at) <= now
+        return not expired and (dev_mode or not self.development)
 
 
 class APIKeyStore(Protocol):
     """Where keys are kept. Revoked ones are never found; an empty organization means all."""
 
-    async def create(self, key: APIKey) -> None:
+    async def create(self, kept: KeptKey) -> None:
         """Add a new key."""
         ...
 
@@ -57,7 +56,7 @@ class APIKeyStore(Protocol):
         """Return one key. Raises APIKeyNotFound."""
         ...
 
-    async def find_usable(self, key_id: str) -> APIKey | None:
+    async def find_usable(self, key_id: str) -> KeptKey | None:
         """Return a key whose user and organization still exist."""
         ...
 
@@ -92,9 +91,9 @@ class Pepper:
         """Return what is kept of a secret."""
         return hmac.digest(self._key, secret.encode(), hashlib.sha256)
 
-    def fits(self, key: APIKey, secret: str) -> bool:
+    def fits(self, kept: KeptKey, secret: str) -> bool:
         """Say whether this is the secret of the key."""
-        return hmac.compare_digest(key.secret_hash, self.hash(secret))
+        return hmac.compare_digest(kept.secret_hash, self.hash(secret))
 
 
 def key_id_of(secret: str) -> str:
@@ -142,14 +141,12 @@ class APIKeys:
                 organization_id=user.organization_id,
                 user_id=user.id,
                 name=name,
-                secret_hash=self._pepper.hash(secret),
-                scopes=granted,
-                created_at=now,
+                scopes=sorted(granted),
+                created_at=stamp_of(now),
                 created_by_id=actor.user_id,
-                expires_at=expires_at,
-                development=self._dev_mode,
+                expires_at=stamp_of(expires_at),
             )
-            await tx.api_keys.create(key)
+            await tx.api_keys.create(KeptKey(key, self._pepper.hash(secret), development=self._dev_mode))
             await tx.audit.append(change(actor, key.organization_id, now, "api_key.create", key.id))
         return key, secret
 

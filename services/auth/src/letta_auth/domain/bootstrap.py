@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from letta_auth.domain.api_keys import APIKey, Pepper
+from letta.auth.v1.api_key_pb2 import APIKey
+from letta.auth.v1.organization_pb2 import Organization
+from letta.auth.v1.user_pb2 import User
+from letta_auth.domain.api_keys import KeptKey, Pepper
 from letta_auth.domain.audit import AuditEntry
 from letta_auth.domain.database import AuthDatabase, Transaction
-from letta_auth.domain.organizations import Organization
 from letta_auth.domain.scopes import ALL
-from letta_auth.domain.users import User
 from letta_common.clock import Clock
 from letta_common.values.ids import new_id
+from letta_common.values.times import stamp_of
 
 DEFAULT_ORGANIZATION_ID = "org-00000000-0000-4000-8000-000000000000"
 DEFAULT_USER_ID = "user-00000000-0000-4000-8000-000000000000"
@@ -37,15 +39,17 @@ class Bootstrap:
             if await tx.api_keys.has_admin():
                 return None
             await tx.api_keys.create(
-                APIKey(
-                    id=id_,
-                    organization_id=DEFAULT_ORGANIZATION_ID,
-                    user_id=DEFAULT_USER_ID,
-                    name="first administrator",
-                    secret_hash=self._pepper.hash(secret),
-                    scopes=ALL,
-                    created_at=now,
-                    created_by_id=DEFAULT_USER_ID,
+                KeptKey(
+                    APIKey(
+                        id=id_,
+                        organization_id=DEFAULT_ORGANIZATION_ID,
+                        user_id=DEFAULT_USER_ID,
+                        name="first administrator",
+                        scopes=sorted(ALL),
+                        created_at=stamp_of(now),
+                        created_by_id=DEFAULT_USER_ID,
+                    ),
+                    self._pepper.hash(secret),
                 )
             )
             await tx.audit.append(
@@ -54,6 +58,16 @@ class Bootstrap:
         return secret
 
     async def _ensure_defaults(self, tx: Transaction) -> None:
-        now = self._clock.now()
-        await tx.organizations.ensure(Organization(DEFAULT_ORGANIZATION_ID, "default_org", False, now, now))
-        await tx.users.ensure(User(DEFAULT_USER_ID, DEFAULT_ORGANIZATION_ID, "default_user", now, now))
+        now = stamp_of(self._clock.now())
+        await tx.organizations.ensure(
+            Organization(id=DEFAULT_ORGANIZATION_ID, name="default_org", created_at=now, updated_at=now)
+        )
+        await tx.users.ensure(
+            User(
+                id=DEFAULT_USER_ID,
+                organization_id=DEFAULT_ORGANIZATION_ID,
+                name="default_user",
+                created_at=now,
+                updated_at=now,
+            )
+        )

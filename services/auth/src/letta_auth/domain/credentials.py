@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
-from letta_auth.domain.api_keys import PREFIX, APIKey, Pepper, key_id_of
+from letta_auth.domain.api_keys import PREFIX, Pepper, key_id_of
 from letta_auth.domain.bootstrap import DEFAULT_USER_ID
 from letta_auth.domain.database import AuthDatabase
 from letta_auth.domain.scopes import ALL, USUAL
@@ -14,6 +14,7 @@ from letta_common.actor import Actor
 from letta_common.actor_context import LIFETIME
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, OperationUnimplemented, Unauthenticated, UserNotFound
+from letta_common.values.times import optional_time
 
 RUN_LIFETIME = timedelta(minutes=15)
 TOUCH_AFTER = timedelta(minutes=1)
@@ -68,15 +69,14 @@ class Credentials:
         """Return whose key it is and when the key expires: what is signed for it must not outlive it."""
         key_id, now = key_id_of(secret), self._clock.now()
         async with self._db.read() as tx:
-            key = await tx.api_keys.find_usable(key_id) if key_id else None
-            if key is None or not self._pepper.fits(key, secret) or not self._counts(key, now):
+            kept = await tx.api_keys.find_usable(key_id) if key_id else None
+            valid = kept is not None and kept.is_valid(now, dev_mode=self._dev_mode)
+            if kept is None or not self._pepper.fits(kept, secret) or not valid:
                 raise Unauthenticated("unknown, expired or revoked credential")
-            if key.last_used_at is None or now - key.last_used_at >= TOUCH_AFTER:
+            key, used_at = kept.key, optional_time(kept.key, "last_used_at")
+            if used_at is None or now - used_at >= TOUCH_AFTER:
                 await tx.api_keys.touch(key.id, now)
-        return Actor(key.organization_id, key.user_id, key.scopes), key.expires_at
-
-    def _counts(self, key: APIKey, now: datetime) -> bool:
-        return (key.expires_at is None or key.expires_at > now) and (self._dev_mode or not key.development)
+        return Actor(key.organization_id, key.user_id, frozenset(key.scopes)), optional_time(key, "expires_at")
 
     async def _developer(self, user_id: str) -> Actor:
         if user_id and not _USER_ID.fullmatch(user_id):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from letta.auth.v1.organization_pb2 import Organization
 from letta_auth.domain.changes import change
 from letta_auth.domain.scopes import ADMIN
 from letta_common.actor import Actor, require_scope
@@ -14,21 +14,10 @@ from letta_common.clock import Clock
 from letta_common.errors import OrganizationNotFound
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
+from letta_common.values.times import stamp_of
 
 if TYPE_CHECKING:
     from letta_auth.domain.database import AuthDatabase
-
-
-@dataclass(frozen=True, slots=True)
-class Organization:
-    """A tenant."""
-
-    id: str
-    name: str
-    privileged_tools: bool
-    created_at: datetime
-    updated_at: datetime
-    is_deleted: bool = False
 
 
 class OrganizationStore(Protocol):
@@ -54,6 +43,10 @@ class OrganizationStore(Protocol):
         """Write an organization that exists. Raises OrganizationNotFound."""
         ...
 
+    async def delete(self, organization_id: str, at: datetime) -> None:
+        """Remove an organization. Raises OrganizationNotFound."""
+        ...
+
 
 class Organizations:
     """Operations on organizations, for administrators of the deployment."""
@@ -66,7 +59,13 @@ class Organizations:
         """Make an organization. Raises PermissionDenied."""
         require_scope(actor, ADMIN)
         now, id_ = self._clock.now(), new_id("org")
-        made = Organization(id_, name or f"organization {id_[-6:]}", privileged_tools, now, now)
+        made = Organization(
+            id=id_,
+            name=name or f"organization {id_[-6:]}",
+            privileged_tools=privileged_tools,
+            created_at=stamp_of(now),
+            updated_at=stamp_of(now),
+        )
         async with self._db.begin() as tx:
             await tx.organizations.create(made)
             await tx.audit.append(change(actor, made.id, now, "organization.create", made.id))
@@ -91,16 +90,15 @@ class Organizations:
         require_scope(actor, ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
-            old = await tx.organizations.get(organization_id)
-            new = replace(
-                old,
-                name=old.name if name is None else name,
-                privileged_tools=old.privileged_tools if privileged_tools is None else privileged_tools,
-                updated_at=now,
-            )
-            await tx.organizations.update(new)
-            await tx.audit.append(change(actor, new.id, now, "organization.update", new.id))
-        return new
+            changed = await tx.organizations.get(organization_id)
+            if name is not None:
+                changed.name = name
+            if privileged_tools is not None:
+                changed.privileged_tools = privileged_tools
+            changed.updated_at.FromDatetime(now)
+            await tx.organizations.update(changed)
+            await tx.audit.append(change(actor, changed.id, now, "organization.update", changed.id))
+        return changed
 
     async def delete(self, actor: Actor, organization_id: str) -> Organization:
         """Remove an organization; its users and keys are refused from then on.
@@ -114,7 +112,7 @@ class Organizations:
         async with self._db.begin() as tx:
             old = await tx.organizations.get(organization_id)
             await tx.audit.append(change(actor, old.id, now, "organization.delete", old.id))
-            await tx.organizations.update(replace(old, is_deleted=True, updated_at=now))
+            await tx.organizations.delete(old.id, now)
         return old
 
 

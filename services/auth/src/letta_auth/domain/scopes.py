@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from letta_common.actor import Actor
 
 READ, WRITE, KEYS, ADMIN = "read", "write", "keys", "admin"
@@ -14,6 +16,6 @@ def is_admin(actor: Actor) -> bool:
     return ADMIN in actor.scopes
 
 
-def lacking(actor: Actor, scopes: frozenset[str]) -> list[str]:
+def lacking(actor: Actor, scopes: Iterable[str]) -> list[str]:
     """Return the scopes of a key that the actor has not; an administrator lacks none."""
-    return [] if is_admin(actor) else sorted(scopes - actor.scopes)
+    return [] if is_admin(actor) else sorted({*scopes} - actor.scopes)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
+from letta.auth.v1.credential_service_pb2 import SigningKey
 from letta_common.actor_context import Signer
 from letta_common.clock import Clock
 from letta_common.values.ids import new_id
+from letta_common.values.times import stamp_of, time_of
 
 if TYPE_CHECKING:
     from letta_auth.domain.database import AuthDatabase
@@ -21,19 +23,17 @@ LISTED_AFTER_RETIREMENT = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A key pair; the private half is sealed."""
+class KeyPair:
+    """A signing key, and its private half, which is sealed."""
 
-    id: str
-    public_key: bytes
+    key: SigningKey
     sealed_private_key: bytes
-    created_at: datetime
 
 
 class SigningKeyStore(Protocol):
     """Where signing keys are kept."""
 
-    async def create(self, key: SigningKey) -> None:
+    async def create(self, pair: KeyPair) -> None:
         """Add a key."""
         ...
 
@@ -41,7 +41,7 @@ class SigningKeyStore(Protocol):
         """Sign no more with keys made before a time."""
         ...
 
-    async def list_active(self) -> Sequence[SigningKey]:
+    async def list_active(self) -> Sequence[KeyPair]:
         """Return the keys to sign with, newest first."""
         ...
 
@@ -91,19 +91,20 @@ class SigningKeys:
 
     async def _usable(self, now: datetime) -> Signer | None:
         async with self._db.read() as tx:
-            keys = await tx.signing_keys.list_active()
-        for key in keys:
-            private = self._vault.unseal(key.id, key.sealed_private_key)
-            if private is not None and now - key.created_at < self._max_age:
-                return Signer(private, key.id, self._audience, self._clock)
+            pairs = await tx.signing_keys.list_active()
+        for pair in pairs:
+            private = self._vault.unseal(pair.key.id, pair.sealed_private_key)
+            if private is not None and now - time_of(pair.key.created_at) < self._max_age:
+                return Signer(private, pair.key.id, self._audience, self._clock)
         return None
 
     async def _make(self, now: datetime) -> Signer:
         id_ = new_id("signing_key")
         public, sealed = self._vault.new_pair(id_)
+        key = SigningKey(id=id_, public_key=public, created_at=stamp_of(now))
         async with self._db.begin() as tx:
             await tx.signing_keys.retire(now - self._max_age, now)
-            await tx.signing_keys.create(SigningKey(id_, public, sealed, now))
+            await tx.signing_keys.create(KeyPair(key, sealed))
         private = self._vault.unseal(id_, sealed)
         if private is None:
             raise RuntimeError("the vault cannot open what it sealed")

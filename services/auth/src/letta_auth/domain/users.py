@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from letta.auth.v1.user_pb2 import User
 from letta_auth.domain.changes import change
 from letta_auth.domain.scopes import ADMIN
 from letta_common.actor import Actor, require_scope
@@ -14,21 +13,10 @@ from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, UserNotFound
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
+from letta_common.values.times import stamp_of
 
 if TYPE_CHECKING:
     from letta_auth.domain.database import AuthDatabase
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Somebody who acts for an organization."""
-
-    id: str
-    organization_id: str
-    name: str
-    created_at: datetime
-    updated_at: datetime
-    is_deleted: bool = False
 
 
 class UserStore(Protocol):
@@ -66,7 +54,10 @@ class Users:
         """Make a user. Raises PermissionDenied, OrganizationNotFound."""
         require_scope(actor, ADMIN)
         now = self._clock.now()
-        user = User(new_id("user"), organization_id, name, now, now)
+        made_at = stamp_of(now)
+        user = User(
+            id=new_id("user"), organization_id=organization_id, name=name, created_at=made_at, updated_at=made_at
+        )
         async with self._db.begin() as tx:
             await tx.organizations.get(organization_id)
             await tx.users.create(user)
@@ -98,22 +89,26 @@ class Users:
         require_scope(actor, ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
-            old = await tx.users.get(user_id)
-            if organization_id and organization_id != old.organization_id:
+            user = await tx.users.get(user_id)
+            if organization_id and organization_id != user.organization_id:
                 raise InvalidArgument(
                     "a user cannot move to another organization; make a new user there", field="organization_id"
                 )
-            new = replace(old, name=old.name if name is None else name, updated_at=now)
-            await tx.users.update(new)
-            await tx.audit.append(change(actor, new.organization_id, now, "user.update", new.id))
-        return new
+            if name is not None:
+                user.name = name
+            user.updated_at.FromDatetime(now)
+            await tx.users.update(user)
+            await tx.audit.append(change(actor, user.organization_id, now, "user.update", user.id))
+        return user
 
     async def delete(self, actor: Actor, user_id: str) -> User:
         """Remove a user; its keys are refused from then on. Raises PermissionDenied, UserNotFound."""
         require_scope(actor, ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
-            gone = replace(await tx.users.get(user_id), is_deleted=True, updated_at=now)
+            gone = await tx.users.get(user_id)
+            gone.is_deleted = True
+            gone.updated_at.FromDatetime(now)
             await tx.users.update(gone)
             await tx.audit.append(change(actor, gone.organization_id, now, "user.delete", gone.id))
         return gone

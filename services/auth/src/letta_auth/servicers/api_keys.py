@@ -6,11 +6,11 @@ from typing import Any
 
 import grpc.aio
 
-from letta.auth.v1 import api_key_pb2, api_key_service_pb2, api_key_service_pb2_grpc
-from letta_auth.domain.api_keys import APIKey, APIKeys
+from letta.auth.v1 import api_key_service_pb2, api_key_service_pb2_grpc
+from letta_auth.domain.api_keys import APIKeys
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
-from letta_common.values.times import optional_time, stamp_of
+from letta_common.values.times import optional_time
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -29,36 +29,22 @@ class APIKeyServicer(api_key_service_pb2_grpc.APIKeyServiceServicer):
             scopes=request.scopes,
             expires_at=optional_time(request, "expires_at"),
         )
-        return api_key_service_pb2.CreateAPIKeyResponse(api_key=_pack(made), secret=secret)
+        return api_key_service_pb2.CreateAPIKeyResponse(api_key=made, secret=secret)
 
     async def GetAPIKey(
         self, request: api_key_service_pb2.GetAPIKeyRequest, context: _Context
     ) -> api_key_service_pb2.GetAPIKeyResponse:
         found = await self._api_keys.get(current_actor(), request.api_key_id)
-        return api_key_service_pb2.GetAPIKeyResponse(api_key=_pack(found))
+        return api_key_service_pb2.GetAPIKeyResponse(api_key=found)
 
     async def ListAPIKeys(
         self, request: api_key_service_pb2.ListAPIKeysRequest, context: _Context
     ) -> api_key_service_pb2.ListAPIKeysResponse:
         found = await self._api_keys.list(current_actor(), Page.of(request), request.user_id)
-        return api_key_service_pb2.ListAPIKeysResponse(api_keys=map(_pack, found))
+        return api_key_service_pb2.ListAPIKeysResponse(api_keys=found)
 
     async def DeleteAPIKey(
         self, request: api_key_service_pb2.DeleteAPIKeyRequest, context: _Context
     ) -> api_key_service_pb2.DeleteAPIKeyResponse:
         await self._api_keys.revoke(current_actor(), request.api_key_id)
         return api_key_service_pb2.DeleteAPIKeyResponse()
-
-
-def _pack(key: APIKey) -> api_key_pb2.APIKey:
-    return api_key_pb2.APIKey(
-        id=key.id,
-        organization_id=key.organization_id,
-        user_id=key.user_id,
-        name=key.name,
-        scopes=sorted(key.scopes),
-        created_at=stamp_of(key.created_at),
-        expires_at=stamp_of(key.expires_at),
-        last_used_at=stamp_of(key.last_used_at),
-        created_by_id=key.created_by_id,
-    )

@@ -10,7 +10,6 @@ from letta.auth.v1 import credential_service_pb2, credential_service_pb2_grpc
 from letta.common.v1 import actor_pb2
 from letta_auth.domain.credentials import Credentials
 from letta_auth.domain.signing_keys import SigningKeys
-from letta_common.values.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -29,14 +28,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
     async def ListSigningKeys(
         self, request: credential_service_pb2.ListSigningKeysRequest, context: _Context
     ) -> credential_service_pb2.ListSigningKeysResponse:
-        return credential_service_pb2.ListSigningKeysResponse(
-            signing_keys=(
-                credential_service_pb2.SigningKey(
-                    id=key.id, public_key=key.public_key, created_at=stamp_of(key.created_at)
-                )
-                for key in await self._signing_keys.listed()
-            )
-        )
+        return credential_service_pb2.ListSigningKeysResponse(signing_keys=await self._signing_keys.listed())
 
     async def IssueRunContext(
         self, request: credential_service_pb2.IssueRunContextRequest, context: _Context

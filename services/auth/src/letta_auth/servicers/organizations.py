@@ -6,11 +6,10 @@ from typing import Any
 
 import grpc.aio
 
-from letta.auth.v1 import organization_pb2, organization_service_pb2, organization_service_pb2_grpc
-from letta_auth.domain.organizations import Organization, Organizations
+from letta.auth.v1 import organization_service_pb2, organization_service_pb2_grpc
+from letta_auth.domain.organizations import Organizations
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
-from letta_common.values.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -25,19 +24,19 @@ class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServ
         made = await self._organizations.create(
             current_actor(), request.name, privileged_tools=request.privileged_tools
         )
-        return organization_service_pb2.CreateOrganizationResponse(organization=_pack(made))
+        return organization_service_pb2.CreateOrganizationResponse(organization=made)
 
     async def GetOrganization(
         self, request: organization_service_pb2.GetOrganizationRequest, context: _Context
     ) -> organization_service_pb2.GetOrganizationResponse:
         found = await self._organizations.get(current_actor(), request.org_id)
-        return organization_service_pb2.GetOrganizationResponse(organization=_pack(found))
+        return organization_service_pb2.GetOrganizationResponse(organization=found)
 
     async def ListOrganizations(
         self, request: organization_service_pb2.ListOrganizationsRequest, context: _Context
     ) -> organization_service_pb2.ListOrganizationsResponse:
         found = await self._organizations.list(current_actor(), Page.of(request))
-        return organization_service_pb2.ListOrganizationsResponse(organizations=map(_pack, found))
+        return organization_service_pb2.ListOrganizationsResponse(organizations=found)
 
     async def UpdateOrganization(
         self, request: organization_service_pb2.UpdateOrganizationRequest, context: _Context
@@ -48,20 +47,10 @@ class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServ
             name=request.name if request.HasField("name") else None,
             privileged_tools=request.privileged_tools if request.HasField("privileged_tools") else None,
         )
-        return organization_service_pb2.UpdateOrganizationResponse(organization=_pack(changed))
+        return organization_service_pb2.UpdateOrganizationResponse(organization=changed)
 
     async def DeleteOrganization(
         self, request: organization_service_pb2.DeleteOrganizationRequest, context: _Context
     ) -> organization_service_pb2.DeleteOrganizationResponse:
         gone = await self._organizations.delete(current_actor(), request.org_id)
-        return organization_service_pb2.DeleteOrganizationResponse(organization=_pack(gone))
-
-
-def _pack(organization: Organization) -> organization_pb2.Organization:
-    return organization_pb2.Organization(
-        id=organization.id,
-        name=organization.name,
-        privileged_tools=organization.privileged_tools,
-        created_at=stamp_of(organization.created_at),
-        updated_at=stamp_of(organization.updated_at),
-    )
+        return organization_service_pb2.DeleteOrganizationResponse(organization=gone)

@@ -6,11 +6,10 @@ from typing import Any
 
 import grpc.aio
 
-from letta.auth.v1 import user_pb2, user_service_pb2, user_service_pb2_grpc
-from letta_auth.domain.users import User, Users
+from letta.auth.v1 import user_service_pb2, user_service_pb2_grpc
+from letta_auth.domain.users import Users
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
-from letta_common.values.times import stamp_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -23,19 +22,19 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
         self, request: user_service_pb2.CreateUserRequest, context: _Context
     ) -> user_service_pb2.CreateUserResponse:
         made = await self._users.create(current_actor(), request.name, request.organization_id)
-        return user_service_pb2.CreateUserResponse(user=_pack(made))
+        return user_service_pb2.CreateUserResponse(user=made)
 
     async def GetUser(
         self, request: user_service_pb2.GetUserRequest, context: _Context
     ) -> user_service_pb2.GetUserResponse:
         found = await self._users.get(current_actor(), request.user_id)
-        return user_service_pb2.GetUserResponse(user=_pack(found))
+        return user_service_pb2.GetUserResponse(user=found)
 
     async def ListUsers(
         self, request: user_service_pb2.ListUsersRequest, context: _Context
     ) -> user_service_pb2.ListUsersResponse:
         found = await self._users.list(current_actor(), Page.of(request), request.organization_id)
-        return user_service_pb2.ListUsersResponse(users=map(_pack, found))
+        return user_service_pb2.ListUsersResponse(users=found)
 
     async def UpdateUser(
         self, request: user_service_pb2.UpdateUserRequest, context: _Context
@@ -46,21 +45,10 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
             name=request.name if request.HasField("name") else None,
             organization_id=request.organization_id if request.HasField("organization_id") else None,
         )
-        return user_service_pb2.UpdateUserResponse(user=_pack(changed))
+        return user_service_pb2.UpdateUserResponse(user=changed)
 
     async def DeleteUser(
         self, request: user_service_pb2.DeleteUserRequest, context: _Context
     ) -> user_service_pb2.DeleteUserResponse:
         gone = await self._users.delete(current_actor(), request.user_id)
-        return user_service_pb2.DeleteUserResponse(user=_pack(gone))
-
-
-def _pack(user: User) -> user_pb2.User:
-    return user_pb2.User(
-        id=user.id,
-        organization_id=user.organization_id,
-        name=user.name,
-        created_at=stamp_of(user.created_at),
-        updated_at=stamp_of(user.updated_at),
-        is_deleted=user.is_deleted,
-    )
+        return user_service_pb2.DeleteUserResponse(user=gone)

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from letta_auth.domain.api_keys import APIKey, missing
+from letta.auth.v1.api_key_pb2 import APIKey
+from letta_auth.domain.api_keys import KeptKey, missing
 from letta_auth.domain.scopes import ADMIN
 from letta_auth.store.tables import api_keys, users
 from letta_auth.store.users import LIVE as LIVE_USER
 from letta_common.values.paging import Page
+from letta_common.values.times import optional_time, time_of
 from letta_postgres.connections import Connection
 from letta_postgres.keyset import Keyset, fetch_page
 
-_COLUMNS = (
-    api_keys.c.id,
-    api_keys.c.organization_id,
-    api_keys.c.user_id,
-    api_keys.c.name,
-    api_keys.c.secret_hash,
-    api_keys.c.scopes,
-    api_keys.c.created_at,
-    api_keys.c.created_by_id,
-    api_keys.c.expires_at,
-    api_keys.c.last_used_at,
-    api_keys.c.development,
+_NAMES = (
+    "id",
+    "organization_id",
+    "user_id",
+    "name",
+    "scopes",
+    "created_at",
+    "created_by_id",
+    "expires_at",
+    "last_used_at",
 )
+_COLUMNS = [api_keys.c[name] for name in _NAMES]
 _LIVE = api_keys.c.revoked_at.is_(None)
 
 
@@ -39,8 +39,18 @@ class SqlAPIKeyStore:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
-    async def create(self, key: APIKey) -> None:
-        await self._conn.execute(sa.insert(api_keys).values(**{**asdict(key), "scopes": sorted(key.scopes)}))
+    async def create(self, kept: KeptKey) -> None:
+        key = kept.key
+        values = {
+            **{name: getattr(key, name) for name in _NAMES},
+            "scopes": list(key.scopes),
+            "created_at": time_of(key.created_at),
+            "expires_at": optional_time(key, "expires_at"),
+            "last_used_at": optional_time(key, "last_used_at"),
+            "secret_hash": kept.secret_hash,
+            "development": kept.development,
+        }
+        await self._conn.execute(sa.insert(api_keys).values(**values))
 
     async def get(self, key_id: str, organization_id: str = "") -> APIKey:
         query = sa.select(*_COLUMNS).where(api_keys.c.id == key_id, _within(organization_id))
@@ -49,12 +59,14 @@ class SqlAPIKeyStore:
             raise missing(key_id)
         return _key(row)
 
-    async def find_usable(self, key_id: str) -> APIKey | None:
+    async def find_usable(self, key_id: str) -> KeptKey | None:
         owned = sa.exists().where(users.c.id == api_keys.c.user_id, LIVE_USER)
-        row = (
-            await self._conn.execute(sa.select(*_COLUMNS).where(api_keys.c.id == key_id, _LIVE, owned))
-        ).one_or_none()
-        return None if row is None else _key(row)
+        columns = (*_COLUMNS, api_keys.c.secret_hash, api_keys.c.development)
+        row = (await self._conn.execute(sa.select(*columns).where(api_keys.c.id == key_id, _LIVE, owned))).one_or_none()
+        if row is None:
+            return None
+        *key, secret_hash, development = row
+        return KeptKey(_key(key), bytes(secret_hash), development)
 
     async def list_keys(self, page: Page, organization_id: str = "", user_id: str = "") -> Sequence[APIKey]:
         mine = _within(organization_id)
@@ -79,5 +91,4 @@ def _within(organization_id: str) -> sa.ColumnElement[bool]:
 
 
 def _key(row: Sequence[Any]) -> APIKey:
-    id_, organization_id, user_id, name, secret_hash, scopes, *rest = row
-    return APIKey(id_, organization_id, user_id, name, bytes(secret_hash), frozenset(scopes), *rest)
+    return APIKey(**dict(zip(_NAMES, row, strict=True)))

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from letta_auth.domain.users import User, missing
+from letta.auth.v1.user_pb2 import User
+from letta_auth.domain.users import missing
 from letta_auth.store.tables import organizations, users
 from letta_common.values.paging import Page
+from letta_common.values.times import time_of
 from letta_postgres.connections import Connection
 from letta_postgres.keyset import Keyset, fetch_page
 
-_COLUMNS = (
-    users.c.id,
-    users.c.organization_id,
-    users.c.name,
-    users.c.created_at,
-    users.c.updated_at,
-    users.c.is_deleted,
-)
+_NAMES = ("id", "organization_id", "name", "created_at", "updated_at", "is_deleted")
+_COLUMNS = [users.c[name] for name in _NAMES]
 LIVE = sa.and_(
     users.c.is_deleted.is_(False),
     sa.exists().where(organizations.c.id == users.c.organization_id, organizations.c.is_deleted.is_(False)),
@@ -37,10 +32,10 @@ class SqlUserStore:
         self._conn = conn
 
     async def create(self, user: User) -> None:
-        await self._conn.execute(sa.insert(users).values(**asdict(user)))
+        await self._conn.execute(sa.insert(users).values(**_values(user)))
 
     async def ensure(self, user: User) -> None:
-        row = insert(users).values(**asdict(user))
+        row = insert(users).values(**_values(user))
         await self._conn.execute(row.on_conflict_do_update(index_elements=["id"], set_={"is_deleted": False}))
 
     async def get(self, user_id: str) -> User:
@@ -55,14 +50,21 @@ class SqlUserStore:
         return [_user(row) for row in await fetch_page(self._conn, sa.select(*_COLUMNS).where(mine), page, keyset)]
 
     async def update(self, user: User) -> None:
-        done = await self._conn.execute(
-            sa.update(users)
-            .where(users.c.id == user.id, LIVE)
-            .values(name=user.name, updated_at=user.updated_at, is_deleted=user.is_deleted)
-        )
+        done = await self._conn.execute(sa.update(users).where(users.c.id == user.id, LIVE).values(**_values(user)))
         if done.rowcount != 1:
             raise missing(user.id)
 
 
 def _user(row: Sequence[Any]) -> User:
-    return User(*row)
+    return User(**dict(zip(_NAMES, row, strict=True)))
+
+
+def _values(user: User) -> dict[str, Any]:
+    return {
+        "id": user.id,
+        "organization_id": user.organization_id,
+        "name": user.name,
+        "created_at": time_of(user.created_at),
+        "updated_at": time_of(user.updated_at),
+        "is_deleted": user.is_deleted,
+    }
