@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from letta.agent.v1 import agent_pb2, model_config_pb2
 from letta.common.v1 import model_settings_pb2
-from letta_agent.domain.peers.models import EmbeddingInfo, ModelInfo
+from letta.llm.v1 import model_pb2
 
 AgentState = agent_pb2.AgentState
 LLMConfig = model_config_pb2.LLMConfig
 ModelSettings = model_settings_pb2.ModelSettings
 
 
-def set_model(state: AgentState, info: ModelInfo, *, window: int = 0) -> None:
+_CATEGORIES = {model_pb2.PROVIDER_CATEGORY_BYOK: "byok"}
+
+
+def set_model(state: AgentState, info: model_pb2.Model, *, window: int = 0) -> None:
     """Give an agent a model."""
     state.model = info.handle
     config = LLMConfig(
-        model=info.name,
-        model_endpoint_type=info.endpoint_type or info.provider_type,
+        model=info.model or info.name,
+        model_endpoint_type=info.model_endpoint_type or info.provider_type,
         provider_name=info.provider_name or info.provider_type,
-        provider_category=info.provider_category,
+        provider_category=_CATEGORIES.get(info.provider_category, "base"),
         context_window=min(window, info.context_window) if window else info.context_window,
         handle=info.handle,
         temperature=info.temperature,
@@ -27,8 +30,8 @@ def set_model(state: AgentState, info: ModelInfo, *, window: int = 0) -> None:
     )
     if info.display_name:
         config.display_name = info.display_name
-    if info.endpoint:
-        config.model_endpoint = info.endpoint
+    if info.model_endpoint:
+        config.model_endpoint = info.model_endpoint
     if info.max_tokens:
         config.max_tokens = info.max_tokens
     state.llm_config.CopyFrom(config)
@@ -97,17 +100,17 @@ def handle_of(model: str, config: LLMConfig) -> str:
     return f"{config.provider_name or config.model_endpoint_type}/{config.model}" if config.model else ""
 
 
-def set_embedding(state: AgentState, info: EmbeddingInfo) -> None:
+def set_embedding(state: AgentState, info: model_pb2.EmbeddingModel) -> None:
     """Give an agent an embedding model."""
     state.embedding = info.handle
     config = model_config_pb2.EmbeddingConfig(
-        embedding_endpoint_type=info.endpoint_type,
-        embedding_model=info.name,
-        embedding_dim=info.dimension,
-        embedding_chunk_size=info.chunk_size,
+        embedding_endpoint_type=info.embedding_endpoint_type,
+        embedding_model=info.embedding_model or info.name,
+        embedding_dim=info.embedding_dim,
+        embedding_chunk_size=info.embedding_chunk_size,
         handle=info.handle,
         batch_size=info.batch_size,
     )
-    if info.endpoint:
-        config.embedding_endpoint = info.endpoint
+    if info.embedding_endpoint:
+        config.embedding_endpoint = info.embedding_endpoint
     state.embedding_config.CopyFrom(config)
