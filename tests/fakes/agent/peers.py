@@ -10,10 +10,11 @@ from letta.llm.v1 import generation_service_pb2 as llm_pb2
 from letta.llm.v1 import model_pb2
 from letta.memory.v1 import block_pb2, message_service_pb2, passage_service_pb2
 from letta.memory.v1 import context_service_pb2 as pb
-from letta.tools.v1 import tool_pb2
+from letta.tools.v1 import tool_pb2, tool_service_pb2
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.peers.models import ContentPart
-from letta_agent.domain.peers.tools import Attached, CallResult, Tool
+from letta_agent.domain.peers.tools import Tool
+from letta_agent.domain.toolcalls.outcomes import Outcome, returned
 from letta_common.errors import AgentNotFound, BlockNotFound, ConversationNotFound, Fenced, ModelNotFound, ToolNotFound
 from letta_messages.rendering import expand, text_of
 
@@ -368,21 +369,23 @@ class TwinTools:
 
     async def attached(self, tool_ids, etag=""):
         known = {found.id: found for found in self.tools.values()}
-        found = tuple(known[tool_id] for tool_id in tool_ids if tool_id in known)
+        found = [known[tool_id] for tool_id in tool_ids if tool_id in known]
         stamp = hashlib.sha256(b"".join(tool.SerializeToString(deterministic=True) for tool in found)).hexdigest()
         self.asked.append(etag)
-        return Attached((), stamp, unchanged=True) if etag == stamp else Attached(found, stamp)
+        if etag == stamp:
+            return tool_service_pb2.ResolveToolsResponse(etag=stamp, unchanged=True)
+        return tool_service_pb2.ResolveToolsResponse(etag=stamp, tools=found)
 
     async def execute(self, given):
-        if given.key not in self.results:
+        if given.idempotency_key not in self.results:
             self.executed.append((given.tool_id, given.arguments))
             self.versions.append(given.tool_version)
             behaviour = self.behaviours.get(given.tool_id.removeprefix("tool-"))
             result = behaviour(json.loads(given.arguments)) if behaviour else "ok"
             if asyncio.iscoroutine(result):
                 result = await result
-            self.results[given.key] = result if isinstance(result, CallResult) else CallResult(result)
-        return self.results[given.key]
+            self.results[given.idempotency_key] = result if isinstance(result, Outcome) else returned(result)
+        return self.results[given.idempotency_key]
 
 
 class TwinCredentials:

@@ -9,8 +9,8 @@ from letta.common.v1 import message_pb2
 from letta.llm.v1.generation_service_pb2 import TOOL_CHOICE_MODE_AUTO, TOOL_CHOICE_MODE_TOOL, ToolChoice
 from letta_agent.domain.journal.records import RunStatus, StepFilter
 from letta_agent.domain.peers.memory import Message
-from letta_agent.domain.peers.tools import CallResult
 from letta_agent.domain.runs.runs import SendCommand
+from letta_agent.domain.toolcalls.outcomes import failed
 from letta_agent.domain.toolcalls.rules import UNREADABLE
 from letta_common.errors import (
     ContextWindowExceeded,
@@ -79,7 +79,7 @@ async def test_memory_tools_edit_blocks_that_the_next_step_sees():
 )
 async def test_what_goes_wrong_in_a_tool_is_told_to_the_model(part, expected):
     tools = [tool("boom"), tool("memory_insert", MEMORY)]
-    behaviours = {"boom": lambda _: CallResult("boom failed", is_error=True)}
+    behaviours = {"boom": lambda _: failed("boom failed")}
     world = await World(answer(part), answer(say("sorry")), tools=tools, behaviours=behaviours).agent()
     got = await world.send()
     assert returned(got) == (expected, True)
@@ -188,7 +188,7 @@ async def test_environment_variables_reach_the_tool():
     world = await World(answer(call("roll")), tools=[tool("roll")]).agent(secrets=b"sealed")
     seen = []
     execute = world.tools.execute
-    world.tools.execute = lambda given: (seen.append(given.environment), execute(given))[1]
+    world.tools.execute = lambda given: (seen.append(dict(given.environment_variables)), execute(given))[1]
     await world.send()
     assert seen == [{"KEY": "value"}]
 

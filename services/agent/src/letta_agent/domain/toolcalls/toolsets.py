@@ -12,7 +12,8 @@ from cachetools import LRUCache
 from letta.agent.v1 import run_pb2
 from letta.llm.v1.generation_service_pb2 import ToolDefinition
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.peers.tools import Attached, Tool, ToolPeer
+from letta.tools.v1.tool_service_pb2 import ResolveToolsResponse
+from letta_agent.domain.peers.tools import Tool, ToolPeer
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import ServiceUnavailable
@@ -104,7 +105,7 @@ class Toolsets:
             return known.toolset
         return self._keep(key, found)
 
-    def _keep(self, key: _Key, found: Attached) -> Toolset:
+    def _keep(self, key: _Key, found: ResolveToolsResponse) -> Toolset:
         made = toolset(found.tools)
         lasts = len(found.tools) == len(set(key[1])) and all(tool.tool_type not in _CHANGING for tool in found.tools)
         self._known[key] = _Known(made, found.etag, self._clock.monotonic_ns(), lasts)
