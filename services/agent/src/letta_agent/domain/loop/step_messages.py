@@ -96,18 +96,13 @@ def notice_message(text: str, run_id: str, step_id: str, now: datetime) -> Messa
 
 def summary_of(step: StoredStep, index: int, *, stop: int, step_ns: int, tool_ns: int) -> StepSummary:
     """Return how a step went."""
-    usage = step.usage
     return StepSummary(
         step_index=index,
         id=step.step_id,
         model=step.model,
         provider_type=step.provider_type,
         context_window=step.context_window,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cached_input_tokens=usage.cached_input_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
+        usage=step.usage,
         stop_reason=stop,
         status=SUCCESS,
         started_ns=step.started_ns,
