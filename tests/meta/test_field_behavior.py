@@ -20,10 +20,14 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message_factory import GetMessageClass
 
 from buf.validate import validate_pb2
+from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 from scripts.contracts import Contracts, read_contracts
 
 CONTRACTS: Contracts = read_contracts()
-REQUESTS = {method.proto.input_type for method in CONTRACTS.methods}
+VIEWS = {
+    f".{view.request}" for method in CONTRACTS.methods for view in method.proto.options.Extensions[jsonmap.method].views
+}
+REQUESTS = {method.proto.input_type for method in CONTRACTS.methods} | VIEWS
 RESPONSES = {method.proto.output_type for method in CONTRACTS.methods}
 TOGETHER = [{REQUIRED}, {OPTIONAL}, {OUTPUT_ONLY}, {INPUT_ONLY}, {IMMUTABLE}, {REQUIRED, IMMUTABLE}]
 

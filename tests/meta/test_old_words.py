@@ -15,17 +15,10 @@ _MESSAGE = re.compile(r"^message (\w+) \{")
 # What is still to be given a meaning or a message of its own. None is to be added.
 LEFT = frozenset(
     {
-        "AgentState.embedding_config",
-        "AgentState.llm_config",
-        "AgentState.memory",
-        "AgentUpdate.embedding_config",
-        "AgentUpdate.llm_config",
         "ApprovalCreate.group_id",
         "ChildToolRule.prompt_template",
         "ConditionalToolRule.prompt_template",
         "ContinueToolRule.prompt_template",
-        "CreateAgentRequest.embedding_config",
-        "CreateAgentRequest.llm_config",
         "InitToolRule.prompt_template",
         "ListAgentsRequest.ascending",
         "ListRunsRequest.ascending",

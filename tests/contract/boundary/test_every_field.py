@@ -47,9 +47,9 @@ UNIQUE = {"Provider.name": "unique-{}", "Tool.source_code": TOOL.replace("{}", "
 # Fields that answers show under another name.
 SHOWN: dict[str, Callable[[Values], Any]] = {
     "Agent.block_ids": lambda agent: [block["id"] for block in agent["blocks"]],
-    "Agent.context_window_limit": lambda agent: agent["llm_config"]["context_window"],
-    "Agent.max_tokens": lambda agent: agent["model_settings"]["max_output_tokens"],
-    "Agent.parallel_tool_calls": lambda agent: agent["model_settings"]["parallel_tool_calls"],
+    "Agent.context_window_limit": lambda agent: (
+        agent.get("context_window_limit") or agent["llm_config"]["context_window"]
+    ),
     "Agent.secrets": lambda agent: {secret["key"]: secret["value"] for secret in agent["secrets"]},
     "Agent.tool_ids": lambda agent: [tool["id"] for tool in agent["tools"] if tool["name"] == "secret_tool"],
     "Agent.tools": lambda agent: [tool["name"] for tool in agent["tools"] if tool["name"] == "secret_tool"],
@@ -58,17 +58,14 @@ SHOWN: dict[str, Callable[[Values], Any]] = {
 }
 # Fields that answers do not show as they were written, each with its reason.
 ELSEWHERE: dict[str, str] = {
-    "Agent.embedding_config": "V1's words for `embedding`",
+    "Agent.compat": "older words for other fields: test_older_words_rpc",
     "Agent.folder_ids": "refused in this release",
     "Agent.include_base_tool_rules": "a choice of rules, at creation",
     "Agent.include_base_tools": "a choice of tools, at creation",
     "Agent.include_multi_agent_tools": "a choice of tools, at creation",
     "Agent.initial_message_sequence": "messages, which memory shows",
-    "Agent.llm_config": "V1's words for `model` and its settings",
-    "Agent.max_reasoning_tokens": "becomes the thinking of the model's settings",
     "Agent.memory_blocks": "blocks of their own",
     "Agent.message_ids": "refused: memory owns them",
-    "Agent.reasoning": "becomes the thinking of the model's settings",
     "Agent.tool_rules": "a union, which REST writes with a discriminator: test_rules_of_tools_are_kept",
     "Provider.access_key": "input only",
     "Provider.api_key": "input only",

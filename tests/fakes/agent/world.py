@@ -3,7 +3,7 @@
 import asyncio
 
 from letta.agent.v1 import agent_pb2, run_pb2, tool_rule_pb2
-from letta.common.v1 import message_pb2, usage_pb2
+from letta.common.v1 import agent_type_pb2, message_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.agents.records import Agent
@@ -76,10 +76,10 @@ class World:
     def state_of(self, **changes):
         """Return the definition of an agent."""
         state = agent_pb2.AgentState(id=AGENT, name="a", model="twin/model", system="Be kind.")
-        state.agent_type = changes.pop("kind", agent_pb2.AGENT_TYPE_LETTA_V1_AGENT)
-        state.llm_config.context_window = changes.pop("window", 128_000)
+        state.agent_type = changes.pop("kind", agent_type_pb2.AGENT_TYPE_LETTA_V1_AGENT)
+        state.context_window_limit = changes.pop("window", 128_000)
         state.message_buffer_autoclear = changes.pop("forgetful", False)
-        state.llm_config.parallel_tool_calls = changes.pop("parallel", False)
+        state.model_settings.parallel_tool_calls = changes.pop("parallel", False)
         for name in changes.pop("approve", ()):
             state.tool_rules.add(requires_approval=tool_rule_pb2.RequiresApprovalToolRule(tool_name=name))
         state.tool_rules.extend(changes.pop("rules", ()))

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from letta.agent.v1 import agent_pb2, tool_rule_pb2
-from letta.llm.v1.generation_service_pb2 import TOOL_CHOICE_MODE_AUTO, TOOL_CHOICE_MODE_REQUIRED
+from letta.agent.v1 import tool_rule_pb2
+from letta.common.v1 import agent_type_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.agents.kinds import BASE_TOOLS, base_rules, require_kind
 from letta_common.errors import InvalidArgument, OperationUnimplemented
 from tests.fakes.agent.peers import answer, call, say, tool
 from tests.fakes.agent.world import STOP, World, returned, shown
 
-MEMGPT = agent_pb2.AGENT_TYPE_MEMGPT_AGENT
+MEMGPT = agent_type_pb2.AGENT_TYPE_MEMGPT_AGENT
 CORE = tool_pb2.TOOL_TYPE_LETTA_CORE
 SEND = tool("send_message", CORE)
 
@@ -34,7 +34,7 @@ async def test_the_model_must_call_a_tool_and_may_ask_for_a_heartbeat():
     world = await world_of(speak("Hi."))
     await world.send()
     [prompt] = world.models.prompts
-    assert prompt.tool_choice.mode == TOOL_CHOICE_MODE_REQUIRED
+    assert prompt.required
     for schema in prompt.tools:
         parameters = json.loads(schema.parameters)
         assert parameters["properties"]["request_heartbeat"]["type"] == "boolean"
@@ -129,9 +129,9 @@ async def test_words_without_a_call_are_kept_and_end_the_turn():
 
 
 async def test_an_agent_without_tools_may_speak():
-    world = await World(answer(say("Hello."))).agent(kind=agent_pb2.AGENT_TYPE_REACT_AGENT)
+    world = await World(answer(say("Hello."))).agent(kind=agent_type_pb2.AGENT_TYPE_REACT_AGENT)
     assert (await world.send()).stop_reason == STOP.STOP_REASON_END_TURN
-    assert world.models.prompts[0].tool_choice.mode == TOOL_CHOICE_MODE_AUTO
+    assert not world.models.prompts[0].required
 
 
 async def test_the_last_allowed_step_ends_the_turn():
@@ -147,10 +147,10 @@ async def test_only_one_call_is_made_in_a_step():
 
 
 async def test_agents_of_the_newer_kind_have_no_heartbeat():
-    world = await world_of(answer(say("Hi.")), kind=agent_pb2.AGENT_TYPE_LETTA_V1_AGENT)
+    world = await world_of(answer(say("Hi.")), kind=agent_type_pb2.AGENT_TYPE_LETTA_V1_AGENT)
     await world.send()
     [prompt] = world.models.prompts
-    assert prompt.tool_choice.mode == TOOL_CHOICE_MODE_AUTO
+    assert not prompt.required
     assert all("request_heartbeat" not in schema.parameters for schema in prompt.tools)
 
 
@@ -161,16 +161,16 @@ def test_the_usual_rules_are_about_the_usual_tools():
     names = set(BASE_TOOLS[MEMGPT])
     assert told(MEMGPT) == {("exit_loop", "send_message")} | {("continue_loop", n) for n in names - {"send_message"}}
     names = {"memory_finish_edits"}
-    assert told(agent_pb2.AGENT_TYPE_SLEEPTIME_AGENT) == {("exit_loop", "memory_finish_edits")}
-    assert told(agent_pb2.AGENT_TYPE_LETTA_V1_AGENT) == set()
+    assert told(agent_type_pb2.AGENT_TYPE_SLEEPTIME_AGENT) == {("exit_loop", "memory_finish_edits")}
+    assert told(agent_type_pb2.AGENT_TYPE_LETTA_V1_AGENT) == set()
 
 
 @pytest.mark.parametrize(
     ("kind", "error"),
     [
-        (agent_pb2.AGENT_TYPE_SPLIT_THREAD_AGENT, InvalidArgument),
-        (agent_pb2.AGENT_TYPE_VOICE_CONVO_AGENT, OperationUnimplemented),
-        (agent_pb2.AGENT_TYPE_VOICE_SLEEPTIME_AGENT, OperationUnimplemented),
+        (agent_type_pb2.AGENT_TYPE_SPLIT_THREAD_AGENT, InvalidArgument),
+        (agent_type_pb2.AGENT_TYPE_VOICE_CONVO_AGENT, OperationUnimplemented),
+        (agent_type_pb2.AGENT_TYPE_VOICE_SLEEPTIME_AGENT, OperationUnimplemented),
     ],
 )
 def test_kinds_that_do_not_exist_are_refused(kind, error):
@@ -180,5 +180,5 @@ def test_kinds_that_do_not_exist_are_refused(kind, error):
 
 def test_every_other_kind_exists():
     refused = {7, 8, 9}
-    for kind in set(agent_pb2.AgentType.values()) - refused:
+    for kind in set(agent_type_pb2.AgentType.values()) - refused:
         require_kind(kind)

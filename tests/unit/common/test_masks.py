@@ -53,7 +53,7 @@ def test_a_mask_names_what_changes_and_what_is_cleared():
         (Conversation(), "agent_id"),
         (Conversation(), "model_settings.nope"),
         (agent_service_pb2.AgentUpdate(), "secrets.KEY"),
-        (agent_service_pb2.AgentUpdate(), "llm_config.model_wrapper"),
+        (agent_service_pb2.AgentUpdate(), "compat.llm_config.model_wrapper"),
     ],
 )
 def test_a_path_that_no_update_changes_is_refused(resource: Any, path: str):

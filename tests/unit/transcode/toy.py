@@ -57,6 +57,7 @@ def codecs_of(source: str) -> Codecs:
     """Return the codecs of messages given as the body of a proto file."""
     head = (
         'syntax = "proto3";\npackage given.v1;\n'
+        'import "google/api/field_behavior.proto";\nimport "google/protobuf/field_mask.proto";\n'
         'import "google/protobuf/timestamp.proto";\nimport "letta/jsonmap/v1/annotations.proto";\n'
     )
     return Codecs(Catalog(compile_protos(source=head + source), []))

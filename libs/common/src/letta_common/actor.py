@@ -35,6 +35,7 @@ class Request:
     signed_actor: bytes = b""  # the serialized SignedActorContext, handed on to other services
     deadline: float | None = None  # on the clock of time.monotonic()
     caller: str = ""  # name of the calling service, empty for a caller from outside
+    compat: bool = False  # the caller reads the words of older clients
 
 
 _request: ContextVar[Request] = ContextVar("letta_request", default=Request())  # noqa: B039  (frozen)

@@ -47,6 +47,7 @@ from letta_rpc.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_sta
 from letta_rpc.service_identity import ServiceIdentities
 
 ACTOR_KEY, SERVICE_KEY, REQUEST_ID_KEY = "x-letta-actor-bin", "x-letta-service-bin", "x-request-id"
+COMPAT_KEY, COMPAT = "x-letta-compat", "v1"
 FLOOR_SECONDS = 0.1
 REPORT_SECONDS = 0.02
 RETRY_SECONDS = "1"
@@ -256,7 +257,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         if verdict is not None and not method.internal:
             require_scope(verdict.actor, *method.scopes)
         actor = None if verdict is None else verdict.actor
-        bound = Request(actor, request_id, signed, deadline, caller)
+        bound = Request(actor, request_id, signed, deadline, caller, metadata.get(COMPAT_KEY) == COMPAT)
         bind_request(bound)
         return bound
 

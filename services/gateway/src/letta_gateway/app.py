@@ -13,9 +13,11 @@ from prometheus_client import Counter
 from letta_common.values.ids import uuid7
 from letta_gateway.cors import Cors, is_preflight
 from letta_gateway.docs import PAGE
+from letta_rpc.boundary import COMPAT, COMPAT_KEY
 from letta_transcode import HttpError, Info, Transcoder
 from letta_transcode.http.requests import HttpRequest, Receive, Scope, Send
 from letta_transcode.http.responses import JSON, Response, dump
+from letta_transcode.rpc import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -107,6 +109,8 @@ class App:
     async def _metadata(self, request: HttpRequest, request_id: str) -> Metadata:
         metadata = await self._authenticator.metadata(request.headers)
         metadata.append(("x-request-id", request_id))
+        if not request.path.startswith(PREFIX):
+            metadata.append((COMPAT_KEY, COMPAT))
         for name in _PASSED:
             value = request.headers.get(name, "")
             if value and value.isascii() and value.isprintable() and len(value) < 512:

@@ -3,9 +3,9 @@
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from letta.agent.v1 import agent_pb2, tool_rule_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
-from letta.common.v1 import sort_order_pb2, usage_pb2
+from letta.agent.v1 import tool_rule_pb2
+from letta.common.v1 import agent_type_pb2, sort_order_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
 from letta_common.actor import Actor, acting_as
 from letta_common.errors import (
@@ -124,7 +124,7 @@ async def test_an_agent_of_another_organization_is_not_found(stubs):
         lambda i: stubs.agents.DetachTool(pb.DetachToolRequest(agent_id=i, tool_id=new_id("tool")), timeout=5),
         lambda i: stubs.agents.ListAgentTools(pb.ListAgentToolsRequest(agent_id=i), timeout=5),
         lambda i: stubs.agents.ResetMessages(pb.ResetMessagesRequest(agent_id=i), timeout=5),
-        lambda i: stubs.agents.RecompileSystemPrompt(pb.RecompileSystemPromptRequest(agent_id=i), timeout=5),
+        lambda i: stubs.agents.RecompileAgent(pb.RecompileAgentRequest(agent_id=i), timeout=5),
         stubs.send,
     ]
     for call in calls:
@@ -178,7 +178,7 @@ async def test_an_update_writes_what_the_mask_names(stubs):
     changed = await updated(
         stubs, agent.id, name="Bea", system="Be kind.", secrets={"B": "2"}, context_window_limit=9_000
     )
-    assert (changed.name, changed.system, changed.llm_config.context_window) == ("Bea", "Be kind.", 9_000)
+    assert (changed.name, changed.system, changed.context_window_limit) == ("Bea", "Be kind.", 9_000)
     assert [(v.key, v.value) for v in changed.secrets] == [("B", "2")]
     with pytest.raises(InvalidArgument):
         await updated(stubs, agent.id, "nonsense")
@@ -292,9 +292,9 @@ async def test_messages_are_forgotten_unless_a_run_is_going_on(stubs):
 
 async def test_the_system_prompt_is_that_of_the_next_step(stubs):
     agent = await stubs.agent(system="Be kind.")
-    request = pb.RecompileSystemPromptRequest(agent_id=agent.id)
+    request = pb.RecompileAgentRequest(agent_id=agent.id, dry_run=True)
 
-    prompt = (await stubs.agents.RecompileSystemPrompt(request, timeout=5)).system_prompt
+    prompt = (await stubs.agents.RecompileAgent(request, timeout=5)).system_prompt
 
     assert "Be kind." in prompt
     assert "Ann" in prompt
@@ -305,7 +305,7 @@ def rules_of(agent):
 
 
 async def test_an_agent_of_the_older_kind_gets_its_tools_and_rules(stubs):
-    agent = await stubs.agent(agent_type=agent_pb2.AGENT_TYPE_MEMGPT_V2_AGENT, include_base_tools=True)
+    agent = await stubs.agent(agent_type=agent_type_pb2.AGENT_TYPE_MEMGPT_V2_AGENT, include_base_tools=True)
     assert {tool.name for tool in agent.tools} == {
         "memory_insert",
         "memory_replace",
@@ -319,24 +319,26 @@ async def test_an_agent_of_the_older_kind_gets_its_tools_and_rules(stubs):
         ("exit_loop", "send_message"),
     }
     own = tool_rule_pb2.ToolRule(exit_loop=tool_rule_pb2.TerminalToolRule(tool_name="memory_insert"))
-    kept = await stubs.agent(agent_type=agent_pb2.AGENT_TYPE_MEMGPT_V2_AGENT, include_base_tools=True, tool_rules=[own])
+    kept = await stubs.agent(
+        agent_type=agent_type_pb2.AGENT_TYPE_MEMGPT_V2_AGENT, include_base_tools=True, tool_rules=[own]
+    )
     assert ("exit_loop", "memory_insert") in rules_of(kept)
     assert ("continue_loop", "memory_insert") not in rules_of(kept)
     bare = await stubs.agent(
-        agent_type=agent_pb2.AGENT_TYPE_MEMGPT_V2_AGENT, include_base_tools=True, include_base_tool_rules=False
+        agent_type=agent_type_pb2.AGENT_TYPE_MEMGPT_V2_AGENT, include_base_tools=True, include_base_tool_rules=False
     )
     assert rules_of(bare) == set()
 
 
 async def test_an_agent_of_the_older_kind_speaks_through_its_tool(stubs):
-    agent = await stubs.agent(agent_type=agent_pb2.AGENT_TYPE_MEMGPT_AGENT, include_base_tools=True)
+    agent = await stubs.agent(agent_type=agent_type_pb2.AGENT_TYPE_MEMGPT_AGENT, include_base_tools=True)
     answer = await stubs.send(agent.id, 'call send_message {"message": "Hello!", "request_heartbeat": false}')
     assert [message.assistant_message.text for message in answer.messages] == ["Hello!"]
     assert answer.stop_reason.stop_reason == usage_pb2.STOP_REASON_END_TURN
 
 
 async def test_an_agent_for_workflows_forgets(stubs):
-    agent = await stubs.agent(agent_type=agent_pb2.AGENT_TYPE_WORKFLOW_AGENT)
+    agent = await stubs.agent(agent_type=agent_type_pb2.AGENT_TYPE_WORKFLOW_AGENT)
     assert agent.message_buffer_autoclear
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from letta.agent.v1 import agent_service_pb2, conversation_service_pb2, run_pb2
 from letta.agent.v1 import run_service_pb2 as pb
-from letta.common.v1 import message_pb2, usage_pb2
+from letta.common.v1 import message_pb2, model_settings_pb2, usage_pb2
 from letta_common.errors import (
     InvalidArgument,
     NoPendingApproval,
@@ -149,7 +149,9 @@ async def test_an_approval_that_names_nothing_is_refused(asking):
 
 async def several(stubs):
     tool = await stubs.tool(default_requires_approval=True, parameters="n: int", body="return str(n)", described=ARGS)
-    agent = await stubs.agent(tool_ids=[tool.id], parallel_tool_calls=True)
+    agent = await stubs.agent(
+        tool_ids=[tool.id], model_settings=model_settings_pb2.ModelSettings(parallel_tool_calls=True)
+    )
     answer = await stubs.send(agent.id, 'calls roll {"n": 1} {"n": 2}')
     asking = Asking(stubs, agent, tool, answer)
     calls = answer.messages[-1].approval_request_message.tool_calls.tool_calls

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, EnumDescriptor, MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
 
-_KEPT = {field_behavior_pb2.OUTPUT_ONLY, field_behavior_pb2.IMMUTABLE}
+_OUTPUT_ONLY = field_behavior_pb2.OUTPUT_ONLY
+_KEPT = {_OUTPUT_ONLY, field_behavior_pb2.IMMUTABLE}
 _NO_FIELD = jsonmap.FieldMapping()
 _NO_ONEOF = jsonmap.OneofMapping()
 _NO_MESSAGE = jsonmap.MessageMapping()
@@ -84,6 +85,10 @@ class Catalog:
         """Say whether no update changes a field: it is output only or immutable."""
         return bool(self._options.get(("kept", full_name)))
 
+    def is_output(self, full_name: str) -> bool:
+        """Say whether a field is output only."""
+        return bool(self._options.get(("output", full_name)))
+
     def oneof_mapping(self, full_name: str) -> jsonmap.OneofMapping:
         """Return the options of a oneof."""
         found: jsonmap.OneofMapping = self._options.get(("oneof", full_name), _NO_ONEOF)
@@ -141,8 +146,9 @@ class Catalog:
         self._note("message", name, message.options, jsonmap.message)
         for field in message.field:
             self._note("field", f"{name}.{field.name}", field.options, jsonmap.field)
-            if _KEPT & {*field.options.Extensions[field_behavior_pb2.field_behavior]}:
-                self._options["kept", f"{name}.{field.name}"] = True
+            said = {*field.options.Extensions[field_behavior_pb2.field_behavior]}
+            self._options["kept", f"{name}.{field.name}"] = bool(_KEPT & said)
+            self._options["output", f"{name}.{field.name}"] = _OUTPUT_ONLY in said
         for oneof in message.oneof_decl:
             self._note("oneof", f"{name}.{oneof.name}", oneof.options, jsonmap.oneof)
         for nested in message.nested_type:

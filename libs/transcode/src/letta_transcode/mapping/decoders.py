@@ -140,7 +140,7 @@ class Decoders:
 
     def _part(self, part: Part, *, strict: bool) -> list[str]:
         if isinstance(part, Field):
-            return self._key(part)
+            return self._key(part) if part.read else []
         if not isinstance(part, Union):
             return []
         if part.choice is Choice.KIND:
@@ -334,11 +334,14 @@ _HELPERS = (
 
 
 def partial(plan: MessagePlan) -> MessagePlan:
-    """Return the plan for a masked update: what is left out stays as it is, so nothing is required or defaulted."""
+    """Return the plan for a masked update.
+
+    What is left out stays as it is, so nothing is required or defaulted; what no update changes is not read.
+    """
     parts: list[Part] = []
     for part in plan.parts:
         if isinstance(part, Field):
-            parts.append(replace(part, required=False, default=UNSET))
+            parts.append(replace(part, required=False, default=UNSET, read=not part.kept))
         elif not isinstance(part, Union):
             parts.append(part)
         elif part.choice is Choice.PLAIN:

@@ -107,6 +107,8 @@ class Encoders:
         lines: list[str] = ["d = {"]
         literal = True
         for part in plan.parts:
+            if (field := _field_of(part)) is not None and not field.written:
+                continue
             if literal and (always := self._always(part)) is not None:
                 lines.append(f"    {part.key!r}: {always},")
                 continue

@@ -92,6 +92,8 @@ class Field:
     query: bool = False
     mask: bool = False
     kept: bool = False
+    read: bool = True
+    written: bool = True
     event: str = ""
     deprecated: bool = False
     aliases: tuple[str, ...] = ()
@@ -170,7 +172,7 @@ class MessagePlan:
         return part
 
     def fields(self) -> tuple[Field, ...]:
-        """Return the keys outside of unions, and those of plain oneofs."""
+        """Return the keys outside of unions, and those of plain oneofs, whether read or written."""
         found: list[Field] = []
         for part in self.parts:
             if isinstance(part, Field):
@@ -268,7 +270,12 @@ class Planner:
                 if oneof.name not in parts:
                     parts[oneof.name] = (self._union(oneof, path),)
             elif mapping.flatten:
-                parts[field.name] = self._flattened(field, path, seen)
+                places = {each.key: each for each in mapping.flattened_keys}
+                inside = self._flattened(field, path, seen)
+                parts[field.name] = tuple(part for part in inside if part.key not in places)
+                added.extend((places[part.key], part) for part in inside if part.key in places)
+                if lacking := places.keys() - {part.key for part in inside}:
+                    raise MappingError(f"{field.full_name} has no key {min(lacking)!r} to stand elsewhere")
             else:
                 plan = self._field(field)
                 plan = replace(plan, path=(*path, *plan.path))
@@ -310,6 +317,8 @@ class Planner:
             query=mapping.query,
             mask=mapping.mask,
             kept=self._catalog.is_kept(field.full_name),
+            read=not self._catalog.is_output(field.full_name),
+            written=not mapping.write_only,
             event=mapping.sse_event,
             deprecated=field.GetOptions().deprecated,
             aliases=tuple(alias.key for alias in mapping.aliases),

@@ -89,7 +89,7 @@ class Schemas:
                 properties[part.key] = {**self.field(codecs, part.field), "deprecated": True}
         for field in plan.fields():
             if not field.header and not field.mask:
-                properties[field.key] = self.field(codecs, field)
+                properties[field.key] = _directed(self.field(codecs, field), field)
                 required += [field.key] if field.required else []
         schema: Schema = {"type": "object", "properties": properties}
         if required:
@@ -155,6 +155,13 @@ def _bare(member: Member) -> Field:
     """Return a member as a value that is there."""
     field = member.field
     return Field(field.key, field.path, field.value, repeated=field.repeated, map_key=field.map_key)
+
+
+def _directed(schema: Schema, field: Field) -> Schema:
+    """Say in which direction a key goes, where it goes in one alone."""
+    if not field.written:
+        return {**schema, "writeOnly": True}
+    return schema if field.read else {**schema, "readOnly": True}
 
 
 def _nullable(schema: Schema) -> Schema:

@@ -85,6 +85,7 @@ class Binding:
         self._decode: Decoder | None = None
         self._paths: Callable[[Any, Any], list[str]] | None = None
         self._bind_body(plan)
+        self._flattened = self._flattened_paths()
 
     @property
     def raw_body(self) -> bool:
@@ -117,13 +118,17 @@ class Binding:
         if any(path[: len(each)] == each for each in self.path):
             return ("path", ".".join(map(str, path)))
         if self.body and self.body == first:
-            return ("body", *path[1:])
+            return ("body", *self._shown(path)[1:])
         header = next((each.field.header for each in self.headers if each.field.path == path), None)
         if header is not None:
             return ("header", header)
         if self.body == "*" and first not in self._apart:
-            return ("body", *path)
+            return ("body", *self._shown(path))
         return ("query", *path)
+
+    def _shown(self, path: Loc) -> Loc:
+        """Return a path less the fields whose keys stand in the object around them."""
+        return tuple(name for end, name in enumerate(path, 1) if path[:end] not in self._flattened)
 
     def _text(self, path: tuple[str, ...]) -> TextSource:
         found = self._codecs.planner.field_at(self.message, path)
@@ -165,6 +170,16 @@ class Binding:
                 self._decode = decoders.field(self.body_field)
         if self._mask and self.body_plan:
             self._paths = masker(self.body_plan)
+
+    def _flattened_paths(self) -> frozenset[tuple[str, ...]]:
+        name, within = self.message, tuple[str, ...]()
+        if self.body_field is not None:
+            if self.body_field.value.form is not Form.MESSAGE:
+                return frozenset()
+            name, within = self.body_field.value.message, (self.body,)
+        plan = self._codecs.planner.plan(name)
+        paths = [each.path for each in plan.fields()]
+        return frozenset((*within, *path[:end]) for path in paths for end in range(1, len(path)))
 
     def _bind_files(self, plan: MessagePlan) -> None:
         for each in plan.fields():

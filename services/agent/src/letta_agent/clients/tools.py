@@ -1,7 +1,8 @@
-"""The tools service. Requests and answers pass as they are; here is how long and how often each is tried."""
+"""The tools service."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import grpc.aio
@@ -9,7 +10,7 @@ import grpc.aio
 from letta.tools.v1 import tool_execution_service_pb2 as execution_pb2
 from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_service_pb2, tool_service_pb2_grpc
 from letta_agent.clients.patience import AWAY, patiently
-from letta_agent.domain.peers.tools import Tool
+from letta_agent.domain.peers.tools import Attached, CallResult, Tool, ToolCallRequest
 
 TIMEOUT = 15.0
 EXECUTION_TIMEOUT = 900.0
@@ -27,13 +28,45 @@ class ToolClient:
         request = tool_service_pb2.ResolveToolsRequest(tool_ids=tool_ids, names=names)
         return list((await self._registry.ResolveTools(request, timeout=TIMEOUT)).tools)
 
-    async def attached(self, tool_ids: Sequence[str], etag: str = "") -> tool_service_pb2.ResolveToolsResponse:
+    async def attached(self, tool_ids: Sequence[str], etag: str = "") -> Attached:
         """Return those of an agent's tools that still exist, or that none has changed since `etag`."""
         request = tool_service_pb2.ResolveToolsRequest(tool_ids=tool_ids, skip_missing=True, etag=etag)
-        return await self._registry.ResolveTools(request, timeout=TIMEOUT)
+        answer = await self._registry.ResolveTools(request, timeout=TIMEOUT)
+        return Attached(tuple(answer.tools), answer.etag, answer.unchanged)
 
-    async def execute(self, request: execution_pb2.ExecuteRequest) -> execution_pb2.ExecuteResponse:
+    async def execute(self, call: ToolCallRequest) -> CallResult:
         """Execute a call, once for each key."""
-        return await patiently(
+        request = execution_pb2.ExecuteRequest(
+            tool_id=call.tool_id,
+            tool_version=call.tool_version,
+            arguments=call.arguments,
+            environment_variables=call.environment,
+            agent_state=call.agent_state,
+            idempotency_key=call.key,
+            agent_id=call.agent_id,
+        )
+        answer = await patiently(
             lambda: self._executor.Execute(request, timeout=EXECUTION_TIMEOUT), over=AWAY, what="Execute"
         )
+        stdout, stderr = tuple(answer.stdout.splitlines()), tuple(answer.stderr.splitlines())
+        if answer.status == execution_pb2.EXECUTION_STATUS_SUCCESS:
+            return CallResult(
+                _text(answer.result),
+                result=answer.result,
+                stdout=stdout,
+                stderr=stderr,
+                state_changes=answer.agent_state_changes,
+            )
+        kind = f"{answer.error_type}: " if answer.error_type else ""
+        return CallResult(f"{kind}{answer.error_message}", is_error=True, stdout=stdout, stderr=stderr)
+
+
+def _text(result: str) -> str:
+    """Return a result as the model reads it: a string without its quotes, anything else as JSON."""
+    try:
+        value = json.loads(result)
+    except ValueError:
+        return result
+    if isinstance(value, str):
+        return value
+    return "None" if value is None else result

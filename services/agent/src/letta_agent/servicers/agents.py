@@ -14,8 +14,8 @@ from letta_agent.domain.agents.context_window import Overviews
 from letta_agent.domain.agents.direct_calls import ToolRuns
 from letta_agent.domain.agents.records import AgentFilter, AgentIncludes
 from letta_agent.domain.runs.runs import Runs
-from letta_agent.domain.toolcalls.outcomes import has_failed, told
 from letta_agent.servicers.drafts import change_of, draft_of
+from letta_agent.servicers.older_words import as_read
 from letta_agent.servicers.overviews import pack_overview
 from letta_agent.servicers.runs import compaction_of, page_of
 from letta_agent.servicers.stores import AgentStores
@@ -56,25 +56,26 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def CreateAgent(self, request: pb.CreateAgentRequest, context: Call) -> pb.CreateAgentResponse:
         agent = await self._agents.create(current_actor(), draft_of(request, self._clock.now(), self._digests))
-        return pb.CreateAgentResponse(agent=agent)
+        return pb.CreateAgentResponse(agent=as_read(agent))
 
     async def GetAgent(self, request: pb.GetAgentRequest, context: Call) -> pb.GetAgentResponse:
         agent = await self._agents.get(current_actor(), request.agent_id, _parts(request.include))
-        return pb.GetAgentResponse(agent=agent)
+        return pb.GetAgentResponse(agent=as_read(agent))
 
     async def ListAgents(self, request: pb.ListAgentsRequest, context: Call) -> pb.ListAgentsResponse:
         order = _ORDERS.get(request.order_by, "created_at")
         found = await self._agents.find(
             current_actor(), _filter(request, order), page_of(request), _parts(request.include)
         )
-        return pb.ListAgentsResponse(agents=found)
+        return pb.ListAgentsResponse(agents=map(as_read, found))
 
     async def CountAgents(self, request: pb.CountAgentsRequest, context: Call) -> pb.CountAgentsResponse:
         return pb.CountAgentsResponse(count=await self._stores.agents.count(current_actor(), _filter(request)))
 
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, context: Call) -> pb.UpdateAgentResponse:
         change = change_of(request.agent, request.update_mask)
-        return pb.UpdateAgentResponse(agent=await self._agents.update(current_actor(), request.agent_id, change))
+        agent = await self._agents.update(current_actor(), request.agent_id, change)
+        return pb.UpdateAgentResponse(agent=as_read(agent))
 
     async def DeleteAgent(self, request: pb.DeleteAgentRequest, context: Call) -> pb.DeleteAgentResponse:
         await self._agents.delete(current_actor(), request.agent_id)
@@ -82,19 +83,19 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def AttachBlock(self, request: pb.AttachBlockRequest, context: Call) -> pb.AttachBlockResponse:
         agent = await self._agents.attach_block(current_actor(), request.agent_id, request.block_id)
-        return pb.AttachBlockResponse(agent=agent)
+        return pb.AttachBlockResponse(agent=as_read(agent))
 
     async def DetachBlock(self, request: pb.DetachBlockRequest, context: Call) -> pb.DetachBlockResponse:
         agent = await self._agents.detach_block(current_actor(), request.agent_id, request.block_id)
-        return pb.DetachBlockResponse(agent=agent)
+        return pb.DetachBlockResponse(agent=as_read(agent))
 
     async def AttachTool(self, request: pb.AttachToolRequest, context: Call) -> pb.AttachToolResponse:
         agent = await self._agents.attach_tool(current_actor(), request.agent_id, request.tool_id)
-        return pb.AttachToolResponse(agent=agent)
+        return pb.AttachToolResponse(agent=as_read(agent))
 
     async def DetachTool(self, request: pb.DetachToolRequest, context: Call) -> pb.DetachToolResponse:
         agent = await self._agents.detach_tool(current_actor(), request.agent_id, request.tool_id)
-        return pb.DetachToolResponse(agent=agent)
+        return pb.DetachToolResponse(agent=as_read(agent))
 
     async def ListAgentTools(self, request: pb.ListAgentToolsRequest, context: Call) -> pb.ListAgentToolsResponse:
         tools = await self._agents.tools(current_actor(), request.agent_id)
@@ -108,26 +109,21 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         agent = await self._agents.set_approval(
             current_actor(), request.agent_id, request.tool_name, required=request.requires_approval
         )
-        return pb.UpdateToolApprovalResponse(agent=agent)
+        return pb.UpdateToolApprovalResponse(agent=as_read(agent))
 
     async def RunAgentTool(self, request: pb.RunAgentToolRequest, context: Call) -> pb.RunAgentToolResponse:
         arguments = json_object(request.args, "args")
-        outcome = await self._tool_runs.run(current_actor(), request.agent_id, request.tool_name, arguments)
+        result = await self._tool_runs.run(current_actor(), request.agent_id, request.tool_name, arguments)
         return pb.RunAgentToolResponse(
-            status="error" if has_failed(outcome) else "success",
-            func_return=outcome.result or json.dumps(told(outcome), ensure_ascii=False),
-            stdout=outcome.stdout.splitlines(),
-            stderr=outcome.stderr.splitlines(),
+            status="error" if result.is_error else "success",
+            func_return=result.result or json.dumps(result.text, ensure_ascii=False),
+            stdout=result.stdout,
+            stderr=result.stderr,
         )
 
     async def ResetMessages(self, request: pb.ResetMessagesRequest, context: Call) -> pb.ResetMessagesResponse:
-        return pb.ResetMessagesResponse(agent=await self._agents.reset(current_actor(), request.agent_id))
-
-    async def RecompileSystemPrompt(
-        self, request: pb.RecompileSystemPromptRequest, context: Call
-    ) -> pb.RecompileSystemPromptResponse:
-        prompt = await self._agents.recompile(current_actor(), request.agent_id, request.agent_id, dry=True)
-        return pb.RecompileSystemPromptResponse(system_prompt=prompt)
+        agent = await self._agents.reset(current_actor(), request.agent_id)
+        return pb.ResetMessagesResponse(agent=as_read(agent))
 
     async def RecompileAgent(self, request: pb.RecompileAgentRequest, context: Call) -> pb.RecompileAgentResponse:
         agent_id = request.agent_id

@@ -11,11 +11,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
-from letta.common.v1.model_settings_pb2 import ModelSettings
-from letta_agent.domain.agents.model_choice import handle_of, read_config, think
 from letta_agent.domain.agents.records import AgentDraft, AgentState, AgentType, Change
 from letta_agent.domain.context.zones import zone_of
 from letta_agent.domain.journal.inputs import created
+from letta_agent.servicers.older_words import model_told, settings_told
 from letta_common.errors import InvalidArgument, OperationUnimplemented
 from letta_common.values.masks import changed_paths, copy_paths, shared_fields
 from letta_common.values.repeats import Digests
@@ -23,7 +22,7 @@ from letta_common.values.repeats import Digests
 _NAME = re.compile(r"[\w\s'\-]+")
 _DECIDED = frozenset({"name", "system", "agent_type", "timezone", "message_ids", "etag"})
 """Fields that are not only copied: absent they keep a value, or they are checked first."""
-_MODELS = frozenset({"model", "embedding", "llm_config", "embedding_config"})
+_MODELS = frozenset({"model", "embedding", "context_window_limit", "compat"})
 _COPIED = shared_fields(pb.AgentUpdate.DESCRIPTOR, AgentState.DESCRIPTOR) - _DECIDED - _MODELS
 _GIVEN = shared_fields(pb.CreateAgentRequest.DESCRIPTOR, AgentState.DESCRIPTOR) - _DECIDED - _MODELS
 _FILES_OPEN, _VIEW_CHARS = 10, 25_000
@@ -37,9 +36,9 @@ def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) ->
         raise OperationUnimplemented("folders of agents come with a later release")
     return AgentDraft(
         state=_state(request),
-        model=handle_of(request.model, request.llm_config),
-        window=request.context_window_limit or request.llm_config.context_window,
-        embedding=request.embedding or request.embedding_config.handle,
+        model=model_told(request.model, request.compat),
+        window=request.context_window_limit or request.compat.llm_config.context_window,
+        embedding=request.embedding or request.compat.embedding_config.handle,
         new_blocks=tuple(request.memory_blocks),
         block_ids=tuple(request.block_ids),
         tools=tuple(request.tools),
@@ -68,23 +67,13 @@ def _state(request: pb.CreateAgentRequest) -> AgentState:
     compaction.mode = compaction.mode or agent_pb2.COMPACTION_MODE_SLIDING_WINDOW
     compaction.sliding_window_percentage = compaction.sliding_window_percentage or 0.3
     compaction.clip_chars = compaction.clip_chars or 50_000
-    _read_older_words(state, request)
+    _set_settings(state, request)
     return state
 
 
-def _read_older_words(state: AgentState, request: Any) -> None:
-    """Take over what V1 says outside of the model's settings; what the settings of the request say wins."""
-    told = ModelSettings()
-    told.CopyFrom(request.model_settings)
-    if request.max_tokens and not told.HasField("max_output_tokens"):
-        told.max_output_tokens = request.max_tokens
-    if request.HasField("parallel_tool_calls") and not told.HasField("parallel_tool_calls"):
-        told.parallel_tool_calls = request.parallel_tool_calls
-    if request.HasField("llm_config"):
-        read_config(told, request.llm_config)
-    think(
-        told, getattr(request, "max_reasoning_tokens", 0), wanted=not request.HasField("reasoning") or request.reasoning
-    )
+def _set_settings(state: AgentState, request: Any) -> None:
+    """Take over what older clients say outside of the model's settings."""
+    told = settings_told(request.model_settings, request.compat)
     copy_paths(told, state.model_settings, _set(told) - _set(request.model_settings))
 
 
@@ -103,14 +92,14 @@ def change_of(sent: pb.AgentUpdate, mask: FieldMask) -> Change:
     if given.folder_ids:
         raise OperationUnimplemented("folders of agents come with a later release")
     model, embedding = None, None
-    if {"model", "llm_config"} & names:
-        model = handle_of(given.model, given.llm_config)
-    if {"embedding", "embedding_config"} & names:
-        embedding = given.embedding or given.embedding_config.handle
+    if "model" in names or "compat.llm_config" in paths:
+        model = model_told(given.model, given.compat)
+    if "embedding" in names or "compat.embedding_config" in paths:
+        embedding = given.embedding or given.compat.embedding_config.handle
     return Change(
         edit=_editor(given, paths),
         model=model,
-        window=given.context_window_limit or given.llm_config.context_window,
+        window=given.context_window_limit or given.compat.llm_config.context_window,
         embedding=embedding,
         tool_ids=tuple(given.tool_ids) if "tool_ids" in names else None,
         block_ids=tuple(given.block_ids) if "block_ids" in names else None,
@@ -130,6 +119,6 @@ def _editor(given: pb.AgentUpdate, paths: Iterable[str]) -> Callable[[AgentState
         copy_paths(given, state, copied)
         if zone:
             state.timezone = zone
-        _read_older_words(state, given)
+        _set_settings(state, given)
 
     return edit

@@ -12,75 +12,24 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.agent.v1 import group_pb2 as _group_pb2
 from letta.agent.v1 import identity_pb2 as _identity_pb2
-from letta.agent.v1 import model_config_pb2 as _model_config_pb2
 from letta.agent.v1 import tool_rule_pb2 as _tool_rule_pb2
+from letta.common.v1 import agent_type_pb2 as _agent_type_pb2
 from letta.common.v1 import letta_message_pb2 as _letta_message_pb2
 from letta.common.v1 import model_settings_pb2 as _model_settings_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
+from letta.compat.v1 import agent_pb2 as _agent_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
 from letta.tools.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    from typing import TypeAlias as _TypeAlias
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    from typing_extensions import TypeAlias as _TypeAlias
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _AgentType:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _AgentTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentType.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    AGENT_TYPE_UNSPECIFIED: _AgentType.ValueType  # 0
-    """Read as LETTA_V1_AGENT."""
-    AGENT_TYPE_LETTA_V1_AGENT: _AgentType.ValueType  # 1
-    """Talks and calls tools freely until it has nothing more to do."""
-    AGENT_TYPE_MEMGPT_AGENT: _AgentType.ValueType  # 2
-    """Speaks through the tool `send_message`; each step is one call, which may ask for another step by a heartbeat."""
-    AGENT_TYPE_MEMGPT_V2_AGENT: _AgentType.ValueType  # 3
-    """As MEMGPT_AGENT, with other memory tools."""
-    AGENT_TYPE_REACT_AGENT: _AgentType.ValueType  # 4
-    """As MEMGPT_AGENT, without memory blocks in its prompt and without tools of its own."""
-    AGENT_TYPE_WORKFLOW_AGENT: _AgentType.ValueType  # 5
-    """As REACT_AGENT, and forgets after each run."""
-    AGENT_TYPE_SLEEPTIME_AGENT: _AgentType.ValueType  # 6
-    """Tends the memory of another agent in the background."""
-    AGENT_TYPE_VOICE_CONVO_AGENT: _AgentType.ValueType  # 7
-    """Talks over voice. NOT_IMPLEMENTED in this release."""
-    AGENT_TYPE_VOICE_SLEEPTIME_AGENT: _AgentType.ValueType  # 8
-    """Tends the memory of a voice agent in the background. NOT_IMPLEMENTED in this release."""
-    AGENT_TYPE_SPLIT_THREAD_AGENT: _AgentType.ValueType  # 9
-    """Refused."""
-
-class AgentType(_AgentType, metaclass=_AgentTypeEnumTypeWrapper):
-    """Kind of an agent: which loop it runs, and which prompt and tools it gets by default."""
-
-AGENT_TYPE_UNSPECIFIED: AgentType.ValueType  # 0
-"""Read as LETTA_V1_AGENT."""
-AGENT_TYPE_LETTA_V1_AGENT: AgentType.ValueType  # 1
-"""Talks and calls tools freely until it has nothing more to do."""
-AGENT_TYPE_MEMGPT_AGENT: AgentType.ValueType  # 2
-"""Speaks through the tool `send_message`; each step is one call, which may ask for another step by a heartbeat."""
-AGENT_TYPE_MEMGPT_V2_AGENT: AgentType.ValueType  # 3
-"""As MEMGPT_AGENT, with other memory tools."""
-AGENT_TYPE_REACT_AGENT: AgentType.ValueType  # 4
-"""As MEMGPT_AGENT, without memory blocks in its prompt and without tools of its own."""
-AGENT_TYPE_WORKFLOW_AGENT: AgentType.ValueType  # 5
-"""As REACT_AGENT, and forgets after each run."""
-AGENT_TYPE_SLEEPTIME_AGENT: AgentType.ValueType  # 6
-"""Tends the memory of another agent in the background."""
-AGENT_TYPE_VOICE_CONVO_AGENT: AgentType.ValueType  # 7
-"""Talks over voice. NOT_IMPLEMENTED in this release."""
-AGENT_TYPE_VOICE_SLEEPTIME_AGENT: AgentType.ValueType  # 8
-"""Tends the memory of a voice agent in the background. NOT_IMPLEMENTED in this release."""
-AGENT_TYPE_SPLIT_THREAD_AGENT: AgentType.ValueType  # 9
-"""Refused."""
-Global___AgentType: _TypeAlias = AgentType  # noqa: Y015
 
 class _CompactionMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -130,19 +79,17 @@ class AgentState(_message.Message):
     MESSAGE_IDS_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
     AGENT_TYPE_FIELD_NUMBER: _builtins.int
-    LLM_CONFIG_FIELD_NUMBER: _builtins.int
-    EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
+    COMPAT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
+    CONTEXT_WINDOW_LIMIT_FIELD_NUMBER: _builtins.int
     MODEL_SETTINGS_FIELD_NUMBER: _builtins.int
     COMPACTION_SETTINGS_FIELD_NUMBER: _builtins.int
     RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
-    MEMORY_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
-    SOURCES_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
@@ -174,12 +121,14 @@ class AgentState(_message.Message):
     """Name."""
     system: _builtins.str
     """Instructions. The system prompt is made of them and of the memory blocks."""
-    agent_type: Global___AgentType.ValueType
+    agent_type: _agent_type_pb2.AgentType.ValueType
     """Kind of the agent. Immutable."""
     model: _builtins.str
     """Handle of its model, `provider/name`."""
     embedding: _builtins.str
     """Handle of its embedding model, `provider/name`."""
+    context_window_limit: _builtins.int
+    """Most tokens of its context."""
     response_format: _builtins.str
     """Form of its answers, a JSON object."""
     description: _builtins.str
@@ -229,12 +178,8 @@ class AgentState(_message.Message):
         """Messages in context of its default conversation, oldest first. Output only."""
 
     @_builtins.property
-    def llm_config(self) -> _model_config_pb2.LLMConfig:
-        """Its model in the words of V1."""
-
-    @_builtins.property
-    def embedding_config(self) -> _model_config_pb2.EmbeddingConfig:
-        """Its embedder in the words of V1."""
+    def compat(self) -> _agent_pb2.AgentCompat:
+        """What older clients read of it, for callers who ask. Output only."""
 
     @_builtins.property
     def model_settings(self) -> _model_settings_pb2.ModelSettings:
@@ -245,20 +190,12 @@ class AgentState(_message.Message):
         """How a full context is made smaller."""
 
     @_builtins.property
-    def memory(self) -> Global___Memory:
-        """Its blocks in the words of V1."""
-
-    @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
         """Its memory blocks, by label. In answers of Get and List only when `include` names them."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.Tool]:
         """Its tools. In answers of Get and List only when `include` names them."""
-
-    @_builtins.property
-    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
-        """Its folders. In answers of Get and List only when `include` names them."""
 
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -304,20 +241,18 @@ class AgentState(_message.Message):
         tool_rules: _abc.Iterable[_tool_rule_pb2.ToolRule] | None = ...,
         message_ids: _abc.Iterable[_builtins.str] | None = ...,
         system: _builtins.str = ...,
-        agent_type: Global___AgentType.ValueType = ...,
-        llm_config: _model_config_pb2.LLMConfig | None = ...,
-        embedding_config: _model_config_pb2.EmbeddingConfig | None = ...,
+        agent_type: _agent_type_pb2.AgentType.ValueType = ...,
+        compat: _agent_pb2.AgentCompat | None = ...,
         model: _builtins.str | None = ...,
         embedding: _builtins.str | None = ...,
+        context_window_limit: _builtins.int | None = ...,
         model_settings: _model_settings_pb2.ModelSettings | None = ...,
         compaction_settings: Global___CompactionSettings | None = ...,
         response_format: _builtins.str = ...,
         description: _builtins.str | None = ...,
         metadata: _builtins.str = ...,
-        memory: Global___Memory | None = ...,
         blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
         tools: _abc.Iterable[_tool_pb2.Tool] | None = ...,
-        sources: _abc.Iterable[Global___Source] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         secrets: _abc.Iterable[Global___AgentEnvironmentVariable] | None = ...,
         project_id: _builtins.str | None = ...,
@@ -340,12 +275,14 @@ class AgentState(_message.Message):
         hidden: _builtins.bool | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_updated_by_id", b"last_updated_by_id", "llm_config", b"llm_config", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "memory", b"memory", "model", b"model", "model_settings", b"model_settings", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "model", b"model", "model_settings", b"model_settings", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "llm_config", b"llm_config", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "memory", b"memory", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secrets", b"secrets", "sources", b"sources", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
+    _WhichOneofReturnType__context_window_limit: _TypeAlias = _typing.Literal["context_window_limit"]  # noqa: Y015
+    _WhichOneofArgType__context_window_limit: _TypeAlias = _typing.Literal["_context_window_limit", b"_context_window_limit"]  # noqa: Y015
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
     _WhichOneofReturnType__deployment_id: _TypeAlias = _typing.Literal["deployment_id"]  # noqa: Y015
@@ -377,6 +314,8 @@ class AgentState(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_template_id) -> _WhichOneofReturnType__base_template_id | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_window_limit) -> _WhichOneofReturnType__context_window_limit | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__deployment_id) -> _WhichOneofReturnType__deployment_id | None: ...
@@ -406,40 +345,6 @@ class AgentState(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timezone) -> _WhichOneofReturnType__timezone | None: ...
 
 Global___AgentState: _TypeAlias = AgentState  # noqa: Y015
-
-@_typing.final
-class Memory(_message.Message):
-    """What an agent keeps in context, in the words of V1."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    AGENT_TYPE_FIELD_NUMBER: _builtins.int
-    BLOCKS_FIELD_NUMBER: _builtins.int
-    FILE_BLOCKS_FIELD_NUMBER: _builtins.int
-    agent_type: Global___AgentType.ValueType
-    """Kind of the agent."""
-    @_builtins.property
-    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
-        """Its blocks."""
-
-    @_builtins.property
-    def file_blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
-        """Its open files."""
-
-    def __init__(
-        self,
-        *,
-        agent_type: Global___AgentType.ValueType = ...,
-        blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
-        file_blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_type", b"agent_type", "blocks", b"blocks", "file_blocks", b"file_blocks"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Memory: _TypeAlias = Memory  # noqa: Y015
 
 @_typing.final
 class AgentEnvironmentVariable(_message.Message):
@@ -517,93 +422,6 @@ class AgentEnvironmentVariable(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__organization_id) -> _WhichOneofReturnType__organization_id | None: ...
 
 Global___AgentEnvironmentVariable: _TypeAlias = AgentEnvironmentVariable  # noqa: Y015
-
-@_typing.final
-class Source(_message.Message):
-    """A folder of files that an agent may read, in the words of V1."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    DESCRIPTION_FIELD_NUMBER: _builtins.int
-    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
-    METADATA_FIELD_NUMBER: _builtins.int
-    ID_FIELD_NUMBER: _builtins.int
-    EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
-    ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
-    CREATED_BY_ID_FIELD_NUMBER: _builtins.int
-    LAST_UPDATED_BY_ID_FIELD_NUMBER: _builtins.int
-    CREATED_AT_FIELD_NUMBER: _builtins.int
-    UPDATED_AT_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Name."""
-    description: _builtins.str
-    """What is in it."""
-    instructions: _builtins.str
-    """How the agent should use it."""
-    metadata: _builtins.str
-    """The caller's own data, a JSON object."""
-    id: _builtins.str
-    """Identifier, `source-<uuid>`."""
-    organization_id: _builtins.str
-    """Organization that owns it."""
-    created_by_id: _builtins.str
-    """User that made it."""
-    last_updated_by_id: _builtins.str
-    """User that changed it last."""
-    @_builtins.property
-    def embedding_config(self) -> _model_config_pb2.EmbeddingConfig:
-        """How its texts are embedded."""
-
-    @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
-
-    @_builtins.property
-    def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was changed last."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        description: _builtins.str | None = ...,
-        instructions: _builtins.str | None = ...,
-        metadata: _builtins.str = ...,
-        id: _builtins.str = ...,
-        embedding_config: _model_config_pb2.EmbeddingConfig | None = ...,
-        organization_id: _builtins.str | None = ...,
-        created_by_id: _builtins.str | None = ...,
-        last_updated_by_id: _builtins.str | None = ...,
-        created_at: _timestamp_pb2.Timestamp | None = ...,
-        updated_at: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_instructions", b"_instructions", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "embedding_config", b"embedding_config", "instructions", b"instructions", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_description", b"_description", "_instructions", b"_instructions", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "description", b"description", "embedding_config", b"embedding_config", "id", b"id", "instructions", b"instructions", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "name", b"name", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
-    _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
-    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
-    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
-    _WhichOneofReturnType__instructions: _TypeAlias = _typing.Literal["instructions"]  # noqa: Y015
-    _WhichOneofArgType__instructions: _TypeAlias = _typing.Literal["_instructions", b"_instructions"]  # noqa: Y015
-    _WhichOneofReturnType__last_updated_by_id: _TypeAlias = _typing.Literal["last_updated_by_id"]  # noqa: Y015
-    _WhichOneofArgType__last_updated_by_id: _TypeAlias = _typing.Literal["_last_updated_by_id", b"_last_updated_by_id"]  # noqa: Y015
-    _WhichOneofReturnType__organization_id: _TypeAlias = _typing.Literal["organization_id"]  # noqa: Y015
-    _WhichOneofArgType__organization_id: _TypeAlias = _typing.Literal["_organization_id", b"_organization_id"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__instructions) -> _WhichOneofReturnType__instructions | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_updated_by_id) -> _WhichOneofReturnType__last_updated_by_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__organization_id) -> _WhichOneofReturnType__organization_id | None: ...
-
-Global___Source: _TypeAlias = Source  # noqa: Y015
 
 @_typing.final
 class CompactionSettings(_message.Message):

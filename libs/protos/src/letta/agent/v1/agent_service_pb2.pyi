@@ -9,13 +9,14 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-from letta.agent.v1 import agent_pb2 as _agent_pb2
-from letta.agent.v1 import model_config_pb2 as _model_config_pb2
+from letta.agent.v1 import agent_pb2 as _agent_pb2_1
 from letta.agent.v1 import run_pb2 as _run_pb2
 from letta.agent.v1 import tool_rule_pb2 as _tool_rule_pb2
+from letta.common.v1 import agent_type_pb2 as _agent_type_pb2
 from letta.common.v1 import model_settings_pb2 as _model_settings_pb2
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
+from letta.compat.v1 import agent_pb2 as _agent_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
 from letta.tools.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
@@ -147,16 +148,12 @@ class CreateAgentRequest(_message.Message):
     INCLUDE_BASE_TOOL_RULES_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
-    LLM_CONFIG_FIELD_NUMBER: _builtins.int
-    EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
+    COMPAT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     MODEL_SETTINGS_FIELD_NUMBER: _builtins.int
     COMPACTION_SETTINGS_FIELD_NUMBER: _builtins.int
     CONTEXT_WINDOW_LIMIT_FIELD_NUMBER: _builtins.int
-    MAX_TOKENS_FIELD_NUMBER: _builtins.int
-    MAX_REASONING_TOKENS_FIELD_NUMBER: _builtins.int
-    REASONING_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     TEMPLATE_ID_FIELD_NUMBER: _builtins.int
@@ -169,13 +166,12 @@ class CreateAgentRequest(_message.Message):
     MAX_FILES_OPEN_FIELD_NUMBER: _builtins.int
     PER_FILE_VIEW_WINDOW_CHAR_LIMIT_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
-    PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name. Default: two random words."""
     system: _builtins.str
     """Instructions. Default: those of the agent's kind."""
-    agent_type: _agent_pb2.AgentType.ValueType
+    agent_type: _agent_type_pb2.AgentType.ValueType
     """Kind of the agent. Default `letta_v1_agent`."""
     include_base_tools: _builtins.bool
     """Attach the tools that agents of its kind usually have. Default true."""
@@ -193,12 +189,6 @@ class CreateAgentRequest(_message.Message):
     """Handle of its embedding model, `provider/name`. Default: the deployment's."""
     context_window_limit: _builtins.int
     """Most tokens of its context. Default: the model's window."""
-    max_tokens: _builtins.int
-    """Most tokens to generate."""
-    max_reasoning_tokens: _builtins.int
-    """Most tokens to think with: what `model_settings.thinking` says, which wins."""
-    reasoning: _builtins.bool
-    """False: the model does not think, unless `model_settings.thinking` says otherwise."""
     project_id: _builtins.str
     """Project to file it under."""
     template_id: _builtins.str
@@ -219,8 +209,6 @@ class CreateAgentRequest(_message.Message):
     """Most characters of an open file in context."""
     hidden: _builtins.bool
     """Leave it out of lists."""
-    parallel_tool_calls: _builtins.bool
-    """The model may call several tools in one step."""
     request_id: _builtins.str
     """Key of the request: the same key again makes no second agent and is answered with the one as now stored; IDEMPOTENCY_CONFLICT
     with another body. Once deleted, the same key makes another. From the header `Idempotency-Key` over HTTP.
@@ -258,19 +246,15 @@ class CreateAgentRequest(_message.Message):
         """Messages to begin with. Default: none."""
 
     @_builtins.property
-    def llm_config(self) -> _model_config_pb2.LLMConfig:
-        """Its model in the words of V1; `model` wins."""
-
-    @_builtins.property
-    def embedding_config(self) -> _model_config_pb2.EmbeddingConfig:
-        """Its embedder in the words of V1; `embedding` wins."""
+    def compat(self) -> _agent_pb2.AgentCompat:
+        """What older clients say of it."""
 
     @_builtins.property
     def model_settings(self) -> _model_settings_pb2.ModelSettings:
         """How its model generates."""
 
     @_builtins.property
-    def compaction_settings(self) -> _agent_pb2.CompactionSettings:
+    def compaction_settings(self) -> _agent_pb2_1.CompactionSettings:
         """How a full context is made smaller."""
 
     @_builtins.property
@@ -293,23 +277,19 @@ class CreateAgentRequest(_message.Message):
         tool_rules: _abc.Iterable[_tool_rule_pb2.ToolRule] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         system: _builtins.str | None = ...,
-        agent_type: _agent_pb2.AgentType.ValueType = ...,
+        agent_type: _agent_type_pb2.AgentType.ValueType = ...,
         initial_message_sequence: _abc.Iterable[_run_pb2.MessageCreate] | None = ...,
         include_base_tools: _builtins.bool | None = ...,
         include_multi_agent_tools: _builtins.bool = ...,
         include_base_tool_rules: _builtins.bool | None = ...,
         description: _builtins.str | None = ...,
         metadata: _builtins.str = ...,
-        llm_config: _model_config_pb2.LLMConfig | None = ...,
-        embedding_config: _model_config_pb2.EmbeddingConfig | None = ...,
+        compat: _agent_pb2.AgentCompat | None = ...,
         model: _builtins.str | None = ...,
         embedding: _builtins.str | None = ...,
         model_settings: _model_settings_pb2.ModelSettings | None = ...,
-        compaction_settings: _agent_pb2.CompactionSettings | None = ...,
+        compaction_settings: _agent_pb2_1.CompactionSettings | None = ...,
         context_window_limit: _builtins.int | None = ...,
-        max_tokens: _builtins.int | None = ...,
-        max_reasoning_tokens: _builtins.int | None = ...,
-        reasoning: _builtins.bool | None = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         project_id: _builtins.str | None = ...,
         template_id: _builtins.str | None = ...,
@@ -322,12 +302,11 @@ class CreateAgentRequest(_message.Message):
         max_files_open: _builtins.int | None = ...,
         per_file_view_window_char_limit: _builtins.int | None = ...,
         hidden: _builtins.bool | None = ...,
-        parallel_tool_calls: _builtins.bool | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "hidden", b"hidden", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "system", b"system", "template_id", b"template_id", "timezone", b"timezone"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "hidden", b"hidden", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "max_files_open", b"max_files_open", "model", b"model", "model_settings", b"model_settings", "name", b"name", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "system", b"system", "template_id", b"template_id", "timezone", b"timezone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "include_multi_agent_tools", b"include_multi_agent_tools", "initial_message_sequence", b"initial_message_sequence", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory_blocks", b"memory_blocks", "message_buffer_autoclear", b"message_buffer_autoclear", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "request_id", b"request_id", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "include_multi_agent_tools", b"include_multi_agent_tools", "initial_message_sequence", b"initial_message_sequence", "max_files_open", b"max_files_open", "memory_blocks", b"memory_blocks", "message_buffer_autoclear", b"message_buffer_autoclear", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "request_id", b"request_id", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
@@ -347,22 +326,14 @@ class CreateAgentRequest(_message.Message):
     _WhichOneofArgType__include_base_tools: _TypeAlias = _typing.Literal["_include_base_tools", b"_include_base_tools"]  # noqa: Y015
     _WhichOneofReturnType__max_files_open: _TypeAlias = _typing.Literal["max_files_open"]  # noqa: Y015
     _WhichOneofArgType__max_files_open: _TypeAlias = _typing.Literal["_max_files_open", b"_max_files_open"]  # noqa: Y015
-    _WhichOneofReturnType__max_reasoning_tokens: _TypeAlias = _typing.Literal["max_reasoning_tokens"]  # noqa: Y015
-    _WhichOneofArgType__max_reasoning_tokens: _TypeAlias = _typing.Literal["_max_reasoning_tokens", b"_max_reasoning_tokens"]  # noqa: Y015
-    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
-    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
-    _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
     _WhichOneofReturnType__per_file_view_window_char_limit: _TypeAlias = _typing.Literal["per_file_view_window_char_limit"]  # noqa: Y015
     _WhichOneofArgType__per_file_view_window_char_limit: _TypeAlias = _typing.Literal["_per_file_view_window_char_limit", b"_per_file_view_window_char_limit"]  # noqa: Y015
     _WhichOneofReturnType__project_id: _TypeAlias = _typing.Literal["project_id"]  # noqa: Y015
     _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
-    _WhichOneofReturnType__reasoning: _TypeAlias = _typing.Literal["reasoning"]  # noqa: Y015
-    _WhichOneofArgType__reasoning: _TypeAlias = _typing.Literal["_reasoning", b"_reasoning"]  # noqa: Y015
     _WhichOneofReturnType__system: _TypeAlias = _typing.Literal["system"]  # noqa: Y015
     _WhichOneofArgType__system: _TypeAlias = _typing.Literal["_system", b"_system"]  # noqa: Y015
     _WhichOneofReturnType__template_id: _TypeAlias = _typing.Literal["template_id"]  # noqa: Y015
@@ -388,21 +359,13 @@ class CreateAgentRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_files_open) -> _WhichOneofReturnType__max_files_open | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_reasoning_tokens) -> _WhichOneofReturnType__max_reasoning_tokens | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel_tool_calls) -> _WhichOneofReturnType__parallel_tool_calls | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__per_file_view_window_char_limit) -> _WhichOneofReturnType__per_file_view_window_char_limit | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning) -> _WhichOneofReturnType__reasoning | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__system) -> _WhichOneofReturnType__system | None: ...
     @_typing.overload
@@ -420,13 +383,13 @@ class CreateAgentResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2.AgentState:
+    def agent(self) -> _agent_pb2_1.AgentState:
         """The agent with everything that belongs to it."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2.AgentState | None = ...,
+        agent: _agent_pb2_1.AgentState | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -472,13 +435,13 @@ class GetAgentResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2.AgentState:
+    def agent(self) -> _agent_pb2_1.AgentState:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2.AgentState | None = ...,
+        agent: _agent_pb2_1.AgentState | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -631,13 +594,13 @@ class ListAgentsResponse(_message.Message):
 
     AGENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agents(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.AgentState]:
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2_1.AgentState]:
         """The agents."""
 
     def __init__(
         self,
         *,
-        agents: _abc.Iterable[_agent_pb2.AgentState] | None = ...,
+        agents: _abc.Iterable[_agent_pb2_1.AgentState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -809,12 +772,8 @@ class AgentUpdate(_message.Message):
     MODEL_SETTINGS_FIELD_NUMBER: _builtins.int
     COMPACTION_SETTINGS_FIELD_NUMBER: _builtins.int
     CONTEXT_WINDOW_LIMIT_FIELD_NUMBER: _builtins.int
-    REASONING_FIELD_NUMBER: _builtins.int
-    LLM_CONFIG_FIELD_NUMBER: _builtins.int
-    EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
-    PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    COMPAT_FIELD_NUMBER: _builtins.int
     RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
-    MAX_TOKENS_FIELD_NUMBER: _builtins.int
     ENABLE_SLEEPTIME_FIELD_NUMBER: _builtins.int
     TIMEZONE_FIELD_NUMBER: _builtins.int
     MAX_FILES_OPEN_FIELD_NUMBER: _builtins.int
@@ -843,14 +802,8 @@ class AgentUpdate(_message.Message):
     """Handle of its embedding model, `provider/name`."""
     context_window_limit: _builtins.int
     """Most tokens of its context."""
-    reasoning: _builtins.bool
-    """False: the model does not think, unless `model_settings.thinking` says otherwise."""
-    parallel_tool_calls: _builtins.bool
-    """The model may call several tools in one step."""
     response_format: _builtins.str
     """Form of its answers, a JSON object."""
-    max_tokens: _builtins.int
-    """Most tokens to generate."""
     enable_sleeptime: _builtins.bool
     """Let a sleep-time agent tend its memory in the background."""
     timezone: _builtins.str
@@ -900,16 +853,12 @@ class AgentUpdate(_message.Message):
         """How its model generates."""
 
     @_builtins.property
-    def compaction_settings(self) -> _agent_pb2.CompactionSettings:
+    def compaction_settings(self) -> _agent_pb2_1.CompactionSettings:
         """How a full context is made smaller."""
 
     @_builtins.property
-    def llm_config(self) -> _model_config_pb2.LLMConfig:
-        """Its model in the words of V1; `model` wins."""
-
-    @_builtins.property
-    def embedding_config(self) -> _model_config_pb2.EmbeddingConfig:
-        """Its embedder in the words of V1; `embedding` wins."""
+    def compat(self) -> _agent_pb2.AgentCompat:
+        """What older clients say of it."""
 
     def __init__(
         self,
@@ -933,14 +882,10 @@ class AgentUpdate(_message.Message):
         model: _builtins.str | None = ...,
         embedding: _builtins.str | None = ...,
         model_settings: _model_settings_pb2.ModelSettings | None = ...,
-        compaction_settings: _agent_pb2.CompactionSettings | None = ...,
+        compaction_settings: _agent_pb2_1.CompactionSettings | None = ...,
         context_window_limit: _builtins.int | None = ...,
-        reasoning: _builtins.bool | None = ...,
-        llm_config: _model_config_pb2.LLMConfig | None = ...,
-        embedding_config: _model_config_pb2.EmbeddingConfig | None = ...,
-        parallel_tool_calls: _builtins.bool | None = ...,
+        compat: _agent_pb2.AgentCompat | None = ...,
         response_format: _builtins.str = ...,
-        max_tokens: _builtins.int | None = ...,
         enable_sleeptime: _builtins.bool | None = ...,
         timezone: _builtins.str | None = ...,
         max_files_open: _builtins.int | None = ...,
@@ -948,9 +893,9 @@ class AgentUpdate(_message.Message):
         hidden: _builtins.bool | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_max_files_open", b"_max_files_open", "_max_tokens", b"_max_tokens", "_message_buffer_autoclear", b"_message_buffer_autoclear", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "hidden", b"hidden", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_tokens", b"max_tokens", "message_buffer_autoclear", b"message_buffer_autoclear", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "system", b"system", "template_id", b"template_id", "timezone", b"timezone"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_max_files_open", b"_max_files_open", "_message_buffer_autoclear", b"_message_buffer_autoclear", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "hidden", b"hidden", "max_files_open", b"max_files_open", "message_buffer_autoclear", b"message_buffer_autoclear", "model", b"model", "model_settings", b"model_settings", "name", b"name", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "system", b"system", "template_id", b"template_id", "timezone", b"timezone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_max_files_open", b"_max_files_open", "_max_tokens", b"_max_tokens", "_message_buffer_autoclear", b"_message_buffer_autoclear", "_model", b"_model", "_name", b"_name", "_parallel_tool_calls", b"_parallel_tool_calls", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_reasoning", b"_reasoning", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "enable_sleeptime", b"enable_sleeptime", "etag", b"etag", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "llm_config", b"llm_config", "max_files_open", b"max_files_open", "max_tokens", b"max_tokens", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "reasoning", b"reasoning", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_max_files_open", b"_max_files_open", "_message_buffer_autoclear", b"_message_buffer_autoclear", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "etag", b"etag", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "max_files_open", b"max_files_open", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
@@ -966,22 +911,16 @@ class AgentUpdate(_message.Message):
     _WhichOneofArgType__hidden: _TypeAlias = _typing.Literal["_hidden", b"_hidden"]  # noqa: Y015
     _WhichOneofReturnType__max_files_open: _TypeAlias = _typing.Literal["max_files_open"]  # noqa: Y015
     _WhichOneofArgType__max_files_open: _TypeAlias = _typing.Literal["_max_files_open", b"_max_files_open"]  # noqa: Y015
-    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
-    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__message_buffer_autoclear: _TypeAlias = _typing.Literal["message_buffer_autoclear"]  # noqa: Y015
     _WhichOneofArgType__message_buffer_autoclear: _TypeAlias = _typing.Literal["_message_buffer_autoclear", b"_message_buffer_autoclear"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
-    _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
     _WhichOneofReturnType__per_file_view_window_char_limit: _TypeAlias = _typing.Literal["per_file_view_window_char_limit"]  # noqa: Y015
     _WhichOneofArgType__per_file_view_window_char_limit: _TypeAlias = _typing.Literal["_per_file_view_window_char_limit", b"_per_file_view_window_char_limit"]  # noqa: Y015
     _WhichOneofReturnType__project_id: _TypeAlias = _typing.Literal["project_id"]  # noqa: Y015
     _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
-    _WhichOneofReturnType__reasoning: _TypeAlias = _typing.Literal["reasoning"]  # noqa: Y015
-    _WhichOneofArgType__reasoning: _TypeAlias = _typing.Literal["_reasoning", b"_reasoning"]  # noqa: Y015
     _WhichOneofReturnType__system: _TypeAlias = _typing.Literal["system"]  # noqa: Y015
     _WhichOneofArgType__system: _TypeAlias = _typing.Literal["_system", b"_system"]  # noqa: Y015
     _WhichOneofReturnType__template_id: _TypeAlias = _typing.Literal["template_id"]  # noqa: Y015
@@ -1003,21 +942,15 @@ class AgentUpdate(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_files_open) -> _WhichOneofReturnType__max_files_open | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__message_buffer_autoclear) -> _WhichOneofReturnType__message_buffer_autoclear | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel_tool_calls) -> _WhichOneofReturnType__parallel_tool_calls | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__per_file_view_window_char_limit) -> _WhichOneofReturnType__per_file_view_window_char_limit | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning) -> _WhichOneofReturnType__reasoning | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__system) -> _WhichOneofReturnType__system | None: ...
     @_typing.overload
@@ -1069,13 +1002,13 @@ class UpdateAgentResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2.AgentState:
+    def agent(self) -> _agent_pb2_1.AgentState:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2.AgentState | None = ...,
+        agent: _agent_pb2_1.AgentState | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1163,13 +1096,13 @@ class AttachBlockResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2.AgentState:
+    def agent(self) -> _agent_pb2_1.AgentState:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2.AgentState | None = ...,
+        agent: _agent_pb2_1.AgentState | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1213,13 +1146,13 @@ class DetachBlockResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2.AgentState:
+    def agent(self) -> _agent_pb2_1.AgentState:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2.AgentState | None = ...,
+        agent: _agent_pb2_1.AgentState | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1263,13 +1196,13 @@ class AttachToolResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2.AgentState:
+    def agent(self) -> _agent_pb2_1.AgentState:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2.AgentState | None = ...,
+        agent: _agent_pb2_1.AgentState | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1313,13 +1246,13 @@ class DetachToolResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2.AgentState:
+    def agent(self) -> _agent_pb2_1.AgentState:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2.AgentState | None = ...,
+        agent: _agent_pb2_1.AgentState | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1436,13 +1369,13 @@ class UpdateToolApprovalResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2.AgentState:
+    def agent(self) -> _agent_pb2_1.AgentState:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2.AgentState | None = ...,
+        agent: _agent_pb2_1.AgentState | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1554,13 +1487,13 @@ class ResetMessagesResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2.AgentState:
+    def agent(self) -> _agent_pb2_1.AgentState:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2.AgentState | None = ...,
+        agent: _agent_pb2_1.AgentState | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1569,50 +1502,6 @@ class ResetMessagesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResetMessagesResponse: _TypeAlias = ResetMessagesResponse  # noqa: Y015
-
-@_typing.final
-class RecompileSystemPromptRequest(_message.Message):
-    """Request of AgentService.RecompileSystemPrompt."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    AGENT_ID_FIELD_NUMBER: _builtins.int
-    agent_id: _builtins.str
-    """The agent, `agent-<uuid>`."""
-    def __init__(
-        self,
-        *,
-        agent_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RecompileSystemPromptRequest: _TypeAlias = RecompileSystemPromptRequest  # noqa: Y015
-
-@_typing.final
-class RecompileSystemPromptResponse(_message.Message):
-    """Response of AgentService.RecompileSystemPrompt."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
-    system_prompt: _builtins.str
-    """The prompt."""
-    def __init__(
-        self,
-        *,
-        system_prompt: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["system_prompt", b"system_prompt"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RecompileSystemPromptResponse: _TypeAlias = RecompileSystemPromptResponse  # noqa: Y015
 
 @_typing.final
 class RecompileAgentRequest(_message.Message):
@@ -1807,14 +1696,14 @@ class SummarizeMessagesRequest(_message.Message):
     another body. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
-    def compaction_settings(self) -> _agent_pb2.CompactionSettings:
+    def compaction_settings(self) -> _agent_pb2_1.CompactionSettings:
         """How to compact. Default: as the agent says."""
 
     def __init__(
         self,
         *,
         agent_id: _builtins.str = ...,
-        compaction_settings: _agent_pb2.CompactionSettings | None = ...,
+        compaction_settings: _agent_pb2_1.CompactionSettings | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compaction_settings", b"compaction_settings"]  # noqa: Y015

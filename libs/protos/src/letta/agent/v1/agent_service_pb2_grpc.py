@@ -105,11 +105,6 @@ class AgentServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ResetMessagesRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ResetMessagesResponse.FromString,
                 _registered_method=True)
-        self.RecompileSystemPrompt = channel.unary_unary(
-                '/letta.agent.v1.AgentService/RecompileSystemPrompt',
-                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileSystemPromptRequest.SerializeToString,
-                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileSystemPromptResponse.FromString,
-                _registered_method=True)
         self.RecompileAgent = channel.unary_unary(
                 '/letta.agent.v1.AgentService/RecompileAgent',
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileAgentRequest.SerializeToString,
@@ -231,13 +226,6 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RecompileSystemPrompt(self, request, context):
-        """Deprecated: use RecompileAgent with `dry_run`. Returns the system prompt that the next step will have.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def RecompileAgent(self, request, context):
         """Makes the system prompt of the agent's default conversation anew, stores it as its first message, and returns it. Runs do not
         need it: each step has a prompt of its own, made of the instructions and the memory as they are then.
@@ -334,11 +322,6 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ResetMessages,
                     request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ResetMessagesRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ResetMessagesResponse.SerializeToString,
-            ),
-            'RecompileSystemPrompt': grpc.unary_unary_rpc_method_handler(
-                    servicer.RecompileSystemPrompt,
-                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileSystemPromptRequest.FromString,
-                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileSystemPromptResponse.SerializeToString,
             ),
             'RecompileAgent': grpc.unary_unary_rpc_method_handler(
                     servicer.RecompileAgent,
@@ -735,33 +718,6 @@ class AgentService:
             '/letta.agent.v1.AgentService/ResetMessages',
             letta_dot_agent_dot_v1_dot_agent__service__pb2.ResetMessagesRequest.SerializeToString,
             letta_dot_agent_dot_v1_dot_agent__service__pb2.ResetMessagesResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RecompileSystemPrompt(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/letta.agent.v1.AgentService/RecompileSystemPrompt',
-            letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileSystemPromptRequest.SerializeToString,
-            letta_dot_agent_dot_v1_dot_agent__service__pb2.RecompileSystemPromptResponse.FromString,
             options,
             channel_credentials,
             insecure,

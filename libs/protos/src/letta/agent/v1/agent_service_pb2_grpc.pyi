@@ -7,7 +7,6 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from letta.agent.v1 import agent_service_pb2 as _agent_service_pb2
 import abc as _abc_1
-import builtins as _builtins
 import grpc as _grpc
 import sys
 import typing as _typing
@@ -16,11 +15,6 @@ if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
     from typing_extensions import Self as _Self
-
-if sys.version_info >= (3, 13):
-    from warnings import deprecated as _deprecated
-else:
-    from typing_extensions import deprecated as _deprecated
 
 _T = _typing.TypeVar("_T")
 
@@ -71,10 +65,6 @@ class AgentServiceStub:
     """
     ResetMessages: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ResetMessagesRequest, _agent_service_pb2.ResetMessagesResponse]
     """Forgets the messages of the default conversation, blocks and archive excepted. CONVERSATION_BUSY while a run is going on."""
-    @_builtins.property
-    @_deprecated("""This method has been marked as deprecated using proto method options.""")
-    def RecompileSystemPrompt(self) -> _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileSystemPromptRequest, _agent_service_pb2.RecompileSystemPromptResponse]:
-        """Deprecated: use RecompileAgent with `dry_run`. Returns the system prompt that the next step will have."""
     RecompileAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileAgentRequest, _agent_service_pb2.RecompileAgentResponse]
     """Makes the system prompt of the agent's default conversation anew, stores it as its first message, and returns it. Runs do not
     need it: each step has a prompt of its own, made of the instructions and the memory as they are then.
@@ -124,10 +114,6 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
     ResetMessages: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ResetMessagesRequest, _agent_service_pb2.ResetMessagesResponse]  # type: ignore[assignment]
     """Forgets the messages of the default conversation, blocks and archive excepted. CONVERSATION_BUSY while a run is going on."""
-    @_builtins.property
-    @_deprecated("""This method has been marked as deprecated using proto method options.""")
-    def RecompileSystemPrompt(self) -> _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileSystemPromptRequest, _agent_service_pb2.RecompileSystemPromptResponse]:  # type: ignore[override]
-        """Deprecated: use RecompileAgent with `dry_run`. Returns the system prompt that the next step will have."""
     RecompileAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RecompileAgentRequest, _agent_service_pb2.RecompileAgentResponse]  # type: ignore[assignment]
     """Makes the system prompt of the agent's default conversation anew, stores it as its first message, and returns it. Runs do not
     need it: each step has a prompt of its own, made of the instructions and the memory as they are then.
@@ -258,15 +244,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ResetMessagesResponse, _abc.Awaitable[_agent_service_pb2.ResetMessagesResponse]]:
         """Forgets the messages of the default conversation, blocks and archive excepted. CONVERSATION_BUSY while a run is going on."""
-
-    @_deprecated("""Deprecated: use RecompileAgent with `dry_run`. Returns the system prompt that the next step will have.""")
-    @_abc_1.abstractmethod
-    def RecompileSystemPrompt(
-        self,
-        request: _agent_service_pb2.RecompileSystemPromptRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_agent_service_pb2.RecompileSystemPromptResponse, _abc.Awaitable[_agent_service_pb2.RecompileSystemPromptResponse]]:
-        """Deprecated: use RecompileAgent with `dry_run`. Returns the system prompt that the next step will have."""
 
     @_abc_1.abstractmethod
     def RecompileAgent(

@@ -141,6 +141,8 @@ class FieldMapping(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     KEYED_BY_FIELD_NUMBER: _builtins.int
     DURATION_UNIT_FIELD_NUMBER: _builtins.int
+    WRITE_ONLY_FIELD_NUMBER: _builtins.int
+    FLATTENED_KEYS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Key in the JSON object. Default: the field's proto name."""
     raw: _builtins.bool
@@ -148,7 +150,7 @@ class FieldMapping(_message.Message):
     is null.
     """
     flatten: _builtins.bool
-    """The keys of this message field stand in the enclosing JSON object."""
+    """The keys of this message field stand in the enclosing JSON object, where the field stands or where `flattened_keys` says."""
     omit_empty: _builtins.bool
     """Leave the key out when the field is absent (where it has presence), empty or zero. Default: write null, [] or the zero value."""
     required: _builtins.bool
@@ -181,6 +183,8 @@ class FieldMapping(_message.Message):
     """
     duration_unit: Global___DurationUnit.ValueType
     """A Duration is a whole number of this unit. Default: text in seconds, such as `1.5s`."""
+    write_only: _builtins.bool
+    """The key stands in requests alone: it is read and never written. A field that is OUTPUT_ONLY is written and never read."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Keys that select this oneof member when the oneof is chosen by keys: any one of them. The first member wins, in the order of
@@ -190,6 +194,10 @@ class FieldMapping(_message.Message):
     @_builtins.property
     def aliases(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyMapping]:
         """Other keys of the same value: each is read where the field's own key is missing or null, and written too."""
+
+    @_builtins.property
+    def flattened_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyMapping]:
+        """Keys of a flattened message that stand elsewhere than the others."""
 
     def __init__(
         self,
@@ -213,10 +221,12 @@ class FieldMapping(_message.Message):
         aliases: _abc.Iterable[Global___KeyMapping] | None = ...,
         keyed_by: _builtins.str = ...,
         duration_unit: Global___DurationUnit.ValueType = ...,
+        write_only: _builtins.bool = ...,
+        flattened_keys: _abc.Iterable[Global___KeyMapping] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "default_json", b"default_json", "duration_unit", b"duration_unit", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "header", b"header", "hidden", b"hidden", "keeps_nul", b"keeps_nul", "keyed_by", b"keyed_by", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "default_json", b"default_json", "duration_unit", b"duration_unit", "empty_as_null", b"empty_as_null", "flatten", b"flatten", "flattened_keys", b"flattened_keys", "header", b"header", "hidden", b"hidden", "keeps_nul", b"keeps_nul", "keyed_by", b"keyed_by", "keys", b"keys", "mask", b"mask", "name", b"name", "omit_empty", b"omit_empty", "query", b"query", "raw", b"raw", "required", b"required", "sse_event", b"sse_event", "tag", b"tag", "timestamp_format", b"timestamp_format", "write_only", b"write_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -224,7 +234,7 @@ Global___FieldMapping: _TypeAlias = FieldMapping  # noqa: Y015
 
 @_typing.final
 class KeyMapping(_message.Message):
-    """A key of a JSON object that stands for no field of its own."""
+    """A key of a JSON object that does not stand where its field does, or stands for no field at all."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

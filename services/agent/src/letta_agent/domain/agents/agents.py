@@ -12,7 +12,7 @@ from letta.agent.v1 import stored_pb2, tool_rule_pb2
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import context_service_pb2 as memory_pb2
 from letta_agent.domain.agents.kinds import BASE_TOOLS, FORGETFUL, MULTI_AGENT_TOOLS, base_rules, require_kind
-from letta_agent.domain.agents.model_choice import mirror_settings, set_embedding, set_model
+from letta_agent.domain.agents.model_choice import clear_embedding, set_embedding, set_model
 from letta_agent.domain.agents.names import random_name
 from letta_agent.domain.agents.records import (
     ALL_PARTS,
@@ -288,11 +288,9 @@ class Agents:
         if change.model is not None or window:
             set_model(state, await self._models.model(change.model or state.model), window=window)
         if change.embedding is not None:
-            state.ClearField("embedding")
-            state.ClearField("embedding_config")
+            clear_embedding(state)
             if change.embedding:
                 set_embedding(state, await self._models.embedding_model(change.embedding))
-        mirror_settings(state)
         state.last_updated_by_id = actor.user_id
         state.updated_at.FromDatetime(self._clock.now())
         secrets = agent.secrets if change.secrets is None else self._sealed(actor, agent.id, change.secrets)
@@ -355,10 +353,8 @@ class Agents:
         shown.CopyFrom(agent.state)
         shown.etag = str(agent.version)
         shown.message_ids.extend(memory.message_ids)
-        shown.memory.agent_type = shown.agent_type
         if parts.blocks:
             shown.blocks.extend(memory.blocks)
-            shown.memory.blocks.extend(memory.blocks)
         if parts.tools:
             shown.tools.extend(tools)
         if parts.secrets and agent.secrets:

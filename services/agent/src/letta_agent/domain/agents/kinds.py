@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from letta.agent.v1 import agent_pb2, tool_rule_pb2
+from letta.agent.v1 import tool_rule_pb2
+from letta.common.v1 import agent_type_pb2
 from letta_common.errors import InvalidArgument, OperationUnimplemented
 
-AgentType = agent_pb2.AgentType
+AgentType = agent_type_pb2.AgentType
 ToolRule = tool_rule_pb2.ToolRule
 
 BASE_TOOLS: dict[int, tuple[str, ...]] = {

@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from letta.agent.v1 import agent_pb2
+from letta.common.v1 import agent_type_pb2
 from letta_agent.domain.peers.memory import Block, MemoryPeer, Message
 from letta_agent.domain.peers.models import ModelPeer
 from letta_agent.domain.peers.tools import ToolPeer
@@ -16,7 +17,7 @@ from letta_common.actor import Actor
 from letta_common.values.paging import Page
 
 AgentState = agent_pb2.AgentState
-AgentType = agent_pb2.AgentType
+AgentType = agent_type_pb2.AgentType
 Variable = agent_pb2.AgentEnvironmentVariable
 
 

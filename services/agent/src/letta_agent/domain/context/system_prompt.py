@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from letta.agent.v1 import agent_pb2
+from letta.common.v1 import agent_type_pb2
 from letta.memory.v1 import block_pb2
 from letta_agent.domain.context.zones import local
 
@@ -50,13 +51,13 @@ become wrong.
 - When nothing is left to change, finish your edits.
 </base_instructions>"""
 
-_WITHOUT_MEMORY = frozenset({agent_pb2.AGENT_TYPE_REACT_AGENT, agent_pb2.AGENT_TYPE_WORKFLOW_AGENT})
+_WITHOUT_MEMORY = frozenset({agent_type_pb2.AGENT_TYPE_REACT_AGENT, agent_type_pb2.AGENT_TYPE_WORKFLOW_AGENT})
 _INTRO = "These blocks are your memory. They are in every prompt you get, as they are now:"
 
 
-def default_system(kind: agent_pb2.AgentType.ValueType) -> str:
+def default_system(kind: agent_type_pb2.AgentType.ValueType) -> str:
     """Return the instructions of agents of a kind that were given none."""
-    editors = (agent_pb2.AGENT_TYPE_SLEEPTIME_AGENT, agent_pb2.AGENT_TYPE_VOICE_SLEEPTIME_AGENT)
+    editors = (agent_type_pb2.AGENT_TYPE_SLEEPTIME_AGENT, agent_type_pb2.AGENT_TYPE_VOICE_SLEEPTIME_AGENT)
     return MEMORY_EDITOR_SYSTEM if kind in editors else DEFAULT_SYSTEM
 
 

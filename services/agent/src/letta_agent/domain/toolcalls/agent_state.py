@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from letta.agent.v1 import agent_pb2
+from letta.common.v1 import agent_type_pb2
 from letta.memory.v1.context_service_pb2 import EditBlockRequest, RethinkEdit
 from letta_agent.domain.context.zones import known
 from letta_agent.domain.peers.memory import Block
@@ -28,7 +29,7 @@ def state_of(state: agent_pb2.AgentState, blocks: Iterable[Block]) -> str:
         "id": state.id,
         "name": state.name,
         "description": state.description or None,
-        "agent_type": agent_pb2.AgentType.Name(state.agent_type).removeprefix("AGENT_TYPE_").lower(),
+        "agent_type": agent_type_pb2.AgentType.Name(state.agent_type).removeprefix("AGENT_TYPE_").lower(),
         "system": state.system,
         "model": state.model,
         "tags": list(state.tags),
