@@ -59,12 +59,12 @@ def bootstrap(environment: dict[str, str]) -> str:
 
 
 @contextmanager
-def mcp_server() -> Iterator[str]:
+def mcp_server(transport: str = "streamable_http") -> Iterator[str]:
     """Run an MCP server on loopback; yield its address."""
-    with subprocess.Popen([sys.executable, DEMO, "streamable_http"], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, DEMO, transport], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}/mcp"
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/{'sse' if transport == 'sse' else 'mcp'}"
         finally:
             process.terminate()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from google.api.field_behavior_pb2 import OUTPUT_ONLY, field_behavior
@@ -120,13 +121,40 @@ def _rest_value(each: Any, value: Any) -> Any:
         return [_rest_value(each, one) for one in value]
     if mapping(each).raw:
         return json.loads(value)
-    if each.message_type is not None:
-        return as_rest(each.message_type, value)
+    if each.message_type is not None and isinstance(value, dict):
+        return _tagged(each.message_type, value)
     if each.enum_type is not None:
         prefix = each.enum_type.values[0].name.removesuffix("UNSPECIFIED")
         said = each.enum_type.values_by_name[value].GetOptions().Extensions[jsonmap.value].name
         return said or value.removeprefix(prefix).lower()
     return value
+
+
+def _tagged(message: Any, values: Values) -> Values:
+    """Return a message in which one of several is written inline, with a key that says which."""
+    ((name, inner), *others) = values.items() if values else (("", None),)
+    oneof = message.fields_by_name[name].containing_oneof if name in message.fields_by_name else None
+    tag = oneof.GetOptions().Extensions[jsonmap.oneof].discriminator if oneof and not others else ""
+    return {tag: name, **as_rest(message.fields_by_name[name].message_type, inner)} if tag else as_rest(message, values)
+
+
+def holds(shown: Any, expected: Any) -> bool:
+    """Say whether an answer says at least what was written."""
+    if isinstance(expected, str) and expected.startswith("{") and isinstance(shown, str):
+        return holds(json.loads(shown), json.loads(expected))
+    if isinstance(expected, dict) and isinstance(shown, dict):
+        return all(holds(shown.get(key), each) for key, each in expected.items())
+    if isinstance(expected, list | tuple) and isinstance(shown, list):
+        return len(shown) == len(expected) and all(map(holds, shown, expected))
+    return bool(shown == expected) or moment(shown) == moment(expected) is not None
+
+
+def moment(text: Any) -> datetime | None:
+    """Return the time that a text tells; None when it tells none."""
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
 
 
 class OverGrpc:

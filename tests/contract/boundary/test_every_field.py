@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -11,7 +10,18 @@ import pytest
 from google.api.field_behavior_pb2 import IMMUTABLE, field_behavior
 
 from tests.contract.boundary.conftest import Deployment
-from tests.contract.boundary.fields import CONDITIONS, NOUNS, TOOL, Noun, OverGrpc, OverRest, Values, value_of, writable
+from tests.contract.boundary.fields import (
+    CONDITIONS,
+    NOUNS,
+    TOOL,
+    Noun,
+    OverGrpc,
+    OverRest,
+    Values,
+    holds,
+    value_of,
+    writable,
+)
 
 _COUNT = count()
 
@@ -136,17 +146,6 @@ def base(noun: Noun) -> Values:
     number = next(_COUNT)
     unique: Values = {"Tool": {"source_code": TOOL.format(f"made_{number}")}, "Provider": {"name": f"made-{number}"}}
     return {**noun.base, **unique.get(noun.name, {})}
-
-
-def holds(shown: Any, expected: Any) -> bool:
-    """Say whether an answer says at least what was written."""
-    if isinstance(expected, str) and expected.startswith("{") and isinstance(shown, str):
-        return holds(json.loads(shown), json.loads(expected))
-    if isinstance(expected, dict) and isinstance(shown, dict):
-        return all(holds(shown.get(key), each) for key, each in expected.items())
-    if isinstance(expected, list | tuple) and isinstance(shown, list):
-        return len(shown) == len(expected) and all(map(holds, shown, expected))
-    return bool(shown == expected)
 
 
 def require(edge: Any, noun: Noun, field: Any, written: Any, answer: Values) -> None:
