@@ -18,11 +18,11 @@ from hostile.victims import SECRET, Victims, fill, others
 from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import AppError
+from letta_common.sealing import Sealer
 from letta_sandbox.calls import Isolation, Limits
 from letta_sandbox.local.programs import ProgramOptions, Programs
 from letta_tools.domain.mcp.oauth import OAuthGrants
 from letta_tools.domain.mcp.servers import MCPConnection
-from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from tests.fakes.tools.oauth import FakeOAuthStore
@@ -38,7 +38,7 @@ def service(tier: Isolation, interpreter: str) -> SDKClient:
     """Return the client of MCP servers as the service has it."""
     options = MCPOptions(stdio=StdioOptions(enabled=True, organizations=("*",)), most_bytes=MOST_BYTES)
     programs = Programs(ProgramOptions(tiers=(tier,), interpreter=interpreter, limits=LIMITS))
-    return SDKClient(AddressGuard(), options, programs, OAuthGrants(FakeOAuthStore(), Cipher(b""), SystemClock()))
+    return SDKClient(AddressGuard(), options, programs, OAuthGrants(FakeOAuthStore(), Sealer([b""]), SystemClock()))
 
 
 async def ask(client: SDKClient, server: MCPConnection, facts: dict[str, Any]) -> dict[str, Any]:

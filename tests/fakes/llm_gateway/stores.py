@@ -67,23 +67,6 @@ class FakeProviderStore:
         """Store the handles that the organization chose."""
         self._defaults[actor.organization_id] = chosen
 
-    async def list_sealed_otherwise(self, format: bytes, most: int) -> list[OwnProvider]:
-        """Return providers of any organization with a secret that does not begin with these bytes."""
-        return [
-            row
-            for row in self._rows.values()
-            if any(sealed is not None and not sealed.startswith(format) for sealed in (row.api_key, row.access_key))
-        ][:most]
-
-    async def reseal(self, old: OwnProvider, new: OwnProvider) -> bool:
-        """Replace the secrets of a provider unless somebody changed them meanwhile."""
-        key = (old.organization_id, old.id)
-        row = self._rows.get(key)
-        if row is None or (row.api_key, row.access_key) != (old.api_key, old.access_key):
-            return False
-        self._rows[key] = replace(row, api_key=new.api_key, access_key=new.access_key)
-        return True
-
 
 class FakeUsageStore:
     """Keeps the books in memory."""

@@ -76,10 +76,14 @@ class FakeSandboxConfigStore:
         """Remove a variable; say whether there was one."""
         return self._variables.pop((actor.organization_id, variable_id), None) is not None
 
-    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
-        """Return names and values of the variables of the configuration of a type."""
+    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, str, bytes]]:
+        """Return configuration, name and value of the variables of the configuration of a type."""
         ids = {item.id for item in self._mine(actor) if item.type == kind}
-        return [(item.key, item.value) for item in self._variables_of(actor) if item.sandbox_config_id in ids]
+        return [
+            (item.sandbox_config_id, item.key, item.value)
+            for item in self._variables_of(actor)
+            if item.sandbox_config_id in ids
+        ]
 
     def _mine(self, actor: Actor) -> list[SandboxConfig]:
         return [item for (owner, _), item in self._configs.items() if owner == actor.organization_id]

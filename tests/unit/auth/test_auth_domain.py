@@ -13,7 +13,6 @@ from letta_auth.domain.credentials import Credentials
 from letta_auth.domain.organizations import Organizations
 from letta_auth.domain.signing_keys import SigningKeys
 from letta_auth.domain.users import Users
-from letta_auth.providers.vault import SecretVault
 from letta_common.actor import Actor
 from letta_common.actor_context import SignatureVerifier
 from letta_common.errors import (
@@ -25,6 +24,7 @@ from letta_common.errors import (
     Unauthenticated,
     UserNotFound,
 )
+from letta_common.sealing import Sealer
 from letta_common.values.paging import Page
 from letta_common.values.times import stamp_of
 from tests.fakes.auth.database import FakeAuthDatabase
@@ -55,7 +55,7 @@ class House:
     def __init__(self, *, dev_mode=False, secret=SECRET, db=None, clock=None):
         self.db, self.clock = db or FakeAuthDatabase(), clock or HandClock()
         pepper = Pepper(secret)
-        self.keys = SigningKeys(self.db, SecretVault(secret), self.clock, audience="here", max_age=timedelta(days=90))
+        self.keys = SigningKeys(self.db, Sealer([secret]), self.clock, audience="here", max_age=timedelta(days=90))
         self.credentials = Credentials(self.db, self.keys, pepper, self.clock, dev_mode=dev_mode)
         self.api_keys = APIKeys(self.db, pepper, self.clock, dev_mode=dev_mode)
         self.organizations = Organizations(self.db, self.clock)
@@ -351,20 +351,12 @@ async def test_an_old_signing_key_is_replaced_and_still_verifies(house):
     assert len(await house.keys.listed()) == 1
 
 
-async def test_another_cluster_secret_means_another_signing_key(house):
+async def test_another_encryption_key_means_another_signing_key(house):
     await house.keys.signer()
     other = House(secret=b"another", db=house.db, clock=house.clock)
     signed = await other.credentials.for_run(DEFAULT_ORGANIZATION_ID, DEFAULT_USER_ID, "run-1")
     await house.verifier.verify(signed)
     assert len(await other.keys.listed()) == 2
-
-
-def test_a_seal_is_bound_to_its_key():
-    vault = SecretVault(SECRET)
-    _, sealed = vault.new_pair("signing_key-1")
-    assert len(vault.unseal("signing_key-1", sealed)) == 32
-    assert vault.unseal("signing_key-2", sealed) is None
-    assert SecretVault(b"another").unseal("signing_key-1", sealed) is None
 
 
 async def test_the_first_administrator_s_key_is_made_once():

@@ -12,7 +12,7 @@ from letta.common.v1 import model_settings_pb2
 from letta.llm.v1 import provider_pb2
 from letta.memory.v1 import block_pb2
 from letta_common.errors import InvalidArgument
-from letta_common.values.masks import changed_paths, changed_values, copy_paths, shared_fields
+from letta_rpc.masks import changed_paths, changed_values, copy_paths, shared_fields
 
 Conversation, Settings = conversation_pb2.Conversation, model_settings_pb2.ModelSettings
 

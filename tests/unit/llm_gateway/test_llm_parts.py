@@ -10,7 +10,6 @@ import sys
 import pytest
 
 from letta_common.errors import (
-    InternalError,
     LLMBadRequest,
     LLMInvalidResponse,
     LLMRateLimit,
@@ -23,7 +22,6 @@ from letta_llm_gateway.domain.embedding.vectors import unit
 from letta_llm_gateway.domain.resilience import Breaker, Retry, Slots
 from letta_llm_gateway.providers import probe
 from letta_llm_gateway.providers.local_embedder import DIMENSIONS, LocalEmbedder
-from letta_llm_gateway.providers.vault import KeyVault
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import base_accounts
 from tests.fakes.openai_server import OpenAIServer
@@ -82,51 +80,6 @@ async def test_slots_are_limited_by_key():
         pass
     async with Slots(0, "x").hold("a"), Slots(0, "x").hold("a"):
         pass
-
-
-def test_a_sealed_key_opens_for_its_owner_alone():
-    vault = KeyVault(b"secret")
-    sealed = vault.seal("org-a", "mine/api_key", "sk-1")
-
-    assert b"sk-1" not in sealed
-    assert vault.open("org-a", "mine/api_key", sealed) == "sk-1"
-    assert vault.seal("org-a", "mine/api_key", "sk-1") != sealed
-    changed = sealed[:-1] + bytes([sealed[-1] ^ 1])
-    for organization, purpose, text, opener in (
-        ("org-b", "mine/api_key", sealed, vault),
-        ("org-a", "other/api_key", sealed, vault),
-        ("org-a", "mine/api_key", changed, vault),
-        ("org-a", "mine/api_key", b"", vault),
-        ("org-a", "mine/api_key", sealed, KeyVault(b"another")),
-    ):
-        with pytest.raises(InternalError):
-            opener.open(organization, purpose, text)
-
-
-def test_a_renewed_secret_opens_what_the_former_one_sealed():
-    former, new = KeyVault(b"former"), KeyVault(b"new", [b"former"])
-    sealed = former.seal("org-a", "mine/api_key", "sk-1")
-
-    assert new.open("org-a", "mine/api_key", sealed) == "sk-1"
-    assert not sealed.startswith(new.format)
-    again = new.seal("org-a", "mine/api_key", "sk-1")
-    assert again.startswith(new.format)
-    assert KeyVault(b"former", [b"new"]).open("org-a", "mine/api_key", again) == "sk-1", "a replica that is not renewed"
-    assert KeyVault(b"new").open("org-a", "mine/api_key", again) == "sk-1", "the former one is not needed any more"
-    for vault, text in ((KeyVault(b"new"), sealed), (former, again), (new, again[:-1]), (new, b"\x02")):
-        with pytest.raises(InternalError):
-            vault.open("org-a", "mine/api_key", text)
-
-
-def test_texts_of_the_first_format_open():
-    """Sealed by the release before, with the secret `secret`."""
-    sealed = bytes.fromhex(FIRST_FORMAT)
-
-    for vault in (KeyVault(b"secret"), KeyVault(b"new", [b"secret"])):
-        assert vault.open("org-a", "mine/api_key", sealed) == "sk-1"
-    assert not sealed.startswith(KeyVault(b"secret").format), "it is sealed anew"
-    with pytest.raises(InternalError):
-        KeyVault(b"new").open("org-a", "mine/api_key", sealed)
 
 
 def test_keys_are_read_from_the_vendors_own_variables(monkeypatch):

@@ -7,10 +7,10 @@ import pytest
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import InvalidArgument
+from letta_common.sealing import Sealer
 from letta_sandbox.destinations import read_destinations
 from letta_tools.domain.executions.egress import Ceiling, EgressPolicy
 from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
-from letta_tools.providers.cipher import Cipher
 from tests.fakes.tools.configs import FakeSandboxConfigStore
 
 ANN = Actor(organization_id="org-1", user_id="user-1")
@@ -19,7 +19,7 @@ BOB = Actor(organization_id="org-2", user_id="user-2")
 
 def configs(operator=(), ceiling=(), store=None, clock=None):
     policy = EgressPolicy(read_destinations(operator), Ceiling(read_destinations(ceiling)))
-    return SandboxConfigs(store or FakeSandboxConfigStore(), Cipher(b"x" * 32), clock or SystemClock(), policy)
+    return SandboxConfigs(store or FakeSandboxConfigStore(), Sealer([b"x" * 32]), clock or SystemClock(), policy)
 
 
 async def opened(made, actor):

@@ -10,12 +10,12 @@ from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPTimeout
+from letta_common.sealing import Sealer
 from letta_sandbox.local.programs import ProgramOptions, Programs
 from letta_tools.domain.mcp.oauth import OAuthGrants
 from letta_tools.domain.mcp.servers import MCPConnection
 from letta_tools.domain.mcp.tools import Offer, health_of, tool_of
 from letta_tools.domain.registry.records import EPOCH
-from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from tests.fakes.tools.oauth import FakeOAuthStore
@@ -24,7 +24,7 @@ ANN = Actor("org-ann", "user-ann")
 
 
 def no_grants():
-    return OAuthGrants(FakeOAuthStore(), Cipher(b"secret"), SystemClock())
+    return OAuthGrants(FakeOAuthStore(), Sealer([b"secret"]), SystemClock())
 
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"

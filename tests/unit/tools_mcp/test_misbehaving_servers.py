@@ -13,10 +13,10 @@ from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import MCPConnectionFailed, MCPTimeout
+from letta_common.sealing import Sealer
 from letta_sandbox.local.programs import ProgramOptions, Programs
 from letta_tools.domain.mcp.oauth import OAuthGrants
 from letta_tools.domain.mcp.servers import MCPConnection, MCPServers
-from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from tests.fakes.tools.oauth import FakeOAuthStore
@@ -28,7 +28,7 @@ ANN = Actor("org-ann", "user-ann")
 
 
 def no_grants():
-    return OAuthGrants(FakeOAuthStore(), Cipher(b"secret"), SystemClock())
+    return OAuthGrants(FakeOAuthStore(), Sealer([b"secret"]), SystemClock())
 
 
 TRANSPORTS = ["stdio", "sse", "streamable_http"]
@@ -97,7 +97,7 @@ async def test_garbage_instead_of_an_answer(transport, phase):
 async def test_schemas_and_names_that_no_vendor_takes(transport):
     async with serving(transport, "schemas") as (client, connection):
         tools = FakeToolStore()
-        servers = MCPServers(FakeMCPServerStore(tools), tools, client, Cipher(b"secret"), SystemClock())
+        servers = MCPServers(FakeMCPServerStore(tools), tools, client, Sealer([b"secret"]), SystemClock())
         server = await servers.create(ANN, "demo", connection)
         kept = await servers.tools(ANN, server.id)
 
@@ -116,7 +116,7 @@ async def test_schemas_and_names_that_no_vendor_takes(transport):
 async def test_one_bad_tool_does_not_lose_the_others(transport):
     async with serving(transport, "odd") as (client, connection):
         tools = FakeToolStore()
-        servers = MCPServers(FakeMCPServerStore(tools), tools, client, Cipher(b"secret"), SystemClock())
+        servers = MCPServers(FakeMCPServerStore(tools), tools, client, Sealer([b"secret"]), SystemClock())
         server = await servers.create(ANN, "demo", connection)
         kept = {tool.mcp_name: tool for tool in await servers.tools(ANN, server.id)}
         again = await servers.refresh(ANN, server.id, {})
@@ -139,7 +139,7 @@ async def test_one_bad_tool_does_not_lose_the_others(transport):
 async def test_tools_that_change_during_a_call(transport):
     async with serving(transport, "changes") as (client, connection):
         tools = FakeToolStore()
-        servers = MCPServers(FakeMCPServerStore(tools), tools, client, Cipher(b"secret"), SystemClock())
+        servers = MCPServers(FakeMCPServerStore(tools), tools, client, Sealer([b"secret"]), SystemClock())
         server = await servers.create(ANN, "demo", connection)
         tool = next(tool for tool in await servers.tools(ANN, server.id) if tool.name == "pid")
 

@@ -16,13 +16,13 @@ from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument, IsolationUnavailable, MCPConnectionFailed, Overloaded, RateLimited
 from letta_common.fair_slots import Shares
+from letta_common.sealing import Sealer
 from letta_sandbox.calls import Isolation, Limits
 from letta_sandbox.destinations import Destinations, read_destinations
 from letta_sandbox.egress import Egress
 from letta_sandbox.local.programs import ProgramFailed, ProgramOptions, Programs
 from letta_tools.domain.mcp.oauth import OAuthGrants
 from letta_tools.domain.mcp.servers import MCPConnection
-from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from letta_tools.settings import ToolsSettings
@@ -94,7 +94,7 @@ def program(organization_id="org-ann", server_id="mcp_server-1", **env):
 async def client(options=ProgramOptions(), paths=(), **stdio):  # noqa: B008
     readable = (sys.prefix, sys.base_prefix, *paths)
     chosen = StdioOptions(**{"enabled": True, "organizations": ("*",), **stdio})
-    grants = OAuthGrants(FakeOAuthStore(), Cipher(b""), SystemClock())
+    grants = OAuthGrants(FakeOAuthStore(), Sealer([b""]), SystemClock())
     made = SDKClient(AddressGuard(), MCPOptions(stdio=chosen), Programs(replace(options, readable=readable)), grants)
     try:
         yield made

@@ -53,6 +53,12 @@ class KeySource(Protocol):
         ...
 
 
+def new_key_pair() -> tuple[bytes, bytes]:
+    """Return a new public key, raw, and its private one."""
+    key = Ed25519PrivateKey.generate()
+    return key.public_key().public_bytes_raw(), key.private_bytes_raw()
+
+
 class Signer:
     """Signs contexts with one private key. Only the auth service holds one."""
 

@@ -13,7 +13,7 @@ from letta.agent.v1 import (
 from letta_agent.clients.credentials import CredentialClient
 from letta_agent.clients.memory import MemoryClient
 from letta_agent.clients.models import ModelClient
-from letta_agent.clients.secrets import SecretVault
+from letta_agent.clients.secrets import SECRETS, AgentSecrets
 from letta_agent.clients.tools import ToolClient
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.context_window import Overviews
@@ -41,17 +41,21 @@ from letta_agent.store.conversations import SqlConversationStore
 from letta_agent.store.queue import SqlQueueStore
 from letta_agent.store.runs import SqlRunStore
 from letta_common.clock import Clock
-from letta_common.process.periodic import Periodic
+from letta_common.process.periodic import Periodic, stop_all
+from letta_common.sealing import Sealer
 from letta_common.values.ids import new_id
 from letta_common.values.repeats import Digests
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
+from letta_postgres.resealing import Resealer, SealedColumn
 from letta_rpc.service import Deps, Service
 
 SCHEMA = "agent"
+SEALED = (SealedColumn(SECRETS),)
 _FORGET_BATCH = 10_000
 _ORPHAN_BATCH = 100
 _OVERDUE_BATCH = 20
+_HOUR = 3600.0
 
 
 async def build(settings: AgentSettings, deps: Deps) -> Service:
@@ -60,58 +64,68 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     await upgrade(dsn, package="letta_agent", schema=SCHEMA)
     options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-agent")
     db = await Database.open(dsn, schema=SCHEMA, options=options)
+    clock = deps.clock
     memory, models = MemoryClient(deps.channels["memory"]), ModelClient(deps.channels["llm_gateway"])
     tools, credentials = ToolClient(deps.channels["tools"]), CredentialClient(deps.channels["auth"])
-    vault, queue, store = SecretVault(settings.secret()), SqlQueueStore(db), SqlRunStore(db)
-    writer, caller = EventWriter(queue), Caller(BuiltinTools(memory, deps.clock), tools)
+    sealer, queue, store = Sealer(settings.sealing_secrets()), SqlQueueStore(db), SqlRunStore(db)
+    secrets = AgentSecrets(sealer)
+    writer, caller = EventWriter(queue), Caller(BuiltinTools(memory, clock), tools)
     kit = LoopDeps(
         store=store,
         memory=memory,
         models=models,
-        toolsets=Toolsets(tools, deps.clock),
+        toolsets=Toolsets(tools, clock),
         caller=caller,
-        compactor=Compactor(models, deps.clock),
-        secrets=vault,
-        clock=deps.clock,
+        compactor=Compactor(models, clock),
+        secrets=secrets,
+        clock=clock,
         denies=settings.on_pending_approval == "deny",
     )
     runner = Runner(kit, queue, credentials, writer, _options(settings))
     digests, waiting = Digests(settings.secret()), RunOptions(settings.queue_length, denies=kit.denies)
-    runs = Runs(store, runner, memory, deps.clock, digests=digests, options=waiting)
+    runs = Runs(store, runner, memory, clock, digests=digests, options=waiting)
     agent_store, peers = SqlAgentStore(db), AgentPeers(memory, models, tools)
     stores = AgentStores(agent_store, SqlConversationStore(db), store)
-    agents = Agents(agent_store, peers, vault, deps.clock)
-    calls, overviews = ToolRuns(agent_store, peers, caller, vault), Overviews(agent_store, peers, deps.clock)
-    agent_servicer = AgentServicer(agents, calls, overviews, runs, deps.clock, digests=digests, stores=stores)
-    conversations = Conversations(stores.conversations, memory, agents, models, deps.clock)
+    agents = Agents(agent_store, peers, secrets, clock)
+    calls, overviews = ToolRuns(agent_store, peers, caller, secrets), Overviews(agent_store, peers, clock)
+    agent_servicer = AgentServicer(agents, calls, overviews, runs, clock, digests=digests, stores=stores)
+    conversations = Conversations(stores.conversations, memory, agents, models, clock)
     chores = _Housekeeping(
-        (agents, conversations), runs, queue, credentials=credentials, settings=settings, clock=deps.clock
+        (agents, conversations), runs, queue, credentials=credentials, settings=settings, clock=clock
     )
-    housekeeping = Periodic("housekeeping", chores.turn, settings.sweep_seconds)
+    background = _background(chores, Resealer(db, sealer, SEALED), settings)
 
     async def start() -> None:
         await writer.start()
         await runner.start()
-        housekeeping.start()
+        for work in background:
+            work.start()
 
     async def close() -> None:
-        await housekeeping.stop()
+        await stop_all(background)
         await runner.close(settings.drain_seconds)
         await writer.close()
         await db.close()
 
-    conversation_servicer = ConversationServicer(conversations, runs, deps.clock, digests=digests, stores=stores)
+    conversation_servicer = ConversationServicer(conversations, runs, clock, digests=digests, stores=stores)
     return Service(
         name="agent",
         servicers=(
             (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, agent_servicer),
-            (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, stores, deps.clock)),
+            (run_service_pb2_grpc.add_RunServiceServicer_to_server, RunServicer(runs, stores, clock)),
             (step_service_pb2_grpc.add_StepServiceServicer_to_server, StepServicer(store)),
             (conversation_service_pb2_grpc.add_ConversationServiceServicer_to_server, conversation_servicer),
         ),
         start=start,
         close=close,
         alive=db.alive,
+    )
+
+
+def _background(chores: _Housekeeping, resealer: Resealer, settings: AgentSettings) -> tuple[Periodic, ...]:
+    return (
+        Periodic("housekeeping", chores.turn, settings.sweep_seconds),
+        Periodic("seal anew", resealer.reseal, _HOUR, at_once=True),
     )
 
 

@@ -16,9 +16,8 @@ from letta_auth.domain.api_keys import APIKeys, Pepper
 from letta_auth.domain.bootstrap import Bootstrap
 from letta_auth.domain.credentials import Credentials
 from letta_auth.domain.organizations import Organizations
-from letta_auth.domain.signing_keys import SigningKeys
+from letta_auth.domain.signing_keys import PRIVATE_KEYS, SigningKeys
 from letta_auth.domain.users import Users
-from letta_auth.providers.vault import SecretVault
 from letta_auth.servicers.api_keys import APIKeyServicer
 from letta_auth.servicers.credentials import CredentialServicer
 from letta_auth.servicers.organizations import OrganizationServicer
@@ -26,11 +25,16 @@ from letta_auth.servicers.users import UserServicer
 from letta_auth.settings import AuthSettings
 from letta_auth.store.database import SqlAuthDatabase
 from letta_common.clock import SystemClock
+from letta_common.process.periodic import Periodic
+from letta_common.sealing import Sealer
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
+from letta_postgres.resealing import Resealer, SealedColumn
 from letta_rpc.service import Deps, Service
 
 SCHEMA = "auth"
+SEALED = (SealedColumn(PRIVATE_KEYS, organization=""),)
+_HOUR = 3600.0
 
 
 async def build(settings: AuthSettings, deps: Deps) -> Service:
@@ -38,19 +42,21 @@ async def build(settings: AuthSettings, deps: Deps) -> Service:
     db = await _open(settings)
     stored, clock = SqlAuthDatabase(db), deps.clock
     pepper = Pepper(settings.secret())
-    keys = SigningKeys(
-        stored,
-        SecretVault(settings.secret()),
-        clock,
-        audience=settings.audience,
-        max_age=timedelta(days=settings.signing_key_days),
-    )
+    sealer, max_age = Sealer(settings.sealing_secrets()), timedelta(days=settings.signing_key_days)
+    keys = SigningKeys(stored, sealer, clock, audience=settings.audience, max_age=max_age)
+    resealer = Resealer(db, sealer, SEALED)
+    background = Periodic("seal anew", resealer.reseal, _HOUR, at_once=True)
     credentials = Credentials(stored, keys, pepper, clock, dev_mode=settings.dev_mode)
 
     async def start() -> None:
         if settings.dev_mode:
             await Bootstrap(stored, pepper, clock).ensure_defaults()
         await keys.signer()
+        background.start()
+
+    async def close() -> None:
+        await background.stop()
+        await db.close()
 
     return Service(
         name="auth",
@@ -70,7 +76,7 @@ async def build(settings: AuthSettings, deps: Deps) -> Service:
             ),
         ),
         start=start,
-        close=db.close,
+        close=close,
         alive=db.alive,
     )
 

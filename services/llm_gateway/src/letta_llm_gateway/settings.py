@@ -31,10 +31,6 @@ class LLMGatewaySettings(Settings):
     pool_size: int = Field(default=4, ge=1, description="Most database connections of this process.")
     default_llm_handle: str = Field(default="", description="Default model, `provider/name`; empty: chosen at start.")
     default_embedding_handle: str = Field(default="", description="Default embedder; empty: the local one.")
-    encryption_key: SecretStr = Field(default=_NONE, description="Wraps provider keys; empty: one kept in LETTA_HOME.")
-    encryption_keys_also: tuple[SecretStr, ...] = Field(
-        default=(), description="Former and coming encryption keys: they open, and what they sealed is sealed anew."
-    )
     openai_api_key: SecretStr = _vendor("OPENAI_API_KEY", "Key of OpenAI.")
     openai_base_url: str = _vendor("OPENAI_BASE_URL", "Any server that speaks OpenAI's chat completions.", "")
     openai_responses: bool = Field(

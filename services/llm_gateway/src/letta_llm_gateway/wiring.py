@@ -19,13 +19,13 @@ from letta.llm.v1 import (
 from letta_common.clock import Clock
 from letta_common.egress import AddressGuard
 from letta_common.process.periodic import Periodic, stop_all
-from letta_common.process.settings import kept_secret
+from letta_common.sealing import Sealer
 from letta_llm_gateway.domain.accounting import budgets as budgets_
 from letta_llm_gateway.domain.accounting.budgets import Budgets, BudgetStore
 from letta_llm_gateway.domain.accounting.traces import Tracing
 from letta_llm_gateway.domain.accounting.usage import UsageStore, UsageWriter, WriterOptions
 from letta_llm_gateway.domain.catalogue import models
-from letta_llm_gateway.domain.catalogue.accounts import Accounts, ProviderStore
+from letta_llm_gateway.domain.catalogue.accounts import SECRETS, TABLE, Accounts, ProviderStore
 from letta_llm_gateway.domain.catalogue.models import Models
 from letta_llm_gateway.domain.catalogue.prices import Prices, read_prices
 from letta_llm_gateway.domain.catalogue.providers import Account
@@ -41,7 +41,6 @@ from letta_llm_gateway.providers import probe
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.tokenizer import LocalTokenizer
-from letta_llm_gateway.providers.vault import KeyVault
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from letta_llm_gateway.providers.wires.arguments import finished
 from letta_llm_gateway.servicers.budgets import BudgetServicer
@@ -57,9 +56,11 @@ from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
+from letta_postgres.resealing import Resealer, SealedColumn
 from letta_rpc.service import Deps, Service, nothing
 
 SCHEMA = "llm"
+SEALED = tuple(SealedColumn(f"{TABLE}.{field}") for field in SECRETS)
 _KEYED = ("groq", "together", "deepseek", "xai", "openrouter", "mistral")
 
 
@@ -75,6 +76,8 @@ class GatewayStores:
     providers: ProviderStore
     books: UsageStore
     budgets: BudgetStore
+    reseal: Callable[[], Awaitable[object]] = nothing
+    """Seals anew what a former encryption key sealed."""
 
 
 async def build(settings: LLMGatewaySettings, deps: Deps) -> Service:
@@ -83,7 +86,8 @@ async def build(settings: LLMGatewaySettings, deps: Deps) -> Service:
     await upgrade(dsn, package="letta_llm_gateway", schema=SCHEMA, extensions=())
     options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-llm-gateway")
     db = await Database.open(dsn, schema=SCHEMA, options=options)
-    stores = GatewayStores(SqlProviderStore(db), SqlUsageStore(db), SqlBudgetStore(db))
+    resealer = Resealer(db, Sealer(settings.sealing_secrets()), SEALED)
+    stores = GatewayStores(SqlProviderStore(db), SqlUsageStore(db), SqlBudgetStore(db), resealer.reseal)
     return replace(assemble(settings, deps, stores, db.close), alive=db.alive)
 
 
@@ -95,7 +99,7 @@ def assemble(
 ) -> Service:
     """Return the service over these stores."""
     guard = _guard(settings)
-    accounts = Accounts(stores.providers, _vault(settings), guard.check_url, deps.clock)
+    accounts = Accounts(stores.providers, Sealer(settings.sealing_secrets()), guard.check_url, deps.clock)
     factory = ProviderFactory(BuiltinProvider(), Clients(guard))
     catalogue = _catalogue(settings, deps.clock, accounts, factory)
     books = stores.books
@@ -112,7 +116,7 @@ def assemble(
         clock=deps.clock,
         options=replace(_options(settings), counts=Counts(tokenizer)),
     )
-    background = _background(settings, deps.clock, books, (accounts, budgets))
+    background = _background(settings, deps.clock, stores, budgets)
 
     async def start() -> None:
         usage.start()
@@ -175,32 +179,19 @@ def _guard(settings: LLMGatewaySettings) -> AddressGuard:
     return AddressGuard((*settings.provider_allowed_hosts, *anywhere))
 
 
-def _background(
-    settings: LLMGatewaySettings, clock: Clock, books: UsageStore, parts: tuple[Accounts, Budgets]
-) -> list[Periodic]:
-    accounts, budgets = parts
+def _background(settings: LLMGatewaySettings, clock: Clock, stores: GatewayStores, budgets: Budgets) -> list[Periodic]:
     kept = timedelta(days=settings.provider_trace_days)
 
     async def forget_traces() -> None:
         full = True
         while full:
-            full = await books.forget_traces(clock.now() - kept, _TRACES_AT_ONCE) == _TRACES_AT_ONCE
-
-    async def seal_anew() -> None:
-        if done := await accounts.reseal():
-            _log.warning("%d providers were sealed with the encryption key of now", done)
+            full = await stores.books.forget_traces(clock.now() - kept, _TRACES_AT_ONCE) == _TRACES_AT_ONCE
 
     return [
         Periodic("budgets", budgets.refresh, settings.budget_seconds, at_once=True),
         Periodic("old traces", forget_traces, _HOUR, at_once=True),
-        Periodic("seal anew", seal_anew, _HOUR, at_once=True),
+        Periodic("seal anew", stores.reseal, _HOUR, at_once=True),
     ]
-
-
-def _vault(settings: LLMGatewaySettings) -> KeyVault:
-    given = settings.encryption_key.get_secret_value()
-    secret = given.encode() if given else kept_secret(settings.home / "encryption_key")
-    return KeyVault(secret, [each.get_secret_value().encode() for each in settings.encryption_keys_also])
 
 
 def base_accounts(settings: LLMGatewaySettings) -> list[Account]:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
-from letta_common.process.settings import Settings, kept_secret
+from letta_common.process.settings import Settings
 
 
 class ToolsSettings(Settings):
@@ -16,10 +16,6 @@ class ToolsSettings(Settings):
 
     bind: str = Field(default="127.0.0.1:50053", description="Address and port of the gRPC server.")
     pool_size: int = Field(default=10, ge=1, description="Most database connections of this process.")
-    encryption_key: SecretStr = Field(
-        default=SecretStr(""),
-        description="Secret that values at rest are encrypted with; default: made once, in LETTA_HOME/encryption_key.",
-    )
     sandbox_provider: Literal["local", "docker", "e2b", "kubernetes", "modal"] = Field(
         default="local", description="Who runs custom tools. Calls never move to another provider."
     )
@@ -168,8 +164,3 @@ class ToolsSettings(Settings):
     keep_executions_days: float = Field(
         default=7.0, gt=0, description="How long a repeated idempotency key is answered as before."
     )
-
-    def encryption_secret(self) -> bytes:
-        """Return the secret that values at rest are encrypted with."""
-        configured = self.encryption_key.get_secret_value()
-        return configured.encode() if configured else kept_secret(self.home / "encryption_key")

@@ -12,8 +12,11 @@ from letta.tools.v1 import (
 )
 from letta_common.egress import AddressGuard
 from letta_common.fair_slots import FairSlots, Shares
+from letta_common.process.periodic import Periodic
+from letta_common.sealing import Sealer
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
+from letta_postgres.resealing import Resealer, SealedColumn
 from letta_rpc.service import Deps, Service
 from letta_sandbox.calls import Isolation, Limits, SandboxProvider
 from letta_sandbox.destinations import Destinations, read_destinations
@@ -35,16 +38,15 @@ from letta_tools.domain.executions.egress import Ceiling, EgressPolicy
 from letta_tools.domain.executions.executions import Executions, Executor
 from letta_tools.domain.executions.fair_calls import FairExecutor
 from letta_tools.domain.executions.sandbox_calls import SandboxExecutor
-from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
+from letta_tools.domain.executions.sandbox_configs import VARIABLES, SandboxConfigs
 from letta_tools.domain.executions.web_calls import FetchExecutor, SearchExecutor
 from letta_tools.domain.mcp.calls import MCPExecutor
 from letta_tools.domain.mcp.connects import ConnectOptions, MCPConnects
-from letta_tools.domain.mcp.oauth import OAuthGrants
-from letta_tools.domain.mcp.servers import MCPServers
+from letta_tools.domain.mcp.oauth import ANSWERS, GRANTS, OAuthGrants
+from letta_tools.domain.mcp.servers import SERVERS, MCPServers
 from letta_tools.domain.registry.builtin import builtin_tools
 from letta_tools.domain.registry.records import ToolType
 from letta_tools.domain.registry.tools import Tools
-from letta_tools.providers.cipher import Cipher
 from letta_tools.providers.mcp import LateClient, MCPOptions, StdioOptions
 from letta_tools.providers.web import GuardedWeb, WebOptions
 from letta_tools.servicers.mcp_servers import MCPServerServicer
@@ -59,6 +61,13 @@ from letta_tools.store.sandbox_configs import SqlSandboxConfigStore
 from letta_tools.store.tools import SqlToolStore
 
 SCHEMA = "tools"
+SEALED = (
+    SealedColumn(VARIABLES, ("sandbox_config_id", "key")),
+    SealedColumn(SERVERS),
+    SealedColumn(GRANTS, ("mcp_server_id",)),
+    SealedColumn(ANSWERS),
+)
+_HOUR = 3600.0
 
 
 async def build(settings: ToolsSettings, deps: Deps) -> Service:
@@ -66,15 +75,15 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     db = await _database(settings)
     most = Limits(timeout_seconds=settings.execution_timeout_seconds, memory_bytes=settings.execution_memory_bytes)
     sandbox = _sandbox(settings, most)
-    cipher = Cipher(settings.encryption_secret())
+    sealer = Sealer(settings.sealing_secrets())
     tool_store = SqlToolStore(db)
     tools = Tools(tool_store, deps.clock, builtin_tools())
     config_store, server_store = SqlSandboxConfigStore(db), SqlMCPServerStore(db)
-    configs = SandboxConfigs(config_store, cipher, deps.clock, _egress_policy(settings))
+    configs = SandboxConfigs(config_store, sealer, deps.clock, _egress_policy(settings))
     guard = AddressGuard(settings.egress_allowed_hosts)
-    grants = OAuthGrants(SqlOAuthStore(db), cipher, deps.clock)
+    grants = OAuthGrants(SqlOAuthStore(db), sealer, deps.clock)
     mcp = LateClient(guard, _mcp_options(settings), Programs(_program_options(settings)), grants)
-    servers = MCPServers(server_store, tool_store, mcp, cipher, deps.clock)
+    servers = MCPServers(server_store, tool_store, mcp, sealer, deps.clock)
     connects = MCPConnects(servers, _connect_options(settings))
     calls = SandboxExecutor(sandbox, configs)
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
@@ -88,11 +97,15 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     }
     executions = Executions(tools, store, executors, most)
 
+    background = Periodic("seal anew", Resealer(db, sealer, SEALED).reseal, _HOUR, at_once=True)
+
     async def start() -> None:
+        background.start()
         await store.start()
         await sandbox.start()
 
     async def close() -> None:
+        await background.stop()
         for part in (executions, servers, sandbox, store, db):
             await part.close()
 

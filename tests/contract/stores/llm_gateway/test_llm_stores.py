@@ -130,23 +130,6 @@ async def test_an_organization_chooses_its_defaults(providers):
     assert await providers.get_defaults(BEN) == ModelDefaults()
 
 
-async def test_secrets_are_sealed_anew_unless_they_changed_meanwhile(providers):
-    one, two = replace(made("one"), api_key=b"old1", access_key=b"old2"), replace(made("two"), api_key=b"new1")
-    bare, other = replace(made("bare"), api_key=None), replace(made("one", BEN), api_key=b"new", access_key=b"old")
-    for provider, actor in ((one, ANN), (two, ANN), (bare, ANN), (other, BEN)):
-        await providers.create(actor, provider)
-
-    found = await providers.list_sealed_otherwise(b"new", 10)
-    assert {row.id for row in found} == {one.id, other.id}
-    assert len(await providers.list_sealed_otherwise(b"new", 1)) == 1
-
-    anew = replace(one, api_key=b"new1", access_key=b"new2")
-    assert await providers.reseal(one, anew)
-    assert not await providers.reseal(one, anew), "the row is no longer what was read"
-    assert await providers.get(ANN, one.id) == anew
-    assert [row.id for row in await providers.list_sealed_otherwise(b"new", 10)] == [other.id]
-
-
 def record(actor: Actor = ANN, cost: int | None = 5, at: datetime = NOW, **rest) -> UsageRecord:
     booked = {"agent_id": "agent-1", "run_id": "run-1", "step_id": "step-1", "purpose": "step"}
     booked |= {key: rest.pop(key) for key in list(rest) if key in booked}

@@ -86,7 +86,7 @@ async def test_variables(store, ann):
     assert await store.list_variables(ann, config.id, Page()) == [b, a]
     again = await store.put_variable(ann, a_variable(config, "A", 2, b"new"))
     assert (again.id, again.value, again.created_at) == (a.id, b"new", a.created_at)
-    assert sorted(await store.list_values(ann, "local")) == [("A", b"new"), ("B", b"v")]
+    assert sorted(await store.list_values(ann, "local")) == [(config.id, "A", b"new"), (config.id, "B", b"v")]
     with pytest.raises(KeyTaken):
         await store.update_variable(ann, replace(b, key="A"))
     assert await store.update_variable(ann, replace(b, key="D", description=None))

@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     cluster_secret: SecretStr = Field(
         default=SecretStr(""), description="Proves a service to another; made when absent."
     )
+    encryption_key: SecretStr = Field(
+        default=SecretStr(""), description="Seals secrets at rest; empty: one made once, in LETTA_HOME/encryption_key."
+    )
+    encryption_keys_also: tuple[SecretStr, ...] = Field(
+        default=(), description="Former and coming encryption keys: they open, and what they sealed is sealed anew."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe line.")
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="Layout of log lines; auto: console on a terminal, else json."
@@ -120,6 +126,11 @@ class Settings(BaseSettings):
         """Return the cluster secret; without one configured, the one in LETTA_HOME, made at the first call."""
         configured = self.cluster_secret.get_secret_value()
         return configured.encode() if configured else kept_secret(self.home / "cluster_secret")
+
+    def sealing_secrets(self) -> list[bytes]:
+        """Return the secrets that open what is sealed at rest; the first one seals."""
+        given = self.encryption_key.get_secret_value().encode() or kept_secret(self.home / "encryption_key")
+        return [given, *(each.get_secret_value().encode() for each in self.encryption_keys_also)]
 
 
 def is_loopback(bind: str) -> bool:

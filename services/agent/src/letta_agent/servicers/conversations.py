@@ -19,9 +19,9 @@ from letta_agent.servicers.streams import with_pings
 from letta_common.actor import current_actor, current_request
 from letta_common.clock import Clock
 from letta_common.errors import RunNotActive, RunNotFound
-from letta_common.values.masks import changed_paths, copy_paths, shared_fields
 from letta_common.values.paging import Page
 from letta_common.values.repeats import Digests
+from letta_rpc.masks import changed_paths, copy_paths, shared_fields
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _GIVEN = shared_fields(pb.CreateConversationRequest.DESCRIPTOR, Conversation.DESCRIPTOR)

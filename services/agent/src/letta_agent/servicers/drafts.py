@@ -16,8 +16,8 @@ from letta_agent.domain.context.zones import zone_of
 from letta_agent.domain.journal.inputs import created
 from letta_agent.servicers.older_words import model_told, settings_told
 from letta_common.errors import InvalidArgument, OperationUnimplemented
-from letta_common.values.masks import changed_paths, copy_paths, shared_fields
 from letta_common.values.repeats import Digests
+from letta_rpc.masks import changed_paths, copy_paths, shared_fields
 
 _NAME = re.compile(r"[\w\s'\-]+")
 _DECIDED = frozenset({"name", "system", "agent_type", "timezone", "message_ids", "etag"})

@@ -9,14 +9,17 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from letta.auth.v1.credential_service_pb2 import SigningKey
-from letta_common.actor_context import Signer
+from letta_common.actor_context import Signer, new_key_pair
 from letta_common.clock import Clock
+from letta_common.errors import InternalError
+from letta_common.sealing import SealedAt, Sealer
 from letta_common.values.ids import new_id
 from letta_common.values.times import stamp_of, time_of
 
 if TYPE_CHECKING:
     from letta_auth.domain.database import AuthDatabase
 
+PRIVATE_KEYS = "auth.signing_keys.sealed_private_key"
 RELOAD_AFTER = timedelta(minutes=10)
 LISTED_AFTER_RETIREMENT = timedelta(days=1)
 """Longer than another replica may go on signing with a retired key, and than any context is valid."""
@@ -50,24 +53,12 @@ class SigningKeyStore(Protocol):
         ...
 
 
-class Vault(Protocol):
-    """Makes key pairs and seals their private halves."""
-
-    def new_pair(self, key_id: str) -> tuple[bytes, bytes]:
-        """Return a raw public key and the sealed private one."""
-        ...
-
-    def unseal(self, key_id: str, sealed: bytes) -> bytes | None:
-        """Return the raw private key, or None when it was sealed with another secret."""
-        ...
-
-
 class SigningKeys:
     """Keeps a signer at hand and replaces its key in time."""
 
-    def __init__(self, db: AuthDatabase, vault: Vault, clock: Clock, *, audience: str, max_age: timedelta) -> None:
+    def __init__(self, db: AuthDatabase, sealer: Sealer, clock: Clock, *, audience: str, max_age: timedelta) -> None:
         self._db = db
-        self._vault = vault
+        self._sealer = sealer
         self._clock = clock
         self._audience = audience
         self._max_age = max_age
@@ -93,19 +84,26 @@ class SigningKeys:
         async with self._db.read() as tx:
             pairs = await tx.signing_keys.list_active()
         for pair in pairs:
-            private = self._vault.unseal(pair.key.id, pair.sealed_private_key)
-            if private is not None and now - time_of(pair.key.created_at) < self._max_age:
+            if now - time_of(pair.key.created_at) < self._max_age and (private := self._opened(pair)):
                 return Signer(private, pair.key.id, self._audience, self._clock)
         return None
 
+    def _opened(self, pair: KeyPair) -> bytes | None:
+        try:
+            return self._sealer.open(_place(pair.key.id), pair.sealed_private_key)
+        except InternalError:  # sealed with a key that this deployment has no more: another pair is made
+            return None
+
     async def _make(self, now: datetime) -> Signer:
         id_ = new_id("signing_key")
-        public, sealed = self._vault.new_pair(id_)
+        public, private = new_key_pair()
         key = SigningKey(id=id_, public_key=public, created_at=stamp_of(now))
+        sealed = self._sealer.seal(_place(id_), private)
         async with self._db.begin() as tx:
             await tx.signing_keys.retire(now - self._max_age, now)
             await tx.signing_keys.create(KeyPair(key, sealed))
-        private = self._vault.unseal(id_, sealed)
-        if private is None:
-            raise RuntimeError("the vault cannot open what it sealed")
         return Signer(private, id_, self._audience, self._clock)
+
+
+def _place(key_id: str) -> SealedAt:
+    return SealedAt(PRIVATE_KEYS, "", key_id)

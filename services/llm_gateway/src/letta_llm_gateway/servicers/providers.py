@@ -11,12 +11,12 @@ from letta.llm.v1 import provider_pb2 as providers_pb
 from letta.llm.v1 import provider_service_pb2 as pb
 from letta_common.actor import current_actor
 from letta_common.errors import ValidationFailed
-from letta_common.values.masks import changed_values
 from letta_common.values.paging import Page
 from letta_common.values.times import stamp_of
 from letta_llm_gateway.domain.catalogue.accounts import Accounts, Filter, OwnProvider, ProviderStore
 from letta_llm_gateway.domain.catalogue.models import Models
 from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_rpc.masks import changed_values
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

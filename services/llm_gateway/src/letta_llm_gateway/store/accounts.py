@@ -92,32 +92,6 @@ class SqlProviderStore:
         async with self._db.begin() as conn:
             await conn.execute(statement.on_conflict_do_update(index_elements=["organization_id"], set_=values))
 
-    async def list_sealed_otherwise(self, format: bytes, most: int) -> list[OwnProvider]:
-        """Return providers of any organization with a secret that begins otherwise: a statement of the system."""
-        other = [
-            sa.and_(column.is_not(None), sa.func.substr(column, 1, len(format)) != format)
-            for column in (providers.c.api_key, providers.c.access_key)
-        ]
-        async with self._db.connect() as conn:
-            rows = await conn.execute(sa.select(providers).where(sa.or_(*other)).order_by(providers.c.id).limit(most))
-            return [_provider(row) for row in rows]
-
-    async def reseal(self, old: OwnProvider, new: OwnProvider) -> bool:
-        """Replace the secrets of a provider unless somebody changed them meanwhile: a statement of the system."""
-        columns = providers.c
-        statement = (
-            sa.update(providers)
-            .where(
-                columns.organization_id == old.organization_id,
-                columns.id == old.id,
-                columns.api_key.is_not_distinct_from(old.api_key),
-                columns.access_key.is_not_distinct_from(old.access_key),
-            )
-            .values(api_key=new.api_key, access_key=new.access_key)
-        )
-        async with self._db.begin() as conn:
-            return (await conn.execute(statement)).rowcount == 1
-
     @staticmethod
     def _mine(actor: Actor) -> sa.ColumnElement[bool]:
         return providers.c.organization_id == actor.organization_id

@@ -14,8 +14,8 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, BlockLimitExceeded, InvalidArgument, StaleEtag
 from letta_common.values.ids import derived_id, new_id
-from letta_common.values.masks import changed_paths, copy_paths
 from letta_common.values.paging import Page
+from letta_rpc.masks import changed_paths, copy_paths
 
 DEFAULT_LIMIT = 100_000
 _ATTEMPTS = 5

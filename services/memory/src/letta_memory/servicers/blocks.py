@@ -9,10 +9,10 @@ import grpc.aio
 from letta.memory.v1 import block_service_pb2 as pb
 from letta.memory.v1 import block_service_pb2_grpc
 from letta_common.actor import current_actor
-from letta_common.values.masks import changed_paths
 from letta_common.values.paging import Page
 from letta_common.values.repeats import Digests
 from letta_memory.domain.blocks import Blocks, BlockStore
+from letta_rpc.masks import changed_paths
 
 Call = grpc.aio.ServicerContext[Any, Any]
 

@@ -11,8 +11,8 @@ from letta.tools.v1 import sandbox_config_pb2, sandbox_config_service_pb2_grpc
 from letta.tools.v1 import sandbox_config_service_pb2 as pb
 from letta_common.actor import Actor, current_actor
 from letta_common.errors import InvalidArgument
-from letta_common.values.masks import changed_values
 from letta_common.values.paging import Page
+from letta_rpc.masks import changed_values
 from letta_tools.domain.executions.sandbox_configs import (
     E2B,
     LOCAL,

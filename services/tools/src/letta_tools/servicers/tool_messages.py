@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import tool_pb2, tool_service_pb2
-from letta_common.values.masks import changed_paths
+from letta_rpc.masks import changed_paths
 from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolType
 
 _ALL = FieldMask()

@@ -46,7 +46,7 @@ _variables = sa.Table(
 _CONFIG = list(_configs.c)[:-1]
 _VARIABLE = list(_variables.c)[:-1]
 _VARIABLES_OF = (
-    "select v.key, v.value from tools.environment_variables v join tools.sandbox_configs c "
+    "select v.sandbox_config_id, v.key, v.value from tools.environment_variables v join tools.sandbox_configs c "
     "on c.organization_id = v.organization_id and c.id = v.sandbox_config_id "
     "where v.organization_id = %s and c.type = %s"
 )
@@ -132,9 +132,10 @@ class SqlSandboxConfigStore:
         """Remove a variable; say whether there was one."""
         return await self._delete(_variables, actor, variable_id)
 
-    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
-        """Return names and values of the variables of the configuration of a type, in one statement."""
-        return [(key, value) for key, value in await self._db.hot(_VARIABLES_OF, (actor.organization_id, kind))]
+    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, str, bytes]]:
+        """Return configuration, name and value of the variables of the configuration of a type, in one statement."""
+        rows = await self._db.hot(_VARIABLES_OF, (actor.organization_id, kind))
+        return [(config_id, key, value) for config_id, key, value in rows]
 
     async def _delete(self, table: sa.Table, actor: Actor, id: str) -> bool:
         async with self._db.connect() as conn:

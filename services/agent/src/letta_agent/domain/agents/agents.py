@@ -26,13 +26,13 @@ from letta_agent.domain.agents.records import (
     Change,
     Stage,
     Variable,
-    Vault,
 )
 from letta_agent.domain.context.system_prompt import compile_system, default_system, facts_of
 from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.peers.credentials import CredentialPeer
 from letta_agent.domain.peers.memory import Block, Message
 from letta_agent.domain.peers.models import ContentPart
+from letta_agent.domain.peers.secrets import SecretBox
 from letta_agent.domain.peers.tools import Tool
 from letta_agent.domain.toolcalls.rules import ToolRules
 from letta_common.actor import Actor, acting_as
@@ -57,12 +57,12 @@ _DESCRIPTIONS = {
 class Agents:
     """Operations on agents."""
 
-    def __init__(self, store: AgentStore, peers: AgentPeers, vault: Vault, clock: Clock) -> None:
+    def __init__(self, store: AgentStore, peers: AgentPeers, secrets: SecretBox, clock: Clock) -> None:
         self._store = store
         self._memory = peers.memory
         self._models = peers.models
         self._tools = peers.tools
-        self._vault = vault
+        self._secrets = secrets
         self._clock = clock
 
     async def create(self, actor: Actor, draft: AgentDraft) -> AgentState:
@@ -317,7 +317,7 @@ class Agents:
             variable.created_at.FromDatetime(now)
             variable.updated_at.FromDatetime(now)
             variables.append(variable)
-        return self._vault.seal(actor.organization_id, agent_id, variables)
+        return self._secrets.seal(actor.organization_id, agent_id, variables)
 
     def _first_message(self, state: AgentState, blocks: Sequence[Block]) -> Message:
         now = self._clock.now()
@@ -358,7 +358,7 @@ class Agents:
         if parts.tools:
             shown.tools.extend(tools)
         if parts.secrets and agent.secrets:
-            shown.secrets.extend(self._vault.open(actor.organization_id, agent.id, agent.secrets))
+            shown.secrets.extend(self._secrets.open(actor.organization_id, agent.id, agent.secrets))
         if not parts.tags:
             shown.ClearField("tags")
         if parts.pending_approval and agent.approval:

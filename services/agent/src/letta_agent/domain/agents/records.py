@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
@@ -123,18 +123,6 @@ class AgentPeers:
     memory: MemoryPeer
     models: ModelPeer
     tools: ToolPeer
-
-
-class Vault(Protocol):
-    """Seals the environment variables of agents."""
-
-    def seal(self, organization_id: str, agent_id: str, variables: Sequence[Variable]) -> bytes:
-        """Return the variables encrypted, bound to their agent."""
-        ...
-
-    def open(self, organization_id: str, agent_id: str, sealed: bytes) -> list[Variable]:
-        """Return the variables."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

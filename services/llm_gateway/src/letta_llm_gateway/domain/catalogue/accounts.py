@@ -13,17 +13,18 @@ from letta_common.clock import Clock
 from letta_common.egress import origin_of
 from letta_common.errors import (
     AppError,
-    InternalError,
     ProviderNameTaken,
     ProviderNotFound,
     SecretRequired,
 )
+from letta_common.sealing import SealedAt, Sealer
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_llm_gateway.domain.catalogue.models import Models
 from letta_llm_gateway.domain.catalogue.providers import Account, ModelDefaults
 
 _log = logging.getLogger("letta.llm.accounts")
+TABLE = "llm.providers"
 SECRETS = ("api_key", "access_key")
 ADDRESSES = ("base_url", "region", "api_version")
 
@@ -89,31 +90,6 @@ class ProviderStore(Protocol):
         """Store the handles that the organization chose."""
         ...
 
-    async def list_sealed_otherwise(self, format: bytes, most: int) -> Sequence[OwnProvider]:
-        """Return providers of any organization with a secret that does not begin with these bytes."""
-        ...
-
-    async def reseal(self, old: OwnProvider, new: OwnProvider) -> bool:
-        """Replace the secrets of a provider unless somebody changed them meanwhile: a statement of the system."""
-        ...
-
-
-class Vault(Protocol):
-    """Seals secrets, each organization's with a key of its own."""
-
-    @property
-    def format(self) -> bytes:
-        """What everything begins with that is sealed with the key of now."""
-        ...
-
-    def seal(self, organization_id: str, purpose: str, secret: str) -> bytes:
-        """Return the secret sealed for this organization and purpose."""
-        ...
-
-    def open(self, organization_id: str, purpose: str, sealed: bytes) -> str:
-        """Return the secret. Raises InternalError when it was sealed for something else or with another key."""
-        ...
-
 
 AddressCheck = Callable[[str], Awaitable[object]]
 """Raises InvalidArgument for an address that an organization may not make the gateway call."""
@@ -122,8 +98,8 @@ AddressCheck = Callable[[str], Awaitable[object]]
 class Accounts:
     """Operations on the providers of organizations."""
 
-    def __init__(self, store: ProviderStore, vault: Vault, allowed: AddressCheck, clock: Clock) -> None:
-        self._store, self._vault, self._allowed, self._clock = store, vault, allowed, clock
+    def __init__(self, store: ProviderStore, sealer: Sealer, allowed: AddressCheck, clock: Clock) -> None:
+        self._store, self._sealer, self._allowed, self._clock = store, sealer, allowed, clock
 
     async def of(self, actor: Actor) -> Sequence[Account]:
         """Return the accounts of the actor's organization, keys in clear."""
@@ -143,33 +119,6 @@ class Accounts:
         models.forget(actor.organization_id)
         return defaults
 
-    async def reseal(self, most: int = 1000) -> int:
-        """Seal secrets anew that were sealed with a former key, of any organization; say how many providers."""
-        total = 0
-        while found := await self._store.list_sealed_otherwise(self._vault.format, most):
-            done = 0
-            for provider in found:
-                try:
-                    done += await self._store.reseal(provider, self._resealed(provider))
-                except InternalError:
-                    _log.error("the key of provider %s opens with no secret", provider.id)
-            total += done
-            if not done:
-                break
-        return total
-
-    def _resealed(self, provider: OwnProvider) -> OwnProvider:
-        def again(field: str, sealed: bytes | None) -> bytes | None:
-            plain = self._opened(provider, field, sealed)
-            purpose = f"{provider.name}/{field}"
-            return self._vault.seal(provider.organization_id, purpose, plain) if plain else None
-
-        return replace(
-            provider,
-            api_key=again("api_key", provider.api_key),
-            access_key=again("access_key", provider.access_key),
-        )
-
     async def create(self, actor: Actor, account: Account, models: Models) -> OwnProvider:
         """Store a new provider and list its models.
 
@@ -181,16 +130,17 @@ class Accounts:
             raise taken(account.name)
         await self._check(account)
         now = self._clock.now()
+        id_ = new_id("provider")
         provider = OwnProvider(
-            id=new_id("provider"),
+            id=id_,
             organization_id=actor.organization_id,
             name=account.name,
             provider_type=account.provider_type,
             base_url=account.base_url or None,
             region=account.region or None,
             api_version=account.api_version or None,
-            api_key=self._sealed(actor, account.name, "api_key", account.api_key),
-            access_key=self._sealed(actor, account.name, "access_key", account.access_key),
+            api_key=self._sealed(actor, id_, "api_key", account.api_key),
+            access_key=self._sealed(actor, id_, "access_key", account.access_key),
             created_at=now,
             updated_at=now,
         )
@@ -211,7 +161,7 @@ class Accounts:
         """
         provider = await self._store.get(actor, provider_id)
         plain = {key: changes[key] or None for key in ADDRESSES if key in changes}
-        sealed = {key: self._sealed(actor, provider.name, key, changes[key]) for key in SECRETS if key in changes}
+        sealed = {key: self._sealed(actor, provider.id, key, changes[key]) for key in SECRETS if key in changes}
         changed = replace(provider, **plain, **sealed, updated_at=self._clock.now())  # type: ignore[arg-type]
         _require_secrets(provider, changed, given=sealed)
         await self._check(self.account(changed))
@@ -264,11 +214,13 @@ class Accounts:
         if account.base_url:
             await self._allowed(account.base_url)
 
-    def _sealed(self, actor: Actor, name: str, field: str, secret: str | None) -> bytes | None:
-        return self._vault.seal(actor.organization_id, f"{name}/{field}", secret) if secret else None
+    def _sealed(self, actor: Actor, provider_id: str, field: str, secret: str | None) -> bytes | None:
+        place = SealedAt(f"{TABLE}.{field}", actor.organization_id, provider_id)
+        return self._sealer.seal(place, secret.encode()) if secret else None
 
     def _opened(self, provider: OwnProvider, field: str, sealed: bytes | None) -> str:
-        return self._vault.open(provider.organization_id, f"{provider.name}/{field}", sealed) if sealed else ""
+        place = SealedAt(f"{TABLE}.{field}", provider.organization_id, provider.id)
+        return self._sealer.open(place, sealed).decode() if sealed else ""
 
 
 def _require_secrets(before: OwnProvider, after: OwnProvider, given: Container[str]) -> None:

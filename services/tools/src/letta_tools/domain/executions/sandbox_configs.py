@@ -12,6 +12,7 @@ from typing import Protocol
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound
+from letta_common.sealing import SealedAt, Sealer
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_sandbox.destinations import Destinations
@@ -59,16 +60,7 @@ class EnvironmentVariable:
     updated_at: datetime = EPOCH
 
 
-class Cipher(Protocol):
-    """Seals texts for an organization."""
-
-    def seal(self, organization_id: str, text: str) -> bytes:
-        """Encrypt a text."""
-        ...
-
-    def open(self, organization_id: str, sealed: bytes) -> str:
-        """Decrypt a text."""
-        ...
+VARIABLES = "tools.environment_variables.value"
 
 
 class KeyTaken(Exception):
@@ -114,7 +106,7 @@ class SandboxConfigStore(Protocol):
         """Remove a variable; say whether there was one."""
         ...
 
-    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, bytes]]:
+    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, str, bytes]]:
         """Return names and values of the variables of the configuration of a type, in one statement."""
         ...
 
@@ -123,10 +115,10 @@ class SandboxConfigs:
     """Operations on configurations and variables."""
 
     def __init__(
-        self, store: SandboxConfigStore, cipher: Cipher, clock: Clock, egress: EgressPolicy | None = None
+        self, store: SandboxConfigStore, sealer: Sealer, clock: Clock, egress: EgressPolicy | None = None
     ) -> None:
         self._store = store
-        self._cipher = cipher
+        self._sealer = sealer
         self._clock = clock
         self._egress = egress or EgressPolicy()
 
@@ -162,7 +154,7 @@ class SandboxConfigs:
             id=new_id("sandbox-env"),
             sandbox_config_id=config_id,
             key=_key(key),
-            value=self._sealed(actor, value),
+            value=self._sealed(actor, config_id, key, value),
             description=description,
             created_by_id=actor.user_id,
             last_updated_by_id=actor.user_id,
@@ -179,10 +171,13 @@ class SandboxConfigs:
         if known is None:
             raise _missing(variable_id)
         written = replace(known, last_updated_by_id=actor.user_id, updated_at=self._clock.now())
-        if changes.get("key"):
-            written = replace(written, key=_key(changes["key"] or ""))
-        if changes.get("value") is not None:
-            written = replace(written, value=self._sealed(actor, changes["value"] or ""))
+        key, value = changes.get("key"), changes.get("value")
+        if key and value is None:  # it is sealed for its name
+            value = self._opened(actor, known.sandbox_config_id, known.key, known.value)
+        if key:
+            written = replace(written, key=_key(key))
+        if value is not None:
+            written = replace(written, value=self._sealed(actor, known.sandbox_config_id, written.key, value))
         if "description" in changes:
             written = replace(written, description=changes["description"])
         try:
@@ -205,7 +200,7 @@ class SandboxConfigs:
     async def variables(self, actor: Actor) -> Mapping[str, str]:
         """Return the variables of the local sandbox."""
         sealed = await self._store.list_values(actor, LOCAL)
-        return {key: self._cipher.open(actor.organization_id, value) for key, value in sealed}
+        return {key: self._opened(actor, config_id, key, value) for config_id, key, value in sealed}
 
     async def destinations(self, actor: Actor) -> Destinations:
         """Return what the organization's tools may reach."""
@@ -239,10 +234,17 @@ class SandboxConfigs:
             updated_at=now,
         )
 
-    def _sealed(self, actor: Actor, value: str) -> bytes:
+    def _opened(self, actor: Actor, config_id: str, key: str, sealed: bytes) -> str:
+        return self._sealer.open(_place(actor, config_id, key), sealed).decode()
+
+    def _sealed(self, actor: Actor, config_id: str, key: str, value: str) -> bytes:
         if "\0" in value:
             raise InvalidArgument("the value holds a NUL character", field="value")
-        return self._cipher.seal(actor.organization_id, value)
+        return self._sealer.seal(_place(actor, config_id, key), value.encode())
+
+
+def _place(actor: Actor, config_id: str, key: str) -> SealedAt:
+    return SealedAt(VARIABLES, actor.organization_id, f"{config_id}/{key}")
 
 
 def _missing(id: str) -> SandboxConfigNotFound:

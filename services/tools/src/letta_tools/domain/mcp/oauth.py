@@ -15,9 +15,10 @@ from typing import Protocol
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, MCPConnectionFailed
+from letta_common.sealing import SealedAt, Sealer
 from letta_common.values.ids import new_id
-from letta_tools.domain.executions.sandbox_configs import Cipher
 
+GRANTS, ANSWERS = "tools.mcp_oauth_grants.grant_sealed", "tools.mcp_oauth_sessions.answer"
 PENDING, AUTHORIZED, REFUSED = "pending", "authorized", "error"
 _POLL_SECONDS = 0.25
 
@@ -86,20 +87,20 @@ class Ask:
 class OAuthGrants:
     """Attempts and grants of MCP servers."""
 
-    def __init__(self, store: OAuthStore, cipher: Cipher, clock: Clock) -> None:
+    def __init__(self, store: OAuthStore, sealer: Sealer, clock: Clock) -> None:
         self._store = store
-        self._cipher = cipher
+        self._sealer = sealer
         self._clock = clock
 
     async def load(self, organization_id: str, server_id: str) -> str:
         """Return what was granted; nothing when nothing was."""
         actor = Actor(organization_id, "")
         sealed = await self._store.find_grant(actor, server_id) if server_id else None
-        return self._cipher.open(organization_id, sealed) if sealed else ""
+        return self._sealer.open(SealedAt(GRANTS, organization_id, server_id), sealed).decode() if sealed else ""
 
     async def save(self, organization_id: str, server_id: str, grant: str) -> None:
         """Keep what was granted, encrypted with the organization's key."""
-        sealed = self._cipher.seal(organization_id, grant)
+        sealed = self._sealer.seal(SealedAt(GRANTS, organization_id, server_id), grant.encode())
         await self._store.put_grant(Actor(organization_id, ""), server_id, sealed, self._clock.now())
 
     async def begin(self, actor: Actor, server_id: str, state: str, wait_seconds: float) -> tuple[str, str]:
@@ -120,11 +121,11 @@ class OAuthGrants:
             raise InvalidArgument("no authorization of this organization waits for this state", field="state")
         status = REFUSED if answer.error or not answer.code else AUTHORIZED
         text = json.dumps({"code": answer.code, "issuer": answer.issuer, "error": answer.error[:500]})
-        sealed = self._cipher.seal(actor.organization_id, text)
+        sealed = self._sealer.seal(_place(actor, session_id), text.encode())
         if await self._store.settle(actor, session_id, status, sealed, self._clock.now()):
             return
         known = await self._store.find(actor, session_id)
-        same = known is not None and known.answer and self._cipher.open(actor.organization_id, known.answer) == text
+        same = known is not None and known.answer and self._opened(actor, known.id, known.answer) == text
         if not same:
             raise InvalidArgument("the authorization was answered already, or has expired", field="state")
 
@@ -135,11 +136,18 @@ class OAuthGrants:
             if session is None or (session.status == PENDING and session.expires_at <= self._clock.now()):
                 raise AuthorizationNeeded("nobody has authorized the MCP server in time")
             if session.status != PENDING and session.answer is not None:
-                values = json.loads(self._cipher.open(actor.organization_id, session.answer))
+                values = json.loads(self._opened(actor, session_id, session.answer))
                 if session.status == REFUSED:
                     raise AuthorizationNeeded(f"the authorization was refused: {values['error'] or 'no code came'}")
                 return OAuthAnswer(values["code"], _inside(outside)[1], values["issuer"])
             await asyncio.sleep(_POLL_SECONDS)
+
+    def _opened(self, actor: Actor, session_id: str, answer: bytes) -> str:
+        return self._sealer.open(_place(actor, session_id), answer).decode()
+
+
+def _place(actor: Actor, session_id: str) -> SealedAt:
+    return SealedAt(ANSWERS, actor.organization_id, session_id)
 
 
 def _hash(state: str) -> bytes:

@@ -13,9 +13,9 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.egress import origin_of
 from letta_common.errors import AlreadyExists, InvalidArgument, MCPServerNotFound, SecretRequired
+from letta_common.sealing import SealedAt, Sealer
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
-from letta_tools.domain.executions.sandbox_configs import Cipher
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded
 from letta_tools.domain.mcp.tools import Offer, Refreshed, tool_of
 from letta_tools.domain.registry.records import EPOCH, LONGEST_NAME, RegisteredTool, ToolFilter
@@ -26,6 +26,8 @@ MASK = "********"
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\t -~]*")
 _TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?:\|([^}]*))?\}\}")
+
+SERVERS = "tools.mcp_servers.secrets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +182,12 @@ class MCPServers:
     """Operations on MCP servers."""
 
     def __init__(
-        self, store: MCPServerStore, tools: ToolStore, client: MCPClient, cipher: Cipher, clock: Clock
+        self, store: MCPServerStore, tools: ToolStore, client: MCPClient, sealer: Sealer, clock: Clock
     ) -> None:
         self._store = store
         self._tools = tools
         self._client = client
-        self._cipher = cipher
+        self._sealer = sealer
         self._clock = clock
 
     async def create(self, actor: Actor, name: str, connection: MCPConnection) -> MCPServer:
@@ -305,7 +307,7 @@ class MCPServers:
     def connection(self, actor: Actor, server: MCPServer) -> MCPConnection:
         """Return how a server is reached, secrets included."""
         config = json.loads(server.config)
-        secrets = json.loads(self._cipher.open(actor.organization_id, server.secrets))
+        secrets = json.loads(self._sealer.open(_place(actor, server.id), server.secrets))
         known = MCPConnection(server.server_type, **{**config, "args": tuple(config.get("args", ()))}, **secrets)
         return replace(known, organization_id=actor.organization_id, server_id=server.id)
 
@@ -331,7 +333,7 @@ class MCPServers:
         return replace(
             server,
             config=json.dumps({key: value for key, value in config.items() if value}),
-            secrets=self._cipher.seal(actor.organization_id, json.dumps(secrets)),
+            secrets=self._sealer.seal(_place(actor, server.id), json.dumps(secrets).encode()),
             last_updated_by_id=actor.user_id,
             updated_at=self._clock.now(),
         )
@@ -426,3 +428,7 @@ def _check_texts(connection: MCPConnection) -> None:
 
 def _taken(name: str) -> AlreadyExists:
     return AlreadyExists(f"there is an MCP server `{name}` already", server_name=name)
+
+
+def _place(actor: Actor, server_id: str) -> SealedAt:
+    return SealedAt(SERVERS, actor.organization_id, server_id)

@@ -1,1 +1,0 @@
-"""Cryptography behind the protocols of the domain."""
