@@ -16,7 +16,7 @@ from letta_agent.domain.runs.runs import SendCommand
 from letta_common.errors import ConversationBusy, RunNotActive
 from letta_common.values.paging import Page
 from letta_messages.rendering import text_of
-from tests.fakes.agent.peers import ScriptedModels, answer, say
+from tests.fakes.agent.peers import ScriptedModels, answer, asked, say
 from tests.fakes.agent.world import AGENT, ANN, SIGNED, World
 
 DONE, CANCELLED = RunStatus.RUN_STATUS_COMPLETED, RunStatus.RUN_STATUS_CANCELLED
@@ -32,15 +32,15 @@ class GatedModels(ScriptedModels):
         self.gates = []
         self.open = False
 
-    async def generate(self, prompt):
-        self.prompts.append(prompt)
-        if prompt.purpose == "summary":
+    async def generate(self, prompt, messages):
+        self.prompts.append(asked(prompt, messages))
+        if prompt.attribution.purpose == "summary":
             return answer(say("So far."))
         if not self.open:
             gate = asyncio.Event()
             self.gates.append(gate)
             await gate.wait()
-        said = [m for m in map(Message.FromString, prompt.messages) if m.role == message_pb2.MESSAGE_ROLE_USER]
+        said = [m for m in map(Message.FromString, messages) if m.role == message_pb2.MESSAGE_ROLE_USER]
         return answer(say(f"re {text_of(said[-1]) if said else 'nothing'}"))
 
     def let(self):

@@ -6,12 +6,15 @@ import json
 from dataclasses import dataclass, field
 
 from letta.common.v1 import message_pb2, usage_pb2
+from letta.llm.v1 import generation_service_pb2 as llm_pb2
+from letta.llm.v1 import model_pb2
 from letta.memory.v1 import block_pb2, message_service_pb2, passage_service_pb2
 from letta.memory.v1 import context_service_pb2 as pb
-from letta.tools.v1 import tool_pb2
+from letta.tools.v1 import tool_pb2, tool_service_pb2
 from letta_agent.domain.peers.memory import Message
-from letta_agent.domain.peers.models import ContentPart, EmbeddingInfo, GenerationDelta, ModelAnswer, ModelInfo
-from letta_agent.domain.peers.tools import Attached, CallResult, Tool
+from letta_agent.domain.peers.models import ContentPart
+from letta_agent.domain.peers.tools import Tool
+from letta_agent.domain.toolcalls.outcomes import Outcome, returned
 from letta_common.errors import AgentNotFound, BlockNotFound, ConversationNotFound, Fenced, ModelNotFound, ToolNotFound
 from letta_messages.rendering import expand, text_of
 
@@ -30,7 +33,23 @@ def call(name, arguments="{}", id="call-1"):
 
 def answer(*parts, tokens=(100, 10), cut=False):
     usage = usage_pb2.TokenUsage(prompt_tokens=tokens[0], completion_tokens=tokens[1])
-    return ModelAnswer(tuple(parts), usage, "twin/model", "twin", 128_000, cut)
+    reason = llm_pb2.FINISH_REASON_LENGTH if cut else llm_pb2.FINISH_REASON_STOP
+    return llm_pb2.Generation(
+        parts=parts,
+        usage=usage,
+        model="twin/model",
+        provider_type="twin",
+        context_window=128_000,
+        finish_reason=reason,
+    )
+
+
+def asked(prompt, messages):
+    """Return a prompt with its messages."""
+    whole = llm_pb2.Prompt()
+    whole.CopyFrom(prompt)
+    whole.messages.extend(map(Message.FromString, messages))
+    return whole
 
 
 def tool(name, kind=tool_pb2.TOOL_TYPE_CUSTOM, **more):
@@ -263,6 +282,14 @@ def _told(message):
     return role, text_of(message) or "+".join(calls or returns)
 
 
+def started_with(index, part):
+    return llm_pb2.StreamGenerateResponse(part_started=llm_pb2.PartStarted(index=index, part=part))
+
+
+def more_of(index, text):
+    return llm_pb2.StreamGenerateResponse(part_delta=llm_pb2.PartDelta(index=index, delta=text))
+
+
 class ScriptedModels:
     """A model that answers from a script; an exception in the script is raised, an Event is waited for."""
 
@@ -271,8 +298,8 @@ class ScriptedModels:
         self.prompts = []
         self.cancelled = 0
 
-    async def generate(self, prompt):
-        self.prompts.append(prompt)
+    async def generate(self, prompt, messages):
+        self.prompts.append(asked(prompt, messages))
         item = self.script.pop(0) if self.script else answer(say("done"))
         while isinstance(item, asyncio.Event):
             try:
@@ -285,26 +312,41 @@ class ScriptedModels:
             raise item
         return item
 
-    async def stream(self, prompt):
-        whole = await self.generate(prompt)
+    async def stream(self, prompt, messages):
+        whole = await self.generate(prompt, messages)
         for index, part in enumerate(whole.parts):
             if part.HasField("tool_call"):
                 started = call(part.tool_call.name, "", part.tool_call.id)
-                yield GenerationDelta(index, started=started)
-                yield GenerationDelta(index, text=part.tool_call.input)
+                yield started_with(index, started)
+                yield more_of(index, part.tool_call.input)
                 continue
-            yield GenerationDelta(index, started=say(""))
+            yield started_with(index, say(""))
             for word in part.text.text.split(" "):
-                yield GenerationDelta(index, text=word)
-        yield whole
+                yield more_of(index, word)
+        yield llm_pb2.StreamGenerateResponse(finished=llm_pb2.Finished(generation=whole))
 
     async def model(self, handle):
         if handle == "no/model":
             raise ModelNotFound("no such model", handle=handle)
-        return ModelInfo(handle or "twin/model", "model", "twin", "twin")
+        handle = handle or "twin/model"
+        return model_pb2.Model(
+            handle=handle,
+            name="model",
+            provider_type="twin",
+            provider_name="twin",
+            context_window=128_000,
+            temperature=1.0,
+        )
 
     async def embedding_model(self, handle):
-        return EmbeddingInfo(handle or "twin/embedder", "embedder", "twin")
+        handle = handle or "twin/embedder"
+        return model_pb2.EmbeddingModel(
+            handle=handle,
+            name="embedder",
+            embedding_endpoint_type="twin",
+            embedding_chunk_size=300,
+            batch_size=32,
+        )
 
 
 class TwinTools:
@@ -327,21 +369,23 @@ class TwinTools:
 
     async def attached(self, tool_ids, etag=""):
         known = {found.id: found for found in self.tools.values()}
-        found = tuple(known[tool_id] for tool_id in tool_ids if tool_id in known)
+        found = [known[tool_id] for tool_id in tool_ids if tool_id in known]
         stamp = hashlib.sha256(b"".join(tool.SerializeToString(deterministic=True) for tool in found)).hexdigest()
         self.asked.append(etag)
-        return Attached((), stamp, unchanged=True) if etag == stamp else Attached(found, stamp)
+        if etag == stamp:
+            return tool_service_pb2.ResolveToolsResponse(etag=stamp, unchanged=True)
+        return tool_service_pb2.ResolveToolsResponse(etag=stamp, tools=found)
 
     async def execute(self, given):
-        if given.key not in self.results:
+        if given.idempotency_key not in self.results:
             self.executed.append((given.tool_id, given.arguments))
             self.versions.append(given.tool_version)
             behaviour = self.behaviours.get(given.tool_id.removeprefix("tool-"))
             result = behaviour(json.loads(given.arguments)) if behaviour else "ok"
             if asyncio.iscoroutine(result):
                 result = await result
-            self.results[given.key] = result if isinstance(result, CallResult) else CallResult(result)
-        return self.results[given.key]
+            self.results[given.idempotency_key] = result if isinstance(result, Outcome) else returned(result)
+        return self.results[given.idempotency_key]
 
 
 class TwinCredentials:

@@ -31,6 +31,7 @@ from letta_agent.domain.journal.records import (
     StoredEvent,
     StoredInput,
     StoredStep,
+    TokenUsage,
 )
 from letta_common.actor import Actor
 from letta_common.clock import Clock
@@ -108,7 +109,7 @@ class FakeRuns:
             ttft_ns=max(run.record.ttft_ns, end.ttft_ns),
             context_tokens=end.context_tokens,
             step_count=max(run.record.step_count, len(end.steps)),
-            **{n: max(getattr(run.record, n), sum(getattr(step, n) for step in end.steps)) for n in _SUMS},
+            usage=_spent(run.record.usage, [step.usage for step in end.steps]),
         )
         return thread.pending > 0
 
@@ -358,7 +359,7 @@ class FakeRuns:
     def _store(self, actor: Actor, run: NewRun, status: RunStatus.ValueType) -> None:
         now = self._clock.now()
         begun = now if status == RunStatus.RUN_STATUS_RUNNING else None
-        zeros: dict[str, Any] = dict.fromkeys((*_SUMS, "ttft_ns", "step_count", "context_tokens", "claims"), 0)
+        zeros: dict[str, Any] = dict.fromkeys(("ttft_ns", "step_count", "context_tokens", "claims"), 0)
         record = RunRecord(
             id=run.id,
             agent_id=run.agent_id,
@@ -373,6 +374,7 @@ class FakeRuns:
             started_at=begun,
             completed_at=None,
             cancel_requested=False,
+            usage=TokenUsage(),
             **zeros,
         )
         self._runs[actor.organization_id, run.id] = Run(record, actor, run)
@@ -407,7 +409,11 @@ class FakeRuns:
 
 
 _FAILED = 3
-_SUMS = ("prompt_tokens", "completion_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+
+
+def _spent(before: TokenUsage, steps: Sequence[TokenUsage]) -> TokenUsage:
+    names = [field.name for field in TokenUsage.DESCRIPTOR.fields]
+    return TokenUsage(**{n: max(getattr(before, n), sum(getattr(step, n) for step in steps)) for n in names})
 
 
 def _with_error(step: StepSummary, end: RunEnd) -> StepSummary:

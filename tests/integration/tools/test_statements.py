@@ -8,7 +8,6 @@ from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_pb2, tool_servi
 from letta.tools.v1.tool_execution_service_pb2 import ExecuteRequest
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, ResolveToolsRequest
 from letta_agent.clients.tools import ToolClient
-from letta_agent.domain.peers.tools import ToolCallRequest
 from letta_common.actor import Actor, acting_as
 from letta_common.values.ids import new_id
 from letta_postgres.db import Database
@@ -85,12 +84,18 @@ async def test_a_call_of_an_agent_is_not_looked_up(channel, counted):
     tool = (await client.resolve([made.id]))[0]
 
     def call(number):
-        return ToolCallRequest(tool.id, f'{{"n": {number}}}', f"run:2:{number}", "agent-1", tool_version=tool.version)
+        return ExecuteRequest(
+            tool_id=tool.id,
+            tool_version=tool.version,
+            arguments=f'{{"n": {number}}}',
+            idempotency_key=f"run:2:{number}",
+            agent_id="agent-1",
+        )
 
     await client.execute(call(0))
     await counted()
 
-    assert (await client.execute(call(1))).text == "1"
+    assert (await client.execute(call(1))).result == "1"
 
     assert not [query for query in await counted() if "tools.tools" in query]
 

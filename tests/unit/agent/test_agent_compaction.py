@@ -57,8 +57,8 @@ async def refused_then_answered(world, *errors):
     world.models.script = [*script, answer(say("ok"))]
     before = len(world.models.prompts)
     got = await world.send("now")
-    steps = [prompt for prompt in world.models.prompts[before:] if prompt.purpose == "step"]
-    return got, [sum(map(message_tokens, prompt.messages)) for prompt in steps]
+    steps = [prompt for prompt in world.models.prompts[before:] if prompt.attribution.purpose == "step"]
+    return got, [sum(message_tokens(m.SerializeToString()) for m in prompt.messages) for prompt in steps]
 
 
 async def test_a_prompt_that_a_vendor_finds_too_large_shrinks_by_the_vendors_numbers():
@@ -91,12 +91,12 @@ async def test_a_prompt_that_never_fits_fails_with_a_typed_error_after_a_few_tri
     world = await talked(10)
 
     async def generate(prompt):
-        if prompt.purpose == "step":
+        if prompt.attribution.purpose == "step":
             raise ContextWindowExceeded("never")
         return answer(say("The summary."))
 
     steps = []
-    world.models.generate = lambda prompt: (steps.append(prompt.purpose), generate(prompt))[1]
+    world.models.generate = lambda prompt, _: (steps.append(prompt.attribution.purpose), generate(prompt))[1]
     with pytest.raises(ContextWindowExceeded) as failed:
         await world.send("now")
     assert steps.count("step") == 4
@@ -154,7 +154,7 @@ async def test_the_settings_of_a_request_add_to_the_agents():
     done = await world.runs.compact(ANN, compaction(settings), SIGNED)
     assert done.summary == "Bri"
     prompt = world.models.prompts[-1]
-    assert (prompt.model, prompt.system, prompt.purpose) == ("other/model", "Be brief.", "summary")
+    assert (prompt.model, prompt.system, prompt.attribution.purpose) == ("other/model", "Be brief.", "summary")
 
 
 async def test_the_same_key_compacts_once():
@@ -242,7 +242,7 @@ async def test_a_forgetful_agent_keeps_nothing_in_context_after_a_run():
 
     await world.send("again")
     [only] = world.models.prompts[-1].messages
-    assert Message.FromString(only).parts[0].text.text == "again"
+    assert only.parts[0].text.text == "again"
 
 
 async def test_a_forgetful_agent_that_waits_for_approval_keeps_its_context():

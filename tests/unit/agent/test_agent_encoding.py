@@ -1,12 +1,11 @@
 """The spliced request is the one that the generated classes write."""
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from letta.common.v1 import message_pb2, model_settings_pb2
 from letta.llm.v1 import generation_service_pb2 as llm_pb2
 from letta_agent.clients.models import encode
-from letta_agent.domain.peers.models import Prompt, ToolSchema
 
 
 def message(text):
@@ -14,31 +13,28 @@ def message(text):
     return message_pb2.Message(id="message-1", role=message_pb2.MESSAGE_ROLE_USER, parts=[part])
 
 
+def spliced(prompt, *messages):
+    return llm_pb2.GenerateRequest.FromString(encode(prompt, [m.SerializeToString() for m in messages]))
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.text(max_size=300), max_size=5), st.text(max_size=50))
 def test_the_spliced_request_reads_as_it_was_meant(texts, system):
-    messages = [message(text) for text in texts]
-    prompt = Prompt(
+    prompt = llm_pb2.Prompt(
         model="a/b",
         system=system,
-        messages=tuple(m.SerializeToString() for m in messages),
-        tools=(ToolSchema("t", "does", "{}"),),
+        tools=[llm_pb2.ToolDefinition(name="t", description="does", parameters="{}")],
+        tool_choice=llm_pb2.ToolChoice(mode=llm_pb2.TOOL_CHOICE_MODE_TOOL, name="t"),
         settings=model_settings_pb2.ModelSettings(temperature=0.5),
-        agent_id="agent-1",
+        attribution=llm_pb2.Attribution(agent_id="agent-1"),
     )
-    read = llm_pb2.GenerateRequest.FromString(encode(prompt)).prompt
+    whole = llm_pb2.Prompt()
+    whole.CopyFrom(prompt)
+    whole.messages.extend(map(message, texts))
 
-    assert list(read.messages) == messages
-    assert (read.model, read.system, read.tools[0].name) == ("a/b", system, "t")
-    assert (read.settings.temperature, read.attribution.agent_id) == (0.5, "agent-1")
-    assert read.tool_choice.mode == llm_pb2.TOOL_CHOICE_MODE_AUTO
-
-
-def test_a_forced_tool_is_named():
-    prompt = Prompt(model="a/b", system="", messages=(), required=True, forced_tool="t")
-    choice = llm_pb2.GenerateRequest.FromString(encode(prompt)).prompt.tool_choice
-    assert (choice.mode, choice.name) == (llm_pb2.TOOL_CHOICE_MODE_TOOL, "t")
+    assert spliced(prompt, *map(message, texts)) == llm_pb2.GenerateRequest(prompt=whole)
 
 
 def test_a_long_message_keeps_its_length():
-    prompt = Prompt(model="a/b", system="", messages=(message("x" * 100_000).SerializeToString(),))
-    assert len(llm_pb2.GenerateRequest.FromString(encode(prompt)).prompt.messages[0].parts[0].text.text) == 100_000
+    read = spliced(llm_pb2.Prompt(model="a/b"), message("x" * 100_000), message("y"))
+    assert [len(each.parts[0].text.text) for each in read.prompt.messages] == [100_000, 1]

@@ -6,6 +6,7 @@ import pytest
 
 from letta.agent.v1 import tool_rule_pb2
 from letta.common.v1 import agent_type_pb2
+from letta.llm.v1.generation_service_pb2 import TOOL_CHOICE_MODE_AUTO, TOOL_CHOICE_MODE_REQUIRED
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.agents.kinds import BASE_TOOLS, base_rules, require_kind
 from letta_common.errors import InvalidArgument, OperationUnimplemented
@@ -34,7 +35,7 @@ async def test_the_model_must_call_a_tool_and_may_ask_for_a_heartbeat():
     world = await world_of(speak("Hi."))
     await world.send()
     [prompt] = world.models.prompts
-    assert prompt.required
+    assert prompt.tool_choice.mode == TOOL_CHOICE_MODE_REQUIRED
     for schema in prompt.tools:
         parameters = json.loads(schema.parameters)
         assert parameters["properties"]["request_heartbeat"]["type"] == "boolean"
@@ -131,7 +132,7 @@ async def test_words_without_a_call_are_kept_and_end_the_turn():
 async def test_an_agent_without_tools_may_speak():
     world = await World(answer(say("Hello."))).agent(kind=agent_type_pb2.AGENT_TYPE_REACT_AGENT)
     assert (await world.send()).stop_reason == STOP.STOP_REASON_END_TURN
-    assert not world.models.prompts[0].required
+    assert world.models.prompts[0].tool_choice.mode == TOOL_CHOICE_MODE_AUTO
 
 
 async def test_the_last_allowed_step_ends_the_turn():
@@ -150,7 +151,7 @@ async def test_agents_of_the_newer_kind_have_no_heartbeat():
     world = await world_of(answer(say("Hi.")), kind=agent_type_pb2.AGENT_TYPE_LETTA_V1_AGENT)
     await world.send()
     [prompt] = world.models.prompts
-    assert not prompt.required
+    assert prompt.tool_choice.mode == TOOL_CHOICE_MODE_AUTO
     assert all("request_heartbeat" not in schema.parameters for schema in prompt.tools)
 
 

@@ -1,16 +1,16 @@
 """The loop of a run, against twins of the services it talks to."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from letta.agent.v1 import run_pb2, tool_rule_pb2
 from letta.common.v1 import message_pb2
+from letta.llm.v1.generation_service_pb2 import TOOL_CHOICE_MODE_AUTO, TOOL_CHOICE_MODE_TOOL, ToolChoice
 from letta_agent.domain.journal.records import RunStatus, StepFilter
 from letta_agent.domain.peers.memory import Message
-from letta_agent.domain.peers.tools import CallResult
 from letta_agent.domain.runs.runs import SendCommand
+from letta_agent.domain.toolcalls.outcomes import failed
 from letta_agent.domain.toolcalls.rules import UNREADABLE
 from letta_common.errors import (
     ContextWindowExceeded,
@@ -42,7 +42,7 @@ async def test_the_prompt_has_instructions_memory_and_messages_but_no_second_sys
     [prompt] = world.models.prompts
     assert prompt.system.startswith("Be kind.\n\n<memory_blocks>")
     assert "<value>\nBob\n</value>" in prompt.system
-    assert [Message.FromString(data).role for data in prompt.messages] == [message_pb2.MESSAGE_ROLE_USER]
+    assert [message.role for message in prompt.messages] == [message_pb2.MESSAGE_ROLE_USER]
 
 
 async def test_calls_are_executed_until_none_comes():
@@ -79,7 +79,7 @@ async def test_memory_tools_edit_blocks_that_the_next_step_sees():
 )
 async def test_what_goes_wrong_in_a_tool_is_told_to_the_model(part, expected):
     tools = [tool("boom"), tool("memory_insert", MEMORY)]
-    behaviours = {"boom": lambda _: CallResult("boom failed", is_error=True)}
+    behaviours = {"boom": lambda _: failed("boom failed")}
     world = await World(answer(part), answer(say("sorry")), tools=tools, behaviours=behaviours).agent()
     got = await world.send()
     assert returned(got) == (expected, True)
@@ -114,7 +114,9 @@ async def test_a_call_that_cannot_be_read_waits_for_nobody_and_ends_nothing():
 
 
 async def test_what_the_model_could_not_be_asked_stands_at_the_step():
-    world = await World(replace(answer(say("hi")), warnings=("tool 'x' was left out",))).agent()
+    warned = answer(say("hi"))
+    warned.warnings.append("tool 'x' was left out")
+    world = await World(warned).agent()
     got = await world.send()
 
     [step] = await world.store.list_steps(ANN, StepFilter(run_id=got.run_id), Page())
@@ -186,7 +188,7 @@ async def test_environment_variables_reach_the_tool():
     world = await World(answer(call("roll")), tools=[tool("roll")]).agent(secrets=b"sealed")
     seen = []
     execute = world.tools.execute
-    world.tools.execute = lambda given: (seen.append(given.environment), execute(given))[1]
+    world.tools.execute = lambda given: (seen.append(dict(given.environment_variables)), execute(given))[1]
     await world.send()
     assert seen == [{"KEY": "value"}]
 
@@ -254,7 +256,8 @@ async def test_a_first_tool_is_forced():
     got = await world.send()
     assert returned(got) == ("3", False)
     first, second = world.models.prompts
-    assert (first.required, first.forced_tool, second.required) == (True, "roll", False)
+    assert first.tool_choice == ToolChoice(mode=TOOL_CHOICE_MODE_TOOL, name="roll")
+    assert second.tool_choice == ToolChoice(mode=TOOL_CHOICE_MODE_AUTO)
 
 
 async def test_a_required_tool_is_asked_for_before_the_end():
@@ -284,10 +287,10 @@ async def test_a_full_context_is_summarized():
     got = await world.send("and now", include_compaction_messages=True)
 
     summary, last = world.models.prompts[-2:]
-    assert (summary.purpose, last.purpose) == ("summary", "step")
+    assert (summary.attribution.purpose, last.attribution.purpose) == ("summary", "step")
     assert shown(got) == ["summary_message", "assistant_message"]
     assert got.messages[0].summary_message.summary == "The summary."
-    first = Message.FromString(last.messages[0])
+    first = last.messages[0]
     assert first.role == message_pb2.MESSAGE_ROLE_SUMMARY
     assert len(last.messages) < 20
     assert len(world.memory.thread(AGENT).window) < 20
@@ -301,5 +304,5 @@ async def test_a_failing_summarizer_never_fails_the_run():
     ]
     got = await world.send()
     assert got.stop_reason == STOP.STOP_REASON_END_TURN
-    kept = Message.FromString(world.models.prompts[-1].messages[0])
+    kept = world.models.prompts[-1].messages[0]
     assert "earlier messages have left the context" in kept.parts[0].text.text

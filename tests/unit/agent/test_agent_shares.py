@@ -29,8 +29,8 @@ class Gate(ScriptedModels):
         self.asked: list[str] = []
         self.open = asyncio.Semaphore(0)
 
-    async def generate(self, prompt):
-        self.asked.append(prompt.agent_id)
+    async def generate(self, prompt, messages):
+        self.asked.append(prompt.attribution.agent_id)
         await self.open.acquire()
         return answer(say("done"))
 
@@ -43,8 +43,9 @@ class Gate(ScriptedModels):
 class Asking(Gate):
     """A model that asks the client of one agent to open a door."""
 
-    async def generate(self, prompt):
-        return answer(call("open_door")) if prompt.agent_id == "a5" else await super().generate(prompt)
+    async def generate(self, prompt, messages):
+        asks = prompt.attribution.agent_id == "a5"
+        return answer(call("open_door")) if asks else await super().generate(prompt, messages)
 
 
 async def make(world: World, actor: Actor, *names: str) -> None:

@@ -82,11 +82,7 @@ def step_of(index, **changes):
         model="m/x",
         provider_type="m",
         context_window=100,
-        prompt_tokens=10,
-        completion_tokens=2,
-        cached_input_tokens=1,
-        cache_write_tokens=0,
-        reasoning_tokens=0,
+        usage=usage_pb2.TokenUsage(prompt_tokens=10, completion_tokens=2, cached_input_tokens=1),
         stop_reason=0,
         status=2,
         started_ns=1,
@@ -172,7 +168,7 @@ async def test_closing_frees_the_conversation_and_raises_the_next_fence(store, a
 
     record = await store.get(ann, held.run_id)
     assert (record.status, record.stop_reason, record.step_count) == (COMPLETED, END_TURN, 2)
-    assert (record.prompt_tokens, record.completion_tokens, record.cached_input_tokens) == (20, 4, 2)
+    assert record.usage == usage_pb2.TokenUsage(prompt_tokens=20, completion_tokens=4, cached_input_tokens=2)
     admission = await store.admit(ann, run_of(agent_id), LEASE)
     assert (admission.outcome, admission.fence) == (AdmissionOutcome.CLAIMED, 2)
     assert admission.definition.context_tokens == 77
@@ -362,7 +358,7 @@ async def test_steps_are_kept_and_judged(store, ann, agent_id):
     await store.close(held, RunEnd(COMPLETED, END_TURN, steps))
 
     listed = await store.list_steps(ann, StepFilter(run_id=held.run_id), Page(ascending=True))
-    assert {step.summary for step in listed} == set(steps)
+    assert sorted((step.summary for step in listed), key=lambda summary: summary.step_index) == list(steps)
     assert (await store.get_step(ann, steps[0].id)).summary == steps[0]
     assert [s.summary.id for s in await store.list_steps(ann, StepFilter(model="y"), Page())] == [steps[1].id]
     judged = await store.set_feedback(ann, steps[0].id, 1, ["good"])

@@ -14,6 +14,7 @@ from letta_agent.domain.agents.context_window import Overviews
 from letta_agent.domain.agents.direct_calls import ToolRuns
 from letta_agent.domain.agents.records import AgentFilter, AgentIncludes
 from letta_agent.domain.runs.runs import Runs
+from letta_agent.domain.toolcalls.outcomes import has_failed, told
 from letta_agent.servicers.drafts import change_of, draft_of
 from letta_agent.servicers.older_words import as_read
 from letta_agent.servicers.overviews import pack_overview
@@ -113,12 +114,12 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def RunAgentTool(self, request: pb.RunAgentToolRequest, context: Call) -> pb.RunAgentToolResponse:
         arguments = json_object(request.args, "args")
-        result = await self._tool_runs.run(current_actor(), request.agent_id, request.tool_name, arguments)
+        outcome = await self._tool_runs.run(current_actor(), request.agent_id, request.tool_name, arguments)
         return pb.RunAgentToolResponse(
-            status="error" if result.is_error else "success",
-            func_return=result.result or json.dumps(result.text, ensure_ascii=False),
-            stdout=result.stdout,
-            stderr=result.stderr,
+            status="error" if has_failed(outcome) else "success",
+            func_return=outcome.result or json.dumps(told(outcome), ensure_ascii=False),
+            stdout=outcome.stdout.splitlines(),
+            stderr=outcome.stderr.splitlines(),
         )
 
     async def ResetMessages(self, request: pb.ResetMessagesRequest, context: Call) -> pb.ResetMessagesResponse:

@@ -8,9 +8,10 @@ from typing import Any
 
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta.common.v1 import message_pb2
+from letta.llm.v1.generation_service_pb2 import ToolDefinition
 from letta_agent.domain.agents.context_window import Overview, tokens_of
 from letta_agent.domain.peers.memory import Message
-from letta_agent.domain.peers.models import ContentPart, ToolSchema
+from letta_agent.domain.peers.models import ContentPart
 
 
 def pack_overview(overview: Overview) -> pb.GetContextWindowResponse:
@@ -42,7 +43,7 @@ def pack_overview(overview: Overview) -> pb.GetContextWindowResponse:
     return packed
 
 
-def _function(schema: ToolSchema) -> dict[str, Any]:
+def _function(schema: ToolDefinition) -> dict[str, Any]:
     return {
         "type": "function",
         "function": {

@@ -51,16 +51,17 @@ def _config(request: RunRequest) -> run_pb2.RequestConfig:
 
 def pack_run_usage(record: RunRecord) -> run_pb2.RunUsage:
     """Return the tokens of a run."""
+    used = record.usage
     usage = run_pb2.RunUsage(
-        completion_tokens=record.completion_tokens,
-        prompt_tokens=record.prompt_tokens,
-        total_tokens=record.prompt_tokens + record.completion_tokens,
+        completion_tokens=used.completion_tokens,
+        prompt_tokens=used.prompt_tokens,
+        total_tokens=used.prompt_tokens + used.completion_tokens,
     )
-    if record.cached_input_tokens or record.cache_write_tokens:
-        usage.prompt_tokens_details.cached_tokens = record.cached_input_tokens
-        usage.prompt_tokens_details.cache_write_tokens = record.cache_write_tokens
-    if record.reasoning_tokens:
-        usage.completion_tokens_details.reasoning_tokens = record.reasoning_tokens
+    if used.cached_input_tokens or used.cache_write_tokens:
+        usage.prompt_tokens_details.cached_tokens = used.cached_input_tokens
+        usage.prompt_tokens_details.cache_write_tokens = used.cache_write_tokens
+    if used.reasoning_tokens:
+        usage.completion_tokens_details.reasoning_tokens = used.reasoning_tokens
     return usage
 
 
@@ -81,7 +82,7 @@ def pack_run_metrics(actor: Actor, record: RunRecord, tools_used: list[str]) -> 
 
 def pack_step(actor: Actor, record: StepRecord) -> step_pb2.Step:
     """Return a step as clients see it."""
-    summary = record.summary
+    summary, used = record.summary, record.summary.usage
     provider, _, name = summary.model.partition("/")
     step = step_pb2.Step(
         id=summary.id,
@@ -92,12 +93,12 @@ def pack_step(actor: Actor, record: StepRecord) -> step_pb2.Step:
         model=name or summary.model,
         model_handle=summary.model,
         context_window_limit=summary.context_window,
-        completion_tokens=summary.completion_tokens,
-        prompt_tokens=summary.prompt_tokens,
-        total_tokens=summary.prompt_tokens + summary.completion_tokens,
-        cached_input_tokens=summary.cached_input_tokens,
-        cache_write_tokens=summary.cache_write_tokens,
-        reasoning_tokens=summary.reasoning_tokens,
+        completion_tokens=used.completion_tokens,
+        prompt_tokens=used.prompt_tokens,
+        total_tokens=used.prompt_tokens + used.completion_tokens,
+        cached_input_tokens=used.cached_input_tokens,
+        cache_write_tokens=used.cache_write_tokens,
+        reasoning_tokens=used.reasoning_tokens,
         stop_reason=summary.stop_reason,  # type: ignore[arg-type]
         tags=record.tags,
         feedback=record.feedback,  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -27,6 +26,7 @@ from letta_agent.domain.journal.records import (
     StopReason,
     StoredEvent,
     StoredStep,
+    TokenUsage,
 )
 from letta_agent.store.definitions import definition_of
 from letta_agent.store.tables import queue, run_events, run_steps, runs
@@ -76,11 +76,11 @@ _STEP_ARRAYS = {
     "model": attrgetter("model"),
     "provider": attrgetter("provider_type"),
     "window": attrgetter("context_window"),
-    "prompt": attrgetter("prompt_tokens"),
-    "completion": attrgetter("completion_tokens"),
-    "cached": attrgetter("cached_input_tokens"),
-    "written": attrgetter("cache_write_tokens"),
-    "reasoning": attrgetter("reasoning_tokens"),
+    "prompt": attrgetter("usage.prompt_tokens"),
+    "completion": attrgetter("usage.completion_tokens"),
+    "cached": attrgetter("usage.cached_input_tokens"),
+    "written": attrgetter("usage.cache_write_tokens"),
+    "reasoning": attrgetter("usage.reasoning_tokens"),
     "stop": attrgetter("stop_reason"),
     "step_status": attrgetter("status"),
     "started": attrgetter("started_ns"),
@@ -146,10 +146,14 @@ _ASKING = sa.and_(
     queue.c.run_id.is_(None),
 )
 """A run stopped for the approval that its conversation waits for."""
-_RUN_COLUMNS = [runs.c[name] for name in RunRecord.__dataclass_fields__]
+_TOKENS = tuple(field.name for field in TokenUsage.DESCRIPTOR.fields)
+_RUN_NAMES, _SUMMARY_NAMES = (
+    tuple(name for name in kind.__dataclass_fields__ if name != "usage") for kind in (RunRecord, StepSummary)
+)
+"""What is stored of a run and of a step by the same name, tokens excepted."""
+_RUN_COLUMNS = [runs.c[name] for name in (*_RUN_NAMES, *_TOKENS)]
 _STEP_COLUMNS = [
-    run_steps.c[name]
-    for name in (*StepSummary.__dataclass_fields__, "run_id", "agent_id", "created_at", "feedback", "tags")
+    run_steps.c[name] for name in (*_SUMMARY_NAMES, *_TOKENS, "run_id", "agent_id", "created_at", "feedback", "tags")
 ]
 
 
@@ -271,7 +275,7 @@ class SqlRunStore:
             row = (await conn.execute(query)).first()
         if row is None:
             raise _no_run(run_id)
-        return RunRecord(*tuple(row))
+        return _run(row)
 
     async def list_runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
         """Return a page of runs."""
@@ -288,7 +292,7 @@ class SqlRunStore:
             query = query.where(runs.c.background == filters.background)
         keyset = Keyset(at=runs.c.created_at, id=runs.c.id, scope=self._mine(actor), large=(runs.c.request,))
         async with self._db.connect() as conn:
-            return [RunRecord(*tuple(row)) for row in await fetch_page(conn, query, page, keyset)]
+            return [_run(row) for row in await fetch_page(conn, query, page, keyset)]
 
     async def delete(self, actor: Actor, run_id: str) -> bool:
         """Remove a run that has ended, its steps and events; say whether it had. Raises RunNotFound."""
@@ -376,11 +380,21 @@ def _columns(steps: Sequence[StepSummary]) -> dict[str, list[Any]]:
     return {**by_name, "tool_steps": [index for index, _ in used], "tools": [tool for _, tool in used]}
 
 
+def _usage(counts: Sequence[int]) -> TokenUsage:
+    return TokenUsage(**dict(zip(_TOKENS, counts, strict=True)))
+
+
+def _run(row: sa.Row[Any]) -> RunRecord:
+    named, counts = row[: len(_RUN_NAMES)], row[len(_RUN_NAMES) :]
+    return RunRecord(**dict(zip(_RUN_NAMES, named, strict=True)), usage=_usage(counts))
+
+
 def _step(row: sa.Row[Any]) -> StepRecord:
-    count = len(StepSummary.__dataclass_fields__)
-    summary = StepSummary(*tuple(row[:count]))
-    summary = replace(summary, tools_used=tuple(summary.tools_used), warnings=tuple(summary.warnings))
-    run_id, agent_id, created_at, feedback, tags = row[count:]
+    count, end = len(_SUMMARY_NAMES), len(_SUMMARY_NAMES) + len(_TOKENS)
+    named = dict(zip(_SUMMARY_NAMES, row[:count], strict=True))
+    named |= {"tools_used": tuple(named["tools_used"]), "warnings": tuple(named["warnings"])}
+    run_id, agent_id, created_at, feedback, tags = row[end:]
+    summary = StepSummary(**named, usage=_usage(row[count:end]))
     return StepRecord(summary, run_id, agent_id, created_at, feedback, tuple(tags))
 
 

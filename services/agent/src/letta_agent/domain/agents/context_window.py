@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from letta.common.v1 import message_pb2
+from letta.llm.v1.generation_service_pb2 import ToolDefinition
 from letta_agent.domain.agents.records import AgentPeers, AgentStore
 from letta_agent.domain.context.system_prompt import Sections, facts_of, sections_of
 from letta_agent.domain.context.working import BYTES_PER_TOKEN, message_tokens
 from letta_agent.domain.peers.memory import Message
-from letta_agent.domain.peers.models import ToolSchema
 from letta_agent.domain.toolcalls.rules import ToolRules
 from letta_agent.domain.toolcalls.toolsets import toolset
 from letta_common.actor import Actor
@@ -32,7 +32,7 @@ class Overview:
     sections: Sections
     messages: tuple[Message, ...]
     """All of them: the stored system prompt, the summary and what follows."""
-    schemas: tuple[ToolSchema, ...]
+    schemas: tuple[ToolDefinition, ...]
     message_count: int
     passage_count: int
 

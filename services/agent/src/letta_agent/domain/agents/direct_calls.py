@@ -9,8 +9,8 @@ from letta.memory.v1.context_service_pb2 import AgentMemory
 from letta_agent.domain.agents.records import AgentPeers, AgentStore
 from letta_agent.domain.journal.records import RunKey
 from letta_agent.domain.peers.secrets import SecretBox
-from letta_agent.domain.peers.tools import CallResult
 from letta_agent.domain.toolcalls.executor import Caller, ToolRun
+from letta_agent.domain.toolcalls.outcomes import Outcome
 from letta_common.actor import Actor
 from letta_common.errors import ToolNotFound
 from letta_common.values.ids import new_id
@@ -26,7 +26,7 @@ class ToolRuns:
         self._caller = caller
         self._secrets = secrets
 
-    async def run(self, actor: Actor, agent_id: str, tool_name: str, arguments: Mapping[str, Any]) -> CallResult:
+    async def run(self, actor: Actor, agent_id: str, tool_name: str, arguments: Mapping[str, Any]) -> Outcome:
         """Call a tool that an agent has. Raises AgentNotFound and ToolNotFound."""
         agent = await self._store.get(actor, agent_id)
         found = (await self._tools.attached(agent.tool_ids)).tools if agent.tool_ids else ()

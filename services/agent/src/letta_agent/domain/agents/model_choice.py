@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from letta.agent.v1 import agent_pb2
 from letta.compat.v1.agent_pb2 import EmbeddingConfig, LLMConfig
-from letta_agent.domain.peers.models import EmbeddingInfo, ModelInfo
+from letta.llm.v1 import model_pb2
 
 AgentState = agent_pb2.AgentState
+_CATEGORIES = {model_pb2.PROVIDER_CATEGORY_BYOK: "byok"}
 
 
-def set_model(state: AgentState, info: ModelInfo, *, window: int = 0) -> None:
+def set_model(state: AgentState, info: model_pb2.Model, *, window: int = 0) -> None:
     """Give an agent a model."""
     state.model = info.handle
     state.context_window_limit = min(window, info.context_window) if window else info.context_window
@@ -18,14 +19,14 @@ def set_model(state: AgentState, info: ModelInfo, *, window: int = 0) -> None:
         state.model_settings.provider_type = info.provider_type
 
 
-def _described(info: ModelInfo) -> LLMConfig:
+def _described(info: model_pb2.Model) -> LLMConfig:
     return LLMConfig(
-        model=info.name,
+        model=info.model or info.name,
         display_name=info.display_name or None,
-        model_endpoint_type=info.endpoint_type or info.provider_type,
-        model_endpoint=info.endpoint or None,
+        model_endpoint_type=info.model_endpoint_type or info.provider_type,
+        model_endpoint=info.model_endpoint or None,
         provider_name=info.provider_name or info.provider_type,
-        provider_category=info.provider_category,
+        provider_category=_CATEGORIES.get(info.provider_category, "base"),
         handle=info.handle,
         temperature=info.temperature,
         max_tokens=info.max_tokens or None,
@@ -33,15 +34,15 @@ def _described(info: ModelInfo) -> LLMConfig:
     )
 
 
-def set_embedding(state: AgentState, info: EmbeddingInfo) -> None:
+def set_embedding(state: AgentState, info: model_pb2.EmbeddingModel) -> None:
     """Give an agent an embedding model."""
     state.embedding = info.handle
     config = EmbeddingConfig(
-        embedding_endpoint_type=info.endpoint_type,
-        embedding_endpoint=info.endpoint or None,
-        embedding_model=info.name,
-        embedding_dim=info.dimension,
-        embedding_chunk_size=info.chunk_size,
+        embedding_endpoint_type=info.embedding_endpoint_type,
+        embedding_endpoint=info.embedding_endpoint or None,
+        embedding_model=info.embedding_model or info.name,
+        embedding_dim=info.embedding_dim,
+        embedding_chunk_size=info.embedding_chunk_size,
         handle=info.handle,
         batch_size=info.batch_size,
     )

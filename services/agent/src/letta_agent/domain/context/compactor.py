@@ -9,9 +9,10 @@ from math import ceil
 
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
+from letta.llm.v1.generation_service_pb2 import Attribution, Prompt
 from letta_agent.domain.context.working import message_tokens
 from letta_agent.domain.peers.memory import Message
-from letta_agent.domain.peers.models import ModelPeer, Prompt
+from letta_agent.domain.peers.models import ModelPeer
 from letta_common.clock import Clock
 from letta_common.errors import AppError
 from letta_common.values.ids import new_id
@@ -92,15 +93,13 @@ class Compactor:
         prompt = Prompt(
             model=settings.model or full.model,
             system=settings.prompt or INSTRUCTIONS,
-            messages=(_transcript(evicted, full.window).SerializeToString(),),
             settings=settings.model_settings,
-            agent_id=full.state.id,
-            run_id=full.run_id,
-            step_id=full.step_id,
-            purpose="summary",
+            attribution=Attribution(
+                agent_id=full.state.id, run_id=full.run_id, step_id=full.step_id, purpose="summary"
+            ),
         )
         try:
-            generation = await self._models.generate(prompt)
+            generation = await self._models.generate(prompt, [_transcript(evicted, full.window).SerializeToString()])
             text = "\n".join(part.text.text for part in generation.parts if part.HasField("text")).strip()
         except AppError:
             text = ""

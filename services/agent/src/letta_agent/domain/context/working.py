@@ -46,12 +46,18 @@ class WorkingContext:
 
     def begin_at(self, message_id: str) -> None:
         """Forget what came before a message; before the words that led to the calls it answers, if it answers calls."""
-        parsed = [Message.FromString(data) for data in self.messages]
-        index = next((place for place, message in enumerate(parsed) if message.id == message_id), 0)
-        if parsed and parsed[index].role == _ROLE.MESSAGE_ROLE_APPROVAL:
-            asked = (place for place in range(index, 0, -1) if _is_said(parsed[place]))
-            index = next(asked, 0)
-        self.replace(self.messages[index:])
+        found = False
+        for index in reversed(range(len(self.messages))):  # the newest first: what is sought stands near the end
+            message = Message.FromString(self.messages[index])
+            found = found or message.id == message_id
+            if (
+                found
+                and message.role != _ROLE.MESSAGE_ROLE_APPROVAL
+                and (message.id == message_id or _is_said(message))
+            ):
+                self.replace(self.messages[index:])
+                return
+        self._known = 0
 
     def shrink(self, summary: Message, first: str) -> None:
         """Evict what came before the first message kept; a summary stands for it."""

@@ -17,6 +17,7 @@ AgentState = agent_pb2.AgentState
 RunRequest = run_pb2.RunRequest
 RunStatus = run_pb2.RunStatus
 StopReason = usage_pb2.StopReason
+TokenUsage = usage_pb2.TokenUsage
 StoredInput = stored_pb2.StoredInput
 StoredStep = stored_pb2.StoredStep
 
@@ -152,11 +153,7 @@ class StepSummary:
     model: str
     provider_type: str
     context_window: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
+    usage: TokenUsage
     stop_reason: int
     status: int
     started_ns: int
@@ -209,11 +206,7 @@ class RunRecord:
     completed_at: datetime | None
     ttft_ns: int
     step_count: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
+    usage: TokenUsage
     context_tokens: int
     cancel_requested: bool
     claims: int

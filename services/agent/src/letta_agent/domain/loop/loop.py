@@ -13,6 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 from letta.common.v1 import message_pb2
+from letta.llm.v1 import generation_service_pb2 as llm_pb2
 from letta.memory.v1 import context_service_pb2 as memory_pb2
 from letta_agent.domain.context import approvals
 from letta_agent.domain.context.compactor import TRIGGER, CompactionRequest, corrected
@@ -44,7 +45,6 @@ from letta_agent.domain.loop.step_messages import (
 )
 from letta_agent.domain.loop.strategies.base import GO_ON, Decision, Strategy, TakenStep
 from letta_agent.domain.peers.memory import Message
-from letta_agent.domain.peers.models import ModelAnswer, Prompt, ToolSchema
 from letta_agent.domain.toolcalls.executor import StepCalls, ToolCallContent, ToolReturnContent, is_readable
 from letta_agent.domain.toolcalls.rules import CallMade, ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
@@ -273,8 +273,8 @@ class Loop:
         for attempt in range(COMPACTIONS + 1):
             prompt = self._prompt(blank.step_id)
             overhead = len(prompt.system) + self._toolset.size
-            if self._is_full(overhead) and await self._compact(step, overhead, attempt):
-                prompt = replace(prompt, messages=tuple(self._context.messages))
+            if self._is_full(overhead):
+                await self._compact(step, overhead, attempt)
             asked = clock.monotonic_ns()
             step.llm_started_ns = int(clock.now().timestamp() * 1e9)
             try:
@@ -287,7 +287,7 @@ class Loop:
         self._finish(step, generation, blank)
         return step
 
-    def _finish(self, step: StoredStep, generation: ModelAnswer, blank: Message) -> None:
+    def _finish(self, step: StoredStep, generation: llm_pb2.Generation, blank: Message) -> None:
         message = model_message(generation, blank, several=self._several)
         if any(self._waits(call) for call in calls_of(message)):
             message.role = _APPROVAL
@@ -295,33 +295,36 @@ class Loop:
         step.usage.CopyFrom(generation.usage)
         step.model, step.provider_type = generation.model, generation.provider_type
         step.context_window = generation.context_window or self._window
-        step.cut = generation.cut
+        step.cut = generation.finish_reason == llm_pb2.FINISH_REASON_LENGTH
         step.warnings.extend(generation.warnings)
         self._context_tokens = generation.usage.prompt_tokens + generation.usage.completion_tokens
         self._ttft_ns = self._ttft_ns or self._tools.clock.monotonic_ns() - self._began_ns
 
-    def _prompt(self, step_id: str) -> Prompt:
+    def _prompt(self, step_id: str) -> llm_pb2.Prompt:
+        """Return what the model is asked, but for the messages."""
         request, state = self._job.request, self._state
-        freedom = self._rules.freedom([schema.name for schema in self._toolset.schemas], self._history)
-        schemas: tuple[ToolSchema, ...] = self._toolset.schemas
+        freedom = self._rules.freedom(self._toolset.names, self._history)
+        schemas = self._toolset.schemas
         if freedom.constrained:
             schemas = tuple(schema for schema in schemas if schema.name in freedom.allowed)
-        settings = state.model_settings
-        if not self._several and settings.parallel_tool_calls:
-            settings = type(settings).FromString(settings.SerializeToString())
-            settings.parallel_tool_calls = False
-        return Prompt(
+        choice = llm_pb2.ToolChoice(mode=llm_pb2.TOOL_CHOICE_MODE_AUTO)
+        if freedom.required and len(schemas) == 1:
+            choice = llm_pb2.ToolChoice(mode=llm_pb2.TOOL_CHOICE_MODE_TOOL, name=schemas[0].name)
+        elif freedom.required or (self._strategy.must_call and schemas):
+            choice.mode = llm_pb2.TOOL_CHOICE_MODE_REQUIRED
+        prompt = llm_pb2.Prompt(
             model=request.override_model or state.model,
             system=self._system(),
-            messages=tuple(self._context.messages),
             tools=schemas,
-            settings=settings,
-            required=freedom.required or (self._strategy.must_call and bool(schemas)),
-            forced_tool=schemas[0].name if freedom.required and len(schemas) == 1 else "",
-            agent_id=state.id,
-            run_id=self.held.run_id,
-            step_id=step_id,
+            tool_choice=choice,
+            settings=state.model_settings,
+            attribution=llm_pb2.Attribution(
+                agent_id=state.id, run_id=self.held.run_id, step_id=step_id, purpose="step"
+            ),
         )
+        if not self._several and prompt.settings.parallel_tool_calls:
+            prompt.settings.parallel_tool_calls = False
+        return prompt
 
     def _system(self) -> str:
         context = self._context
@@ -335,17 +338,19 @@ class Loop:
             system=self._job.request.override_system,
         )
 
-    async def _generate(self, prompt: Prompt, blank: Message) -> ModelAnswer:
+    async def _generate(self, prompt: llm_pb2.Prompt, blank: Message) -> llm_pb2.Generation:
+        messages = self._context.messages
         if not self._job.request.stream_tokens:
-            return await self._tools.models.generate(prompt)
+            return await self._tools.models.generate(prompt, messages)
         gated = [schema.name for schema in prompt.tools if self._is_gated(schema.name)]
         deltas = Deltas(blank.id, blank.step_id, self._tools.clock.now(), gated=gated)
-        async with aclosing(self._tools.models.stream(prompt)) as items:  # type: ignore[type-var]
-            async for item in items:
-                if isinstance(item, ModelAnswer):
-                    return item
-                self._ttft_ns = self._ttft_ns or self._tools.clock.monotonic_ns() - self._began_ns
-                self._feed.say(deltas.of(item))
+        async with aclosing(self._tools.models.stream(prompt, messages)) as events:  # type: ignore[type-var]
+            async for event in events:
+                if event.HasField("finished"):
+                    return event.finished.generation
+                if event.HasField("part_started"):
+                    self._ttft_ns = self._ttft_ns or self._tools.clock.monotonic_ns() - self._began_ns
+                self._feed.say(deltas.of(event))
         raise LLMInvalidResponse("the stream of the model ended early")
 
     def _is_full(self, overhead: int) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from letta.common.v1 import letta_message_pb2, message_pb2
+from letta.llm.v1.generation_service_pb2 import Generation, StreamGenerateResponse
 from letta_agent.domain.journal.records import StepSummary, StoredStep
 from letta_agent.domain.peers.memory import LettaMessage, Message
-from letta_agent.domain.peers.models import ContentPart, GenerationDelta, ModelAnswer
+from letta_agent.domain.peers.models import ContentPart
 from letta_agent.domain.toolcalls.executor import ToolCallContent, ToolReturnContent
 from letta_common.values.ids import new_id
 from letta_messages.rendering import part_otid
@@ -28,7 +29,7 @@ def says(message: Message) -> bool:
     return any(part.HasField("text") and part.text.text for part in message.parts)
 
 
-def model_message(generation: ModelAnswer, blank: Message, *, several: bool) -> Message:
+def model_message(generation: Generation, blank: Message, *, several: bool) -> Message:
     """Fill a blank message with what a model made.
 
     Unless several calls are allowed, only the first one is kept. Arguments stay as the model wrote them: what is no
@@ -95,18 +96,13 @@ def notice_message(text: str, run_id: str, step_id: str, now: datetime) -> Messa
 
 def summary_of(step: StoredStep, index: int, *, stop: int, step_ns: int, tool_ns: int) -> StepSummary:
     """Return how a step went."""
-    usage = step.usage
     return StepSummary(
         step_index=index,
         id=step.step_id,
         model=step.model,
         provider_type=step.provider_type,
         context_window=step.context_window,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cached_input_tokens=usage.cached_input_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
+        usage=step.usage,
         stop_reason=stop,
         status=SUCCESS,
         started_ns=step.started_ns,
@@ -131,17 +127,16 @@ class Deltas:
         self._shown = 0
         self._calls_at: int | None = None
 
-    def of(self, delta: GenerationDelta) -> list[LettaMessage]:
+    def of(self, event: StreamGenerateResponse) -> list[LettaMessage]:
         """Return what a listener sees of a fragment."""
-        shown = []
-        if delta.started is not None:
-            shown = self._begin(delta.index, delta.started)
-        if delta.text and delta.index in self._parts:
-            part, place = self._parts[delta.index]
-            body = self._fragment(part, delta.text)
-            if body is not None:
-                shown.append(self._fill(body, place))
-        return shown
+        kind = event.WhichOneof("event")
+        if kind == "part_started":
+            return self._begin(event.part_started.index, event.part_started.part)
+        if kind != "part_delta" or not event.part_delta.delta or event.part_delta.index not in self._parts:
+            return []
+        part, place = self._parts[event.part_delta.index]
+        body = self._fragment(part, event.part_delta.delta)
+        return [] if body is None else [self._fill(body, place)]
 
     def _begin(self, index: int, part: ContentPart) -> list[LettaMessage]:
         if not part.HasField("tool_call"):

@@ -27,6 +27,7 @@ from letta_agent.domain.journal.records import (
     RunKey,
     RunStatus,
     StopReason,
+    TokenUsage,
 )
 from letta_agent.domain.loop.compaction_run import COMPACTION, CompactionLoop
 from letta_agent.domain.loop.deps import LoopDeps
@@ -56,6 +57,8 @@ CANCEL_POLL_SECONDS = 0.2
 RETRY_SECONDS = "5"
 _REOPENED_SECONDS = 1.0
 _CLAIMS = 32
+TOKENS = tuple(field.name for field in TokenUsage.DESCRIPTOR.fields)
+"""The counts of tokens by name."""
 _CROWD = 4
 """How many times its slots a replica holds runs, those that wait for a slot included."""
 _LLM = "LLM_"
@@ -410,29 +413,22 @@ def failure(error: AppError, loop: Loop) -> RunEnd:
 
 def usage_of(end: RunEnd) -> run_pb2.UsageStatistics:
     """Return what a run used, as clients see it."""
-    return statistics(
-        prompt=sum(step.prompt_tokens for step in end.steps),
-        completion=sum(step.completion_tokens for step in end.steps),
-        steps=len(end.steps),
-        cached=sum(step.cached_input_tokens for step in end.steps),
-        written=sum(step.cache_write_tokens for step in end.steps),
-        reasoning=sum(step.reasoning_tokens for step in end.steps),
-        context=end.context_tokens,
-    )
+    used = [step.usage for step in end.steps]
+    spent = used[0] if len(used) == 1 else TokenUsage(**{name: sum(getattr(u, name) for u in used) for name in TOKENS})
+    return statistics(spent, steps=len(used), context=end.context_tokens)
 
 
-def statistics(
-    *, prompt: int, completion: int, steps: int, cached: int, written: int, reasoning: int, context: int
-) -> run_pb2.UsageStatistics:
+def statistics(usage: TokenUsage, *, steps: int, context: int) -> run_pb2.UsageStatistics:
     """Return what a run used, as clients see it."""
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
     return run_pb2.UsageStatistics(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
         step_count=steps,
-        cached_input_tokens=cached,
-        cache_write_tokens=written,
-        reasoning_tokens=reasoning,
+        cached_input_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
         context_tokens=context,
     )
 

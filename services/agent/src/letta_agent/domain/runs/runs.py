@@ -429,12 +429,4 @@ def error_of(record: RunRecord) -> AppError:
 
 def usage_of_record(record: RunRecord) -> run_pb2.UsageStatistics:
     """Return what a run used, as clients see it."""
-    return statistics(
-        prompt=record.prompt_tokens,
-        completion=record.completion_tokens,
-        steps=record.step_count,
-        cached=record.cached_input_tokens,
-        written=record.cache_write_tokens,
-        reasoning=record.reasoning_tokens,
-        context=record.context_tokens,
-    )
+    return statistics(record.usage, steps=record.step_count, context=record.context_tokens)

@@ -21,9 +21,9 @@ from letta.memory.v1.passage_service_pb2 import (
 from letta_agent.domain.context.zones import set_time
 from letta_agent.domain.journal.records import RunKey
 from letta_agent.domain.peers.memory import MemoryPeer, Message
-from letta_agent.domain.peers.tools import CallResult
 from letta_agent.domain.toolcalls.block_patches import Edit, PatchError, edits_of
 from letta_agent.domain.toolcalls.failures import ends_run, for_model
+from letta_agent.domain.toolcalls.outcomes import Outcome, failed, returned
 from letta_common.clock import Clock
 from letta_common.errors import AppError
 from letta_messages.rendering import text_of
@@ -111,16 +111,16 @@ class BuiltinTools:
         """Say whether there is a built-in tool of this name that needs no sandbox."""
         return name in _TOOLS
 
-    async def execute(self, call: BuiltinCall) -> CallResult:
+    async def execute(self, call: BuiltinCall) -> Outcome:
         """Execute a call. What the model can mend is an error result; raises what `ends_run` names."""
         try:
-            return CallResult(await _TOOLS[call.name](self, call))
+            return returned(await _TOOLS[call.name](self, call))
         except (BuiltinArgumentError, PatchError) as error:
-            return CallResult(str(error), is_error=True)
+            return failed(str(error))
         except AppError as error:
             if ends_run(error):
                 raise
-            return CallResult(for_model(error), is_error=True)
+            return failed(for_model(error))
 
     async def edit(self, call: BuiltinCall, edit: Edit, *, part: int | None = None) -> str:
         """Edit a block and return its new value."""

@@ -11,12 +11,14 @@ from typing import Any
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta.tools.v1 import tool_pb2
+from letta.tools.v1.tool_execution_service_pb2 import ExecuteRequest
 from letta_agent.domain.journal.records import RunKey
 from letta_agent.domain.peers.memory import Block
-from letta_agent.domain.peers.tools import CallResult, Tool, ToolCallRequest, ToolPeer
+from letta_agent.domain.peers.tools import Tool, ToolPeer
 from letta_agent.domain.toolcalls.agent_state import edits_of, state_of, wants_state
 from letta_agent.domain.toolcalls.builtin import BuiltinCall, BuiltinTools, keepable
 from letta_agent.domain.toolcalls.failures import ends_run, for_model
+from letta_agent.domain.toolcalls.outcomes import Outcome, failed, has_failed, told
 from letta_agent.domain.toolcalls.rules import REFUSED, UNREADABLE, CallMade, ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
 from letta_common.errors import AppError
@@ -115,51 +117,51 @@ class Caller:
         if tool is None or call.name not in allowed:
             result = _refusal(step, call.name, sorted(allowed))
         elif not is_readable(call):
-            result = CallResult(f"{UNREADABLE} They are: {cut(call.input, _SHOWN)}", is_error=True)
+            result = failed(f"{UNREADABLE} They are: {cut(call.input, _SHOWN)}")
         else:
             result = await self._call(step, index, tool)
         limit = (tool.return_char_limit if tool is not None else 0) or RETURN_LIMIT
         return ToolReturnContent(
             tool_call_id=call.id,
             name=call.name,
-            content=cut(result.text, limit),
-            is_error=result.is_error,
-            stdout=cut("\n".join(result.stdout), limit).splitlines(),
-            stderr=cut("\n".join(result.stderr), limit).splitlines(),
+            content=cut(told(result), limit),
+            is_error=has_failed(result),
+            stdout=cut("\n".join(result.stdout.splitlines()), limit).splitlines(),
+            stderr=cut("\n".join(result.stderr.splitlines()), limit).splitlines(),
         )
 
-    async def _call(self, step: StepCalls, index: int, tool: Tool) -> CallResult:
+    async def _call(self, step: StepCalls, index: int, tool: Tool) -> Outcome:
         call = step.calls[index]
         arguments = arguments_of(call) | step.rules.prefilled(call.name, step.history)
         key = f"{step.run.run_id}:{step.step_index}:{index}"
         if step.replayed and not tool.idempotent and not self._is_here(tool):
-            return CallResult(UNKNOWN_OUTCOME, is_error=True)
+            return failed(UNKNOWN_OUTCOME)
         return await self.run(ToolRun(step.run, key, tool, arguments, step.environment, step.state, step.blocks))
 
-    async def run(self, asked: ToolRun) -> CallResult:
+    async def run(self, asked: ToolRun) -> Outcome:
         """Execute one call, and keep what it changes of the agent's blocks. Raises what `ends_run` names."""
         tool = asked.tool
         builtin = BuiltinCall(asked.run, asked.key, tool.name, keepable(asked.arguments), asked.state.timezone)
         if self._is_here(tool):
             return await self._builtin.execute(builtin)
         state = state_of(asked.state, asked.blocks) if wants_state(tool) else ""
-        request = ToolCallRequest(
-            tool.id,
-            json.dumps(asked.arguments),
-            asked.key,
-            asked.run.agent_id,
-            asked.environment,
-            state,
+        request = ExecuteRequest(
+            tool_id=tool.id,
             tool_version=tool.version,
+            arguments=json.dumps(asked.arguments),
+            environment_variables=asked.environment,
+            agent_state=state,
+            idempotency_key=asked.key,
+            agent_id=asked.run.agent_id,
         )
         try:
             result = await self._tools.execute(request)
-            for part, edit in enumerate(edits_of(result.state_changes)):
+            for part, edit in enumerate(edits_of(result.agent_state_changes)):
                 await self._builtin.edit(builtin, edit, part=part)
         except AppError as error:
             if ends_run(error):
                 raise
-            return CallResult(f"Error executing function {tool.name}: {for_model(error)}", is_error=True)
+            return failed(f"Error executing function {tool.name}: {for_model(error)}")
         return result
 
     def _is_here(self, tool: Tool) -> bool:
@@ -184,7 +186,7 @@ def cut(text: str, limit: int) -> str:
     return f"{text[:limit]}\n[The tool returned {len(text)} characters; only the first {limit} are shown.]"
 
 
-def _refusal(step: StepCalls, name: str, allowed: Sequence[str]) -> CallResult:
+def _refusal(step: StepCalls, name: str, allowed: Sequence[str]) -> Outcome:
     hint = step.rules.hints(name, step.history)
     text = f"{REFUSED} Cannot call {name}, valid tools include: {list(allowed)}.{hint}"
-    return CallResult(text, is_error=True)
+    return failed(text)

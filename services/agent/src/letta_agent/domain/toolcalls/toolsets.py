@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from cachetools import LRUCache
 
 from letta.agent.v1 import run_pb2
+from letta.llm.v1.generation_service_pb2 import ToolDefinition
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.peers.models import ToolSchema
-from letta_agent.domain.peers.tools import Attached, Tool, ToolPeer
+from letta.tools.v1.tool_service_pb2 import ResolveToolsResponse
+from letta_agent.domain.peers.tools import Tool, ToolPeer
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import ServiceUnavailable
@@ -31,16 +33,21 @@ _CHANGING = frozenset(
 _Key = tuple[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Toolset:
-    """Tools by name, and as a model sees them."""
+    """Tools by name, and as a model sees them. Many runs share one, so nothing in it is changed."""
 
     tools: dict[str, Tool]
-    schemas: tuple[ToolSchema, ...]
+    schemas: tuple[ToolDefinition, ...]
     client_names: frozenset[str] = frozenset()
     """Names of tools that the client executes."""
 
-    @property
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Return the names as the model sees them."""
+        return tuple(schema.name for schema in self.schemas)
+
+    @cached_property
     def size(self) -> int:
         """Return the bytes of the schemas."""
         return sum(len(schema.description) + len(schema.parameters) + len(schema.name) for schema in self.schemas)
@@ -51,7 +58,7 @@ class Toolset:
             return self
         names = frozenset(tool.name for tool in offered)
         kept = tuple(schema for schema in self.schemas if schema.name not in names)
-        added = tuple(ToolSchema(tool.name, tool.description, tool.parameters or _NO_PARAMETERS) for tool in offered)
+        added = tuple(_definition(tool.name, tool.description, tool.parameters) for tool in offered)
         tools = {name: tool for name, tool in self.tools.items() if name not in names}
         return Toolset(tools, kept + added, names)
 
@@ -98,7 +105,7 @@ class Toolsets:
             return known.toolset
         return self._keep(key, found)
 
-    def _keep(self, key: _Key, found: Attached) -> Toolset:
+    def _keep(self, key: _Key, found: ResolveToolsResponse) -> Toolset:
         made = toolset(found.tools)
         lasts = len(found.tools) == len(set(key[1])) and all(tool.tool_type not in _CHANGING for tool in found.tools)
         self._known[key] = _Known(made, found.etag, self._clock.monotonic_ns(), lasts)
@@ -114,11 +121,15 @@ def toolset(tools: Iterable[Tool]) -> Toolset:
     return Toolset(by_name, tuple(map(_schema, by_name.values())))
 
 
-def _schema(tool: Tool) -> ToolSchema:
+def _definition(name: str, description: str, parameters: str) -> ToolDefinition:
+    return ToolDefinition(name=name, description=description, parameters=parameters or _NO_PARAMETERS)
+
+
+def _schema(tool: Tool) -> ToolDefinition:
     try:
         schema = json.loads(tool.json_schema or "{}")
     except ValueError:
         schema = {}
     description = schema.get("description") or tool.description
     parameters = schema.get("parameters")
-    return ToolSchema(tool.name, description, json.dumps(parameters) if parameters else _NO_PARAMETERS)
+    return _definition(tool.name, description, json.dumps(parameters) if parameters else "")

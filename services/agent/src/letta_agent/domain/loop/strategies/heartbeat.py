@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from letta.llm.v1.generation_service_pb2 import ToolDefinition
 from letta_agent.domain.loop.strategies.base import GO_ON, Decision, StopReason, TakenStep
-from letta_agent.domain.peers.models import ToolSchema
 from letta_agent.domain.toolcalls.rules import REFUSED, UNREADABLE, ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
 from letta_common.values.json_texts import json_object
@@ -54,12 +54,14 @@ def _silent(turn: TakenStep) -> StopReason.ValueType:
     return StopReason.STOP_REASON_NO_TOOL_CALL if turn.equipped else StopReason.STOP_REASON_END_TURN
 
 
-def _asking(schema: ToolSchema) -> ToolSchema:
+def _asking(schema: ToolDefinition) -> ToolDefinition:
     parameters = json.loads(schema.parameters)
     properties = {name: kind for name, kind in parameters.get("properties", {}).items() if name != HEARTBEAT}
     required = [name for name in parameters.get("required", ()) if name != HEARTBEAT]
     changed = {**parameters, "properties": {**properties, HEARTBEAT: _ASKED}, "required": [*required, HEARTBEAT]}
-    return replace(schema, parameters=json.dumps(changed))
+    return ToolDefinition(
+        name=schema.name, description=schema.description, parameters=json.dumps(changed), strict=schema.strict
+    )
 
 
 def _asks(arguments: str) -> bool:
