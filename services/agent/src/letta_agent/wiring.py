@@ -90,10 +90,8 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     calls, overviews = ToolRuns(agent_store, peers, caller, secrets), Overviews(agent_store, peers, clock)
     agent_servicer = AgentServicer(agents, calls, overviews, runs, clock, digests=digests, stores=stores)
     conversations = Conversations(stores.conversations, memory, agents, models, clock)
-    chores = _Housekeeping(
-        (agents, conversations), runs, queue, credentials=credentials, settings=settings, clock=clock
-    )
-    background = _background(chores, Resealer(db, sealer, SEALED), settings)
+    tidy = _Housekeeping((agents, conversations), runs, queue, credentials=credentials, settings=settings, clock=clock)
+    background = _background(tidy, Resealer(db, sealer, SEALED), settings)
 
     async def start() -> None:
         await writer.start()
@@ -122,9 +120,9 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     )
 
 
-def _background(chores: _Housekeeping, resealer: Resealer, settings: AgentSettings) -> tuple[Periodic, ...]:
+def _background(tidy: _Housekeeping, resealer: Resealer, settings: AgentSettings) -> tuple[Periodic, ...]:
     return (
-        Periodic("housekeeping", chores.turn, settings.sweep_seconds),
+        Periodic("housekeeping", tidy.turn, settings.sweep_seconds),
         Periodic("seal anew", resealer.reseal, _HOUR, at_once=True),
     )
 
