@@ -1,4 +1,4 @@
-"""What every process needs once exists once: one machine for background work, one seal."""
+"""What every process needs once exists once: one machine for background work, one seal, one logger."""
 
 from __future__ import annotations
 
@@ -67,3 +67,14 @@ def test_what_is_sealed_is_sealed_anew_after_a_rotation():
     assert {text for text in sealed if text.count(".") == 2} <= named
     assert {text for text in sealed if text.count(".") == 1} <= {name.rpartition(".")[0] for name in named}
     assert len(named) == 8
+
+
+def test_there_is_one_logger():
+    """Libraries that know nothing of the product write as libraries do; what the command imports starts in time."""
+    plain = {path for path in SOURCES if "logging.getLogger(" in path.read_text()}
+    names = {path.relative_to(ROOT).as_posix() for path in plain}
+
+    assert {name for name in names if not name.startswith(("libs/transcode/", "libs/embedded_postgres/"))} == {
+        "libs/rpc/src/letta_rpc/rpc_errors.py",
+        "libs/rpc/src/letta_rpc/startup/logs.py",
+    }

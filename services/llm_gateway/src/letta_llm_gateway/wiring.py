@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -66,7 +65,6 @@ _KEYED = ("groq", "together", "deepseek", "xai", "openrouter", "mistral")
 
 _HOUR = 3600.0
 _TRACES_AT_ONCE = 500
-_log = logging.getLogger("letta.llm")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
 from cachetools import TTLCache
 
 from letta.llm.v1.embedding_service_pb2 import EmbedResponse
@@ -24,7 +24,7 @@ from letta_common.errors import (
 )
 from letta_common.process.periodic import Next
 
-_log = logging.getLogger("letta.memory.embeddings")
+_log = structlog.get_logger("letta.memory.embeddings")
 
 
 _CHUNK_SIZE, _BATCH_SIZE = 300, 32  # what V1 clients expect to read
@@ -136,7 +136,7 @@ class Indexer:
                 await self._store.settle(batch, vectors)
                 done += len(batch)
             except AppError as error:
-                _log.warning("texts of %s wait for %s: %s", owner, model or "the default embedder", error.message)
+                _log.warning("texts wait to be embedded", organization_id=owner, model=model, message=error.message)
                 await self._store.fail(
                     batch, Failure(error.reason, error.message, error.metadata.get("archive_id", ""))
                 )

@@ -8,7 +8,6 @@ their estimates, one call, and what the other replicas spend between two reading
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from datetime import date, datetime
 from enum import Enum
 from typing import Protocol
 
+import structlog
 from prometheus_client import Counter
 
 from letta_common.actor import Actor
@@ -24,7 +24,7 @@ from letta_common.errors import BudgetExceeded, BudgetNotFound, DatabaseUnavaila
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 
-_log = logging.getLogger("letta.llm.budgets")
+_log = structlog.get_logger("letta.llm.budgets")
 _refused = Counter("letta_llm_budget_refusals", "Generations that a budget refused.")
 _warned = Counter("letta_llm_budget_warnings", "Generations beyond a budget that only warns.")
 DEPLOYMENT = "LETTA_BUDGET_DOLLARS"
@@ -318,7 +318,7 @@ def _beyond(line: _Line) -> None:
         _warned.inc()
         if not line.warned:
             line.warned = True
-            _log.warning("%s (organization %s); it only warns", words, budget.organization_id)
+            _log.warning("a budget is spent; it only warns", budget=words, organization_id=budget.organization_id)
         return
     _refused.inc()
     raise BudgetExceeded(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
+import structlog
 from prometheus_client import Counter
 
 from letta_common.actor import Actor
@@ -19,7 +19,7 @@ from letta_common.process.periodic import Periodic
 from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.traces import Trace, TraceDraft, request_of, response_of
 
-_log = logging.getLogger("letta.llm.usage")
+_log = structlog.get_logger("letta.llm.usage")
 _lost = Counter("letta_llm_usage_lost", "Usage records that the database did not take.")
 _dropped = Counter("letta_llm_traces_dropped", "Traces that were not kept: too many at once, or not writable.")
 
@@ -206,7 +206,7 @@ class UsageWriter:
         except AppError as error:
             self._records.extendleft(reversed(records))
             self._drafts.extendleft(reversed(drafts))
-            _log.warning("usage is not written yet: %s", error.message)
+            _log.warning("usage is not written yet", reason=error.reason, message=error.message)
             return False
         except asyncio.CancelledError:  # the same ids again are taken once
             self._records.extendleft(reversed(records))
@@ -215,7 +215,7 @@ class UsageWriter:
         except Exception:  # one batch that cannot be written must not hold up all that follow
             _lost.inc(len(records))
             _dropped.inc(len(drafts))
-            _log.exception("%d usage records and %d traces are lost", len(records), len(drafts))
+            _log.exception("usage records are lost", records=len(records), traces=len(drafts))
         self._held -= sum(draft.size for _, draft in drafts)
         return True
 

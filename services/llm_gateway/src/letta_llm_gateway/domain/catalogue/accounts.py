@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,7 +22,6 @@ from letta_common.values.paging import Page
 from letta_llm_gateway.domain.catalogue.models import Models
 from letta_llm_gateway.domain.catalogue.providers import Account, ModelDefaults
 
-_log = logging.getLogger("letta.llm.accounts")
 TABLE = "llm.providers"
 SECRETS = ("api_key", "access_key")
 ADDRESSES = ("base_url", "region", "api_version")

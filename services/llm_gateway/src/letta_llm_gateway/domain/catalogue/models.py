@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+import structlog
 from cachetools import LRUCache, TTLCache
 
 from letta_common.actor import Actor
@@ -114,7 +114,7 @@ class Makers(Protocol):
         ...
 
 
-_log = logging.getLogger("letta.llm.models")
+_log = structlog.get_logger("letta.llm.models")
 
 Probe = Callable[[], Awaitable[Account | None]]
 """Looks for a model server on this machine."""
@@ -298,7 +298,7 @@ class Models:
             return default
         what = f"{name} lists no such model" if account else f"no provider is called {name}"
         fault = f"LETTA_DEFAULT_LLM_HANDLE={handle}: {what}, so that agents without a model of their own cannot answer."
-        _log.warning("%s", fault)
+        _log.warning("a default model cannot be had", message=fault)
         return replace(default, banner=fault)
 
     async def _first_of(self, account: Account, why: str) -> Default:
