@@ -61,7 +61,7 @@ async def test_a_send_may_wait_for_its_turn():
     await world.runner.dispatch()
     assert [m.assistant_message.text for m in (await second).messages] == ["second"]
     assert world.texts()[-2:] == [("user", "2"), ("assistant", "second")]
-    assert (await world.runs.answer(ANN, first)).stop_reason == STOP.STOP_REASON_END_TURN
+    assert (await world.runs.answer(ANN, first)).stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
 
 
 async def test_a_send_may_interrupt():
@@ -69,7 +69,7 @@ async def test_a_send_may_interrupt():
     first = await world.runs.admit(ANN, send_of("1"), SIGNED)
     await asked(world)
     got = await world.send("2", on_busy=run_pb2.ON_BUSY_INTERRUPT)
-    assert got.stop_reason == STOP.STOP_REASON_END_TURN
+    assert got.stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
     assert (await world.store.get(ANN, first.run_id)).status == RunStatus.RUN_STATUS_CANCELLED
 
 

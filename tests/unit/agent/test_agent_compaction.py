@@ -66,7 +66,7 @@ async def test_a_prompt_that_a_vendor_finds_too_large_shrinks_by_the_vendors_num
     error = ContextWindowExceeded("too long", tokens="40000", context_window="10000")
     got, (before, after) = await refused_then_answered(world, error)
 
-    assert got.stop_reason == STOP.STOP_REASON_END_TURN
+    assert got.stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
     assert after * (40_000 / before) <= 10_000
     assert len(world.models.prompts[-1].messages) > 1
 
@@ -74,7 +74,7 @@ async def test_a_prompt_that_a_vendor_finds_too_large_shrinks_by_the_vendors_num
 async def test_without_numbers_a_refusal_means_that_the_window_is_full():
     world = await talked(20, window=1_000_000)
     got, (before, after) = await refused_then_answered(world, ContextWindowExceeded("too long"))
-    assert got.stop_reason == STOP.STOP_REASON_END_TURN
+    assert got.stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
     assert 0 < after <= before * 0.72
 
 

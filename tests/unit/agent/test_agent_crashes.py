@@ -40,7 +40,9 @@ async def test_a_crash_while_the_model_speaks_asks_it_again():
     assert world.texts() == [("user", "hi"), ("assistant", "Hello.")]
     assert active.feed.messages()[0].seq_id > 1_000_000
     assert second.credentials.issued == [admitted.run_id]
-    assert (await world.runs.answer(ANN, replace(admitted, active=None))).stop_reason == STOP.STOP_REASON_END_TURN
+    assert (
+        await world.runs.answer(ANN, replace(admitted, active=None))
+    ).stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
 
 
 @pytest.mark.parametrize(("idempotent", "text"), [(True, "again"), (False, UNKNOWN_OUTCOME)])
@@ -131,7 +133,7 @@ async def test_a_lost_lease_stops_the_run():
 async def test_a_restored_database_does_not_lock_an_agent_out():
     world = await World(answer(say("Hello."))).agent()
     world.memory.thread(AGENT).fence = 41
-    assert (await world.send()).stop_reason == STOP.STOP_REASON_END_TURN
+    assert (await world.send()).stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
     assert world.memory.thread(AGENT).fence == 42
 
 
@@ -173,7 +175,9 @@ async def test_a_run_whose_replica_dies_each_time_is_given_up():
     assert last.models.prompts == []
     with pytest.raises(RunAbandoned):
         await last.runs.answer(ANN, replace(admitted, active=None))
-    assert (await world.another(answer(say("Fresh."))).send("again")).stop_reason == STOP.STOP_REASON_END_TURN
+    assert (
+        await world.another(answer(say("Fresh."))).send("again")
+    ).stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
 
 
 async def test_a_run_within_the_limit_is_worked_on():

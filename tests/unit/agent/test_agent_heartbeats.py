@@ -47,20 +47,20 @@ async def test_what_the_agent_says_through_its_tool_is_what_it_says():
     got = await world.send()
     assert shown(got) == ["assistant_message"]
     assert got.messages[0].assistant_message.text == "Hi."
-    assert got.stop_reason == STOP.STOP_REASON_END_TURN
+    assert got.stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
 
 
 async def test_a_call_without_a_heartbeat_ends_the_turn():
     world = await world_of(roll())
     got = await world.send()
-    assert (got.stop_reason, len(world.models.prompts)) == (STOP.STOP_REASON_END_TURN, 1)
+    assert (got.stop_reason.stop_reason, len(world.models.prompts)) == (STOP.STOP_REASON_END_TURN, 1)
 
 
 @pytest.mark.parametrize("asked", [True, "true", "True"])
 async def test_a_heartbeat_gives_another_step(asked):
     world = await world_of(roll(asked), speak("Done."))
     got = await world.send()
-    assert (got.stop_reason, got.usage.step_count) == (STOP.STOP_REASON_END_TURN, 2)
+    assert (got.stop_reason.stop_reason, got.usage.step_count) == (STOP.STOP_REASON_END_TURN, 2)
     assert world.texts()[3][0] == "user"
     assert "another step" in world.texts()[3][1]
 
@@ -103,13 +103,13 @@ async def test_a_tool_with_children_gives_a_step_without_a_heartbeat():
 async def test_a_last_tool_ends_the_turn_whatever_is_asked(asked, stop):
     world = await world_of(roll(asked), rules=[rule("exit_loop", "roll")])
     got = await world.send()
-    assert (got.stop_reason, got.usage.step_count) == (STOP.Value(f"STOP_REASON_{stop}"), 1)
+    assert (got.stop_reason.stop_reason, got.usage.step_count) == (STOP.Value(f"STOP_REASON_{stop}"), 1)
 
 
 async def test_a_required_tool_is_asked_for_before_the_end():
     world = await world_of(speak("Bye."), roll(), rules=[rule("required_before_exit", "roll")])
     got = await world.send()
-    assert (got.stop_reason, got.usage.step_count) == (STOP.STOP_REASON_END_TURN, 2)
+    assert (got.stop_reason.stop_reason, got.usage.step_count) == (STOP.STOP_REASON_END_TURN, 2)
     assert "roll" in world.texts()[3][1]
 
 
@@ -124,20 +124,20 @@ async def test_a_refused_call_gives_another_step():
 async def test_words_without_a_call_are_kept_and_end_the_turn():
     world = await world_of(answer(say("I forgot my tools.")))
     got = await world.send()
-    assert got.stop_reason == STOP.STOP_REASON_NO_TOOL_CALL
+    assert got.stop_reason.stop_reason == STOP.STOP_REASON_NO_TOOL_CALL
     assert got.messages[0].assistant_message.text == "I forgot my tools."
     await world.send("again")
 
 
 async def test_an_agent_without_tools_may_speak():
     world = await World(answer(say("Hello."))).agent(kind=agent_type_pb2.AGENT_TYPE_REACT_AGENT)
-    assert (await world.send()).stop_reason == STOP.STOP_REASON_END_TURN
+    assert (await world.send()).stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
     assert world.models.prompts[0].tool_choice.mode == TOOL_CHOICE_MODE_AUTO
 
 
 async def test_the_last_allowed_step_ends_the_turn():
     world = await world_of(*(roll(True) for _ in range(5)))
-    assert (await world.send(max_steps=3)).stop_reason == STOP.STOP_REASON_MAX_STEPS
+    assert (await world.send(max_steps=3)).stop_reason.stop_reason == STOP.STOP_REASON_MAX_STEPS
 
 
 async def test_only_one_call_is_made_in_a_step():

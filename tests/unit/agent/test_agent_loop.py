@@ -29,7 +29,7 @@ async def test_an_answer_without_calls_ends_the_turn():
     world = await World(answer(say("Hello."))).agent()
     got = await world.send()
 
-    assert got.stop_reason == STOP.STOP_REASON_END_TURN
+    assert got.stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
     assert [m.assistant_message.text for m in got.messages] == ["Hello."]
     assert (got.usage.prompt_tokens, got.usage.total_tokens, got.usage.step_count) == (100, 110, 1)
     assert world.texts() == [("user", "hi"), ("assistant", "Hello.")]
@@ -83,7 +83,7 @@ async def test_what_goes_wrong_in_a_tool_is_told_to_the_model(part, expected):
     world = await World(answer(part), answer(say("sorry")), tools=tools, behaviours=behaviours).agent()
     got = await world.send()
     assert returned(got) == (expected, True)
-    assert got.stop_reason == STOP.STOP_REASON_END_TURN
+    assert got.stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -97,7 +97,7 @@ async def test_arguments_that_are_no_object_are_told_to_the_model_and_not_execut
     assert failed
     assert text.startswith(UNREADABLE)
     assert written[:200] in text
-    assert (world.tools.executed, got.stop_reason) == ([], STOP.STOP_REASON_END_TURN)
+    assert (world.tools.executed, got.stop_reason.stop_reason) == ([], STOP.STOP_REASON_END_TURN)
     assert len(world.models.prompts) == 2, "the next step follows"
 
 
@@ -105,12 +105,12 @@ async def test_a_call_that_cannot_be_read_waits_for_nobody_and_ends_nothing():
     rules = [tool_rule_pb2.ToolRule(requires_approval=tool_rule_pb2.RequiresApprovalToolRule(tool_name="roll"))]
     world = await World(answer(call("roll", "{oops")), tools=[tool("roll")]).agent(tool_rules=rules)
     got = await world.send()
-    assert (returned(got)[1], got.stop_reason) == (True, STOP.STOP_REASON_END_TURN)
+    assert (returned(got)[1], got.stop_reason.stop_reason) == (True, STOP.STOP_REASON_END_TURN)
 
     last = [tool_rule_pb2.ToolRule(exit_loop=tool_rule_pb2.TerminalToolRule(tool_name="roll"))]
     world = await World(answer(call("roll", "{oops")), tools=[tool("roll")]).agent(tool_rules=last)
     got = await world.send()
-    assert (len(world.models.prompts), got.stop_reason) == (2, STOP.STOP_REASON_END_TURN)
+    assert (len(world.models.prompts), got.stop_reason.stop_reason) == (2, STOP.STOP_REASON_END_TURN)
 
 
 async def test_what_the_model_could_not_be_asked_stands_at_the_step():
@@ -152,18 +152,21 @@ async def test_only_the_first_of_several_calls_is_kept_unless_allowed():
 async def test_the_last_allowed_step_stops_the_run():
     world = await World(answer(call("roll")), tools=[tool("roll")]).agent()
     got = await world.send(max_steps=1)
-    assert (got.stop_reason, shown(got)) == (STOP.STOP_REASON_MAX_STEPS, ["tool_call_message", "tool_return_message"])
+    assert (got.stop_reason.stop_reason, shown(got)) == (
+        STOP.STOP_REASON_MAX_STEPS,
+        ["tool_call_message", "tool_return_message"],
+    )
 
 
 async def test_an_empty_answer_ends_the_turn_without_a_message():
     world = await World(answer(say(""))).agent()
     got = await world.send()
-    assert (got.stop_reason, list(got.messages)) == (STOP.STOP_REASON_END_TURN, [])
+    assert (got.stop_reason.stop_reason, list(got.messages)) == (STOP.STOP_REASON_END_TURN, [])
 
 
 async def test_a_cut_answer_says_so():
     world = await World(answer(say("Once upon"), cut=True)).agent()
-    assert (await world.send()).stop_reason == STOP.STOP_REASON_MAX_TOKENS_EXCEEDED
+    assert (await world.send()).stop_reason.stop_reason == STOP.STOP_REASON_MAX_TOKENS_EXCEEDED
 
 
 async def test_a_failing_model_fails_the_run_and_its_message_does_not_stay():
@@ -175,7 +178,7 @@ async def test_a_failing_model_fails_the_run_and_its_message_does_not_stay():
     assert (record.status, record.stop_reason) == (RunStatus.RUN_STATUS_FAILED, STOP.STOP_REASON_LLM_API_ERROR)
     assert json.loads(record.error)["error_type"] == "llm_bad_request"
     assert world.texts() == []
-    assert (await world.send("again")).stop_reason == STOP.STOP_REASON_END_TURN
+    assert (await world.send("again")).stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
 
 
 async def test_neither_messages_nor_input_is_refused():
@@ -206,7 +209,10 @@ def approval(call_id="call-1", *, approve=True, reason=""):
 async def test_a_gated_call_waits_and_is_executed_once_approved():
     world = await World(answer(call("pay")), answer(say("paid")), tools=[tool("pay")]).agent(approve=["pay"])
     asked = await world.send()
-    assert (asked.stop_reason, shown(asked)) == (STOP.STOP_REASON_REQUIRES_APPROVAL, ["approval_request_message"])
+    assert (asked.stop_reason.stop_reason, shown(asked)) == (
+        STOP.STOP_REASON_REQUIRES_APPROVAL,
+        ["approval_request_message"],
+    )
     assert world.tools.executed == []
     with pytest.raises(PendingApproval) as caught:
         await world.send("hello?")
@@ -244,7 +250,7 @@ async def test_a_tool_of_the_client_is_executed_by_the_client():
 async def test_a_terminal_tool_ends_the_run():
     rule = tool_rule_pb2.ToolRule(exit_loop=tool_rule_pb2.TerminalToolRule(tool_name="roll"))
     world = await World(answer(call("roll")), tools=[tool("roll")]).agent(rules=[rule])
-    assert (await world.send()).stop_reason == STOP.STOP_REASON_TOOL_RULE
+    assert (await world.send()).stop_reason.stop_reason == STOP.STOP_REASON_TOOL_RULE
 
 
 async def test_a_first_tool_is_forced():
@@ -303,6 +309,6 @@ async def test_a_failing_summarizer_never_fails_the_run():
         for n in range(1, 6)
     ]
     got = await world.send()
-    assert got.stop_reason == STOP.STOP_REASON_END_TURN
+    assert got.stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
     kept = world.models.prompts[-1].messages[0]
     assert "earlier messages have left the context" in kept.parts[0].text.text

@@ -13,7 +13,7 @@ from letta.agent.v1 import conversation_service_pb2_grpc
 from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, Conversations
 from letta_agent.domain.journal.records import RunFilter
 from letta_agent.domain.runs.runs import Runs, SendCommand
-from letta_agent.servicers.runs import cancel_all, compaction_of, follow_of, pack_answer, stream
+from letta_agent.servicers.runs import cancel_all, compaction_of, follow_of, stream
 from letta_agent.servicers.stores import AgentStores
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import current_actor, current_request
@@ -93,7 +93,9 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
     ) -> pb.SendConversationMessageResponse:
         send = await self._send(request, "send_conversation_message", record=False)
         answer = await self._runs.send(current_actor(), send, current_request().signed_actor)
-        return pack_answer(pb.SendConversationMessageResponse(), answer)
+        return pb.SendConversationMessageResponse(
+            messages=answer.messages, stop_reason=answer.stop_reason, usage=answer.usage, run_id=answer.run_id
+        )
 
     async def StreamConversationMessage(
         self, request: pb.StreamConversationMessageRequest, context: Call

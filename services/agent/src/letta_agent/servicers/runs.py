@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc.aio
 
-from letta.agent.v1 import agent_pb2, conversation_service_pb2, run_pb2, run_service_pb2_grpc
+from letta.agent.v1 import agent_pb2, run_pb2, run_service_pb2_grpc
 from letta.agent.v1 import run_service_pb2 as pb
 from letta_agent.domain.journal.feed import Event
 from letta_agent.domain.journal.records import ACTIVE, RunFilter, RunStore, StepFilter
 from letta_agent.domain.loop.compaction_run import COMPACTION
-from letta_agent.domain.runs.runs import Admitted, Follow, RunAnswer, Runs, SendCommand
+from letta_agent.domain.runs.runs import Admitted, Follow, Runs, SendCommand
 from letta_agent.servicers.packing import pack_run, pack_run_metrics, pack_run_usage, pack_step
 from letta_agent.servicers.stores import AgentStores
 from letta_agent.servicers.streams import with_pings
@@ -23,7 +23,6 @@ from letta_common.errors import RunNotActive, RunNotFound
 from letta_common.values.paging import Page
 
 Call = grpc.aio.ServicerContext[Any, Any]
-R = TypeVar("R", pb.SendMessageResponse, conversation_service_pb2.SendConversationMessageResponse)
 _ALL = Page(limit=1_000, ascending=True)
 
 
@@ -38,8 +37,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     async def SendMessage(self, request: pb.SendMessageRequest, context: Call) -> pb.SendMessageResponse:
         asked = waiting(request.run, run_pb2.ON_BUSY_WAIT)
         send = SendCommand(request.agent_id, request.agent_id, asked, request.request_id)
-        answer = await self._runs.send(current_actor(), send, current_request().signed_actor)
-        return pack_answer(pb.SendMessageResponse(), answer)
+        return await self._runs.send(current_actor(), send, current_request().signed_actor)
 
     async def StreamMessage(
         self, request: pb.StreamMessageRequest, context: Call
@@ -156,17 +154,6 @@ def waiting(request: run_pb2.RunRequest, default: run_pb2.OnBusy.ValueType) -> r
     asked.CopyFrom(request)
     asked.on_busy = asked.on_busy or default
     return asked
-
-
-def pack_answer(response: R, answer: RunAnswer) -> R:
-    """Fill the response to a send."""
-    response.messages.extend(answer.messages)
-    for message in response.messages:
-        message.ClearField("seq_id")  # positions are a matter of streams
-    response.stop_reason.stop_reason = answer.stop_reason
-    response.usage.CopyFrom(answer.usage)
-    response.run_id = answer.run_id
-    return response
 
 
 def compaction_of(request: Any, agent_id: str, conversation_id: str) -> SendCommand:

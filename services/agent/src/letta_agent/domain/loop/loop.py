@@ -46,7 +46,7 @@ from letta_agent.domain.loop.step_messages import (
 from letta_agent.domain.loop.strategies.base import GO_ON, Decision, Strategy, TakenStep
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.toolcalls.executor import StepCalls, ToolCallContent, ToolReturnContent, is_readable
-from letta_agent.domain.toolcalls.rules import CallMade, ToolRules
+from letta_agent.domain.toolcalls.rules import ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
 from letta_common.actor import acting_as
 from letta_common.errors import ContextWindowExceeded, LLMInvalidResponse, NoPendingApproval
@@ -72,7 +72,7 @@ class Loop:
         self._passport = passport
         self._strategy = strategy
         self._rules = ToolRules(self._state.tool_rules)
-        self._history: list[CallMade] = []
+        self._history: list[ToolReturnContent] = []
         self._summaries: list[StepSummary] = []
         self._kept: dict[int, StoredStep] = {}
         self._context: WorkingContext
@@ -185,7 +185,7 @@ class Loop:
             step = self._kept.pop(index, None)
             if step is not None:
                 self._summaries.append(summary_of(step, index, stop=0, step_ns=0, tool_ns=0))
-                self._history += [CallMade(call.name) for call in calls_of(step.message)]
+                self._history += [ToolReturnContent(name=call.name) for call in calls_of(step.message)]
 
     async def _answer(self, pending: approvals.WaitingCalls) -> None:
         """Execute what was approved and commit it as a step of its own."""
@@ -217,16 +217,15 @@ class Loop:
         messages = [stored.message] if stored.message.parts else []
         asks = stored.message.role == _APPROVAL
         acted = clock.monotonic_ns()
-        made: list[CallMade] = []
+        returns: list[ToolReturnContent] = []
         async with self._acting():
             if calls and not asks:
                 returns = await self._call(stored, index, {}, replayed=replayed)
                 messages.append(return_message(stored, returns, self.held.run_id, clock.now()))
-                made = [CallMade(returned.name, returned.content) for returned in returns]
-                self._history += made
+                self._history += returns
                 self._show(messages[-1])
             tool_ns = clock.monotonic_ns() - acted
-            decision = _WAIT if asks else self._decide(stored, made)
+            decision = _WAIT if asks else self._decide(stored, returns)
             if decision.notice:
                 notice = notice_message(decision.notice, self.held.run_id, stored.step_id, clock.now())
                 messages.append(notice)
@@ -251,7 +250,7 @@ class Loop:
             return None
         return memory_pb2.Window(summary=stored.summary, first_kept_message_id=stored.first_kept_message_id)
 
-    def _decide(self, stored: StoredStep, made: list[CallMade]) -> Decision:
+    def _decide(self, stored: StoredStep, made: list[ToolReturnContent]) -> Decision:
         turn = TakenStep(
             calls=made,
             said=says(stored.message),

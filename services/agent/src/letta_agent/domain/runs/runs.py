@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from letta.agent.v1 import agent_pb2, run_pb2
+from letta.agent.v1.run_service_pb2 import SendMessageResponse
 from letta_agent.domain.context.approvals import unanswered
 from letta_agent.domain.journal.feed import CLAIM_RANGE, Event
 from letta_agent.domain.journal.inputs import MANNERS, Input, read_input
@@ -82,16 +83,6 @@ class SendCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class RunAnswer:
-    """What a run came to."""
-
-    run_id: str
-    messages: Sequence[LettaMessage]
-    stop_reason: StopReason.ValueType
-    usage: run_pb2.UsageStatistics
-
-
-@dataclass(frozen=True, slots=True)
 class Follow:
     """How to follow a run."""
 
@@ -141,7 +132,7 @@ class Runs:
         self._memory = memory
         self._clock = clock
 
-    async def send(self, actor: Actor, send: SendCommand, signed: bytes) -> RunAnswer:
+    async def send(self, actor: Actor, send: SendCommand, signed: bytes) -> SendMessageResponse:
         """Send messages and wait for the end of the turn.
 
         The run goes on when the caller goes away, unless it waits for its turn and nobody else knows of it.
@@ -189,7 +180,7 @@ class Runs:
         before, after = stats.messages_count_before + opening, stats.messages_count_after + opening
         return CompactionResult(answer.run_id, told.summary, before, after)
 
-    async def answer(self, actor: Actor, admitted: Admitted) -> RunAnswer:
+    async def answer(self, actor: Actor, admitted: Admitted) -> SendMessageResponse:
         """Wait for the end of a run and return what it came to. Raises what it failed with."""
         run_id = admitted.run_id
         active = admitted.active or await self._begun(actor, run_id)
@@ -202,7 +193,7 @@ class Runs:
         if record.status == RunStatus.RUN_STATUS_FAILED:
             raise error_of(record)
         messages = await self._told(record)
-        return RunAnswer(run_id, messages, record.stop_reason, usage_of_record(record))  # type: ignore[arg-type]
+        return _answer(run_id, messages, record.stop_reason, usage_of_record(record))  # type: ignore[arg-type]
 
     async def follow(self, actor: Actor, run_id: str, follow: Follow) -> AsyncIterator[Event]:
         """Yield the events of a run after a position, to its end. Raises RunNotFound and what the run failed with."""
@@ -324,14 +315,14 @@ class Runs:
             return Admitted(admission.run_id, self._runner.find(admission.run_id))
         raise _refusal(send, admission)
 
-    async def _heard(self, active: ActiveRun) -> RunAnswer:
+    async def _heard(self, active: ActiveRun) -> SendMessageResponse:
         stop, usage = StopReason.STOP_REASON_UNSPECIFIED, run_pb2.UsageStatistics()
         async for event in active.feed.follow():
             if event.HasField("stop_reason"):
                 stop = event.stop_reason.stop_reason
             elif event.HasField("usage_statistics"):
                 usage = event.usage_statistics
-        return RunAnswer(active.job.held.run_id, active.feed.messages(), stop, usage)
+        return _answer(active.job.held.run_id, active.feed.messages(), stop, usage)
 
     async def _replay(self, actor: Actor, run_id: str, follow: Follow) -> AsyncIterator[Event]:
         """Yield stored events, then those that come, looking for them; without any, those that the messages tell."""
@@ -384,6 +375,19 @@ class Runs:
             await self.cancel(actor, run_id)
         except RunNotActive:
             return
+
+
+def _answer(
+    run_id: str,
+    messages: Sequence[LettaMessage],
+    stop: StopReason.ValueType,
+    usage: run_pb2.UsageStatistics,
+) -> SendMessageResponse:
+    reason = run_pb2.StopReasonMessage(stop_reason=stop)
+    answer = SendMessageResponse(run_id=run_id, messages=messages, stop_reason=reason, usage=usage)
+    for message in answer.messages:
+        message.ClearField("seq_id")  # positions are a matter of streams
+    return answer
 
 
 def _job(actor: Actor, send: SendCommand, run: NewRun, admission: Admission) -> RunJob:

@@ -19,7 +19,7 @@ from letta_agent.domain.toolcalls.agent_state import edits_of, state_of, wants_s
 from letta_agent.domain.toolcalls.builtin import BuiltinCall, BuiltinTools, keepable
 from letta_agent.domain.toolcalls.failures import ends_run, for_model
 from letta_agent.domain.toolcalls.outcomes import Outcome, failed, has_failed, told
-from letta_agent.domain.toolcalls.rules import REFUSED, UNREADABLE, CallMade, ToolRules
+from letta_agent.domain.toolcalls.rules import REFUSED, UNREADABLE, ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
 from letta_common.errors import AppError
 from letta_common.values.json_texts import json_object
@@ -54,7 +54,7 @@ class StepCalls:
     calls: Sequence[ToolCallContent]
     toolset: Toolset
     rules: ToolRules
-    history: Sequence[CallMade] = ()
+    history: Sequence[ToolReturnContent] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     replayed: bool = False
     """The calls may have been begun by an earlier owner of the run."""

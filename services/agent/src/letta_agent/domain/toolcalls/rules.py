@@ -9,16 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta.agent.v1 import tool_rule_pb2
+from letta.common.v1.message_pb2 import ToolReturnContent
 
 ToolRule = tool_rule_pb2.ToolRule
-
-
-@dataclass(frozen=True, slots=True)
-class CallMade:
-    """A call that was made in this run, and what it returned."""
-
-    name: str
-    result: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +35,7 @@ UNREADABLE = (
 
 
 class ToolRules:
-    """The rules of one agent."""
+    """The rules of one agent. A history is what the calls of a run returned so far, in order."""
 
     def __init__(self, rules: Iterable[ToolRule]) -> None:
         self._by_kind: dict[str, list[Any]] = {}
@@ -55,7 +48,7 @@ class ToolRules:
         """Say whether no rule but approvals exists, so that several calls in one step are fine."""
         return not set(self._by_kind) - {"requires_approval"}
 
-    def freedom(self, names: Collection[str], history: Sequence[CallMade]) -> Freedom:
+    def freedom(self, names: Collection[str], history: Sequence[ToolReturnContent]) -> Freedom:
         """Return what may be called next."""
         first = {rule.tool_name for rule in self._of("run_first")} & set(names)
         if first and not history:
@@ -67,7 +60,7 @@ class ToolRules:
         allowed -= self._orphans(history) | self._exhausted(history)
         return Freedom(frozenset(allowed), constrained=allowed != set(names), required=required and bool(allowed))
 
-    def prefilled(self, name: str, history: Sequence[CallMade]) -> dict[str, Any]:
+    def prefilled(self, name: str, history: Sequence[ToolReturnContent]) -> dict[str, Any]:
         """Return the arguments that override the model's in a call."""
         found: dict[str, Any] = {}
         if not history:
@@ -96,16 +89,17 @@ class ToolRules:
         going |= {rule.tool_name for rule in self._of("constrain_child_tools")}
         return any(name in going for name in names)
 
-    def missing(self, history: Sequence[CallMade]) -> list[str]:
+    def missing(self, history: Sequence[ToolReturnContent]) -> list[str]:
         """Return the tools that must still be called before the run may end."""
-        made = {call.name for call in history if not call.result.startswith(UNREADABLE)}
-        return [rule.tool_name for rule in self._of("required_before_exit") if rule.tool_name not in made]
+        rules = self._of("required_before_exit")
+        made = {call.name for call in history if not call.content.startswith(UNREADABLE)} if rules else ()
+        return [rule.tool_name for rule in rules if rule.tool_name not in made]
 
     def described(self) -> list[str]:
         """Return the rules in words, for the system prompt."""
         return [line for kind, tell in _WORDS.items() for rule in self._of(kind) for line in (tell(rule),)]
 
-    def hints(self, name: str, history: Sequence[CallMade]) -> str:
+    def hints(self, name: str, history: Sequence[ToolReturnContent]) -> str:
         """Say which rule keeps a tool from being called now; empty when none does."""
         if name in self._exhausted(history):
             return f" {name} has been called as often as a run may."
@@ -116,7 +110,7 @@ class ToolRules:
     def _of(self, kind: str) -> list[Any]:
         return self._by_kind.get(kind, [])
 
-    def _followers(self, history: Sequence[CallMade]) -> set[str] | None:
+    def _followers(self, history: Sequence[ToolReturnContent]) -> set[str] | None:
         if not history:
             return None
         last, found = history[-1], None
@@ -125,20 +119,20 @@ class ToolRules:
                 found = set(rule.children) if found is None else found & set(rule.children)
         for rule in self._of("conditional"):
             if rule.tool_name == last.name:
-                child = rule.child_output_mapping.get(last.result.strip(), rule.default_child)
+                child = rule.child_output_mapping.get(last.content.strip(), rule.default_child)
                 if child:
                     found = {child} if found is None else found & {child}
                 elif rule.require_output_mapping:
                     found = set()
         return found
 
-    def _orphans(self, history: Sequence[CallMade]) -> set[str]:
+    def _orphans(self, history: Sequence[ToolReturnContent]) -> set[str]:
         last = history[-1].name if history else ""
         rules = self._of("parent_last_tool")
         here = {child for rule in rules if rule.tool_name == last for child in rule.children}
         return {child for rule in rules for child in rule.children} - here
 
-    def _exhausted(self, history: Sequence[CallMade]) -> set[str]:
+    def _exhausted(self, history: Sequence[ToolReturnContent]) -> set[str]:
         counts = Counter(call.name for call in history)
         rules = self._of("max_count_per_step")
         return {rule.tool_name for rule in rules if counts[rule.tool_name] >= rule.max_count_limit}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from letta.common.v1 import usage_pb2
-from letta_agent.domain.toolcalls.rules import CallMade, ToolRules
+from letta.common.v1.message_pb2 import ToolReturnContent
+from letta_agent.domain.toolcalls.rules import ToolRules
 from letta_agent.domain.toolcalls.toolsets import Toolset
 from letta_messages.rendering import SendTool
 
@@ -19,15 +20,16 @@ GO_ON = StopReason.STOP_REASON_UNSPECIFIED
 class TakenStep:
     """A step that was taken: what decides whether there is another."""
 
-    calls: Sequence[CallMade]
+    calls: Sequence[ToolReturnContent]
+    """What its calls returned."""
     said: bool
     """The model said something."""
     cut: bool
     """Its answer was cut at the token limit."""
     last: bool
     """The run may take no further step."""
-    history: Sequence[CallMade]
-    """Calls of the whole run, those of this step included."""
+    history: Sequence[ToolReturnContent]
+    """The same of the whole run, this step included."""
     arguments: Sequence[str] = ()
     """What the model wrote as arguments of the calls, JSON."""
     equipped: bool = True

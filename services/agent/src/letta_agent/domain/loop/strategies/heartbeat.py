@@ -37,7 +37,7 @@ class HeartbeatStrategy:
         if not names:
             return Decision(_silent(turn))
         asked = any(map(_asks, turn.arguments))
-        refused = any(call.result.startswith((REFUSED, UNREADABLE)) for call in turn.calls)
+        refused = any(call.content.startswith((REFUSED, UNREADABLE)) for call in turn.calls)
         if not missing and rules.ends(names) and not refused:
             return Decision(StopReason.STOP_REASON_TOOL_RULE if asked else StopReason.STOP_REASON_END_TURN)
         if not (asked or refused or missing or rules.continues(names)):

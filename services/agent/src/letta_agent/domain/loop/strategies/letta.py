@@ -27,7 +27,7 @@ class LettaStrategy:
                 return Decision(StopReason.STOP_REASON_MAX_TOKENS_EXCEEDED)
             if not missing:
                 return Decision(StopReason.STOP_REASON_END_TURN)
-        elif rules.ends([call.name for call in turn.calls if not call.result.startswith(UNREADABLE)]) and not missing:
+        elif rules.ends([call.name for call in turn.calls if not call.content.startswith(UNREADABLE)]) and not missing:
             return Decision(StopReason.STOP_REASON_TOOL_RULE)
         if turn.last:
             return Decision(StopReason.STOP_REASON_MAX_STEPS)
