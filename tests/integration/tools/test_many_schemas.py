@@ -91,8 +91,8 @@ async def test_they_come_back_whole(tools):
     health = Counter()
     told = Counter()
     for begin in range(0, len(names), 500):
-        resolved = await tools.resolve(ann, (), names[begin : begin + 500])
-        for tool in resolved.tools:
+        resolved, _ = await tools.resolve(ann, (), names[begin : begin + 500])
+        for tool in resolved:
             kept = json.loads(tool.json_schema)
             assert kept["parameters"] == {"properties": {}, **sent[tool.name]["parameters"], "type": "object"}
             assert list(kept["parameters"].get("properties", {})) == list(
@@ -104,8 +104,8 @@ async def test_they_come_back_whole(tools):
             health[judged.status] += 1
         for vendor in FORMATS:
             for strict in (False, True):
-                assert faults(vendor, definitions(resolved.tools, strict=strict), strict=strict) == []
-            told[vendor] += len(resolved.tools)
+                assert faults(vendor, definitions(resolved, strict=strict), strict=strict) == []
+            told[vendor] += len(resolved)
     assert set(told.values()) == {len(sent)}
     assert sum(health.values()) == len(sent)
     print(f"\n{len(sent)} schemas, {dict(health)}, told to {', '.join(told)}")

@@ -26,9 +26,9 @@ async def kept(database_url):
     for name, parameters in NASTY.items():
         schema = {"name": name, "description": DESCRIPTIONS.get(name, "Does something."), "parameters": parameters}
         await tools.put(ann, {"source_type": "json", "json_schema": json.dumps(schema)})
-    resolved = await tools.resolve(ann, (), tuple(NASTY))
+    resolved, _ = await tools.resolve(ann, (), tuple(NASTY))
     await db.close()
-    return {tool.name: tool for tool in resolved.tools}
+    return {tool.name: tool for tool in resolved}
 
 
 def test_they_come_back_whole(kept):

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from letta.tools.v1.tool_execution_service_pb2 import ToolSource
 from letta_common.actor import Actor
 from letta_common.errors import IdempotencyConflict, InvalidArgument, IsolationUnavailable, ToolNotFound
 from letta_sandbox.calls import CallEnding, CallUsage, Isolation, Limits, Result, ToolFailure
-from letta_tools.domain.executions.executions import Execution, Executions, Intent, Source
+from letta_tools.domain.executions.executions import Execution, Executions, Intent
 from letta_tools.domain.executions.outcomes import Outcome, read_outcome, return_text, write_outcome
 from letta_tools.domain.registry.records import RegisteredTool, ToolType
 from tests.fakes.tools.stores import FakeExecutionStore
@@ -107,7 +108,9 @@ async def test_calls_at_once_share_one_run(executions, sandbox):
     assert {outcome.result.result for outcome in await asyncio.gather(*tasks)} == {"1"}
 
 
-@pytest.mark.parametrize("other", [{"arguments": "{}"}, {"tool_id": "tool-2"}, {"source": Source("def f(): ...")}])
+@pytest.mark.parametrize(
+    "other", [{"arguments": "{}"}, {"tool_id": "tool-2"}, {"source": ToolSource(source_code="def f(): ...")}]
+)
 async def test_a_key_of_another_call_is_refused(executions, other):
     await executions.execute(ANN, call(idempotency_key="k"))
 

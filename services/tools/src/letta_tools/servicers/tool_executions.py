@@ -11,7 +11,7 @@ from letta.tools.v1 import tool_execution_service_pb2 as pb
 from letta.tools.v1 import tool_execution_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_sandbox.calls import Isolation, Limits, Result, SandboxProvider
-from letta_tools.domain.executions.executions import Execution, Executions, Source
+from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import Outcome
 from letta_tools.domain.executions.sandbox_calls import SandboxExecutor
 from letta_tools.domain.registry.tools import Tools
@@ -52,15 +52,12 @@ class ToolExecutionServicer(tool_execution_service_pb2_grpc.ToolExecutionService
 
 
 def _execution(request: pb.ExecuteRequest) -> Execution:
-    source = request.source
     limits = request.limits
     return Execution(
         arguments=request.arguments,
         tool_id=request.tool_id,
         tool_version=request.tool_version,
-        source=Source(source.source_code, source.source_type, source.function, tuple(source.requirements))
-        if request.HasField("source")
-        else None,
+        source=request.source if request.HasField("source") else None,
         environment_variables=dict(request.environment_variables),
         agent_state=request.agent_state,
         agent_id=request.agent_id,

@@ -8,13 +8,14 @@ import grpc.aio
 
 from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.tools.v1 import tool_pb2, tool_service_pb2, tool_service_pb2_grpc
+from letta.tools.v1.tool_execution_service_pb2 import ToolSource
 from letta_common.actor import current_actor
 from letta_common.clock import Clock
 from letta_common.errors import OperationUnimplemented
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_sandbox.calls import CallEnding, Limits
-from letta_tools.domain.executions.executions import Execution, Executions, Source
+from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import Outcome, return_text
 from letta_tools.domain.registry.records import LETTA_TYPES, Requirement, ToolFilter, ToolType
 from letta_tools.domain.registry.tools import Tools
@@ -122,8 +123,12 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
         self, request: tool_service_pb2.RunToolRequest, context: _Context
     ) -> tool_service_pb2.RunToolResponse:
         packages = (*request.pip_requirements, *(request.npm_requirements if request.source_type == _SCRIPT else ()))
-        requirements = tuple(Requirement(item.name, item.version).specifier() for item in packages)
-        source = Source(request.source_code, request.source_type, request.name, requirements)
+        source = ToolSource(
+            source_code=request.source_code,
+            source_type=request.source_type,
+            function=request.name,
+            requirements=[Requirement(item.name, item.version).specifier() for item in packages],
+        )
         execution = Execution(
             arguments=request.args,
             source=source,
@@ -164,11 +169,11 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     async def ResolveTools(
         self, request: tool_service_pb2.ResolveToolsRequest, context: _Context
     ) -> tool_service_pb2.ResolveToolsResponse:
-        resolved = await self._tools.resolve(
+        tools, etag = await self._tools.resolve(
             current_actor(), request.tool_ids, request.names, skip_missing=request.skip_missing, etag=request.etag
         )
         return tool_service_pb2.ResolveToolsResponse(
-            tools=map(pack_tool, resolved.tools), etag=resolved.etag, unchanged=resolved.unchanged
+            tools=map(pack_tool, tools or ()), etag=etag, unchanged=tools is None
         )
 
     async def GetBaseTools(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
+from letta.tools.v1.sandbox_config_pb2 import SandboxConfig, SandboxEnvironmentVariable, SandboxType
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
+from letta_common.values.times import time_of
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
-from letta_tools.domain.executions.sandbox_configs import EnvironmentVariable, KeyTaken, SandboxConfig
+from letta_tools.domain.executions.sandbox_configs import MASK, KeyTaken
 
 _metadata = sa.MetaData(schema="tools")
 _configs = sa.Table(
@@ -43,8 +43,8 @@ _variables = sa.Table(
     sa.Column("updated_at", sa.DateTime(timezone=True)),
     sa.Column("organization_id", sa.Text),
 )
-_CONFIG = list(_configs.c)[:-1]
-_VARIABLE = list(_variables.c)[:-1]
+_CONFIG = [column for column in _configs.c if column.name not in {"type", "version"}] + [_configs.c.type]
+_VARIABLE = [column for column in _variables.c if column.name != "value"]
 _VARIABLES_OF = (
     "select v.sandbox_config_id, v.key, v.value from tools.environment_variables v join tools.sandbox_configs c "
     "on c.organization_id = v.organization_id and c.id = v.sandbox_config_id "
@@ -60,7 +60,7 @@ class SqlSandboxConfigStore:
 
     async def put(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
         """Add a configuration, or replace the settings of the one of its type; return it as it stands."""
-        added = pg.insert(_configs).values(**asdict(config), organization_id=actor.organization_id)
+        added = pg.insert(_configs).values(**_config_values(actor, config))
         upsert = added.on_conflict_do_update(
             index_elements=[_configs.c.organization_id, _configs.c.type],
             set_={
@@ -80,11 +80,11 @@ class SqlSandboxConfigStore:
             row = (await conn.execute(query)).first()
         return _config(row) if row else None
 
-    async def list_configs(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
-        """Return a page of configurations, of one type if `kind` is not empty."""
+    async def list_configs(self, actor: Actor, kind: SandboxType.ValueType, page: Page) -> list[SandboxConfig]:
+        """Return a page of configurations, of one type unless it is unspecified."""
         query = sa.select(*_CONFIG).where(_mine(_configs, actor))
         if kind:
-            query = query.where(_configs.c.type == kind)
+            query = query.where(_configs.c.type == _text(kind))
         keyset = Keyset(at=_configs.c.created_at, id=_configs.c.id, scope=_mine(_configs, actor))
         async with self._db.connect() as conn:
             return [_config(row) for row in await fetch_page(conn, query, page, keyset)]
@@ -93,9 +93,11 @@ class SqlSandboxConfigStore:
         """Remove a configuration with its variables; say whether there was one."""
         return await self._delete(_configs, actor, config_id)
 
-    async def put_variable(self, actor: Actor, variable: EnvironmentVariable) -> EnvironmentVariable:
+    async def put_variable(
+        self, actor: Actor, variable: SandboxEnvironmentVariable, sealed: bytes
+    ) -> SandboxEnvironmentVariable:
         """Add a variable, or replace the one of its name; return it as it stands."""
-        added = pg.insert(_variables).values(**asdict(variable), organization_id=actor.organization_id)
+        added = pg.insert(_variables).values(**_variable_values(actor, variable), value=sealed)
         kept = ("value", "description", "last_updated_by_id", "updated_at")
         upsert = added.on_conflict_do_update(
             index_elements=[_variables.c.organization_id, _variables.c.sandbox_config_id, _variables.c.key],
@@ -104,23 +106,26 @@ class SqlSandboxConfigStore:
         async with self._db.connect() as conn:
             return _variable((await conn.execute(upsert.returning(*_VARIABLE))).one())
 
-    async def find_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
-        """Return one variable."""
-        query = sa.select(*_VARIABLE).where(_mine(_variables, actor), _variables.c.id == variable_id)
+    async def find_variable(self, actor: Actor, variable_id: str) -> tuple[SandboxEnvironmentVariable, bytes] | None:
+        """Return one variable and its sealed value."""
+        query = sa.select(*_VARIABLE, _variables.c.value).where(
+            _mine(_variables, actor), _variables.c.id == variable_id
+        )
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
-        return _variable(row) if row else None
+        return (_variable(row), row.value) if row else None
 
-    async def update_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
+    async def update_variable(self, actor: Actor, variable: SandboxEnvironmentVariable, sealed: bytes) -> bool:
         """Write a variable; say whether there was one. Raises KeyTaken."""
         statement = sa.update(_variables).where(_mine(_variables, actor), _variables.c.id == variable.id)
+        values = {**_variable_values(actor, variable), "value": sealed}
         try:
             async with self._db.connect() as conn:
-                return (await conn.execute(statement.values(**asdict(variable)))).rowcount == 1
+                return (await conn.execute(statement.values(**values))).rowcount == 1
         except UniqueViolation as error:
             raise KeyTaken from error
 
-    async def list_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
+    async def list_variables(self, actor: Actor, config_id: str, page: Page) -> list[SandboxEnvironmentVariable]:
         """Return a page of variables."""
         scope = sa.and_(_mine(_variables, actor), _variables.c.sandbox_config_id == config_id)
         keyset = Keyset(at=_variables.c.created_at, id=_variables.c.id, scope=scope)
@@ -132,9 +137,9 @@ class SqlSandboxConfigStore:
         """Remove a variable; say whether there was one."""
         return await self._delete(_variables, actor, variable_id)
 
-    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, str, bytes]]:
-        """Return configuration, name and value of the variables of the configuration of a type, in one statement."""
-        rows = await self._db.hot(_VARIABLES_OF, (actor.organization_id, kind))
+    async def list_values(self, actor: Actor, kind: SandboxType.ValueType) -> list[tuple[str, str, bytes]]:
+        """Return configurations, names and values of the variables of the configuration of a type, in one statement."""
+        rows = await self._db.hot(_VARIABLES_OF, (actor.organization_id, _text(kind)))
         return [(config_id, key, value) for config_id, key, value in rows]
 
     async def _delete(self, table: sa.Table, actor: Actor, id: str) -> bool:
@@ -146,9 +151,44 @@ def _mine(table: sa.Table, actor: Actor) -> sa.ColumnElement[bool]:
     return table.c.organization_id == actor.organization_id
 
 
-def _config(row: Sequence[Any]) -> SandboxConfig:
-    return SandboxConfig(*row)
+def _text(kind: SandboxType.ValueType) -> str:
+    """Return a type as the column has it."""
+    return SandboxType.Name(kind).removeprefix("SANDBOX_TYPE_").lower()
 
 
-def _variable(row: Sequence[Any]) -> EnvironmentVariable:
-    return EnvironmentVariable(*row)
+def _config(row: sa.Row[Any]) -> SandboxConfig:
+    values = dict(row._mapping)
+    return SandboxConfig(**_known(values), type=SandboxType.Value(f"SANDBOX_TYPE_{values.pop('type').upper()}"))
+
+
+def _variable(row: Any) -> SandboxEnvironmentVariable:
+    return SandboxEnvironmentVariable(**_known(dict(row._mapping)), value=MASK)
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values without the names of nobody."""
+    return {name: value for name, value in values.items() if name not in {"type", "value"} and value != ""}
+
+
+def _config_values(actor: Actor, config: SandboxConfig) -> dict[str, Any]:
+    return {**_shared_values(actor, config), "type": _text(config.type), "config": config.config, "version": 1}
+
+
+def _variable_values(actor: Actor, variable: SandboxEnvironmentVariable) -> dict[str, Any]:
+    return {
+        **_shared_values(actor, variable),
+        "sandbox_config_id": variable.sandbox_config_id,
+        "key": variable.key,
+        "description": variable.description if variable.HasField("description") else None,
+    }
+
+
+def _shared_values(actor: Actor, kept: SandboxConfig | SandboxEnvironmentVariable) -> dict[str, Any]:
+    return {
+        "organization_id": actor.organization_id,
+        "id": kept.id,
+        "created_by_id": kept.created_by_id,
+        "last_updated_by_id": kept.last_updated_by_id,
+        "created_at": time_of(kept.created_at),
+        "updated_at": time_of(kept.updated_at),
+    }

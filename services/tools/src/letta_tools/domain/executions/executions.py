@@ -11,6 +11,7 @@ from typing import Protocol
 
 from cachetools import LRUCache
 
+from letta.tools.v1.tool_execution_service_pb2 import ToolSource
 from letta_common.actor import Actor
 from letta_common.errors import AppError, IdempotencyConflict, InvalidArgument
 from letta_sandbox.calls import CallEnding, Isolation, Limits, Result, ToolFailure
@@ -24,23 +25,13 @@ _MAX_CACHED = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A tool that is not in the registry."""
-
-    source_code: str
-    source_type: str = "python"
-    function: str = ""
-    requirements: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Execution:
     """One call that is asked for: of a tool of the registry, or of bare source."""
 
     arguments: str
     tool_id: str = ""
     tool_version: int = 0
-    source: Source | None = None
+    source: ToolSource | None = None
     environment_variables: Mapping[str, str] = field(default_factory=dict)
     agent_state: str = ""
     agent_id: str = ""
@@ -104,7 +95,7 @@ class ExecutionStore(Protocol):
         ...
 
 
-class ToolSource(Protocol):
+class ToolFinder(Protocol):
     """Where tools come from."""
 
     async def get(self, actor: Actor, tool_id: str) -> RegisteredTool:
@@ -124,7 +115,7 @@ class Executions:
     """Runs calls."""
 
     def __init__(
-        self, tools: ToolSource, store: ExecutionStore, executors: Mapping[ToolType, Executor], most: Limits
+        self, tools: ToolFinder, store: ExecutionStore, executors: Mapping[ToolType, Executor], most: Limits
     ) -> None:
         self._tools = tools
         self._store = store
@@ -242,7 +233,7 @@ def _check_same(wanted: str, found: str, key: str) -> None:
         raise IdempotencyConflict(f"the key {key} was used for another call", idempotency_key=key)
 
 
-def _unregistered(source: Source) -> RegisteredTool:
+def _unregistered(source: ToolSource) -> RegisteredTool:
     for text in source.requirements if source.source_type != "typescript" else ():
         read_python(text)
     return RegisteredTool(

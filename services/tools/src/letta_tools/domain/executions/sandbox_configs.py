@@ -4,60 +4,35 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
+from letta.tools.v1.sandbox_config_pb2 import SandboxConfig, SandboxEnvironmentVariable, SandboxType
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound
 from letta_common.sealing import SealedAt, Sealer
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
+from letta_common.values.times import stamp_of
+from letta_rpc.masks import copy_paths
 from letta_sandbox.destinations import Destinations
 from letta_tools.domain.executions.egress import EgressPolicy
-from letta_tools.domain.registry.records import EPOCH, Requirement
+from letta_tools.domain.registry.records import Requirement
 from letta_tools.domain.registry.requirements import check_npm, check_python
 
-LOCAL, E2B, MODAL = "local", "e2b", "modal"
-_DEFAULTS: Mapping[str, Mapping[str, object]] = {
+LOCAL, E2B, MODAL = SandboxType.SANDBOX_TYPE_LOCAL, SandboxType.SANDBOX_TYPE_E2B, SandboxType.SANDBOX_TYPE_MODAL
+MASK = "********"
+"""What callers see of the value of a variable."""
+_DEFAULTS: Mapping[SandboxType.ValueType, Mapping[str, object]] = {
     LOCAL: {"sandbox_dir": None, "use_venv": False, "venv_name": "venv", "pip_requirements": []},
     E2B: {"timeout": 300, "template": None, "pip_requirements": None},
     MODAL: {"timeout": 60, "pip_requirements": None, "npm_requirements": None, "language": "python"},
 }
 # Settings that configurations may have besides, which V1 did not know.
-_MORE: Mapping[str, tuple[str, ...]] = {LOCAL: ("egress_hosts",)}
+_MORE: Mapping[SandboxType.ValueType, tuple[str, ...]] = {LOCAL: ("egress_hosts",)}
+_ANY = SandboxType.SANDBOX_TYPE_UNSPECIFIED
 _NAME = re.compile(r"[^=\x00-\x1f\x7f]{1,256}")
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxConfig:
-    """How an organization's tools are executed by one kind of sandbox. `config` is a JSON object as text."""
-
-    id: str
-    type: str
-    config: str
-    created_by_id: str = ""
-    last_updated_by_id: str = ""
-    version: int = 1
-    created_at: datetime = EPOCH
-    updated_at: datetime = EPOCH
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentVariable:
-    """A variable of a configuration; its value is sealed."""
-
-    id: str
-    sandbox_config_id: str
-    key: str
-    value: bytes
-    description: str | None = None
-    created_by_id: str = ""
-    last_updated_by_id: str = ""
-    created_at: datetime = EPOCH
-    updated_at: datetime = EPOCH
 
 
 VARIABLES = "tools.environment_variables.value"
@@ -78,27 +53,29 @@ class SandboxConfigStore(Protocol):
         """Return one configuration."""
         ...
 
-    async def list_configs(self, actor: Actor, kind: str, page: Page) -> list[SandboxConfig]:
-        """Return a page of configurations, of one type if `kind` is not empty. Raises CursorNotFound."""
+    async def list_configs(self, actor: Actor, kind: SandboxType.ValueType, page: Page) -> list[SandboxConfig]:
+        """Return a page of configurations, of one type unless it is unspecified. Raises CursorNotFound."""
         ...
 
     async def delete(self, actor: Actor, config_id: str) -> bool:
         """Remove a configuration with its variables; say whether there was one."""
         ...
 
-    async def put_variable(self, actor: Actor, variable: EnvironmentVariable) -> EnvironmentVariable:
+    async def put_variable(
+        self, actor: Actor, variable: SandboxEnvironmentVariable, sealed: bytes
+    ) -> SandboxEnvironmentVariable:
         """Add a variable, or replace the one of its name; return it as it stands."""
         ...
 
-    async def find_variable(self, actor: Actor, variable_id: str) -> EnvironmentVariable | None:
-        """Return one variable."""
+    async def find_variable(self, actor: Actor, variable_id: str) -> tuple[SandboxEnvironmentVariable, bytes] | None:
+        """Return one variable and its sealed value."""
         ...
 
-    async def update_variable(self, actor: Actor, variable: EnvironmentVariable) -> bool:
+    async def update_variable(self, actor: Actor, variable: SandboxEnvironmentVariable, sealed: bytes) -> bool:
         """Write a variable; say whether there was one. Raises KeyTaken."""
         ...
 
-    async def list_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
+    async def list_variables(self, actor: Actor, config_id: str, page: Page) -> list[SandboxEnvironmentVariable]:
         """Return a page of variables. Raises CursorNotFound."""
         ...
 
@@ -106,8 +83,8 @@ class SandboxConfigStore(Protocol):
         """Remove a variable; say whether there was one."""
         ...
 
-    async def list_values(self, actor: Actor, kind: str) -> list[tuple[str, str, bytes]]:
-        """Return names and values of the variables of the configuration of a type, in one statement."""
+    async def list_values(self, actor: Actor, kind: SandboxType.ValueType) -> list[tuple[str, str, bytes]]:
+        """Return configurations, names and values of the variables of the configuration of a type, in one statement."""
         ...
 
 
@@ -122,13 +99,13 @@ class SandboxConfigs:
         self._clock = clock
         self._egress = egress or EgressPolicy()
 
-    async def create(self, actor: Actor, config: str, kind: str = "") -> SandboxConfig:
+    async def create(self, actor: Actor, config: str, kind: SandboxType.ValueType = _ANY) -> SandboxConfig:
         """Make a configuration, or replace the one of its type. Raises InvalidArgument."""
         given = _settings(config)
         kind = kind or _kind_of(given)
         return await self._put(actor, kind, given)
 
-    async def default(self, actor: Actor, kind: str) -> SandboxConfig:
+    async def default(self, actor: Actor, kind: SandboxType.ValueType) -> SandboxConfig:
         """Return the configuration of a type; make it when there is none."""
         found = await self._store.list_configs(actor, kind, Page(limit=1))
         return found[0] if found else await self._store.put(actor, self._new(actor, kind, {}))
@@ -145,49 +122,55 @@ class SandboxConfigs:
             raise _missing(config_id)
 
     async def set_variable(
-        self, actor: Actor, config_id: str, key: str, value: str, description: str | None
-    ) -> EnvironmentVariable:
+        self, actor: Actor, config_id: str, given: SandboxEnvironmentVariable
+    ) -> SandboxEnvironmentVariable:
         """Add a variable, or replace the one of its name. Raises SandboxConfigNotFound, InvalidArgument."""
         await self._get(actor, config_id)
-        now = self._clock.now()
-        variable = EnvironmentVariable(
+        now = stamp_of(self._clock.now())
+        variable = SandboxEnvironmentVariable(
             id=new_id("sandbox-env"),
             sandbox_config_id=config_id,
-            key=_key(key),
-            value=self._sealed(actor, config_id, key, value),
-            description=description,
+            key=_key(given.key),
+            description=given.description if given.HasField("description") else None,
             created_by_id=actor.user_id,
             last_updated_by_id=actor.user_id,
             created_at=now,
             updated_at=now,
         )
-        return await self._store.put_variable(actor, variable)
+        return await self._store.put_variable(actor, variable, self._sealed(actor, variable, given.value))
 
     async def update_variable(
-        self, actor: Actor, variable_id: str, changes: Mapping[str, str | None]
-    ) -> EnvironmentVariable:
-        """Change key, value or description of a variable. Raises SandboxConfigNotFound, AlreadyExists."""
-        known = await self._store.find_variable(actor, variable_id)
-        if known is None:
+        self, actor: Actor, variable_id: str, given: SandboxEnvironmentVariable, paths: Collection[str]
+    ) -> SandboxEnvironmentVariable:
+        """Change key, value or description of a variable; a masked value stays as it is.
+
+        Raises:
+            SandboxConfigNotFound: there is no such variable.
+            AlreadyExists: the configuration has another one of the new name.
+        """
+        found = await self._store.find_variable(actor, variable_id)
+        if found is None:
             raise _missing(variable_id)
-        written = replace(known, last_updated_by_id=actor.user_id, updated_at=self._clock.now())
-        key, value = changes.get("key"), changes.get("value")
-        if key and value is None:  # it is sealed for its name
-            value = self._opened(actor, known.sandbox_config_id, known.key, known.value)
-        if key:
-            written = replace(written, key=_key(key))
+        written, sealed = found
+        value = given.value if "value" in paths and given.value != MASK else None
+        if "key" in paths and given.key:
+            if value is None:  # it is sealed for its name
+                value = self._opened(actor, written.sandbox_config_id, written.key, sealed)
+            written.key = _key(given.key)
         if value is not None:
-            written = replace(written, value=self._sealed(actor, known.sandbox_config_id, written.key, value))
-        if "description" in changes:
-            written = replace(written, description=changes["description"])
+            sealed = self._sealed(actor, written, value)
+        if "description" in paths:
+            copy_paths(given, written, ["description"])
+        written.last_updated_by_id = actor.user_id
+        written.updated_at.FromDatetime(self._clock.now())
         try:
-            if not await self._store.update_variable(actor, written):
+            if not await self._store.update_variable(actor, written, sealed):
                 raise _missing(variable_id)
         except KeyTaken as error:
             raise AlreadyExists(f"there is a variable `{written.key}` already", key=written.key) from error
         return written
 
-    async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[EnvironmentVariable]:
+    async def find_variables(self, actor: Actor, config_id: str, page: Page) -> list[SandboxEnvironmentVariable]:
         """Return a page of variables. Raises SandboxConfigNotFound, CursorNotFound."""
         await self._get(actor, config_id)
         return await self._store.list_variables(actor, config_id, page)
@@ -210,7 +193,7 @@ class SandboxConfigs:
         texts = _hosts(json.loads(found[0].config)) if found else []
         return Destinations(self._egress.operator, self._egress.ceiling.cut(texts))
 
-    async def _put(self, actor: Actor, kind: str, given: Mapping[str, object]) -> SandboxConfig:
+    async def _put(self, actor: Actor, kind: SandboxType.ValueType, given: Mapping[str, object]) -> SandboxConfig:
         _check_packages(given)
         if kind == LOCAL:
             self._egress.ceiling.check(_hosts(given))
@@ -222,8 +205,8 @@ class SandboxConfigs:
             raise _missing(config_id)
         return config
 
-    def _new(self, actor: Actor, kind: str, given: Mapping[str, object]) -> SandboxConfig:
-        now = self._clock.now()
+    def _new(self, actor: Actor, kind: SandboxType.ValueType, given: Mapping[str, object]) -> SandboxConfig:
+        now = stamp_of(self._clock.now())
         return SandboxConfig(
             id=new_id("sandbox"),
             type=kind,
@@ -237,10 +220,10 @@ class SandboxConfigs:
     def _opened(self, actor: Actor, config_id: str, key: str, sealed: bytes) -> str:
         return self._sealer.open(_place(actor, config_id, key), sealed).decode()
 
-    def _sealed(self, actor: Actor, config_id: str, key: str, value: str) -> bytes:
+    def _sealed(self, actor: Actor, variable: SandboxEnvironmentVariable, value: str) -> bytes:
         if "\0" in value:
             raise InvalidArgument("the value holds a NUL character", field="value")
-        return self._sealer.seal(_place(actor, config_id, key), value.encode())
+        return self._sealer.seal(_place(actor, variable.sandbox_config_id, variable.key), value.encode())
 
 
 def _place(actor: Actor, config_id: str, key: str) -> SealedAt:
@@ -288,7 +271,7 @@ def _hosts(given: Mapping[str, object]) -> list[str]:
     return hosts
 
 
-def _kind_of(given: Mapping[str, object]) -> str:
+def _kind_of(given: Mapping[str, object]) -> SandboxType.ValueType:
     """Tell the type by the keys; the first type that knows them all."""
     for kind in (LOCAL, E2B, MODAL):
         if given.keys() <= {*_DEFAULTS[kind], *_MORE.get(kind, ())}:

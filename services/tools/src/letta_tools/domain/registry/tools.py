@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -51,15 +51,6 @@ _BUILTIN_WRITABLE = frozenset(
     {"tags", "return_char_limit", "default_requires_approval", "enable_parallel_execution", "metadata"}
 )
 _DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(RegisteredTool)}
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """The tools that were asked for. With `unchanged`, the caller has them."""
-
-    tools: tuple[RegisteredTool, ...]
-    etag: str
-    unchanged: bool = False
 
 
 class NameTaken(Exception):
@@ -140,8 +131,10 @@ class Tools:
         *,
         skip_missing: bool = False,
         etag: str = "",
-    ) -> Resolved:
-        """Return the tools of these ids and names, each once, in the order asked.
+    ) -> tuple[tuple[RegisteredTool, ...] | None, str]:
+        """Return the tools of these ids and names, each once, in the order asked, and their etag.
+
+        There are none when the etag is the one that the caller has.
 
         Raises:
             ToolNotFound: one does not exist, and missing ones are not to be skipped.
@@ -159,7 +152,7 @@ class Tools:
         tools = tuple(wanted.values())
         states = "\n".join(f"{tool.id}:{tool.version}:{tool.updated_at.timestamp()}" for tool in tools)
         stamp = hashlib.sha256(states.encode()).hexdigest()[:32]
-        return Resolved((), stamp, unchanged=True) if etag == stamp else Resolved(tools, stamp)
+        return None if etag == stamp else tools, stamp
 
     async def find(self, actor: Actor, wanted: ToolFilter, page: Page) -> list[RegisteredTool]:
         """Return a page of tools. Raises CursorNotFound."""
