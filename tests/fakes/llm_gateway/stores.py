@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
+from letta.llm.v1.model_service_pb2 import ModelDefaults
+from letta.llm.v1.usage_pb2 import UsageGroup
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.budgets import Budget, BudgetStanding, Period, Spent
 from letta_llm_gateway.domain.accounting.budgets import missing as no_budget
 from letta_llm_gateway.domain.accounting.traces import Trace
-from letta_llm_gateway.domain.accounting.usage import CallFilter, GroupBy, UsageGroup, UsageRecord
+from letta_llm_gateway.domain.accounting.usage import GROUP_KEYS, CallFilter, GroupBy, UsageRecord
 from letta_llm_gateway.domain.catalogue.accounts import Filter, OwnProvider, missing, taken
-from letta_llm_gateway.domain.catalogue.providers import ModelDefaults
 
 
 class FakeProviderStore:
@@ -93,10 +94,11 @@ class FakeUsageStore:
         found: dict[tuple[str, ...], list[UsageRecord]] = {} if groups else {(): []}
         for record in self._mine(actor, wanted):
             found.setdefault(tuple(_KEYS[group](record) for group in groups), []).append(record)
-        sums = sorted((_sum(keys, records) for keys, records in found.items()), key=lambda group: group.keys)
+        names = [GROUP_KEYS[group] for group in groups]
+        sums = [_sum(dict(zip(names, keys, strict=True)), records) for keys, records in sorted(found.items())]
         if groups and groups[0] is not GroupBy.DAY:
             sums.sort(
-                key=lambda group: -1 if group.cost_microdollars is None else group.cost_microdollars, reverse=True
+                key=lambda group: group.cost_microdollars if group.HasField("cost_microdollars") else -1, reverse=True
             )
         return sums[:most]
 
@@ -133,19 +135,19 @@ _KEYS: dict[GroupBy, Callable[[UsageRecord], str]] = {
 }
 
 
-def _sum(keys: tuple[str, ...], records: Sequence[UsageRecord]) -> UsageGroup:
+def _sum(keys: dict[str, str], records: Sequence[UsageRecord]) -> UsageGroup:
     priced = [record.cost_microdollars for record in records if record.cost_microdollars is not None]
     return UsageGroup(
-        keys,
-        len(records),
-        sum(record.outcome != "ok" for record in records),
-        sum(record.prompt_tokens for record in records),
-        sum(record.completion_tokens for record in records),
-        sum(record.cached_input_tokens for record in records),
-        sum(record.cache_write_tokens for record in records),
-        sum(record.reasoning_tokens for record in records),
-        sum(priced) if priced else None,
-        len(records) - len(priced),
+        **keys,  # type: ignore[arg-type]
+        calls=len(records),
+        failed_calls=sum(record.outcome != "ok" for record in records),
+        prompt_tokens=sum(record.prompt_tokens for record in records),
+        completion_tokens=sum(record.completion_tokens for record in records),
+        cached_input_tokens=sum(record.cached_input_tokens for record in records),
+        cache_write_tokens=sum(record.cache_write_tokens for record in records),
+        reasoning_tokens=sum(record.reasoning_tokens for record in records),
+        cost_microdollars=sum(priced) if priced else None,
+        unpriced_calls=len(records) - len(priced),
     )
 
 

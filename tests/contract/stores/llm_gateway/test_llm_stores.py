@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from letta.llm.v1.model_service_pb2 import ModelDefaults
 from letta_common.actor import Actor
 from letta_common.errors import BudgetNotFound, CursorNotFound, ProviderNameTaken, ProviderNotFound
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.budgets import Action, Budget, BudgetScope, Period
 from letta_llm_gateway.domain.accounting.traces import Trace
-from letta_llm_gateway.domain.accounting.usage import Attribution, CallFilter, GroupBy, UsageRecord
+from letta_llm_gateway.domain.accounting.usage import GROUP_KEYS, Attribution, CallFilter, GroupBy, UsageRecord
 from letta_llm_gateway.domain.catalogue.accounts import Filter, OwnProvider
-from letta_llm_gateway.domain.catalogue.providers import ModelDefaults
 from letta_llm_gateway.store.accounts import SqlProviderStore
 from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore
@@ -123,10 +123,10 @@ async def test_pages_are_by_time(providers):
 
 async def test_an_organization_chooses_its_defaults(providers):
     assert await providers.get_defaults(ANN) == ModelDefaults()
-    await providers.put_defaults(ANN, ModelDefaults("mine/a", ""), NOW)
-    await providers.put_defaults(ANN, ModelDefaults("mine/b", "mine/e"), NOW)
+    await providers.put_defaults(ANN, ModelDefaults(handle="mine/a"), NOW)
+    await providers.put_defaults(ANN, ModelDefaults(handle="mine/b", embedding_handle="mine/e"), NOW)
 
-    assert await providers.get_defaults(ANN) == ModelDefaults("mine/b", "mine/e")
+    assert await providers.get_defaults(ANN) == ModelDefaults(handle="mine/b", embedding_handle="mine/e")
     assert await providers.get_defaults(BEN) == ModelDefaults()
 
 
@@ -204,7 +204,14 @@ async def test_sums_are_grouped_and_say_what_has_no_price(books):
     async def sums(*groups: GroupBy, most: int = 10, wanted: CallFilter | None = None):
         found = await books.list_sums(ANN, wanted or CallFilter(), groups, most)
         return [
-            (each.keys, each.calls, each.failed_calls, each.cost_microdollars, each.unpriced_calls) for each in found
+            (
+                tuple(getattr(each, GROUP_KEYS[group]) for group in groups),
+                each.calls,
+                each.failed_calls,
+                each.cost_microdollars if each.HasField("cost_microdollars") else None,
+                each.unpriced_calls,
+            )
+            for each in found
         ]
 
     assert await sums() == [((), 4, 1, 12, 2)]
@@ -221,7 +228,7 @@ async def test_sums_are_grouped_and_say_what_has_no_price(books):
     assert (whole.prompt_tokens, whole.completion_tokens, whole.cached_input_tokens) == (40, 8, 12)
     assert (whole.cache_write_tokens, whole.reasoning_tokens) == (4, 4)
     [nothing] = await books.list_sums(BEN, CallFilter(model="b"), (), 1)
-    assert (nothing.calls, nothing.prompt_tokens, nothing.cost_microdollars) == (0, 0, None)
+    assert (nothing.calls, nothing.prompt_tokens, nothing.HasField("cost_microdollars")) == (0, 0, False)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from letta_common.actor import current_actor, current_request
 from letta_llm_gateway.domain.catalogue.accounts import Accounts
 from letta_llm_gateway.domain.catalogue.models import AccountEmbedder, Category, Model, Models
 from letta_llm_gateway.domain.catalogue.prices import Prices
-from letta_llm_gateway.domain.catalogue.providers import ModelDefaults
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _WIRES = frozenset({"openai", "anthropic", "ollama", "builtin"})
@@ -52,26 +51,22 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: pb.GetDefaultModelRequest, context: _Context
     ) -> pb.GetDefaultModelResponse:
         actor = current_request().actor
-        default = await self._models.default(actor)
-        return pb.GetDefaultModelResponse(
-            handle=default.handle,
-            reason=default.reason,
-            banner=default.banner,
-            embedding_handle=await self._models.embedding_handle(actor),
-            language_model=not default.handle.startswith("builtin/"),
-        )
+        answer = pb.GetDefaultModelResponse()
+        answer.CopyFrom(await self._models.default(actor))
+        answer.embedding_handle = await self._models.embedding_handle(actor)
+        answer.language_model = not answer.handle.startswith("builtin/")
+        return answer
 
     async def GetModelDefaults(
         self, request: pb.GetModelDefaultsRequest, context: _Context
     ) -> pb.GetModelDefaultsResponse:
-        return pb.GetModelDefaultsResponse(defaults=_defaults(await self._accounts.defaults(current_actor())))
+        return pb.GetModelDefaultsResponse(defaults=await self._accounts.defaults(current_actor()))
 
     async def SetModelDefaults(
         self, request: pb.SetModelDefaultsRequest, context: _Context
     ) -> pb.SetModelDefaultsResponse:
-        wanted = ModelDefaults(request.defaults.handle, request.defaults.embedding_handle)
-        chosen = await self._accounts.set_defaults(current_actor(), wanted, self._models)
-        return pb.SetModelDefaultsResponse(defaults=_defaults(chosen))
+        chosen = await self._accounts.set_defaults(current_actor(), request.defaults, self._models)
+        return pb.SetModelDefaultsResponse(defaults=chosen)
 
     def _model(self, model: Model) -> models_pb.Model:
         packed = _model(model)
@@ -79,10 +74,6 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         if price is not None:
             packed.prices.MergeFrom(models_pb.ModelPrices(**asdict(price)))
         return packed
-
-
-def _defaults(chosen: ModelDefaults) -> pb.ModelDefaults:
-    return pb.ModelDefaults(handle=chosen.handle, embedding_handle=chosen.embedding_handle)
 
 
 def _wire(provider_type: str) -> str:

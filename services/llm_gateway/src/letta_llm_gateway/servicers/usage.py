@@ -16,7 +16,6 @@ from letta_common.values.times import duration_of, optional_time, stamp_of
 from letta_llm_gateway.domain.accounting.usage import (
     CallFilter,
     GroupBy,
-    UsageGroup,
     UsageRecord,
     UsageStore,
     UsageWriter,
@@ -24,13 +23,6 @@ from letta_llm_gateway.domain.accounting.usage import (
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _MOST_GROUPS = 1000
-_KEYS = {
-    GroupBy.MODEL: "model",
-    GroupBy.AGENT: "agent_id",
-    GroupBy.USER: "user_id",
-    GroupBy.RUN: "run_id",
-    GroupBy.DAY: "day",
-}
 
 
 class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
@@ -48,7 +40,7 @@ class UsageServicer(usage_service_pb2_grpc.UsageServiceServicer):
         groups = [GroupBy(value) for value in request.group_by]
         most = request.limit or _MOST_GROUPS
         found = await self._store.list_sums(current_actor(), _filter(request.filter), groups, most)
-        return pb.AggregateUsageResponse(groups=[_group(group, groups) for group in found])
+        return pb.AggregateUsageResponse(groups=found)
 
 
 def _filter(sent: pb.ModelCallFilter) -> CallFilter:
@@ -86,20 +78,4 @@ def _call(record: UsageRecord) -> usages_pb.ModelCall:
         cost_microdollars=record.cost_microdollars,
         duration=duration_of(record.duration_ms * 1_000_000),
         outcome=record.outcome,
-    )
-
-
-def _group(group: UsageGroup, groups: list[GroupBy]) -> usages_pb.UsageGroup:
-    keys: dict[str, Any] = {_KEYS[each]: key for each, key in zip(groups, group.keys, strict=True)}
-    return usages_pb.UsageGroup(
-        **keys,
-        calls=group.calls,
-        failed_calls=group.failed_calls,
-        prompt_tokens=group.prompt_tokens,
-        completion_tokens=group.completion_tokens,
-        cached_input_tokens=group.cached_input_tokens,
-        cache_write_tokens=group.cache_write_tokens,
-        reasoning_tokens=group.reasoning_tokens,
-        cost_microdollars=group.cost_microdollars,
-        unpriced_calls=group.unpriced_calls,
     )

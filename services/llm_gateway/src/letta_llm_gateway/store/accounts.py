@@ -10,10 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from letta.llm.v1.model_service_pb2 import ModelDefaults
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
 from letta_llm_gateway.domain.catalogue.accounts import Filter, OwnProvider, missing, taken
-from letta_llm_gateway.domain.catalogue.providers import ModelDefaults
 from letta_llm_gateway.store.tables import defaults, providers
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
@@ -83,7 +83,9 @@ class SqlProviderStore:
         )
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
-        return ModelDefaults() if row is None else ModelDefaults(row.handle, row.embedding_handle)
+        if row is None:
+            return ModelDefaults()
+        return ModelDefaults(handle=row.handle, embedding_handle=row.embedding_handle)
 
     async def put_defaults(self, actor: Actor, chosen: ModelDefaults, at: datetime) -> None:
         """Store the handles that the organization chose."""

@@ -9,10 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 from psycopg.types.json import Jsonb
 
+from letta.llm.v1.usage_pb2 import UsageGroup
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.traces import Trace
-from letta_llm_gateway.domain.accounting.usage import Attribution, CallFilter, GroupBy, UsageGroup, UsageRecord
+from letta_llm_gateway.domain.accounting.usage import GROUP_KEYS, Attribution, CallFilter, GroupBy, UsageRecord
 from letta_llm_gateway.store import tables
 from letta_postgres.db import Database
 from letta_postgres.keyset import Keyset, fetch_page
@@ -43,6 +44,7 @@ _GROUPS: dict[GroupBy, sa.ColumnElement[str]] = {
     GroupBy.DAY: sa.func.to_char(sa.func.timezone("UTC", _u.created_at), "YYYY-MM-DD"),
 }
 _TOKENS = ("prompt_tokens", "completion_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+_SUMS = ("calls", "failed_calls", *_TOKENS, "cost_microdollars", "unpriced_calls")
 
 
 class SqlUsageStore:
@@ -84,7 +86,8 @@ class SqlUsageStore:
             query = query.order_by(*first, *places)
         async with self._db.connect() as conn:
             rows = (await conn.execute(query.limit(most))).all()
-        return [_group([*row], len(keys)) for row in rows]
+        names = [*(GROUP_KEYS[group] for group in groups), *_SUMS]
+        return [UsageGroup(**dict(zip(names, row, strict=True))) for row in rows]
 
     async def find_trace(self, actor: Actor, step_id: str) -> Trace | None:
         """Return the newest trace of a step."""
@@ -110,10 +113,6 @@ class SqlUsageStore:
         )
         async with self._db.begin() as conn:
             return (await conn.execute(statement)).rowcount
-
-
-def _group(row: list[Any], keys: int) -> UsageGroup:
-    return UsageGroup(tuple(row[:keys]), *row[keys:])
 
 
 def _wanted(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:

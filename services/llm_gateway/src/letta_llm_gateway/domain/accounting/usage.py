@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 from prometheus_client import Counter
 
+from letta.llm.v1.usage_pb2 import UsageGroup
 from letta_common.actor import Actor
 from letta_common.errors import AppError
 from letta_common.process.periodic import Periodic
@@ -96,21 +97,14 @@ class GroupBy(Enum):
     DAY = 5
 
 
-@dataclass(frozen=True, slots=True)
-class UsageGroup:
-    """The sums of one group of calls. `keys` stand in the order of the groups that were asked for."""
-
-    keys: tuple[str, ...]
-    calls: int
-    failed_calls: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
-    cost_microdollars: int | None
-    """None when no call of the group has a known price."""
-    unpriced_calls: int
+GROUP_KEYS = {
+    GroupBy.MODEL: "model",
+    GroupBy.AGENT: "agent_id",
+    GroupBy.USER: "user_id",
+    GroupBy.RUN: "run_id",
+    GroupBy.DAY: "day",
+}
+"""The field of a UsageGroup that names what a group has in common."""
 
 
 class UsageStore(Protocol):

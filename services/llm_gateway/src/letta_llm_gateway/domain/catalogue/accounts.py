@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
+from letta.llm.v1.model_service_pb2 import ModelDefaults
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.egress import origin_of
@@ -20,7 +21,7 @@ from letta_common.sealing import SealedAt, Sealer
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_llm_gateway.domain.catalogue.models import Models
-from letta_llm_gateway.domain.catalogue.providers import Account, ModelDefaults
+from letta_llm_gateway.domain.catalogue.providers import Account
 
 TABLE = "llm.providers"
 SECRETS = ("api_key", "access_key")

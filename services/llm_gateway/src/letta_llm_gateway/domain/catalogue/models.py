@@ -12,11 +12,12 @@ from typing import Protocol
 import structlog
 from cachetools import LRUCache, TTLCache
 
+from letta.llm.v1.model_service_pb2 import GetDefaultModelResponse, ModelDefaults
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, ModelNotFound
 from letta_llm_gateway.domain.catalogue.known_models import Known, dimensions, known, talks
-from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, ModelDefaults, Provider
+from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Provider
 
 RULES_HANDLE = "builtin/rules"
 LOCAL_EMBEDDER = "builtin/use-multilingual"
@@ -67,15 +68,6 @@ class Route:
 
     model: Model
     provider: Provider
-
-
-@dataclass(frozen=True, slots=True)
-class Default:
-    """The default model of the deployment and why it is."""
-
-    handle: str
-    reason: str
-    banner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +128,7 @@ class Models:
         self._base = {account.name: account for account in base}
         self._own, self._makers, self._probe, self._clock, self._options = own, makers, probe, clock, options
         self._probed = False
-        self._default: Default | None = None
+        self._default: GetDefaultModelResponse | None = None
         self._lists: LRUCache[Account, tuple[float, list[ListedModel]]] = LRUCache(_MOST)  # old ones serve too
         self._listing: dict[Account, asyncio.Task[list[ListedModel]]] = {}
         believed = options.account_seconds
@@ -238,7 +230,7 @@ class Models:
         """Return the handle of the default embedding model, the organization's first."""
         return (await self._chosen(actor)).embedding_handle or self.default_embedding_handle
 
-    async def default(self, actor: Actor | None = None) -> Default:
+    async def default(self, actor: Actor | None = None) -> GetDefaultModelResponse:
         """Return the default model: the organization's choice, else what is configured first, else rules."""
         if own := (await self._chosen(actor)).handle:
             return _default(own, "the organization chose it")
@@ -267,7 +259,7 @@ class Models:
         """Return the names of the deployment's own providers."""
         return frozenset(self._base)
 
-    async def _choose(self) -> Default:
+    async def _choose(self) -> GetDefaultModelResponse:
         if self._options.default_handle:
             return await self._named(self._options.default_handle)
         await self._find_local()
@@ -286,7 +278,7 @@ class Models:
                 return chosen
         return _default(RULES_HANDLE, "no key is set and no Ollama answers at 127.0.0.1:11434")
 
-    async def _named(self, handle: str) -> Default:
+    async def _named(self, handle: str) -> GetDefaultModelResponse:
         """Return the operator's choice, and say where a start is told of the default when there is no such model."""
         await self._find_local()
         default = _default(handle, "LETTA_DEFAULT_LLM_HANDLE names it")
@@ -299,9 +291,10 @@ class Models:
         what = f"{name} lists no such model" if account else f"no provider is called {name}"
         fault = f"LETTA_DEFAULT_LLM_HANDLE={handle}: {what}, so that agents without a model of their own cannot answer."
         _log.warning("a default model cannot be had", message=fault)
-        return replace(default, banner=fault)
+        default.banner = fault
+        return default
 
-    async def _first_of(self, account: Account, why: str) -> Default:
+    async def _first_of(self, account: Account, why: str) -> GetDefaultModelResponse:
         rows = [row.name for row in await self._listed(account) if not row.embedding and talks(row.name)]
         wanted = _PREFERRED.get(account.provider_type, ())
         matches = (name for prefix in wanted for name in sorted(rows, key=len) if name.startswith(prefix))
@@ -378,12 +371,13 @@ def _model(account: Account, row: ListedModel) -> Model:
     return Model(f"{account.name}/{row.name}", row.name, account, facts, _category(account))
 
 
-def _default(handle: str, reason: str) -> Default:
+def _default(handle: str, reason: str) -> GetDefaultModelResponse:
     if handle.startswith("builtin/"):
         banner = (
             f"Model {handle}: NOT a language model, because {reason}.\n"
             "It remembers what you tell it and finds it again, by rules. For real conversations set OPENAI_API_KEY or "
             "ANTHROPIC_API_KEY, or start Ollama, and restart."
         )
-        return Default(handle, reason, banner)
-    return Default(handle, reason, f"Model {handle}, because {reason}.")
+    else:
+        banner = f"Model {handle}, because {reason}."
+    return GetDefaultModelResponse(handle=handle, reason=reason, banner=banner)

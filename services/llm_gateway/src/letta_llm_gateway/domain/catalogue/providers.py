@@ -37,14 +37,6 @@ class ListedModel:
     display_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDefaults:
-    """Handles that an organization uses where none is named; empty: the deployment's."""
-
-    handle: str = ""
-    embedding_handle: str = ""
-
-
 Vector = Sequence[float]
 
 
