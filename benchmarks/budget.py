@@ -19,7 +19,14 @@ from typing import Any
 import psycopg
 from prometheus_client import REGISTRY
 
-from letta.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, run_pb2, run_service_pb2, run_service_pb2_grpc
+from letta.agent.v1 import (
+    agent_pb2,
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    run_pb2,
+    run_service_pb2,
+    run_service_pb2_grpc,
+)
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2, context_service_pb2, context_service_pb2_grpc
 from letta_cli.servers.databases import upgrade_all
@@ -128,7 +135,7 @@ class Conversation:
     async def begin(self, model: str, history: int) -> None:
         """Make the agent and its history, of which the last messages stay in context."""
         request = agent_service_pb2.CreateAgentRequest(
-            model=model, memory_blocks=[block_pb2.Block(label="human", value="Name: Sam.")]
+            agent=agent_pb2.Agent(model=model), memory_blocks=[block_pb2.Block(label="human", value="Name: Sam.")]
         )
         self._agent_id = (await self._agents.CreateAgent(request, timeout=CALL_SECONDS)).agent.id
         with acting_as(await self._auth.exchange("", "")):

@@ -28,7 +28,7 @@ from letta.agent.v1 import agent_pb2, run_pb2
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
 from letta.memory.v1 import context_service_pb2 as pb
-from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.agents.records import StoredAgent
 from letta_agent.domain.journal.records import LeaseTerms, NewRun, RunEnd, RunKey, StepSummary
 from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.runs import SqlRunStore
@@ -105,10 +105,10 @@ class Talk:
 
     async def begin(self, agents: SqlAgentStore, history: int) -> None:
         """Make the agent and its history."""
-        state = agent_pb2.AgentState(id=self._agent_id, name="Ada", model="builtin/echo")
+        state = agent_pb2.Agent(id=self._agent_id, name="Ada", model="builtin/echo")
         state.created_at.GetCurrentTime()
         state.updated_at.GetCurrentTime()
-        await agents.create(self._actor, Agent(self._agent_id, state, (), b""))
+        await agents.create(self._actor, StoredAgent(self._agent_id, state, (), b""))
         given = [block_pb2.Block(label=label, value=f"I am {label}. " * 10) for label in ("human", "persona")]
         blocks = [new_block(self._actor, new_id("block"), block, datetime.now(UTC)) for block in given]
         messages = [_message(role) for _ in range(history // 2) for role in (USER, ASSISTANT)]

@@ -81,7 +81,7 @@ def test_it_describes_a_method(grpcurl):
 
 def test_it_makes_an_agent_and_talks_to_it(grpcurl):
     block = {"label": "human", "value": ""}
-    body = json.dumps({"model": "builtin/rules", "memory_blocks": [block]})
+    body = json.dumps({"agent": {"model": "builtin/rules"}, "memory_blocks": [block]})
     agent = answer(grpcurl("letta.agent.v1.AgentService/CreateAgent", data=body))["agent"]
 
     message = json.dumps({"agent_id": agent["id"], "run": {"input_text": "My name is Sam."}})

@@ -12,7 +12,7 @@ import letta_memory.wiring
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2
 from letta_agent.clients.memory import MemoryClient
-from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.agents.records import StoredAgent
 from letta_agent.domain.peers.memory import Message
 from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.queue import SqlQueueStore
@@ -89,7 +89,7 @@ async def exchange(memory, db):
     signed = identities.sign(ann)
     replica = Real(identities, Stores(db), client)
     state = replica.state_of()
-    await SqlAgentStore(db).create(ann, Agent(AGENT, state))
+    await SqlAgentStore(db).create(ann, StoredAgent(AGENT, state))
     first = Message(id=new_id("message"), role=message_pb2.MESSAGE_ROLE_SYSTEM, parts=[say("compiled")])
     first.created_at.FromDatetime(replica.clock.now())
     with acting_as(signed):

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from letta.agent.v1 import run_pb2, stored_pb2
-from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.agents.records import StoredAgent
 from letta_agent.domain.journal.records import AdmissionOutcome, LeaseTerms, NewRun
 from letta_agent.store.agents import SqlAgentStore
 from letta_common.actor import Actor
@@ -56,7 +56,7 @@ async def abandoned(world, actor):
     """Begin a run of a new agent by a replica that is gone."""
     state = world.state_of()
     state.id = new_id("agent")
-    await SqlAgentStore(world.store.db).create(actor, Agent(state.id, state))
+    await SqlAgentStore(world.store.db).create(actor, StoredAgent(state.id, state))
     await world.memory.provision(state.id, "a", [], [], [])
     run = NewRun(
         id=new_id("run"),

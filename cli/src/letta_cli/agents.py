@@ -7,8 +7,8 @@ from typing import Annotated
 import grpc
 import typer
 
+from letta.agent.v1 import agent_pb2, agent_service_pb2_grpc
 from letta.agent.v1 import agent_service_pb2 as api
-from letta.agent.v1 import agent_service_pb2_grpc
 from letta.memory.v1 import block_pb2
 from letta_cli import names
 from letta_cli.connection import CALL_SECONDS, JsonOption, remote
@@ -87,4 +87,4 @@ def new_agent(name: str | None, model: str | None, human: str, persona: str) -> 
         block_pb2.Block(label="human", value=human, description="What I know of the person I talk with."),
         block_pb2.Block(label="persona", value=persona, description="Who I am."),
     ]
-    return api.CreateAgentRequest(name=name, model=model, memory_blocks=blocks)
+    return api.CreateAgentRequest(agent=agent_pb2.Agent(name=name, model=model), memory_blocks=blocks)

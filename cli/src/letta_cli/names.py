@@ -20,7 +20,7 @@ _COMPLETION_SECONDS = 1.0
 
 def find_agent(
     channel: grpc.Channel, wanted: str, include: list[api.AgentInclude.ValueType] | None = None
-) -> agent_pb2.AgentState:
+) -> agent_pb2.Agent:
     """Return the agent of an id or a name. Raises AgentNotFound, and InvalidArgument when several have the name."""
     stub = agent_service_pb2_grpc.AgentServiceStub(channel)
     if wanted.startswith("agent-"):
@@ -60,10 +60,10 @@ def list_keys(channel: grpc.Channel) -> list[api_key_pb2.APIKey]:
         every.extend(page)
 
 
-def list_agents(channel: grpc.Channel, limit: int) -> list[agent_pb2.AgentState]:
+def list_agents(channel: grpc.Channel, limit: int) -> list[agent_pb2.Agent]:
     """Return the newest agents, page by page."""
     stub = agent_service_pb2_grpc.AgentServiceStub(channel)
-    every: list[agent_pb2.AgentState] = []
+    every: list[agent_pb2.Agent] = []
     while len(every) < limit:
         after = every[-1].id if every else None
         request = api.ListAgentsRequest(limit=min(_PAGE, limit - len(every)), after=after)

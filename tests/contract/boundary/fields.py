@@ -64,7 +64,7 @@ TOOL = 'def {}(text: str) -> str:\n    """Return it.\n\n    Args:\n        text:
 NOUNS = {
     noun.name: noun
     for noun in (
-        Noun("Agent", "agent_id", "/v1/agents/", {"model": "builtin/rules"}, wrapped=False, get={"include": _PARTS}),
+        Noun("Agent", "agent_id", "/v1/agents/", {"model": "builtin/rules"}, get={"include": _PARTS}),
         Noun("Archive", "archive_id", "/v1/archives/", {"name": "base"}, wrapped=False),
         Noun("Block", "block_id", "/v1/blocks/", {"label": "base", "value": "base"}),
         Noun("Conversation", "conversation_id", "/v1/conversations/", {}, wrapped=False),

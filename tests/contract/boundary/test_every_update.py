@@ -32,7 +32,7 @@ EACH = pytest.mark.parametrize("method", UPDATES.values(), ids=UPDATES)
 
 # What a resource is told apart by after a change of one field.
 CHANGING = {
-    "letta.agent.v1.AgentUpdate": ("description", "project_id"),
+    "letta.agent.v1.Agent": ("description", "project_id"),
     "letta.agent.v1.Conversation": ("summary", "model"),
     "letta.llm.v1.Provider": ("region", "api_version"),
     "letta.memory.v1.Archive": ("description", "metadata"),

@@ -26,7 +26,9 @@ RUNS = {
 COMPACTIONS = {"SummarizeMessages", "CompactConversation"}
 """They need long conversations: tests/contract/rpc/agent has them."""
 BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
-    "CreateAgent": lambda text: {"name": text, "model": "builtin/echo", "secrets": {"A": "1", "B": "2"}},
+    "CreateAgent": lambda text: {
+        "agent": {"name": text, "model": "builtin/echo", "secret_values": {"A": "1", "B": "2"}}
+    },
     "CreateConversation": lambda text: {"summary": text},
     "CreateBlock": lambda text: {"block": {"label": "notes", "value": text}},
     "CreateArchive": lambda text: {"name": text},

@@ -9,7 +9,7 @@ from typing import Any
 
 from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, StoredConversation
 from letta_agent.domain.agents.conversations import ConversationStage as ThreadStage
-from letta_agent.domain.agents.records import Agent, AgentFilter, AgentState, ConversationLock, Stage
+from letta_agent.domain.agents.records import Agent, AgentFilter, ConversationLock, Stage, StoredAgent
 from letta_agent.domain.journal.records import RunStatus, StopReason
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound
@@ -25,21 +25,21 @@ class FakeAgents:
     def __init__(self, state: FakeState) -> None:
         self._state = state
 
-    async def create(self, actor: Actor, agent: Agent) -> bool:
+    async def create(self, actor: Actor, agent: StoredAgent) -> bool:
         """Store a new agent; False when one was stored for the same request."""
         if agent.request_id and any(found.request_id == agent.request_id for found in self._mine(actor)):
             return False
         self._put(actor, agent)
         return True
 
-    async def get_by_request(self, actor: Actor, request_id: str) -> Agent:
+    async def get_by_request(self, actor: Actor, request_id: str) -> StoredAgent:
         """Return the agent that a request made, finished or not. Raises AgentNotFound."""
         for agent in self._mine(actor):
             if agent.request_id == request_id:
                 return self._shown(actor, agent)
         raise _no_agent(request_id)
 
-    async def get(self, actor: Actor, agent_id: str) -> Agent:
+    async def get(self, actor: Actor, agent_id: str) -> StoredAgent:
         """Return one agent that is ready. Raises AgentNotFound."""
         agent = self._state.ready(actor.organization_id, agent_id)
         if agent is None:
@@ -71,7 +71,7 @@ class FakeAgents:
             thread.approval, thread.tokens = None, 0
             thread.approval_since, thread.failed_hash = None, b""
 
-    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
+    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[StoredAgent]:
         """Return a page of agents that are ready."""
         found = [self._shown(actor, agent) for agent in self._wanted(actor, filters)]
         return page.slice(found, key=lambda agent: (_place(agent, filters.order_by), agent.id))
@@ -86,7 +86,7 @@ class FakeAgents:
         if agent is not None and agent.stage is Stage.MAKING:
             self._put(actor, replace(agent, stage=Stage.READY, creation=b""))
 
-    async def update(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
+    async def update(self, actor: Actor, agent: StoredAgent, *, expected: int) -> bool:
         """Write definition, secrets and tools if the stored version is still `expected`; say whether it was."""
         known = self._state.agents.get((actor.organization_id, agent.id))
         if known is None or known.version != expected:
@@ -117,7 +117,7 @@ class FakeAgents:
                 del state.conversations[key]
         state.agents.pop((org, agent_id), None)
 
-    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
+    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredAgent]]:
         """Return agents of all organizations that were left half made or half removed."""
         left = []
         for (organization_id, _), agent in self._state.agents.items():
@@ -126,8 +126,8 @@ class FakeAgents:
                 left.append((actor, self._shown(actor, agent)))
         return left[:limit]
 
-    def _wanted(self, actor: Actor, filters: AgentFilter) -> list[Agent]:
-        def stop(agent: Agent) -> int:
+    def _wanted(self, actor: Actor, filters: AgentFilter) -> list[StoredAgent]:
+        def stop(agent: StoredAgent) -> int:
             return self._thread(actor, agent.id).last_stop_reason
 
         return [
@@ -138,16 +138,16 @@ class FakeAgents:
             and (not filters.last_stop_reason or stop(agent) == filters.last_stop_reason)
         ]
 
-    def _mine(self, actor: Actor) -> list[Agent]:
+    def _mine(self, actor: Actor) -> list[StoredAgent]:
         return [agent for (owner, _), agent in self._state.agents.items() if owner == actor.organization_id]
 
-    def _put(self, actor: Actor, agent: Agent) -> None:
+    def _put(self, actor: Actor, agent: StoredAgent) -> None:
         self._state.agents[actor.organization_id, agent.id] = replace(agent, state=_copy(agent.state))
 
     def _thread(self, actor: Actor, conversation_id: str) -> QueueRow:
         return self._state.threads.get((actor.organization_id, conversation_id), QueueRow())
 
-    def _shown(self, actor: Actor, agent: Agent) -> Agent:
+    def _shown(self, actor: Actor, agent: StoredAgent) -> StoredAgent:
         thread, state = self._thread(actor, agent.id), _copy(agent.state)
         if thread.last_run_completion is not None:
             state.last_run_completion.FromDatetime(thread.last_run_completion)
@@ -262,7 +262,7 @@ class FakeConversations:
         return getattr(thread, order_by) or _NEVER
 
 
-def _matches(agent: Agent, filters: AgentFilter) -> bool:
+def _matches(agent: StoredAgent, filters: AgentFilter) -> bool:
     state, wanted = agent.state, set(filters.tags)
     exact: dict[str, Any] = {
         name: getattr(filters, name) for name in ("name", "project_id", "template_id", "base_template_id")
@@ -278,12 +278,12 @@ def _matches(agent: Agent, filters: AgentFilter) -> bool:
     )
 
 
-def _place(agent: Agent, order_by: str) -> datetime:
+def _place(agent: StoredAgent, order_by: str) -> datetime:
     return _NEVER if not agent.state.HasField(order_by) else getattr(agent.state, order_by).ToDatetime(tzinfo=UTC)  # type: ignore[arg-type]
 
 
-def _copy(state: AgentState) -> AgentState:
-    copied = AgentState()
+def _copy(state: Agent) -> Agent:
+    copied = Agent()
     copied.CopyFrom(state)
     return copied
 

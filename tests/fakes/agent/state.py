@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from letta_agent.domain.agents.conversations import ConversationStage as ThreadStage
 from letta_agent.domain.agents.conversations import StoredConversation
-from letta_agent.domain.agents.records import Agent, Stage
+from letta_agent.domain.agents.records import Stage, StoredAgent
 from letta_agent.domain.journal.records import (
     Definition,
     HeldCalls,
@@ -61,13 +61,13 @@ class Run:
 class FakeState:
     """Everything the agent service keeps."""
 
-    agents: dict[Key, Agent] = field(default_factory=dict)
+    agents: dict[Key, StoredAgent] = field(default_factory=dict)
     conversations: dict[Key, StoredConversation] = field(default_factory=dict)
     threads: dict[Key, QueueRow] = field(default_factory=dict)
     runs: dict[Key, Run] = field(default_factory=dict)
     events: dict[Key, dict[int, tuple[datetime, StoredEvent]]] = field(default_factory=dict)
 
-    def ready(self, organization_id: str, agent_id: str) -> Agent | None:
+    def ready(self, organization_id: str, agent_id: str) -> StoredAgent | None:
         """Return an agent that is ready."""
         agent = self.agents.get((organization_id, agent_id))
         return agent if agent is not None and agent.stage is Stage.READY else None

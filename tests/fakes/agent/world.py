@@ -6,7 +6,7 @@ from letta.agent.v1 import agent_pb2, run_pb2, tool_rule_pb2
 from letta.common.v1 import agent_type_pb2, message_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
 from letta.tools.v1 import tool_pb2
-from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.agents.records import StoredAgent
 from letta_agent.domain.context.compactor import Compactor
 from letta_agent.domain.journal.event_writer import EventWriter
 from letta_agent.domain.loop.deps import LoopDeps
@@ -75,7 +75,7 @@ class World:
 
     def state_of(self, **changes):
         """Return the definition of an agent."""
-        state = agent_pb2.AgentState(id=AGENT, name="a", model="twin/model", system="Be kind.")
+        state = agent_pb2.Agent(id=AGENT, name="a", model="twin/model", system="Be kind.")
         state.agent_type = changes.pop("kind", agent_type_pb2.AGENT_TYPE_LETTA_V1_AGENT)
         state.context_window_limit = changes.pop("window", 128_000)
         state.message_buffer_autoclear = changes.pop("forgetful", False)
@@ -91,7 +91,7 @@ class World:
         secrets = changes.pop("secrets", b"")
         state = self.state_of(**changes)
         ids = tuple(found.id for found in self.tools.tools.values())
-        await FakeAgents(self.store.state).create(ANN, Agent(AGENT, state, ids, secrets))
+        await FakeAgents(self.store.state).create(ANN, StoredAgent(AGENT, state, ids, secrets))
         first = Message(id="message-0", role=message_pb2.MESSAGE_ROLE_SYSTEM, parts=[say("compiled")])
         await self.memory.provision(AGENT, "a", [block_pb2.Block(label="human", value="Bob", limit=100)], [], [first])
         return self

@@ -118,7 +118,7 @@ async def test_a_prompt_that_never_fits_fails_with_a_typed_error_after_a_few_tri
     ],
 )
 def test_a_vendors_words_correct_the_estimate(told, window, scale):
-    full = CompactionRequest(agent_pb2.AgentState(), (), 0, 1_000, "m/x", "post_step")
+    full = CompactionRequest(agent_pb2.Agent(), (), 0, 1_000, "m/x", "post_step")
     found = corrected(full, told, estimate=100)
     assert (found.window, found.scale) == (window, scale)
 

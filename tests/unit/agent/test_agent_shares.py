@@ -8,7 +8,7 @@ import pytest
 
 from letta.agent.v1 import run_pb2
 from letta.common.v1 import message_pb2
-from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.agents.records import StoredAgent
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.runs.runs import SendCommand
 from letta_common.actor import Actor
@@ -52,7 +52,7 @@ async def make(world: World, actor: Actor, *names: str) -> None:
     for name in names:
         state = world.state_of()
         state.id = name
-        await FakeAgents(world.store.state).create(actor, Agent(name, state, (), b""))
+        await FakeAgents(world.store.state).create(actor, StoredAgent(name, state, (), b""))
         first = Message(id=f"message-{name}", role=message_pb2.MESSAGE_ROLE_SYSTEM, parts=[say("compiled")])
         await world.memory.provision(name, name, [], [], [first])
 

@@ -31,9 +31,7 @@ def test_a_tool_asks_for_the_state_by_its_parameter(source, wants):
 
 
 def test_a_tool_sees_the_agent_and_its_blocks():
-    state = agent_pb2.AgentState(
-        id="agent-1", name="Ada", agent_type=agent_type_pb2.AGENT_TYPE_LETTA_V1_AGENT, tags=["x"]
-    )
+    state = agent_pb2.Agent(id="agent-1", name="Ada", agent_type=agent_type_pb2.AGENT_TYPE_LETTA_V1_AGENT, tags=["x"])
     blocks = [block_pb2.Block(label="z", value="ü"), block_pb2.Block(label="a", value="1", limit=9, read_only=True)]
 
     shown = json.loads(state_of(state, blocks))

@@ -52,8 +52,8 @@ def test_a_mask_names_what_changes_and_what_is_cleared():
         (provider_pb2.Provider(), "name"),
         (Conversation(), "agent_id"),
         (Conversation(), "model_settings.nope"),
-        (agent_service_pb2.AgentUpdate(), "secrets.KEY"),
-        (agent_service_pb2.AgentUpdate(), "compat.llm_config.model_wrapper"),
+        (agent_pb2.Agent(), "secret_values.KEY"),
+        (agent_pb2.Agent(), "compat.llm_config.model_wrapper"),
     ],
 )
 def test_a_path_that_no_update_changes_is_refused(resource: Any, path: str):
@@ -85,16 +85,16 @@ def test_a_message_is_replaced_as_a_whole_also_by_an_empty_one():
 
 
 def test_lists_and_maps_are_replaced():
-    given = agent_service_pb2.AgentUpdate(tags=["b"], secrets={"B": "2"})
-    target = agent_service_pb2.AgentUpdate(tags=["a"], secrets={"A": "1"}, name="n")
+    given = agent_pb2.Agent(tags=["b"], secret_values={"B": "2"})
+    target = agent_pb2.Agent(tags=["a"], secret_values={"A": "1"}, name="n")
 
     copy_paths(given, target, changed_paths(given, mask()))
 
-    assert target == agent_service_pb2.AgentUpdate(tags=["b"], secrets={"B": "2"}, name="n")
+    assert target == agent_pb2.Agent(tags=["b"], secret_values={"B": "2"}, name="n")
 
 
 def test_shared_fields_have_the_same_type():
-    shared = shared_fields(Conversation.DESCRIPTOR, agent_service_pb2.AgentUpdate.DESCRIPTOR)
+    shared = shared_fields(Conversation.DESCRIPTOR, agent_pb2.Agent.DESCRIPTOR)
 
-    assert shared == {"model", "model_settings"}
-    assert "secrets" not in shared_fields(agent_service_pb2.AgentUpdate.DESCRIPTOR, agent_pb2.AgentState.DESCRIPTOR)
+    assert shared >= {"model", "model_settings", "id"}
+    assert "tools" not in shared_fields(agent_pb2.Agent.DESCRIPTOR, agent_service_pb2.CreateAgentRequest.DESCRIPTOR)

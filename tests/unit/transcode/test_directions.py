@@ -9,7 +9,7 @@ import pytest
 
 from letta_transcode.mapping.decoders import masker, partial
 from letta_transcode.mapping.plans import MappingError
-from letta_transcode.mapping.schemas import Schemas
+from letta_transcode.mapping.schemas import Schemas, body_of
 from letta_transcode.routing.bindings import Binding, RequestParts
 from letta_transcode.routing.templates import parse
 from tests.unit.transcode.toy import codecs_of
@@ -77,6 +77,34 @@ def test_documents_say_the_direction():
 
     assert (schema["id"]["readOnly"], schema["most"]["writeOnly"]) == (True, True)
     assert not {"readOnly", "writeOnly"} & schema["name"].keys()
+
+
+def test_a_key_may_mean_one_thing_in_requests_and_another_one_in_answers():
+    codecs = codecs_of("""
+message Secret { string name = 1; }
+message Holder {
+  repeated Secret secrets = 1 [
+    (letta.jsonmap.v1.field) = {aliases: {key: "old", before: "secrets"}}, (google.api.field_behavior) = OUTPUT_ONLY
+  ];
+  map<string, string> values = 2 [
+    (letta.jsonmap.v1.field) = {name: "secrets", aliases: {key: "old"}, write_only: true}
+  ];
+}
+message Make { Holder holder = 1 [(letta.jsonmap.v1.field).flatten = true]; repeated string names = 2; }
+""")
+    new = codecs.catalog.message_class("given.v1.Make")
+    message, problems = new(), []
+
+    codecs.decoders.message("given.v1.Make")({"old": {"a": "1"}, "names": ["n"]}, message, (), problems, 0)
+
+    assert (message, problems) == (new(holder={"values": {"a": "1"}}, names=["n"]), [])
+    message.holder.secrets.add(name="a")
+    written = orjson.dumps(codecs.encoders.message("given.v1.Make")(message)).decode()
+    assert written == '{"old":[{"name":"a"}],"secrets":[{"name":"a"}],"names":["n"]}'
+    plan = codecs.planner.plan("given.v1.Make")
+    both, body = Schemas().object(codecs, plan)["properties"], Schemas().object(codecs, body_of(plan))["properties"]
+    assert [each["type"] for each in both["secrets"]["anyOf"]] == ["array", "object"]
+    assert body["secrets"]["type"] == "object"
 
 
 def test_where_a_key_stands_is_told_as_the_request_has_it():

@@ -45,7 +45,7 @@ def chat(
     _once(channel, found.id, message, answer)
 
 
-def _hold(channel: grpc.Channel, address: str, found: agent_pb2.AgentState) -> None:
+def _hold(channel: grpc.Channel, address: str, found: agent_pb2.Agent) -> None:
     from letta_cli.talk.talks import Talk  # noqa: PLC0415 not needed for one message
 
     Talk(channel, address, found).hold()
@@ -63,7 +63,7 @@ def _once(channel: grpc.Channel, agent_id: str, message: str | None, answer: tup
         turn = send(channel, agent_id, found.answered([answer] * len(found.calls)))
 
 
-def _find_or_make(channel: grpc.Channel, wanted: str | None, model: str | None) -> agent_pb2.AgentState:
+def _find_or_make(channel: grpc.Channel, wanted: str | None, model: str | None) -> agent_pb2.Agent:
     if wanted:
         return names.find_agent(channel, wanted)
     newest = names.list_agents(channel, 1) if model is None else []

@@ -25,7 +25,7 @@ _MESSAGES = 10
 class Talk:
     """A conversation with one agent at a time."""
 
-    def __init__(self, channel: grpc.Channel, address: str, agent: agent_pb2.AgentState) -> None:
+    def __init__(self, channel: grpc.Channel, address: str, agent: agent_pb2.Agent) -> None:
         self._channel = channel
         self._address = address
         self._agent = agent
@@ -150,7 +150,7 @@ class Talk:
 
     def _model(self, handle: str) -> None:
         if handle:
-            change = api.UpdateAgentRequest(agent_id=self._agent.id, agent=api.AgentUpdate(model=handle))
+            change = api.UpdateAgentRequest(agent_id=self._agent.id, agent=agent_pb2.Agent(model=handle))
             self._agent = self._agents.UpdateAgent(change, timeout=CALL_SECONDS).agent
         say(self._agent.model)
 

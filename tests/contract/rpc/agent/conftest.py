@@ -10,6 +10,7 @@ import letta_llm_gateway.wiring
 import letta_memory.wiring
 import letta_tools.wiring
 from letta.agent.v1 import (
+    agent_pb2,
     agent_service_pb2_grpc,
     conversation_service_pb2_grpc,
     run_pb2,
@@ -182,7 +183,8 @@ class Stubs:
         """Make an agent with one block."""
         more.setdefault("memory_blocks", [block_pb2.Block(label="human", value="Ann")])
         more.setdefault("include_base_tools", False)
-        request = CreateAgentRequest(model="builtin/echo", **more)
+        beside = {name: more.pop(name) for name in CreateAgentRequest.DESCRIPTOR.fields_by_name if name in more}
+        request = CreateAgentRequest(agent=agent_pb2.Agent(model="builtin/echo", **more), **beside)
         return (await self.agents.CreateAgent(request, timeout=TIMEOUT)).agent
 
     async def tool(self, name="roll", body="return 'rolled'", parameters="", described="", **more):

@@ -39,7 +39,7 @@ async def remembering(stubs, **more):
 
 async def test_a_custom_tool_is_called(stubs):
     body = "import os\n    print('rolling')\n    return {'rolled': 6, 'key': os.environ['KEY']}"
-    agent = await stubs.agent(tool_ids=[(await stubs.tool(body=body)).id], secrets={"KEY": "secret"})
+    agent = await stubs.agent(tool_ids=[(await stubs.tool(body=body)).id], secret_values={"KEY": "secret"})
 
     answer = await ran(stubs, agent.id, "roll")
 

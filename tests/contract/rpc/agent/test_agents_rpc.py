@@ -3,9 +3,10 @@
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from letta.agent.v1 import agent_pb2, tool_rule_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
-from letta.agent.v1 import tool_rule_pb2
 from letta.common.v1 import agent_type_pb2, sort_order_pb2, usage_pb2
+from letta.compat.v1.agent_pb2 import AgentCompat
 from letta.memory.v1 import block_pb2
 from letta_common.actor import Actor, acting_as
 from letta_common.errors import (
@@ -32,7 +33,7 @@ ALL = [pb.AGENT_INCLUDE_BLOCKS, pb.AGENT_INCLUDE_TOOLS, pb.AGENT_INCLUDE_TAGS, p
 async def test_secrets_are_shown_to_writers_alone(stubs, identities, method):
     org = new_id("org")
     with acting_as(identities.sign(Actor(org, "user-ann"))):
-        agent = await stubs.agent(secrets={"TOKEN": "hush"})
+        agent = await stubs.agent(secret_values={"TOKEN": "hush"})
     request = getattr(pb, f"{method}Request")(include=ALL)
     if method == "GetAgent":
         request.agent_id = agent.id
@@ -63,14 +64,16 @@ async def listed(stubs, **query):
 
 async def updated(stubs, agent_id, *paths, **values):
     request = pb.UpdateAgentRequest(
-        agent_id=agent_id, agent=pb.AgentUpdate(**values), update_mask=FieldMask(paths=paths or list(values))
+        agent_id=agent_id, agent=agent_pb2.Agent(**values), update_mask=FieldMask(paths=paths or list(values))
     )
     return (await stubs.agents.UpdateAgent(request, timeout=5)).agent
 
 
 async def test_an_agent_is_made_and_read(stubs):
     tool = await stubs.tool()
-    made = await stubs.agent(name="Ada", tools=["roll"], tags=["x"], secrets={"KEY": "value"}, description="Helps.")
+    made = await stubs.agent(
+        name="Ada", tools=["roll"], tags=["x"], secret_values={"KEY": "value"}, description="Helps."
+    )
 
     assert made.id.startswith("agent-")
     assert (made.name, made.description, made.model) == ("Ada", "Helps.", "builtin/echo")
@@ -92,7 +95,7 @@ async def test_base_tools_come_with_an_agent_unless_refused(stubs):
 
 
 async def test_what_an_agent_is_made_of_must_exist(stubs):
-    request = pb.CreateAgentRequest(model="builtin/nothing")
+    request = pb.CreateAgentRequest(agent=agent_pb2.Agent(model="builtin/nothing"))
     with pytest.raises(ModelNotFound):
         await stubs.agents.CreateAgent(request, timeout=5)
     with pytest.raises(ToolNotFound):
@@ -170,13 +173,13 @@ async def test_agents_are_found_and_counted_by_what_they_are(stubs):
 
 
 async def test_an_update_writes_what_the_mask_names(stubs):
-    agent = await stubs.agent(name="Ada", description="Helps.", tags=["x"], secrets={"A": "1"})
+    agent = await stubs.agent(name="Ada", description="Helps.", tags=["x"], secret_values={"A": "1"})
 
     changed = await updated(stubs, agent.id, "description", "tags", name="ignored")
     assert (changed.name, changed.HasField("description"), list(changed.tags)) == ("Ada", False, [])
     assert changed.secrets[0].key == "A"
     changed = await updated(
-        stubs, agent.id, name="Bea", system="Be kind.", secrets={"B": "2"}, context_window_limit=9_000
+        stubs, agent.id, name="Bea", system="Be kind.", secret_values={"B": "2"}, context_window_limit=9_000
     )
     assert (changed.name, changed.system, changed.context_window_limit) == ("Bea", "Be kind.", 9_000)
     assert [(v.key, v.value) for v in changed.secrets] == [("B", "2")]
@@ -184,6 +187,8 @@ async def test_an_update_writes_what_the_mask_names(stubs):
         await updated(stubs, agent.id, "nonsense")
     with pytest.raises(InvalidArgument):
         await updated(stubs, agent.id, message_ids=["message-1"])
+    with pytest.raises(InvalidArgument, match="memory's"):
+        await updated(stubs, agent.id, compat=AgentCompat(message_ids=["message-1"]))
     with pytest.raises(StaleEtag):
         await updated(stubs, agent.id, name="Late", etag=agent.etag)
     with pytest.raises(ModelNotFound):

@@ -223,20 +223,20 @@ async def test_the_stored_prompt_is_made_anew(stubs):
 
 async def test_new_instructions_are_in_the_next_step_and_in_the_stored_prompt(stubs):
     agent = await stubs.agent(system="Be kind.")
-    update = pb.UpdateAgentRequest(agent_id=agent.id, agent=pb.AgentUpdate(system="Be brief."))
+    update = pb.UpdateAgentRequest(agent_id=agent.id, agent=agent_pb2.Agent(system="Be brief."))
     changed = (await stubs.agents.UpdateAgent(update, timeout=5)).agent
 
     assert changed.system == "Be brief."
     assert (await stored_prompt(stubs, agent.id))[1].startswith("Be brief.")
     assert (await window(stubs, agent.id)).system_prompt == "Be brief."
-    other = pb.UpdateAgentRequest(agent_id=agent.id, agent=pb.AgentUpdate(description="A test."))
+    other = pb.UpdateAgentRequest(agent_id=agent.id, agent=agent_pb2.Agent(description="A test."))
     assert (await stubs.agents.UpdateAgent(other, timeout=5)).agent.system == "Be brief."
 
 
 async def test_a_conversations_prompt_is_made_anew(stubs):
     agent = await stubs.agent(system="Be kind.")
     made = await conversation(stubs, agent.id)
-    update = pb.UpdateAgentRequest(agent_id=agent.id, agent=pb.AgentUpdate(system="Be brief."))
+    update = pb.UpdateAgentRequest(agent_id=agent.id, agent=agent_pb2.Agent(system="Be brief."))
     await stubs.agents.UpdateAgent(update, timeout=5)
     assert (await stored_prompt(stubs, agent.id, made.id))[1].startswith("Be kind.")
 

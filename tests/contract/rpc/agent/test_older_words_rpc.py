@@ -2,6 +2,7 @@
 
 import pytest
 
+from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta.common.v1.model_settings_pb2 import ModelSettings, Thinking
 from letta.compat.v1.agent_pb2 import AgentCompat, EmbeddingConfig, LLMConfig
@@ -18,7 +19,7 @@ async def read(stubs, agent_id, **more):
 
 
 async def update(stubs, agent_id, *paths, **change):
-    request = pb.UpdateAgentRequest(agent_id=agent_id, agent=pb.AgentUpdate(**change))
+    request = pb.UpdateAgentRequest(agent_id=agent_id, agent=agent_pb2.Agent(**change))
     request.update_mask.paths.extend(paths)
     return (await stubs.agents.UpdateAgent(request, **ASKING)).agent
 
@@ -60,14 +61,15 @@ async def test_an_update_says_it_too(stubs):
     assert (config.verbosity, config.effort, config.max_tokens, config.parallel_tool_calls) == ("low", "high", 70, True)
 
 
-async def test_models_and_windows_may_be_named_in_older_words(stubs):
+@pytest.mark.parametrize("paths", [(), ("compat.llm_config",), ("compat",)])
+async def test_models_and_windows_may_be_named_in_older_words(stubs, paths):
     embedder = EmbeddingConfig(handle="builtin/use-multilingual")
     said = AgentCompat(llm_config=LLMConfig(context_window=9_000), embedding_config=embedder)
     agent = await stubs.agent(compat=said)
     assert (agent.context_window_limit, agent.embedding) == (9_000, embedder.handle)
 
     config = LLMConfig(provider_name="builtin", model="rules", context_window=8_000)
-    changed = await update(stubs, agent.id, "compat.llm_config", compat=AgentCompat(llm_config=config))
+    changed = await update(stubs, agent.id, *paths, compat=AgentCompat(llm_config=config))
 
     assert (changed.model, changed.context_window_limit, changed.embedding) == ("builtin/rules", 8_000, embedder.handle)
     assert (changed.compat.llm_config.handle, changed.compat.llm_config.context_window) == ("builtin/rules", 8_000)
@@ -79,7 +81,7 @@ async def test_who_does_not_ask_meets_no_older_words(stubs):
     calls = (
         lambda to: stubs.agents.GetAgent(pb.GetAgentRequest(agent_id=agent.id), **to),
         lambda to: stubs.agents.ListAgents(pb.ListAgentsRequest(), **to),
-        lambda to: stubs.agents.UpdateAgent(pb.UpdateAgentRequest(agent_id=agent.id, agent=pb.AgentUpdate()), **to),
+        lambda to: stubs.agents.UpdateAgent(pb.UpdateAgentRequest(agent_id=agent.id, agent=agent_pb2.Agent()), **to),
         lambda to: stubs.agents.AttachBlock(pb.AttachBlockRequest(agent_id=agent.id, block_id=block), **to),
         lambda to: stubs.agents.DetachBlock(pb.DetachBlockRequest(agent_id=agent.id, block_id=block), **to),
         lambda to: stubs.agents.AttachTool(pb.AttachToolRequest(agent_id=agent.id, tool_id=tool), **to),
@@ -88,7 +90,7 @@ async def test_who_does_not_ask_meets_no_older_words(stubs):
         ),
         lambda to: stubs.agents.DetachTool(pb.DetachToolRequest(agent_id=agent.id, tool_id=tool), **to),
         lambda to: stubs.agents.ResetMessages(pb.ResetMessagesRequest(agent_id=agent.id), **to),
-        lambda to: stubs.agents.CreateAgent(pb.CreateAgentRequest(model="builtin/echo"), **to),
+        lambda to: stubs.agents.CreateAgent(pb.CreateAgentRequest(agent=agent_pb2.Agent(model="builtin/echo")), **to),
     )
     for call in calls:
         for asked in (False, True):

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta_agent.domain.context.system_prompt import facts_of
 from letta_common.errors import InvalidArgument
@@ -15,7 +16,7 @@ EVENING = datetime(2026, 11, 29, 20, 0, tzinfo=UTC)
 
 async def _set(stubs, agent_id, zone):
     request = pb.UpdateAgentRequest(
-        agent_id=agent_id, agent=pb.AgentUpdate(timezone=zone), update_mask=FieldMask(paths=["timezone"])
+        agent_id=agent_id, agent=agent_pb2.Agent(timezone=zone), update_mask=FieldMask(paths=["timezone"])
     )
     return (await stubs.agents.UpdateAgent(request, timeout=5)).agent.timezone
 

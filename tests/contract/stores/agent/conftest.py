@@ -8,7 +8,7 @@ import pytest
 
 from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
 from letta_agent.domain.agents.conversations import Conversation, ConversationStore, StoredConversation
-from letta_agent.domain.agents.records import Agent, AgentStore
+from letta_agent.domain.agents.records import AgentStore, StoredAgent
 from letta_agent.domain.journal.records import NewRun
 from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.conversations import SqlConversationStore
@@ -70,12 +70,12 @@ def bob():
 
 def agent_of(*, tool_ids=(), secrets=b"", request_id="", stage=None, created_by="", **state):
     """Return an agent, each a second younger than the one before."""
-    given = agent_pb2.AgentState(id=new_id("agent"), **{"name": "Ada", "model": "m/x", **state})
+    given = agent_pb2.Agent(id=new_id("agent"), **{"name": "Ada", "model": "m/x", **state})
     moment = SystemClock().now() + timedelta(seconds=next(_ticks))
     given.created_at.FromDatetime(moment)
     given.updated_at.FromDatetime(moment)
     more = {} if stage is None else {"stage": stage}
-    return Agent(
+    return StoredAgent(
         given.id,
         given,
         tuple(tool_ids),

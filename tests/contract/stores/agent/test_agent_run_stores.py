@@ -7,7 +7,7 @@ import pytest
 
 from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
 from letta.common.v1 import usage_pb2
-from letta_agent.domain.agents.records import Agent
+from letta_agent.domain.agents.records import StoredAgent
 from letta_agent.domain.journal.records import (
     AdmissionOutcome,
     FreeSlots,
@@ -50,11 +50,11 @@ class Store:
 
 @pytest.fixture
 async def agent_id(store, ann):
-    state = agent_pb2.AgentState(id=new_id("agent"), name="a", model="m/x")
+    state = agent_pb2.Agent(id=new_id("agent"), name="a", model="m/x")
     now = SystemClock().now()
     state.created_at.FromDatetime(now)
     state.updated_at.FromDatetime(now)
-    await store.agents.create(ann, Agent(state.id, state, ("tool-1", "tool-2"), b"sealed"))
+    await store.agents.create(ann, StoredAgent(state.id, state, ("tool-1", "tool-2"), b"sealed"))
     return state.id
 
 

@@ -130,7 +130,7 @@ async def test_a_finished_agent_is_not_finished_again_while_it_is_removed(rooms,
 
 async def test_only_the_expected_version_is_replaced(rooms, ann):
     agent = await stored(rooms, ann, tool_ids=("tool-1", "tool-2"), tags=["old"])
-    state = agent_pb2.AgentState.FromString(agent.state.SerializeToString())
+    state = agent_pb2.Agent.FromString(agent.state.SerializeToString())
     state.name, state.tags[:] = "Eve", ["new"]
     changed = replace(agent, state=state, tool_ids=("tool-3", "tool-1"), secrets=b"s", version=2)
 

@@ -8,7 +8,7 @@ from letta.agent.v1 import agent_pb2
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.conversations import Conversation, Conversations, StoredConversation
 from letta_agent.domain.agents.conversations import ConversationStage as ThreadStage
-from letta_agent.domain.agents.records import Agent, AgentPeers, Stage
+from letta_agent.domain.agents.records import AgentPeers, Stage, StoredAgent
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import ConversationNotFound
@@ -29,10 +29,10 @@ class Half:
         self.credentials = TwinCredentials()
 
     async def agent(self):
-        state = agent_pb2.AgentState(id=new_id("agent"), name="a", system="Be kind.")
+        state = agent_pb2.Agent(id=new_id("agent"), name="a", system="Be kind.")
         state.created_at.FromDatetime(CLOCK.now())
         state.updated_at.FromDatetime(CLOCK.now())
-        await self.agents.create(self.actor, Agent(state.id, state, stage=Stage.READY))
+        await self.agents.create(self.actor, StoredAgent(state.id, state, stage=Stage.READY))
         await self.memory.provision(state.id, "a", [], [], [])
         return state.id
 

@@ -456,13 +456,24 @@ def _placed(
     """Return the parts of a message in order, with the keys that stand for no field of their own where they belong."""
     order = [(name, part) for name, several in parts.items() for part in several]
     for mapping, part in added:
-        if any(each.key == mapping.key for _, each in order):
+        if any(each.key == mapping.key and _meet(each, part) for _, each in order):
             raise MappingError(f"{message} has the key {mapping.key!r} twice")
         names = [name for name, _ in order]
         if mapping.before and mapping.before not in names:
             raise MappingError(f"{message}: {mapping.key!r} should stand before {mapping.before!r}, which is not there")
         order.insert(names.index(mapping.before) if mapping.before else len(order), ("", part))
     return tuple(part for _, part in order)
+
+
+def _meet(one: Part, other: Part) -> bool:
+    """Say whether two parts are both read or both written."""
+    return any(map(all, zip(_ways(one), _ways(other), strict=True)))
+
+
+def _ways(part: Part) -> tuple[bool, bool]:
+    """Say whether a part is read, and whether it is written."""
+    field = part.field if isinstance(part, Alias) else part
+    return (field.read, field.written) if isinstance(field, Field) else (isinstance(field, Union), True)
 
 
 def _is_map(field: FieldDescriptor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from letta_transcode.mapping.plans import (
@@ -86,17 +87,19 @@ class Schemas:
             elif isinstance(part, Constant):
                 properties[part.key] = {"const": part.value}
             elif isinstance(part, Alias):
-                properties[part.key] = {**self.field(codecs, part.field), "deprecated": True}
+                _join(
+                    properties, part.key, {**_directed(self.field(codecs, part.field), part.field), "deprecated": True}
+                )
         for field in plan.fields():
             if not field.header and not field.mask:
-                properties[field.key] = _directed(self.field(codecs, field), field)
+                _join(properties, field.key, _directed(self.field(codecs, field), field))
                 required += [field.key] if field.required else []
-        schema: Schema = {"type": "object", "properties": properties}
+        made: Schema = {"type": "object", "properties": properties}
         if required:
-            schema["required"] = required
+            made["required"] = required
         if choices:
-            schema = {"allOf": [schema, *choices]} if properties or len(choices) > 1 else choices[0]
-        return schema
+            return {"allOf": [made, *choices]} if properties or len(choices) > 1 else choices[0]
+        return made
 
     def _union(self, codecs: Codecs, union: Union) -> Schema:
         if union.choice is not Choice.TAG:
@@ -155,6 +158,18 @@ def _bare(member: Member) -> Field:
     """Return a member as a value that is there."""
     field = member.field
     return Field(field.key, field.path, field.value, repeated=field.repeated, map_key=field.map_key)
+
+
+def body_of(plan: MessagePlan) -> MessagePlan:
+    """Return the plan of what a request may hold."""
+    fields = [(part.field if isinstance(part, Alias) else part, part) for part in plan.parts]
+    return replace(plan, parts=tuple(part for field, part in fields if not isinstance(field, Field) or field.read))
+
+
+def _join(properties: dict[str, Schema], key: str, schema: Schema) -> None:
+    """Add a key, which may mean one thing in requests and another one in answers."""
+    other = properties.get(key)
+    properties[key] = schema if other is None else {"anyOf": [other, schema]}
 
 
 def _directed(schema: Schema, field: Field) -> Schema:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from letta_transcode.mapping.plans import Field
-from letta_transcode.mapping.schemas import Schema, Schemas
+from letta_transcode.mapping.schemas import Schema, Schemas, body_of
 from letta_transcode.routing.bindings import HTTP_BODY, Binding, TextSource
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _body(schemas: Schemas, codecs: Codecs, binding: Binding) -> dict[str, Any]:
     if binding.raw_body:
         return {"*/*": {"schema": {"type": "string", "contentEncoding": "binary"}}}
     if binding.body_plan is not None:
-        schema = schemas.object(codecs, binding.body_plan)
+        schema = schemas.object(codecs, body_of(binding.body_plan))
     elif binding.body_field is not None:
         schema = schemas.field(codecs, binding.body_field)
     else:

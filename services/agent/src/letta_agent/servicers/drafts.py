@@ -11,90 +11,95 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
-from letta_agent.domain.agents.records import AgentDraft, AgentState, AgentType, Change
+from letta_agent.domain.agents.records import Agent, AgentDraft, AgentType, Change
 from letta_agent.domain.context.zones import zone_of
 from letta_agent.domain.journal.inputs import created
 from letta_agent.servicers.older_words import model_told, settings_told
 from letta_common.errors import InvalidArgument, OperationUnimplemented
 from letta_common.values.repeats import Digests
-from letta_rpc.masks import changed_paths, copy_paths, shared_fields
+from letta_rpc.masks import changed_paths, copy_paths
 
 _NAME = re.compile(r"[\w\s'\-]+")
-_DECIDED = frozenset({"name", "system", "agent_type", "timezone", "message_ids", "etag"})
+_DECIDED = frozenset({"name", "system", "agent_type", "timezone", "etag"})
 """Fields that are not only copied: absent they keep a value, or they are checked first."""
 _MODELS = frozenset({"model", "embedding", "context_window_limit", "compat"})
-_COPIED = shared_fields(pb.AgentUpdate.DESCRIPTOR, AgentState.DESCRIPTOR) - _DECIDED - _MODELS
-_GIVEN = shared_fields(pb.CreateAgentRequest.DESCRIPTOR, AgentState.DESCRIPTOR) - _DECIDED - _MODELS
+_BESIDE = frozenset({"tool_ids", "block_ids", "folder_ids", "secret_values"})
+"""Fields that are kept beside the definition."""
+_APART = _DECIDED | _MODELS | _BESIDE
 _FILES_OPEN, _VIEW_CHARS = 10, 25_000
 
 
 def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) -> AgentDraft:
     """Return the agent that a request describes. Raises InvalidArgument and OperationUnimplemented."""
-    if request.name and not _NAME.fullmatch(request.name):
+    given = request.agent
+    if given.name and not _NAME.fullmatch(given.name):
         raise InvalidArgument("a name has letters, digits, spaces, - _ and ' only", field="name")
-    if request.folder_ids:
-        raise OperationUnimplemented("folders of agents come with a later release")
+    _require_no_folders(given)
     return AgentDraft(
-        state=_state(request),
-        model=model_told(request.model, request.compat),
-        window=request.context_window_limit or request.compat.llm_config.context_window,
-        embedding=request.embedding or request.compat.embedding_config.handle,
+        state=_state(given),
+        model=model_told(given.model, given.compat),
+        window=given.context_window_limit or given.compat.llm_config.context_window,
+        embedding=given.embedding or given.compat.embedding_config.handle,
         new_blocks=tuple(request.memory_blocks),
-        block_ids=tuple(request.block_ids),
+        block_ids=tuple(given.block_ids),
         tools=tuple(request.tools),
-        tool_ids=tuple(request.tool_ids),
+        tool_ids=tuple(given.tool_ids),
         base_tools=not request.HasField("include_base_tools") or request.include_base_tools,
         base_rules=not request.HasField("include_base_tool_rules") or request.include_base_tool_rules,
         multi_agent_tools=request.include_multi_agent_tools,
         messages=tuple(created(message, now) for message in request.initial_message_sequence),
-        secrets=dict(request.secrets),
+        secrets=dict(given.secret_values),
         request_id=request.request_id,
         request_hash=digests.of(request) if request.request_id else b"",
     )
 
 
-def _state(request: pb.CreateAgentRequest) -> AgentState:
-    state = AgentState(
-        name=request.name,
-        system=request.system,
-        agent_type=request.agent_type or AgentType.AGENT_TYPE_LETTA_V1_AGENT,
-        timezone=zone_of(request.timezone),
+def _require_no_folders(given: Agent) -> None:
+    if given.folder_ids:
+        raise OperationUnimplemented("folders of agents come with a later release")
+
+
+def _state(given: Agent) -> Agent:
+    state = Agent(
+        name=given.name,
+        system=given.system,
+        agent_type=given.agent_type or AgentType.AGENT_TYPE_LETTA_V1_AGENT,
+        timezone=zone_of(given.timezone),
         max_files_open=_FILES_OPEN,
         per_file_view_window_char_limit=_VIEW_CHARS,
     )
-    copy_paths(request, state, _GIVEN & _set(request))
+    copy_paths(given, state, (path for path in changed_paths(given, FieldMask()) if path not in _APART))
     compaction = state.compaction_settings
     compaction.mode = compaction.mode or agent_pb2.COMPACTION_MODE_SLIDING_WINDOW
     compaction.sliding_window_percentage = compaction.sliding_window_percentage or 0.3
     compaction.clip_chars = compaction.clip_chars or 50_000
-    _set_settings(state, request)
+    _set_settings(state, given)
     return state
 
 
-def _set_settings(state: AgentState, request: Any) -> None:
+def _set_settings(state: Agent, given: Agent) -> None:
     """Take over what older clients say outside of the model's settings."""
-    told = settings_told(request.model_settings, request.compat)
-    copy_paths(told, state.model_settings, _set(told) - _set(request.model_settings))
+    told = settings_told(given.model_settings, given.compat)
+    copy_paths(told, state.model_settings, _set(told) - _set(given.model_settings))
 
 
 def _set(message: Any) -> set[str]:
     return {field.name for field, _ in message.ListFields()}
 
 
-def change_of(sent: pb.AgentUpdate, mask: FieldMask) -> Change:
+def change_of(sent: Agent, mask: FieldMask) -> Change:
     """Return what a masked update changes. Raises InvalidArgument and OperationUnimplemented."""
     paths = changed_paths(sent, mask)
-    given = pb.AgentUpdate()
+    given = Agent()
     copy_paths(sent, given, paths)
     names = {path.partition(".")[0] for path in paths}
-    if "message_ids" in names:
+    if "compat.message_ids" in paths or given.compat.message_ids:
         raise InvalidArgument("messages in context are memory's; reset the messages instead", field="message_ids")
-    if given.folder_ids:
-        raise OperationUnimplemented("folders of agents come with a later release")
+    _require_no_folders(given)
     model, embedding = None, None
-    if "model" in names or "compat.llm_config" in paths:
+    if "model" in names or given.compat.HasField("llm_config"):
         model = model_told(given.model, given.compat)
-    if "embedding" in names or "compat.embedding_config" in paths:
+    if "embedding" in names or "compat.embedding_config" in paths or given.compat.HasField("embedding_config"):
         embedding = given.embedding or given.compat.embedding_config.handle
     return Change(
         edit=_editor(given, paths),
@@ -103,19 +108,19 @@ def change_of(sent: pb.AgentUpdate, mask: FieldMask) -> Change:
         embedding=embedding,
         tool_ids=tuple(given.tool_ids) if "tool_ids" in names else None,
         block_ids=tuple(given.block_ids) if "block_ids" in names else None,
-        secrets=dict(given.secrets) if "secrets" in names else None,
+        secrets=dict(given.secret_values) if "secret_values" in names else None,
         etag=sent.etag,
         recompiles=bool({"system", "tool_rules", "block_ids", "timezone"} & names),
     )
 
 
-def _editor(given: pb.AgentUpdate, paths: Iterable[str]) -> Callable[[AgentState], None]:
+def _editor(given: Agent, paths: Iterable[str]) -> Callable[[Agent], None]:
     """Return what writes a change into an agent. Without a name, instructions or a zone an agent keeps its own."""
-    copied = [path for path in paths if path.partition(".")[0] in _COPIED]
+    copied = [path for path in paths if path.partition(".")[0] not in _APART]
     copied += [name for name in ("name", "system") if given.HasField(name)]
     zone = zone_of(given.timezone) if "timezone" in paths else ""
 
-    def edit(state: AgentState) -> None:
+    def edit(state: Agent) -> None:
         copy_paths(given, state, copied)
         if zone:
             state.timezone = zone

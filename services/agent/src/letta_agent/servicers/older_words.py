@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.compat.v1.agent_pb2 import AgentCompat, LLMConfig
-from letta_agent.domain.agents.records import AgentState
+from letta_agent.domain.agents.records import Agent
 from letta_common.actor import current_request
 
 _MIRRORED = (
@@ -16,7 +16,7 @@ _MIRRORED = (
 """Settings that an older client reads elsewhere, under these names."""
 
 
-def as_read(agent: AgentState) -> AgentState:
+def as_read(agent: Agent) -> Agent:
     """Return an agent as its caller reads it: with the words of older clients when they were asked for."""
     if current_request().compat:
         _tell(agent)
@@ -25,7 +25,7 @@ def as_read(agent: AgentState) -> AgentState:
     return agent
 
 
-def _tell(agent: AgentState) -> None:
+def _tell(agent: Agent) -> None:
     settings, config, memory = agent.model_settings, agent.compat.llm_config, agent.compat.memory
     config.context_window = agent.context_window_limit
     for name, mirror in _MIRRORED:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from letta_agent.domain.agents.records import Agent, AgentFilter, AgentState, ConversationLock, Stage
+from letta_agent.domain.agents.records import Agent, AgentFilter, ConversationLock, Stage, StoredAgent
 from letta_agent.store.tables import agent_tools, agents, conversations, queue, run_events, run_steps, runs
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound
@@ -62,7 +62,7 @@ class SqlAgentStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def create(self, actor: Actor, agent: Agent) -> bool:
+    async def create(self, actor: Actor, agent: StoredAgent) -> bool:
         """Store a new agent; False when one was stored for the same request."""
         row = _row(agent) | {
             "organization_id": actor.organization_id,
@@ -84,11 +84,11 @@ class SqlAgentStore:
             raise
         return True
 
-    async def get_by_request(self, actor: Actor, request_id: str) -> Agent:
+    async def get_by_request(self, actor: Actor, request_id: str) -> StoredAgent:
         """Return the agent that a request made, finished or not. Raises AgentNotFound."""
         return await self._one(actor, agents.c.request_id == request_id, request_id)
 
-    async def get(self, actor: Actor, agent_id: str) -> Agent:
+    async def get(self, actor: Actor, agent_id: str) -> StoredAgent:
         """Return one agent that is ready. Raises AgentNotFound."""
         return await self._one(actor, sa.and_(agents.c.id == agent_id, agents.c.state == Stage.READY), agent_id)
 
@@ -111,7 +111,7 @@ class SqlAgentStore:
         async with self._db.begin() as conn:
             await conn.execute(sa.update(queue).where(here).values(**nothing, context_tokens=0))
 
-    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
+    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[StoredAgent]:
         """Return a page of agents that are ready."""
         mine = agents.c.organization_id == actor.organization_id
         query = self._query().where(mine, *_conditions(filters))
@@ -133,7 +133,7 @@ class SqlAgentStore:
             change = sa.update(agents).where(self._is(actor, agent_id), making)
             await conn.execute(change.values(state=int(Stage.READY), creation=None))
 
-    async def update(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
+    async def update(self, actor: Actor, agent: StoredAgent, *, expected: int) -> bool:
         """Write definition, secrets and tools if the stored version is still `expected`; say whether it was."""
         async with self._db.begin() as conn:
             same = sa.and_(self._is(actor, agent.id), agents.c.version == expected)
@@ -169,7 +169,7 @@ class SqlAgentStore:
                 await conn.execute(sa.delete(table).where(owned))
             await conn.execute(sa.delete(agents).where(self._is(actor, agent_id)))
 
-    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
+    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredAgent]]:
         """Return agents of all organizations that were left half made or half removed."""
         query = self._query().add_columns(agents.c.organization_id)
         left = query.where(agents.c.state != Stage.READY, agents.c.updated_at < before).limit(limit)
@@ -177,7 +177,7 @@ class SqlAgentStore:
             rows = list(await conn.execute(left))
         return [(Actor(row[-1], row.created_by_id or ""), _agent(row[:-1])) for row in rows]
 
-    async def _one(self, actor: Actor, condition: sa.ColumnElement[bool], name: str) -> Agent:
+    async def _one(self, actor: Actor, condition: sa.ColumnElement[bool], name: str) -> StoredAgent:
         mine = agents.c.organization_id == actor.organization_id
         async with self._db.connect() as conn:
             row = (await conn.execute(self._query().where(mine, condition))).first()
@@ -185,7 +185,7 @@ class SqlAgentStore:
             raise _no_agent(name)
         return _agent(row)
 
-    async def _put_tools(self, conn: Connection, actor: Actor, agent: Agent) -> None:
+    async def _put_tools(self, conn: Connection, actor: Actor, agent: StoredAgent) -> None:
         rows = [
             {"organization_id": actor.organization_id, "agent_id": agent.id, "tool_id": tool_id, "position": position}
             for position, tool_id in enumerate(agent.tool_ids)
@@ -222,7 +222,7 @@ def _conditions(filters: AgentFilter) -> list[sa.ColumnElement[bool]]:
     return found
 
 
-def _row(agent: Agent) -> dict[str, Any]:
+def _row(agent: StoredAgent) -> dict[str, Any]:
     state = agent.state
     return {
         "name": state.name,
@@ -240,15 +240,15 @@ def _row(agent: Agent) -> dict[str, Any]:
     }
 
 
-def _agent(row: Sequence[Any]) -> Agent:
+def _agent(row: Sequence[Any]) -> StoredAgent:
     agent_id, definition, tools, secrets, version, stage, creation, request_id, created_by, approval = row[:10]
     completion, duration, stop = row[10:13]
-    state = AgentState.FromString(definition)
+    state = Agent.FromString(definition)
     if completion is not None:
         state.last_run_completion.FromDatetime(completion)
         state.last_run_duration.FromMilliseconds(duration)
         state.last_stop_reason = stop
-    return Agent(
+    return StoredAgent(
         id=agent_id,
         state=state,
         tool_ids=tuple(tools or ()),

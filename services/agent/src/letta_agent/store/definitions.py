@@ -12,7 +12,7 @@ def definition_of(
     definition: bytes, conversation: bytes | None, secrets: bytes, tool_ids: Sequence[str] | None, tokens: int | None
 ) -> Definition:
     """Return what a run needs to know of its agent."""
-    state = agent_pb2.AgentState.FromString(definition)
+    state = agent_pb2.Agent.FromString(definition)
     if conversation:
         own = conversation_pb2.Conversation.FromString(conversation)
         if own.HasField("model"):

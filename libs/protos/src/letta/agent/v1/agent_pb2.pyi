@@ -24,10 +24,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -64,10 +64,30 @@ COMPACTION_MODE_SELF_COMPACT_ALL: CompactionMode.ValueType  # 4
 Global___CompactionMode: _TypeAlias = CompactionMode  # noqa: Y015
 
 @_typing.final
-class AgentState(_message.Message):
-    """An agent: instructions, a model, tools, and memory that lasts."""
+class Agent(_message.Message):
+    """An agent: instructions, a model, tools, and memory that lasts. An update replaces lists as a whole."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SecretValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     CREATED_BY_ID_FIELD_NUMBER: _builtins.int
     LAST_UPDATED_BY_ID_FIELD_NUMBER: _builtins.int
@@ -89,9 +109,13 @@ class AgentState(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
+    BLOCK_IDS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    TOOL_IDS_FIELD_NUMBER: _builtins.int
+    FOLDER_IDS_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
+    SECRET_VALUES_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     TEMPLATE_ID_FIELD_NUMBER: _builtins.int
     BASE_TEMPLATE_ID_FIELD_NUMBER: _builtins.int
@@ -118,23 +142,23 @@ class AgentState(_message.Message):
     id: _builtins.str
     """Identifier, `agent-<uuid>`. Output only."""
     name: _builtins.str
-    """Name."""
+    """Name. Default: two random words."""
     system: _builtins.str
-    """Instructions. The system prompt is made of them and of the memory blocks."""
+    """Instructions. The system prompt is made of them and of the memory blocks. Default: those of the agent's kind."""
     agent_type: _agent_type_pb2.AgentType.ValueType
-    """Kind of the agent. Immutable."""
+    """Kind of the agent. Default `letta_v1_agent`. Immutable."""
     model: _builtins.str
-    """Handle of its model, `provider/name`."""
+    """Handle of its model, `provider/name`. Default: the deployment's."""
     embedding: _builtins.str
-    """Handle of its embedding model, `provider/name`."""
+    """Handle of its embedding model, `provider/name`. Default: the deployment's."""
     context_window_limit: _builtins.int
-    """Most tokens of its context."""
+    """Most tokens of its context. Default: the model's window, which is also the most."""
     response_format: _builtins.str
     """Form of its answers, a JSON object."""
     description: _builtins.str
     """What it is for."""
     metadata: _builtins.str
-    """The caller's own data, a JSON object."""
+    """The caller's own data, a JSON object. At most 65,536 bytes."""
     project_id: _builtins.str
     """Project that it is filed under."""
     template_id: _builtins.str
@@ -142,9 +166,9 @@ class AgentState(_message.Message):
     base_template_id: _builtins.str
     """Template that the template was made from."""
     deployment_id: _builtins.str
-    """Deployment it belongs to."""
+    """Deployment it belongs to. Output only."""
     entity_id: _builtins.str
-    """Entity of the deployment."""
+    """Entity of the deployment. Output only."""
     message_buffer_autoclear: _builtins.bool
     """Forgets everything but its instructions and memory after each run."""
     enable_sleeptime: _builtins.bool
@@ -152,7 +176,7 @@ class AgentState(_message.Message):
     last_stop_reason: _usage_pb2.StopReason.ValueType
     """Why its last run stopped. Output only."""
     timezone: _builtins.str
-    """Time zone, an IANA name. Default `UTC`."""
+    """Time zone, a name of the tz database such as `Europe/Berlin`; anything else is refused. Default `UTC`."""
     max_files_open: _builtins.int
     """Most files open at once."""
     per_file_view_window_char_limit: _builtins.int
@@ -160,7 +184,7 @@ class AgentState(_message.Message):
     hidden: _builtins.bool
     """Left out of lists."""
     etag: _builtins.str
-    """Changes with each write; hand it back to write only if nobody else has. Output only."""
+    """Changes with each write; hand it back to write only if nobody else has."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made. Output only."""
@@ -179,7 +203,7 @@ class AgentState(_message.Message):
 
     @_builtins.property
     def compat(self) -> _agent_pb2.AgentCompat:
-        """What older clients read of it, for callers who ask. Output only."""
+        """What older clients say and read of it. In answers only for callers who ask."""
 
     @_builtins.property
     def model_settings(self) -> _model_settings_pb2.ModelSettings:
@@ -191,19 +215,35 @@ class AgentState(_message.Message):
 
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
-        """Its memory blocks, by label. In answers of Get and List only when `include` names them."""
+        """Its memory blocks, by label. In answers of Get and List only when `include` names them. Output only."""
+
+    @_builtins.property
+    def block_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Blocks to attach, which become all that it has. Input only: answers have `blocks`."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.Tool]:
-        """Its tools. In answers of Get and List only when `include` names them."""
+        """Its tools. In answers of Get and List only when `include` names them. Output only."""
+
+    @_builtins.property
+    def tool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tools to attach, which become all that it has. Input only: answers have `tools`."""
+
+    @_builtins.property
+    def folder_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Folders to attach; refused in this release. Input only."""
 
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels to find it by."""
+        """Labels to find it by. In answers of Get and List only when `include` names them."""
 
     @_builtins.property
     def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentEnvironmentVariable]:
-        """Environment variables of its tools. In answers of Get and List only when `include` names them."""
+        """Environment variables of its tools. In answers of Get and List only when `include` names them. Output only."""
+
+    @_builtins.property
+    def secret_values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Values of its environment variables by name, which become all that it has. Input only: answers have `secrets`."""
 
     @_builtins.property
     def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -211,7 +251,7 @@ class AgentState(_message.Message):
 
     @_builtins.property
     def identities(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Identity]:
-        """Identities it belongs to. In answers of Get and List only when `include` names them."""
+        """Identities it belongs to. In answers of Get and List only when `include` names them. Output only."""
 
     @_builtins.property
     def pending_approval(self) -> _letta_message_pb2.LettaMessage:
@@ -219,7 +259,7 @@ class AgentState(_message.Message):
 
     @_builtins.property
     def managed_group(self) -> _group_pb2.Group:
-        """Group that it manages. In answers of Get and List only when `include` names it."""
+        """Group that it manages. In answers of Get and List only when `include` names it. Output only."""
 
     @_builtins.property
     def last_run_completion(self) -> _timestamp_pb2.Timestamp:
@@ -237,10 +277,10 @@ class AgentState(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         id: _builtins.str = ...,
-        name: _builtins.str = ...,
+        name: _builtins.str | None = ...,
         tool_rules: _abc.Iterable[_tool_rule_pb2.ToolRule] | None = ...,
         message_ids: _abc.Iterable[_builtins.str] | None = ...,
-        system: _builtins.str = ...,
+        system: _builtins.str | None = ...,
         agent_type: _agent_type_pb2.AgentType.ValueType = ...,
         compat: _agent_pb2.AgentCompat | None = ...,
         model: _builtins.str | None = ...,
@@ -252,9 +292,13 @@ class AgentState(_message.Message):
         description: _builtins.str | None = ...,
         metadata: _builtins.str = ...,
         blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
+        block_ids: _abc.Iterable[_builtins.str] | None = ...,
         tools: _abc.Iterable[_tool_pb2.Tool] | None = ...,
+        tool_ids: _abc.Iterable[_builtins.str] | None = ...,
+        folder_ids: _abc.Iterable[_builtins.str] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         secrets: _abc.Iterable[Global___AgentEnvironmentVariable] | None = ...,
+        secret_values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         project_id: _builtins.str | None = ...,
         template_id: _builtins.str | None = ...,
         base_template_id: _builtins.str | None = ...,
@@ -275,9 +319,9 @@ class AgentState(_message.Message):
         hidden: _builtins.bool | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "model", b"model", "model_settings", b"model_settings", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "system", b"system", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "folder_ids", b"folder_ids", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secret_values", b"secret_values", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
@@ -303,10 +347,14 @@ class AgentState(_message.Message):
     _WhichOneofArgType__max_files_open: _TypeAlias = _typing.Literal["_max_files_open", b"_max_files_open"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     _WhichOneofReturnType__per_file_view_window_char_limit: _TypeAlias = _typing.Literal["per_file_view_window_char_limit"]  # noqa: Y015
     _WhichOneofArgType__per_file_view_window_char_limit: _TypeAlias = _typing.Literal["_per_file_view_window_char_limit", b"_per_file_view_window_char_limit"]  # noqa: Y015
     _WhichOneofReturnType__project_id: _TypeAlias = _typing.Literal["project_id"]  # noqa: Y015
     _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
+    _WhichOneofReturnType__system: _TypeAlias = _typing.Literal["system"]  # noqa: Y015
+    _WhichOneofArgType__system: _TypeAlias = _typing.Literal["_system", b"_system"]  # noqa: Y015
     _WhichOneofReturnType__template_id: _TypeAlias = _typing.Literal["template_id"]  # noqa: Y015
     _WhichOneofArgType__template_id: _TypeAlias = _typing.Literal["_template_id", b"_template_id"]  # noqa: Y015
     _WhichOneofReturnType__timezone: _TypeAlias = _typing.Literal["timezone"]  # noqa: Y015
@@ -336,15 +384,19 @@ class AgentState(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__per_file_view_window_char_limit) -> _WhichOneofReturnType__per_file_view_window_char_limit | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__system) -> _WhichOneofReturnType__system | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__template_id) -> _WhichOneofReturnType__template_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timezone) -> _WhichOneofReturnType__timezone | None: ...
 
-Global___AgentState: _TypeAlias = AgentState  # noqa: Y015
+Global___Agent: _TypeAlias = Agent  # noqa: Y015
 
 @_typing.final
 class AgentEnvironmentVariable(_message.Message):

@@ -9,14 +9,10 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-from letta.agent.v1 import agent_pb2 as _agent_pb2_1
+from letta.agent.v1 import agent_pb2 as _agent_pb2
 from letta.agent.v1 import run_pb2 as _run_pb2
-from letta.agent.v1 import tool_rule_pb2 as _tool_rule_pb2
-from letta.common.v1 import agent_type_pb2 as _agent_type_pb2
-from letta.common.v1 import model_settings_pb2 as _model_settings_pb2
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
-from letta.compat.v1 import agent_pb2 as _agent_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
 from letta.tools.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
@@ -112,266 +108,64 @@ class CreateAgentRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class SecretsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    NAME_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
     MEMORY_BLOCKS_FIELD_NUMBER: _builtins.int
-    BLOCK_IDS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
-    TOOL_IDS_FIELD_NUMBER: _builtins.int
-    FOLDER_IDS_FIELD_NUMBER: _builtins.int
-    TOOL_RULES_FIELD_NUMBER: _builtins.int
-    TAGS_FIELD_NUMBER: _builtins.int
-    SYSTEM_FIELD_NUMBER: _builtins.int
-    AGENT_TYPE_FIELD_NUMBER: _builtins.int
     INITIAL_MESSAGE_SEQUENCE_FIELD_NUMBER: _builtins.int
     INCLUDE_BASE_TOOLS_FIELD_NUMBER: _builtins.int
     INCLUDE_MULTI_AGENT_TOOLS_FIELD_NUMBER: _builtins.int
     INCLUDE_BASE_TOOL_RULES_FIELD_NUMBER: _builtins.int
-    DESCRIPTION_FIELD_NUMBER: _builtins.int
-    METADATA_FIELD_NUMBER: _builtins.int
-    COMPAT_FIELD_NUMBER: _builtins.int
-    MODEL_FIELD_NUMBER: _builtins.int
-    EMBEDDING_FIELD_NUMBER: _builtins.int
-    MODEL_SETTINGS_FIELD_NUMBER: _builtins.int
-    COMPACTION_SETTINGS_FIELD_NUMBER: _builtins.int
-    CONTEXT_WINDOW_LIMIT_FIELD_NUMBER: _builtins.int
-    SECRETS_FIELD_NUMBER: _builtins.int
-    PROJECT_ID_FIELD_NUMBER: _builtins.int
-    TEMPLATE_ID_FIELD_NUMBER: _builtins.int
-    BASE_TEMPLATE_ID_FIELD_NUMBER: _builtins.int
-    IDENTITY_IDS_FIELD_NUMBER: _builtins.int
-    MESSAGE_BUFFER_AUTOCLEAR_FIELD_NUMBER: _builtins.int
-    ENABLE_SLEEPTIME_FIELD_NUMBER: _builtins.int
-    RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
-    TIMEZONE_FIELD_NUMBER: _builtins.int
-    MAX_FILES_OPEN_FIELD_NUMBER: _builtins.int
-    PER_FILE_VIEW_WINDOW_CHAR_LIMIT_FIELD_NUMBER: _builtins.int
-    HIDDEN_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Name. Default: two random words."""
-    system: _builtins.str
-    """Instructions. Default: those of the agent's kind."""
-    agent_type: _agent_type_pb2.AgentType.ValueType
-    """Kind of the agent. Default `letta_v1_agent`."""
     include_base_tools: _builtins.bool
     """Attach the tools that agents of its kind usually have. Default true."""
     include_multi_agent_tools: _builtins.bool
     """Attach the tools for messages to other agents."""
     include_base_tool_rules: _builtins.bool
     """Add the rules that agents of its kind usually have. Default: decided by kind and model."""
-    description: _builtins.str
-    """What it is for."""
-    metadata: _builtins.str
-    """The caller's own data, a JSON object. At most 65,536 bytes."""
-    model: _builtins.str
-    """Handle of its model, `provider/name`. Default: the deployment's."""
-    embedding: _builtins.str
-    """Handle of its embedding model, `provider/name`. Default: the deployment's."""
-    context_window_limit: _builtins.int
-    """Most tokens of its context. Default: the model's window."""
-    project_id: _builtins.str
-    """Project to file it under."""
-    template_id: _builtins.str
-    """Template it is made from."""
-    base_template_id: _builtins.str
-    """Template that the template was made from."""
-    message_buffer_autoclear: _builtins.bool
-    """Forget everything but instructions and memory after each run."""
-    enable_sleeptime: _builtins.bool
-    """Let a sleep-time agent tend its memory in the background."""
-    response_format: _builtins.str
-    """Form of its answers, a JSON object."""
-    timezone: _builtins.str
-    """Time zone, a name of the tz database such as `Europe/Berlin`; anything else is refused. Default `UTC`."""
-    max_files_open: _builtins.int
-    """Most files open at once."""
-    per_file_view_window_char_limit: _builtins.int
-    """Most characters of an open file in context."""
-    hidden: _builtins.bool
-    """Leave it out of lists."""
     request_id: _builtins.str
     """Key of the request: the same key again makes no second agent and is answered with the one as now stored; IDEMPOTENCY_CONFLICT
     with another body. Once deleted, the same key makes another. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
-    def memory_blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
-        """Blocks to make."""
+    def agent(self) -> _agent_pb2.Agent:
+        """The agent."""
 
     @_builtins.property
-    def block_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Blocks to attach."""
+    def memory_blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
+        """Blocks to make."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of tools to attach."""
 
     @_builtins.property
-    def tool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Tools to attach."""
-
-    @_builtins.property
-    def folder_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Folders to attach."""
-
-    @_builtins.property
-    def tool_rules(self) -> _containers.RepeatedCompositeFieldContainer[_tool_rule_pb2.ToolRule]:
-        """Rules about its tools."""
-
-    @_builtins.property
-    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels to find it by."""
-
-    @_builtins.property
     def initial_message_sequence(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.MessageCreate]:
         """Messages to begin with. Default: none."""
-
-    @_builtins.property
-    def compat(self) -> _agent_pb2.AgentCompat:
-        """What older clients say of it."""
-
-    @_builtins.property
-    def model_settings(self) -> _model_settings_pb2.ModelSettings:
-        """How its model generates."""
-
-    @_builtins.property
-    def compaction_settings(self) -> _agent_pb2_1.CompactionSettings:
-        """How a full context is made smaller."""
-
-    @_builtins.property
-    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment variables of its tools."""
-
-    @_builtins.property
-    def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Identities it belongs to."""
 
     def __init__(
         self,
         *,
-        name: _builtins.str | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
         memory_blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
-        block_ids: _abc.Iterable[_builtins.str] | None = ...,
         tools: _abc.Iterable[_builtins.str] | None = ...,
-        tool_ids: _abc.Iterable[_builtins.str] | None = ...,
-        folder_ids: _abc.Iterable[_builtins.str] | None = ...,
-        tool_rules: _abc.Iterable[_tool_rule_pb2.ToolRule] | None = ...,
-        tags: _abc.Iterable[_builtins.str] | None = ...,
-        system: _builtins.str | None = ...,
-        agent_type: _agent_type_pb2.AgentType.ValueType = ...,
         initial_message_sequence: _abc.Iterable[_run_pb2.MessageCreate] | None = ...,
         include_base_tools: _builtins.bool | None = ...,
         include_multi_agent_tools: _builtins.bool = ...,
         include_base_tool_rules: _builtins.bool | None = ...,
-        description: _builtins.str | None = ...,
-        metadata: _builtins.str = ...,
-        compat: _agent_pb2.AgentCompat | None = ...,
-        model: _builtins.str | None = ...,
-        embedding: _builtins.str | None = ...,
-        model_settings: _model_settings_pb2.ModelSettings | None = ...,
-        compaction_settings: _agent_pb2_1.CompactionSettings | None = ...,
-        context_window_limit: _builtins.int | None = ...,
-        secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        project_id: _builtins.str | None = ...,
-        template_id: _builtins.str | None = ...,
-        base_template_id: _builtins.str | None = ...,
-        identity_ids: _abc.Iterable[_builtins.str] | None = ...,
-        message_buffer_autoclear: _builtins.bool = ...,
-        enable_sleeptime: _builtins.bool | None = ...,
-        response_format: _builtins.str = ...,
-        timezone: _builtins.str | None = ...,
-        max_files_open: _builtins.int | None = ...,
-        per_file_view_window_char_limit: _builtins.int | None = ...,
-        hidden: _builtins.bool | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "hidden", b"hidden", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "max_files_open", b"max_files_open", "model", b"model", "model_settings", b"model_settings", "name", b"name", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "system", b"system", "template_id", b"template_id", "timezone", b"timezone"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "agent", b"agent", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "include_multi_agent_tools", b"include_multi_agent_tools", "initial_message_sequence", b"initial_message_sequence", "max_files_open", b"max_files_open", "memory_blocks", b"memory_blocks", "message_buffer_autoclear", b"message_buffer_autoclear", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "request_id", b"request_id", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_include_base_tool_rules", b"_include_base_tool_rules", "_include_base_tools", b"_include_base_tools", "agent", b"agent", "include_base_tool_rules", b"include_base_tool_rules", "include_base_tools", b"include_base_tools", "include_multi_agent_tools", b"include_multi_agent_tools", "initial_message_sequence", b"initial_message_sequence", "memory_blocks", b"memory_blocks", "request_id", b"request_id", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
-    _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
-    _WhichOneofReturnType__context_window_limit: _TypeAlias = _typing.Literal["context_window_limit"]  # noqa: Y015
-    _WhichOneofArgType__context_window_limit: _TypeAlias = _typing.Literal["_context_window_limit", b"_context_window_limit"]  # noqa: Y015
-    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
-    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
-    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
-    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
-    _WhichOneofReturnType__enable_sleeptime: _TypeAlias = _typing.Literal["enable_sleeptime"]  # noqa: Y015
-    _WhichOneofArgType__enable_sleeptime: _TypeAlias = _typing.Literal["_enable_sleeptime", b"_enable_sleeptime"]  # noqa: Y015
-    _WhichOneofReturnType__hidden: _TypeAlias = _typing.Literal["hidden"]  # noqa: Y015
-    _WhichOneofArgType__hidden: _TypeAlias = _typing.Literal["_hidden", b"_hidden"]  # noqa: Y015
     _WhichOneofReturnType__include_base_tool_rules: _TypeAlias = _typing.Literal["include_base_tool_rules"]  # noqa: Y015
     _WhichOneofArgType__include_base_tool_rules: _TypeAlias = _typing.Literal["_include_base_tool_rules", b"_include_base_tool_rules"]  # noqa: Y015
     _WhichOneofReturnType__include_base_tools: _TypeAlias = _typing.Literal["include_base_tools"]  # noqa: Y015
     _WhichOneofArgType__include_base_tools: _TypeAlias = _typing.Literal["_include_base_tools", b"_include_base_tools"]  # noqa: Y015
-    _WhichOneofReturnType__max_files_open: _TypeAlias = _typing.Literal["max_files_open"]  # noqa: Y015
-    _WhichOneofArgType__max_files_open: _TypeAlias = _typing.Literal["_max_files_open", b"_max_files_open"]  # noqa: Y015
-    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
-    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
-    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
-    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    _WhichOneofReturnType__per_file_view_window_char_limit: _TypeAlias = _typing.Literal["per_file_view_window_char_limit"]  # noqa: Y015
-    _WhichOneofArgType__per_file_view_window_char_limit: _TypeAlias = _typing.Literal["_per_file_view_window_char_limit", b"_per_file_view_window_char_limit"]  # noqa: Y015
-    _WhichOneofReturnType__project_id: _TypeAlias = _typing.Literal["project_id"]  # noqa: Y015
-    _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
-    _WhichOneofReturnType__system: _TypeAlias = _typing.Literal["system"]  # noqa: Y015
-    _WhichOneofArgType__system: _TypeAlias = _typing.Literal["_system", b"_system"]  # noqa: Y015
-    _WhichOneofReturnType__template_id: _TypeAlias = _typing.Literal["template_id"]  # noqa: Y015
-    _WhichOneofArgType__template_id: _TypeAlias = _typing.Literal["_template_id", b"_template_id"]  # noqa: Y015
-    _WhichOneofReturnType__timezone: _TypeAlias = _typing.Literal["timezone"]  # noqa: Y015
-    _WhichOneofArgType__timezone: _TypeAlias = _typing.Literal["_timezone", b"_timezone"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__base_template_id) -> _WhichOneofReturnType__base_template_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_window_limit) -> _WhichOneofReturnType__context_window_limit | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__enable_sleeptime) -> _WhichOneofReturnType__enable_sleeptime | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__hidden) -> _WhichOneofReturnType__hidden | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__include_base_tool_rules) -> _WhichOneofReturnType__include_base_tool_rules | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__include_base_tools) -> _WhichOneofReturnType__include_base_tools | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_files_open) -> _WhichOneofReturnType__max_files_open | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__per_file_view_window_char_limit) -> _WhichOneofReturnType__per_file_view_window_char_limit | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__system) -> _WhichOneofReturnType__system | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__template_id) -> _WhichOneofReturnType__template_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__timezone) -> _WhichOneofReturnType__timezone | None: ...
 
 Global___CreateAgentRequest: _TypeAlias = CreateAgentRequest  # noqa: Y015
 
@@ -383,13 +177,13 @@ class CreateAgentResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2_1.AgentState:
+    def agent(self) -> _agent_pb2.Agent:
         """The agent with everything that belongs to it."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2_1.AgentState | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -435,13 +229,13 @@ class GetAgentResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2_1.AgentState:
+    def agent(self) -> _agent_pb2.Agent:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2_1.AgentState | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -594,13 +388,13 @@ class ListAgentsResponse(_message.Message):
 
     AGENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agents(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2_1.AgentState]:
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.Agent]:
         """The agents."""
 
     def __init__(
         self,
         *,
-        agents: _abc.Iterable[_agent_pb2_1.AgentState] | None = ...,
+        agents: _abc.Iterable[_agent_pb2.Agent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -726,241 +520,6 @@ class CountAgentsResponse(_message.Message):
 Global___CountAgentsResponse: _TypeAlias = CountAgentsResponse  # noqa: Y015
 
 @_typing.final
-class AgentUpdate(_message.Message):
-    """What may be changed of an agent. Lists are replaced as a whole."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class SecretsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    NAME_FIELD_NUMBER: _builtins.int
-    TOOL_IDS_FIELD_NUMBER: _builtins.int
-    BLOCK_IDS_FIELD_NUMBER: _builtins.int
-    FOLDER_IDS_FIELD_NUMBER: _builtins.int
-    TAGS_FIELD_NUMBER: _builtins.int
-    SYSTEM_FIELD_NUMBER: _builtins.int
-    TOOL_RULES_FIELD_NUMBER: _builtins.int
-    MESSAGE_IDS_FIELD_NUMBER: _builtins.int
-    DESCRIPTION_FIELD_NUMBER: _builtins.int
-    METADATA_FIELD_NUMBER: _builtins.int
-    SECRETS_FIELD_NUMBER: _builtins.int
-    PROJECT_ID_FIELD_NUMBER: _builtins.int
-    TEMPLATE_ID_FIELD_NUMBER: _builtins.int
-    BASE_TEMPLATE_ID_FIELD_NUMBER: _builtins.int
-    IDENTITY_IDS_FIELD_NUMBER: _builtins.int
-    MESSAGE_BUFFER_AUTOCLEAR_FIELD_NUMBER: _builtins.int
-    MODEL_FIELD_NUMBER: _builtins.int
-    EMBEDDING_FIELD_NUMBER: _builtins.int
-    MODEL_SETTINGS_FIELD_NUMBER: _builtins.int
-    COMPACTION_SETTINGS_FIELD_NUMBER: _builtins.int
-    CONTEXT_WINDOW_LIMIT_FIELD_NUMBER: _builtins.int
-    COMPAT_FIELD_NUMBER: _builtins.int
-    RESPONSE_FORMAT_FIELD_NUMBER: _builtins.int
-    ENABLE_SLEEPTIME_FIELD_NUMBER: _builtins.int
-    TIMEZONE_FIELD_NUMBER: _builtins.int
-    MAX_FILES_OPEN_FIELD_NUMBER: _builtins.int
-    PER_FILE_VIEW_WINDOW_CHAR_LIMIT_FIELD_NUMBER: _builtins.int
-    HIDDEN_FIELD_NUMBER: _builtins.int
-    ETAG_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Name."""
-    system: _builtins.str
-    """Instructions."""
-    description: _builtins.str
-    """What it is for."""
-    metadata: _builtins.str
-    """The caller's own data, a JSON object. At most 65,536 bytes."""
-    project_id: _builtins.str
-    """Project it is filed under."""
-    template_id: _builtins.str
-    """Template it was made from."""
-    base_template_id: _builtins.str
-    """Template that the template was made from."""
-    message_buffer_autoclear: _builtins.bool
-    """Forget everything but instructions and memory after each run."""
-    model: _builtins.str
-    """Handle of its model, `provider/name`."""
-    embedding: _builtins.str
-    """Handle of its embedding model, `provider/name`."""
-    context_window_limit: _builtins.int
-    """Most tokens of its context."""
-    response_format: _builtins.str
-    """Form of its answers, a JSON object."""
-    enable_sleeptime: _builtins.bool
-    """Let a sleep-time agent tend its memory in the background."""
-    timezone: _builtins.str
-    """Time zone, a name of the tz database such as `Europe/Berlin`; anything else is refused. Empty: `UTC`."""
-    max_files_open: _builtins.int
-    """Most files open at once."""
-    per_file_view_window_char_limit: _builtins.int
-    """Most characters of an open file in context."""
-    hidden: _builtins.bool
-    """Leave it out of lists."""
-    etag: _builtins.str
-    """The etag that was read; empty: whatever it is now."""
-    @_builtins.property
-    def tool_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its tools."""
-
-    @_builtins.property
-    def block_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its blocks."""
-
-    @_builtins.property
-    def folder_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Its folders."""
-
-    @_builtins.property
-    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels to find it by."""
-
-    @_builtins.property
-    def tool_rules(self) -> _containers.RepeatedCompositeFieldContainer[_tool_rule_pb2.ToolRule]:
-        """Rules about its tools."""
-
-    @_builtins.property
-    def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Messages in context; refused, since memory owns them."""
-
-    @_builtins.property
-    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment variables of its tools."""
-
-    @_builtins.property
-    def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Identities it belongs to."""
-
-    @_builtins.property
-    def model_settings(self) -> _model_settings_pb2.ModelSettings:
-        """How its model generates."""
-
-    @_builtins.property
-    def compaction_settings(self) -> _agent_pb2_1.CompactionSettings:
-        """How a full context is made smaller."""
-
-    @_builtins.property
-    def compat(self) -> _agent_pb2.AgentCompat:
-        """What older clients say of it."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str | None = ...,
-        tool_ids: _abc.Iterable[_builtins.str] | None = ...,
-        block_ids: _abc.Iterable[_builtins.str] | None = ...,
-        folder_ids: _abc.Iterable[_builtins.str] | None = ...,
-        tags: _abc.Iterable[_builtins.str] | None = ...,
-        system: _builtins.str | None = ...,
-        tool_rules: _abc.Iterable[_tool_rule_pb2.ToolRule] | None = ...,
-        message_ids: _abc.Iterable[_builtins.str] | None = ...,
-        description: _builtins.str | None = ...,
-        metadata: _builtins.str = ...,
-        secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        project_id: _builtins.str | None = ...,
-        template_id: _builtins.str | None = ...,
-        base_template_id: _builtins.str | None = ...,
-        identity_ids: _abc.Iterable[_builtins.str] | None = ...,
-        message_buffer_autoclear: _builtins.bool | None = ...,
-        model: _builtins.str | None = ...,
-        embedding: _builtins.str | None = ...,
-        model_settings: _model_settings_pb2.ModelSettings | None = ...,
-        compaction_settings: _agent_pb2_1.CompactionSettings | None = ...,
-        context_window_limit: _builtins.int | None = ...,
-        compat: _agent_pb2.AgentCompat | None = ...,
-        response_format: _builtins.str = ...,
-        enable_sleeptime: _builtins.bool | None = ...,
-        timezone: _builtins.str | None = ...,
-        max_files_open: _builtins.int | None = ...,
-        per_file_view_window_char_limit: _builtins.int | None = ...,
-        hidden: _builtins.bool | None = ...,
-        etag: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_max_files_open", b"_max_files_open", "_message_buffer_autoclear", b"_message_buffer_autoclear", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "hidden", b"hidden", "max_files_open", b"max_files_open", "message_buffer_autoclear", b"message_buffer_autoclear", "model", b"model", "model_settings", b"model_settings", "name", b"name", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "system", b"system", "template_id", b"template_id", "timezone", b"timezone"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_hidden", b"_hidden", "_max_files_open", b"_max_files_open", "_message_buffer_autoclear", b"_message_buffer_autoclear", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "etag", b"etag", "folder_ids", b"folder_ids", "hidden", b"hidden", "identity_ids", b"identity_ids", "max_files_open", b"max_files_open", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
-    _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
-    _WhichOneofReturnType__context_window_limit: _TypeAlias = _typing.Literal["context_window_limit"]  # noqa: Y015
-    _WhichOneofArgType__context_window_limit: _TypeAlias = _typing.Literal["_context_window_limit", b"_context_window_limit"]  # noqa: Y015
-    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
-    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
-    _WhichOneofReturnType__embedding: _TypeAlias = _typing.Literal["embedding"]  # noqa: Y015
-    _WhichOneofArgType__embedding: _TypeAlias = _typing.Literal["_embedding", b"_embedding"]  # noqa: Y015
-    _WhichOneofReturnType__enable_sleeptime: _TypeAlias = _typing.Literal["enable_sleeptime"]  # noqa: Y015
-    _WhichOneofArgType__enable_sleeptime: _TypeAlias = _typing.Literal["_enable_sleeptime", b"_enable_sleeptime"]  # noqa: Y015
-    _WhichOneofReturnType__hidden: _TypeAlias = _typing.Literal["hidden"]  # noqa: Y015
-    _WhichOneofArgType__hidden: _TypeAlias = _typing.Literal["_hidden", b"_hidden"]  # noqa: Y015
-    _WhichOneofReturnType__max_files_open: _TypeAlias = _typing.Literal["max_files_open"]  # noqa: Y015
-    _WhichOneofArgType__max_files_open: _TypeAlias = _typing.Literal["_max_files_open", b"_max_files_open"]  # noqa: Y015
-    _WhichOneofReturnType__message_buffer_autoclear: _TypeAlias = _typing.Literal["message_buffer_autoclear"]  # noqa: Y015
-    _WhichOneofArgType__message_buffer_autoclear: _TypeAlias = _typing.Literal["_message_buffer_autoclear", b"_message_buffer_autoclear"]  # noqa: Y015
-    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
-    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
-    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
-    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    _WhichOneofReturnType__per_file_view_window_char_limit: _TypeAlias = _typing.Literal["per_file_view_window_char_limit"]  # noqa: Y015
-    _WhichOneofArgType__per_file_view_window_char_limit: _TypeAlias = _typing.Literal["_per_file_view_window_char_limit", b"_per_file_view_window_char_limit"]  # noqa: Y015
-    _WhichOneofReturnType__project_id: _TypeAlias = _typing.Literal["project_id"]  # noqa: Y015
-    _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
-    _WhichOneofReturnType__system: _TypeAlias = _typing.Literal["system"]  # noqa: Y015
-    _WhichOneofArgType__system: _TypeAlias = _typing.Literal["_system", b"_system"]  # noqa: Y015
-    _WhichOneofReturnType__template_id: _TypeAlias = _typing.Literal["template_id"]  # noqa: Y015
-    _WhichOneofArgType__template_id: _TypeAlias = _typing.Literal["_template_id", b"_template_id"]  # noqa: Y015
-    _WhichOneofReturnType__timezone: _TypeAlias = _typing.Literal["timezone"]  # noqa: Y015
-    _WhichOneofArgType__timezone: _TypeAlias = _typing.Literal["_timezone", b"_timezone"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__base_template_id) -> _WhichOneofReturnType__base_template_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_window_limit) -> _WhichOneofReturnType__context_window_limit | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding) -> _WhichOneofReturnType__embedding | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__enable_sleeptime) -> _WhichOneofReturnType__enable_sleeptime | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__hidden) -> _WhichOneofReturnType__hidden | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_files_open) -> _WhichOneofReturnType__max_files_open | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__message_buffer_autoclear) -> _WhichOneofReturnType__message_buffer_autoclear | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__per_file_view_window_char_limit) -> _WhichOneofReturnType__per_file_view_window_char_limit | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__system) -> _WhichOneofReturnType__system | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__template_id) -> _WhichOneofReturnType__template_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__timezone) -> _WhichOneofReturnType__timezone | None: ...
-
-Global___AgentUpdate: _TypeAlias = AgentUpdate  # noqa: Y015
-
-@_typing.final
 class UpdateAgentRequest(_message.Message):
     """Request of AgentService.UpdateAgent."""
 
@@ -972,7 +531,7 @@ class UpdateAgentRequest(_message.Message):
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     @_builtins.property
-    def agent(self) -> Global___AgentUpdate:
+    def agent(self) -> _agent_pb2.Agent:
         """The new values."""
 
     @_builtins.property
@@ -983,7 +542,7 @@ class UpdateAgentRequest(_message.Message):
         self,
         *,
         agent_id: _builtins.str = ...,
-        agent: Global___AgentUpdate | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "update_mask", b"update_mask"]  # noqa: Y015
@@ -1002,13 +561,13 @@ class UpdateAgentResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2_1.AgentState:
+    def agent(self) -> _agent_pb2.Agent:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2_1.AgentState | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1096,13 +655,13 @@ class AttachBlockResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2_1.AgentState:
+    def agent(self) -> _agent_pb2.Agent:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2_1.AgentState | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1146,13 +705,13 @@ class DetachBlockResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2_1.AgentState:
+    def agent(self) -> _agent_pb2.Agent:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2_1.AgentState | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1196,13 +755,13 @@ class AttachToolResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2_1.AgentState:
+    def agent(self) -> _agent_pb2.Agent:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2_1.AgentState | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1246,13 +805,13 @@ class DetachToolResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2_1.AgentState:
+    def agent(self) -> _agent_pb2.Agent:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2_1.AgentState | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1369,13 +928,13 @@ class UpdateToolApprovalResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2_1.AgentState:
+    def agent(self) -> _agent_pb2.Agent:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2_1.AgentState | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1487,13 +1046,13 @@ class ResetMessagesResponse(_message.Message):
 
     AGENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def agent(self) -> _agent_pb2_1.AgentState:
+    def agent(self) -> _agent_pb2.Agent:
         """The agent."""
 
     def __init__(
         self,
         *,
-        agent: _agent_pb2_1.AgentState | None = ...,
+        agent: _agent_pb2.Agent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1696,14 +1255,14 @@ class SummarizeMessagesRequest(_message.Message):
     another body. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
-    def compaction_settings(self) -> _agent_pb2_1.CompactionSettings:
+    def compaction_settings(self) -> _agent_pb2.CompactionSettings:
         """How to compact. Default: as the agent says."""
 
     def __init__(
         self,
         *,
         agent_id: _builtins.str = ...,
-        compaction_settings: _agent_pb2_1.CompactionSettings | None = ...,
+        compaction_settings: _agent_pb2.CompactionSettings | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compaction_settings", b"compaction_settings"]  # noqa: Y015

@@ -31,6 +31,7 @@ class AgentCompat(_message.Message):
     LLM_CONFIG_FIELD_NUMBER: _builtins.int
     EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
+    MESSAGE_IDS_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_REASONING_TOKENS_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
@@ -55,12 +56,17 @@ class AgentCompat(_message.Message):
     def memory(self) -> Global___Memory:
         """What it keeps in context. Output only."""
 
+    @_builtins.property
+    def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Messages in context: an update is refused, since memory owns them. Input only."""
+
     def __init__(
         self,
         *,
         llm_config: Global___LLMConfig | None = ...,
         embedding_config: Global___EmbeddingConfig | None = ...,
         memory: Global___Memory | None = ...,
+        message_ids: _abc.Iterable[_builtins.str] | None = ...,
         max_tokens: _builtins.int | None = ...,
         max_reasoning_tokens: _builtins.int | None = ...,
         reasoning: _builtins.bool | None = ...,
@@ -68,7 +74,7 @@ class AgentCompat(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reasoning", b"_reasoning", "embedding_config", b"embedding_config", "llm_config", b"llm_config", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory", b"memory", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reasoning", b"_reasoning", "embedding_config", b"embedding_config", "llm_config", b"llm_config", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory", b"memory", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reasoning", b"_reasoning", "embedding_config", b"embedding_config", "llm_config", b"llm_config", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory", b"memory", "message_ids", b"message_ids", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_reasoning_tokens: _TypeAlias = _typing.Literal["max_reasoning_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_reasoning_tokens: _TypeAlias = _typing.Literal["_max_reasoning_tokens", b"_max_reasoning_tokens"]  # noqa: Y015

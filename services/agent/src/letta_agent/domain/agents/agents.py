@@ -21,10 +21,10 @@ from letta_agent.domain.agents.records import (
     AgentFilter,
     AgentIncludes,
     AgentPeers,
-    AgentState,
     AgentStore,
     Change,
     Stage,
+    StoredAgent,
     Variable,
 )
 from letta_agent.domain.context.system_prompt import compile_system, default_system, facts_of
@@ -65,7 +65,7 @@ class Agents:
         self._secrets = secrets
         self._clock = clock
 
-    async def create(self, actor: Actor, draft: AgentDraft) -> AgentState:
+    async def create(self, actor: Actor, draft: AgentDraft) -> Agent:
         """Make an agent with its memory.
 
         Raises:
@@ -83,16 +83,16 @@ class Agents:
         memory = await self._provision(actor, agent, creation)
         return self._shown(actor, agent, ALL_PARTS, memory, tools)
 
-    async def get(self, actor: Actor, agent_id: str, parts: AgentIncludes) -> AgentState:
+    async def get(self, actor: Actor, agent_id: str, parts: AgentIncludes) -> Agent:
         """Return one agent. Raises AgentNotFound."""
         [shown] = await self._show(actor, [await self._store.get(actor, agent_id)], parts)
         return shown
 
-    async def find(self, actor: Actor, filters: AgentFilter, page: Page, parts: AgentIncludes) -> list[AgentState]:
+    async def find(self, actor: Actor, filters: AgentFilter, page: Page, parts: AgentIncludes) -> list[Agent]:
         """Return a page of agents."""
         return await self._show(actor, await self._store.list_agents(actor, filters, page), parts)
 
-    async def update(self, actor: Actor, agent_id: str, change: Change) -> AgentState:
+    async def update(self, actor: Actor, agent_id: str, change: Change) -> Agent:
         """Change an agent. Raises AgentNotFound, StaleEtag, and what it should use may not exist."""
         for attempt in range(_ATTEMPTS):
             agent = await self._store.get(actor, agent_id)
@@ -119,19 +119,19 @@ class Agents:
         await self._memory.deprovision(agent_id)
         await self._store.delete(actor, agent_id)
 
-    async def attach_block(self, actor: Actor, agent_id: str, block_id: str) -> AgentState:
+    async def attach_block(self, actor: Actor, agent_id: str, block_id: str) -> Agent:
         """Attach a block. Raises AgentNotFound, BlockNotFound and BlockLabelTaken."""
         agent = await self._store.get(actor, agent_id)
         await self._memory.attach_block(agent_id, block_id)
         return (await self._show(actor, [agent], ALL_PARTS))[0]
 
-    async def detach_block(self, actor: Actor, agent_id: str, block_id: str) -> AgentState:
+    async def detach_block(self, actor: Actor, agent_id: str, block_id: str) -> Agent:
         """Detach a block. Raises AgentNotFound."""
         agent = await self._store.get(actor, agent_id)
         await self._memory.detach_block(agent_id, block_id)
         return (await self._show(actor, [agent], ALL_PARTS))[0]
 
-    async def attach_tool(self, actor: Actor, agent_id: str, tool_id: str) -> AgentState:
+    async def attach_tool(self, actor: Actor, agent_id: str, tool_id: str) -> Agent:
         """Attach a tool; one that usually waits for approval gets the rule. Raises AgentNotFound and ToolNotFound."""
         [tool] = await self._tools.resolve((tool_id,))
         agent = await self._store.get(actor, agent_id)
@@ -140,7 +140,7 @@ class Agents:
         change = Change(lambda state: _add_approvals(state, (tool,)), tool_ids=(*agent.tool_ids, tool_id))
         return await self.update(actor, agent_id, change)
 
-    async def detach_tool(self, actor: Actor, agent_id: str, tool_id: str) -> AgentState:
+    async def detach_tool(self, actor: Actor, agent_id: str, tool_id: str) -> Agent:
         """Detach a tool. Raises AgentNotFound."""
         agent = await self._store.get(actor, agent_id)
         kept = tuple(kept for kept in agent.tool_ids if kept != tool_id)
@@ -151,7 +151,7 @@ class Agents:
         agent = await self._store.get(actor, agent_id)
         return list((await self._tools.attached(agent.tool_ids)).tools[::-1]) if agent.tool_ids else []
 
-    async def set_approval(self, actor: Actor, agent_id: str, tool_name: str, *, required: bool) -> AgentState:
+    async def set_approval(self, actor: Actor, agent_id: str, tool_name: str, *, required: bool) -> Agent:
         """Say whether calls of a tool wait for approval. Raises AgentNotFound and ToolNotFound."""
         names = [tool.name for tool in await self.tools(actor, agent_id)]
         if tool_name not in names:
@@ -166,7 +166,7 @@ class Agents:
         memories = await self._memory.memories([agent_id], blocks=True)
         return self._first_message(agent.state, memories.get(agent_id, memory_pb2.AgentMemory()).blocks)
 
-    async def reset(self, actor: Actor, agent_id: str) -> AgentState:
+    async def reset(self, actor: Actor, agent_id: str) -> Agent:
         """Forget the messages of the default conversation. Raises AgentNotFound and ConversationBusy."""
         first = await self.first_message(actor, agent_id)
         fence = await self._seized(actor, agent_id)
@@ -214,7 +214,7 @@ class Agents:
                 _log.warning("agent still half done", agent_id=agent.id, reason=error.reason, message=error.message)
         return len(left)
 
-    async def _finish(self, actor: Actor, agent: Agent) -> None:
+    async def _finish(self, actor: Actor, agent: StoredAgent) -> None:
         if agent.stage is Stage.REMOVING:
             await self._memory.deprovision(agent.id)
             await self._store.delete(actor, agent.id)
@@ -230,7 +230,9 @@ class Agents:
             return []
         return await self._tools.resolve(draft.tool_ids, tuple(dict.fromkeys(names)))
 
-    async def _drafted(self, actor: Actor, draft: AgentDraft, tools: Sequence[Tool]) -> tuple[Agent, StoredCreation]:
+    async def _drafted(
+        self, actor: Actor, draft: AgentDraft, tools: Sequence[Tool]
+    ) -> tuple[StoredAgent, StoredCreation]:
         state, now = draft.state, self._clock.now()
         state.id = new_id("agent")
         state.name = state.name or random_name()
@@ -248,7 +250,7 @@ class Agents:
         blocks = [_new_block(block) for block in draft.new_blocks]
         first = self._first_message(state, blocks)
         creation = StoredCreation(new_blocks=blocks, block_ids=draft.block_ids, messages=[first, *draft.messages])
-        agent = Agent(
+        agent = StoredAgent(
             id=state.id,
             state=state,
             tool_ids=tuple(dict.fromkeys(tool.id for tool in tools)),
@@ -261,7 +263,7 @@ class Agents:
         )
         return agent, creation
 
-    async def _provision(self, actor: Actor, agent: Agent, creation: StoredCreation) -> memory_pb2.AgentMemory:
+    async def _provision(self, actor: Actor, agent: StoredAgent, creation: StoredCreation) -> memory_pb2.AgentMemory:
         try:
             memory = await self._memory.provision(
                 agent.id,
@@ -280,8 +282,8 @@ class Agents:
         await self._store.finish(actor, agent.id)
         return memory
 
-    async def _changed(self, actor: Actor, agent: Agent, change: Change) -> Agent:
-        state = AgentState()
+    async def _changed(self, actor: Actor, agent: StoredAgent, change: Change) -> StoredAgent:
+        state = Agent()
         state.CopyFrom(agent.state)
         change.edit(state)
         window = change.window or 0
@@ -319,7 +321,7 @@ class Agents:
             variables.append(variable)
         return self._secrets.seal(actor.organization_id, agent_id, variables)
 
-    def _first_message(self, state: AgentState, blocks: Sequence[Block]) -> Message:
+    def _first_message(self, state: Agent, blocks: Sequence[Block]) -> Message:
         now = self._clock.now()
         text = compile_system(state, blocks, facts=facts_of(now, state.timezone, 0, 0))
         message = Message(id=new_id("message"), role=_ROLE.MESSAGE_ROLE_SYSTEM)
@@ -327,7 +329,7 @@ class Agents:
         message.created_at.FromDatetime(now)
         return message
 
-    async def _show(self, actor: Actor, agents: Sequence[Agent], parts: AgentIncludes) -> list[AgentState]:
+    async def _show(self, actor: Actor, agents: Sequence[StoredAgent], parts: AgentIncludes) -> list[Agent]:
         if not agents:
             return []
         memories = await self._memory.memories([agent.id for agent in agents], blocks=parts.blocks)
@@ -346,10 +348,15 @@ class Agents:
         ]
 
     def _shown(
-        self, actor: Actor, agent: Agent, parts: AgentIncludes, memory: memory_pb2.AgentMemory, tools: Sequence[Tool]
-    ) -> AgentState:
+        self,
+        actor: Actor,
+        agent: StoredAgent,
+        parts: AgentIncludes,
+        memory: memory_pb2.AgentMemory,
+        tools: Sequence[Tool],
+    ) -> Agent:
         """Return an agent as clients see it."""
-        shown = AgentState()
+        shown = Agent()
         shown.CopyFrom(agent.state)
         shown.etag = str(agent.version)
         shown.message_ids.extend(memory.message_ids)
@@ -376,20 +383,20 @@ def _new_block(given: Block) -> Block:
     return block
 
 
-def _add_base_rules(state: AgentState, tools: Sequence[Tool]) -> None:
+def _add_base_rules(state: Agent, tools: Sequence[Tool]) -> None:
     """Add the rules of the agent's kind about tools that no rule of its own is about."""
     known = {getattr(rule, rule.WhichOneof("rule") or "").tool_name for rule in state.tool_rules}
     names = {tool.name for tool in tools} - known
     state.tool_rules.extend(base_rules(state.agent_type, names))
 
 
-def _add_approvals(state: AgentState, tools: Sequence[Tool]) -> None:
+def _add_approvals(state: Agent, tools: Sequence[Tool]) -> None:
     for tool in tools:
         if tool.default_requires_approval:
             _set_approval(state, tool.name, required=True)
 
 
-def _set_approval(state: AgentState, tool_name: str, *, required: bool) -> None:
+def _set_approval(state: Agent, tool_name: str, *, required: bool) -> None:
     kept = [rule for rule in state.tool_rules if rule.requires_approval.tool_name != tool_name]
     del state.tool_rules[:]
     state.tool_rules.extend(kept)

@@ -6,11 +6,11 @@ from letta.agent.v1 import agent_pb2
 from letta.compat.v1.agent_pb2 import EmbeddingConfig, LLMConfig
 from letta.llm.v1 import model_pb2
 
-AgentState = agent_pb2.AgentState
+Agent = agent_pb2.Agent
 _CATEGORIES = {model_pb2.PROVIDER_CATEGORY_BYOK: "byok"}
 
 
-def set_model(state: AgentState, info: model_pb2.Model, *, window: int = 0) -> None:
+def set_model(state: Agent, info: model_pb2.Model, *, window: int = 0) -> None:
     """Give an agent a model."""
     state.model = info.handle
     state.context_window_limit = min(window, info.context_window) if window else info.context_window
@@ -34,7 +34,7 @@ def _described(info: model_pb2.Model) -> LLMConfig:
     )
 
 
-def set_embedding(state: AgentState, info: model_pb2.EmbeddingModel) -> None:
+def set_embedding(state: Agent, info: model_pb2.EmbeddingModel) -> None:
     """Give an agent an embedding model."""
     state.embedding = info.handle
     config = EmbeddingConfig(
@@ -49,7 +49,7 @@ def set_embedding(state: AgentState, info: model_pb2.EmbeddingModel) -> None:
     state.compat.embedding_config.CopyFrom(config)
 
 
-def clear_embedding(state: AgentState) -> None:
+def clear_embedding(state: Agent) -> None:
     """Take the embedding model from an agent."""
     state.ClearField("embedding")
     state.compat.ClearField("embedding_config")

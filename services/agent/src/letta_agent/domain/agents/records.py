@@ -16,7 +16,7 @@ from letta_agent.domain.peers.tools import ToolPeer
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
 
-AgentState = agent_pb2.AgentState
+Agent = agent_pb2.Agent
 AgentType = agent_type_pb2.AgentType
 Variable = agent_pb2.AgentEnvironmentVariable
 
@@ -30,11 +30,11 @@ class Stage(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class StoredAgent:
     """An agent as storage keeps it."""
 
     id: str
-    state: AgentState
+    state: Agent
     tool_ids: tuple[str, ...] = ()
     secrets: bytes = b""
     version: int = 1
@@ -82,7 +82,7 @@ ALL_PARTS = AgentIncludes(blocks=True, tools=True, secrets=True, tags=True, pend
 class AgentDraft:
     """An agent that is to be made."""
 
-    state: AgentState
+    state: Agent
     model: str = ""
     window: int = 0
     embedding: str = ""
@@ -104,7 +104,7 @@ class AgentDraft:
 class Change:
     """What is to change of an agent. None leaves as it is."""
 
-    edit: Callable[[AgentState], None]
+    edit: Callable[[Agent], None]
     model: str | None = None
     window: int = 0
     embedding: str | None = None
@@ -143,15 +143,15 @@ class ConversationLock:
 class AgentStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def create(self, actor: Actor, agent: Agent) -> bool:
+    async def create(self, actor: Actor, agent: StoredAgent) -> bool:
         """Store a new agent; False when one was stored for the same request."""
         ...
 
-    async def get_by_request(self, actor: Actor, request_id: str) -> Agent:
+    async def get_by_request(self, actor: Actor, request_id: str) -> StoredAgent:
         """Return the agent that a request made, finished or not. Raises AgentNotFound."""
         ...
 
-    async def get(self, actor: Actor, agent_id: str) -> Agent:
+    async def get(self, actor: Actor, agent_id: str) -> StoredAgent:
         """Return one agent that is ready. Raises AgentNotFound."""
         ...
 
@@ -170,7 +170,7 @@ class AgentStore(Protocol):
         """Forget what waits for approval, and the size of the context, unless the fence has risen since."""
         ...
 
-    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[Agent]:
+    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[StoredAgent]:
         """Return a page of agents that are ready."""
         ...
 
@@ -182,7 +182,7 @@ class AgentStore(Protocol):
         """Mark an agent as ready."""
         ...
 
-    async def update(self, actor: Actor, agent: Agent, *, expected: int) -> bool:
+    async def update(self, actor: Actor, agent: StoredAgent, *, expected: int) -> bool:
         """Write definition, secrets and tools if the stored version is still `expected`; say whether it was."""
         ...
 
@@ -194,6 +194,6 @@ class AgentStore(Protocol):
         """Remove an agent with its conversations and runs."""
         ...
 
-    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, Agent]]:
+    async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredAgent]]:
         """Return agents of all organizations that were left half made or half removed."""
         ...

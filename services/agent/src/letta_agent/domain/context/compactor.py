@@ -42,7 +42,7 @@ and do not comment on the task."""
 class CompactionRequest:
     """A context that is too large."""
 
-    state: agent_pb2.AgentState
+    state: agent_pb2.Agent
     messages: Sequence[bytes]
     overhead: int
     """Tokens of instructions and tools, which compaction cannot change."""

@@ -62,7 +62,7 @@ def default_system(kind: agent_type_pb2.AgentType.ValueType) -> str:
 
 
 def compile_system(
-    state: agent_pb2.AgentState,
+    state: agent_pb2.Agent,
     blocks: Iterable[block_pb2.Block],
     *,
     conversation_id: str = "",
@@ -88,7 +88,7 @@ class Sections(NamedTuple):
 
 
 def sections_of(
-    state: agent_pb2.AgentState,
+    state: agent_pb2.Agent,
     blocks: Iterable[block_pb2.Block],
     *,
     conversation_id: str = "",

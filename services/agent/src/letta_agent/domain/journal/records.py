@@ -13,7 +13,7 @@ from letta.common.v1 import usage_pb2
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
 
-AgentState = agent_pb2.AgentState
+Agent = agent_pb2.Agent
 RunRequest = run_pb2.RunRequest
 RunStatus = run_pb2.RunStatus
 StopReason = usage_pb2.StopReason
@@ -82,7 +82,7 @@ class AdmissionOutcome(Enum):
 class Definition:
     """What a run needs to know of its agent."""
 
-    state: AgentState
+    state: Agent
     tool_ids: tuple[str, ...] = ()
     secrets: bytes = b""
     context_tokens: int = 0

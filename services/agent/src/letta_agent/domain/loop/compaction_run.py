@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from letta.memory.v1.context_service_pb2 import Window
 from letta_agent.domain.journal.feed import Feed
 from letta_agent.domain.journal.passports import Passport
-from letta_agent.domain.journal.records import AgentState, RunEnd, RunJob, StopReason, StoredStep
+from letta_agent.domain.journal.records import Agent, RunEnd, RunJob, StopReason, StoredStep
 from letta_agent.domain.loop.deps import LoopDeps
 from letta_agent.domain.loop.loop import Loop
 from letta_agent.domain.loop.step_messages import summary_of
@@ -35,7 +35,7 @@ class CompactionLoop(Loop):
 
     def __init__(self, tools: LoopDeps, job: RunJob, feed: Feed, passport: Passport, strategy: Strategy) -> None:
         super().__init__(tools, job, feed, passport, strategy)
-        self._state = AgentState()
+        self._state = Agent()
         self._state.CopyFrom(job.definition.state)
         self._state.compaction_settings.MergeFrom(job.input.compaction_settings)
 

@@ -373,7 +373,7 @@ class Runner:
             feed.usage(usage_of(end))
 
 
-def strategy_of(state: agent_pb2.AgentState) -> Strategy:
+def strategy_of(state: agent_pb2.Agent) -> Strategy:
     """Return how agents of this kind differ."""
     return _STRATEGIES.get(state.agent_type, LettaStrategy())
 

@@ -23,7 +23,7 @@ def wants_state(tool: Tool) -> bool:
     return any(name in tool.source_code for name in PARAMETERS) and _has_parameter(tool.source_code, tool.name)
 
 
-def state_of(state: agent_pb2.AgentState, blocks: Iterable[Block]) -> str:
+def state_of(state: agent_pb2.Agent, blocks: Iterable[Block]) -> str:
     """Return what a tool may see of an agent, a JSON object."""
     shown = {
         "id": state.id,

@@ -24,7 +24,7 @@ from letta_agent.domain.toolcalls.toolsets import Toolset
 from letta_common.errors import AppError
 from letta_common.values.json_texts import json_object
 
-AgentState = agent_pb2.AgentState
+Agent = agent_pb2.Agent
 ToolCallContent = message_pb2.ToolCallContent
 ToolReturnContent = message_pb2.ToolReturnContent
 
@@ -60,7 +60,7 @@ class StepCalls:
     """The calls may have been begun by an earlier owner of the run."""
     answers: Mapping[str, ToolReturnContent] = field(default_factory=dict)
     """Returns that are known already, by call id: denials and what a client executed."""
-    state: AgentState = field(default_factory=AgentState)
+    state: Agent = field(default_factory=Agent)
     blocks: Sequence[Block] = ()
 
 
@@ -73,7 +73,7 @@ class ToolRun:
     tool: Tool
     arguments: Mapping[str, Any]
     environment: Mapping[str, str]
-    state: AgentState
+    state: Agent
     blocks: Sequence[Block]
 
 
