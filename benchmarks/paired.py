@@ -31,23 +31,30 @@ BLOCK = 60
 class Side:
     """One of the versions."""
 
-    def __init__(self, stack: Stack, clients: list[HttpClient]) -> None:
+    def __init__(self, stack: Stack, concurrency: int) -> None:
         self._stack = stack
-        self._clients = clients
+        self._concurrency = concurrency
 
     async def block(self) -> dict[str, float]:
         """Send a block of messages to new agents; return what they cost."""
-        agents = [await new_agent(client, ECHO) for client in self._clients]
+        async with AsyncExitStack() as ends:  # of before, the server has closed what was idle during the other's block
+            clients = [
+                await ends.enter_async_context(HttpClient(self._stack.base_url)) for _ in range(self._concurrency)
+            ]
+            return await self._talked(clients)
+
+    async def _talked(self, clients: list[HttpClient]) -> dict[str, float]:
+        agents = [await new_agent(client, ECHO) for client in clients]
         taken: list[float] = []
 
         async def talk(client: HttpClient, agent_id: str) -> None:
-            for _ in range(BLOCK // len(self._clients)):
+            for _ in range(BLOCK // len(clients)):
                 begun = time.perf_counter()
                 await send(client, agent_id)
                 taken.append((time.perf_counter() - begun) * 1000)
 
         before, begun = self._stack.cpu(), time.perf_counter()
-        await asyncio.gather(*(talk(*pair) for pair in zip(self._clients, agents, strict=True)))
+        await asyncio.gather(*(talk(*pair) for pair in zip(clients, agents, strict=True)))
         used, seconds = self._stack.cpu().since(before), time.perf_counter() - begun
         return {
             "cpu_ms_python": used.python * 1000 / len(taken),
@@ -72,8 +79,7 @@ async def compare(trees: list[Path], command: str, concurrency: int, rounds: int
         for tree in trees:
             variables = {**QUIET, "PYTHONPATH": paths_of(tree)}
             stack = await ends.enter_async_context(letta(command, environment=variables))
-            clients = [await ends.enter_async_context(HttpClient(stack.base_url)) for _ in range(concurrency)]
-            sides.append(Side(stack, clients))
+            sides.append(Side(stack, concurrency))
         blocks: list[list[dict[str, float]]] = [[], []]
         for number in range(rounds + WARM):
             for index in (0, 1) if number % 2 else (1, 0):
