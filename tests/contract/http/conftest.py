@@ -58,19 +58,26 @@ def local_channel(toy: Toy) -> LocalChannel:
     return LocalChannel(server)
 
 
-@pytest.fixture
-def toy() -> Toy:
+@pytest.fixture(scope="module")
+def one_toy() -> Toy:
     return Toy()
 
 
-@pytest.fixture(params=["network", "local"])
-async def served(request: pytest.FixtureRequest, toy: Toy) -> AsyncIterator[Front]:
-    """A gateway that has seen its one service."""
+@pytest.fixture
+def toy(one_toy: Toy) -> Toy:
+    """Give the service of the module, which remembers nothing of earlier tests."""
+    one_toy.forget()
+    return one_toy
+
+
+@pytest.fixture(scope="module", params=["network", "local"])
+async def served(request: pytest.FixtureRequest, one_toy: Toy) -> AsyncIterator[Front]:
+    """A gateway that has seen its one service; a module's tests share it, since a start takes longer than they do."""
     async with AsyncExitStack() as stack:
         if request.param == "local":
-            channel: grpc.aio.Channel = local_channel(toy)
+            channel: grpc.aio.Channel = local_channel(one_toy)
         else:
-            port = await stack.enter_async_context(toy_server(toy))
+            port = await stack.enter_async_context(toy_server(one_toy))
             channel = bare_channel(f"127.0.0.1:{port}", gateway_settings())
         stack.push_async_callback(channel.close)
         found = await stack.enter_async_context(front({"toy": channel}))

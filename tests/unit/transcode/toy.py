@@ -77,6 +77,11 @@ class Toy:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     created: list[Any] = field(default_factory=list)
 
+    def forget(self) -> None:
+        """Become as new."""
+        self.metadata, self.created = {}, []
+        self.cancelled, self.begun = asyncio.Event(), asyncio.Event()
+
     def new(self, kind: str, /, **fields: Any) -> Any:
         return self.catalog.message_class(f"toy.v1.{kind}")(**fields)
 
