@@ -14,8 +14,8 @@ from google.protobuf import descriptor_pool, message_factory
 
 from letta.agent.v1 import agent_service_pb2, agent_service_pb2_grpc
 from letta.jsonmap.v1 import annotations_pb2
+from letta_auth.domain.signers import Signer
 from letta_common.actor import Actor
-from letta_common.actor_context import Signer
 from letta_common.clock import SystemClock
 from letta_rpc.service_identity import ServiceIdentity
 from tests.callers import SCHEMAS

@@ -1,4 +1,4 @@
-"""What every process needs once exists once: one machine for background work, one seal, one logger."""
+"""What every process needs once exists once: one machine for background work, one for batches, one seal, one logger."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from letta_tools import wiring as tools
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for root in ("libs", "services", "cli") for path in (ROOT / root).rglob("src/letta_*/**/*.py"))
 PAUSES = {"sleep", "wait_for", "timeout"}
-# Writers of batches, which wait for rows.
-WRITERS = {
-    "services/agent/src/letta_agent/domain/journal/event_writer.py",
-    "services/tools/src/letta_tools/store/executions.py",
-}
+WRITER = {"libs/common/src/letta_common/process/batches.py"}  # it waits for rows
 
 
 def test_background_work_is_periodic():
@@ -30,7 +26,7 @@ def test_background_work_is_periodic():
         if isinstance(node, ast.While) and is_endless(node)
     }
 
-    assert endless == WRITERS
+    assert endless == WRITER
 
 
 def is_endless(loop: ast.While) -> bool:

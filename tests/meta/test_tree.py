@@ -119,9 +119,9 @@ def test_what_is_common_stays_small():
 
 
 def test_caches_come_from_libraries():
-    """A bounded cache is `cachetools` or `lru_cache`. Two are none: prepared statements are closed at the server before
-    one is forgotten, and outcomes of calls are kept until they are written."""
-    own = {"libs/postgres/src/letta_postgres/statements.py", "services/tools/src/letta_tools/store/executions.py"}
+    """A bounded cache is `cachetools` or `lru_cache`. One is none: prepared statements are closed at the server before
+    one is forgotten."""
+    own = {"libs/postgres/src/letta_postgres/statements.py"}
     forgets = re.compile(r"\[next\(iter\(|popitem\(last=|\.pop\(next\(iter\(")
     code = [path for path in written() if path.suffix == ".py" and path.parts[0] in {"libs", "services", "cli"}]
 

@@ -10,8 +10,8 @@ import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
 
+from letta_auth.domain.signers import Signer
 from letta_common.actor import Actor
-from letta_common.actor_context import SignatureVerifier, Signer
 from letta_common.clock import Clock, SystemClock
 from letta_common.errors import Unauthenticated
 from letta_common.process.settings import Settings
@@ -21,6 +21,7 @@ from letta_rpc.client import PeerChannel, connect
 from letta_rpc.health import Health
 from letta_rpc.server import Server, register_all
 from letta_rpc.service import Service
+from letta_rpc.verdicts import SignatureVerifier
 
 SECRET = "a secret of tests"
 DEFAULT_ORGANIZATION = "org-00000000-0000-4000-8000-000000000000"

@@ -14,7 +14,6 @@ from letta_auth.domain.organizations import Organizations
 from letta_auth.domain.signing_keys import SigningKeys
 from letta_auth.domain.users import Users
 from letta_common.actor import Actor
-from letta_common.actor_context import SignatureVerifier
 from letta_common.errors import (
     APIKeyNotFound,
     InvalidArgument,
@@ -27,6 +26,7 @@ from letta_common.errors import (
 from letta_common.sealing import Sealer
 from letta_common.values.paging import Page
 from letta_common.values.times import stamp_of
+from letta_rpc.verdicts import SignatureVerifier
 from tests.fakes.auth.database import FakeAuthDatabase
 
 ROOT = Actor(DEFAULT_ORGANIZATION_ID, DEFAULT_USER_ID, frozenset({"admin"}))

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letta.common.v1 import actor_pb2
+from letta_auth.domain.signers import Signer
 from letta_common.actor import Actor, Request, acting_as, bind_request, current_actor, current_request
-from letta_common.actor_context import SignatureVerifier, Signer
 from letta_common.errors import Unauthenticated
+from letta_rpc.verdicts import SignatureVerifier
 
 ANN = Actor("org-a", "user-ann", frozenset({"read", "write"}))
 KEY = Ed25519PrivateKey.generate()
@@ -131,7 +132,7 @@ async def test_flipped_bits_never_change_the_actor(position: int, flip: int) -> 
 
 
 async def test_old_verdicts_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("letta_common.actor_context._MAX_VERDICTS", 2)
+    monkeypatch.setattr("letta_rpc.verdicts._MAX_VERDICTS", 2)
     world = World()
     for number in range(5):
         await world.verifier.verify(world.signer.sign(Actor("org-a", f"user-{number}")))

@@ -25,7 +25,6 @@ from protovalidate import Validator
 
 from letta.jsonmap.v1 import annotations_pb2
 from letta_common.actor import Request, bind_request, current_request_id, require_scope
-from letta_common.actor_context import CredentialExchange, Verdict, Verifier
 from letta_common.clock import Clock
 from letta_common.errors import (
     AppError,
@@ -45,6 +44,7 @@ from letta_rpc.page_bytes import cut_page, is_list
 from letta_rpc.requests import violations
 from letta_rpc.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
 from letta_rpc.service_identity import ServiceIdentities
+from letta_rpc.verdicts import CredentialExchange, Verdict, Verifier
 
 ACTOR_KEY, SERVICE_KEY, REQUEST_ID_KEY = "x-letta-actor-bin", "x-letta-service-bin", "x-request-id"
 COMPAT_KEY, COMPAT = "x-letta-compat", "v1"

@@ -15,7 +15,6 @@ import uvloop
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from letta_common.actor_context import SignatureVerifier
 from letta_common.app_error import AppError
 from letta_common.clock import SystemClock
 from letta_common.process.faults import MigrationFailed
@@ -28,6 +27,7 @@ from letta_rpc.server import serve
 from letta_rpc.service import Deps, Service
 from letta_rpc.startup import logs
 from letta_rpc.startup.setting_names import warn_of_unknown
+from letta_rpc.verdicts import SignatureVerifier
 
 S = TypeVar("S", bound=Settings)
 

@@ -23,7 +23,6 @@ from letta.common.v1 import actor_pb2
 from letta_auth.settings import AuthSettings
 from letta_auth.wiring import bootstrap_admin_key, build
 from letta_common.actor import Actor, acting_as
-from letta_common.actor_context import SignatureVerifier
 from letta_common.clock import SystemClock
 from letta_common.errors import (
     APIKeyNotFound,
@@ -42,6 +41,7 @@ from letta_rpc.client import PeerChannel
 from letta_rpc.process import boundary_for
 from letta_rpc.server import Server
 from letta_rpc.service import Deps
+from letta_rpc.verdicts import SignatureVerifier
 from tests.support.rpc import (
     DEFAULT_ORGANIZATION,
     DEFAULT_USER,

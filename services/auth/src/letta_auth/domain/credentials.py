@@ -9,9 +9,9 @@ from letta_auth.domain.api_keys import PREFIX, Pepper, key_id_of
 from letta_auth.domain.bootstrap import DEFAULT_USER_ID
 from letta_auth.domain.database import AuthDatabase
 from letta_auth.domain.scopes import ALL, USUAL
+from letta_auth.domain.signers import LIFETIME
 from letta_auth.domain.signing_keys import SigningKeys
 from letta_common.actor import Actor
-from letta_common.actor_context import LIFETIME
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, OperationUnimplemented, Unauthenticated, UserNotFound
 from letta_common.values.times import optional_time

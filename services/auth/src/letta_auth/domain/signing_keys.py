@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from letta.auth.v1.credential_service_pb2 import SigningKey
-from letta_common.actor_context import Signer, new_key_pair
+from letta_auth.domain.signers import Signer, new_key_pair
 from letta_common.clock import Clock
 from letta_common.errors import InternalError
 from letta_common.sealing import SealedAt, Sealer

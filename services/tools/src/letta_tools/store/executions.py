@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
-import structlog
-
 from letta_common.actor import Actor
-from letta_common.errors import DatabaseUnavailable
+from letta_common.process.batches import BatchOptions, BatchWriter
 from letta_common.process.periodic import Periodic
 from letta_postgres.db import Database
 from letta_postgres.statements import call
@@ -29,10 +26,10 @@ delete from tools.executions where ctid = any(array(
 """
 _BATCH = 200
 _GATHER_SECONDS = 0.01
-_RETRY_SECONDS = 1.0
 _MOST_PENDING = 10_000
 _SWEEP_SECONDS = 3600.0
-_log = structlog.get_logger("letta.tools")
+_Outcome = tuple[tuple[str, str], bytes]
+"""Organization and key of a call, and what came of it."""
 
 
 class SqlExecutionStore:
@@ -42,8 +39,8 @@ class SqlExecutionStore:
         self._db = db
         self._keep = keep
         self._pending: dict[tuple[str, str], bytes] = {}
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        options = BatchOptions(_GATHER_SECONDS, _BATCH, _MOST_PENDING)
+        self._writer: BatchWriter[_Outcome] = BatchWriter("outcomes", self._write, options, lost=self._forget)
         self._sweeps = Periodic("old executions", self.sweep, _SWEEP_SECONDS)
 
     async def begin(self, actor: Actor, intent: Intent) -> Standing:
@@ -65,10 +62,9 @@ class SqlExecutionStore:
 
     def finish(self, actor: Actor, key: str, outcome: bytes) -> None:
         """Keep the outcome; it is written with others a moment later."""
-        self._pending[actor.organization_id, key] = outcome
-        if len(self._pending) > _MOST_PENDING:
-            del self._pending[next(iter(self._pending))]
-        self._wake.set()
+        row = (actor.organization_id, key), outcome
+        self._pending[row[0]] = outcome
+        self._writer.put(row)
 
     async def abandon(self, actor: Actor, key: str) -> None:
         """Forget an intent whose call was not begun."""
@@ -76,40 +72,26 @@ class SqlExecutionStore:
 
     async def start(self) -> None:
         """Begin to write outcomes and to remove old ones."""
-        self._task = asyncio.create_task(self._write_always())
+        self._writer.start()
         self._sweeps.start()
 
     async def close(self) -> None:
         """Write what is left and end."""
         await self._sweeps.stop()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        while self._pending:
-            await self.flush()
+        await self._writer.close()
 
-    async def flush(self) -> None:
-        """Write one batch of outcomes."""
-        batch = dict(list(self._pending.items())[:_BATCH])
-        keys = list(batch)
-        columns = ([place[0] for place in keys], [place[1] for place in keys], list(batch.values()))
+    async def _write(self, rows: list[_Outcome]) -> None:
+        batch = dict(rows)  # one statement must not change a row twice
+        columns = ([place[0] for place in batch], [place[1] for place in batch], list(batch.values()))
         await self._db.hot(_FINISH, columns)
-        for place in keys:
-            if self._pending.get(place) is batch[place]:
-                del self._pending[place]
+        for row in rows:
+            self._forget(row)
+
+    def _forget(self, row: _Outcome) -> None:
+        place, outcome = row
+        if self._pending.get(place) is outcome:  # and not one that came meanwhile
+            del self._pending[place]
 
     async def sweep(self) -> None:
         """Remove calls that no one will repeat any more."""
         await self._db.hot(_SWEEP, (self._keep,))
-
-    async def _write_always(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await asyncio.sleep(_GATHER_SECONDS)
-            while self._pending:
-                try:
-                    await self.flush()
-                except DatabaseUnavailable as error:
-                    _log.warning("outcomes cannot be written now", pending=len(self._pending), error=error.message)
-                    await asyncio.sleep(_RETRY_SECONDS)

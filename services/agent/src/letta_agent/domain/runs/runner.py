@@ -177,7 +177,7 @@ class Runner:
             job.held,
             claims=job.claims,
             kinds=job.request.include_return_message_types,
-            record=self._writer.add if record else None,
+            record=self._writer.put if record else None,
         )
         active = ActiveRun(job, feed)
         passport = Passport(self._credentials, self._tools.clock, job.actor, job.held.run_id, signed=signed)

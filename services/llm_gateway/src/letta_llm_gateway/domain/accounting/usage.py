@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +14,7 @@ from prometheus_client import Counter
 
 from letta.llm.v1.usage_pb2 import UsageGroup
 from letta_common.actor import Actor
-from letta_common.errors import AppError
-from letta_common.process.periodic import Periodic
+from letta_common.process.batches import BatchOptions, BatchWriter
 from letta_common.values.paging import Page
 from letta_llm_gateway.domain.accounting.traces import Trace, TraceDraft, request_of, response_of
 
@@ -146,72 +144,63 @@ class WriterOptions:
     trace_bytes: int = 262_144
 
 
+_Row = tuple[UsageRecord, TraceDraft | None]
+_TRACE_WEIGHT = 10
+"""A batch holds a tenth as many traces as records, which are large."""
+
+
 class UsageWriter:
     """Collects records and writes them in batches; a database that is away costs records only beyond `most`."""
 
     def __init__(self, store: UsageStore, options: WriterOptions | None = None) -> None:
         self._store, self._options = store, options or WriterOptions()
-        self._records: deque[UsageRecord] = deque()
-        self._drafts: deque[tuple[UsageRecord, TraceDraft]] = deque()
-        self._held = 0
-        self._turns = Periodic("usage", self.flush, self._options.pause)
-        self._lock = asyncio.Lock()
+        limits = BatchOptions(self._options.pause, self._options.batch, self._options.most)
+        self._batches: BatchWriter[_Row] = BatchWriter("usage", self._write, limits, lost=self._lose, weight=_weight)
+        self._drafts = self._held = 0
 
     def put(self, record: UsageRecord, draft: TraceDraft | None = None) -> None:
         """Take a record without waiting."""
-        if len(self._records) >= self._options.most:
-            self._records.popleft()
-            _lost.inc()
-            _log.warning("usage records are lost: the database does not take them")
-        self._records.append(record)
-        if draft is None:
-            return
         options = self._options
-        if len(self._drafts) >= options.most_traces or self._held + draft.size > options.most_trace_bytes:
-            _dropped.inc()
-            return
-        self._held += draft.size
-        self._drafts.append((record, draft))
+        if draft is not None:
+            if self._drafts >= options.most_traces or self._held + draft.size > options.most_trace_bytes:
+                _dropped.inc()
+                draft = None
+            else:
+                self._hold(draft, 1)
+        self._batches.put((record, draft))
 
     def start(self) -> None:
         """Begin to write."""
-        self._turns.start()
+        self._batches.start()
 
     async def close(self) -> None:
         """Write what is left."""
-        await self._turns.stop()
-        await self.flush()
+        await self._batches.close()
 
     async def flush(self) -> bool:
         """Write what has come so far; keep it and say no when the database is away."""
-        async with self._lock:
-            while self._records or self._drafts:
-                if not await self._batch():
-                    return False
-            return True
+        return await self._batches.flush()
 
-    async def _batch(self) -> bool:
-        size = self._options.batch
-        records = [self._records.popleft() for _ in range(min(size, len(self._records)))]
-        drafts = [self._drafts.popleft() for _ in range(min(size // 10 + 1, len(self._drafts)))]
-        try:
-            traces = await asyncio.to_thread(_rendered, drafts, self._options.trace_bytes) if drafts else []
-            await self._store.create(records, traces)
-        except AppError as error:
-            self._records.extendleft(reversed(records))
-            self._drafts.extendleft(reversed(drafts))
-            _log.warning("usage is not written yet", reason=error.reason, message=error.message)
-            return False
-        except asyncio.CancelledError:  # the same ids again are taken once
-            self._records.extendleft(reversed(records))
-            self._drafts.extendleft(reversed(drafts))
-            raise
-        except Exception:  # one batch that cannot be written must not hold up all that follow
-            _lost.inc(len(records))
-            _dropped.inc(len(drafts))
-            _log.exception("usage records are lost", records=len(records), traces=len(drafts))
-        self._held -= sum(draft.size for _, draft in drafts)
-        return True
+    async def _write(self, rows: list[_Row]) -> None:
+        drafts = [(record, draft) for record, draft in rows if draft is not None]
+        traces = await asyncio.to_thread(_rendered, drafts, self._options.trace_bytes) if drafts else []
+        await self._store.create([record for record, _ in rows], traces)
+        for _, draft in drafts:
+            self._hold(draft, -1)
+
+    def _lose(self, row: _Row) -> None:
+        _lost.inc()
+        if row[1] is not None:
+            _dropped.inc()
+            self._hold(row[1], -1)
+
+    def _hold(self, draft: TraceDraft, count: int) -> None:
+        self._drafts += count
+        self._held += count * draft.size
+
+
+def _weight(row: _Row) -> int:
+    return 1 if row[1] is None else _TRACE_WEIGHT
 
 
 def _rendered(drafts: Sequence[tuple[UsageRecord, TraceDraft]], most: int) -> list[Trace]:

@@ -1,14 +1,14 @@
-"""Signed actor contexts: signing, and verification with cached verdicts."""
+"""Verification of signed actor contexts, with cached verdicts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 from cachetools import LRUCache
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf.message import DecodeError
 
 from letta.common.v1 import actor_pb2
@@ -16,7 +16,6 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import Unauthenticated
 
-LIFETIME = timedelta(seconds=60)
 _MAX_VERDICTS = 4096
 
 
@@ -51,39 +50,6 @@ class KeySource(Protocol):
     async def public_key(self, key_id: str) -> bytes | None:
         """Return the raw Ed25519 public key, or None when there is none of this id (any more)."""
         ...
-
-
-def new_key_pair() -> tuple[bytes, bytes]:
-    """Return a new public key, raw, and its private one."""
-    key = Ed25519PrivateKey.generate()
-    return key.public_key().public_bytes_raw(), key.private_bytes_raw()
-
-
-class Signer:
-    """Signs contexts with one private key. Only the auth service holds one."""
-
-    def __init__(self, private_key: bytes, key_id: str, audience: str, clock: Clock) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(private_key)
-        self._key_id = key_id
-        self._audience = audience
-        self._clock = clock
-
-    def sign(self, actor: Actor, *, lifetime: timedelta = LIFETIME, run_id: str = "") -> bytes:
-        """Return a serialized SignedActorContext."""
-        now = self._clock.now()
-        context = actor_pb2.ActorContext(
-            organization_id=actor.organization_id,
-            user_id=actor.user_id,
-            scopes=sorted(actor.scopes),
-            audience=self._audience,
-            run_id=run_id,
-        )
-        context.issued_at.FromDatetime(now)
-        context.expires_at.FromDatetime(now + lifetime)
-        payload = context.SerializeToString(deterministic=True)
-        return actor_pb2.SignedActorContext(
-            payload=payload, signature=self._key.sign(payload), key_id=self._key_id
-        ).SerializeToString()
 
 
 class SignatureVerifier:
