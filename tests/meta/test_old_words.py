@@ -15,24 +15,17 @@ _MESSAGE = re.compile(r"^message (\w+) \{")
 # What is still to be given a meaning or a message of its own. None is to be added.
 LEFT = frozenset(
     {
-        "ApprovalCreate.group_id",
         "ChildToolRule.prompt_template",
         "ConditionalToolRule.prompt_template",
         "ContinueToolRule.prompt_template",
         "InitToolRule.prompt_template",
         "ListAgentsRequest.ascending",
         "ListRunsRequest.ascending",
-        "LocalSandboxConfig.sandbox_dir",
-        "LocalSandboxConfig.use_venv",
-        "LocalSandboxConfig.venv_name",
         "MaxCountPerStepToolRule.prompt_template",
-        "MessageCreate.group_id",
         "ParentToolRule.prompt_template",
         "RequiredBeforeExitToolRule.prompt_template",
         "RequiresApprovalToolRule.prompt_template",
         "TerminalToolRule.prompt_template",
-        "ToolReturn.type",
-        "ToolReturnCreate.group_id",
     }
 )
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from letta.agent.v1 import agent_pb2, run_pb2
 from letta.common.v1 import message_pb2
+from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_SUMMARY
 from letta_agent.domain.journal.records import RunFilter, RunStatus
 from letta_agent.domain.loop.compaction_run import COMPACTION
 from letta_agent.domain.peers.memory import Message
@@ -34,7 +35,7 @@ class GatedModels(ScriptedModels):
 
     async def generate(self, prompt, messages):
         self.prompts.append(asked(prompt, messages))
-        if prompt.attribution.purpose == "summary":
+        if prompt.attribution.purpose == CALL_PURPOSE_SUMMARY:
             return answer(say("So far."))
         if not self.open:
             gate = asyncio.Event()

@@ -7,6 +7,7 @@ import pytest
 
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
+from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_STEP, CALL_PURPOSE_SUMMARY
 from letta_agent.domain.context.compactor import CompactionRequest, corrected
 from letta_agent.domain.context.working import message_tokens
 from letta_agent.domain.journal.records import RunStatus, StepFilter
@@ -57,7 +58,7 @@ async def refused_then_answered(world, *errors):
     world.models.script = [*script, answer(say("ok"))]
     before = len(world.models.prompts)
     got = await world.send("now")
-    steps = [prompt for prompt in world.models.prompts[before:] if prompt.attribution.purpose == "step"]
+    steps = [prompt for prompt in world.models.prompts[before:] if prompt.attribution.purpose == CALL_PURPOSE_STEP]
     return got, [sum(message_tokens(m.SerializeToString()) for m in prompt.messages) for prompt in steps]
 
 
@@ -91,7 +92,7 @@ async def test_a_prompt_that_never_fits_fails_with_a_typed_error_after_a_few_tri
     world = await talked(10)
 
     async def generate(prompt):
-        if prompt.attribution.purpose == "step":
+        if prompt.attribution.purpose == CALL_PURPOSE_STEP:
             raise ContextWindowExceeded("never")
         return answer(say("The summary."))
 
@@ -99,7 +100,7 @@ async def test_a_prompt_that_never_fits_fails_with_a_typed_error_after_a_few_tri
     world.models.generate = lambda prompt, _: (steps.append(prompt.attribution.purpose), generate(prompt))[1]
     with pytest.raises(ContextWindowExceeded) as failed:
         await world.send("now")
-    assert steps.count("step") == 4
+    assert steps.count(CALL_PURPOSE_STEP) == 4
     record = await world.store.get(ANN, failed.value.metadata["run_id"])
     assert record.stop_reason == STOP.STOP_REASON_CONTEXT_WINDOW_OVERFLOW_IN_SYSTEM_PROMPT
     [step] = await world.store.list_steps(ANN, StepFilter(run_id=record.id), Page())
@@ -154,7 +155,11 @@ async def test_the_settings_of_a_request_add_to_the_agents():
     done = await world.runs.compact(ANN, compaction(settings), SIGNED)
     assert done.summary == "Bri"
     prompt = world.models.prompts[-1]
-    assert (prompt.model, prompt.system, prompt.attribution.purpose) == ("other/model", "Be brief.", "summary")
+    assert (prompt.model, prompt.system, prompt.attribution.purpose) == (
+        "other/model",
+        "Be brief.",
+        CALL_PURPOSE_SUMMARY,
+    )
 
 
 async def test_the_same_key_compacts_once():

@@ -6,7 +6,13 @@ import pytest
 
 from letta.agent.v1 import run_pb2, tool_rule_pb2
 from letta.common.v1 import message_pb2
-from letta.llm.v1.generation_service_pb2 import TOOL_CHOICE_MODE_AUTO, TOOL_CHOICE_MODE_TOOL, ToolChoice
+from letta.llm.v1.generation_service_pb2 import (
+    CALL_PURPOSE_STEP,
+    CALL_PURPOSE_SUMMARY,
+    TOOL_CHOICE_MODE_AUTO,
+    TOOL_CHOICE_MODE_TOOL,
+    ToolChoice,
+)
 from letta_agent.domain.journal.records import RunStatus, StepFilter
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.runs.runs import SendCommand
@@ -293,7 +299,7 @@ async def test_a_full_context_is_summarized():
     got = await world.send("and now", include_compaction_messages=True)
 
     summary, last = world.models.prompts[-2:]
-    assert (summary.attribution.purpose, last.attribution.purpose) == ("summary", "step")
+    assert (summary.attribution.purpose, last.attribution.purpose) == (CALL_PURPOSE_SUMMARY, CALL_PURPOSE_STEP)
     assert shown(got) == ["summary_message", "assistant_message"]
     assert got.messages[0].summary_message.summary == "The summary."
     first = last.messages[0]

@@ -191,7 +191,6 @@ def _tool(message: Message, send_tool: SendTool | None) -> Iterator[LettaMessage
 
 def _return(part: message_pb2.ToolReturnContent) -> message_pb2.ToolReturn:
     return message_pb2.ToolReturn(
-        type="tool",
         text=part.content,
         status=_status(part),
         tool_call_id=part.tool_call_id,

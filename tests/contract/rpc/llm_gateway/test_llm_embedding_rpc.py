@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from letta.llm.v1 import embedding_service_pb2 as pb
-from letta.llm.v1 import provider_pb2, provider_service_pb2
+from letta.llm.v1 import generation_service_pb2, provider_pb2, provider_service_pb2
 from letta.llm.v1 import usage_service_pb2 as usage
 from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMBadRequest, LLMUnavailable, RateLimited
 from tests.contract.rpc.llm_gateway.conftest import BEN
@@ -206,7 +206,7 @@ async def test_what_a_vendor_embedded_is_booked(gateway):
     await embed(gateway, long)
 
     found = (await gateway.usage.ListModelCalls(usage.ListModelCallsRequest(limit=1), timeout=30)).calls
-    assert (found[0].purpose, found[0].model) == ("embedding", SMALL)
+    assert (found[0].purpose, found[0].model) == (generation_service_pb2.CALL_PURPOSE_EMBEDDING, SMALL)
     assert 99_900 < found[0].usage.prompt_tokens <= 100_001, "without the spaces between pieces"
     assert 1_998 <= found[0].cost_microdollars <= 2_000
     request = usage.AggregateUsageRequest(group_by=[usage.USAGE_GROUP_BY_MODEL])

@@ -317,7 +317,7 @@ async def test_what_was_said_before_a_cancel_is_booked(start, openai):
 
 async def test_usage_is_booked_on_whom_it_is_for(start, openai):
     gateway = await start(openai_api_key="k", openai_base_url=openai.base_url)
-    booked = pb.Attribution(agent_id="agent-1", run_id="run-1", step_id="step-1", purpose="step")
+    booked = pb.Attribution(agent_id="agent-1", run_id="run-1", step_id="step-1", purpose=pb.CALL_PURPOSE_STEP)
     await generate(gateway, ask(attribution=booked))
     await asyncio.wait_for(gateway.books.written.wait(), 5)
 

@@ -402,7 +402,7 @@ async def test_embedding_with_an_unknown_model_is_refused(start):
 
 async def test_a_trace_shows_the_prompt_and_the_answer(start, openai):
     gateway = await start(openai_api_key="k", openai_base_url=openai.base_url, provider_trace=True)
-    booked = gen.Attribution(step_id="step-1", agent_id="agent-1", purpose="step")
+    booked = gen.Attribution(step_id="step-1", agent_id="agent-1", purpose=gen.CALL_PURPOSE_STEP)
     asked = prompt(user("hi"), model="openai/gpt-4o-mini", attribution=booked)
     await gateway.generations.Generate(gen.GenerateRequest(prompt=asked), timeout=30)
 
@@ -410,7 +410,7 @@ async def test_a_trace_shows_the_prompt_and_the_answer(start, openai):
     got = (await gateway.traces.GetProviderTrace(request, timeout=30)).trace
     assert json.loads(got.request_json) == openai.requests[-1].body, "what the vendor got"
     assert json.loads(got.response_json)["parts"] == [{"type": "Text", "text": "You said: hi", "signature": None}]
-    assert (got.agent_id, got.call_type) == ("agent-1", "step")
+    assert (got.agent_id, got.call_type) == ("agent-1", gen.CALL_PURPOSE_STEP)
     with gateway.as_actor(BEN):
         assert not (await gateway.traces.GetProviderTrace(request, timeout=30)).HasField("trace")
 

@@ -61,7 +61,7 @@ async def gateway(start, openai):
 
 
 async def test_each_call_is_booked_with_tokens_cost_and_outcome(gateway, openai):
-    await generate(gateway, agent_id="agent-1", run_id="run-1", step_id="step-1", purpose="step")
+    await generate(gateway, agent_id="agent-1", run_id="run-1", step_id="step-1", purpose=gen.CALL_PURPOSE_STEP)
     openai.say(Fault(status=500))
     with pytest.raises(LLMUnavailable):
         await generate(gateway, agent_id="agent-2")
@@ -71,7 +71,7 @@ async def test_each_call_is_booked_with_tokens_cost_and_outcome(gateway, openai)
         "agent-1",
         "run-1",
         "step-1",
-        "step",
+        gen.CALL_PURPOSE_STEP,
     )
     assert (answered.usage.prompt_tokens, answered.usage.completion_tokens) == (11, 7)
     assert (answered.model, answered.provider_type, answered.outcome) == (GPT, "openai", "ok")

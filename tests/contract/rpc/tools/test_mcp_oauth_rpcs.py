@@ -58,22 +58,26 @@ def authorized(url):
     return {name: values[0] for name, values in parse_qs(urlsplit(answer.headers["location"]).query).items()}
 
 
+_EVENTS = {number: name.removeprefix("MCP_CONNECT_EVENT_").lower() for name, number in pb.MCPConnectEvent.items()}
+
+
 async def connect(servers, server, person):
     """Connect; return the events and the last step. `person` gets the address and does what a person would."""
     call = servers.ConnectMCPServer(pb.ConnectMCPServerRequest(mcp_server_id=server.id), timeout=60)
     steps = []
     async for step in call:
         steps.append(step)
-        if step.event == "authorization_url":
+        if step.event == pb.MCP_CONNECT_EVENT_AUTHORIZATION_URL:
             await person(step.url)
-    return [step.event for step in steps], steps[-1]
+    return [_EVENTS[step.event] for step in steps], steps[-1]
 
 
 def returning(servers):
     async def person(url):
         back = await asyncio.to_thread(authorized, url)
         done = await servers.CompleteMCPOAuth(pb.CompleteMCPOAuthRequest(**back), timeout=5)
-        assert done.status == ("error" if "error" in back else "success")
+        failed = "error" in back
+        assert done.status == (pb.MCP_AUTHORIZATION_STATUS_ERROR if failed else pb.MCP_AUTHORIZATION_STATUS_SUCCESS)
 
     return person
 

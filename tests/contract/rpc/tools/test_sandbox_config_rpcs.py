@@ -66,11 +66,9 @@ async def test_keys_tell_the_type(configs):
     assert (await create(timeout=10, template="t")).type == SANDBOX_TYPE_E2B
     with pytest.raises(InvalidArgument, match="nonsense"):
         await create(nonsense=1)
-    request = pb.CreateLocalSandboxConfigRequest(config=pb.LocalSandboxConfig(venv_name="v"))
-    assert (
-        json.loads((await configs.CreateLocalSandboxConfig(request, timeout=5)).sandbox_config.config)["venv_name"]
-        == "v"
-    )
+    request = pb.CreateLocalSandboxConfigRequest(config=pb.LocalSandboxConfig(pip_requirements='[{"name": "six"}]'))
+    made = json.loads((await configs.CreateLocalSandboxConfig(request, timeout=5)).sandbox_config.config)
+    assert (made["pip_requirements"], made["venv_name"]) == ([{"name": "six"}], "venv")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from letta_llm_gateway.domain.answers import (
 )
 from letta_llm_gateway.domain.catalogue.tokens import of_bytes
 from letta_llm_gateway.domain.generation.generations import Generations, PromptFacts
+from letta_llm_gateway.servicers.purposes import purpose_word
 from letta_llm_gateway.servicers.traces import described
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -68,7 +69,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             most_tokens=prompt.ByteSize(),  # no token is shorter than a byte
             images=lambda: any(part.HasField("image") for message in prompt.messages for part in message.parts),
             tools=bool(prompt.tools),
-            attribution=Attribution(booked.agent_id, booked.run_id, booked.step_id, booked.purpose),
+            attribution=Attribution(booked.agent_id, booked.run_id, booked.step_id, purpose_word(booked.purpose)),
             describe=lambda: described(prompt),
         )
 

@@ -13,6 +13,7 @@ from letta_common.actor import current_actor
 from letta_common.values.times import stamp_of
 from letta_llm_gateway.domain.accounting.traces import Trace
 from letta_llm_gateway.domain.accounting.usage import UsageStore, UsageWriter
+from letta_llm_gateway.servicers.purposes import purpose_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -50,7 +51,7 @@ def _pack(trace: Trace) -> pb.ProviderTrace:
         step_id=trace.step_id or None,
         agent_id=trace.agent_id or None,
         run_id=trace.run_id or None,
-        call_type=trace.purpose or None,
+        call_type=purpose_of(trace.purpose),
         model=trace.model,
         org_id=trace.organization_id,
         user_id=trace.user_id,

@@ -20,6 +20,7 @@ from letta_llm_gateway.domain.accounting.usage import (
     UsageStore,
     UsageWriter,
 )
+from letta_llm_gateway.servicers.purposes import purpose_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _MOST_GROUPS = 1000
@@ -64,7 +65,7 @@ def _call(record: UsageRecord) -> usages_pb.ModelCall:
         agent_id=booked.agent_id or None,
         run_id=booked.run_id or None,
         step_id=booked.step_id or None,
-        purpose=booked.purpose or None,
+        purpose=purpose_of(booked.purpose),
         model=record.model,
         provider_type=record.provider_type,
         usage=tokens_pb.TokenUsage(

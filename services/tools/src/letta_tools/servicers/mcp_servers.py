@@ -137,8 +137,12 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         answer = OAuthAnswer(request.code, request.state, request.iss or None, error)
         await self._grants.complete(current_actor(), answer)
         if error or not request.code:
-            return pb.CompleteMCPOAuthResponse(status="error", message=error or "no code came back")
-        return pb.CompleteMCPOAuthResponse(status="success", message="The MCP server is authorized.")
+            return pb.CompleteMCPOAuthResponse(
+                status=pb.MCP_AUTHORIZATION_STATUS_ERROR, message=error or "no code came back"
+            )
+        return pb.CompleteMCPOAuthResponse(
+            status=pb.MCP_AUTHORIZATION_STATUS_SUCCESS, message="The MCP server is authorized."
+        )
 
     async def ListMCPServerTools(
         self, request: pb.ListMCPServerToolsRequest, context: _Context
@@ -194,7 +198,11 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
 
 def _pack_step(step: ConnectStep) -> pb.ConnectMCPServerResponse:
     packed = pb.ConnectMCPServerResponse(
-        event=step.event, message=step.message, server_name=step.server_name, url=step.url, session_id=step.session_id
+        event=pb.MCPConnectEvent.Value(f"MCP_CONNECT_EVENT_{step.event.upper()}"),
+        message=step.message,
+        server_name=step.server_name,
+        url=step.url,
+        session_id=step.session_id,
     )
     if step.tools is not None:
         packed.tools = json.dumps([_offered(tool) for tool in step.tools])

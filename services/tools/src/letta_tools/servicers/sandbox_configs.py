@@ -108,11 +108,7 @@ class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigService
 
 
 def _local_settings(config: pb.LocalSandboxConfig) -> str:
-    settings: dict[str, Any] = {"use_venv": config.use_venv}
-    if config.HasField("sandbox_dir"):
-        settings["sandbox_dir"] = config.sandbox_dir
-    if config.HasField("venv_name"):
-        settings["venv_name"] = config.venv_name
+    settings: dict[str, Any] = {}
     if config.pip_requirements:
         try:
             settings["pip_requirements"] = json.loads(config.pip_requirements)

@@ -145,9 +145,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
         status = message_pb2.TOOL_RETURN_STATUS_SUCCESS if good else message_pb2.TOOL_RETURN_STATUS_ERROR
         text, call_id = return_text(outcome, name or "tool"), new_id("call")
         out, err = result.stdout.splitlines(), result.stderr.splitlines()
-        only = message_pb2.ToolReturn(
-            type="tool", text=text, status=status, tool_call_id=call_id, stdout=out, stderr=err
-        )
+        only = message_pb2.ToolReturn(text=text, status=status, tool_call_id=call_id, stdout=out, stderr=err)
         returned = letta_message_pb2.ToolReturnMessage(
             tool_return=text, status=status, tool_call_id=call_id, tool_returns=[only], stdout=out, stderr=err
         )

@@ -455,7 +455,7 @@ class MessageCreate(_message.Message):
     sender_id: _builtins.str
     """Agent or identity that sends it."""
     group_id: _builtins.str
-    """Kept for clients of V1."""
+    """Group that it belongs to; lists of messages may ask for it."""
     @_builtins.property
     def parts(self) -> _message_pb2.ContentParts:
         """Texts and images."""
@@ -505,15 +505,12 @@ class ApprovalCreate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OTID_FIELD_NUMBER: _builtins.int
-    GROUP_ID_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
     APPROVE_FIELD_NUMBER: _builtins.int
     APPROVAL_REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     otid: _builtins.str
     """The sender's own identifier of the message."""
-    group_id: _builtins.str
-    """Kept for clients of V1."""
     approve: _builtins.bool
     """One answer for all calls of the message in `approval_request_id`, where `approvals` is empty."""
     approval_request_id: _builtins.str
@@ -528,22 +525,19 @@ class ApprovalCreate(_message.Message):
         self,
         *,
         otid: _builtins.str | None = ...,
-        group_id: _builtins.str | None = ...,
         approvals: _abc.Iterable[_message_pb2.Approval] | None = ...,
         approve: _builtins.bool | None = ...,
         approval_request_id: _builtins.str | None = ...,
         reason: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_approval_request_id", b"_approval_request_id", "_approve", b"_approve", "_group_id", b"_group_id", "_otid", b"_otid", "_reason", b"_reason", "approval_request_id", b"approval_request_id", "approve", b"approve", "group_id", b"group_id", "otid", b"otid", "reason", b"reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approval_request_id", b"_approval_request_id", "_approve", b"_approve", "_otid", b"_otid", "_reason", b"_reason", "approval_request_id", b"approval_request_id", "approve", b"approve", "otid", b"otid", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approval_request_id", b"_approval_request_id", "_approve", b"_approve", "_group_id", b"_group_id", "_otid", b"_otid", "_reason", b"_reason", "approval_request_id", b"approval_request_id", "approvals", b"approvals", "approve", b"approve", "group_id", b"group_id", "otid", b"otid", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approval_request_id", b"_approval_request_id", "_approve", b"_approve", "_otid", b"_otid", "_reason", b"_reason", "approval_request_id", b"approval_request_id", "approvals", b"approvals", "approve", b"approve", "otid", b"otid", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approval_request_id: _TypeAlias = _typing.Literal["approval_request_id"]  # noqa: Y015
     _WhichOneofArgType__approval_request_id: _TypeAlias = _typing.Literal["_approval_request_id", b"_approval_request_id"]  # noqa: Y015
     _WhichOneofReturnType__approve: _TypeAlias = _typing.Literal["approve"]  # noqa: Y015
     _WhichOneofArgType__approve: _TypeAlias = _typing.Literal["_approve", b"_approve"]  # noqa: Y015
-    _WhichOneofReturnType__group_id: _TypeAlias = _typing.Literal["group_id"]  # noqa: Y015
-    _WhichOneofArgType__group_id: _TypeAlias = _typing.Literal["_group_id", b"_group_id"]  # noqa: Y015
     _WhichOneofReturnType__otid: _TypeAlias = _typing.Literal["otid"]  # noqa: Y015
     _WhichOneofArgType__otid: _TypeAlias = _typing.Literal["_otid", b"_otid"]  # noqa: Y015
     _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
@@ -552,8 +546,6 @@ class ApprovalCreate(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__approval_request_id) -> _WhichOneofReturnType__approval_request_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__approve) -> _WhichOneofReturnType__approve | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_id) -> _WhichOneofReturnType__group_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__otid) -> _WhichOneofReturnType__otid | None: ...
     @_typing.overload
@@ -568,12 +560,9 @@ class ToolReturnCreate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OTID_FIELD_NUMBER: _builtins.int
-    GROUP_ID_FIELD_NUMBER: _builtins.int
     TOOL_RETURNS_FIELD_NUMBER: _builtins.int
     otid: _builtins.str
     """The sender's own identifier of the message."""
-    group_id: _builtins.str
-    """Kept for clients of V1."""
     @_builtins.property
     def tool_returns(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ToolReturn]:
         """The results."""
@@ -582,20 +571,14 @@ class ToolReturnCreate(_message.Message):
         self,
         *,
         otid: _builtins.str | None = ...,
-        group_id: _builtins.str | None = ...,
         tool_returns: _abc.Iterable[_message_pb2.ToolReturn] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_group_id", b"_group_id", "_otid", b"_otid", "group_id", b"group_id", "otid", b"otid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_otid", b"_otid", "otid", b"otid"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_id", b"_group_id", "_otid", b"_otid", "group_id", b"group_id", "otid", b"otid", "tool_returns", b"tool_returns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_otid", b"_otid", "otid", b"otid", "tool_returns", b"tool_returns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__group_id: _TypeAlias = _typing.Literal["group_id"]  # noqa: Y015
-    _WhichOneofArgType__group_id: _TypeAlias = _typing.Literal["_group_id", b"_group_id"]  # noqa: Y015
     _WhichOneofReturnType__otid: _TypeAlias = _typing.Literal["otid"]  # noqa: Y015
     _WhichOneofArgType__otid: _TypeAlias = _typing.Literal["_otid", b"_otid"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_id) -> _WhichOneofReturnType__group_id | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__otid) -> _WhichOneofReturnType__otid | None: ...
 
 Global___ToolReturnCreate: _TypeAlias = ToolReturnCreate  # noqa: Y015

@@ -719,15 +719,12 @@ class ToolReturn(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TYPE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
-    type: _builtins.str
-    """Always `tool`. Output only."""
     text: _builtins.str
     """Plain text."""
     status: Global___ToolReturnStatus.ValueType
@@ -749,7 +746,6 @@ class ToolReturn(_message.Message):
     def __init__(
         self,
         *,
-        type: _builtins.str = ...,
         text: _builtins.str = ...,
         parts: Global___ContentParts | None = ...,
         status: Global___ToolReturnStatus.ValueType = ...,
@@ -759,7 +755,7 @@ class ToolReturn(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "parts", b"parts", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "parts", b"parts", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "text", b"text", "tool_call_id", b"tool_call_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "parts", b"parts", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "text", b"text", "tool_call_id", b"tool_call_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "parts"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015

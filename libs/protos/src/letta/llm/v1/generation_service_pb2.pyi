@@ -54,6 +54,38 @@ TOOL_CHOICE_MODE_TOOL: ToolChoiceMode.ValueType  # 4
 """The model calls the named tool."""
 Global___ToolChoiceMode: _TypeAlias = ToolChoiceMode  # noqa: Y015
 
+class _CallPurpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CallPurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallPurpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CALL_PURPOSE_UNSPECIFIED: _CallPurpose.ValueType  # 0
+    """Nobody said."""
+    CALL_PURPOSE_STEP: _CallPurpose.ValueType  # 1
+    """A step of an agent."""
+    CALL_PURPOSE_SUMMARY: _CallPurpose.ValueType  # 2
+    """The summary of a context that is made smaller."""
+    CALL_PURPOSE_GENERATE: _CallPurpose.ValueType  # 3
+    """Text for a caller, outside of a run."""
+    CALL_PURPOSE_EMBEDDING: _CallPurpose.ValueType  # 4
+    """Vectors."""
+
+class CallPurpose(_CallPurpose, metaclass=_CallPurposeEnumTypeWrapper):
+    """What a model is called for."""
+
+CALL_PURPOSE_UNSPECIFIED: CallPurpose.ValueType  # 0
+"""Nobody said."""
+CALL_PURPOSE_STEP: CallPurpose.ValueType  # 1
+"""A step of an agent."""
+CALL_PURPOSE_SUMMARY: CallPurpose.ValueType  # 2
+"""The summary of a context that is made smaller."""
+CALL_PURPOSE_GENERATE: CallPurpose.ValueType  # 3
+"""Text for a caller, outside of a run."""
+CALL_PURPOSE_EMBEDDING: CallPurpose.ValueType  # 4
+"""Vectors."""
+Global___CallPurpose: _TypeAlias = CallPurpose  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -246,15 +278,15 @@ class Attribution(_message.Message):
     """The run, `run-<uuid>`."""
     step_id: _builtins.str
     """The step, `step-<uuid>`."""
-    purpose: _builtins.str
-    """What the call is for: `step`, `summary`, `generate`."""
+    purpose: Global___CallPurpose.ValueType
+    """What the call is for."""
     def __init__(
         self,
         *,
         agent_id: _builtins.str = ...,
         run_id: _builtins.str = ...,
         step_id: _builtins.str = ...,
-        purpose: _builtins.str = ...,
+        purpose: Global___CallPurpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

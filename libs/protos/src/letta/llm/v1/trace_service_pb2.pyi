@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from letta.llm.v1 import generation_service_pb2 as _generation_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -92,7 +93,7 @@ class ProviderTrace(_message.Message):
     """Agent it belongs to."""
     run_id: _builtins.str
     """Run it belongs to."""
-    call_type: _builtins.str
+    call_type: _generation_service_pb2.CallPurpose.ValueType
     """What the call was for."""
     model: _builtins.str
     """Model that was asked, `provider/name`."""
@@ -114,19 +115,17 @@ class ProviderTrace(_message.Message):
         step_id: _builtins.str | None = ...,
         agent_id: _builtins.str | None = ...,
         run_id: _builtins.str | None = ...,
-        call_type: _builtins.str | None = ...,
+        call_type: _generation_service_pb2.CallPurpose.ValueType = ...,
         model: _builtins.str = ...,
         org_id: _builtins.str | None = ...,
         user_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_call_type", b"_call_type", "_org_id", b"_org_id", "_run_id", b"_run_id", "_step_id", b"_step_id", "_user_id", b"_user_id", "agent_id", b"agent_id", "call_type", b"call_type", "created_at", b"created_at", "org_id", b"org_id", "run_id", b"run_id", "step_id", b"step_id", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_org_id", b"_org_id", "_run_id", b"_run_id", "_step_id", b"_step_id", "_user_id", b"_user_id", "agent_id", b"agent_id", "created_at", b"created_at", "org_id", b"org_id", "run_id", b"run_id", "step_id", b"step_id", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_call_type", b"_call_type", "_org_id", b"_org_id", "_run_id", b"_run_id", "_step_id", b"_step_id", "_user_id", b"_user_id", "agent_id", b"agent_id", "call_type", b"call_type", "created_at", b"created_at", "id", b"id", "model", b"model", "org_id", b"org_id", "request_json", b"request_json", "response_json", b"response_json", "run_id", b"run_id", "step_id", b"step_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_org_id", b"_org_id", "_run_id", b"_run_id", "_step_id", b"_step_id", "_user_id", b"_user_id", "agent_id", b"agent_id", "call_type", b"call_type", "created_at", b"created_at", "id", b"id", "model", b"model", "org_id", b"org_id", "request_json", b"request_json", "response_json", b"response_json", "run_id", b"run_id", "step_id", b"step_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
-    _WhichOneofReturnType__call_type: _TypeAlias = _typing.Literal["call_type"]  # noqa: Y015
-    _WhichOneofArgType__call_type: _TypeAlias = _typing.Literal["_call_type", b"_call_type"]  # noqa: Y015
     _WhichOneofReturnType__org_id: _TypeAlias = _typing.Literal["org_id"]  # noqa: Y015
     _WhichOneofArgType__org_id: _TypeAlias = _typing.Literal["_org_id", b"_org_id"]  # noqa: Y015
     _WhichOneofReturnType__run_id: _TypeAlias = _typing.Literal["run_id"]  # noqa: Y015
@@ -137,8 +136,6 @@ class ProviderTrace(_message.Message):
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__call_type) -> _WhichOneofReturnType__call_type | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__org_id) -> _WhichOneofReturnType__org_id | None: ...
     @_typing.overload

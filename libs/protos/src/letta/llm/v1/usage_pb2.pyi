@@ -50,8 +50,8 @@ class ModelCall(_message.Message):
     """Run it belongs to."""
     step_id: _builtins.str
     """Step it belongs to."""
-    purpose: _builtins.str
-    """What the call was for: `step`, `summary`, `generate`, `embedding`."""
+    purpose: _generation_service_pb2.CallPurpose.ValueType
+    """What the call was for."""
     model: _builtins.str
     """Model that answered, `provider/name`."""
     provider_type: _builtins.str
@@ -83,7 +83,7 @@ class ModelCall(_message.Message):
         agent_id: _builtins.str | None = ...,
         run_id: _builtins.str | None = ...,
         step_id: _builtins.str | None = ...,
-        purpose: _builtins.str | None = ...,
+        purpose: _generation_service_pb2.CallPurpose.ValueType = ...,
         model: _builtins.str = ...,
         provider_type: _builtins.str = ...,
         usage: _usage_pb2.TokenUsage | None = ...,
@@ -92,16 +92,14 @@ class ModelCall(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         outcome: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cost_microdollars", b"_cost_microdollars", "_purpose", b"_purpose", "_run_id", b"_run_id", "_step_id", b"_step_id", "agent_id", b"agent_id", "cost_microdollars", b"cost_microdollars", "created_at", b"created_at", "duration", b"duration", "purpose", b"purpose", "run_id", b"run_id", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cost_microdollars", b"_cost_microdollars", "_run_id", b"_run_id", "_step_id", b"_step_id", "agent_id", b"agent_id", "cost_microdollars", b"cost_microdollars", "created_at", b"created_at", "duration", b"duration", "run_id", b"run_id", "step_id", b"step_id", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cost_microdollars", b"_cost_microdollars", "_purpose", b"_purpose", "_run_id", b"_run_id", "_step_id", b"_step_id", "agent_id", b"agent_id", "cost_microdollars", b"cost_microdollars", "created_at", b"created_at", "duration", b"duration", "id", b"id", "model", b"model", "outcome", b"outcome", "provider_type", b"provider_type", "purpose", b"purpose", "run_id", b"run_id", "step_id", b"step_id", "usage", b"usage", "usage_source", b"usage_source", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cost_microdollars", b"_cost_microdollars", "_run_id", b"_run_id", "_step_id", b"_step_id", "agent_id", b"agent_id", "cost_microdollars", b"cost_microdollars", "created_at", b"created_at", "duration", b"duration", "id", b"id", "model", b"model", "outcome", b"outcome", "provider_type", b"provider_type", "purpose", b"purpose", "run_id", b"run_id", "step_id", b"step_id", "usage", b"usage", "usage_source", b"usage_source", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
     _WhichOneofReturnType__cost_microdollars: _TypeAlias = _typing.Literal["cost_microdollars"]  # noqa: Y015
     _WhichOneofArgType__cost_microdollars: _TypeAlias = _typing.Literal["_cost_microdollars", b"_cost_microdollars"]  # noqa: Y015
-    _WhichOneofReturnType__purpose: _TypeAlias = _typing.Literal["purpose"]  # noqa: Y015
-    _WhichOneofArgType__purpose: _TypeAlias = _typing.Literal["_purpose", b"_purpose"]  # noqa: Y015
     _WhichOneofReturnType__run_id: _TypeAlias = _typing.Literal["run_id"]  # noqa: Y015
     _WhichOneofArgType__run_id: _TypeAlias = _typing.Literal["_run_id", b"_run_id"]  # noqa: Y015
     _WhichOneofReturnType__step_id: _TypeAlias = _typing.Literal["step_id"]  # noqa: Y015
@@ -110,8 +108,6 @@ class ModelCall(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_microdollars) -> _WhichOneofReturnType__cost_microdollars | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__purpose) -> _WhichOneofReturnType__purpose | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__run_id) -> _WhichOneofReturnType__run_id | None: ...
     @_typing.overload

@@ -21,6 +21,46 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _MCPConnectEvent:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MCPConnectEventEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MCPConnectEvent.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MCP_CONNECT_EVENT_UNSPECIFIED: _MCPConnectEvent.ValueType  # 0
+    """Read as a step that nobody knows."""
+    MCP_CONNECT_EVENT_CONNECTION_ATTEMPT: _MCPConnectEvent.ValueType  # 1
+    """The server is called."""
+    MCP_CONNECT_EVENT_OAUTH_REQUIRED: _MCPConnectEvent.ValueType  # 2
+    """It asks for authorization."""
+    MCP_CONNECT_EVENT_AUTHORIZATION_URL: _MCPConnectEvent.ValueType  # 3
+    """A person is to open an address."""
+    MCP_CONNECT_EVENT_WAITING_FOR_AUTH: _MCPConnectEvent.ValueType  # 4
+    """The person is waited for."""
+    MCP_CONNECT_EVENT_SUCCESS: _MCPConnectEvent.ValueType  # 5
+    """The last step: the tools are there."""
+    MCP_CONNECT_EVENT_ERROR: _MCPConnectEvent.ValueType  # 6
+    """The last step: it failed."""
+
+class MCPConnectEvent(_MCPConnectEvent, metaclass=_MCPConnectEventEnumTypeWrapper):
+    """Steps of connecting to a server."""
+
+MCP_CONNECT_EVENT_UNSPECIFIED: MCPConnectEvent.ValueType  # 0
+"""Read as a step that nobody knows."""
+MCP_CONNECT_EVENT_CONNECTION_ATTEMPT: MCPConnectEvent.ValueType  # 1
+"""The server is called."""
+MCP_CONNECT_EVENT_OAUTH_REQUIRED: MCPConnectEvent.ValueType  # 2
+"""It asks for authorization."""
+MCP_CONNECT_EVENT_AUTHORIZATION_URL: MCPConnectEvent.ValueType  # 3
+"""A person is to open an address."""
+MCP_CONNECT_EVENT_WAITING_FOR_AUTH: MCPConnectEvent.ValueType  # 4
+"""The person is waited for."""
+MCP_CONNECT_EVENT_SUCCESS: MCPConnectEvent.ValueType  # 5
+"""The last step: the tools are there."""
+MCP_CONNECT_EVENT_ERROR: MCPConnectEvent.ValueType  # 6
+"""The last step: it failed."""
+Global___MCPConnectEvent: _TypeAlias = MCPConnectEvent  # noqa: Y015
+
 class _MCPToolStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -44,6 +84,30 @@ MCP_TOOL_STATUS_SUCCESS: MCPToolStatus.ValueType  # 1
 MCP_TOOL_STATUS_ERROR: MCPToolStatus.ValueType  # 2
 """It failed."""
 Global___MCPToolStatus: _TypeAlias = MCPToolStatus  # noqa: Y015
+
+class _MCPAuthorizationStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MCPAuthorizationStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MCPAuthorizationStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MCP_AUTHORIZATION_STATUS_UNSPECIFIED: _MCPAuthorizationStatus.ValueType  # 0
+    """Read as ERROR."""
+    MCP_AUTHORIZATION_STATUS_SUCCESS: _MCPAuthorizationStatus.ValueType  # 1
+    """A person has authorized the server."""
+    MCP_AUTHORIZATION_STATUS_ERROR: _MCPAuthorizationStatus.ValueType  # 2
+    """Nobody has."""
+
+class MCPAuthorizationStatus(_MCPAuthorizationStatus, metaclass=_MCPAuthorizationStatusEnumTypeWrapper):
+    """How an authorization ended."""
+
+MCP_AUTHORIZATION_STATUS_UNSPECIFIED: MCPAuthorizationStatus.ValueType  # 0
+"""Read as ERROR."""
+MCP_AUTHORIZATION_STATUS_SUCCESS: MCPAuthorizationStatus.ValueType  # 1
+"""A person has authorized the server."""
+MCP_AUTHORIZATION_STATUS_ERROR: MCPAuthorizationStatus.ValueType  # 2
+"""Nobody has."""
+Global___MCPAuthorizationStatus: _TypeAlias = MCPAuthorizationStatus  # noqa: Y015
 
 @_typing.final
 class CreateMCPServerRequest(_message.Message):
@@ -810,10 +874,8 @@ class ConnectMCPServerResponse(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
-    event: _builtins.str
-    """`connection_attempt`, `oauth_required`, `authorization_url`, `waiting_for_auth`, `success` or `error`. The last two end
-    the stream.
-    """
+    event: Global___MCPConnectEvent.ValueType
+    """What this step is."""
     message: _builtins.str
     """What happened, in words."""
     server_name: _builtins.str
@@ -827,7 +889,7 @@ class ConnectMCPServerResponse(_message.Message):
     def __init__(
         self,
         *,
-        event: _builtins.str = ...,
+        event: Global___MCPConnectEvent.ValueType = ...,
         message: _builtins.str = ...,
         server_name: _builtins.str = ...,
         url: _builtins.str = ...,
@@ -888,14 +950,14 @@ class CompleteMCPOAuthResponse(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
-    status: _builtins.str
-    """`success` or `error`."""
+    status: Global___MCPAuthorizationStatus.ValueType
+    """Whether the server may be used now."""
     message: _builtins.str
     """What happened, in words."""
     def __init__(
         self,
         *,
-        status: _builtins.str = ...,
+        status: Global___MCPAuthorizationStatus.ValueType = ...,
         message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

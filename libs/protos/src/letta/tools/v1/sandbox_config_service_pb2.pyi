@@ -72,38 +72,19 @@ class LocalSandboxConfig(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SANDBOX_DIR_FIELD_NUMBER: _builtins.int
-    USE_VENV_FIELD_NUMBER: _builtins.int
-    VENV_NAME_FIELD_NUMBER: _builtins.int
     PIP_REQUIREMENTS_FIELD_NUMBER: _builtins.int
-    sandbox_dir: _builtins.str
-    """Kept for clients that send it; calls have a directory of their own."""
-    use_venv: _builtins.bool
-    """Kept for clients that send it; requirements always have an environment of their own."""
-    venv_name: _builtins.str
-    """Kept for clients that send it. Default `venv`."""
     pip_requirements: _builtins.str
     """Python packages of every tool, a JSON array of `{"name", "version"}`."""
     def __init__(
         self,
         *,
-        sandbox_dir: _builtins.str | None = ...,
-        use_venv: _builtins.bool = ...,
-        venv_name: _builtins.str | None = ...,
         pip_requirements: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_sandbox_dir", b"_sandbox_dir", "_venv_name", b"_venv_name", "sandbox_dir", b"sandbox_dir", "venv_name", b"venv_name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sandbox_dir", b"_sandbox_dir", "_venv_name", b"_venv_name", "pip_requirements", b"pip_requirements", "sandbox_dir", b"sandbox_dir", "use_venv", b"use_venv", "venv_name", b"venv_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pip_requirements", b"pip_requirements"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__sandbox_dir: _TypeAlias = _typing.Literal["sandbox_dir"]  # noqa: Y015
-    _WhichOneofArgType__sandbox_dir: _TypeAlias = _typing.Literal["_sandbox_dir", b"_sandbox_dir"]  # noqa: Y015
-    _WhichOneofReturnType__venv_name: _TypeAlias = _typing.Literal["venv_name"]  # noqa: Y015
-    _WhichOneofArgType__venv_name: _TypeAlias = _typing.Literal["_venv_name", b"_venv_name"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__sandbox_dir) -> _WhichOneofReturnType__sandbox_dir | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__venv_name) -> _WhichOneofReturnType__venv_name | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LocalSandboxConfig: _TypeAlias = LocalSandboxConfig  # noqa: Y015
 

@@ -9,7 +9,7 @@ from math import ceil
 
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
-from letta.llm.v1.generation_service_pb2 import Attribution, Prompt
+from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_SUMMARY, Attribution, Prompt
 from letta_agent.domain.context.working import message_tokens
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.peers.models import ModelPeer
@@ -95,7 +95,7 @@ class Compactor:
             system=settings.prompt or INSTRUCTIONS,
             settings=settings.model_settings,
             attribution=Attribution(
-                agent_id=full.state.id, run_id=full.run_id, step_id=full.step_id, purpose="summary"
+                agent_id=full.state.id, run_id=full.run_id, step_id=full.step_id, purpose=CALL_PURPOSE_SUMMARY
             ),
         )
         try:

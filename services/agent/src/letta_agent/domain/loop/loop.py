@@ -318,7 +318,7 @@ class Loop:
             tool_choice=choice,
             settings=state.model_settings,
             attribution=llm_pb2.Attribution(
-                agent_id=state.id, run_id=self.held.run_id, step_id=step_id, purpose="step"
+                agent_id=state.id, run_id=self.held.run_id, step_id=step_id, purpose=llm_pb2.CALL_PURPOSE_STEP
             ),
         )
         if not self._several and prompt.settings.parallel_tool_calls:
