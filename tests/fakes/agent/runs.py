@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from letta_agent.domain.journal.records import (
+    TOKENS,
     Admission,
     AdmissionOutcome,
     FreeSlots,
@@ -412,8 +413,7 @@ _FAILED = 3
 
 
 def _spent(before: TokenUsage, steps: Sequence[TokenUsage]) -> TokenUsage:
-    names = [field.name for field in TokenUsage.DESCRIPTOR.fields]
-    return TokenUsage(**{n: max(getattr(before, n), sum(getattr(step, n) for step in steps)) for n in names})
+    return TokenUsage(**{n: max(getattr(before, n), sum(getattr(step, n) for step in steps)) for n in TOKENS})
 
 
 def _with_error(step: StepSummary, end: RunEnd) -> StepSummary:

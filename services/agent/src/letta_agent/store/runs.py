@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from letta_agent.domain.journal.records import (
     ACTIVE,
+    TOKENS,
     Admission,
     AdmissionOutcome,
     HeldCalls,
@@ -146,14 +147,13 @@ _ASKING = sa.and_(
     queue.c.run_id.is_(None),
 )
 """A run stopped for the approval that its conversation waits for."""
-_TOKENS = tuple(field.name for field in TokenUsage.DESCRIPTOR.fields)
 _RUN_NAMES, _SUMMARY_NAMES = (
     tuple(name for name in kind.__dataclass_fields__ if name != "usage") for kind in (RunRecord, StepSummary)
 )
 """What is stored of a run and of a step by the same name, tokens excepted."""
-_RUN_COLUMNS = [runs.c[name] for name in (*_RUN_NAMES, *_TOKENS)]
+_RUN_COLUMNS = [runs.c[name] for name in (*_RUN_NAMES, *TOKENS)]
 _STEP_COLUMNS = [
-    run_steps.c[name] for name in (*_SUMMARY_NAMES, *_TOKENS, "run_id", "agent_id", "created_at", "feedback", "tags")
+    run_steps.c[name] for name in (*_SUMMARY_NAMES, *TOKENS, "run_id", "agent_id", "created_at", "feedback", "tags")
 ]
 
 
@@ -381,7 +381,7 @@ def _columns(steps: Sequence[StepSummary]) -> dict[str, list[Any]]:
 
 
 def _usage(counts: Sequence[int]) -> TokenUsage:
-    return TokenUsage(**dict(zip(_TOKENS, counts, strict=True)))
+    return TokenUsage(**dict(zip(TOKENS, counts, strict=True)))
 
 
 def _run(row: sa.Row[Any]) -> RunRecord:
@@ -390,7 +390,7 @@ def _run(row: sa.Row[Any]) -> RunRecord:
 
 
 def _step(row: sa.Row[Any]) -> StepRecord:
-    count, end = len(_SUMMARY_NAMES), len(_SUMMARY_NAMES) + len(_TOKENS)
+    count, end = len(_SUMMARY_NAMES), len(_SUMMARY_NAMES) + len(TOKENS)
     named = dict(zip(_SUMMARY_NAMES, row[:count], strict=True))
     named |= {"tools_used": tuple(named["tools_used"]), "warnings": tuple(named["warnings"])}
     run_id, agent_id, created_at, feedback, tags = row[end:]

@@ -21,6 +21,8 @@ TokenUsage = usage_pb2.TokenUsage
 StoredInput = stored_pb2.StoredInput
 StoredStep = stored_pb2.StoredStep
 
+TOKENS = tuple(field.name for field in TokenUsage.DESCRIPTOR.fields)
+"""The counts of tokens by name."""
 ACTIVE = (RunStatus.RUN_STATUS_CREATED, RunStatus.RUN_STATUS_RUNNING)
 
 

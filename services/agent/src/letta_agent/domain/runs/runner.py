@@ -19,6 +19,7 @@ from letta_agent.domain.journal.event_writer import EventWriter
 from letta_agent.domain.journal.feed import Feed
 from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.journal.records import (
+    TOKENS,
     FreeSlots,
     LeaseTerms,
     QueueStore,
@@ -57,8 +58,6 @@ CANCEL_POLL_SECONDS = 0.2
 RETRY_SECONDS = "5"
 _REOPENED_SECONDS = 1.0
 _CLAIMS = 32
-TOKENS = tuple(field.name for field in TokenUsage.DESCRIPTOR.fields)
-"""The counts of tokens by name."""
 _CROWD = 4
 """How many times its slots a replica holds runs, those that wait for a slot included."""
 _LLM = "LLM_"
