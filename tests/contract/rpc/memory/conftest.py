@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -31,7 +31,7 @@ from letta_common.values.ids import new_id
 from letta_memory.settings import MemorySettings
 from letta_memory.wiring import build
 from letta_rpc.service import Deps, Service
-from tests.support.rpc import Identities, running
+from tests.support.rpc import Identities, Transport, running
 
 ANN = Actor("org-a", "user-ann")
 BOB = Actor("org-b", "user-bob")
@@ -167,17 +167,35 @@ def message(role: int, text: str, **more: Any) -> message_pb2.Message:
     return made
 
 
-@pytest.fixture(params=["network", "local"])
-async def memory(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Memory]:
-    """Run memory with its embedder, over both transports, and act as Ann."""
+@asynccontextmanager
+async def remembering(transport: Transport, database_url: str) -> AsyncIterator[Memory]:
+    """Run memory with its embedder."""
     identities, embedder = Identities(), WordEmbedder()
     add = embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server
     async with running(Service("llm_gateway", ((add, embedder),)), "local", identities=identities) as gateway:
         settings = MemorySettings(
             database_url=SecretStr(database_url), embed_messages=True, embedding_pause_seconds=0.05, pool_size=4
         )
-        deps = Deps({"llm_gateway": gateway})
-        service = await build(settings, deps)
-        async with running(service, request.param, identities=identities) as channel:
-            with acting_as(identities.sign(ANN)):
-                yield Memory(channel, identities, embedder)
+        service = await build(settings, Deps({"llm_gateway": gateway}))
+        async with running(service, transport, identities=identities) as channel:
+            yield Memory(channel, identities, embedder)
+
+
+@pytest.fixture(scope="module", params=["network", "local"])
+async def shared(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Memory | None]:
+    """Run one memory for the tests of a module; none where it says that each test needs a memory `ALONE`."""
+    if getattr(request.module, "ALONE", False):
+        yield None
+        return
+    async with remembering(request.param, database_url) as memory:
+        yield memory
+
+
+@pytest.fixture
+async def memory(request: pytest.FixtureRequest, shared: Memory | None, database_url: str) -> AsyncIterator[Memory]:
+    """Give a memory over both transports, and act as Ann."""
+    async with AsyncExitStack() as stack:
+        transport = request.node.callspec.params["shared"]
+        memory = shared or await stack.enter_async_context(remembering(transport, database_url))
+        with memory.actor(ANN):
+            yield memory

@@ -22,6 +22,9 @@ from letta_common.errors import (
 )
 from letta_common.values.ids import new_id
 
+ALONE = True
+"""The embedder goes down here, or changes."""
+
 
 async def make(memory: Any, name: str = "facts", **more: Any) -> Any:
     request = pb.CreateArchiveRequest(name=name, **more)

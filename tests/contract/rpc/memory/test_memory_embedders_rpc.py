@@ -11,6 +11,9 @@ from letta.memory.v1 import archive_pb2, archive_service_pb2, context_service_pb
 from letta_common.errors import ArchiveNotFound, ModelNotFound
 from letta_common.values.ids import new_id
 
+ALONE = True
+"""The embedder goes down here, or changes."""
+
 State = archive_pb2.ArchiveEmbeddingState
 
 

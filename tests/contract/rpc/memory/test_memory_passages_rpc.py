@@ -23,6 +23,9 @@ from letta_common.errors import (
 )
 from letta_common.values.ids import new_id
 
+ALONE = True
+"""The embedder goes down here, or changes."""
+
 
 def day(number: int) -> Timestamp:
     stamp = Timestamp()
