@@ -9,6 +9,8 @@ import pytest
 
 WORKERS_A_CORE = 2
 """A test waits for processes a third of its time, and its worker's core with it."""
+MOST_WORKERS = 16
+"""Each has a database server of its own; with more of them the longest file takes as long as all others."""
 FIRST = ("e2e", "integration", "hostile", "unit/sandbox", "unit/tools_mcp", "unit/tools_sandbox", "compat", "contract")
 """Where the files are that take minutes. What is left at the end takes seconds, so all workers end together."""
 _TESTS = Path(__file__).parents[1]
@@ -18,7 +20,8 @@ def pytest_xdist_auto_num_workers() -> int | None:
     """Say what `-n auto` means, unless the environment does."""
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None
-    return WORKERS_A_CORE * len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(WORKERS_A_CORE * cores, MOST_WORKERS)
 
 
 @pytest.hookimpl(trylast=True)
