@@ -15,17 +15,8 @@ _MESSAGE = re.compile(r"^message (\w+) \{")
 # What is still to be given a meaning or a message of its own. None is to be added.
 LEFT = frozenset(
     {
-        "ChildToolRule.prompt_template",
-        "ConditionalToolRule.prompt_template",
-        "ContinueToolRule.prompt_template",
-        "InitToolRule.prompt_template",
         "ListAgentsRequest.ascending",
         "ListRunsRequest.ascending",
-        "MaxCountPerStepToolRule.prompt_template",
-        "ParentToolRule.prompt_template",
-        "RequiredBeforeExitToolRule.prompt_template",
-        "RequiresApprovalToolRule.prompt_template",
-        "TerminalToolRule.prompt_template",
     }
 )
 

@@ -104,7 +104,7 @@ class InitToolRule(_message.Message):
     tool_name: _builtins.str
     """Name of the tool."""
     prompt_template: _builtins.str
-    """Kept for clients of V1; without effect."""
+    """What the system prompt says of the rule, in place of its own words; `{{ tool_name }}` stands for the tool."""
     args: _builtins.str
     """Arguments that override the model's, a JSON object."""
     def __init__(
@@ -135,7 +135,7 @@ class TerminalToolRule(_message.Message):
     tool_name: _builtins.str
     """Name of the tool."""
     prompt_template: _builtins.str
-    """Kept for clients of V1; without effect."""
+    """What the system prompt says of the rule, in place of its own words; `{{ tool_name }}` stands for the tool."""
     def __init__(
         self,
         *,
@@ -163,7 +163,7 @@ class ContinueToolRule(_message.Message):
     tool_name: _builtins.str
     """Name of the tool."""
     prompt_template: _builtins.str
-    """Kept for clients of V1; without effect."""
+    """What the system prompt says of the rule, in place of its own words; `{{ tool_name }}` stands for the tool."""
     def __init__(
         self,
         *,
@@ -191,7 +191,7 @@ class RequiredBeforeExitToolRule(_message.Message):
     tool_name: _builtins.str
     """Name of the tool."""
     prompt_template: _builtins.str
-    """Kept for clients of V1; without effect."""
+    """What the system prompt says of the rule, in place of its own words; `{{ tool_name }}` stands for the tool."""
     def __init__(
         self,
         *,
@@ -221,7 +221,7 @@ class ChildToolRule(_message.Message):
     tool_name: _builtins.str
     """Name of the tool."""
     prompt_template: _builtins.str
-    """Kept for clients of V1; without effect."""
+    """What the system prompt says of the rule, in place of its own words; `{{ tool_name }}` stands for the tool."""
     @_builtins.property
     def children(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the tools that may follow."""
@@ -286,7 +286,7 @@ class ParentToolRule(_message.Message):
     tool_name: _builtins.str
     """Name of the tool."""
     prompt_template: _builtins.str
-    """Kept for clients of V1; without effect."""
+    """What the system prompt says of the rule, in place of its own words; `{{ tool_name }}` stands for the tool."""
     @_builtins.property
     def children(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the children."""
@@ -342,7 +342,7 @@ class ConditionalToolRule(_message.Message):
     tool_name: _builtins.str
     """Name of the tool."""
     prompt_template: _builtins.str
-    """Kept for clients of V1; without effect."""
+    """What the system prompt says of the rule, in place of its own words; `{{ tool_name }}` stands for the tool."""
     default_child: _builtins.str
     """Tool to call when no output matches; absent: any."""
     require_output_mapping: _builtins.bool
@@ -387,7 +387,7 @@ class MaxCountPerStepToolRule(_message.Message):
     tool_name: _builtins.str
     """Name of the tool."""
     prompt_template: _builtins.str
-    """Kept for clients of V1; without effect."""
+    """What the system prompt says of the rule, in place of its own words; `{{ tool_name }}` stands for the tool."""
     max_count_limit: _builtins.int
     """Most calls in one run."""
     def __init__(
@@ -418,7 +418,7 @@ class RequiresApprovalToolRule(_message.Message):
     tool_name: _builtins.str
     """Name of the tool."""
     prompt_template: _builtins.str
-    """Kept for clients of V1; without effect."""
+    """What the system prompt says of the rule, in place of its own words; `{{ tool_name }}` stands for the tool."""
     def __init__(
         self,
         *,

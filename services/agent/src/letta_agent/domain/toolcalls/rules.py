@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Freedom:
     """The model must call one of them."""
 
 
+_TOOL_NAME = re.compile(r"\{\{\s*tool_name\s*\}\}")
 REFUSED = "[ToolConstraintError]"
 """Begins the result of a call that a rule forbade."""
 UNREADABLE = (
@@ -97,7 +99,7 @@ class ToolRules:
 
     def described(self) -> list[str]:
         """Return the rules in words, for the system prompt."""
-        return [line for kind, tell in _WORDS.items() for rule in self._of(kind) for line in (tell(rule),)]
+        return [_wording(rule) or tell(rule) for kind, tell in _WORDS.items() for rule in self._of(kind)]
 
     def hints(self, name: str, history: Sequence[ToolReturnContent]) -> str:
         """Say which rule keeps a tool from being called now; empty when none does."""
@@ -136,6 +138,12 @@ class ToolRules:
         counts = Counter(call.name for call in history)
         rules = self._of("max_count_per_step")
         return {rule.tool_name for rule in rules if counts[rule.tool_name] >= rule.max_count_limit}
+
+
+def _wording(rule: Any) -> str:
+    """Return what the agent's maker says of a rule; empty where they left that to us."""
+    words: str = rule.prompt_template
+    return _TOOL_NAME.sub(lambda _: rule.tool_name, words)
 
 
 def _object(text: str) -> dict[str, Any]:
