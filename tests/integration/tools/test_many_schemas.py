@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from letta.tools.v1.mcp_server_pb2 import SchemaHealth
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.values.ids import new_id
@@ -100,7 +101,7 @@ async def test_they_come_back_whole(tools):
             )
             assert kept["description"] == sent[tool.name]["description"]
             judged = health_of(kept["parameters"])
-            assert judged.status != "INVALID", (tool.name, judged.reasons)
+            assert judged.status != SchemaHealth.SCHEMA_HEALTH_INVALID, (tool.name, judged.reasons)
             health[judged.status] += 1
         for vendor in FORMATS:
             for strict in (False, True):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
+from letta.tools.v1.mcp_server_pb2 import SchemaHealth
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.errors import ToolSourceInvalid
@@ -139,5 +140,5 @@ def test_which_schemas_a_strict_vendor_takes(kept):
     """The schema stays as it is; it is for whoever wants a tool to be strict to write such a one."""
     health = {name: health_of(json.loads(tool.json_schema)["parameters"]).status for name, tool in kept.items()}
 
-    assert {name for name, status in health.items() if status == "STRICT_COMPLIANT"} == STRICT
-    assert {name for name, status in health.items() if status == "INVALID"} == INVALID
+    assert {name for name, status in health.items() if status == SchemaHealth.SCHEMA_HEALTH_STRICT_COMPLIANT} == STRICT
+    assert {name for name, status in health.items() if status == SchemaHealth.SCHEMA_HEALTH_INVALID} == INVALID

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from letta.tools.v1.mcp_server_pb2 import SchemaHealth
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
 from letta_common.egress import AddressGuard
@@ -273,7 +274,11 @@ def nested(depth):
     ],
 )
 def test_schemas_are_judged(schema, status):
-    assert health_of(schema).status == status
+    assert SchemaHealth.Name(health_of(schema).status) == f"SCHEMA_HEALTH_{status}"
+
+
+def test_a_name_that_no_text_can_hold_is_told_of_all_the_same():
+    assert "arguments.?: not required" in health_of({"properties": {"\ud800": {"type": "string"}}}).reasons
 
 
 def test_an_unusable_schema_is_replaced():

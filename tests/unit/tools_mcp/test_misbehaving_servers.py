@@ -131,7 +131,7 @@ async def test_one_bad_tool_does_not_lose_the_others(transport):
     assert states.keys() == told | usable
     assert all(states[name]["mcp:SCHEMA_WARNINGS"] for name in told)
     assert "integer" in kept["root reference"].json_schema
-    assert (again.added, again.updated, again.deleted) == ((), (), ())
+    assert (*again.added, *again.updated, *again.deleted) == ()
     assert called[0]
 
 
@@ -146,7 +146,7 @@ async def test_tools_that_change_during_a_call(transport):
         assert (await servers.call(ANN, tool, {}, {}, 5.0))[0]
         done = await servers.refresh(ANN, server.id, {})
 
-        assert done.added == ("other",)
+        assert list(done.added) == ["other"]
         assert set(done.deleted) == {"pid", "same"}
         await servers.close()
 

@@ -107,8 +107,7 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
     ) -> pb.RefreshMCPServerResponse:
         actor = current_actor()
         variables = await self._environment.variables(actor)
-        done = await self._servers.refresh(actor, await self._id(actor, request), variables)
-        return pb.RefreshMCPServerResponse(added=done.added, updated=done.updated, deleted=done.deleted)
+        return await self._servers.refresh(actor, await self._id(actor, request), variables)
 
     async def ListMCPOffers(self, request: pb.ListMCPOffersRequest, context: _Context) -> pb.ListMCPOffersResponse:
         actor = current_actor()
@@ -226,8 +225,6 @@ def _find(tools: list[RegisteredTool], *, tool_id: str = "", name: str = "") -> 
 
 
 def _pack_offer(offer: Offer) -> mcp_server_pb2.MCPOffer:
-    judged = health_of_offer(offer)
-    status = mcp_server_pb2.SchemaHealth.Value(f"SCHEMA_HEALTH_{judged.status}")
-    schema = "{}" if status == mcp_server_pb2.SCHEMA_HEALTH_INVALID else dump(offer.parameters)
-    health = mcp_server_pb2.MCPOfferHealth(status=status, reasons=judged.reasons)
+    health = health_of_offer(offer)
+    schema = "{}" if health.status == mcp_server_pb2.SCHEMA_HEALTH_INVALID else dump(offer.parameters)
     return mcp_server_pb2.MCPOffer(name=offer.name, description=offer.description, input_schema=schema, health=health)

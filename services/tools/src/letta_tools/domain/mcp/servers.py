@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
+from letta.tools.v1.mcp_server_service_pb2 import RefreshMCPServerResponse
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.egress import origin_of
@@ -17,7 +18,7 @@ from letta_common.sealing import SealedAt, Sealer
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded
-from letta_tools.domain.mcp.tools import Offer, Refreshed, tool_of
+from letta_tools.domain.mcp.tools import Offer, tool_of
 from letta_tools.domain.registry.records import EPOCH, LONGEST_NAME, RegisteredTool, ToolFilter
 from letta_tools.domain.registry.tools import ToolStore
 
@@ -261,7 +262,7 @@ class MCPServers:
         await self._store.delete(actor, server_id)
         await self._forget(actor, server_id)
 
-    async def refresh(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> Refreshed:
+    async def refresh(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> RefreshMCPServerResponse:
         """Bring the tools of a server up to date. Raises MCPServerNotFound, MCPConnectionFailed, MCPTimeout."""
         server = await self.get(actor, server_id)
         offers = await self._client.list_tools(self.connection(actor, server).filled(variables))
@@ -342,7 +343,7 @@ class MCPServers:
         found = await self._tools.list_tools(actor, ToolFilter(mcp_server_id=server_id), Page(limit=1000))
         return sorted(found, key=lambda tool: tool.name)
 
-    async def _sync(self, actor: Actor, server: MCPServer, offers: Sequence[Offer]) -> Refreshed:
+    async def _sync(self, actor: Actor, server: MCPServer, offers: Sequence[Offer]) -> RefreshMCPServerResponse:
         """Write the tools that are new or changed in one statement, and remove those that are gone."""
         known = {tool.mcp_name: tool for tool in await self._tools_of(actor, server.id)}
         names = await self._names(actor, server, [offer for offer in offers if offer.name not in known])
@@ -359,7 +360,8 @@ class MCPServers:
         gone = [tool for key, tool in known.items() if key not in wanted]
         for tool in gone:
             await self._tools.delete(actor, tool.id)
-        return Refreshed(*(tuple(sorted(tool.name for tool in group)) for group in (fresh, changed, gone)))
+        groups = [sorted(tool.name for tool in group) for group in (fresh, changed, gone)]
+        return RefreshMCPServerResponse(added=groups[0], updated=groups[1], deleted=groups[2])
 
     async def _names(self, actor: Actor, server: MCPServer, offers: Sequence[Offer]) -> dict[str, str]:
         """Choose names that providers accept and that are free; a taken one gets the server's name in front."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from letta.tools.v1.mcp_server_pb2 import MCPOfferHealth, SchemaHealth
 from letta_common.actor import Actor
 from letta_common.values.ids import derived_id
 from letta_tool_schemas.schemas import FunctionSchema, dump
@@ -16,6 +17,7 @@ from letta_tools.domain.registry.source_errors import source_errors
 _LONGEST_SCHEMA = 65_536
 _LONGEST_DESCRIPTION = 8_192
 _MAX_DEPTH = 32
+_MOST_REASONS = 20
 _EMPTY: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -31,33 +33,17 @@ class Offer:
     """Why the tool cannot be used as it is described."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refreshed:
-    """Names of tools that were added, changed and removed."""
-
-    added: tuple[str, ...] = ()
-    updated: tuple[str, ...] = ()
-    deleted: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SchemaHealth:
-    """How far providers can use a schema: STRICT_COMPLIANT, NON_STRICT_ONLY or INVALID, and why."""
-
-    status: str
-    reasons: tuple[str, ...] = ()
-
-
 @source_errors()
 def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now: datetime) -> RegisteredTool:
     """Return the tool of an offer of a server, which is given by id and name."""
     server_id, server_name = server
     health = health_of_offer(offer)
-    parameters = _EMPTY if health.status == "INVALID" else {"properties": {}, **offer.parameters, "type": "object"}
+    unusable = health.status == SchemaHealth.SCHEMA_HEALTH_INVALID
+    parameters = _EMPTY if unusable else {"properties": {}, **offer.parameters, "type": "object"}
     description = offer.description.replace("\0", "")[:_LONGEST_DESCRIPTION]
     metadata = {
         "mcp": {"server_id": server_id, "server_name": server_name},
-        "mcp:SCHEMA_STATUS": health.status,
+        "mcp:SCHEMA_STATUS": SchemaHealth.Name(health.status).removeprefix("SCHEMA_HEALTH_"),
         "mcp:SCHEMA_WARNINGS": list(health.reasons),
     }
     return RegisteredTool(
@@ -79,19 +65,19 @@ def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now:
     )
 
 
-def health_of_offer(offer: Offer) -> SchemaHealth:
+def health_of_offer(offer: Offer) -> MCPOfferHealth:
     """Judge a tool."""
-    return SchemaHealth("INVALID", (offer.fault,)) if offer.fault else health_of(offer.parameters)
+    return _invalid(offer.fault) if offer.fault else health_of(offer.parameters)
 
 
-def health_of(parameters: Mapping[str, Any]) -> SchemaHealth:
+def health_of(parameters: Mapping[str, Any]) -> MCPOfferHealth:
     """Judge a schema."""
     try:
         size = len(dump(parameters))
     except (ValueError, TypeError, RecursionError) as error:
-        return SchemaHealth("INVALID", (f"the schema is not JSON: {type(error).__name__}",))
+        return _invalid(f"the schema is not JSON: {type(error).__name__}")
     if size > _LONGEST_SCHEMA:
-        return SchemaHealth("INVALID", (f"the schema has {size} characters; {_LONGEST_SCHEMA} are allowed",))
+        return _invalid(f"the schema has {size} characters; {_LONGEST_SCHEMA} are allowed")
     faults: list[str] = []
     laxities: list[str] = []
     if parameters.get("type", "object") != "object":
@@ -99,8 +85,20 @@ def health_of(parameters: Mapping[str, Any]) -> SchemaHealth:
     _look(parameters, "arguments", faults, laxities, 0)
     _follow(parameters, parameters, faults, laxities)
     if faults:
-        return SchemaHealth("INVALID", tuple(faults[:20]))
-    return SchemaHealth("NON_STRICT_ONLY", tuple(laxities[:20])) if laxities else SchemaHealth("STRICT_COMPLIANT")
+        return _invalid(*faults)
+    if laxities:
+        return _judged(SchemaHealth.SCHEMA_HEALTH_NON_STRICT_ONLY, *laxities)
+    return _judged(SchemaHealth.SCHEMA_HEALTH_STRICT_COMPLIANT)
+
+
+def _invalid(*reasons: str) -> MCPOfferHealth:
+    return _judged(SchemaHealth.SCHEMA_HEALTH_INVALID, *reasons)
+
+
+def _judged(status: SchemaHealth.ValueType, *reasons: str) -> MCPOfferHealth:
+    """Return a judgement; names that no UTF-8 can hold come with question marks, since a server chooses them."""
+    told = [reason.encode("utf-8", "replace").decode() for reason in reasons[:_MOST_REASONS]]
+    return MCPOfferHealth(status=status, reasons=told)
 
 
 def _look(schema: Any, path: str, faults: list[str], laxities: list[str], depth: int) -> None:
