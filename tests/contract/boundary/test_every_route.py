@@ -64,7 +64,7 @@ def bodies(schema: dict[str, Any], value: Any, depth: int = 0, seen: tuple[int, 
     }
     for key, each in (schema.get("properties") or {}).items():
         tag = resolved(each).get("const")
-        if tag is None:
+        if tag is None and not each.get("readOnly"):  # what only answers have is skipped in requests, whatever it is
             for inner in bodies(each, value, depth + 1, below):
                 yield {**required, key: inner}
 

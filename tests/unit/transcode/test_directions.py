@@ -118,6 +118,13 @@ def test_where_a_key_stands_is_told_as_the_request_has_it():
     )
 
 
+def test_keys_of_a_flattened_message_are_query_parameters_too():
+    binding = Binding(CODECS, "given.v1.Thing", parse("/things"), "")
+
+    assert binding.read(RequestParts([], {"max": ["2"]}, {})).older.most == 2
+    assert binding.locate(("older", "most")) == ("query", "most")
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [

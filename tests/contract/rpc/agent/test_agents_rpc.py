@@ -151,7 +151,7 @@ async def test_agents_are_listed_in_pages(stubs):
     assert [a.id for a in await listed(stubs, limit=2, after=newest[1])] == newest[2:4]
     assert [a.id for a in await listed(stubs, limit=2, before=newest[3])] == newest[1:3]
     assert [a.id for a in await listed(stubs, order=sort_order_pb2.SORT_ORDER_ASC)] == made
-    assert [a.id for a in await listed(stubs, ascending=True, limit=1)] == made[:1]
+    assert [a.id for a in await listed(stubs, compat={"ascending": True}, limit=1)] == made[:1]
     await stubs.agents.DeleteAgent(pb.DeleteAgentRequest(agent_id=newest[1]), timeout=5)
     assert [a.id for a in await listed(stubs, after=newest[1])] == newest[2:]
     with pytest.raises(CursorNotFound):

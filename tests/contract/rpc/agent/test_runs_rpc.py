@@ -269,7 +269,7 @@ async def test_runs_are_listed_in_pages(stubs):
     assert await listed(stubs, agent_ids=[agent.id], after=newest[0], limit=2) == newest[1:3]
     assert await listed(stubs, agent_id=agent.id, before=newest[3], limit=2) == newest[1:3]
     assert await listed(stubs, agent_id=agent.id, order=sort_order_pb2.SORT_ORDER_ASC) == made
-    assert await listed(stubs, agent_id=agent.id, ascending=True, limit=1) == made[:1]
+    assert await listed(stubs, agent_id=agent.id, compat={"ascending": True}, limit=1) == made[:1]
     assert await listed(stubs, statuses=[run_pb2.RUN_STATUS_FAILED]) == []
     assert await listed(stubs, stop_reason=usage_pb2.STOP_REASON_END_TURN, limit=1) == [elsewhere]
     await stubs.runs.DeleteRun(pb.DeleteRunRequest(run_id=newest[1]), timeout=5)

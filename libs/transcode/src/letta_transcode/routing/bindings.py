@@ -124,7 +124,7 @@ class Binding:
             return ("header", header)
         if self.body == "*" and first not in self._apart:
             return ("body", *self._shown(path))
-        return ("query", *path)
+        return ("query", *self._shown(path))
 
     def _shown(self, path: Loc) -> Loc:
         """Return a path less the fields whose keys stand in the object around them."""

@@ -193,6 +193,6 @@ def follow_of(request: Any) -> Follow:
 def page_of(request: Any) -> Page:
     """Return the page of a list that may name its direction in the older way."""
     page = Page.of(request)
-    if request.HasField("ascending") and not request.order:
-        return Page(page.limit, request.ascending, page.before, page.after)
+    if request.compat.HasField("ascending") and not request.order:
+        return Page(page.limit, request.compat.ascending, page.before, page.after)
     return page

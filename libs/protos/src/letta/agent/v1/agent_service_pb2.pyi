@@ -13,6 +13,7 @@ from letta.agent.v1 import agent_pb2 as _agent_pb2
 from letta.agent.v1 import run_pb2 as _run_pb2
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
+from letta.compat.v1 import list_pb2 as _list_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
 from letta.tools.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
@@ -268,7 +269,7 @@ class ListAgentsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
-    ASCENDING_FIELD_NUMBER: _builtins.int
+    COMPAT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Only agents of this name."""
     match_all_tags: _builtins.bool
@@ -297,8 +298,6 @@ class ListAgentsRequest(_message.Message):
     """Direction. Default: newest first."""
     order_by: Global___AgentOrderBy.ValueType
     """What to list by."""
-    ascending: _builtins.bool
-    """Direction, under the older name; `order` wins."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only agents with any of these labels."""
@@ -310,6 +309,10 @@ class ListAgentsRequest(_message.Message):
     @_builtins.property
     def include(self) -> _containers.RepeatedScalarFieldContainer[Global___AgentInclude.ValueType]:
         """What to answer besides the agent itself."""
+
+    @_builtins.property
+    def compat(self) -> _list_pb2.ListCompat:
+        """What older clients say of the list."""
 
     def __init__(
         self,
@@ -331,16 +334,14 @@ class ListAgentsRequest(_message.Message):
         limit: _builtins.int = ...,
         order: _sort_order_pb2.SortOrder.ValueType = ...,
         order_by: Global___AgentOrderBy.ValueType = ...,
-        ascending: _builtins.bool | None = ...,
+        compat: _list_pb2.ListCompat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_ascending", b"_ascending", "_base_template_id", b"_base_template_id", "_before", b"_before", "_created_by_id", b"_created_by_id", "_identity_id", b"_identity_id", "_name", b"_name", "_project_id", b"_project_id", "_query_text", b"_query_text", "_template_id", b"_template_id", "after", b"after", "ascending", b"ascending", "base_template_id", b"base_template_id", "before", b"before", "created_by_id", b"created_by_id", "identity_id", b"identity_id", "name", b"name", "project_id", b"project_id", "query_text", b"query_text", "template_id", b"template_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_base_template_id", b"_base_template_id", "_before", b"_before", "_created_by_id", b"_created_by_id", "_identity_id", b"_identity_id", "_name", b"_name", "_project_id", b"_project_id", "_query_text", b"_query_text", "_template_id", b"_template_id", "after", b"after", "base_template_id", b"base_template_id", "before", b"before", "compat", b"compat", "created_by_id", b"created_by_id", "identity_id", b"identity_id", "name", b"name", "project_id", b"project_id", "query_text", b"query_text", "template_id", b"template_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_ascending", b"_ascending", "_base_template_id", b"_base_template_id", "_before", b"_before", "_created_by_id", b"_created_by_id", "_identity_id", b"_identity_id", "_name", b"_name", "_project_id", b"_project_id", "_query_text", b"_query_text", "_template_id", b"_template_id", "after", b"after", "ascending", b"ascending", "base_template_id", b"base_template_id", "before", b"before", "created_by_id", b"created_by_id", "identifier_keys", b"identifier_keys", "identity_id", b"identity_id", "include", b"include", "last_stop_reason", b"last_stop_reason", "limit", b"limit", "match_all_tags", b"match_all_tags", "name", b"name", "order", b"order", "order_by", b"order_by", "project_id", b"project_id", "query_text", b"query_text", "tags", b"tags", "template_id", b"template_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_base_template_id", b"_base_template_id", "_before", b"_before", "_created_by_id", b"_created_by_id", "_identity_id", b"_identity_id", "_name", b"_name", "_project_id", b"_project_id", "_query_text", b"_query_text", "_template_id", b"_template_id", "after", b"after", "base_template_id", b"base_template_id", "before", b"before", "compat", b"compat", "created_by_id", b"created_by_id", "identifier_keys", b"identifier_keys", "identity_id", b"identity_id", "include", b"include", "last_stop_reason", b"last_stop_reason", "limit", b"limit", "match_all_tags", b"match_all_tags", "name", b"name", "order", b"order", "order_by", b"order_by", "project_id", b"project_id", "query_text", b"query_text", "tags", b"tags", "template_id", b"template_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
     _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
-    _WhichOneofReturnType__ascending: _TypeAlias = _typing.Literal["ascending"]  # noqa: Y015
-    _WhichOneofArgType__ascending: _TypeAlias = _typing.Literal["_ascending", b"_ascending"]  # noqa: Y015
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
     _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
@@ -359,8 +360,6 @@ class ListAgentsRequest(_message.Message):
     _WhichOneofArgType__template_id: _TypeAlias = _typing.Literal["_template_id", b"_template_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__ascending) -> _WhichOneofReturnType__ascending | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_template_id) -> _WhichOneofReturnType__base_template_id | None: ...
     @_typing.overload

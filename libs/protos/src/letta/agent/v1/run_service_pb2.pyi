@@ -12,6 +12,7 @@ from letta.agent.v1 import step_pb2 as _step_pb2
 from letta.common.v1 import letta_message_pb2 as _letta_message_pb2
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
+from letta.compat.v1 import list_pb2 as _list_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -322,7 +323,7 @@ class ListRunsRequest(_message.Message):
     BEFORE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
-    ASCENDING_FIELD_NUMBER: _builtins.int
+    COMPAT_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """Only runs of this agent."""
     background: _builtins.bool
@@ -341,8 +342,6 @@ class ListRunsRequest(_message.Message):
     """Most items to answer. 0: the list's default; above 1000 is read as 1000."""
     order: _sort_order_pb2.SortOrder.ValueType
     """Direction. Default: newest first."""
-    ascending: _builtins.bool
-    """Direction, under the older name; `order` wins."""
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only runs of these agents."""
@@ -350,6 +349,10 @@ class ListRunsRequest(_message.Message):
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_run_pb2.RunStatus.ValueType]:
         """Only runs in these states."""
+
+    @_builtins.property
+    def compat(self) -> _list_pb2.ListCompat:
+        """What older clients say of the list."""
 
     def __init__(
         self,
@@ -365,18 +368,16 @@ class ListRunsRequest(_message.Message):
         before: _builtins.str | None = ...,
         limit: _builtins.int = ...,
         order: _sort_order_pb2.SortOrder.ValueType = ...,
-        ascending: _builtins.bool | None = ...,
+        compat: _list_pb2.ListCompat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_agent_id", b"_agent_id", "_ascending", b"_ascending", "_background", b"_background", "_before", b"_before", "_conversation_id", b"_conversation_id", "after", b"after", "agent_id", b"agent_id", "ascending", b"ascending", "background", b"background", "before", b"before", "conversation_id", b"conversation_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_agent_id", b"_agent_id", "_background", b"_background", "_before", b"_before", "_conversation_id", b"_conversation_id", "after", b"after", "agent_id", b"agent_id", "background", b"background", "before", b"before", "compat", b"compat", "conversation_id", b"conversation_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_agent_id", b"_agent_id", "_ascending", b"_ascending", "_background", b"_background", "_before", b"_before", "_conversation_id", b"_conversation_id", "active", b"active", "after", b"after", "agent_id", b"agent_id", "agent_ids", b"agent_ids", "ascending", b"ascending", "background", b"background", "before", b"before", "conversation_id", b"conversation_id", "limit", b"limit", "order", b"order", "statuses", b"statuses", "stop_reason", b"stop_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_agent_id", b"_agent_id", "_background", b"_background", "_before", b"_before", "_conversation_id", b"_conversation_id", "active", b"active", "after", b"after", "agent_id", b"agent_id", "agent_ids", b"agent_ids", "background", b"background", "before", b"before", "compat", b"compat", "conversation_id", b"conversation_id", "limit", b"limit", "order", b"order", "statuses", b"statuses", "stop_reason", b"stop_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
     _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
-    _WhichOneofReturnType__ascending: _TypeAlias = _typing.Literal["ascending"]  # noqa: Y015
-    _WhichOneofArgType__ascending: _TypeAlias = _typing.Literal["_ascending", b"_ascending"]  # noqa: Y015
     _WhichOneofReturnType__background: _TypeAlias = _typing.Literal["background"]  # noqa: Y015
     _WhichOneofArgType__background: _TypeAlias = _typing.Literal["_background", b"_background"]  # noqa: Y015
     _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
@@ -387,8 +388,6 @@ class ListRunsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__ascending) -> _WhichOneofReturnType__ascending | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__background) -> _WhichOneofReturnType__background | None: ...
     @_typing.overload
