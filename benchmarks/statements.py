@@ -44,7 +44,9 @@ USER, ASSISTANT = message_pb2.MESSAGE_ROLE_USER, message_pb2.MESSAGE_ROLE_ASSIST
 COMPLETED, END_TURN = run_pb2.RUN_STATUS_COMPLETED, usage_pb2.STOP_REASON_END_TURN
 
 STATEMENTS = ("admit", "begin", "commit", "close")
-WARM = 8
+FILL = 100
+"""Agents that are there before."""
+WARM = 4
 BLOCK = 5
 TEXT = "The quick brown fox jumps over the lazy dog while it rains in the green hills. " * 2
 WAL = "select wal_records, wal_bytes from pg_stat_wal"
@@ -177,6 +179,12 @@ async def work(dsn: str, history: int) -> None:
     )
     actor = Actor(new_id("org"), new_id("user"), frozenset({"write"}))
     runs, contexts, agents = SqlRunStore(agent), SqlContextStore(memory), SqlAgentStore(agent)
+    for _ in range(FILL):
+        talk = Talk(runs, contexts, actor)
+        await talk.begin(agents, history)
+        await talk.send(Spent([]))
+    for db in (agent, memory):
+        await db.hot("analyze")  # as autovacuum does; until then a plan takes any index of the organization
     pids = [(await db.hot("select pg_backend_pid()"))[0][0] for db in (agent, memory)]
     for _ in sys.stdin:
         talk = Talk(runs, contexts, actor)

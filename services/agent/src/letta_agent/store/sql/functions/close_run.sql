@@ -17,6 +17,8 @@ create or replace function agent.close_run(
   p_tool_ns bigint[], p_tool_steps integer[], p_tools text[]
 ) returns integer language plpgsql as $$
 declare
+  v_started timestamptz;
+  v_hash bytea;
   v_now timestamptz := clock_timestamp();
   v_pending integer;
   v_tools text[] := '{}';
@@ -28,14 +30,12 @@ declare
   v_reasoning bigint := 0;
 begin
   perform set_config('synchronous_commit', 'off', true);
+  select r.created_at, r.request_hash into v_started, v_hash from agent.runs r
+  where r.organization_id = p_organization_id and r.id = p_run_id;
   update agent.conversation_queue q
   set run_id = null, owner = null, lease_until = v_now, last_run_completion = v_now,
-      last_run_duration_ms = (
-        select extract(epoch from v_now - r.created_at) * 1000 from agent.runs r
-        where r.organization_id = p_organization_id and r.id = p_run_id),
-      last_stop_reason = p_stop_reason, context_tokens = p_context_tokens,
-      failed_hash = case when p_keeps_input then (
-        select r.request_hash from agent.runs r where r.organization_id = p_organization_id and r.id = p_run_id) end,
+      last_run_duration_ms = extract(epoch from v_now - v_started) * 1000, last_stop_reason = p_stop_reason,
+      context_tokens = p_context_tokens, failed_hash = case when p_keeps_input then v_hash end,
       approval_message_id = case when p_keeps_approval then q.approval_message_id else p_approval_message_id end,
       approval_call_ids = case when p_keeps_approval then q.approval_call_ids else p_approval_call_ids end,
       approval_message = case when p_keeps_approval then q.approval_message else p_approval_message end,
