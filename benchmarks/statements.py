@@ -28,6 +28,7 @@ from letta.agent.v1 import agent_pb2, run_pb2
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.memory.v1 import block_pb2
 from letta.memory.v1 import context_service_pb2 as pb
+from letta_agent.clients.held_contexts import HeldContexts
 from letta_agent.domain.agents.records import StoredAgent
 from letta_agent.domain.journal.records import LeaseTerms, NewRun, RunEnd, RunKey, StepSummary
 from letta_agent.store.agents import SqlAgentStore
@@ -104,6 +105,7 @@ class Talk:
     def __init__(self, runs: SqlRunStore, memory: SqlContextStore, actor: Actor) -> None:
         self._runs, self._memory, self._actor = runs, memory, actor
         self._agent_id = new_id("agent")
+        self._held = HeldContexts()
 
     async def begin(self, agents: SqlAgentStore, history: int) -> None:
         """Make the agent and its history."""
@@ -125,10 +127,14 @@ class Talk:
         with spent.on("admit"):
             admitted = await self._runs.admit(self._actor, run, LeaseTerms("bench", 10_000))
         owner: dict[str, Any] = {"agent_id": self._agent_id, "conversation_id": self._agent_id, "run_id": run.id}
-        held = RunKey(self._actor.organization_id, self._agent_id, self._agent_id, run.id, admitted.fence)
+        key = RunKey(self._actor.organization_id, self._agent_id, self._agent_id, run.id, admitted.fence)
         asked = pb.BeginStepRequest(**owner, fence=admitted.fence, input=[_message(USER)])
+        held = self._held.find("", self._agent_id)
+        if held is not None:
+            asked.held.CopyFrom(held.mark)
         with spent.on("begin"):
             begun = await self._memory.begin_step(self._actor, asked)
+        begun = self._held.complete(("", self._agent_id), held, begun)
         known = [pb.BlockVersion(block_id=block.id, version=block.version) for block in begun.blocks]
         told = pb.CommitStepRequest(
             **owner,
@@ -139,9 +145,24 @@ class Talk:
         )
         with spent.on("commit"):
             await self._memory.commit_step(self._actor, told)
-        step = StepSummary(0, new_id("step"), "builtin/echo", "builtin", 8192, 900, 30, 0, 0, 0, 1, 2, 1, 2, 3, 4, 5)
+        usage = usage_pb2.TokenUsage(prompt_tokens=900, completion_tokens=30)
+        step = StepSummary(
+            step_index=0,
+            id=new_id("step"),
+            model="builtin/echo",
+            provider_type="builtin",
+            context_window=8192,
+            usage=usage,
+            stop_reason=END_TURN,
+            status=2,
+            started_ns=1,
+            step_ns=2,
+            llm_started_ns=3,
+            llm_ns=4,
+            tool_ns=0,
+        )
         with spent.on("close"):
-            await self._runs.close(held, RunEnd(COMPLETED, END_TURN, (step,), "", 930, 17))
+            await self._runs.close(key, RunEnd(COMPLETED, END_TURN, (step,), "", 930, 17))
 
 
 class Spent:

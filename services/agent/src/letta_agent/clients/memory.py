@@ -15,8 +15,10 @@ from letta.memory.v1 import (
     passage_service_pb2,
     passage_service_pb2_grpc,
 )
+from letta_agent.clients.held_contexts import HeldContexts
 from letta_agent.clients.patience import patiently
 from letta_agent.domain.peers.memory import Block, LettaMessage, Message
+from letta_common.actor import current_actor
 
 TIMEOUT = 15.0
 _MOST = 1_000
@@ -29,6 +31,7 @@ class MemoryClient:
         self._contexts = context_service_pb2_grpc.ContextServiceStub(channel)
         self._messages = message_service_pb2_grpc.MessageServiceStub(channel)
         self._passages = passage_service_pb2_grpc.PassageServiceStub(channel)
+        self._held = HeldContexts()
 
     async def provision(
         self,
@@ -81,7 +84,12 @@ class MemoryClient:
 
     async def begin_step(self, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
         """Raise the fence, append the input once, return the context."""
-        return await self._contexts.BeginStep(request, timeout=TIMEOUT)
+        key = (current_actor().organization_id, request.conversation_id)
+        held = self._held.find(*key)
+        if held is not None:
+            request.held.CopyFrom(held.mark)
+        answer = await self._contexts.BeginStep(request, timeout=TIMEOUT)
+        return self._held.complete(key, held, answer)
 
     async def withdraw_input(self, request: pb.WithdrawInputRequest) -> pb.WithdrawInputResponse:
         """Take back the input of a run without committed steps; say whether there was any."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -20,10 +20,11 @@ from letta_postgres.db import UniqueViolation, retry
 from letta_postgres.statements import call
 
 _WHO = ("org", "agent", "conversation", "run", "fence")
-_BEGIN = f"{STEP_ROW} {call('memory.begin_step', *_WHO, 'pending', *MESSAGE_ARRAYS)} r"
 _WITHDRAW = f"select * from {call('memory.withdraw_input', *_WHO)}"
 _WINDOW = ("move", "clear", "summary", "first_kept")
 _KNOWN = ("known_ids", "known_versions")
+_HELD = ("held_version", "held_seq", *_KNOWN)
+_BEGIN = f"{STEP_ROW} {call('memory.begin_step_from', *_WHO, 'pending', *MESSAGE_ARRAYS, *_HELD)} r"
 _STEP = ("step", "stop", "pending")
 _COMMIT = f"{STEP_ROW} {call('memory.commit_step', *_WHO, *_STEP, *_WINDOW, *_KNOWN, *MESSAGE_ARRAYS)} r"
 _WHAT = ("kind", "text", "new", "line", "all")
@@ -36,15 +37,20 @@ class SqlContextStore(Provisions):
     """Contexts in PostgreSQL. With `embed_messages`, new messages wait for the embedder."""
 
     async def begin_step(self, actor: Actor, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
-        """Raise the fence, append the input once, read the context."""
+        """Raise the fence, append the input once, read what the caller does not hold of the context."""
+        held = request.held if request.HasField("held") else None
         values = {
             **_who(actor, request),
             "pending": self._embed_messages,
             **message_columns(request.input, request.run_id),
+            "held_version": held.version if held else None,
+            "held_seq": held.next_position if held else None,
+            **_known(request.held.blocks),
         }
         rows = await self._hot(_BEGIN, values)
         head = rows[0]
         _check(head, request)
+        version, position, messages_held, blocks_held = head[7]
         return pb.BeginStepResponse(
             blocks=blocks_of(rows),
             messages=head[8],
@@ -53,6 +59,10 @@ class SqlContextStore(Provisions):
             else pb.CommittedStep(step_index=head[5], stop_reason=head[6] or StopReason.STOP_REASON_UNSPECIFIED),
             message_count=head[3],
             passage_count=head[4] or 0,
+            version=int(version),
+            next_position=int(position),
+            messages_held=messages_held == "true",
+            blocks_held=blocks_held == "true",
         )
 
     async def withdraw_input(self, actor: Actor, request: pb.WithdrawInputRequest) -> bool:
@@ -67,8 +77,6 @@ class SqlContextStore(Provisions):
         messages: list[Message] = [*request.messages]
         if summary := window.HasField("summary"):
             messages.append(window.summary)
-        # Sorted as the statement compares them; of a block that is named twice, the last version counts.
-        known = dict(sorted((known.block_id, known.version) for known in request.known_blocks))
         values = {
             **_who(actor, request),
             "step": request.step_index,
@@ -78,8 +86,7 @@ class SqlContextStore(Provisions):
             "clear": window.cleared and not summary,
             "summary": summary,
             "first_kept": window.first_kept_message_id or None,
-            "known_ids": list(known),
-            "known_versions": list(known.values()),
+            **_known(request.known_blocks),
             **message_columns(messages, request.run_id),
         }
         rows = await self._hot(_COMMIT, values)
@@ -138,6 +145,12 @@ def _who(actor: Actor, request: _Owned) -> dict[str, str | int]:
         "run": request.run_id,
         "fence": request.fence,
     }
+
+
+def _known(blocks: Iterable[pb.BlockVersion]) -> dict[str, list[Any]]:
+    """Return the blocks as statements compare them: sorted; of a block that is named twice, the last version counts."""
+    known = dict(sorted((block.block_id, block.version) for block in blocks))
+    return {"known_ids": list(known), "known_versions": list(known.values())}
 
 
 def _check(head: tuple[Any, ...], request: _Owned) -> None:

@@ -288,6 +288,7 @@ class BeginStepRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     conversation_id: _builtins.str
@@ -300,6 +301,10 @@ class BeginStepRequest(_message.Message):
     def input(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """The run's input, appended unless an earlier call for this run did so."""
 
+    @_builtins.property
+    def held(self) -> Global___HeldContext:
+        """What the caller holds of this context from an earlier answer. Absent: nothing."""
+
     def __init__(
         self,
         *,
@@ -308,14 +313,47 @@ class BeginStepRequest(_message.Message):
         run_id: _builtins.str = ...,
         fence: _builtins.int = ...,
         input: _abc.Iterable[_message_pb2.Message] | None = ...,
+        held: Global___HeldContext | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "fence", b"fence", "input", b"input", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "fence", b"fence", "held", b"held", "input", b"input", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BeginStepRequest: _TypeAlias = BeginStepRequest  # noqa: Y015
+
+@_typing.final
+class HeldContext(_message.Message):
+    """What a caller holds of a context, as an earlier answer of ContextService.BeginStep left it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    NEXT_POSITION_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """How often the context had changed otherwise than by messages at its end, as the answer said."""
+    next_position: _builtins.int
+    """Position of the next message then, as the answer said."""
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockVersion]:
+        """The blocks, all of them."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        next_position: _builtins.int = ...,
+        blocks: _abc.Iterable[Global___BlockVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "next_position", b"next_position", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldContext: _TypeAlias = HeldContext  # noqa: Y015
 
 @_typing.final
 class BeginStepResponse(_message.Message):
@@ -328,17 +366,31 @@ class BeginStepResponse(_message.Message):
     LAST_STEP_FIELD_NUMBER: _builtins.int
     MESSAGE_COUNT_FIELD_NUMBER: _builtins.int
     PASSAGE_COUNT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    NEXT_POSITION_FIELD_NUMBER: _builtins.int
+    MESSAGES_HELD_FIELD_NUMBER: _builtins.int
+    BLOCKS_HELD_FIELD_NUMBER: _builtins.int
     message_count: _builtins.int
     """Messages of the conversation, in context or not."""
     passage_count: _builtins.int
     """Passages in the agent's archive."""
+    version: _builtins.int
+    """Changes whenever the context changes otherwise than by messages at its end: for HeldContext."""
+    next_position: _builtins.int
+    """Position of the next message: for HeldContext."""
+    messages_held: _builtins.bool
+    """The messages that the caller holds are the first ones of the context."""
+    blocks_held: _builtins.bool
+    """The blocks that the caller holds are the agent's, unchanged."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
-        """Blocks of the agent, ordered by label."""
+        """Blocks of the agent, ordered by label. Empty when `blocks_held`."""
 
     @_builtins.property
     def messages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Messages in context, oldest first, the input included: each a serialized `letta.common.v1.Message`."""
+        """Messages in context, oldest first, the input included: each a serialized `letta.common.v1.Message`. When `messages_held`, only
+        those after what the caller holds.
+        """
 
     @_builtins.property
     def last_step(self) -> Global___CommittedStep:
@@ -352,10 +404,14 @@ class BeginStepResponse(_message.Message):
         last_step: Global___CommittedStep | None = ...,
         message_count: _builtins.int = ...,
         passage_count: _builtins.int = ...,
+        version: _builtins.int = ...,
+        next_position: _builtins.int = ...,
+        messages_held: _builtins.bool = ...,
+        blocks_held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_step", b"last_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "last_step", b"last_step", "message_count", b"message_count", "messages", b"messages", "passage_count", b"passage_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "blocks_held", b"blocks_held", "last_step", b"last_step", "message_count", b"message_count", "messages", b"messages", "messages_held", b"messages_held", "next_position", b"next_position", "passage_count", b"passage_count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -161,8 +161,8 @@ class ContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BeginStep(self, request, context):
-        """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the whole context. FENCED when a
-        newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
+        """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the context, or with what of it a
+        caller who holds an earlier answer does not have. FENCED when a newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

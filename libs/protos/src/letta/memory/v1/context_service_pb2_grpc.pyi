@@ -54,8 +54,8 @@ class ContextServiceStub:
     DeprovisionConversation: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.DeprovisionConversationRequest, _context_service_pb2.DeprovisionConversationResponse]
     """Removes a conversation and its messages. A repeat changes nothing."""
     BeginStep: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.BeginStepRequest, _context_service_pb2.BeginStepResponse]
-    """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the whole context. FENCED when a
-    newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
+    """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the context, or with what of it a
+    caller who holds an earlier answer does not have. FENCED when a newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
     """
     WithdrawInput: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.WithdrawInputRequest, _context_service_pb2.WithdrawInputResponse]
     """Takes the input of a run out of its conversation again, unless a step of the run was committed: for a run that failed
@@ -111,8 +111,8 @@ class ContextServiceAsyncStub(ContextServiceStub):
     DeprovisionConversation: _aio.UnaryUnaryMultiCallable[_context_service_pb2.DeprovisionConversationRequest, _context_service_pb2.DeprovisionConversationResponse]  # type: ignore[assignment]
     """Removes a conversation and its messages. A repeat changes nothing."""
     BeginStep: _aio.UnaryUnaryMultiCallable[_context_service_pb2.BeginStepRequest, _context_service_pb2.BeginStepResponse]  # type: ignore[assignment]
-    """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the whole context. FENCED when a
-    newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
+    """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the context, or with what of it a
+    caller who holds an earlier answer does not have. FENCED when a newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
     """
     WithdrawInput: _aio.UnaryUnaryMultiCallable[_context_service_pb2.WithdrawInputRequest, _context_service_pb2.WithdrawInputResponse]  # type: ignore[assignment]
     """Takes the input of a run out of its conversation again, unless a step of the run was committed: for a run that failed
@@ -201,8 +201,8 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_service_pb2.BeginStepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_service_pb2.BeginStepResponse, _abc.Awaitable[_context_service_pb2.BeginStepResponse]]:
-        """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the whole context. FENCED when a
-        newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
+        """Begins a run, or takes one over: raises the fence, appends the input once, and answers with the context, or with what of it a
+        caller who holds an earlier answer does not have. FENCED when a newer owner came first. AGENT_NOT_FOUND or CONVERSATION_NOT_FOUND when there is no such conversation.
         """
 
     @_abc_1.abstractmethod

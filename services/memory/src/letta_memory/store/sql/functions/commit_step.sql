@@ -60,13 +60,14 @@ begin
           end if;
         end if;
         c.window_seq := kept;
+        c.window_version := c.window_version + 1;
         c.summary_seq := case when p_summary then c.next_seq + n - 1 end;
       end if;
       c.next_seq := c.next_seq + n;
       c.message_count := c.message_count + n;
       update memory.conversations t
       set fence = p_fence, next_seq = c.next_seq, message_count = c.message_count, window_seq = c.window_seq,
-        summary_seq = c.summary_seq, last_run = p_run, last_input = c.last_input, last_step = p_step, last_stop = p_stop
+        summary_seq = c.summary_seq, window_version = c.window_version, last_run = p_run, last_input = c.last_input, last_step = p_step, last_stop = p_stop
       where t.organization_id = p_org and t.id = p_conversation;
     end if;
   end if;
