@@ -1,4 +1,4 @@
-"""What the model gateway itself costs: CPU of a call, CPU of a delta, memory of 500 streams at once.
+"""What the model gateway itself costs: CPU of a call by history, CPU of a delta, memory of 500 streams at once.
 
 `python -m benchmarks.llm_gateway`; the last line is JSON, also kept in `benchmarks/out/llm_gateway.json`. The vendor is
 a process of its own; the gateway, its whole service behind an in-process channel, is alone with its caller in this one.
@@ -32,7 +32,7 @@ from letta.llm.v1 import generation_service_pb2 as pb
 from letta.llm.v1.generation_service_pb2_grpc import GenerationServiceStub
 from letta_common.actor import Actor, Request, bind_request
 from letta_llm_gateway.domain.answers import Call
-from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.domain.catalogue.providers import Account, Provider
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from letta_llm_gateway.settings import LLMGatewaySettings
@@ -53,6 +53,30 @@ STREAMS = (100, 500)
 PACE_SECONDS = 0.3
 PACED_DELTAS = 30
 LONG_ROUNDS = 5
+HISTORIES = (10, 100, 1000)
+"""Messages in the prompts of calls whose cost is compared by length."""
+HISTORY_CALLS = 20
+WIRES = {
+    "openai": ("openai_server", "OpenAIServer", "gpt-4o-mini"),
+    "openai-responses": ("openai_server", "OpenAIServer", "gpt-5"),
+    "vllm": ("openai_server", "OpenAIServer", "llama"),
+    "anthropic": ("anthropic_server", "AnthropicServer", "claude-sonnet-4-5"),
+    "google_ai": ("google_server", "GoogleServer", "gemini-2.5-flash"),
+    "bedrock": ("bedrock_server", "BedrockServer", "anthropic.claude-sonnet-4-5"),
+}
+"""Fake vendor and model of each type of provider."""
+_SERVE = """
+import asyncio, sys
+from tests.fakes.{0} import {1}
+from tests.fakes.wire import Say
+async def main():
+    server = {1}(record=False)
+    server.respond = lambda body: Say("Yes.")
+    await server.start()
+    print(server.base_url, flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
 
 
 class Books(FakeUsageStore):
@@ -65,7 +89,7 @@ class Books(FakeUsageStore):
 def prompt(model: str, text: str = "hi") -> pb.Prompt:
     """Return a prompt of one message."""
     said = m.Message(role=m.MESSAGE_ROLE_USER, parts=[m.ContentPart(text=m.TextContent(text=text))])
-    return pb.Prompt(model=model, messages=[said])
+    return pb.Prompt(model=model, messages=[said.SerializeToString()])
 
 
 @asynccontextmanager
@@ -106,10 +130,10 @@ class Caller:
         self._stub, self._identities = stub, identities
         self._signed, self._until = b"", 0.0
 
-    async def generate(self) -> None:
+    async def generate(self, asked: pb.Prompt | None = None) -> None:
         """Ask once."""
         self._renew()
-        await self._stub.Generate(pb.GenerateRequest(prompt=prompt(f"openai/{MODEL}")), timeout=20)
+        await self._stub.Generate(pb.GenerateRequest(prompt=asked or prompt(f"openai/{MODEL}")), timeout=20)
 
     async def listen(self) -> int:
         """Stream once and return how many events came."""
@@ -216,6 +240,92 @@ async def deltas(bare_ms: float) -> dict[str, float]:
     }
 
 
+def conversation(model: str, length: int) -> pb.Prompt:
+    """Return a prompt of so many messages: users ask, the model calls a tool, reads what it returns, and answers."""
+    said = []
+    for at in range(length - 1):
+        text = m.ContentPart(text=m.TextContent(text=f"This is message {at} of a conversation; it says a little more."))
+        call_id = f"call{at // 4:05d}"
+        match at % 4:
+            case 0:
+                message = m.Message(role=m.MESSAGE_ROLE_USER, parts=[text])
+            case 1:
+                wish = m.ToolCallContent(id=call_id, name="archival_memory_search", input='{"query": "a word"}')
+                message = m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=[m.ContentPart(tool_call=wish)])
+            case 2:
+                found = m.ToolReturnContent(tool_call_id=call_id, name="archival_memory_search", content="Nothing.")
+                message = m.Message(role=m.MESSAGE_ROLE_TOOL, parts=[m.ContentPart(tool_return=found)])
+            case _:
+                message = m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=[text])
+        said.append(kept(at, message))
+    last = m.ContentPart(text=m.TextContent(text="hi"))
+    said.append(kept(length, m.Message(role=m.MESSAGE_ROLE_USER, parts=[last])))
+    return pb.Prompt(model=model, system="You are kind. " * 100, messages=said)
+
+
+@asynccontextmanager
+async def wire(kind: str) -> AsyncIterator[str]:
+    """Run the fake vendor of a type of provider in a process of its own and yield its address."""
+    code = _SERVE.format(*WIRES[kind])
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        yield (await process.stdout.readline()).decode().strip()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def kept(at: int, message: m.Message) -> bytes:
+    """Return a message as it is kept, with its ids."""
+    message.id, message.run_id, message.step_id = f"message-{at:036d}", f"run-{at:036d}", f"step-{at:036d}"
+    message.created_at.seconds = 1_790_000_000 + at
+    return message.SerializeToString()
+
+
+@asynccontextmanager
+async def account_of(kind: str, address: str) -> AsyncIterator[Provider]:
+    """Make the provider of an account."""
+    factory = ProviderFactory(BuiltinProvider())
+    try:
+        yield await factory.provider(Account(kind, kind, "k", address, region="us-east-1"))
+    finally:
+        await factory.close()
+
+
+async def whole_histories() -> dict[str, float]:
+    """Measure a call of the whole service by length of history, on OpenAI's chat completions."""
+    async with wire("openai") as address, gateway(address) as caller:
+        units = {}
+        for length in HISTORIES:
+            asked = conversation(f"openai/{MODEL}", length)
+            units[str(length)] = lambda asked=asked: caller.generate(asked)
+        found = await in_turns(units, HISTORY_CALLS)
+    return {name: round(statistics.median(each), 2) for name, each in found.items()}
+
+
+async def histories() -> dict[str, Any]:
+    """Measure a call from the bytes of its request on, by provider and length of history."""
+    told: dict[str, Any] = {}
+    for kind, (_, _, model) in WIRES.items():
+        async with wire(kind) as address, account_of(kind, address) as provider:
+            units = {}
+            for length in HISTORIES:
+                data = pb.GenerateRequest(prompt=conversation(f"{kind}/{model}", length)).SerializeToString()
+
+                async def call(data: bytes = data, model: str = model) -> None:
+                    asked = pb.GenerateRequest.FromString(data).prompt
+                    await provider.generate(Call(model, asked))
+
+                units[str(length)] = call
+            found = await in_turns(units, HISTORY_CALLS)
+        spent = {name: round(statistics.median(each), 2) for name, each in found.items()}
+        few, many = HISTORIES[0], HISTORIES[-1]
+        slope = more(found, str(many), str(few)) * 1000 / (many - few)
+        told[kind] = {"cpu_ms_by_messages": spent, "us_a_message": round(slope, 2)}
+    return told
+
+
 def resident_mb() -> float:
     """Return the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -265,7 +375,8 @@ async def streams() -> dict[str, Any]:
 async def measured() -> dict[str, Any]:
     """Measure everything."""
     first = await calls()
-    return {**first, **await deltas(first["bare_grpc_call_cpu_ms"]), **await streams()}
+    by_length = {"call_cpu_ms_by_messages": await whole_histories(), "histories": await histories()}
+    return {**first, **by_length, **await deltas(first["bare_grpc_call_cpu_ms"]), **await streams()}
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ def _mid(kind: str) -> Say:
 def prompt(model: str, text: str = "hi") -> pb.Prompt:
     """Return a prompt of one message."""
     said = m.Message(role=m.MESSAGE_ROLE_USER, parts=[m.ContentPart(text=m.TextContent(text=text))])
-    return pb.Prompt(model=model, messages=[said])
+    return pb.Prompt(model=model, messages=[said.SerializeToString()])
 
 
 class Bench:

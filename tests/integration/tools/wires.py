@@ -12,12 +12,14 @@ from google.genai import types as genai
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
 from letta_agent.domain.toolcalls.toolsets import toolset
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
 from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
 from letta_llm_gateway.providers.wires import google as google_wire
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from letta_llm_gateway.providers.wires import responses as responses_wire
 from letta_tools.domain.registry.records import RegisteredTool
+from tests.support.prompts import sent
 
 Json = dict[str, Any]
 EMPTY: Json = {"type": "object", "properties": {}}
@@ -42,39 +44,40 @@ def definitions(tools: Iterable[RegisteredTool], *, strict: bool = False) -> lis
 
 
 def _chat(prompt: Prompt) -> Iterator[Told]:
-    for tool in openai_wire.request("gpt-4.1", prompt, official=True)["tools"]:
+    for tool in sent(openai_wire.request("gpt-4.1", prompt, Fragments(), official=True))["tools"]:
         function = dict(tool["function"])
         yield Told(function.pop("name"), function.pop("description"), function.pop("parameters"), function)
 
 
 def _compatible(prompt: Prompt) -> Iterator[Told]:
-    for tool in openai_wire.request("qwen3", prompt, official=False)["tools"]:
+    for tool in sent(openai_wire.request("qwen3", prompt, Fragments(), official=False))["tools"]:
         function = dict(tool["function"])
         yield Told(function.pop("name"), function.pop("description"), function.pop("parameters"), function)
 
 
 def _responses(prompt: Prompt) -> Iterator[Told]:
-    for tool in responses_wire.request("gpt-5", prompt, official=True)["tools"]:
+    for tool in sent(responses_wire.request("gpt-5", prompt, Fragments(), official=True))["tools"]:
         rest = {key: value for key, value in tool.items() if key not in {"name", "description", "parameters", "type"}}
         yield Told(tool["name"], tool["description"], tool["parameters"], rest)
 
 
 def _anthropic(prompt: Prompt) -> Iterator[Told]:
-    for tool in anthropic_wire.request("claude-sonnet-4-5", prompt)["tools"]:
+    for tool in sent(anthropic_wire.request("claude-sonnet-4-5", prompt, Fragments()))["tools"]:
         rest = {key: value for key, value in tool.items() if key not in {"name", "description", "input_schema"}}
         yield Told(tool["name"], tool["description"], tool["input_schema"], rest)
 
 
 def _google(prompt: Prompt) -> Iterator[Told]:
     """Also through the types of the vendor's SDK, which refuse what they do not know."""
-    config = genai.GenerateContentConfig(**google_wire.request(prompt)[1])
+    config = genai.GenerateContentConfig(**google_wire.request(prompt, Fragments())[1])
     for declared in config.tools[0].function_declarations:  # type: ignore[union-attr, index]
         told = declared.model_dump(exclude_none=True)
         yield Told(told.pop("name"), told.pop("description"), told.pop("parameters_json_schema", None), told)
 
 
 def _bedrock(prompt: Prompt) -> Iterator[Told]:
-    for tool in bedrock_wire.request("anthropic.claude-sonnet-4-5-v1:0", prompt)["toolConfig"]["tools"]:
+    told = sent(bedrock_wire.request("anthropic.claude-sonnet-4-5-v1:0", prompt, Fragments()))
+    for tool in told["toolConfig"]["tools"]:
         if "toolSpec" in tool:
             spec = dict(tool["toolSpec"])
             yield Told(spec.pop("name"), spec.pop("description", None), spec.pop("inputSchema")["json"], spec)

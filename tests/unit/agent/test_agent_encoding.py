@@ -30,11 +30,12 @@ def test_the_spliced_request_reads_as_it_was_meant(texts, system):
     )
     whole = llm_pb2.Prompt()
     whole.CopyFrom(prompt)
-    whole.messages.extend(map(message, texts))
+    whole.messages.extend(message(text).SerializeToString() for text in texts)
 
     assert spliced(prompt, *map(message, texts)) == llm_pb2.GenerateRequest(prompt=whole)
 
 
 def test_a_long_message_keeps_its_length():
     read = spliced(llm_pb2.Prompt(model="a/b"), message("x" * 100_000), message("y"))
-    assert [len(each.parts[0].text.text) for each in read.prompt.messages] == [100_000, 1]
+    told = map(message_pb2.Message.FromString, read.prompt.messages)
+    assert [len(each.parts[0].text.text) for each in told] == [100_000, 1]

@@ -34,12 +34,14 @@ from letta_llm_gateway.domain.answers import (
     Usage,
 )
 from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from letta_llm_gateway.providers.wires.bedrock import StreamReader, answer, request
 from tests.fakes.bedrock_server import KEYS, BedrockServer, frame
 from tests.fakes.wire import Fault
+from tests.support.prompts import kept, sent
 
 CLAUDE = "us.anthropic.claude-sonnet-4-5-v1:0"
 AMBIENT = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK", "AWS_PROFILE")
@@ -71,7 +73,7 @@ async def vendor(monkeypatch):
 async def asked(account: Account, model: str = CLAUDE) -> object:
     factory = ProviderFactory(BuiltinProvider(), Clients(AddressGuard(["127.0.0.1"])))
     try:
-        return await (await factory.provider(account)).generate(Call(model, Prompt(messages=[HI])))
+        return await (await factory.provider(account)).generate(Call(model, Prompt(messages=kept(HI))))
     finally:
         await factory.close()
 
@@ -184,17 +186,17 @@ async def test_exceptions_in_a_stream_are_typed(vendor, kind, expected):
     provider = await factory.provider(account(vendor, api_key="k"))
 
     with pytest.raises(AppError, match="no more") as caught:
-        async for _ in provider.stream(Call(CLAUDE, Prompt(messages=[HI]))):
+        async for _ in provider.stream(Call(CLAUDE, Prompt(messages=kept(HI)))):
             pass
     assert type(caught.value) is expected
     await factory.close()
 
 
 def test_tools_system_and_history_are_marked_for_the_cache_where_the_model_has_one():
-    prompt = Prompt(system="Be kind.", messages=[HI])
+    prompt = Prompt(system="Be kind.", messages=kept(HI))
 
-    body = request(CLAUDE, prompt)
-    plain = request("meta.llama3-1-70b-instruct-v1:0", prompt)
+    body = sent(request(CLAUDE, prompt, Fragments()))
+    plain = sent(request("meta.llama3-1-70b-instruct-v1:0", prompt, Fragments()))
 
     mark = {"cachePoint": {"type": "default"}}
     assert body["system"] == [{"text": "Be kind."}, mark]
@@ -220,12 +222,12 @@ def test_reasoning_goes_back_as_it_came_and_other_vendors_reasoning_does_not():
         m.ContentPart(redacted_reasoning=m.RedactedReasoningContent(data=hidden.data)),
         m.ContentPart(reasoning=m.ReasoningContent(reasoning="another's", signature="anthropics")),
     )
-    body = request(CLAUDE, Prompt(messages=[HI, said]))
+    body = sent(request(CLAUDE, Prompt(messages=kept(HI, said)), Fragments()))
     assert body["messages"][1]["content"] == content
 
 
 def test_settings_take_the_form_of_converse():
-    prompt = Prompt(messages=[HI], tools=[ToolDefinition(name="look")])
+    prompt = Prompt(messages=kept(HI), tools=[ToolDefinition(name="look")])
     prompt.settings.temperature = 1.5
     prompt.settings.effort = "low"
     prompt.settings.response_format = (
@@ -233,7 +235,7 @@ def test_settings_take_the_form_of_converse():
     )
     prompt.tool_choice.CopyFrom(ToolChoice(mode=ToolChoiceMode.TOOL_CHOICE_MODE_TOOL, name="look"))
 
-    body = request(CLAUDE, prompt, max_tokens=50)
+    body = sent(request(CLAUDE, prompt, Fragments(), max_tokens=50))
 
     assert body["inferenceConfig"] == {"maxTokens": 50, "temperature": 1.0}
     assert body["outputConfig"]["effort"] == "low"
@@ -245,26 +247,26 @@ def test_settings_take_the_form_of_converse():
 
 
 def test_thinking_is_claudes_alone_and_frees_the_choice_of_tools():
-    prompt = Prompt(messages=[HI], tools=[ToolDefinition(name="look")])
+    prompt = Prompt(messages=kept(HI), tools=[ToolDefinition(name="look")])
     prompt.tool_choice.mode = ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED
     prompt.settings.thinking.type = "enabled"
     prompt.settings.thinking.budget_tokens = 2000
     prompt.settings.temperature = 0.2
 
-    body = request(CLAUDE, prompt, max_tokens=100)
+    body = sent(request(CLAUDE, prompt, Fragments(), max_tokens=100))
 
     assert body["additionalModelRequestFields"] == {"thinking": {"type": "enabled", "budget_tokens": 2000}}
     assert body["inferenceConfig"] == {"maxTokens": 6096}
     assert body["toolConfig"]["toolChoice"] == {"auto": {}}
-    assert "additionalModelRequestFields" not in request("amazon.nova-pro-v1:0", prompt)
+    assert "additionalModelRequestFields" not in sent(request("amazon.nova-pro-v1:0", prompt, Fragments()))
 
 
 def test_calls_in_the_history_are_declared_even_when_no_tool_may_be_called():
     call = m.ContentPart(tool_call=m.ToolCallContent(id="c", name="look", input="{}"))
     back = m.ContentPart(tool_return=m.ToolReturnContent(tool_call_id="c", content=""))
-    prompt = Prompt(messages=[HI, message(m.MESSAGE_ROLE_ASSISTANT, call), message(m.MESSAGE_ROLE_TOOL, back)])
+    prompt = Prompt(messages=kept(HI, message(m.MESSAGE_ROLE_ASSISTANT, call), message(m.MESSAGE_ROLE_TOOL, back)))
 
-    body = request("amazon.nova-pro-v1:0", prompt)
+    body = sent(request("amazon.nova-pro-v1:0", prompt, Fragments()))
 
     assert [tool["toolSpec"]["name"] for tool in body["toolConfig"]["tools"]] == ["look"]
     assert "toolChoice" not in body["toolConfig"]
@@ -282,23 +284,23 @@ def test_images_that_cannot_be_sent_say_what_to_change(source, words):
     see = message(m.MESSAGE_ROLE_USER, m.ContentPart(image=m.ImageContent(source=source)))
 
     with pytest.raises(CapabilityMissing, match=words):
-        request(CLAUDE, Prompt(messages=[see]))
+        request(CLAUDE, Prompt(messages=kept(see)), Fragments())
 
 
 def test_an_image_goes_out_in_base64():
     held = m.ImageSource(base64=m.Base64Image(media_type="image/jpg", data=b"jpeg"))
     see = message(m.MESSAGE_ROLE_USER, m.ContentPart(image=m.ImageContent(source=held)))
 
-    [turn] = request("amazon.nova-pro-v1:0", Prompt(messages=[see]))["messages"]
+    [turn] = sent(request("amazon.nova-pro-v1:0", Prompt(messages=kept(see)), Fragments()))["messages"]
     assert turn["content"][0] == {"image": {"format": "jpeg", "source": {"bytes": base64.b64encode(b"jpeg").decode()}}}
 
 
 def test_a_response_format_that_the_vendor_lacks_is_named():
-    prompt = Prompt(messages=[HI])
+    prompt = Prompt(messages=kept(HI))
     prompt.settings.response_format = '{"type": "json_object"}'
 
     with pytest.raises(CapabilityMissing, match="json_object"):
-        request(CLAUDE, prompt)
+        request(CLAUDE, prompt, Fragments())
 
 
 @pytest.mark.parametrize("stop", ["malformed_tool_use", "malformed_model_output"])

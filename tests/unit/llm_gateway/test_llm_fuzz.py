@@ -135,11 +135,11 @@ def _sent(reader: Any, pieces: Iterator[bytes]) -> Iterator[Event]:
         for piece in pieces:
             yield piece
 
-    async def texts() -> list[str]:
+    async def texts() -> list[bytes]:
         return [text async for text in sse.events(chunks(), vendor="v")]
 
     for text in asyncio.run(texts()):
-        if text == "[DONE]":
+        if text == b"[DONE]":
             reader.done()
         else:
             yield from reader.feed(json.loads(text))

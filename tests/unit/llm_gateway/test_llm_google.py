@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 
@@ -12,11 +13,20 @@ from letta_common.egress import AddressGuard
 from letta_common.errors import LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Call, FinishReason, Reasoning, Text, ToolCall, Usage
 from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.vendors.google import GoogleProvider
 from letta_llm_gateway.providers.wires.google import answer, request
+from tests.support.prompts import kept
 
 SIGNED = base64.b64encode(b"\xff\xfe signed").decode()
+SENT = base64.urlsafe_b64encode(b"\xff\xfe signed").decode()
+
+
+def told(*messages):
+    """Return the contents of a request as the vendor reads them."""
+    contents, _ = request(Prompt(messages=kept(*messages)), Fragments())
+    return json.loads(b"[%s]" % contents)
 
 
 def body(*parts, finish="STOP", **rest):
@@ -30,12 +40,12 @@ def test_the_signature_of_a_call_goes_back_with_it(written):
     ).parts
     assert isinstance(call, ToolCall)
 
-    kept = m.ToolCallContent(id=call.id, name=call.name, input=call.input, signature=call.signature)
-    said = m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=[m.ContentPart(tool_call=kept)])
-    contents, _ = request(Prompt(messages=[said]))
+    again = m.ToolCallContent(id=call.id, name=call.name, input=call.input, signature=call.signature)
+    said = m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=[m.ContentPart(tool_call=again)])
+    contents = told(said)
 
     [part] = contents[1]["parts"]
-    assert part == {"function_call": {"name": "look", "args": {"x": 1}}, "thought_signature": b"\xff\xfe signed"}
+    assert part == {"functionCall": {"name": "look", "args": {"x": 1}}, "thoughtSignature": SENT}
     assert contents[0]["role"] == "user"
 
 
@@ -68,7 +78,7 @@ def test_settings_take_the_form_of_the_sdk():
     prompt.settings.thinking_config = '{"include_thoughts": true, "thinking_budget": 512}'
     prompt.settings.response_format = '{"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}'
 
-    _, config = request(prompt, max_tokens=99)
+    _, config = request(prompt, Fragments(), max_tokens=99)
 
     assert config["max_output_tokens"] == 99
     assert config["thinking_config"] == {"include_thoughts": True, "thinking_budget": 512}
@@ -83,16 +93,16 @@ def test_an_image_goes_out_in_line():
     held = m.ImageContent(source=m.ImageSource(base64=m.Base64Image(data=b"png", media_type="image/png")))
     said = m.Message(role=m.MESSAGE_ROLE_USER, parts=[m.ContentPart(image=held)])
 
-    contents, _ = request(Prompt(messages=[said]))
+    contents = told(said)
 
-    assert contents[0]["parts"] == [{"inline_data": {"data": b"png", "mime_type": "image/png"}}]
+    assert contents[0]["parts"] == [{"inlineData": {"data": "cG5n", "mimeType": "image/png"}}]
 
 
 async def test_an_unknown_thinking_setting_is_the_callers_mistake():
     prompt = Prompt()
     prompt.settings.thinking_config = '{"think_harder": 1}'
     account = Account("google_ai", "google_ai", "key")
-    provider = GoogleProvider(account, Clients(AddressGuard()).of(account))
+    provider = GoogleProvider(account, Clients(AddressGuard()).of(account), Fragments())
 
     with pytest.raises(LLMBadRequest, match="think_harder"):
         await provider.generate(Call("gemini-2.5-flash", prompt))

@@ -16,7 +16,7 @@ from letta_common.values.json_texts import json_object
 from letta_llm_gateway.domain.answers import Completed, Delta, FinishReason, Reasoning, Started, Text, ToolCall
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.errors import redacted, refusal, retry_after, stream_refusal, transport_errors
-from letta_llm_gateway.providers.wires import sse
+from letta_llm_gateway.providers.wires import sse, wire_json
 from letta_llm_gateway.providers.wires.arguments import finished, readable
 from letta_llm_gateway.providers.wires.openai import StreamReader, answer
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
@@ -81,11 +81,16 @@ async def chunks(data: bytes, size: int) -> AsyncIterator[bytes]:
 async def test_events_are_read_however_they_are_cut(size):
     data = b': comment\nevent: x\ndata: {"a": "\xf0\x9f\x99\x82"}\r\n\r\ndata: one\ndata: two\n\ndata:last'
 
-    assert [event async for event in sse.events(chunks(data, size), vendor="v")] == ['{"a": "🙂"}', "one\ntwo", "last"]
+    assert [event async for event in sse.events(chunks(data, size), vendor="v")] == [
+        '{"a": "🙂"}'.encode(),
+        b"one\ntwo",
+        b"last",
+    ]
 
 
 async def test_wrong_utf8_does_not_end_a_stream():
-    assert [e async for e in sse.events(chunks(b"data: \xff\xfe\n\n", 4), vendor="v")] == ["��"]
+    assert [e async for e in sse.events(chunks(b"data: \xff\xfe\n\n", 4), vendor="v")] == [b"\xff\xfe"]
+    assert wire_json.read(b'"\xff\xfe"', "v") == "��"
 
 
 async def test_an_event_without_end_is_refused():

@@ -170,6 +170,39 @@ def test_no_sdk_and_no_model_is_imported_before_it_is_wanted():
     assert done.stdout.strip() == "[]"
 
 
+WARMED = """
+import asyncio, pathlib, sys
+from letta_llm_gateway.settings import LLMGatewaySettings
+from letta_llm_gateway.wiring import GatewayStores, assemble
+from letta_rpc.service import Deps
+from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeProviderStore, FakeUsageStore
+
+async def main():
+    books = FakeUsageStore()
+    settings = LLMGatewaySettings(home=pathlib.Path(sys.argv[1]), anthropic_api_key=sys.argv[2], ollama_probe=False)
+    service = assemble(settings, Deps(), GatewayStores(FakeProviderStore(), books, FakeBudgetStore(books)))
+    await service.start()
+    assert "anthropic" not in sys.modules, "the start waits for it"
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    warming = [task for task in others if "make_all" in repr(task.get_coro())]
+    await asyncio.gather(*warming)
+    print([name for name in ("openai", "anthropic", "google.genai") if name in sys.modules])
+    await service.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("key", "imported"), [("sk-1", "['anthropic']"), ("", "[]")])
+def test_the_sdks_of_configured_providers_alone_are_imported_after_the_start(tmp_path, key, imported):
+    unset = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    done = subprocess.run(
+        [sys.executable, "-c", WARMED, str(tmp_path), key], capture_output=True, text=True, check=False, env=unset
+    )
+
+    assert done.stdout.strip() == imported, done.stderr
+
+
 async def test_the_loop_runs_while_the_local_embedder_loads():
     embedder = LocalEmbedder()
     task = asyncio.create_task(embedder.embed(["a"]))

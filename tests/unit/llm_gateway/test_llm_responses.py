@@ -10,12 +10,14 @@ from letta_common.egress import AddressGuard
 from letta_common.errors import AppError, ContextWindowExceeded, LLMBadRequest, LLMRateLimit, LLMUnavailable
 from letta_llm_gateway.domain.answers import Delta, Ended, RedactedReasoning, Signed, Started, Text, ToolCall
 from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
 from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from letta_llm_gateway.providers.wires import responses as responses_wire
 from letta_llm_gateway.providers.wires.responses import StreamReader, answer, request
+from tests.support.prompts import kept, sent
 
 CLIENTS = Clients(AddressGuard())
 
@@ -26,7 +28,7 @@ def thought(signature: str, text: str = "Hm.") -> m.ContentPart:
 
 def said(*parts: m.ContentPart) -> Prompt:
     hello = m.Message(role=m.MESSAGE_ROLE_USER, parts=[m.ContentPart(text=m.TextContent(text="hi"))])
-    return Prompt(messages=[hello, m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=parts)])
+    return Prompt(messages=kept(hello, m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=parts)))
 
 
 def test_encrypted_reasoning_goes_back_as_it_came():
@@ -35,7 +37,7 @@ def test_encrypted_reasoning_goes_back_as_it_came():
         {"id": "r", "status": "completed", "output": [{**item, "encrypted_content": "e:n:c"}]}, vendor="v"
     ).parts
 
-    body = request("o4-mini", said(thought(part.signature, part.reasoning)), official=True)
+    body = sent(request("o4-mini", said(thought(part.signature, part.reasoning)), Fragments(), official=True))
 
     assert body["input"][1] == {**item, "encrypted_content": "e:n:c"}
 
@@ -45,15 +47,15 @@ def test_reasoning_without_a_summary_is_kept_and_goes_back():
     [part] = answer({"id": "r", "status": "completed", "output": [item]}, vendor="v").parts
 
     assert part == RedactedReasoning("openai:rs_7:enc")
-    kept = m.ContentPart(redacted_reasoning=m.RedactedReasoningContent(data=part.data))
-    assert request("o4-mini", said(kept), official=True)["input"][1] == item
+    again = m.ContentPart(redacted_reasoning=m.RedactedReasoningContent(data=part.data))
+    assert sent(request("o4-mini", said(again), Fragments(), official=True))["input"][1] == item
 
 
 def test_no_vendor_gets_the_reasoning_of_another():
     text = m.ContentPart(text=m.TextContent(text="So."))
 
-    ours = request("o4-mini", said(thought("anthropics-own"), text), official=True)
-    theirs = anthropic_wire.request("claude", said(thought("openai:rs_1:enc"), text))
+    ours = sent(request("o4-mini", said(thought("anthropics-own"), text), Fragments(), official=True))
+    theirs = sent(anthropic_wire.request("claude", said(thought("openai:rs_1:enc"), text), Fragments()))
 
     assert [item.get("type") for item in ours["input"]] == [None, None]
     assert [block["type"] for block in theirs["messages"][1]["content"]] == ["text"]
@@ -65,7 +67,7 @@ def test_tools_are_loose_unless_strictness_is_asked_for():
         tool_choice=ToolChoice(mode=ToolChoiceMode.TOOL_CHOICE_MODE_TOOL, name="b"),
     )
 
-    body = request("o4-mini", prompt, official=True)
+    body = sent(request("o4-mini", prompt, Fragments(), official=True))
 
     assert [tool["strict"] for tool in body["tools"]] == [False, True]
     assert body["tool_choice"] == {"type": "function", "name": "b"}
@@ -80,7 +82,7 @@ def test_settings_take_the_form_of_the_wire():
         '{"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}'
     )
 
-    body = request("gpt-5", prompt, official=True)
+    body = sent(request("gpt-5", prompt, Fragments(), official=True))
 
     assert body["reasoning"] == {"effort": "low", "summary": "auto"}
     assert body["text"] == {
@@ -131,7 +133,7 @@ def test_a_refusal_is_text():
 @pytest.mark.parametrize("model", ["gpt-5", "gpt-5-mini", "o1", "o3-pro", "o4-mini"])
 async def test_reasoning_models_of_openai_speak_responses(model):
     account = Account("openai", "openai", "sk-test")
-    provider = OpenAIProvider(account, CLIENTS.of(account))
+    provider = OpenAIProvider(account, CLIENTS.of(account), Fragments())
 
     assert provider._wire(model)[0] is responses_wire
     assert provider._wire("gpt-4o")[0] is openai_wire
@@ -140,7 +142,7 @@ async def test_reasoning_models_of_openai_speak_responses(model):
 
 async def test_compatible_servers_speak_chat_completions_for_every_model():
     account = Account("openai", "openai", "k", "http://127.0.0.1:9/v1")
-    provider = OpenAIProvider(account, CLIENTS.of(account))
+    provider = OpenAIProvider(account, CLIENTS.of(account), Fragments())
 
     assert provider._wire("gpt-5")[0] is openai_wire
     await provider.close()

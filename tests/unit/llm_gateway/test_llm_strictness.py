@@ -6,10 +6,12 @@ import pytest
 
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
 from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from letta_llm_gateway.providers.wires import responses as responses_wire
+from tests.support.prompts import sent
 
 CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 
@@ -45,10 +47,10 @@ def asked(schema, *, settings=False, tool=False):
     definition = ToolDefinition(name="f", parameters=json.dumps(schema), strict=tool)
     prompt = Prompt(model="m", tools=[definition], settings=ModelSettings(strict=settings))
     tools = [
-        openai_wire.request("m", prompt, official=True)["tools"][0]["function"],
-        responses_wire.request("m", prompt, official=True)["tools"][0],
-        anthropic_wire.request("m", prompt)["tools"][0],
-        bedrock_wire.request("m", prompt)["toolConfig"]["tools"][0]["toolSpec"],
+        sent(openai_wire.request("m", prompt, Fragments(), official=True))["tools"][0]["function"],
+        sent(responses_wire.request("m", prompt, Fragments(), official=True))["tools"][0],
+        sent(anthropic_wire.request("m", prompt, Fragments()))["tools"][0],
+        sent(bedrock_wire.request("m", prompt, Fragments()))["toolConfig"]["tools"][0]["toolSpec"],
     ]
     return {told.get("strict", False) for told in tools}
 

@@ -134,7 +134,7 @@ class Vendor(BuiltinProvider):
     ],
 )
 async def test_a_prompt_is_counted_by_the_best_means_there_is(tokenizer, vendor, model, expected):
-    got = await Counts(tokenizer).prompt(Vendor(vendor), Call(model, None), lambda: ["hello world"], lambda: 9)
+    got = await Counts(tokenizer).prompt(Vendor(vendor), Call(model, None), lambda: ["hello world"], 9)
 
     assert got == expected
 
@@ -144,7 +144,7 @@ async def test_what_a_vendor_did_not_count_is_counted_once_the_vocabulary_is_the
     parts = [Text("hello world"), Reasoning("hello world"), ToolCall("i", "hello", "{}")]
 
     async def usage(model: str) -> tuple[Usage, CountSource]:
-        return await Counts(tokenizer).usage(model, lambda: ["hello world"], parts, lambda: 9)
+        return await Counts(tokenizer).usage(model, lambda: ["hello world"], parts, 9)
 
     assert (await usage("claude-x"))[1] is CountSource.ESTIMATE
     assert not tokenizer.ready

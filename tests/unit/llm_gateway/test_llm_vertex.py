@@ -20,8 +20,9 @@ from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import base_accounts
 from tests.fakes.vertex_server import TOKEN, VertexServer, service_account
+from tests.support.prompts import kept
 
-HI = Prompt(messages=[m.Message(role=m.MESSAGE_ROLE_USER, parts=[m.ContentPart(text=m.TextContent(text="hi"))])])
+HI = Prompt(messages=kept(m.Message(role=m.MESSAGE_ROLE_USER, parts=[m.ContentPart(text=m.TextContent(text="hi"))])))
 CLAUDE = "claude-sonnet-4-5@20250929"
 
 

@@ -81,6 +81,11 @@ class LLMGatewaySettings(Settings):
     embedding_cache_megabytes: float = Field(
         default=64.0, ge=0, description="Vectors remembered by their texts; one organization holds a quarter at most."
     )
+    fragment_cache_megabytes: float = Field(
+        default=64.0,
+        ge=0,
+        description="Messages remembered as vendors take them; a step writes only new ones.",
+    )
     embedding_pause_seconds: float = Field(
         default=0.0, ge=0, description="Pause after each batch of texts whose vectors nobody waits for."
     )

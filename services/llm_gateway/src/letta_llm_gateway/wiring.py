@@ -33,6 +33,7 @@ from letta_llm_gateway.domain.embedding import embeddings
 from letta_llm_gateway.domain.embedding.embedding_lines import LineOptions
 from letta_llm_gateway.domain.embedding.embedding_usage import EmbeddingBook
 from letta_llm_gateway.domain.embedding.embeddings import Embeddings
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.domain.generation.generations import Accounting, GenerationOptions, Generations
 from letta_llm_gateway.domain.generation.streams import PhaseLimits
 from letta_llm_gateway.domain.resilience import Retry
@@ -98,7 +99,8 @@ def assemble(
     """Return the service over these stores."""
     guard = _guard(settings)
     accounts = Accounts(stores.providers, Sealer(settings.sealing_secrets()), guard.check_url, deps.clock)
-    factory = ProviderFactory(BuiltinProvider(), Clients(guard))
+    fragments = Fragments(round(settings.fragment_cache_megabytes * (1 << 20)))
+    factory = ProviderFactory(BuiltinProvider(), Clients(guard), fragments=fragments)
     catalogue = _catalogue(settings, deps.clock, accounts, factory)
     books = stores.books
     usage = UsageWriter(books, WriterOptions(trace_bytes=settings.provider_trace_kilobytes * 1024))
@@ -136,7 +138,10 @@ def assemble(
     return Service(
         name="llm_gateway",
         servicers=(
-            (generation_service_pb2_grpc.add_GenerationServiceServicer_to_server, GenerationServicer(generations)),
+            (
+                generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
+                GenerationServicer(generations, fragments),
+            ),
             (embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server, EmbeddingServicer(embedder)),
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, offered),
             (provider_service_pb2_grpc.add_ProviderServiceServicer_to_server, brought),

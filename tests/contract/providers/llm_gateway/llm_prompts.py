@@ -8,6 +8,7 @@ from typing import Any
 from letta.common.v1 import message_pb2 as m
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1 import generation_service_pb2 as pb
+from tests.support.prompts import kept
 
 SCHEMA = {
     "type": "object",
@@ -44,4 +45,4 @@ def tool(name: str = "memory_insert", schema: Any = None) -> pb.ToolDefinition:
 
 def prompt(*messages: m.Message, model: str = "m", tools: tuple[pb.ToolDefinition, ...] = (), **rest: Any) -> pb.Prompt:
     settings = rest.pop("settings", {})
-    return pb.Prompt(model=model, messages=messages, tools=tools, settings=ModelSettings(**settings), **rest)
+    return pb.Prompt(model=model, messages=kept(*messages), tools=tools, settings=ModelSettings(**settings), **rest)

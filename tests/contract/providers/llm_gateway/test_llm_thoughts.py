@@ -7,9 +7,11 @@ import pytest
 from letta.common.v1 import message_pb2
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta_llm_gateway.domain.answers import Call
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.fakes.wire import Fault, Say
+from tests.support.prompts import kept, sent
 
 USER, ASSISTANT = message_pb2.MESSAGE_ROLE_USER, message_pb2.MESSAGE_ROLE_ASSISTANT
 TOOL = message_pb2.MESSAGE_ROLE_TOOL
@@ -48,7 +50,9 @@ def prompt() -> pb.Prompt:
         *(spoken(ASSISTANT, text("2")), spoken(USER, text("two"))),
         *(spoken(ASSISTANT, thought("I should add"), call("callBBBBB")), spoken(TOOL, returned("callBBBBB"))),
     ]
-    return pb.Prompt(messages=messages, tools=[pb.ToolDefinition(name="add", description="Adds.", parameters="{}")])
+    return pb.Prompt(
+        messages=kept(*messages), tools=[pb.ToolDefinition(name="add", description="Adds.", parameters="{}")]
+    )
 
 
 def thoughts(body: dict) -> list[str | None]:
@@ -56,24 +60,27 @@ def thoughts(body: dict) -> list[str | None]:
 
 
 def test_only_the_turn_that_goes_on_is_told() -> None:
-    assert thoughts(openai_wire.request("m", prompt(), official=False, thoughts=True)) == [None, "I should add"]
-    assert thoughts(openai_wire.request("m", prompt(), official=True)) == [None, None]
+    assert thoughts(sent(openai_wire.request("m", prompt(), Fragments(), official=False, thoughts=True))) == [
+        None,
+        "I should add",
+    ]
+    assert thoughts(sent(openai_wire.request("m", prompt(), Fragments(), official=True))) == [None, None]
 
 
 def test_thoughts_that_another_vendor_signed_stay() -> None:
     signed = pb.Prompt(
-        messages=[spoken(USER, text("x")), spoken(ASSISTANT, thought("theirs", "sig"), call("callAAAAA"))]
+        messages=kept(spoken(USER, text("x")), spoken(ASSISTANT, thought("theirs", "sig"), call("callAAAAA")))
     )
-    assert thoughts(openai_wire.request("m", signed, official=False, thoughts=True)) == [None]
+    assert thoughts(sent(openai_wire.request("m", signed, Fragments(), official=False, thoughts=True))) == [None]
 
 
 async def test_a_compatible_server_gets_them_back_through_the_sdk(subject: Subject) -> None:
     await subject.provider.generate(Call("m", prompt()))
-    sent = subject.vendor.requests[-1].body
+    told = subject.vendor.requests[-1].body
     if subject.kind in COMPATIBLE:
-        assert thoughts(sent) == [None, "I should add"]
+        assert thoughts(told) == [None, "I should add"]
     else:
-        assert "reasoning_content" not in str(sent)
+        assert "reasoning_content" not in str(told)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -83,10 +83,11 @@ class Model(generation_service_pb2_grpc.GenerationServiceServicer):
             yield event
 
     async def _obey(self, prompt):
-        last = prompt.messages[-1]
-        self.seen = [last_text(message) for message in prompt.messages]
-        self.shapes = [shape(message) for message in prompt.messages]
-        parts = [part for message in prompt.messages for part in message.parts]
+        messages = list(map(message_pb2.Message.FromString, prompt.messages))
+        last = messages[-1]
+        self.seen = [last_text(message) for message in messages]
+        self.shapes = [shape(message) for message in messages]
+        parts = [part for message in messages for part in message.parts]
         self.returned = [part.tool_return.content for part in parts if part.HasField("tool_return")]
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:

@@ -103,10 +103,7 @@ async def _record(request: httpx2.Request) -> None:
     tape = current_tape()
     if tape is None:
         return
-    try:
-        tape.sent = request.content
-    except httpx2.RequestNotRead:
-        tape.sent = b""
+    tape.sent = b"".join(request.stream) if isinstance(request.stream, httpx2.ByteStream) else b""
 
 
 class GuardedProvider:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -12,8 +12,9 @@ import httpx2
 from cachetools import LRUCache
 
 from letta_common.egress import AddressGuard
-from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication
+from letta_common.errors import AppError, CapabilityMissing, InvalidArgument, LLMAuthentication
 from letta_llm_gateway.domain.catalogue.providers import Account, Provider
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.fitting.wired import Wire, WiredProvider
 from letta_llm_gateway.providers.http import Clients, GuardedProvider
 
@@ -50,6 +51,8 @@ _EXTRAS = frozenset({"bedrock"})
 KEYLESS = frozenset({"openai-compatible", "vllm", "lmstudio_openai", "llamacpp", "sglang", "ollama", "builtin"})
 
 
+Maker = Callable[[Account, httpx2.AsyncClient, Fragments], Wire]
+"""Makes the provider of an account over an HTTP client; what is made of histories is kept in the fragments."""
 _KEPT = 1000
 _CLOSE_SECONDS = 900.0
 """A provider that is no longer kept may still speak; its connections are closed so much later."""
@@ -71,11 +74,19 @@ class _Made(LRUCache[Account, Provider]):
 class ProviderFactory:
     """Makes providers, each account's once; of those that were not wanted for long, only so many are kept."""
 
-    def __init__(self, builtin: Provider, clients: Clients | None = None, *, kept: int = _KEPT) -> None:
-        self._builtin = builtin
+    def __init__(
+        self,
+        builtin: Provider,
+        clients: Clients | None = None,
+        *,
+        fragments: Fragments | None = None,
+        kept: int = _KEPT,
+    ) -> None:
+        self._builtin, self._fragments = builtin, fragments or Fragments()
         self._clients = clients or Clients(AddressGuard())
         self._made = _Made(kept, self._leave)
         self._leaving: set[asyncio.Task[None]] = set()
+        self._warming: asyncio.Task[None] | None = None
 
     async def provider(self, account: Account) -> Provider:
         """Return the provider of an account.
@@ -91,6 +102,20 @@ class ProviderFactory:
             made = self._made.setdefault(account, await self._new(account))
         return made
 
+    def warm(self, accounts: Sequence[Account]) -> None:
+        """Begin to import the SDKs of accounts and to make their providers, so that no message waits for that.
+
+        An account that cannot be used stays for who asks it: the caller is told why.
+        """
+
+        async def make_all() -> None:
+            for account in accounts:
+                with suppress(AppError):
+                    await self.provider(account)
+
+        if accounts:
+            self._warming = asyncio.create_task(make_all())
+
     @asynccontextmanager
     async def trial(self, account: Account) -> AsyncIterator[Provider]:
         """Make a provider for a moment: credentials that are only tried leave nothing behind."""
@@ -105,15 +130,17 @@ class ProviderFactory:
 
     async def close(self) -> None:
         """Close every provider."""
-        for task in self._leaving:
+        ending = [*self._leaving, *([self._warming] if self._warming is not None else ())]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         for provider in (self._builtin, *self._made.values()):
             await provider.close()
 
     async def _new(self, account: Account) -> Provider:
         make = await asyncio.to_thread(_maker, account.provider_type)
-        provider = WiredProvider(make(_addressed(account), self._clients.of(account)), account)
+        wire = make(_addressed(account), self._clients.of(account), self._fragments)
+        provider = WiredProvider(wire, account, self._fragments)
         return GuardedProvider(provider) if account.organization_id else provider
 
     def _leave(self, provider: Provider) -> None:
@@ -132,7 +159,7 @@ def provider_types() -> list[str]:
     return sorted({*_FILES, *COMPATIBLE})
 
 
-def _maker(provider_type: str) -> Callable[[Account, httpx2.AsyncClient], Wire]:
+def _maker(provider_type: str) -> Maker:
     file, name = _FILES.get(provider_type) or (("openai", "make") if provider_type in COMPATIBLE else ("", ""))
     if not file:
         raise InvalidArgument(
@@ -147,7 +174,7 @@ def _maker(provider_type: str) -> Callable[[Account, httpx2.AsyncClient], Wire]:
             f"this deployment has no {error.name}; install its extra: services/llm_gateway[{provider_type}]",
             type=provider_type,
         ) from error
-    maker: Callable[[Account, httpx2.AsyncClient], Wire] = getattr(module, name)
+    maker: Maker = getattr(module, name)
     return maker
 
 

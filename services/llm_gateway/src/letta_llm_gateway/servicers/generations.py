@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import cache
 from typing import Any
 
 import grpc.aio
@@ -29,7 +28,8 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
-from letta_llm_gateway.domain.catalogue.tokens import of_bytes
+from letta_llm_gateway.domain.generation.facts import facts_of, tokens_of
+from letta_llm_gateway.domain.generation.fragments import Fragments, read
 from letta_llm_gateway.domain.generation.generations import Generations, PromptFacts
 from letta_llm_gateway.servicers.purposes import purpose_word
 from letta_llm_gateway.servicers.traces import described
@@ -38,8 +38,8 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
-    def __init__(self, generations: Generations) -> None:
-        self._generations = generations
+    def __init__(self, generations: Generations, fragments: Fragments) -> None:
+        self._generations, self._fragments = generations, fragments
 
     async def Generate(self, request: pb.GenerateRequest, context: _Context) -> pb.GenerateResponse:
         made = await self._generations.generate(current_actor(), self._ask(request.prompt))
@@ -61,44 +61,24 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
     def _ask(self, prompt: pb.Prompt) -> PromptFacts:
         booked = prompt.attribution
+        facts = facts_of(prompt.messages, self._fragments)
         return PromptFacts(
             prompt,
             prompt.model,
-            cache(lambda: _estimate(prompt)),
+            tokens_of(prompt, facts),
             lambda: _texts(prompt),
-            most_tokens=prompt.ByteSize(),  # no token is shorter than a byte
-            images=lambda: any(part.HasField("image") for message in prompt.messages for part in message.parts),
+            images=bool(facts.images),
             tools=bool(prompt.tools),
             attribution=Attribution(booked.agent_id, booked.run_id, booked.step_id, purpose_word(booked.purpose)),
             describe=lambda: described(prompt),
         )
 
 
-def _estimate(prompt: pb.Prompt) -> int:
-    """Estimate the tokens of a prompt, an image as 1,000."""
-    size = len(prompt.system.encode()) + sum(tool.ByteSize() for tool in prompt.tools)
-    images = 0
-    for message in prompt.messages:
-        for part in message.parts:
-            match part.WhichOneof("part"):
-                case "text":
-                    size += len(part.text.text.encode())
-                case "image":
-                    images += 1
-                case "tool_call":
-                    size += len(part.tool_call.input.encode()) + len(part.tool_call.name)
-                case "tool_return":
-                    size += len(part.tool_return.content.encode())
-                case _:
-                    size += part.ByteSize()
-    return of_bytes(size) + 1000 * images
-
-
 def _texts(prompt: pb.Prompt) -> list[str]:
     """Gather what the vendor would count, a text for each thing that stands alone."""
     texts = [prompt.system] if prompt.system else []
     texts += [f"{tool.name}\n{tool.description}\n{tool.parameters}" for tool in prompt.tools]
-    for message in prompt.messages:
+    for message in map(read, prompt.messages):
         for part in message.parts:
             match part.WhichOneof("part"):
                 case "text":

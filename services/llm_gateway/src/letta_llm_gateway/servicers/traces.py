@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import grpc.aio
-from google.protobuf.json_format import MessageToJson
+from google.protobuf.json_format import MessageToDict
 
 from letta.llm.v1 import generation_service_pb2, trace_service_pb2_grpc
 from letta.llm.v1 import trace_service_pb2 as pb
@@ -13,6 +14,7 @@ from letta_common.actor import current_actor
 from letta_common.values.times import stamp_of
 from letta_llm_gateway.domain.accounting.traces import Trace
 from letta_llm_gateway.domain.accounting.usage import UsageStore, UsageWriter
+from letta_llm_gateway.domain.generation.fragments import read
 from letta_llm_gateway.servicers.purposes import purpose_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,13 +35,17 @@ class TraceServicer(trace_service_pb2_grpc.TraceServiceServicer):
 
 def described(prompt: generation_service_pb2.Prompt) -> str:
     """Write a prompt as JSON, images left out."""
-    copy = generation_service_pb2.Prompt()
-    copy.CopyFrom(prompt)
-    for message in copy.messages:
+    head = generation_service_pb2.Prompt()
+    head.CopyFrom(prompt)
+    head.ClearField("messages")
+    messages = list(map(read, prompt.messages))
+    for message in messages:
         for part in message.parts:
             if part.HasField("image"):
                 part.image.Clear()
-    return MessageToJson(copy, preserving_proto_field_name=True, indent=None)
+    told = MessageToDict(head, preserving_proto_field_name=True)
+    told["messages"] = [MessageToDict(message, preserving_proto_field_name=True) for message in messages]
+    return json.dumps(told)
 
 
 def _pack(trace: Trace) -> pb.ProviderTrace:

@@ -164,8 +164,10 @@ class Prompt(_message.Message):
     system: _builtins.str
     """The system prompt. Stands before the messages; messages of role SYSTEM stay where they are."""
     @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """The conversation, oldest first. Not validated again: it was when it came in, and it grows with the history."""
+    def messages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The conversation, oldest first, each a serialized `letta.common.v1.Message` as it is kept: what was rendered for a vendor before is
+        found again by its bytes, without being read. INVALID_ARGUMENT for bytes that are no message.
+        """
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolDefinition]:
@@ -188,7 +190,7 @@ class Prompt(_message.Message):
         *,
         model: _builtins.str = ...,
         system: _builtins.str = ...,
-        messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        messages: _abc.Iterable[_builtins.bytes] | None = ...,
         tools: _abc.Iterable[Global___ToolDefinition] | None = ...,
         tool_choice: Global___ToolChoice | None = ...,
         settings: _model_settings_pb2.ModelSettings | None = ...,

@@ -24,7 +24,6 @@ _VENDOR_SECONDS = 5.0
 _TOKENS_AROUND_A_MESSAGE = 4
 Texts = Callable[[], Sequence[str]]
 """The texts of a prompt, gathered when they are wanted."""
-Estimate = Callable[[], int]
 
 
 class Tokenizer(Protocol):
@@ -54,17 +53,15 @@ class Counts:
     def __init__(self, tokenizer: Tokenizer | None = None) -> None:
         self._tokenizer = tokenizer
 
-    async def prompt(self, provider: Provider, call: Call, texts: Texts, estimate: Estimate) -> tuple[int, CountSource]:
+    async def prompt(self, provider: Provider, call: Call, texts: Texts, estimate: int) -> tuple[int, CountSource]:
         """Count a prompt before it is sent."""
         if (told := await _told(provider, call)) is not None:
             return told, CountSource.PROVIDER
         if self._tokenizer is not None and self._tokenizer.knows(call.model):
             return await _around(self._tokenizer, texts()), CountSource.TOKENIZER
-        return estimate(), CountSource.ESTIMATE
+        return estimate, CountSource.ESTIMATE
 
-    async def usage(
-        self, model: str, texts: Texts, parts: Sequence[Part], estimate: Estimate
-    ) -> tuple[Usage, CountSource]:
+    async def usage(self, model: str, texts: Texts, parts: Sequence[Part], estimate: int) -> tuple[Usage, CountSource]:
         """Count what a vendor did not count. A tokenizer that is not loaded is loaded for the next time."""
         tokenizer = self._tokenizer
         if tokenizer is not None and tokenizer.knows(model):
@@ -72,7 +69,7 @@ class Counts:
                 prompt = await _around(tokenizer, texts())
                 return Usage(prompt, await tokenizer.count(_texts(parts))), CountSource.TOKENIZER
             tokenizer.prepare()
-        return Usage(estimate(), of_parts(parts)), CountSource.ESTIMATE
+        return Usage(estimate, of_parts(parts)), CountSource.ESTIMATE
 
 
 async def _told(provider: Provider, call: Call) -> int | None:

@@ -29,7 +29,7 @@ from letta_llm_gateway.domain.answers import (
 )
 from letta_llm_gateway.domain.catalogue.models import Models, Route
 from letta_llm_gateway.domain.catalogue.prices import Price, Prices
-from letta_llm_gateway.domain.catalogue.tokens import Counts, of_bytes, of_parts
+from letta_llm_gateway.domain.catalogue.tokens import Counts, of_parts
 from letta_llm_gateway.domain.generation.streams import (
     Assembler,
     PhaseLimits,
@@ -54,14 +54,12 @@ class PromptFacts:
 
     prompt: Prompt
     handle: str
-    estimate: Callable[[], int]
-    """Counts the prompt's tokens roughly."""
+    tokens: int
+    """About how many tokens the prompt has."""
     texts: Callable[[], Sequence[str]]
     """Gathers the prompt's texts, to be counted exactly."""
-    most_tokens: int
-    """More tokens than the prompt can have; known without counting."""
-    images: Callable[[], bool]
-    """Says whether the prompt has images."""
+    images: bool = False
+    """The prompt has images."""
     tools: bool = False
     attribution: Attribution = field(default_factory=Attribution)
     describe: Callable[[], str] = lambda: "{}"
@@ -150,7 +148,7 @@ class Generations:
     async def count(self, actor: Actor, ask: PromptFacts) -> tuple[int, CountSource]:
         """Count the tokens of a prompt without sending it to be answered. Raises ModelNotFound."""
         route = await self._models.route(actor, ask.handle)
-        return await self._counts.prompt(route.provider, _call(ask, route), ask.texts, ask.estimate)
+        return await self._counts.prompt(route.provider, _call(ask, route), ask.texts, ask.tokens)
 
     async def _routes(self, actor: Actor, ask: PromptFacts) -> list[Route]:
         first = await self._models.route(actor, ask.handle)
@@ -180,7 +178,7 @@ class Generations:
     async def _counted(self, route: Route, ask: PromptFacts, answer: Answer) -> Generation:
         if answer.usage is not None:
             return _generation(route, answer, answer.usage, CountSource.PROVIDER)
-        used, source = await self._counts.usage(route.model.name, ask.texts, answer.parts, ask.estimate)
+        used, source = await self._counts.usage(route.model.name, ask.texts, answer.parts, ask.tokens)
         return _generation(route, answer, used, source)
 
     async def _admitted(self, actor: Actor, ask: PromptFacts, route: Route, ends: float) -> _Running:
@@ -329,7 +327,7 @@ class _Running:
 
 def _expected(price: Price | None, ask: PromptFacts) -> int:
     """Return about what a call will cost: its prompt by size, and an answer of usual length."""
-    return 0 if price is None else price.cost(Usage(prompt=of_bytes(ask.most_tokens), completion=_USUAL_ANSWER))
+    return 0 if price is None else price.cost(Usage(prompt=ask.tokens, completion=_USUAL_ANSWER))
 
 
 def _left(ends: float) -> float:
@@ -353,15 +351,15 @@ def _require(route: Route, ask: PromptFacts) -> None:
 def _lacks(route: Route, ask: PromptFacts) -> AppError | None:
     """Return why the model cannot take the prompt; only what is certain refuses."""
     facts, handle = route.model.facts, route.model.handle
-    if facts.images is False and ask.images():
+    if facts.images is False and ask.images:
         return CapabilityMissing(f"{handle} sees no images; choose a model that does, or send text", handle=handle)
     if ask.tools and not facts.tools:
         return CapabilityMissing(f"{handle} calls no tools; choose a model that does", handle=handle)
-    if facts.certain and ask.most_tokens > facts.window and (tokens := ask.estimate()) > facts.window:
+    if facts.certain and ask.tokens > facts.window:
         return ContextWindowExceeded(
-            f"about {tokens} tokens do not fit the window of {handle}, {facts.window} tokens",
+            f"about {ask.tokens} tokens do not fit the window of {handle}, {facts.window} tokens",
             handle=handle,
-            tokens=str(tokens),
+            tokens=str(ask.tokens),
             context_window=str(facts.window),
         )
     return None
@@ -382,4 +380,4 @@ def _no_answer(route: Route, why: str, answer: Answer) -> LLMInvalidResponse:
 
 def _partial(route: Route, ask: PromptFacts, assembler: Assembler) -> Generation:
     answer = Answer(tuple(assembler.parts()))
-    return _generation(route, answer, Usage(ask.estimate(), of_parts(answer.parts)), CountSource.ESTIMATE)
+    return _generation(route, answer, Usage(ask.tokens, of_parts(answer.parts)), CountSource.ESTIMATE)

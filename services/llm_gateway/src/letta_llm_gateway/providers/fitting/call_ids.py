@@ -10,10 +10,19 @@ import hashlib
 import re
 import string
 from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from letta.common.v1.message_pb2 import Message, MessageRole
+from letta_llm_gateway.domain.generation.fragments import Fragments
 
 FORM = re.compile(r"[A-Za-z0-9]{9}")
 """What Mistral demands; every other vendor takes it."""
 _ALPHABET = string.digits + string.ascii_letters
+
+
+Met = tuple[tuple[bool, str], ...]
+"""The ids in a message, in order, each with whether it is a call's; the others are those of results."""
 
 
 class RequestIds:
@@ -23,6 +32,13 @@ class RequestIds:
         self._used: set[str] = set()
         self._open: defaultdict[str, deque[str]] = defaultdict(deque)
         self._last: dict[str, str] = {}
+
+    def told(self, met: Met) -> Iterator[str]:
+        """Yield the ids of a message as they go out."""
+        if any(called for called, _ in met):
+            self.turn()
+        for called, id in met:
+            yield self.call(id) if called else self.result(id)
 
     def turn(self) -> None:
         """Begin the next message of the model; what an earlier one called has its results, or never will."""
@@ -53,3 +69,55 @@ def _made(text: str) -> str:
         number, rest = divmod(number, len(_ALPHABET))
         letters.append(_ALPHABET[rest])
     return "".join(letters)
+
+
+def are_plain(history: Sequence[bytes], fragments: Fragments) -> bool:
+    """Say whether every id can go out as it is: in a form that all vendors take, and none twice."""
+    return fragments.of(_CALLED, history).plain
+
+
+def calls_of(history: Sequence[bytes], fragments: Fragments) -> Sequence[Met]:
+    """Return the ids in each message."""
+    return fragments.of(_MET, history)
+
+
+@dataclass(frozen=True, slots=True)
+class _Called:
+    ids: frozenset[str] = frozenset()
+    plain: bool = True
+
+
+class _CalledForm:
+    def made(self, message: Message) -> _Called:
+        if message.role == MessageRole.MESSAGE_ROLE_USER:
+            return _Called()
+        ids = [part.tool_call.id for part in message.parts if part.HasField("tool_call")]
+        return _Called(frozenset(ids), len(ids) == len(set(ids)) and all(map(FORM.fullmatch, ids)))
+
+    def joined(self, parts: Sequence[_Called]) -> _Called:
+        ids = frozenset().union(*(part.ids for part in parts if part.ids))
+        return _Called(ids, len(ids) == sum(len(part.ids) for part in parts) and all(part.plain for part in parts))
+
+    def size(self, made: _Called) -> int:
+        return 100 * (1 + len(made.ids))
+
+
+class _MetForm:
+    def made(self, message: Message) -> list[Met]:
+        found: list[tuple[bool, str]] = []
+        for part in message.parts:
+            if part.HasField("tool_call"):
+                found.append((True, part.tool_call.id))
+            elif part.HasField("tool_return"):
+                found.append((False, part.tool_return.tool_call_id))
+        returns = (each.tool_return for each in message.approvals if each.HasField("tool_return"))
+        return [(*found, *((False, returned.tool_call_id) for returned in returns))]
+
+    def joined(self, parts: Sequence[list[Met]]) -> list[Met]:
+        return [met for part in parts for met in part]
+
+    def size(self, made: list[Met]) -> int:
+        return sum(100 * (1 + len(met)) for met in made)
+
+
+_CALLED, _MET = _CalledForm(), _MetForm()

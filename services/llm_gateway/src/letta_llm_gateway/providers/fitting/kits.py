@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from letta.common.v1.message_pb2 import Message, MessageRole, ToolCallContent
+from letta.common.v1.message_pb2 import Message, ToolCallContent
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMBadRequest
 from letta_common.values.json_texts import json_object
 from letta_llm_gateway.domain.answers import Answer, Completed, Delta, Ended, Event, Part, Started, ToolCall
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.checks import Rules
 from letta_llm_gateway.providers.fitting import schemas
-from letta_llm_gateway.providers.fitting.call_ids import FORM, RequestIds
+from letta_llm_gateway.providers.fitting.call_ids import RequestIds, are_plain, calls_of
 from letta_llm_gateway.providers.fitting.names import fresh
 from letta_llm_gateway.providers.wires.arguments import readable
 from letta_llm_gateway.providers.wires.wire_json import clean
@@ -89,7 +90,7 @@ class StreamKit:
             yield Delta(index, self._kit.arguments(name, "".join(texts)))
 
 
-def fit(prompt: Prompt, rules: Rules, refused: Refused) -> Kit:
+def fit(prompt: Prompt, rules: Rules, refused: Refused, fragments: Fragments) -> Kit:
     """Return a prompt as a vendor takes it. Raises LLMBadRequest when the tool that must be called is left out."""
     kit = Kit(prompt)
     tools = list(_tools(prompt, rules, refused, kit))
@@ -97,7 +98,7 @@ def fit(prompt: Prompt, rules: Rules, refused: Refused) -> Kit:
     forward = {
         name: {own: out for out, own in kit.keys[told].items()} for name, told in names.items() if told in kit.keys
     }
-    messages = _messages(prompt, names, forward)
+    messages = _messages(prompt, names, forward, fragments)
     if tools == list(prompt.tools) and messages is None:
         return kit
     kit.prompt = Prompt(
@@ -162,57 +163,70 @@ def _fitted(text: str, words: frozenset[str] | None) -> tuple[str, dict[str, str
     return text if same else clean(json.dumps(fitted.schema, ensure_ascii=False)), fitted.keys, clean(fitted.note), ""
 
 
-def _messages(prompt: Prompt, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]) -> list[Message] | None:
+def _messages(
+    prompt: Prompt, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]], fragments: Fragments
+) -> list[bytes] | None:
     """Return the messages with ids, names and keys as they go out; None when all can go as they are."""
-    if not keys and all(own == told for own, told in names.items()) and _are_plain(prompt):
+    history = tuple(prompt.messages)
+    renamed = bool(keys) or any(own != told for own, told in names.items())
+    if not renamed and are_plain(history, fragments):
         return None
     ids, found = RequestIds(), []
-    for message in prompt.messages:
-        if not _has_calls(message):
+    changes = (tuple(sorted(names.items())), json.dumps(keys, sort_keys=True)) if renamed else None
+    for message, met in zip(history, calls_of(history, fragments), strict=True):
+        told = tuple(ids.told(met))
+        same = told == tuple(id for _, id in met) and (changes is None or not any(call for call, _ in met))
+        if same:
             found.append(message)
-            continue
-        told = Message()
-        told.CopyFrom(message)
-        if any(part.HasField("tool_call") for part in told.parts):
-            ids.turn()
-        for part in told.parts:
-            if part.HasField("tool_call"):
-                _call(part.tool_call, ids, names, keys)
-            elif part.HasField("tool_return"):
-                part.tool_return.tool_call_id = ids.result(part.tool_return.tool_call_id)
-        for approval in told.approvals:
-            if approval.HasField("tool_return"):
-                approval.tool_return.tool_call_id = ids.result(approval.tool_return.tool_call_id)
-        found.append(told)
+        else:
+            form = _Retold(told, names, keys, (told, changes))
+            found.append(fragments.of(form, (message,)))
     return found
 
 
-def _call(
-    call: ToolCallContent, ids: RequestIds, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]
-) -> None:
+class _Retold:
+    """A message with the ids, names and keys that go out in place of its own; told alike for alike changes."""
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        names: Mapping[str, str],
+        keys: Mapping[str, Mapping[str, str]],
+        changes: Hashable,
+    ) -> None:
+        self._ids, self._names, self._keys, self._changes = ids, names, keys, changes
+
+    def __hash__(self) -> int:
+        return hash((_Retold, self._changes))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Retold) and other._changes == self._changes
+
+    def made(self, message: Message) -> bytes:
+        """Write the message anew."""
+        ids = iter(self._ids)
+        for part in message.parts:
+            if part.HasField("tool_call"):
+                _call(part.tool_call, next(ids), self._names, self._keys)
+            elif part.HasField("tool_return"):
+                part.tool_return.tool_call_id = next(ids)
+        for approval in message.approvals:
+            if approval.HasField("tool_return"):
+                approval.tool_return.tool_call_id = next(ids)
+        return message.SerializeToString()
+
+    def joined(self, parts: Sequence[bytes]) -> bytes:
+        """Return the one message."""
+        return parts[0]
+
+    def size(self, made: bytes) -> int:
+        """Return its size."""
+        return len(made)
+
+
+def _call(call: ToolCallContent, id: str, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]) -> None:
     own = call.name
-    call.id = ids.call(call.id)
+    call.id = id
     if own in keys and (given := json_object(call.input)) is not None:
         call.input = clean(json.dumps(schemas.renamed(given, keys[own]), ensure_ascii=False))
     call.name = names.get(own, own)
-
-
-def _has_calls(message: Message) -> bool:
-    return bool(message.approvals) or any(
-        part.HasField("tool_call") or part.HasField("tool_return") for part in message.parts
-    )
-
-
-def _are_plain(prompt: Prompt) -> bool:
-    """Say whether every id can go out as it is: in a form that all vendors take, and none twice."""
-    seen: set[str] = set()
-    for message in prompt.messages:
-        if message.role == MessageRole.MESSAGE_ROLE_USER:
-            continue
-        for part in message.parts:
-            if part.HasField("tool_call"):
-                id = part.tool_call.id
-                if id in seen or not FORM.fullmatch(id):
-                    return False
-                seen.add(id)
-    return True

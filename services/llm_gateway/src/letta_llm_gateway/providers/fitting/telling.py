@@ -8,6 +8,7 @@ import httpx2
 
 from letta.llm.v1.generation_service_pb2 import Prompt
 from letta_common.errors import AppError
+from letta_llm_gateway.domain.generation.fragments import read
 from letta_llm_gateway.providers.errors import redacted
 
 _WINDOW, _STEP = 24, 6
@@ -63,7 +64,7 @@ def _without_prompt(text: str, prompt: Prompt) -> str:
 
 def _texts(prompt: Prompt) -> Iterator[str]:
     yield prompt.system
-    for message in prompt.messages:
+    for message in map(read, prompt.messages):
         for part in message.parts:
             match part.WhichOneof("part"):
                 case "text":

@@ -19,6 +19,7 @@ from letta_common.egress import TooMuchData
 from letta_common.errors import AppError, LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Provider, Vector
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.checks import Rules
 from letta_llm_gateway.providers.errors import transport_errors
 from letta_llm_gateway.providers.fitting.cleaning import Cleaner
@@ -50,14 +51,14 @@ class Wire(Provider, Protocol):
 class WiredProvider:
     """A provider whose vendor is trusted with nothing."""
 
-    def __init__(self, wire: Wire, account: Account) -> None:
-        self._wire, self._vendor = wire, account.name
+    def __init__(self, wire: Wire, account: Account, fragments: Fragments) -> None:
+        self._wire, self._vendor, self._fragments = wire, account.name, fragments
         self._key = account.api_key
         self._refused = Refusals()
 
     async def generate(self, call: Call) -> Answer:
         """Answer once."""
-        asks = _Asks(self._refused, call)
+        asks = _Asks(self._refused, call, self._fragments)
         while True:
             kit = asks.kit(self._wire.rules(call.model))
             try:
@@ -72,7 +73,7 @@ class WiredProvider:
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer as the model speaks."""
-        asks, begun = _Asks(self._refused, call), False
+        asks, begun = _Asks(self._refused, call, self._fragments), False
         while True:
             kit = asks.kit(self._wire.rules(call.model))
             names, cleaner = StreamKit(kit), Cleaner(self._vendor)
@@ -99,7 +100,7 @@ class WiredProvider:
 
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt, where the vendor counts."""
-        kit = _Asks(self._refused, call).kit(self._wire.rules(call.model))
+        kit = _Asks(self._refused, call, self._fragments).kit(self._wire.rules(call.model))
         with self._watched(call.model, _ANSWER_BYTES, call.prompt):
             return await self._wire.count(replace(call, prompt=kit.prompt))
 
@@ -153,14 +154,14 @@ class Refusals:
 class _Asks:
     """The tries of one call, each with fewer tools than the one before."""
 
-    def __init__(self, known: Refusals, call: Call) -> None:
-        self._known, self._call = known, call
+    def __init__(self, known: Refusals, call: Call, fragments: Fragments) -> None:
+        self._known, self._call, self._fragments = known, call, fragments
         self._new: dict[bytes, str] = {}
         self._times = 0
 
     def kit(self, rules: Rules) -> Kit:
         """Return the prompt for the next try."""
-        return fit(self._call.prompt, rules, self._why)
+        return fit(self._call.prompt, rules, self._why, self._fragments)
 
     def refuse(self, error: LLMBadRequest, kit: Kit) -> None:
         """Leave out what the vendor complains about, for the next try. Raises the error when there is no such tool."""

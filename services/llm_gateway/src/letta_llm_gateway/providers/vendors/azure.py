@@ -7,13 +7,14 @@ import openai
 
 from letta_common.errors import InvalidArgument, LLMAuthentication
 from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import own_headers
 from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
 
 DEFAULT_VERSION = "2024-10-21"
 
 
-def make(account: Account, http: httpx2.AsyncClient) -> OpenAIProvider:
+def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> OpenAIProvider:
     """Make the provider of an account."""
     if not account.base_url:
         raise InvalidArgument(
@@ -30,4 +31,4 @@ def make(account: Account, http: httpx2.AsyncClient) -> OpenAIProvider:
         http_client=http,
         default_headers=own_headers(account, {"api-key": account.api_key}, openai.Omit()),
     )
-    return OpenAIProvider(account, http, client)
+    return OpenAIProvider(account, http, fragments, client)

@@ -21,14 +21,16 @@ from botocore.exceptions import BotoCoreError
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 from letta_llm_gateway.providers.fitting.reasons import reason_of
 from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
 from letta_llm_gateway.providers.wires import wire_json
+from letta_llm_gateway.providers.wires.bodies import encoded
 
 _LIST_SECONDS = 10.0
-_COUNTED = ("messages", "system", "toolConfig", "additionalModelRequestFields")
+_COUNTED = ("system", "toolConfig", "additionalModelRequestFields")
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
 _DEFAULT_REGION = "us-east-1"
 _STATUS = {
@@ -53,21 +55,20 @@ _STATUS = {
 class BedrockProvider:
     """Speaks with one account, in one region."""
 
-    def __init__(self, account: Account, http: httpx2.AsyncClient) -> None:
-        self._vendor, self._http = account.name, http
+    def __init__(self, account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> None:
+        self._vendor, self._http, self._fragments = account.name, http, fragments
         self._signer = _Signer(account)
         self._runtime, self._control = _addresses(account)
 
     async def generate(self, call: Call) -> Answer:
         """Answer once."""
-        asked = bedrock_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
-        async with self._asked("POST", self._path(call.model, "converse"), asked, call=call) as response:
+        async with self._asked("POST", self._path(call.model, "converse"), self._request(call), call=call) as response:
             body = wire_json.read(await response.aread(), self._vendor)
             return bedrock_wire.answer(body, vendor=self._vendor, response_id=_id(response))
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer as the model speaks."""
-        asked = bedrock_wire.request(call.model, call.prompt, max_tokens=call.max_output_tokens)
+        asked = self._request(call)
         frames = EventStreamBuffer()
         async with self._asked("POST", self._path(call.model, "converse-stream"), asked, call=call) as response:
             reader = bedrock_wire.StreamReader(vendor=self._vendor, response_id=_id(response))
@@ -99,8 +100,8 @@ class BedrockProvider:
 
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt as the vendor counts them; it does so for some models."""
-        body = bedrock_wire.request(call.model, call.prompt)
-        asked = {"input": {"converse": {key: body[key] for key in _COUNTED if key in body}}}
+        body = bedrock_wire.request(call.model, call.prompt, self._fragments)
+        asked = b'{"input":{"converse":%s}}' % body.only(_COUNTED).encoded()
         async with self._asked("POST", self._path(call.model, "count-tokens"), asked, call=call) as response:
             found = wire_json.read(await response.aread(), self._vendor).get("inputTokens")
             return int(found) if found else None
@@ -133,17 +134,20 @@ class BedrockProvider:
         rows = body.get(key) if isinstance(body, dict) else None
         return [row for row in rows or () if isinstance(row, dict)]
 
+    def _request(self, call: Call) -> bytes:
+        limit = call.max_output_tokens
+        return bedrock_wire.request(call.model, call.prompt, self._fragments, max_tokens=limit).encoded()
+
     async def _invoke(self, model: str, asked: Any) -> dict[str, Any]:
-        async with self._asked("POST", self._path(model, "invoke"), asked) as response:
+        async with self._asked("POST", self._path(model, "invoke"), encoded(asked)) as response:
             body = wire_json.read(await response.aread(), self._vendor)
         return body if isinstance(body, dict) else {}
 
     @asynccontextmanager
     async def _asked(
-        self, method: str, url: str, body: Any = None, *, call: Call | None = None
+        self, method: str, url: str, data: bytes = b"", *, call: Call | None = None
     ) -> AsyncIterator[httpx2.Response]:
         """Send a signed request and give its answer, closed in the end. Raises the errors of the contract."""
-        data = json.dumps(body, ensure_ascii=False).encode() if body is not None else b""
         with _errors(self._vendor), transport_errors(self._vendor):
             headers = await self._signer.headers(method, url, data)
             async with self._http.stream(method, url, content=data, headers=headers) as response:
@@ -249,6 +253,6 @@ def _errors(vendor: str) -> Iterator[None]:
         ) from error
 
 
-def make(account: Account, http: httpx2.AsyncClient) -> BedrockProvider:
+def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> BedrockProvider:
     """Make the provider of an account."""
-    return BedrockProvider(account, http)
+    return BedrockProvider(account, http, fragments)

@@ -27,6 +27,7 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
 )
 from letta_llm_gateway.domain.catalogue.providers import ListedModel, Vector
+from letta_llm_gateway.domain.generation.fragments import read as read_message
 from letta_llm_gateway.domain.rules.engine import Dialogue, HeardMessage, Reply, Wish, decide
 from letta_llm_gateway.providers import local_embedder
 from letta_llm_gateway.providers.local_embedder import LocalEmbedder
@@ -101,10 +102,9 @@ class BuiltinProvider:
 def read(prompt: Prompt) -> Dialogue:
     """Read a prompt as the engine wants it."""
     tools = {tool.name: _schema(tool.parameters) for tool in prompt.tools}
-    turns = [turn for message in prompt.messages for turn in _turns(message)]
-    system = "\n".join(
-        [prompt.system, *(last_text(m) for m in prompt.messages if m.role == MessageRole.MESSAGE_ROLE_SYSTEM)]
-    )
+    messages = list(map(read_message, prompt.messages))
+    turns = [turn for message in messages for turn in _turns(message)]
+    system = "\n".join([prompt.system, *(last_text(m) for m in messages if m.role == MessageRole.MESSAGE_ROLE_SYSTEM)])
     return Dialogue(system, turns, tools, _forced(prompt))
 
 
@@ -149,7 +149,7 @@ def last_text(message: Message) -> str:
 
 def last_user_text(prompt: Prompt) -> str:
     """Return the text of the newest message of the user."""
-    for message in reversed(prompt.messages):
+    for message in map(read_message, reversed(prompt.messages)):
         if message.role == MessageRole.MESSAGE_ROLE_USER and not message.is_automated:
             return last_text(message)
     return ""

@@ -15,15 +15,20 @@ from google.genai.types import GenerateContentConfig, HttpOptions
 from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 from letta_llm_gateway.providers.fitting.reasons import reason_of
 from letta_llm_gateway.providers.wires import google as google_wire
 from letta_llm_gateway.providers.wires import sse, wire_json
+from letta_llm_gateway.providers.wires.bodies import Body, listed, together
 
 OFFICIAL = "https://generativelanguage.googleapis.com"
 _VERSION = "v1beta"
 _PAGE = 1000
+_ANYTHING = {"role": "user", "parts": [{"text": "."}]}
+"""Stands for the contents while the SDK makes its request: it would walk through them by its types."""
+_contents: ContextVar[bytes | None] = ContextVar("contents", default=None)
 _bodies: ContextVar[list[httpx2.AsyncByteStream] | None] = ContextVar("bodies", default=None)
 
 
@@ -36,11 +41,34 @@ async def _take(response: httpx2.Response) -> None:
     response.stream = httpx2.ByteStream(b"")
 
 
+async def _put(request: httpx2.Request) -> None:
+    """Put the contents, which were written before, into a request that the SDK made."""
+    if (items := _contents.get()) is None:
+        return
+    head = wire_json.read(request.content, "")
+    head.pop("contents")
+    data = Body(head, "contents", items).encoded()
+    request.stream = httpx2.ByteStream(data)
+    request.headers["content-length"] = str(len(data))
+
+
+@contextmanager
+def _put_in(items: bytes) -> Iterator[None]:
+    """Let requests of this task have these contents."""
+    token = _contents.set(items)
+    try:
+        yield
+    finally:
+        _contents.reset(token)
+
+
 class GoogleProvider:
     """Speaks generateContent with one account."""
 
-    def __init__(self, account: Account, http: httpx2.AsyncClient, client: genai.Client | None = None) -> None:
-        self._vendor = account.name
+    def __init__(
+        self, account: Account, http: httpx2.AsyncClient, fragments: Fragments, client: genai.Client | None = None
+    ) -> None:
+        self._vendor, self._fragments = account.name, fragments
         if client is None and not account.api_key:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
         self._http = http
@@ -51,7 +79,7 @@ class GoogleProvider:
 
         asking = http.event_hooks.get("request", [])
         self._http.event_hooks = {
-            "request": [*asking, be_patient],
+            "request": [_put, *asking, be_patient],
             "response": [*self._http.event_hooks.get("response", []), _take],
         }
         options = HttpOptions(
@@ -64,8 +92,8 @@ class GoogleProvider:
         """Answer once."""
         contents, config = self._request(call)
         config.should_return_http_response = True
-        with self._errors(call.model, call.prompt.tools):
-            made = await self._models.generate_content(model=call.model, contents=contents, config=config)
+        with self._errors(call.model, call.prompt.tools), _put_in(contents):
+            made = await self._models.generate_content(model=call.model, contents=[_ANYTHING], config=config)
             told = made.sdk_http_response.body if made.sdk_http_response else None
             return google_wire.answer(wire_json.read(told or "", self._vendor), vendor=self._vendor)
 
@@ -83,16 +111,18 @@ class GoogleProvider:
 
     @asynccontextmanager
     async def _opened(
-        self, model: str, contents: Any, config: GenerateContentConfig
+        self, model: str, contents: bytes, config: GenerateContentConfig
     ) -> AsyncIterator[httpx2.AsyncByteStream]:
         """Give the body of a streamed answer, which is closed in the end."""
         async with AsyncExitStack() as stack:
             bodies: list[httpx2.AsyncByteStream] = []
             token = _bodies.set(bodies)
             try:
-                chunks: Any = await self._models.generate_content_stream(model=model, contents=contents, config=config)
-                async for _ in chunks:  # none: the SDK asks when its first chunk is wanted, and finds no body
-                    pass
+                asked: dict[str, Any] = {"model": model, "contents": [_ANYTHING], "config": config}
+                with _put_in(contents):
+                    chunks: Any = await self._models.generate_content_stream(**asked)
+                    async for _ in chunks:  # none: the SDK asks when its first chunk is wanted, and finds no body
+                        pass
             finally:
                 _bodies.reset(token)
                 for body in bodies:
@@ -114,12 +144,12 @@ class GoogleProvider:
 
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt as the vendor counts them; system and tools as if they were said."""
-        contents, config = google_wire.request(call.prompt)
+        contents, config = google_wire.request(call.prompt, self._fragments)
         beside = [str(config["system_instruction"])] if "system_instruction" in config else []
         beside += [tool.name + tool.description + tool.parameters for tool in call.prompt.tools]
         told = [{"role": "user", "parts": [{"text": text} for text in beside]}] if beside else []
-        with self._errors(call.model, call.prompt.tools):
-            counted = await self._models.count_tokens(model=call.model, contents=[*told, *contents])
+        with self._errors(call.model, call.prompt.tools), _put_in(together(listed(told), contents)):
+            counted = await self._models.count_tokens(model=call.model, contents=[_ANYTHING])
         return counted.total_tokens
 
     async def models(self) -> list[ListedModel]:
@@ -144,8 +174,8 @@ class GoogleProvider:
         """Close connections."""
         await self._http.aclose()
 
-    def _request(self, call: Call) -> tuple[Any, GenerateContentConfig]:
-        contents, config = google_wire.request(call.prompt, max_tokens=call.max_output_tokens)
+    def _request(self, call: Call) -> tuple[bytes, GenerateContentConfig]:
+        contents, config = google_wire.request(call.prompt, self._fragments, max_tokens=call.max_output_tokens)
         try:
             return contents, GenerateContentConfig(**config)
         except ValueError as error:
@@ -166,6 +196,6 @@ class GoogleProvider:
             raise LLMInvalidResponse(f"{self._vendor} answered something unreadable", provider=self._vendor) from error
 
 
-def make(account: Account, http: httpx2.AsyncClient) -> GoogleProvider:
+def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> GoogleProvider:
     """Make the provider of an account."""
-    return GoogleProvider(account, http)
+    return GoogleProvider(account, http, fragments)

@@ -8,14 +8,15 @@ from urllib.parse import urlsplit
 import httpx2
 
 from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
 
 DEFAULT = "http://127.0.0.1:11434/v1"
 
 
-def make(account: Account, http: httpx2.AsyncClient) -> OpenAIProvider:
+def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> OpenAIProvider:
     """Make the provider of an account; an address without a path gets `/v1`."""
     address = account.base_url or DEFAULT
     if urlsplit(address).path in {"", "/"}:
         address = address.rstrip("/") + "/v1"
-    return OpenAIProvider(replace(account, base_url=address), http)
+    return OpenAIProvider(replace(account, base_url=address), http, fragments)

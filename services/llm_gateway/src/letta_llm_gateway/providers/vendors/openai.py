@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import openai
@@ -12,16 +13,19 @@ import openai
 from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
-from letta_llm_gateway.providers import checks
+from letta_llm_gateway.domain.generation.fragments import Fragments
+from letta_llm_gateway.providers import checks, sdks
 from letta_llm_gateway.providers.errors import sdk_errors
 from letta_llm_gateway.providers.http import own_headers
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from letta_llm_gateway.providers.wires import responses as responses_wire
 from letta_llm_gateway.providers.wires import sse, wire_json
+from letta_llm_gateway.providers.wires.bodies import Body
 
 OFFICIAL = "https://api.openai.com/v1"
 RESPONSES = "openai-responses"
 """Type of a provider that answers every model over the responses wire."""
+_CHAT = "/chat/completions"
 _LIST_SECONDS = 10.0
 _MOST_MODELS = 1000  # of one account whose way with think tags is remembered
 _WINDOW_KEYS = ("context_window", "context_length", "max_model_len", "max_context_length")
@@ -30,8 +34,14 @@ _WINDOW_KEYS = ("context_window", "context_length", "max_model_len", "max_contex
 class OpenAIProvider:
     """Speaks with one account: responses with OpenAI's own reasoning models, chat completions with the others."""
 
-    def __init__(self, account: Account, http: httpx2.AsyncClient, client: openai.AsyncOpenAI | None = None) -> None:
-        self._vendor = account.name
+    def __init__(
+        self,
+        account: Account,
+        http: httpx2.AsyncClient,
+        fragments: Fragments,
+        client: openai.AsyncOpenAI | None = None,
+    ) -> None:
+        self._vendor, self._fragments = account.name, fragments
         self._responds = account.provider_type == RESPONSES
         self._azure = client is not None
         self._closing: set[str] = set()  # models that close thoughts which the prompt opened
@@ -76,29 +86,27 @@ class OpenAIProvider:
         return told and not self._replays
 
     async def _generate(self, call: Call) -> Answer:
-        wire, resource = self._wire(call.model)
-        body = self._request(call)
+        wire, path = self._wire(call.model)
+        data = self._request(call).encoded()
         with self._errors(call.model, call.prompt.tools):
-            response = await resource.with_raw_response.create(**body)
-            said = wire_json.read(response.http_response.content, self._vendor)
+            said = wire_json.read(await sdks.ask(self._client, path, data), self._vendor)
             more = {} if wire is responses_wire else {"lone_tags": not self._official}
             read: Answer = wire.answer(said, vendor=self._vendor, **more)
             return read
 
     async def _stream(self, call: Call) -> AsyncGenerator[Event, None]:
-        wire, resource = self._wire(call.model)
-        body = self._request(call)
-        if wire is openai_wire:
-            body["stream_options"] = {"include_usage": True}
+        wire, path = self._wire(call.model)
+        told = {} if wire is responses_wire else {"stream_options": {"include_usage": True}}
+        data = self._request(call).encoded(stream=True, **told)
         more = {} if wire is responses_wire else self._tags(call.model)
         reader = wire.StreamReader(vendor=self._vendor, model=call.model, **more)
         with self._errors(call.model, call.prompt.tools):
-            async with resource.with_streaming_response.create(**body, stream=True) as response:
-                async for data in sse.events(response.iter_bytes(), vendor=self._vendor):
-                    if data == "[DONE]":
+            async with sdks.listen(self._client, path, data) as chunks:
+                async for said in sse.events(chunks, vendor=self._vendor):
+                    if said == b"[DONE]":
                         reader.done()
                         break
-                    for event in reader.feed(wire_json.read(data, self._vendor)):
+                    for event in reader.feed(wire_json.read(said, self._vendor)):
                         yield event
             for event in reader.end():
                 yield event
@@ -144,19 +152,18 @@ class OpenAIProvider:
         """Close connections."""
         await self._client.close()
 
-    def _wire(self, model: str) -> tuple[Any, Any]:
-        """Return the wire of a model and the SDK's resource that speaks it."""
+    def _wire(self, model: str) -> tuple[Any, str]:
+        """Return the wire of a model and the path at which it is spoken."""
         own = self._official and not self._azure and openai_wire.REASONING_MODEL.match(model)
         if self._responds or own:
-            return responses_wire, self._client.responses
-        return openai_wire, self._client.chat.completions
+            return responses_wire, "/responses"
+        return openai_wire, f"/deployments/{quote(model, safe='')}{_CHAT}" if self._azure else _CHAT
 
-    def _request(self, call: Call) -> dict[str, Any]:
+    def _request(self, call: Call) -> Body:
         wire, _ = self._wire(call.model)
         more = {} if wire is responses_wire else {"thoughts": self._replays}
-        body: dict[str, Any] = wire.request(
-            call.model, call.prompt, official=self._official, max_tokens=call.max_output_tokens, **more
-        )
+        limit, official = call.max_output_tokens, self._official
+        body: Body = wire.request(call.model, call.prompt, self._fragments, official=official, max_tokens=limit, **more)
         return body
 
     def _tags(self, model: str) -> dict[str, bool]:
@@ -176,6 +183,6 @@ def _listed(row: dict[str, Any]) -> ListedModel:
     return ListedModel(name, context_window=window, embedding=embedding)
 
 
-def make(account: Account, http: httpx2.AsyncClient) -> OpenAIProvider:
+def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> OpenAIProvider:
     """Make the provider of an account."""
-    return OpenAIProvider(account, http)
+    return OpenAIProvider(account, http, fragments)

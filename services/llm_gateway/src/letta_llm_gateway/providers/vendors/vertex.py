@@ -18,6 +18,7 @@ from google.oauth2 import service_account
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication, LLMUnavailable
 from letta_llm_gateway.domain.answers import Answer, Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.vendors.anthropic import AnthropicProvider
 from letta_llm_gateway.providers.vendors.google import GoogleProvider
@@ -32,7 +33,7 @@ _DEFAULT_LOCATION = "global"
 class VertexProvider:
     """Speaks with the models of one project, in one location."""
 
-    def __init__(self, account: Account, http: httpx2.AsyncClient) -> None:
+    def __init__(self, account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> None:
         self._vendor = account.name
         location, address = account.region or _DEFAULT_LOCATION, account.base_url.rstrip("/")
         if not _LOCATION.fullmatch(location):
@@ -58,8 +59,8 @@ class VertexProvider:
                 timeout=http.timeout,
                 http_client=http,
             )
-            self._claude = AnthropicProvider(account, http, claude)
-        self._gemini = GoogleProvider(account, http, client)
+            self._claude = AnthropicProvider(account, http, fragments, claude)
+        self._gemini = GoogleProvider(account, http, fragments, client)
 
     async def generate(self, call: Call) -> Answer:
         """Answer once."""
@@ -167,6 +168,6 @@ def _checked(account: Account, project: str) -> str:
     return project
 
 
-def make(account: Account, http: httpx2.AsyncClient) -> VertexProvider:
+def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> VertexProvider:
     """Make the provider of an account."""
-    return VertexProvider(account, http)
+    return VertexProvider(account, http, fragments)

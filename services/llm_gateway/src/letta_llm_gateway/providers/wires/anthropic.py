@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
@@ -26,18 +27,24 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.fitting.reasons import said
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
+from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
 from letta_llm_gateway.providers.wires.openai import given_arguments, response_form, return_text, schema
 from letta_llm_gateway.providers.wires.strictness import is_strict
+from letta_llm_gateway.providers.wires.turns import Turns, TurnsForm
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
 DEFAULT_MAX_TOKENS = 4096
 _CACHED: Json = {"type": "ephemeral"}
+_MARK = b',"cache_control":%s}' % encoded(_CACHED)
+_NOBODY = b'{"role":"user","content":[{"type":"text","text":"..."}]}'
+"""What a user says where the assistant would begin."""
 _FINISH = {
     "end_turn": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,
@@ -49,12 +56,12 @@ _FINISH = {
 }
 
 
-def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Json:
+def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> Body:
     """Build the body. The stable beginning (tools, system) is marked for the vendor's cache, and so is the history."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.ANTHROPIC)
     limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else min(max_tokens or 4096, 8192)
-    body: Json = {"model": model, "max_tokens": limit, "messages": _messages(prompt)}
+    body: Json = {"model": model, "max_tokens": limit}
     if prompt.system:
         body["system"] = [{"type": "text", "text": prompt.system, "cache_control": _CACHED}]
     thinks = settings.HasField("thinking") and settings.thinking.type == "enabled"
@@ -63,7 +70,7 @@ def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Jso
         body["thinking"] = {"type": "enabled", "budget_tokens": budget}
         body["max_tokens"] = max(limit, budget + DEFAULT_MAX_TOKENS)
     elif settings.HasField("temperature"):  # thinking allows the default alone
-        body["extra_body"] = {"temperature": min(1.0, settings.temperature)}  # the SDK has no argument for it
+        body["temperature"] = min(1.0, settings.temperature)
     output: Json = {"effort": settings.effort} if settings.HasField("effort") else {}
     if form.get("type") == "json_schema":
         output["format"] = {"type": "json_schema", "schema": form["json_schema"]["schema"]}
@@ -74,7 +81,7 @@ def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Jso
         if not prompt.system:  # which would be marked, and stands after the tools
             body["tools"][-1]["cache_control"] = _CACHED
         body["tool_choice"] = _choice(prompt, forced=not thinks)
-    return body
+    return Body(body, "messages", _messages(prompt, fragments))
 
 
 def _tool(tool: ToolDefinition, settings: ModelSettings) -> Json:
@@ -94,31 +101,66 @@ def _choice(prompt: Prompt, *, forced: bool) -> Json:
     return {"type": "auto", **one_at_a_time}
 
 
-def _messages(prompt: Prompt) -> list[Json]:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A turn, its blocks written as JSON in the order that the vendor demands: results come before other content."""
+
+    role: str
+    results: bytes = b""
+    thoughts: bytes = b""
+    others: bytes = b""
+    marked: bool = False
+    """The history up to here is marked for the vendor's cache."""
+
+    def takes(self, other: _Said) -> bool:
+        """Say whether both are of one speaker: neighbours of one role are one message."""
+        return self.role == other.role
+
+    def with_all(self, others: Sequence[_Said]) -> _Said:
+        """Return this turn and others of its speaker as one."""
+        all_ = (self, *others)
+        return _Said(
+            self.role,
+            together(*(each.results for each in all_)),
+            together(*(each.thoughts for each in all_)),
+            together(*(each.others for each in all_)),
+        )
+
+    def encoded(self) -> bytes:
+        """Write the turn as JSON. A thought cannot be marked."""
+        first, second = self.results, self.thoughts
+        if self.role == "assistant":
+            first, second = second, first
+        content = together(first, second, self.others)
+        if self.marked and (self.others or second or first) is not self.thoughts:
+            content = content[:-1] + _MARK
+        return b'{"role":"%s","content":[%s]}' % (self.role.encode(), content)
+
+
+def _messages(prompt: Prompt, fragments: Fragments) -> bytes:
     """Return messages in turns: neighbours of one role are one message, and the user begins."""
-    turns: list[Json] = []
-    for message in prompt.messages:
-        role = _role(message)
-        blocks = list(_blocks(message))
-        if not blocks:
-            continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"].extend(blocks)
-        else:
-            turns.append({"role": role, "content": blocks})
-    if turns and turns[0]["role"] == "assistant":
-        turns.insert(0, {"role": "user", "content": [{"type": "text", "text": "..."}]})
-    for turn in turns:  # results must come before other content of their turn
-        turn["content"].sort(key=lambda block: block["type"] != "tool_result")
-        if turn["role"] == "assistant" and any(block["type"] in _THINKING for block in turn["content"]):
-            turn["content"].sort(key=lambda block: block["type"] not in _THINKING)
-    if turns and turns[-1]["content"][-1]["type"] not in _THINKING:
-        last = turns[-1]["content"][-1]
-        turns[-1]["content"][-1] = {**last, "cache_control": _CACHED}
-    return turns
+    turns = fragments.of(_FORM, prompt.messages)
+    if turns.first is None:
+        return b""
+    begins = turns.first.role == "assistant"
+    if turns.last is None:
+        marked = Turns(replace(turns.first, marked=True))
+    else:
+        marked = replace(turns, last=replace(turns.last, marked=True))
+    return together(_NOBODY if begins else b"", marked.encoded())
+
+
+def _turns(message: Message) -> Iterator[_Said]:
+    blocks = list(_blocks(message))
+    if blocks:
+        results = [block for block in blocks if block["type"] == "tool_result"]
+        thoughts = [block for block in blocks if block["type"] in _THINKING]
+        others = [block for block in blocks if block["type"] not in {"tool_result", *_THINKING}]
+        yield _Said(_role(message), listed(results), listed(thoughts), listed(others))
 
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})
+_FORM = TurnsForm(_turns)
 
 
 def _role(message: Message) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
@@ -26,11 +27,14 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
+from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
 from letta_llm_gateway.providers.wires.openai import given_arguments, response_form, return_text, schema
 from letta_llm_gateway.providers.wires.strictness import is_strict
+from letta_llm_gateway.providers.wires.turns import Turns, TurnsForm, joined
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
@@ -50,12 +54,12 @@ _FINISH = {
 _MALFORMED = frozenset({"malformed_model_output", "malformed_tool_use"})
 
 
-def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Json:
+def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> Body:
     """Build the body of Converse. Models that cache get a mark after tools and system and after the history."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.BEDROCK)
     caches = _CLAUDE in model or _NOVA in model
-    call: Json = {"messages": _messages(prompt, caches=caches)}
+    call: Json = {}
     if prompt.system:
         call["system"] = [{"text": prompt.system}, *([_CACHE_POINT] if caches else [])]
     limits: Json = {}
@@ -74,9 +78,10 @@ def request(model: str, prompt: Prompt, *, max_tokens: int | None = None) -> Jso
         call["outputConfig"] = output
     if (tools := _tools(prompt)) and prompt.tool_choice.mode != ToolChoiceMode.TOOL_CHOICE_MODE_NONE:
         call["toolConfig"] = {"tools": tools, **_choice(prompt, forced=not thinks)}
-    elif tools or _mentions_tools(prompt):  # calls in the history are refused without the declarations
-        call["toolConfig"] = {"tools": tools or [_unnamed(name) for name in _mentioned(prompt)]}
-    return call
+    elif tools or (mentioned := fragments.of(_NAMES, prompt.messages)):
+        # calls in the history are refused without the declarations
+        call["toolConfig"] = {"tools": tools or [_unnamed(name) for name in mentioned]}
+    return Body(call, "messages", _messages(prompt, fragments, caches=caches))
 
 
 def _output(prompt: Prompt, form: Json) -> Json:
@@ -111,36 +116,69 @@ def _choice(prompt: Prompt, *, forced: bool) -> Json:
     return {"toolChoice": {"auto": {}}}
 
 
-def _mentioned(prompt: Prompt) -> list[str]:
-    calls = (part.tool_call.name for message in prompt.messages for part in message.parts if part.HasField("tool_call"))
-    return list(dict.fromkeys(calls))
+class _NamesForm:
+    """The names of the tools that were called, each once, in order."""
+
+    def made(self, message: Message) -> dict[str, None]:
+        return {part.tool_call.name: None for part in message.parts if part.HasField("tool_call")}
+
+    def joined(self, parts: Sequence[dict[str, None]]) -> dict[str, None]:
+        return {name: None for part in parts for name in part}
+
+    def size(self, made: dict[str, None]) -> int:
+        return 100 * (1 + len(made))
 
 
-def _mentions_tools(prompt: Prompt) -> bool:
-    return any(part.HasField("tool_call") for message in prompt.messages for part in message.parts)
+_NAMES = _NamesForm()
 
 
 def _unnamed(name: str) -> Json:
     return {"toolSpec": {"name": name, "inputSchema": {"json": {"type": "object", "properties": {}}}}}
 
 
-def _messages(prompt: Prompt, *, caches: bool) -> list[Json]:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A turn, its blocks written as JSON: results come before other content, reasoning before what follows from it."""
+
+    role: str
+    before: bytes = b""
+    others: bytes = b""
+
+    def takes(self, other: _Said) -> bool:
+        """Say whether both are of one speaker: neighbours of one role are one message."""
+        return self.role == other.role
+
+    def with_all(self, others: Sequence[_Said]) -> _Said:
+        """Return this turn and others of its speaker as one."""
+        all_ = (self, *others)
+        return _Said(self.role, together(*(each.before for each in all_)), together(*(each.others for each in all_)))
+
+    def encoded(self) -> bytes:
+        """Write the turn as JSON."""
+        return b'{"role":"%s","content":[%s]}' % (self.role.encode(), together(self.before, self.others))
+
+
+def _messages(prompt: Prompt, fragments: Fragments, *, caches: bool) -> bytes:
     """Return messages in turns: neighbours of one role are one message, and the user begins."""
-    turns: list[Json] = []
-    for message in prompt.messages:
-        role = _role(message)
-        blocks = list(_blocks(message))
-        if blocks and turns and turns[-1]["role"] == role:
-            turns[-1]["content"].extend(blocks)
-        elif blocks:
-            turns.append({"role": role, "content": blocks})
-    if not turns or turns[0]["role"] == "assistant":
-        turns.insert(0, {"role": "user", "content": [{"text": "..."}]})
-    for turn in turns:  # results must come before other content of their turn, reasoning before what follows from it
-        turn["content"].sort(key=lambda block: "toolResult" not in block and "reasoningContent" not in block)
-    if caches and turns[-1]["role"] == "user":
-        turns[-1]["content"].append(_CACHE_POINT)
-    return turns
+    turns = fragments.of(_FORM, prompt.messages)
+    if turns.first is None or turns.first.role == "assistant":
+        turns = joined([Turns(_NOBODY), turns])
+    if caches and (turns.last or turns.first or _NOBODY).role == "user":
+        turns = joined([turns, Turns(_Said("user", others=encoded(_CACHE_POINT)))])
+    return turns.encoded()
+
+
+def _turns(message: Message) -> Iterator[_Said]:
+    blocks = list(_blocks(message))
+    if blocks:
+        before = [block for block in blocks if "toolResult" in block or "reasoningContent" in block]
+        others = [block for block in blocks if "toolResult" not in block and "reasoningContent" not in block]
+        yield _Said(_role(message), listed(before), listed(others))
+
+
+_FORM = TurnsForm(_turns)
+_NOBODY = _Said("user", others=b'{"text":"..."}')
+"""What a user says where the assistant would begin."""
 
 
 def _role(message: Message) -> str:

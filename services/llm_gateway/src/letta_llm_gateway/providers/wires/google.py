@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
@@ -25,19 +27,22 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
+from letta_llm_gateway.domain.generation.facts import facts_of
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.fitting.reasons import said
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
+from letta_llm_gateway.providers.wires.bodies import encoded, inside, together
 from letta_llm_gateway.providers.wires.openai import (
     given_arguments,
     parsed,
     response_form,
     return_text,
     schema,
-    turn_of,
 )
+from letta_llm_gateway.providers.wires.turns import PhasesForm, turns_of
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
@@ -57,8 +62,8 @@ _MODE = {
 }
 
 
-def request(prompt: Prompt, *, max_tokens: int | None = None) -> tuple[list[Json], Json]:
-    """Return contents and config as the SDK takes them."""
+def request(prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> tuple[bytes, Json]:
+    """Return the contents as they go out, with commas between them, and the config as the SDK takes it."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.GOOGLE)
     config: Json = {"automatic_function_calling": {"disable": True}, "automatic_continuation": False}
@@ -77,7 +82,7 @@ def request(prompt: Prompt, *, max_tokens: int | None = None) -> tuple[list[Json
     if prompt.tools:
         config["tools"] = [{"function_declarations": [_tool(tool) for tool in prompt.tools]}]
         config["tool_config"] = {"function_calling_config": _choice(prompt)}
-    return _contents(prompt), config
+    return _contents(prompt, fragments), config
 
 
 def _tool(tool: Any) -> Json:
@@ -94,22 +99,70 @@ def _choice(prompt: Prompt) -> Json:
     return chosen
 
 
-def _contents(prompt: Prompt) -> list[Json]:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A content, its parts written as JSON."""
+
+    role: str
+    parts: bytes
+
+    def takes(self, other: _Said) -> bool:
+        """Say whether both are of one speaker: neighbours of one role are one content."""
+        return self.role == other.role
+
+    def with_all(self, others: Sequence[_Said]) -> _Said:
+        """Return this content and others of its speaker as one."""
+        return _Said(self.role, together(self.parts, *(each.parts for each in others)))
+
+    def encoded(self) -> bytes:
+        """Write the content as JSON."""
+        return b'{"role":"%s","parts":[%s]}' % (self.role.encode(), self.parts)
+
+
+class _NamesForm:
+    """The names of the tools that were called, by the ids of the calls."""
+
+    def made(self, message: Message) -> dict[bytes, bytes]:
+        calls = (part.tool_call for part in message.parts if part.HasField("tool_call"))
+        return {call.id.encode(): inside(call.name) for call in calls}
+
+    def joined(self, parts: Sequence[dict[bytes, bytes]]) -> dict[bytes, bytes]:
+        return {id: name for part in parts for id, name in part.items()}
+
+    def size(self, made: dict[bytes, bytes]) -> int:
+        return 200 * (1 + len(made))
+
+
+def _contents(prompt: Prompt, fragments: Fragments) -> bytes:
     """Return the conversation in turns: neighbours of one role are one content, and the user begins."""
-    names: dict[str, str] = {}  # a result names its tool, not its call alone
-    turns: list[Json] = []
-    turn = turn_of(prompt)
-    for place, message in enumerate(prompt.messages):
-        role = _role(message)
-        told = (_part(part, names, signed=place > turn) for part in message.parts)
-        parts = [*_returns(message, names), *filter(None, told)]
-        if parts and turns and turns[-1]["role"] == role:
-            turns[-1]["parts"].extend(parts)
-        elif parts:
-            turns.append({"role": role, "parts": parts})
-    if turns and turns[0]["role"] == "model":
-        turns.insert(0, {"role": "user", "parts": [{"text": "..."}]})
-    return turns
+    messages = tuple(prompt.messages)
+    goes_on = facts_of(messages, fragments).turn + 1
+    turns = turns_of(_FORM, messages, fragments, goes_on=goes_on)
+    begins = turns.first is not None and turns.first.role == "model"
+    told = together(_NOBODY if begins else b"", turns.encoded())
+    if _MARK not in told:
+        return told
+    names = fragments.of(_NAMES, messages)
+    return _NAMELESS.sub(lambda found: names.get(found[1]) or b"tool", told)
+
+
+def _turns(message: Message, goes_on: bool) -> Iterator[_Said]:
+    told = (_part(part, signed=goes_on) for part in message.parts)
+    if parts := [*_returns(message), *filter(None, told)]:
+        yield _Said(_role(message), together(*parts))
+
+
+def _is_signed(message: Message) -> bool:
+    return any(part.text.signature for part in message.parts)
+
+
+_MARK = b"\0"
+"""Stands around the id of a call until the name of its tool is put there. JSON has this byte nowhere."""
+_NAMELESS = re.compile(rb"\0([^\0]*)\0")
+_FORM = PhasesForm(_turns, _is_signed)
+_NAMES = _NamesForm()
+_NOBODY = b'{"role":"user","parts":[{"text":"..."}]}'
+"""What a user says where the model would begin."""
 
 
 def _role(message: Message) -> str:
@@ -117,14 +170,14 @@ def _role(message: Message) -> str:
     return "model" if approval or message.role == MessageRole.MESSAGE_ROLE_ASSISTANT else "user"
 
 
-def _returns(message: Message, names: dict[str, str]) -> Iterator[Json]:
+def _returns(message: Message) -> Iterator[bytes]:
     for approval in message.approvals:
         if approval.WhichOneof("approval") == "tool_return":
             returned = approval.tool_return
-            yield _result(names, returned.tool_call_id, return_text(returned), failed=returned.status == 2)
+            yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
 
 
-def _part(part: ContentPart, names: dict[str, str], *, signed: bool) -> Json | None:
+def _part(part: ContentPart, *, signed: bool) -> bytes:
     """Return a part as it goes out; `signed` says that texts keep their signatures, as in the turn that goes on."""
     match part.WhichOneof("part"):
         case "text" if part.text.text:
@@ -133,40 +186,43 @@ def _part(part: ContentPart, names: dict[str, str], *, signed: bool) -> Json | N
             return _image(part.image)
         case "tool_call":
             call = part.tool_call
-            names[call.id] = call.name
-            made: Json = {"function_call": {"name": call.name, "args": given_arguments(call.input)}}
+            made: Json = {"functionCall": {"name": call.name, "args": given_arguments(call.input)}}
             return _with_signature(made, call.signature)
         case "tool_return":
             returned = part.tool_return
-            return _result(names, returned.tool_call_id, returned.content, failed=returned.is_error)
-    return None
+            return _result(returned.tool_call_id, returned.content, failed=returned.is_error)
+    return b""
 
 
-def _with_signature(made: Json, signature: str) -> Json:
-    given = _bytes(signatures.opened(_VENDOR, signature))
-    return {**made, "thought_signature": given} if given else made
+def _with_signature(made: Json, signature: str) -> bytes:
+    given = _encoded(signatures.opened(_VENDOR, signature))
+    return encoded({**made, "thoughtSignature": given} if given else made)
 
 
-def _bytes(encoded: str | None) -> bytes:
-    """Return a signature as the SDK takes it; nothing for one that is none."""
+def _encoded(signature: str | None) -> str:
+    """Return a signature as the vendor takes it; nothing for one that is none."""
     try:
-        return base64.b64decode(encoded or "")
+        return base64.urlsafe_b64encode(base64.b64decode(signature or "")).decode()
     except binascii.Error:
-        return b""
+        return ""
 
 
-def _result(names: dict[str, str], id: str, content: str, *, failed: bool) -> Json:
-    response = {"error" if failed else "output": content}
-    return {"function_response": {"name": names.get(id) or "tool", "response": response}}
+def _result(id: str, content: str, *, failed: bool) -> bytes:
+    """Return a result, which names its tool and not its call; the name is put in when it is known."""
+    told = encoded({"error" if failed else "output": content})
+    return b'{"functionResponse":{"name":"%s%s%s","response":%s}}' % (_MARK, id.encode(), _MARK, told)
 
 
-def _image(image: ImageContent) -> Json | None:
+def _image(image: ImageContent) -> bytes:
     source = image.source
     kind = source.WhichOneof("source")
     if kind == "url":
-        return {"file_data": {"file_uri": source.url.url, "mime_type": "image/*"}}
+        return encoded({"fileData": {"fileUri": source.url.url, "mimeType": "image/*"}})
     held = source.base64 if kind == "base64" else source.letta
-    return {"inline_data": {"data": held.data, "mime_type": held.media_type or "image/png"}} if held.data else None
+    if not held.data:
+        return b""
+    data = base64.urlsafe_b64encode(held.data).decode()
+    return encoded({"inlineData": {"data": data, "mimeType": held.media_type or "image/png"}})
 
 
 def answer(body: Any, *, vendor: str) -> Answer:

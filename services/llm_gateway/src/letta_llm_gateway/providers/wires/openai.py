@@ -28,12 +28,16 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
+from letta_llm_gateway.domain.generation.facts import facts_of
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
-from letta_llm_gateway.providers.fitting.turns import joined
 from letta_llm_gateway.providers.wires.arguments import Balance, finished, new_call_id, text_of
+from letta_llm_gateway.providers.wires.bodies import Body, ItemsForm, encoded, together
+from letta_llm_gateway.providers.wires.chat_turns import NOBODY, Said, said
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
+from letta_llm_gateway.providers.wires.turns import PhasesForm, Turns, TurnsForm, joined, turns_of
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, whole, words
 
 Json = dict[str, Any]
@@ -54,16 +58,21 @@ CHOICE = {
 
 
 def request(
-    model: str, prompt: Prompt, *, official: bool, max_tokens: int | None = None, thoughts: bool = False
-) -> Json:
+    model: str,
+    prompt: Prompt,
+    fragments: Fragments,
+    *,
+    official: bool,
+    max_tokens: int | None = None,
+    thoughts: bool = False,
+) -> Body:
     """Build the body. `official` is OpenAI itself, which reads options and orders that compatible servers refuse.
 
     With `thoughts`, the reasoning before the calls of the turn that goes on is sent back, which some servers need.
     """
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.OPENAI if official else checks.ANY)
-    said = _messages(prompt, thoughts=thoughts)
-    body: Json = {"model": model, "messages": list(said) if official else joined(said)}
+    body: Json = {"model": model}
     reasons = official and REASONING_MODEL.match(model) is not None
     limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens
     if limit:
@@ -81,7 +90,9 @@ def request(
         body["tool_choice"] = _choice(prompt)
         if settings.HasField("parallel_tool_calls") or (official and not reasons):
             body["parallel_tool_calls"] = settings.parallel_tool_calls
-    return body
+    if official:
+        return Body(body, "messages", _as_they_are(prompt, fragments))
+    return Body(body, "messages", _in_turns(prompt, fragments, thoughts=thoughts))
 
 
 def _choice(prompt: Prompt) -> str | Json:
@@ -145,22 +156,46 @@ def told_arguments(text: str) -> str:
         return text
 
 
-def _messages(prompt: Prompt, *, thoughts: bool) -> Iterator[Json]:
-    turn = turn_of(prompt) if thoughts else len(prompt.messages)
-    if prompt.system:
-        yield {"role": "system", "content": prompt.system}
-    for place, message in enumerate(prompt.messages):
-        role = message.role
-        if role == MessageRole.MESSAGE_ROLE_TOOL:
-            yield from _tool_returns(message)
-        elif role == MessageRole.MESSAGE_ROLE_APPROVAL and message.approvals:
-            yield from _approval_returns(message)
-        elif role in (MessageRole.MESSAGE_ROLE_ASSISTANT, MessageRole.MESSAGE_ROLE_APPROVAL):
-            yield from _assistant(message, thoughts=place > turn)
-        elif role == MessageRole.MESSAGE_ROLE_SYSTEM:
-            yield {"role": "system", "content": _text(message)}
-        else:
-            yield _user(message)
+def _as_they_are(prompt: Prompt, fragments: Fragments) -> bytes:
+    """Return the conversation, message by message."""
+    system = encoded({"role": "system", "content": prompt.system}) if prompt.system else b""
+    return together(system, fragments.of(_PLAIN, prompt.messages))
+
+
+def _in_turns(prompt: Prompt, fragments: Fragments, *, thoughts: bool) -> bytes:
+    """Return the conversation so that neighbours of one role are one message.
+
+    System messages come first as one, later ones are the user's words, and the user begins.
+    """
+    messages = tuple(prompt.messages)
+    facts = facts_of(messages, fragments)
+    system = [Turns(said({"role": "system", "content": prompt.system}))] if prompt.system else []
+    first = joined([*system, fragments.of(_FIRST, messages[: facts.lead])])
+    rest = messages[facts.lead :]
+    goes_on = facts.turn + 1 - facts.lead if thoughts else len(rest)
+    turns = turns_of(_FOLLOWING, rest, fragments, goes_on=max(0, goes_on))
+    begins = turns.first is not None and turns.first.role == "assistant"
+    return together(first.encoded(), NOBODY if begins else b"", turns.encoded())
+
+
+def _following(message: Message, goes_on: bool) -> Iterator[Said]:
+    """Yield what a message is after the first ones: one of the system is what the user says."""
+    for item in _items(message, thoughts=goes_on):
+        yield said({**item, "role": "user"} if item["role"] == "system" else item)
+
+
+def _items(message: Message, *, thoughts: bool = False) -> Iterator[Json]:
+    role = message.role
+    if role == MessageRole.MESSAGE_ROLE_TOOL:
+        yield from _tool_returns(message)
+    elif role == MessageRole.MESSAGE_ROLE_APPROVAL and message.approvals:
+        yield from _approval_returns(message)
+    elif role in (MessageRole.MESSAGE_ROLE_ASSISTANT, MessageRole.MESSAGE_ROLE_APPROVAL):
+        yield from _assistant(message, thoughts=thoughts)
+    elif role == MessageRole.MESSAGE_ROLE_SYSTEM:
+        yield {"role": "system", "content": _text(message)}
+    else:
+        yield _user(message)
 
 
 def _text(message: Message) -> str:
@@ -195,12 +230,6 @@ def image_url(image: ImageContent) -> str:
 def _detail(image: ImageContent) -> str:
     source = image.source
     return source.base64.detail or source.letta.detail or "auto"
-
-
-def turn_of(prompt: Prompt) -> int:
-    """Return the place of the last message of a user, from which the turn goes on."""
-    places = (place for place, said in enumerate(prompt.messages) if said.role == MessageRole.MESSAGE_ROLE_USER)
-    return max(places, default=-1)
 
 
 def _assistant(message: Message, *, thoughts: bool) -> Iterator[Json]:
@@ -243,6 +272,11 @@ def return_text(returned: ToolReturn) -> str:
     if returned.WhichOneof("content") == "text":
         return returned.text
     return "\n".join(part.text.text for part in returned.parts.parts)
+
+
+_PLAIN = ItemsForm(_items)
+_FIRST = TurnsForm(lambda message: map(said, _items(message)))
+_FOLLOWING = PhasesForm(_following, lambda message: any(part.HasField("reasoning") for part in message.parts))
 
 
 def answer(body: Any, *, vendor: str, lone_tags: bool = False) -> Answer:

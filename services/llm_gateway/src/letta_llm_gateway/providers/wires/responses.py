@@ -28,10 +28,12 @@ from letta_llm_gateway.domain.answers import (
     ToolCall,
     Usage,
 )
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
+from letta_llm_gateway.providers.wires.bodies import Body, ItemsForm
 from letta_llm_gateway.providers.wires.openai import (
     CHOICE,
     image_url,
@@ -48,13 +50,12 @@ _VENDOR = "openai"
 _INCOMPLETE = {"max_output_tokens": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
 
 
-def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | None = None) -> Json:
+def request(model: str, prompt: Prompt, fragments: Fragments, *, official: bool, max_tokens: int | None = None) -> Body:
     """Build the body. `official` is OpenAI itself, whose models of this wire reason and take no temperature."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.OPENAI)
     body: Json = {
         "model": model,
-        "input": [item for message in prompt.messages for item in _items(message)],
         "store": False,
         "include": ["reasoning.encrypted_content"],
     }
@@ -72,7 +73,7 @@ def request(model: str, prompt: Prompt, *, official: bool, max_tokens: int | Non
         body["tools"] = [_tool(tool, settings) for tool in prompt.tools]
         body["tool_choice"] = _choice(prompt)
         body["parallel_tool_calls"] = settings.parallel_tool_calls
-    return body
+    return Body(body, "input", fragments.of(_FORM, prompt.messages))
 
 
 def _text_settings(prompt: Prompt, form: Json) -> Json:
@@ -156,6 +157,9 @@ def _item(part: ContentPart) -> Json | None:
         case "redacted_reasoning":
             return _thought(part.redacted_reasoning.data, "")
     return None
+
+
+_FORM = ItemsForm(_items)
 
 
 def _output(call_id: str, content: str) -> Json:

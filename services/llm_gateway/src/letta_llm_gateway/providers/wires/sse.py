@@ -1,4 +1,4 @@
-"""Server-sent events as vendors write them, read from bytes: fast, tolerant of bad UTF-8, and bounded."""
+"""Server-sent events as vendors write them, as bytes: fast and bounded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from letta_common.errors import LLMInvalidResponse
 MAX_EVENT_BYTES = 16 << 20
 
 
-async def events(chunks: AsyncIterator[bytes], *, vendor: str, limit: int = MAX_EVENT_BYTES) -> AsyncIterator[str]:
+async def events(chunks: AsyncIterator[bytes], *, vendor: str, limit: int = MAX_EVENT_BYTES) -> AsyncIterator[bytes]:
     """Yield the data of each event. Raises LLMInvalidResponse for one that is larger than the limit."""
     pending: list[bytes] = []  # a line that has not ended; joined once, or 10 MB would be copied a thousand times
     data: list[bytes] = []
@@ -23,7 +23,7 @@ async def events(chunks: AsyncIterator[bytes], *, vendor: str, limit: int = MAX_
                 if line.startswith(b"data:"):
                     data.append(line[5:].strip())
                 elif data and not line.strip():
-                    yield b"\n".join(data).decode("utf-8", "replace")
+                    yield b"\n".join(data)
                     data = []
             size = sum(map(len, data)) + len(rest)
         else:
@@ -34,4 +34,4 @@ async def events(chunks: AsyncIterator[bytes], *, vendor: str, limit: int = MAX_
     if rest.startswith(b"data:"):
         data.append(rest[5:].strip())
     if data:
-        yield b"\n".join(data).decode("utf-8", "replace")
+        yield b"\n".join(data)

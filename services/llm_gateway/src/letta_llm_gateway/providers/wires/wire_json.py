@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+import orjson
+
 from letta_common.errors import LLMInvalidResponse
 
 MOST_COUNT = 10_000_000
@@ -14,7 +16,10 @@ MOST_COUNT = 10_000_000
 
 def read(data: bytes | str, vendor: str) -> Any:
     """Return what a vendor wrote; numbers that JSON does not have are null. Raises LLMInvalidResponse."""
-    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+    try:
+        return orjson.loads(data)
+    except ValueError:  # halves of characters, numbers without end, other bytes than UTF-8: read patiently
+        text = data if isinstance(data, str) else data.decode("utf-8", "replace")
     try:
         return json.loads(text, parse_constant=lambda _: None, parse_float=finite)
     except (ValueError, RecursionError) as error:

@@ -1,0 +1,74 @@
+"""What the rules and the wires must know of a history as a whole: its size, its images, where its last turn began."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from letta.common.v1.message_pb2 import Message, MessageRole
+from letta.llm.v1.generation_service_pb2 import Prompt
+from letta_llm_gateway.domain.catalogue.tokens import of_bytes
+from letta_llm_gateway.domain.generation.fragments import Fragments
+
+_IMAGE_TOKENS = 1000
+_SIZE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of messages that follow each other."""
+
+    length: int = 0
+    size: int = 0
+    """Bytes of what a model reads."""
+    images: int = 0
+    turn: int = -1
+    """The place of the last message of a user, from which the turn goes on."""
+    lead: int = 0
+    """How many messages of role SYSTEM stand at the beginning."""
+
+
+class _FactsForm:
+    def made(self, message: Message) -> Facts:
+        size = images = 0
+        for part in message.parts:
+            match part.WhichOneof("part"):
+                case "text":
+                    size += len(part.text.text.encode())
+                case "image":
+                    images += 1
+                case "tool_call":
+                    size += len(part.tool_call.input.encode()) + len(part.tool_call.name)
+                case "tool_return":
+                    size += len(part.tool_return.content.encode())
+                case _:
+                    size += part.ByteSize()
+        turn = 0 if message.role == MessageRole.MESSAGE_ROLE_USER else -1
+        return Facts(1, size, images, turn, int(message.role == MessageRole.MESSAGE_ROLE_SYSTEM))
+
+    def joined(self, parts: Sequence[Facts]) -> Facts:
+        length = size = images = lead = 0
+        turn = -1
+        for part in parts:
+            size, images = size + part.size, images + part.images
+            turn = length + part.turn if part.turn >= 0 else turn
+            lead = length + part.lead if lead == length else lead
+            length += part.length
+        return Facts(length, size, images, turn, lead)
+
+    def size(self, made: Facts) -> int:  # noqa: ARG002
+        return _SIZE
+
+
+_FORM = _FactsForm()
+
+
+def facts_of(messages: Sequence[bytes], fragments: Fragments) -> Facts:
+    """Return what is known of a history. Raises InvalidArgument for bytes that are no message."""
+    return fragments.of(_FORM, messages)
+
+
+def tokens_of(prompt: Prompt, facts: Facts) -> int:
+    """Estimate the tokens of a prompt."""
+    size = len(prompt.system.encode()) + sum(tool.ByteSize() for tool in prompt.tools) + facts.size
+    return of_bytes(size) + _IMAGE_TOKENS * facts.images

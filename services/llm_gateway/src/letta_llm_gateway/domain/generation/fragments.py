@@ -1,0 +1,100 @@
+"""What is made of the messages of histories, each message read once: kept by its bytes, within a bound of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from cachetools import LRUCache
+from google.protobuf.message import DecodeError
+
+from letta.common.v1.message_pb2 import Message
+from letta_common.errors import InvalidArgument
+
+Made = TypeVar("Made")
+MOST_BYTES = 64 << 20
+_BLOCK = 32
+"""Messages that are looked up at once, counted from the beginning, so that a history which grows finds its own."""
+_OVERHEAD = 200
+"""Bytes of memory that an entry takes beside what it holds."""
+_LARGEST_SHARE = 16
+"""What takes more than this part of the memory is not kept, so that one image does not drive out all texts."""
+
+
+class Form(Protocol[Made]):
+    """What is made of messages: of each alone, so that it may be kept, and of many by joining."""
+
+    def made(self, message: Message) -> Made:
+        """Read one message."""
+        ...
+
+    def joined(self, parts: Sequence[Made]) -> Made:
+        """Return what is made of messages that follow each other."""
+        ...
+
+    def size(self, made: Made) -> int:
+        """Return about how many bytes something made takes."""
+        ...
+
+
+class Fragments:
+    """Makes something of histories without reading again what it has read: a step costs what its new messages do.
+
+    What was made of a message is found by the message's bytes alone, so organizations may share it: who does not know
+    a message cannot find it.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES, *, block: int = _BLOCK) -> None:
+        self._kept: LRUCache[Hashable, tuple[Any, int]] = LRUCache(most_bytes, getsizeof=lambda entry: entry[1])
+        self._largest, self._block_length = most_bytes // _LARGEST_SHARE, block
+        self._read = 0
+
+    @property
+    def read(self) -> int:
+        """Return how many times a message was read since the start."""
+        return self._read
+
+    @property
+    def bytes_kept(self) -> int:
+        """Return about how much memory is taken."""
+        return int(self._kept.currsize)
+
+    def of(self, form: Form[Made], messages: Sequence[bytes]) -> Made:
+        """Return what is made of a history. Raises InvalidArgument for bytes that are no message."""
+        messages = tuple(messages)
+        length = self._block_length
+        whole = len(messages) - len(messages) % length
+        parts = [self._block(form, messages[at : at + length]) for at in range(0, whole, length)]
+        parts += [self._one(form, message) for message in messages[whole:]]
+        return form.joined(parts)
+
+    def _block(self, form: Form[Made], messages: tuple[bytes, ...]) -> Made:
+        if (found := self._kept.get((form, messages))) is not None:
+            made: Made = found[0]
+            return made
+        made = form.joined([self._one(form, message) for message in messages])
+        return self._keep(form, messages, made, sum(map(len, messages)))
+
+    def _one(self, form: Form[Made], message: bytes) -> Made:
+        if (found := self._kept.get((form, message))) is not None:
+            made: Made = found[0]
+            return made
+        self._read += 1
+        return self._keep(form, message, form.made(read(message)), len(message))
+
+    def _keep(self, form: Form[Made], key: Hashable, made: Made, key_bytes: int) -> Made:
+        size = form.size(made) + key_bytes + _OVERHEAD
+        if size <= self._largest:
+            self._kept[(form, key)] = (made, size)
+        return made
+
+
+def read(message: bytes) -> Message:
+    """Read a message of a prompt. Raises InvalidArgument for bytes that are none."""
+    try:
+        return Message.FromString(message)
+    except DecodeError as error:
+        raise InvalidArgument(
+            "a message of the prompt is no serialized letta.common.v1.Message; send it as it is kept",
+            field="prompt.messages",
+        ) from error

@@ -1,0 +1,75 @@
+"""Messages of chat completions for servers whose templates want users and assistants to take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from letta_llm_gateway.providers.wires.bodies import Json, encoded, inside, listed, together
+
+NOBODY = b'{"role":"user","content":"..."}'
+"""What a user says where the assistant would begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message that may grow by those that follow it, its parts written as JSON."""
+
+    role: str
+    text: bytes | None = None
+    """The text without its quotes; None is no text at all."""
+    rows: bytes | None = None
+    """The parts of a content that is a list."""
+    thoughts: bytes | None = None
+    """The reasoning without its quotes."""
+    calls: bytes = b""
+    whole: bytes = b""
+    """A message that does not grow, as it is: each result of a tool answers a call of its own."""
+
+    def takes(self, other: Said) -> bool:
+        """Say whether both are of one speaker, so that they are one message."""
+        return self.role == other.role and not self.whole
+
+    def with_all(self, others: Sequence[Said]) -> Said:
+        """Return this message and others of its speaker as one."""
+        all_ = (self, *others)
+        thoughts = [each.thoughts for each in all_ if each.thoughts is not None]
+        calls = together(*(each.calls for each in all_))
+        told = b"\\n".join(thoughts) if thoughts else None
+        if any(each.rows is not None for each in all_):
+            return Said(self.role, None, together(*(each.as_rows() for each in all_)), told, calls)
+        texts = [each.text for each in all_ if each.text]
+        return Said(self.role, b"\\n".join(texts) if texts else self.text, None, told, calls)
+
+    def as_rows(self) -> bytes:
+        """Return the content as parts of a list."""
+        if self.rows is not None:
+            return self.rows
+        return b'{"type":"text","text":"%s"}' % self.text if self.text else b""
+
+    def encoded(self) -> bytes:
+        """Write the message as JSON."""
+        if self.whole:
+            return self.whole
+        if self.rows is not None:
+            content = b"[" + self.rows + b"]"
+        else:
+            content = b"null" if self.text is None else b'"%s"' % self.text
+        told = b"" if self.thoughts is None else b',"reasoning_content":"%s"' % self.thoughts
+        calls = b',"tool_calls":[%s]' % self.calls if self.calls else b""
+        return b'{"role":"%s","content":%s%s%s}' % (self.role.encode(), content, told, calls)
+
+
+def said(message: Json) -> Said:
+    """Return a message as one that may grow."""
+    role, content = message["role"], message["content"]
+    if role == "tool":
+        return Said(role, whole=encoded(message))
+    thoughts = message.get("reasoning_content")
+    return Said(
+        role,
+        inside(content) if isinstance(content, str) else None,
+        listed(content) if isinstance(content, list) else None,
+        None if thoughts is None else inside(thoughts),
+        listed(message.get("tool_calls", ())),
+    )

@@ -1,0 +1,155 @@
+"""A step reads and writes its new messages alone, however long the history, and what was kept says what is true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from letta.common.v1 import message_pb2 as m
+from letta.llm.v1.generation_service_pb2 import Prompt
+from letta_common.errors import InvalidArgument
+from letta_llm_gateway.domain.generation.facts import facts_of, tokens_of
+from letta_llm_gateway.domain.generation.fragments import Fragments
+from letta_llm_gateway.providers import checks
+from letta_llm_gateway.providers.fitting.kits import fit
+from letta_llm_gateway.providers.wires import anthropic, bedrock, google, openai, responses
+from tests.support.prompts import kept
+
+WIRES: dict[str, Callable[[Prompt, Fragments], bytes]] = {
+    "openai": lambda prompt, kept: openai.request("m", prompt, kept, official=True).encoded(),
+    "compatible": lambda prompt, kept: openai.request("m", prompt, kept, official=False, thoughts=True).encoded(),
+    "responses": lambda prompt, kept: responses.request("gpt-5", prompt, kept, official=True).encoded(),
+    "anthropic": lambda prompt, kept: anthropic.request("claude", prompt, kept).encoded(),
+    "bedrock": lambda prompt, kept: bedrock.request("anthropic.claude", prompt, kept).encoded(),
+    "google": lambda prompt, kept: b"[%s]" % google.request(prompt, kept)[0],
+}
+STEP = 4
+"""Messages that the conversation grows by at each step."""
+
+
+def text(value: str, signature: str = "") -> m.ContentPart:
+    return m.ContentPart(text=m.TextContent(text=value, signature=signature or None))
+
+
+def conversation(length: int) -> list[bytes]:
+    """Return messages of users, calls, results and answers in turn."""
+    said = []
+    for at in range(length):
+        id = f"call{at // STEP:05d}"
+        call = m.ToolCallContent(id=id, name="look", input='{"x": 1}')
+        back = m.ToolReturnContent(tool_call_id=id, name="look", content=f"result {at}")
+        said.append(
+            [
+                m.Message(role=m.MESSAGE_ROLE_USER, parts=[text(f"question {at}")]),
+                m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=[m.ContentPart(tool_call=call)]),
+                m.Message(role=m.MESSAGE_ROLE_TOOL, parts=[m.ContentPart(tool_return=back)]),
+                m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=[text(f"answer {at}")]),
+            ][at % STEP]
+        )
+    return kept(*said)
+
+
+def asked(wire: str, messages: list[bytes], fragments: Fragments) -> bytes:
+    """Do with a prompt what a call does, up to the bytes that go out."""
+    prompt = Prompt(model="m", messages=messages)
+    tokens_of(prompt, facts_of(prompt.messages, fragments))
+    kit = fit(prompt, checks.ANY, lambda _: "", fragments)
+    return WIRES[wire](kit.prompt, fragments)
+
+
+def reads_of_a_step(wire: str, length: int) -> int:
+    messages, fragments = conversation(length + STEP), Fragments()
+    asked(wire, messages[:length], fragments)
+    before = fragments.read
+    asked(wire, messages, fragments)
+    return fragments.read - before
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_step_reads_its_new_messages_alone_whatever_came_before(wire):
+    few, many = reads_of_a_step(wire, 12), reads_of_a_step(wire, 1000)
+
+    assert few == many
+    forms, rest = divmod(few, STEP)
+    assert rest == 0
+    assert forms <= 4, "size, calls, what goes out, and at Google the names of calls: each reads a message once"
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_step_that_asks_again_reads_nothing(wire):
+    messages, fragments = conversation(70), Fragments()
+    first = asked(wire, messages, fragments)
+    before = fragments.read
+
+    assert asked(wire, messages, fragments) == first
+    assert fragments.read == before
+
+
+IDS = st.sampled_from(["call00001", "call00002", "bad id", ""])
+PARTS = st.one_of(
+    st.builds(text, st.text(max_size=5), st.sampled_from(["", "google:c2ln"])),
+    st.builds(
+        lambda id: m.ContentPart(
+            tool_call=m.ToolCallContent(id=id, name=f"t-{id}", input='{"n": 12345678901234567890123}')
+        ),
+        IDS,
+    ),
+    st.builds(lambda id: m.ContentPart(tool_return=m.ToolReturnContent(tool_call_id=id, content="back")), IDS),
+    st.builds(
+        lambda sign: m.ContentPart(reasoning=m.ReasoningContent(reasoning="hm", signature=sign or None)),
+        st.sampled_from(["", "own", "openai:rs_1:x"]),
+    ),
+    st.just(
+        m.ContentPart(
+            image=m.ImageContent(source=m.ImageSource(base64=m.Base64Image(data=b"p", media_type="image/png")))
+        )
+    ),
+)
+MESSAGES = st.lists(
+    st.builds(lambda role, parts: m.Message(role=role, parts=parts), st.integers(1, 6), st.lists(PARTS, max_size=3)),
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@given(messages=MESSAGES)
+def test_a_history_is_told_alike_however_it_is_cut_into_blocks(wire, messages):
+    told = {asked(wire, kept(*messages), Fragments(block=block)) for block in (1, 2, 3, 32)}
+
+    assert len(told) == 1
+    json.loads(told.pop())
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@given(messages=MESSAGES)
+def test_a_history_that_grew_is_told_as_one_that_is_new(wire, messages):
+    fragments = Fragments(block=3)
+    history = kept(*messages)
+    grown = [asked(wire, history[:length], fragments) for length in range(len(history) + 1)]
+
+    assert grown[-1] == asked(wire, history, Fragments(0))
+
+
+def test_memory_stays_within_its_bound_and_a_large_message_drives_out_no_others():
+    fragments = Fragments(100_000)
+    small = conversation(20)
+    asked("openai", small, fragments)
+    before = fragments.read
+    large = m.Message(role=m.MESSAGE_ROLE_USER, parts=[text("x" * 50_000)])
+    asked("openai", [*small, *kept(large)], fragments)
+    again = fragments.read
+    asked("openai", small, fragments)
+
+    assert fragments.read == again > before
+    asked("openai", conversation(3000), fragments)
+    assert 0 < fragments.bytes_kept <= 100_000
+
+
+def test_bytes_that_are_no_message_are_refused():
+    with pytest.raises(InvalidArgument) as refused:
+        facts_of([b"\xff\xff"], Fragments())
+    assert refused.value.metadata["field"] == "prompt.messages"
