@@ -109,19 +109,16 @@ def assemble(
     prices = Prices(read_prices(settings.prices, settings.prices_file))
     embedder = Embeddings(catalogue, _embedding(settings), EmbeddingBook(usage, budgets, prices, deps.clock))
     tokenizer = LocalTokenizer()
-    generations = Generations(
-        catalogue,
-        Accounting(usage, budgets, prices),
-        read=finished,
-        clock=deps.clock,
-        options=replace(_options(settings), counts=Counts(tokenizer)),
-    )
+    options = replace(_options(settings), counts=Counts(tokenizer))
+    accounting = Accounting(usage, budgets, prices)
+    generations = Generations(catalogue, accounting, read=finished, clock=deps.clock, options=options)
     background = _background(settings, deps.clock, stores, budgets)
 
     async def start() -> None:
         usage.start()
         for work in background:
             work.start()
+        factory.warm(base_accounts(settings))
 
     async def close() -> None:
         await stop_all(background)

@@ -102,7 +102,7 @@ def _choice(prompt: Prompt, *, forced: bool) -> Json:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _MessageTurn:
     """A turn, its blocks written as JSON in the order that the vendor demands: results come before other content."""
 
     role: str
@@ -112,14 +112,14 @@ class _Said:
     marked: bool = False
     """The history up to here is marked for the vendor's cache."""
 
-    def takes(self, other: _Said) -> bool:
+    def takes(self, other: _MessageTurn) -> bool:
         """Say whether both are of one speaker: neighbours of one role are one message."""
         return self.role == other.role
 
-    def with_all(self, others: Sequence[_Said]) -> _Said:
+    def with_all(self, others: Sequence[_MessageTurn]) -> _MessageTurn:
         """Return this turn and others of its speaker as one."""
         all_ = (self, *others)
-        return _Said(
+        return _MessageTurn(
             self.role,
             together(*(each.results for each in all_)),
             together(*(each.thoughts for each in all_)),
@@ -150,13 +150,13 @@ def _messages(prompt: Prompt, fragments: Fragments) -> bytes:
     return together(_NOBODY if begins else b"", marked.encoded())
 
 
-def _turns(message: Message) -> Iterator[_Said]:
+def _turns(message: Message) -> Iterator[_MessageTurn]:
     blocks = list(_blocks(message))
     if blocks:
         results = [block for block in blocks if block["type"] == "tool_result"]
         thoughts = [block for block in blocks if block["type"] in _THINKING]
         others = [block for block in blocks if block["type"] not in {"tool_result", *_THINKING}]
-        yield _Said(_role(message), listed(results), listed(thoughts), listed(others))
+        yield _MessageTurn(_role(message), listed(results), listed(thoughts), listed(others))
 
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})

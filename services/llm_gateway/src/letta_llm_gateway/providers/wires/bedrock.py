@@ -116,7 +116,7 @@ def _choice(prompt: Prompt, *, forced: bool) -> Json:
     return {"toolChoice": {"auto": {}}}
 
 
-class _NamesForm:
+class _CalledNamesForm:
     """The names of the tools that were called, each once, in order."""
 
     def made(self, message: Message) -> dict[str, None]:
@@ -129,7 +129,7 @@ class _NamesForm:
         return 100 * (1 + len(made))
 
 
-_NAMES = _NamesForm()
+_NAMES = _CalledNamesForm()
 
 
 def _unnamed(name: str) -> Json:
@@ -137,21 +137,23 @@ def _unnamed(name: str) -> Json:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _ConverseTurn:
     """A turn, its blocks written as JSON: results come before other content, reasoning before what follows from it."""
 
     role: str
     before: bytes = b""
     others: bytes = b""
 
-    def takes(self, other: _Said) -> bool:
+    def takes(self, other: _ConverseTurn) -> bool:
         """Say whether both are of one speaker: neighbours of one role are one message."""
         return self.role == other.role
 
-    def with_all(self, others: Sequence[_Said]) -> _Said:
+    def with_all(self, others: Sequence[_ConverseTurn]) -> _ConverseTurn:
         """Return this turn and others of its speaker as one."""
         all_ = (self, *others)
-        return _Said(self.role, together(*(each.before for each in all_)), together(*(each.others for each in all_)))
+        return _ConverseTurn(
+            self.role, together(*(each.before for each in all_)), together(*(each.others for each in all_))
+        )
 
     def encoded(self) -> bytes:
         """Write the turn as JSON."""
@@ -164,20 +166,20 @@ def _messages(prompt: Prompt, fragments: Fragments, *, caches: bool) -> bytes:
     if turns.first is None or turns.first.role == "assistant":
         turns = joined([Turns(_NOBODY), turns])
     if caches and (turns.last or turns.first or _NOBODY).role == "user":
-        turns = joined([turns, Turns(_Said("user", others=encoded(_CACHE_POINT)))])
+        turns = joined([turns, Turns(_ConverseTurn("user", others=encoded(_CACHE_POINT)))])
     return turns.encoded()
 
 
-def _turns(message: Message) -> Iterator[_Said]:
+def _turns(message: Message) -> Iterator[_ConverseTurn]:
     blocks = list(_blocks(message))
     if blocks:
         before = [block for block in blocks if "toolResult" in block or "reasoningContent" in block]
         others = [block for block in blocks if "toolResult" not in block and "reasoningContent" not in block]
-        yield _Said(_role(message), listed(before), listed(others))
+        yield _ConverseTurn(_role(message), listed(before), listed(others))
 
 
 _FORM = TurnsForm(_turns)
-_NOBODY = _Said("user", others=b'{"text":"..."}')
+_NOBODY = _ConverseTurn("user", others=b'{"text":"..."}')
 """What a user says where the assistant would begin."""
 
 

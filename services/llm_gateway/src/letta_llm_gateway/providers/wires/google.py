@@ -100,26 +100,26 @@ def _choice(prompt: Prompt) -> Json:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Content:
     """A content, its parts written as JSON."""
 
     role: str
     parts: bytes
 
-    def takes(self, other: _Said) -> bool:
+    def takes(self, other: _Content) -> bool:
         """Say whether both are of one speaker: neighbours of one role are one content."""
         return self.role == other.role
 
-    def with_all(self, others: Sequence[_Said]) -> _Said:
+    def with_all(self, others: Sequence[_Content]) -> _Content:
         """Return this content and others of its speaker as one."""
-        return _Said(self.role, together(self.parts, *(each.parts for each in others)))
+        return _Content(self.role, together(self.parts, *(each.parts for each in others)))
 
     def encoded(self) -> bytes:
         """Write the content as JSON."""
         return b'{"role":"%s","parts":[%s]}' % (self.role.encode(), self.parts)
 
 
-class _NamesForm:
+class _NamesByIdForm:
     """The names of the tools that were called, by the ids of the calls."""
 
     def made(self, message: Message) -> dict[bytes, bytes]:
@@ -146,10 +146,10 @@ def _contents(prompt: Prompt, fragments: Fragments) -> bytes:
     return _NAMELESS.sub(lambda found: names.get(found[1]) or b"tool", told)
 
 
-def _turns(message: Message, goes_on: bool) -> Iterator[_Said]:
+def _turns(message: Message, goes_on: bool) -> Iterator[_Content]:
     told = (_part(part, signed=goes_on) for part in message.parts)
     if parts := [*_returns(message), *filter(None, told)]:
-        yield _Said(_role(message), together(*parts))
+        yield _Content(_role(message), together(*parts))
 
 
 def _is_signed(message: Message) -> bool:
@@ -160,7 +160,7 @@ _MARK = b"\0"
 """Stands around the id of a call until the name of its tool is put there. JSON has this byte nowhere."""
 _NAMELESS = re.compile(rb"\0([^\0]*)\0")
 _FORM = PhasesForm(_turns, _is_signed)
-_NAMES = _NamesForm()
+_NAMES = _NamesByIdForm()
 _NOBODY = b'{"role":"user","parts":[{"text":"..."}]}'
 """What a user says where the model would begin."""
 
