@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 from letta.common.v1 import message_pb2, usage_pb2
 from letta.llm.v1 import generation_service_pb2 as llm_pb2
@@ -45,11 +46,9 @@ def answer(*parts, tokens=(100, 10), cut=False):
 
 
 def asked(prompt, messages):
-    """Return a prompt with its messages."""
-    whole = llm_pb2.Prompt()
-    whole.CopyFrom(prompt)
-    whole.messages.extend(map(Message.FromString, messages))
-    return whole
+    """Return the fields of a prompt, its messages as they are read."""
+    fields = {field.name: getattr(prompt, field.name) for field in llm_pb2.Prompt.DESCRIPTOR.fields}
+    return SimpleNamespace(**{**fields, "messages": list(map(Message.FromString, messages))})
 
 
 def tool(name, kind=tool_pb2.TOOL_TYPE_CUSTOM, **more):

@@ -128,17 +128,13 @@ def assemble(
         await factory.close()
         await close_stores()
 
-    offered, brought = (
-        ModelServicer(catalogue, accounts, prices),
-        ProviderServicer(accounts, catalogue, stores.providers),
-    )
+    speaking = GenerationServicer(generations, fragments)
+    offered = ModelServicer(catalogue, accounts, prices)
+    brought = ProviderServicer(accounts, catalogue, stores.providers)
     return Service(
         name="llm_gateway",
         servicers=(
-            (
-                generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
-                GenerationServicer(generations, fragments),
-            ),
+            (generation_service_pb2_grpc.add_GenerationServiceServicer_to_server, speaking),
             (embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server, EmbeddingServicer(embedder)),
             (model_service_pb2_grpc.add_ModelServiceServicer_to_server, offered),
             (provider_service_pb2_grpc.add_ProviderServiceServicer_to_server, brought),

@@ -28,7 +28,7 @@ class Facts:
     """How many messages of role SYSTEM stand at the beginning."""
 
 
-class _FactsForm:
+class _FactsRecipe:
     def made(self, message: Message) -> Facts:
         size = images = 0
         for part in message.parts:
@@ -60,7 +60,7 @@ class _FactsForm:
         return _SIZE
 
 
-_FORM = _FactsForm()
+_FORM = _FactsRecipe()
 
 
 def facts_of(messages: Sequence[bytes], fragments: Fragments) -> Facts:

@@ -21,7 +21,7 @@ _LARGEST_SHARE = 16
 """What takes more than this part of the memory is not kept, so that one image does not drive out all texts."""
 
 
-class Form(Protocol[Made]):
+class Recipe(Protocol[Made]):
     """What is made of messages: of each alone, so that it may be kept, and of many by joining."""
 
     def made(self, message: Message) -> Made:
@@ -59,33 +59,33 @@ class Fragments:
         """Return about how much memory is taken."""
         return int(self._kept.currsize)
 
-    def of(self, form: Form[Made], messages: Sequence[bytes]) -> Made:
+    def of(self, recipe: Recipe[Made], messages: Sequence[bytes]) -> Made:
         """Return what is made of a history. Raises InvalidArgument for bytes that are no message."""
         messages = tuple(messages)
         length = self._block_length
         whole = len(messages) - len(messages) % length
-        parts = [self._block(form, messages[at : at + length]) for at in range(0, whole, length)]
-        parts += [self._one(form, message) for message in messages[whole:]]
-        return form.joined(parts)
+        parts = [self._block(recipe, messages[at : at + length]) for at in range(0, whole, length)]
+        parts += [self._one(recipe, message) for message in messages[whole:]]
+        return recipe.joined(parts)
 
-    def _block(self, form: Form[Made], messages: tuple[bytes, ...]) -> Made:
-        if (found := self._kept.get((form, messages))) is not None:
+    def _block(self, recipe: Recipe[Made], messages: tuple[bytes, ...]) -> Made:
+        if (found := self._kept.get((recipe, messages))) is not None:
             made: Made = found[0]
             return made
-        made = form.joined([self._one(form, message) for message in messages])
-        return self._keep(form, messages, made, sum(map(len, messages)))
+        made = recipe.joined([self._one(recipe, message) for message in messages])
+        return self._keep(recipe, messages, made, sum(map(len, messages)))
 
-    def _one(self, form: Form[Made], message: bytes) -> Made:
-        if (found := self._kept.get((form, message))) is not None:
+    def _one(self, recipe: Recipe[Made], message: bytes) -> Made:
+        if (found := self._kept.get((recipe, message))) is not None:
             made: Made = found[0]
             return made
         self._read += 1
-        return self._keep(form, message, form.made(read(message)), len(message))
+        return self._keep(recipe, message, recipe.made(read(message)), len(message))
 
-    def _keep(self, form: Form[Made], key: Hashable, made: Made, key_bytes: int) -> Made:
-        size = form.size(made) + key_bytes + _OVERHEAD
+    def _keep(self, recipe: Recipe[Made], key: Hashable, made: Made, key_bytes: int) -> Made:
+        size = recipe.size(made) + key_bytes + _OVERHEAD
         if size <= self._largest:
-            self._kept[(form, key)] = (made, size)
+            self._kept[(recipe, key)] = (made, size)
         return made
 
 

@@ -87,7 +87,7 @@ class _Called:
     plain: bool = True
 
 
-class _CalledForm:
+class _CalledRecipe:
     def made(self, message: Message) -> _Called:
         if message.role == MessageRole.MESSAGE_ROLE_USER:
             return _Called()
@@ -102,7 +102,7 @@ class _CalledForm:
         return 100 * (1 + len(made.ids))
 
 
-class _MetForm:
+class _MetRecipe:
     def made(self, message: Message) -> list[Met]:
         found: list[tuple[bool, str]] = []
         for part in message.parts:
@@ -120,4 +120,4 @@ class _MetForm:
         return sum(100 * (1 + len(met)) for met in made)
 
 
-_CALLED, _MET = _CalledForm(), _MetForm()
+_CALLED, _MET = _CalledRecipe(), _MetRecipe()

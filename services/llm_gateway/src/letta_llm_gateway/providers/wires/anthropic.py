@@ -36,7 +36,7 @@ from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, t
 from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
 from letta_llm_gateway.providers.wires.openai import given_arguments, response_form, return_text, schema
 from letta_llm_gateway.providers.wires.strictness import is_strict
-from letta_llm_gateway.providers.wires.turns import Turns, TurnsForm
+from letta_llm_gateway.providers.wires.turns import Turns, TurnsRecipe
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
@@ -160,7 +160,7 @@ def _turns(message: Message) -> Iterator[_MessageTurn]:
 
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})
-_FORM = TurnsForm(_turns)
+_FORM = TurnsRecipe(_turns)
 
 
 def _role(message: Message) -> str:

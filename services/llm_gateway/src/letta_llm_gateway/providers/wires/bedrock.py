@@ -34,7 +34,7 @@ from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, t
 from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
 from letta_llm_gateway.providers.wires.openai import given_arguments, response_form, return_text, schema
 from letta_llm_gateway.providers.wires.strictness import is_strict
-from letta_llm_gateway.providers.wires.turns import Turns, TurnsForm, joined
+from letta_llm_gateway.providers.wires.turns import Turns, TurnsRecipe, joined
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
@@ -116,7 +116,7 @@ def _choice(prompt: Prompt, *, forced: bool) -> Json:
     return {"toolChoice": {"auto": {}}}
 
 
-class _CalledNamesForm:
+class _CalledNamesRecipe:
     """The names of the tools that were called, each once, in order."""
 
     def made(self, message: Message) -> dict[str, None]:
@@ -129,7 +129,7 @@ class _CalledNamesForm:
         return 100 * (1 + len(made))
 
 
-_NAMES = _CalledNamesForm()
+_NAMES = _CalledNamesRecipe()
 
 
 def _unnamed(name: str) -> Json:
@@ -178,7 +178,7 @@ def _turns(message: Message) -> Iterator[_ConverseTurn]:
         yield _ConverseTurn(_role(message), listed(before), listed(others))
 
 
-_FORM = TurnsForm(_turns)
+_FORM = TurnsRecipe(_turns)
 _NOBODY = _ConverseTurn("user", others=b'{"text":"..."}')
 """What a user says where the assistant would begin."""
 

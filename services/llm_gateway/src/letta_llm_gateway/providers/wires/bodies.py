@@ -62,7 +62,7 @@ def _opened(name: str) -> bytes:
     return b'"%s":[' % name.encode()
 
 
-class ItemsForm:
+class ItemsRecipe:
     """Makes the items of each message on wires where they stand alone, written as JSON with commas between them."""
 
     def __init__(self, items: Callable[[Message], Iterable[Json]]) -> None:

@@ -42,7 +42,7 @@ from letta_llm_gateway.providers.wires.openai import (
     return_text,
     schema,
 )
-from letta_llm_gateway.providers.wires.turns import PhasesForm, turns_of
+from letta_llm_gateway.providers.wires.turns import PhasesRecipe, turns_of
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
@@ -119,7 +119,7 @@ class _Content:
         return b'{"role":"%s","parts":[%s]}' % (self.role.encode(), self.parts)
 
 
-class _NamesByIdForm:
+class _NamesByIdRecipe:
     """The names of the tools that were called, by the ids of the calls."""
 
     def made(self, message: Message) -> dict[bytes, bytes]:
@@ -159,8 +159,8 @@ def _is_signed(message: Message) -> bool:
 _MARK = b"\0"
 """Stands around the id of a call until the name of its tool is put there. JSON has this byte nowhere."""
 _NAMELESS = re.compile(rb"\0([^\0]*)\0")
-_FORM = PhasesForm(_turns, _is_signed)
-_NAMES = _NamesByIdForm()
+_FORM = PhasesRecipe(_turns, _is_signed)
+_NAMES = _NamesByIdRecipe()
 _NOBODY = b'{"role":"user","parts":[{"text":"..."}]}'
 """What a user says where the model would begin."""
 

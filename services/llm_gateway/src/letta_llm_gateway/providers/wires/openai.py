@@ -33,11 +33,11 @@ from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.wires.arguments import Balance, finished, new_call_id, text_of
-from letta_llm_gateway.providers.wires.bodies import Body, ItemsForm, encoded, together
+from letta_llm_gateway.providers.wires.bodies import Body, ItemsRecipe, encoded, together
 from letta_llm_gateway.providers.wires.chat_turns import NOBODY, Said, said
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
-from letta_llm_gateway.providers.wires.turns import PhasesForm, Turns, TurnsForm, joined, turns_of
+from letta_llm_gateway.providers.wires.turns import PhasesRecipe, Turns, TurnsRecipe, joined, turns_of
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, whole, words
 
 Json = dict[str, Any]
@@ -274,9 +274,9 @@ def return_text(returned: ToolReturn) -> str:
     return "\n".join(part.text.text for part in returned.parts.parts)
 
 
-_PLAIN = ItemsForm(_items)
-_FIRST = TurnsForm(lambda message: map(said, _items(message)))
-_FOLLOWING = PhasesForm(_following, lambda message: any(part.HasField("reasoning") for part in message.parts))
+_PLAIN = ItemsRecipe(_items)
+_FIRST = TurnsRecipe(lambda message: map(said, _items(message)))
+_FOLLOWING = PhasesRecipe(_following, lambda message: any(part.HasField("reasoning") for part in message.parts))
 
 
 def answer(body: Any, *, vendor: str, lone_tags: bool = False) -> Answer:

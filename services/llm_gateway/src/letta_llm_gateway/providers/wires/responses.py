@@ -33,7 +33,7 @@ from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
-from letta_llm_gateway.providers.wires.bodies import Body, ItemsForm
+from letta_llm_gateway.providers.wires.bodies import Body, ItemsRecipe
 from letta_llm_gateway.providers.wires.openai import (
     CHOICE,
     image_url,
@@ -159,7 +159,7 @@ def _item(part: ContentPart) -> Json | None:
     return None
 
 
-_FORM = ItemsForm(_items)
+_FORM = ItemsRecipe(_items)
 
 
 def _output(call_id: str, content: str) -> Json:

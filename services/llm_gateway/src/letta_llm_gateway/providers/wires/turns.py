@@ -82,7 +82,7 @@ def _joined_alone(turns: Iterable[T]) -> Turns[T]:
     return joined([Turns(turn) for turn in turns])
 
 
-class TurnsForm(Generic[T]):
+class TurnsRecipe(Generic[T]):
     """Makes the turns of each message."""
 
     def __init__(self, turns: Callable[[Message], Iterable[T]]) -> None:
@@ -109,7 +109,7 @@ class Phases(Generic[T]):
     running: Turns[T]
 
 
-class PhasesForm(Generic[T]):
+class PhasesRecipe(Generic[T]):
     """Makes the turns of messages that are told otherwise as long as their turn goes on.
 
     `turns` takes a message and whether its turn goes on, `differs` says of which messages that matters.
@@ -138,7 +138,7 @@ class PhasesForm(Generic[T]):
         return size if made.running is made.over else 2 * size
 
 
-def turns_of(form: PhasesForm[T], messages: Sequence[bytes], fragments: Fragments, *, goes_on: int) -> Turns[T]:
+def turns_of(form: PhasesRecipe[T], messages: Sequence[bytes], fragments: Fragments, *, goes_on: int) -> Turns[T]:
     """Return the turns of a history; those from the place `goes_on` on are told as the turn that goes on."""
     over = fragments.of(form, messages[:goes_on]).over
     return joined([over, fragments.of(form, messages[goes_on:]).running])
