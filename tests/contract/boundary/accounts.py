@@ -21,8 +21,8 @@ _HTTP = tuple(
 )
 _REMOTE = ("sse", "streamable_http")
 _E2B = tuple(json.dumps({"timeout": seconds, "template": name}) for seconds, name in ((40, "one"), (50, "two")))
-LOCAL = {"sandbox_dir": "/tmp/one", "use_venv": True, "venv_name": "one", "pip_requirements": '[{"name": "six"}]'}
-"""What a sandbox of this machine is made of."""
+LOCAL = {"pip_requirements": '[{"name": "six"}]'}
+"""What a caller may say of a sandbox of this machine."""
 UNSEEN = {"auth_token", "value"}
 """Secrets, which no answer shows."""
 
@@ -215,7 +215,8 @@ class RestEdge:
         for name in re.findall(r"\{(\w+)\}", path):
             path = path.replace(f"{{{name}}}", left.pop(name))
         known = method.input_type.fields_by_name
-        params = {name: left.pop(name) for name in list(left) if mapping(known[name]).query}
+        inside = {rule.body} if rule.body != "*" else known.keys()
+        params = {name: left.pop(name) for name in list(left) if name not in inside or mapping(known[name]).query}
         left = left.get(rule.body, left) if rule.body != "*" else left
         message = known[rule.body].message_type if rule.body in known else method.input_type
         body = as_rest(message, left) if rule.body else None

@@ -136,4 +136,4 @@ def test_every_field_of_a_local_sandbox_is_kept(deployment: Deployment, edge: An
 
     assert set(LOCAL) == {each.name for each in method.input_type.fields_by_name["config"].message_type.fields}
     config = json.loads(made["config"]) if isinstance(made["config"], str) else made["config"]
-    assert config == {**LOCAL, "pip_requirements": json.loads(LOCAL["pip_requirements"])}
+    assert {name: config[name] for name in LOCAL} == {name: json.loads(each) for name, each in LOCAL.items()}

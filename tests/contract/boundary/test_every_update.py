@@ -30,34 +30,41 @@ def resource_of(message: Any) -> Any:
 UPDATES = {method.full_name: method for method in methods() if mask_of(method)}
 EACH = pytest.mark.parametrize("method", UPDATES.values(), ids=UPDATES)
 
-# What a resource is told apart by after a change of one field.
+# Two fields of a resource: one that a test changes, and one that it sends beside without naming it.
 CHANGING = {
     "letta.agent.v1.Agent": ("description", "project_id"),
     "letta.agent.v1.Conversation": ("summary", "model"),
+    "letta.auth.v1.Organization": ("name", "privileged_tools"),
     "letta.llm.v1.Provider": ("region", "api_version"),
     "letta.memory.v1.Archive": ("description", "metadata"),
     "letta.memory.v1.Block": ("description", "value"),
     "letta.tools.v1.SandboxEnvironmentVariable": ("description", "key"),
     "letta.tools.v1.Tool": ("project_id", "metadata"),
 }
+# Resources that always have the first of these, so that clearing it leaves it.
+ALWAYS = {"letta.auth.v1.Organization"}
+UNNAMED = {"metadata": '{"not": "named"}', "privileged_tools": True}
 # Updates without a mask: what they leave out they do not change.
 WITHOUT = {
     "letta.agent.v1.AgentService.UpdateToolApproval": "one switch",
     "letta.agent.v1.StepService.UpdateStepFeedback": "one value",
-    "letta.auth.v1.OrganizationService.UpdateOrganization": "optional fields",
     "letta.auth.v1.UserService.UpdateUser": "optional fields",
     "letta.tools.v1.MCPServerService.UpdateMCPServer": "a union of configurations",
     "letta.tools.v1.SandboxConfigService.UpdateSandboxConfig": "one JSON text, replaced as a whole",
 }
 
 
-def bearer(deployment: Deployment) -> tuple[str, str]:
-    return "authorization", f"Bearer {deployment.caller.secret}"
+def bearer(deployment: Deployment, method: Any) -> tuple[str, str]:
+    """Return the key of the caller, or that of the administrator for accounts."""
+    by_admin = method.full_name.startswith("letta.auth.v1.")
+    return "authorization", (deployment.admin if by_admin else deployment.caller.http).headers["authorization"]
 
 
 def update(deployment: Deployment, method: Any, values: dict[str, Any], *paths: str) -> Any:
     """Update the caller's resource; return it as it is then."""
-    code, answer = call(deployment.channel, method, asked(deployment, method, values, paths), bearer(deployment))
+    code, answer = call(
+        deployment.channel, method, asked(deployment, method, values, paths), bearer(deployment, method)
+    )
     assert code.name == "OK", answer
     return getattr(answer, resource_of(method.output_type).name)
 
@@ -90,7 +97,7 @@ def test_every_update_has_a_mask_or_a_reason():
 def test_paths_that_no_update_changes_are_refused_by_name(deployment: Deployment, method: Any):
     resource = resource_of(method.input_type).message_type
     for path in ("nonsense", "*", f"{resource.fields[0].name}.nonsense", *fixed(resource)):
-        error = refusal(deployment.channel, method, asked(deployment, method, {}, (path,)), bearer(deployment))
+        error = refusal(deployment.channel, method, asked(deployment, method, {}, (path,)), bearer(deployment, method))
 
         assert isinstance(error, InvalidArgument), path
         assert error.metadata["field"] == f"update_mask.{path}"
@@ -100,13 +107,15 @@ def test_paths_that_no_update_changes_are_refused_by_name(deployment: Deployment
 def test_an_empty_mask_changes_what_is_set_and_a_mask_what_it_names(deployment: Deployment, method: Any):
     name, other = CHANGING[resource_of(method.input_type).message_type.full_name]
     before = update(deployment, method, {})
-    kept, unnamed = getattr(before, other), '{"not": "named"}' if other == "metadata" else "NOT_NAMED"
+    kept, unnamed = getattr(before, other), UNNAMED.get(other, "NOT_NAMED")
 
     assert getattr(update(deployment, method, {name: "set alone"}), name) == "set alone"
     assert getattr(update(deployment, method, {name: "named", other: unnamed}, name), name) == "named"
     after = update(deployment, method, {})
     assert (getattr(after, name), getattr(after, other)) == ("named", kept)
-    assert not update(deployment, method, {}, name).HasField(name)
+    cleared = update(deployment, method, {}, name)
+    always = resource_of(method.input_type).message_type.full_name in ALWAYS
+    assert getattr(cleared, name) == "named" if always else not cleared.HasField(name)
 
 
 @EACH
@@ -118,7 +127,7 @@ def test_a_resource_may_be_sent_back_as_it_was_read(deployment: Deployment, meth
     request = filled(method, deployment.caller.owned)
     getattr(request, resource.name).CopyFrom(read)
 
-    code, answer = call(deployment.channel, method, request, bearer(deployment))
+    code, answer = call(deployment.channel, method, request, bearer(deployment, method))
 
     assert code.name == "OK", answer
     written = getattr(answer, resource_of(method.output_type).name)
@@ -127,3 +136,13 @@ def test_a_resource_may_be_sent_back_as_it_was_read(deployment: Deployment, meth
             if field in message.DESCRIPTOR.fields_by_name:
                 message.ClearField(field)
     assert written == read
+
+
+def test_a_null_leaves_what_an_organization_always_has(deployment: Deployment):
+    named = {"name": "nulls", "privileged_tools": True}
+    made = deployment.admin.post("/v1/admin/orgs/", json=named).json()
+
+    nulls = dict.fromkeys(named)
+    answer = deployment.admin.patch("/v1/admin/orgs/", params={"org_id": made["id"]}, json=nulls)
+
+    assert answer.json() == made | named

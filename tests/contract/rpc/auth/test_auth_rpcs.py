@@ -124,7 +124,7 @@ async def test_the_life_of_an_organization(organizations):
     assert made.privileged_tools
     assert abs(made.created_at.ToDatetime(tzinfo=UTC) - datetime.now(UTC)) < timedelta(minutes=5)
     assert (await organizations.GetOrganization(org_id=made.id)).organization == made
-    changed = (await organizations.UpdateOrganization(org_id=made.id, name="new")).organization
+    changed = (await organizations.UpdateOrganization(org_id=made.id, organization={"name": "new"})).organization
     assert (changed.name, changed.privileged_tools) == ("new", True)
     gone = (await organizations.DeleteOrganization(org_id=made.id)).organization
     assert gone.id == made.id

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from letta.auth.v1.organization_pb2 import Organization
 from letta_auth.domain.changes import change
@@ -83,18 +83,15 @@ class Organizations:
         async with self._db.read() as tx:
             return await tx.organizations.list_organizations(page)
 
-    async def update(
-        self, actor: Actor, organization_id: str, *, name: str | None = None, privileged_tools: bool | None = None
-    ) -> Organization:
-        """Change what is given. Raises PermissionDenied, OrganizationNotFound."""
+    async def update(self, actor: Actor, organization_id: str, changes: Mapping[str, Any]) -> Organization:
+        """Give fields new values; None leaves one. Raises PermissionDenied, OrganizationNotFound."""
         require_scope(actor, ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
             changed = await tx.organizations.get(organization_id)
-            if name is not None:
-                changed.name = name
-            if privileged_tools is not None:
-                changed.privileged_tools = privileged_tools
+            for name, value in changes.items():
+                if value is not None:
+                    setattr(changed, name, value)
             changed.updated_at.FromDatetime(now)
             await tx.organizations.update(changed)
             await tx.audit.append(change(actor, changed.id, now, "organization.update", changed.id))

@@ -10,6 +10,7 @@ from letta.auth.v1 import organization_service_pb2, organization_service_pb2_grp
 from letta_auth.domain.organizations import Organizations
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
+from letta_rpc.masks import changed_values
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -41,12 +42,8 @@ class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServ
     async def UpdateOrganization(
         self, request: organization_service_pb2.UpdateOrganizationRequest, context: _Context
     ) -> organization_service_pb2.UpdateOrganizationResponse:
-        changed = await self._organizations.update(
-            current_actor(),
-            request.org_id,
-            name=request.name if request.HasField("name") else None,
-            privileged_tools=request.privileged_tools if request.HasField("privileged_tools") else None,
-        )
+        changes = changed_values(request.organization, request.update_mask)
+        changed = await self._organizations.update(current_actor(), request.org_id, changes)
         return organization_service_pb2.UpdateOrganizationResponse(organization=changed)
 
     async def DeleteOrganization(

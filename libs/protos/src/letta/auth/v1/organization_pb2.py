@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/auth/v1/organization.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xff\x01\n\x0cOrganization\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12 \n\x04name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\x80\x02R\x04name\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12/\n\x10privileged_tools\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x0fprivilegedTools\x12\x45\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\tupdatedAtb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/auth/v1/organization.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xa7\x02\n\x0cOrganization\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12%\n\x04name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02H\x00R\x04name\x88\x01\x01\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12\x34\n\x10privileged_tools\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x01R\x0fprivilegedTools\x88\x01\x01\x12\x45\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\tupdatedAtB\x07\n\x05_nameB\x13\n\x11_privileged_toolsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,13 +38,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANIZATION'].fields_by_name['id']._loaded_options = None
   _globals['_ORGANIZATION'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_ORGANIZATION'].fields_by_name['name']._loaded_options = None
-  _globals['_ORGANIZATION'].fields_by_name['name']._serialized_options = b'\342A\001\003\272H\005r\003\030\200\002'
+  _globals['_ORGANIZATION'].fields_by_name['name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
   _globals['_ORGANIZATION'].fields_by_name['created_at']._loaded_options = None
   _globals['_ORGANIZATION'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
   _globals['_ORGANIZATION'].fields_by_name['privileged_tools']._loaded_options = None
-  _globals['_ORGANIZATION'].fields_by_name['privileged_tools']._serialized_options = b'\342A\001\003'
+  _globals['_ORGANIZATION'].fields_by_name['privileged_tools']._serialized_options = b'\342A\001\001'
   _globals['_ORGANIZATION'].fields_by_name['updated_at']._loaded_options = None
   _globals['_ORGANIZATION'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
   _globals['_ORGANIZATION']._serialized_start=183
-  _globals['_ORGANIZATION']._serialized_end=438
+  _globals['_ORGANIZATION']._serialized_end=478
 # @@protoc_insertion_point(module_scope)

@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from letta.auth.v1 import organization_pb2 as letta_dot_auth_dot_v1_dot_organization__pb2
 from letta.common.v1 import sort_order_pb2 as letta_dot_common_dot_v1_dot_sort__order__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(letta/auth/v1/organization_service.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a letta/auth/v1/organization.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\"|\n\x19\x43reateOrganizationRequest\x12%\n\x04name\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02H\x00R\x04name\x88\x01\x01\x12/\n\x10privileged_tools\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0fprivilegedToolsB\x07\n\x05_name\"]\n\x1a\x43reateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.letta.auth.v1.OrganizationR\x0corganization\"B\n\x16GetOrganizationRequest\x12(\n\x06org_id\x18\x01 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x08\x18@:\x04org-R\x05orgId\"Z\n\x17GetOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.letta.auth.v1.OrganizationR\x0corganization\"\xc5\x01\n\x18ListOrganizationsRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\"^\n\x19ListOrganizationsResponse\x12\x41\n\rorganizations\x18\x01 \x03(\x0b\x32\x1b.letta.auth.v1.OrganizationR\rorganizations\"\xc6\x01\n\x19UpdateOrganizationRequest\x12.\n\x06org_id\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xbaH\nr\x08\x18@:\x04org-\xca\xf3\x18\x02p\x01R\x05orgId\x12%\n\x04name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02H\x00R\x04name\x88\x01\x01\x12\x34\n\x10privileged_tools\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x01R\x0fprivilegedTools\x88\x01\x01\x42\x07\n\x05_nameB\x13\n\x11_privileged_tools\"]\n\x1aUpdateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.letta.auth.v1.OrganizationR\x0corganization\"E\n\x19\x44\x65leteOrganizationRequest\x12(\n\x06org_id\x18\x01 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x08\x18@:\x04org-R\x05orgId\"]\n\x1a\x44\x65leteOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.letta.auth.v1.OrganizationR\x0corganization2\x8b\x06\n\x13OrganizationService\x12\x93\x01\n\x12\x43reateOrganization\x12(.letta.auth.v1.CreateOrganizationRequest\x1a).letta.auth.v1.CreateOrganizationResponse\"(\x82\xd3\xe4\x93\x02\"\"\x0f/v1/admin/orgs/:\x01*b\x0corganization\x12\x92\x01\n\x0fGetOrganization\x12%.letta.auth.v1.GetOrganizationRequest\x1a&.letta.auth.v1.GetOrganizationResponse\"0\x90\x02\x01\x82\xd3\xe4\x93\x02\'\x12\x17/v1/admin/orgs/{org_id}b\x0corganization\x12\x99\x01\n\x11ListOrganizations\x12\'.letta.auth.v1.ListOrganizationsRequest\x1a(.letta.auth.v1.ListOrganizationsResponse\"1\x90\x02\x01\xfa\xf3\x18\x04\x38\x32@\x01\x82\xd3\xe4\x93\x02 \x12\x0f/v1/admin/orgs/b\rorganizations\x12\x96\x01\n\x12UpdateOrganization\x12(.letta.auth.v1.UpdateOrganizationRequest\x1a).letta.auth.v1.UpdateOrganizationResponse\"+\x90\x02\x02\x82\xd3\xe4\x93\x02\"2\x0f/v1/admin/orgs/:\x01*b\x0corganization\x12\x93\x01\n\x12\x44\x65leteOrganization\x12(.letta.auth.v1.DeleteOrganizationRequest\x1a).letta.auth.v1.DeleteOrganizationResponse\"(\x90\x02\x02\x82\xd3\xe4\x93\x02\x1f*\x0f/v1/admin/orgs/b\x0corganizationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(letta/auth/v1/organization_service.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a letta/auth/v1/organization.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\"|\n\x19\x43reateOrganizationRequest\x12%\n\x04name\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02H\x00R\x04name\x88\x01\x01\x12/\n\x10privileged_tools\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0fprivilegedToolsB\x07\n\x05_name\"]\n\x1a\x43reateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.letta.auth.v1.OrganizationR\x0corganization\"B\n\x16GetOrganizationRequest\x12(\n\x06org_id\x18\x01 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x08\x18@:\x04org-R\x05orgId\"Z\n\x17GetOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.letta.auth.v1.OrganizationR\x0corganization\"\xc5\x01\n\x18ListOrganizationsRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\"^\n\x19ListOrganizationsResponse\x12\x41\n\rorganizations\x18\x01 \x03(\x0b\x32\x1b.letta.auth.v1.OrganizationR\rorganizations\"\xd5\x01\n\x19UpdateOrganizationRequest\x12(\n\x06org_id\x18\x01 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x08\x18@:\x04org-R\x05orgId\x12\x45\n\x0corganization\x18\x02 \x01(\x0b\x32\x1b.letta.auth.v1.OrganizationB\x04\xe2\x41\x01\x01R\x0corganization\x12G\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\n\xe2\x41\x01\x01\xca\xf3\x18\x02@\x01R\nupdateMask\"]\n\x1aUpdateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.letta.auth.v1.OrganizationR\x0corganization\"E\n\x19\x44\x65leteOrganizationRequest\x12(\n\x06org_id\x18\x01 \x01(\tB\x11\xe2\x41\x01\x02\xbaH\nr\x08\x18@:\x04org-R\x05orgId\"]\n\x1a\x44\x65leteOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.letta.auth.v1.OrganizationR\x0corganization2\x96\x06\n\x13OrganizationService\x12\x93\x01\n\x12\x43reateOrganization\x12(.letta.auth.v1.CreateOrganizationRequest\x1a).letta.auth.v1.CreateOrganizationResponse\"(\x82\xd3\xe4\x93\x02\"\"\x0f/v1/admin/orgs/:\x01*b\x0corganization\x12\x92\x01\n\x0fGetOrganization\x12%.letta.auth.v1.GetOrganizationRequest\x1a&.letta.auth.v1.GetOrganizationResponse\"0\x90\x02\x01\x82\xd3\xe4\x93\x02\'\x12\x17/v1/admin/orgs/{org_id}b\x0corganization\x12\x99\x01\n\x11ListOrganizations\x12\'.letta.auth.v1.ListOrganizationsRequest\x1a(.letta.auth.v1.ListOrganizationsResponse\"1\x90\x02\x01\xfa\xf3\x18\x04\x38\x32@\x01\x82\xd3\xe4\x93\x02 \x12\x0f/v1/admin/orgs/b\rorganizations\x12\xa1\x01\n\x12UpdateOrganization\x12(.letta.auth.v1.UpdateOrganizationRequest\x1a).letta.auth.v1.UpdateOrganizationResponse\"6\x90\x02\x02\x82\xd3\xe4\x93\x02-2\x0f/v1/admin/orgs/:\x0corganizationb\x0corganization\x12\x93\x01\n\x12\x44\x65leteOrganization\x12(.letta.auth.v1.DeleteOrganizationRequest\x1a).letta.auth.v1.DeleteOrganizationResponse\"(\x90\x02\x02\x82\xd3\xe4\x93\x02\x1f*\x0f/v1/admin/orgs/b\x0corganizationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,11 +53,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTORGANIZATIONSREQUEST'].fields_by_name['order']._loaded_options = None
   _globals['_LISTORGANIZATIONSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['org_id']._loaded_options = None
-  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['org_id']._serialized_options = b'\342A\001\002\272H\nr\010\030@:\004org-\312\363\030\002p\001'
-  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
-  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['privileged_tools']._loaded_options = None
-  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['privileged_tools']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['org_id']._serialized_options = b'\342A\001\002\272H\nr\010\030@:\004org-'
+  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['organization']._loaded_options = None
+  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['organization']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001\312\363\030\002@\001'
   _globals['_DELETEORGANIZATIONREQUEST'].fields_by_name['org_id']._loaded_options = None
   _globals['_DELETEORGANIZATIONREQUEST'].fields_by_name['org_id']._serialized_options = b'\342A\001\002\272H\nr\010\030@:\004org-'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['CreateOrganization']._loaded_options = None
@@ -66,29 +67,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListOrganizations']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListOrganizations']._serialized_options = b'\220\002\001\372\363\030\00482@\001\202\323\344\223\002 \022\017/v1/admin/orgs/b\rorganizations'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateOrganization']._loaded_options = None
-  _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateOrganization']._serialized_options = b'\220\002\002\202\323\344\223\002\"2\017/v1/admin/orgs/:\001*b\014organization'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateOrganization']._serialized_options = b'\220\002\002\202\323\344\223\002-2\017/v1/admin/orgs/:\014organizationb\014organization'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeleteOrganization']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeleteOrganization']._serialized_options = b'\220\002\002\202\323\344\223\002\037*\017/v1/admin/orgs/b\014organization'
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=255
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=379
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=381
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=474
-  _globals['_GETORGANIZATIONREQUEST']._serialized_start=476
-  _globals['_GETORGANIZATIONREQUEST']._serialized_end=542
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=544
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=634
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=637
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=834
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=836
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=930
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=933
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1131
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1133
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1226
-  _globals['_DELETEORGANIZATIONREQUEST']._serialized_start=1228
-  _globals['_DELETEORGANIZATIONREQUEST']._serialized_end=1297
-  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_start=1299
-  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_end=1392
-  _globals['_ORGANIZATIONSERVICE']._serialized_start=1395
-  _globals['_ORGANIZATIONSERVICE']._serialized_end=2174
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=289
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=413
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=415
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=508
+  _globals['_GETORGANIZATIONREQUEST']._serialized_start=510
+  _globals['_GETORGANIZATIONREQUEST']._serialized_end=576
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=578
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=668
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=671
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=868
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=870
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=964
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=967
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1180
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1182
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1275
+  _globals['_DELETEORGANIZATIONREQUEST']._serialized_start=1277
+  _globals['_DELETEORGANIZATIONREQUEST']._serialized_end=1346
+  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_start=1348
+  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_end=1441
+  _globals['_ORGANIZATIONSERVICE']._serialized_start=1444
+  _globals['_ORGANIZATIONSERVICE']._serialized_end=2234
 # @@protoc_insertion_point(module_scope)

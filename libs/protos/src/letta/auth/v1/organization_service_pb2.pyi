@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from letta.auth.v1 import organization_pb2 as _organization_pb2
@@ -183,33 +184,30 @@ class UpdateOrganizationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORG_ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    PRIVILEGED_TOOLS_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     org_id: _builtins.str
     """Identifier of the organization, `org-<uuid>`."""
-    name: _builtins.str
-    """New name. Unset: unchanged."""
-    privileged_tools: _builtins.bool
-    """New permission. Unset: unchanged."""
+    @_builtins.property
+    def organization(self) -> _organization_pb2.Organization:
+        """New values. Name and permission cannot be cleared; a null leaves them."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change, relative to the organization. Empty: every field that is set."""
+
     def __init__(
         self,
         *,
         org_id: _builtins.str = ...,
-        name: _builtins.str | None = ...,
-        privileged_tools: _builtins.bool | None = ...,
+        organization: _organization_pb2.Organization | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_privileged_tools", b"_privileged_tools", "name", b"name", "privileged_tools", b"privileged_tools"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_privileged_tools", b"_privileged_tools", "name", b"name", "org_id", b"org_id", "privileged_tools", b"privileged_tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["org_id", b"org_id", "organization", b"organization", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
-    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
-    _WhichOneofReturnType__privileged_tools: _TypeAlias = _typing.Literal["privileged_tools"]  # noqa: Y015
-    _WhichOneofArgType__privileged_tools: _TypeAlias = _typing.Literal["_privileged_tools", b"_privileged_tools"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__privileged_tools) -> _WhichOneofReturnType__privileged_tools | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateOrganizationRequest: _TypeAlias = UpdateOrganizationRequest  # noqa: Y015
 

@@ -88,7 +88,7 @@ class OrganizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateOrganization(self, request, context):
-        """Changes the fields that are set. ORGANIZATION_NOT_FOUND when there is no such organization.
+        """Changes an organization. ORGANIZATION_NOT_FOUND when there is no such organization.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

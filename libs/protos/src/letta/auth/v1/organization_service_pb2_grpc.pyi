@@ -40,7 +40,7 @@ class OrganizationServiceStub:
     ListOrganizations: _grpc.UnaryUnaryMultiCallable[_organization_service_pb2.ListOrganizationsRequest, _organization_service_pb2.ListOrganizationsResponse]
     """Lists organizations, oldest first."""
     UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_organization_service_pb2.UpdateOrganizationRequest, _organization_service_pb2.UpdateOrganizationResponse]
-    """Changes the fields that are set. ORGANIZATION_NOT_FOUND when there is no such organization."""
+    """Changes an organization. ORGANIZATION_NOT_FOUND when there is no such organization."""
     DeleteOrganization: _grpc.UnaryUnaryMultiCallable[_organization_service_pb2.DeleteOrganizationRequest, _organization_service_pb2.DeleteOrganizationResponse]
     """Removes an organization and returns it; its users and API keys are refused from then on.
     ORGANIZATION_NOT_FOUND when there is no such organization.
@@ -58,7 +58,7 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
     ListOrganizations: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.ListOrganizationsRequest, _organization_service_pb2.ListOrganizationsResponse]  # type: ignore[assignment]
     """Lists organizations, oldest first."""
     UpdateOrganization: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.UpdateOrganizationRequest, _organization_service_pb2.UpdateOrganizationResponse]  # type: ignore[assignment]
-    """Changes the fields that are set. ORGANIZATION_NOT_FOUND when there is no such organization."""
+    """Changes an organization. ORGANIZATION_NOT_FOUND when there is no such organization."""
     DeleteOrganization: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.DeleteOrganizationRequest, _organization_service_pb2.DeleteOrganizationResponse]  # type: ignore[assignment]
     """Removes an organization and returns it; its users and API keys are refused from then on.
     ORGANIZATION_NOT_FOUND when there is no such organization.
@@ -97,7 +97,7 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _organization_service_pb2.UpdateOrganizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_organization_service_pb2.UpdateOrganizationResponse, _abc.Awaitable[_organization_service_pb2.UpdateOrganizationResponse]]:
-        """Changes the fields that are set. ORGANIZATION_NOT_FOUND when there is no such organization."""
+        """Changes an organization. ORGANIZATION_NOT_FOUND when there is no such organization."""
 
     @_abc_1.abstractmethod
     def DeleteOrganization(
