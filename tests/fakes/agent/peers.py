@@ -125,7 +125,7 @@ class TwinMemory:
     async def deprovision_conversation(self, agent_id, conversation_id):
         self.threads.pop(conversation_id, None)
 
-    async def begin_step(self, request):
+    async def begin_step(self, organization_id, request):
         self._enter("begin_step")
         held = self._fenced(request)
         held.fence = request.fence

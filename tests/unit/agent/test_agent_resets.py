@@ -77,9 +77,9 @@ async def test_a_run_that_was_admitted_but_not_begun_comes_after():
     world, agents = await talked(answer(say("Later.")))
     hold, begin = asyncio.Event(), world.memory.begin_step
 
-    async def slowly(request):
+    async def slowly(organization_id, request):
         await hold.wait()
-        return await begin(request)
+        return await begin(organization_id, request)
 
     world.memory.begin_step = slowly
     admitted = []

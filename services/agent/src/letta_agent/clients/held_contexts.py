@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from letta.memory.v1 import context_service_pb2 as pb
 from letta.memory.v1.block_pb2 import Block
 
 MOST_BYTES = 64 << 20
+_OBJECTS = 1024
+"""Bytes of a context without messages, about: the objects around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +28,7 @@ class HeldContexts:
     """Contexts by their conversation, those used last, of at most so many bytes together."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._size = 0
-        self._held: OrderedDict[tuple[str, str], Held] = OrderedDict()
+        self._held: LRUCache[tuple[str, str], Held] = LRUCache(most_bytes, getsizeof=_weight)
 
     def find(self, organization_id: str, conversation_id: str) -> Held | None:
         """Return what is held of a conversation."""
@@ -49,13 +50,12 @@ class HeldContexts:
             mark = pb.HeldContext(blocks=[pb.BlockVersion(block_id=b.id, version=b.version) for b in blocks])
         mark.version, mark.next_position = answer.version, answer.next_position
         size = (held.size if held is not None and before else 0) + sum(map(len, newer))
-        self._keep(key, Held(mark, messages, blocks, size))
+        try:
+            self._held[key] = Held(mark, messages, blocks, size)
+        except ValueError:  # it alone is larger than all that may be held
+            self._held.pop(key, None)
         return answer
 
-    def _keep(self, key: tuple[str, str], held: Held) -> None:
-        before = self._held.pop(key, None)
-        self._size += held.size - (before.size if before else 0)
-        self._held[key] = held
-        while self._size > self._most_bytes:
-            _, oldest = self._held.popitem(last=False)
-            self._size -= oldest.size
+
+def _weight(held: Held) -> int:
+    return _OBJECTS + held.size + sum(block.ByteSize() for block in held.blocks)

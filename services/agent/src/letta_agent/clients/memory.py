@@ -18,7 +18,6 @@ from letta.memory.v1 import (
 from letta_agent.clients.held_contexts import HeldContexts
 from letta_agent.clients.patience import patiently
 from letta_agent.domain.peers.memory import Block, LettaMessage, Message
-from letta_common.actor import current_actor
 
 TIMEOUT = 15.0
 _MOST = 1_000
@@ -82,9 +81,9 @@ class MemoryClient:
         request = pb.DeprovisionConversationRequest(agent_id=agent_id, conversation_id=conversation_id)
         await self._contexts.DeprovisionConversation(request, timeout=TIMEOUT)
 
-    async def begin_step(self, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
+    async def begin_step(self, organization_id: str, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
         """Raise the fence, append the input once, return the context."""
-        key = (current_actor().organization_id, request.conversation_id)
+        key = (organization_id, request.conversation_id)
         held = self._held.find(*key)
         if held is not None:
             request.held.CopyFrom(held.mark)

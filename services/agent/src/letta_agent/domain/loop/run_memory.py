@@ -35,14 +35,14 @@ class RunMemory:
             input=messages,
         )
         try:
-            return await self._memory.begin_step(request)
+            return await self._memory.begin_step(held.organization_id, request)
         except Fenced as error:
             fence = await self._store.raise_fence(held, int(error.metadata.get("fence") or 0))
             if fence is None:
                 raise
         self._feed.held = replace(held, fence=fence)
         request.fence = fence
-        return await self._memory.begin_step(request)
+        return await self._memory.begin_step(held.organization_id, request)
 
     async def withdraw(self) -> bool:
         """Take back the input of a run without committed steps; say whether there was any. Raises Fenced."""

@@ -48,7 +48,7 @@ class MemoryPeer(Protocol):
         """Remove a conversation; a repeat changes nothing."""
         ...
 
-    async def begin_step(self, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
+    async def begin_step(self, organization_id: str, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
         """Raise the fence, append the input once, return the context. Raises Fenced."""
         ...
 
