@@ -13,7 +13,7 @@ from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
 from letta_agent.domain.toolcalls.toolsets import toolset
 from letta_llm_gateway.domain.generation.fragments import Fragments
-from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
+from letta_llm_gateway.providers.vendors import anthropic as anthropic_wire
 from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
 from letta_llm_gateway.providers.wires import google as google_wire
 from letta_llm_gateway.providers.wires import openai as openai_wire

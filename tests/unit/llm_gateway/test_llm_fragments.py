@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from letta.common.v1 import message_pb2 as m
@@ -16,7 +16,8 @@ from letta_llm_gateway.domain.generation.facts import facts_of, tokens_of
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.fitting.kits import fit
-from letta_llm_gateway.providers.wires import anthropic, bedrock, google, openai, responses
+from letta_llm_gateway.providers.vendors import anthropic
+from letta_llm_gateway.providers.wires import bedrock, google, openai, responses
 from tests.support.prompts import kept
 
 WIRES: dict[str, Callable[[Prompt, Fragments], bytes]] = {
@@ -116,6 +117,7 @@ MESSAGES = st.lists(
 
 
 @pytest.mark.parametrize("wire", WIRES)
+@settings(deadline=None)
 @given(messages=MESSAGES)
 def test_a_history_is_told_alike_however_it_is_cut_into_blocks(wire, messages):
     told = {asked(wire, kept(*messages), Fragments(block=block)) for block in (1, 2, 3, 32)}
@@ -125,6 +127,7 @@ def test_a_history_is_told_alike_however_it_is_cut_into_blocks(wire, messages):
 
 
 @pytest.mark.parametrize("wire", WIRES)
+@settings(deadline=None)
 @given(messages=MESSAGES)
 def test_a_history_that_grew_is_told_as_one_that_is_new(wire, messages):
     fragments = Fragments(block=3)

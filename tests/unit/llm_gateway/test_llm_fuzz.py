@@ -17,7 +17,7 @@ from letta_common.errors import AppError
 from letta_llm_gateway.domain.answers import Answer, Delta, Event, Started, ToolCall
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.errors import transport_errors
-from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
+from letta_llm_gateway.providers.vendors import anthropic as anthropic_wire
 from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
 from letta_llm_gateway.providers.wires import google as google_wire
 from letta_llm_gateway.providers.wires import openai as openai_wire

@@ -12,8 +12,8 @@ from letta_llm_gateway.domain.answers import Delta, Ended, RedactedReasoning, Si
 from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import Clients
+from letta_llm_gateway.providers.vendors import anthropic as anthropic_wire
 from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
-from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from letta_llm_gateway.providers.wires import responses as responses_wire
 from letta_llm_gateway.providers.wires.responses import StreamReader, answer, request

@@ -7,7 +7,7 @@ import pytest
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
 from letta_llm_gateway.domain.generation.fragments import Fragments
-from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
+from letta_llm_gateway.providers.vendors import anthropic as anthropic_wire
 from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from letta_llm_gateway.providers.wires import responses as responses_wire

@@ -1,25 +1,68 @@
-"""Anthropic's messages, through the official SDK."""
+"""Anthropic's messages, through the official SDK: the provider, its requests and its answers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import base64
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 import anthropic
 import httpx2
 
-from letta_common.errors import CapabilityMissing, LLMAuthentication
-from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
+from letta.common.v1.model_settings_pb2 import ModelSettings
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
+from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMInvalidResponse
+from letta_llm_gateway.domain.answers import (
+    Answer,
+    Call,
+    Completed,
+    Delta,
+    Ended,
+    Event,
+    FinishReason,
+    Part,
+    Reasoning,
+    RedactedReasoning,
+    Signed,
+    Started,
+    Text,
+    ToolCall,
+    Usage,
+)
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks, sdks
-from letta_llm_gateway.providers.errors import sdk_errors
+from letta_llm_gateway.providers.errors import sdk_errors, stream_refusal
+from letta_llm_gateway.providers.fitting.reasons import said
 from letta_llm_gateway.providers.http import own_headers
-from letta_llm_gateway.providers.wires import anthropic as anthropic_wire
-from letta_llm_gateway.providers.wires import sse, wire_json
+from letta_llm_gateway.providers.wires import signatures, wire_json
+from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
+from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
+from letta_llm_gateway.providers.wires.sse import spoken
+from letta_llm_gateway.providers.wires.strictness import is_strict
+from letta_llm_gateway.providers.wires.told import given_arguments, response_form, return_text, schema
+from letta_llm_gateway.providers.wires.turns import Turns, TurnsRecipe
+from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
+Json = dict[str, Any]
+DEFAULT_MAX_TOKENS = 4096
+_CACHED: Json = {"type": "ephemeral"}
+_MARK = b',"cache_control":%s}' % encoded(_CACHED)
+_NOBODY = b'{"role":"user","content":[{"type":"text","text":"..."}]}'
+"""What a user says where the assistant would begin."""
+_FINISH = {
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "pause_turn": FinishReason.STOP,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "max_tokens": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "refusal": FinishReason.CONTENT_FILTER,
+}
 OFFICIAL = "https://api.anthropic.com"
 _LIST_SECONDS = 10.0
 _MESSAGES = "/v1/messages"
@@ -57,19 +100,16 @@ class AnthropicProvider:
         path, data = self._request(call)
         with self._errors(call.model, call.prompt.tools):
             said = wire_json.read(await sdks.ask(self._client, path, data), self._vendor)
-            return anthropic_wire.answer(said, vendor=self._vendor)
+            return answer(said, vendor=self._vendor)
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer as the model speaks."""
         path, data = self._request(call, stream=True)
-        reader = anthropic_wire.StreamReader(vendor=self._vendor, model=call.model)
+        reader = StreamReader(vendor=self._vendor, model=call.model)
         with self._errors(call.model, call.prompt.tools):
             async with sdks.listen(self._client, path, data) as chunks:
-                async for said in sse.events(chunks, vendor=self._vendor):
-                    for event in reader.feed(wire_json.read(said, self._vendor)):
-                        yield event
-            for event in reader.end():
-                yield event
+                async for event in spoken(chunks, reader, vendor=self._vendor):
+                    yield event
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:  # noqa: ARG002
         """Refuse: the vendor has no embedder."""
@@ -79,7 +119,7 @@ class AnthropicProvider:
 
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt as the vendor counts them."""
-        body = anthropic_wire.request(call.model, call.prompt, self._fragments, max_tokens=call.max_output_tokens)
+        body = request(call.model, call.prompt, self._fragments, max_tokens=call.max_output_tokens)
         data = body.only(_COUNTED).encoded()
         with self._errors(call.model, call.prompt.tools):
             counted = await sdks.ask(self._client, f"{_MESSAGES}/count_tokens", data)
@@ -108,7 +148,7 @@ class AnthropicProvider:
 
     def _request(self, call: Call, **more: bool) -> tuple[str, bytes]:
         """Return path and body of a request; Vertex names the model in the path."""
-        body = anthropic_wire.request(call.model, call.prompt, self._fragments, max_tokens=call.max_output_tokens)
+        body = request(call.model, call.prompt, self._fragments, max_tokens=call.max_output_tokens)
         if self._cloud is None:
             return _MESSAGES, body.encoded(**more)
         place = f"/projects/{self._cloud.project_id}/locations/{self._cloud.region}/publishers/anthropic/models"
@@ -124,3 +164,315 @@ class AnthropicProvider:
 def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> AnthropicProvider:
     """Make the provider of an account."""
     return AnthropicProvider(account, http, fragments)
+
+
+def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> Body:
+    """Build the body. The stable beginning (tools, system) is marked for the vendor's cache, and so is the history."""
+    settings, form = prompt.settings, response_form(prompt)
+    checks.check(prompt, form, checks.ANTHROPIC)
+    limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else min(max_tokens or 4096, 8192)
+    body: Json = {"model": model, "max_tokens": limit}
+    if prompt.system:
+        body["system"] = [{"type": "text", "text": prompt.system, "cache_control": _CACHED}]
+    thinks = settings.HasField("thinking") and settings.thinking.type == "enabled"
+    if thinks:
+        budget = max(1024, settings.thinking.budget_tokens)
+        body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+        body["max_tokens"] = max(limit, budget + DEFAULT_MAX_TOKENS)
+    elif settings.HasField("temperature"):  # thinking allows the default alone
+        body["temperature"] = min(1.0, settings.temperature)
+    output: Json = {"effort": settings.effort} if settings.HasField("effort") else {}
+    if form.get("type") == "json_schema":
+        output["format"] = {"type": "json_schema", "schema": form["json_schema"]["schema"]}
+    if output:
+        body["output_config"] = output
+    if prompt.tools:
+        body["tools"] = [_tool(tool, settings) for tool in prompt.tools]
+        if not prompt.system:  # which would be marked, and stands after the tools
+            body["tools"][-1]["cache_control"] = _CACHED
+        body["tool_choice"] = _choice(prompt, forced=not thinks)
+    return Body(body, "messages", _messages(prompt, fragments))
+
+
+def _tool(tool: ToolDefinition, settings: ModelSettings) -> Json:
+    told: Json = {"name": tool.name, "description": tool.description, "input_schema": schema(tool)}
+    return {**told, "strict": True} if is_strict(tool, settings, told["input_schema"]) else told
+
+
+def _choice(prompt: Prompt, *, forced: bool) -> Json:
+    mode = prompt.tool_choice.mode
+    if mode == ToolChoiceMode.TOOL_CHOICE_MODE_NONE:
+        return {"type": "none"}
+    one_at_a_time: Json = {} if prompt.settings.parallel_tool_calls else {"disable_parallel_tool_use": True}
+    if forced and mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL:
+        return {"type": "tool", "name": prompt.tool_choice.name, **one_at_a_time}
+    if forced and mode == ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED:
+        return {"type": "any", **one_at_a_time}
+    return {"type": "auto", **one_at_a_time}
+
+
+@dataclass(frozen=True, slots=True)
+class _MessageTurn:
+    """A turn, its blocks written as JSON in the order that the vendor demands: results come before other content."""
+
+    role: str
+    results: bytes = b""
+    thoughts: bytes = b""
+    others: bytes = b""
+    marked: bool = False
+    """The history up to here is marked for the vendor's cache."""
+
+    def takes(self, other: _MessageTurn) -> bool:
+        """Say whether both are of one speaker: neighbours of one role are one message."""
+        return self.role == other.role
+
+    def with_all(self, others: Sequence[_MessageTurn]) -> _MessageTurn:
+        """Return this turn and others of its speaker as one."""
+        all_ = (self, *others)
+        return _MessageTurn(
+            self.role,
+            together(*(each.results for each in all_)),
+            together(*(each.thoughts for each in all_)),
+            together(*(each.others for each in all_)),
+        )
+
+    def encoded(self) -> bytes:
+        """Write the turn as JSON. A thought cannot be marked."""
+        first, second = self.results, self.thoughts
+        if self.role == "assistant":
+            first, second = second, first
+        content = together(first, second, self.others)
+        if self.marked and (self.others or second or first) is not self.thoughts:
+            content = content[:-1] + _MARK
+        return b'{"role":"%s","content":[%s]}' % (self.role.encode(), content)
+
+
+def _messages(prompt: Prompt, fragments: Fragments) -> bytes:
+    """Return messages in turns: neighbours of one role are one message, and the user begins."""
+    turns = fragments.of(_FORM, prompt.messages)
+    if turns.first is None:
+        return b""
+    begins = turns.first.role == "assistant"
+    if turns.last is None:
+        marked = Turns(replace(turns.first, marked=True))
+    else:
+        marked = replace(turns, last=replace(turns.last, marked=True))
+    return together(_NOBODY if begins else b"", marked.encoded())
+
+
+def _turns(message: Message) -> Iterator[_MessageTurn]:
+    blocks = list(_blocks(message))
+    if blocks:
+        results = [block for block in blocks if block["type"] == "tool_result"]
+        thoughts = [block for block in blocks if block["type"] in _THINKING]
+        others = [block for block in blocks if block["type"] not in {"tool_result", *_THINKING}]
+        yield _MessageTurn(_role(message), listed(results), listed(thoughts), listed(others))
+
+
+_THINKING = frozenset({"thinking", "redacted_thinking"})
+_FORM = TurnsRecipe(_turns)
+
+
+def _role(message: Message) -> str:
+    if message.role == MessageRole.MESSAGE_ROLE_ASSISTANT:
+        return "assistant"
+    if message.role == MessageRole.MESSAGE_ROLE_APPROVAL and not message.approvals:
+        return "assistant"
+    return "user"
+
+
+def _blocks(message: Message) -> Iterator[Json]:
+    for approval in message.approvals:
+        if approval.WhichOneof("approval") == "tool_return":
+            returned = approval.tool_return
+            yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
+    for part in message.parts:
+        block = _block(part)
+        if block is not None:
+            yield block
+
+
+def _block(part: ContentPart) -> Json | None:  # noqa: PLR0911 one line for each kind
+    match part.WhichOneof("part"):
+        case "text" if part.text.text.strip():  # the vendor refuses blank text
+            return {"type": "text", "text": part.text.text}
+        case "image":
+            return _image(part.image)
+        case "tool_call":
+            call = part.tool_call
+            return {"type": "tool_use", "id": call.id, "name": call.name, "input": given_arguments(call.input)}
+        case "tool_return":
+            returned = part.tool_return
+            return _result(returned.tool_call_id, returned.content, failed=returned.is_error)
+        case "reasoning" if _ours(part.reasoning.signature):  # what others signed, or nobody, is refused
+            return {"type": "thinking", "thinking": part.reasoning.reasoning, "signature": part.reasoning.signature}
+        case "redacted_reasoning" if _ours(part.redacted_reasoning.data):
+            return {"type": "redacted_thinking", "data": part.redacted_reasoning.data}
+    return None
+
+
+def _ours(signature: str) -> bool:
+    return bool(signature) and not signatures.foreign(signature)
+
+
+def _result(call_id: str, content: str, *, failed: bool) -> Json:
+    block: Json = {"type": "tool_result", "tool_use_id": call_id, "content": content}
+    return {**block, "is_error": True} if failed else block
+
+
+def _image(image: ImageContent) -> Json | None:
+    source = image.source
+    kind = source.WhichOneof("source")
+    if kind == "url":
+        return {"type": "image", "source": {"type": "url", "url": source.url.url}}
+    held = source.base64 if kind == "base64" else source.letta
+    if not held.data:
+        return None
+    data = base64.b64encode(held.data).decode()
+    return {
+        "type": "image",
+        "source": {"type": "base64", "media_type": held.media_type or "image/png", "data": data},
+    }
+
+
+def answer(body: Any, *, vendor: str) -> Answer:
+    """Read an answer. Raises LLMInvalidResponse when it has no content or cannot be read."""
+    if not isinstance(body, dict):
+        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON object", provider=vendor)
+    if body.get("type") == "error":
+        raise stream_refusal(vendor, body.get("error"), model=str(body.get("model", "")))
+    content = body.get("content")
+    if not isinstance(content, list):
+        raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
+    parts = [part for block in rows(content) if (part := _part(block, vendor))]
+    finish = _finish(body.get("stop_reason"), parts)
+    made = finished(parts, finish, objects=True)
+    return Answer(made, finish, usage(body.get("usage")), words(body.get("id")), why=said(body.get("stop_details")))
+
+
+def _part(block: Json, vendor: str) -> Part | None:
+    match block.get("type"):
+        case "text":
+            return Text(words(block.get("text")))
+        case "thinking":
+            return Reasoning(words(block.get("thinking")), words(block.get("signature")) or None)
+        case "redacted_thinking":
+            return RedactedReasoning(words(block.get("data")))
+        case "tool_use":
+            return ToolCall(new_call_id(), _name(block, vendor), text_of(block.get("input")))
+    return None
+
+
+def _name(block: Json, vendor: str) -> str:
+    if not (name := words(block.get("name"))):
+        raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
+    return name
+
+
+def _finish(reason: Any, parts: list[Part]) -> FinishReason:
+    found = _FINISH.get(reason) if isinstance(reason, str) else None
+    if found in {None, FinishReason.STOP}:
+        calls = any(isinstance(part, ToolCall) for part in parts)
+        return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
+    return found or FinishReason.STOP
+
+
+def usage(counts: Any) -> Usage | None:
+    """Read the counts of tokens; the vendor counts cached ones apart, the contract counts them in."""
+    counts = table(counts)
+    read, written = count(counts.get("cache_read_input_tokens")), count(counts.get("cache_creation_input_tokens"))
+    prompt = count(counts.get("input_tokens")) + read + written
+    if not prompt:
+        return None
+    return Usage(prompt, count(counts.get("output_tokens")), cached_input=read, cache_write=written)
+
+
+class StreamReader:
+    """Reads the events of a stream."""
+
+    def __init__(self, *, vendor: str, model: str) -> None:
+        self._vendor, self._model = vendor, model
+        self._open: dict[int, int] = {}  # the vendor's index of a block -> ours
+        self._next = 0
+        self._usage: Json = {}
+        self._calls = False
+        self._stop: Any = None
+        self._why = ""
+        self._stopped = False
+        self._id = ""
+
+    def feed(self, event: Any) -> Iterator[Event]:
+        """Yield what an event says. Raises the error that the vendor put into the stream."""
+        if not isinstance(event, dict):
+            raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
+        match event.get("type"):
+            case "content_block_delta":
+                yield from self._delta(self._open.get(_place(event)), table(event.get("delta")))
+            case "content_block_start":
+                yield from self._start(_place(event), table(event.get("content_block")))
+            case "content_block_stop":
+                yield from self._close(_place(event))
+            case "message_start":
+                message = table(event.get("message"))
+                self._id = words(message.get("id"))
+                self._usage.update(_counts(message.get("usage")))
+            case "message_delta":
+                delta = table(event.get("delta"))
+                self._stop, self._why = delta.get("stop_reason"), said(delta.get("stop_details"))
+                self._usage.update(_counts(event.get("usage")))
+            case "message_stop":
+                self._stopped = True
+            case "error":
+                raise stream_refusal(self._vendor, event.get("error"), model=self._model)
+
+    def end(self) -> Iterator[Event]:
+        """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
+        for index in sorted(self._open.values()):
+            yield Ended(index)
+        if not self._stopped and self._stop is None:
+            raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
+        calls: list[Part] = [ToolCall("", "")] if self._calls else []
+        yield Completed(_finish(self._stop, calls), usage(self._usage), self._id, objects=True, why=self._why)
+
+    def _start(self, at: int, block: Json) -> Iterator[Event]:
+        yield from self._close(at)  # an index that is used again
+        called = block.get("type") == "tool_use"
+        if called:
+            self._calls = True
+            part: Part | None = ToolCall(new_call_id(), _name(block, self._vendor))
+        else:
+            part = _part(block, self._vendor)
+        if part is None:
+            return
+        index = self._open[at] = self._next
+        self._next += 1
+        yield Started(index, part)
+        if called and (given := block.get("input")):
+            yield Delta(index, text_of(given))
+
+    def _close(self, at: int) -> Iterator[Event]:
+        index = self._open.pop(at, None)
+        if index is not None:
+            yield Ended(index)
+
+    def _delta(self, index: int | None, delta: Json) -> Iterator[Event]:
+        if index is None:
+            return
+        match delta.get("type"):
+            case "text_delta":
+                yield Delta(index, words(delta.get("text")))
+            case "thinking_delta":
+                yield Delta(index, words(delta.get("thinking")))
+            case "input_json_delta":
+                yield Delta(index, words(delta.get("partial_json")))
+            case "signature_delta":
+                yield Signed(index, words(delta.get("signature")))
+
+
+def _place(event: Json) -> int:
+    at = event.get("index")
+    return at if isinstance(at, int) else 0
+
+
+def _counts(counts: Any) -> Json:
+    return {key: value for key, value in counts.items() if value} if isinstance(counts, dict) else {}

@@ -20,8 +20,9 @@ from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import refusal, transport_errors
 from letta_llm_gateway.providers.fitting.reasons import reason_of
 from letta_llm_gateway.providers.wires import google as google_wire
-from letta_llm_gateway.providers.wires import sse, wire_json
+from letta_llm_gateway.providers.wires import wire_json
 from letta_llm_gateway.providers.wires.bodies import Body, listed, together
+from letta_llm_gateway.providers.wires.sse import spoken
 
 OFFICIAL = "https://generativelanguage.googleapis.com"
 _VERSION = "v1beta"
@@ -103,11 +104,8 @@ class GoogleProvider:
         reader = google_wire.StreamReader(vendor=self._vendor, model=call.model)
         with self._errors(call.model, call.prompt.tools):
             async with self._opened(call.model, contents, config) as body:
-                async for data in sse.events(aiter(body), vendor=self._vendor):
-                    for event in reader.feed(wire_json.read(data, self._vendor)):
-                        yield event
-            for event in reader.end():
-                yield event
+                async for event in spoken(aiter(body), reader, vendor=self._vendor):
+                    yield event
 
     @asynccontextmanager
     async def _opened(

@@ -19,8 +19,9 @@ from letta_llm_gateway.providers.errors import sdk_errors
 from letta_llm_gateway.providers.http import own_headers
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from letta_llm_gateway.providers.wires import responses as responses_wire
-from letta_llm_gateway.providers.wires import sse, wire_json
+from letta_llm_gateway.providers.wires import wire_json
 from letta_llm_gateway.providers.wires.bodies import Body
+from letta_llm_gateway.providers.wires.sse import spoken
 
 OFFICIAL = "https://api.openai.com/v1"
 RESPONSES = "openai-responses"
@@ -102,14 +103,9 @@ class OpenAIProvider:
         reader = wire.StreamReader(vendor=self._vendor, model=call.model, **more)
         with self._errors(call.model, call.prompt.tools):
             async with sdks.listen(self._client, path, data) as chunks:
-                async for said in sse.events(chunks, vendor=self._vendor):
-                    if said == b"[DONE]":
-                        reader.done()
-                        break
-                    for event in reader.feed(wire_json.read(said, self._vendor)):
-                        yield event
-            for event in reader.end():
-                yield event
+                at_mark = None if wire is responses_wire else reader.done
+                async for event in spoken(chunks, reader, vendor=self._vendor, at_mark=at_mark):
+                    yield event
             if more and reader.closes_alone and len(self._closing) < _MOST_MODELS:
                 self._closing.add(call.model)
 

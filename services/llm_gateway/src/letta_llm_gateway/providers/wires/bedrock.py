@@ -32,8 +32,8 @@ from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
-from letta_llm_gateway.providers.wires.openai import given_arguments, response_form, return_text, schema
 from letta_llm_gateway.providers.wires.strictness import is_strict
+from letta_llm_gateway.providers.wires.told import given_arguments, response_form, return_text, schema
 from letta_llm_gateway.providers.wires.turns import Turns, TurnsRecipe, joined
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 

@@ -18,8 +18,10 @@ class Said:
     role: str
     text: bytes | None = None
     """The text without its quotes; None is no text at all."""
-    rows: bytes | None = None
-    """The parts of a content that is a list."""
+    rows: bytes = b""
+    """The content as parts of a list, each message's text a part of its own."""
+    listed: bool = False
+    """The content must be a list, for it is not text alone."""
     thoughts: bytes | None = None
     """The reasoning without its quotes."""
     calls: bytes = b""
@@ -34,24 +36,21 @@ class Said:
         """Return this message and others of its speaker as one."""
         all_ = (self, *others)
         thoughts = [each.thoughts for each in all_ if each.thoughts is not None]
-        calls = together(*(each.calls for each in all_))
-        told = b"\\n".join(thoughts) if thoughts else None
-        if any(each.rows is not None for each in all_):
-            return Said(self.role, None, together(*(each.as_rows() for each in all_)), told, calls)
         texts = [each.text for each in all_ if each.text]
-        return Said(self.role, b"\\n".join(texts) if texts else self.text, None, told, calls)
-
-    def as_rows(self) -> bytes:
-        """Return the content as parts of a list."""
-        if self.rows is not None:
-            return self.rows
-        return b'{"type":"text","text":"%s"}' % self.text if self.text else b""
+        return Said(
+            self.role,
+            b"\\n".join(texts) if texts else self.text,
+            together(*(each.rows for each in all_)),
+            any(each.listed for each in all_),
+            b"\\n".join(thoughts) if thoughts else None,
+            together(*(each.calls for each in all_)),
+        )
 
     def encoded(self) -> bytes:
         """Write the message as JSON."""
         if self.whole:
             return self.whole
-        if self.rows is not None:
+        if self.listed:
             content = b"[" + self.rows + b"]"
         else:
             content = b"null" if self.text is None else b'"%s"' % self.text
@@ -66,10 +65,12 @@ def said(message: Json) -> Said:
     if role == "tool":
         return Said(role, whole=encoded(message))
     thoughts = message.get("reasoning_content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}] if content else []
     return Said(
         role,
         inside(content) if isinstance(content, str) else None,
-        listed(content) if isinstance(content, list) else None,
+        listed(parts),
+        isinstance(content, list),
         None if thoughts is None else inside(thoughts),
         listed(message.get("tool_calls", ())),
     )

@@ -35,7 +35,7 @@ from letta_llm_gateway.providers.fitting.reasons import said
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import encoded, inside, together
-from letta_llm_gateway.providers.wires.openai import (
+from letta_llm_gateway.providers.wires.told import (
     given_arguments,
     parsed,
     response_form,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole, ToolReturn
+from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
-from letta_common.errors import LLMBadRequest, LLMInvalidResponse
+from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.answers import (
     Answer,
     Completed,
@@ -37,8 +35,16 @@ from letta_llm_gateway.providers.wires.bodies import Body, ItemsRecipe, encoded,
 from letta_llm_gateway.providers.wires.chat_turns import NOBODY, Said, said
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
+from letta_llm_gateway.providers.wires.told import (
+    CHOICE,
+    image_url,
+    response_form,
+    return_text,
+    schema,
+    told_arguments,
+)
 from letta_llm_gateway.providers.wires.turns import PhasesRecipe, Turns, TurnsRecipe, joined, turns_of
-from letta_llm_gateway.providers.wires.wire_json import count, rows, table, whole, words
+from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
 REASONING_MODEL = re.compile(r"^(o[134]|gpt-5)")
@@ -50,11 +56,6 @@ _FINISH = {
     "content_filter": FinishReason.CONTENT_FILTER,
 }
 MOST_CALLS = 512
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
-CHOICE = {
-    ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED: "required",
-    ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "none",
-}
 
 
 def request(
@@ -106,54 +107,6 @@ def _tool(tool: ToolDefinition, settings: ModelSettings) -> Json:
     if is_strict(tool, settings, function["parameters"]):
         function["strict"] = True
     return {"type": "function", "function": function}
-
-
-@lru_cache(maxsize=1024)
-def parsed(text: str) -> Json:
-    """Return a JSON object; the one object for the same text, so it must not be changed. Raises LLMBadRequest."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise LLMBadRequest(f"this is no JSON: {text[:100]}") from error
-    if not isinstance(value, dict):
-        raise LLMBadRequest(f"this is no JSON object: {text[:100]}")
-    found: Json = whole(value) if _HALF.search(text) else value
-    return found
-
-
-def schema(tool: ToolDefinition) -> Json:
-    """Return the schema of a tool's arguments. Raises LLMBadRequest, naming the tool."""
-    try:
-        return (parsed(tool.parameters) if tool.parameters else {}) or {"type": "object", "properties": {}}
-    except LLMBadRequest as error:
-        raise LLMBadRequest(f"tool {tool.name!r} has no usable schema: {error}", tool=tool.name) from error
-
-
-def response_form(prompt: Prompt) -> Json:
-    """Return the form that the answer shall have. Raises LLMBadRequest."""
-    given = prompt.settings.response_format
-    try:
-        return parsed(given) if given else {}
-    except LLMBadRequest as error:
-        raise LLMBadRequest(f"response_format cannot be used: {error}", field="response_format") from error
-
-
-def given_arguments(text: str) -> Json:
-    """Return the arguments of a call of the history, which is told again even when nobody can read them."""
-    try:
-        return parsed(text) if text else {}
-    except LLMBadRequest:
-        return {"arguments": text}
-
-
-def told_arguments(text: str) -> str:
-    """Return the arguments of a call of the history as text, without halves of characters in its escapes."""
-    if not _HALF.search(text):
-        return text or "{}"
-    try:
-        return json.dumps(parsed(text), ensure_ascii=False)
-    except LLMBadRequest:
-        return text
 
 
 def _as_they_are(prompt: Prompt, fragments: Fragments) -> bytes:
@@ -217,16 +170,6 @@ def _user_part(part: ContentPart) -> Json | None:
     return None
 
 
-def image_url(image: ImageContent) -> str:
-    """Return the address of an image, a data URL when the image is in the message."""
-    source = image.source
-    kind = source.WhichOneof("source")
-    if kind == "url":
-        return source.url.url
-    held = source.base64 if kind == "base64" else source.letta
-    return f"data:{held.media_type or 'image/png'};base64,{base64.b64encode(held.data).decode()}" if held.data else ""
-
-
 def _detail(image: ImageContent) -> str:
     source = image.source
     return source.base64.detail or source.letta.detail or "auto"
@@ -265,13 +208,6 @@ def _approval_returns(message: Message) -> Iterator[Json]:
         if approval.WhichOneof("approval") == "tool_return":
             returned = approval.tool_return
             yield {"role": "tool", "tool_call_id": returned.tool_call_id, "content": return_text(returned)}
-
-
-def return_text(returned: ToolReturn) -> str:
-    """Return the text of a result that a client made."""
-    if returned.WhichOneof("content") == "text":
-        return returned.text
-    return "\n".join(part.text.text for part in returned.parts.parts)
 
 
 _PLAIN = ItemsRecipe(_items)

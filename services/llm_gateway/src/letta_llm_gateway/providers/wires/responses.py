@@ -34,7 +34,8 @@ from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, ItemsRecipe
-from letta_llm_gateway.providers.wires.openai import (
+from letta_llm_gateway.providers.wires.strictness import is_strict
+from letta_llm_gateway.providers.wires.told import (
     CHOICE,
     image_url,
     response_form,
@@ -42,7 +43,6 @@ from letta_llm_gateway.providers.wires.openai import (
     schema,
     told_arguments,
 )
-from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
@@ -288,9 +288,6 @@ class StreamReader:
                 raise stream_refusal(self._vendor, event.get("error") or event, model=self._model)
             case None if event.get("error"):
                 raise stream_refusal(self._vendor, event["error"], model=self._model)
-
-    def done(self) -> None:
-        """Note an end mark, which this wire does not need."""
 
     def end(self) -> Iterator[Event]:
         """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""

@@ -1,12 +1,16 @@
-"""Server-sent events as vendors write them, as bytes: fast and bounded."""
+"""Server-sent events as vendors write them, as bytes: fast and bounded; and what a stream of them says."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol
 
 from letta_common.errors import LLMInvalidResponse
+from letta_llm_gateway.domain.answers import Event
+from letta_llm_gateway.providers.wires import wire_json
 
 MAX_EVENT_BYTES = 16 << 20
+_END_MARK = b"[DONE]"
 
 
 async def events(chunks: AsyncIterator[bytes], *, vendor: str, limit: int = MAX_EVENT_BYTES) -> AsyncIterator[bytes]:
@@ -35,3 +39,34 @@ async def events(chunks: AsyncIterator[bytes], *, vendor: str, limit: int = MAX_
         data.append(rest[5:].strip())
     if data:
         yield b"\n".join(data)
+
+
+class StreamReader(Protocol):
+    """Reads the events of one stream, in order."""
+
+    def feed(self, chunk: Any) -> Iterator[Event]:
+        """Yield what an event says. Raises the error that the vendor put into the stream."""
+        ...
+
+    def end(self) -> Iterator[Event]:
+        """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
+        ...
+
+
+async def spoken(
+    chunks: AsyncIterator[bytes], reader: StreamReader, *, vendor: str, at_mark: Callable[[], None] | None = None
+) -> AsyncIterator[Event]:
+    """Yield what a stream says; `at_mark` is told of OpenAI's end mark, behind which nothing is read.
+
+    Raises:
+        LLMInvalidResponse: the stream cannot be read, or was cut.
+    """
+    async for data in events(chunks, vendor=vendor):
+        if data == _END_MARK:
+            if at_mark is not None:
+                at_mark()
+            break
+        for event in reader.feed(wire_json.read(data, vendor)):
+            yield event
+    for event in reader.end():
+        yield event

@@ -1,0 +1,87 @@
+"""What all wires tell alike: schemas, forms of answers, arguments, images and results of the history."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from functools import lru_cache
+from typing import Any
+
+from letta.common.v1.message_pb2 import ImageContent, ToolReturn
+from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
+from letta_common.errors import LLMBadRequest
+from letta_llm_gateway.providers.wires.wire_json import whole
+
+Json = dict[str, Any]
+CHOICE = {
+    ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED: "required",
+    ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "none",
+}
+"""Ways to choose a tool, in the words of OpenAI's wires."""
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+@lru_cache(maxsize=1024)
+def parsed(text: str) -> Json:
+    """Return a JSON object; the one object for the same text, so it must not be changed. Raises LLMBadRequest."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LLMBadRequest(f"this is no JSON: {text[:100]}") from error
+    if not isinstance(value, dict):
+        raise LLMBadRequest(f"this is no JSON object: {text[:100]}")
+    found: Json = whole(value) if _HALF.search(text) else value
+    return found
+
+
+def schema(tool: ToolDefinition) -> Json:
+    """Return the schema of a tool's arguments. Raises LLMBadRequest, naming the tool."""
+    try:
+        return (parsed(tool.parameters) if tool.parameters else {}) or {"type": "object", "properties": {}}
+    except LLMBadRequest as error:
+        raise LLMBadRequest(f"tool {tool.name!r} has no usable schema: {error}", tool=tool.name) from error
+
+
+def response_form(prompt: Prompt) -> Json:
+    """Return the form that the answer shall have. Raises LLMBadRequest."""
+    given = prompt.settings.response_format
+    try:
+        return parsed(given) if given else {}
+    except LLMBadRequest as error:
+        raise LLMBadRequest(f"response_format cannot be used: {error}", field="response_format") from error
+
+
+def given_arguments(text: str) -> Json:
+    """Return the arguments of a call of the history, which is told again even when nobody can read them."""
+    try:
+        return parsed(text) if text else {}
+    except LLMBadRequest:
+        return {"arguments": text}
+
+
+def told_arguments(text: str) -> str:
+    """Return the arguments of a call of the history as text, without halves of characters in its escapes."""
+    if not _HALF.search(text):
+        return text or "{}"
+    try:
+        return json.dumps(parsed(text), ensure_ascii=False)
+    except LLMBadRequest:
+        return text
+
+
+def image_url(image: ImageContent) -> str:
+    """Return the address of an image, a data URL when the image is in the message."""
+    source = image.source
+    kind = source.WhichOneof("source")
+    if kind == "url":
+        return source.url.url
+    held = source.base64 if kind == "base64" else source.letta
+    return f"data:{held.media_type or 'image/png'};base64,{base64.b64encode(held.data).decode()}" if held.data else ""
+
+
+def return_text(returned: ToolReturn) -> str:
+    """Return the text of a result that a client made."""
+    if returned.WhichOneof("content") == "text":
+        return returned.text
+    return "\n".join(part.text.text for part in returned.parts.parts)
