@@ -50,10 +50,8 @@ class Said:
         """Write the message as JSON."""
         if self.whole:
             return self.whole
-        if self.listed:
-            content = b"[" + self.rows + b"]"
-        else:
-            content = b"null" if self.text is None else b'"%s"' % self.text
+        text = b"null" if self.text is None else b'"%s"' % self.text
+        content = b"[%s]" % self.rows if self.listed else text
         told = b"" if self.thoughts is None else b',"reasoning_content":"%s"' % self.thoughts
         calls = b',"tool_calls":[%s]' % self.calls if self.calls else b""
         return b'{"role":"%s","content":%s%s%s}' % (self.role.encode(), content, told, calls)
