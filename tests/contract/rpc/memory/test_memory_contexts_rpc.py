@@ -242,7 +242,23 @@ async def test_provisioning_refuses_unknown_blocks_and_equal_labels(memory: Any)
     twice.block_ids.append(made.block.id)
     with pytest.raises(BlockLabelTaken):
         await memory.contexts.ProvisionAgent(twice, timeout=10)
-    assert await memory.values(twice.agent_id) == {}
+    known = await memory.contexts.ListAgentMemories(
+        pb.ListAgentMemoriesRequest(agent_ids=[unknown.agent_id, twice.agent_id]), timeout=10
+    )
+    assert not known.memories  # nothing is left of either
+
+
+async def test_provisioning_with_a_message_that_exists_says_so_and_leaves_nothing(memory: Any) -> None:
+    first = pb.ProvisionAgentRequest(agent_id=new_id("agent"), messages=[memory.message(1, "system")])
+    await memory.contexts.ProvisionAgent(first, timeout=10)
+    taken = pb.ProvisionAgentRequest(
+        agent_id=new_id("agent"), new_blocks=[block_pb2.Block(label="x")], messages=first.messages
+    )
+    with pytest.raises(IdempotencyConflict):
+        await memory.contexts.ProvisionAgent(taken, timeout=10)
+    taken.ClearField("messages")
+    made = await memory.contexts.ProvisionAgent(taken, timeout=10)
+    assert [block.label for block in made.memory.blocks] == ["x"]
 
 
 async def test_deprovisioning_leaves_blocks(memory: Any) -> None:

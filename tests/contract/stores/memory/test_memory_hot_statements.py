@@ -109,6 +109,25 @@ async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -
     assert archive.embedding_config.handle == "test/two"
 
 
+async def test_a_list_of_agents_and_making_one_are_one_statement_each(db: Database, database_url: str) -> None:
+    store = SqlContextStore(db)
+    several = [await _window_of_ten(store, 3), await agent(store), await agent(store, 3)]
+    counted = Statements(database_url)
+    made = await agent(store, 2)
+    listed = await store.list_memories(ANN, [*several, made, new_id("agent")], blocks=True)
+    bare = await store.list_memories(ANN, [made], blocks=False)
+
+    sent = counted.sent()
+    assert sum(calls for _, calls in sent) == 3, sent
+    assert [memory.agent_id for memory in listed] == [*several, made]
+    assert [len(memory.message_ids) for memory in listed] == [10, 1, 3, 2]
+    assert [[block.label for block in memory.blocks] for memory in listed] == [["human", "persona"]] * 4
+    assert (list(bare[0].blocks), bare[0].message_ids) == ([], listed[-1].message_ids)
+    for memory in listed:
+        context = await store.get(ANN, memory.agent_id, memory.agent_id)
+        assert list(memory.message_ids) == [Message.FromString(body).id for body in context.messages]
+
+
 async def _window_of_ten(store: SqlContextStore, length: int) -> str:
     """Make an agent of so many messages, of which ten are in context."""
     agent_id = await agent(store, length)

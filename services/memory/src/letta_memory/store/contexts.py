@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
-
-import psycopg
 
 from letta.common.v1.message_pb2 import Message
 from letta.common.v1.usage_pb2 import StopReason
 from letta.memory.v1 import context_service_pb2 as pb
 from letta_common.actor import Actor
-from letta_common.errors import BlockLabelTaken, IdempotencyConflict, MessageNotFound
+from letta_common.errors import BlockLabelTaken
 from letta_memory.domain.contexts import Status, digest, owner_refusal, refusal
 from letta_memory.store.provisions import MESSAGE_ARRAYS, Provisions, message_columns
 from letta_memory.store.rows import HEAD_WIDTH, STEP_ROW, block_of, blocks_of
-from letta_postgres.db import UniqueViolation, retry
+from letta_postgres.db import UniqueViolation
 from letta_postgres.statements import call
 
 _WHO = ("org", "agent", "conversation", "run", "fence")
@@ -30,7 +28,6 @@ _COMMIT = f"{STEP_ROW} {call('memory.commit_step', *_WHO, *_STEP, *_WINDOW, *_KN
 _WHAT = ("kind", "text", "new", "line", "all")
 _WHERE = ("org", "user", "agent", "conversation", "fence", "key", "hash", "label")
 _EDIT = f"{STEP_ROW} {call('memory.edit_block', *_WHERE, *_WHAT, 'new_id', 'now')} r"
-_NO_SUCH_MESSAGE = "LM001"
 
 
 class SqlContextStore(Provisions):
@@ -120,18 +117,6 @@ class SqlContextStore(Provisions):
         if status is not Status.DONE:
             raise refusal(status, request, head[7] or (), fence=head[1] or 0)
         return pb.EditBlockResponse(block=block_of(head[HEAD_WIDTH:]), repeated_edit=head[2])
-
-    async def _hot(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        try:
-            return await retry(lambda: self._db.hot(statement, values))
-        except psycopg.Error as error:
-            if error.sqlstate == _NO_SUCH_MESSAGE:
-                raise MessageNotFound("the window begins at a message that the conversation does not have") from error
-            raise
-        except UniqueViolation as error:
-            if error.table != "messages":
-                raise
-            raise IdempotencyConflict("a message with one of these ids exists already") from error
 
 
 _Owned = pb.BeginStepRequest | pb.CommitStepRequest | pb.WithdrawInputRequest

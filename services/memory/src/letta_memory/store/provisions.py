@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 
 from letta.common.v1.message_pb2 import Message
 from letta.memory.v1 import context_service_pb2 as pb
 from letta.memory.v1.block_pb2 import Block
 from letta_common.actor import Actor
-from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound, InvalidArgument
+from letta_common.errors import (
+    AgentNotFound,
+    AppError,
+    BlockLabelTaken,
+    BlockNotFound,
+    IdempotencyConflict,
+    InvalidArgument,
+    MessageNotFound,
+)
 from letta_common.values.ids import derived_id
 from letta_common.values.times import time_of
 from letta_memory.domain.contexts import Status, owner_refusal
 from letta_memory.domain.messages import flags_of, search_text, types_of
-from letta_memory.store.rows import BLOCK_COLUMNS, block_of, block_values
+from letta_memory.store.rows import BLOCK_COLUMNS, MEMORY_ROW, block_of, block_values, memories_of
 from letta_postgres.connections import Connection
 from letta_postgres.db import Database, UniqueViolation, retry
+from letta_postgres.statements import Row, call
 
 _BLOCK_NAMES = BLOCK_COLUMNS.split(", ")
 _INSERT_BLOCK = sa.text(
@@ -38,6 +50,7 @@ _LINK = sa.text(
 )
 MESSAGE_ARRAYS = ("ids", "roles", "types", "flags", "runs", "steps", "groups", "times", "searches", "bodies")
 """Parameters with one element a message."""
+_NEW_AGENT = ("org", "agent", "name", "embedder")
 _APPEND = sa.text(
     "select memory.append_messages(p_org => :org, p_conversation => :conversation, p_agent => :agent, "
     "p_first => :first, p_pending => :pending, p_ids => cast(:ids as text[]), "
@@ -50,10 +63,11 @@ _ADVANCE = sa.text(
     "update memory.conversations set next_seq = next_seq + :n, message_count = message_count + :n "
     "where organization_id = :org and id = :conversation"
 )
-_MEMORIES = sa.text(
-    "select c.id, memory.window_ids_of(c) from memory.conversations c "
-    "where c.organization_id = :org and c.id = any(:agents)"
+_MEMORIES = f"{MEMORY_ROW} {call('memory.memories_of', 'org', 'agents', 'blocks')} r"
+_PROVISION_AGENT = (
+    f"{MEMORY_ROW} {call('memory.provision_agent', *_NEW_AGENT, 'blocks', 'attached', 'pending', *MESSAGE_ARRAYS)} r"
 )
+_WINDOW = sa.text("select r.message_ids from memory.memories_of(:org, array[:conversation], false) r")
 _CONTEXT = sa.text(
     "select memory.window_of(c), c.message_count, (select a.passage_count from memory.archive_agents l "
     "join memory.archives a on a.organization_id = l.organization_id and a.id = l.archive_id "
@@ -67,11 +81,6 @@ _OPENING = sa.text(
     "select m.body from memory.conversations c left join memory.messages m "
     "on m.organization_id = c.organization_id and m.conversation_id = c.id and m.seq = c.first_seq "
     "where c.organization_id = :org and c.id = :conversation and c.agent_id = :agent"
-)
-_BLOCKS_OF_AGENTS = sa.text(
-    f"select l.agent_id, {', '.join(f'b.{name}' for name in _BLOCK_NAMES)} from memory.agent_blocks l "
-    "join memory.blocks b on b.organization_id = l.organization_id and b.id = l.block_id "
-    'where l.organization_id = :org and l.agent_id = any(:agents) order by l.agent_id, b.label collate "C"'
 )
 _SET_EMBEDDER = sa.text("update memory.agents set embedder = :embedder where organization_id = :org and id = :agent")
 _REEMBED_OWN = sa.text(
@@ -116,30 +125,32 @@ class Provisions:
         self, actor: Actor, request: pb.ProvisionAgentRequest, blocks: Sequence[Block]
     ) -> pb.AgentMemory:
         """Make an agent's memory, with these new blocks, unless it exists."""
+        values = {
+            "org": actor.organization_id,
+            "agent": request.agent_id,
+            "name": request.agent_name,
+            "embedder": request.embedding,
+            "blocks": json.dumps([block_values(block) for block in blocks], default=datetime.isoformat),
+            "attached": [*(block.id for block in blocks), *request.block_ids],
+            "pending": self._embed_messages,
+            **message_columns(request.messages),
+        }
         try:
-            await retry(lambda: self._provision_agent(actor.organization_id, request, blocks))
+            rows = await self._hot(_PROVISION_AGENT, values)
         except UniqueViolation as error:
+            if error.table != "agent_blocks":
+                raise
             raise BlockLabelTaken(f"two blocks of agent {request.agent_id} have one label") from error
-        return (await self.list_memories(actor, [request.agent_id], blocks=True))[0]
+        return memories_of(rows)[request.agent_id]
 
-    async def _provision_agent(self, org: str, request: pb.ProvisionAgentRequest, blocks: Sequence[Block]) -> None:
-        agent_id = request.agent_id
-        async with self._db.begin() as tx:
-            made = await tx.execute(
-                sa.text(
-                    "insert into memory.agents (organization_id, id, name, embedder) "
-                    "values (:org, :agent, :name, :embedder) on conflict (organization_id, id) do nothing"
-                ),
-                {"org": org, "agent": agent_id, "name": request.agent_name, "embedder": request.embedding},
-            )
-            if made.rowcount == 0:
-                return
-            for block in blocks:
-                await insert_block(tx, org, block)
-                await _link(tx, org, agent_id, block.id)
-            for block_id in request.block_ids:
-                await _link(tx, org, agent_id, block_id)
-            await self._make_conversation(tx, org, agent_id, agent_id, request.messages)
+    async def _hot(self, statement: str, values: Mapping[str, Any]) -> list[Row]:
+        try:
+            return await retry(lambda: self._db.hot(statement, values))
+        except (psycopg.Error, UniqueViolation) as error:
+            refused = _refusal(error)
+            if refused is None:
+                raise
+            raise refused from error
 
     async def set_embedder(self, actor: Actor, agent_id: str, embedder: str) -> None:
         """Set what embeds an agent's archive; one made for it is embedded anew."""
@@ -172,8 +183,8 @@ class Provisions:
                 {"org": org, "conversation": new.conversation_id},
             )
             isolated = [row[0] for row in blocks]
-            windows = await tx.execute(_MEMORIES, {"org": org, "agents": [new.conversation_id]})
-            return pb.ProvisionConversationResponse(isolated_block_ids=isolated, message_ids=windows.one()[1])
+            window = await tx.execute(_WINDOW, {"org": org, "conversation": new.conversation_id})
+            return pb.ProvisionConversationResponse(isolated_block_ids=isolated, message_ids=window.scalar_one())
 
     async def _isolate(self, tx: Connection, org: str, new: pb.ProvisionConversationRequest, label: str) -> None:
         found = await tx.execute(
@@ -290,17 +301,9 @@ class Provisions:
 
     async def list_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[pb.AgentMemory]:
         """Return what these agents keep, in the order asked for."""
-        values = {"org": actor.organization_id, "agents": list(agent_ids)}
-        attached: dict[str, list[Block]] = {}
-        async with self._db.connect() as conn:
-            windows = {row[0]: tuple(row[1]) for row in await conn.execute(_MEMORIES, values)}
-            for row in await conn.execute(_BLOCKS_OF_AGENTS, values) if blocks else ():
-                attached.setdefault(row[0], []).append(block_of(row[1:]))
-        return [
-            pb.AgentMemory(agent_id=agent_id, blocks=attached.get(agent_id), message_ids=windows[agent_id])
-            for agent_id in agent_ids
-            if agent_id in windows
-        ]
+        values = {"org": actor.organization_id, "agents": list(agent_ids), "blocks": blocks}
+        found = memories_of(await self._db.hot(_MEMORIES, values))
+        return [found[agent_id] for agent_id in agent_ids if agent_id in found]
 
     async def attach_block(self, actor: Actor, agent_id: str, block_id: str) -> None:
         """Attach a block."""
@@ -368,6 +371,21 @@ def message_columns(messages: Sequence[Message], run_id: str = "") -> dict[str, 
         "searches": [search_text(message) for message in messages],
         "bodies": [message.SerializeToString() for message in messages],
     }
+
+
+def _refusal(error: psycopg.Error | UniqueViolation) -> AppError | None:
+    """Return the error that a hot statement's stands for, unless its caller knows better."""
+    if isinstance(error, UniqueViolation):
+        ours = error.table == "messages"
+        return IdempotencyConflict("a message with one of these ids exists already") if ours else None
+    match error.sqlstate:
+        case "LM001":
+            return MessageNotFound("the window begins at a message that the conversation does not have")
+        case "LM002":
+            block_id = error.diag.message_primary or ""
+            return BlockNotFound(f"there is no block {block_id}", block_id=block_id)
+        case _:
+            return None
 
 
 async def insert_block(tx: Connection, org: str, block: Block, request_hash: bytes = b"") -> bool:

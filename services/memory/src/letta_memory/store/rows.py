@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from letta.memory.v1.block_pb2 import Block
+from letta.memory.v1.context_service_pb2 import AgentMemory
 from letta_common.values.times import time_of
 
 HEAD_COLUMNS = (
@@ -18,8 +19,12 @@ BLOCK_COLUMNS = (
     "last_updated_by_id, version, created_at, updated_at"
 )
 STEP_ROW = f"select {HEAD_COLUMNS}, {', '.join(f'(r.block).{name}' for name in BLOCK_COLUMNS.split(', '))} from"
+MEMORY_ROW = (
+    f"select r.agent_id, r.message_ids, {', '.join(f'(r.block).{name}' for name in BLOCK_COLUMNS.split(', '))} from"
+)
 
-
+_LABEL = 3
+"""Place of a block's label in the rows of what agents keep."""
 _COLUMNS = BLOCK_COLUMNS.split(", ")
 _FIELDS = [Block.DESCRIPTOR.fields_by_name["limit" if name == "char_limit" else name] for name in _COLUMNS]
 _NAMES = [field.name for field in _FIELDS]
@@ -49,3 +54,11 @@ def block_values(block: Block) -> dict[str, Any]:
 def blocks_of(rows: Sequence[Sequence[Any]]) -> list[Block]:
     """Build the blocks that follow the first row of a hot statement."""
     return [block_of(row[HEAD_WIDTH:]) for row in rows[1:]]
+
+
+def memories_of(rows: Sequence[Sequence[Any]]) -> dict[str, AgentMemory]:
+    """Build what agents keep, by agent: a row of each with its messages, and a row of each block."""
+    found = {row[0]: AgentMemory(agent_id=row[0], message_ids=row[1]) for row in rows if row[1] is not None}
+    for row in sorted((row for row in rows if row[1] is None and row[0] in found), key=lambda row: row[_LABEL]):
+        found[row[0]].blocks.append(block_of(row[2:]))
+    return found

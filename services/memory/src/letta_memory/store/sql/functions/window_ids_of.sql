@@ -1,4 +1,4 @@
--- The ids of the messages in context: in the same order.
+-- The ids of the messages in context, for the release before this one.
 --
 -- Until something left the context that is one scan. Not a function of SQL, which would be planned anew at each call.
 create or replace function memory.window_ids_of(c memory.conversations) returns text[] language plpgsql stable as $$
