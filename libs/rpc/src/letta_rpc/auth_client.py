@@ -12,6 +12,7 @@ from letta.auth.v1 import credential_service_pb2_grpc
 from letta_common.clock import Clock
 
 _TIMEOUT = 5.0
+# The longest that a key which auth has withdrawn still verifies here.
 _REFRESH_NS = 60_000_000_000
 _RETRY_NS = 5_000_000_000  # how often an unknown key may cost a question
 
@@ -34,6 +35,7 @@ class AuthClient:
 
     async def public_key(self, key_id: str) -> bytes | None:
         """Return the raw public key, or None when auth has none of this id."""
+        # Callers that wait here find the answer of the first one: its time of asking is read under the lock.
         async with self._asking:
             age = None if self._asked is None else self._clock.monotonic_ns() - self._asked
             if age is None or age > (_REFRESH_NS if key_id in self._keys else _RETRY_NS):

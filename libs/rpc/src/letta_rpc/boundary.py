@@ -48,15 +48,21 @@ from letta_rpc.verdicts import CredentialExchange, Verdict, Verifier
 
 ACTOR_KEY, SERVICE_KEY, REQUEST_ID_KEY = "x-letta-actor-bin", "x-letta-service-bin", "x-request-id"
 COMPAT_KEY, COMPAT = "x-letta-compat", "v1"
+# A call with less time than this would most likely end in the middle of its work, so it is refused before it begins.
 FLOOR_SECONDS = 0.1
+# A handler ends this much before its caller gives up, so that the caller gets our status and not its own timeout.
 REPORT_SECONDS = 0.02
 RETRY_SECONDS = "1"
 _SEND = "send a credential: `authorization: Bearer <API key>`"
 _OPEN = ("grpc.health.", "grpc.reflection.")
+# The longest that a revoked key goes on working at a process that has just used it.
 _CREDENTIAL_NS = 30_000_000_000
 _MAX_CREDENTIALS = 4096
+# Violations travel in trailing metadata, which is bounded; a message may hold any number of broken values.
 _MOST_VIOLATIONS = 32
+# A caller's id is written to logs and sent back in metadata: no line break and nothing outside ASCII may pass.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# Bounds what is hashed and sent to the auth service, which alone knows how keys and ids of users look.
 _PRINTABLE = re.compile(r"[\x21-\x7e]{0,4096}")
 _CALLS = Counter("letta_rpc", "Calls served, by result.", ["service", "method", "code"])
 _SECONDS = Histogram("letta_rpc_seconds", "Time a call took to serve.", ["service", "method"])
@@ -85,6 +91,7 @@ class Method:
         try:
             found = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
         except KeyError:
+            # Not of this process's pool, such as a service that a test makes: it needs a credential that may write.
             return cls(service, name)
         options = found.GetOptions()
         mapping = options.Extensions[annotations_pb2.method]
@@ -179,6 +186,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                 async for response in responses:
                     await context.write(response)
 
+        # gRPC allows both shapes of streaming handlers: one yields its answers, the other writes them to the context.
         write = write_all if isasyncgenfunction(inner) else inner
 
         async def serve(data: bytes, context: _Context, metadata: dict[str, Any]) -> None:
@@ -197,6 +205,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: _Context) -> Any:
             begun = time.perf_counter()
             code = grpc.StatusCode.CANCELLED  # unless something else happens below
+            # A repeated key keeps its last value; identity and actor are read from this one dict, so they agree.
             metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
             admitted = not (context.peer() == "local" and SERVICE_KEY in metadata)  # which is work that was admitted
             self._in_flight += admitted
@@ -204,6 +213,7 @@ class Boundary(grpc.aio.ServerInterceptor):
                 if admitted:
                     self._check_room()
                 answer = await serve(request, context, metadata)
+            # The handler has set its own status by `context.abort`; gRPC does not say here which one it was.
             except grpc.aio.AbortError:
                 code = grpc.StatusCode.UNKNOWN
                 raise
@@ -247,11 +257,13 @@ class Boundary(grpc.aio.ServerInterceptor):
         request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
         left = context.time_remaining()
         deadline = None if left is None else time.monotonic() + left - REPORT_SECONDS
+        # Bound before anything can fail, so that the log and the status of a refusal carry the request id.
         bind_request(Request(request_id=request_id, deadline=deadline))
         if left is not None and left < FLOOR_SECONDS:
             raise DeadlineExceeded(f"{left * 1000:.0f} ms are too little to begin; allow more time")
         caller = self._caller(method, metadata)
         if method.internal and not caller:
+            # gRPC's own words for an unknown method: a caller from outside cannot tell which internal methods exist.
             raise OperationUnimplemented("Method not found!")
         signed, verdict = await self._identify(metadata, optional=method.internal)
         if verdict is not None and not method.internal:
@@ -273,6 +285,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return ""
 
     async def _identify(self, metadata: Mapping[str, Any], *, optional: bool) -> tuple[bytes, Verdict | None]:
+        # `_caller` ran before: here an actor comes from a service, or to a method that services alone may call.
         signed: bytes | None = metadata.get(ACTOR_KEY)
         if signed is not None:
             return signed, await self._verifier.verify(signed)
@@ -320,6 +333,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
 
 async def _within(deadline: float | None, work: Awaitable[Any]) -> Any:
+    # What the work itself raises as TimeoutError is no deadline of the call; `expired` tells the two apart.
     scope = asyncio.timeout(None if deadline is None else deadline - time.monotonic())
     try:
         async with scope:

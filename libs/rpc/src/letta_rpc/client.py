@@ -29,9 +29,11 @@ from letta_rpc.rpc_errors import from_rpc_error
 from letta_rpc.service_identity import ServiceIdentity
 
 DEFAULT_TIMEOUT = 30.0
+# Three pauses of 0.05, 0.15 and 0.45 s, within which the channel reconnects or turns to another replica.
 _ATTEMPTS = 4
 _PAUSE = 0.05
 _JITTER = random.Random()  # noqa: S311
+# Errors that say the call had no effect or may be repeated; only idempotent methods have more than one attempt.
 _RETRIED = (ServiceUnavailable, DatabaseUnavailable, Overloaded)
 _CALLS = Counter("letta_client_rpc", "Calls made to other services.", ["method"])
 
@@ -41,6 +43,7 @@ def shared_options(settings: Settings) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        # Signed actors and explained statuses travel as metadata. gRPC's 8 KiB would cut long explanations.
         ("grpc.max_metadata_size", 16 << 10),
         ("grpc.absolute_max_metadata_size", 32 << 10),
         ("grpc.enable_channelz", int(bool(settings.channelz_bind))),
@@ -52,9 +55,11 @@ def bare_channel(target: str, settings: Settings) -> grpc.aio.Channel:
     options = [
         *shared_options(settings),
         ("grpc.lb_policy_name", "round_robin"),
+        # A peer that vanished without closing is found by a ping; servers of ours allow one each 10 s.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 250),  # a service that is back is used at once; to ask costs a SYN
+        # `_Unary` repeats calls: it knows which methods are idempotent and what `retry_after` asks for.
         ("grpc.enable_retries", 0),
     ]
     if settings.tls_ca is None:
@@ -140,6 +145,7 @@ class _Calls:
     def _begin(self, request: Any, timeout: float | None, metadata: Any) -> Any:
         serving = current_request()
         if serving.deadline is not None:
+            # Each hop keeps some time for itself: the callee's status comes while this handler may still answer.
             left = serving.deadline - REPORT_SECONDS - time.monotonic()
             timeout = left if timeout is None else min(timeout, left)
             if timeout <= 0:

@@ -41,13 +41,13 @@ class Health:
     async def _look(self) -> None:
         well = await asyncio.gather(*(_is_well(service) for service in self._services))
         for (service, names), good in zip(self._services.items(), well, strict=True):
-            self._tell(service.name, good)
+            self._log_change(service.name, good)
             for name in names:
                 await self.servicer.set(name, _SERVING if good else _NOT_SERVING)
         self._well = dict(zip((service.name for service in self._services), well, strict=True))
         await self.servicer.set("", _SERVING if all(well) else _NOT_SERVING)
 
-    def _tell(self, name: str, good: bool) -> None:
+    def _log_change(self, name: str, good: bool) -> None:
         before = self._well.get(name, True)
         if before and not good:
             _log.warning("the database of a service does not answer; it is not serving", service=name)

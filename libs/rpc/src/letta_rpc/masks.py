@@ -81,7 +81,6 @@ def _copy(source: Any, target: Any, name: str) -> None:
         getattr(target, name).MergeFrom(value)
     elif field.message_type is not None:
         getattr(target, name).CopyFrom(value)
-        getattr(target, name).SetInParent()
     else:
         setattr(target, name, value)
 

@@ -66,6 +66,7 @@ def starting() -> Iterator[None]:
     try:
         yield
     finally:
+        # What is loaded by now lives as long as the process; frozen, later collections do not walk it.
         gc.freeze()
         gc.enable()
 
@@ -75,6 +76,7 @@ def leave() -> NoReturn:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
+    # It runs no exit handlers and flushes nothing, hence the three flushes above.
     os._exit(0)
 
 
@@ -84,7 +86,7 @@ async def serve_one(settings: S, build: Callable[[S, Deps], Awaitable[Service]],
     channels: dict[str, grpc.aio.Channel] = {
         peer: connect(settings.address_of(peer), settings, caller=name) for peer in {*peers, "auth"} - {name}
     }
-    if name == "auth":  # it asks itself as it would ask another
+    if name == "auth":  # its boundary asks it too, and needs no network for that
         channels["auth"] = PeerChannel(LocalChannel(own), name, settings.secret())
     boundary = boundary_for(settings, channels["auth"])
     service = await build(settings, Deps({peer: channels[peer] for peer in peers}, SystemClock()))

@@ -20,7 +20,9 @@ NUL = "holds a NUL character, which cannot be kept; leave it out"
 SURROGATE = "holds half of a surrogate pair, which is no character; leave it out"
 _ESCAPED = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _HALF = re.compile("[\ud800-\udfff]")
+# Pairs of backslashes are backslashes of the text itself: only one that is left over makes `u0000` an escape.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+# The years 1 to 9999, which `google.protobuf.Timestamp` and Python's datetime have in common.
 _FIRST_SECOND, _LAST_SECOND, _NANOS = -62_135_596_800, 253_402_300_799, 1_000_000_000
 TEXT_LIMIT: int = limits_pb2.RequestLimit.REQUEST_LIMIT_TEXT_CHARACTERS
 _FLOATS = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT)
@@ -50,6 +52,7 @@ def violations(message: Message, path: str = "") -> Iterator[Violation]:
 
 def _of_size(item: Any, path: str) -> Iterator[Violation]:
     """Yield an item of a list whose texts are too long together, though none of them is."""
+    # Bytes are never fewer than characters, so most items need no count of their texts.
     if isinstance(item, Message) and item.ByteSize() > TEXT_LIMIT:
         lengths = list(_lengths(item))
         if sum(lengths) > TEXT_LIMIT and max(lengths) <= TEXT_LIMIT:
@@ -105,6 +108,7 @@ def _of_json(text: str, *, keeps_nul: bool) -> str:
     """Say why a text is no JSON, or what its strings hold that cannot be kept."""
     try:
         value = json.loads(text, parse_constant=_refuse)
+        # Written anew without escapes, a pair of surrogates is one character, and a half that is left has no partner.
         plain = json.dumps(value, ensure_ascii=False) if _ESCAPED.search(text) else ""
     except RecursionError:
         return "is nested too deep"

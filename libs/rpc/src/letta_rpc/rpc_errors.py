@@ -27,9 +27,11 @@ from letta_common.errors import (
 
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "letta"
+# Trailing metadata counts against a limit of the client, 8 KiB by gRPC's default, and vendors' errors can be long.
 _MAX_TEXT = 2000
 _MAX_VALUE = 512
 _RETRY_SECONDS = 1.0
+# Reasons whose code alone does not say that a second attempt is worth while.
 _RETRY_REASONS = frozenset({"OVERLOADED", "RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"})
 GRPC_CODES: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
 _log = logging.getLogger("letta.rpc")  # structlog would cost each command a quarter of a second

@@ -116,8 +116,9 @@ def register_all(services: Sequence[Service], server: Any, health: Any) -> None:
     served = sorted(name for service in services for name in served_names(service))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     described = [*served, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
-    reflection = reflection_aio.ReflectionServicer(described, _MethodsToo())
+    reflection = reflection_aio.ReflectionServicer(described, _PoolThatKnowsMethods())
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection, server)
+    # grpc_reflection has v1alpha alone. v1 differs in the name of the package, so the same handlers serve it.
     catch = LocalServer()
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection, catch)
     v1 = {path.rpartition("/")[2]: handler for path, handler in catch.methods.items()}
@@ -125,7 +126,7 @@ def register_all(services: Sequence[Service], server: Any, health: Any) -> None:
     server.add_registered_method_handlers(_REFLECTION, v1)
 
 
-class _MethodsToo:
+class _PoolThatKnowsMethods:
     """The pool of descriptors; asked for the file of a method, it answers with the file of its service."""
 
     def __init__(self) -> None:
@@ -145,9 +146,11 @@ class _MethodsToo:
 def _options(settings: Settings) -> list[tuple[str, Any]]:
     return [
         *shared_options(settings),
+        # gRPC's default is five minutes, and it closes connections of clients that ping more often, as ours do.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", 300_000),  # so that clients find new replicas; without a grace streams survive
+        # Linux would let a second process listen on the same port and give it half of the connections.
         ("grpc.so_reuseport", 0),
         ("grpc.server_handshake_timeout_ms", round(settings.handshake_seconds * 1000)),
         ("grpc.http2.settings_timeout", round(settings.handshake_seconds * 1000)),

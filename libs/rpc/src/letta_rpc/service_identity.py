@@ -24,6 +24,7 @@ from letta_common.clock import Clock
 from letta_common.errors import Unauthenticated
 
 WINDOW_SECONDS = 60
+# The cached proofs of one window: methods times signed actors, of which few are in use within a minute.
 _MAX_KEPT = 4096
 _FORM = re.compile(rb"([a-z0-9_-]{1,64}):([0-9]{1,12}):[0-9a-f]{64}")
 

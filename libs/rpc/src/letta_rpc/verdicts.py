@@ -65,6 +65,7 @@ class SignatureVerifier:
         """Return what the context vouches for. Raises Unauthenticated."""
         verdict = self._verdicts.get(signed)
         if verdict is None:
+            # A refusal raises before it is kept, so garbage cannot push out the verdicts in use.
             verdict = self._verdicts[signed] = await self._check(signed)
         if verdict.expires_at <= self._clock.now():
             self._verdicts.pop(signed, None)

@@ -59,6 +59,7 @@ def _take_in_libraries(level: int, begin: list[Processor], end: list[Processor])
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    # Below WARNING, HTTP clients and vendors' SDKs write addresses and bodies, which may hold secrets.
     root.setLevel(max(level, logging.WARNING))
     logging.getLogger(_OWN).setLevel(level)
     logging.captureWarnings(True)
@@ -69,6 +70,7 @@ def _json() -> list[Processor]:
 
 
 def _console(*, colors: bool) -> list[Processor]:
+    # structlog's default is rich's traceback where rich is installed, and that prints the variables.
     return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
 
 

@@ -14,6 +14,7 @@ from letta_common.process.settings import SERVICES, Settings, configuration_file
 
 LIST = Path(__file__).with_name("setting_names.txt")
 """Every setting, as `name` or `service.name`; made by `make docs`, since no service imports another's settings."""
+# `LETTA_PG_URI` is the older name of the database's address; `LETTA_API_KEY` is read by clients, not by a service.
 _OTHERS = frozenset({"LETTA_PG_URI", "LETTA_API_KEY"})
 _log = structlog.get_logger("letta.settings")
 
@@ -40,6 +41,7 @@ def unknown(
     every = shared.union(*own.values())
     variables = {f"LETTA_{key.upper()}" for key in every} | _OTHERS
     variables |= {f"LETTA_{name.upper()}_{key.upper()}" for name in own for key in shared | own[name]}
+    # pydantic-settings reads names without regard to case, so `letta_log_level` is a known name too.
     given = sorted(name for name in environment if name.upper().startswith("LETTA_"))
     yield from _missing({name: name.upper() for name in given}, variables, "")
     yield from _missing({key: key for key in configured}, every | set(own), "config.json: ")
