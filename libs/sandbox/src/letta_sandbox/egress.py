@@ -28,10 +28,12 @@ _HEAD_SECONDS = 10.0
 _CONNECT_SECONDS = 10.0
 _CLOSING_SECONDS = 30.0
 _PACE_SECONDS = 0.005
+# All attempts share `_CONNECT_SECONDS`; more addresses of one host would hardly get their turn.
 _ADDRESSES = 4
 _REQUEST = re.compile(r"CONNECT (\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):([0-9]{1,5}) HTTP/1\.[01]")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*")
 _BODY_HEADERS = ("content-length", "transfer-encoding")
+# SO_LINGER with no time to linger: closing sends RST instead of an orderly end.
 _RESET = struct.pack("ii", 1, 0)
 
 LIST_HINT = "setting tools_egress_hosts, or egress_hosts of the organization's sandbox configuration"
@@ -114,6 +116,7 @@ class EgressProxy:
     async def _hand_out(self, ours: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         with ours, contextlib.suppress(OSError):
+            # Bounds the whole call, since each stream that is asked for costs the host something even if it is refused.
             for _ in range(self._egress.limits.asked):
                 if await loop.sock_recv(ours, 16) != ASK:
                     return
@@ -144,6 +147,7 @@ class EgressProxy:
             remote = await self._connect(host, port)
         except _Refused as refusal:
             await loop.sock_sendall(client, refusal.answer())
+            # Closed at once, the socket would take with it an answer that the client has not read yet.
             client.shutdown(socket.SHUT_WR)
             return
         with remote:
@@ -217,6 +221,7 @@ async def _connected(addresses: list[str], port: int) -> socket.socket:
     """Connect to the first address that answers. Raises OSError."""
     loop = asyncio.get_running_loop()
     fault = OSError("no address")
+    # Addresses and not the name: what was checked is what is connected to, whatever DNS says by now.
     for address in addresses[:_ADDRESSES]:
         remote = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         remote.setblocking(False)

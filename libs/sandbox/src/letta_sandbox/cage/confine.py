@@ -20,6 +20,7 @@ FORK_FLAGS = (
 )
 """How a stage forks: a child of the fork server, in namespaces of its own."""
 
+# _LINUX_CAPABILITY_VERSION_3: two words of 32 capabilities, each with an effective, permitted and inheritable part.
 _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
 
@@ -62,6 +63,7 @@ class Cage:
 
     def confine(self, terms: Terms, index: int) -> None:
         """Confine the calling process for good. `index` is its place in the pool of ids."""
+        # Mounting needs privileges, so it comes first; the filter comes last, as it refuses what the others do.
         own_ids = bool(self.plan.pool_base)
         if self.plan.tier == NAMESPACE:
             shown = self.plan.readable if self.plan.programs else ()
@@ -72,9 +74,11 @@ class Cage:
         self._change_ids(index)
         drop_capabilities()
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        # Landlock and seccomp take rules from a process without privileges only once it can gain none.
         if self.rules >= 0:
             landlock.restrict(self.rules)
             os.close(self.rules)
+        # The kernel forgets this signal when ids change, so it is asked for after them.
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
         if self.program is not None:
             self.program.load()
@@ -93,6 +97,7 @@ class Cage:
 
     @property
     def _counted_apart(self) -> bool:
+        # RLIMIT_NPROC counts the tasks of a user in its user namespace: own ids or an own namespace count from zero.
         return bool(self.plan.pool_base) or self.plan.tier == NAMESPACE
 
     def _change_ids(self, index: int) -> None:
@@ -108,6 +113,7 @@ class Cage:
 def drop_capabilities() -> None:
     """Give up every capability of the calling process."""
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0), 8)
+    # 24 zero bytes: both words of all three sets.
     syscalls.call("capset", header, ctypes.create_string_buffer(24))
 
 
@@ -116,5 +122,6 @@ def drop_bounding_set() -> None:
     for capability in range(_LAST_CAPABILITY + 1):
         try:
             syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+        # EINVAL past the last capability that this kernel knows, EPERM without CAP_SETPCAP.
         except OSError:
             return

@@ -14,8 +14,11 @@ _CREATE_VERSION = 1
 _RULE_PATH_BENEATH = 1
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+# Rights of the first version of Landlock; `_handled_fs` adds those that came later.
 _FIRST_FS_BITS = (1 << 13) - 1
+# To bind and to connect.
 _TCP = 0b11
+# To reach abstract sockets and to signal processes outside.
 _SCOPES = 0b11
 
 # Above the descriptors that a process of a call keeps.
@@ -29,6 +32,7 @@ def abi() -> int:
 
 def _handled_fs(version: int) -> int:
     bits = _FIRST_FS_BITS
+    # Moving between directories came with version 2, truncating with 3, ioctl on devices with 5.
     for needs, bit in ((2, 13), (3, 14), (5, 15)):
         if version >= needs:
             bits |= 1 << bit
@@ -51,6 +55,7 @@ def ruleset(
     """
     version = abi()
     attributes = struct.pack("=QQQ", _handled_fs(version), _TCP if version >= 4 else 0, _SCOPES if version >= 6 else 0)
+    # A kernel refuses a structure that is longer than the one of its version, unless the rest is zero.
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     rules = syscalls.call("landlock_create_ruleset", ctypes.create_string_buffer(attributes, 24), size, 0)
     read = _READ_FILE | (_EXECUTE if programs else 0)
@@ -85,6 +90,7 @@ def _allow(rules: int, path: str, access: int) -> None:
     except FileNotFoundError:
         return
     try:
+        # The kernel refuses rights of directories in the rule of a file.
         if not os.path.isdir(path):  # noqa: PTH112 - pathlib is not loaded in the fork server
             access &= ~_READ_DIR
         rule = struct.pack("=Qi", access, target)

@@ -8,6 +8,7 @@ import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# Address space that costs no memory: mapped libraries, and the stacks that threads reserve.
 _ROOM = 1 << 30
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -24,6 +25,7 @@ class Footprint:
         """Read the footprint of a process."""
         with open(f"/proc/{process}/statm", "rb") as file:  # noqa: PTH123 - pathlib is not loaded in the fork server
             fields = file.read().split()
+        # statm counts pages: 0 is the whole address space, 1 what is resident, 2 what of that files back, 5 data.
         return cls(space=int(fields[0]) * _PAGE, data=int(fields[5]) * _PAGE)
 
 
@@ -47,6 +49,7 @@ def apply(limits: Mapping[str, float], footprint: Footprint, *, tasks_elsewhere:
     _set(process, resource.RLIMIT_FSIZE, int(limits["scratch_bytes"]))
     _set(process, resource.RLIMIT_NOFILE, int(limits["open_files"]))
     _set(process, resource.RLIMIT_NPROC, int(limits["processes"]) + tasks_elsewhere)
+    # glibc reserves this much for the stack of each thread; a larger limit of the host would use up RLIMIT_AS.
     _set(process, resource.RLIMIT_STACK, 8 << 20)
     for kind in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
         _set(process, kind, 0)
@@ -54,6 +57,7 @@ def apply(limits: Mapping[str, float], footprint: Footprint, *, tasks_elsewhere:
 
 def _set(process: int, kind: int, value: int) -> None:
     _, most = resource.prlimit(process, kind)
+    # Without CAP_SYS_RESOURCE nothing may be raised above the hard limit that the host has set.
     if most != resource.RLIM_INFINITY:
         value = min(value, most)
     resource.prlimit(process, kind, (value, value))

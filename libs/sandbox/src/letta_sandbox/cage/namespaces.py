@@ -19,6 +19,7 @@ _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+# SIOCSIFFLAGS, and IFF_UP with IFF_RUNNING.
 _SET_INTERFACE_FLAGS, _UP_RUNNING = 0x8914, 0x41
 
 _SERVER_NAMESPACES = (
@@ -42,12 +43,14 @@ _BASE = "/tmp"  # noqa: S108 - covered by a file system of our own, in a mount n
 def enter(plan: Plan) -> None:
     """Become the first process of new namespaces; the caller's process stays behind to wait for it."""
     uid, gid = os.getuid(), os.getgid()
+    # Made before `unshare`: afterwards nothing here has a privilege in the namespace above, where ids are mapped.
     helper = _Mapper(plan) if plan.pool_base else None
     syscalls.unshare(_SERVER_NAMESPACES)
     if helper is None:
         _write_maps("self", f"0 {uid} 1", f"0 {gid} 1", setgroups=False)
     else:
         helper.map()
+    # A new process namespace takes in children alone, so the first of them becomes its process 1.
     child = os.fork()
     if child:
         _stay_behind(child)
@@ -89,6 +92,7 @@ def _stay_behind(child: int) -> None:
 
 def _write_maps(process: str, users: str, groups: str, *, setgroups: bool) -> None:
     lines = [("uid_map", users), ("gid_map", groups)]
+    # Without privileges above, the kernel takes a map of groups only from who can no longer drop groups.
     if not setgroups:
         lines.insert(0, ("setgroups", "deny"))
     for name, text in lines:
@@ -159,7 +163,9 @@ def _build_root(plan: Plan) -> None:
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
+    # Mounts of ours must not appear on the host, and pivot_root refuses a root that is shared.
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    # One megabyte holds some directories and the four files of `_ETC`; all else is mounted upon it.
     syscalls.mount("tmpfs", _BASE, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "size=1m,mode=755")
     for name in ("proc", "tmp", "etc", "dev"):
         os.mkdir(f"{_BASE}/{name}", 0o755)  # noqa: PTH102
@@ -178,6 +184,7 @@ def _build_root(plan: Plan) -> None:
 
 def _pivot() -> None:
     os.chdir(_BASE)
+    # With the same directory twice the old root comes to lie upon the new one, where `umount` finds it.
     here = b".\0"
     syscalls.call("pivot_root", here, here)
     syscalls.umount(".", syscalls.MNT_DETACH)
@@ -188,12 +195,14 @@ def _tree(path: str) -> int:
     """Return a detached read-only copy of the mount at a path. The path is opened while its owner still may."""
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
     tree = syscalls.call("open_tree", _AT_FDCWD, path.encode() + b"\0", flags)
+    # Only `DEVICES` are shown below /dev, and a device on a `nodev` mount cannot be opened.
     nodev = 0 if path.startswith("/dev/") else _ATTR_NODEV
     _set_attributes(tree, "", _ATTR_RDONLY | _ATTR_NOSUID | nodev, _AT_EMPTY_PATH | _AT_RECURSIVE)
     return tree
 
 
 def _set_attributes(place: int, path: str, attributes: int, flags: int) -> None:
+    # struct mount_attr: what to set, what to clear, propagation, and a user namespace that is not used here.
     holder = ctypes.create_string_buffer(struct.pack("=QQQQ", attributes, 0, 0, 0), 32)
     syscalls.call("mount_setattr", place, path.encode() + b"\0", flags, holder, 32)
 
@@ -237,6 +246,7 @@ def enter_call() -> None:
 def enter_stage() -> None:
     """Give the calling process mounts of its own and a /proc that shows nothing but itself and what comes of it."""
     syscalls.unshare(syscalls.CLONE_NEWNS)
+    # `hidepid=4` leaves out every process that the reader may not trace.
     syscalls.mount("proc", "/proc", "proc", _PROC_FLAGS, "subset=pid,hidepid=4")
 
 
@@ -285,6 +295,7 @@ def _mount_processes_from_inside() -> None:
 def mount_scratch(size: int, owner: int, shown: Iterable[str] = ()) -> None:
     """Mount the call's own /tmp, bounded in bytes and files. What is `shown` of the one below stays where it was."""
     kept = [_open(path) for path in map(os.path.realpath, shown) if path.startswith("/tmp/") and os.path.isdir(path)]  # noqa: S108, PTH112
+    # Inodes are memory of the kernel that `size` does not count: one for each page of 4 KiB, within bounds.
     files = max(64, min(size >> 12, 65536))
     options = f"size={size},nr_inodes={files},mode=700,uid={owner},gid={owner}"
     syscalls.mount("tmpfs", "/tmp", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)  # noqa: S108

@@ -12,7 +12,7 @@ NAMESPACE, LANDLOCK, NONE = "namespace", "landlock", "none"
 LOOPBACK, EXCHANGE = "loopback", "exchange"
 """Ways to the egress proxy: a listener in a network namespace with nothing else; streams that the host gives."""
 
-# Exit code of a process that could not confine itself.
+# Exit code of a process that could not confine itself: EX_OSERR of sysexits.h.
 SETUP_FAILED = 71
 
 DEVICES = ("/dev/null", "/dev/urandom", "/dev/random")

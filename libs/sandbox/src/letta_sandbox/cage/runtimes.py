@@ -18,6 +18,7 @@ FOOTPRINT = Footprint(space=64 << 30, data=64 << 20)
 """What the runtime takes for itself. It reserves far more address space than it uses; its data is what counts."""
 MEMORY = "{memory}"
 """Stands in the arguments for the memory limit of the call, in MiB."""
+# A confined runtime cannot read the host's OpenSSL configuration, and the filter refuses io_uring.
 _ENVIRONMENT = (b"PATH=/usr/bin:/bin", b"HOME=/tmp", b"LANG=C.UTF-8", b"OPENSSL_CONF=/dev/null", b"UV_USE_IO_URING=0")
 _AT_EMPTY_PATH = 0x1000
 
@@ -34,6 +35,7 @@ def hold(runtime: str) -> None:
 
 def become(plan: Plan, limits: Mapping[str, float], request: int, result: int) -> NoReturn:
     """Replace the calling process. Raises OSError when that cannot be."""
+    # Out of the way first: one of them may have the number that the other is to get.
     kept = [fcntl.fcntl(file, fcntl.F_DUPFD, 10) for file in (request, result)]
     for file, place in zip(kept, (REQUEST, RESULT), strict=True):
         os.dup2(file, place)

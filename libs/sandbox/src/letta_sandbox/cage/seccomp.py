@@ -15,8 +15,10 @@ from letta_sandbox.cage.plan import LOOPBACK, RUNTIME_PLACE
 _ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 _LOAD, _JUMP, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _AND, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x45, 0x54, 0x06
+# Where struct seccomp_data has them; the instruction pointer lies between the machine and the arguments.
 _AT_NUMBER, _AT_ARCH, _AT_ARGS = 0, 4, 16
 
+# SECCOMP_RET_*. An error number of zero lets a call succeed without making it.
 _ALLOW = 0x7FFF0000
 _KILL = 0x80000000
 _DENY = 0x00050000 | errno.EPERM
@@ -25,6 +27,7 @@ _NOTHING = 0x00050000
 _NOTIFY = 0x7FC00000
 _NEW_LISTENER = 8
 
+# Stands in steps for the process id, which is known only when the filter is put on.
 _OWN_PID = -1
 
 _PLAIN = [
@@ -196,6 +199,7 @@ _PROGRAMS = [
     "waitid",
 ]
 
+# PR_GET_DUMPABLE, SET_NAME, GET_NAME, GET_SECCOMP, CAPBSET_READ, GET_NO_NEW_PRIVS, and SET_VMA, which names memory.
 _PRCTL = (3, 15, 16, 21, 23, 39, 0x53564D41)
 _PRCTL_OF_STAGES = (
     syscalls.PR_SET_PDEATHSIG,
@@ -203,16 +207,22 @@ _PRCTL_OF_STAGES = (
     syscalls.PR_SET_SECCOMP,
     syscalls.PR_SET_NO_NEW_PRIVS,
 )
+# TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX.
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+# F_DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC, GETPIPE_SZ. Larger pipes would be memory that no limit counts.
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1032)
+# F_GETLK, SETLK, SETLKW, and the three of open file descriptions.
 _RECORD_LOCKS = (5, 6, 7, 36, 37, 38)
 _POSIX_FADV_DONTNEED = 4
+# CLONE_THREAD, CLONE_VM, CLONE_SIGHAND.
 _THREAD = 0x00010000 | 0x00000100 | 0x00000800
+# CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWTIME.
 _NAMESPACES = 0x7E020080
 _SHARED_ANONYMOUS = 0x21
 _GROWSDOWN_HUGE_LOCKED = 0x100 | 0x40000 | 0x2000
 _AF_UNIX, _AF_INET, _SOCK_STREAM, _TCP = 1, 2, 1, 6
 _SOL_SOCKET = 1
+# By number, among them SO_ERROR and buffer sizes to read, SO_KEEPALIVE, timeouts and TCP_NODELAY to set.
 _READ_OPTIONS = {_SOL_SOCKET: (2, 3, 4, 7, 8, 9, 13, 20, 21, 38, 39), _TCP: (1, 2, 4, 5, 6, 18)}
 _SET_OPTIONS = {_SOL_SOCKET: (2, 9, 13, 20, 21), _TCP: (1, 4, 5, 6, 18)}
 _AT_EMPTY_PATH = 0x1000
@@ -253,11 +263,13 @@ class FilterProgram:
 
 
 def _argument(index: int, *, high: bool = False) -> _Step:
+    # Filters load 32 bits; both known machines are little-endian, so the upper half lies four bytes further.
     return (_LOAD, 0, 0, _AT_ARGS + 8 * index + (4 if high else 0))
 
 
 def _one_of(index: int, values: tuple[int, ...]) -> list[_Step]:
     """Allow when the argument is one of the values."""
+    # These arguments are 32 bits wide in the kernel, so the upper half of the register says nothing.
     steps = [_argument(index)]
     for value in values:
         steps += [(_JUMP_EQ, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]
@@ -381,6 +393,7 @@ def _checked(*, programs: bool, scratch: bool) -> dict[str, list[_Step]]:
     allow: list[_Step] = [(_RETURN, 0, 0, _ALLOW)]
     checked = {
         "clone": _clone(),
+        # Its flags lie in memory, where no filter can read them. Without it, libc falls back on `clone`.
         "clone3": [(_RETURN, 0, 0, _MISSING)],
         "fadvise64": _fadvise(),
         "fcntl": _one_of(1, (*_FCNTL, *(_RECORD_LOCKS if scratch else ()))),
@@ -389,6 +402,7 @@ def _checked(*, programs: bool, scratch: bool) -> dict[str, list[_Step]]:
         "kill": _one_of(0, (_OWN_PID,)),
         "mmap": _mmap(),
         "prctl": _one_of(0, _PRCTL),
+        # Without new limits it only reads them; without an address `sendto` stays on its connection.
         "prlimit64": [*_all_zero(2), *_one_of(0, (0, _OWN_PID))],
         "sendto": [*_all_zero(4), *allow],
         "socketpair": _socketpair(),
@@ -445,6 +459,7 @@ def _assemble(named: Iterable[str], bodies: Mapping[str, list[_Step]], machine: 
     checked = {numbers[name]: body for name, body in bodies.items() if name in numbers}
     steps: list[_Step] = [
         (_LOAD, 0, 0, _AT_ARCH),
+        # On another architecture, such as 32-bit calls on x86_64, the same numbers mean other calls.
         (_JUMP_EQ, 1, 0, _ARCHES[machine]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _AT_NUMBER),
@@ -460,6 +475,7 @@ def _leaves(plain: set[int], checked: dict[int, list[_Step]]) -> list[tuple[int,
     allow: list[_Step] = [(_RETURN, 0, 0, _ALLOW)]
     deny: list[_Step] = [(_RETURN, 0, 0, _DENY)]
     leaves: list[tuple[int, list[_Step]]] = []
+    # The last interval begins after the last known number and denies, also the calls of x32 with their high bit.
     for number in range(max(*plain, *checked) + 2):
         body = checked.get(number) or (allow if number in plain else deny)
         if not leaves or leaves[-1][1] is not body:
@@ -473,4 +489,5 @@ def _search(leaves: list[tuple[int, list[_Step]]]) -> list[_Step]:
         return leaves[0][1]
     middle = len(leaves) // 2
     below, above = _search(leaves[:middle]), _search(leaves[middle:])
+    # A conditional jump reaches 255 steps and `_JUMP` any distance, hence two of them.
     return [(_JUMP_GE, 0, 1, leaves[middle][0]), (_JUMP, 0, 0, len(below)), *below, *above]

@@ -24,6 +24,7 @@ class TunnelSocket(socket.socket):
         if fileno is not None or wanted != socket.AF_INET or kind != socket.SOCK_STREAM:
             super().__init__(family, type, proto, fileno)
             return
+        # The filter refuses `socket`, but a descriptor must be there before `connect`: half of a pair holds the place.
         placeholder, other = socket.socketpair()
         other.close()
         super().__init__(wanted, socket.SOCK_STREAM, socket.IPPROTO_TCP, placeholder.detach())
@@ -38,6 +39,7 @@ class TunnelSocket(socket.socket):
         stream = _ask()
         os.dup2(stream, self.fileno(), inheritable=False)
         os.close(stream)
+        # Whether a socket blocks is a property of the stream, which is another one now.
         self.settimeout(self.gettimeout())
 
     def connect_ex(self, address: _Address) -> int:
@@ -62,7 +64,7 @@ def _ask() -> int:
     exchange = _PRIVATE_ENDS.get("exchange")
     if exchange is None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-    with _LOCK:
+    with _LOCK:  # so that no thread takes the stream that another one has asked for
         exchange.send(_ASK)
         _, streams, _, _ = socket.recv_fds(exchange, 16, 1)
     if not streams:

@@ -17,10 +17,13 @@ from letta_sandbox.cage import limits, namespaces, syscalls
 from letta_sandbox.cage.confine import Cage, Terms
 from letta_sandbox.forks import stages
 
+# SECCOMP_IOCTL_NOTIF_RECV and SEND, and the structures that they carry: struct seccomp_notif and its response.
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 _NOTIFICATION, _ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
+# Lets the kernel make the call after all. That is safe where what was judged stands in registers, not in memory.
 _CONTINUE = 1
 _EPERM = 1
+# Importing the packages of a tenant may take long on a cold disk; a fork takes milliseconds.
 _LOAD_SECONDS = 120.0
 _FORK_SECONDS = 10.0
 
@@ -129,6 +132,7 @@ class Gate:
         return self.ready
 
     def _take_notification(self) -> None:
+        # The kernel refuses a holder that is not all zero.
         holder = bytearray(_NOTIFICATION.size)
         try:
             fcntl.ioctl(self._listener, _RECEIVE, holder)
