@@ -192,3 +192,24 @@ async def test_a_slow_reader_does_not_use_up_the_limits():
     ) as source:
         async for _ in source:
             await asyncio.sleep(0.1)
+
+
+async def test_a_stream_of_many_words_sets_no_timer_for_each(monkeypatch):
+    loop, timers = asyncio.get_running_loop(), []
+    set_timer = loop.call_at
+    monkeypatch.setattr(loop, "call_at", lambda *args, **more: timers.append(args[0]) or set_timer(*args, **more))
+
+    heard = [event async for event in within_limits(events(*[Delta(0, "a")] * 1000), PhaseLimits())]
+
+    assert len(heard) == 1000
+    assert len(timers) <= 2, "one for the first word, one for the silence between two"
+
+
+async def test_a_silence_after_a_slow_reader_has_its_whole_limit_and_then_ends():
+    source = within_limits(events(Delta(0, "a"), Delta(0, "b"), 30.0), PhaseLimits(first=30, between=0.05))
+    async with aclosing(source) as heard:
+        assert await anext(heard) == Delta(0, "a")
+        await asyncio.sleep(0.15)  # the timer fires while nothing is waited for
+        assert await anext(heard) == Delta(0, "b")
+        with pytest.raises(LLMTimeout, match="fell silent"):
+            await anext(heard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
@@ -161,15 +162,59 @@ async def within_limits(
     last = limits.ends() if ends is None else ends
     late = f"did not begin to answer within {limits.first:g} s", "first_token"
     try:
-        async with asyncio.timeout_at(min(loop.time() + limits.first, last)) as scope, aclosing(source) as events:
-            async for event in events:
-                scope.reschedule(None)
-                yield event
-                scope.reschedule(min(loop.time() + limits.between, last))
-                late = f"fell silent for {limits.between:g} s", "between_tokens"
+        async with asyncio.timeout(None) as scope, aclosing(source) as events:
+            patience = _Patience(scope, min(loop.time() + limits.first, last))
+            try:
+                async for event in events:
+                    patience.pause()
+                    yield event
+                    patience.wait_until(min(loop.time() + limits.between, last))
+                    late = f"fell silent for {limits.between:g} s", "between_tokens"
+            finally:
+                patience.end()
     except TimeoutError as error:
         what, phase = _whole(limits) if loop.time() >= last else late
         raise LLMTimeout(f"{who} {what}", phase=phase) from error
+
+
+class _Patience:
+    """Ends a scope in which one thing is waited for too long.
+
+    Its timer is set when it fires, not for each of the many things that come in time: it then looks how long the wait
+    of now may last.
+    """
+
+    def __init__(self, scope: asyncio.Timeout, until: float) -> None:
+        self._scope, self._loop = scope, asyncio.get_running_loop()
+        self._until: float | None = until
+        self._set(until)
+
+    def pause(self) -> None:
+        """Wait for nothing: what came is used."""
+        self._until = None
+
+    def wait_until(self, until: float) -> None:
+        """Wait for the next thing until this time, on the clock of the loop."""
+        self._until = until
+        if until < self._fires:
+            self._timer.cancel()
+            self._set(until)
+
+    def end(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+    def _set(self, at: float) -> None:
+        self._fires, self._timer = at, self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._until is None:  # whoever uses what came says until when the next wait lasts
+            self._fires = math.inf
+        elif now >= self._until:
+            self._scope.reschedule(now)
+        else:
+            self._set(self._until)
 
 
 async def answer_within_limits(
