@@ -66,3 +66,13 @@ def test_migrations_hold_no_functions() -> None:
     scripts = SERVICES.glob("*/src/*/migrations/versions/*.py")
     found = [path.name for path in scripts if re.search(r"create (or replace )?function", path.read_text(), re.I)]
     assert found == [], "the one text of a function is its file in store/sql/functions"
+
+
+def test_messages_are_appended_by_one_statement() -> None:
+    """The hot functions hold it in themselves, since a call costs more than the insert."""
+    inserts = [re.findall(r"insert into memory\.messages \(.*?;", path.read_text(), re.S) for path in FILES]
+    texts = [
+        " ".join(re.sub(r"c\.next_seq(?: - n)?|p_first", "FIRST", text).split()) for found in inserts for text in found
+    ]
+    assert len(texts) == 3
+    assert len(set(texts)) == 1

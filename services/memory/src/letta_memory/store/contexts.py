@@ -58,8 +58,8 @@ class SqlContextStore(Provisions):
             passage_count=head[4] or 0,
             version=int(version),
             next_position=int(position),
-            messages_held=messages_held == "true",
-            blocks_held=blocks_held == "true",
+            messages_held=messages_held == "1",
+            blocks_held=blocks_held == "1",
         )
 
     async def withdraw_input(self, actor: Actor, request: pb.WithdrawInputRequest) -> bool:

@@ -15,9 +15,6 @@ declare
   c memory.conversations;
   r memory.step_row;
   n bigint := cardinality(p_ids);
-  ids text[];
-  versions bigint[];
-  held boolean;
 begin
   select * into c from memory.conversations t
   where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
@@ -32,40 +29,38 @@ begin
   if c.last_input then
     n := 0;
   end if;
-  if n > 0 then
-    perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq, p_pending, p_ids, p_roles, p_types,
-      p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
-  end if;
+  for i in 1 .. n loop
+    insert into memory.messages (
+      organization_id, conversation_id, seq, id, agent_id, role, types, flags, run_id, step_id, group_id, created_at,
+      pending, search, body)
+    values (
+      p_org, p_conversation, c.next_seq + i - 1, p_ids[i], p_agent, p_roles[i], p_types[i], p_flags[i], p_runs[i],
+      p_steps[i], p_groups[i], p_times[i], p_pending and p_searches[i] <> '', p_searches[i], p_bodies[i]);
+  end loop;
   update memory.conversations t
   set fence = p_fence, next_seq = c.next_seq + n, message_count = c.message_count + n,
     last_run = p_run, last_input = c.last_input or n > 0, last_step = c.last_step, last_stop = c.last_stop
   where t.organization_id = p_org and t.id = p_conversation;
-  r.fence := p_fence;
-  r.message_count := c.message_count + n;
-  r.last_step := c.last_step;
-  r.last_stop := c.last_stop;
-  select a.passage_count into r.passage_count from memory.archive_agents l
-  join memory.archives a on a.organization_id = l.organization_id and a.id = l.archive_id
-  where l.organization_id = p_org and l.agent_id = p_agent;
-  if p_conversation = p_agent then
-    select coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.version), '{}') into ids, versions
-    from (select b.id, b.version from memory.own_blocks_of(p_org, p_agent) b order by b.id collate "C") b;
-  end if;
-  held := coalesce(p_held_version = c.window_version, false);
-  if held then
-    r.messages := array(
+  select 0::smallint /* Status.DONE */, p_fence, null::boolean, c.message_count + n,
+    (select a.passage_count from memory.archive_agents l
+     join memory.archives a on a.organization_id = l.organization_id and a.id = l.archive_id
+     where l.organization_id = p_org and l.agent_id = p_agent),
+    c.last_step, c.last_stop,
+    array[
+      c.window_version, c.next_seq + n, (p_held_version = c.window_version)::integer,
+      (p_conversation = p_agent and (
+        select coalesce(array_agg(b.id), '{}') = p_known_ids and coalesce(array_agg(b.version), '{}') = p_known_versions
+        from (select b.id, b.version from memory.own_blocks_of(p_org, p_agent) b order by b.id collate "C") b))::integer
+    ]::text[],
+    case when p_held_version = c.window_version then array(
       select m.body from memory.messages m
-      where m.organization_id = p_org and m.conversation_id = p_conversation and m.seq >= p_held_seq
+      where m.organization_id = p_org and m.conversation_id = p_conversation and m.seq between p_held_seq and 1::bigint << 62
         and m.role <> 6 /* MessageRole.SUMMARY */
-      order by m.seq);
-  else
-    r.messages := memory.window_of(c);
-  end if;
-  r.notes := array[
-    c.window_version::text, (c.next_seq + n)::text, held::text,
-    coalesce(ids = p_known_ids and versions = p_known_versions, false)::text];
+      order by m.seq) else memory.window_of(c) end,
+    null::memory.blocks
+  into r;
   return next r;
-  if r.notes[4] = 'true' then
+  if r.notes[4] = '1' then
     return;
   end if;
   return query

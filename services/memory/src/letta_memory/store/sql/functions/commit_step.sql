@@ -19,9 +19,6 @@ declare
   r memory.step_row;
   n bigint := cardinality(p_ids);
   kept bigint;
-  follows boolean := false;
-  ids text[];
-  versions bigint[];
 begin
   r.repeated := false;
   if not p_move then
@@ -30,12 +27,8 @@ begin
     where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent and t.fence <= p_fence
       and t.last_run = p_run and coalesce(t.last_step, -1) < p_step
     returning t.* into c;
-    follows := found;
   end if;
-  if follows then
-    perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq - n, p_pending, p_ids, p_roles, p_types,
-      p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
-  else
+  if not found then
     select * into c from memory.conversations t
     where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
     r.status := case when not found then 1 /* Status.NO_CONVERSATION */ when p_fence < c.fence then 2 /* Status.FENCED */
@@ -48,11 +41,11 @@ begin
     c := memory.turned_to(c, p_run);
     r.repeated := coalesce(c.last_step, -1) >= p_step;
     if not r.repeated then
-      perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq, p_pending, p_ids, p_roles, p_types,
-        p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
       if p_move then
         kept := case when p_clear then c.next_seq + n else c.next_seq end;
-        if p_first_kept is not null and not p_clear then
+        if p_first_kept = any(p_ids) and not p_clear then
+          kept := c.next_seq + array_position(p_ids, p_first_kept) - 1;
+        elsif p_first_kept is not null and not p_clear then
           select m.seq into kept from memory.messages m
           where m.organization_id = p_org and m.id = p_first_kept and m.conversation_id = p_conversation;
           if kept is null then
@@ -67,21 +60,32 @@ begin
       c.message_count := c.message_count + n;
       update memory.conversations t
       set fence = p_fence, next_seq = c.next_seq, message_count = c.message_count, window_seq = c.window_seq,
-        summary_seq = c.summary_seq, window_version = c.window_version, last_run = p_run, last_input = c.last_input, last_step = p_step, last_stop = p_stop
+        summary_seq = c.summary_seq, window_version = c.window_version, last_run = p_run, last_input = c.last_input,
+        last_step = p_step, last_stop = p_stop
       where t.organization_id = p_org and t.id = p_conversation;
     end if;
   end if;
-  r.status := 0 /* Status.DONE */;
-  r.fence := p_fence;
-  r.message_count := c.message_count;
-  r.notes := '{}';
-  if p_conversation = p_agent then
-    select coalesce(array_agg(b.id), '{}'), coalesce(array_agg(b.version), '{}') into ids, versions
-    from (select b.id, b.version from memory.own_blocks_of(p_org, p_agent) b order by b.id collate "C") b;
-    if ids = p_known_ids and versions = p_known_versions then
-      return next r;
-      return;
-    end if;
+  if r.repeated then
+    n := 0;
+  end if;
+  for i in 1 .. n loop
+    insert into memory.messages (
+      organization_id, conversation_id, seq, id, agent_id, role, types, flags, run_id, step_id, group_id, created_at,
+      pending, search, body)
+    values (
+      p_org, p_conversation, c.next_seq - n + i - 1, p_ids[i], p_agent, p_roles[i], p_types[i], p_flags[i], p_runs[i],
+      p_steps[i], p_groups[i], p_times[i], p_pending and p_searches[i] <> '', p_searches[i], p_bodies[i]);
+  end loop;
+  select 0::smallint /* Status.DONE */, p_fence, r.repeated, c.message_count, null::bigint, null::integer, null::smallint,
+    case when p_conversation = p_agent and (
+      select coalesce(array_agg(b.id), '{}') = p_known_ids and coalesce(array_agg(b.version), '{}') = p_known_versions
+      from (select b.id, b.version from memory.own_blocks_of(p_org, p_agent) b order by b.id collate "C") b)
+    then '{}'::text[] end,
+    null::bytea[], null::memory.blocks
+  into r;
+  if r.notes is not null then
+    return next r;
+    return;
   end if;
   r.notes := array(
     select k.id from unnest(p_known_ids) k (id)
