@@ -162,10 +162,10 @@ async def test_blocks_that_changed_are_told_anew(thread: Thread) -> None:
 
 
 async def test_what_is_held_is_bounded_and_the_oldest_goes_first() -> None:
-    held = HeldContexts(most_bytes=10)
-    for name, size in (("a", 4), ("b", 4), ("a", 5), ("c", 5)):
+    held = HeldContexts(most_bytes=13_000)
+    for name, size in (("a", 4_000), ("b", 4_000), ("a", 5_000), ("c", 5_000)):
         held.complete(("org", name), None, pb.BeginStepResponse(messages=[b"x" * size]))
     assert [held.find("org", name) is not None for name in ("a", "b", "c")] == [True, False, True]
-    held.complete(("org", "d"), None, pb.BeginStepResponse(messages=[b"x" * 11]))
-    assert [held.find("org", name) is not None for name in ("a", "c", "d")] == [False, False, False]
+    held.complete(("org", "d"), None, pb.BeginStepResponse(messages=[b"x" * 13_000]))
+    assert [held.find("org", name) is not None for name in ("a", "c", "d")] == [True, True, False]
     assert held.find("other", "a") is None
