@@ -98,10 +98,9 @@ ACCOUNTS = (
     ),
     Account(
         "User",
-        "id",
+        "user_id",
         (("name", "a name"), ("name", "another name"), ("organization_id", "{other_org_id}")),
         {"name": "base", "organization_id": "{org_id}"},
-        read_id="user_id",
         by_admin=True,
     ),
     Account(

@@ -35,6 +35,7 @@ CHANGING = {
     "letta.agent.v1.Agent": ("description", "project_id"),
     "letta.agent.v1.Conversation": ("summary", "model"),
     "letta.auth.v1.Organization": ("name", "privileged_tools"),
+    "letta.auth.v1.User": ("name", "organization_id"),
     "letta.llm.v1.Provider": ("region", "api_version"),
     "letta.memory.v1.Archive": ("description", "metadata"),
     "letta.memory.v1.Block": ("description", "value"),
@@ -42,13 +43,10 @@ CHANGING = {
     "letta.tools.v1.Tool": ("project_id", "metadata"),
 }
 # Resources that always have the first of these, so that clearing it leaves it.
-ALWAYS = {"letta.auth.v1.Organization"}
+ALWAYS = {"letta.auth.v1.Organization", "letta.auth.v1.User"}
 UNNAMED = {"metadata": '{"not": "named"}', "privileged_tools": True}
 # Updates without a mask: what they leave out they do not change.
 WITHOUT = {
-    "letta.agent.v1.AgentService.UpdateToolApproval": "one switch",
-    "letta.agent.v1.StepService.UpdateStepFeedback": "one value",
-    "letta.auth.v1.UserService.UpdateUser": "optional fields",
     "letta.tools.v1.MCPServerService.UpdateMCPServer": "a union of configurations",
     "letta.tools.v1.SandboxConfigService.UpdateSandboxConfig": "one JSON text, replaced as a whole",
 }
@@ -146,3 +144,22 @@ def test_a_null_leaves_what_an_organization_always_has(deployment: Deployment):
     answer = deployment.admin.patch("/v1/admin/orgs/", params={"org_id": made["id"]}, json=nulls)
 
     assert answer.json() == made | named
+
+
+def test_a_null_leaves_what_a_user_always_has(deployment: Deployment):
+    named = {"name": "nulls", "organization_id": deployment.caller.owned["org_id"]}
+    made = deployment.admin.post("/v1/admin/users/", json=named).json()
+
+    answer = deployment.admin.put("/v1/admin/users/", json={"id": made["id"], **dict.fromkeys(named)})
+
+    assert answer.json() == made | {"updated_at": answer.json()["updated_at"]}
+
+
+@pytest.mark.parametrize(("body", "place"), [({}, "id"), ({"id": "wrong"}, "id"), ({"name": "n" * 257}, "name")])
+def test_what_is_wrong_with_a_user_is_told_by_key(deployment: Deployment, body: dict[str, str], place: str):
+    body = {"id": "user-none", **body} if body else body
+
+    answer = deployment.admin.put("/v1/admin/users/", json=body)
+
+    assert answer.status_code == 422
+    assert [problem["loc"] for problem in answer.json()["detail"]] == [["body", place]]

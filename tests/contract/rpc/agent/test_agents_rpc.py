@@ -270,8 +270,8 @@ async def test_calls_of_a_tool_wait_for_approval_when_asked(stubs):
     agent = await stubs.agent(tool_ids=[tool.id])
 
     async def approval(name, required):
-        request = pb.UpdateToolApprovalRequest(agent_id=agent.id, tool_name=name, requires_approval=required)
-        return (await stubs.agents.UpdateToolApproval(request, timeout=5)).agent
+        request = pb.SetToolApprovalRequest(agent_id=agent.id, tool_name=name, requires_approval=required)
+        return (await stubs.agents.SetToolApproval(request, timeout=5)).agent
 
     assert [r.requires_approval.tool_name for r in (await approval("roll", True)).tool_rules] == ["roll"]
     assert list((await approval("roll", False)).tool_rules) == []

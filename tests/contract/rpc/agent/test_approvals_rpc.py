@@ -210,8 +210,8 @@ async def waits_for(stubs, agent_id, count):
 
 
 async def test_the_rule_or_the_tool_may_go_while_a_call_waits(stubs, asking):
-    rule = agent_service_pb2.UpdateToolApprovalRequest(agent_id=asking.agent_id, tool_name="roll")
-    await stubs.agents.UpdateToolApproval(rule, timeout=5)
+    rule = agent_service_pb2.SetToolApprovalRequest(agent_id=asking.agent_id, tool_name="roll")
+    await stubs.agents.SetToolApproval(rule, timeout=5)
     with pytest.raises(PendingApproval):
         await stubs.send(asking.agent_id, "hello?")
     detach = agent_service_pb2.DetachToolRequest(agent_id=asking.agent_id, tool_id=asking.tool.id)

@@ -85,9 +85,7 @@ async def test_who_does_not_ask_meets_no_older_words(stubs):
         lambda to: stubs.agents.AttachBlock(pb.AttachBlockRequest(agent_id=agent.id, block_id=block), **to),
         lambda to: stubs.agents.DetachBlock(pb.DetachBlockRequest(agent_id=agent.id, block_id=block), **to),
         lambda to: stubs.agents.AttachTool(pb.AttachToolRequest(agent_id=agent.id, tool_id=tool), **to),
-        lambda to: stubs.agents.UpdateToolApproval(
-            pb.UpdateToolApprovalRequest(agent_id=agent.id, tool_name="roll"), **to
-        ),
+        lambda to: stubs.agents.SetToolApproval(pb.SetToolApprovalRequest(agent_id=agent.id, tool_name="roll"), **to),
         lambda to: stubs.agents.DetachTool(pb.DetachToolRequest(agent_id=agent.id, tool_id=tool), **to),
         lambda to: stubs.agents.ResetMessages(pb.ResetMessagesRequest(agent_id=agent.id), **to),
         lambda to: stubs.agents.CreateAgent(pb.CreateAgentRequest(agent=agent_pb2.Agent(model="builtin/echo")), **to),

@@ -331,10 +331,8 @@ async def test_steps_are_read_listed_and_judged(stubs):
         request = step_service_pb2.ListStepsRequest(**query)
         return [step.id for step in (await stubs.steps.ListSteps(request, timeout=5)).steps]
 
-    judged = step_service_pb2.UpdateStepFeedbackRequest(
-        step_id=ids[0], feedback=step_pb2.FEEDBACK_POSITIVE, tags=["good"]
-    )
-    step = (await stubs.steps.UpdateStepFeedback(judged, timeout=5)).step
+    judged = step_service_pb2.SetStepFeedbackRequest(step_id=ids[0], feedback=step_pb2.FEEDBACK_POSITIVE, tags=["good"])
+    step = (await stubs.steps.SetStepFeedback(judged, timeout=5)).step
     assert (step.feedback, list(step.tags)) == (step_pb2.FEEDBACK_POSITIVE, ["good"])
     assert (await stubs.steps.GetStep(step_service_pb2.GetStepRequest(step_id=ids[0]), timeout=5)).step == step
     request = step_service_pb2.GetStepMetricsRequest(step_id=ids[0])
@@ -356,7 +354,7 @@ async def test_a_step_of_another_organization_is_not_found(stubs):
     calls = [
         lambda i: stubs.steps.GetStep(step_service_pb2.GetStepRequest(step_id=i), timeout=5),
         lambda i: stubs.steps.GetStepMetrics(step_service_pb2.GetStepMetricsRequest(step_id=i), timeout=5),
-        lambda i: stubs.steps.UpdateStepFeedback(step_service_pb2.UpdateStepFeedbackRequest(step_id=i), timeout=5),
+        lambda i: stubs.steps.SetStepFeedback(step_service_pb2.SetStepFeedbackRequest(step_id=i), timeout=5),
     ]
     for call in calls:
         with pytest.raises(StepNotFound):

@@ -153,13 +153,13 @@ async def test_the_life_of_a_user(organizations, users):
     organization, made = await tenant(organizations, users)
     assert (made.organization_id, made.is_deleted) == (organization.id, False)
     assert (await users.GetUser(user_id=made.id)).user == made
-    changed = (await users.UpdateUser(id=made.id, name="anna")).user
+    changed = (await users.UpdateUser(user_id=made.id, user={"name": "anna"})).user
     assert changed.name == "anna"
     assert changed.updated_at.ToDatetime() >= made.updated_at.ToDatetime()
     with pytest.raises(InvalidArgument):
-        await users.UpdateUser(id=made.id, organization_id=DEFAULT_ORGANIZATION)
+        await users.UpdateUser(user_id=made.id, user={"organization_id": DEFAULT_ORGANIZATION})
     assert (await users.DeleteUser(user_id=made.id)).user.is_deleted
-    for call in (users.GetUser(user_id=made.id), users.UpdateUser(id=made.id), users.DeleteUser(user_id=made.id)):
+    for call in (users.GetUser(user_id=made.id), users.UpdateUser(user_id=made.id), users.DeleteUser(user_id=made.id)):
         with pytest.raises(UserNotFound):
             await call
 
@@ -196,7 +196,7 @@ async def test_the_directory_is_for_administrators(organizations, users):
             users.CreateUser(name="bob", organization_id=organization.id),
             users.GetUser(user_id=ann.id),
             users.ListUsers(),
-            users.UpdateUser(id=ann.id),
+            users.UpdateUser(user_id=ann.id),
             users.DeleteUser(user_id=ann.id),
         ):
             with pytest.raises(PermissionDenied):

@@ -333,55 +333,63 @@ _HELPERS = (
 )
 
 
-def partial(plan: MessagePlan) -> MessagePlan:
-    """Return the plan for a masked update.
+def partial(plan: MessagePlan, within: str = "") -> MessagePlan:
+    """Return the plan for a masked update, of what stands within a field or of all.
 
     What is left out stays as it is, so nothing is required or defaulted; what no update changes is not read.
     """
-    parts: list[Part] = []
-    for part in plan.parts:
-        if isinstance(part, Field):
-            parts.append(replace(part, required=False, default=UNSET, read=not part.kept))
-        elif not isinstance(part, Union):
-            parts.append(part)
-        elif part.choice is Choice.PLAIN:
-            free = tuple(replace(m, field=replace(m.field, required=False, default=UNSET)) for m in part.members)
-            parts.append(replace(part, members=free))
-        else:
-            parts.append(replace(part, default_tag=""))
-    return replace(plan, parts=tuple(parts))
+    return replace(plan, parts=tuple(_free(part) if _is_within(part, within) else part for part in plan.parts))
 
 
-def masker(plan: MessagePlan) -> Callable[[Any, Any], list[str]]:
+def _free(part: Part) -> Part:
+    if isinstance(part, Field):
+        return replace(part, required=False, default=UNSET, read=not part.kept)
+    if not isinstance(part, Union):
+        return part
+    if part.choice is not Choice.PLAIN:
+        return replace(part, default_tag="")
+    free = tuple(replace(m, field=replace(m.field, required=False, default=UNSET)) for m in part.members)
+    return replace(part, members=free)
+
+
+def masker(plan: MessagePlan, within: str = "") -> Callable[[Any, Any], list[str]]:
     """Return a function that names, as paths of proto names, what the keys of a JSON object set or clear.
 
-    Keys of fields that no update changes are not named: a client may send back a whole object.
+    The paths begin within a field where one is given. Keys of fields that no update changes are not named: a client
+    may send back a whole object.
     """
-    changing = [field for field in plan.fields() if not field.kept]
-    keys = {key: ".".join(field.path) for field in changing for key in (field.key, *field.aliases)}
-    unions = [part for part in plan.parts if isinstance(part, Union) and part.choice is not Choice.PLAIN]
+    start = 1 if within else 0
+    changing = [field for field in plan.fields() if not field.kept and _is_within(field, within)]
+    keys = {key: ".".join(field.path[start:]) for field in changing for key in (field.key, *field.aliases)}
+    parts = [part for part in plan.parts if isinstance(part, Union) and _is_within(part, within)]
+    unions = [replace(part, path=part.path[start:]) for part in parts if part.choice is not Choice.PLAIN]
 
     def paths(value: Any, message: Any) -> list[str]:
         if type(value) is not dict:
             return []
         found = [keys[key] for key in value if key in keys]
         for union in unions:
-            found.extend(_chosen(union, value, message))
+            found.extend(_chosen(union, value, getattr(message, within) if within else message))
         return found
 
     return paths
 
 
+def _is_within(part: Part, name: str) -> bool:
+    return not name or (isinstance(part, Field | Union) and part.path[0] == name)
+
+
 def _chosen(union: Union, value: dict[str, Any], message: Any) -> list[str]:
+    above = union.path[:-1]
     owner = message
-    for name in union.path[:-1]:
+    for name in above:
         owner = getattr(owner, name)
     chosen = owner.WhichOneof(union.path[-1])
     if chosen is not None:
-        return [".".join((*union.path[:-1], chosen))]
+        return [".".join((*above, chosen))]
     if union.choice is Choice.KEYS or union.key not in value:
         return []
-    return [".".join(member.field.path) for member in union.members]
+    return [".".join((*above, member.field.path[-1])) for member in union.members]
 
 
 def _indent(lines: list[str]) -> list[str]:

@@ -86,6 +86,8 @@ class Binding:
         self._paths: Callable[[Any, Any], list[str]] | None = None
         self._bind_body(plan)
         self._flattened = self._flattened_paths()
+        shown: tuple[Field, ...] = self.body_plan.fields() if self.body_plan and self.body == "*" else ()
+        self._renamed: dict[Loc, str] = {each.path: each.key for each in shown if each.key != each.path[-1]}
 
     @property
     def raw_body(self) -> bool:
@@ -127,7 +129,9 @@ class Binding:
         return ("query", *self._shown(path))
 
     def _shown(self, path: Loc) -> Loc:
-        """Return a path less the fields whose keys stand in the object around them."""
+        """Return a path less the fields whose keys stand in the object around them, with the key of a renamed field."""
+        if path in self._renamed:
+            return (self._renamed[path],)
         return tuple(name for end, name in enumerate(path, 1) if path[:end] not in self._flattened)
 
     def _text(self, path: tuple[str, ...]) -> TextSource:
@@ -152,10 +156,11 @@ class Binding:
         return found
 
     def _bind_body(self, plan: MessagePlan) -> None:
-        decoders, planner = self._codecs.decoders, self._codecs.planner
+        decoders, planner, within = self._codecs.decoders, self._codecs.planner, ""
         if self.body == "*":
             rest = planner.without(plan, self._apart)
-            self.body_plan = partial(rest) if self._mask else rest
+            within = self._resource(rest)
+            self.body_plan = partial(rest, within) if self._mask else rest
             self._bind_files(rest)
             self._decode = (
                 decoders.plan(self.body_plan) if self._apart or self._mask else decoders.message(self.message)
@@ -169,7 +174,12 @@ class Binding:
             else:
                 self._decode = decoders.field(self.body_field)
         if self._mask and self.body_plan:
-            self._paths = masker(self.body_plan)
+            self._paths = masker(self.body_plan, within)
+
+    def _resource(self, plan: MessagePlan) -> str:
+        """Return the field of a body `*` that a mask is relative to: the one whose keys stand in the body itself."""
+        inner = {each.path[0] for each in plan.fields() if len(each.path) > 1}
+        return inner.pop() if self._mask and len(inner) == 1 else ""
 
     def _flattened_paths(self) -> frozenset[tuple[str, ...]]:
         name, within = self.message, tuple[str, ...]()

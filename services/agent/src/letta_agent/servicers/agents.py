@@ -104,13 +104,11 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         page = Page.of(request).slice(tools, key=lambda tool: ranked[tool.id], by_time=False)
         return pb.ListAgentToolsResponse(tools=page)
 
-    async def UpdateToolApproval(
-        self, request: pb.UpdateToolApprovalRequest, context: Call
-    ) -> pb.UpdateToolApprovalResponse:
+    async def SetToolApproval(self, request: pb.SetToolApprovalRequest, context: Call) -> pb.SetToolApprovalResponse:
         agent = await self._agents.set_approval(
             current_actor(), request.agent_id, request.tool_name, required=request.requires_approval
         )
-        return pb.UpdateToolApprovalResponse(agent=as_read(agent))
+        return pb.SetToolApprovalResponse(agent=as_read(agent))
 
     async def RunAgentTool(self, request: pb.RunAgentToolRequest, context: Call) -> pb.RunAgentToolResponse:
         arguments = json_object(request.args, "args")

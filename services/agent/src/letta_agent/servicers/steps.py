@@ -45,9 +45,7 @@ class StepServicer(step_service_pb2_grpc.StepServiceServicer):
         step = await self._store.get_step(current_actor(), request.step_id)
         return pb.GetStepMetricsResponse(metrics=pack_step_metrics(current_actor(), step))
 
-    async def UpdateStepFeedback(
-        self, request: pb.UpdateStepFeedbackRequest, context: Call
-    ) -> pb.UpdateStepFeedbackResponse:
+    async def SetStepFeedback(self, request: pb.SetStepFeedbackRequest, context: Call) -> pb.SetStepFeedbackResponse:
         actor = current_actor()
         step = await self._store.set_feedback(actor, request.step_id, request.feedback, list(request.tags))
-        return pb.UpdateStepFeedbackResponse(step=pack_step(actor, step))
+        return pb.SetStepFeedbackResponse(step=pack_step(actor, step))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from letta.auth.v1.user_pb2 import User
 from letta_auth.domain.changes import change
@@ -76,10 +76,8 @@ class Users:
         async with self._db.read() as tx:
             return await tx.users.list_users(page, organization_id)
 
-    async def update(
-        self, actor: Actor, user_id: str, *, name: str | None = None, organization_id: str | None = None
-    ) -> User:
-        """Change what is given.
+    async def update(self, actor: Actor, user_id: str, changes: Mapping[str, Any]) -> User:
+        """Give fields new values; None leaves one.
 
         Raises:
             PermissionDenied: the actor is no administrator.
@@ -90,12 +88,12 @@ class Users:
         now = self._clock.now()
         async with self._db.begin() as tx:
             user = await tx.users.get(user_id)
-            if organization_id and organization_id != user.organization_id:
+            if changes.get("organization_id") not in {None, "", user.organization_id}:
                 raise InvalidArgument(
                     "a user cannot move to another organization; make a new user there", field="organization_id"
                 )
-            if name is not None:
-                user.name = name
+            if changes.get("name") is not None:
+                user.name = changes["name"]
             user.updated_at.FromDatetime(now)
             await tx.users.update(user)
             await tx.audit.append(change(actor, user.organization_id, now, "user.update", user.id))

@@ -10,6 +10,7 @@ from letta.auth.v1 import user_service_pb2, user_service_pb2_grpc
 from letta_auth.domain.users import Users
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
+from letta_rpc.masks import changed_values
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -39,12 +40,8 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
     async def UpdateUser(
         self, request: user_service_pb2.UpdateUserRequest, context: _Context
     ) -> user_service_pb2.UpdateUserResponse:
-        changed = await self._users.update(
-            current_actor(),
-            request.id,
-            name=request.name if request.HasField("name") else None,
-            organization_id=request.organization_id if request.HasField("organization_id") else None,
-        )
+        changes = changed_values(request.user, request.update_mask)
+        changed = await self._users.update(current_actor(), request.user_id, changes)
         return user_service_pb2.UpdateUserResponse(user=changed)
 
     async def DeleteUser(

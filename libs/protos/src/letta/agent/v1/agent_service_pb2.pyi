@@ -890,8 +890,8 @@ class ListAgentToolsResponse(_message.Message):
 Global___ListAgentToolsResponse: _TypeAlias = ListAgentToolsResponse  # noqa: Y015
 
 @_typing.final
-class UpdateToolApprovalRequest(_message.Message):
-    """Request of AgentService.UpdateToolApproval."""
+class SetToolApprovalRequest(_message.Message):
+    """Request of AgentService.SetToolApproval."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -917,11 +917,11 @@ class UpdateToolApprovalRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UpdateToolApprovalRequest: _TypeAlias = UpdateToolApprovalRequest  # noqa: Y015
+Global___SetToolApprovalRequest: _TypeAlias = SetToolApprovalRequest  # noqa: Y015
 
 @_typing.final
-class UpdateToolApprovalResponse(_message.Message):
-    """Response of AgentService.UpdateToolApproval."""
+class SetToolApprovalResponse(_message.Message):
+    """Response of AgentService.SetToolApproval."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -941,7 +941,7 @@ class UpdateToolApprovalResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UpdateToolApprovalResponse: _TypeAlias = UpdateToolApprovalResponse  # noqa: Y015
+Global___SetToolApprovalResponse: _TypeAlias = SetToolApprovalResponse  # noqa: Y015
 
 @_typing.final
 class RunAgentToolRequest(_message.Message):

@@ -90,10 +90,10 @@ class AgentServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentToolsRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentToolsResponse.FromString,
                 _registered_method=True)
-        self.UpdateToolApproval = channel.unary_unary(
-                '/letta.agent.v1.AgentService/UpdateToolApproval',
-                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalRequest.SerializeToString,
-                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalResponse.FromString,
+        self.SetToolApproval = channel.unary_unary(
+                '/letta.agent.v1.AgentService/SetToolApproval',
+                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.SetToolApprovalRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.SetToolApprovalResponse.FromString,
                 _registered_method=True)
         self.RunAgentTool = channel.unary_unary(
                 '/letta.agent.v1.AgentService/RunAgentTool',
@@ -204,7 +204,7 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def UpdateToolApproval(self, request, context):
+    def SetToolApproval(self, request, context):
         """Says whether calls of a tool wait for approval. TOOL_NOT_FOUND when the agent has no such tool.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -308,10 +308,10 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentToolsRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentToolsResponse.SerializeToString,
             ),
-            'UpdateToolApproval': grpc.unary_unary_rpc_method_handler(
-                    servicer.UpdateToolApproval,
-                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalRequest.FromString,
-                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalResponse.SerializeToString,
+            'SetToolApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetToolApproval,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.SetToolApprovalRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.SetToolApprovalResponse.SerializeToString,
             ),
             'RunAgentTool': grpc.unary_unary_rpc_method_handler(
                     servicer.RunAgentTool,
@@ -648,7 +648,7 @@ class AgentService:
             _registered_method=True)
 
     @staticmethod
-    def UpdateToolApproval(request,
+    def SetToolApproval(request,
             target,
             options=(),
             channel_credentials=None,
@@ -661,9 +661,9 @@ class AgentService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/letta.agent.v1.AgentService/UpdateToolApproval',
-            letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalRequest.SerializeToString,
-            letta_dot_agent_dot_v1_dot_agent__service__pb2.UpdateToolApprovalResponse.FromString,
+            '/letta.agent.v1.AgentService/SetToolApproval',
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.SetToolApprovalRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.SetToolApprovalResponse.FromString,
             options,
             channel_credentials,
             insecure,

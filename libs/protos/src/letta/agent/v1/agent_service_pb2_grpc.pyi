@@ -57,7 +57,7 @@ class AgentServiceStub:
     """Detaches a tool. A repeat changes nothing."""
     ListAgentTools: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentToolsRequest, _agent_service_pb2.ListAgentToolsResponse]
     """Lists the tools of an agent, newest attachment first."""
-    UpdateToolApproval: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateToolApprovalRequest, _agent_service_pb2.UpdateToolApprovalResponse]
+    SetToolApproval: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.SetToolApprovalRequest, _agent_service_pb2.SetToolApprovalResponse]
     """Says whether calls of a tool wait for approval. TOOL_NOT_FOUND when the agent has no such tool."""
     RunAgentTool: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.RunAgentToolRequest, _agent_service_pb2.RunAgentToolResponse]
     """Calls a tool of an agent outside of a run: nothing is told to the agent, and what the tool changes of its blocks is kept. How the
@@ -106,7 +106,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Detaches a tool. A repeat changes nothing."""
     ListAgentTools: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentToolsRequest, _agent_service_pb2.ListAgentToolsResponse]  # type: ignore[assignment]
     """Lists the tools of an agent, newest attachment first."""
-    UpdateToolApproval: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateToolApprovalRequest, _agent_service_pb2.UpdateToolApprovalResponse]  # type: ignore[assignment]
+    SetToolApproval: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.SetToolApprovalRequest, _agent_service_pb2.SetToolApprovalResponse]  # type: ignore[assignment]
     """Says whether calls of a tool wait for approval. TOOL_NOT_FOUND when the agent has no such tool."""
     RunAgentTool: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.RunAgentToolRequest, _agent_service_pb2.RunAgentToolResponse]  # type: ignore[assignment]
     """Calls a tool of an agent outside of a run: nothing is told to the agent, and what the tool changes of its blocks is kept. How the
@@ -220,11 +220,11 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the tools of an agent, newest attachment first."""
 
     @_abc_1.abstractmethod
-    def UpdateToolApproval(
+    def SetToolApproval(
         self,
-        request: _agent_service_pb2.UpdateToolApprovalRequest,
+        request: _agent_service_pb2.SetToolApprovalRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_agent_service_pb2.UpdateToolApprovalResponse, _abc.Awaitable[_agent_service_pb2.UpdateToolApprovalResponse]]:
+    ) -> _typing.Union[_agent_service_pb2.SetToolApprovalResponse, _abc.Awaitable[_agent_service_pb2.SetToolApprovalResponse]]:
         """Says whether calls of a tool wait for approval. TOOL_NOT_FOUND when the agent has no such tool."""
 
     @_abc_1.abstractmethod

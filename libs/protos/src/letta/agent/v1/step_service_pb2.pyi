@@ -247,8 +247,8 @@ class GetStepMetricsResponse(_message.Message):
 Global___GetStepMetricsResponse: _TypeAlias = GetStepMetricsResponse  # noqa: Y015
 
 @_typing.final
-class UpdateStepFeedbackRequest(_message.Message):
-    """Request of StepService.UpdateStepFeedback."""
+class SetStepFeedbackRequest(_message.Message):
+    """Request of StepService.SetStepFeedback."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -276,11 +276,11 @@ class UpdateStepFeedbackRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UpdateStepFeedbackRequest: _TypeAlias = UpdateStepFeedbackRequest  # noqa: Y015
+Global___SetStepFeedbackRequest: _TypeAlias = SetStepFeedbackRequest  # noqa: Y015
 
 @_typing.final
-class UpdateStepFeedbackResponse(_message.Message):
-    """Response of StepService.UpdateStepFeedback."""
+class SetStepFeedbackResponse(_message.Message):
+    """Response of StepService.SetStepFeedback."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -300,4 +300,4 @@ class UpdateStepFeedbackResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UpdateStepFeedbackResponse: _TypeAlias = UpdateStepFeedbackResponse  # noqa: Y015
+Global___SetStepFeedbackResponse: _TypeAlias = SetStepFeedbackResponse  # noqa: Y015

@@ -50,10 +50,10 @@ class StepServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_step__service__pb2.GetStepMetricsRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_step__service__pb2.GetStepMetricsResponse.FromString,
                 _registered_method=True)
-        self.UpdateStepFeedback = channel.unary_unary(
-                '/letta.agent.v1.StepService/UpdateStepFeedback',
-                request_serializer=letta_dot_agent_dot_v1_dot_step__service__pb2.UpdateStepFeedbackRequest.SerializeToString,
-                response_deserializer=letta_dot_agent_dot_v1_dot_step__service__pb2.UpdateStepFeedbackResponse.FromString,
+        self.SetStepFeedback = channel.unary_unary(
+                '/letta.agent.v1.StepService/SetStepFeedback',
+                request_serializer=letta_dot_agent_dot_v1_dot_step__service__pb2.SetStepFeedbackRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_step__service__pb2.SetStepFeedbackResponse.FromString,
                 _registered_method=True)
 
 
@@ -82,7 +82,7 @@ class StepServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def UpdateStepFeedback(self, request, context):
+    def SetStepFeedback(self, request, context):
         """Stores what a person thinks of a step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -107,10 +107,10 @@ def add_StepServiceServicer_to_server(servicer, server):
                     request_deserializer=letta_dot_agent_dot_v1_dot_step__service__pb2.GetStepMetricsRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_step__service__pb2.GetStepMetricsResponse.SerializeToString,
             ),
-            'UpdateStepFeedback': grpc.unary_unary_rpc_method_handler(
-                    servicer.UpdateStepFeedback,
-                    request_deserializer=letta_dot_agent_dot_v1_dot_step__service__pb2.UpdateStepFeedbackRequest.FromString,
-                    response_serializer=letta_dot_agent_dot_v1_dot_step__service__pb2.UpdateStepFeedbackResponse.SerializeToString,
+            'SetStepFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetStepFeedback,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_step__service__pb2.SetStepFeedbackRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_step__service__pb2.SetStepFeedbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -206,7 +206,7 @@ class StepService:
             _registered_method=True)
 
     @staticmethod
-    def UpdateStepFeedback(request,
+    def SetStepFeedback(request,
             target,
             options=(),
             channel_credentials=None,
@@ -219,9 +219,9 @@ class StepService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/letta.agent.v1.StepService/UpdateStepFeedback',
-            letta_dot_agent_dot_v1_dot_step__service__pb2.UpdateStepFeedbackRequest.SerializeToString,
-            letta_dot_agent_dot_v1_dot_step__service__pb2.UpdateStepFeedbackResponse.FromString,
+            '/letta.agent.v1.StepService/SetStepFeedback',
+            letta_dot_agent_dot_v1_dot_step__service__pb2.SetStepFeedbackRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_step__service__pb2.SetStepFeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

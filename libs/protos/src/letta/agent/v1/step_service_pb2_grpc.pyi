@@ -39,7 +39,7 @@ class StepServiceStub:
     """Returns one step. STEP_NOT_FOUND when the organization has no such step."""
     GetStepMetrics: _grpc.UnaryUnaryMultiCallable[_step_service_pb2.GetStepMetricsRequest, _step_service_pb2.GetStepMetricsResponse]
     """Returns how long the parts of a step took."""
-    UpdateStepFeedback: _grpc.UnaryUnaryMultiCallable[_step_service_pb2.UpdateStepFeedbackRequest, _step_service_pb2.UpdateStepFeedbackResponse]
+    SetStepFeedback: _grpc.UnaryUnaryMultiCallable[_step_service_pb2.SetStepFeedbackRequest, _step_service_pb2.SetStepFeedbackResponse]
     """Stores what a person thinks of a step."""
 
 @_typing.type_check_only
@@ -53,7 +53,7 @@ class StepServiceAsyncStub(StepServiceStub):
     """Returns one step. STEP_NOT_FOUND when the organization has no such step."""
     GetStepMetrics: _aio.UnaryUnaryMultiCallable[_step_service_pb2.GetStepMetricsRequest, _step_service_pb2.GetStepMetricsResponse]  # type: ignore[assignment]
     """Returns how long the parts of a step took."""
-    UpdateStepFeedback: _aio.UnaryUnaryMultiCallable[_step_service_pb2.UpdateStepFeedbackRequest, _step_service_pb2.UpdateStepFeedbackResponse]  # type: ignore[assignment]
+    SetStepFeedback: _aio.UnaryUnaryMultiCallable[_step_service_pb2.SetStepFeedbackRequest, _step_service_pb2.SetStepFeedbackResponse]  # type: ignore[assignment]
     """Stores what a person thinks of a step."""
 
 class StepServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -84,11 +84,11 @@ class StepServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns how long the parts of a step took."""
 
     @_abc_1.abstractmethod
-    def UpdateStepFeedback(
+    def SetStepFeedback(
         self,
-        request: _step_service_pb2.UpdateStepFeedbackRequest,
+        request: _step_service_pb2.SetStepFeedbackRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_step_service_pb2.UpdateStepFeedbackResponse, _abc.Awaitable[_step_service_pb2.UpdateStepFeedbackResponse]]:
+    ) -> _typing.Union[_step_service_pb2.SetStepFeedbackResponse, _abc.Awaitable[_step_service_pb2.SetStepFeedbackResponse]]:
         """Stores what a person thinks of a step."""
 
 def add_StepServiceServicer_to_server(servicer: StepServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18letta/auth/v1/user.proto\x12\rletta.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x02\n\x04User\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12-\n\x0forganization_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x0eorganizationId\x12\x18\n\x04name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x04name\x12?\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12#\n\nis_deleted\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03R\tisDeletedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18letta/auth/v1/user.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x02\n\x04User\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x39\n\x0forganization_id\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@H\x00R\x0eorganizationId\x88\x01\x01\x12%\n\x04name\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02H\x01R\x04name\x88\x01\x01\x12?\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12#\n\nis_deleted\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03R\tisDeletedB\x12\n\x10_organization_idB\x07\n\x05_nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +37,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER'].fields_by_name['id']._loaded_options = None
   _globals['_USER'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_USER'].fields_by_name['organization_id']._loaded_options = None
-  _globals['_USER'].fields_by_name['organization_id']._serialized_options = b'\342A\001\003'
+  _globals['_USER'].fields_by_name['organization_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_USER'].fields_by_name['name']._loaded_options = None
-  _globals['_USER'].fields_by_name['name']._serialized_options = b'\342A\001\003'
+  _globals['_USER'].fields_by_name['name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
   _globals['_USER'].fields_by_name['created_at']._loaded_options = None
   _globals['_USER'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
   _globals['_USER'].fields_by_name['updated_at']._loaded_options = None
   _globals['_USER'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
   _globals['_USER'].fields_by_name['is_deleted']._loaded_options = None
   _globals['_USER'].fields_by_name['is_deleted']._serialized_options = b'\342A\001\003'
-  _globals['_USER']._serialized_start=110
-  _globals['_USER']._serialized_end=378
+  _globals['_USER']._serialized_start=139
+  _globals['_USER']._serialized_end=461
 # @@protoc_insertion_point(module_scope)

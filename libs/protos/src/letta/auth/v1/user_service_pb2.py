@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from letta.auth.v1 import user_pb2 as letta_dot_auth_dot_v1_dot_user__pb2
 from letta.common.v1 import sort_order_pb2 as letta_dot_common_dot_v1_dot_sort__order__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/auth/v1/user_service.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x18letta/auth/v1/user.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\x7f\n\x11\x43reateUserRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\xca\xf3\x18\x02(\x01R\x04name\x12@\n\x0forganization_id\x18\x02 \x01(\tB\x17\xe2\x41\x01\x02\xbaH\nr\x08\x18@:\x04org-\xca\xf3\x18\x02(\x01R\x0eorganizationId\"=\n\x12\x43reateUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x13.letta.auth.v1.UserR\x04user\"=\n\x0eGetUserRequest\x12+\n\x07user_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05user-R\x06userId\":\n\x0fGetUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x13.letta.auth.v1.UserR\x04user\"\xf3\x01\n\x10ListUsersRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12\x34\n\x0forganization_id\x18\x05 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x0eorganizationId\">\n\x11ListUsersResponse\x12)\n\x05users\x18\x01 \x03(\x0b\x32\x13.letta.auth.v1.UserR\x05users\"\xbc\x01\n\x11UpdateUserRequest\x12(\n\x02id\x18\x01 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05user-\xca\xf3\x18\x02(\x01R\x02id\x12%\n\x04name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02H\x00R\x04name\x88\x01\x01\x12\x39\n\x0forganization_id\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@H\x01R\x0eorganizationId\x88\x01\x01\x42\x07\n\x05_nameB\x12\n\x10_organization_id\"=\n\x12UpdateUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x13.letta.auth.v1.UserR\x04user\"@\n\x11\x44\x65leteUserRequest\x12+\n\x07user_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05user-R\x06userId\"=\n\x12\x44\x65leteUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x13.letta.auth.v1.UserR\x04user2\xe4\x04\n\x0bUserService\x12t\n\nCreateUser\x12 .letta.auth.v1.CreateUserRequest\x1a!.letta.auth.v1.CreateUserResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x10/v1/admin/users/:\x01*b\x04user\x12t\n\x07GetUser\x12\x1d.letta.auth.v1.GetUserRequest\x1a\x1e.letta.auth.v1.GetUserResponse\"*\x90\x02\x01\x82\xd3\xe4\x93\x02!\x12\x19/v1/admin/users/{user_id}b\x04user\x12z\n\tListUsers\x12\x1f.letta.auth.v1.ListUsersRequest\x1a .letta.auth.v1.ListUsersResponse\"*\x90\x02\x01\xfa\xf3\x18\x04\x38\x32@\x01\x82\xd3\xe4\x93\x02\x19\x12\x10/v1/admin/users/b\x05users\x12w\n\nUpdateUser\x12 .letta.auth.v1.UpdateUserRequest\x1a!.letta.auth.v1.UpdateUserResponse\"$\x90\x02\x02\x82\xd3\xe4\x93\x02\x1b\x1a\x10/v1/admin/users/:\x01*b\x04user\x12t\n\nDeleteUser\x12 .letta.auth.v1.DeleteUserRequest\x1a!.letta.auth.v1.DeleteUserResponse\"!\x90\x02\x02\x82\xd3\xe4\x93\x02\x18*\x10/v1/admin/users/b\x04userb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/auth/v1/user_service.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x18letta/auth/v1/user.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\x7f\n\x11\x43reateUserRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\xca\xf3\x18\x02(\x01R\x04name\x12@\n\x0forganization_id\x18\x02 \x01(\tB\x17\xe2\x41\x01\x02\xbaH\nr\x08\x18@:\x04org-\xca\xf3\x18\x02(\x01R\x0eorganizationId\"=\n\x12\x43reateUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x13.letta.auth.v1.UserR\x04user\"=\n\x0eGetUserRequest\x12+\n\x07user_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05user-R\x06userId\":\n\x0fGetUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x13.letta.auth.v1.UserR\x04user\"\xf3\x01\n\x10ListUsersRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12\x34\n\x0forganization_id\x18\x05 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x0eorganizationId\">\n\x11ListUsersResponse\x12)\n\x05users\x18\x01 \x03(\x0b\x32\x13.letta.auth.v1.UserR\x05users\"\xc8\x01\n\x11UpdateUserRequest\x12\x35\n\x07user_id\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05user-\xca\xf3\x18\x06\n\x02id(\x01R\x06userId\x12\x33\n\x04user\x18\x02 \x01(\x0b\x32\x13.letta.auth.v1.UserB\n\xe2\x41\x01\x01\xca\xf3\x18\x02\x18\x01R\x04user\x12G\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\n\xe2\x41\x01\x01\xca\xf3\x18\x02@\x01R\nupdateMask\"=\n\x12UpdateUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x13.letta.auth.v1.UserR\x04user\"@\n\x11\x44\x65leteUserRequest\x12+\n\x07user_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05user-R\x06userId\"=\n\x12\x44\x65leteUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x13.letta.auth.v1.UserR\x04user2\xe4\x04\n\x0bUserService\x12t\n\nCreateUser\x12 .letta.auth.v1.CreateUserRequest\x1a!.letta.auth.v1.CreateUserResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x10/v1/admin/users/:\x01*b\x04user\x12t\n\x07GetUser\x12\x1d.letta.auth.v1.GetUserRequest\x1a\x1e.letta.auth.v1.GetUserResponse\"*\x90\x02\x01\x82\xd3\xe4\x93\x02!\x12\x19/v1/admin/users/{user_id}b\x04user\x12z\n\tListUsers\x12\x1f.letta.auth.v1.ListUsersRequest\x1a .letta.auth.v1.ListUsersResponse\"*\x90\x02\x01\xfa\xf3\x18\x04\x38\x32@\x01\x82\xd3\xe4\x93\x02\x19\x12\x10/v1/admin/users/b\x05users\x12w\n\nUpdateUser\x12 .letta.auth.v1.UpdateUserRequest\x1a!.letta.auth.v1.UpdateUserResponse\"$\x90\x02\x02\x82\xd3\xe4\x93\x02\x1b\x1a\x10/v1/admin/users/:\x01*b\x04user\x12t\n\nDeleteUser\x12 .letta.auth.v1.DeleteUserRequest\x1a!.letta.auth.v1.DeleteUserResponse\"!\x90\x02\x02\x82\xd3\xe4\x93\x02\x18*\x10/v1/admin/users/b\x04userb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,12 +54,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTUSERSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_LISTUSERSREQUEST'].fields_by_name['organization_id']._loaded_options = None
   _globals['_LISTUSERSREQUEST'].fields_by_name['organization_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
-  _globals['_UPDATEUSERREQUEST'].fields_by_name['id']._loaded_options = None
-  _globals['_UPDATEUSERREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002\272H\013r\t\030@:\005user-\312\363\030\002(\001'
-  _globals['_UPDATEUSERREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_UPDATEUSERREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
-  _globals['_UPDATEUSERREQUEST'].fields_by_name['organization_id']._loaded_options = None
-  _globals['_UPDATEUSERREQUEST'].fields_by_name['organization_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002\272H\013r\t\030@:\005user-\312\363\030\006\n\002id(\001'
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['user']._loaded_options = None
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['user']._serialized_options = b'\342A\001\001\312\363\030\002\030\001'
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEUSERREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001\312\363\030\002@\001'
   _globals['_DELETEUSERREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_DELETEUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002\272H\013r\t\030@:\005user-'
   _globals['_USERSERVICE'].methods_by_name['CreateUser']._loaded_options = None
@@ -71,26 +72,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERSERVICE'].methods_by_name['UpdateUser']._serialized_options = b'\220\002\002\202\323\344\223\002\033\032\020/v1/admin/users/:\001*b\004user'
   _globals['_USERSERVICE'].methods_by_name['DeleteUser']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['DeleteUser']._serialized_options = b'\220\002\002\202\323\344\223\002\030*\020/v1/admin/users/b\004user'
-  _globals['_CREATEUSERREQUEST']._serialized_start=239
-  _globals['_CREATEUSERREQUEST']._serialized_end=366
-  _globals['_CREATEUSERRESPONSE']._serialized_start=368
-  _globals['_CREATEUSERRESPONSE']._serialized_end=429
-  _globals['_GETUSERREQUEST']._serialized_start=431
-  _globals['_GETUSERREQUEST']._serialized_end=492
-  _globals['_GETUSERRESPONSE']._serialized_start=494
-  _globals['_GETUSERRESPONSE']._serialized_end=552
-  _globals['_LISTUSERSREQUEST']._serialized_start=555
-  _globals['_LISTUSERSREQUEST']._serialized_end=798
-  _globals['_LISTUSERSRESPONSE']._serialized_start=800
-  _globals['_LISTUSERSRESPONSE']._serialized_end=862
-  _globals['_UPDATEUSERREQUEST']._serialized_start=865
-  _globals['_UPDATEUSERREQUEST']._serialized_end=1053
-  _globals['_UPDATEUSERRESPONSE']._serialized_start=1055
-  _globals['_UPDATEUSERRESPONSE']._serialized_end=1116
-  _globals['_DELETEUSERREQUEST']._serialized_start=1118
-  _globals['_DELETEUSERREQUEST']._serialized_end=1182
-  _globals['_DELETEUSERRESPONSE']._serialized_start=1184
-  _globals['_DELETEUSERRESPONSE']._serialized_end=1245
-  _globals['_USERSERVICE']._serialized_start=1248
-  _globals['_USERSERVICE']._serialized_end=1860
+  _globals['_CREATEUSERREQUEST']._serialized_start=273
+  _globals['_CREATEUSERREQUEST']._serialized_end=400
+  _globals['_CREATEUSERRESPONSE']._serialized_start=402
+  _globals['_CREATEUSERRESPONSE']._serialized_end=463
+  _globals['_GETUSERREQUEST']._serialized_start=465
+  _globals['_GETUSERREQUEST']._serialized_end=526
+  _globals['_GETUSERRESPONSE']._serialized_start=528
+  _globals['_GETUSERRESPONSE']._serialized_end=586
+  _globals['_LISTUSERSREQUEST']._serialized_start=589
+  _globals['_LISTUSERSREQUEST']._serialized_end=832
+  _globals['_LISTUSERSRESPONSE']._serialized_start=834
+  _globals['_LISTUSERSRESPONSE']._serialized_end=896
+  _globals['_UPDATEUSERREQUEST']._serialized_start=899
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1099
+  _globals['_UPDATEUSERRESPONSE']._serialized_start=1101
+  _globals['_UPDATEUSERRESPONSE']._serialized_end=1162
+  _globals['_DELETEUSERREQUEST']._serialized_start=1164
+  _globals['_DELETEUSERREQUEST']._serialized_end=1228
+  _globals['_DELETEUSERRESPONSE']._serialized_start=1230
+  _globals['_DELETEUSERRESPONSE']._serialized_end=1291
+  _globals['_USERSERVICE']._serialized_start=1294
+  _globals['_USERSERVICE']._serialized_end=1906
 # @@protoc_insertion_point(module_scope)

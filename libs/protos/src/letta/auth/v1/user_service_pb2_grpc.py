@@ -88,7 +88,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes the fields that are set. USER_NOT_FOUND when there is no such user; INVALID_ARGUMENT for another
+        """Changes a user. USER_NOT_FOUND when there is no such user; INVALID_ARGUMENT for another
         organization than the user's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -40,7 +40,7 @@ class UserServiceStub:
     ListUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ListUsersRequest, _user_service_pb2.ListUsersResponse]
     """Lists users, oldest first."""
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]
-    """Changes the fields that are set. USER_NOT_FOUND when there is no such user; INVALID_ARGUMENT for another
+    """Changes a user. USER_NOT_FOUND when there is no such user; INVALID_ARGUMENT for another
     organization than the user's.
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _user_service_pb2.DeleteUserResponse]
@@ -58,7 +58,7 @@ class UserServiceAsyncStub(UserServiceStub):
     ListUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListUsersRequest, _user_service_pb2.ListUsersResponse]  # type: ignore[assignment]
     """Lists users, oldest first."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
-    """Changes the fields that are set. USER_NOT_FOUND when there is no such user; INVALID_ARGUMENT for another
+    """Changes a user. USER_NOT_FOUND when there is no such user; INVALID_ARGUMENT for another
     organization than the user's.
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _user_service_pb2.DeleteUserResponse]  # type: ignore[assignment]
@@ -97,7 +97,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.UpdateUserResponse, _abc.Awaitable[_user_service_pb2.UpdateUserResponse]]:
-        """Changes the fields that are set. USER_NOT_FOUND when there is no such user; INVALID_ARGUMENT for another
+        """Changes a user. USER_NOT_FOUND when there is no such user; INVALID_ARGUMENT for another
         organization than the user's.
         """
 
