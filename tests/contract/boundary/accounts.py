@@ -218,7 +218,7 @@ class RestEdge:
         params = {name: left.pop(name) for name in list(left) if name not in inside or mapping(known[name]).query}
         left = left.get(rule.body, left) if rule.body != "*" else left
         message = known[rule.body].message_type if rule.body in known else method.input_type
-        body = as_rest(message, left) if rule.body else None
+        body = as_keys(message, left) if rule.body else None
         answer = self._http.request(verb.upper(), path, json=body, params=params)
         assert answer.status_code in (200, 201), f"{verb} {path}: {answer.text}"
         return answer.json()
@@ -226,8 +226,13 @@ class RestEdge:
     def shown(self, account: Account, values: Values) -> Values:
         """Return values as an answer has them."""
         message = account.resource.message_type
-        found = as_rest(message, values)
-        for name in values:
-            if mapping(message.fields_by_name[name]).flatten:
-                found.update(found.pop(name))
-        return found
+        return as_keys(message, values)
+
+
+def as_keys(message: Any, values: Values) -> Values:
+    """Return values as an object of REST has them, with those of a flattened field beside the others."""
+    found = as_rest(message, values)
+    for name in values:
+        if mapping(message.fields_by_name[name]).flatten:
+            found.update(found.pop(name))
+    return found

@@ -160,7 +160,9 @@ class FieldMapping(_message.Message):
     header: _builtins.str
     """The field is filled from this HTTP request header and takes no part in the JSON body."""
     mask: _builtins.bool
-    """This `google.protobuf.FieldMask` is filled with the keys present in the body, so that an explicit null clears."""
+    """This `google.protobuf.FieldMask` is filled with the keys present in the body, so that an explicit null clears. In a body `*`
+    the keys of the one flattened field count, and the paths are relative to it.
+    """
     tag: _builtins.str
     """Tag of this oneof member: the value of the discriminator key that selects it. Default: the field's proto name."""
     hidden: _builtins.bool
