@@ -127,7 +127,7 @@ _CANCEL_WAITING = (
     "with thread as (select q.organization_id, q.conversation_id from agent.conversation_queue q join agent.runs r "
     "on r.organization_id = q.organization_id and r.conversation_id = q.conversation_id "
     "where r.organization_id = %s and r.id = %s for update of q), "
-    "ended as (update agent.runs r set status = 5, stop_reason = 10, cancel_requested = true, "
+    "ended as (update agent.runs r set status = 5, stop_reason = 10, cancel_requested = true, queued = false, "
     "completed_at = clock_timestamp() from thread t where r.organization_id = t.organization_id and r.id = %s "
     "and r.status = 1 returning r.organization_id, r.conversation_id) "
     "update agent.conversation_queue q set pending = greatest(q.pending - 1, 0) from ended e "

@@ -119,10 +119,10 @@ begin
     end if;
   end if;
   insert into agent.runs (organization_id, id, agent_id, conversation_id, idempotency_key, request_hash, status,
-    background, run_type, user_id, scopes, request, input, answers, started_at)
+    background, run_type, user_id, scopes, request, input, answers, started_at, queued)
   values (p_organization_id, p_run_id, p_agent_id, p_conversation_id, p_key, p_request_hash,
     case outcome when 'claimed' then 2 /* RunStatus.RUNNING */ else 1 /* RunStatus.CREATED */ end, 
     p_background, p_run_type, p_user_id, p_scopes, p_request, case when resumes then '' else p_input end, p_answers,
-    case outcome when 'claimed' then clock_timestamp() end);
+    case outcome when 'claimed' then clock_timestamp() end, outcome = 'queued');
   run_id := p_run_id;
 end $$;

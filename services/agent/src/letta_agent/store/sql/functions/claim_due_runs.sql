@@ -46,7 +46,7 @@ begin
           where h.organization_id = q.organization_id and h.id = q.run_id
             and h.status in (1 /* RunStatus.CREATED */, 2 /* RunStatus.RUNNING */)), (
           select w.id from agent.runs w
-          where w.organization_id = q.organization_id and w.conversation_id = q.conversation_id
+          where w.organization_id = q.organization_id and w.conversation_id = q.conversation_id and w.queued
             and w.status = 1 /* RunStatus.CREATED */
           order by w.created_at, w.id limit 1)) as run_id
       from agent.conversation_queue q
@@ -77,7 +77,7 @@ begin
   ), begun as (
     update agent.runs r
     set status = 2 /* RunStatus.RUNNING */, claims = r.claims + case when r.status = 2 /* RunStatus.RUNNING */ then 1 else 0 end,
-        started_at = coalesce(r.started_at, v_now)
+        started_at = coalesce(r.started_at, v_now), queued = false
     from claimed c
     where r.organization_id = c.organization_id and r.id = c.run_id
       and r.status in (1 /* RunStatus.CREATED */, 2 /* RunStatus.RUNNING */)
