@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from letta_sandbox.cage import seccomp, syscalls
-from letta_sandbox.calls import CallEnding
-from letta_sandbox.local import frames
+from letta_sandbox.calls import CallEnding, Limits
+from letta_sandbox.local import frames, verdicts
+from letta_sandbox.local.servers import Ending
 
 HEADERS = {
     "x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
@@ -288,3 +289,19 @@ def test_failures_are_text_whatever_they_hold():
     outcome = read('{"status":"TOOL_ERROR","kind":["x"],"message":"\\ud800","usage":"much"}')
 
     assert (outcome.failure.kind, outcome.failure.message, outcome.failure.traceback) == ("", "?", "")
+
+
+def test_a_failure_with_half_a_surrogate_pair_keeps_its_status_and_the_rest_of_its_message():
+    body = '{"status":"TOOL_ERROR","kind":"FileNotFoundError","message":"no file \udcff.txt","traceback":""}'
+    outcome = read(body.encode(errors="surrogatepass"))
+
+    assert (outcome.status, outcome.failure.kind) == (CallEnding.TOOL_ERROR, "FileNotFoundError")
+    assert re.fullmatch(r"no file \?+\.txt", outcome.failure.message)
+
+
+def test_a_result_is_held_to_its_limit_in_bytes():
+    frame = TOKEN.encode() + '{"status":"SUCCESS","value":"ééé"}'.encode()
+    ending = Ending(0, 0.0, 0, frame, b"", b"", output_exceeded=False, frame_exceeded=False, timed_out=False)
+
+    endings = [verdicts.judge(ending, Limits(result_bytes=size), TOKEN).status for size in (7, 8)]
+    assert endings == [CallEnding.OUTPUT_LIMIT, CallEnding.SUCCESS]

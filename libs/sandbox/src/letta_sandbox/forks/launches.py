@@ -18,9 +18,12 @@ from letta_sandbox.cage.confine import Cage, Terms, drop_bounding_set
 from letta_sandbox.cage.plan import DEVICES, NAMESPACE, NONE, SETUP_FAILED, Plan
 
 _MESSAGE_LIMIT = 65536
+# Arguments and environment, of which the kernel takes 6 MiB at most.
 _LONGEST_ORDER = 8 << 20
+# There is one program, so its id is the first of the pool.
 _INDEX = 1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# Limits bound each process; what all of them hold together must be summed up, which costs reading /proc.
 _WATCH_MS = 500
 _PATIENCE_SECONDS = 5.0
 
@@ -73,6 +76,7 @@ def _isolate(plan: Plan) -> Family:
     if plan.tier == NAMESPACE:
         namespaces.enter(plan)
         return Family(own_processes=True)
+    # Orphans come to this process and not to the host's first one, so that `Family` finds every descendant.
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     if plan.tier == NONE:
         return Family()
@@ -91,6 +95,7 @@ def _started(cage: Cage, fds: list[int]) -> tuple[int, Order]:
     """Start the program; return its process. Raises OSError when it cannot be started."""
     order = Order.read(fds[0])
     os.close(fds[0])
+    # The pipe closes as the program begins, so an empty read means that `execvpe` has succeeded.
     told, tell = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -115,8 +120,10 @@ def _become(cage: Cage, order: Order, streams: list[int], tell: int) -> None:
         _keep_only(tell, cage.rules)
         if cage.plan.tier == NAMESPACE:
             namespaces.enter_call()
+        # A program inherits which signals are ignored: Python ignores two of these, and `main` the first.
         for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
+        # Programs run for long; single calls, which somebody waits for, go before them.
         os.nice(5)
         cage.confine(Terms(order.limits, order.tasks, ahead=False), _INDEX)
         os.execvpe(order.arguments[0], list(order.arguments), order.environment)
@@ -156,6 +163,7 @@ class Family:
 
     def _members(self) -> Iterator[int]:
         if self.own_processes:
+            # Process 1 of the namespace is this one.
             names = os.listdir("/proc")  # noqa: PTH208 - pathlib is not loaded here
             yield from (int(name) for name in names if name.isdecimal() and name != "1")
             return
@@ -179,6 +187,7 @@ class Family:
                 return
 
     def _signal(self) -> None:
+        # -1 signals whomever this process may signal. Landlock must hold already, or that would be the whole host.
         if self.bounded and not _may_signal(os.getppid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(-1, signal.SIGKILL)
@@ -196,6 +205,7 @@ class Family:
                 os.setgroups([])
                 os.setresgid(self.user, self.user, self.user)
                 os.setresuid(self.user, self.user, self.user)
+                # The signal goes to -1, so both must be certain: the id has changed, and it reaches nobody outside.
                 if os.getuid() == self.user and not _may_signal(os.getppid()):
                     os.kill(-1, signal.SIGKILL)
             finally:
@@ -217,6 +227,7 @@ def _reap_all() -> bool:
     """Collect the dead; say whether some children live."""
     try:
         while True:
+            # 0 says that children live, most of them dying already: they get a moment.
             process, _ = os.waitpid(-1, os.WNOHANG)
             if process == 0:
                 time.sleep(0.005)

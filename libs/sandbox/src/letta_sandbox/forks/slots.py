@@ -76,6 +76,7 @@ def _wait() -> tuple[int, int]:
 
 def report(error: BaseException) -> None:
     """Tell the call that this process could not be confined; a call that comes later is told too."""
+    # The reason goes to standard error of the call, which comes with the call itself.
     with contextlib.suppress(OSError):
         _wait()
     os.write(2, f"isolation failed: {error}".encode())

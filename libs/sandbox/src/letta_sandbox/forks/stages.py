@@ -50,6 +50,7 @@ def _load(modules: Sequence[str]) -> None:
     gc.enable()
     harness.rehearse(modules)
     gc.collect()
+    # A collection in a child would write to the headers of all objects, and so copy every page that it shares.
     gc.freeze()
     gc.disable()
 
@@ -67,7 +68,9 @@ def _serve(cage: Cage, own: socket.socket) -> None:
 
 def _fork() -> int:
     """Fork a process in namespaces of its own, which is a child of the fork server. Raises OSError."""
+    # What `os.fork` does around the call, so that locks and threads of the interpreter are right in the child.
     _python.PyOS_BeforeFork()
+    # Not `os.fork`: CLONE_PARENT makes the child one of the fork server's, which collects and reports it.
     result = int(_libc.syscall(ctypes.c_long(syscalls.number("clone")), ctypes.c_long(FORK_FLAGS), 0, 0, 0, 0))
     if result == 0:
         _python.PyOS_AfterFork_Child()

@@ -25,8 +25,10 @@ from letta_sandbox.forks import slots
 from letta_sandbox.forks.gates import Birth, Gate, is_own_child
 
 _MESSAGE_LIMIT = 65536
+# A call that ends sooner never has to yield to others.
 _LOW_PRIORITY_AFTER = 0.1
 _LEAST_PRIORITY = 19
+# A package that ends its process as it is imported would be loaded again and again.
 _MOST_STAGES_LOST = 3
 _SIGNALS = {"pause": signal.SIGSTOP, "resume": signal.SIGCONT}
 
@@ -85,6 +87,7 @@ def _preload(plan: Plan) -> None:
     sys.path[:] = plan.import_path
     sys.path_importer_cache.clear()
     gc.collect()
+    # A collection in a child would write to the headers of all objects, and so copy every page that it shares.
     gc.freeze()
     gc.disable()
 
@@ -99,6 +102,7 @@ class SlotForker:
         self._idle: deque[_Slot] = deque()
         self._slots: dict[int, _Slot] = {}
         self._by_call: dict[int, _Slot] = {}
+        # Taken in front and given back behind, so that an id rests as long as it can.
         self._indices = deque(range(1, max(self._plan.pool_size, 2)))
         self._fresh: deque[tuple[float, int]] = deque()
         self._refill = False
@@ -127,6 +131,7 @@ class SlotForker:
                     self._see_to_stage(self._gate, fd)
             self._check_stage()
             self._lower_priorities()
+            # One process for each idle moment: calls that arrive while others are forked wait for one fork at most.
             if not events and self._refill and self._gate is None:
                 self._fill()
 
@@ -169,6 +174,7 @@ class SlotForker:
         terms = Terms(message["limits"], message["tasks"], ahead=False)
         self._expect(terms)
         if self._gate is not None and self._gate.ready:
+            # Copies: `_take_message` closes what came with the message, and this call has yet to wait.
             self._waiting.append(_Waiting(message["id"], terms, tuple(map(os.dup, fds))))
             self._serve_waiting()
             return
@@ -258,6 +264,7 @@ class SlotForker:
         self._stages_lost = 0 if gate.births else self._stages_lost + 1
         gate.close()
         self._indices.append(gate.index)
+        # What the stage forked without being asked may hold anything, also an id that a call gets next.
         self._end_strangers()
         self._gate = self._new_gate() if self._stages_lost < _MOST_STAGES_LOST else None
         while self._waiting:
@@ -300,6 +307,8 @@ class SlotForker:
     def _fork(self, terms: Terms) -> _Slot:
         index = self._indices.popleft()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Only children come into the new namespace; afterwards `setns` goes back, since a process may make just one
+        # until it has returned.
         if self._own_pids >= 0:
             syscalls.unshare(syscalls.CLONE_NEWPID)
         try:
@@ -353,6 +362,7 @@ class SlotForker:
             "id": slot.call,
             "status": status,
             "cpu": usage.ru_utime + usage.ru_stime,
+            # ru_maxrss counts KiB.
             "memory": usage.ru_maxrss * 1024,
         }
         self._report(report)
@@ -396,6 +406,7 @@ def _yield_to_others(process: int, owner: int) -> None:
         return  # It ended meanwhile.
     finally:
         os.seteuid(os.getuid())
+        # The kernel has forgotten this signal, as it does whenever the effective id changes.
         if os.getpid() == 1:
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
 

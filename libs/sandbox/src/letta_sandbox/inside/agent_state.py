@@ -62,6 +62,7 @@ class AgentState(Data):
         memory = Memory(self.get("memory") or {})
         memory["blocks"] = self["blocks"] = blocks
         self["memory"] = memory
+        # Past `Data`, which would make it a member of the state.
         dict.__setattr__(self, "_before", {block["label"]: block.get("value") for block in blocks})
 
     def changes(self) -> dict[str, Any]:

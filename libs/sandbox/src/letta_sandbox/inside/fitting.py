@@ -83,6 +83,7 @@ def _hints(function: Callable[..., Any], declared: dict[str, Any], names: typing
     found: dict[str, Any] = {}
     for name in names:
         if name in declared:
+            # One at a time, so that an annotation which cannot be read does not take the others with it.
             holder = types.SimpleNamespace(__annotations__={name: declared[name]})
             try:
                 found |= typing.get_type_hints(holder, scope, include_extras=True)
@@ -184,6 +185,7 @@ def _one_of(members: tuple[Any, ...], value: Any) -> Any:
         except Unfit as error:
             whys.append(f"{error.place}{':' if error.place else ''} {error}".strip())
             continue
+        # In `int | str` the text "1" stays a text: a member that takes the value unchanged goes first.
         if type(made) is type(value) and made == value:
             return made
         changed.append(made)
@@ -193,6 +195,7 @@ def _one_of(members: tuple[Any, ...], value: Any) -> Any:
 
 
 def _constant(constants: tuple[Any, ...], value: Any) -> Any:
+    # First by type, as `1 == True`, and only then by how the constants are written.
     for constant in constants:
         if type(constant) is type(value) and constant == value:
             return constant
@@ -330,6 +333,7 @@ def _at(place: int | str, hint: Any, value: Any) -> Any:
 
 def _has_model(hint: Any) -> bool:
     """Say whether pydantic has to judge a type: a model, something that contains one, or bounds of a field."""
+    # Read, not imported: a tool without models must not pay for pydantic. Before version 2 it had no TypeAdapter.
     if not hasattr(sys.modules.get("pydantic"), "TypeAdapter"):
         return False
     if isinstance(hint, type) and str(getattr(hint, "__module__", "")).startswith("pydantic"):

@@ -37,6 +37,7 @@ _HINT = (
 _NOBODY = {errno.ECONNREFUSED, errno.ENETUNREACH}
 _PROXY = "http://127.0.0.1:3128"
 _OF_PROXY = ("tools_egress_hosts", "tools_egress_allowed_hosts")
+# Given back when memory is used up, so that there is some left to say so.
 _BALLAST = 1 << 20
 _OUT_OF_MEMORY = b'{"status":"MEMORY","kind":"MemoryError","message":"the tool used up its memory","traceback":""}'
 _NO_TEXT = (
@@ -46,6 +47,7 @@ _NO_TEXT = (
 _REHEARSAL = "def rehearsal(number: int):\n    return number\n"
 _AS_TEXT = __future__.annotations.compiler_flag
 
+# Kept from before the tool runs, which may replace what modules have.
 _exit = os._exit
 _close = os.close
 _usage = resource.getrusage
@@ -72,6 +74,7 @@ def serve(request_fd: int, result_fd: int) -> None:
     request = _decode(_read_all(request_fd).decode())
     token = request["token"].encode()
     answer = _answer(request)
+    # The tool may have closed or replaced both streams; its result must be written all the same.
     with contextlib.suppress(BaseException):
         sys.stdout.flush()
     with contextlib.suppress(BaseException):
@@ -107,6 +110,7 @@ def _answer(request: dict[str, Any]) -> bytes:
     """Return the frame of a call, which may be that of a failure."""
     ballast = mmap.mmap(-1, _BALLAST, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # counted, but not touched
     try:
+        # The 8 MiB that a thread reserves otherwise would soon use up the address space of the call.
         threading.stack_size(1 << 20)
         os.environ.update(request["environment"])
         state = AgentState(_decode(request["agent_state"])) if request["agent_state"] else None
@@ -144,7 +148,9 @@ async def _collect(value: Any) -> list[Any]:
 def _load(source: str, name: str, borrowed: Iterable[list[str]]) -> Callable[..., Any]:
     module = types.ModuleType(_NAME)
     module.__file__ = _FILE
+    # Classes of a tool look for their module there, among others those of dataclasses and pydantic.
     sys.modules[_NAME] = module
+    # Tracebacks show lines of the source, though there is no such file.
     linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
     for lent, place, attribute in borrowed:
         module.__dict__[lent] = _lent(place, attribute)
@@ -181,6 +187,7 @@ def _success(value: Any, state: AgentState | None, most: int) -> bytes:
         return _frame(
             "OUTPUT_LIMIT", "ResultTooLarge", f"the result does not fit into memory as JSON, the limit is {most}"
         )
+    # 200 bytes for what surrounds the result in the frame.
     if len(text) > most + 200:
         return _frame("OUTPUT_LIMIT", "ResultTooLarge", f"the result has {len(text)} bytes, the limit is {most}")
     return text

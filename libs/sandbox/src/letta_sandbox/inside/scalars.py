@@ -194,6 +194,7 @@ _MAKERS: dict[tuple[str, str], Callable[[Any], Any]] = {
 
 def maker_of(kind: type) -> Callable[[Any], Any] | None:
     """Return what makes values of a type; None for types that are not plain ones."""
+    # Subclasses of classes from modules are made as their base; a subclass of `str` or `int` is the tool's own.
     for base in kind.__mro__:
         place = (base.__module__.partition(".")[0], base.__name__)
         if place in _MAKERS and (base is kind or place[0] != "builtins"):

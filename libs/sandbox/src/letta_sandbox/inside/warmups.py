@@ -21,6 +21,7 @@ def _warm() -> None:
     """Go once through what a call goes through."""
     json.dumps(pydantic.TypeAdapter(list[_Sample]).validate_python([{"number": 1}])[0].model_dump(mode="json"))
     typing.get_type_hints(_Sample)
+    # An event loop needs a pair of sockets, which not every place allows.
     with contextlib.suppress(OSError):
         asyncio.run(asyncio.sleep(0))
 

@@ -53,6 +53,7 @@ class Fleet:
         self._idle_seconds = idle_seconds
         self._kept: dict[_Key, _KeptFleet] = {}
         self._lock = asyncio.Lock()
+        # Looking four times within the time keeps a server at most a quarter longer than that.
         self._sweeps = Periodic("idle servers", self._sweep, idle_seconds / 4)
 
     async def get(self, needs: Needs) -> ForkServer:

@@ -10,6 +10,7 @@ from typing import Any
 from letta_sandbox.calls import CallEnding, SandboxCall, ToolFailure
 
 TOKEN_LENGTH = 32
+# Room beside the result: kind, message and traceback of a failure, each cut to 8 Ki characters inside.
 OVERHEAD = 64 << 10
 
 _FROM_INSIDE = {
@@ -23,7 +24,9 @@ _FROM_INSIDE = {
         CallEnding.DENIED,
     )
 }
+# The smallest that may need more than 64 bits has 19 digits; without one the parser's own fast way will do.
 _LONG_INTEGER = re.compile(rb"\d{19}")
+# What readers in other languages hold: from the least signed to the largest unsigned number of 64 bits.
 _INT_LEAST, _INT_MOST = -(1 << 63), (1 << 64) - 1
 _NAME = re.compile(r"[^=\0]{1,256}")
 _REQUEST_LIMIT = 32 << 20
@@ -83,6 +86,7 @@ def _require_object(text: str, what: str) -> None:
 
 def read_frame(data: bytes, token: str) -> FrameOutcome | None:
     """Read what a call wrote; None when there is no whole frame with the call's token."""
+    # Only the harness knows the token, so what a tool writes to the pipe by itself is no frame.
     if data[:TOKEN_LENGTH] != token.encode():
         return None
     body = data[TOKEN_LENGTH:]
@@ -127,7 +131,8 @@ def _checked_changes(changes: Any) -> dict[str, dict[str, str]]:
 
 def _parse(body: bytes) -> Any:
     parse_int = _small_int if _LONG_INTEGER.search(body) else None
-    return json.loads(body.decode(), parse_constant=_refuse_constant, parse_int=parse_int)
+    # Halves of surrogate pairs come through here: a result is refused for them by `_dump`, a message has them replaced.
+    return json.loads(body.decode(errors="surrogatepass"), parse_constant=_refuse_constant, parse_int=parse_int)
 
 
 def _refuse_constant(name: str) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from letta_sandbox.cage.plan import EXCHANGE, LOOPBACK, NAMESPACE, NONE, Plan
 from letta_sandbox.calls import Env, Limits
 
+# `lt` in ASCII: far above the ids of users and those that /etc/subuid gives out.
 _POOL_BASE = 0x6C740000
 _PROGRAM_BASE = _POOL_BASE + (1 << 20)
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -200,6 +201,7 @@ def _pool_base(size: int, place: int) -> int:
         first, _, count = map(int, line.split())
         if first <= _POOL_BASE and _POOL_BASE + most <= first + count:
             return _POOL_BASE + size * place
+        # In a container: the last ids of its range, short of 65534, which is `nobody`, and 65535.
         if count >= 65536 > most * 2:
             return first + count - most - 2
     raise OSError("too few user ids are mapped for calls to have their own")

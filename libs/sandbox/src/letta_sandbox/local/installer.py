@@ -24,6 +24,7 @@ from letta_sandbox.local.hosts import Interpreter
 from letta_sandbox.requirements import read_python
 
 _LOCKED = re.compile(r"(?:[a-z0-9-]+==[A-Za-z0-9.+!_-]+|    --hash=sha256:[0-9a-f]{64})(?: \\)?|[ ]*#.*|")
+# Large wheels over a slow line; calls of the tool wait meanwhile.
 _TIMEOUT = 600.0
 _CONTENTS = "letta-environment.json"
 _PASSED_ON = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE")
@@ -82,6 +83,7 @@ class Installer:
         if not self._source.directory:
             raise InvalidArgument("this deployment installs no packages for tools: set tools_package_directory")
         root = Path(self._source.directory).resolve()
+        # Each call mounts a /tmp of its own over the host's, so the packages would not be there.
         if root.is_relative_to("/tmp"):  # noqa: S108
             raise InvalidArgument("tools_package_directory must not lie under /tmp, which each call has its own of")
         for name in ("locks", "envs", "cache"):
@@ -142,6 +144,7 @@ class Installer:
 
     def _neutral(self, root: Path, message: str) -> str:
         """Leave out where this host and its package index are."""
+        # A NUL stands for an address that is not set, as no message contains it.
         address = self._source.index_url.rstrip("/")
         return message.replace(str(root), "packages").replace(address or "\0", "the package index")
 
@@ -186,6 +189,7 @@ def _finish(packages: Path) -> None:
     for info in packages.glob("*.dist-info"):
         name = re.sub(r"[-_.]+", "-", info.name.split("-")[0]).lower()
         first = {line.split("/")[0].split(",")[0] for line in (info / "RECORD").read_text().splitlines()}
+        # RECORD lists every file of a distribution; the first part of its path is the module that it belongs to.
         contents[name] = sorted(part.removesuffix(".py") for part in first if part.removesuffix(".py").isidentifier())
     (packages / _CONTENTS).write_text(json.dumps(contents))
     for directory, _, names in os.walk(packages):

@@ -65,6 +65,7 @@ class MemoryWatch:
         call = Watched(organization_id, limit)
         self._calls.append(call)
         if self._task is None and self._may_exceed():
+            # Weighing costs reading /proc, so nothing is watched while all limits together fit into the share.
             self._task = asyncio.create_task(self._watch())
         try:
             yield call
@@ -128,6 +129,7 @@ class MemoryWatch:
 def _fitting(calls: Sequence[Watched], share: int, *, sure: int, taken: int | None = None) -> list[Watched]:
     """Return the calls that may go on, of those that come first the `sure` ones in any case."""
     taken = sum(call.weight for call in calls) if taken is None else taken
+    # The other half is room for what calls take before they are weighed again.
     if not share or taken <= share // 2:
         return list(calls)
     left, going = share - taken, []

@@ -113,6 +113,7 @@ class Writer:
 async def receive(control: socket.socket) -> tuple[bytes, list[int]]:
     """Receive one message and the descriptors that come with it."""
     loop = asyncio.get_running_loop()
+    # asyncio has no call that receives descriptors, so it waits for the message and the socket takes both.
     there: asyncio.Future[None] = loop.create_future()
 
     def arrived() -> None:

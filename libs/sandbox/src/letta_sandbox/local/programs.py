@@ -35,8 +35,10 @@ _OWN_VARIABLES = {"PATH": _PATH, "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S10
 _START_TIMEOUT = 20.0
 _END_TIMEOUT = 5.0
 _TIERS = {Isolation.NAMESPACE: plan.NAMESPACE, Isolation.LANDLOCK: plan.LANDLOCK, Isolation.NONE: plan.NONE}
+# Index 0 is the id of the process around the program, 1 that of the program.
 _POOL_SIZE = 2
 _TASKS_TO_COME = 16
+# Programs stay, so their limits are wide: what they hold together is watched by the launcher.
 _CPU_SECONDS = 3600
 _ADDRESS_BYTES = 64 << 30
 _MOST_STDERR = 16 << 20

@@ -45,6 +45,7 @@ _TIERS = {
 }
 _SMALL = 64 << 10
 _FULL = Env(key="full")
+# Sources with these words want what the small server has not loaded and each of its forks would import anew.
 _FULL_WORDS = ("pydantic", "async")
 _TASKS_FRESH_SECONDS = 10.0
 
@@ -156,6 +157,7 @@ class LocalProvider:
         server = await self._server(env, call)
         limits = call.limits
         tasks = await self._tasks_of_user(server)
+        # Twice: the frame may escape what the result has as it is; `verdicts` holds the result itself to its limit.
         frame_limit = 2 * limits.result_bytes + frames.OVERHEAD
         with self._watch.over(env.organization_id, limits.memory_bytes) as watched:
             return await server.run(request, limits, frame_limit=frame_limit, tasks=tasks, begun=watched.begun)
@@ -187,6 +189,7 @@ class LocalProvider:
         if now - seen > _TASKS_FRESH_SECONDS:
             count = await asyncio.to_thread(hosts.count_tasks, os.getuid())
             self._tasks = (now, count)
+        # The count is up to ten seconds old, and calls of other servers begin meanwhile.
         return count + server.busy * 2 + 64
 
     def _require(self, report: IsolationReport, least: Isolation) -> Isolation:

@@ -81,6 +81,7 @@ def make_node_call() -> SandboxCall:
 
 
 def _facts() -> str:
+    # The service can read this file, so a call that cannot is kept from it by isolation and not by its mode.
     own = Path(__file__).resolve()
     return json.dumps({"secret": str(own), "directory": str(own.parent)})
 

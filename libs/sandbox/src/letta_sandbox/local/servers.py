@@ -26,6 +26,7 @@ _ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",  # noqa: S108 - the call's own
     "LANG": "C.UTF-8",
+    # Arenas and threads are made for each processor, and would use up the address space of a call.
     "MALLOC_ARENA_MAX": "2",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -35,6 +36,7 @@ PROXY_VARIABLES = {
     **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
 }
 _START_TIMEOUT = 20.0
+# A process that has written its frame has only its exit left.
 _PATIENCE = 0.02
 
 
@@ -277,7 +279,7 @@ class ForkServer:
         self.loop.remove_writer(self._control)
 
     def _take_reports(self) -> None:
-        while not self.dead:
+        while not self.dead:  # several reports may have come by now
             try:
                 data = self._control.recv(MESSAGE_LIMIT)
             except BlockingIOError:

@@ -32,7 +32,7 @@ def judge(ending: Ending, limits: Limits, token: str) -> FrameOutcome:
 
 
 def _within(outcome: FrameOutcome, limits: Limits) -> FrameOutcome:
-    if len(outcome.result) > limits.result_bytes:
+    if len(outcome.result.encode()) > limits.result_bytes:
         return _fail(CallEnding.OUTPUT_LIMIT, "ResultTooLarge", f"the result has more than {limits.result_bytes} bytes")
     return outcome
 
@@ -49,6 +49,7 @@ def _death(ending: Ending, limits: Limits) -> FrameOutcome:
 
 def _signalled(number: int, ending: Ending, limits: Limits) -> FrameOutcome:
     name = _NAMES.get(number, f"signal {number}")
+    # RLIMIT_CPU ends a process by SIGKILL too, as its soft and hard limits are the same.
     spent = ending.cpu_seconds >= math.ceil(limits.timeout_seconds)
     if number == signal.SIGXCPU or (number == signal.SIGKILL and spent):
         return _time_up(limits)

@@ -26,9 +26,11 @@ from letta_sandbox.remote.machines import (
     StandingMachine,
 )
 
+# By number, since an image need not have a user of that name.
 _NOBODY = "65534:65534"
 _PIECE = 1 << 16
 _STDOUT = 1
+# Each job blocks one of them while it runs.
 _THREADS = 64
 _GONE = 404
 _BUSY = {429, 503}
@@ -107,8 +109,10 @@ class DockerMachines:
             tmpfs={"/tmp": f"size={shape.scratch_bytes},mode=1777,nosuid,nodev"},  # noqa: S108
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
+            # 8 more for the init process and the runner around the tool.
             pids_limit=shape.limits.processes + 8,
             mem_limit=shape.memory_bytes,
+            # The limit of memory and swap together, so the same number means no swap.
             memswap_limit=shape.memory_bytes,
             init=True,
             ipc_mode="none",
