@@ -32,6 +32,7 @@ def main(parent: int, identity: str, command: list[str]) -> None:
     if sys.platform == "linux":
         # After the change of user, which clears it.
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+        # The parent may have died before the signal was asked for; then nobody would ever send it.
         if os.getppid() != parent:
             return
     os.execv(command[0], command)
@@ -41,12 +42,14 @@ def _enter_user_namespace(libc: ctypes.CDLL) -> None:
     uid, gid = os.getuid(), os.getgid()
     if libc.unshare(CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "no user namespaces here")
+    # The kernel takes a map of groups without privileges only from who can no longer drop groups.
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"1000 {uid} 1")
     Path("/proc/self/gid_map").write_text(f"1000 {gid} 1")
 
 
 def _become(libc: ctypes.CDLL, uid: int, gid: int) -> None:
+    # Without it, changing from root to another user drops all capabilities at once.
     libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setgid(gid)
@@ -54,6 +57,7 @@ def _become(libc: ctypes.CDLL, uid: int, gid: int) -> None:
     bit = 1 << CAP_DAC_OVERRIDE
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)
+    # Ambient, or `execv` would take it away again. Where capset fails, directories must be open to the user.
     if libc.capset(header, sets) == 0:
         libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0)
 

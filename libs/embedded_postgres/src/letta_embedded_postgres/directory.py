@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+# A fast shutdown (SIGINT) may take as long as a checkpoint; then SIGQUIT ends it without one.
 LEFTOVERS_TIMEOUT_S = 20.0
 HURRY_AFTER_S = 10.0
 LOCK_GRACE_S = 1.0
@@ -59,6 +60,7 @@ class PidFile:
     def read(cls, data_dir: Path) -> PidFile:
         try:
             lines = (data_dir / "postmaster.pid").read_text().splitlines()
+            # A negative number is that of a server in single-user mode; the eighth line is the status.
             return cls(abs(int(lines[0])), lines[7].strip() if len(lines) > 7 else "")
         except (OSError, ValueError, IndexError):
             return cls()
@@ -110,6 +112,7 @@ def end_leftovers(data_dir: Path) -> None:
             _signal_postmaster(data_dir, pids, signal.SIGINT if waited < HURRY_AFTER_S else signal.SIGQUIT)
             hurried = True
         time.sleep(0.02)
+    # Its number may belong to another process by now, which would keep PostgreSQL from starting.
     (data_dir / "postmaster.pid").unlink(missing_ok=True)
 
 
@@ -150,6 +153,7 @@ class DirectoryLock:
                 with handle:
                     raise DirectoryInUse(self._held_by(handle.read()))
             time.sleep(0.02)
+        # Opened to append, so that a file whose lock somebody else holds keeps what it says.
         handle.truncate(0)
         handle.write(json.dumps({"pid": os.getpid(), "command": " ".join(sys.argv)[:200]}))
         handle.flush()

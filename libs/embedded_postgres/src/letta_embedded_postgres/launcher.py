@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 SUPERUSER = "letta"
 DATABASE = "letta"
 PORT = 5432
-SOCKET_PATH_LIMIT = 107
+SOCKET_PATH_LIMIT = 107  # `sun_path` of Linux has 108 bytes with the zero at the end
 START_TIMEOUT_S = 60.0
 FAST_SHUTDOWN_S = 10.0
 LOG_LIMIT = 10_000_000
@@ -194,7 +194,7 @@ class EmbeddedPostgres:
         if done.returncode != 0:
             shutil.rmtree(fresh, ignore_errors=True)
             raise _explain(done.stdout.decode(errors="replace"), self.data_dir, self.programs)
-        if self.data_dir.exists():
+        if self.data_dir.exists():  # made beforehand; `rmdir` refuses one that holds anything
             self.data_dir.rmdir()
         fresh.rename(self.data_dir)
 
@@ -204,7 +204,7 @@ class EmbeddedPostgres:
             "unix_socket_directories": str(self._socket_dir),
             "unix_socket_permissions": "0700",
             "max_connections": "200",
-            "jit": "off",
+            "jit": "off",  # compiling costs more than these short statements take
             **({} if self.options.durable else FAST_AND_LOOSE),
             **self.options.parameters,
         }
@@ -243,6 +243,7 @@ class EmbeddedPostgres:
             if self._stopping.is_set() or not self.options.restart or not self._was_ready:
                 break
             log.warning("embedded PostgreSQL %s; starting it again, see %s", outcome, self.log_file)
+            # One that ran for a while comes back at once; one that keeps dying is tried ever more rarely.
             pause = 0.1 if time.monotonic() - began > 10 else min(pause * 2, 30.0)
             self._stopping.wait(pause)
         self._launched.set()
@@ -309,6 +310,7 @@ def _child_command(identity: str, command: Sequence[str]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
+    # English messages, whatever the language of the user: `_explain` reads them.
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -345,6 +347,7 @@ def _give_away(directory: Path, uid: int, gid: int) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    # Fast shutdown first, then one without a checkpoint, which the next start makes good.
     for sign, patience in ((signal.SIGINT, FAST_SHUTDOWN_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
         try:
             process.send_signal(sign)

@@ -75,6 +75,7 @@ class LocalCall:
         elif self.fits(data := self._method.encode(request)):
             self.requests.load(data)
             self._task = self._server.start_call(self)
+        # No handler began, and nothing above has said why: `start_call` refuses once the server has stopped.
         if self._status is None and self._task is None:
             self.finish(CallStatus(grpc.StatusCode.UNAVAILABLE, "the server has stopped"))
         elif self._status is None and self.deadline is not None:
@@ -115,6 +116,7 @@ class LocalCall:
     def end(self, status: CallStatus) -> None:
         """End the call at once: unread messages are dropped and the handler is cancelled."""
         self.finish(status, drop=True)
+        # A handler whose answer is too large ends its own call; it is told by an exception, not by being cancelled.
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
@@ -197,7 +199,7 @@ class LocalCall:
         return self._unary().__await__()
 
     async def _unary(self) -> Any:
-        if self._answer is END:
+        if self._answer is END:  # a call may be awaited more than once
             data = await self._next()
             self._raise_for_status()
             self._answer = self._method.decode(data)
@@ -207,7 +209,7 @@ class LocalCall:
         try:
             return await self.responses.get()
         except asyncio.CancelledError:
-            self.cancel()
+            self.cancel()  # as grpc.aio ends a call whose reader is cancelled
             raise
 
     async def _send_all(self, requests: Any) -> None:
@@ -333,6 +335,7 @@ def _measured(metadata: Metadata) -> int:
     for key, value in metadata:
         if isinstance(value, bytes) is not _is_binary(key):
             raise ValueError(f"metadata was invalid: {key}")
+        # HTTP/2 counts 32 bytes more for each header (RFC 9113, section 6.5.2).
         size += len(key) + len(value) + 32
     return size
 

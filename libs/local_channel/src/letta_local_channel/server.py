@@ -17,7 +17,9 @@ import grpc.aio
 if TYPE_CHECKING:
     from letta_local_channel.channel import LocalCall
 
+# Messages that a writer may be ahead of its reader: the place of HTTP/2's flow control.
 STREAM_QUEUE = 16
+# As `letta_rpc` sets them for channels over the network, so that nothing works in one process alone.
 _MAX_MESSAGE = 16 << 20
 _MAX_METADATA = 16 << 10
 _OK, _CANCELLED = grpc.StatusCode.OK, grpc.StatusCode.CANCELLED
@@ -77,6 +79,7 @@ class LocalServer:
         """Run the handler of a call in a task and a context of its own; None when the server has stopped."""
         if self._stopped:
             return None
+        # An empty context: over the network nothing of the caller's would come along either.
         task = asyncio.get_running_loop().create_task(self._serve(call), context=contextvars.Context())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -163,7 +166,7 @@ class LocalContext(grpc.aio.ServicerContext[Any, Any]):
     async def write(self, message: Any) -> None:
         data = self.encode(message)
         if not self._call.fits(data):
-            raise grpc.aio.AbortError("the message is too large")
+            raise grpc.aio.AbortError("the message is too large")  # `fits` has ended the call already
         self._call.send_initial(())
         await self._call.responses.put(data)
 

@@ -49,6 +49,7 @@ class Engine:
             dbapi: Any = self._engine.dialect.dbapi
             return dbapi.connect(async_creator_fn=lend)
 
+        # SQLAlchemy's own pool would keep connections from the hot statements, so it borrows one for each block.
         self._engine = sa.create_engine("postgresql+psycopg_async://", poolclass=NullPool, creator=creator)
         self._single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 

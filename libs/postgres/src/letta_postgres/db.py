@@ -32,6 +32,7 @@ from letta_postgres.statements import Params, Row, execute
 T = TypeVar("T")
 _log = structlog.get_logger("letta.db")
 
+# Serialization failure, deadlock, three ways in which a server stops, and a server that became a replica.
 RETRYABLE_STATES = frozenset({"40001", "40P01", "57P01", "57P02", "57P03", "25006", "connection"})
 """SQLSTATEs (and class 08) after which an idempotent unit may simply be run again."""
 
@@ -149,6 +150,7 @@ class Database:
         if self._halfvec is None:
             self._halfvec = await TypeInfo.fetch(conn, "extensions.halfvec")
         if self._halfvec is not None:
+            # Its number differs from database to database, as it comes with an extension; it is asked for once.
             register_halfvec_info(conn, self._halfvec)
         conn.statements, conn.numbers, conn.loader = {}, itertools.count(), Transformer(conn)
         return conn
@@ -208,6 +210,7 @@ def translated(error: psycopg.Error) -> Exception:
         return DatabaseUnavailable(f"the database is busy: {error}", sqlstate="pool")
     if state[:2] in {"08", "53", "58"} or state in RETRYABLE_STATES:
         return _away(error, _STATES.get(state, f"the database cannot do this now ({state}); retry"), state)
+    # libpq's own errors have no state: there was no server to give one.
     if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return _away(error, "the database does not answer; try again", "connection")
     return error
@@ -269,6 +272,7 @@ def _conninfo(dsn: str, options: DatabaseOptions) -> str:
     settings: dict[str, Any] = {
         "application_name": options.application_name,
         "connect_timeout": options.connect_timeout_s,
+        # The encoders of hot statements write UTF-8, whatever the database was made with.
         "client_encoding": "UTF8",
     }
     if options.startup_options:

@@ -61,6 +61,7 @@ class Keyset:
         return sa.select(*list(sized.c)[:wanted]).where(kept).order_by(*order)
 
     def _at(self, cursor: str) -> sa.ColumnElement[Any]:
+        # Uncorrelated: it looks for the cursor in the whole list and not in the row at hand.
         found = self.find(cursor).correlate(None).scalar_subquery()
         if not self.by_time or uuid7_time(cursor) is None:
             return found

@@ -82,6 +82,7 @@ def _state(dsn: str, schema: str, functions: Functions) -> tuple[str | None, boo
     with psycopg.connect(dsn, autocommit=True, connect_timeout=5) as conn:
         try:
             row = conn.execute(f"select version_num from {quoted(schema, VERSION_TABLE)}".encode()).fetchone()
+        # A new database, or one in which only this service has no schema yet.
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             return None, True
         return (str(row[0]) if row else None), bool(functions.stale(conn, schema))
@@ -98,6 +99,7 @@ def _run_scripts(dsn: str, directory: Path, schema: str, extensions: Sequence[st
         "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn, connect_timeout=5), poolclass=NullPool
     )
     with engine.begin() as conn:
+        # A transaction of its own: all services make the same extensions, and wait for each other in this part alone.
         _lock(conn, EXTENSIONS_SCHEMA)
         _create_extensions(conn, extensions)
     with engine.begin() as conn:
@@ -144,11 +146,13 @@ def _create_extensions(conn: sa.Connection, extensions: Sequence[str]) -> None:
 
 
 def _run_alembic(conn: sa.Connection, directory: Path, schema: str) -> None:
+    # Here and not above: a start with nothing to migrate does without its import.
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import ScriptDirectory
 
     config = Config()
+    # Alembic reads its options as those of an ini file, where `%` begins a reference.
     config.set_main_option("script_location", str(directory.parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     script = ScriptDirectory.from_config(config)

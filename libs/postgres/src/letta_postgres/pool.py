@@ -95,6 +95,7 @@ class Pool:
 
     async def take(self) -> PooledConnection:
         """Return a live connection in autocommit mode. Raises psycopg.Error."""
+        # A timeout costs a timer; most takes find a free slot and need none.
         if self._slots.locked():
             await self._wait()
         else:

@@ -9,6 +9,7 @@ import psycopg
 
 from letta_common.errors import DatabaseUnavailable
 
+# By default health is asked for as often, so no question waits for the one before.
 BEAT_SECONDS = 2.0
 
 

@@ -13,6 +13,7 @@ from letta_common.errors import InternalError
 from letta_common.sealing import SealedAt, Sealer
 from letta_postgres.db import Database
 
+# Bounds what lies opened in memory at once.
 _BATCH = 500
 _log = structlog.get_logger("letta.sealing")
 

@@ -70,6 +70,7 @@ class Functions:
 
     def _sign(self, conn: psycopg.Connection[Any], schema: str, file: Function) -> None:
         found = [signature for name, signature, _ in conn.execute(_PRESENT, (schema,)) if name == file.name]
+        # To Postgres a function with other parameters is a second one of that name, and the first one stays.
         if len(found) != 1:
             raise _renamed(schema, file.name)
         mark = f"{_MARK} {'.'.join(map(str, self.release))} {file.digest}"

@@ -29,10 +29,12 @@ MOST = 200
 """Most statements kept prepared on a connection; more are not the constants of a program."""
 _PLACEHOLDER = re.compile(r"%(?:([sbt])|(%)|\((\w+)\)[sbt])")
 _CANCEL_SECONDS = 5.0
+# From where Postgres counts microseconds in its binary form.
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _NULL = b"\xff\xff\xff\xff"
 _BOOLEANS = {True: b"\x01", False: b"\x00"}
 _length = struct.Struct(">i").pack
+# Binary arrays: dimensions, whether one item is null, type, and for each dimension its length and first index.
 _array_head = struct.Struct(">iiIii").pack
 _no_items = struct.Struct(">iiI").pack
 _one_item = struct.Struct(">iiIiii").pack
@@ -61,6 +63,7 @@ class Prepared:
             values = [
                 None if value is None else encode(value) for encode, value in zip(self._encoders, params, strict=True)
             ]
+        # Whatever an encoder does not take, psycopg may: an enum, a subclass, a number where a text is meant.
         except (TypeError, AttributeError, ValueError, LookupError, OverflowError, struct.error):
             values, formats = self._adapt(conn, params)
         conn.pgconn.send_query_prepared(self.name, values, formats, Format.BINARY)
@@ -103,6 +106,7 @@ async def execute(conn: PooledConnection, statement: str, params: Params | None)
 
 async def _prepare(conn: PooledConnection, statement: str, has_params: bool) -> Prepared:
     if len(conn.statements) >= MOST:
+        # Dictionaries keep their order, so the first is the one that was prepared longest ago.
         oldest = conn.statements.pop(next(iter(conn.statements)))
         conn.pgconn.send_close_prepared(oldest.name)
         await _result(conn)
