@@ -25,7 +25,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from benchmarks import scenarios
 from benchmarks.http_client import HttpClient
 from benchmarks.report import page
-from benchmarks.scenarios import ECHO, VENDORS, Figures, Meter
+from benchmarks.scenarios import ECHO, PACED, VENDORS, Figures, Meter
 from benchmarks.stacks import letta
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 
@@ -93,7 +93,7 @@ async def whole(home: Path, seconds: float) -> Found:
             await scenarios.bring_providers(client, environment)
             found |= await scenarios.messages(client, meter, {"echo": ECHO, **VENDORS})
             found |= await scenarios.tools(client, meter)
-            found |= await scenarios.streams(client, meter, "lmstudio/gpt-4o-mini")
+            found |= await scenarios.streams(client, meter, PACED)
             found |= await scenarios.screens(client, meter)
             return found | await scenarios.crowd(client, meter, VENDORS["openai_chat"], seconds)
 

@@ -20,7 +20,8 @@ from tests.fakes.google_server import GoogleServer
 from tests.fakes.openai_server import OpenAIServer
 from tests.fakes.wire import Say
 
-ECHO = "builtin/echo"
+ECHO, PACED = "builtin/echo", "lmstudio/gpt-4o-mini"
+"""A model that takes no time, and one that says a piece each `PACE_SECONDS`."""
 LENGTHS = (10, 100, 1000)
 """Messages in context."""
 WARM, COUNT = 2, 12
@@ -183,10 +184,11 @@ async def streams(
 
 
 async def _listen_all(listeners: Sequence[tuple[HttpClient, str]]) -> None:
-    await asyncio.gather(*(_listen(client, agent_id) for client, agent_id in listeners))
+    await asyncio.gather(*(listen(client, agent_id) for client, agent_id in listeners))
 
 
-async def _listen(client: HttpClient, agent_id: str) -> None:
+async def listen(client: HttpClient, agent_id: str) -> None:
+    """Hear one streamed answer to its end and check that it came in pieces."""
     body = {"messages": [{"role": "user", "content": "Tell me."}], "stream_tokens": True, "streaming": True}
     text = await client.read("POST", f"/v1/agents/{agent_id}/messages/stream", body)
     if text.count(b"assistant_message") < 2:

@@ -33,6 +33,7 @@ from letta_agent.domain.journal.records import (
     StoredInput,
     StoredStep,
     TokenUsage,
+    Wishes,
 )
 from letta_common.actor import Actor
 from letta_common.clock import Clock
@@ -225,6 +226,12 @@ class FakeRuns:
         kept = self._events.get((actor.organization_id, run_id), {})
         return [kept[seq_id][1] for seq_id in sorted(kept) if seq_id > after][:limit]
 
+    async def note_follower(self, actor: Actor, run_id: str, milliseconds: int) -> None:
+        """Let whoever works on a run know, for so long, that somebody elsewhere waits for its events."""
+        run = self._runs.get((actor.organization_id, run_id))
+        if run is not None and run.record.active:
+            run.followed = max(run.followed, self._clock.now() + timedelta(milliseconds=milliseconds))
+
     async def renew(self, held: Sequence[RunKey], lease: LeaseTerms) -> Renewed:
         """Renew the leases of conversations."""
         kept = set()
@@ -235,10 +242,12 @@ class FakeRuns:
                 kept.add(item.run_id)
         return Renewed(frozenset(kept))
 
-    async def list_cancelled(self, held: Sequence[RunKey]) -> frozenset[str]:
-        """Return those of the runs that somebody asked to end."""
-        known = ((h.run_id, self._runs.get((h.organization_id, h.run_id))) for h in held)
-        return frozenset(run_id for run_id, run in known if run is not None and run.record.cancel_requested)
+    async def list_wishes(self, held: Sequence[RunKey]) -> Wishes:
+        """Return what other replicas ask of the runs."""
+        known = [(h.run_id, self._runs.get((h.organization_id, h.run_id))) for h in held]
+        cancelled = frozenset(run_id for run_id, run in known if run is not None and run.record.cancel_requested)
+        now = self._clock.now()
+        return Wishes(cancelled, frozenset(run_id for run_id, run in known if run is not None and run.followed > now))
 
     async def claim_due(self, lease: LeaseTerms, room: FreeSlots) -> list[RunJob]:
         """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""

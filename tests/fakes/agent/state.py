@@ -55,6 +55,7 @@ class Run:
     new: NewRun
     kept: dict[int, StoredStep] = field(default_factory=dict)
     steps: dict[int, StepRecord] = field(default_factory=dict)
+    followed: datetime = _LONG_AGO
 
 
 @dataclass(slots=True)

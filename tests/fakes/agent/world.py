@@ -8,7 +8,7 @@ from letta.memory.v1 import block_pb2
 from letta.tools.v1 import tool_pb2
 from letta_agent.domain.agents.records import StoredAgent
 from letta_agent.domain.context.compactor import Compactor
-from letta_agent.domain.journal.event_writer import event_writer
+from letta_agent.domain.journal.event_writer import EventWriter
 from letta_agent.domain.loop.deps import LoopDeps
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.runs.runner import Runner, RunnerOptions
@@ -50,6 +50,7 @@ class World:
         takeovers=5,
         models=None,
         credentials=None,
+        window=0.0,
         **shares,
     ):
         self.clock = SystemClock()
@@ -67,7 +68,7 @@ class World:
             secrets=NoSecrets(),
             clock=self.clock,
         )
-        self.writer = event_writer(self.store, window=0)
+        self.writer = EventWriter(self.store, window=window)
         self.credentials = credentials or TwinCredentials()
         options = RunnerOptions(owner=f"replica-{id(self)}", lease_ms=60_000, takeovers=takeovers, **shares)
         self.runner = Runner(kit, self.store, self.credentials, self.writer, options)

@@ -102,7 +102,7 @@ async def test_cancelling_through_another_replica():
     world = await World(asyncio.Event(), answer(say("never"))).agent()
     admitted = await world.runs.admit(ANN, send_of(), SIGNED)
     await world.another().runs.cancel(ANN, admitted.run_id)
-    await world.runner.look_for_cancelled()
+    await world.runner.look_for_wishes()
     await asyncio.wait([admitted.active.task])
     assert (await world.store.get(ANN, admitted.run_id)).status == RunStatus.RUN_STATUS_CANCELLED
 

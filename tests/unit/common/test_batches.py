@@ -62,6 +62,22 @@ async def test_a_batch_is_written_after_a_time_or_when_it_is_full(table):
     assert table.batches == [[1], [2, 3, 4, 5]]
 
 
+async def test_a_batch_can_be_hastened(table):
+    some = writer(table)
+    some.start()
+    some.hasten(0)  # of what comes later nobody said anything
+    some.put(1)
+    some.put(2)
+    for _ in range(3):
+        some.hasten(0)
+    async with asyncio.timeout(10):
+        await table.written.acquire()
+    some.put(3)
+    await asyncio.sleep(0.01)
+    assert table.batches == [[1, 2]]
+    await some.close()
+
+
 async def test_rows_stay_in_order_while_the_database_is_away(table):
     table.away = True
     some = writer(table, seconds=0.001)

@@ -21,7 +21,7 @@ from letta_agent.domain.agents.conversations import Conversations
 from letta_agent.domain.agents.direct_calls import ToolRuns
 from letta_agent.domain.agents.records import AgentPeers
 from letta_agent.domain.context.compactor import Compactor
-from letta_agent.domain.journal.event_writer import event_writer
+from letta_agent.domain.journal.event_writer import EventWriter
 from letta_agent.domain.journal.records import QueueStore
 from letta_agent.domain.loop.deps import LoopDeps
 from letta_agent.domain.peers.credentials import CredentialPeer
@@ -69,7 +69,7 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     tools, credentials = ToolClient(deps.channels["tools"]), CredentialClient(deps.channels["auth"])
     sealer, queue, store = Sealer(settings.sealing_secrets()), SqlQueueStore(db), SqlRunStore(db)
     secrets = AgentSecrets(sealer)
-    writer, caller = event_writer(queue), Caller(BuiltinTools(memory, clock), tools)
+    writer, caller = EventWriter(queue), Caller(BuiltinTools(memory, clock), tools)
     kit = LoopDeps(
         store=store,
         memory=memory,

@@ -264,9 +264,9 @@ async def test_a_waiting_run_keeps_its_place(store, ann, agent_id):
 
 async def test_cancelling_reaches_the_owner(store, ann, agent_id):
     held = await admitted(store, ann, agent_id)
-    assert await store.list_cancelled([held]) == frozenset()
+    assert (await store.list_wishes([held])).cancelled == frozenset()
     assert (await store.request_cancel(ann, held.run_id)).active
-    assert await store.list_cancelled([held]) == {held.run_id}
+    assert (await store.list_wishes([held])).cancelled == {held.run_id}
 
 
 async def test_a_cancelled_run_that_waits_ends_at_once(store, ann, agent_id):
@@ -379,6 +379,17 @@ async def test_events_are_kept_once_and_read_in_order(store, ann, agent_id):
     assert [(event.seq_id, event.event) for event in found] == [(1, b"1"), (2, b"2"), (3, b"3")]
     assert [event.seq_id for event in await store.list_events(ann, held.run_id, 1, 1)] == [2]
     assert await store.list_events(Actor(new_id("org"), "user-b"), held.run_id, 0, 10) == []
+
+
+async def test_a_follower_is_known_for_a_while_to_whoever_works_on_the_run(store, ann, agent_id):
+    held = await admitted(store, ann, agent_id)
+    await store.note_follower(Actor(new_id("org"), "user-b"), held.run_id, 60_000)
+    assert (await store.list_wishes([held])).followed == frozenset()
+    await store.note_follower(ann, held.run_id, 1)
+    await store.note_follower(ann, held.run_id, 60_000)
+    await store.note_follower(ann, held.run_id, 60_000)
+    assert (await store.list_wishes([held])).followed == {held.run_id}
+    assert (await store.list_wishes([held])).cancelled == frozenset()
 
 
 async def test_the_step_that_failed_is_stored_with_what_the_run_failed_with(store, ann, agent_id):

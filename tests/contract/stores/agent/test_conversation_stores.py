@@ -212,7 +212,7 @@ async def test_runs_of_a_removed_conversation_have_ended(rooms, ann, agent_id):
 
     await rooms.conversations.begin_removal(ann, made.id)
     await rooms.conversations.delete(ann, made.id)
-    assert await rooms.queue.list_cancelled([held]) == {going.id}
+    assert (await rooms.queue.list_wishes([held])).cancelled == {going.id}
     await rooms.runs.close(held, RunEnd(3, usage_pb2.STOP_REASON_END_TURN))
     statuses = [(await rooms.runs.get(ann, run.id)).status for run in (ended, going, waiting, elsewhere)]
     assert statuses == [3, 5, 5, 2]

@@ -44,7 +44,9 @@ class BatchWriter(Generic[Row]):
     ) -> None:
         self._name, self._write, self._options, self._lost, self._weight = name, write, options, lost, weight
         self._rows: deque[Row] = deque()
-        self._some, self._full = asyncio.Event(), asyncio.Event()
+        self._some, self._due = asyncio.Event(), asyncio.Event()
+        self._hastened: asyncio.TimerHandle | None = None
+        self._losing = False
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -52,12 +54,18 @@ class BatchWriter(Generic[Row]):
         """Have a row written soon."""
         if len(self._rows) >= self._options.most:
             self._lost(self._rows.popleft())
-            if not self._full.is_set():  # once until the database takes some again
+            if not self._losing:  # once until the database takes some again
                 _log.error("rows are lost: too many wait", rows_of=self._name, most=self._options.most)
+            self._losing = True
         self._rows.append(row)
         self._some.set()
         if len(self._rows) >= self._options.rows:
-            self._full.set()
+            self._due.set()
+
+    def hasten(self, seconds: float) -> None:
+        """Have what waits written within so many seconds, though its batch may collect rows for longer."""
+        if self._rows and self._hastened is None:
+            self._hastened = asyncio.get_running_loop().call_later(seconds, self._due.set)
 
     def start(self) -> None:
         """Begin to write."""
@@ -76,11 +84,15 @@ class BatchWriter(Generic[Row]):
         """Write what has come so far; keep it and say no when the database is away."""
         async with self._writing:
             self._some.clear()
-            self._full.clear()
+            self._due.clear()
+            if self._hastened is not None:
+                self._hastened.cancel()
+                self._hastened = None
             while self._rows:
                 if not await self._store(self._taken()):
                     self._some.set()
                     return False
+                self._losing = False
             return True
 
     def _taken(self) -> list[Row]:
@@ -112,6 +124,6 @@ class BatchWriter(Generic[Row]):
         while True:
             await self._some.wait()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), self._options.seconds)
+                await asyncio.wait_for(self._due.wait(), self._options.seconds)
             if not await self.flush():
                 await asyncio.sleep(self._options.retry_seconds)

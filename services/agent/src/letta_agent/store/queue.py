@@ -17,6 +17,7 @@ from letta_agent.domain.journal.records import (
     RunRequest,
     StoredEvent,
     StoredInput,
+    Wishes,
 )
 from letta_agent.store.definitions import definition_of
 from letta_common.actor import Actor
@@ -26,9 +27,11 @@ from letta_postgres.statements import call
 _RENEW = "select " + call(
     "agent.renew_leases", "owner", "lease_ms", "organization_ids", "conversation_ids", "run_ids", "fences"
 )
-_CANCELLED = (
-    "select r.id from unnest(%s::text[], %s::text[]) as h(organization_id, id) "
-    "join agent.runs r on r.organization_id = h.organization_id and r.id = h.id where r.cancel_requested"
+_WISHES = (
+    "select r.id, r.cancel_requested, coalesce(r.followed_until > clock_timestamp(), false) "
+    "from unnest(%s::text[], %s::text[]) as h(organization_id, id) "
+    "join agent.runs r on r.organization_id = h.organization_id and r.id = h.id "
+    "where r.cancel_requested or r.followed_until > clock_timestamp()"
 )
 _CLAIM = "select * from " + call(
     "agent.claim_due_runs", "owner", "lease_ms", "limit", "of_one", "organization_ids", "left"
@@ -79,10 +82,11 @@ class SqlQueueStore:
         rows = await self._db.hot(_RENEW, values)
         return Renewed(frozenset(row[0] for row in rows))
 
-    async def list_cancelled(self, held: Sequence[RunKey]) -> frozenset[str]:
-        """Return those of the runs that somebody asked to end."""
-        rows = await self._db.hot(_CANCELLED, ([h.organization_id for h in held], [h.run_id for h in held]))
-        return frozenset(row[0] for row in rows)
+    async def list_wishes(self, held: Sequence[RunKey]) -> Wishes:
+        """Return what other replicas ask of the runs."""
+        rows = await self._db.hot(_WISHES, ([h.organization_id for h in held], [h.run_id for h in held]))
+        cancelled = frozenset(run_id for run_id, wanted, _ in rows if wanted)
+        return Wishes(cancelled, frozenset(run_id for run_id, _, wanted in rows if wanted))
 
     async def claim_due(self, lease: LeaseTerms, room: FreeSlots) -> list[RunJob]:
         """Claim conversations whose lease has expired in the middle of a run, or that a run waits for."""

@@ -138,6 +138,13 @@ _EVENTS = (
     "select organization_id, run_id, seq_id, event from agent.run_events "
     "where organization_id = %s and run_id = %s and seq_id > %s order by seq_id limit %s"
 )
+_FOLLOW = (
+    "with quick as (select set_config('synchronous_commit', 'off', true)) "
+    "update agent.runs r set followed_until = clock_timestamp() + u.time from quick, "
+    "(select %s::integer * interval '1 ms' as time) u where r.organization_id = %s and r.id = %s "
+    "and r.status in (1, 2) and (r.followed_until is null or r.followed_until < clock_timestamp() + u.time / 2)"
+)
+"""Of many followers, few write."""
 _ASKING = sa.and_(
     runs.c.organization_id == queue.c.organization_id,
     runs.c.agent_id == queue.c.agent_id,
@@ -348,6 +355,10 @@ class SqlRunStore:
     async def list_events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
         """Return events of a run after a position, in order."""
         return [StoredEvent(*row) for row in await self._db.hot(_EVENTS, (actor.organization_id, run_id, after, limit))]
+
+    async def note_follower(self, actor: Actor, run_id: str, milliseconds: int) -> None:
+        """Let whoever works on a run know, for so long, that somebody elsewhere waits for its events."""
+        await self._db.hot(_FOLLOW, (milliseconds, actor.organization_id, run_id))
 
     def _mine(self, actor: Actor) -> sa.ColumnElement[bool]:
         return runs.c.organization_id == actor.organization_id

@@ -109,6 +109,7 @@ runs = _table(
     reasoning_tokens=sa.Integer,
     context_tokens=sa.Integer,
     cancel_requested=sa.Boolean,
+    followed_until=_TIME,
     claims=sa.Integer,
 )
 run_steps = _table(

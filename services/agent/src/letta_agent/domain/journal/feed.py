@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
+from typing import Protocol
 
 from letta.agent.v1 import run_pb2, run_service_pb2
 from letta.common.v1 import letta_message_pb2, usage_pb2
@@ -19,7 +20,13 @@ LettaMessage = letta_message_pb2.LettaMessage
 CLAIM_RANGE = 1_000_000
 """Stream positions that each owner of a run may use; the next owner begins above them."""
 
-Record = Callable[[StoredEvent], None]
+
+class Record(Protocol):
+    """Keeps events for listeners of other replicas."""
+
+    def __call__(self, event: StoredEvent, *, followed: bool) -> None:
+        """Keep an event; somebody waits for it there when the run is followed."""
+        ...
 
 
 class Feed:
@@ -34,6 +41,8 @@ class Feed:
         self._base = claims * CLAIM_RANGE
         self._events: list[Event] = []
         self._record = record
+        self.followed = False
+        """Somebody waits for the events on another replica."""
         self._ended = False
         self._news = asyncio.Event()
         if claims:
@@ -43,6 +52,11 @@ class Feed:
     def position(self) -> int:
         """Return the position of the newest event."""
         return self._base + len(self._events)
+
+    @property
+    def recorded(self) -> bool:
+        """Say whether events are kept for listeners of other replicas."""
+        return self._record is not None
 
     @property
     def ended(self) -> bool:
@@ -97,7 +111,8 @@ class Feed:
         self._events.append(event)
         if self._record is not None:
             held = self.held
-            self._record(StoredEvent(held.organization_id, held.run_id, event.seq_id, event.SerializeToString()))
+            kept = StoredEvent(held.organization_id, held.run_id, event.seq_id, event.SerializeToString())
+            self._record(kept, followed=self.followed)
         self._wake()
 
     def _wake(self) -> None:

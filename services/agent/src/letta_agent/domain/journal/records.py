@@ -286,6 +286,16 @@ class Renewed:
 
 
 @dataclass(frozen=True, slots=True)
+class Wishes:
+    """What other replicas ask of the runs of this one."""
+
+    cancelled: frozenset[str]
+    """Runs that somebody asked to end."""
+    followed: frozenset[str]
+    """Runs whose events somebody waits for."""
+
+
+@dataclass(frozen=True, slots=True)
 class FreeSlots:
     """How many more runs a replica has room for."""
 
@@ -375,6 +385,10 @@ class RunStore(Protocol):
         """Return events of a run after a position, in order."""
         ...
 
+    async def note_follower(self, actor: Actor, run_id: str, milliseconds: int) -> None:
+        """Let whoever works on a run know, for so long, that somebody elsewhere waits for its events."""
+        ...
+
 
 class QueueStore(Protocol):
     """What the background work of a replica needs from storage. These statements span organizations."""
@@ -383,8 +397,8 @@ class QueueStore(Protocol):
         """Renew the leases of conversations."""
         ...
 
-    async def list_cancelled(self, held: Sequence[RunKey]) -> frozenset[str]:
-        """Return those of the runs that somebody asked to end."""
+    async def list_wishes(self, held: Sequence[RunKey]) -> Wishes:
+        """Return what other replicas ask of the runs."""
         ...
 
     async def claim_due(self, lease: LeaseTerms, room: FreeSlots) -> list[RunJob]:

@@ -54,7 +54,7 @@ from letta_common.errors import (
 from letta_common.fair_slots import FairSlots, Shares
 from letta_common.process.periodic import Periodic, stop_all
 
-CANCEL_POLL_SECONDS = 0.2
+WISHES_POLL_SECONDS = 0.2
 RETRY_SECONDS = "5"
 _REOPENED_SECONDS = 1.0
 _CLAIMS = 32
@@ -128,7 +128,7 @@ class Runner:
         self._queue_looks = Periodic("dispatch", self.dispatch, options.dispatch_seconds)
         self._background = (
             Periodic("renew", self.renew, options.lease_ms / 3000),
-            Periodic("look_for_cancelled", self.look_for_cancelled, CANCEL_POLL_SECONDS),
+            Periodic("look_for_wishes", self.look_for_wishes, WISHES_POLL_SECONDS),
             self._queue_looks,
         )
         self._news = asyncio.Event()
@@ -176,7 +176,7 @@ class Runner:
             job.held,
             claims=job.claims,
             kinds=job.request.include_return_message_types,
-            record=self._writer.put if record else None,
+            record=self._writer.record if record else None,
         )
         active = ActiveRun(job, feed)
         passport = Passport(self._credentials, self._tools.clock, job.actor, job.held.run_id, signed=signed)
@@ -233,12 +233,18 @@ class Runner:
                 active.lost = True
                 active.stop()
 
-    async def look_for_cancelled(self) -> None:
-        """End the runs that somebody asked to end through another replica."""
+    async def look_for_wishes(self) -> None:
+        """End the runs that somebody asked to end through another replica; hurry for those that listen there."""
         held = tuple(active.held for active in self._active.values())
-        if held:
-            for run_id in await self._queue.list_cancelled(held):
-                self.cancel(run_id)
+        if not held:
+            return
+        wishes = await self._queue.list_wishes(held)
+        for run_id, active in self._active.items():
+            if run_id in wishes.followed and not active.feed.followed:
+                self._writer.hasten(0)
+            active.feed.followed = run_id in wishes.followed
+        for run_id in wishes.cancelled:
+            self.cancel(run_id)
 
     async def dispatch(self) -> None:
         """Take over runs whose replica went away, and begin those that waited."""
@@ -359,7 +365,12 @@ class Runner:
         raise RunAbandoned(text, takeovers=str(job.claims))
 
     async def _close(self, active: ActiveRun, end: RunEnd) -> None:
-        """Close the run; if that fails, its lease runs out and whoever takes it over finds it decided."""
+        """Close the run; if that fails, its lease runs out and whoever takes it over finds it decided.
+
+        What it told is written first: who follows it elsewhere takes what is there when the run ends for all of it.
+        """
+        if active.feed.recorded:
+            await self._writer.flush()
         try:
             if await asyncio.shield(self._tools.store.close(active.held, end)):
                 self.look_for_work()

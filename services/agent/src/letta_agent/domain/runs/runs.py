@@ -60,6 +60,8 @@ BATCH = 100
 _INPUT_TYPES = frozenset({"user_message", "system_message", "approval_response_message"})
 _READMISSIONS = 4
 _LONGEST_POLL = 1.0
+_FOLLOWED_MS = 10_000
+"""How long a follower is expected to be there after it said so."""
 _WAITS = frozenset({run_pb2.ON_BUSY_WAIT, run_pb2.ON_BUSY_ENQUEUE})
 _ALL = Page(limit=1_000, ascending=True)
 _OVERDUE = "No answer came in time."
@@ -326,9 +328,12 @@ class Runs:
 
     async def _replay(self, actor: Actor, run_id: str, follow: Follow) -> AsyncIterator[Event]:
         """Yield stored events, then those that come, looking for them; without any, those that the messages tell."""
-        position, stopped = follow.after, False
+        position, stopped, noted = follow.after, False, 0
         while True:
             record = await self._store.get(actor, run_id)
+            if record.active and noted <= self._clock.monotonic_ns():
+                await self._store.note_follower(actor, run_id, _FOLLOWED_MS)
+                noted = self._clock.monotonic_ns() + _FOLLOWED_MS * 1_000_000 // 2
             stored = await self._store.list_events(actor, run_id, position, follow.batch)
             for item in stored:
                 event = Event.FromString(item.event)
