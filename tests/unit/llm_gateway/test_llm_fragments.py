@@ -152,6 +152,15 @@ def test_memory_stays_within_its_bound_and_a_large_message_drives_out_no_others(
     assert 0 < fragments.bytes_kept <= 100_000
 
 
+def test_a_block_takes_the_place_of_its_messages():
+    fragments = Fragments()
+    asked("openai", conversation(31), fragments)
+    alone = fragments.bytes_kept
+    asked("openai", conversation(32), fragments)
+
+    assert fragments.bytes_kept < alone / 2
+
+
 def test_bytes_that_are_no_message_are_refused():
     with pytest.raises(InvalidArgument) as refused:
         facts_of([b"\xff\xff"], Fragments())

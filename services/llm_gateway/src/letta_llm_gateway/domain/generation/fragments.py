@@ -15,8 +15,10 @@ Made = TypeVar("Made")
 MOST_BYTES = 64 << 20
 _BLOCK = 32
 """Messages that are looked up at once, counted from the beginning, so that a history which grows finds its own."""
-_OVERHEAD = 200
-"""Bytes of memory that an entry takes beside what it holds."""
+_OVERHEAD = 700
+"""Bytes of memory that an entry takes beside what it holds: its places in the cache, its key, the objects around it."""
+_OBJECT = 41
+"""Bytes that a message takes in a block beside its own."""
 _LARGEST_SHARE = 16
 """What takes more than this part of the memory is not kept, so that one image does not drive out all texts."""
 
@@ -73,7 +75,9 @@ class Fragments:
             made: Made = found[0]
             return made
         made = recipe.joined([self._one(recipe, message) for message in messages])
-        return self._keep(recipe, messages, made, sum(map(len, messages)))
+        for message in messages:  # found as a block from now on; kept twice they would take five times the memory
+            self._kept.pop((recipe, message), None)
+        return self._keep(recipe, messages, made, sum(map(len, messages)) + _OBJECT * len(messages))
 
     def _one(self, recipe: Recipe[Made], message: bytes) -> Made:
         if (found := self._kept.get((recipe, message))) is not None:
