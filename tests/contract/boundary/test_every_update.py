@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ast import literal_eval
 from typing import Any
 
@@ -29,6 +30,8 @@ def resource_of(message: Any) -> Any:
 
 
 UPDATES = {method.full_name: method for method in methods() if mask_of(method)}
+# Its one field holds settings, of which a change keeps the others.
+SETTINGS = "letta.tools.v1.SandboxConfigService.UpdateSandboxConfig"
 EACH = pytest.mark.parametrize("method", UPDATES.values(), ids=UPDATES)
 
 # Two fields of a resource: one that a test changes, and one that it sends beside without naming it.
@@ -49,7 +52,6 @@ UNNAMED = {"metadata": '{"not": "named"}', "privileged_tools": True}
 # Updates without a mask: what they leave out they do not change.
 WITHOUT = {
     "letta.tools.v1.MCPServerService.UpdateMCPServer": "a union of configurations",
-    "letta.tools.v1.SandboxConfigService.UpdateSandboxConfig": "one JSON text, replaced as a whole",
 }
 
 
@@ -89,7 +91,9 @@ def test_every_update_has_a_mask_or_a_reason():
 
     assert lacking == WITHOUT.keys()
     assert all(mask_of(m).GetOptions().Extensions[annotations_pb2.field].mask for m in UPDATES.values())
-    assert {resource_of(m.input_type).message_type.full_name for m in UPDATES.values()} == CHANGING.keys()
+    assert {resource_of(m.input_type).message_type.full_name for m in UPDATES.values()} == CHANGING.keys() | {
+        "letta.tools.v1.SandboxConfig"
+    }
 
 
 @EACH
@@ -102,7 +106,9 @@ def test_paths_that_no_update_changes_are_refused_by_name(deployment: Deployment
         assert error.metadata["field"] == f"update_mask.{path}"
 
 
-@EACH
+@pytest.mark.parametrize(
+    "method", [each for name, each in UPDATES.items() if name != SETTINGS], ids=lambda method: method.name
+)
 def test_an_empty_mask_changes_what_is_set_and_a_mask_what_it_names(deployment: Deployment, method: Any):
     name, other = CHANGING[resource_of(method.input_type).message_type.full_name]
     before = update(deployment, method, {})
@@ -115,6 +121,17 @@ def test_an_empty_mask_changes_what_is_set_and_a_mask_what_it_names(deployment: 
     cleared = update(deployment, method, {}, name)
     always = resource_of(method.input_type).message_type.full_name in ALWAYS
     assert getattr(cleared, name) == "named" if always else not cleared.HasField(name)
+
+
+@pytest.mark.parametrize("paths", [(), ("config",)])
+def test_settings_that_a_change_leaves_out_stay(deployment: Deployment, paths: tuple[str, ...]):
+    before = json.loads(update(deployment, UPDATES[SETTINGS], {}).config)
+    packages = {"pip_requirements": [{"name": "six", "version": None}]}
+
+    changed = update(deployment, UPDATES[SETTINGS], {"config": json.dumps(packages)}, *paths)
+    after = update(deployment, UPDATES[SETTINGS], {}, *paths)
+
+    assert json.loads(changed.config) == json.loads(after.config) == before | packages
 
 
 @EACH

@@ -107,7 +107,9 @@ async def test_a_variable_that_would_end_every_call_is_refused(configs, key):
 
 async def test_update_list_and_delete(configs, as_bob):
     config = await local(configs)
-    request = pb.UpdateSandboxConfigRequest(sandbox_config_id=config.id, config='{"use_venv": true}')
+    request = pb.UpdateSandboxConfigRequest(
+        sandbox_config_id=config.id, sandbox_config={"config": '{"use_venv": true}'}
+    )
     updated = (await configs.UpdateSandboxConfig(request, timeout=5)).sandbox_config
     assert (updated.id, json.loads(updated.config)["use_venv"], json.loads(updated.config)["venv_name"]) == (
         config.id,

@@ -12,7 +12,7 @@ from letta.tools.v1 import sandbox_config_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.errors import InvalidArgument
 from letta_common.values.paging import Page
-from letta_rpc.masks import changed_paths
+from letta_rpc.masks import changed_paths, changed_values
 from letta_tools.domain.executions.sandbox_configs import (
     E2B,
     LOCAL,
@@ -69,7 +69,8 @@ class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigService
     async def UpdateSandboxConfig(
         self, request: pb.UpdateSandboxConfigRequest, context: _Context
     ) -> pb.UpdateSandboxConfigResponse:
-        config = await self._configs.update(current_actor(), request.sandbox_config_id, request.config)
+        values = changed_values(request.sandbox_config, request.update_mask)
+        config = await self._configs.update(current_actor(), request.sandbox_config_id, values.get("config", ""))
         return pb.UpdateSandboxConfigResponse(sandbox_config=config)
 
     async def DeleteSandboxConfig(

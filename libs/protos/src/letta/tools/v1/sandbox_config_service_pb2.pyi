@@ -324,20 +324,28 @@ class UpdateSandboxConfigRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SANDBOX_CONFIG_ID_FIELD_NUMBER: _builtins.int
-    CONFIG_FIELD_NUMBER: _builtins.int
+    SANDBOX_CONFIG_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     sandbox_config_id: _builtins.str
     """The configuration, `sandbox-<uuid>`."""
-    config: _builtins.str
-    """New settings, a JSON object."""
+    @_builtins.property
+    def sandbox_config(self) -> _sandbox_config_pb2.SandboxConfig:
+        """New settings. Those that are named by no key stay, and so do all where there are none."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change, relative to the configuration. Empty: every field that is set."""
+
     def __init__(
         self,
         *,
         sandbox_config_id: _builtins.str = ...,
-        config: _builtins.str = ...,
+        sandbox_config: _sandbox_config_pb2.SandboxConfig | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sandbox_config", b"sandbox_config", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "sandbox_config_id", b"sandbox_config_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sandbox_config", b"sandbox_config", "sandbox_config_id", b"sandbox_config_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -144,7 +144,7 @@ class SandboxConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSandboxConfig(self, request, context):
-        """Replaces the settings of a configuration. SANDBOX_CONFIG_NOT_FOUND.
+        """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -111,7 +111,7 @@ class SandboxConfigs:
         return found[0] if found else await self._store.put(actor, self._new(actor, kind, {}))
 
     async def update(self, actor: Actor, config_id: str, config: str) -> SandboxConfig:
-        """Replace the settings of a configuration. Raises SandboxConfigNotFound, InvalidArgument."""
+        """Change settings of a configuration; the others stay. Raises SandboxConfigNotFound, InvalidArgument."""
         known = await self._get(actor, config_id)
         merged: dict[str, object] = json.loads(known.config) | _settings(config)
         return await self._put(actor, known.type, merged)
