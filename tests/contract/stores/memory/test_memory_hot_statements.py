@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-import psycopg
 import pytest
 
 from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole, TextContent
@@ -24,6 +23,7 @@ from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_postgres.db import Database, DatabaseOptions
+from tests.support.statements import Statements
 
 ANN = Actor("org-a", "user-ann")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -54,23 +54,6 @@ async def agent(store: SqlContextStore, messages: int = 1) -> str:
     request = pb.ProvisionAgentRequest(agent_id=agent_id, agent_name="Ada", messages=history)
     await store.provision_agent(ANN, request, blocks)
     return agent_id
-
-
-class Statements:
-    """Counts what clients sent to the database since it was made."""
-
-    def __init__(self, dsn: str) -> None:
-        self._conn = psycopg.connect(dsn, autocommit=True)
-        self._conn.execute("create extension if not exists pg_stat_statements schema extensions")
-        self._conn.execute("select extensions.pg_stat_statements_reset()")
-
-    def sent(self) -> list[tuple[str, int]]:
-        rows = self._conn.execute(
-            "select query, calls from extensions.pg_stat_statements where toplevel and query not like '%pg_stat%' "
-            "and dbid = (select oid from pg_database where datname = current_database())"
-        ).fetchall()
-        self._conn.close()
-        return [(str(query), int(calls)) for query, calls in rows]
 
 
 async def test_each_hot_call_is_one_statement(db: Database, database_url: str) -> None:

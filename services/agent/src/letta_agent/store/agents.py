@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import UTC as _UTC
 from datetime import datetime
@@ -15,6 +16,7 @@ from letta_agent.store.tables import agent_tools, agents, conversations, queue, 
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound
 from letta_common.values.paging import Page
+from letta_postgres.compiled import Compiled
 from letta_postgres.connections import Connection
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
@@ -31,6 +33,18 @@ _SEIZE = (
     "values (%s, %s, %s, %s::bigint + 1) on conflict (organization_id, conversation_id) do update "
     "set fence = greatest(q.fence, %s::bigint) + 1 where q.run_id is null and q.pending = 0 returning fence"
 )
+_ROW = (
+    "organization_id, id, state, creation, request_id, request_hash, created_by_id, created_at, name, agent_type, "
+    "tags, identity_ids, project_id, template_id, base_template_id, hidden, version, definition, secrets, updated_at"
+)
+_CREATE = (
+    f"with made as (insert into agent.agents ({_ROW}) values ({', '.join(f'%({name})s' for name in _ROW.split(', '))}) "
+    "returning organization_id, id) insert into agent.agent_tools (organization_id, agent_id, tool_id, position) "
+    "select m.organization_id, m.id, t.id, t.place - 1 from made m, "
+    "unnest(%(tool_ids)s::text[]) with ordinality t(id, place)"
+)
+_FINISH = "update agent.agents set state = %s, creation = null where organization_id = %s and id = %s and state = %s"
+_MINE = agents.c.organization_id == sa.bindparam("organization_id")
 _COLUMNS = (
     agents.c.id,
     agents.c.definition,
@@ -75,9 +89,7 @@ class SqlAgentStore:
             "created_at": agent.state.created_at.ToDatetime(tzinfo=_UTC),
         }
         try:
-            async with self._db.begin() as conn:
-                await conn.execute(sa.insert(agents).values(**row))
-                await self._put_tools(conn, actor, agent)
+            await self._db.hot(_CREATE, row | {"tool_ids": list(agent.tool_ids)})
         except UniqueViolation as error:
             if error.constraint == "agents_request_id":
                 return False
@@ -86,11 +98,11 @@ class SqlAgentStore:
 
     async def get_by_request(self, actor: Actor, request_id: str) -> StoredAgent:
         """Return the agent that a request made, finished or not. Raises AgentNotFound."""
-        return await self._one(actor, agents.c.request_id == request_id, request_id)
+        return await self._one(_by_request(), actor, request_id)
 
     async def get(self, actor: Actor, agent_id: str) -> StoredAgent:
         """Return one agent that is ready. Raises AgentNotFound."""
-        return await self._one(actor, sa.and_(agents.c.id == agent_id, agents.c.state == Stage.READY), agent_id)
+        return await self._one(_by_id(), actor, agent_id)
 
     async def hold(self, actor: Actor, conversation_id: str) -> ConversationLock:
         """Return the run that holds a conversation, if there is one, and the newest fence."""
@@ -114,7 +126,7 @@ class SqlAgentStore:
     async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[StoredAgent]:
         """Return a page of agents that are ready."""
         mine = agents.c.organization_id == actor.organization_id
-        query = self._query().where(mine, *_conditions(filters))
+        query = _query().where(mine, *_conditions(filters))
         keyset = Keyset(at=_ORDERS[filters.order_by], id=agents.c.id, scope=mine, large=(agents.c.definition,))
         async with self._db.connect() as conn:
             return [_agent(row) for row in await fetch_page(conn, query, page, keyset)]
@@ -128,10 +140,7 @@ class SqlAgentStore:
 
     async def finish(self, actor: Actor, agent_id: str) -> None:
         """Mark an agent as ready."""
-        making = agents.c.state == Stage.MAKING
-        async with self._db.begin() as conn:
-            change = sa.update(agents).where(self._is(actor, agent_id), making)
-            await conn.execute(change.values(state=int(Stage.READY), creation=None))
+        await self._db.hot(_FINISH, (Stage.READY, actor.organization_id, agent_id, Stage.MAKING))
 
     async def update(self, actor: Actor, agent: StoredAgent, *, expected: int) -> bool:
         """Write definition, secrets and tools if the stored version is still `expected`; say whether it was."""
@@ -171,19 +180,17 @@ class SqlAgentStore:
 
     async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredAgent]]:
         """Return agents of all organizations that were left half made or half removed."""
-        query = self._query().add_columns(agents.c.organization_id)
+        query = _query().add_columns(agents.c.organization_id)
         left = query.where(agents.c.state != Stage.READY, agents.c.updated_at < before).limit(limit)
         async with self._db.connect() as conn:
             rows = list(await conn.execute(left))
         return [(Actor(row[-1], row.created_by_id or ""), _agent(row[:-1])) for row in rows]
 
-    async def _one(self, actor: Actor, condition: sa.ColumnElement[bool], name: str) -> StoredAgent:
-        mine = agents.c.organization_id == actor.organization_id
-        async with self._db.connect() as conn:
-            row = (await conn.execute(self._query().where(mine, condition))).first()
-        if row is None:
-            raise _no_agent(name)
-        return _agent(row)
+    async def _one(self, statement: Compiled, actor: Actor, key: str) -> StoredAgent:
+        rows = await statement.run(self._db, organization_id=actor.organization_id, key=key)
+        if not rows:
+            raise _no_agent(key)
+        return _agent(rows[0])
 
     async def _put_tools(self, conn: Connection, actor: Actor, agent: StoredAgent) -> None:
         rows = [
@@ -196,14 +203,25 @@ class SqlAgentStore:
             changed = {"position": put.excluded.position}
             await conn.execute(put.on_conflict_do_update(index_elements=key, set_=changed))
 
-    def _query(self) -> sa.Select[Any]:
-        return sa.select(*_COLUMNS).select_from(agents.outerjoin(queue, _DEFAULT_THREAD))
-
     def _thread(self, actor: Actor, conversation_id: str) -> sa.ColumnElement[bool]:
         return sa.and_(queue.c.organization_id == actor.organization_id, queue.c.conversation_id == conversation_id)
 
     def _is(self, actor: Actor, agent_id: str) -> sa.ColumnElement[bool]:
         return sa.and_(agents.c.organization_id == actor.organization_id, agents.c.id == agent_id)
+
+
+def _query() -> sa.Select[Any]:
+    return sa.select(*_COLUMNS).select_from(agents.outerjoin(queue, _DEFAULT_THREAD))
+
+
+@functools.cache
+def _by_id() -> Compiled:
+    return Compiled(_query().where(_MINE, agents.c.id == sa.bindparam("key"), agents.c.state == Stage.READY))
+
+
+@functools.cache
+def _by_request() -> Compiled:
+    return Compiled(_query().where(_MINE, agents.c.request_id == sa.bindparam("key")))
 
 
 def _conditions(filters: AgentFilter) -> list[sa.ColumnElement[bool]]:
