@@ -40,7 +40,7 @@ KeyOption = Annotated[
 _ADDRESS = re.compile(r"(?:(?P<scheme>grpcs?|https?)://)?(?P<host>\[[^\]]+\]|[^:/\[\]\s]+)(?::(?P<port>\d{1,5}))?/?")
 _PORTS = {"https": 443, "http": 80}
 _OPTIONS = [
-    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_receive_message_length", 64 << 20),  # gRPC's 4 MiB are too few for a large agent
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),  # a server that is back is used at once
 ]
@@ -114,6 +114,7 @@ def _failure(error: Any, address: str) -> AppError:
 
 
 def _unreached(details: str, address: str) -> str:
+    # gRPC has one status for all that goes wrong before an answer; only its words tell the cases apart.
     if "handshake" in details.lower() or "CERTIFICATE_VERIFY_FAILED" in details:
         return (
             f"no TLS with the server at {address}: it speaks none, or its certificate is not of an authority known "

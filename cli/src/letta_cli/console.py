@@ -58,6 +58,7 @@ def fail(text: str) -> NoReturn:
 def secret(label: str, value: str) -> None:
     """Print a secret on one line of stdout, whatever the width, after a line on stderr that says what it is."""
     note(label, style="bold")
+    # Before the secret, so that the label stands above it where both go to one terminal.
     sys.stderr.flush()
     sys.stdout.write(f"{value}\n")
     sys.stdout.flush()

@@ -36,6 +36,7 @@ class LazyGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         for name, place in COMMANDS.items():
+            # Placeholders with a name and a help text; `resolve_command` puts the real command in their place.
             self.add_command(TyperCommand(name=name, help=place.help))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

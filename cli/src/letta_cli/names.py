@@ -12,6 +12,7 @@ from letta.auth.v1 import api_key_pb2, api_key_service_pb2, api_key_service_pb2_
 from letta_cli.connection import CALL_SECONDS, DEFAULT_ADDRESS, ServerAddress, connected
 from letta_common.errors import AgentNotFound, APIKeyNotFound, AppError, InvalidArgument
 
+# A name may begin like an id: the server then finds no such agent, or refuses the form of the id.
 _MAY_BE_A_NAME = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}
 _PAGE = 200
 _MOST_SHOWN = 10

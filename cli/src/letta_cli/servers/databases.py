@@ -50,6 +50,7 @@ async def database(settings: Settings, progress: Callable[[str], None] = lambda 
 
 async def upgrade_all(url: str) -> None:
     """Bring every schema to the newest revision."""
+    # One alone, since it makes the extensions that all need; the others would wait for its lock.
     first, *others = PACKAGES.items()
     await upgrade(url, schema=first[0], package=first[1])
     await asyncio.gather(*(upgrade(url, schema=schema, package=package) for schema, package in others))

@@ -42,6 +42,7 @@ def check_home(home: Path) -> None:
     advice = "choose another directory with LETTA_HOME"
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A try tells more than the mode: the disk may be full or mounted read only.
         with tempfile.TemporaryFile(dir=home):
             pass
     except (FileExistsError, NotADirectoryError) as error:

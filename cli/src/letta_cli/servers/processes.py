@@ -12,6 +12,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing import forkserver
@@ -104,13 +105,18 @@ def serve(name: str, environment: Mapping[str, str]) -> None:
     """Be the service of this name, until the process that this one was forked from ends."""
     os.environ.update(environment)
     end_with_parent()
-    _libc.prctl(_PR_SET_NAME, program(name).partition(".")[0].encode())  # what `ps -e` and `pgrep` show
+    _control(_PR_SET_NAME, program(name).partition(".")[0].encode())  # what `ps -e` and `pgrep` show
     importlib.import_module(program(name)).main()
 
 
 def end_with_parent() -> None:
     """Let the kernel end this process with the thread that started it, however that one ends."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _control(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _control(option: int, value: int | bytes) -> None:
+    if sys.platform == "linux":  # other kernels have no such call: there a service outlives a killed `letta up`
+        _libc.prctl(option, value)
 
 
 def program(service: str) -> str:

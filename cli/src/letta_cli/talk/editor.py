@@ -56,6 +56,7 @@ def _history(path: Path) -> Any:
 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Before FileHistory makes it readable for everybody: what one says to an agent is private.
         path.touch(mode=0o600)
         with path.open("a"):
             return FileHistory(path)

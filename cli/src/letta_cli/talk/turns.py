@@ -71,6 +71,7 @@ def send(channel: grpc.Channel, agent_id: str, given: str | Sequence[run_pb2.Inp
             for event in events:
                 turn.show(event)
         finally:
+            # Leaving the loop does not end the call, and the run would go on unseen.
             events.cancel()
     finally:
         view.end()

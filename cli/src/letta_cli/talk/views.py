@@ -97,6 +97,7 @@ class TerminalView(View):
 
     def _pause(self) -> None:
         if self._live is not None:
+            # It draws once more as it stops, so what it would draw must be empty.
             self._live.update(Text(""))
             self._live.stop()
             self._live = None

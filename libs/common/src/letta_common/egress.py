@@ -43,6 +43,7 @@ _INWARD: tuple[Network, ...] = tuple(
     )
 )
 _PORTS = {"http": 80, "https": 443}
+# The metadata service of EC2 over IPv6; over IPv4 all clouds use link-local addresses.
 _METADATA_IPV6 = ipaddress.ip_address("fd00:ec2::254")
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "instance-data"})
 
@@ -123,6 +124,7 @@ class AddressGuard:
             raise InvalidArgument("the address must begin with http:// or https:// and name a host", field="url")
         if read.userinfo:
             raise InvalidArgument("the address must not contain credentials", field="url")
+        # A name without a dot is completed by the search domains of this host, which lie inside.
         bare = "." not in read.host and ":" not in read.host
         if bare and not self._anywhere and read.host.lower() not in self._names:
             raise _forbidden(read.host)
@@ -159,6 +161,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         except (OSError, UnicodeError) as error:
             raise httpcore2.ConnectError(f"the name {host} cannot be resolved") from error
         last: Exception = httpcore2.ConnectError(f"{host} has no address")
+        # Each address may take the whole timeout, so a name with many dead ones must not hold up its caller for long.
         for address in addresses[:4]:
             try:
                 return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
@@ -190,6 +193,7 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; the answer's body ends with TooMuchData above the limit, and must not be compressed."""
         response = await super().handle_async_request(request)
+        # A compressed body would count little against the limit and hold far more once it is unpacked.
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             await response.aclose()
             raise httpx2.RemoteProtocolError("the answer is compressed, which was not asked for")

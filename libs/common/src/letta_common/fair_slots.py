@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from letta_common.errors import RateLimited
 
+# So often smaller requests go before a larger one; then what becomes free is kept until it fits.
 _MOST_PASSED = 32
 _RETRY_SECONDS = "5"
 

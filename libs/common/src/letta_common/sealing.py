@@ -38,6 +38,7 @@ class Sealer:
     """Seals with the first of the deployment's secrets, and opens what any of them sealed."""
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
+        # Reversed, so that of two secrets with one mark the earlier one counts, which is the one that seals.
         self._secrets = {_derived(secret, b"mark", _MARK): secret for secret in reversed(secrets)}
         self.begins = _FORMAT + _derived(secrets[0], b"mark", _MARK)
         """What everything begins with that the first secret sealed."""

@@ -70,7 +70,7 @@ class App:
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1003})
+            await send({"type": "websocket.close", "code": 1003})  # "unsupported data", RFC 6455
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = HttpRequest(scope, receive)
@@ -86,6 +86,7 @@ class App:
             await send(event)
 
         try:
+            # Before the preflight too: a page that may not call is not told what is allowed.
             self._gate.check(request.method, request.headers)
         except HttpError as error:
             await Response(marked).error(error)
@@ -109,10 +110,12 @@ class App:
     async def _metadata(self, request: HttpRequest, request_id: str) -> Metadata:
         metadata = await self._authenticator.metadata(request.headers)
         metadata.append(("x-request-id", request_id))
+        # REST speaks the words of older clients; methods called by their gRPC names do not.
         if not request.path.startswith(PREFIX):
             metadata.append((COMPAT_KEY, COMPAT))
         for name in _PASSED:
             value = request.headers.get(name, "")
+            # gRPC refuses a call whose metadata holds anything else, and a bad trace id is no reason to fail.
             if value and value.isascii() and value.isprintable() and len(value) < 512:
                 metadata.append((name, value))
         return metadata

@@ -11,6 +11,7 @@ from letta_transcode import HttpError
 Metadata = list[tuple[str, str | bytes]]
 
 _USER = re.compile(r"user-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+# The three parts of a JSON Web Token.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _KEY_PREFIX = "lk_"
 _LONGEST = 4096
@@ -60,6 +61,7 @@ def _credential(headers: Mapping[str, str]) -> str:
         raise _unauthorized()
     credential = credential.strip()
     if not credential:
+        # How clients of the retired Letta V1 server sent the password of a deployment.
         word, _, password = headers.get("x-bare-password", "").partition(" ")
         credential = password.strip() if word.lower() == "password" else ""
     if len(credential) > _LONGEST or not (credential.isascii() and credential.isprintable()):

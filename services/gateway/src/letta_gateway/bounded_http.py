@@ -63,6 +63,7 @@ class BoundedHttp(JoinedHttp):
             return
         if self._head is not None:
             self._head += len(data)
+            # Not for each packet: a head that trickles in must end within one span.
             if self._timer is None:
                 self._arm(self.loop.time() + self.bounds.header_seconds)
         super().data_received(data)
@@ -87,6 +88,7 @@ class BoundedHttp(JoinedHttp):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header. Raises ValueError, which ends the parser, when there are too many or they are too large."""
         super().on_header(name, value)
+        # 4 for the colon, the space and the end of the line.
         self._size += len(name) + len(value) + 4
         self._count += 1
         if self._size > self.bounds.header_bytes or self._count > self.bounds.headers:
@@ -140,6 +142,7 @@ class BoundedHttp(JoinedHttp):
         if longest is None:
             self._refuse(503, "all connections are busy; try again")
         else:
+            # `connection_lost` comes a turn later; until then it must not be chosen again.
             longest.transport.abort()
             self.connections.discard(longest)
 
@@ -165,6 +168,7 @@ class BoundedHttp(JoinedHttp):
             self._begun = self._last = self.loop.time()
             self._arm(self._begun + self.bounds.body_seconds)
         else:
+            # Late is a body that stands still, and one that has come more slowly in the mean than it must.
             until = min(self._last, self._begun + self._sent / _SLOWEST) + self.bounds.body_seconds
             if until <= self.loop.time():
                 self._refuse(408, "the body came too slowly")
@@ -187,6 +191,7 @@ class BoundedHttp(JoinedHttp):
         body = f'{{"detail":"{text}"}}'.encode()
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
+        # Half closed: the client may go on sending for a while, since unread bytes would turn the end into a reset.
         if self.transport.can_write_eof():
             self.transport.flush()  # type: ignore[attr-defined]
             self.transport.write_eof()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 Headers = list[tuple[bytes, bytes]]
 
 _METHODS = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+# Chromium keeps such an answer two hours at most; ten minutes let a changed setting count soon.
 _MAX_AGE = b"600"
 _EXPOSED = b"x-request-id, retry-after"
 
@@ -29,6 +30,7 @@ class Cors:
         if not self.allows(origin):
             return [(b"vary", b"origin")]
         exposed = (b"access-control-expose-headers", _EXPOSED)
+        # With `*` browsers show a page no answer to credentials, so there is no header that allows them.
         if self._any:
             return [(b"access-control-allow-origin", b"*"), exposed]
         return [

@@ -26,6 +26,7 @@ class HttpServer:
             host=host.strip("[]"),
             port=int(port),
             http=bounded(_bounds(settings)),
+            # Signals, lifespan and logs belong to the process; proxies' headers would let a client choose its address.
             ws="none",
             lifespan="off",
             log_config=None,
@@ -62,6 +63,7 @@ class HttpServer:
             if self._task.done():
                 await self._task
                 return
+            # uvicorn has no event for its start, only this flag.
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:

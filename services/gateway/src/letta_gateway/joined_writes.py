@@ -35,6 +35,7 @@ class JoinedWrites:
 
     def flush(self) -> None:
         """Write what is there now."""
+        # Called again at the end of the turn, or after a close: then nothing is left to write.
         parts, self._parts, self._size = self._parts, [], 0
         if parts and not self._transport.is_closing():
             self._transport.write(b"".join(parts))
