@@ -130,7 +130,7 @@ def test_tool_returns_are_one_message() -> None:
         body.tool_call_id,
         list(body.stdout),
     ) == ("add", "1", pb.TOOL_RETURN_STATUS_SUCCESS, "c1", ["x"])
-    assert [(one.type, one.text, one.status) for one in body.tool_returns] == [("tool", "1", 1), ("tool", "no", 2)]
+    assert [(one.text, one.status) for one in body.tool_returns] == [("1", 1), ("no", 2)]
     assert shown.otid == "b84bac69-842d-4073-89a1-84931c9f3d80"
     assert expand(stored(TOOL)) == []
 

@@ -191,6 +191,8 @@ def test_types_become_schemas(hint):
         "Thing",
         "Missing",
         "Pick<Named>",
+        "Pick<Record<string, number>, 'a'>",
+        "Omit<string, 'a'>",
         "10n",
     ],
 )

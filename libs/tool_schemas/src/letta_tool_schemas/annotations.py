@@ -61,6 +61,7 @@ _BOUNDS = {
     "multiple_of": "multipleOf",
     "pattern": "pattern",
 }
+# Bounds for hostile source: a hint may name aliases that name aliases, each of them twice.
 _MAX_DEPTH = 32
 _MAX_NODES = 20_000
 
@@ -84,6 +85,7 @@ class Annotations:
                 self._aliases[node.targets[0].id] = _aliased(node.value)
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
                 self._aliases[node.target.id] = node.value
+            # By name: `ast.TypeAlias` is there from Python 3.12 on.
             elif type(node).__name__ == "TypeAlias":
                 self._aliases[node.name.id] = node.value  # type: ignore[attr-defined]
 
@@ -230,6 +232,7 @@ class Annotations:
             if name in described and "description" not in schema:
                 schema = {**schema, "description": described[name]}
             properties[name] = schema
+            # A subclass may give a default to what its base requires.
             if name in required:
                 required.remove(name)
             if not has_default:
@@ -350,6 +353,7 @@ def _field(call: ast.Call, schema: Schema) -> Schema:
         if name in _BOUNDS and isinstance(value, (str, int, float)):
             extra[_BOUNDS[name]] = value
         elif name in {"min_length", "max_length"} and isinstance(value, int):
+            # JSON Schema has two words for what pydantic calls length.
             suffix = "Items" if schema.get("type") == "array" else "Length"
             extra[f"{name[:3]}{suffix}"] = value
     return extra

@@ -40,6 +40,7 @@ KNOWN = {name: (module, name) for module, names in reversed(_CLASSES.items()) fo
 ROOTS = {module.partition(".")[0] for module in _MODULES}
 """Names of modules."""
 _BUILTIN = set(dir(builtins))
+# Names of a class and of the module it is in: which one is meant shows in what the source takes from it.
 _BOTH = {"datetime": datetime, "time": importlib.import_module("time")}
 
 
@@ -78,6 +79,7 @@ def defined(module: ast.Module) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            # What a function or a class binds inside is no name of the module.
             names.add(node.name)
             continue
         waiting.extend(ast.iter_child_nodes(node))

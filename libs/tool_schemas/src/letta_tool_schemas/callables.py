@@ -25,6 +25,7 @@ def parsed(source: str) -> ast.Module:
         raise SourceInvalid("the source contains null bytes")
     try:
         tree = ast.parse(source)
+        # `return` outside of a function, for one, parses and does not compile.
         compile(source, "<tool>", "exec", dont_inherit=True)
     except SyntaxError as error:
         raise SourceInvalid(f"line {error.lineno or 1}: {error.msg}", line=str(error.lineno or 1)) from error
@@ -41,6 +42,7 @@ def function_of(module: ast.Module, name: str) -> Function:
         if not functions:
             raise SourceInvalid(f"the source has no function `{name}` at top level")
     if functions:
+        # Helpers stand above what uses them, so the last function is the tool.
         return functions[-1]
     if any(isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) for node in module.body):
         raise SourceInvalid("a lambda has no type hints and no docstring; write a function with `def`")
@@ -83,6 +85,7 @@ def check_callable(module: ast.Module, function: Function, schema: Mapping[str, 
 
 def _check_names(module: ast.Module) -> None:
     """Refuse names that are read as the source is loaded and that nothing defines."""
+    # After `from x import *` any name may be defined.
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(module)):
         return
     known = defined(module) | _ALWAYS
@@ -108,6 +111,7 @@ def _read_at_once(node: ast.stmt) -> Iterable[ast.expr]:
 
 def _loaded(expression: ast.expr) -> Iterable[str]:
     """Yield the names that an expression reads; those that it binds itself are not looked into."""
+    # These bind names of their own, and a lambda reads its names only when it is called.
     if isinstance(expression, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
         return
     if isinstance(expression, ast.Name) and isinstance(expression.ctx, ast.Load):

@@ -28,6 +28,7 @@ class Docstring:
 def read_docstring(text: str) -> Docstring:
     """Read a docstring. The description is everything before the first section; examples stay part of it."""
     text = cleandoc(text)
+    # Google's style first, and by our own sections: the parser takes any word with a colon for one.
     google = _google(text)
     if google.parameters:
         return google
@@ -54,6 +55,7 @@ def _google(text: str) -> Docstring:
         else:
             target = description
             description.append(line)
+    # The parser expects a description first, so it gets an empty one.
     parsed = _parsed("\n\nArgs:\n" + "\n".join(_aligned(entries)), DocstringStyle.GOOGLE) if entries else None
     return Docstring("\n".join(description).strip(), _described(parsed.params) if parsed else {})
 

@@ -22,7 +22,7 @@ def fit_arguments(
     """Return the arguments as the schema of the parameters wants them: numbers and truth from text, JSON from text.
 
     Null for what need not be given and does not allow it is left out. What fits stays as it is, and so does what the
-    schema does not know. Raises Unfit.
+    schema does not know. Raises SchemaMismatch.
     """
     properties = parameters.get("properties")
     known: Mapping[str, Any] = properties if isinstance(properties, dict) else {}
@@ -56,6 +56,7 @@ class _Fitter:
         place: Any = self._root
         for part in reference.split("/")[1:]:
             place = place.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(place, dict) else None
+        # Others lead to documents elsewhere, which are not fetched.
         return place if reference.startswith("#") else None
 
     def allows_null(self, schema: Mapping[str, Any]) -> bool:
@@ -70,7 +71,7 @@ class _Fitter:
         return not members or any(self.allows_null(self.followed(member)) for member in members)
 
     def fit(self, schema: Any, value: Any, place: str, depth: int) -> Any:
-        """Return a value as its schema has it. Raises Unfit."""
+        """Return a value as its schema has it. Raises SchemaMismatch."""
         schema = self.followed(schema)
         if not schema or depth > _MAX_DEPTH:
             return value
@@ -98,6 +99,7 @@ class _Fitter:
             except SchemaMismatch as error:
                 whys.append(error)
                 continue
+            # A member that takes the value unchanged goes before one that must convert it.
             if type(made) is type(value) and made == value:
                 return made
             first.append(made)
@@ -157,6 +159,7 @@ def _text(value: Any) -> str:
 def _number(value: Any) -> float | int | None:
     if isinstance(value, str):
         try:
+            # By JSON's rules, since `float` would also take `1_000`, `nan` and digits of other scripts.
             number = json.loads(value.strip().removeprefix("+"))
         except (ValueError, RecursionError):
             return None

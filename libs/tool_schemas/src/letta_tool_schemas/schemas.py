@@ -18,6 +18,7 @@ from letta_tool_schemas.errors import SourceInvalid
 
 MAX_NAME = 48
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]*")
+# Bounds for hostile schemas: a few definitions that refer to each other twice would grow without end.
 _MAX_DEPTH = 64
 _MAX_NODES = 20_000
 
@@ -34,6 +35,7 @@ class FunctionSchema:
         """Return `{"name", "description", "parameters"}` as text. Raises SourceInvalid for what is no JSON."""
         try:
             text = dump({"name": self.name, "description": self.description, "parameters": self.parameters})
+            # Fails for half of a surrogate pair, which `dumps` lets pass.
             text.encode()
         except (ValueError, RecursionError) as error:  # not a number, digits without end, half of a character
             raise SourceInvalid(f"the schema of `{self.name}` is no JSON: {str(error)[:200]}") from error
@@ -239,6 +241,7 @@ class _Inliner:
         if isinstance(value.get("$ref"), str):
             return self._reference(value, inside)
         properties = value.get("properties")
+        # `title` is left out of schemas, but a property may be called so.
         kept = {k: self.expand(v, deeper) for k, v in value.items() if k not in {"title", "properties"}}
         if isinstance(properties, dict):
             kept["properties"] = {k: self.expand(v, deeper) for k, v in properties.items()}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from letta_transcode.routing.templates import PathMatch
 
 _log = logging.getLogger(__name__)
+# The second one keeps nginx from collecting events before it passes them on.
 _STREAM_HEADERS = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
 
 

@@ -58,6 +58,7 @@ def _target(tag: str, rest: str, description: list[str], parameters: dict[str, l
 def comment_before(node: Node) -> Comment:
     """Return the comment right before a declaration or a member; for an overloaded function that of its first one."""
     before = node.prev_named_sibling
+    # The comment stands above the first signature, and the implementation comes last.
     while before is not None and _is_overload(before):
         before = before.prev_named_sibling
     if before is None or before.type != "comment" or not text(before).startswith(("/**", "//")):

@@ -53,7 +53,7 @@ def erase(source: str) -> str:
     erased = eraser.result().decode()
     left = next((node for node in walk(parse(erased)) if node.type in _TYPES or node.type in _NOT_ERASABLE), None)
     if left is not None:
-        raise invalid(left, "the types here cannot be erased")
+        raise invalid(left, "the types here cannot be erased")  # the same line as before: no line was moved
     return erased
 
 
@@ -62,6 +62,7 @@ def _check(root: Node) -> None:
     for node in walk(root):
         if node.type in {"lookup_type", "array_type"}:
             bracket = next(child for child in node.children if child.type == "[")
+            # TypeScript ends a type before a bracket on the next line; this parser takes it for an index.
             if bracket.start_point.row != node.children[0].end_point.row:
                 raise invalid(bracket, "end the line before this one with a semicolon")
         if node.type == "binary_expression" and has(node, ">") and node.children[-1].type == "template_string":
@@ -120,6 +121,7 @@ class _Eraser:
 
     def _range(self, start: int, end: int, first: str = "") -> None:
         for place in range(start, end):
+            # Byte for byte: lines and columns in errors of the JavaScript are those of the source.
             if self._out[place] not in b"\r\n":
                 self._out[place] = 0x20
         if first and end > start:
@@ -179,6 +181,7 @@ class _Eraser:
         rest = self._data[node.end_byte :]
         following = rest.lstrip()
         ends_line = b"\n" in rest[: len(rest) - len(following)]
+        # JavaScript goes on with a line that begins so, where TypeScript had ended the statement after the type.
         joins = ends_line and following.startswith(_OPENERS)
         self._range(value.end_byte, node.end_byte, ";" if joins else "")
         self.visit(value)
@@ -197,6 +200,7 @@ class _Eraser:
             if erased is not None:
                 self._blank(erased)
         if parameters is not None and returned is not None and self._breaks(parameters.end_byte, arrow.start_byte):
+            # No line break may stand between the parameters and `=>`, so the parenthesis moves behind the break.
             self._out[parameters.end_byte - 1] = 0x20
             self._out[returned.end_byte - 1] = ord(")")
         if parameters is not None and generic is not None and self._breaks(generic.start_byte, parameters.start_byte):

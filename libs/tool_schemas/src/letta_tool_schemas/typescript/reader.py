@@ -81,7 +81,7 @@ def read_schema(source: str, *, name: str = "", description: str = "") -> Functi
     """Derive the schema from types and JSDoc. Raises SourceInvalid."""
     root = parse(source)
     function = _find(root, name)
-    erase(source)
+    erase(source)  # for what it refuses: a schema without a call would be of no use
     check_name(function.name)
     comment = comment_before(function.statement)
     described = comment.description or description

@@ -11,7 +11,9 @@ from tree_sitter import Language, Node, Parser
 from letta_tool_schemas.errors import SourceInvalid
 
 MAX_BYTES = 256 << 10
+# Of the processor for this thread, so that a busy host refuses no more than an idle one.
 _SECONDS = 2.0
+# The parser asks `is_late` between parts.
 _PART = 1 << 14
 _LANGUAGE = Language(tree_sitter_typescript.language_typescript())
 

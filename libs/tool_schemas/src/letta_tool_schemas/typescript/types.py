@@ -22,6 +22,7 @@ _PREDEFINED: dict[str, Schema] = {
     "unknown": {},
 }
 _NOTHING = {"null", "undefined", "void"}
+# TypeScript does not tell whole numbers from others.
 _KINDS = {str: "string", bool: "boolean", int: "number", float: "number"}
 _MAX_DEPTH = 32
 _MAX_NODES = 20_000
@@ -207,6 +208,8 @@ class Types:
 
     def _part(self, name: str, given: list[Node], inside: tuple[str, ...]) -> Schema:
         schema = self._schema(given[0], inside)
+        if "properties" not in schema:
+            raise UnsupportedType(f"`{name}` takes members from what has no known ones")
         names = self._schema(given[1], inside).get("enum", [])
         kept = [key for key in schema.get("properties", {}) if (key in names) == (name == "Pick")]
         properties = {key: schema["properties"][key] for key in kept}

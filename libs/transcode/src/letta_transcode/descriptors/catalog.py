@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 _OUTPUT_ONLY = field_behavior_pb2.OUTPUT_ONLY
+# An update neither needs nor changes these, so a client may send back what it has read.
 _KEPT = {_OUTPUT_ONLY, field_behavior_pb2.IMMUTABLE}
 _NO_FIELD = jsonmap.FieldMapping()
 _NO_ONEOF = jsonmap.OneofMapping()
@@ -173,6 +174,7 @@ def fingerprint(files: Iterable[bytes], services: Iterable[str]) -> str:
     """Return a digest that changes when a descriptor or the list of services does."""
     digest = hashlib.sha256()
     for data in sorted(files):
+        # With their lengths, so that no two lists of files give the same run of bytes.
         digest.update(len(data).to_bytes(8, "big") + data)
     digest.update("\n".join(sorted(services)).encode())
     return digest.hexdigest()
@@ -191,9 +193,11 @@ def _ordered(files: Iterable[descriptor_pb2.FileDescriptorProto]) -> Iterator[de
     done: set[str] = set()
 
     def visit(name: str) -> Iterator[descriptor_pb2.FileDescriptorProto]:
+        # Marked before its imports are visited, so that imports in a circle come to an end.
         if name in done:
             return
         done.add(name)
+        # Servers may leave out the files of google.protobuf and google.api, which every process has.
         file = waiting.get(name) or _linked(name)
         for dependency in file.dependency:
             yield from visit(dependency)

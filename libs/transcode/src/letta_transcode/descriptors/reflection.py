@@ -44,6 +44,7 @@ async def read(channel: grpc.aio.Channel, *, timeout: float) -> Descriptors:  # 
         try:
             return await _Conversation(channel, method, timeout).descriptors()
         except grpc.aio.AioRpcError as error:
+            # Only an unknown service means that the server speaks the other version.
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise
     raise ReflectionError("the server offers no reflection")
@@ -75,6 +76,7 @@ class _Conversation:
             for answer in await self._ask(wanted):
                 for data in answer.file_descriptor_response.file_descriptor_proto:
                     files.setdefault(_name(data), data)
+            # A server sends what its services stand in, and need not send what those files import.
             imports = {each for data in files.values() for each in _imports(data)} - files.keys() - asked
             asked |= imports
             wanted = [reflection_pb2.ServerReflectionRequest(file_by_filename=name) for name in sorted(imports)]

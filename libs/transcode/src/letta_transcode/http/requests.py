@@ -18,7 +18,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+# orjson reads integers of more than 64 bits as floats; those have 19 digits at least.
 _LONG_NUMBER = re.compile(rb"\d{19}")
+# Each costs a look-up before anybody knows who asks.
 _MAX_PARAMETERS = 2_000
 _JSON = "application/json"
 
@@ -94,6 +96,7 @@ class HttpRequest:
     async def body(self, limit: int) -> bytes:
         """Read the whole body. Raises HttpError 413 when it is larger than the limit, and ClientGone."""
         announced = self.headers.get("content-length", "")
+        # Read on even so, up to eight times the limit: a client that is cut off sees a reset and not the refusal.
         too_large = announced.isdecimal() and int(announced) > limit
         chunks: list[bytes] = []
         size = 0

@@ -64,6 +64,7 @@ def dump(value: Any) -> bytes:
 
 def frame(data: bytes, event: str = "") -> bytes:
     """Return a server-sent event. Line breaks between the tokens of spliced JSON become spaces."""
+    # JSON that was spliced in may be written over several lines, and each would begin a field of the event.
     if b"\n" in data or b"\r" in data:
         data = data.translate(_NEWLINES)
     return b"event: %b\ndata: %b\n\n" % (event.encode(), data) if event else b"data: %b\n\n" % data

@@ -54,6 +54,7 @@ _KINDS = {
     Form.RAW: "any",
 }
 _CANONICAL_KINDS = {"google.protobuf.ListValue": "array", "google.protobuf.Value": "any"}
+# By type and not by isinstance, as True is an int too.
 _TESTS = {
     "string": "type(v) is str",
     "number": "type(v) is int or type(v) is float",
@@ -112,6 +113,7 @@ class Decoders:
     def _function(self, name: str) -> str:
         known = self._names.get(name)
         if known is None:
+            # Named before its body is written, since a message may contain itself.
             known = self._names[name] = f"decode_{next(self._numbers)}"
             self._compile(known, self._body(self._planner.plan(name)))
         return known
@@ -126,6 +128,7 @@ class Decoders:
         return name
 
     def _body(self, plan: MessagePlan) -> list[str]:
+        # An empty object is there too: without `SetInParent` its field would stay absent.
         lines = ["if depth > MAX_DEPTH:", "    return too_deep(loc, problems)", "m.SetInParent()"]
         if plan.transparent:
             only = plan.only
@@ -163,6 +166,7 @@ class Decoders:
         for alias in field.aliases:
             lines += ["if v is None:", f"    v = get({alias!r})"]
         if field.default is not UNSET:
+            # Where null is a value of its own, only a missing key takes the default.
             test = f"v is None and {key} not in o" if field.presence else "v is None"
             lines += [f"if {test}:", f"    v = {self._constant(field.default)}"]
         lines += ["if v is not None:", *_indent(self._set(field, here))]
@@ -187,6 +191,7 @@ class Decoders:
             return ["if type(v) is list:", *_indent(lines), "else:", f"    bad_list(v, {here}, problems)"]
         if field.value.form.is_message:
             return self._fill(field.value, "v", place, here)
+        # A field may be called `from` or `in`, which Python takes as an attribute by setattr alone.
         if iskeyword(field.path[-1]):
             assign = f"setattr({_place('m', field.path[:-1])}, {field.path[-1]!r}, w)"
         else:
@@ -250,6 +255,7 @@ class Decoders:
             lines += [f"{word} {test}:", *_indent(self._fill(member.field.value, "o", _member(member), here))]
             word = "elif"
         tags = self._constant([tag for member in union.members for tag in member.tags])
+        # A union beside other keys may be left out; one that is the whole message may not.
         lines += ["else:" if strict else "elif t is not None:"]
         return [*lines, f"    bad_tag(t, {union.key!r}, {tags}, loc, problems)"]
 
@@ -380,6 +386,7 @@ def _is_within(part: Part, name: str) -> bool:
 
 
 def _chosen(union: Union, value: dict[str, Any], message: Any) -> list[str]:
+    # The keys that choose a member are not its name; which one was chosen stands in the message.
     above = union.path[:-1]
     owner = message
     for name in above:

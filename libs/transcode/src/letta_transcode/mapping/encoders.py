@@ -109,6 +109,7 @@ class Encoders:
         for part in plan.parts:
             if (field := _field_of(part)) is not None and not field.written:
                 continue
+            # Keys that are always written go into one dict display, which is faster than setting them one by one.
             if literal and (always := self._always(part)) is not None:
                 lines.append(f"    {part.key!r}: {always},")
                 continue
@@ -164,6 +165,7 @@ class Encoders:
         inner = f"d.update({self._field(member.field, 'm', test=False)} or ())"
         if union.choice is Choice.TAG and not member.nested:
             set_tag = f"d[{union.key!r}] = {member.tags[0]!r}"
+            # First for its place among the keys, and again in case the member has a key of that name.
             return [set_tag, inner, set_tag]
         return [inner]
 
@@ -176,6 +178,7 @@ class Encoders:
             text = f"{{{_place('x', (field.keyed_by,))}: {self._value(field.value, 'x')} for x in {place}}}"
         elif field.repeated:
             item = self._value(field.value, "x")
+            # orjson writes lists, not the containers of protobuf.
             text = f"list({place})" if item == "x" else f"[{item} for x in {place}]"
         else:
             text = self._value(field.value, place)
@@ -185,6 +188,7 @@ class Encoders:
 
     def _value(self, value: Value, source: str) -> str:
         if value.form is Form.ENUM:
+            # A number that has no name here is written as it is, or as null where the contract prefers that.
             other = "" if self._catalog.enum_mapping(value.enum).unspecified_as_null else f", {source}"
             return f"{self._enum(value.enum)}.get({source}{other})"
         if value.form is Form.MESSAGE:

@@ -54,6 +54,7 @@ class Schemas:
         """Return a reference to the schema of a message."""
         if name not in self._names:
             short = self._claim(name)
+            # Taken before its schema is made, since a message may contain itself.
             self.components[short] = {}
             self.components[short] = self.object(codecs, codecs.planner.plan(name))
         return {"$ref": f"#/components/schemas/{self._names[name]}"}
@@ -126,6 +127,7 @@ class Schemas:
 
     def _value(self, codecs: Codecs, value: Value) -> Schema:
         if value.form is Form.INT:
+            # Unsigned numbers of 32 bits are int32 with a minimum, since OpenAPI has no format for them.
             wide = value.high > 2**32
             return {"type": "integer", "format": "int64" if wide else "int32"} | (
                 {"minimum": 0} if not value.low else {}
@@ -150,6 +152,7 @@ class Schemas:
 
     def _claim(self, name: str) -> str:
         short = name.rpartition(".")[2]
+        # Two packages may have a message of one name; the second one keeps its package.
         self._names[name] = name if short in self.components else short
         return self._names[name]
 
@@ -184,5 +187,6 @@ def _nullable(schema: Schema) -> Schema:
         return schema
     if isinstance(schema.get("type"), str):
         return {**schema, "type": [schema["type"], "null"]}
+    # The default and the deprecation are those of the whole and not of one alternative.
     known: Schema = {key: schema[key] for key in ("default", "deprecated") if key in schema}
     return {"anyOf": [{key: schema[key] for key in schema if key not in known}, {"type": "null"}], **known}

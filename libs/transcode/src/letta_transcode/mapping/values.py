@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 Loc = tuple[str | int, ...]
 Problems = list[dict[str, Any]]
 
+# A list of a thousand wrong items is wrong in one way; the answer must not be larger than the request.
 MAX_PROBLEMS = 20
+# Below the hundred levels at which protobuf itself refuses to read a message.
 MAX_DEPTH = 80
 _SHOWN = 120
 _EPOCH = datetime(1970, 1, 1)
@@ -31,7 +33,9 @@ _MAX_SINGLE = (2 - 2**-24) * 2.0**127  # from here on, rounding makes it infinit
 _SECOND = 1_000_000_000
 _LONGEST = 315_576_000_000
 """Seconds of the longest duration that the format allows: about 10,000 years."""
+# The years 1 to 9999, as RFC 3339 writes them with four digits.
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
+# 20 digits hold every number of 64 bits; longer texts are not worth an `int`, whose time grows with their square.
 _INTEGER = re.compile(r"[+-]?\d{1,20}")
 _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s?")
 
@@ -330,6 +334,7 @@ def raw(text: str) -> Any:
         orjson.loads(text)
     except orjson.JSONDecodeError:
         return text
+    # Not parsed and written anew: numbers and the order of keys stay as they were.
     return orjson.Fragment(text)
 
 
@@ -341,6 +346,7 @@ def shortest(value: float) -> float:
     """Return the shortest decimal that is the same 32-bit float."""
     if not math.isfinite(value):
         return value
+    # Six digits survive a 32-bit float, and nine always tell it from its neighbours.
     for digits in (6, 7, 8):
         short = float(f"{value:.{digits}g}")
         if _SINGLE.unpack(_SINGLE.pack(short))[0] == value:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HTTP_BODY = "google.api.HttpBody"
 UPLOADED_FILE = "letta.jsonmap.v1.UploadedFile"
+# How deep dotted query keys go, since a message may contain itself.
 _NESTED = 4
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
@@ -102,6 +103,7 @@ class Binding:
         try:
             self._read_body(parts, message, problems)
             self._read_query(parts, message, problems)
+            # The path is read last, so that nothing else says which object is meant.
             for each in self.headers:
                 text = parts.headers.get(each.field.header)
                 if text is not None:
@@ -222,6 +224,7 @@ class Binding:
                 found = [_from_text(known.value, text) for text in texts]
                 value[key] = found if known.is_list else found[-1]
         if self._decode is not None:
+            # Empty objects stand in for files, or a required one would be missing; their content is not JSON.
             waiting: dict[str, Any] = {key: {} for key in self.files if key in parts.files}
             self._decode({**value, **waiting}, message, ("body",), problems, 0)
         for key in self.files:

@@ -25,12 +25,14 @@ def parse_form(content_type: str, body: bytes) -> tuple[dict[str, list[str]], di
 
     def on_file(file: Any) -> None:
         file.file_object.seek(0)
+        # Browsers of old sent the whole path; only the name may be used.
         name = PurePosixPath(_text(file.file_name).replace("\\", "/")).name
         kind = _text(getattr(file, "content_type", None))
         files[_text(file.field_name)] = File(name, kind, file.file_object.read())
         file.close()
 
     _, options = parse_options_header(content_type)
+    # The body is in memory already and within its limit, so nothing is written to files on the way.
     config = {"MAX_MEMORY_FILE_SIZE": len(body) + 1, "MAX_BODY_SIZE": float("inf")}
     try:
         parser = FormParser(MULTIPART, on_field, on_file, boundary=options.get(b"boundary", b""), config=config)

@@ -166,6 +166,7 @@ def _path(operation: Operation) -> str:
     """Return the template with plain variables, as OpenAPI wants them."""
     template = operation.template
     pieces = list(template.segments)
+    # From the end, so that the places of those before stay right.
     for variable in reversed(template.variables):
         pieces[variable.start : variable.end] = [f"{{{'.'.join(variable.path)}}}"]
     path = "/" + "/".join(pieces) + (f":{template.verb}" if template.verb else "")

@@ -46,6 +46,7 @@ def parse(text: str) -> Template:
         raise TemplateError(f"{text!r} does not begin with a slash")
     rest, verb = text, ""
     colon = text.rfind(":")
+    # A colon inside of braces or before the last slash belongs to a segment.
     if colon > max(text.rfind("/"), text.rfind("}")):
         rest, verb = text[:colon], text[colon + 1 :]
     segments: list[str] = []
@@ -148,6 +149,7 @@ class Router(Generic[Target]):
             head, _, verb = segments[-1].rpartition(":")
             if verb in self._verbs:
                 yield verb, [*segments[:-1], head]
+        # The last segment may simply contain a colon, as ids and handles do.
         yield "", segments
 
 
@@ -159,6 +161,7 @@ def _matches(
             yield node.ends[verb]
     else:
         segment = segments[index]
+        # Compared as it is written first: unquoting costs more, and most paths have nothing to unquote.
         following = node.literals.get(segment) or (node.literals.get(unquote(segment)) if "%" in segment else None)
         if following is not None:
             yield from _matches(following, segments, index + 1, verb)

@@ -48,6 +48,7 @@ def _checked(codecs: Codecs, name: str, message: Descriptor) -> str:
 
 def _check(view: Descriptor, message: Descriptor, above: tuple[Descriptor, ...]) -> None:
     """Refuse a view that would read other values than its message wrote."""
+    # A message that contains itself was compared one level above.
     if view is message or view in above:
         return
     for field in view.fields:

@@ -78,9 +78,11 @@ class Peers:
             return False
         made = await asyncio.to_thread(_compile, peer, found)
         self._seen[peer] = (mark, made)
+        # In the order of the channels, so that of two servers with one path the same one wins at every refresh.
         self._routes = merge(self._seen[name][1] for name in self._channels if name in self._seen)
         for text in made.problems:
             _log.warning("cannot map: %s", text)
+        # Wakes those who wait now; who comes later waits for the next change.
         self._changed.set()
         self._changed = asyncio.Event()
         return True
