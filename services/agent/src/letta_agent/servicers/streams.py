@@ -5,11 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from enum import Enum
 
 from letta_agent.domain.journal.feed import Event, ping
 from letta_common.clock import Clock
 
 SILENCE_SECONDS = 20.0
+_AHEAD = 16
+"""Events that are read before the listener takes them."""
+
+
+class _Sign(Enum):
+    """What a listener hears beside events."""
+
+    SILENCE = "silence"
+    END = "end"
+
+
+Heard = asyncio.Queue[Event | _Sign | BaseException]
 
 
 async def with_pings(
@@ -19,21 +32,59 @@ async def with_pings(
     position = 0
     if at_once:
         yield Event(message=ping(run_id, clock.now()))
-    async with aclosing(events) as source:  # type: ignore[type-var]
-        waiting = asyncio.ensure_future(anext(source, None))
-        try:
-            while True:
-                done, _ = await asyncio.wait([waiting], timeout=silence)
-                if not done:
-                    yield Event(message=ping(run_id, clock.now(), position), seq_id=position)
-                    continue
-                event = waiting.result()
-                if event is None:
-                    return
+    heard: Heard = asyncio.Queue(_AHEAD)
+    reader, quiet = asyncio.create_task(_read(events, heard)), _Quiet(heard, silence)
+    try:
+        while (event := await heard.get()) is not _Sign.END:
+            if isinstance(event, BaseException):
+                raise event
+            if isinstance(event, Event):
                 position = event.seq_id
-                waiting = asyncio.ensure_future(anext(source, None))
                 yield event
-        finally:
-            waiting.cancel()
-            with suppress(BaseException):
-                await waiting
+            else:
+                yield Event(message=ping(run_id, clock.now(), position), seq_id=position)
+            quiet.begin()
+    finally:
+        quiet.end()
+        reader.cancel()
+        with suppress(BaseException):
+            await reader
+
+
+async def _read(events: AsyncIterator[Event], heard: Heard) -> None:
+    """Pass events on, and how they end."""
+    end: _Sign | BaseException = _Sign.END
+    try:
+        async with aclosing(events) as source:  # type: ignore[type-var]
+            async for event in source:
+                await heard.put(event)
+    except BaseException as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():  # nobody listens any more
+            raise
+        end = error
+    await heard.put(end)
+
+
+class _Quiet:
+    """Notices silence by a timer that is set when it fires, not for each event."""
+
+    def __init__(self, heard: Heard, seconds: float) -> None:
+        self._heard, self._seconds = heard, seconds
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def begin(self) -> None:
+        """Take now for the begin of a silence."""
+        self._since = self._loop.time()
+
+    def end(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._since + self._seconds - self._loop.time()
+        if left <= 0 and self._heard.empty():
+            self._heard.put_nowait(_Sign.SILENCE)
+        self._timer = self._loop.call_later(left if left > 0 else self._seconds, self._look)
