@@ -96,7 +96,7 @@ async def test_a_person_authorizes_a_server(servers, places):
     events, last = await connect(servers, server, returning(servers))
 
     assert events == ["connection_attempt", "oauth_required", "authorization_url", "waiting_for_auth", "success"]
-    assert [tool["name"] for tool in json.loads(last.tools)] == ["whisper"]
+    assert [tool.name for tool in last.tools.tools] == ["whisper"]
     answer = await run(servers, server)
     assert (answer.status, json.loads(answer.func_return)) == (pb.MCP_TOOL_STATUS_SUCCESS, "psst")
     again, _ = await connect(servers, server, returning(servers))

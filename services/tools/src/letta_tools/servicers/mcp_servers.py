@@ -204,15 +204,16 @@ def _pack_step(step: ConnectStep) -> pb.ConnectMCPServerResponse:
         session_id=step.session_id,
     )
     if step.tools is not None:
-        packed.tools = json.dumps([_offered(tool) for tool in step.tools])
+        packed.tools.CopyFrom(pb.ConnectedMCPTools(tools=map(_connected, step.tools)))
     elif step.offers is not None:
-        packed.tools = json.dumps([{"name": offer.name, "description": offer.description} for offer in step.offers])
+        offered = [pb.ConnectedMCPTool(name=offer.name, description=offer.description) for offer in step.offers]
+        packed.tools.CopyFrom(pb.ConnectedMCPTools(tools=offered))
     return packed
 
 
-def _offered(tool: RegisteredTool) -> dict[str, Any]:
-    schema = json.loads(tool.json_schema)
-    return {"id": tool.id, "name": tool.name, "description": tool.description, "inputSchema": schema["parameters"]}
+def _connected(tool: RegisteredTool) -> pb.ConnectedMCPTool:
+    schema = dump(json.loads(tool.json_schema)["parameters"])
+    return pb.ConnectedMCPTool(id=tool.id, name=tool.name, description=tool.description, input_schema=schema)
 
 
 def _find(tools: list[RegisteredTool], *, tool_id: str = "", name: str = "") -> RegisteredTool:

@@ -884,8 +884,10 @@ class ConnectMCPServerResponse(_message.Message):
     """Address that a person is to open, with `authorization_url`."""
     session_id: _builtins.str
     """The attempt, `mcp-oauth-<uuid>`, with `authorization_url`."""
-    tools: _builtins.str
-    """The tools of the server, a JSON array of {id, name, description, inputSchema}, with `success`."""
+    @_builtins.property
+    def tools(self) -> Global___ConnectedMCPTools:
+        """The tools of the server, with `success`."""
+
     def __init__(
         self,
         *,
@@ -894,15 +896,84 @@ class ConnectMCPServerResponse(_message.Message):
         server_name: _builtins.str = ...,
         url: _builtins.str = ...,
         session_id: _builtins.str = ...,
-        tools: _builtins.str = ...,
+        tools: Global___ConnectedMCPTools | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tools", b"tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "message", b"message", "server_name", b"server_name", "session_id", b"session_id", "tools", b"tools", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConnectMCPServerResponse: _TypeAlias = ConnectMCPServerResponse  # noqa: Y015
+
+@_typing.final
+class ConnectedMCPTools(_message.Message):
+    """The tools of a server that somebody connected to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConnectedMCPTool]:
+        """The tools; there may be none."""
+
+    def __init__(
+        self,
+        *,
+        tools: _abc.Iterable[Global___ConnectedMCPTool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectedMCPTools: _TypeAlias = ConnectedMCPTools  # noqa: Y015
+
+@_typing.final
+class ConnectedMCPTool(_message.Message):
+    """A tool of a server that somebody connected to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    INPUT_SCHEMA_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The tool, `tool-<uuid>`; absent where the server is not kept."""
+    name: _builtins.str
+    """Its name."""
+    description: _builtins.str
+    """What it does."""
+    input_schema: _builtins.str
+    """Schema of its arguments, JSON; absent where the server is not kept."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str | None = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str | None = ...,
+        input_schema: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_id", b"_id", "_input_schema", b"_input_schema", "description", b"description", "id", b"id", "input_schema", b"input_schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_id", b"_id", "_input_schema", b"_input_schema", "description", b"description", "id", b"id", "input_schema", b"input_schema", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
+    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
+    _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
+    _WhichOneofReturnType__input_schema: _TypeAlias = _typing.Literal["input_schema"]  # noqa: Y015
+    _WhichOneofArgType__input_schema: _TypeAlias = _typing.Literal["_input_schema", b"_input_schema"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_schema) -> _WhichOneofReturnType__input_schema | None: ...
+
+Global___ConnectedMCPTool: _TypeAlias = ConnectedMCPTool  # noqa: Y015
 
 @_typing.final
 class CompleteMCPOAuthRequest(_message.Message):
