@@ -1,0 +1,59 @@
+"""A field holds JSON in a string where its form is not ours to say; what has a form of ours is a message."""
+
+from __future__ import annotations
+
+from letta.jsonmap.v1 import annotations_pb2 as jsonmap
+from scripts.contracts import read_contracts
+
+# The data, schemas, arguments and results of callers, tools and vendors: each may be anything.
+THEIRS = frozenset(
+    {
+        *(f"agent.v1.{name}" for name in ("Agent.metadata", "ClientTool.parameters", "IdentityProperty.value")),
+        *("agent.v1.InitToolRule.args", "agent.v1.RunAgentToolRequest.args", "agent.v1.ToolCallNode.args"),
+        "agent.v1.RunAgentToolResponse.func_return",
+        *(f"common.v1.{name}" for name in ("ToolCall.arguments", "ToolCallContent.input", "EventMessage.event_data")),
+        *("llm.v1.ProviderTrace.response_json", "llm.v1.ToolDefinition.parameters"),
+        *(f"memory.v1.{name}.metadata" for name in ("Archive", "Block", "CreateArchiveRequest")),
+        *(f"memory.v1.{name}.metadata" for name in ("NewPassage", "Passage")),
+        *("tools.v1.ConnectedMCPTool.input_schema", "tools.v1.MCPOffer.input_schema"),
+        *("tools.v1.ExecuteRequest.arguments", "tools.v1.ExecuteResponse.result"),
+        *("tools.v1.GenerateToolResponse.sample_args", "tools.v1.MCPToolResultView.result"),
+        *("tools.v1.RunMCPServerToolRequest.args", "tools.v1.RunMCPServerToolResponse.func_return"),
+        *("tools.v1.RunToolRequest.args", "tools.v1.RunToolRequest.args_json_schema"),
+        *("tools.v1.Tool.args_json_schema", "tools.v1.Tool.metadata"),
+    }
+)
+# What still waits for a message of its own. None is to be added.
+LEFT = frozenset(
+    {
+        *("agent.v1.Agent.response_format", "common.v1.ModelSettings.response_format"),
+        *("compat.v1.LLMConfig.response_format", "llm.v1.Model.response_format"),
+        "common.v1.ModelSettings.thinking_config",
+        *("agent.v1.GetContextWindowResponse.functions_definitions", "agent.v1.GetContextWindowResponse.messages"),
+        *("agent.v1.Run.metadata", "agent.v1.Step.error_data"),
+        *("agent.v1.Step.completion_tokens_details", "agent.v1.Step.prompt_tokens_details"),
+        *("llm.v1.ProviderTrace.request_json", "memory.v1.PassageSearchResult.metadata"),
+        *("tools.v1.CreateSandboxConfigRequest.config", "tools.v1.SandboxConfig.config"),
+        "tools.v1.LocalSandboxConfig.pip_requirements",
+        *("tools.v1.ExecuteRequest.agent_state", "tools.v1.ExecuteResponse.agent_state_changes"),
+        *("tools.v1.GenerateSchemaResponse.json_schema", "tools.v1.RunToolRequest.json_schema"),
+        "tools.v1.Tool.json_schema",
+    }
+)
+
+
+def test_json_in_a_string_is_the_data_of_others():
+    contracts = read_contracts()
+    found = set()
+    for name, message in contracts.messages.items():
+        if name.startswith(".letta.jsonmap."):
+            continue
+        for field in message.field:
+            if field.type == field.TYPE_STRING and (
+                field.options.Extensions[jsonmap.field].raw
+                or "JSON" in contracts.field_comments.get(f"{name}.{field.name}", "")
+            ):
+                found.add(f"{name.removeprefix('.letta.')}.{field.name}")
+
+    assert not THEIRS & LEFT
+    assert found == THEIRS | LEFT
