@@ -1,12 +1,15 @@
 """What screens cost in the database: one statement each, without a transaction around it."""
 
-from letta_agent.domain.agents.records import Stage
+from dataclasses import replace
+
+from letta_agent.domain.agents.records import AgentFilter, Stage
 from letta_agent.store.agents import SqlAgentStore
+from letta_common.values.paging import Page
 from tests.contract.stores.agent.conftest import agent_of
 from tests.support.statements import Statements
 
 
-async def test_making_and_reading_an_agent_are_one_statement_each(db, database_url, ann):
+async def test_making_reading_and_listing_agents_are_one_statement_each(db, database_url, ann):
     store, counted = SqlAgentStore(db), Statements(database_url)
     agent = agent_of(stage=Stage.MAKING, tool_ids=("tool-b", "tool-a"), request_id="once", tags=["t"])
     assert await store.create(ann, agent)
@@ -14,7 +17,10 @@ async def test_making_and_reading_an_agent_are_one_statement_each(db, database_u
     assert (await store.get_by_request(ann, "once")).id == agent.id
     await store.finish(ann, agent.id)
     found = await store.get(ann, agent.id)
+    filters = AgentFilter(tags=("t", "u"), query_text="ad", order_by="updated_at")
+    assert [one.id for one in await store.list_agents(ann, filters, Page(limit=5))] == [agent.id]
+    assert not await store.list_agents(ann, replace(filters, query_text="%"), Page(limit=5))
 
     sent = counted.sent()
-    assert sum(calls for _, calls in sent) == 4, sent  # one that is refused is not counted by the database
+    assert sum(calls for _, calls in sent) == 6, sent  # one that is refused is not counted by the database
     assert (found.tool_ids, found.creation, found.state) == (("tool-b", "tool-a"), b"", agent.state)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC as _UTC
 from datetime import datetime
 from typing import Any
@@ -70,6 +71,10 @@ _ORDERS = {
 }
 
 
+_EXACT = ("name", "project_id", "template_id", "base_template_id", "created_by_id")
+"""Filters that a column equals."""
+
+
 class SqlAgentStore:
     """Agents of organizations."""
 
@@ -124,19 +129,24 @@ class SqlAgentStore:
             await conn.execute(sa.update(queue).where(here).values(**nothing, context_tokens=0))
 
     async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[StoredAgent]:
-        """Return a page of agents that are ready."""
+        """Return a page of agents that are ready. The first page of a list is what a screen asks for: it runs hot."""
+        wanted = _wanted(filters)
+        if not page.before and not page.after:
+            first = _first_page(frozenset(wanted), filters.match_all_tags, filters.order_by, page)
+            rows = await first.run(self._db, organization_id=actor.organization_id, **wanted)
+            return [_agent(row) for row in (rows[::-1] if page.backwards else rows)]
         mine = agents.c.organization_id == actor.organization_id
-        query = _query().where(mine, *_conditions(filters))
-        keyset = Keyset(at=_ORDERS[filters.order_by], id=agents.c.id, scope=mine, large=(agents.c.definition,))
+        query = _query().where(mine, *_conditions(wanted, all_tags=filters.match_all_tags))
         async with self._db.connect() as conn:
-            return [_agent(row) for row in await fetch_page(conn, query, page, keyset)]
+            return [_agent(row) for row in await fetch_page(conn, query, page, _keyset(mine, filters.order_by))]
 
     async def count(self, actor: Actor, filters: AgentFilter) -> int:
         """Count agents that are ready."""
         mine = agents.c.organization_id == actor.organization_id
         query = sa.select(sa.func.count()).select_from(agents.outerjoin(queue, _DEFAULT_THREAD))
+        conditions = _conditions(_wanted(filters), all_tags=filters.match_all_tags)
         async with self._db.connect() as conn:
-            return int((await conn.execute(query.where(mine, *_conditions(filters)))).scalar_one())
+            return int((await conn.execute(query.where(mine, *conditions))).scalar_one())
 
     async def finish(self, actor: Actor, agent_id: str) -> None:
         """Mark an agent as ready."""
@@ -224,20 +234,43 @@ def _by_request() -> Compiled:
     return Compiled(_query().where(_MINE, agents.c.request_id == sa.bindparam("key")))
 
 
-def _conditions(filters: AgentFilter) -> list[sa.ColumnElement[bool]]:
-    found: list[sa.ColumnElement[bool]] = [agents.c.state == Stage.READY, agents.c.hidden.is_(False)]
-    exact = ("name", "project_id", "template_id", "base_template_id", "created_by_id")
-    found += [agents.c[name] == getattr(filters, name) for name in exact if getattr(filters, name)]
+@functools.lru_cache(maxsize=64)
+def _first_page(wanted: frozenset[str], all_tags: bool, order_by: str, page: Page) -> Compiled:
+    query = _query().where(_MINE, *_conditions(dict.fromkeys(sorted(wanted)), all_tags=all_tags))
+    return Compiled(_keyset(_MINE, order_by).narrow(query, page))
+
+
+def _keyset(mine: sa.ColumnElement[bool], order_by: str) -> Keyset:
+    return Keyset(at=_ORDERS[order_by], id=agents.c.id, scope=mine, large=(agents.c.definition,))
+
+
+def _wanted(filters: AgentFilter) -> dict[str, Any]:
+    """Return the values that filters name, by the names of their conditions."""
+    found: dict[str, Any] = {name: value for name in _EXACT if (value := getattr(filters, name))}
     if filters.tags:
-        tags = list(filters.tags)
-        found.append(agents.c.tags.contains(tags) if filters.match_all_tags else agents.c.tags.overlap(tags))
+        found["tags"] = list(filters.tags)
     if filters.query_text:
-        found.append(agents.c.name.icontains(filters.query_text, autoescape=True))
+        found["query_text"] = re.sub("([/%_])", r"/\1", filters.query_text)
     if filters.identity_id:
-        found.append(agents.c.identity_ids.contains([filters.identity_id]))
+        found["identity_ids"] = [filters.identity_id]
     if filters.last_stop_reason:
-        found.append(queue.c.last_stop_reason == filters.last_stop_reason)
+        found["last_stop_reason"] = filters.last_stop_reason
     return found
+
+
+def _conditions(wanted: Mapping[str, Any], *, all_tags: bool) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of filters, each with its value under its name."""
+    tags, identities = agents.c.tags, agents.c.identity_ids
+    made: dict[str, Callable[[sa.BindParameter[Any]], sa.ColumnElement[bool]]] = {
+        "tags": tags.contains if all_tags else tags.overlap,
+        "query_text": lambda value: agents.c.name.icontains(value, escape="/"),
+        "identity_ids": identities.contains,
+        "last_stop_reason": lambda value: queue.c.last_stop_reason == value,
+        **{name: agents.c[name].__eq__ for name in _EXACT},
+    }
+    types = {"tags": tags.type, "identity_ids": identities.type, "last_stop_reason": queue.c.last_stop_reason.type}
+    named = [made[name](sa.bindparam(name, value, types.get(name, sa.Text()))) for name, value in wanted.items()]
+    return [agents.c.state == Stage.READY, agents.c.hidden.is_(False), *named]
 
 
 def _row(agent: StoredAgent) -> dict[str, Any]:
