@@ -111,3 +111,38 @@ def test_contract_gives_an_example_of_each_reason() -> None:
     text = (Path(__file__).parents[3] / "proto/letta/common/v1/error_reason.proto").read_text()
 
     assert text.count("Example:") == len(BY_REASON)
+
+
+LONG = [
+    errors.LLMBadRequest("\u4e2d" * 5_000, detail="\u4e2d" * 5_000),
+    errors.InvalidArgument("%" * 5_000, field="a" * 5_000),
+    errors.AgentNotFound("\u4e2d" * 5_000, agent_id="\u4e2d" * 5_000),
+    errors.RunNotActive("\n" * 5_000, run_id="\u4e2d" * 5_000),
+    ValidationFailed("x" * 1_900 + "\u4e2d" * 100, **{f"field{number}": "y" * 50 for number in range(32)}),
+    ValidationFailed("\u4e2d" * 5_000, **{f"field{number}": "\u4e2d" * 5_000 for number in range(32)}),
+]
+
+
+@pytest.mark.parametrize("error", LONG, ids=lambda error: f"{error.reason}-{error.message[0]!a}")
+async def test_long_texts_of_any_script_reach_a_client_with_the_limits_of_grpc(error: AppError) -> None:
+    async def refuse(_: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        status = to_status(error)
+        return await context.abort(
+            GRPC_CODES[error.code],
+            status.message,
+            ((DETAILS_KEY, status.SerializeToString()), ("x-request-id", "r" * 128)),
+        )
+
+    server = grpc.aio.server()
+    handlers = {"Refuse": grpc.unary_unary_rpc_method_handler(refuse)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Refusals", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for _ in range(20):  # above a soft limit gRPC refuses some at random
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await channel.unary_unary("/test.Refusals/Refuse")(b"")
+                assert type(from_rpc_error(caught.value)) is type(error)
+    finally:
+        await server.stop(None)

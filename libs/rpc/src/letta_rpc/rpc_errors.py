@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -29,7 +29,10 @@ DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "letta"
 # Trailing metadata counts against a limit of the client, 8 KiB by gRPC's default, and vendors' errors can be long.
 _MAX_TEXT = 2000
+# The text of a status travels percent-encoded as well, where a byte that is not printable ASCII takes three.
+_MAX_ENCODED = 2700
 _MAX_VALUE = 512
+_MAX_VIOLATION_BYTES = 2800  # what the text, twice, leaves of 8 KiB
 _RETRY_SECONDS = 1.0
 # Reasons whose code alone does not say that a second attempt is worth while.
 _RETRY_REASONS = frozenset({"OVERLOADED", "RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"})
@@ -53,9 +56,9 @@ def to_status(error: AppError) -> status_pb2.Status:
     Metadata keys with a meaning: `field` names the offending field of an INVALID_ARGUMENT, `retry_after` the seconds to
     wait, and `<noun>_id` the object that was not found. A ValidationFailed carries `{field path: description}`.
     """
-    message = error.message[:_MAX_TEXT]
+    message = _fitting(error.message)
     status = status_pb2.Status(code=error.code.value, message=message)
-    metadata = {} if isinstance(error, ValidationFailed) else {k: v[:_MAX_VALUE] for k, v in error.metadata.items()}
+    metadata = {} if isinstance(error, ValidationFailed) else {k: _cut(v) for k, v in error.metadata.items()}
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     status.details.add().Pack(info)
     detail = _detail(error, message)
@@ -68,24 +71,49 @@ def _detail(error: AppError, message: str) -> error_details_pb2.BadRequest | obj
     metadata = error.metadata
     if error.code is Code.INVALID_ARGUMENT:
         fields = metadata if isinstance(error, ValidationFailed) else {metadata.get("field", ""): message}
-        bad = error_details_pb2.BadRequest()
-        for path, text in list(fields.items())[:32]:
-            if path:
-                bad.field_violations.add(field=path, description=text[:_MAX_VALUE])
-        return bad if bad.field_violations else None
+        return _bad_request(fields)
     if error.code is Code.NOT_FOUND:
         noun = error.reason.removesuffix("_NOT_FOUND").lower()
         name = metadata.get(f"{noun}_id") or next(iter(metadata.values()), "")
-        return error_details_pb2.ResourceInfo(resource_type=noun, resource_name=name[:_MAX_VALUE], description=message)
+        return error_details_pb2.ResourceInfo(resource_type=noun, resource_name=_cut(name), description=_cut(message))
     if error.code is Code.FAILED_PRECONDITION:
         failure = error_details_pb2.PreconditionFailure()
-        failure.violations.add(type=error.reason, subject=next(iter(metadata.values()), ""), description=message)
+        subject = _cut(next(iter(metadata.values()), ""))
+        failure.violations.add(type=error.reason, subject=subject, description=_cut(message))
         return failure
     if error.code is Code.UNAVAILABLE or error.reason in _RETRY_REASONS:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(float(metadata.get("retry_after", _RETRY_SECONDS)) * 1e9))
         return retry
     return None
+
+
+def _bad_request(fields: Mapping[str, str]) -> error_details_pb2.BadRequest | None:
+    """Name the offending fields, as many as there is room for."""
+    bad, left = error_details_pb2.BadRequest(), _MAX_VIOLATION_BYTES
+    for path, text in list(fields.items())[:32]:
+        found = error_details_pb2.BadRequest.FieldViolation(field=_cut(path), description=_cut(text))
+        left -= found.ByteSize()
+        if left < 0:
+            break
+        if path:
+            bad.field_violations.append(found)
+    return bad if bad.field_violations else None
+
+
+def _cut(text: str) -> str:
+    """Return the beginning of a text, without half a character at the end."""
+    return text.encode()[:_MAX_VALUE].decode(errors="ignore")
+
+
+def _fitting(text: str) -> str:
+    """Return as much of a message as its place in the status may hold."""
+    text, size = text[:_MAX_TEXT], 0
+    for end, character in enumerate(text):
+        size += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if size > _MAX_ENCODED:
+            return text[:end]
+    return text
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> AppError:
