@@ -39,7 +39,7 @@ def root(
 
 
 def main() -> None:
-    """Run the command; what goes wrong is told in one sentence."""
+    """Run the command; an error is printed as one sentence."""
     try:
         app()
     except (AppError, OSError) as error:

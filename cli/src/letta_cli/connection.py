@@ -85,14 +85,14 @@ def connected(target: ServerAddress | str) -> Iterator[grpc.Channel]:
     to = ServerAddress(target) if isinstance(target, str) else target
     channel = to.open()
     try:
-        with told(to.address):
+        with explained_failures(to.address):
             yield channel
     finally:
         channel.close()
 
 
 @contextmanager
-def told(address: str) -> Iterator[None]:
+def explained_failures(address: str) -> Iterator[None]:
     """Turn failed calls into the AppError they stand for; one that never reached a server says what to do."""
     try:
         yield
@@ -131,7 +131,7 @@ def _unreached(details: str, address: str) -> str:
 def remote(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command that takes a channel the options that say to which server, and the channel.
 
-    One that has a parameter `address` is told it as well.
+    A command with a parameter `address` gets the address too.
     """
     taken = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     own = [one for one in taken if one.name != "address"]

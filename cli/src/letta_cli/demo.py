@@ -54,29 +54,29 @@ def main() -> None:
     settings = Settings()
     with _server(address, "Starting Postgres and all services"):
         panel("Which model answers", [engines.banner(address.target, settings)])
-        agent_id, told = _tell(address.target)
+        agent_id, taught = _teach(address.target)
     with _server(address, "Restarting the whole stack"), connected(address.target) as channel:
         asked = [_turn(channel, agent_id, question) for question in QUESTIONS]
         deterministic = not engines.default_engine(address.target, settings).language_model
     remembered = "Sam" in asked[0].said and "peanut" in asked[1].said.lower()
     # A language model may put its answers in other words; only the built-in engine is held to its own.
-    if deterministic and not (remembered and told.tools):
+    if deterministic and not (remembered and taught.tools):
         fail("the agent did not remember; see the log above")
     _go_on(agent_id)
 
 
-def _tell(target: str) -> tuple[str, ShownTurn]:
+def _teach(target: str) -> tuple[str, ShownTurn]:
     with connected(target) as channel:
         stub = agent_service_pb2_grpc.AgentServiceStub(channel)
         request = new_agent("demo", None, "", "A helpful agent that remembers what it is told.")
         agent = stub.CreateAgent(request, timeout=CALL_SECONDS).agent
         note(f"made {agent.name} ({agent.id})")
-        told = _turn(channel, agent.id, FACTS)
+        taught = _turn(channel, agent.id, FACTS)
         include = [api.AGENT_INCLUDE_BLOCKS]
         kept = stub.GetAgent(api.GetAgentRequest(agent_id=agent.id, include=include), timeout=CALL_SECONDS).agent
         human = next(block.value for block in kept.blocks if block.label == "human")
         panel("Its memory block `human` now", [human])
-        return agent.id, told
+        return agent.id, taught
 
 
 def _turn(channel: grpc.Channel, agent_id: str, text: str) -> ShownTurn:

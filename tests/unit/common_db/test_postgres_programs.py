@@ -146,6 +146,19 @@ def test_without_the_wheel_the_newest_installed_ones_that_serve_are_found(no_whe
     assert find_programs() == PostgresPrograms(wanted, "installed")
 
 
+def test_a_pg_config_without_an_answer_does_not_lead_to_the_current_directory(no_wheel: Path, monkeypatch):
+    here = installed(no_wheel.parent / "here", "17.2")
+    mute = no_wheel.parent / "mute"
+    mute.mkdir()
+    (mute / "pg_config").write_text("#!/bin/sh\n")
+    (mute / "pg_config").chmod(0o755)
+    monkeypatch.setenv("PATH", str(mute))
+    monkeypatch.chdir(here)
+
+    with pytest.raises(PostgresNotFound):
+        find_programs()
+
+
 def test_pg_config_leads_to_installed_ones(no_wheel: Path, monkeypatch):
     wanted = installed(no_wheel / "elsewhere", "16.4")
     monkeypatch.setenv("PATH", str(wanted), prepend=":")

@@ -100,7 +100,7 @@ def up(
         binds = {f"--grpc-port ({name})": f"{host}:{number}" for name, number in ports.items()}
         preflight.check(settings, {**binds, "--port": f"{host}:{port}"})
         note(f"gRPC of the agent service on {host}:{grpc_port}, HTTP on http://{host}:{port}/docs")
-        variables["LETTA_UNKNOWN_SETTINGS"] = "ignore"  # they were told once, above
+        variables["LETTA_UNKNOWN_SETTINGS"] = "ignore"  # `begin` has warned of them above
         uvloop.run(processes.up(settings, variables, note))
 
 

@@ -24,7 +24,7 @@ PACKAGES = {
 async def database(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> AsyncIterator[str]:
     """Yield the connection string of a migrated database; an embedded server ends with the block.
 
-    `progress` is told what is being done.
+    `progress` gets a line for each step.
 
     Raises:
         EmbeddedPostgresError: the embedded server cannot run; the message has advice.

@@ -1,4 +1,4 @@
-"""What is looked at before anything starts: the home, the ports and the database."""
+"""Checks before anything starts: of the home, the ports and the database."""
 
 from __future__ import annotations
 

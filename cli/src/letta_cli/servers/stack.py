@@ -99,7 +99,7 @@ async def serve_all(
     """Run everything until SIGTERM or SIGINT.
 
     `started` is awaited once it answers, with the administrator's key when this start made the first one; `progress`
-    is told each stage on the way there.
+    gets a line for each stage on the way there.
     """
     settings = Settings(**arguments)
     async with database(settings, progress) as url:

@@ -13,7 +13,7 @@ from letta.llm.v1 import model_service_pb2, model_service_pb2_grpc
 from letta.memory.v1 import message_service_pb2, message_service_pb2_grpc
 from letta_cli import names
 from letta_cli.agents import PERSONA, SHOWN, new_agent
-from letta_cli.connection import CALL_SECONDS, told
+from letta_cli.connection import CALL_SECONDS, explained_failures
 from letta_cli.console import failed, note, say, table
 from letta_cli.talk import approvals, editor
 from letta_cli.talk.turns import ShownTurn, send, short
@@ -67,7 +67,7 @@ class Talk:
     def _safely(self, work: Callable[[], None]) -> None:
         """Do something; whatever fails is said, and the talk goes on."""
         try:
-            with told(self._address):
+            with explained_failures(self._address):
                 work()
         except KeyboardInterrupt:
             note("stopped")

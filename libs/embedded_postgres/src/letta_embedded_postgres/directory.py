@@ -18,7 +18,7 @@ from typing import IO
 LEFTOVERS_TIMEOUT_S = 20.0
 HURRY_AFTER_S = 10.0
 LOCK_GRACE_S = 1.0
-"""A killed holder needs a moment to be gone."""
+"""A killed holder takes a moment to end."""
 
 
 class EmbeddedPostgresError(Exception):
@@ -166,7 +166,7 @@ class DirectoryLock:
             self._file = None
 
     def _refuse_own(self) -> None:
-        """A process may take its own record lock twice, so look at who the server's parent is."""
+        """Raise DirectoryInUse when this process runs the server: a process gets its own record lock a second time."""
         pid = PidFile.read(self._data_dir).pid
         if self._file is not None or (pid in processes_in(self._data_dir) and _parent(pid) == os.getpid()):
             raise DirectoryInUse(f"this process already runs PostgreSQL (pid {pid}) on {self._data_dir}")

@@ -70,7 +70,7 @@ class PostgresPrograms:
         return int(re.split(r"\D", self.version)[0])
 
     def locale_arguments(self) -> list[str]:
-        """Return how initdb is told to order by code points and to know the letters of Unicode."""
+        """Return the arguments with which initdb orders by code points and knows the letters of Unicode."""
         unicode = "C.UTF-8" if sys.platform == "linux" else "C"
         if self.major >= BUILTIN_LOCALES_SINCE:
             return [f"--lc-ctype={unicode}", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -148,7 +148,8 @@ def _installed() -> PostgresPrograms:
 def _folders() -> Iterator[Path]:
     """Yield the folders with a `postgres`, each once."""
     config = shutil.which("pg_config")
-    places = [Path(_ask(Path(config), "--bindir"))] if config else []
+    found = _ask(Path(config), "--bindir") if config else ""
+    places = [Path(found)] if found else []  # Debian's prints nothing without libpq-dev
     for pattern in USUAL_PLACES:
         places += sorted(Path("/").glob(pattern.removeprefix("/")))
     yield from dict.fromkeys(place.resolve() for place in places if (place / "postgres").exists())

@@ -42,7 +42,7 @@ class Keyset:
 
     @property
     def by_time(self) -> bool:
-        """Say whether a uuid7 tells the position of a row that is gone."""
+        """Say whether the uuid7 of a deleted row gives its position."""
         return isinstance(self.at.type, sa.DateTime)
 
     def _within_bytes(self, query: sa.Select[Any], page: Page) -> sa.Select[Any]:

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from letta_common.values.paging import Page
 
 MAX_PAGE_BYTES = 4_000_000
-"""Most bytes of a page. gRPC clients refuse messages above 4 MiB (4,194,304 bytes) unless they are told otherwise."""
+"""Most bytes of a page. gRPC clients refuse messages above 4 MiB (4,194,304 bytes) unless their limit is raised."""
 
 _TAG_BYTES = 6  # most that the tag and the length of an item add to it
 

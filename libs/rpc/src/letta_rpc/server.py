@@ -25,7 +25,7 @@ from letta_rpc.health import Health, served_names
 from letta_rpc.service import Service
 
 NOTICE_SECONDS = 0.5  # between NOT_SERVING and refusing calls, so that clients turn to other replicas
-_REFUSED = 100  # streams of a connection, above those served, that are told so instead of waiting
+_REFUSED = 100  # streams of a connection, beyond those served, that are refused at once instead of waiting
 _REFLECTION = "grpc.reflection.v1.ServerReflection"
 _log = structlog.get_logger("letta.server")
 

@@ -251,7 +251,7 @@ async def _carry(client: socket.socket, remote: socket.socket, most: int) -> Non
             down.cancel()
     except* (OSError, _Exhausted):
         for each in (client, remote):
-            with contextlib.suppress(OSError):  # whoever reads is told that it was cut off
+            with contextlib.suppress(OSError):  # a reset says that the stream was cut off, an end would not
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 

@@ -25,7 +25,7 @@ _MAX_NODES = 20_000
 
 @dataclass(frozen=True, slots=True)
 class FunctionSchema:
-    """What a model is told of a function."""
+    """What a model gets to know of a function: its name, what it does, and its parameters."""
 
     name: str
     description: str

@@ -172,8 +172,8 @@ class Transcoder:
                     await response.chunk(frame(dump(operation.write(message)), name(message) if name else ""))
         except grpc.RpcError as error:
             failure = self._errors.http(error, operation.binding.locate).body
-            told = self._errors.event(error) if operation.sse_done else failure
-            await response.chunk(frame(dump(told), "error"))
+            body = self._errors.event(error) if operation.sse_done else failure
+            await response.chunk(frame(dump(body), "error"))
         if operation.sse_done:
             await response.chunk(DONE)
         await response.end()

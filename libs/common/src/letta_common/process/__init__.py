@@ -1,1 +1,1 @@
-"""What a process is told and tells: settings, its home, logs, faults for tests."""
+"""What a process needs to run: settings, its home, background work, batches of rows, errors that end a start."""

@@ -28,12 +28,12 @@ class Digests:
     def of(self, request: Message, *more: Message | str, without: Iterable[str] = (KEY,)) -> bytes:
         """Return what tells two requests apart, without their key and other fields that do not matter."""
         left_out = frozenset(without)
-        told = [each if isinstance(each, str) else _told(each) for each in more]
-        text = json.dumps([*_told(request, left_out), *told], sort_keys=True, separators=(",", ":"))
+        described = [each if isinstance(each, str) else _described(each) for each in more]
+        text = json.dumps([*_described(request, left_out), *described], sort_keys=True, separators=(",", ":"))
         return hmac.digest(self._key, text.encode(), "sha256")
 
 
-def _told(message: Message, without: frozenset[str] = frozenset()) -> list[Any]:
+def _described(message: Message, without: frozenset[str] = frozenset()) -> list[Any]:
     return [message.DESCRIPTOR.full_name, [each for each in _fields(message) if each[0] not in without]]
 
 

@@ -1,1 +1,1 @@
-"""What a process does before it serves: logs, and a look at the names of settings."""
+"""What a process does before it serves: it configures logs, and warns of names that are no settings."""

@@ -96,28 +96,28 @@ def _started(cage: Cage, fds: list[int]) -> tuple[int, Order]:
     order = Order.read(fds[0])
     os.close(fds[0])
     # The pipe closes as the program begins, so an empty read means that `execvpe` has succeeded.
-    told, tell = os.pipe2(os.O_CLOEXEC)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
-        _become(cage, order, fds[1:], tell)
-    os.close(tell)
+        _become(cage, order, fds[1:], writing)
+    os.close(writing)
     for fd in fds[1:]:
         os.close(fd)
-    fault = os.read(told, 400).decode(errors="replace")
-    os.close(told)
+    fault = os.read(reading, 400).decode(errors="replace")
+    os.close(reading)
     if fault:
         os.waitpid(child, 0)
         raise OSError(2, fault)
     return child, order
 
 
-def _become(cage: Cage, order: Order, streams: list[int], tell: int) -> None:
+def _become(cage: Cage, order: Order, streams: list[int], writing: int) -> None:
     """Confine this process and turn it into the program. Never returns."""
     try:
         os.setsid()
         for number, fd in enumerate(streams):
             os.dup2(fd, number)
-        _keep_only(tell, cage.rules)
+        _keep_only(writing, cage.rules)
         if cage.plan.tier == NAMESPACE:
             namespaces.enter_call()
         # A program inherits which signals are ignored: Python ignores two of these, and `main` the first.
@@ -128,7 +128,7 @@ def _become(cage: Cage, order: Order, streams: list[int], tell: int) -> None:
         cage.confine(Terms(order.limits, order.tasks, ahead=False), _INDEX)
         os.execvpe(order.arguments[0], list(order.arguments), order.environment)
     except BaseException as error:
-        os.write(tell, f"{order.arguments[0]}: {error}".encode(errors="replace")[:400])
+        os.write(writing, f"{order.arguments[0]}: {error}".encode(errors="replace")[:400])
     finally:
         os._exit(SETUP_FAILED)
 

@@ -50,7 +50,7 @@ def _prepare(cage: Cage, index: int, terms: Terms) -> None:
     if cage.plan.tier == NAMESPACE:
         namespaces.enter_call()
     cage.confine(terms, index)
-    os.dup2(1, 2)  # what packages say as they are imported is nobody's
+    os.dup2(1, 2)  # what packages print as they are imported belongs to no call
     if terms.ahead and not cage.plan.runtime:
         harness.rehearse(cage.plan.ahead)
 
@@ -75,7 +75,7 @@ def _wait() -> tuple[int, int]:
 
 
 def report(error: BaseException) -> None:
-    """Tell the call that this process could not be confined; a call that comes later is told too."""
+    """Write to the call, also to one that comes later, that this process could not be confined."""
     # The reason goes to standard error of the call, which comes with the call itself.
     with contextlib.suppress(OSError):
         _wait()

@@ -30,7 +30,7 @@ def run(cage: Cage, channel: socket.socket, index: int, terms: Terms) -> None:
     try:
         slots.keep_only(channel, -1)
         own = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=CHANNEL)
-        os.dup2(1, 2)  # what packages say as they are imported is nobody's
+        os.dup2(1, 2)  # what packages print as they are imported belongs to no call
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.setpgid(0, 0)
         namespaces.enter_stage()
@@ -87,7 +87,7 @@ def _become(cage: Cage, own: socket.socket, channel: int, identity: int) -> None
     try:
         own.detach()
         slots.keep_only(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=channel), -1)
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # so that it and the fork server may look at its namespaces
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # so that it and the fork server may open its namespaces
         namespaces.map_self(identity)
         syscalls.call("mount", None, None, None, 0, None)  # asks for what this process gets; done when it returns
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)

@@ -93,7 +93,7 @@ def _preload(plan: Plan) -> None:
 
 
 class SlotForker:
-    """Forks slots, hands calls to them, ends them when told, and reports each end."""
+    """Forks slots, hands calls to them, ends them when the host asks for it, and reports each end."""
 
     def __init__(self, control: socket.socket, cage: Cage) -> None:
         self._control = control
@@ -368,7 +368,7 @@ class SlotForker:
         self._report(report)
 
     def _report(self, report: dict[str, Any]) -> None:
-        """Tell the host; when it has gone, the next look at the control socket says so."""
+        """Report to the host. Where it has ended, the control socket is readable next and `serve` returns."""
         with contextlib.suppress(BrokenPipeError):
             self._control.send(json.dumps(report).encode())
 

@@ -141,7 +141,7 @@ def _fitting(calls: Sequence[Watched], share: int, *, sure: int, taken: int | No
 
 
 def _set(call: Watched, *, paused: bool) -> None:
-    """Let a call stand still or go on. One that had no process yet is told again."""
+    """Let a call stand still or go on. A call that had no process when it was paused is paused again."""
     if call.place is None or not (call.paused or paused):
         return
     server, number = call.place

@@ -17,15 +17,15 @@ class ByteBudget:
     def __init__(self, size: int, exceeded: Callable[[], None]) -> None:
         self.left = size
         self.exceeded = False
-        self._tell = exceeded
+        self._on_exceeded = exceeded
 
     def take(self, size: int) -> int:
-        """Say how many of `size` bytes may be kept; tell once when it is not all."""
+        """Say how many of `size` bytes may be kept; report once when it is not all."""
         kept = min(size, self.left)
         self.left -= kept
         if kept < size and not self.exceeded:
             self.exceeded = True
-            self._tell()
+            self._on_exceeded()
         return kept
 
 

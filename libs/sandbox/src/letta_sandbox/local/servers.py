@@ -195,7 +195,7 @@ class ForkServer:
     ) -> Ending:
         """Run one call to its end; cancelling ends the call. Raises ServerFailed when the server dies.
 
-        `tasks` is how many tasks of the same user there may be besides those of the call. `begun` is told the number
+        `tasks` is how many tasks of the same user there may be besides those of the call. `begun` gets the number
         that the call has here.
         """
         if self.dead:
@@ -235,15 +235,15 @@ class ForkServer:
 
     def kill(self, number: int) -> None:
         """End one call."""
-        self._tell({"op": "kill", "id": number})
+        self._order({"op": "kill", "id": number})
 
     def pause(self, number: int) -> None:
         """Let one call stand still."""
-        self._tell({"op": "pause", "id": number})
+        self._order({"op": "pause", "id": number})
 
     def resume(self, number: int) -> None:
         """Let one call that stands still go on."""
-        self._tell({"op": "resume", "id": number})
+        self._order({"op": "resume", "id": number})
 
     async def weigh(self, numbers: Sequence[int]) -> dict[int, int]:
         """Return how many bytes of memory calls hold; nothing of those that have ended."""
@@ -251,10 +251,10 @@ class ForkServer:
             return {}
         answer: asyncio.Future[dict[int, int]] = self.loop.create_future()
         self._weighing.append(answer)
-        self._tell({"op": "weigh", "ids": list(numbers)})
+        self._order({"op": "weigh", "ids": list(numbers)})
         return await answer
 
-    def _tell(self, order: dict[str, Any]) -> None:
+    def _order(self, order: dict[str, Any]) -> None:
         if not self.dead:
             self._send(json.dumps(order).encode(), [])
 

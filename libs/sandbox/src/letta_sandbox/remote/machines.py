@@ -17,7 +17,7 @@ _OVERHEAD_BYTES = 128 << 20
 
 
 class MachineFailed(Exception):
-    """A machine cannot be had, or is gone before it was given the job; the message says why."""
+    """No machine could be started, or it ended before it got the job; the message says why."""
 
 
 class MachinesBusy(MachineFailed):
@@ -84,7 +84,7 @@ class Machine(Protocol):
         ...
 
     async def end(self) -> None:
-        """End the machine and what runs on it. Raises MachineFailed; one that is gone already is no failure."""
+        """End the machine and what runs on it. Raises MachineFailed; a machine that has ended already is no failure."""
         ...
 
 

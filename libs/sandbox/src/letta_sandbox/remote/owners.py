@@ -63,7 +63,7 @@ class MachineOwner:
             self._file = None
 
     def _is_dead(self, name: str) -> bool:
-        """Tell whether a process of this name was here and is gone: its lock can be had."""
+        """Say whether a process of this name was here and has ended: its lock is free."""
         if self._directory is None or not name.isalnum():
             return False
         try:

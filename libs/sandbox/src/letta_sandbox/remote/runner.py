@@ -1,4 +1,4 @@
-"""Runs in a machine, as `python -c`: one call in a child process, watched, told in one line of JSON.
+"""Runs in a machine, as `python -c`: one call in a child process, watched, its outcome written as one line of JSON.
 
 Only the standard library is there. The harness comes along as source and sees the same call as on the local provider.
 A machine may be used again by the same tenant: no process of the call is left then, nor its own directory.
