@@ -68,7 +68,6 @@ def bind_request(request: Request) -> None:
 def acting_as(signed_actor: bytes, *, request_id: str = "") -> Iterator[None]:
     """Let calls made inside carry this signed context and no inherited deadline: for work outliving its request."""
     before = _request.get()
-    # All else falls away: the deadline is that of a caller who has gone.
     token = _request.set(replace(Request(), signed_actor=signed_actor, request_id=request_id or before.request_id))
     try:
         yield

@@ -43,7 +43,6 @@ _INWARD: tuple[Network, ...] = tuple(
     )
 )
 _PORTS = {"http": 80, "https": 443}
-# The metadata service of EC2 over IPv6; over IPv4 all clouds use link-local addresses.
 _METADATA_IPV6 = ipaddress.ip_address("fd00:ec2::254")
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "instance-data"})
 

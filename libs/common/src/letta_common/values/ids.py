@@ -39,7 +39,6 @@ def new_id(prefix: str) -> str:
 
 def _number() -> int:
     tick = _ticks.next()
-    # Milliseconds in 48 bits, the version, and in the 12 bits behind it the count within the millisecond.
     high = (tick >> 12) << 16 | 0x7000 | (tick & 0xFFF)
     low = 0x8000_0000_0000_0000 | int.from_bytes(os.urandom(8)) >> 2
     return high << 64 | low
