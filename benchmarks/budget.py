@@ -1,4 +1,4 @@
-"""How many calls between services and how many SQL statements a message costs, for a short and a long history.
+"""How many calls between services and SQL statements a message costs, for a short and a long history, and a screen.
 
 Counts come from outside the code that is counted: statements from pg_stat_statements of a real Postgres, calls from the
 client library's counter. The last line printed is JSON.
@@ -41,6 +41,7 @@ HISTORIES = (10, 10_000)
 ROUNDS = 10
 IN_CONTEXT = 10
 CHUNK = 500
+LISTED = 50
 CALL_SECONDS = 60.0
 EDIT = 'CALL memory_insert {"label": "human", "new_string": "Likes tea."}'
 PER_RUN = ("agent.admit_run", "agent.close_run")
@@ -204,22 +205,46 @@ async def measure(dsn: str, home: Path) -> dict[str, Any]:
     await stack.start()
     try:
         meter = Meter(dsn)
-        report = {}
+        report: dict[str, Any] = {}
         for history in HISTORIES:
             plain, rules = Conversation(stack), Conversation(stack)
             await plain.begin("builtin/echo", history)
             await rules.begin("builtin/rules", history)
             step, tool = await meter.count(plain.send, "Hello!"), await meter.count(rules.send, EDIT)
-            _print(history, "step without tools", step)
-            _print(history, "run with one memory tool call", tool)
+            _print(f"history of {history}, step without tools", step)
+            _print(f"history of {history}, run with one memory tool call", tool)
             report[str(history)] = _report(step, tool)
+        report["screens"] = await screens(stack, meter)
         return report
     finally:
         await stack.stop()
 
 
-def _print(history: int, what: str, counts: Counts) -> None:
-    sys.stdout.write(f"history of {history}, {what}\n")
+async def screens(stack: Stack, meter: Meter) -> dict[str, float]:
+    """Count the statements of making an agent, of one agent and of a list of them."""
+    agents = agent_service_pb2_grpc.AgentServiceStub(stack.channel("budget"))
+    new = agent_service_pb2.CreateAgentRequest(
+        agent=agent_pb2.Agent(model="builtin/echo"),
+        memory_blocks=[block_pb2.Block(label=label, value="Sam.") for label in ("human", "persona")],
+        include_base_tools=True,
+    )
+    one = agent_service_pb2.GetAgentRequest(agent_id=(await agents.CreateAgent(new, timeout=CALL_SECONDS)).agent.id)
+    several = agent_service_pb2.ListAgentsRequest(limit=LISTED)
+    asked: dict[str, Send] = {
+        "create": lambda _: agents.CreateAgent(new, timeout=CALL_SECONDS),
+        "retrieve": lambda _: agents.GetAgent(one, timeout=CALL_SECONDS),
+        "list": lambda _: agents.ListAgents(several, timeout=CALL_SECONDS),
+    }
+    found = {}
+    for name, ask in asked.items():
+        counts = await meter.count(ask, name)
+        _print(f"agents, {name}", counts)
+        found[name] = sum(counts.statements.values())
+    return found
+
+
+def _print(what: str, counts: Counts) -> None:
+    sys.stdout.write(f"{what}\n")
     for name, number in sorted(counts.rpcs.items()):
         sys.stdout.write(f"  {number:5.1f}  {name}\n")
     for query, number in sorted(counts.statements.items()):

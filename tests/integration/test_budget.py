@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 RPCS, SQL, SQL_PER_RUN = 3, 2, 2
+SCREENS = {"create": 4, "retrieve": 2, "list": 2}
+"""Statements of what a screen asks for, of agents with the usual tools."""
 
 
 async def test_a_step_costs_no_more_than_it_may_however_long_the_history_is():
@@ -31,3 +33,4 @@ async def test_a_step_costs_no_more_than_it_may_however_long_the_history_is():
     assert tool["rpcs_per_step"] <= RPCS + 1, made.stdout
     assert tool["sql_per_step"] <= SQL + 2, made.stdout
     assert tool["sql_per_run"] <= SQL_PER_RUN, made.stdout
+    assert report["screens"] == SCREENS, made.stdout
