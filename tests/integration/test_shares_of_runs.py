@@ -88,7 +88,7 @@ class Held(ScriptedModels):
         super().__init__()
         self.gate = gate
 
-    async def generate(self, prompt):
+    async def generate(self, prompt, messages):
         await self.gate.wait()
         return answer(say("done"))
 

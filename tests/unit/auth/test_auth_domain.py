@@ -239,12 +239,12 @@ async def test_only_administrators_reach_the_directory(house):
         house.organizations.create(ann, "x"),
         house.organizations.get(ann, ann.organization_id),
         house.organizations.list(ann, Page()),
-        house.organizations.update(ann, ann.organization_id, name="x"),
+        house.organizations.update(ann, ann.organization_id, {"name": "x"}),
         house.organizations.delete(ann, ann.organization_id),
         house.users.create(ann, "x", ann.organization_id),
         house.users.get(ann, ann.user_id),
         house.users.list(ann, Page()),
-        house.users.update(ann, ann.user_id, name="x"),
+        house.users.update(ann, ann.user_id, {"name": "x"}),
         house.users.delete(ann, ann.user_id),
     ):
         with pytest.raises(PermissionDenied):
@@ -256,8 +256,8 @@ async def test_a_user_needs_an_organization_and_stays_in_it(house):
     with pytest.raises(OrganizationNotFound):
         await house.users.create(ROOT, "bob", "org-none")
     with pytest.raises(InvalidArgument, match="cannot move"):
-        await house.users.update(ROOT, ann.user_id, organization_id=DEFAULT_ORGANIZATION_ID)
-    renamed = await house.users.update(ROOT, ann.user_id, name="anna", organization_id=ann.organization_id)
+        await house.users.update(ROOT, ann.user_id, {"organization_id": DEFAULT_ORGANIZATION_ID})
+    renamed = await house.users.update(ROOT, ann.user_id, {"name": "anna", "organization_id": ann.organization_id})
     assert renamed.name == "anna"
 
 
@@ -268,15 +268,15 @@ async def test_a_removed_organization_is_gone(house):
     with pytest.raises(OrganizationNotFound):
         await house.organizations.delete(ROOT, ann.organization_id)
     with pytest.raises(OrganizationNotFound):
-        await house.organizations.update(ROOT, ann.organization_id, name="x")
+        await house.organizations.update(ROOT, ann.organization_id, {"name": "x"})
     with pytest.raises(UserNotFound):
         await house.users.get(ROOT, ann.user_id)
 
 
 async def test_updates_leave_what_is_not_given(house):
     made = await house.organizations.create(ROOT, "acme", privileged_tools=True)
-    assert (await house.organizations.update(ROOT, made.id, name="")).privileged_tools is True
-    changed = await house.organizations.update(ROOT, made.id, privileged_tools=False)
+    assert (await house.organizations.update(ROOT, made.id, {"name": ""})).privileged_tools is True
+    changed = await house.organizations.update(ROOT, made.id, {"privileged_tools": False})
     assert (changed.name, changed.privileged_tools) == ("", False)
     assert (await house.organizations.create(ROOT)).name.startswith("organization ")
 
