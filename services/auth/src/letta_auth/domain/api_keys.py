@@ -81,6 +81,7 @@ class Pepper:
     """Makes the secrets of keys and their keyed hashes."""
 
     def __init__(self, cluster_secret: bytes) -> None:
+        # A key for this purpose alone: the cluster's secret also proves services to each other.
         self._key = hmac.digest(cluster_secret, b"letta.auth.api-keys", "sha256")
 
     def new_secret(self, key_id: str) -> str:
@@ -89,10 +90,12 @@ class Pepper:
 
     def hash(self, secret: str) -> bytes:
         """Return what is kept of a secret."""
+        # A fast hash is enough: nobody guesses 256 random bits.
         return hmac.digest(self._key, secret.encode(), hashlib.sha256)
 
     def fits(self, kept: KeptKey, secret: str) -> bool:
         """Say whether this is the secret of the key."""
+        # Compared in constant time, or the time of a refusal would tell how much of a hash is right.
         return hmac.compare_digest(kept.secret_hash, self.hash(secret))
 
 
@@ -128,12 +131,14 @@ class APIKeys:
         """
         require_scope(actor, KEYS)
         granted = frozenset(scopes) or USUAL
+        # Else whoever may make keys could make one of an administrator.
         if more := lacking(actor, granted):
             raise PermissionDenied(f"the credential lacks the scopes it grants: {', '.join(more)}")
         now, id_ = self._clock.now(), new_id("api_key")
         secret = self._pepper.new_secret(id_)
         async with self._db.begin() as tx:
             user = await tx.users.get(user_id or actor.user_id)
+            # The same error as for a user that does not exist: ids of other organizations are not confirmed.
             if user.organization_id != actor.organization_id and not is_admin(actor):
                 raise missing_user(user.id)
             key = APIKey(
@@ -174,6 +179,7 @@ class APIKeys:
         now = self._clock.now()
         async with self._db.begin() as tx:
             key = await tx.api_keys.get(key_id, _reach(actor))
+            # Else whoever may manage keys could shut out an administrator.
             if more := lacking(actor, key.scopes):
                 raise PermissionDenied(f"the key has scopes that the credential lacks: {', '.join(more)}")
             await tx.api_keys.revoke(key.id, now)

@@ -13,6 +13,7 @@ from letta_common.clock import Clock
 from letta_common.values.ids import new_id
 from letta_common.values.times import stamp_of
 
+# The ids of V1's own defaults, which its clients may have written down.
 DEFAULT_ORGANIZATION_ID = "org-00000000-0000-4000-8000-000000000000"
 DEFAULT_USER_ID = "user-00000000-0000-4000-8000-000000000000"
 

@@ -17,8 +17,10 @@ from letta_common.errors import InvalidArgument, OperationUnimplemented, Unauthe
 from letta_common.values.times import optional_time
 
 RUN_LIFETIME = timedelta(minutes=15)
+# Each request with a key would be a write otherwise.
 TOUCH_AFTER = timedelta(minutes=1)
 _USER_ID = re.compile(r"user-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Header, payload and signature of a JSON web token.
 _TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+")
 
 

@@ -10,6 +10,7 @@ from letta.common.v1 import actor_pb2
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 
+# What is signed cannot be called back: a revoked key works on for at most so long.
 LIFETIME = timedelta(seconds=60)
 
 
@@ -40,6 +41,7 @@ class Signer:
         )
         context.issued_at.FromDatetime(now)
         context.expires_at.FromDatetime(now + lifetime)
+        # These very bytes go along, so a verifier need not write the message as we do.
         payload = context.SerializeToString(deterministic=True)
         return actor_pb2.SignedActorContext(
             payload=payload, signature=self._key.sign(payload), key_id=self._key_id

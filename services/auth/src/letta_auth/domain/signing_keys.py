@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from letta_auth.domain.database import AuthDatabase
 
 PRIVATE_KEYS = "auth.signing_keys.sealed_private_key"
+# Another replica may have retired the key meanwhile; verifiers list it for a day after that.
 RELOAD_AFTER = timedelta(minutes=10)
 LISTED_AFTER_RETIREMENT = timedelta(days=1)
 """Longer than another replica may go on signing with a retired key, and than any context is valid."""
@@ -68,6 +69,7 @@ class SigningKeys:
 
     async def signer(self) -> Signer:
         """Return a signer with a key that every verifier can learn of."""
+        # One at a time, or every request that finds no key would make one.
         async with self._loading:
             now = self._clock.now()
             if self._signer is None or self._loaded_at is None or now - self._loaded_at > RELOAD_AFTER:

@@ -19,6 +19,7 @@ class SqlAuditStore:
 
     async def append(self, entry: AuditEntry) -> None:
         mine = organizations.c.id == entry.organization_id
+        # Two writers that read the same end would both chain to it, so the row is locked first.
         head = sa.select(organizations.c.audit_seq, organizations.c.audit_hash).where(mine).with_for_update()
         seq, previous = (await self._conn.execute(head)).one()
         digest = link(bytes(previous), entry)

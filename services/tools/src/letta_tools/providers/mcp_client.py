@@ -37,7 +37,9 @@ from letta_tools.providers.mcp_oauth import authorization
 from letta_tools.providers.mcp_sessions import CLIENT_INFO, Sessions, Waits
 
 _TIMED_OUT = {408, -32001}
+# The code of a closed connection is also any server's own error, so the SDK's words must tell them apart.
 _CLOSED = {"Connection closed", "connection closed"}
+# A server chooses how much it offers, and may hand out cursors without end.
 _MOST_TOOLS = 1000
 _MOST_PAGES = 100
 _T = TypeVar("_T")
@@ -164,10 +166,12 @@ class SDKClient:
         timeout: httpx2.Timeout | None = None,
         auth: httpx2.Auth | None = None,
     ) -> httpx2.AsyncClient:
+        # The SDK's factory is called with it; the limits of the guarded client hold in its place.
         del timeout
         client = guarded_client(
             self._guard,
             timeout=self._options.connect_seconds,
+            # A tool may be silent while it works; `_ask` holds the limit of the whole question.
             read_timeout=300.0,
             most_bytes=self._options.most_bytes,
             headers=headers,

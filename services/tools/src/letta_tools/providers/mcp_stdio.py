@@ -12,7 +12,9 @@ from mcp.types import jsonrpc_message_adapter
 
 from letta_sandbox.local.programs import Program
 
+# Programs print banners and warnings to standard output; so many between two requests are forgiven.
 _MOST_GARBAGE = 100
+# What a pipe of Linux holds.
 _PART = 1 << 16
 
 

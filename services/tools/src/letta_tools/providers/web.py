@@ -44,6 +44,7 @@ class GuardedWeb:
 
     async def search(self, key: str, query: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return what Exa found. Raises WebFailure."""
+        # Exa gives 100 results at most.
         body = {"query": query, "numResults": min(max(options.get("num_results", 10), 1), 100), "type": "auto"}
         for name, wire in _EXA_NAMES.items():
             if name in options:
@@ -62,6 +63,7 @@ class GuardedWeb:
     async def _fetch(self, url: str) -> WebPage:
         async with self._client({"user-agent": _AGENT, "accept": "text/html, text/*, application/json"}) as client:
             for _ in range(_REDIRECTS + 1):
+                # Each stop of a chain is checked: a public page may redirect to an inner address.
                 target = await self._guard.check_url(url)
                 async with client.stream("GET", target) as answer:
                     if answer.status_code in _REDIRECT_STATUSES and "location" in answer.headers:
@@ -82,6 +84,7 @@ class GuardedWeb:
             raise WebFailure(f"{url} is no text but {kind}")
         content = (await answer.aread()).decode(_charset(answer), "replace")
         if kind in {"text/html", "application/xhtml+xml"}:
+            # Reading some megabytes of HTML would hold up every other call.
             title, content = await asyncio.to_thread(text_of_html, content, url)
             return WebPage(url, title, content)
         return WebPage(url, "", content)

@@ -7,7 +7,9 @@ import time
 from letta_common.actor import current_request
 from letta_sandbox.calls import Limits
 
+# For the answer to be written and to travel back before the caller gives up.
 _ANSWER_SECONDS = 0.3
+# The smaller of two limits holds, so this one cuts nothing.
 _ANY = 1 << 62
 
 

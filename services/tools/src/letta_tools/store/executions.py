@@ -55,6 +55,7 @@ class SqlExecutionStore:
             "again": intent.again,
         }
         [(begun, fingerprint, outcome, is_running)] = await self._db.hot(_BEGIN, values)
+        # A call whose outcome is not written yet looks lost in the table.
         pending = self._pending.get((actor.organization_id, intent.key))
         if pending is not None:
             return Standing(False, fingerprint, pending)

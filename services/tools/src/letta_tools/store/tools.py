@@ -50,6 +50,7 @@ _tools = sa.Table(
     sa.Column("search_text", sa.Text),
     sa.Column("search", pg.TSVECTOR),
 )
+# Without the organization, which statements name themselves, and without what is derived for searches.
 _COLUMNS = list(_tools.c)[:-3]
 _versions = sa.Table(
     "tool_versions", _metadata, *(sa.Column(column.name, column.type) for column in list(_tools.c)[:-2])
@@ -57,6 +58,7 @@ _versions = sa.Table(
 _VERSION_COLUMNS = [_versions.c[column.name] for column in _COLUMNS]
 _NAMES = ", ".join(column.name for column in _COLUMNS)
 _RESOLVE = (
+    # A union lets each half use the index of its own key.
     f"select {_NAMES} from tools.tools where organization_id = %s and id = any(%s::text[]) "
     f"union select {_NAMES} from tools.tools where organization_id = %s and name = any(%s::text[])"
 )
@@ -94,9 +96,11 @@ class SqlToolStore:
 
     async def search(self, actor: Actor, query: str, wanted: ToolFilter, limit: int) -> list[Match]:
         """Return tools that share words with the query or look like it, at most `limit` of each."""
+        # PostgreSQL makes no query for any of some words out of plain text, so each `&` becomes a `|`.
         any_word = sa.cast(
             sa.func.replace(sa.cast(sa.func.plainto_tsquery("english", query), sa.Text), "&", "|"), pg.TSQUERY
         )
+        # 1 divides by the logarithm of the length, or long descriptions would win for being long.
         words = sa.case((_tools.c.search.op("@@")(any_word), sa.func.ts_rank_cd(_tools.c.search, any_word, 1)))
         likeness = sa.func.extensions.strict_word_similarity(query, _tools.c.search_text)
         scored = (
@@ -139,6 +143,7 @@ class SqlToolStore:
                 "version": _tools.c.version + 1,
                 "updated_at": added.excluded.updated_at,
             },
+            # A tool of this name that the organization made itself has another id, and stays as it is.
             where=sa.and_(_tools.c.id == added.excluded.id, changed),
         )
         async with self._db.connect() as conn:

@@ -49,14 +49,18 @@ from letta_llm_gateway.providers.wires.turns import Turns, TurnsRecipe
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
+# The wire demands a limit; 4,096 is the most that the smallest Claude 3 models may say, so no model refuses it.
 DEFAULT_MAX_TOKENS = 4096
 _CACHED: Json = {"type": "ephemeral"}
+# Takes the place of a block's closing brace, so that a block which is written already can still be marked.
 _MARK = b',"cache_control":%s}' % encoded(_CACHED)
+# The vendor refuses a conversation that the assistant begins.
 _NOBODY = b'{"role":"user","content":[{"type":"text","text":"..."}]}'
 """What a user says where the assistant would begin."""
 _FINISH = {
     "end_turn": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,
+    # Comes of tools that the vendor itself runs; none of these is ever declared here.
     "pause_turn": FinishReason.STOP,
     "tool_use": FinishReason.TOOL_CALLS,
     "max_tokens": FinishReason.LENGTH,
@@ -68,6 +72,7 @@ _LIST_SECONDS = 10.0
 _MESSAGES = "/v1/messages"
 _CLOUD_VERSION = "vertex-2023-10-16"
 """The version of the wire that Vertex speaks, which stands in the body there."""
+# The address that counts refuses every other key, `max_tokens` among them.
 _COUNTED = ("model", "system", "tools", "tool_choice", "thinking")
 
 
@@ -129,6 +134,7 @@ class AnthropicProvider:
     async def models(self) -> list[ListedModel]:
         """List what the vendor offers."""
         with self._errors(""):
+            # 1,000 is the largest page; the vendor's usual one has 20 rows.
             response = await self._client.models.with_raw_response.list(limit=1000, timeout=_LIST_SECONDS)
         body = wire_json.read(response.http_response.content, self._vendor)
         rows = body.get("data") if isinstance(body, dict) else None
@@ -176,10 +182,13 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int
         body["system"] = [{"type": "text", "text": prompt.system, "cache_control": _CACHED}]
     thinks = settings.HasField("thinking") and settings.thinking.type == "enabled"
     if thinks:
+        # The vendor refuses budgets below 1,024.
         budget = max(1024, settings.thinking.budget_tokens)
         body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+        # Thoughts count towards the limit, which must be larger than their budget.
         body["max_tokens"] = max(limit, budget + DEFAULT_MAX_TOKENS)
     elif settings.HasField("temperature"):  # thinking allows the default alone
+        # Anthropic's scale ends at 1, where those of other vendors end at 2.
         body["temperature"] = min(1.0, settings.temperature)
     output: Json = {"effort": settings.effort} if settings.HasField("effort") else {}
     if form.get("type") == "json_schema":
@@ -190,6 +199,7 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int
         body["tools"] = [_tool(tool, settings) for tool in prompt.tools]
         if not prompt.system:  # which would be marked, and stands after the tools
             body["tools"][-1]["cache_control"] = _CACHED
+        # Together with thinking the vendor refuses to have a call forced.
         body["tool_choice"] = _choice(prompt, forced=not thinks)
     return Body(body, "messages", _messages(prompt, fragments))
 
@@ -238,6 +248,7 @@ class _MessageTurn:
 
     def encoded(self) -> bytes:
         """Write the turn as JSON. A thought cannot be marked."""
+        # An assistant's turn must begin with its thoughts and a user's with its results.
         first, second = self.results, self.thoughts
         if self.role == "assistant":
             first, second = second, first

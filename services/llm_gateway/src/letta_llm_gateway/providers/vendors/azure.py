@@ -11,6 +11,7 @@ from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import own_headers
 from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
 
+# The newest of Azure's dated versions that is no preview.
 DEFAULT_VERSION = "2024-10-21"
 
 
@@ -26,6 +27,7 @@ def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> Op
         api_key=account.api_key,
         azure_endpoint=account.base_url,
         api_version=account.api_version or DEFAULT_VERSION,
+        # The gateway retries, so that deadlines and breakers see every attempt.
         max_retries=0,
         timeout=http.timeout,
         http_client=http,

@@ -31,6 +31,7 @@ from letta_llm_gateway.providers.wires.bodies import encoded
 
 _LIST_SECONDS = 10.0
 _COUNTED = ("system", "toolConfig", "additionalModelRequestFields")
+# A region becomes part of a host name, so nothing but a region may stand there.
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
 _DEFAULT_REGION = "us-east-1"
 _STATUS = {
@@ -84,6 +85,7 @@ class BedrockProvider:
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors, with Amazon's and Cohere's models."""
         if "cohere.embed" in model:
+            # One input type for passages and queries alike: the contract does not say which of them a text is.
             body = await self._invoke(model, {"texts": list(texts), "input_type": "search_document", "truncate": "END"})
             vectors = body.get("embeddings")
             vectors = vectors.get("float") if isinstance(vectors, dict) else vectors
@@ -109,6 +111,7 @@ class BedrockProvider:
     async def models(self) -> list[ListedModel]:
         """List what the region offers, and the profiles through which some of it must be called."""
         offered = await self._listed("/foundation-models", "modelSummaries")
+        # 1,000 is the largest page of profiles.
         profiles = await self._listed("/inference-profiles?maxResults=1000", "inferenceProfileSummaries")
         found = [_model(row) for row in offered if row.get("modelId") and "TEXT" in (row.get("inputModalities") or ())]
         names = ((row.get("inferenceProfileId"), row.get("inferenceProfileName")) for row in profiles)
@@ -123,6 +126,7 @@ class BedrockProvider:
         await self._http.aclose()
 
     def _path(self, model: str, verb: str) -> str:
+        # Names of inference profiles may be ARNs, with colons and slashes.
         return f"{self._runtime}/model/{quote(model, safe='')}/{verb}"
 
     async def _listed(self, path: str, key: str) -> list[dict[str, Any]]:
@@ -183,8 +187,10 @@ class _Signer:
         headers = {"content-type": "application/json"}
         if not self._account.access_key and self._account.api_key:  # an API key of Bedrock
             return {**headers, "authorization": f"Bearer {self._account.api_key}"}
+        # The AWS SDK may ask the machine's metadata service, which blocks.
         keys = self._keys or await asyncio.to_thread(self._of_the_machine)
         request = AWSRequest(method, url, headers, data)
+        # The hosts `bedrock` and `bedrock-runtime` are both signed for as `bedrock`.
         SigV4Auth(keys, "bedrock", self._region).add_auth(request)
         return dict(request.headers.items())
 
@@ -213,6 +219,7 @@ def _addresses(account: Account) -> tuple[str, str]:
         raise InvalidArgument(
             f"provider {account.name} needs a region of AWS such as us-east-1, not {account.region!r}", field="region"
         )
+    # AWS's Chinese regions have a domain of their own.
     domain = "amazonaws.com.cn" if account.region.startswith("cn-") else "amazonaws.com"
     return f"https://bedrock-runtime.{account.region}.{domain}", f"https://bedrock.{account.region}.{domain}"
 

@@ -25,7 +25,9 @@ from letta_llm_gateway.providers.wires.bodies import Body, listed, together
 from letta_llm_gateway.providers.wires.sse import spoken
 
 OFFICIAL = "https://generativelanguage.googleapis.com"
+# The SDK's default, named here so that an upgrade of the SDK does not change the wire.
 _VERSION = "v1beta"
+# The vendor's largest page; its usual one has 50 rows.
 _PAGE = 1000
 _ANYTHING = {"role": "user", "parts": [{"text": "."}]}
 """Stands for the contents while the SDK makes its request: it would walk through them by its types."""
@@ -36,6 +38,7 @@ _bodies: ContextVar[list[httpx2.AsyncByteStream] | None] = ContextVar("bodies", 
 async def _take(response: httpx2.Response) -> None:
     """Take the body of a streamed answer: the SDK reads lines of any length, and refuses a chunk for one odd number."""
     bodies = _bodies.get()
+    # A refusal is left to the SDK, which reads it whole and raises.
     if bodies is None or response.status_code >= 300 or not isinstance(response.stream, httpx2.AsyncByteStream):
         return
     bodies.append(response.stream)
@@ -80,6 +83,7 @@ class GoogleProvider:
 
         asking = http.event_hooks.get("request", [])
         self._http.event_hooks = {
+            # Contents go in first: the hooks behind record the body for traces.
             "request": [_put, *asking, be_patient],
             "response": [*self._http.event_hooks.get("response", []), _take],
         }
@@ -143,6 +147,7 @@ class GoogleProvider:
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt as the vendor counts them; system and tools as if they were said."""
         contents, config = google_wire.request(call.prompt, self._fragments)
+        # The SDK takes neither system instruction nor tools when it counts with the Gemini API.
         beside = [str(config["system_instruction"])] if "system_instruction" in config else []
         beside += [tool.name + tool.description + tool.parameters for tool in call.prompt.tools]
         told = [{"role": "user", "parts": [{"text": text} for text in beside]}] if beside else []
@@ -156,6 +161,7 @@ class GoogleProvider:
         with self._errors(""):
             async for row in await self._models.list(config={"page_size": _PAGE}):
                 name = (row.name or "").rpartition("models/")[2]
+                # Vertex lists no actions, so there the name must tell.
                 actions = row.supported_actions or ["embedContent" if "embedding" in name else "generateContent"]
                 embedding = "embedContent" in actions
                 if name and (embedding or "generateContent" in actions):

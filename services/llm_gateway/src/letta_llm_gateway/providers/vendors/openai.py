@@ -29,6 +29,7 @@ RESPONSES = "openai-responses"
 _CHAT = "/chat/completions"
 _LIST_SECONDS = 10.0
 _MOST_MODELS = 1000  # of one account whose way with think tags is remembered
+# As Groq, then OpenRouter and Together, then vLLM, then Mistral name it in their lists.
 _WINDOW_KEYS = ("context_window", "context_length", "max_model_len", "max_context_length")
 
 
@@ -51,6 +52,7 @@ class OpenAIProvider:
         if self._official and not account.api_key and client is None:
             raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
         self._client = client or openai.AsyncOpenAI(
+            # The SDK insists on a key, and local servers want none.
             api_key=account.api_key or "none",
             base_url=account.base_url or OFFICIAL,
             max_retries=0,  # the gateway retries, so that deadlines and breakers see every attempt
@@ -112,6 +114,7 @@ class OpenAIProvider:
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors."""
         with self._errors(model):
+            # Without a format the SDK asks for base64, which not every compatible server knows.
             response = await self._client.embeddings.with_raw_response.create(
                 model=model, input=list(texts), encoding_format="float"
             )
@@ -153,6 +156,7 @@ class OpenAIProvider:
         own = self._official and not self._azure and openai_wire.REASONING_MODEL.match(model)
         if self._responds or own:
             return responses_wire, "/responses"
+        # The SDK writes the deployment into the path only where the body is a mapping; ours are bytes.
         return openai_wire, f"/deployments/{quote(model, safe='')}{_CHAT}" if self._azure else _CHAT
 
     def _request(self, call: Call) -> Body:

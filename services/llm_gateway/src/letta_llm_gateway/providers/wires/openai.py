@@ -47,6 +47,7 @@ from letta_llm_gateway.providers.wires.turns import PhasesRecipe, Turns, TurnsRe
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
+# These refuse a temperature, and give their reasoning back over the responses wire alone.
 REASONING_MODEL = re.compile(r"^(o[134]|gpt-5)")
 _FINISH = {
     "stop": FinishReason.STOP,
@@ -55,6 +56,7 @@ _FINISH = {
     "function_call": FinishReason.TOOL_CALLS,
     "content_filter": FinishReason.CONTENT_FILTER,
 }
+# As many as an answer may have parts: `cleaning.MOST_PARTS`.
 MOST_CALLS = 512
 
 
@@ -77,6 +79,7 @@ def request(
     reasons = official and REASONING_MODEL.match(model) is not None
     limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens
     if limit:
+        # OpenAI's reasoning models refuse the old name `max_tokens`, the only one that many other servers know.
         body["max_completion_tokens" if official else "max_tokens"] = limit
     if settings.HasField("temperature") and not reasons:
         body["temperature"] = settings.temperature
@@ -89,6 +92,7 @@ def request(
     if prompt.tools:
         body["tools"] = [_tool(tool, settings if official else ModelSettings()) for tool in prompt.tools]
         body["tool_choice"] = _choice(prompt)
+        # OpenAI's default is several calls at once and ours is one; its reasoning models refuse the key.
         if settings.HasField("parallel_tool_calls") or (official and not reasons):
             body["parallel_tool_calls"] = settings.parallel_tool_calls
     if official:
@@ -183,6 +187,7 @@ def _assistant(message: Message, *, thoughts: bool) -> Iterator[Json]:
         kind = part.WhichOneof("part")
         if kind == "text":
             texts.append(part.text.text)
+        # Signed reasoning was said over another wire, whose signatures this one cannot carry.
         elif kind == "reasoning" and thoughts and not part.reasoning.signature:
             thought.append(part.reasoning.reasoning)
         elif kind == "tool_call":
@@ -416,6 +421,7 @@ class StreamReader:
     def _meant(self, index: Any, given: str, name: str) -> _Open:
         """Return the call that a piece belongs to; servers leave out indices and ids, or give each call index 0."""
         last = max(self._calls, default=-1)
+        # A piece without an index goes on with the newest call.
         theirs = index if isinstance(index, int) else max(0, last)
         call = self._calls.get(theirs)
         if len(self._calls) > MOST_CALLS:

@@ -44,7 +44,9 @@ class Execution:
         target = (
             self.tool_id if source is None else f"{source.source_type}\x1f{source.function}\x1f{source.source_code}"
         )
+        # Separators that are no text keep neighbouring parts from running into each other.
         text = f"{target}\x1e{_canonical(self.arguments)}"
+        # JSON may spell halves of characters, which strict UTF-8 refuses.
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
@@ -203,6 +205,7 @@ class Executions:
             return _unregistered(execution.source)
         place = (actor.organization_id, execution.tool_id)
         tool = self._cached.get(place)
+        # A caller that has seen a newer version knows that the one at hand is stale.
         if tool is None or not execution.tool_version or tool.version < execution.tool_version:
             tool = self._cached[place] = await self._tools.get(actor, execution.tool_id)
         return tool
@@ -247,6 +250,7 @@ def _unregistered(source: ToolSource) -> RegisteredTool:
 
 def _object(text: str) -> dict[str, object] | None:
     try:
+        # Python's reader takes NaN and Infinity, which JSON does not have.
         value = json.loads(text or "{}", parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return None

@@ -14,6 +14,7 @@ from letta_tool_schemas.schemas import FunctionSchema, dump
 from letta_tools.domain.registry.records import RegisteredTool, ToolType
 from letta_tools.domain.registry.source_errors import source_errors
 
+# A server writes its schemas and descriptions, and each step of an agent pays for them in tokens.
 _LONGEST_SCHEMA = 65_536
 _LONGEST_DESCRIPTION = 8_192
 _MAX_DEPTH = 32
@@ -39,14 +40,18 @@ def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now:
     server_id, server_name = server
     health = health_of_offer(offer)
     unusable = health.status == SchemaHealth.SCHEMA_HEALTH_INVALID
+    # Vendors of models refuse parameters that have no type or no properties.
     parameters = _EMPTY if unusable else {"properties": {}, **offer.parameters, "type": "object"}
+    # PostgreSQL's text holds no NUL.
     description = offer.description.replace("\0", "")[:_LONGEST_DESCRIPTION]
     metadata = {
         "mcp": {"server_id": server_id, "server_name": server_name},
+        # The keys that clients of V1 read.
         "mcp:SCHEMA_STATUS": SchemaHealth.Name(health.status).removeprefix("SCHEMA_HEALTH_"),
         "mcp:SCHEMA_WARNINGS": list(health.reasons),
     }
     return RegisteredTool(
+        # The same offer has the same id after every synchronization, so agents keep the tool.
         id=derived_id("tool", actor.organization_id, server_id, offer.name),
         name=name,
         tool_type=ToolType.EXTERNAL_MCP,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+# V1's default.
 RETURN_CHAR_LIMIT = 50_000
 LONGEST_NAME = 64
 """Most characters in the name of a tool that has no Python source: the providers' limit."""
