@@ -81,6 +81,7 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
     channel = deps.channels.get("llm_gateway")
     embedder: Embedder = NoEmbedder()
     if channel is not None:
+        # Only callers are impatient: the indexer below waits, since nobody waits for it.
         embedder = Impatient(EmbeddingClient(channel, default_model=settings.embedding_model), deps.clock)
     pruner = Pruner(stores.pruning, deps.clock, _pruning(settings))
     background = [Periodic("prune", pruner.prune, settings.prune_seconds)]
@@ -95,6 +96,7 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
             work.start()
 
     async def stop() -> None:
+        # Before the database is closed, which the work in the background uses.
         await stop_all(background)
         await db.close()
 
@@ -113,6 +115,7 @@ def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clo
     blocks = BlockServicer(Blocks(stores.blocks, clock), stores.blocks, digests)
     archives = ArchiveServicer(Archives(stores.archives, embedder, clock), stores.archives, digests)
     passages = Passages(stores.passages, stores.archives, embedder, clock)
+    # Without vectors of messages a question's vector would have nothing to be compared with.
     messages = Messages(stores.messages, embedder if settings.embed_messages else None)
     return (
         (context_service_pb2_grpc.add_ContextServiceServicer_to_server, contexts),

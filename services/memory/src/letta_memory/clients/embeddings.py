@@ -10,8 +10,8 @@ from letta.llm.v1 import embedding_service_pb2 as pb
 from letta.llm.v1 import embedding_service_pb2_grpc
 from letta_common.errors import ServiceUnavailable
 
-_TIMEOUT = 5.0
-_PATIENT_TIMEOUT = 120.0
+_TIMEOUT = 5.0  # a write waits this long; without an answer its text is embedded in the background
+_PATIENT_TIMEOUT = 120.0  # nobody waits in the background, and a slow embedder is better than none
 
 
 class EmbeddingClient:

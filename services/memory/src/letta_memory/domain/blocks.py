@@ -17,8 +17,8 @@ from letta_common.values.ids import derived_id, new_id
 from letta_common.values.paging import Page
 from letta_rpc.masks import changed_paths, copy_paths
 
-DEFAULT_LIMIT = 100_000
-_ATTEMPTS = 5
+DEFAULT_LIMIT = 100_000  # characters; edit_block.sql has the same number for blocks that agents make
+_ATTEMPTS = 5  # how often an update without an etag reads again because another writer was faster
 _DESCRIPTIONS = {
     "human": "What I know about the person I talk with: name, circumstances, preferences. I keep it up to date.",
     "persona": "Who I am: my character, my manner of speaking and my rules of conduct.",
@@ -109,6 +109,7 @@ class Blocks:
             written = self._changed(actor, block, given, paths)
             if await self._store.update(actor, written, expected=block.version):
                 return written
+            # The caller named a version: another try would overwrite what it has not read.
             if given.etag:
                 break
         raise StaleEtag(f"block {block_id} changed meanwhile; read it again", block_id=block_id)
@@ -127,6 +128,7 @@ class Blocks:
         _complete(changed)
         if not changed.label:
             raise InvalidArgument("a block needs a label", field="block.label")
+        # Other fields cannot make the text too long, so they can be changed whatever its length is.
         if {"value", "limit"} & {*paths}:
             _require_fit(changed)
         changed.version = block.version + 1

@@ -31,6 +31,7 @@ from letta_memory.domain.blocks import new_block, too_long
 class Status(IntEnum):
     """What a hot statement says of itself."""
 
+    # The SQL functions write these numbers, and the release before this one reads them during a roll.
     DONE = 0
     NO_CONVERSATION = 1
     FENCED = 2
@@ -139,6 +140,7 @@ class Contexts:
             Fenced: a newer owner came first.
         """
         makes = request.HasField("create")
+        # Derived from the key, so that two attempts at once cannot make two blocks.
         new_id = derived_id("block", actor.organization_id, request.idempotency_key) if makes else ""
         return await self._store.edit_block(actor, request, new_id=new_id, now=self._clock.now())
 
@@ -151,6 +153,7 @@ class Contexts:
         """
         now, org = self._clock.now(), actor.organization_id
         blocks = [
+            # Derived ids, so that a repeat finds these blocks and makes no others.
             new_block(actor, derived_id("block", org, request.agent_id, block.label), block, now)
             for block in request.new_blocks
         ]
@@ -175,8 +178,10 @@ def digest(request: pb.EditBlockRequest) -> bytes:
     """Return what tells an edit from another one under the same key, whichever run makes it."""
     edit = pb.EditBlockRequest()
     edit.CopyFrom(request)
+    # A replica that takes the run over repeats the edit under a higher fence, and it is the same edit.
     for field in ("conversation_id", "fence", "idempotency_key"):
         edit.ClearField(field)
+    # Half of the digest: it only tells edits under one key apart, and each row of the history has it.
     return hashlib.sha256(edit.SerializeToString(deterministic=True)).digest()[:16]
 
 

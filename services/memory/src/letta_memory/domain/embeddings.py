@@ -140,12 +140,14 @@ class Indexer:
                 await self._store.fail(
                     batch, Failure(error.reason, error.message, error.metadata.get("archive_id", ""))
                 )
+                # The same embedder would refuse the next batch as well; the texts come again at a later turn.
                 break
         return done
 
 
+# A refusal that comes at once costs a write nothing, so only slow failures keep the embedder from being asked.
 _SLOW_SECONDS, _REST_SECONDS = 1.0, 5.0
-_REMEMBERED = 1_000
+_REMEMBERED = 1_000  # pairs of organization and model; one that is forgotten costs one more wait
 _AWAY = (ServiceUnavailable, DeadlineExceeded, LLMUnavailable, LLMTimeout)
 
 

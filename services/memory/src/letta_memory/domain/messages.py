@@ -21,12 +21,14 @@ SEARCH_LIMIT = 8_000
 
 _Role = message_pb2.MessageRole
 _KINDS = letta_message_pb2.LettaMessage.DESCRIPTOR.oneofs_by_name["message"].fields
+# Bits are stored: a new kind goes to the end of the oneof, or old rows change their meaning.
 TYPE_BITS: dict[str, int] = {kind.name: 1 << place for place, kind in enumerate(_KINDS)}
 """Bit of each `message_type` in the column `types`."""
 _ROLE_BITS: dict[int, int] = {
     _Role.MESSAGE_ROLE_SYSTEM: TYPE_BITS["system_message"],
     _Role.MESSAGE_ROLE_USER: TYPE_BITS["user_message"],
     _Role.MESSAGE_ROLE_TOOL: TYPE_BITS["tool_return_message"],
+    # Lists show a summary as a message of the user, so both filters find it.
     _Role.MESSAGE_ROLE_SUMMARY: TYPE_BITS["summary_message"] | TYPE_BITS["user_message"],
 }
 _PART_BITS = {
@@ -134,6 +136,7 @@ def types_of(message: message_pb2.Message) -> int:
     asks = message.role == _Role.MESSAGE_ROLE_APPROVAL
     for part in message.parts:
         if part.HasField("tool_call"):
+            # Clients read a call of send_message as what the agent says, so both filters find it.
             said = not asks and part.tool_call.name == SEND_MESSAGE[0]
             bits |= TYPE_BITS["approval_request_message" if asks else "tool_call_message"]
             bits |= TYPE_BITS["assistant_message"] if said else 0
@@ -155,4 +158,5 @@ def search_text(message: message_pb2.Message) -> str:
             texts.append(f"{part.tool_call.name} {part.tool_call.input}")
         elif kind == "tool_return":
             texts.append(part.tool_return.content)
+    # Postgres takes no NUL in a text.
     return "\n".join(texts)[:SEARCH_LIMIT].replace("\0", "")

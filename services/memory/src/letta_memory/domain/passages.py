@@ -27,8 +27,8 @@ from letta_memory.domain.archives import ArchiveStore
 from letta_memory.domain.embeddings import Embedder
 
 MAX_MEMORY_TOKENS = 8192
-_CHARACTERS_PER_TOKEN = 4
-_REMEMBERED = 10_000
+_CHARACTERS_PER_TOKEN = 4  # about; models differ, and counting would need the tokenizer of each
+_REMEMBERED = 10_000  # archives; one that is forgotten costs its next write a statement more
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,7 @@ class Passages:
         """Return a page of an agent's passages. Raises AgentNotFound, CursorNotFound."""
         archive = await self._archives.find_of_agent(actor, agent_id)
         if archive is None:
+            # Also without passages, so that a cursor that nobody gave out is refused.
             return page.slice([], key=lambda passage: (time_of(passage.created_at), passage.id))
         return await self._store.list_passages(actor, archive.id, page, containing=containing)
 
@@ -157,6 +158,7 @@ class Passages:
         try:
             embedded = await self._embedder.embed(model, [passage.text for passage in new])
         except AppError:
+            # A write never fails for want of an embedder: the texts wait for the indexer and words find them.
             embedded = EmbedResponse(embeddings=[Embedding()] * len(new))
         passages = [
             Passage(
@@ -169,6 +171,7 @@ class Passages:
             )
             for number, (passage, vector) in enumerate(zip(new, embedded.embeddings, strict=True))
         ]
+        # Without a request id the ids are new, so there is nothing to compare with.
         told = request_hash if request_id else b""
         written, embedder = await self._store.create(
             actor, place, passages, embedder=embedded.model, request_hash=told, now=now

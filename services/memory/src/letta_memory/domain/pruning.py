@@ -28,7 +28,7 @@ class PruneOptions:
 
     step_age: timedelta = timedelta(days=7)
     place_age: timedelta = timedelta(days=30)
-    batch: int = 5_000
+    batch: int = 5_000  # rows a statement, so that none holds its locks for long
 
 
 class Pruner:
@@ -51,5 +51,5 @@ class Pruner:
             while gone >= options.batch:
                 gone = await remove(now - age, options.batch)
                 total += gone
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # lets the calls of others in between two batches
         return total

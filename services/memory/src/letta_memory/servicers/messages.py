@@ -22,7 +22,7 @@ LettaMessage = letta_message_pb2.LettaMessage
 Message = message_pb2.Message
 Show = Callable[[Message], list[LettaMessage]]
 _SEARCH_LIMIT = 50
-_DEFAULT = "default"
+_DEFAULT = "default"  # how V1 clients name the conversation that an agent has by itself
 _SPOKEN = ("system_message", "user_message", "reasoning_message", "assistant_message")
 _SPOKEN_BITS = sum(TYPE_BITS[name] for name in _SPOKEN)
 
@@ -140,6 +140,7 @@ def _results(hit: MessageHit) -> Iterator[pb.MessageSearchResult]:
             result = pb.MessageSearchResult(
                 agent_id=hit.agent_id, message_id=hit.id, created_at=stamp_of(hit.created_at)
             )
+            # The default conversation has the agent's id, which clients do not know as a conversation.
             if hit.conversation_id != hit.agent_id:
                 result.conversation_id = hit.conversation_id
             getattr(result, kind).CopyFrom(getattr(shown, kind))

@@ -90,6 +90,7 @@ class SqlBlockStore:
         query = sa.select(*_COLUMNS).where(_mine(actor), _attached(actor, agent_id))
         async with self._db.connect() as conn:
             rows = await fetch_page(conn, query, page, _keys(actor))
+        # Only an empty page asks whether the agent exists, so that all others are one statement.
         if not rows:
             await self._require_agent(actor, agent_id)
         return [block_of(row) for row in rows]
@@ -112,6 +113,7 @@ class SqlBlockStore:
                 if (await tx.execute(change)).rowcount == 0:
                     return False
                 await tx.execute(_HISTORY, _history(actor, block))
+                # Links repeat the label, because a unique index on them keeps an agent from having it twice.
                 for statement in _RELABEL:
                     place = {"org": actor.organization_id, "id": block.id, "label": block.label}
                     await tx.execute(sa.text(statement), place)

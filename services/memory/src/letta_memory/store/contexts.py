@@ -73,6 +73,7 @@ class SqlContextStore(Provisions):
         window = request.window
         messages: list[Message] = [*request.messages]
         if summary := window.HasField("summary"):
+            # Last, since commit_step takes the last message for the summary.
             messages.append(window.summary)
         values = {
             **_who(actor, request),
@@ -146,6 +147,7 @@ def _check(head: tuple[Any, ...], request: _Owned) -> None:
 
 def _edit_values(request: pb.EditBlockRequest) -> tuple[int, str, str | None, int, bool]:  # noqa: PLR0911
     """Return kind, text, second text, line and flag, as `memory.edit_block` takes them."""
+    # The first number is p_kind of edit_block.sql.
     match request.WhichOneof("edit"):
         case "append":
             return 1, request.append.content, None, 0, False

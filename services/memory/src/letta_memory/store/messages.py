@@ -46,10 +46,12 @@ class SqlMessageStore:
         """Return a page of messages: by position in a conversation, by time across them."""
         mine = sa.and_(_mine(actor), *_within(scope))
         query = sa.select(messages.c.body).where(mine, *_conditions(wanted))
+        # Times of one conversation may be equal, positions never are; across conversations only times compare.
         at = "created_at" if scope.everywhere else "seq"
         keys = keyset(messages, at, actor.organization_id, mine, messages.c.body)
         async with self._db.connect() as conn:
             rows = await fetch_page(conn, query, page, keys)
+        # Only an empty page asks whether the conversation exists, so that all others are one statement.
         if not rows and scope.conversation_id:
             await self._require_conversation(actor, scope)
         return [bytes(row[0]) for row in rows]
@@ -64,7 +66,7 @@ class SqlMessageStore:
             "conversation": query.conversation_id or None,
             "roles": list(query.roles) or None,
             "types": types or None,
-            "query": query.query.replace("\0", ""),
+            "query": query.query.replace("\0", ""),  # Postgres takes no NUL in a text
             "vector": HalfVector(list(question.embeddings[0].values)) if question else None,
             "embedder": question.model if question else "",
             "mode": query.search_mode or SearchMode.SEARCH_MODE_HYBRID,

@@ -11,8 +11,8 @@ from letta_common.errors import EmbeddingDimensionChanged
 from letta_memory.domain.embeddings import Failure, PendingText, dimension_changed
 from letta_postgres.db import Database
 
-_ARCHIVES_AT_ONCE = 16
-_BYTES_AT_ONCE = 4 << 20
+_ARCHIVES_AT_ONCE = 16  # few, so that one look stays short whatever number of archives waits
+_BYTES_AT_ONCE = 4 << 20  # of text, so that a look takes little memory however long the passages are
 # Archives come in turn, those first that were not looked at for longest; one whose embedder makes other vectors than
 # before is looked at seldom.
 _PASSAGES = f"""
@@ -98,6 +98,7 @@ class SqlPendingStore:
             text = PendingText(*row)
             if text.id:
                 found.append(text)
+            # A row without a passage: nothing of the archive waits any more.
             else:
                 await self._db.hot(_DONE, (text.organization_id, text.archive_id, since))
         messages = await self._db.hot(_MESSAGES, (limit, limit))
@@ -118,6 +119,7 @@ class SqlPendingStore:
             return
         archives = sorted({text.archive_id for text, _ in passages})
         size, model = len(passages[0][1]), vectors.model
+        # Before _SETTLE, which compares the archive's embedder and dimension with these.
         await self._db.hot(_NAMED, (model, size, org, archives, texts[0].embedder))
         rows = await self._db.hot(_SETTLE, (*_columns(passages), org, model, size))
         left = sorted(set(archives) - {row[0] for row in rows})

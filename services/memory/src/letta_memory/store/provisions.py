@@ -88,6 +88,7 @@ _REEMBED_OWN = sa.text(
     "waiting_since = clock_timestamp(), tried_at = null, failure_reason = '', failure = '' "
     "where a.organization_id = :org and a.owner_agent_id = :agent and a.embedder <> :embedder"
 )
+# In this order: steps are found by their messages, and both by the agent's conversations.
 _REMOVE_AGENT = (
     "delete from memory.committed_steps where organization_id = :org and run_id in "
     "(select distinct run_id from memory.messages where organization_id = :org and conversation_id in "
@@ -104,6 +105,7 @@ _REMOVE_AGENT = (
     "update memory.archives set owner_agent_id = null where organization_id = :org and owner_agent_id = :agent",
     "delete from memory.agents where organization_id = :org and id = :agent",
 )
+# In this order: steps are found by their messages, and the copies of blocks by their links.
 _REMOVE_CONVERSATION = (
     "delete from memory.committed_steps where organization_id = :org and run_id in (select distinct run_id from "
     "memory.messages where organization_id = :org and conversation_id = :conversation and run_id is not null)",
@@ -196,6 +198,7 @@ class Provisions:
         row = found.one_or_none()
         if row is None:
             raise BlockNotFound(f"agent {new.agent_id} has no block '{label}'", label=label)
+        # Derived, so that a repeat finds the copy that it made before.
         copy = derived_id("block", org, new.conversation_id, label)
         await insert_block(tx, org, block_of((copy, *row[1:])))
         await tx.execute(
@@ -242,6 +245,7 @@ class Provisions:
             if row is None or 0 < reset.fence < row[2]:
                 status = Status.NO_CONVERSATION if row is None else Status.FENCED
                 raise owner_refusal(status, reset.agent_id, reset.conversation_id, fence=row[2] if row else 0)
+            # A repeat of this call: the first one has forgotten and written already.
             if messages and await _is_there(tx, org, messages[0].id):
                 return
             first = row[0] if messages else row[1]

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from letta_postgres.db import Database
 
+# By row address, because DELETE knows no LIMIT.
 _STEPS = (
     "delete from memory.committed_steps where ctid = any(array("
     "select ctid from memory.committed_steps where created_at < %b limit %b)) returning 1"

@@ -16,6 +16,7 @@ declare
   r memory.step_row;
   n bigint := cardinality(p_ids);
 begin
+  -- This lock puts owners of a conversation in a row, so that two never write at one position.
   select * into c from memory.conversations t
   where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
   r.status := case when not found then 1 /* Status.NO_CONVERSATION */ when p_fence < c.fence then 2 /* Status.FENCED */
@@ -25,6 +26,7 @@ begin
     return next r;
     return;
   end if;
+  -- Takes up what a former owner of this run left, so that a take-over does not append the input again.
   c := memory.turned_to(c, p_run);
   if c.last_input then
     n := 0;
@@ -47,11 +49,14 @@ begin
      where l.organization_id = p_org and l.agent_id = p_agent),
     c.last_step, c.last_stop,
     array[
+      -- Texts, since step_row has one array of notes for all statements of the loop.
       c.window_version, c.next_seq + n, (p_held_version = c.window_version)::integer,
       (p_conversation = p_agent and (
         select coalesce(array_agg(b.id), '{}') = p_known_ids and coalesce(array_agg(b.version), '{}') = p_known_versions
+        -- By bytes, as Python sorts the ids that it sends.
         from (select b.id, b.version from memory.own_blocks_of(p_org, p_agent) b order by b.id collate "C") b))::integer
     ]::text[],
+    -- The upper bound is for the planner, as in window_of. A summary belongs to the window, not to what is newer.
     case when p_held_version = c.window_version then array(
       select m.body from memory.messages m
       where m.organization_id = p_org and m.conversation_id = p_conversation and m.seq between p_held_seq and 1::bigint << 62
@@ -60,6 +65,7 @@ begin
     null::memory.blocks
   into r;
   return next r;
+  -- The caller has these very blocks, so their texts need not travel.
   if r.notes[4] = '1' then
     return;
   end if;

@@ -25,10 +25,11 @@ begin
     update memory.conversations t
     set fence = p_fence, next_seq = t.next_seq + n, message_count = t.message_count + n, last_step = p_step, last_stop = p_stop
     where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent and t.fence <= p_fence
+      -- Without a step yet the last one counts as -1, so that step 0 passes.
       and t.last_run = p_run and coalesce(t.last_step, -1) < p_step
     returning t.* into c;
   end if;
-  if not found then
+  if not found then  -- FOUND is false at the start, so a window that moves comes here too
     select * into c from memory.conversations t
     where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for no key update;
     r.status := case when not found then 1 /* Status.NO_CONVERSATION */ when p_fence < c.fence then 2 /* Status.FENCED */
@@ -43,6 +44,7 @@ begin
     if not r.repeated then
       if p_move then
         kept := case when p_clear then c.next_seq + n else c.next_seq end;
+        -- The first message to keep may be one of this step, which is in no table yet.
         if p_first_kept = any(p_ids) and not p_clear then
           kept := c.next_seq + array_position(p_ids, p_first_kept) - 1;
         elsif p_first_kept is not null and not p_clear then
@@ -53,7 +55,9 @@ begin
           end if;
         end if;
         c.window_seq := kept;
+        -- Who holds the former window learns from this that it has to read the new one whole.
         c.window_version := c.window_version + 1;
+        -- The store appends the summary to the messages of the step, so the last one is it.
         c.summary_seq := case when p_summary then c.next_seq + n - 1 end;
       end if;
       c.next_seq := c.next_seq + n;
@@ -65,6 +69,7 @@ begin
       where t.organization_id = p_org and t.id = p_conversation;
     end if;
   end if;
+  -- A repeat still answers with the blocks, since the first answer may have been lost on its way.
   if r.repeated then
     n := 0;
   end if;
@@ -77,6 +82,7 @@ begin
       p_steps[i], p_groups[i], p_times[i], p_pending and p_searches[i] <> '', p_searches[i], p_bodies[i]);
   end loop;
   select 0::smallint /* Status.DONE */, p_fence, r.repeated, c.message_count, null::bigint, null::integer, null::smallint,
+    -- Nearly always no block has changed: one comparison then takes the place of two joins.
     case when p_conversation = p_agent and (
       select coalesce(array_agg(b.id), '{}') = p_known_ids and coalesce(array_agg(b.version), '{}') = p_known_versions
       from (select b.id, b.version from memory.own_blocks_of(p_org, p_agent) b order by b.id collate "C") b)
@@ -96,5 +102,6 @@ begin
       null::smallint, null::text[], null::bytea[], b
     from memory.blocks_of(p_org, p_agent, p_conversation) b
     left join unnest(p_known_ids, p_known_versions) k (id, version) on k.id = b.id
+    -- Also true of blocks that the caller did not name, whose version is null here.
     where k.version is distinct from b.version order by b.label collate "C";
 end $$;

@@ -19,6 +19,7 @@ begin
   r.status := 0 /* Status.DONE */;
   r.repeated := false;
   select t.fence into highest from memory.conversations t
+  -- Shared: edits need not wait for each other, only for an owner that raises the fence.
   where t.organization_id = p_org and t.id = p_conversation and t.agent_id = p_agent for share;
   r.fence := highest;
   if highest is null or p_fence < highest then
@@ -26,19 +27,23 @@ begin
     return next r;
     return;
   end if;
+  -- Shuts former owners out with whichever call of the new one comes first.
   if p_fence > highest then
     update memory.conversations t set fence = p_fence where t.organization_id = p_org and t.id = p_conversation;
     r.fence := p_fence;
   end if;
 
   select b2.* into b from memory.blocks_of(p_org, p_agent, p_conversation) x
+  -- Joined again, since rows that a function answers cannot be locked.
   join memory.blocks b2 on b2.organization_id = p_org and b2.id = x.id
   where x.label = p_label for update of b2;
+  -- Looked up behind the lock: a repeat that waited for the first one has to see what that wrote.
   select * into h from memory.block_history t where t.organization_id = p_org and t.edit_key = p_key;
   if h.block_id is not null then
     r.repeated := true;
     r.status := case when h.edit_hash = p_hash then 0 /* Status.DONE */ else 3 /* Status.OTHER_EDIT */ end;
     select * into b from memory.blocks t where t.organization_id = p_org and t.id = h.block_id;
+    -- The block may be gone by now; the history has what the edit came to.
     b.organization_id := p_org;
     b.id := h.block_id;
     b.label := h.label;
@@ -61,6 +66,7 @@ begin
     insert into memory.blocks (
       organization_id, id, label, value, char_limit, description, created_by_id, last_updated_by_id, version,
       created_at, updated_at, preserve_on_migration)
+    -- 100000 is DEFAULT_LIMIT of domain/blocks.py; version 0 marks a block that this edit makes.
     values (p_org, p_new_id, p_label, '', 100000, nullif(p_new, ''), p_user, p_user, 0, p_now, p_now, false)
     returning * into b;
     insert into memory.agent_blocks (organization_id, agent_id, block_id, label) values (p_org, p_agent, b.id, p_label);
@@ -92,6 +98,7 @@ begin
         return next r;
         return;
       end if;
+      -- -1 stands for the end of the text, whose number of lines the model need not know.
       p_line := case when p_line = -1 then n else p_line end;
       b.value := array_to_string(lines[1:p_line] || p_text || lines[p_line + 1:n], E'\n');
     when 4 then
@@ -99,6 +106,7 @@ begin
     when 5 then
       b.value := p_text;
       b.description := coalesce(nullif(p_new, ''), b.description);
+    -- Only the links go: the block may be attached to other agents.
     when 6 then
       delete from memory.agent_blocks t
       where t.organization_id = p_org and t.agent_id = p_agent and t.block_id = b.id;
@@ -112,9 +120,11 @@ begin
         update memory.conversation_blocks t set label = b.label where t.organization_id = p_org and t.block_id = b.id;
       end if;
   end case;
+  -- Removing and renaming change no text, so they are allowed whatever its length is.
   if p_kind < 6 and length(b.value) > b.char_limit then
     r.status := 6 /* Status.TOO_LONG */;
     r.notes := array[length(b.value)::text, b.char_limit::text];
+    -- This is an answer and no error, so nothing rolls back the block that was made above.
     if b.version = 0 then
       delete from memory.blocks t where t.organization_id = p_org and t.id = b.id;
     end if;

@@ -47,6 +47,7 @@ begin
     if not found and not exists (
       select from memory.blocks b where b.organization_id = p_org and b.id = attached)
     then
+      -- store/provisions.py makes an error of this code that names the block.
       raise exception using errcode = 'LM002', message = attached;
     end if;
   end loop;

@@ -23,9 +23,11 @@ begin
   terms as (
     select memory.term_of(t.lexeme) as term from unnest(to_tsvector('pg_catalog.english', p_query)) t),
   weights as (
+    -- BM25's weight of rare words. The total is a counter beside the rows; greatest() keeps ln defined if it lags.
     select t.term, ln(1 + (greatest(total, count(*)) - count(*) + 0.5) / (count(*) + 0.5)) as weight
     from terms t join matches m on m.words @@ t.term group by t.term),
   by_word as (
+    -- 1 divides by the logarithm of the length, so that long texts do not win by size alone.
     select m.id, sum(w.weight * ts_rank(m.words, w.term, 1)) as score
     from matches m join weights w on m.words @@ w.term group by m.id order by score desc limit 200),
   by_meaning as (
@@ -36,6 +38,7 @@ begin
       and (p_roles is null or s.role = any(p_roles)) and (p_types is null or s.types & p_types <> 0)
       and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
       and p_mode <> 2 /* SearchMode.FTS */ and p_vector is not null and s.embedding is not null
+      -- The operator fails on vectors of unequal length, and those of another embedder mean nothing here.
       and s.embedder = p_embedder and extensions.vector_dims(s.embedding) = extensions.vector_dims(p_vector)
     order by score desc limit 200),
   word_lane as (

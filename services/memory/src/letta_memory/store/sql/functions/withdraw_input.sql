@@ -28,9 +28,11 @@ begin
   where s.organization_id = p_org and s.run_id = p_run and s.step_index = -1 and s.conversation_id = p_conversation;
   with gone as (
     delete from memory.messages m
+    -- The opening message stays whatever run made it: every window begins with it.
     where m.organization_id = p_org and m.run_id = p_run and m.conversation_id = p_conversation and m.seq <> c.first_seq
     returning m.organization_id, m.id, m.created_at, m.seq
   ), kept as (
+    -- Lists that stand at a withdrawn message can still go on from it.
     insert into memory.tombstones (organization_id, id, created_at, seq) select * from gone on conflict do nothing
   )
   select count(*) into n from gone;

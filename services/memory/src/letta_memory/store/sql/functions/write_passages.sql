@@ -18,6 +18,7 @@ begin
   r.status := 0;
   if p_archive is null then
     select g.name, g.embedder into agent_name, agent_embedder
+    -- Shared, so that the agent is not removed before its archive is linked.
     from memory.agents g where g.organization_id = p_org and g.id = p_agent for share;
     if agent_name is null then
       r.status := 2;
@@ -51,6 +52,7 @@ begin
     return next r;
     return;
   end if;
+  -- An archive that was made without an embedder takes that of its first passage.
   if a.embedder = '' then
     a.embedder := p_embedder;
   end if;
@@ -75,6 +77,7 @@ begin
   if n > 0 then
     update memory.archives t
     set passage_count = t.passage_count + n, embedder = a.embedder, dimensions = a.dimensions,
+        -- A new time, so that an indexer that saw the former one does not call the archive done.
         waiting_since = case when waiting then clock_timestamp() else t.waiting_since end
     where t.organization_id = p_org and t.id = a.id;
   end if;
