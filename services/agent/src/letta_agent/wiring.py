@@ -52,15 +52,16 @@ from letta_rpc.service import Deps, Service
 
 SCHEMA = "agent"
 SEALED = (SealedColumn(SECRETS),)
-_FORGET_BATCH = 10_000
-_ORPHAN_BATCH = 100
-_OVERDUE_BATCH = 20
+_FORGET_BATCH = 10_000  # rows a statement, so that none holds its locks for long
+_ORPHAN_BATCH = 100  # few come about, each with runs to remove as well
+_OVERDUE_BATCH = 20  # each begins a run, and the next turn takes the rest
 _HOUR = 3600.0
 
 
 async def build(settings: AgentSettings, deps: Deps) -> Service:
     """Bring the database up to date, connect to it and return the service."""
     dsn = settings.database_url.get_secret_value()
+    # Before the pool opens, so that statements are prepared against the tables of this release.
     await upgrade(dsn, package="letta_agent", schema=SCHEMA)
     options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-agent")
     db = await Database.open(dsn, schema=SCHEMA, options=options)
@@ -94,12 +95,14 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     background = _background(tidy, Resealer(db, sealer, SEALED), settings)
 
     async def start() -> None:
+        # Before the runner, whose first runs have events to write at once.
         writer.start()
         await runner.start()
         for work in background:
             work.start()
 
     async def close() -> None:
+        # In this order: runs that end still write events, and events need the database.
         await stop_all(background)
         await runner.close(settings.drain_seconds)
         await writer.close()
@@ -163,6 +166,7 @@ class _Housekeeping:
         """Do all of it once."""
         now = self._clock.now()
         before = now - timedelta(seconds=self._settings.sweep_seconds)
+        # Agents first: a conversation is finished by means of its agent.
         for room in self._rooms:
             await room.finish_half_done(self._credentials, before)
         await self._answer_overdue(now)

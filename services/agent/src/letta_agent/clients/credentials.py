@@ -7,7 +7,7 @@ import grpc.aio
 from letta.auth.v1 import credential_service_pb2, credential_service_pb2_grpc
 from letta_common.actor import Actor
 
-TIMEOUT = 10.0
+TIMEOUT = 10.0  # one look-up and a signature; auth that takes longer is away
 
 
 class CredentialClient:

@@ -9,7 +9,7 @@ from cachetools import LRUCache
 from letta.memory.v1 import context_service_pb2 as pb
 from letta.memory.v1.block_pb2 import Block
 
-MOST_BYTES = 64 << 20
+MOST_BYTES = 64 << 20  # a bound for this process; what does not fit is read from memory whole
 _OBJECTS = 1024
 """Bytes of a context without messages, about: the objects around it."""
 
@@ -48,6 +48,7 @@ class HeldContexts:
         else:
             blocks = tuple(pb.BeginStepResponse(blocks=answer.blocks).blocks)  # copies: the caller may change its own
             mark = pb.HeldContext(blocks=[pb.BlockVersion(block_id=b.id, version=b.version) for b in blocks])
+        # Positions are memory's: only it knows what it has appended since.
         mark.version, mark.next_position = answer.version, answer.next_position
         size = (held.size if held is not None and before else 0) + sum(map(len, newer))
         try:

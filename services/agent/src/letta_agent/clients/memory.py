@@ -19,8 +19,8 @@ from letta_agent.clients.held_contexts import HeldContexts
 from letta_agent.clients.patience import patiently
 from letta_agent.domain.peers.memory import Block, LettaMessage, Message
 
-TIMEOUT = 15.0
-_MOST = 1_000
+TIMEOUT = 15.0  # covers the 5 s that memory gives an embedder while a passage is written
+_MOST = 1_000  # the most that a page may have: a run of the usual 50 steps has far fewer
 
 
 class MemoryClient:

@@ -12,7 +12,7 @@ from letta.llm.v1 import generation_service_pb2 as llm_pb2
 from letta.llm.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 from letta_rpc.client import streaming
 
-TIMEOUT = 600.0
+TIMEOUT = 600.0  # a long answer of a slow model; the gateway bounds each phase itself
 _CATALOGUE_TIMEOUT = 15.0
 _SERVICE = "/letta.llm.v1.GenerationService"
 _PROMPT_TAG = b"\x0a"  # field 1 of GenerateRequest, length-delimited
@@ -62,12 +62,14 @@ class ModelClient:
 def encode(prompt: llm_pb2.Prompt, messages: Sequence[bytes]) -> bytes:
     """Return a serialized GenerateRequest, its messages copied as they are. StreamGenerateRequest has the same form."""
     parts = [prompt.SerializeToString()]
+    # Parsing a whole history only to write it again would cost each step more the longer it is.
     for message in messages:
         parts += (_head(len(message)), message)
     size = sum(map(len, parts))
     return b"".join((_PROMPT_TAG, _varint(size), *parts))
 
 
+# Messages of a conversation keep their sizes from step to step, so nearly all heads are known.
 @lru_cache(maxsize=16_384)
 def _head(size: int) -> bytes:
     """Return what stands before a message of this size."""
@@ -77,7 +79,7 @@ def _head(size: int) -> bytes:
 def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
+        out.append(number & 0x7F | 0x80)  # seven bits a byte, the lowest first; the eighth says that more follow
         number >>= 7
     out.append(number)
     return bytes(out)

@@ -21,8 +21,10 @@ from letta_common.errors import (
 T = TypeVar("T")
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5, 1.5, 1.5, 1.5, 1.5)
 """Seconds before each further attempt: about as long as a database or a service takes to start again."""
+# Not slow ones: whoever uses AWAY alone must not begin anew what may still be running.
 AWAY: tuple[type[AppError], ...] = (ServiceUnavailable, DatabaseUnavailable, Overloaded, RequestCancelled)
 AWAY_OR_SLOW = (*AWAY, DeadlineExceeded)
+# Spreads the attempts of many runs, so that they do not all fall on a service that has just come back.
 _JITTER = random.Random()  # noqa: S311
 _log = structlog.get_logger("letta.agent.clients")
 

@@ -11,7 +11,7 @@ from letta.tools.v1 import tool_execution_service_pb2_grpc, tool_service_pb2, to
 from letta_agent.clients.patience import AWAY, patiently
 from letta_agent.domain.peers.tools import Tool
 
-TIMEOUT = 15.0
+TIMEOUT = 15.0  # for look-ups alone
 EXECUTION_TIMEOUT = 900.0
 
 
@@ -35,5 +35,8 @@ class ToolClient:
     async def execute(self, request: execution_pb2.ExecuteRequest) -> execution_pb2.ExecuteResponse:
         """Execute a call, once for each key."""
         return await patiently(
-            lambda: self._executor.Execute(request, timeout=EXECUTION_TIMEOUT), over=AWAY, what="Execute"
+            # A call that used up its time is not asked for again: the tool may be at work still.
+            lambda: self._executor.Execute(request, timeout=EXECUTION_TIMEOUT),
+            over=AWAY,
+            what="Execute",
         )

@@ -22,6 +22,7 @@ from letta_common.values.paging import Page
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
 
+# Keysets compare with <, which nulls are not part of, so what never happened has a time as well.
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 _THREAD = sa.and_(
     queue.c.organization_id == conversations.c.organization_id, queue.c.conversation_id == conversations.c.id
@@ -73,6 +74,7 @@ class SqlConversationStore:
             async with self._db.begin() as conn:
                 await conn.execute(sa.insert(conversations).values(**row))
         except UniqueViolation as error:
+            # Any other constraint is a fault and no repeat.
             if error.constraint == "conversations_request_id":
                 return False
             raise
@@ -111,7 +113,12 @@ class SqlConversationStore:
     async def begin_removal(self, actor: Actor, conversation_id: str) -> None:
         """Take a conversation out of every list. Raises ConversationNotFound."""
         await self._change(
-            actor, conversation_id, ConversationStage.READY, state=int(ConversationStage.REMOVING), request_id=None
+            # The request id is given up, so that the same request makes a new conversation.
+            actor,
+            conversation_id,
+            ConversationStage.READY,
+            state=int(ConversationStage.REMOVING),
+            request_id=None,
         )
 
     async def delete(self, actor: Actor, conversation_id: str) -> None:
@@ -121,6 +128,7 @@ class SqlConversationStore:
             left = sa.and_(runs.c.conversation_id == conversation_id, runs.c.status.in_(ACTIVE))
             agent = sa.select(conversations.c.agent_id).where(self._is(actor, conversation_id)).scalar_subquery()
             ended = sa.update(runs).where(runs.c.organization_id == mine, runs.c.agent_id == agent, left)
+            # Before the conversation goes, whose row tells which agent's runs these are.
             await conn.execute(ended.values(**_CANCELLED, completed_at=sa.func.clock_timestamp()))
             thread = sa.and_(queue.c.organization_id == mine, queue.c.conversation_id == conversation_id)
             await conn.execute(sa.delete(queue).where(thread))
@@ -171,6 +179,7 @@ def _row(conversation: Conversation) -> dict[str, Any]:
 def _stored(row: Sequence[Any]) -> StoredConversation:
     definition, isolated_ids, labels, request_id, stage, last_message_at, request_hash = row
     conversation = Conversation.FromString(definition)
+    # The column is the truth: the definition was stored before memory had made the copies.
     del conversation.isolated_block_ids[:]
     conversation.isolated_block_ids.extend(isolated_ids)
     if last_message_at is not None:

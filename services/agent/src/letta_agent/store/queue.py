@@ -27,6 +27,7 @@ from letta_postgres.statements import call
 _RENEW = "select " + call(
     "agent.renew_leases", "owner", "lease_ms", "organization_ids", "conversation_ids", "run_ids", "fences"
 )
+# Only runs of which something is wished come back, so that the look every 200 ms is cheap.
 _WISHES = (
     "select r.id, r.cancel_requested, coalesce(r.followed_until > clock_timestamp(), false) "
     "from unnest(%s::text[], %s::text[]) as h(organization_id, id) "
@@ -36,12 +37,14 @@ _WISHES = (
 _CLAIM = "select * from " + call(
     "agent.claim_due_runs", "owner", "lease_ms", "limit", "of_one", "organization_ids", "left"
 )
+# Events are written without waiting for the disk: a crash of the database loses what messages can tell again.
 _APPEND = (
     "with quick as (select set_config('synchronous_commit', 'off', true)) "
     "insert into agent.run_events (organization_id, run_id, seq_id, event) "
     "select u.* from quick, unnest(%s::text[], %s::text[], %s::bigint[], %s::bytea[]) as u(o, r, s, e) "
     "on conflict (organization_id, run_id, seq_id) do nothing"
 )
+# By row address, because DELETE knows no LIMIT.
 _FORGET = (
     "delete from agent.run_events where ctid = any(array("
     "select ctid from agent.run_events where created_at < %s limit %s)) returning 1"
@@ -50,7 +53,7 @@ _OVERDUE = (
     "select distinct on (q.organization_id, q.conversation_id) r.organization_id, r.user_id, r.scopes, q.agent_id, "
     "q.conversation_id, q.approval_message_id from agent.conversation_queue q join agent.runs r "
     "on r.organization_id = q.organization_id and r.agent_id = q.agent_id and r.conversation_id = q.conversation_id "
-    "and r.stop_reason = 12 and r.completed_at >= q.approval_since "
+    "and r.stop_reason = 12 and r.completed_at >= q.approval_since "  # StopReason.REQUIRES_APPROVAL
     "where q.approval_since < %s and q.run_id is null order by q.organization_id, q.conversation_id limit %s"
 )
 _ORPHANS = (

@@ -115,14 +115,17 @@ _CLOSE = "select " + call(
 _CHECKPOINTS = (
     "select step_index, output from agent.run_steps where organization_id = %s and run_id = %s and output is not null"
 )
+# One above memory's fence, since an equal one would let the former owner write as well.
 _RAISE_FENCE = (
     "update agent.conversation_queue set fence = greatest(fence, %s) + 1 "
     "where organization_id = %s and conversation_id = %s and run_id = %s and fence = %s returning fence"
 )
+# Statuses 1 and 2 are CREATED and RUNNING.
 _CANCEL = (
     "update agent.runs set cancel_requested = true where organization_id = %s and id = %s and status in (1, 2) "
     "returning status"
 )
+# The queue's row is locked first, as admission and claims do, so that nobody claims the run meanwhile.
 _CANCEL_WAITING = (
     "with thread as (select q.organization_id, q.conversation_id from agent.conversation_queue q join agent.runs r "
     "on r.organization_id = q.organization_id and r.conversation_id = q.conversation_id "
@@ -238,6 +241,7 @@ class SqlRunStore:
             **_columns(end.steps),
         }
         [[waiting]] = await self._db.hot(_CLOSE, values)
+        # Apart from close_run, whose signature the former release calls too; few steps have warnings.
         for step in end.steps:
             if step.warnings and waiting >= 0:
                 await self._db.hot(_WARN, (list(step.warnings), held.organization_id, held.run_id, step.step_index))
@@ -252,6 +256,7 @@ class SqlRunStore:
     async def request_cancel(self, actor: Actor, run_id: str) -> RunRecord:
         """Ask the owner of a run to end it; a run that nobody has begun ends at once. Raises RunNotFound."""
         rows = await self._db.hot(_CANCEL, (actor.organization_id, run_id))
+        # Nobody works on it yet, so it ends here and not only when its turn has come.
         if rows and rows[0][0] == RunStatus.RUN_STATUS_CREATED:
             await self.cancel_waiting(actor, run_id)
         return await self.get(actor, run_id)
@@ -272,6 +277,7 @@ class SqlRunStore:
         for column, value in ((queue.c.agent_id, agent_id), (queue.c.conversation_id, conversation_id)):
             query = query.where(column == value) if value else query
         async with self._db.connect() as conn:
+            # In order of age, so that of runs in one conversation the newest is kept.
             newest = {row[0]: row[1] for row in await conn.execute(query.order_by(runs.c.created_at, runs.c.id))}
         return list(newest.values())
 
@@ -365,11 +371,13 @@ class SqlRunStore:
 
 
 def _step_conditions(filters: StepFilter) -> list[sa.ColumnElement[bool]]:
+    # Status 1 is PENDING: a checkpoint of a step that still goes on is no step that clients may see.
     steps, found = run_steps.c, [run_steps.c.status != 1]
     for column, value in ((steps.agent_id, filters.agent_id), (steps.run_id, filters.run_id)):
         if value:
             found.append(column == value)
     if filters.model:
+        # Steps are stored with the handle `provider/model`; V1 clients filter by the model's name too.
         found.append(sa.or_(steps.model == filters.model, steps.model.endswith(f"/{filters.model}", autoescape=True)))
     if filters.start is not None:
         found.append(steps.created_at >= filters.start)

@@ -11,7 +11,7 @@ FOLLOWED_SECONDS = 0.015
 """The same where somebody waits for it on another replica."""
 MOST = 2_000
 """Events of one statement."""
-_CAPACITY = 100_000
+_CAPACITY = 100_000  # events in memory while the database is away; more would cost the process its life
 
 
 class EventWriter(BatchWriter[StoredEvent]):

@@ -17,7 +17,7 @@ from letta_messages.rendering import type_of
 Event = run_service_pb2.StreamMessageResponse
 LettaMessage = letta_message_pb2.LettaMessage
 
-CLAIM_RANGE = 1_000_000
+CLAIM_RANGE = 1_000_000  # far more than a run of many steps tells, token by token
 """Stream positions that each owner of a run may use; the next owner begins above them."""
 
 
@@ -95,6 +95,7 @@ class Feed:
 
     async def follow(self, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events after a position, as they come, to the end. Raises what the run failed with."""
+        # A position of a former owner lies below this range: the listener gets all of it.
         index = max(0, after - self._base)
         while True:
             while index < len(self._events):
@@ -116,6 +117,7 @@ class Feed:
         self._wake()
 
     def _wake(self) -> None:
+        # A new event each time, so that each listener is woken once and none has to clear it.
         news, self._news = self._news, asyncio.Event()
         news.set()
 

@@ -43,8 +43,10 @@ def read_input(request: run_pb2.RunRequest, now: datetime) -> Input:
         return Input(StoredInput(messages=[_message(_ROLE.MESSAGE_ROLE_USER, part, now)]))
     messages = [message for item in request.messages for message in _read(item, now)]
     answers = [message for message in messages if message.role == _ROLE.MESSAGE_ROLE_APPROVAL]
+    # Vendors want the returns of calls right behind them, before anything else is said.
     if answers and messages[0] is not answers[0]:
         raise InvalidArgument("answers to a request for approval come first", field="messages")
+    # Sorted and without repeats, so that the same answers in another order are known as the same.
     given_answers = sorted({pair for message in answers for pair in _answered(message)})
     calls = tuple(dict.fromkeys(call for call, _ in given_answers)) if answers else None
     told = tuple(f"{call}={answer}" for call, answer in given_answers) if answers else None
@@ -84,6 +86,7 @@ def _approval(given: run_pb2.ApprovalCreate, now: datetime) -> Message:
             text = "an approval names what it answers: set `approvals`, or `approve` and `approval_request_id`"
             raise InvalidArgument(text, field="messages")
         one = message.approvals.add().approval_return
+        # The message stands for all its calls here; `settled` puts each call in its place.
         one.tool_call_id, one.approve = given.approval_request_id, given.approve
         if given.HasField("reason"):
             one.reason = given.reason

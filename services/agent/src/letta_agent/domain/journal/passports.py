@@ -31,6 +31,7 @@ class Passport:
     async def signed(self) -> bytes:
         """Return a context that is valid for a while. Raises Unauthenticated when the principal may act no more."""
         if not self._signed or self._clock.now().timestamp() > self._until - MARGIN.total_seconds():
+            # The old context may have expired, and auth would refuse a call that carries it.
             with acting_as(b""):
                 self._signed = await self._credentials.issue(self._actor, self._run_id)
             self._until = _expiry(self._signed)

@@ -35,6 +35,7 @@ class CompactionLoop(Loop):
 
     def __init__(self, tools: LoopDeps, job: RunJob, feed: Feed, passport: Passport, strategy: Strategy) -> None:
         super().__init__(tools, job, feed, passport, strategy)
+        # A copy: the definition belongs to the job, and these settings to this run alone.
         self._state = Agent()
         self._state.CopyFrom(job.definition.state)
         self._state.compaction_settings.MergeFrom(job.input.compaction_settings)
@@ -42,6 +43,7 @@ class CompactionLoop(Loop):
     async def work(self) -> RunEnd:
         """Compact and commit. Raises NothingToCompact, the errors of its peers, and Fenced."""
         begun = await self._begin()
+        # A former owner has committed the one step that such a run has.
         if begun.HasField("last_step"):
             return self._end(begun.last_step.stop_reason)
         clock = self._tools.clock
@@ -60,5 +62,6 @@ class CompactionLoop(Loop):
             await self._commit(0, [], _DONE, window)
         took = clock.monotonic_ns() - began
         self._summaries.append(summary_of(step, 0, stop=_DONE, step_ns=took, tool_ns=0))
+        # The size is unknown until a vendor counts the new context.
         self._open, self._context_tokens = None, 0
         return self._end(_DONE)

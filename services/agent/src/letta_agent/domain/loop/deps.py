@@ -42,4 +42,4 @@ async def beside(first: Coroutine[Any, Any, First], second: Coroutine[Any, Any, 
     try:
         return await first, await other
     finally:
-        other.cancel()
+        other.cancel()  # does nothing to a task that has ended

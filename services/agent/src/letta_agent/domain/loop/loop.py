@@ -53,8 +53,8 @@ from letta_common.errors import ContextWindowExceeded, LLMInvalidResponse, NoPen
 from letta_common.values.ids import new_id
 from letta_messages.rendering import expand
 
-MAX_STEPS = 50
-COMPACTIONS = 3
+MAX_STEPS = 50  # as V1 has it, where a request names no other number
+COMPACTIONS = 3  # each evicts more; what does not fit then is the prompt itself
 """How often one step may make its context smaller."""
 _WAIT = Decision(StopReason.STOP_REASON_REQUIRES_APPROVAL)
 _APPROVAL = message_pb2.MessageRole.MESSAGE_ROLE_APPROVAL
@@ -94,7 +94,7 @@ class Loop:
         if begun.HasField("last_step"):
             last = begun.last_step
             self._recall(last.step_index)
-            if last.stop_reason != GO_ON:
+            if last.stop_reason != GO_ON:  # decided by the commit; only the closing was left undone
                 return self._decided(last.stop_reason)
             index = last.step_index + 1
         elif self._input.left:
@@ -162,18 +162,18 @@ class Loop:
         return (*self._summaries, last)
 
     async def _begin(self) -> memory_pb2.BeginStepResponse:
-        if self._job.claims:
+        if self._job.claims:  # only a former owner can have left checkpoints
             self._kept = await self._tools.store.get_checkpoints(self.held)
         given, compacts = self._job.input.messages, self._job.input.HasField("compaction_settings")
         self._input = approvals.settled(given, self._job.waiting, denies=self._tools.denies and not compacts)
         messages = self._input.first
         async with self._acting():
-            self._begun = True
+            self._begun = True  # before the call: a request whose answer is lost may have been carried out
             looked = self._tools.toolsets.of(self._job.actor, self._job.definition.tool_ids)
             begun, found = await beside(self._memory.begin(messages), looked)
-        self.committed = begun.HasField("last_step")
+        self.committed = begun.HasField("last_step")  # by a former owner, whose input must not be withdrawn
         self._toolset = self._strategy.prepare(found.with_client_tools(self._job.request.client_tools))
-        size = sum(message.ByteSize() for message in messages)
+        size = sum(message.ByteSize() for message in messages)  # not counted by the vendor yet
         self._context = WorkingContext(begun, tokens=self._context_tokens, input_bytes=size)
         if self._state.message_buffer_autoclear and messages:
             self._context.begin_at(messages[0].id)
@@ -210,7 +210,7 @@ class Loop:
                 if stored.HasField("summary"):
                     self._context.shrink(stored.summary, stored.first_kept_message_id)
             calls = calls_of(stored.message)
-            if calls and not replayed:
+            if calls and not replayed:  # before any tool runs: another owner must execute these calls and no others
                 await self._tools.store.checkpoint(self.held, index, stored)
         if calls:
             self._show(stored.message, told=replayed)
@@ -232,7 +232,7 @@ class Loop:
             await self._commit(index, messages, decision.stop_reason, self._moved(stored, decision.stop_reason))
         if asks:
             self._pending = self._waiting(stored.message)
-        if not calls:
+        if not calls:  # after the commit: what is shown has to be what stays
             self._show(stored.message)
         if decision.notice:
             self._show(messages[-1])
@@ -321,7 +321,7 @@ class Loop:
                 agent_id=state.id, run_id=self.held.run_id, step_id=step_id, purpose=llm_pb2.CALL_PURPOSE_STEP
             ),
         )
-        if not self._several and prompt.settings.parallel_tool_calls:
+        if not self._several and prompt.settings.parallel_tool_calls:  # rules decide after each call
             prompt.settings.parallel_tool_calls = False
         return prompt
 
@@ -354,9 +354,9 @@ class Loop:
 
     def _is_full(self, overhead: int) -> bool:
         limit = TRIGGER * self._window
-        if self._context.estimate(overhead) <= limit:
+        if self._context.estimate(overhead) <= limit:  # cheap, and true of nearly all steps
             return False
-        return self._context.counted or self._context.measure(overhead) > limit
+        return self._context.counted or self._context.measure(overhead) > limit  # a vendor's count needs no second look
 
     async def _compact(
         self,
@@ -423,15 +423,15 @@ class Loop:
     ) -> None:
         known = self._context.versions()
         committed = await self._memory.commit(index, messages, stop, blocks=known, window=window)
-        self.committed = True
+        self.committed = True  # from here on a failure leaves the input where it is
         self._context.learn(committed)
-        self._context.measured(self._context_tokens)
+        self._context.measured(self._context_tokens)  # the vendor's count takes the place of our estimate
         self._context.add(messages)
 
     def _show(self, message: Message, *, told: bool = False) -> None:
         """Tell the listener, unless it has read the model's words as they came."""
         model = message.role in {_APPROVAL, message_pb2.MessageRole.MESSAGE_ROLE_ASSISTANT}
-        if model and self._job.request.stream_tokens and not told:
+        if model and self._job.request.stream_tokens and not told:  # the pieces were the message
             return
         self._feed.say(expand(message, send_tool=self._send_tool))
 
@@ -483,7 +483,7 @@ class Loop:
 
     @property
     def _window(self) -> int:
-        return self._state.context_window_limit or 128_000
+        return self._state.context_window_limit or 128_000  # agents that were stored without one
 
     def _waits(self, call: ToolCallContent) -> bool:
         """Say whether a call waits for an answer; one that cannot be executed is told to the model at once."""
@@ -495,5 +495,5 @@ class Loop:
     @asynccontextmanager
     async def _acting(self) -> AsyncIterator[None]:
         """Let the calls inside act for the run's principal, with a context that is still valid for a while."""
-        with acting_as(await self._passport.signed()):
+        with acting_as(await self._passport.signed()):  # a run may outlive the context of its request
             yield

@@ -36,10 +36,13 @@ class RunMemory:
         )
         try:
             return await self._memory.begin_step(held.organization_id, request)
+        # Memory can know a higher fence than the queue, for instance when the queue was restored from a backup.
         except Fenced as error:
             fence = await self._store.raise_fence(held, int(error.metadata.get("fence") or 0))
+            # The lease is no longer ours, so the higher fence is another owner's.
             if fence is None:
                 raise
+        # In the feed, so that renewals and the closing use the new fence as well.
         self._feed.held = replace(held, fence=fence)
         request.fence = fence
         return await self._memory.begin_step(held.organization_id, request)

@@ -40,6 +40,7 @@ def model_message(generation: Generation, blank: Message, *, several: bool) -> M
     called = False
     for part in generation.parts:
         kind = part.WhichOneof("part")
+        # Some vendors refuse a history with empty texts.
         if kind == "text" and not part.text.text:
             continue
         if kind != "tool_call":
@@ -61,6 +62,7 @@ def _tidy(part: ContentPart) -> ContentPart:
     tidy = ContentPart()
     tidy.CopyFrom(part)
     tidy.tool_call.input = tidy.tool_call.input or "{}"
+    # Some vendors give calls no id, without which a return cannot be matched to its call.
     if not tidy.tool_call.id:
         tidy.tool_call.id = new_id("call")
     return tidy
@@ -69,6 +71,7 @@ def _tidy(part: ContentPart) -> ContentPart:
 def return_message(step: StoredStep, returns: Sequence[ToolReturnContent], run_id: str, now: datetime) -> Message:
     """Return the message with what the tools of a step returned."""
     message = Message(
+        # Chosen with the step, so that a replica that executes the calls again makes the same message.
         id=step.return_id,
         role=_ROLE.MESSAGE_ROLE_TOOL,
         run_id=run_id,
@@ -145,6 +148,7 @@ class Deltas:
             text = part.text.text or part.reasoning.reasoning
             body = self._fragment(part, text) if text else None
             return [self._fill(body, self._shown - 1)] if body is not None else []
+        # All calls of a step are one message to clients, so they share one place.
         if self._calls_at is None:
             self._calls_at = self._shown
             self._shown += 1

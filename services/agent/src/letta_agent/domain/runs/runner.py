@@ -54,10 +54,10 @@ from letta_common.errors import (
 from letta_common.fair_slots import FairSlots, Shares
 from letta_common.process.periodic import Periodic, stop_all
 
-WISHES_POLL_SECONDS = 0.2
-RETRY_SECONDS = "5"
-_REOPENED_SECONDS = 1.0
-_CLAIMS = 32
+WISHES_POLL_SECONDS = 0.2  # a cancel through another replica takes no longer; the statement answers with little
+RETRY_SECONDS = "5"  # as text, because errors carry texts
+_REOPENED_SECONDS = 1.0  # for a claim that is under way already; a cancel does not wait for longer
+_CLAIMS = 32  # most runs of one claim, so that other replicas get some of a long queue
 _CROWD = 4
 """How many times its slots a replica holds runs, those that wait for a slot included."""
 _LLM = "LLM_"
@@ -124,9 +124,11 @@ class Runner:
         self._writer = writer
         self._active: dict[str, ActiveRun] = {}
         self._counts: Counter[str] = Counter()
+        # No bound on waiting here: check_room refuses before a run is stored, a stored one must not be refused.
         self._slots = FairSlots(Shares(options.slots, options.slots_of_one, waiting=sys.maxsize), "runs")
         self._queue_looks = Periodic("dispatch", self.dispatch, options.dispatch_seconds)
         self._background = (
+            # A third of the lease in seconds, so that a renewal may fail without the lease running out.
             Periodic("renew", self.renew, options.lease_ms / 3000),
             Periodic("look_for_wishes", self.look_for_wishes, WISHES_POLL_SECONDS),
             self._queue_looks,
@@ -147,6 +149,7 @@ class Runner:
     def check_room(self, organization_id: str) -> None:
         """Raise Overloaded when this replica takes no run, RateLimited when it takes none of the organization."""
         options = self.options
+        # Before admission: what is stored cannot be refused any more.
         if self._closing or len(self._active) >= options.slots * _CROWD:
             text = "this replica works on as many runs as it may; try again"
             raise Overloaded(text, retry_after=RETRY_SECONDS)
@@ -183,7 +186,9 @@ class Runner:
         self._active[job.held.run_id] = active
         self._counts[job.held.organization_id] += 1
         active.task = asyncio.create_task(self._work(active, passport), name=job.held.run_id)
+        # Also when the task is cancelled before its first line, which no `finally` inside would notice.
         active.task.add_done_callback(lambda _: self._ended(active))
+        # A new event each time, so that who waits is woken once and nobody has to clear it.
         news, self._news = self._news, asyncio.Event()
         news.set()
         return active
@@ -217,6 +222,7 @@ class Runner:
         tasks = [active.task for active in self._active.values() if active.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
+        # Runs that did not end in time stay claimed until their lease runs out; another replica goes on.
         for task in tasks:
             task.cancel()
         await asyncio.gather(stop_all(self._background), *tasks, return_exceptions=True)
@@ -229,6 +235,7 @@ class Runner:
         renewed = await self._queue.renew(tuple(held.values()), self.lease)
         for run_id, was in held.items():
             active = self._active.get(run_id)
+            # The fence may have risen while the statement ran: a run with a newer key has lost nothing.
             if run_id not in renewed.kept and active is not None and active.held is was:
                 active.lost = True
                 active.stop()
@@ -241,7 +248,7 @@ class Runner:
         wishes = await self._queue.list_wishes(held)
         for run_id, active in self._active.items():
             if run_id in wishes.followed and not active.feed.followed:
-                self._writer.hasten(0)
+                self._writer.hasten(0)  # what was recorded before anybody listened is due at once
             active.feed.followed = run_id in wishes.followed
         for run_id in wishes.cancelled:
             self.cancel(run_id)
@@ -264,9 +271,11 @@ class Runner:
 
     def _take(self, jobs: Sequence[RunJob]) -> None:
         for job in jobs:
+            # A lease that ran out here can be claimed by its own replica, whose run still goes on.
             if job.held.run_id in self._active:
                 continue
             self.begin(job)
+            # The wish was written for a replica that died before it saw it.
             if job.cancel_requested:
                 self.cancel(job.held.run_id)
 
@@ -300,6 +309,7 @@ class Runner:
         loop = kind(self._tools, active.job, active.feed, passport, strategy_of(active.job.definition.state))
         run_id = active.job.held.run_id
         try:
+            # The run may have been stopped before its work had a task that could be cancelled.
             if active.cancelled or active.lost:
                 raise asyncio.CancelledError  # noqa: TRY301
             active.work = asyncio.create_task(self._in_turn(active.job, loop))
@@ -307,6 +317,7 @@ class Runner:
         except asyncio.CancelledError:
             if active.lost:
                 return None, Fenced("the lease was lost; another replica has the run", run_id=run_id)
+            # The replica stops: nothing is written, so that another one takes the run over as it is.
             if not active.cancelled:
                 raise
             return await self._cancelled(active, loop), None
@@ -319,6 +330,7 @@ class Runner:
             _log.exception("run failed", run_id=run_id)
             known = InternalError("the run failed; the log has the cause under the run's id")
             known.__cause__ = fault
+        # Made anew, since callers find the run by the error: its id is part of what they read.
         failed = type(known)(known.message, **{**known.metadata, "run_id": run_id})
         return await self._failed(active, loop, failed), failed
 
@@ -326,6 +338,7 @@ class Runner:
         """Return how a cancelled run ended, with nothing left open in its conversation."""
         stop, kept = StopReason.STOP_REASON_CANCELLED, False
         try:
+            # Vendors refuse a history in which a call has no answer, so none may stay behind.
             await loop.deny()
         except AppError as error:
             kept = active.job.waiting is not None
@@ -340,11 +353,13 @@ class Runner:
         except AppError as fault:
             withdrawn = False
             _log.warning("input of a failed run stays", run_id=active.job.held.run_id, reason=fault.reason)
+        # What the run was to answer still waits, unless its answer was committed.
         waits = active.job.waiting is not None and (withdrawn or not loop.committed)
         return replace(failure(error, loop), keeps_approval=waits, keeps_input=not withdrawn)
 
     async def _in_turn(self, job: RunJob, loop: Loop) -> RunEnd:
         """Work on a run once its organization has a slot for it."""
+        # Slots are shared between organizations, so that the runs of one do not hold up all others.
         async with self._slots.hold(job.held.organization_id):
             return await self._worked(job, loop)
 
@@ -357,6 +372,7 @@ class Runner:
         spent = job.claims - self.options.takeovers
         if spent <= 0:
             return await loop.work()
+        # Only reading, because working on the run may be what its replicas died of.
         end = await loop.conclude() if spent == 1 else None
         if end is not None:
             return end
@@ -372,6 +388,7 @@ class Runner:
         if active.feed.recorded:
             await self._writer.flush()
         try:
+            # A replica that stops lets the statement end, so that no run that is all but closed waits for a take-over.
             if await asyncio.shield(self._tools.store.close(active.held, end)):
                 self.look_for_work()
         except AppError as error:
@@ -379,6 +396,7 @@ class Runner:
 
     def _tell(self, feed: Feed, end: RunEnd, error: AppError | None) -> None:
         feed.stop(end.stop_reason)
+        # As in a stream that is replayed, only a run that was completed tells its usage.
         if error is None and end.status != RunStatus.RUN_STATUS_CANCELLED:
             feed.usage(usage_of(end))
 

@@ -55,11 +55,11 @@ from letta_common.values.repeats import Digests
 from letta_messages.rendering import type_of
 
 CompactionSettings = agent_pb2.CompactionSettings
-POLL_SECONDS = 0.1
-BATCH = 100
+POLL_SECONDS = 0.1  # what another replica does is seen through the database; this is the delay it may have
+BATCH = 100  # events of one look, few enough to be sent on before the next
 _INPUT_TYPES = frozenset({"user_message", "system_message", "approval_response_message"})
-_READMISSIONS = 4
-_LONGEST_POLL = 1.0
+_READMISSIONS = 4  # the conversation may change hands each time; whoever interrupts needs two at least
+_LONGEST_POLL = 1.0  # a run may wait for long, and this replica is woken by its own runs anyway
 _FOLLOWED_MS = 10_000
 """How long a follower is expected to be there after it said so."""
 _WAITS = frozenset({run_pb2.ON_BUSY_WAIT, run_pb2.ON_BUSY_ENQUEUE})
@@ -148,6 +148,7 @@ class Runs:
         try:
             return await self.answer(actor, admitted)
         except asyncio.CancelledError:
+            # Nobody else knows of a run that its caller alone waits for, so nobody would read its answer.
             if admitted.waits:
                 self._depart(self._store.cancel_waiting(actor, admitted.run_id))
             raise
@@ -161,10 +162,12 @@ class Runs:
             busy = admission.run_id
             if admission.outcome is not AdmissionOutcome.BUSY:
                 return self._admitted(actor, send, run, admission, signed)
+            # Busy without a run is a moment between two owners: it is tried again.
             if busy and send.request.on_busy != run_pb2.ON_BUSY_INTERRUPT:
                 break
             if busy:
                 await self._interrupt(actor, busy)
+                # The interrupted run ends in its own time, so this one waits behind it.
                 run = replace(run, most_waiting=self._options.most_waiting)
         raise ConversationBusy(f"run {busy} holds the conversation; wait for it or cancel it", run_id=busy)
 
@@ -186,6 +189,7 @@ class Runs:
         """Wait for the end of a run and return what it came to. Raises what it failed with."""
         run_id = admitted.run_id
         active = admitted.active or await self._begun(actor, run_id)
+        # A run that was taken over has told its first part elsewhere; memory has all of it.
         if active is not None and not active.job.claims:
             return await self._heard(active)
         record = await self._store.get(actor, run_id)
@@ -200,6 +204,7 @@ class Runs:
     async def follow(self, actor: Actor, run_id: str, follow: Follow) -> AsyncIterator[Event]:
         """Yield the events of a run after a position, to its end. Raises RunNotFound and what the run failed with."""
         active = self._runner.find(run_id) or await self._begun(actor, run_id)
+        # Positions below this owner's range were told by a former one and are read from the database.
         if active is not None and follow.after >= active.job.claims * CLAIM_RANGE:
             async for event in active.feed.follow(follow.after):
                 yield event
@@ -222,6 +227,7 @@ class Runs:
             raise RunNotActive(f"run {run_id} has ended", run_id=run_id)
         active = self._runner.find(run_id)
         if active is not None and self._runner.cancel(run_id) and active.task is not None:
+            # So that the answer shows the run as ended; a tool that does not stop is not waited for.
             await asyncio.wait([active.task], timeout=5)
             return await self._store.get(actor, run_id)
         return record
@@ -236,6 +242,7 @@ class Runs:
 
     async def delete(self, actor: Actor, run_id: str) -> None:
         """Remove a run that has ended, denying calls that it left waiting. Raises RunNotFound and ConversationBusy."""
+        # Its waiting calls go with it: nobody could answer them any more.
         if not (await self._store.get(actor, run_id)).active:
             with suppress(RunNotActive):
                 await self.cancel(actor, run_id)
@@ -244,6 +251,7 @@ class Runs:
 
     def leave(self, actor: Actor, run_id: str) -> None:
         """End a run that nobody listens to any more and that should not go on alone."""
+        # The run is another replica's, which looks for wishes.
         if not self._runner.cancel(run_id):
             self._depart(self._store.request_cancel(actor, run_id))
 
@@ -264,6 +272,7 @@ class Runs:
             except AppError as error:
                 _log.warning("a run that nobody waits for goes on", reason=error.reason)
 
+        # The loop keeps only weak references to tasks, so this set holds them until they end.
         task = asyncio.create_task(depart())
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
@@ -288,6 +297,7 @@ class Runs:
             id=new_id("run"),
             agent_id=send.agent_id,
             conversation_id=send.conversation_id,
+            # V1 clients may send an otid with a message; a repeat has the same.
             key=send.request_id or given.otid,
             request_hash=self._digest(send),
             request=send.request.SerializeToString(),
@@ -310,6 +320,7 @@ class Runs:
             job = _job(actor, send, run, admission)
             return Admitted(run.id, self._runner.begin(job, signed=signed, record=send.record or run.background))
         if outcome is AdmissionOutcome.QUEUED:
+            # The conversation may be free, with others before this run; only a look at the queue begins them then.
             self._runner.look_for_work()
             return Admitted(run.id, waits=send.request.on_busy != run_pb2.ON_BUSY_ENQUEUE)
         same = outcome is AdmissionOutcome.KNOWN and admission.request_hash == run.request_hash
@@ -331,6 +342,7 @@ class Runs:
         position, stopped, noted = follow.after, False, 0
         while True:
             record = await self._store.get(actor, run_id)
+            # Said again at half its time, so that the owner goes on hurrying without a gap.
             if record.active and noted <= self._clock.monotonic_ns():
                 await self._store.note_follower(actor, run_id, _FOLLOWED_MS)
                 noted = self._clock.monotonic_ns() + _FOLLOWED_MS * 1_000_000 // 2
@@ -339,6 +351,7 @@ class Runs:
                 event = Event.FromString(item.event)
                 position, stopped = item.seq_id, stopped or event.HasField("stop_reason")
                 yield event
+            # There may be more, and the record read above is older than these events.
             if stored:
                 continue
             if not record.active:
@@ -352,6 +365,7 @@ class Runs:
     async def _ending(self, record: RunRecord, position: int, *, stopped: bool) -> AsyncIterator[Event]:
         if stopped:
             return
+        # Behind a position the follower has read some messages, and nothing tells which.
         events = [Event(message=message) for message in await self._told(record)] if position == 0 else []
         stop = run_pb2.StopReasonMessage(stop_reason=record.stop_reason)  # type: ignore[arg-type]
         events.append(Event(stop_reason=stop))
@@ -368,6 +382,7 @@ class Runs:
         told = []
         for message in await self._memory.run_messages(record.id):
             kind = type_of(message)
+            # Only who asked for the messages of compaction reads them, as in the stream.
             if kind == "summary_message" and not request.include_compaction_messages:
                 continue
             if (not wanted or kind in wanted) and (kind not in _INPUT_TYPES or message.step_id):
@@ -402,6 +417,7 @@ def _job(actor: Actor, send: SendCommand, run: NewRun, admission: Admission) -> 
         actor=actor,
         definition=admission.definition,
         request=send.request,
+        # The former run's input is in the conversation already.
         input=StoredInput() if admission.resumes else StoredInput.FromString(run.input),
         background=run.background,
         run_type=run.run_type,

@@ -37,6 +37,7 @@ class HeartbeatStrategy:
         if not names:
             return Decision(_silent(turn))
         asked = any(map(_asks, turn.arguments))
+        # A call that was not executed ends nothing: the model gets a step to mend it.
         refused = any(call.content.startswith((REFUSED, UNREADABLE)) for call in turn.calls)
         if not missing and rules.ends(names) and not refused:
             return Decision(StopReason.STOP_REASON_TOOL_RULE if asked else StopReason.STOP_REASON_END_TURN)
@@ -56,6 +57,7 @@ def _silent(turn: TakenStep) -> StopReason.ValueType:
 
 def _asking(schema: ToolDefinition) -> ToolDefinition:
     parameters = json.loads(schema.parameters)
+    # A tool may have been stored with the parameter in it; there must be one, and last.
     properties = {name: kind for name, kind in parameters.get("properties", {}).items() if name != HEARTBEAT}
     required = [name for name in parameters.get("required", ()) if name != HEARTBEAT]
     changed = {**parameters, "properties": {**properties, HEARTBEAT: _ASKED}, "required": [*required, HEARTBEAT]}
@@ -66,6 +68,7 @@ def _asking(schema: ToolDefinition) -> ToolDefinition:
 
 def _asks(arguments: str) -> bool:
     value = (json_object(arguments or "{}") or {}).get(HEARTBEAT)
+    # Models write the word instead of the constant often enough.
     return value is True or (isinstance(value, str) and value.lower() == "true")
 
 

@@ -23,6 +23,7 @@ class LettaStrategy:
         names = [call.name for call in turn.calls]
         missing = rules.missing(turn.history)
         if not names:
+            # Asking again would meet the same limit.
             if turn.cut:
                 return Decision(StopReason.STOP_REASON_MAX_TOKENS_EXCEEDED)
             if not missing:

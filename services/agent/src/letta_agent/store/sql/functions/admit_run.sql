@@ -28,6 +28,7 @@ begin
       return;
     end if;
   end if;
+  -- The definition comes with the claim, so that a run asks for nothing more before it begins.
   select a.definition, a.secrets, array(
       select t.tool_id from agent.agent_tools t
       where t.organization_id = a.organization_id and t.agent_id = a.id order by t.position, t.tool_id)
@@ -38,6 +39,7 @@ begin
     outcome := 'no_agent';
     return;
   end if;
+  -- The default conversation has the agent's id and no row of its own.
   if p_conversation_id <> p_agent_id then
     select c.definition into conversation from agent.conversations c
     where c.organization_id = p_organization_id and c.id = p_conversation_id and c.agent_id = p_agent_id
@@ -49,9 +51,11 @@ begin
   end if;
   update agent.conversation_queue q
   set run_id = p_run_id, owner = p_owner, fence = q.fence + 1, lease_until = v_until, last_message_at = clock_timestamp()
+  -- A free row is claimed by the same update that sees it free, so that of two runs at once one waits here.
   where q.organization_id = p_organization_id and q.conversation_id = p_conversation_id and q.run_id is null
     and case
       when q.approval_message_id is null
+        -- Runs that wait come first: a new one does not overtake them even when the row is free.
         then q.pending = 0 and (p_approved is null or agent.resumes(q, p_key, p_request_hash))
       when p_approved is null then q.pending = 0 and p_denies
       else p_approved && (q.approval_call_ids || q.approval_message_id) end
@@ -60,6 +64,7 @@ begin
     insert into agent.conversation_queue as q
       (organization_id, conversation_id, agent_id, run_id, owner, fence, lease_until, last_message_at)
     values (p_organization_id, p_conversation_id, p_agent_id, p_run_id, p_owner, 1, v_until, clock_timestamp())
+    -- The first message of a conversation makes its row; of two first ones the other finds it taken below.
     on conflict (organization_id, conversation_id) do nothing
     returning q.* into v_queue;
   end if;
@@ -73,6 +78,7 @@ begin
         return;
       end if;
     end if;
+    -- From here on nobody may free the row: a run that is counted in pending must be found by its owner.
     select q.* into v_queue from agent.conversation_queue q
     where q.organization_id = p_organization_id and q.conversation_id = p_conversation_id for update;
     if not found then
@@ -84,6 +90,7 @@ begin
       select r.id, r.request_hash into run_id, request_hash from agent.runs r
       where r.organization_id = p_organization_id and r.agent_id = p_agent_id and r.conversation_id = p_conversation_id
         and r.answers = p_answers
+      -- The newest, since the same answer may have been given to an earlier request for approval.
       order by r.created_at desc, r.id desc limit 1;
       if found then
         outcome := 'answered';
@@ -101,6 +108,7 @@ begin
     end if;
     run_id := v_queue.run_id;
     if v_queue.pending >= p_most_waiting then
+      -- 0: the caller does not want to wait, so nothing is full, the conversation is only taken.
       outcome := case p_most_waiting when 0 then 'busy' else 'full' end;
       return;
     end if;

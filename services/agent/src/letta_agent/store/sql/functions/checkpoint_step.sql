@@ -15,6 +15,7 @@ begin
   end if;
   insert into agent.run_steps (organization_id, run_id, step_index, id, agent_id, fence, output)
   values (p_organization_id, p_run_id, p_step_index, p_id, p_agent_id, p_fence, p_output)
+  -- The first output stands: its tools may have run, so another one must not take its place.
   on conflict (organization_id, run_id, step_index) do nothing;
   return true;
 end $$;

@@ -21,6 +21,7 @@ declare
   v_now timestamptz := clock_timestamp();
 begin
   return query
+  -- One step of the recursion an organization: a skip through the index instead of a scan of all runs.
   with recursive at_work as (
     (select q.organization_id, q.lease_until from agent.conversation_queue q
      where q.run_id is not null or q.pending > 0
@@ -33,6 +34,7 @@ begin
       order by q.organization_id, q.lease_until limit 1) n
   ), open as materialized (
     select w.organization_id, w.lease_until, coalesce(l.room, p_of_one) as room,
+      -- At least one each, so that many organizations with work do not round everybody's share down to none.
       least(coalesce(l.room, p_of_one), greatest(p_limit / count(*) over (), 1)) as share
     from at_work w left join unnest(p_organization_ids, p_left) l(organization_id, room)
       on l.organization_id = w.organization_id
@@ -60,15 +62,18 @@ begin
           where v.organization_id = q.organization_id and v.id = q.conversation_id and v.state = 1 /* ConversationStage.READY */))
       order by q.lease_until
       limit o.share
+      -- Replicas look at the same time: each takes other rows instead of waiting for the first one.
       for update of q skip locked) d
     limit p_limit
   ), claimed as (
     update agent.conversation_queue q
+    -- A row that holds an ended run with nothing behind it becomes free instead of going to somebody.
     set owner = case when due.run_id is null then null else p_owner end,
         fence = q.fence + 1,
         lease_until = case when due.run_id is null then q.lease_until
                            else v_now + p_lease_ms * interval '1 millisecond' end,
         run_id = due.run_id,
+        -- A run from the queue is counted in pending, one whose owner died is not.
         pending = case when due.run_id is null then 0 when due.run_id is distinct from due.held
                        then greatest(q.pending - 1, 0) else q.pending end
     from due
@@ -76,6 +81,7 @@ begin
     returning q.*
   ), begun as (
     update agent.runs r
+    -- A run that had not begun is no take-over, so it uses up none of those it may have.
     set status = 2 /* RunStatus.RUNNING */, claims = r.claims + case when r.status = 2 /* RunStatus.RUNNING */ then 1 else 0 end,
         started_at = coalesce(r.started_at, v_now), queued = false
     from claimed c

@@ -29,6 +29,7 @@ declare
   v_written bigint := 0;
   v_reasoning bigint := 0;
 begin
+  -- Waiting for the disk would cost each run a flush for what a take-over can derive again.
   perform set_config('synchronous_commit', 'off', true);
   select r.created_at, r.request_hash into v_started, v_hash from agent.runs r
   where r.organization_id = p_organization_id and r.id = p_run_id;
@@ -42,6 +43,7 @@ begin
       approval_since = case when p_keeps_approval or p_approval_message_id = q.approval_message_id
                             then q.approval_since when p_approval_message_id is not null then v_now end
   where q.organization_id = p_organization_id and q.conversation_id = p_conversation_id and q.run_id = p_run_id
+    -- Only the owner ends a run: one that was paused has a lower fence and changes nothing.
     and q.fence = p_fence
   returning q.pending into v_pending;
   if not found then
@@ -72,11 +74,13 @@ begin
         cached_input_tokens = excluded.cached_input_tokens, cache_write_tokens = excluded.cache_write_tokens,
         reasoning_tokens = excluded.reasoning_tokens, stop_reason = excluded.stop_reason, status = excluded.status,
         started_ns = excluded.started_ns, step_ns = excluded.step_ns, llm_started_ns = excluded.llm_started_ns,
+        -- The checkpoint goes: nobody replays a step of a run that has ended.
         llm_ns = excluded.llm_ns, tool_ns = excluded.tool_ns, tools_used = excluded.tools_used, output = null,
         error_type = excluded.error_type, error_message = excluded.error_message;
   end loop;
   update agent.runs r
   set status = p_status, stop_reason = p_stop_reason, error = p_error, completed_at = v_now,
+      -- A second owner knows only the steps that it found or made, so the larger sums are the truer ones.
       context_tokens = p_context_tokens, ttft_ns = greatest(r.ttft_ns, p_ttft_ns),
       step_count = greatest(r.step_count, cardinality(p_index)),
       prompt_tokens = greatest(r.prompt_tokens, v_prompt),

@@ -10,6 +10,7 @@ create or replace function agent.renew_leases(
   from unnest(p_organization_ids, p_conversation_ids, p_run_ids, p_fences)
     as h(organization_id, conversation_id, run_id, fence)
   where q.organization_id = h.organization_id and q.conversation_id = h.conversation_id and q.run_id = h.run_id
+    -- A lease that ran out may still be renewed as long as nobody has claimed the row since.
     and q.fence = h.fence and q.owner = p_owner
   returning q.run_id
 $$;

@@ -5,6 +5,7 @@
 create or replace function agent.reopen_run(p_organization_id text, p_run_id text) returns boolean
 language plpgsql as $$
 begin
+  -- The epoch is the oldest lease there is, and the longest due is claimed first.
   update agent.conversation_queue q set run_id = p_run_id, owner = null, lease_until = 'epoch'
   from agent.runs r
   where r.organization_id = p_organization_id and r.id = p_run_id and r.status = 3 /* RunStatus.COMPLETED */
