@@ -87,5 +87,6 @@ class Credentials:
             try:
                 user = await tx.users.get(user_id or DEFAULT_USER_ID)
             except UserNotFound:
+                # V1 too serves the default user for an id that it does not know.
                 user = await tx.users.get(DEFAULT_USER_ID)
         return Actor(user.organization_id, user.id, ALL)

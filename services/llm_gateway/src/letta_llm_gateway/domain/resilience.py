@@ -30,9 +30,11 @@ class Retry:
         return pause if pause is not None and pause < left else None
 
     def _pause(self, error: AppError, attempt: int) -> float | None:
+        # Where no connection was made nothing was asked, so another try costs nothing.
         passing = isinstance(error, (LLMRateLimit, LLMUnavailable, LLMInvalidResponse))
         if attempt >= self.attempts or not (passing or error.metadata.get("phase") == "connect"):
             return None
+        # Each answer is paid for, and a model that gave none twice gives none the third time.
         if isinstance(error, LLMInvalidResponse) and attempt > 1:
             return None
         asked = error.metadata.get("retry_after")
@@ -97,6 +99,7 @@ class Slots:
             async with pool.hold(tenant):
                 yield
         finally:
+            # Keys come from outside, so pools that nobody uses must not pile up.
             if pool.idle:
                 self._pools.pop(key, None)
 

@@ -94,6 +94,7 @@ def refusal(  # noqa: PLR0911 one line for each case
 
 
 _STREAM_STATUS = {
+    # Anthropic's own status for being overloaded.
     "overloaded_error": 529,
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
@@ -144,6 +145,7 @@ def transport_errors(vendor: str) -> Iterator[None]:
         raise LLMInvalidResponse(f"{vendor} answered more than any model does", provider=vendor) from error
     except _MISREAD as error:
         raise LLMInvalidResponse(f"{vendor} answered in a form that is not its own", provider=vendor) from error
+    # In both cases nothing was asked yet.
     except (httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
         raise not_connected(vendor) from error
     except httpx2.TimeoutException as error:
@@ -165,6 +167,7 @@ def sdk_errors(sdk: Any, family: type[Exception], vendor: str, model: str, tools
         answer, names = error.response, [tool.name for tool in tools]
         said = reason_of(answer.content)
         raise refusal(vendor, error.status_code, said, answer.headers, model=model, tools=names) from error
+    # SDKs are given no time-out but the one to connect; silence is timed by the gateway.
     except sdk.APITimeoutError as error:
         raise not_connected(vendor) from error
     except sdk.APIConnectionError as error:

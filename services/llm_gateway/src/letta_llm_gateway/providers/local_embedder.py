@@ -30,6 +30,7 @@ class LocalEmbedder:
     """Embeds on this machine. The model (about 175 MB) is loaded when it is first wanted."""
 
     def __init__(self) -> None:
+        # One run at a time, for its memory grows with the square of what it reads.
         self._thread = ThreadPoolExecutor(1, "letta-embedder")
         self._session: Any = None
 
@@ -74,7 +75,9 @@ class LocalEmbedder:
         options = SessionOptions()
         options.register_custom_ops_library(get_library_path())
         options.enable_cpu_mem_arena = False  # an arena keeps what the largest run ever took
+        # A pattern would be kept for each length of text that ever came.
         options.enable_mem_pattern = False
+        # More threads would take the processors from calls that stream.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         self._session = InferenceSession(str(_model_file()), options, providers=["CPUExecutionProvider"])

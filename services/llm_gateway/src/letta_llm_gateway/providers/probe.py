@@ -7,11 +7,12 @@ from contextlib import suppress
 
 from letta_llm_gateway.domain.catalogue.providers import Account
 
+# The first one who asks for a model waits for this.
 _SECONDS = 0.2
 
 
 async def ollama(host: str = "127.0.0.1", port: int = 11434) -> Account | None:
-    """Return Ollama's account when it answers `GET /api/tags` within 200 ms, and has a model."""
+    """Return Ollama's account when it answers `GET /api/tags` within 200 ms."""
     with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         async with asyncio.timeout(_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)

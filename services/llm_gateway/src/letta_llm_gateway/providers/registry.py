@@ -138,6 +138,7 @@ class ProviderFactory:
             await provider.close()
 
     async def _new(self, account: Account) -> Provider:
+        # The import of an SDK would hold up every other call.
         make = await asyncio.to_thread(_maker, account.provider_type)
         wire = make(_addressed(account), self._clients.of(account), self._fragments)
         provider = WiredProvider(wire, account, self._fragments)

@@ -105,7 +105,9 @@ async def authorization(
         return AuthorizationWatch()
     storage = _Storage(grants, connection, grant)
     flow = _AskingFlow(grants, connection, ask, actor)
+    # The SDK wants an address also where nobody is sent anywhere.
     url = ask.redirect_url if ask is not None else "http://localhost/"
+    # OpenID Connect allows loopback addresses to native clients alone.
     local = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
     metadata = OAuthClientMetadata(
         client_name=_CLIENT_NAME,
@@ -134,6 +136,7 @@ class _AskingFlow:
         if self._ask is None or self._actor is None:
             raise needed()
         parts = urlsplit(url)
+        # The server chose this address, and a person's browser opens it.
         if parts.scheme not in {"http", "https"}:
             raise AuthorizationNeeded("the MCP server wants to be authorized at an address that is none")
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}

@@ -77,8 +77,10 @@ class Session:
         gone = asyncio.create_task(self._gone.wait())
         try:
             async with asyncio.timeout(seconds):
+                # Several questions wait for one client: the first that gives up must not cancel it.
                 client = await asyncio.shield(self._client)
                 asked = asyncio.ensure_future(question(client))
+                # A question that fails after its time would else be reported as never looked at.
                 asked.add_done_callback(_noticed)
                 try:
                     await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -131,11 +133,13 @@ class Session:
         except BaseException as error:
             if not self._client.done():
                 self._client.set_exception(error if isinstance(error, Exception) else ConnectionError("it was ended"))
+                # Perhaps nobody waits for it, and asyncio would complain of that.
                 self._client.exception()
             if not isinstance(error, Exception):
                 raise
         finally:
             self._gone.set()
+            # The program must end also when this task is cancelled meanwhile.
             await asyncio.shield(self._program.close())
 
     @asynccontextmanager
@@ -150,6 +154,7 @@ class Session:
             if left <= 0 and not self.asking:
                 return
             with suppress(TimeoutError):
+                # A question may outlast the idle time: then this looks again soon.
                 async with asyncio.timeout(max(left, 0.05)):
                     await self._gone.wait()
 
@@ -183,6 +188,7 @@ class Sessions:
                 f"`{connection.command}` is not among the programs of the setting tools_mcp_stdio_commands",
                 field="config.command",
             )
+        # Where every program is allowed, nothing is gained by naming another one.
         if options.commands and (chosen := sorted(filter(_names_code, connection.env))):
             raise InvalidArgument(
                 f"the variable {chosen[0][:100]} could have another program run than those of the setting "
@@ -203,6 +209,7 @@ class Sessions:
         """
         await self.check(connection)
         key = (connection.organization_id, connection.server_id, self._fingerprint(connection))
+        # One at a time in an organization, or two questions would start one program twice.
         async with self._beginning.setdefault(key[0], asyncio.Lock()):
             self._forget_ended()
             session = self._sessions.get(key)
@@ -253,6 +260,7 @@ class Sessions:
                 raise MCPConnectionFailed(f"the program cannot be started: {error}") from error
             raise
         session = Session(program, self._most_bytes, self._waits)
+        # Its memory is free only when everything that came of the program has ended.
         session.when_ended(lambda: self._slots.give(grant))
         return session
 
@@ -260,6 +268,7 @@ class Sessions:
         """Take a slot; end programs that nobody asks until there is one. Raises RateLimited, Overloaded."""
         while (grant := self._slots.try_take(organization_id, self._options.memory_bytes)) is None:
             idle = [key for key, session in self._sessions.items() if not session.asking]
+            # Whoever needs room gives up a program of its own before one of others.
             idle = [key for key in idle if key[0] == organization_id] or idle
             if self._slots.held_by(organization_id) and not idle:
                 raise RateLimited("the organization has too many MCP servers at work at once")

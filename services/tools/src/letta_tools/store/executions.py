@@ -14,12 +14,14 @@ from letta_tools.domain.executions.executions import Intent, Standing
 _BEGIN = "select * from " + call(
     "tools.begin_execution", "organization_id", "key", "hash", "tool_id", "agent_id", "lease", "again"
 )
+# The first outcome stays: a lost call may have run again elsewhere and written its own.
 _FINISH = """
 update tools.executions e set finished_at = now(), result = done.result
 from unnest(%s::text[], %s::text[], %s::bytea[]) as done (organization_id, idempotency_key, result)
 where e.organization_id = done.organization_id and e.idempotency_key = done.idempotency_key and e.finished_at is null
 """
 _ABANDON = "delete from tools.executions where organization_id = %s and idempotency_key = %s and finished_at is null"
+# A bounded piece at a time, so that one statement never holds locks for long; `delete` has no limit of its own.
 _SWEEP = """
 delete from tools.executions where ctid = any(array(
   select ctid from tools.executions where started_at < now() - %s::interval limit 5000))

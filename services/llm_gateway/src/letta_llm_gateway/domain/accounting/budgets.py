@@ -28,6 +28,7 @@ _log = structlog.get_logger("letta.llm.budgets")
 _refused = Counter("letta_llm_budget_refusals", "Generations that a budget refused.")
 _warned = Counter("letta_llm_budget_warnings", "Generations beyond a budget that only warns.")
 DEPLOYMENT = "LETTA_BUDGET_DOLLARS"
+# The books of an organization that generates no more need not be read every few seconds.
 _FORGET_SECONDS = 600.0
 
 
@@ -224,6 +225,7 @@ class Budgets:
         for line in lines:
             if line.spent >= line.budget.limit_microdollars:
                 _beyond(line)
+        # Only here: without a budget nobody needs the price.
         hold.microdollars = estimate()
         if hold.microdollars:
             self._holds.add(hold)
@@ -252,6 +254,7 @@ class Budgets:
         if self._ledgers:
             await self._read(list(self._ledgers))
         else:
+            # No ledger is left that could lack them.
             self._spends.clear()
 
     async def _first(self, organization_id: str, today: date) -> _Ledger:
@@ -271,6 +274,7 @@ class Budgets:
             await self._read_locked(organization_ids)
 
     async def _read_locked(self, organization_ids: Sequence[str]) -> None:
+        # Before the flush: what is booked meanwhile may count twice until the next reading, and is never missed.
         mark, now = self._number, self._clock.monotonic_ns()
         if not await self._flush():
             raise DatabaseUnavailable("the books are not written; budgets are checked by what is known")

@@ -22,10 +22,12 @@ from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, P
 RULES_HANDLE = "builtin/rules"
 LOCAL_EMBEDDER = "builtin/use-multilingual"
 _MOST = 10_000
+# Beginnings of names, the best first; the shortest name that begins so is the one without a date.
 _PREFERRED = {
     "openai": ("gpt-5-mini", "gpt-4.1-mini", "gpt-4o-mini", "gpt-4.1", "gpt-4o", "gpt-"),
     "anthropic": ("claude-haiku-4", "claude-sonnet-4", "claude-sonnet", "claude-"),
 }
+# For a vendor that cannot list its models just now.
 _NAMED_WITHOUT_LIST = {"openai": "gpt-4.1-mini", "anthropic": "claude-haiku-4-5"}
 
 
@@ -165,6 +167,7 @@ class Models:
             return _model(account, ListedModel(name, 128_000))
         listed = await self._listed(account)
         found = next((row for row in listed if row.name == name and not row.embedding), None)
+        # Not every server has a list, so an empty one refuses nothing.
         if found is None and listed and not self._is_alias(name, listed):
             raise await self._unknown(actor, handle)
         return _model(account, found or ListedModel(name))
@@ -185,6 +188,7 @@ class Models:
             _model(account, row)
             for account, rows in zip(accounts, lists, strict=True)
             for row in rows
+            # `echo` is for benchmarks; OpenAI lists models of speech and pictures among the others.
             if not row.embedding and row.name != "echo" and (account.provider_type != "openai" or talks(row.name))
         ]
         return sorted(found, key=lambda model: model.handle)
@@ -211,6 +215,7 @@ class Models:
         if account is None or not name:
             raise ModelNotFound(f"no provider offers the embedding model {handle}; try {LOCAL_EMBEDDER}", handle=handle)
         listed = await self._listed(account)
+        # Ollama lists names with a tag that people leave out.
         found = next((row for row in listed if row.name.removesuffix(":latest") == name.removesuffix(":latest")), None)
         if (found is None and listed) or (found is not None and not found.embedding and not dimensions(name)):
             raise ModelNotFound(f"{account.name} offers no embedding model {name}; try {LOCAL_EMBEDDER}", handle=handle)
@@ -303,6 +308,7 @@ class Models:
 
     async def _find_local(self) -> None:
         if not self._probed:
+            # Before the wait, or each of the first requests would look.
             self._probed = True
             found = await self._probe()
             if found is not None:
@@ -322,6 +328,7 @@ class Models:
         held = self._accounts.get(actor.organization_id)
         if held is None:
             found, defaults = await asyncio.gather(self._own.of(actor), self._own.defaults(actor))
+            # The deployment's names win, so that no organization's provider stands in for one of them.
             held = {**{account.name: account for account in found}, **self._base}, defaults
             self._accounts[actor.organization_id] = held
         return held
@@ -335,6 +342,7 @@ class Models:
         if task is None:
             task = self._listing[account] = asyncio.create_task(self._list(account))
             task.add_done_callback(lambda _: self._listing.pop(account, None))
+        # Others wait for the same list when this caller leaves.
         return held[1] if held is not None else await asyncio.shield(task)
 
     async def _list(self, account: Account) -> list[ListedModel]:
@@ -342,6 +350,7 @@ class Models:
             return await self.refresh(account)
         except AppError:  # a vendor that is down must not hide the others; what it had is kept
             kept = self._lists.get(account, (0.0, []))[1]
+            # A vendor that was away is asked again soon, but not by every request.
             self._lists[account] = (self._now() + min(10.0, self._options.list_seconds), kept)
             return kept
 

@@ -19,8 +19,11 @@ from letta_llm_gateway.domain.answers import (
 )
 from letta_llm_gateway.domain.catalogue.providers import Provider
 
+# About what English has in today's vocabularies.
 _BYTES_A_TOKEN = 4
+# A count is worth no longer wait: an estimate stands in for it.
 _VENDOR_SECONDS = 5.0
+# The role and the marks around a message are three or four tokens with OpenAI's chat models.
 _TOKENS_AROUND_A_MESSAGE = 4
 Texts = Callable[[], Sequence[str]]
 """The texts of a prompt, gathered when they are wanted."""

@@ -49,6 +49,7 @@ class VectorCache:
 
     def put(self, key: TextKey, vector: Vector) -> None:
         """Remember a vector."""
+        # Four bytes a number in the place of a Python object each.
         packed = array("f", vector)
         if _size(packed) > self._most_of_one or self.get(key) is not None:
             return
@@ -76,4 +77,5 @@ def _size(vector: Sequence[float]) -> int:
 def unit(vector: Vector) -> Vector:
     """Return the vector with length 1; one of length 0 stays as it is."""
     length = math.sqrt(sum(value * value for value in vector))
+    # Most vendors send unit vectors, which another division would only round.
     return vector if not length or abs(length - 1) < 1e-4 else [value / length for value in vector]

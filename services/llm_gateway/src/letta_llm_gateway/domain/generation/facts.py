@@ -10,6 +10,7 @@ from letta.llm.v1.generation_service_pb2 import Prompt
 from letta_llm_gateway.domain.catalogue.tokens import of_bytes
 from letta_llm_gateway.domain.generation.fragments import Fragments
 
+# Vendors count some hundred to 1,600 tokens, by sizes that are not known here.
 _IMAGE_TOKENS = 1000
 _SIZE = 100
 

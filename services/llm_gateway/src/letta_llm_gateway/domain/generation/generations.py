@@ -45,6 +45,7 @@ from letta_llm_gateway.domain.resilience import FAILOVER, Breaker, Retry, Slots
 
 _USUAL_ANSWER = 300
 """Tokens that an answer is expected to have before it is there."""
+# Organizations bring providers of their own, so keys come from outside.
 _MOST_BREAKERS = 10_000
 
 
@@ -120,6 +121,7 @@ class Generations:
         async with self._by_organization.hold(actor.organization_id, actor.user_id):
             routes = await self._routes(actor, ask)
             ends = self._options.limits.ends()
+            # The end is the same for all: a model that stands in gets the time that is left.
             for route in routes[:-1]:
                 try:
                     return await self._booked(actor, ask, route, ends)
@@ -140,6 +142,7 @@ class Generations:
                         async for event in spoken:
                             yield event
                 except FAILOVER as error:
+                    # Behind a word that was said, another model's answer would be a second one.
                     if assembler.begun or at == len(routes) - 1 or _is_over(error):
                         raise
                 else:
@@ -340,6 +343,7 @@ def _is_over(error: AppError) -> bool:
 
 
 def _call(ask: PromptFacts, route: Route) -> Call:
+    # The vendor may refuse a guess, where its own default always holds.
     return Call(route.model.name, ask.prompt, route.model.facts.max_output if route.model.facts.certain else None)
 
 

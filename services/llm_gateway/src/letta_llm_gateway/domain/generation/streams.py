@@ -166,6 +166,7 @@ async def within_limits(
             patience = _Patience(scope, min(loop.time() + limits.first, last))
             try:
                 async for event in events:
+                    # While the reader uses an event, the silence is not the vendor's.
                     patience.pause()
                     yield event
                     patience.wait_until(min(loop.time() + limits.between, last))
@@ -269,13 +270,16 @@ class Pump:
                 for event in held:
                     yield _joined(event)
                 if task.done():
+                    # Something may have come between the taking and the end of the task.
                     if not self._held:
                         break
                 elif held:
+                    # Not a sleep: when the source ends, its last words are said at once.
                     await asyncio.wait((task,), timeout=self._window)
             await task
         finally:
             task.cancel()
+            # A failure of the task was raised above, unless the reader left before.
             with suppress(asyncio.CancelledError, Exception):
                 await task
 

@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+# Repeats are bounded: vendors' pages are not ours, and an open pattern could take any time.
 _HIDDEN = re.compile(r"<(script|style|head)\b.{0,4000}?</\1>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^<>]{0,2000}>")
 _KEYS = (

@@ -19,6 +19,7 @@ from letta_llm_gateway.providers.fitting.values import SCALARS, opened, several_
 Json = dict[str, Any]
 KEY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 """Keys of properties that OpenAI and Anthropic take; the others take them too."""
+# OpenAI takes 5,000 properties and ten levels; written out, references make a small schema grow to any size.
 MOST_NODES = 5_000
 _DEPTH = 10
 _TURNS = 2
@@ -130,11 +131,13 @@ class _SchemaFitter:
 
     def _list(self, found: Json, key: str, depth: int, path: tuple[str, ...]) -> list[Json]:
         given = found[key]
+        # What `allOf` holds is merged into its parent and so stands no deeper.
         inner = depth if key == "allOf" else depth + 1
         return [self.schema(each, inner, path) for each in given] if isinstance(given, list) else []
 
     def _properties(self, found: Json, depth: int, path: tuple[str, ...]) -> None:
         given = found["properties"] if isinstance(found["properties"], dict) else {}
+        # Draft 3 marks each property that is required, later drafts list them beside the properties.
         demanded = [key for key, each in given.items() if isinstance(each, dict) and each.get("required") is True]
         given = {key: each for key, each in given.items() if each is not False}  # which must never be there
         found["properties"] = {self.names.out(key): self.schema(each, depth + 1, path) for key, each in given.items()}
@@ -175,6 +178,7 @@ def _modern(found: Json) -> Json:
     for key in _TABLES:
         if key in found and not isinstance(found[key], dict):
             del found[key]
+    # Draft 4 has a flag beside the bound, later drafts have the bound itself.
     for low, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(found.get(low), bool):
             strict = found.pop(low)
@@ -186,6 +190,7 @@ def _modern(found: Json) -> Json:
         del found["enum"]
     if "enum" in found and (len(found["enum"]) > _MOST_CHOICES or len(json.dumps(found["enum"])) > _MOST_BYTES // 8):
         _few(found)
+    # A list of items was the word for a tuple until the draft of 2020.
     if isinstance(found.get("items"), list):
         found["prefixItems"] = found.pop("items")
     _type(found)
@@ -206,6 +211,7 @@ def _type(found: Json) -> None:
     given = found.get("type")
     listed = given if isinstance(given, list) else [given]
     known = [each for each in listed if isinstance(each, str) and each in _TYPES]
+    # OpenAPI's word for what JSON Schema has as a type.
     nullable = found.pop("nullable", None) is True
     if "type" in found:
         if nullable and known and "null" not in known:
@@ -258,6 +264,7 @@ def _both(one: Json, other: Json) -> Json:
         found["required"] = list(dict.fromkeys([*one.get("required", ()), *other.get("required", ())]))
     for key in _ALTERNATIVES:
         if key in one and key in other:
+            # Alternatives multiply with each part of `allOf`.
             found[key] = [_both(left, right) for left in one[key] for right in other[key]][:50]
     _narrow(found, one, other)
     texts = [each["description"] for each in (one, other) if isinstance(each.get("description"), str)]
@@ -273,6 +280,7 @@ def _narrow(found: Json, one: Json, other: Json) -> None:
         if key in _LOWER or key in _UPPER:
             found[key] = (max if key in _LOWER else min)(left, right)
         elif key == "enum":
+            # Lists with nothing in common would leave an empty one, which vendors refuse.
             found[key] = [each for each in left if each in right] or left
         elif key == "type":
             both = [each for each in _kinds(left) if each in _kinds(right)] or _kinds(left)

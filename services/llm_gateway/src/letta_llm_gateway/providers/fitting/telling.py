@@ -13,6 +13,7 @@ from letta_llm_gateway.providers.errors import redacted
 
 _WINDOW, _STEP = 24, 6
 """Vendors repeat parts of what they refuse: so many characters of it are no chance."""
+# Anything shorter also stands in ordinary words, which would be struck out with it.
 _SHORTEST = 6
 _SPEAK_FOR_THEMSELVES = (OSError, httpx2.HTTPError, AppError)
 """Causes whose texts are of the connection; those of others hold what was read or sent."""

@@ -35,8 +35,11 @@ _UNUSUAL = """
 """
 _ASKS = 8
 """How often a request is sent again with fewer tools."""
+# Vectors are kept as numbers of 32 bits, which end at 3e38.
 _LARGEST = 1e30
+# A vendor may come to take what it refuses today, so a refusal is believed for an hour.
 _REMEMBERED, _SECONDS = 2_000, 3_600.0
+# The frame of an event is many times its words, so these are far above `cleaning.MOST_BYTES`.
 _ANSWER_BYTES, _STREAM_BYTES, _VECTOR_BYTES = 16 << 20, 128 << 20, 64 << 20
 
 
@@ -86,6 +89,7 @@ class WiredProvider:
                                 for named in names.event(clean):
                                     yield named
             except LLMBadRequest as error:
+                # What was said cannot be taken back.
                 if begun:
                     raise
                 asks.refuse(error, kit)
@@ -170,6 +174,7 @@ class _Asks:
         tools = [kit.own[named]] if named in kit.own else self._suspects(error, kit)
         choice = self._call.prompt.tool_choice
         forced = choice.name if choice.mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL else ""
+        # The one tool that must be called cannot be left out.
         if not tools or self._times > _ASKS or any(tool.name == forced for tool in tools):
             if named in kit.own:
                 raise LLMBadRequest(error.message, **{**error.metadata, "tool": kit.own[named].name}) from error
@@ -193,6 +198,7 @@ class _Asks:
         return self._new.get(key) or self._known.get(key)
 
     def _key(self, tool: ToolDefinition) -> bytes:
+        # Another model of the same vendor may take what this one refuses.
         return hashlib.sha256(self._call.model.encode() + b"\0" + tool.SerializeToString(deterministic=True)).digest()
 
 
@@ -204,6 +210,7 @@ def _numbers(vectors: Sequence[Vector], vendor: str) -> list[Vector]:
     """Return vectors that are lists of numbers. Raises LLMInvalidResponse for others."""
     found: list[Vector] = []
     for vector in vectors:
+        # Asked for the type itself: `isinstance` takes booleans for whole numbers.
         if not isinstance(vector, list) or not all(type(each) in {int, float} for each in vector) or not vector:
             raise LLMInvalidResponse(f"{vendor} answered embeddings that are no numbers", provider=vendor)
         if any(abs(each) > _LARGEST for each in vector):

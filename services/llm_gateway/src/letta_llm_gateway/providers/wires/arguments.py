@@ -20,6 +20,7 @@ _HUGE = re.compile(r"\d[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
 _ALPHABET = string.ascii_letters + string.digits
 _ID_LENGTH = 9
 """Mistral takes ids of exactly nine letters and digits, and every other vendor takes them too."""
+# Models write raw line breaks into strings, which strict JSON refuses.
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None, parse_float=finite)
 Json = dict[str, Any]
 

@@ -66,6 +66,7 @@ def request(prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = No
     """Return the contents as they go out, with commas between them, and the config as the SDK takes it."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.GOOGLE)
+    # Otherwise the SDK would take the calls for Python functions of its own and ask again by itself.
     config: Json = {"automatic_function_calling": {"disable": True}, "automatic_continuation": False}
     if prompt.system:
         config["system_instruction"] = prompt.system
@@ -88,6 +89,7 @@ def request(prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = No
 def _tool(tool: Any) -> Json:
     declared: Json = {"name": tool.name, "description": tool.description}
     shape = schema(tool)
+    # The vendor refuses an object that has no properties.
     return {**declared, "parameters_json_schema": shape} if shape.get("properties") else declared
 
 
@@ -95,6 +97,7 @@ def _choice(prompt: Prompt) -> Json:
     choice = prompt.tool_choice
     chosen: Json = {"mode": _MODE.get(choice.mode, "AUTO")}
     if choice.mode == ToolChoiceMode.TOOL_CHOICE_MODE_TOOL:
+        # There is no mode for one certain tool; `ANY` among a list of one says the same.
         chosen["allowed_function_names"] = [choice.name]
     return chosen
 
@@ -143,6 +146,7 @@ def _contents(prompt: Prompt, fragments: Fragments) -> bytes:
     if _MARK not in told:
         return told
     names = fragments.of(_NAMES, messages)
+    # A result must name its tool, also one whose call is no longer in the history.
     return _NAMELESS.sub(lambda found: names.get(found[1]) or b"tool", told)
 
 
@@ -217,6 +221,7 @@ def _image(image: ImageContent) -> bytes:
     source = image.source
     kind = source.WhichOneof("source")
     if kind == "url":
+        # A file needs a type, and an address does not say which.
         return encoded({"fileData": {"fileUri": source.url.url, "mimeType": "image/*"}})
     held = source.base64 if kind == "base64" else source.letta
     if not held.data:
@@ -265,6 +270,7 @@ def usage(counts: Any) -> Usage | None:
         return None
     thoughts = count(counts.get("thoughtsTokenCount"))
     return Usage(
+        # What the vendor's own tools add to a prompt is counted apart from it.
         prompt=prompt + count(counts.get("toolUsePromptTokenCount")),
         completion=count(counts.get("candidatesTokenCount")) + thoughts,
         cached_input=count(counts.get("cachedContentTokenCount")),
@@ -293,6 +299,7 @@ class StreamReader:
             raise stream_refusal(self._vendor, chunk["error"], model=self._model)
         self._id = words(chunk.get("responseId")) or self._id
         self._usage = usage(chunk.get("usageMetadata")) or self._usage
+        # A blocked prompt gets no candidate, so this is the only end that is told.
         if (blocked := table(chunk.get("promptFeedback"))).get("blockReason"):
             self._finish, self._why = "SAFETY", _why(blocked)
         for candidate in rows(chunk.get("candidates"))[:1]:
@@ -300,6 +307,7 @@ class StreamReader:
                 yield from self._part(part)
             if finish := candidate.get("finishReason"):
                 self._finish, self._why = finish, _why(candidate)
+            # The candidate is empty then; an invalid answer is asked for once more.
             if self._finish == "MALFORMED_FUNCTION_CALL":
                 raise LLMInvalidResponse(f"{self._vendor} made a call that cannot be read", provider=self._vendor)
 
@@ -309,6 +317,7 @@ class StreamReader:
         if self._finish is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
         plain = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
+        # The vendor says `STOP` also where the model calls a tool.
         finish = _FINISH.get(str(self._finish), plain)
         why = self._why if finish is FinishReason.CONTENT_FILTER else ""
         yield Completed(finish, self._usage, self._id, why=why)

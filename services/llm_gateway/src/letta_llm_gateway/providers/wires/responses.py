@@ -56,6 +56,7 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, official: bool,
     checks.check(prompt, form, checks.OPENAI)
     body: Json = {
         "model": model,
+        # Nothing is kept at the vendor, so what the model reasoned comes and goes with the messages.
         "store": False,
         "include": ["reasoning.encrypted_content"],
     }
@@ -66,6 +67,7 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, official: bool,
     if settings.HasField("temperature") and not official:
         body["temperature"] = settings.temperature
     if settings.reasoning.reasoning_effort:
+        # Summaries come only where they are asked for; reasoning is encrypted otherwise.
         body["reasoning"] = {"effort": settings.reasoning.reasoning_effort, "summary": "auto"}
     if text := _text_settings(prompt, form):
         body["text"] = text
@@ -124,6 +126,7 @@ def _items(message: Message) -> Iterator[Json]:
 def _role(message: Message) -> str:
     match message.role:
         case MessageRole.MESSAGE_ROLE_SYSTEM:
+            # OpenAI's reasoning models have this role in the place of `system`.
             return "developer"
         case MessageRole.MESSAGE_ROLE_ASSISTANT | MessageRole.MESSAGE_ROLE_APPROVAL:
             return "assistant"
@@ -134,6 +137,7 @@ def _block(part: ContentPart, role: str) -> Json | None:
     kind = part.WhichOneof("part")
     if kind == "text" and part.text.text:
         return {"type": "output_text" if role == "assistant" else "input_text", "text": part.text.text}
+    # The wire takes no images from an assistant.
     if kind == "image" and role != "assistant" and (url := image_url(part.image)):
         source = part.image.source
         return {"type": "input_image", "image_url": url, "detail": source.base64.detail or "auto"}
@@ -182,6 +186,7 @@ def answer(body: Any, *, vendor: str) -> Answer:
     if body.get("error"):
         raise stream_refusal(vendor, body["error"], model=str(body.get("model", "")))
     output, status = body.get("output"), body.get("status")
+    # A finished answer may be empty: `lacking` judges that, and the model is asked again.
     if not isinstance(output, list) or not (output or status in {"completed", "incomplete"}):
         raise LLMInvalidResponse(f"{vendor} answered without output", provider=vendor)
     items = rows(output)
@@ -271,6 +276,7 @@ class StreamReader:
                 yield from self._say(at, Text(), piece)
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
                 yield from self._say(at, Reasoning(), piece)
+            # The blank line that stands between the parts of a summary in a whole answer.
             case "response.reasoning_summary_part.added" if at in self._open:
                 yield Delta(self._open[at], "\n\n")
             case "response.function_call_arguments.delta" if at in self._open:
@@ -286,6 +292,7 @@ class StreamReader:
                 raise stream_refusal(self._vendor, table(event.get("response")).get("error"), model=self._model)
             case "error":
                 raise stream_refusal(self._vendor, event.get("error") or event, model=self._model)
+            # Compatible servers put errors without a type into the stream.
             case None if event.get("error"):
                 raise stream_refusal(self._vendor, event["error"], model=self._model)
 

@@ -26,6 +26,7 @@ async def events(chunks: AsyncIterator[bytes], *, vendor: str, limit: int = MAX_
             for line in lines:
                 if line.startswith(b"data:"):
                     data.append(line[5:].strip())
+                # Some vendors end lines with CR and LF, so a line of CR alone is a blank one.
                 elif data and not line.strip():
                     yield b"\n".join(data)
                     data = []
@@ -34,6 +35,7 @@ async def events(chunks: AsyncIterator[bytes], *, vendor: str, limit: int = MAX_
             pending.append(chunk)
         if size > limit:
             raise LLMInvalidResponse(f"{vendor} sent an event of more than {limit} bytes", provider=vendor)
+    # Some servers close the stream without the blank line behind the last event.
     rest = b"".join(pending)
     if rest.startswith(b"data:"):
         data.append(rest[5:].strip())

@@ -19,6 +19,7 @@ CHOICE = {
     ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "none",
 }
 """Ways to choose a tool, in the words of OpenAI's wires."""
+# Python reads an escaped half of a character, and no encoder can write it again.
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 

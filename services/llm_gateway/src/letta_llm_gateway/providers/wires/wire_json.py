@@ -50,6 +50,7 @@ def finite(text: str) -> float | None:
 
 def count(value: Any) -> int:
     """Return a number of tokens; 0 for what cannot be one."""
+    # `True` is a whole number to Python.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST_COUNT:
         return 0
     return int(value)

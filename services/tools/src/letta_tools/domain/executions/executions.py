@@ -19,6 +19,7 @@ from letta_sandbox.requirements import read_python
 from letta_tools.domain.executions.outcomes import Outcome, read_outcome, write_outcome
 from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolType
 
+# Most calls end soon; a long one is asked about twice a second.
 _POLL_SECONDS = (0.05, 0.1, 0.2, 0.5)
 _LEASE_MARGIN_SECONDS = 60.0
 _MAX_CACHED = 4096
@@ -157,6 +158,7 @@ class Executions:
         """Run a call that has a key, or answer with the call that has run. It goes on when its caller goes away."""
         place = (actor.organization_id, work.execution.idempotency_key)
         fingerprint = work.execution.fingerprint()
+        # A repeat on this replica waits for the task itself; one on another replica asks the table.
         running = self._running.get(place)
         if running is not None:
             _check_same(fingerprint, running[0], place[1])
@@ -171,6 +173,7 @@ class Executions:
         standing = await self._begin(actor, work, fingerprint)
         if not standing.begun:
             if standing.outcome is None:
+                # It may have done what must not be done twice.
                 return Outcome(result=_lost(), unknown=True, repeated=True)
             return replace(read_outcome(standing.outcome), repeated=True)
         try:

@@ -20,6 +20,7 @@ from letta_tools.domain.executions.targets import Target, target_of
 from letta_tools.domain.registry.records import RegisteredTool
 
 _MAX_TARGETS = 4096
+# A call of nothing leaves a process behind that has the packages.
 _WARM_UP = SandboxCall("def warm_up():\n    return None\n", "warm_up")
 _WARM_UP_SCRIPT = SandboxCall(f"export const {EXPORT} = () => null;\n", EXPORT, language=Language.JAVASCRIPT)
 
@@ -60,11 +61,13 @@ class SandboxExecutor:
             return refused(str(error), "ArgumentError")
         arguments = dict.fromkeys(target.nulls) | given
         if target.takes_agent_id:
+            # Over what the model said, so that it cannot speak for another agent.
             arguments["agent_id"] = execution.agent_id
         call = SandboxCall(
             source_code=target.source_code,
             function=target.function,
             arguments=json.dumps(arguments, ensure_ascii=False),
+            # Later ones win: the agent's over the organization's, and who calls over both.
             environment_variables={
                 **await self._environment.variables(actor),
                 **execution.environment_variables,

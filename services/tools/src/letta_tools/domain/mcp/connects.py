@@ -113,6 +113,7 @@ class MCPConnects:
             while True:
                 getting = asyncio.create_task(steps.get())
                 await asyncio.wait({getting, task}, return_when=asyncio.FIRST_COMPLETED)
+                # The task may have put its last step and ended before this looks.
                 if not getting.done() and steps.empty():
                     getting.cancel()
                     await task  # raises what was not foreseen

@@ -20,6 +20,7 @@ from letta_common.values.ids import new_id
 
 GRANTS, ANSWERS = "tools.mcp_oauth_grants.grant_sealed", "tools.mcp_oauth_sessions.answer"
 PENDING, AUTHORIZED, REFUSED = "pending", "authorized", "error"
+# The browser may come back to another replica, so the table is asked.
 _POLL_SECONDS = 0.25
 
 
@@ -109,6 +110,7 @@ class OAuthGrants:
         session_id = new_id("mcp-oauth")
         outside = base64.urlsafe_b64encode(f"{session_id}|{state}".encode()).decode().rstrip("=")
         expires = now + timedelta(seconds=wait_seconds)
+        # The state is kept as a hash: whoever reads the table can answer no attempt.
         session = OAuthSession(session_id, server_id, _hash(outside), PENDING, None, actor.user_id, now, expires)
         await self._store.begin(actor, session)
         return session_id, outside
@@ -124,6 +126,7 @@ class OAuthGrants:
         sealed = self._sealer.seal(_place(actor, session_id), text.encode())
         if await self._store.settle(actor, session_id, status, sealed, self._clock.now()):
             return
+        # Browsers load an address twice; the same answer again is no fault.
         known = await self._store.find(actor, session_id)
         same = known is not None and known.answer and self._opened(actor, known.id, known.answer) == text
         if not same:

@@ -42,7 +42,9 @@ from letta_tools.domain.registry.requirements import check_npm, check_python
 from letta_tools.domain.registry.search import fuse, search_text
 from letta_tools.domain.registry.source_errors import source_errors
 
+# One is lost only to somebody else's write of the same tool.
 _ATTEMPTS = 3
+# Each one that is forgotten costs one statement more.
 _MOST_SEEDED = 100_000
 
 
@@ -150,6 +152,7 @@ class Tools:
             elif not skip_missing:
                 raise _missing(key)
         tools = tuple(wanted.values())
+        # A tool that is made anew under a derived id begins at version 1 again, so the time counts too.
         states = "\n".join(f"{tool.id}:{tool.version}:{tool.updated_at.timestamp()}" for tool in tools)
         stamp = hashlib.sha256(states.encode()).hexdigest()[:32]
         return None if etag == stamp else tools, stamp
@@ -192,6 +195,7 @@ class Tools:
         """
         await self._seed(actor)
         changes = _checked(given)
+        # The parsing of long source would hold up every other call.
         made = await asyncio.to_thread(_derived, _blank(actor, self._clock.now()), changes)
         for _ in range(_ATTEMPTS):
             existing = next(iter(await self._store.resolve(actor, (), (made.name,))), None)
@@ -202,6 +206,7 @@ class Tools:
                 written = self._overwritten(actor, existing, made, changes)
                 if written == existing or await self._store.update(actor, written, expected=existing.version):
                     return written
+            # Somebody made it between the look and the write; now it is there to be overwritten.
             except NameTaken:
                 continue
         raise StaleEtag(f"tool `{made.name}` is being written by others; try again", name=made.name)
@@ -340,6 +345,7 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what cannot be cleared, check texts and JSON. Raises ToolSourceInvalid, InvalidArgument."""
     for name, value in given.items():
         for text in value if name == "tags" and value else (value,):
+            # PostgreSQL's text holds no NUL.
             if isinstance(text, str) and "\0" in text:
                 raise InvalidArgument(f"{name} holds a NUL character", field=name)
     for requirement in given.get("pip_requirements") or ():
@@ -354,6 +360,7 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
         load_object(changes["args_json_schema"], "args_json_schema")
     if changes.get("metadata"):
         try:
+            # JSON may spell halves of characters, which the database cannot encode.
             dump(load_object(changes["metadata"], "metadata_")).encode()
         except (SourceInvalid, ValueError, RecursionError) as error:
             raise InvalidArgument(f"metadata_ cannot be kept: {str(error)[:200]}", field="metadata") from error
