@@ -61,7 +61,6 @@ _HOUR = 3600.0
 async def build(settings: AgentSettings, deps: Deps) -> Service:
     """Bring the database up to date, connect to it and return the service."""
     dsn = settings.database_url.get_secret_value()
-    # Before the pool opens, so that statements are prepared against the tables of this release.
     await upgrade(dsn, package="letta_agent", schema=SCHEMA)
     options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-agent")
     db = await Database.open(dsn, schema=SCHEMA, options=options)
@@ -95,15 +94,13 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     background = _background(tidy, Resealer(db, sealer, SEALED), settings)
 
     async def start() -> None:
-        # Before the runner, whose first runs have events to write at once.
-        writer.start()
+        writer.start()  # before the runner, whose first runs have events to write at once
         await runner.start()
         for work in background:
             work.start()
 
     async def close() -> None:
-        # In this order: runs that end still write events, and events need the database.
-        await stop_all(background)
+        await stop_all(background)  # in this order: runs that end still write events, which need the database
         await runner.close(settings.drain_seconds)
         await writer.close()
         await db.close()

@@ -112,13 +112,9 @@ class SqlConversationStore:
 
     async def begin_removal(self, actor: Actor, conversation_id: str) -> None:
         """Take a conversation out of every list. Raises ConversationNotFound."""
+        # The request id is given up, so that the same request makes a new conversation.
         await self._change(
-            # The request id is given up, so that the same request makes a new conversation.
-            actor,
-            conversation_id,
-            ConversationStage.READY,
-            state=int(ConversationStage.REMOVING),
-            request_id=None,
+            actor, conversation_id, ConversationStage.READY, state=int(ConversationStage.REMOVING), request_id=None
         )
 
     async def delete(self, actor: Actor, conversation_id: str) -> None:
