@@ -141,6 +141,7 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         self, request: pb.StreamConversationRequest, context: Call
     ) -> AsyncIterator[pb.StreamConversationResponse]:
         run_id = request.run_id or await self._newest(request)
+        # Before the first event, so that an unknown run is an error and no empty stream.
         await self._stores.runs.get(current_actor(), run_id)
         events = self._runs.follow(current_actor(), run_id, follow_of(request))
         if not request.HasField("include_pings") or request.include_pings:

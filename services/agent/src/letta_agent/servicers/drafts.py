@@ -26,7 +26,7 @@ _MODELS = frozenset({"model", "embedding", "context_window_limit", "compat"})
 _BESIDE = frozenset({"tool_ids", "block_ids", "folder_ids", "secret_values"})
 """Fields that are kept beside the definition."""
 _APART = _DECIDED | _MODELS | _BESIDE
-_FILES_OPEN, _VIEW_CHARS = 10, 25_000
+_FILES_OPEN, _VIEW_CHARS = 10, 25_000  # what V1 clients expect to read; nothing here opens files
 
 
 def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) -> AgentDraft:

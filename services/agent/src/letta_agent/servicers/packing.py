@@ -17,6 +17,7 @@ def pack_run(record: RunRecord) -> run_pb2.Run:
     metadata: dict[str, Any] = {"run_type": record.run_type}
     if record.error:
         metadata["error"] = {"message_type": "error_message", **json.loads(record.error)}
+        # For services alone, which make the same error of it again.
         metadata["error"].pop("details", None)
     run = run_pb2.Run(
         id=record.id,

@@ -23,7 +23,7 @@ from letta_common.errors import RunNotActive, RunNotFound
 from letta_common.values.paging import Page
 
 Call = grpc.aio.ServicerContext[Any, Any]
-_ALL = Page(limit=1_000, ascending=True)
+_ALL = Page(limit=1_000, ascending=True)  # the most that a page may have
 
 
 class RunServicer(run_service_pb2_grpc.RunServiceServicer):
@@ -140,6 +140,7 @@ async def stream(runs: Runs, clock: Clock, asked: run_pb2.RunRequest, admitted: 
             async for event in source:
                 yield event
         finished = True
+    # The run's own error is an end as well; only a caller that goes away cancels, which is no Exception.
     except Exception:
         finished = True
         raise

@@ -10,7 +10,7 @@ from enum import Enum
 from letta_agent.domain.journal.feed import Event, ping
 from letta_common.clock import Clock
 
-SILENCE_SECONDS = 20.0
+SILENCE_SECONDS = 20.0  # shorter than the minute after which common proxies close a silent connection
 _AHEAD = 16
 """Events that are read before the listener takes them."""
 
@@ -59,6 +59,7 @@ async def _read(events: AsyncIterator[Event], heard: Heard) -> None:
             async for event in source:
                 await heard.put(event)
     except BaseException as error:
+        # Only a cancel of this task means that nobody listens; any other error is passed on.
         task = asyncio.current_task()
         if task is None or task.cancelling():  # nobody listens any more
             raise
@@ -85,6 +86,7 @@ class _Quiet:
 
     def _look(self) -> None:
         left = self._since + self._seconds - self._loop.time()
+        # A full queue is no silence: the listener is slow.
         if left <= 0 and self._heard.empty():
             self._heard.put_nowait(_Sign.SILENCE)
         self._timer = self._loop.call_later(left if left > 0 else self._seconds, self._look)

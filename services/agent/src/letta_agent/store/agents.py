@@ -29,6 +29,7 @@ _TOOLS = (
     .scalar_subquery()
 )
 _DEFAULT_THREAD = sa.and_(queue.c.organization_id == agents.c.organization_id, queue.c.conversation_id == agents.c.id)
+# One statement, so that no run is admitted between the look at the row and the higher fence.
 _SEIZE = (
     "insert into agent.conversation_queue as q (organization_id, conversation_id, agent_id, fence) "
     "values (%s, %s, %s, %s::bigint + 1) on conflict (organization_id, conversation_id) do update "
@@ -56,6 +57,7 @@ _COLUMNS = (
     agents.c.creation,
     agents.c.request_id,
     agents.c.created_by_id,
+    # While a run holds the conversation it is dealing with what waited.
     sa.case((queue.c.run_id.is_(None), queue.c.approval_message)).label("approval_message"),
     queue.c.last_run_completion,
     queue.c.last_run_duration_ms,
@@ -172,6 +174,7 @@ class SqlAgentStore:
         """Take an agent out of every list. Raises AgentNotFound."""
         async with self._db.begin() as conn:
             there = sa.and_(self._is(actor, agent_id), agents.c.state != Stage.REMOVING)
+            # The request id is given up, so that the same request makes a new agent.
             change = sa.update(agents).where(there).values(state=int(Stage.REMOVING), request_id=None)
             if (await conn.execute(change)).rowcount != 1:
                 raise _no_agent(agent_id)
@@ -182,6 +185,7 @@ class SqlAgentStore:
         async with self._db.begin() as conn:
             gone = sa.select(runs.c.id).where(runs.c.organization_id == mine, runs.c.agent_id == agent_id)
             events = sa.delete(run_events).where(run_events.c.organization_id == mine, run_events.c.run_id.in_(gone))
+            # Events have no agent, so they go first, while the runs that name them are there.
             await conn.execute(events)
             for table in (run_steps, runs, queue, conversations, agent_tools):
                 owned = sa.and_(table.c.organization_id == mine, table.c.agent_id == agent_id)
@@ -234,6 +238,7 @@ def _by_request() -> Compiled:
     return Compiled(_query().where(_MINE, agents.c.request_id == sa.bindparam("key")))
 
 
+# Filters combine in many ways; the few that screens use stay compiled.
 @functools.lru_cache(maxsize=64)
 def _first_page(wanted: frozenset[str], all_tags: bool, order_by: str, page: Page) -> Compiled:
     query = _query().where(_MINE, *_conditions(dict.fromkeys(sorted(wanted)), all_tags=all_tags))

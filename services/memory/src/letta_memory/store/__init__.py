@@ -1,1 +1,1 @@
-"""Storage of memory: PostgreSQL, and an in-memory twin that passes the same tests."""
+"""Storage of memory in PostgreSQL."""

@@ -45,7 +45,7 @@ from letta_common.values.repeats import require_same
 
 StoredCreation = stored_pb2.StoredCreation
 _ROLE = message_pb2.MessageRole
-_ATTEMPTS = 5
+_ATTEMPTS = 5  # how often a change reads again because another one was faster
 _log = structlog.get_logger("letta.agent.agents")
 
 _DESCRIPTIONS = {
@@ -72,6 +72,7 @@ class Agents:
             ModelNotFound, ToolNotFound, BlockNotFound: what it should use does not exist.
             IdempotencyConflict: another request had its key.
         """
+        # Before anything is stored, so that an unknown tool leaves nothing behind.
         tools = await self._resolve(draft)
         agent, creation = await self._drafted(actor, draft, tools)
         if not await self._store.create(actor, agent):
@@ -79,6 +80,7 @@ class Agents:
             require_same(agent.request_hash, draft.request_hash)
             if agent.stage is Stage.READY:
                 return await self.get(actor, agent.id, ALL_PARTS)
+            # The first attempt's content: ids in it differ from those drafted now, and memory may have them already.
             creation = StoredCreation.FromString(agent.creation)
         memory = await self._provision(actor, agent, creation)
         return self._shown(actor, agent, ALL_PARTS, memory, tools)
@@ -115,6 +117,7 @@ class Agents:
 
     async def delete(self, actor: Actor, agent_id: str) -> None:
         """Remove an agent and what belongs to it alone. Raises AgentNotFound."""
+        # First, so that nobody is admitted while memory is removed; a crash leaves the rest to the sweep.
         await self._store.begin_removal(actor, agent_id)
         await self._memory.deprovision(agent_id)
         await self._store.delete(actor, agent_id)
@@ -175,6 +178,7 @@ class Agents:
         except Fenced as error:
             fence = await self._seized(actor, agent_id, above=int(error.metadata.get("fence") or 0))
             await self._memory.reset(_beginning(agent_id, fence, first))
+        # Under the fence: a run admitted meanwhile has raised it and keeps what it waits for.
         await self._store.forget(actor, agent_id, fence)
         return await self.get(actor, agent_id, ALL_PARTS)
 
@@ -204,6 +208,7 @@ class Agents:
 
     async def finish_half_done(self, credentials: CredentialPeer, before: datetime) -> int:
         """Finish what a crash left half made or half removed; return how much there was."""
+        # Few at a time: each asks other services, and the next sweep takes the rest.
         left = await self._store.list_unfinished(before, 20)
         for actor, agent in left:
             passport = Passport(credentials, self._clock, actor, derived_id("run", "sweep", agent.id))
@@ -274,6 +279,7 @@ class Agents:
                 embedding=agent.state.embedding,
             )
         except AppError as error:
+            # What no repeat would mend is taken back; after all else the sweep goes on with what is stored.
             if error.code in {Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.FAILED_PRECONDITION}:
                 await self._store.begin_removal(actor, agent.id)
                 await self._memory.deprovision(agent.id)
@@ -302,6 +308,7 @@ class Agents:
     async def _set_blocks(self, agent_id: str, wanted: Sequence[str]) -> None:
         memories = await self._memory.memories([agent_id], blocks=True)
         have = {block.id for block in memories.get(agent_id, memory_pb2.AgentMemory()).blocks}
+        # Detached first, since a wanted block may have the label of one that goes.
         for block_id in have - set(wanted):
             await self._memory.detach_block(agent_id, block_id)
         for block_id in wanted:

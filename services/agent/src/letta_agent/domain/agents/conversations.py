@@ -149,6 +149,7 @@ class Conversations:
     async def delete(self, actor: Actor, conversation_id: str) -> None:
         """Remove a conversation and its messages. Raises ConversationNotFound."""
         conversation = await self._store.get(actor, conversation_id)
+        # First, so that nobody is admitted while memory is removed; a crash leaves the rest to the sweep.
         await self._store.begin_removal(actor, conversation_id)
         await self._memory.deprovision_conversation(conversation.agent_id, conversation_id)
         await self._store.delete(actor, conversation_id)
@@ -168,6 +169,7 @@ class Conversations:
             if not agent_id:
                 raise InvalidArgument("the conversation `default` needs an agent_id", field="agent_id")
             return agent_id, agent_id
+        # The default conversation has the agent's id, and V1 clients may name it so.
         if conversation_id.startswith("agent-"):
             return conversation_id, conversation_id
         if not conversation_id.startswith("conv-"):
@@ -177,6 +179,7 @@ class Conversations:
 
     async def finish_half_done(self, credentials: CredentialPeer, before: datetime) -> int:
         """Finish what a crash left half made or half removed; return how much there was."""
+        # Few at a time: each asks other services, and the next sweep takes the rest.
         left = await self._store.list_unfinished(before, 20)
         for actor, stored in left:
             conversation_id = stored.conversation.id
@@ -194,6 +197,7 @@ class Conversations:
             try:
                 first = await self._agents.first_message(actor, conversation.agent_id)
                 await self._provision(actor, stored, first)
+            # The agent was removed meanwhile, so there is nothing left to finish.
             except AgentNotFound:
                 await self._store.delete(actor, conversation.id)
             return
@@ -210,6 +214,7 @@ class Conversations:
                 stored.isolated_labels,
             )
         except AppError as error:
+            # A block to isolate does not exist: no repeat would mend that.
             if error.code is Code.NOT_FOUND:
                 await self._store.delete(actor, draft.id)
             raise

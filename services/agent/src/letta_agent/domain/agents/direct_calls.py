@@ -33,6 +33,7 @@ class ToolRuns:
         tool = next((tool for tool in found if tool.name == tool_name), None)
         if tool is None:
             raise ToolNotFound(f"agent {agent_id} has no tool {tool_name}", tool_name=tool_name)
+        # The newest fence and no higher one: the call must not shut out a run that goes on.
         hold = await self._store.hold(actor, agent_id)
         memories = await self._memory.memories([agent_id], blocks=True)
         environment: Mapping[str, str] = {}

@@ -13,6 +13,7 @@ _CATEGORIES = {model_pb2.PROVIDER_CATEGORY_BYOK: "byok"}
 def set_model(state: Agent, info: model_pb2.Model, *, window: int = 0) -> None:
     """Give an agent a model."""
     state.model = info.handle
+    # A larger window than the model's would only be refused by its vendor.
     state.context_window_limit = min(window, info.context_window) if window else info.context_window
     state.compat.llm_config.CopyFrom(_described(info))
     if not state.model_settings.provider_type:

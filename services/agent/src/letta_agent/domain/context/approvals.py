@@ -63,11 +63,13 @@ def settled(messages: Sequence[Message], waiting: Waiting | None, *, denies: boo
     resolved = [_resolved(message, waiting) for message in answers]
     given = {_call_of(approval) for message in resolved for approval in message.approvals}
     left = tuple(call_id for call_id in waiting.call_ids if call_id not in given)
+    # Calls without an answer may not stand before other words, so they are denied or the input is refused.
     if left and rest:
         if not denies:
             raise unanswered(waiting)
         others = replace(waiting, call_ids=left)
         return Settled([*resolved, denial(others, rest[0].created_at, UNANSWERED)], rest)
+    # What was said besides comes behind the returns, since vendors want those right after the calls.
     return Settled(resolved, rest, left)
 
 
@@ -137,6 +139,7 @@ def _resolved(message: Message, waiting: Waiting) -> Message:
     resolved.CopyFrom(message)
     resolved.approval_request_id = waiting.message_id
     del resolved.approvals[:]
+    # What names one call wins over what names the whole message.
     named = {_call_of(approval) for approval in message.approvals}
     for approval in message.approvals:
         whole = _call_of(approval) == waiting.message_id

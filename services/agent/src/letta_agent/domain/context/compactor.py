@@ -20,10 +20,10 @@ from letta_messages.rendering import text_of
 
 TRIGGER = 0.9
 """Share of the window above which a context is compacted."""
-SHARE = 0.3
-GROWTH = 1.5
-CLIP = 50_000
-_LINE = 2_000
+SHARE = 0.3  # of the window that is to be free afterwards, so that not each step compacts again
+GROWTH = 1.5  # half as much again for each refusal without numbers
+CLIP = 50_000  # characters of a summary; also the default that a new agent gets
+_LINE = 2_000  # characters of a part, so that one long result does not push out all others
 _ROLE = message_pb2.MessageRole
 _MODE = agent_pb2.CompactionMode
 
@@ -101,6 +101,7 @@ class Compactor:
         try:
             generation = await self._models.generate(prompt, [_transcript(evicted, full.window).SerializeToString()])
             text = "\n".join(part.text.text for part in generation.parts if part.HasField("text")).strip()
+        # Without a summary the run could not go on at all, so a mechanical one is better than an error.
         except AppError:
             text = ""
         return (text or mechanical(evicted))[:limit]
@@ -155,8 +156,10 @@ def mechanical(evicted: Sequence[Message]) -> str:
 def _cut_point(full: CompactionRequest, messages: Sequence[Message]) -> int:
     """Return the number of messages to evict: as few as make the rest fit, and never a call without its return."""
     settings = full.state.compaction_settings
+    # A fifth more with each attempt; something of the window always stays.
     share = min(0.95, (settings.sliding_window_percentage or SHARE) + 0.2 * full.attempt)
     room = (1 - share) * full.window / full.scale - full.overhead
+    # A return never begins a context: its call would be missing, which vendors refuse.
     starts = [index for index, message in enumerate(messages) if index and _may_start(message)]
     if settings.mode in {_MODE.COMPACTION_MODE_ALL, _MODE.COMPACTION_MODE_SELF_COMPACT_ALL}:
         return starts[-1] if starts and not full.by_hand else len(messages)
@@ -177,6 +180,7 @@ def _may_start(message: Message) -> bool:
 def _transcript(evicted: Sequence[Message], window: int) -> Message:
     lines = [line for message in evicted for line in _lines(message)]
     text = "\n".join(lines)
+    # Characters: at about four a token half the window, so that the summary's own prompt fits.
     most = max(4_000, window * 2)
     if len(text) > most:
         text = f"{text[: most // 2]}\n[...]\n{text[-most // 2 :]}"

@@ -115,6 +115,7 @@ def facts_of(now: datetime, timezone: str, messages: int, passages: int) -> list
 
 
 def _memory(blocks: Iterable[block_pb2.Block]) -> str:
+    # Always in one order, since vendors cache a prompt up to where it first differs.
     shown = [_block(block) for block in sorted(blocks, key=lambda block: block.label)]
     if not shown:
         return ""

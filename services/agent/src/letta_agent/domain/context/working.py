@@ -9,8 +9,8 @@ from letta.memory.v1 import block_pb2
 from letta.memory.v1 import context_service_pb2 as memory_pb2
 from letta_agent.domain.peers.memory import Message
 
-BYTES_PER_TOKEN = 4
-IMAGE_TOKENS = 1_600
+BYTES_PER_TOKEN = 4  # about, for text; a vendor's count takes its place after the first step
+IMAGE_TOKENS = 1_600  # about what vendors count for a large image, however many bytes it has
 _ROLE = message_pb2.MessageRole
 
 
@@ -23,6 +23,7 @@ class WorkingContext:
         self.message_count = begun.message_count
         self.passage_count = begun.passage_count
         self._known = tokens
+        # Without a known size all messages are estimated, these among them.
         self._fresh = input_bytes if tokens else 0
 
     def add(self, messages: Iterable[Message]) -> None:
@@ -64,6 +65,7 @@ class WorkingContext:
         kept = len(self.messages)
         if first:
             ids = (Message.FromString(data).id for data in self.messages)
+            # Unknown: nothing is dropped, since a summary too many does less harm than messages too few.
             kept = next((index for index, found in enumerate(ids) if found == first), 0)
         self.replace([summary.SerializeToString(), *self.messages[kept:]])
 
@@ -97,7 +99,7 @@ def message_tokens(data: bytes) -> int:
     message = Message.FromString(data)
     images = [part for part in message.parts if part.HasField("image")]
     spent = sum(len(part.image.SerializeToString()) for part in images)
-    return (len(data) - spent) // BYTES_PER_TOKEN + IMAGE_TOKENS * len(images) + 4
+    return (len(data) - spent) // BYTES_PER_TOKEN + IMAGE_TOKENS * len(images) + 4  # 4: what stands around a message
 
 
 def _is_said(message: Message) -> bool:

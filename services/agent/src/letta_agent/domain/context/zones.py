@@ -31,6 +31,7 @@ def zone_of(text: str) -> str:
 
 def known(stored: str) -> str:
     """Return the time zone that was stored, or UTC where what was stored is none."""
+    # Agents may have been stored before zones were checked, and the tz database changes.
     return _names().get(stored.lower(), UTC)
 
 
@@ -51,6 +52,7 @@ def set_time(field: Timestamp, text: str, timezone: str, *, end: bool = False) -
     except ValueError as error:
         hint = "use ISO 8601: YYYY-MM-DD or YYYY-MM-DDTHH:MM"
         raise InvalidArgument(f"{text!r} is no date: {hint}", date=text) from error
+    # A date alone is midnight, which as an end would leave out the day that was meant.
     if end and len(text) <= len("YYYY-MM-DD"):
         moment = datetime.combine(moment.date(), time.max)
     try:

@@ -20,6 +20,7 @@ PARAMETERS = ("agent_state", "self")
 
 def wants_state(tool: Tool) -> bool:
     """Say whether the function of a tool has a parameter for the agent's state."""
+    # The look for the words spares nearly all tools the parser.
     return any(name in tool.source_code for name in PARAMETERS) and _has_parameter(tool.source_code, tool.name)
 
 
@@ -52,6 +53,7 @@ def state_of(state: agent_pb2.Agent, blocks: Iterable[Block]) -> str:
 def edits_of(changes: str) -> list[EditBlockRequest]:
     """Return the edits that bring what a tool changed into memory, always in the same order."""
     values = json.loads(changes).get("blocks", {}) if changes else {}
+    # Sorted, since the place of an edit is part of its key and a repeat must have the same.
     changed = [label for label in sorted(values) if isinstance(values[label], str)]
     return [EditBlockRequest(label=label, rethink=RethinkEdit(value=values[label])) for label in changed]
 
@@ -60,9 +62,11 @@ def edits_of(changes: str) -> list[EditBlockRequest]:
 def _has_parameter(source: str, name: str) -> bool:
     try:
         top = ast.parse(source).body
+    # Source of strangers, TypeScript among it: what cannot be read asks for nothing.
     except (SyntaxError, ValueError, RecursionError):
         return False
     functions = [node for node in top if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    # Where none has the tool's name the last one is it, as tool_schemas reads source too.
     named = [node for node in functions if node.name == name] or functions[-1:]
     return any(
         argument.arg in PARAMETERS

@@ -61,6 +61,7 @@ def _section(section: list[str]) -> Iterator[tuple[Edit, str]]:
 
 def _hunks(label: str, lines: list[str]) -> Iterator[tuple[Edit, str]]:
     hunk: list[str] = []
+    # The mark at the end closes the last hunk as any other one.
     for line in [*lines, "@@"]:
         if not line.startswith("@@"):
             hunk.append(line)
@@ -80,6 +81,7 @@ def _hunk(label: str, lines: list[str]) -> Edit:
             old.append(text)
         if mark != "-":
             new.append(text)
+    # Nothing to find: the new lines go to the end of the block.
     if not any(old):
         text = "\n".join(text for text in new if text)
         return Edit(label=label, insert=memory_pb2.InsertEdit(text=text, line=-1))

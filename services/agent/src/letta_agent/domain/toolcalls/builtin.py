@@ -29,7 +29,7 @@ from letta_common.errors import AppError
 from letta_messages.rendering import text_of
 
 Arguments = Mapping[str, Any]
-_MOST = 2**31 - 1
+_MOST = 2**31 - 1  # numbers of the contract are int32
 _ROLES = {
     "assistant": message_pb2.MESSAGE_ROLE_ASSISTANT,
     "user": message_pb2.MESSAGE_ROLE_USER,
@@ -125,6 +125,7 @@ class BuiltinTools:
     async def edit(self, call: BuiltinCall, edit: Edit, *, part: int | None = None) -> str:
         """Edit a block and return its new value."""
         edit.agent_id, edit.conversation_id, edit.fence = call.run.agent_id, call.run.conversation_id, call.run.fence
+        # A call with several edits needs a key for each; a repeat goes through them in the same order.
         edit.idempotency_key = call.key if part is None else f"{call.key}:{part}"
         return (await self._memory.edit_block(edit)).block.value
 
@@ -196,6 +197,7 @@ class BuiltinTools:
         request = SearchArchivalMemoryRequest(
             agent_id=call.run.agent_id,
             query=call.text("query"),
+            # Held within bounds instead of refused: a model may ask for anything.
             top_k=max(1, min(call.number("top_k", 5), 100)),
             tags=call.texts("tags"),
             tag_match_mode=TAG_MATCH_MODE_ALL if call.text("tag_match_mode", "any") == "all" else TAG_MATCH_MODE_ANY,
@@ -222,12 +224,14 @@ class BuiltinTools:
         request = SearchStoredMessagesRequest(
             agent_id=call.run.agent_id,
             query=str(call.arguments.get("query") or ""),
+            # Held within bounds instead of refused: a model may ask for anything.
             limit=max(1, min(call.number("limit", 5), 50)),
             roles=[_ROLES[role] for role in call.texts("roles") if role in _ROLES],
         )
         set_time(request.start_date, str(call.arguments.get("start_date") or ""), call.timezone)
         set_time(request.end_date, str(call.arguments.get("end_date") or ""), call.timezone, end=True)
         found = [Message.FromString(each.message) for each in (await self._memory.search_messages(request)).results]
+        # Returns of tools would often be the results of former searches.
         results = [self._shown(each) for each in found if each.role != message_pb2.MESSAGE_ROLE_TOOL]
         said = f"Showing {len(results)} results:" if results else "No results found."
         return _json({"message": said, "results": results})
@@ -291,6 +295,7 @@ def _label(call: BuiltinCall, name: str) -> str:
     path = call.text(name).strip().removeprefix("/memories").strip("/")
     if not path:
         raise BuiltinArgumentError(f"{call.name}(): '{name}' must name a memory block, as in /memories/human")
+    # Labels have no folders.
     return path.replace("/", "_")
 
 

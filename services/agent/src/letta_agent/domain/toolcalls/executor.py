@@ -28,12 +28,13 @@ Agent = agent_pb2.Agent
 ToolCallContent = message_pb2.ToolCallContent
 ToolReturnContent = message_pb2.ToolReturnContent
 
-RETURN_LIMIT = 50_000
+RETURN_LIMIT = 50_000  # characters, where a tool has no limit of its own
 UNKNOWN_OUTCOME = (
     "Outcome unknown: the service was interrupted while this call ran. It may or may not have taken effect; "
     "check before you call it again."
 )
-_SHOWN = 300
+_SHOWN = 300  # enough for a model to recognize what it wrote
+# Parameters that the loop adds, or that models of older kinds write without being asked.
 _STRIPPED = ("request_heartbeat", "thinking", "inner_thoughts")
 _HERE = frozenset(
     {
@@ -99,6 +100,7 @@ class Caller:
                     await run(index)
             await asyncio.gather(*tasks)
         finally:
+            # An error that ends the run leaves no call behind that still runs.
             for task in tasks:
                 task.cancel()
         return [found[index] for index in range(len(step.calls))]
@@ -134,6 +136,7 @@ class Caller:
         call = step.calls[index]
         arguments = arguments_of(call) | step.rules.prefilled(call.name, step.history)
         key = f"{step.run.run_id}:{step.step_index}:{index}"
+        # Built-in tools have keys in memory and may be repeated, others only where their makers say so.
         if step.replayed and not tool.idempotent and not self._is_here(tool):
             return failed(UNKNOWN_OUTCOME)
         return await self.run(ToolRun(step.run, key, tool, arguments, step.environment, step.state, step.blocks))
@@ -156,6 +159,7 @@ class Caller:
         )
         try:
             result = await self._tools.execute(request)
+            # Behind the call, whose answer is stored under the key: a repeat has the same changes.
             for part, edit in enumerate(edits_of(result.agent_state_changes)):
                 await self._builtin.edit(builtin, edit, part=part)
         except AppError as error:

@@ -31,4 +31,5 @@ def ends_run(error: AppError) -> bool:
 
 def for_model(error: AppError) -> str:
     """Return what the model reads of a failed call: what it can mend, and of anything else only that it happened."""
+    # The model's words go to strangers, so it learns nothing of the inside.
     return error.message if error.code in _OF_THE_CALL else NEUTRAL

@@ -60,6 +60,7 @@ class ToolRules:
         if followers is not None:
             allowed, required = allowed & followers, True
         allowed -= self._orphans(history) | self._exhausted(history)
+        # A vendor refuses a required call without tools, so with none left nothing is required.
         return Freedom(frozenset(allowed), constrained=allowed != set(names), required=required and bool(allowed))
 
     def prefilled(self, name: str, history: Sequence[ToolReturnContent]) -> dict[str, Any]:
@@ -83,6 +84,7 @@ class ToolRules:
     def ends(self, names: Sequence[str]) -> bool:
         """Say whether these calls, made in one step, end the run."""
         last = {rule.tool_name for rule in self._of("exit_loop")}
+        # Of several calls each has to end the run: the others' returns want to be read.
         return bool(names) and all(name in last for name in names)
 
     def continues(self, names: Sequence[str]) -> bool:
@@ -94,6 +96,7 @@ class ToolRules:
     def missing(self, history: Sequence[ToolReturnContent]) -> list[str]:
         """Return the tools that must still be called before the run may end."""
         rules = self._of("required_before_exit")
+        # A call that could not be read was not made.
         made = {call.name for call in history if not call.content.startswith(UNREADABLE)} if rules else ()
         return [rule.tool_name for rule in rules if rule.tool_name not in made]
 
@@ -135,6 +138,7 @@ class ToolRules:
         return {child for rule in rules for child in rule.children} - here
 
     def _exhausted(self, history: Sequence[ToolReturnContent]) -> set[str]:
+        # The name of the rule is V1's; what it bounds is a run.
         counts = Counter(call.name for call in history)
         rules = self._of("max_count_per_step")
         return {rule.tool_name for rule in rules if counts[rule.tool_name] >= rule.max_count_limit}

@@ -20,7 +20,8 @@ from letta_common.errors import ServiceUnavailable
 
 BUILTIN_SECONDS = 5.0
 """How long a set of built-in tools is taken as it is."""
-_MAX_SETS = 2_000
+_MAX_SETS = 2_000  # of agents in use; one that is forgotten is asked for again
+# Types of tools that people change; all others change with a release alone.
 _CHANGING = frozenset(
     {
         tool_pb2.TOOL_TYPE_UNSPECIFIED,
@@ -107,6 +108,7 @@ class Toolsets:
 
     def _keep(self, key: _Key, found: ResolveToolsResponse) -> Toolset:
         made = toolset(found.tools)
+        # A tool that is missing may come back, so such a set is asked about each time.
         lasts = len(found.tools) == len(set(key[1])) and all(tool.tool_type not in _CHANGING for tool in found.tools)
         self._known[key] = _Known(made, found.etag, self._clock.monotonic_ns(), lasts)
         return made
