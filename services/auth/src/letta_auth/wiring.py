@@ -33,6 +33,7 @@ from letta_postgres.resealing import Resealer, SealedColumn
 from letta_rpc.service import Deps, Service
 
 SCHEMA = "auth"
+# Signing keys are the deployment's, of no organization.
 SEALED = (SealedColumn(PRIVATE_KEYS, organization=""),)
 _HOUR = 3600.0
 
@@ -51,6 +52,7 @@ async def build(settings: AuthSettings, deps: Deps) -> Service:
     async def start() -> None:
         if settings.dev_mode:
             await Bootstrap(stored, pepper, clock).ensure_defaults()
+        # Before anybody calls, so that a verifier which starts now finds a key.
         await keys.signer()
         background.start()
 

@@ -106,6 +106,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
 
     async def close() -> None:
         await background.stop()
+        # Calls end before what they use; their outcomes are written before the database closes.
         for part in (executions, servers, sandbox, store, db):
             await part.close()
 
@@ -199,6 +200,7 @@ def _program_options(settings: ToolsSettings) -> ProgramOptions:
         min_isolation=max(least, Isolation.NAMESPACE) if several else least,
         allow_unsandboxed=settings.allow_unsandboxed,
         readable=settings.mcp_stdio_paths,
+        # The home may hold the deployment's encryption key.
         hidden=(str(settings.home),),
         destinations=Destinations(read_destinations(settings.mcp_stdio_hosts)),
         egress=_program_egress(settings),
@@ -247,6 +249,7 @@ def _program_shares(settings: ToolsSettings) -> Shares:
 
 
 def _memory(settings: ToolsSettings) -> MemoryShares:
+    # As much again is for stdio MCP servers, which leaves a quarter to the services.
     together = settings.calls_memory_bytes or hosts.memory_bytes() * 3 // 8
     return MemoryShares(together, settings.calls_memory_bytes_per_organization or together // 2)
 

@@ -164,6 +164,7 @@ class APIKeys:
     async def list(self, actor: Actor, page: Page, user_id: str = "") -> Sequence[APIKey]:
         """Return a page of the keys of the actor's organization. Raises PermissionDenied, CursorNotFound."""
         require_scope(actor, KEYS)
+        # Administrators name a user to look beyond their own organization.
         reach = _reach(actor) if user_id else actor.organization_id
         async with self._db.read() as tx:
             return await tx.api_keys.list_keys(page, reach, user_id)

@@ -36,6 +36,7 @@ class AuditStore(Protocol):
 def link(previous: bytes, entry: AuditEntry) -> bytes:
     """Return the hash of an entry that follows another."""
     fields = [entry.organization_id, entry.at.isoformat(), entry.actor_user_id, entry.action, entry.target_id]
+    # As a list in JSON, so that no text can pass from one field into the next.
     return hashlib.sha256(previous + json.dumps([*fields, entry.request_id]).encode()).digest()
 
 

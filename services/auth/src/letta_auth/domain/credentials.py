@@ -17,7 +17,7 @@ from letta_common.errors import InvalidArgument, OperationUnimplemented, Unauthe
 from letta_common.values.times import optional_time
 
 RUN_LIFETIME = timedelta(minutes=15)
-# Each request with a key would be a write otherwise.
+# Each exchange of a key would be a write otherwise.
 TOUCH_AFTER = timedelta(minutes=1)
 _USER_ID = re.compile(r"user-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Header, payload and signature of a JSON web token.
@@ -65,6 +65,7 @@ class Credentials:
         if user.organization_id != organization_id:
             raise Unauthenticated(f"the user {user_id} is not of the organization", user_id=user_id)
         signer = await self._keys.signer()
+        # Not the scopes of the key that began the run: a run never manages keys or organizations.
         return signer.sign(Actor(organization_id, user_id, USUAL), lifetime=RUN_LIFETIME, run_id=run_id)
 
     async def _owner(self, secret: str) -> tuple[Actor, datetime | None]:

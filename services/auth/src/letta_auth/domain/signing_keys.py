@@ -102,7 +102,7 @@ class SigningKeys:
         key = SigningKey(id=id_, public_key=public, created_at=stamp_of(now))
         sealed = self._sealer.seal(_place(id_), private)
         async with self._db.begin() as tx:
-            # In one transaction with the new key, so that no replica meets neither.
+            # In one transaction with the new key, so that there is always one to sign with.
             await tx.signing_keys.retire(now - self._max_age, now)
             await tx.signing_keys.create(KeyPair(key, sealed))
         return Signer(private, id_, self._audience, self._clock)

@@ -59,6 +59,7 @@ class Users:
             id=new_id("user"), organization_id=organization_id, name=name, created_at=made_at, updated_at=made_at
         )
         async with self._db.begin() as tx:
+            # The foreign key alone would let a removed organization have users.
             await tx.organizations.get(organization_id)
             await tx.users.create(user)
             await tx.audit.append(change(actor, organization_id, now, "user.create", user.id))
@@ -105,6 +106,7 @@ class Users:
         now = self._clock.now()
         async with self._db.begin() as tx:
             gone = await tx.users.get(user_id)
+            # The row stays, since keys and the audit log name it.
             gone.is_deleted = True
             gone.updated_at.FromDatetime(now)
             await tx.users.update(gone)

@@ -60,6 +60,7 @@ class SqlAPIKeyStore:
         return _key(row)
 
     async def find_usable(self, key_id: str) -> KeptKey | None:
+        # The key of a removed user stays in the table, and must open nothing.
         owned = sa.exists().where(users.c.id == api_keys.c.user_id, LIVE_USER)
         columns = (*_COLUMNS, api_keys.c.secret_hash, api_keys.c.development)
         row = (await self._conn.execute(sa.select(*columns).where(api_keys.c.id == key_id, _LIVE, owned))).one_or_none()

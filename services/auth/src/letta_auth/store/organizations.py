@@ -34,6 +34,7 @@ class SqlOrganizationStore:
 
     async def ensure(self, organization: Organization) -> None:
         row = insert(organizations).values(**_values(organization))
+        # An update takes the lock of a row that is there, so that others wait; doing nothing would not.
         await self._conn.execute(row.on_conflict_do_update(index_elements=["id"], set_={"is_deleted": False}))
 
     async def get(self, organization_id: str) -> Organization:

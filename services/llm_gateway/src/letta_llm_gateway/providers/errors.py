@@ -31,7 +31,9 @@ from letta_llm_gateway.providers.refusals import LACKING, TOO_LONG, refused_tool
 _NO_CREDIT = re.compile(
     r"insufficient[_ ](quota|credit|balance|funds)|credit balance|billing|payment required", re.IGNORECASE
 )
+# Beginnings of keys as vendors give them out.
 _SECRET = re.compile(r"\b(sk|pk|rk|gsk|xai|key|Bearer)[-_ ][\w\-*.]{6,}", re.IGNORECASE)
+# Google refuses a wrong key with 400.
 _KEYLESS_400 = re.compile(r"api[_ ]?key (is )?(not valid|invalid)|invalid api[_ ]?key", re.IGNORECASE)
 _MAX_TEXT = 500
 
@@ -43,6 +45,7 @@ def redacted(text: str) -> str:
 
 def retry_after(headers: Mapping[str, str]) -> str | None:
     """Return the seconds after which a vendor wants to be asked again, as text, or None."""
+    # OpenAI tells short waits in this header, since Retry-After has whole seconds.
     if (millis := headers.get("retry-after-ms", "")).replace(".", "", 1).isdigit():
         return str(float(millis) / 1000)
     value = headers.get("retry-after", "").strip()

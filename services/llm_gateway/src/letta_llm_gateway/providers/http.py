@@ -18,6 +18,7 @@ from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, P
 from letta_llm_gateway.domain.generation.tapes import current_tape
 
 CONNECT_SECONDS = 5.0
+# The client's own limit of 100 would queue streams that the gateway's slots let through.
 _CONNECTIONS = 1000
 _IDLE = 100
 _MOST_BYTES = 1 << 30

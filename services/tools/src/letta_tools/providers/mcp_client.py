@@ -111,6 +111,7 @@ class SDKClient:
                     return await self._sessions.ask(connection, seconds, question)
                 return await self._asked(connection, seconds, question, auth)
         except TimeoutError as error:
+            # A timeout that is not of this scope is one of the connection.
             if scope.expired() or connection.server_type == STDIO:
                 raise _late(seconds) from error
             raise _broken(connection, error) from error
@@ -134,6 +135,7 @@ class SDKClient:
         question: Callable[[Client], Awaitable[_T]],
         auth: httpx2.Auth | None,
     ) -> _T:
+        # A token that was given is not replaced by what a person granted.
         if auth is None and not _has_credential(connection):
             auth = await authorization(self._grants, connection, None)
         transport = _Transport(lambda: self._transport(connection, auth))
@@ -224,6 +226,7 @@ def _text(result: CallToolResult) -> str:
             resource = getattr(part, "resource", None)
             text = getattr(resource, "text", None)
             parts.append(text if isinstance(text, str) else f"[{part.type}]")
+    # The protocol asks servers to send the text of structured content too, and not all do.
     if not parts and result.structured_content is not None:
         return json.dumps(result.structured_content, ensure_ascii=False)
     return "\n".join(parts)

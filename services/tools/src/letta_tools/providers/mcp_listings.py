@@ -14,6 +14,7 @@ import structlog
 from mcp.shared.message import SessionMessage
 from mcp.types import JSONRPCResponse
 
+# It travels in `_meta`, which the SDK hands on as it is.
 FAULT = "letta:fault"
 _LONGEST_NAME = 256
 _HINTS = ("readOnlyHint", "idempotentHint", "destructiveHint", "openWorldHint")
@@ -62,6 +63,7 @@ def _righted(item: SessionMessage | Exception) -> SessionMessage | Exception:
     result = item.message.result
     if isinstance(result, dict) and isinstance(result.get("tools"), list):
         result["tools"] = [tool for given in result["tools"] if (tool := _tool(given)) is not None]
+        # The SDK would refuse the whole page for it.
         if not isinstance(result.get("nextCursor", ""), str):
             del result["nextCursor"]
     return item
@@ -96,6 +98,7 @@ def _schema(given: Any) -> tuple[dict[str, Any], str]:
         return empty, f"the inputSchema is of type {str(schema['type'])[:60]}, not object"
     if fault := _fault(schema):
         return empty, fault
+    # Some servers write null for what they leave out.
     return {key: value for key, value in schema.items() if value is not None} | {"type": "object"}, ""
 
 
@@ -105,6 +108,7 @@ def _fault(schema: dict[str, Any]) -> str:
     if not isinstance(properties, dict):
         return "the properties of the inputSchema are no object"
     for name, inner in properties.items():
+        # `true` and `false` are schemas too.
         if not isinstance(inner, dict | bool):
             return f"the property {str(name)[:60]} of the inputSchema is no schema"
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):

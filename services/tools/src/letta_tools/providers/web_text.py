@@ -24,6 +24,7 @@ _BREAKS = {
 }
 _HEADINGS = {f"h{level}" for level in range(1, 7)}
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]{0,20})")
+# Bounded, so that a page of quotes and blanks costs no more than its length.
 _HREF = re.compile(r"""\shref\s{0,9}=\s{0,9}(?:"([^"]{0,2048})"|'([^']{0,2048})'|([^\s"'>]{1,2048}))""", re.IGNORECASE)
 _LONGEST_TAG = 8192
 
@@ -79,6 +80,7 @@ class _Reader:
         begin, href = self._link
         self._link = None
         text = "".join(self.parts[begin:]).strip()
+        # Such links lead to nothing that could be fetched.
         if not text or not href or href.startswith(("#", "javascript:", "data:")):
             return
         try:
@@ -107,6 +109,7 @@ def text_of_html(html: str, url: str) -> tuple[str, str]:
 
 def _pieces(html: str) -> Iterator[str]:
     """Yield tags and the texts between them; comments and the insides of scripts are left out."""
+    # Some letters become two in lower case, and places in both texts would no longer agree.
     lower = html.lower() if len(html.lower()) == len(html) else html
     place = 0
     while place < len(html):
@@ -132,6 +135,7 @@ def _pieces(html: str) -> Iterator[str]:
         yield piece
         tag = _TAG.match(piece)
         if tag is not None and piece[1] != "/" and tag[1].lower() in _RAW:
+            # The inside of a script may look like tags.
             place = lower.find(f"</{tag[1].lower()}", place)
             if place < 0:
                 return

@@ -17,6 +17,7 @@ from letta_tools.domain.executions.sandbox_calls import SandboxExecutor
 from letta_tools.domain.registry.tools import Tools
 from letta_tools.servicers.limits import within_deadline
 
+# No sandbox of ours carried these calls out, so nothing is said of isolation.
 _ELSEWHERE = ("", "mcp", "web")
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -59,6 +59,7 @@ class SqlOAuthStore:
 
     async def settle(self, actor: Actor, session_id: str, status: str, answer: bytes, now: datetime) -> bool:
         """Answer a pending attempt that has not expired; say whether there was one."""
+        # Asked in the statement itself, so that of two answers one alone counts.
         waiting = (_sessions.c.id == session_id, _sessions.c.status == PENDING, _sessions.c.expires_at > now)
         statement = sa.update(_sessions).where(_mine(actor), *waiting).values(status=status, answer=answer)
         async with self._db.connect() as conn:

@@ -98,6 +98,7 @@ class SqlSandboxConfigStore:
     ) -> SandboxEnvironmentVariable:
         """Add a variable, or replace the one of its name; return it as it stands."""
         added = pg.insert(_variables).values(**_variable_values(actor, variable), value=sealed)
+        # Id and maker stay those of the variable that was there.
         kept = ("value", "description", "last_updated_by_id", "updated_at")
         upsert = added.on_conflict_do_update(
             index_elements=[_variables.c.organization_id, _variables.c.sandbox_config_id, _variables.c.key],

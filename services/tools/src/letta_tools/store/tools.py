@@ -175,6 +175,7 @@ class SqlToolStore:
         async with self._db.connect() as conn:
             rows = await conn.execute(query.order_by(number.asc() if up else number.desc()).limit(page.limit))
             found = [_tool(row) for row in rows]
+        # Read from the cursor on, told in the order that was asked for.
         return found[::-1] if page.backwards else found
 
     async def find_version(self, actor: Actor, tool_id: str, number: int) -> RegisteredTool | None:
@@ -205,6 +206,7 @@ def _conditions(wanted: ToolFilter) -> list[sa.ColumnElement[bool]]:
     if wanted.ids:
         conditions.append(_tools.c.id == sa.any_(sa.literal(list(wanted.ids), pg.ARRAY(sa.Text))))
     if wanted.search:
+        # Signs of patterns that a caller writes are letters here.
         conditions.append(_tools.c.name.icontains(wanted.search, autoescape=True))
     if wanted.types:
         conditions.append(_tools.c.tool_type.in_(sorted(wanted.types)))

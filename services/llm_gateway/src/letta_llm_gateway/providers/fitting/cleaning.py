@@ -115,6 +115,7 @@ def plausible(usage: Usage | None) -> Usage | None:
     if usage is None:
         return None
     prompt = min(usage.prompt, MOST_COUNT)
+    # Cached tokens are taken off the prompt before it is priced.
     cached = min(usage.cached_input, prompt)
     return Usage(
         prompt=prompt,

@@ -92,7 +92,7 @@ def request(
     if prompt.tools:
         body["tools"] = [_tool(tool, settings if official else ModelSettings()) for tool in prompt.tools]
         body["tool_choice"] = _choice(prompt)
-        # OpenAI's default is several calls at once and ours is one; its reasoning models refuse the key.
+        # OpenAI's default is several calls at once and ours is one; some of its reasoning models refuse the key.
         if settings.HasField("parallel_tool_calls") or (official and not reasons):
             body["parallel_tool_calls"] = settings.parallel_tool_calls
     if official:

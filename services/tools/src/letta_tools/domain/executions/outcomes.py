@@ -23,6 +23,7 @@ def write_outcome(outcome: Outcome) -> bytes:
     values = asdict(outcome.result)
     values["status"] = outcome.result.status.value
     values["tool_version"] = outcome.tool_version
+    # With escapes, since a tool's text may hold halves of characters, which UTF-8 refuses.
     return json.dumps(values).encode()
 
 

@@ -24,6 +24,7 @@ from letta_tools.domain.registry.requirements import check_npm, check_python
 LOCAL, E2B, MODAL = SandboxType.SANDBOX_TYPE_LOCAL, SandboxType.SANDBOX_TYPE_E2B, SandboxType.SANDBOX_TYPE_MODAL
 MASK = "********"
 """What callers see of the value of a variable."""
+# The settings that V1 knows, with the values that it gives them.
 _DEFAULTS: Mapping[SandboxType.ValueType, Mapping[str, object]] = {
     LOCAL: {"sandbox_dir": None, "use_venv": False, "venv_name": "venv", "pip_requirements": []},
     E2B: {"timeout": 300, "template": None, "pip_requirements": None},
@@ -32,6 +33,7 @@ _DEFAULTS: Mapping[SandboxType.ValueType, Mapping[str, object]] = {
 # Settings that configurations may have besides, which V1 did not know.
 _MORE: Mapping[SandboxType.ValueType, tuple[str, ...]] = {LOCAL: ("egress_hosts",)}
 _ANY = SandboxType.SANDBOX_TYPE_UNSPECIFIED
+# An equals sign or a NUL would end the name in the environment of a process.
 _NAME = re.compile(r"[^=\x00-\x1f\x7f]{1,256}")
 
 
@@ -187,6 +189,7 @@ class SandboxConfigs:
 
     async def destinations(self, actor: Actor) -> Destinations:
         """Return what the organization's tools may reach."""
+        # Saves each call a statement where organizations may open nothing.
         if not self._egress.ceiling.destinations:
             return Destinations(self._egress.operator)
         found = await self._store.list_configs(actor, LOCAL, Page(limit=1))

@@ -95,6 +95,7 @@ class SearchExecutor:
         options = {
             name: value
             for name, kind in _SEARCH_ARGUMENTS.items()
+            # What a model fills in wrongly is left out: the search is worth more than its options.
             if isinstance(value := work.arguments.get(name), kind) and value
         }
         try:

@@ -39,6 +39,7 @@ class MCPExecutor:
         except (MCPConnectionFailed, MCPServerNotFound, InvalidArgument) as error:
             return _failed(CallEnding.CRASHED, error.reason, error.message)
         if not good:
+            # A server chooses how long its complaint is, and a model reads it.
             return _failed(CallEnding.TOOL_ERROR, "ToolError", text[:8192])
         result = json.dumps(text)
         if len(result) > execution.limits.result_bytes:

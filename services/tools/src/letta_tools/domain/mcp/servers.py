@@ -24,7 +24,9 @@ from letta_tools.domain.registry.tools import ToolStore
 
 STDIO, SSE, STREAMABLE_HTTP = "stdio", "sse", "streamable_http"
 MASK = "********"
+# What RFC 9110 calls a token.
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# A line break would begin another header.
 _HEADER_VALUE = re.compile(r"[\t -~]*")
 _TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?:\|([^}]*))?\}\}")
 
@@ -60,6 +62,7 @@ class MCPConnection:
         """Return the connection with `{{ NAME | default }}` replaced."""
         return replace(
             self,
+            # Neither address nor program: a variable must not choose where the secrets go.
             auth_token=_fill(self.auth_token, variables) if self.auth_token else self.auth_token,
             custom_headers={name: _fill(value, variables) for name, value in self.custom_headers.items()},
             env={name: _fill(value, variables) for name, value in self.env.items()},
@@ -201,6 +204,7 @@ class MCPServers:
             MCPTimeout: the server does not answer in time.
         """
         try:
+            # Asked before it is kept, so that a server which cannot be reached is not added.
             offers = await self.try_out(actor, connection)
         except AuthorizationNeeded:
             offers = []  # its tools come once somebody has authorized it
@@ -340,6 +344,7 @@ class MCPServers:
         )
 
     async def _tools_of(self, actor: Actor, server_id: str) -> list[RegisteredTool]:
+        # As many as a server may offer.
         found = await self._tools.list_tools(actor, ToolFilter(mcp_server_id=server_id), Page(limit=1000))
         return sorted(found, key=lambda tool: tool.name)
 
@@ -354,6 +359,7 @@ class MCPServers:
             if (name := known[offer.name].name if offer.name in known else names.get(offer.name))
         }
         fresh = [tool for key, tool in wanted.items() if key not in known]
+        # A tool that is as it was gets no new version.
         changed = [tool for key, tool in wanted.items() if key in known and _differs(known[key], tool)]
         if fresh or changed:
             await self._tools.upsert(actor, [*fresh, *changed])
@@ -382,6 +388,7 @@ def _differs(known: RegisteredTool, tool: RegisteredTool) -> bool:
 
 
 def _plain(name: str) -> str:
+    # Vendors of models refuse other letters, and a digit at the beginning.
     plain = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:LONGEST_NAME]
     return plain if re.match(r"[a-zA-Z_]", plain) else f"_{plain}"[:LONGEST_NAME]
 

@@ -17,6 +17,7 @@ def check_python(requirement: Requirement) -> None:
     """Refuse a package whose name or version is none. Raises InvalidArgument."""
     if requirement.version:
         try:
+            # `1.2.*` may be required but is no version by itself.
             Version(requirement.version.removesuffix(".*"))
         except InvalidVersion as error:
             raise not_a_requirement(requirement.specifier(), f"{requirement.version!r} is no version") from error

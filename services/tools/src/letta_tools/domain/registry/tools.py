@@ -49,6 +49,7 @@ _MOST_SEEDED = 100_000
 
 
 _SOURCE_FIELDS = frozenset({"source_code", "source_type", "json_schema", "args_json_schema"})
+# The rest of a built-in tool is the release's, which brings it up to date.
 _BUILTIN_WRITABLE = frozenset(
     {"tags", "return_char_limit", "default_requires_approval", "enable_parallel_execution", "metadata"}
 )
