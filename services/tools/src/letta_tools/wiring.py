@@ -106,7 +106,6 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
 
     async def close() -> None:
         await background.stop()
-        # Calls end before what they use; their outcomes are written before the database closes.
         for part in (executions, servers, sandbox, store, db):
             await part.close()
 
