@@ -24,6 +24,7 @@ from letta_common.actor import Actor
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded, OAuthGrants
 from letta_tools.domain.mcp.servers import MCPConnection
 
+# Authorization servers show it to the person who is asked.
 _CLIENT_NAME = "Letta on gRPC"
 
 

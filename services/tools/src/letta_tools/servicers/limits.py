@@ -18,5 +18,6 @@ def within_deadline(limits: Limits) -> Limits:
     deadline = current_request().deadline
     if deadline is None:
         return limits
+    # A caller whose time is almost up gets a status all the same.
     left = max(deadline - time.monotonic() - _ANSWER_SECONDS, 0.05)
     return limits.cut_to(Limits(left, _ANY, _ANY, _ANY, _ANY, _ANY, _ANY))

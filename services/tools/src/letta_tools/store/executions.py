@@ -27,6 +27,7 @@ delete from tools.executions where ctid = any(array(
   select ctid from tools.executions where started_at < now() - %s::interval limit 5000))
 """
 _BATCH = 200
+# Nobody waits for the write: the answer is on its way already.
 _GATHER_SECONDS = 0.01
 _MOST_PENDING = 10_000
 _SWEEP_SECONDS = 3600.0

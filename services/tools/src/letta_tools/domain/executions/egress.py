@@ -29,6 +29,7 @@ class Ceiling:
 
     def cut(self, texts: Iterable[str]) -> tuple[Destination, ...]:
         """Return the destinations that are within the ceiling as it is now."""
+        # The operator may have lowered the ceiling since these were written.
         return tuple(
             each for each in read_destinations(texts) if any(each.within(limit) for limit in self.destinations)
         )

@@ -324,6 +324,7 @@ class MCPServers:
         await self._client.end(actor.organization_id, server_id)
 
     def _sealed(self, actor: Actor, server: MCPServer, connection: MCPConnection) -> MCPServer:
+        # Sealed as a whole: headers and variables carry tokens as often as the token itself does.
         secrets = {
             "auth_token": connection.auth_token,
             "custom_headers": dict(connection.custom_headers),
