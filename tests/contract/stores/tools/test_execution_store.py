@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from letta_common.actor import Actor
+from letta_common.process.periodic import Next
 from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from letta_tools.domain.executions.executions import Intent, Standing
@@ -103,3 +104,16 @@ async def test_old_calls_are_removed(sql, ann):
     await store.sweep()
 
     assert (await store.begin(ann, intent())).begun
+
+
+async def test_as_many_old_calls_as_there_are_are_removed(sql, ann):
+    store = SqlExecutionStore(sql, swept_at_once=2)
+    for number in range(5):
+        await store.begin(ann, intent(key=f"old-{number}"))
+    await sql.hot(
+        "update tools.executions set started_at = now() - interval '8 days' where organization_id = %s",
+        (ann.organization_id,),
+    )
+
+    assert [await store.sweep() for _ in range(3)] == [Next.AT_ONCE, Next.AT_ONCE, Next.AFTER_A_PAUSE]
+    assert await sql.hot("select 1 from tools.executions where organization_id = %s", (ann.organization_id,)) == []

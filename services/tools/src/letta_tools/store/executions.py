@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from letta_common.actor import Actor
 from letta_common.process.batches import BatchOptions, BatchWriter
-from letta_common.process.periodic import Periodic
+from letta_common.process.periodic import Next, Periodic
 from letta_postgres.db import Database
 from letta_postgres.statements import call
 from letta_tools.domain.executions.executions import Intent, Standing
@@ -24,13 +24,14 @@ _ABANDON = "delete from tools.executions where organization_id = %s and idempote
 # A bounded piece at a time, so that one statement never holds locks for long; `delete` has no limit of its own.
 _SWEEP = """
 delete from tools.executions where ctid = any(array(
-  select ctid from tools.executions where started_at < now() - %s::interval limit 5000))
+  select ctid from tools.executions where started_at < now() - %s::interval limit %s)) returning 1
 """
 _BATCH = 200
 # Nobody waits for the write: the answer is on its way already.
 _GATHER_SECONDS = 0.01
 _MOST_PENDING = 10_000
 _SWEEP_SECONDS = 3600.0
+_SWEPT_AT_ONCE = 5000
 _Outcome = tuple[tuple[str, str], bytes]
 """Organization and key of a call, and what came of it."""
 
@@ -38,9 +39,12 @@ _Outcome = tuple[tuple[str, str], bytes]
 class SqlExecutionStore:
     """Calls by key."""
 
-    def __init__(self, db: Database, *, keep: timedelta = timedelta(days=7)) -> None:
+    def __init__(
+        self, db: Database, *, keep: timedelta = timedelta(days=7), swept_at_once: int = _SWEPT_AT_ONCE
+    ) -> None:
         self._db = db
         self._keep = keep
+        self._swept_at_once = swept_at_once
         self._pending: dict[tuple[str, str], bytes] = {}
         options = BatchOptions(_GATHER_SECONDS, _BATCH, _MOST_PENDING)
         self._writer: BatchWriter[_Outcome] = BatchWriter("outcomes", self._write, options, lost=self._forget)
@@ -96,6 +100,7 @@ class SqlExecutionStore:
         if self._pending.get(place) is outcome:  # and not one that came meanwhile
             del self._pending[place]
 
-    async def sweep(self) -> None:
-        """Remove calls that no one will repeat any more."""
-        await self._db.hot(_SWEEP, (self._keep,))
+    async def sweep(self) -> Next:
+        """Remove calls that no one will repeat any more, some at a time; say whether there may be more."""
+        gone = await self._db.hot(_SWEEP, (self._keep, self._swept_at_once))
+        return Next.AT_ONCE if len(gone) == self._swept_at_once else Next.AFTER_A_PAUSE
