@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import json
 import threading
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,9 @@ class ModalVendor(Vendor):
     def close(self) -> None:
         self._environment.undo()
         super().close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # the SDK leaves channels to the collector
+            gc.collect()  # now, lest it strikes another test, perhaps in the depth of a recursion
 
 
 VENDORS = {kind.name: kind for kind in (DockerVendor, E2BVendor, KubernetesVendor, ModalVendor)}
