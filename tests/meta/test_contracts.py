@@ -7,7 +7,7 @@ import re
 import pytest
 
 from buf.validate import validate_pb2
-from scripts.contracts import Contracts, Method, read_contracts
+from scripts.contracts import ROOT, Contracts, Method, read_contracts
 
 CONTRACTS: Contracts = read_contracts()
 METHODS = pytest.mark.parametrize("method", CONTRACTS.methods, ids=lambda method: method.full_name)
@@ -149,3 +149,21 @@ def test_times_and_lengths_of_time_are_no_integers():
         if field.type in numbers
         and (counting.search(field.name) or "seconds" in CONTRACTS.field_comments.get(f"{name}.{field.name}", ""))
     ]
+
+
+def test_methods_that_texts_name_exist():
+    methods = {f"{method.service.rpartition('.')[2]}.{method.proto.name}" for method in CONTRACTS.methods}
+    services = {name.partition(".")[0] for name in methods}
+    pages = [
+        page
+        for pattern in ("proto/**/*.proto", "docs/**/*.md", "services/*/README.md", "README.md")
+        for page in ROOT.glob(pattern)
+    ]
+    named = {
+        (page.relative_to(ROOT).as_posix(), f"{service}.{name}")
+        for page in pages
+        for service, name in re.findall(r"\b(\w+Service)[./]([A-Z]\w+)\b", page.read_text())
+        if service in services
+    }
+    assert named
+    assert {(page, name) for page, name in named if name not in methods} == set()

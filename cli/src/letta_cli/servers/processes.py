@@ -60,10 +60,13 @@ class ServiceProcess:
                 await asyncio.wait_for(self.ending.wait(), pause)
 
     async def _run_once(self) -> int | None:
-        """Run the service until it ends and return its exit code, minus the signal when one ended it."""
+        """Run the service until it ends; return its exit code, minus the signal that ended it, None without a start."""
         process = _forks.Process(target=serve, args=(self.name, self._environment))
-        forkserver.ensure_running()  # here and not in the thread, with which the kernel would end it
-        await asyncio.to_thread(process.start)  # the first one waits until the modules are loaded
+        try:
+            forkserver.ensure_running()  # here and not in the thread, with which the kernel would end it
+            await asyncio.to_thread(process.start)  # the first one waits until the modules are loaded
+        except (OSError, EOFError):  # the process that forks was killed meanwhile; the next attempt makes another
+            return None
         self._process = process
         if self.ending.is_set():  # it was not there yet to be asked
             process.terminate()

@@ -160,7 +160,7 @@ class ConversationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecompileConversation(self, request, context):
-        """As AgentService.RecompileSystemPrompt, for a conversation.
+        """As AgentService.RecompileAgent, for a conversation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

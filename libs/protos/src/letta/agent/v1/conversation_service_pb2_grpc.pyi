@@ -52,7 +52,7 @@ class ConversationServiceStub:
     CompactConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.CompactConversationRequest, _conversation_service_pb2.CompactConversationResponse]
     """As AgentService.SummarizeMessages, in a conversation."""
     RecompileConversation: _grpc.UnaryUnaryMultiCallable[_conversation_service_pb2.RecompileConversationRequest, _conversation_service_pb2.RecompileConversationResponse]
-    """As AgentService.RecompileSystemPrompt, for a conversation."""
+    """As AgentService.RecompileAgent, for a conversation."""
     StreamConversation: _grpc.UnaryStreamMultiCallable[_conversation_service_pb2.StreamConversationRequest, _conversation_service_pb2.StreamConversationResponse]
     """Replays and follows the newest run of a conversation, or the one named. RUN_NOT_FOUND when there is none."""
 
@@ -80,7 +80,7 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     CompactConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.CompactConversationRequest, _conversation_service_pb2.CompactConversationResponse]  # type: ignore[assignment]
     """As AgentService.SummarizeMessages, in a conversation."""
     RecompileConversation: _aio.UnaryUnaryMultiCallable[_conversation_service_pb2.RecompileConversationRequest, _conversation_service_pb2.RecompileConversationResponse]  # type: ignore[assignment]
-    """As AgentService.RecompileSystemPrompt, for a conversation."""
+    """As AgentService.RecompileAgent, for a conversation."""
     StreamConversation: _aio.UnaryStreamMultiCallable[_conversation_service_pb2.StreamConversationRequest, _conversation_service_pb2.StreamConversationResponse]  # type: ignore[assignment]
     """Replays and follows the newest run of a conversation, or the one named. RUN_NOT_FOUND when there is none."""
 
@@ -165,7 +165,7 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _conversation_service_pb2.RecompileConversationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_service_pb2.RecompileConversationResponse, _abc.Awaitable[_conversation_service_pb2.RecompileConversationResponse]]:
-        """As AgentService.RecompileSystemPrompt, for a conversation."""
+        """As AgentService.RecompileAgent, for a conversation."""
 
     @_abc_1.abstractmethod
     def StreamConversation(
