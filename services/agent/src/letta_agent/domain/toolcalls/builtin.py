@@ -36,6 +36,9 @@ _ROLES = {
     "tool": message_pb2.MESSAGE_ROLE_TOOL,
 }
 """Roles that a search can ask for."""
+_UNASKED = [
+    role for role in message_pb2.MessageRole.values() if role not in (0, message_pb2.MESSAGE_ROLE_TOOL)
+]  # returns of tools are found only where somebody asks for them: they repeat what messages say
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -56,7 +59,7 @@ class BuiltinCall:
     """Where the agent lives; empty: UTC."""
 
     def text(self, name: str, default: str | None = None) -> str:
-        """Return a text argument. Raises ArgumentError when it is missing or no text."""
+        """Return a text argument. Raises BuiltinArgumentError when it is missing or no text."""
         value = self.arguments.get(name, default)
         if value is None:
             raise BuiltinArgumentError(f"{self.name}() missing required argument: '{name}'")
@@ -65,7 +68,7 @@ class BuiltinCall:
         return value
 
     def number(self, name: str, default: int) -> int:
-        """Return a whole number. Raises ArgumentError."""
+        """Return a whole number. Raises BuiltinArgumentError."""
         value = self.arguments.get(name)
         if value is None:
             return default
@@ -78,7 +81,7 @@ class BuiltinCall:
         return number
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """Return a list of texts; one text counts as a list. Raises ArgumentError."""
+        """Return a list of texts; one text counts as a list. Raises BuiltinArgumentError."""
         value = self.arguments.get(name) or ()
         if isinstance(value, str):
             value = (value,)
@@ -226,13 +229,13 @@ class BuiltinTools:
             query=str(call.arguments.get("query") or ""),
             # Held within bounds instead of refused: a model may ask for anything.
             limit=max(1, min(call.number("limit", 5), 50)),
-            roles=[_ROLES[role] for role in call.texts("roles") if role in _ROLES],
+            roles=_roles(call) or _UNASKED,
         )
         set_time(request.start_date, str(call.arguments.get("start_date") or ""), call.timezone)
         set_time(request.end_date, str(call.arguments.get("end_date") or ""), call.timezone, end=True)
         found = [Message.FromString(each.message) for each in (await self._memory.search_messages(request)).results]
-        # Returns of tools would often be the results of former searches.
-        results = [self._shown(each) for each in found if each.role != message_pb2.MESSAGE_ROLE_TOOL]
+        # Results of former searches would hide what they were found in.
+        results = [self._shown(each) for each in found if not _returns_of(call.name, each)]
         said = f"Showing {len(results)} results:" if results else "No results found."
         return _json({"message": said, "results": results})
 
@@ -244,8 +247,20 @@ class BuiltinTools:
     def _shown(self, found: Message) -> dict[str, str]:
         role = message_pb2.MessageRole.Name(found.role).removeprefix("MESSAGE_ROLE_").lower()
         when = found.created_at.ToDatetime(tzinfo=UTC)
-        shown = {"timestamp": when.isoformat(), "role": role, "content": text_of(found)}
+        said = text_of(found) or "\n".join(part.tool_return.content for part in found.parts)
+        shown = {"timestamp": when.isoformat(), "role": role, "content": said}
         return {**shown, "time_ago": _ago(when, self._clock.now())}
+
+
+def _roles(call: BuiltinCall) -> list[message_pb2.MessageRole.ValueType]:
+    asked = call.texts("roles")
+    if unknown := [role for role in asked if role not in _ROLES]:
+        raise BuiltinArgumentError(f"{call.name}(): 'roles' may be {', '.join(_ROLES)}, not '{unknown[0]}'")
+    return [_ROLES[role] for role in asked]
+
+
+def _returns_of(name: str, found: Message) -> bool:
+    return any(part.tool_return.name == name for part in found.parts)
 
 
 def _replacing(label: str, old: str, new: str, *, everywhere: bool = False) -> Edit:
