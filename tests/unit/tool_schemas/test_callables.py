@@ -41,6 +41,7 @@ def test_what_cannot_run_is_refused_with_what_to_do(source, says):
         ("def f(a, b): ...", given({"a": {}}), "needs `b`"),
         ("def f(*, a): ...", given({}), "needs `a`"),
         ("def f(a): ...", given({"a": {}, "c": {}}, ["a", "c"]), "requires `c`"),
+        ("def f(a): ...", given({"a": {}, "thinking": {}}, ["a", "thinking"]), "requires `thinking`"),
         ("def f(a, /): ...", given({"a": {}}), "positional-only"),
     ],
 )

@@ -13,8 +13,8 @@ from letta_tool_schemas.errors import SourceInvalid
 RESERVED = frozenset({"self", "agent_state", "agent_id"})
 """Parameters that are filled in at the call and hidden from the model."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-_OF_THE_LOOP = frozenset({"request_heartbeat", "thinking", "inner_thoughts"})
-"""Arguments that models are asked for and that functions never get."""
+_OF_THE_LOOP = frozenset({"request_heartbeat"})
+"""Arguments that schemas may declare and that functions never get."""
 _ALWAYS = frozenset(dir(builtins)) | KNOWN.keys() | ROOTS | {"__name__", "__file__", "__doc__"}
 _CLASSES_OF_TOOLS = {"BaseTool", "StructuredTool", "Tool"}
 

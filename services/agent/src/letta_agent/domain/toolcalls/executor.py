@@ -34,8 +34,8 @@ UNKNOWN_OUTCOME = (
     "check before you call it again."
 )
 _SHOWN = 300  # enough for a model to recognize what it wrote
-# Parameters that the loop adds, or that models of older kinds write without being asked.
-_STRIPPED = ("request_heartbeat", "thinking", "inner_thoughts")
+_HEARTBEAT = "request_heartbeat"  # the loop's, even where the schema of a tool declares it
+_UNASKED = frozenset({"thinking", "inner_thoughts"})  # models of older kinds write these, asked for or not
 _HERE = frozenset(
     {
         tool_pb2.TOOL_TYPE_LETTA_CORE,
@@ -134,7 +134,7 @@ class Caller:
 
     async def _call(self, step: StepCalls, index: int, tool: Tool) -> Outcome:
         call = step.calls[index]
-        arguments = arguments_of(call) | step.rules.prefilled(call.name, step.history)
+        arguments = arguments_of(call, tool) | step.rules.prefilled(call.name, step.history)
         key = f"{step.run.run_id}:{step.step_index}:{index}"
         # Built-in tools have keys in memory and may be repeated, others only where their makers say so.
         if step.replayed and not tool.idempotent and not self._is_here(tool):
@@ -172,10 +172,21 @@ class Caller:
         return tool.tool_type in _HERE and self._builtin.has(tool.name)
 
 
-def arguments_of(call: ToolCallContent) -> dict[str, Any]:
-    """Return the arguments that the model wrote; none when they are no JSON object."""
+def arguments_of(call: ToolCallContent, tool: Tool) -> dict[str, Any]:
+    """Return the arguments that the model wrote for a tool; none when they are no JSON object."""
     value = json_object(call.input or "{}") or {}
-    return {name: item for name, item in value.items() if name not in _STRIPPED}
+    value.pop(_HEARTBEAT, None)
+    # Schemas are read only where it matters: a tool may have such a parameter of its own.
+    if unasked := _UNASKED & value.keys():
+        for name in unasked - _parameters(tool):
+            del value[name]
+    return value
+
+
+def _parameters(tool: Tool) -> set[str]:
+    parameters = (json_object(tool.json_schema) or {}).get("parameters")
+    declared = parameters.get("properties") if isinstance(parameters, dict) else None
+    return set(declared) if isinstance(declared, dict) else set()
 
 
 def is_readable(call: ToolCallContent) -> bool:
