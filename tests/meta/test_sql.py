@@ -11,9 +11,13 @@ import pytest
 
 from letta.agent.v1 import run_pb2, step_pb2
 from letta.common.v1 import message_pb2, usage_pb2
+from letta.jsonmap.v1 import annotations_pb2
 from letta.memory.v1 import message_service_pb2
+from letta.memory.v1.block_pb2 import Block
+from letta_agent.domain.agents import agents
 from letta_agent.domain.agents.conversations import ConversationStage
 from letta_agent.domain.agents.records import Stage
+from letta_memory.domain import blocks
 from letta_memory.domain.contexts import Status
 
 SERVICES = Path(__file__).parents[2] / "services"
@@ -28,7 +32,7 @@ ENUMS: dict[str, Any] = {
     "Stage": Stage,
     "Status": Status,
 }
-MARKED = re.compile(r"(\d+) /\* (\w+)\.(\w+) \*/")
+MARKED = re.compile(r"(\d+) /\* (\w+)\.([A-Z_]+) \*/")
 
 
 def value(enum: str, name: str) -> int:
@@ -66,6 +70,13 @@ def test_migrations_hold_no_functions() -> None:
     scripts = SERVICES.glob("*/src/*/migrations/versions/*.py")
     found = [path.name for path in scripts if re.search(r"create (or replace )?function", path.read_text(), re.I)]
     assert found == [], "the one text of a function is its file in store/sql/functions"
+
+
+def test_blocks_have_one_limit_unless_told() -> None:
+    """The contract says which; who fills it in before a block is stored has the same number."""
+    options = Block.DESCRIPTOR.fields_by_name["limit"].GetOptions().Extensions[annotations_pb2.field]
+    marks = [int(mark) for path in FILES for mark in re.findall(r"(\d+) /\* Block\.limit \*/", path.read_text())]
+    assert [*marks, blocks.DEFAULT_LIMIT, agents.DEFAULT_LIMIT] == [int(options.default_json)] * 3
 
 
 def test_messages_are_appended_by_one_statement() -> None:

@@ -17,7 +17,7 @@ from letta_common.values.ids import derived_id, new_id
 from letta_common.values.paging import Page
 from letta_rpc.masks import changed_paths, copy_paths
 
-DEFAULT_LIMIT = 100_000  # characters; edit_block.sql has the same number for blocks that agents make
+DEFAULT_LIMIT = 100_000  # characters, as the contract says
 _ATTEMPTS = 5  # how often an update without an etag reads again because another writer was faster
 _DESCRIPTIONS = {
     "human": "What I know about the person I talk with: name, circumstances, preferences. I keep it up to date.",

@@ -48,6 +48,9 @@ _ROLE = message_pb2.MessageRole
 _ATTEMPTS = 5  # how often a change reads again because another one was faster
 _log = structlog.get_logger("letta.agent.agents")
 
+DEFAULT_LIMIT = (
+    100_000  # characters of a block, as the contract says: the first prompt shows it before memory has the block
+)
 _DESCRIPTIONS = {
     "persona": "Who you are: your name, your manner and what guides you.",
     "human": "Who you talk to: name, facts, preferences, and what you have agreed on.",
@@ -384,7 +387,7 @@ def _new_block(given: Block) -> Block:
     block = Block()
     block.CopyFrom(given)
     block.ClearField("id")
-    block.limit = block.limit or 100_000
+    block.limit = block.limit or DEFAULT_LIMIT
     if not block.description and block.label in _DESCRIPTIONS:
         block.description = _DESCRIPTIONS[block.label]
     return block

@@ -10,7 +10,7 @@ from math import ceil
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_SUMMARY, Attribution, Prompt
-from letta_agent.domain.context.working import message_tokens
+from letta_agent.domain.context.working import BYTES_PER_TOKEN, message_tokens
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.peers.models import ModelPeer
 from letta_common.clock import Clock
@@ -108,7 +108,7 @@ class Compactor:
 
     def _message(self, full: CompactionRequest, text: str, *, evicted: int, kept: Sequence[bytes]) -> Message:
         before = full.overhead + sum(map(message_tokens, full.messages))
-        after = full.overhead + len(text) // 4 + sum(map(message_tokens, kept))
+        after = full.overhead + len(text.encode()) // BYTES_PER_TOKEN + sum(map(message_tokens, kept))
         message = Message(
             id=new_id("message"),
             role=_ROLE.MESSAGE_ROLE_SUMMARY,

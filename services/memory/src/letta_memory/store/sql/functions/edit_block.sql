@@ -66,8 +66,8 @@ begin
     insert into memory.blocks (
       organization_id, id, label, value, char_limit, description, created_by_id, last_updated_by_id, version,
       created_at, updated_at, preserve_on_migration)
-    -- 100000 is DEFAULT_LIMIT of domain/blocks.py; version 0 marks a block that this edit makes.
-    values (p_org, p_new_id, p_label, '', 100000, nullif(p_new, ''), p_user, p_user, 0, p_now, p_now, false)
+    -- Version 0 marks a block that this edit makes.
+    values (p_org, p_new_id, p_label, '', 100000 /* Block.limit */, nullif(p_new, ''), p_user, p_user, 0, p_now, p_now, false)
     returning * into b;
     insert into memory.agent_blocks (organization_id, agent_id, block_id, label) values (p_org, p_agent, b.id, p_label);
   end if;
