@@ -162,7 +162,6 @@ class _Line:
 @dataclass(slots=True)
 class _Ledger:
     day: date
-    read_at: int
     used_at: int
     lines: list[_Line] = field(default_factory=list)
 
@@ -275,7 +274,7 @@ class Budgets:
 
     async def _read_locked(self, organization_ids: Sequence[str]) -> None:
         # Before the flush: what is booked meanwhile may count twice until the next reading, and is never missed.
-        mark, now = self._number, self._clock.monotonic_ns()
+        mark = self._number
         if not await self._flush():
             raise DatabaseUnavailable("the books are not written; budgets are checked by what is known")
         today = self._clock.now().date()
@@ -290,7 +289,9 @@ class Budgets:
             for line in lines:
                 line.local = self._counted(line.budget, mark)
                 line.warned = line.budget.id in warned
-            self._ledgers[organization_id] = _Ledger(today, now, before.used_at if before else now, lines)
+            self._ledgers[organization_id] = _Ledger(
+                today, before.used_at if before else self._clock.monotonic_ns(), lines
+            )
         if len(organization_ids) == len(self._ledgers):  # everybody's reading is newer than these
             while self._spends and self._spends[0][0] <= mark:
                 self._spends.popleft()
