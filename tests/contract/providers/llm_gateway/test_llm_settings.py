@@ -177,6 +177,19 @@ async def test_thinking_gets_its_budget_above_the_answers_own(subject):
     assert "temperature" not in body
 
 
+@pytest.mark.parametrize(
+    ("asked", "allowed", "limit"),
+    [(None, None, 4096), (None, 2000, 2000), (None, 64_000, 8192), (20_000, 64_000, 20_000)],
+)
+async def test_anthropics_wire_gets_the_limit_that_it_demands(subject, asked, allowed, limit):
+    if subject.kind != "anthropic":
+        return
+    settings = {"max_output_tokens": asked} if asked else {}
+    await subject.provider.generate(Call("m", prompt(user("hi"), settings=settings), max_output_tokens=allowed))
+
+    assert subject.vendor.requests[-1].body["max_tokens"] == limit
+
+
 async def answered(subject, mode: str) -> Answer:
     if mode == "unary":
         return await subject.provider.generate(Call("m", prompt(user("hi"))))

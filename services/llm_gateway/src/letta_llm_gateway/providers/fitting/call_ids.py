@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from letta.common.v1.message_pb2 import Message, MessageRole
 from letta_llm_gateway.domain.generation.fragments import Fragments
+from letta_llm_gateway.providers.wires.told import client_returns
 
 FORM = re.compile(r"[A-Za-z0-9]{9}")
 """What Mistral demands; every other vendor takes it."""
@@ -110,8 +111,7 @@ class _MetRecipe:
                 found.append((True, part.tool_call.id))
             elif part.HasField("tool_return"):
                 found.append((False, part.tool_return.tool_call_id))
-        returns = (each.tool_return for each in message.approvals if each.HasField("tool_return"))
-        return [(*found, *((False, returned.tool_call_id) for returned in returns))]
+        return [(*found, *((False, returned.tool_call_id) for returned in client_returns(message)))]
 
     def joined(self, parts: Sequence[list[Met]]) -> list[Met]:
         return [met for part in parts for met in part]

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import anthropic
 import httpx2
 
-from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
+from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMInvalidResponse
@@ -44,13 +44,25 @@ from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, t
 from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
 from letta_llm_gateway.providers.wires.sse import spoken
 from letta_llm_gateway.providers.wires.strictness import is_strict
-from letta_llm_gateway.providers.wires.told import given_arguments, response_form, return_text, schema
+from letta_llm_gateway.providers.wires.told import (
+    ANSWER_TOKENS,
+    client_returns,
+    given_arguments,
+    is_models,
+    response_form,
+    return_text,
+    schema,
+    thoughts_of,
+)
 from letta_llm_gateway.providers.wires.turns import Turns, TurnsRecipe
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
-# The wire demands a limit; 4,096 is the most that the smallest Claude 3 models may say, so no model refuses it.
-DEFAULT_MAX_TOKENS = 4096
+_USUAL_MAX_TOKENS = 8192
+"""The most that an answer may have where the agent sets no limit, which the wire demands.
+
+It is what the 3.5 models allow; later ones allow more, and an agent that wants so much says so.
+"""
 _CACHED: Json = {"type": "ephemeral"}
 # Takes the place of a block's closing brace, so that a block which is written already can still be marked.
 _MARK = b',"cache_control":%s}' % encoded(_CACHED)
@@ -176,17 +188,14 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int
     """Build the body. The stable beginning (tools, system) is marked for the vendor's cache, and so is the history."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.ANTHROPIC)
-    limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else min(max_tokens or 4096, 8192)
+    given = settings.HasField("max_output_tokens")
+    limit = settings.max_output_tokens if given else min(max_tokens or ANSWER_TOKENS, _USUAL_MAX_TOKENS)
     body: Json = {"model": model, "max_tokens": limit}
     if prompt.system:
         body["system"] = [{"type": "text", "text": prompt.system, "cache_control": _CACHED}]
-    thinks = settings.HasField("thinking") and settings.thinking.type == "enabled"
-    if thinks:
-        # The vendor refuses budgets below 1,024.
-        budget = max(1024, settings.thinking.budget_tokens)
-        body["thinking"] = {"type": "enabled", "budget_tokens": budget}
-        # Thoughts count towards the limit, which must be larger than their budget.
-        body["max_tokens"] = max(limit, budget + DEFAULT_MAX_TOKENS)
+    if thoughts := thoughts_of(settings):
+        body["thinking"], least = thoughts
+        body["max_tokens"] = max(limit, least)
     elif settings.HasField("temperature"):  # thinking allows the default alone
         # Anthropic's scale ends at 1, where those of other vendors end at 2.
         body["temperature"] = min(1.0, settings.temperature)
@@ -200,7 +209,7 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int
         if not prompt.system:  # which would be marked, and stands after the tools
             body["tools"][-1]["cache_control"] = _CACHED
         # Together with thinking the vendor refuses to have a call forced.
-        body["tool_choice"] = _choice(prompt, forced=not thinks)
+        body["tool_choice"] = _choice(prompt, forced=not thoughts)
     return Body(body, "messages", _messages(prompt, fragments))
 
 
@@ -277,30 +286,19 @@ def _turns(message: Message) -> Iterator[_MessageTurn]:
         results = [block for block in blocks if block["type"] == "tool_result"]
         thoughts = [block for block in blocks if block["type"] in _THINKING]
         others = [block for block in blocks if block["type"] not in {"tool_result", *_THINKING}]
-        yield _MessageTurn(_role(message), listed(results), listed(thoughts), listed(others))
+        yield _MessageTurn(
+            "assistant" if is_models(message) else "user", listed(results), listed(thoughts), listed(others)
+        )
 
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})
 _FORM = TurnsRecipe(_turns)
 
 
-def _role(message: Message) -> str:
-    if message.role == MessageRole.MESSAGE_ROLE_ASSISTANT:
-        return "assistant"
-    if message.role == MessageRole.MESSAGE_ROLE_APPROVAL and not message.approvals:
-        return "assistant"
-    return "user"
-
-
 def _blocks(message: Message) -> Iterator[Json]:
-    for approval in message.approvals:
-        if approval.WhichOneof("approval") == "tool_return":
-            returned = approval.tool_return
-            yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
-    for part in message.parts:
-        block = _block(part)
-        if block is not None:
-            yield block
+    for returned in client_returns(message):
+        yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
+    yield from filter(None, map(_block, message.parts))
 
 
 def _block(part: ContentPart) -> Json | None:  # noqa: PLR0911 one line for each kind

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
+from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
 from letta_common.errors import CapabilityMissing, LLMInvalidResponse
 from letta_llm_gateway.domain.answers import (
@@ -33,7 +33,15 @@ from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
 from letta_llm_gateway.providers.wires.strictness import is_strict
-from letta_llm_gateway.providers.wires.told import given_arguments, response_form, return_text, schema
+from letta_llm_gateway.providers.wires.told import (
+    client_returns,
+    given_arguments,
+    is_models,
+    response_form,
+    return_text,
+    schema,
+    thoughts_of,
+)
 from letta_llm_gateway.providers.wires.turns import Turns, TurnsRecipe, joined
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
@@ -65,11 +73,10 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int
     limits: Json = {}
     if limit := settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens:
         limits["maxTokens"] = limit
-    thinks = _CLAUDE in model and settings.HasField("thinking") and settings.thinking.type == "enabled"
-    if thinks:
-        budget = max(1024, settings.thinking.budget_tokens)
-        limits["maxTokens"] = max(limit or 0, budget + 4096)
-        call["additionalModelRequestFields"] = {"thinking": {"type": "enabled", "budget_tokens": budget}}
+    if thoughts := thoughts_of(settings) if _CLAUDE in model else None:
+        told, least = thoughts
+        limits["maxTokens"] = max(limit or 0, least)
+        call["additionalModelRequestFields"] = {"thinking": told}
     elif settings.HasField("temperature"):  # thinking allows the default alone
         limits["temperature"] = min(1.0, settings.temperature)
     if limits:
@@ -77,7 +84,7 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int
     if output := _output(prompt, form):
         call["outputConfig"] = output
     if (tools := _tools(prompt)) and prompt.tool_choice.mode != ToolChoiceMode.TOOL_CHOICE_MODE_NONE:
-        call["toolConfig"] = {"tools": tools, **_choice(prompt, forced=not thinks)}
+        call["toolConfig"] = {"tools": tools, **_choice(prompt, forced=not thoughts)}
     elif tools or (mentioned := fragments.of(_NAMES, prompt.messages)):
         # calls in the history are refused without the declarations
         call["toolConfig"] = {"tools": tools or [_unnamed(name) for name in mentioned]}
@@ -175,7 +182,7 @@ def _turns(message: Message) -> Iterator[_ConverseTurn]:
     if blocks:
         before = [block for block in blocks if "toolResult" in block or "reasoningContent" in block]
         others = [block for block in blocks if "toolResult" not in block and "reasoningContent" not in block]
-        yield _ConverseTurn(_role(message), listed(before), listed(others))
+        yield _ConverseTurn("assistant" if is_models(message) else "user", listed(before), listed(others))
 
 
 _FORM = TurnsRecipe(_turns)
@@ -183,16 +190,9 @@ _NOBODY = _ConverseTurn("user", others=b'{"text":"..."}')
 """What a user says where the assistant would begin."""
 
 
-def _role(message: Message) -> str:
-    approval = message.role == MessageRole.MESSAGE_ROLE_APPROVAL and not message.approvals
-    return "assistant" if approval or message.role == MessageRole.MESSAGE_ROLE_ASSISTANT else "user"
-
-
 def _blocks(message: Message) -> Iterator[Json]:
-    for approval in message.approvals:
-        if approval.WhichOneof("approval") == "tool_return":
-            returned = approval.tool_return
-            yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
+    for returned in client_returns(message):
+        yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
     yield from filter(None, map(_block, message.parts))
 
 

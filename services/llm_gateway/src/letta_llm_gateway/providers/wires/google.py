@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
+from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
 from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.answers import (
@@ -36,7 +36,9 @@ from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import encoded, inside, together
 from letta_llm_gateway.providers.wires.told import (
+    client_returns,
     given_arguments,
+    is_models,
     parsed,
     response_form,
     return_text,
@@ -153,7 +155,7 @@ def _contents(prompt: Prompt, fragments: Fragments) -> bytes:
 def _turns(message: Message, goes_on: bool) -> Iterator[_Content]:
     told = (_part(part, signed=goes_on) for part in message.parts)
     if parts := [*_returns(message), *filter(None, told)]:
-        yield _Content(_role(message), together(*parts))
+        yield _Content("model" if is_models(message) else "user", together(*parts))
 
 
 def _is_signed(message: Message) -> bool:
@@ -169,16 +171,9 @@ _NOBODY = b'{"role":"user","parts":[{"text":"..."}]}'
 """What a user says where the model would begin."""
 
 
-def _role(message: Message) -> str:
-    approval = message.role == MessageRole.MESSAGE_ROLE_APPROVAL and not message.approvals
-    return "model" if approval or message.role == MessageRole.MESSAGE_ROLE_ASSISTANT else "user"
-
-
 def _returns(message: Message) -> Iterator[bytes]:
-    for approval in message.approvals:
-        if approval.WhichOneof("approval") == "tool_return":
-            returned = approval.tool_return
-            yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
+    for returned in client_returns(message):
+        yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
 
 
 def _part(part: ContentPart, *, signed: bool) -> bytes:

@@ -37,6 +37,7 @@ from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
 from letta_llm_gateway.providers.wires.told import (
     CHOICE,
+    client_returns,
     image_url,
     response_form,
     return_text,
@@ -209,10 +210,8 @@ def _tool_returns(message: Message) -> Iterator[Json]:
 
 
 def _approval_returns(message: Message) -> Iterator[Json]:
-    for approval in message.approvals:
-        if approval.WhichOneof("approval") == "tool_return":
-            returned = approval.tool_return
-            yield {"role": "tool", "tool_call_id": returned.tool_call_id, "content": return_text(returned)}
+    for returned in client_returns(message):
+        yield {"role": "tool", "tool_call_id": returned.tool_call_id, "content": return_text(returned)}
 
 
 _PLAIN = ItemsRecipe(_items)

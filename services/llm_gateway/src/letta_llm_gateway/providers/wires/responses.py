@@ -37,6 +37,7 @@ from letta_llm_gateway.providers.wires.bodies import Body, ItemsRecipe
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.told import (
     CHOICE,
+    client_returns,
     image_url,
     response_form,
     return_text,
@@ -106,9 +107,8 @@ def _tool(tool: ToolDefinition, settings: ModelSettings) -> Json:
 
 
 def _items(message: Message) -> Iterator[Json]:
-    for approval in message.approvals:
-        if approval.WhichOneof("approval") == "tool_return":
-            yield _output(approval.tool_return.tool_call_id, return_text(approval.tool_return))
+    for returned in client_returns(message):
+        yield _output(returned.tool_call_id, return_text(returned))
     role = _role(message)
     said: list[Json] = []
     for part in message.parts:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from letta.common.v1.message_pb2 import ImageContent, ToolReturn
+from letta.common.v1.message_pb2 import ImageContent, Message, MessageRole, ToolReturn
+from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMBadRequest
 from letta_llm_gateway.providers.wires.wire_json import whole
@@ -19,6 +21,10 @@ CHOICE = {
     ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "none",
 }
 """Ways to choose a tool, in the words of OpenAI's wires."""
+ANSWER_TOKENS = 4096
+"""Room for an answer of Claude where nobody says more: the most that the smallest Claude 3 models may say."""
+_LEAST_THOUGHTS = 1024
+"""The smallest budget for thoughts that Claude takes."""
 # Python reads an escaped half of a character, and no encoder can write it again.
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -69,6 +75,30 @@ def told_arguments(text: str) -> str:
         return json.dumps(parsed(text), ensure_ascii=False)
     except LLMBadRequest:
         return text
+
+
+def thoughts_of(settings: ModelSettings) -> tuple[Json, int] | None:
+    """Return how Claude is told to think, and the least limit of such an answer; None when it shall not think.
+
+    Thoughts count towards the limit, which must be larger than their budget.
+    """
+    if not settings.HasField("thinking") or settings.thinking.type != "enabled":
+        return None
+    budget = max(_LEAST_THOUGHTS, settings.thinking.budget_tokens)
+    return {"type": "enabled", "budget_tokens": budget}, budget + ANSWER_TOKENS
+
+
+def is_models(message: Message) -> bool:
+    """Say whether the model said a message: its own, or a call that waits for approval."""
+    waits = message.role == MessageRole.MESSAGE_ROLE_APPROVAL and not message.approvals
+    return waits or message.role == MessageRole.MESSAGE_ROLE_ASSISTANT
+
+
+def client_returns(message: Message) -> Iterator[ToolReturn]:
+    """Yield the results in a message that clients made of calls."""
+    for approval in message.approvals:
+        if approval.WhichOneof("approval") == "tool_return":
+            yield approval.tool_return
 
 
 def image_url(image: ImageContent) -> str:
