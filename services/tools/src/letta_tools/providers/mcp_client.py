@@ -115,8 +115,6 @@ class SDKClient:
             if scope.expired() or connection.server_type == STDIO:
                 raise _late(seconds) from error
             raise _broken(connection, error) from error
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             raise _mapped(connection, error, seconds) from error
 
