@@ -233,5 +233,5 @@ class FakeAuthDatabase:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[FakeTransaction]:
-        """Run a block of single reads."""
-        yield FakeTransaction(self._tables)
+        """Run a block of single reads; what it writes is lost."""
+        yield FakeTransaction(deepcopy(self._tables))

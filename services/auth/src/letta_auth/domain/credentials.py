@@ -73,11 +73,12 @@ class Credentials:
         key_id, now = key_id_of(secret), self._clock.now()
         async with self._db.read() as tx:
             kept = await tx.api_keys.find_usable(key_id) if key_id else None
-            valid = kept is not None and kept.is_valid(now, dev_mode=self._dev_mode)
-            if kept is None or not self._pepper.fits(kept, secret) or not valid:
-                raise Unauthenticated("unknown, expired or revoked credential")
-            key, used_at = kept.key, optional_time(kept.key, "last_used_at")
-            if used_at is None or now - used_at >= TOUCH_AFTER:
+        valid = kept is not None and kept.is_valid(now, dev_mode=self._dev_mode)
+        if kept is None or not self._pepper.fits(kept, secret) or not valid:
+            raise Unauthenticated("unknown, expired or revoked credential")
+        key, used_at = kept.key, optional_time(kept.key, "last_used_at")
+        if used_at is None or now - used_at >= TOUCH_AFTER:
+            async with self._db.begin() as tx:
                 await tx.api_keys.touch(key.id, now)
         return Actor(key.organization_id, key.user_id, frozenset(key.scopes)), optional_time(key, "expires_at")
 
