@@ -248,6 +248,10 @@ def fill_duration(value: Any, target: Any, loc: Loc, problems: Problems) -> None
     if found is None:
         problem(problems, "time_delta_parsing", loc, 'Input should be seconds, as "1.5s" or 1.5', value)
         return
+    if int(found[2]) > _LONGEST:
+        text = f"Input should be at most {_LONGEST:,} seconds, about 10,000 years, either way"
+        problem(problems, "time_delta_range", loc, text, value)
+        return
     sign = -1 if found[1] else 1
     target.SetInParent()
     target.seconds = sign * int(found[2])
