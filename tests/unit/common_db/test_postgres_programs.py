@@ -159,6 +159,18 @@ def test_a_pg_config_without_an_answer_does_not_lead_to_the_current_directory(no
         find_programs()
 
 
+@pytest.mark.parametrize("text", ["no program", "#!/nowhere/sh\n"])
+def test_a_pg_config_that_does_not_run_leaves_the_usual_places(no_wheel: Path, monkeypatch, text: str):
+    wanted = installed(no_wheel / "17" / "bin", "17.2")
+    broken = no_wheel.parent / "broken"
+    broken.mkdir()
+    (broken / "pg_config").write_text(text)
+    (broken / "pg_config").chmod(0o755)
+    monkeypatch.setenv("PATH", str(broken))
+
+    assert find_programs() == PostgresPrograms(wanted, "installed")
+
+
 def test_pg_config_leads_to_installed_ones(no_wheel: Path, monkeypatch):
     wanted = installed(no_wheel / "elsewhere", "16.4")
     monkeypatch.setenv("PATH", str(wanted), prepend=":")

@@ -147,12 +147,20 @@ def _installed() -> PostgresPrograms:
 
 def _folders() -> Iterator[Path]:
     """Yield the folders with a `postgres`, each once."""
-    config = shutil.which("pg_config")
-    found = _ask(Path(config), "--bindir") if config else ""
-    places = [Path(found)] if found else []  # Debian's prints nothing without libpq-dev
+    found = _told_folder()
+    places = [Path(found)] if found else []
     for pattern in USUAL_PLACES:
         places += sorted(Path("/").glob(pattern.removeprefix("/")))
     yield from dict.fromkeys(place.resolve() for place in places if (place / "postgres").exists())
+
+
+def _told_folder() -> str:
+    """Return the folder that the `pg_config` on the path tells, or nothing."""
+    config = shutil.which("pg_config")
+    try:
+        return _ask(Path(config), "--bindir") if config else ""  # Debian's prints nothing without libpq-dev
+    except PostgresNotFound:  # one program that does not run says nothing of what lies in the usual places
+        return ""
 
 
 def _ask(program: Path, question: str) -> str:
