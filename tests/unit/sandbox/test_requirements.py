@@ -17,6 +17,7 @@ import pytest
 
 from letta_common.errors import InvalidArgument, ServiceUnavailable
 from letta_sandbox.calls import CallEnding, Env, EnvSpec, SandboxCall
+from letta_sandbox.local import installer
 from letta_sandbox.local.provider import LocalProvider
 
 
@@ -112,6 +113,17 @@ async def test_the_same_requirements_are_installed_once(packages, monkeypatch):
 
     second = await packages.prepare(EnvSpec((" helper>=1", "greeter", "greeter"), "org-2"))
     assert (first.key, first.path) == (second.key, second.path)
+
+
+async def test_an_index_that_is_too_slow_is_called_so(packages, monkeypatch, tmp_path):
+    slow = tmp_path / "uv"
+    slow.write_text("#!/bin/sh\nexec sleep 600\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(installer, "_find_uv", lambda: str(slow))
+    monkeypatch.setattr(installer, "_TIMEOUT", 0.01)
+
+    with pytest.raises(ServiceUnavailable, match="not be fetched within"):
+        await packages.prepare(EnvSpec(("greeter",)))
 
 
 async def test_packages_cannot_be_changed_by_a_call(packages):

@@ -59,7 +59,7 @@ class Installer:
 
         Raises:
             InvalidArgument: a specifier is none, or no wheels satisfy all of them.
-            ServiceUnavailable: the package index cannot be reached.
+            ServiceUnavailable: the package index cannot be reached, or is too slow.
             RateLimited: too much of the organization waits to be installed.
         """
         wanted = tuple(sorted(set(map(read_python, spec.requirements))))
@@ -134,10 +134,12 @@ class Installer:
         )
         try:
             out, err = await asyncio.wait_for(process.communicate(given.encode()), _TIMEOUT)
-        except (TimeoutError, asyncio.CancelledError):
-            process.kill()
-            await process.wait()
-            raise
+        except TimeoutError as error:
+            raise ServiceUnavailable(f"the packages could not be fetched within {_TIMEOUT:g} s; try again") from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         if process.returncode:
             raise _failure(self._neutral(root, err.decode(errors="replace")))
         return out.decode()
