@@ -29,6 +29,11 @@ class FakeSandboxConfigStore:
         self._configs[actor.organization_id, config.id] = config
         return deepcopy(config)
 
+    async def add(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
+        """Add a configuration unless there is one of its type, which stays; return the one that is there."""
+        known = next((item for item in self._mine(actor) if item.type == config.type), None)
+        return await self.put(actor, config) if known is None else deepcopy(known)
+
     async def find(self, actor: Actor, config_id: str) -> SandboxConfig | None:
         """Return one configuration."""
         return deepcopy(self._configs.get((actor.organization_id, config_id)))

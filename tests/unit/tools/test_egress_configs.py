@@ -10,7 +10,7 @@ from letta_common.errors import InvalidArgument
 from letta_common.sealing import Sealer
 from letta_sandbox.destinations import read_destinations
 from letta_tools.domain.executions.egress import Ceiling, EgressPolicy
-from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
+from letta_tools.domain.executions.sandbox_configs import LOCAL, SandboxConfigs
 from tests.fakes.tools.configs import FakeSandboxConfigStore
 
 ANN = Actor(organization_id="org-1", user_id="user-1")
@@ -53,6 +53,22 @@ async def test_a_change_holds_at_once():
     assert await opened(made, ANN) == ([], ["b.org:443"])
     await made.delete(ANN, config.id)
     assert await opened(made, ANN) == ([], [])
+
+
+class Overtaken(FakeSandboxConfigStore):
+    """Somebody makes settings right after the first look found none."""
+
+    async def list_configs(self, actor, kind, page):
+        found = await super().list_configs(actor, kind, page)
+        if not found:
+            await configs(store=self).create(actor, json.dumps({"venv_name": "mine"}), kind)
+        return found
+
+
+async def test_defaults_do_not_take_the_place_of_settings_made_meanwhile():
+    found = await configs(store=Overtaken()).default(ANN, LOCAL)
+
+    assert json.loads(found.config)["venv_name"] == "mine"
 
 
 @pytest.mark.parametrize("ceiling", [[], ["*.example.com"]])

@@ -53,6 +53,16 @@ async def test_there_is_one_configuration_of_a_type(store, ann):
     assert await store.find(ann, first.id) == second
 
 
+async def test_what_is_there_stays_when_defaults_are_added(store, ann):
+    added = await store.add(ann, a_config(config="{}"))
+    written = await store.put(ann, a_config(minute=1, config='{"a":1}', last_updated_by_id="user-bob"))
+    found = await store.add(ann, a_config(minute=2, config="{}"))
+
+    assert (added.config, written.id) == ("{}", added.id)
+    assert found == written
+    assert await store.list_configs(ann, ANY, Page()) == [written]
+
+
 async def test_configurations_are_listed_and_removed(store, ann):
     local = await store.put(ann, a_config(LOCAL, 0))
     modal = await store.put(ann, a_config(MODAL, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -61,17 +62,14 @@ class SqlSandboxConfigStore:
     async def put(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
         """Add a configuration, or replace the settings of the one of its type; return it as it stands."""
         added = pg.insert(_configs).values(**_config_values(actor, config))
-        upsert = added.on_conflict_do_update(
-            index_elements=[_configs.c.organization_id, _configs.c.type],
-            set_={
-                "config": added.excluded.config,
-                "last_updated_by_id": added.excluded.last_updated_by_id,
-                "updated_at": added.excluded.updated_at,
-                "version": _configs.c.version + 1,
-            },
-        )
-        async with self._db.connect() as conn:
-            return _config((await conn.execute(upsert.returning(*_CONFIG))).one())
+        changed = {name: added.excluded[name] for name in ("config", "last_updated_by_id", "updated_at")}
+        return await self._upsert(added, {**changed, "version": _configs.c.version + 1})
+
+    async def add(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
+        """Add a configuration unless there is one of its type, which stays; return the one that is there."""
+        added = pg.insert(_configs).values(**_config_values(actor, config))
+        # Writing its own type to a row changes nothing and has Postgres return the row; `do nothing` returns none.
+        return await self._upsert(added, {"type": _configs.c.type})
 
     async def find(self, actor: Actor, config_id: str) -> SandboxConfig | None:
         """Return one configuration."""
@@ -142,6 +140,13 @@ class SqlSandboxConfigStore:
         """Return configurations, names and values of the variables of the configuration of a type, in one statement."""
         rows = await self._db.hot(_VARIABLES_OF, (actor.organization_id, _text(kind)))
         return [(config_id, key, value) for config_id, key, value in rows]
+
+    async def _upsert(self, added: pg.Insert, changed: Mapping[str, sa.ColumnElement[Any]]) -> SandboxConfig:
+        upsert = added.on_conflict_do_update(
+            index_elements=[_configs.c.organization_id, _configs.c.type], set_=dict(changed)
+        )
+        async with self._db.connect() as conn:
+            return _config((await conn.execute(upsert.returning(*_CONFIG))).one())
 
     async def _delete(self, table: sa.Table, actor: Actor, id: str) -> bool:
         async with self._db.connect() as conn:

@@ -51,6 +51,10 @@ class SandboxConfigStore(Protocol):
         """Add a configuration, or replace the settings of the one of its type; return it as it stands."""
         ...
 
+    async def add(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
+        """Add a configuration unless there is one of its type, which stays; return the one that is there."""
+        ...
+
     async def find(self, actor: Actor, config_id: str) -> SandboxConfig | None:
         """Return one configuration."""
         ...
@@ -110,7 +114,7 @@ class SandboxConfigs:
     async def default(self, actor: Actor, kind: SandboxType.ValueType) -> SandboxConfig:
         """Return the configuration of a type; make it when there is none."""
         found = await self._store.list_configs(actor, kind, Page(limit=1))
-        return found[0] if found else await self._store.put(actor, self._new(actor, kind, {}))
+        return found[0] if found else await self._store.add(actor, self._new(actor, kind, {}))
 
     async def update(self, actor: Actor, config_id: str, config: str) -> SandboxConfig:
         """Change settings of a configuration; the others stay. Raises SandboxConfigNotFound, InvalidArgument."""
