@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
-from letta_tools.domain.executions.executions import Intent, Standing
+from letta_tools.domain.executions.executions import Intent, Lease, Standing
 from letta_tools.domain.registry.records import Match, RegisteredTool, ToolFilter, ToolType
 from letta_tools.domain.registry.search import search_text
 from letta_tools.domain.registry.tools import NameTaken
@@ -144,6 +144,14 @@ class FakeExecutionStore:
             self._calls[place] = Standing(False, intent.fingerprint, is_running=intent.lease_seconds > 0)
             return Standing(True, intent.fingerprint)
         return known
+
+    async def renew(self, leases: Sequence[Lease]) -> None:
+        """Have the leases of calls that run begin anew."""
+        for lease in leases:
+            place = lease.organization_id, lease.key
+            known = self._calls.get(place)
+            if known is not None and known.outcome is None:
+                self._calls[place] = replace(known, is_running=lease.seconds > 0)
 
     def finish(self, actor: Actor, key: str, outcome: bytes) -> None:
         """Keep the outcome."""

@@ -35,6 +35,7 @@ class Sandbox:
     """Counts what it runs; waits while `gate` is closed."""
 
     def __init__(self):
+        self.asked = asyncio.Event()
         self.ran = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -43,6 +44,7 @@ class Sandbox:
     async def run(self, actor, work):
         if self.failure:
             raise self.failure
+        self.asked.set()
         await self.gate.wait()
         self.ran.append(work)
         return Result(CallEnding.SUCCESS, Isolation.NAMESPACE, "local", result=str(len(self.ran)))
@@ -140,6 +142,47 @@ async def test_a_call_that_runs_elsewhere_is_awaited(executions, store, sandbox)
 
     assert (await task).result.result == '"there"'
     assert sandbox.ran == []
+
+
+class LapsingStore(FakeExecutionStore):
+    """Leases are over as soon as they began; `renew` alone gives one that lasts."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked_again = asyncio.Event()
+
+    async def begin(self, actor, intent):
+        if self._calls:
+            self.asked_again.set()
+        return await super().begin(actor, replace(intent, lease_seconds=0.0))
+
+
+async def test_a_call_that_waits_for_a_slot_beyond_its_lease_is_not_lost(registry, sandbox):
+    store, elsewhere = LapsingStore(), Sandbox()
+    here = Executions(registry, store, {ToolType.CUSTOM: sandbox}, MOST)
+    there = Executions(registry, store, {ToolType.CUSTOM: elsewhere}, MOST)
+    asked = call(tool_id="tool-2", idempotency_key="k")
+    sandbox.gate.clear()
+    first = asyncio.create_task(here.execute(ANN, asked))
+    await sandbox.asked.wait()
+    await here.renew()
+    second = asyncio.create_task(there.execute(ANN, asked))
+    await store.asked_again.wait()
+    sandbox.gate.set()
+
+    outcomes = [await first, await second]
+    assert [(each.result.result, each.unknown) for each in outcomes] == [("1", False)] * 2
+    assert (len(sandbox.ran), elsewhere.ran) == (1, [])
+
+
+async def test_calls_that_another_replica_runs_are_not_renewed(registry, sandbox):
+    store = LapsingStore()
+    executions = Executions(registry, store, {ToolType.CUSTOM: sandbox}, MOST)
+    await store.begin(ANN, Intent("k", call().fingerprint(), "tool-1", "", 0.0, again=False))
+    await executions.execute(ANN, call(idempotency_key="other"))
+    await executions.renew()
+
+    assert (await executions.execute(ANN, call(idempotency_key="k"))).unknown
 
 
 async def test_a_call_that_was_not_begun_may_be_tried_again(executions, sandbox):

@@ -101,8 +101,8 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
 
     async def start() -> None:
         background.start()
-        await store.start()
-        await sandbox.start()
+        for part in (store, executions, sandbox):
+            await part.start()
 
     async def close() -> None:
         await background.stop()

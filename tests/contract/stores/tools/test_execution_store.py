@@ -1,15 +1,17 @@
 """What every store of executions does."""
 
 import asyncio
+from datetime import timedelta
 
+import psycopg
 import pytest
 
 from letta_common.actor import Actor
 from letta_common.process.periodic import Next
 from letta_common.values.ids import new_id
 from letta_postgres.db import Database
-from letta_tools.domain.executions.executions import Intent, Standing
-from letta_tools.store.executions import SqlExecutionStore
+from letta_tools.domain.executions.executions import Intent, Lease, Standing
+from letta_tools.store.executions import _SWEEP, SqlExecutionStore
 from tests.fakes.tools.stores import FakeExecutionStore
 
 
@@ -61,6 +63,19 @@ async def test_a_lost_call_begins_again_only_if_asked_to(store, ann):
     assert not (await store.begin(ann, intent(fingerprint="other", again=True))).begun
     assert (await store.begin(ann, intent(again=True))).begun
     assert (await store.begin(ann, intent(again=True))).is_running
+
+
+async def test_calls_whose_leases_are_renewed_run_on(store, ann):
+    for key in ("waits", "runs", "lost"):
+        await store.begin(ann, intent(key, lease=0.0))
+    await store.begin(ann, intent("done"))
+    store.finish(ann, "done", b"done")
+    await store.renew([Lease(ann.organization_id, key, 60.0) for key in ("waits", "runs", "done", "unknown")])
+
+    for key in ("waits", "runs"):
+        assert await store.begin(ann, intent(key, again=True)) == Standing(False, "hash", None, True)
+    assert (await store.begin(ann, intent("lost", again=True))).begun
+    assert (await store.begin(ann, intent("done", again=True))).outcome == b"done"
 
 
 async def test_an_abandoned_call_begins_anew_and_a_finished_one_stays(store, ann):
@@ -117,3 +132,16 @@ async def test_as_many_old_calls_as_there_are_are_removed(sql, ann):
 
     assert [await store.sweep() for _ in range(3)] == [Next.AT_ONCE, Next.AT_ONCE, Next.AFTER_A_PAUSE]
     assert await sql.hot("select 1 from tools.executions where organization_id = %s", (ann.organization_id,)) == []
+
+
+async def test_old_calls_are_found_without_reading_the_others(database_url):
+    with psycopg.connect(database_url) as conn:
+        conn.execute(
+            "insert into tools.executions (organization_id, idempotency_key, call_hash, lease_until) "
+            "select 'org-' || n, 'k', '', now() from generate_series(1, 20000) n"
+        )
+        conn.execute("analyze tools.executions")
+        plan = conn.execute(b"explain " + _SWEEP.encode(), (timedelta(days=7), 5000)).fetchall()
+        conn.rollback()
+
+    assert not [line for (line,) in plan if "Seq Scan" in line]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from letta_common.actor import Actor
@@ -9,7 +10,7 @@ from letta_common.process.batches import BatchOptions, BatchWriter
 from letta_common.process.periodic import Next, Periodic
 from letta_postgres.db import Database
 from letta_postgres.statements import call
-from letta_tools.domain.executions.executions import Intent, Standing
+from letta_tools.domain.executions.executions import Intent, Lease, Standing
 
 _BEGIN = "select * from " + call(
     "tools.begin_execution", "organization_id", "key", "hash", "tool_id", "agent_id", "lease", "again"
@@ -19,6 +20,11 @@ _FINISH = """
 update tools.executions e set finished_at = now(), result = done.result
 from unnest(%s::text[], %s::text[], %s::bytea[]) as done (organization_id, idempotency_key, result)
 where e.organization_id = done.organization_id and e.idempotency_key = done.idempotency_key and e.finished_at is null
+"""
+_RENEW = """
+update tools.executions e set lease_until = now() + make_interval(secs => held.seconds)
+from unnest(%s::text[], %s::text[], %s::float8[]) as held (organization_id, idempotency_key, seconds)
+where e.organization_id = held.organization_id and e.idempotency_key = held.idempotency_key and e.finished_at is null
 """
 _ABANDON = "delete from tools.executions where organization_id = %s and idempotency_key = %s and finished_at is null"
 # A bounded piece at a time, so that one statement never holds locks for long; `delete` has no limit of its own.
@@ -67,6 +73,11 @@ class SqlExecutionStore:
         if pending is not None:
             return Standing(False, fingerprint, pending)
         return Standing(begun, fingerprint, outcome, is_running)
+
+    async def renew(self, leases: Sequence[Lease]) -> None:
+        """Have the leases of calls that run begin anew, in one statement."""
+        columns = zip(*((lease.organization_id, lease.key, lease.seconds) for lease in leases), strict=True)
+        await self._db.hot(_RENEW, tuple(map(list, columns)))
 
     def finish(self, actor: Actor, key: str, outcome: bytes) -> None:
         """Keep the outcome; it is written with others a moment later."""

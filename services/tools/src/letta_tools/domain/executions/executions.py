@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from cachetools import LRUCache
 from letta.tools.v1.tool_execution_service_pb2 import ToolSource
 from letta_common.actor import Actor
 from letta_common.errors import AppError, IdempotencyConflict, InvalidArgument
+from letta_common.process.periodic import Periodic
 from letta_sandbox.calls import CallEnding, Isolation, Limits, Result, ToolFailure
 from letta_sandbox.requirements import read_python
 from letta_tools.domain.executions.outcomes import Outcome, read_outcome, write_outcome
@@ -21,7 +22,9 @@ from letta_tools.domain.registry.records import RegisteredTool, Requirement, Too
 
 # Most calls end soon; a long one is asked about twice a second.
 _POLL_SECONDS = (0.05, 0.1, 0.2, 0.5)
+# Renewed several times before its margin is over, a lease lasts while the call waits for a slot or for packages.
 _LEASE_MARGIN_SECONDS = 60.0
+_RENEW_SECONDS = 20.0
 _MAX_CACHED = 4096
 
 
@@ -73,6 +76,15 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """How much longer a call that was begun may be taken for running."""
+
+    organization_id: str
+    key: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """Where the call of a key stands: just begun, running somewhere, done, or begun and lost."""
 
@@ -87,6 +99,10 @@ class ExecutionStore(Protocol):
 
     async def begin(self, actor: Actor, intent: Intent) -> Standing:
         """Note the intent, durably, or say where the earlier call stands. With `again`, a lost call begins anew."""
+        ...
+
+    async def renew(self, leases: Sequence[Lease]) -> None:
+        """Have the leases of calls that run begin anew."""
         ...
 
     def finish(self, actor: Actor, key: str, outcome: bytes) -> None:
@@ -126,6 +142,8 @@ class Executions:
         self._most = most
         self._cached: LRUCache[tuple[str, str], RegisteredTool] = LRUCache(_MAX_CACHED)
         self._running: dict[tuple[str, str], tuple[str, asyncio.Task[Outcome]]] = {}
+        self._leases: set[Lease] = set()
+        self._renewals = Periodic("leases of calls", self.renew, _RENEW_SECONDS)
 
     async def execute(self, actor: Actor, execution: Execution) -> Outcome:
         """Run one call; with a key, once.
@@ -147,8 +165,18 @@ class Executions:
             return Outcome(await executor.run(actor, work), tool_version=_version(tool))
         return await self._once(actor, executor, work)
 
+    async def start(self) -> None:
+        """Begin to renew the leases of calls."""
+        self._renewals.start()
+
+    async def renew(self) -> None:
+        """Renew the leases of the calls that run here."""
+        if self._leases:
+            await self._store.renew(list(self._leases))
+
     async def close(self) -> None:
         """End the calls that run."""
+        await self._renewals.stop()
         tasks = [task for _, task in self._running.values()]
         for task in tasks:
             task.cancel()
@@ -170,29 +198,34 @@ class Executions:
 
     async def _keyed(self, actor: Actor, executor: Executor, work: Work, fingerprint: str) -> Outcome:
         key = work.execution.idempotency_key
-        standing = await self._begin(actor, work, fingerprint)
+        seconds = work.execution.limits.timeout_seconds + _LEASE_MARGIN_SECONDS
+        lease = Lease(actor.organization_id, key, seconds)
+        standing = await self._begin(actor, work, fingerprint, lease)
         if not standing.begun:
             if standing.outcome is None:
                 # It may have done what must not be done twice.
                 return Outcome(result=_lost(), unknown=True, repeated=True)
             return replace(read_outcome(standing.outcome), repeated=True)
+        self._leases.add(lease)
         try:
             outcome = Outcome(await executor.run(actor, work), tool_version=_version(work.tool))
         except AppError:  # nothing has run
             await self._store.abandon(actor, key)
             raise
+        finally:
+            self._leases.discard(lease)
         self._store.finish(actor, key, write_outcome(outcome))
         return outcome
 
-    async def _begin(self, actor: Actor, work: Work, fingerprint: str) -> Standing:
+    async def _begin(self, actor: Actor, work: Work, fingerprint: str, lease: Lease) -> Standing:
         """Note the intent. While another replica runs the call, wait for it."""
         execution = work.execution
         intent = Intent(
-            key=execution.idempotency_key,
+            key=lease.key,
             fingerprint=fingerprint,
             tool_id=work.tool.id,
             agent_id=execution.agent_id,
-            lease_seconds=execution.limits.timeout_seconds + _LEASE_MARGIN_SECONDS,
+            lease_seconds=lease.seconds,
             again=work.tool.idempotent,
         )
         polls = iter(_POLL_SECONDS)
