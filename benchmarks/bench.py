@@ -90,6 +90,7 @@ async def whole(home: Path, seconds: float) -> Found:
                     "pss_mb": stack.pss_megabytes(),
                 }
             }
+            await stack.rest()
             await scenarios.bring_providers(client, environment)
             found |= await scenarios.messages(client, meter, {"echo": ECHO, **VENDORS})
             found |= await scenarios.tools(client, meter)
@@ -103,6 +104,7 @@ async def separate(home: Path) -> Found:
     async with letta("up", home=home, environment=QUIET) as stack, HttpClient(stack.base_url) as client:
         cpu, pss = stack.cpu(), stack.pss_megabytes()
         start = {"p50_ms": stack.seconds_to_healthy * 1000, "python_ms": cpu.python * 1000, "pss_mb": pss}
+        await stack.rest()
         found = await scenarios.messages(client, Meter(stack), {"echo": ECHO})
         return {"start/up": start} | {f"separate/{name}": figures for name, figures in found.items()}
 
@@ -112,6 +114,7 @@ async def without_fsync(home: Path) -> Found:
     with EmbeddedPostgres(home / "quick", PostgresOptions(durable=False)) as quick:
         variables = {**QUIET, "LETTA_DATABASE_URL": quick.dsn()}
         async with letta("server", home=home, environment=variables) as stack, HttpClient(stack.base_url) as client:
+            await stack.rest()
             found = await scenarios.messages(client, Meter(stack), {"echo": ECHO})
             return {f"without_fsync/{name}": figures for name, figures in found.items()}
 

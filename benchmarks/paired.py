@@ -90,6 +90,7 @@ async def compare(
         for tree in trees:
             variables = {**environment, "PYTHONPATH": paths_of(tree)}
             stack = await ends.enter_async_context(letta(command, environment=variables))
+            await stack.rest()
             sides.append(Side(stack, concurrency, streams=streams))
         blocks: list[list[dict[str, float]]] = [[], []]
         for number in range(rounds + WARM):

@@ -23,6 +23,8 @@ import psutil
 from benchmarks.http_client import HttpClient, HttpError
 
 HEALTHY_SECONDS = 120.0
+REST_SECONDS, REST_SHARE = 0.5, 0.1
+"""A stack rests when it takes less than this share of a processor for so long; what is left then are its timers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,17 @@ class Stack:
             else:
                 python += used
         return CpuTime(python, postgres)
+
+    async def rest(self) -> None:
+        """Wait until what goes on behind the start is over, such as the import of SDKs. Raises RuntimeError."""
+        end, before = time.monotonic() + HEALTHY_SECONDS, self.cpu()
+        while time.monotonic() < end:
+            await asyncio.sleep(REST_SECONDS)
+            now = self.cpu()
+            if now.since(before).python < REST_SECONDS * REST_SHARE:
+                return
+            before = now
+        raise RuntimeError(f"{self.base_url} does not rest within {HEALTHY_SECONDS:.0f} s")
 
     def pss_megabytes(self) -> float:
         """Return the memory of the processes that run Python, in MiB; a page that several share counts once."""
