@@ -36,6 +36,8 @@ this repository send again exactly the first two, on UNAVAILABLE only. Any call 
 ERRORS_HEAD = """\
 A failed call carries `google.rpc.ErrorInfo` with domain `letta` and one of these reasons; ids and numbers stand in its
 metadata. Over HTTP the status is the one given here, and the body `{"detail": ...}` where nothing else is said.
+Fields that are wrong are a list of at most 32, and of 2,800 bytes, which every client of gRPC takes; a last one, `...`,
+says that there are more. REST shows the same list, in one process too. A text that is cut ends in `...`.
 """
 SETTINGS_HEAD = """\
 The first source that has a value wins: arguments of a command, `LETTA_<SERVICE>_X` in the environment, `LETTA_X`,

@@ -67,6 +67,31 @@ def test_field_may_have_any_name() -> None:
     assert back.metadata == {"message": "too long", "a[0].self": "missing"}
 
 
+@pytest.mark.parametrize(("count", "size"), [(40, 10), (20, 200), (33, 20)])
+def test_a_list_of_fields_that_is_cut_says_so_however_often_it_is_passed_on(count: int, size: int) -> None:
+    sent = ValidationFailed("wrong", **{f"field{number}": "y" * size for number in range(count)})
+    once = over_the_wire(sent)
+    *named, (more, why) = once.metadata.items()
+
+    assert named == list(sent.metadata.items())[: len(named)]
+    assert (more, why.partition(";")[0]) == ("...", "more fields are wrong than there is room to name")
+    assert over_the_wire(once).metadata == once.metadata
+
+
+def test_a_list_of_fields_that_fits_is_whole() -> None:
+    sent = ValidationFailed("wrong", **{f"field{number}": "y" * 60 for number in range(32)})
+
+    assert over_the_wire(sent).metadata == sent.metadata
+
+
+@pytest.mark.parametrize("character", ["x", "\u4e2d", "%"])
+def test_a_message_that_is_cut_ends_in_dots(character: str) -> None:
+    text = over_the_wire(errors.LLMBadRequest(character * 5_000)).message
+
+    assert text == character * (len(text) - 3) + "..."
+    assert over_the_wire(errors.LLMBadRequest(text[:-3])).message == text[:-3]
+
+
 def test_retry_after_is_told() -> None:
     retry = error_details_pb2.RetryInfo()
     to_status(errors.RateLimited("slow down", retry_after="2.5")).details[1].Unpack(retry)

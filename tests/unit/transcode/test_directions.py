@@ -112,6 +112,8 @@ def test_where_a_key_stands_is_told_as_the_request_has_it():
     assert binding.read(RequestParts([], {}, {}, body={"max": 2})).older.most == 2
 
     assert binding.locate(("older", "most")) == ("body", "most")
+    for body in ("thing", "*"):
+        assert Binding(CODECS, "given.v1.Change", parse("/things"), body).locate(()) == ("body",)
     assert Binding(CODECS, "given.v1.Change", parse("/things"), "thing").locate(("thing", "older", "most")) == (
         "body",
         "most",

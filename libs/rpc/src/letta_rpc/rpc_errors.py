@@ -33,6 +33,12 @@ _MAX_TEXT = 2000
 _MAX_ENCODED = 2700
 _MAX_VALUE = 512
 _MAX_VIOLATION_BYTES = 2800  # what the text, twice, leaves of 8 KiB
+_MOST_VIOLATIONS = 32
+_ELLIPSIS = "..."
+# In the list itself, as REST shows the list alone. Its name is a path without parts: it says nothing of one field.
+_MORE = error_details_pb2.BadRequest.FieldViolation(
+    field=_ELLIPSIS, description="more fields are wrong than there is room to name; mend these and send it again"
+)
 _RETRY_SECONDS = 1.0
 # Reasons whose code alone does not say that a second attempt is worth while.
 _RETRY_REASONS = frozenset({"OVERLOADED", "RATE_LIMITED", "LLM_RATE_LIMIT", "CONVERSATION_BUSY"})
@@ -89,12 +95,13 @@ def _detail(error: AppError, message: str) -> error_details_pb2.BadRequest | obj
 
 
 def _bad_request(fields: Mapping[str, str]) -> error_details_pb2.BadRequest | None:
-    """Name the offending fields, as many as there is room for."""
+    """Name the offending fields, as many as there is room for, and say when there are more."""
     bad, left = error_details_pb2.BadRequest(), _MAX_VIOLATION_BYTES
-    for path, text in list(fields.items())[:32]:
+    for path, text in fields.items():
         found = error_details_pb2.BadRequest.FieldViolation(field=_cut(path), description=_cut(text))
         left -= found.ByteSize()
-        if left < 0:
+        if left < 0 or len(bad.field_violations) == _MOST_VIOLATIONS:
+            bad.field_violations.append(_MORE)
             break
         if path:
             bad.field_violations.append(found)
@@ -107,12 +114,12 @@ def _cut(text: str) -> str:
 
 
 def _fitting(text: str) -> str:
-    """Return as much of a message as its place in the status may hold."""
-    text, size = text[:_MAX_TEXT], 0
+    """Return as much of a message as its place in the status may hold; three dots say that there was more."""
+    size = 0
     for end, character in enumerate(text):
         size += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
-        if size > _MAX_ENCODED:
-            return text[:end]
+        if end == _MAX_TEXT or size > _MAX_ENCODED:
+            return text[:end] + _ELLIPSIS
     return text
 
 

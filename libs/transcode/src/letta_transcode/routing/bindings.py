@@ -121,7 +121,7 @@ class Binding:
         first = str(path[0]) if path else ""
         if any(path[: len(each)] == each for each in self.path):
             return ("path", ".".join(map(str, path)))
-        if self.body and self.body == first:
+        if self.body and first in (self.body, ""):
             return ("body", *self._shown(path)[1:])
         header = next((each.field.header for each in self.headers if each.field.path == path), None)
         if header is not None:
