@@ -129,12 +129,12 @@ class Talk:
         owner: dict[str, Any] = {"agent_id": self._agent_id, "conversation_id": self._agent_id, "run_id": run.id}
         key = RunKey(self._actor.organization_id, self._agent_id, self._agent_id, run.id, admitted.fence)
         asked = pb.BeginStepRequest(**owner, fence=admitted.fence, input=[_message(USER)])
-        held = self._held.find("", self._agent_id)
-        if held is not None:
-            asked.held.CopyFrom(held.mark)
-        with spent.on("begin"):
-            begun = await self._memory.begin_step(self._actor, asked)
-        begun = self._held.complete(("", self._agent_id), held, begun)
+
+        async def begin(request: pb.BeginStepRequest) -> pb.BeginStepResponse:
+            with spent.on("begin"):
+                return await self._memory.begin_step(self._actor, request)
+
+        begun = await self._held.begin("", asked, begin)
         known = [pb.BlockVersion(block_id=block.id, version=block.version) for block in begun.blocks]
         told = pb.CommitStepRequest(
             **owner,

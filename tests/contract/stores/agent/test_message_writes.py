@@ -19,7 +19,7 @@ MOST_WAL_RECORDS = 46
 """Of a message: of those, 14 are of the indexes that find messages by id, time, run, step and word."""
 STATEMENTS = (
     "select query, calls::int, wal_records::int from extensions.pg_stat_statements "
-    "where toplevel and query ~ '(begin_step_from|commit_step|admit_run|close_run)' "
+    "where toplevel and query ~ '(begin_step_after|commit_step|admit_run|close_run)' "
     "and dbid = (select oid from pg_database where datname = current_database())"
 )
 UPDATES = (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from letta.memory.v1.block_pb2 import Block
 from letta_agent.clients.held_contexts import HeldContexts
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
+from letta_common.errors import Fenced
 from letta_common.values.ids import new_id
 from letta_common.values.times import stamp_of
 from letta_memory.domain.blocks import new_block
@@ -41,7 +43,7 @@ class Thread:
     agent_id: str
     block_id: str
     held: HeldContexts = field(default_factory=HeldContexts)
-    fence: int = 0
+    fences: Iterator[int] = field(default_factory=lambda: count(1))
     told: list[str] = field(default_factory=list)
     """What memory sent last."""
 
@@ -49,19 +51,19 @@ class Thread:
         self.store = SqlContextStore(self.db)
 
     def owner(self) -> dict[str, Any]:
-        self.fence += 1
         run_id = new_id("run")
-        return {"agent_id": self.agent_id, "conversation_id": self.agent_id, "run_id": run_id, "fence": self.fence}
+        fence = next(self.fences)
+        return {"agent_id": self.agent_id, "conversation_id": self.agent_id, "run_id": run_id, "fence": fence}
 
     async def begin(self, text: str) -> pb.BeginStepResponse:
         """Begin a run as the agent service does; return the whole context."""
         request = pb.BeginStepRequest(**self.owner(), input=[message(text)])
-        held = self.held.find("", self.agent_id)
-        if held is not None:
-            request.held.CopyFrom(held.mark)
+        return await self.held.begin("", request, self.ask)
+
+    async def ask(self, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
         answer = await self.store.begin_step(self.actor, request)
         self.told = texts(answer)
-        return self.held.complete(("", self.agent_id), held, answer)
+        return answer
 
     async def commit(self, text: str, **more: Any) -> None:
         owner = self.owner()
@@ -161,11 +163,168 @@ async def test_blocks_that_changed_are_told_anew(thread: Thread) -> None:
     assert [changed.blocks_held, detached.blocks_held] == [False, False]
 
 
+@pytest.fixture
+async def other(thread: Thread) -> Thread:
+    """The same conversation as another replica sees it; both count fences from one queue."""
+    return replace(thread, held=HeldContexts(), fences=thread.fences)
+
+
+async def check(*replicas: Thread) -> None:
+    """Begin a run on each replica; each must work on what memory has."""
+    for replica in replicas:
+        begun = await replica.begin(new_id("word"))
+        context = await replica.store.get(replica.actor, replica.agent_id, replica.agent_id)
+        assert texts(begun) == texts(context)
+        assert list(begun.blocks) == list(context.blocks)
+
+
+async def test_a_replica_is_told_what_another_one_wrote(thread: Thread, other: Thread) -> None:
+    await thread.begin("one")
+    await other.begin("two")
+    await other.commit("answer")
+    await thread.begin("three")
+    assert thread.told == ["two", "answer", "three"]
+    await check(other, thread)
+    assert other.told[:-1] == ["answer", "three"]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+async def test_no_replica_keeps_what_another_one_changed(
+    thread: Thread, other: Thread, change: Callable[[Thread], Awaitable[None]]
+) -> None:
+    await thread.begin("one")
+    await other.begin("two")
+    await change(other)
+    await check(thread, other)
+    await change(thread)
+    await check(other, thread, thread)
+
+
+async def test_an_answer_that_is_lost_is_told_again(thread: Thread, other: Thread) -> None:
+    """A run that fails after its input was appended leaves it, whoever comes next."""
+    await thread.begin("one")
+    await thread.store.begin_step(thread.actor, pb.BeginStepRequest(**thread.owner(), input=[message("lost")]))
+    begun = await thread.begin("two")
+    assert thread.told == ["lost", "two"]
+    assert texts(begun) == await thread.whole()
+    await check(other, thread)
+
+
+async def test_a_run_that_another_replica_takes_over_is_told_whole(thread: Thread, other: Thread) -> None:
+    await thread.begin("one")
+    await other.begin("two")
+    request = pb.BeginStepRequest(**thread.owner(), input=[message("three")])
+    await thread.held.begin("", request, thread.ask)
+    again = pb.BeginStepRequest(**{**other.owner(), "run_id": request.run_id}, input=request.input)
+    begun = await other.held.begin("", again, other.ask)
+    assert other.told == ["three"]
+    assert texts(begun) == await thread.whole()
+    await check(thread, other)
+
+
+async def test_a_request_without_input_is_held_by_nobody(thread: Thread) -> None:
+    await thread.begin("one")
+    begun = await thread.held.begin("", pb.BeginStepRequest(**thread.owner()), thread.ask)
+    assert (texts(begun), thread.told) == (await thread.whole(), [])
+    await check(thread)
+    assert thread.told[0] == "system"
+
+
+async def test_blocks_that_others_change_are_told_to_each_replica(thread: Thread, other: Thread) -> None:
+    """Another agent edits a shared block; another block comes."""
+    neighbour, more = new_id("agent"), new_id("block")
+    await thread.store.provision_agent(
+        thread.actor, pb.ProvisionAgentRequest(agent_id=neighbour, block_ids=[thread.block_id]), []
+    )
+    await check(thread, other)
+    edit = pb.EditBlockRequest(
+        agent_id=neighbour,
+        conversation_id=neighbour,
+        fence=1,
+        idempotency_key="edit",
+        label="human",
+        append=pb.AppendEdit(content="tea"),
+    )
+    await thread.store.edit_block(thread.actor, edit, new_id="", now=NOW)
+    await check(thread, other)
+    added = new_block(thread.actor, more, Block(label="persona", value="p"), NOW)
+    await thread.store.provision_agent(thread.actor, pb.ProvisionAgentRequest(agent_id=new_id("agent")), [added])
+    await thread.store.attach_block(thread.actor, thread.agent_id, more)
+    await check(thread, other)
+    await thread.store.detach_block(thread.actor, thread.agent_id, thread.block_id)
+    await check(thread, other)
+
+
+async def test_a_database_that_was_restored_is_believed(thread: Thread, other: Thread) -> None:
+    """Version, position and versions of blocks come again with other messages and texts; what is held is of neither."""
+    who = (thread.actor.organization_id, thread.agent_id)
+    of_conversation = "from memory.conversations where organization_id = %s and id = %s"
+    await thread.begin("one")
+    [saved] = await thread.db.hot(f"select window_version, next_seq, message_count {of_conversation}", who)
+    block = "update memory.blocks set value = %s, version = %s where organization_id = %s and id = %s"
+    await thread.db.hot(block, ("lost", 2, who[0], thread.block_id))
+    await thread.begin("lost")
+
+    await thread.db.hot(
+        "delete from memory.messages where organization_id = %s and conversation_id = %s and seq >= %s",
+        (*who, saved[1]),
+    )
+    await thread.db.hot(
+        "update memory.conversations set window_version = %s, next_seq = %s, message_count = %s "
+        "where organization_id = %s and id = %s",
+        (*saved, *who),
+    )
+    await thread.db.hot(block, ("kept", 2, who[0], thread.block_id))
+    await other.begin("true")
+
+    begun = await thread.begin("two")
+    assert texts(begun) == ["system", "one", "true", "two"]
+    assert [found.value for found in begun.blocks] == ["kept"]
+    await check(other, thread)
+
+
+async def test_a_context_that_is_too_large_to_hold_is_told_whole_each_time(thread: Thread) -> None:
+    thread.held = HeldContexts(most_bytes=20_000)
+    for text in ("one", "y" * 8_000, "z" * 12_000, "two"):
+        begun = await thread.begin(text)
+        assert texts(begun) == await thread.whole()
+    assert thread.told == await thread.whole()
+    await clear(thread)
+    await check(thread, thread)
+    assert len(thread.told) == 1
+
+
+async def test_a_request_that_is_tried_again_names_nothing_that_made_room(thread: Thread) -> None:
+    await thread.begin("one")
+    request = pb.BeginStepRequest(**thread.owner(), input=[message("two")])
+
+    async def refuse(_: pb.BeginStepRequest) -> pb.BeginStepResponse:
+        raise Fenced("a newer owner holds the conversation")
+
+    with pytest.raises(Fenced):
+        await thread.held.begin("", request, refuse)
+    assert request.HasField("held")
+    thread.held = HeldContexts()
+    begun = await thread.held.begin("", request, thread.ask)
+    assert texts(begun) == await thread.whole()
+
+
 async def test_what_is_held_is_bounded_and_the_oldest_goes_first() -> None:
     held = HeldContexts(most_bytes=13_000)
-    for name, size in (("a", 4_000), ("b", 4_000), ("a", 5_000), ("c", 5_000)):
-        held.complete(("org", name), None, pb.BeginStepResponse(messages=[b"x" * size]))
-    assert [held.find("org", name) is not None for name in ("a", "b", "c")] == [True, False, True]
-    held.complete(("org", "d"), None, pb.BeginStepResponse(messages=[b"x" * 13_000]))
-    assert [held.find("org", name) is not None for name in ("a", "c", "d")] == [True, True, False]
-    assert held.find("other", "a") is None
+    named: list[bool] = []
+
+    async def begin(organization: str, conversation: str, size: int) -> None:
+        async def ask(request: pb.BeginStepRequest) -> pb.BeginStepResponse:
+            named.append(request.HasField("held"))
+            return pb.BeginStepResponse(messages=[b"x" * size])
+
+        await held.begin(organization, pb.BeginStepRequest(conversation_id=conversation), ask)
+
+    for name, size in (("a", 4_000), ("b", 4_000), ("a", 5_000), ("c", 5_000), ("b", 1)):
+        await begin("org", name, size)
+    assert named == [False, False, True, False, False]
+    await begin("org", "d", 13_000)
+    await begin("org", "d", 1)
+    await begin("other", "c", 1)
+    await begin("org", "c", 1)
+    assert named[5:] == [False, False, False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from cachetools import LRUCache
@@ -12,6 +13,8 @@ from letta.memory.v1.block_pb2 import Block
 MOST_BYTES = 64 << 20  # a bound for this process; what does not fit is read from memory whole
 _OBJECTS = 1024
 """Bytes of a context without messages, about: the objects around it."""
+
+Ask = Callable[[pb.BeginStepRequest], Awaitable[pb.BeginStepResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,19 @@ class HeldContexts:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._held: LRUCache[tuple[str, str], Held] = LRUCache(most_bytes, getsizeof=_weight)
 
-    def find(self, organization_id: str, conversation_id: str) -> Held | None:
-        """Return what is held of a conversation."""
-        return self._held.get((organization_id, conversation_id))
+    async def begin(self, organization_id: str, request: pb.BeginStepRequest, ask: Ask) -> pb.BeginStepResponse:
+        """Ask memory for what is newer than what is held, keep both, and return the whole context."""
+        key = (organization_id, request.conversation_id)
+        held = self._held.get(key)
+        request.ClearField("held")  # a request that is tried again may name what has made room for others since
+        if held is not None:
+            request.held.CopyFrom(held.mark)
+        answer = await ask(request)
+        return self._complete(key, held, request, answer)
 
-    def complete(self, key: tuple[str, str], held: Held | None, answer: pb.BeginStepResponse) -> pb.BeginStepResponse:
-        """Put what was held before what memory answered, keep it, and return the whole context."""
+    def _complete(
+        self, key: tuple[str, str], held: Held | None, request: pb.BeginStepRequest, answer: pb.BeginStepResponse
+    ) -> pb.BeginStepResponse:
         before = held.messages if held is not None and answer.messages_held else ()
         newer = tuple(answer.messages)
         messages = (*before, *newer)
@@ -50,6 +60,8 @@ class HeldContexts:
             mark = pb.HeldContext(blocks=[pb.BlockVersion(block_id=b.id, version=b.version) for b in blocks])
         # Positions are memory's: only it knows what it has appended since.
         mark.version, mark.next_position = answer.version, answer.next_position
+        # The input is the last of the context. Without one memory cannot tell whether what is held is still true.
+        mark.last_message_id = request.input[-1].id if request.input else ""
         size = (held.size if held is not None and before else 0) + sum(map(len, newer))
         try:
             self._held[key] = Held(mark, messages, blocks, size)

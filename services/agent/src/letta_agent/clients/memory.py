@@ -83,12 +83,8 @@ class MemoryClient:
 
     async def begin_step(self, organization_id: str, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
         """Raise the fence, append the input once, return the context."""
-        key = (organization_id, request.conversation_id)
-        held = self._held.find(*key)
-        if held is not None:
-            request.held.CopyFrom(held.mark)
-        answer = await self._contexts.BeginStep(request, timeout=TIMEOUT)
-        return self._held.complete(key, held, answer)
+        ask = self._contexts.BeginStep
+        return await self._held.begin(organization_id, request, lambda asked: ask(asked, timeout=TIMEOUT))
 
     async def withdraw_input(self, request: pb.WithdrawInputRequest) -> pb.WithdrawInputResponse:
         """Take back the input of a run without committed steps; say whether there was any."""

@@ -21,8 +21,8 @@ _WHO = ("org", "agent", "conversation", "run", "fence")
 _WITHDRAW = f"select * from {call('memory.withdraw_input', *_WHO)}"
 _WINDOW = ("move", "clear", "summary", "first_kept")
 _KNOWN = ("known_ids", "known_versions")
-_HELD = ("held_version", "held_seq", *_KNOWN)
-_BEGIN = f"{STEP_ROW} {call('memory.begin_step_from', *_WHO, 'pending', *MESSAGE_ARRAYS, *_HELD)} r"
+_HELD = ("held_version", "held_seq", "held_last", *_KNOWN)
+_BEGIN = f"{STEP_ROW} {call('memory.begin_step_after', *_WHO, 'pending', *MESSAGE_ARRAYS, *_HELD)} r"
 _STEP = ("step", "stop", "pending")
 _COMMIT = f"{STEP_ROW} {call('memory.commit_step', *_WHO, *_STEP, *_WINDOW, *_KNOWN, *MESSAGE_ARRAYS)} r"
 _WHAT = ("kind", "text", "new", "line", "all")
@@ -42,6 +42,7 @@ class SqlContextStore(Provisions):
             **message_columns(request.input, request.run_id),
             "held_version": held.version if held else None,
             "held_seq": held.next_position if held else None,
+            "held_last": held.last_message_id if held else None,
             **_known(request.held.blocks),
         }
         rows = await self._hot(_BEGIN, values)

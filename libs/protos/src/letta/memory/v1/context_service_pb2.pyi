@@ -332,10 +332,13 @@ class HeldContext(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     NEXT_POSITION_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
+    LAST_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """How often the context had changed otherwise than by messages at its end, as the answer said."""
     next_position: _builtins.int
     """Position of the next message then, as the answer said."""
+    last_message_id: _builtins.str
+    """Its last message, which stands right before `next_position`: what is held counts only while that message stands there."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockVersion]:
         """The blocks, all of them."""
@@ -346,10 +349,11 @@ class HeldContext(_message.Message):
         version: _builtins.int = ...,
         next_position: _builtins.int = ...,
         blocks: _abc.Iterable[Global___BlockVersion] | None = ...,
+        last_message_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "next_position", b"next_position", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "last_message_id", b"last_message_id", "next_position", b"next_position", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,6 @@ create or replace function memory.begin_step(
 ) returns setof memory.step_row language plpgsql as $$
 begin
   return query
-    select * from memory.begin_step_from(p_org, p_agent, p_conversation, p_run, p_fence, p_pending, p_ids, p_roles, p_types,
-      p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies, null, null, null, null);
+    select * from memory.begin_step_after(p_org, p_agent, p_conversation, p_run, p_fence, p_pending, p_ids, p_roles, p_types,
+      p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies, null, null, null, null, null);
 end $$;

@@ -1,20 +1,21 @@
 -- Begins a step: raises the fence, appends the run's input once, and answers with what of the context the caller does not have.
 --
 -- Input: p_held_version and p_held_seq are the version and the next position of the context that the caller holds (null:
--- none), p_known_ids (sorted) and p_known_versions the blocks. Status of the first row: 0 done, 1 no such conversation, 2 fenced
+-- none), p_held_last its last message, p_known_ids (sorted) and p_known_versions the blocks. Status of the first row: 0 done, 1 no such conversation, 2 fenced
 -- (fence is the highest one seen); notes: version and next position now, whether the messages follow those that the caller
 -- holds, and whether the blocks are what it holds. Else the rows after the first have a block each.
 -- Takes the place of memory.begin_step, which the release before this one calls. Locks: the conversation's row.
-create or replace function memory.begin_step_from(
+create or replace function memory.begin_step_after(
   p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_pending boolean,
   p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[],
   p_groups text[], p_times timestamptz[], p_searches text[], p_bodies bytea[],
-  p_held_version bigint, p_held_seq bigint, p_known_ids text[], p_known_versions bigint[]
+  p_held_version bigint, p_held_seq bigint, p_held_last text, p_known_ids text[], p_known_versions bigint[]
 ) returns setof memory.step_row language plpgsql as $$
 declare
   c memory.conversations;
   r memory.step_row;
   n bigint := cardinality(p_ids);
+  held boolean;
 begin
   -- This lock puts owners of a conversation in a row, so that two never write at one position.
   select * into c from memory.conversations t
@@ -26,6 +27,11 @@ begin
     return next r;
     return;
   end if;
+  -- A database that was restored may have given the version and the position to other messages since, and to other texts of
+  -- blocks their versions. The last message of the caller was written when the caller read, so it tells of all of them.
+  held := coalesce(p_held_version = c.window_version, false) and exists (
+    select from memory.messages m
+    where m.organization_id = p_org and m.conversation_id = p_conversation and m.seq = p_held_seq - 1 and m.id = p_held_last);
   -- Takes up what a former owner of this run left, so that a take-over does not append the input again.
   c := memory.turned_to(c, p_run);
   if c.last_input then
@@ -50,14 +56,14 @@ begin
     c.last_step, c.last_stop,
     array[
       -- Texts, since step_row has one array of notes for all statements of the loop.
-      c.window_version, c.next_seq + n, (p_held_version = c.window_version)::integer,
-      (p_conversation = p_agent and (
+      c.window_version, c.next_seq + n, held::integer,
+      (held and p_conversation = p_agent and (
         select coalesce(array_agg(b.id), '{}') = p_known_ids and coalesce(array_agg(b.version), '{}') = p_known_versions
         -- By bytes, as Python sorts the ids that it sends.
         from (select b.id, b.version from memory.own_blocks_of(p_org, p_agent) b order by b.id collate "C") b))::integer
     ]::text[],
     -- The upper bound is for the planner, as in window_of. A summary belongs to the window, not to what is newer.
-    case when p_held_version = c.window_version then array(
+    case when held then array(
       select m.body from memory.messages m
       where m.organization_id = p_org and m.conversation_id = p_conversation and m.seq between p_held_seq and 1::bigint << 62
         and m.role <> 6 /* MessageRole.SUMMARY */
