@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_llm_gateway.domain.embedding.vectors import VectorCache, key_of, unit
+from letta_llm_gateway.domain.embedding.vectors import ENTRY_BYTES, VectorCache, key_of, unit
 
-SIZE = 4 * 8 + 200
+SIZE = 4 * 8 + ENTRY_BYTES
 
 
 def vector(value: float) -> list[float]:
@@ -45,6 +45,18 @@ def test_what_was_not_used_for_long_goes_first():
     assert cache.bytes == 3 * SIZE
 
 
+def test_what_others_did_not_use_for_long_goes_first():
+    cache = VectorCache(3 * SIZE, 3 * SIZE)
+    used, unused, own = key_of("org-a", "m", "used"), key_of("org-a", "m", "unused"), key_of("org-b", "m", "own")
+    for key in (used, unused, own):
+        cache.put(key, vector(1))
+    cache.get(used)
+    new = key_of("org-b", "m", "new")
+    cache.put(new, vector(1))
+
+    assert [cache.get(key) is not None for key in (used, unused, own, new)] == [True, False, True, True]
+
+
 def test_one_organization_keeps_to_its_share():
     cache = VectorCache(10 * SIZE, 4 * SIZE)
     other = key_of("org-b", "m", "kept")
@@ -65,12 +77,12 @@ def test_nothing_is_kept_where_nothing_may_be():
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 30), st.integers(0, 40)), max_size=200))
 def test_bounds_hold_whatever_comes(puts):
-    cache = VectorCache(3000, 1200)
+    cache = VectorCache(6000, 2400)
     for organization, text, size in puts:
         cache.put(key_of(organization, "m", str(text)), [1.0] * size)
-        held = {name: sum(4 * len(v) + 200 for v in mine.values()) for name, mine in cache._of.items()}
-        assert sum(held.values()) == cache.bytes <= 3000
-        assert all(size <= 1200 for size in held.values())
+        held = {name: sum(4 * len(v) + ENTRY_BYTES for v in mine.values()) for name, mine in cache._of.items()}
+        assert sum(held.values()) == cache.bytes <= 6000
+        assert all(size <= 2400 for size in held.values())
 
 
 @pytest.mark.parametrize(("given_", "made"), [([3.0, 4.0], [0.6, 0.8]), ([0.0, 0.0], [0.0, 0.0]), ([1.0], [1.0])])

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx2
-from cachetools import LRUCache
 
 from letta_common.egress import AddressGuard
 from letta_common.errors import AppError, CapabilityMissing, InvalidArgument, LLMAuthentication
 from letta_llm_gateway.domain.catalogue.providers import Account, Provider
 from letta_llm_gateway.domain.generation.fragments import Fragments
+from letta_llm_gateway.domain.leaving import LeavingCache
 from letta_llm_gateway.providers.fitting.wired import Wire, WiredProvider
 from letta_llm_gateway.providers.http import Clients, GuardedProvider
 
@@ -58,19 +58,6 @@ _CLOSE_SECONDS = 900.0
 """A provider that is no longer kept may still speak; its connections are closed so much later."""
 
 
-class _Made(LRUCache[Account, Provider]):
-    """The providers that were used last; one that makes room for another is left."""
-
-    def __init__(self, most: int, leave: Callable[[Provider], None]) -> None:
-        super().__init__(most)
-        self._leave = leave
-
-    def popitem(self) -> tuple[Account, Provider]:
-        account, provider = super().popitem()
-        self._leave(provider)
-        return account, provider
-
-
 class ProviderFactory:
     """Makes providers, each account's once; of those that were not wanted for long, only so many are kept."""
 
@@ -84,7 +71,7 @@ class ProviderFactory:
     ) -> None:
         self._builtin, self._fragments = builtin, fragments or Fragments()
         self._clients = clients or Clients(AddressGuard())
-        self._made = _Made(kept, self._leave)
+        self._made: LeavingCache[Account, Provider] = LeavingCache(kept, self._leave)
         self._leaving: set[asyncio.Task[None]] = set()
         self._warming: asyncio.Task[None] | None = None
 
@@ -144,7 +131,7 @@ class ProviderFactory:
         provider = WiredProvider(wire, account, self._fragments)
         return GuardedProvider(provider) if account.organization_id else provider
 
-    def _leave(self, provider: Provider) -> None:
+    def _leave(self, _account: Account, provider: Provider) -> None:
         async def close_later() -> None:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(_CLOSE_SECONDS)

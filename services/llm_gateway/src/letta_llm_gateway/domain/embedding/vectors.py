@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from array import array
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cachetools import LRUCache
-
 from letta_llm_gateway.domain.catalogue.providers import Vector
+from letta_llm_gateway.domain.leaving import LeavingCache
 
-_ENTRY_BYTES = 200
-"""What an entry holds beside its vector, about."""
+ENTRY_BYTES = 470
+"""What an entry takes beside its vector, about: its key, and its places in two caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +33,19 @@ class VectorCache:
     """Remembers the vectors used last; an organization never crowds out more than its share of the others'."""
 
     def __init__(self, most_bytes: int, most_of_one: int) -> None:
-        self._most, self._most_of_one = most_bytes, most_of_one
-        self._of: OrderedDict[str, LRUCache[TextKey, array[float]]] = OrderedDict()
-        self.bytes = 0.0
+        self._most_of_one = min(most_bytes, most_of_one)
+        self._all: LeavingCache[TextKey, array[float]] = LeavingCache(most_bytes, self._left, _size)
+        self._of: dict[str, LeavingCache[TextKey, array[float]]] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Return about how much memory is taken."""
+        return int(self._all.currsize)
 
     def get(self, key: TextKey) -> Vector | None:
         """Return the vector of a text, or None."""
-        mine = self._of.get(key.organization_id)
-        if mine is None or key not in mine:
-            return None
-        self._of.move_to_end(key.organization_id)
-        return mine[key]
+        vector = self._all.get(key)
+        return None if vector is None else self._of[key.organization_id].get(key)
 
     def put(self, key: TextKey, vector: Vector) -> None:
         """Remember a vector."""
@@ -53,25 +53,24 @@ class VectorCache:
         packed = array("f", vector)
         if _size(packed) > self._most_of_one or self.get(key) is not None:
             return
-        mine = self._of.setdefault(key.organization_id, LRUCache(self._most_of_one, getsizeof=_size))
-        self._of.move_to_end(key.organization_id)
-        self.bytes -= mine.currsize
-        mine[key] = packed
-        self.bytes += mine.currsize
-        while self.bytes > self._most:
-            self._forget_one()
+        # What is beyond the organization's share goes out of both caches, before room is made at the others' expense.
+        self._share(key.organization_id)[key] = packed
+        self._all[key] = packed
 
-    def _forget_one(self) -> None:
-        organization_id, mine = next(iter(self._of.items()))
-        self.bytes -= mine.currsize
-        mine.popitem()
-        self.bytes += mine.currsize
+    def _share(self, organization_id: str) -> LeavingCache[TextKey, array[float]]:
+        if organization_id not in self._of:
+            self._of[organization_id] = LeavingCache(self._most_of_one, lambda key, _: self._all.pop(key), _size)
+        return self._of[organization_id]
+
+    def _left(self, key: TextKey, _vector: array[float]) -> None:
+        mine = self._of[key.organization_id]
+        del mine[key]
         if not mine:
-            del self._of[organization_id]
+            del self._of[key.organization_id]
 
 
 def _size(vector: Sequence[float]) -> int:
-    return 4 * len(vector) + _ENTRY_BYTES
+    return 4 * len(vector) + ENTRY_BYTES
 
 
 def unit(vector: Vector) -> Vector:
