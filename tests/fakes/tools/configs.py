@@ -34,6 +34,12 @@ class FakeSandboxConfigStore:
         known = next((item for item in self._mine(actor) if item.type == config.type), None)
         return await self.put(actor, config) if known is None else deepcopy(known)
 
+    async def replace(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
+        """Replace the settings of the one of a type if they still are `expected`; return it as it stands then."""
+        if not any(item.type == config.type and item.config == expected for item in self._mine(actor)):
+            return None
+        return await self.put(actor, config)
+
     async def find(self, actor: Actor, config_id: str) -> SandboxConfig | None:
         """Return one configuration."""
         return deepcopy(self._configs.get((actor.organization_id, config_id)))

@@ -6,7 +6,7 @@ import pytest
 
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
-from letta_common.errors import InvalidArgument
+from letta_common.errors import InvalidArgument, StaleEtag
 from letta_common.sealing import Sealer
 from letta_sandbox.destinations import read_destinations
 from letta_tools.domain.executions.egress import Ceiling, EgressPolicy
@@ -69,6 +69,38 @@ async def test_defaults_do_not_take_the_place_of_settings_made_meanwhile():
     found = await configs(store=Overtaken()).default(ANN, LOCAL)
 
     assert json.loads(found.config)["venv_name"] == "mine"
+
+
+class Busy(FakeSandboxConfigStore):
+    """Somebody changes another setting right after a look, as often as there are values."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    async def find(self, actor, config_id):
+        found = await super().find(actor, config_id)
+        if self.values:
+            text = json.dumps({"venv_name": self.values.pop()})
+            await configs(store=self).create(actor, text, LOCAL)
+        return found
+
+
+async def test_a_change_leaves_what_others_change_meanwhile():
+    store = Busy(["mine"])
+    made = await configs(store=store).default(ANN, LOCAL)
+    found = await configs(store=store).update(ANN, made.id, json.dumps({"use_venv": True}))
+
+    settings = json.loads(found.config)
+    assert (settings["venv_name"], settings["use_venv"], found.id) == ("mine", True, made.id)
+
+
+async def test_a_change_among_too_many_others_is_refused():
+    store = Busy([str(number) for number in range(9)])
+    made = await configs(store=store).default(ANN, LOCAL)
+
+    with pytest.raises(StaleEtag, match="try again"):
+        await configs(store=store).update(ANN, made.id, json.dumps({"use_venv": True}))
 
 
 @pytest.mark.parametrize("ceiling", [[], ["*.example.com"]])

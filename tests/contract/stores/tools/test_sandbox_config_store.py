@@ -53,6 +53,19 @@ async def test_there_is_one_configuration_of_a_type(store, ann):
     assert await store.find(ann, first.id) == second
 
 
+async def test_settings_are_replaced_only_while_they_are_the_expected_ones(store, ann):
+    first = await store.put(ann, a_config(config='{"a":1}'))
+    await store.put(ann, a_config(E2B, config='{"a":0}'))
+    changed = a_config(minute=1, config='{"a":2}', last_updated_by_id="user-bob")
+
+    assert await store.replace(ann, changed, expected='{"a":0}') is None
+    assert await store.find(ann, first.id) == first
+    written = await store.replace(ann, changed, expected='{"a":1}')
+    assert (written.id, written.config, written.created_at) == (first.id, '{"a":2}', first.created_at)
+    assert (written.created_by_id, written.last_updated_by_id) == ("user-ann", "user-bob")
+    assert await store.find(ann, first.id) == written
+
+
 async def test_what_is_there_stays_when_defaults_are_added(store, ann):
     added = await store.add(ann, a_config(config="{}"))
     written = await store.put(ann, a_config(minute=1, config='{"a":1}', last_updated_by_id="user-bob"))

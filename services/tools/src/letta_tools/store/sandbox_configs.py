@@ -45,6 +45,7 @@ _variables = sa.Table(
     sa.Column("organization_id", sa.Text),
 )
 _CONFIG = [column for column in _configs.c if column.name not in {"type", "version"}] + [_configs.c.type]
+_CHANGED = ("config", "last_updated_by_id", "updated_at")
 _VARIABLE = [column for column in _variables.c if column.name != "value"]
 _VARIABLES_OF = (
     "select v.sandbox_config_id, v.key, v.value from tools.environment_variables v join tools.sandbox_configs c "
@@ -62,7 +63,7 @@ class SqlSandboxConfigStore:
     async def put(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
         """Add a configuration, or replace the settings of the one of its type; return it as it stands."""
         added = pg.insert(_configs).values(**_config_values(actor, config))
-        changed = {name: added.excluded[name] for name in ("config", "last_updated_by_id", "updated_at")}
+        changed = {name: added.excluded[name] for name in _CHANGED}
         return await self._upsert(added, {**changed, "version": _configs.c.version + 1})
 
     async def add(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
@@ -70,6 +71,16 @@ class SqlSandboxConfigStore:
         added = pg.insert(_configs).values(**_config_values(actor, config))
         # Writing its own type to a row changes nothing and has Postgres return the row; `do nothing` returns none.
         return await self._upsert(added, {"type": _configs.c.type})
+
+    async def replace(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
+        """Replace the settings of the one of a type if they still are `expected`; return it as it stands then."""
+        same = sa.and_(_configs.c.type == _text(config.type), _configs.c.config == expected)
+        statement = sa.update(_configs).where(_mine(_configs, actor), same)
+        values = {name: value for name, value in _config_values(actor, config).items() if name in _CHANGED}
+        written = statement.values(**values, version=_configs.c.version + 1).returning(*_CONFIG)
+        async with self._db.connect() as conn:
+            row = (await conn.execute(written)).first()
+        return _config(row) if row else None
 
     async def find(self, actor: Actor, config_id: str) -> SandboxConfig | None:
         """Return one configuration."""

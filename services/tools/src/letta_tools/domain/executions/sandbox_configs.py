@@ -10,7 +10,7 @@ from typing import Protocol
 from letta.tools.v1.sandbox_config_pb2 import SandboxConfig, SandboxEnvironmentVariable, SandboxType
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound
+from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound, StaleEtag
 from letta_common.sealing import SealedAt, Sealer
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
@@ -33,6 +33,8 @@ _DEFAULTS: Mapping[SandboxType.ValueType, Mapping[str, object]] = {
 # Settings that configurations may have besides, which V1 did not know.
 _MORE: Mapping[SandboxType.ValueType, tuple[str, ...]] = {LOCAL: ("egress_hosts",)}
 _ANY = SandboxType.SANDBOX_TYPE_UNSPECIFIED
+# So often settings are merged anew when somebody else wrote them meanwhile.
+_ATTEMPTS = 5
 # An equals sign or a NUL would end the name in the environment of a process.
 _NAME = re.compile(r"[^=\x00-\x1f\x7f]{1,256}")
 
@@ -53,6 +55,10 @@ class SandboxConfigStore(Protocol):
 
     async def add(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
         """Add a configuration unless there is one of its type, which stays; return the one that is there."""
+        ...
+
+    async def replace(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
+        """Replace the settings of the one of a type if they still are `expected`; return it as it stands then."""
         ...
 
     async def find(self, actor: Actor, config_id: str) -> SandboxConfig | None:
@@ -108,8 +114,7 @@ class SandboxConfigs:
     async def create(self, actor: Actor, config: str, kind: SandboxType.ValueType = _ANY) -> SandboxConfig:
         """Make a configuration, or replace the one of its type. Raises InvalidArgument."""
         given = _settings(config)
-        kind = kind or _kind_of(given)
-        return await self._put(actor, kind, given)
+        return await self._store.put(actor, self._new(actor, kind or _kind_of(given), given))
 
     async def default(self, actor: Actor, kind: SandboxType.ValueType) -> SandboxConfig:
         """Return the configuration of a type; make it when there is none."""
@@ -117,10 +122,21 @@ class SandboxConfigs:
         return found[0] if found else await self._store.add(actor, self._new(actor, kind, {}))
 
     async def update(self, actor: Actor, config_id: str, config: str) -> SandboxConfig:
-        """Change settings of a configuration; the others stay. Raises SandboxConfigNotFound, InvalidArgument."""
-        known = await self._get(actor, config_id)
-        merged: dict[str, object] = json.loads(known.config) | _settings(config)
-        return await self._put(actor, known.type, merged)
+        """Change settings of a configuration; the others stay, also those that somebody changes at the same time.
+
+        Raises:
+            SandboxConfigNotFound: there is no such configuration.
+            InvalidArgument: the settings are none, or not for this organization.
+            StaleEtag: others write it again and again.
+        """
+        given = _settings(config)
+        for _ in range(_ATTEMPTS):
+            known = await self._get(actor, config_id)
+            changed = self._new(actor, known.type, json.loads(known.config) | given)
+            written = await self._store.replace(actor, changed, expected=known.config)
+            if written is not None:
+                return written
+        raise StaleEtag(f"{config_id} is being written by others; try again", sandbox_config_id=config_id)
 
     async def delete(self, actor: Actor, config_id: str) -> None:
         """Remove a configuration with its variables. Raises SandboxConfigNotFound."""
@@ -200,12 +216,6 @@ class SandboxConfigs:
         texts = _hosts(json.loads(found[0].config)) if found else []
         return Destinations(self._egress.operator, self._egress.ceiling.cut(texts))
 
-    async def _put(self, actor: Actor, kind: SandboxType.ValueType, given: Mapping[str, object]) -> SandboxConfig:
-        _check_packages(given)
-        if kind == LOCAL:
-            self._egress.ceiling.check(_hosts(given))
-        return await self._store.put(actor, self._new(actor, kind, given))
-
     async def _get(self, actor: Actor, config_id: str) -> SandboxConfig:
         config = await self._store.find(actor, config_id)
         if config is None:
@@ -213,6 +223,9 @@ class SandboxConfigs:
         return config
 
     def _new(self, actor: Actor, kind: SandboxType.ValueType, given: Mapping[str, object]) -> SandboxConfig:
+        _check_packages(given)
+        if kind == LOCAL:
+            self._egress.ceiling.check(_hosts(given))
         now = stamp_of(self._clock.now())
         return SandboxConfig(
             id=new_id("sandbox"),
