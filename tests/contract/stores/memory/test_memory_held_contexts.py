@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole, TextContent
 from letta.memory.v1 import context_service_pb2 as pb
@@ -307,6 +309,38 @@ async def test_a_request_that_is_tried_again_names_nothing_that_made_room(thread
     thread.held = HeldContexts()
     begun = await thread.held.begin("", request, thread.ask)
     assert texts(begun) == await thread.whole()
+
+
+async def test_who_rewrites_a_message_waits_for_its_conversation_first(thread: Thread) -> None:
+    """A run or a reset that holds the conversation can remove the message; else each would wait for the other."""
+    who = {"org": thread.actor.organization_id, "conversation": thread.agent_id}
+    where = "where organization_id = :org and "
+    waiting = sa.text(
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%set body =%' "
+        "and datname = current_database()"
+    )
+    async with asyncio.TaskGroup() as group, thread.db.begin() as tx:
+        await tx.execute(sa.text(f"select from memory.conversations {where} id = :conversation for no key update"), who)
+        group.create_task(rewrite(thread))
+        while not (await tx.execute(waiting)).scalar_one():
+            await asyncio.sleep(0.01)
+            await tx.execute(sa.text("select pg_stat_clear_snapshot()"), {})
+        await tx.execute(
+            sa.text(f"select from memory.messages {where} conversation_id = :conversation for update nowait"), who
+        )
+        await tx.execute(sa.text(f"delete from memory.messages {where} conversation_id = :conversation"), who)
+
+
+async def test_small_messages_weigh_what_they_take_of_a_process() -> None:
+    held = HeldContexts(most_bytes=10_000)
+
+    async def ask(request: pb.BeginStepRequest) -> pb.BeginStepResponse:
+        return pb.BeginStepResponse(messages=[b"x"] * 1_000, messages_held=request.HasField("held"))
+
+    for _ in range(2):
+        request = pb.BeginStepRequest(conversation_id="c")
+        await held.begin("org", request, ask)
+        assert not request.HasField("held")
 
 
 async def test_what_is_held_is_bounded_and_the_oldest_goes_first() -> None:

@@ -297,8 +297,10 @@ class Provisions:
         async with self._db.begin() as tx:
             await tx.execute(
                 sa.text(
-                    "update memory.messages set body = :body where organization_id = :org "
-                    "and conversation_id = :conversation and id = :id"
+                    # The conversation first, as all others lock, since a trigger writes it after the message.
+                    "with held as materialized (select c.id from memory.conversations c where c.organization_id = :org "
+                    "and c.id = :conversation for no key update) update memory.messages m set body = :body from held "
+                    "where m.organization_id = :org and m.conversation_id = held.id and m.id = :id"
                 ),
                 values,
             )
