@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from sys import getsizeof
 
 from cachetools import LRUCache
 
@@ -62,7 +63,7 @@ class HeldContexts:
         mark.version, mark.next_position = answer.version, answer.next_position
         # The input is the last of the context. Without one memory cannot tell whether what is held is still true.
         mark.last_message_id = request.input[-1].id if request.input else ""
-        size = (held.size if held is not None and before else 0) + sum(map(len, newer))
+        size = (held.size if held is not None and before else 0) + sum(map(getsizeof, newer))
         try:
             self._held[key] = Held(mark, messages, blocks, size)
         except ValueError:  # it alone is larger than all that may be held
