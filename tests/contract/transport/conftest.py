@@ -35,6 +35,7 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
         message.field.add(name="text", number=1, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
         message.field.add(name="count", number=2, type=_FIELD.TYPE_INT32, label=_FIELD.LABEL_OPTIONAL)
         message.field.add(name="data", number=3, type=_FIELD.TYPE_BYTES, label=_FIELD.LABEL_OPTIONAL)
+        message.field.add(name="tags", number=4, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_REPEATED)
         message.field[1].options.Extensions[validate_pb2.field].int32.gte = 0
     service = file.service.add(name="ProbeService")
     for name, idempotency, streams in (

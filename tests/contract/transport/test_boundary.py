@@ -26,6 +26,7 @@ from letta_common.errors import (
     Unauthenticated,
     ValidationFailed,
 )
+from letta_rpc.rpc_errors import from_rpc_error
 from tests.callers import until
 from tests.contract.transport.conftest import HandClock
 from tests.support.rpc import ALL_SCOPES, DEFAULT_ORGANIZATION, Identities
@@ -87,6 +88,15 @@ async def test_broken_rule_of_the_contract_names_the_field(probe: Any) -> None:
 
     assert caught.value.metadata == {"count": "must be greater than or equal to 0"}
     assert probe.servicer.calls == 0
+
+
+async def test_more_broken_values_than_are_named_are_mentioned(probe: Any) -> None:
+    request = probe.ask()
+    request.tags.extend(["\0"] * 40)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await probe.bare.Read(request, timeout=5)
+
+    assert list(from_rpc_error(caught.value).metadata) == [*(f"tags[{number}]" for number in range(32)), "..."]
 
 
 async def test_status_cancelled_of_the_callee_is_an_error(probe: Any) -> None:

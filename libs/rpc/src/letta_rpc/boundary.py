@@ -42,7 +42,7 @@ from letta_common.values.ids import uuid7
 from letta_rpc.open_methods import MALFORMED, for_all
 from letta_rpc.page_bytes import cut_page, is_list
 from letta_rpc.requests import violations
-from letta_rpc.rpc_errors import DETAILS_KEY, GRPC_CODES, from_rpc_error, to_status
+from letta_rpc.rpc_errors import DETAILS_KEY, GRPC_CODES, MOST_VIOLATIONS, from_rpc_error, to_status
 from letta_rpc.service_identity import ServiceIdentities
 from letta_rpc.verdicts import CredentialExchange, Verdict, Verifier
 
@@ -58,8 +58,6 @@ _OPEN = ("grpc.health.", "grpc.reflection.")
 # The longest that a revoked key goes on working at a process that has just used it.
 _CREDENTIAL_NS = 30_000_000_000
 _MAX_CREDENTIALS = 4096
-# Violations travel in trailing metadata, which is bounded; a message may hold any number of broken values.
-_MOST_VIOLATIONS = 32
 # A caller's id is written to logs and sent back in metadata: no line break and nothing outside ASCII may pass.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # Bounds what is hashed and sent to the auth service, which alone knows how keys and ids of users look.
@@ -323,7 +321,8 @@ class Boundary(grpc.aio.ServerInterceptor):
             request = read(data)
         except DecodeError as error:
             raise InvalidArgument(MALFORMED) from error
-        fields = {} if bound.caller else dict(itertools.islice(violations(request), _MOST_VIOLATIONS))
+        # A message may hold any number of broken values; one above the most says that there are more.
+        fields = {} if bound.caller else dict(itertools.islice(violations(request), MOST_VIOLATIONS + 1))
         for found in self._validator.collect_violations(request):
             fields.setdefault(_path(found.proto.field), found.proto.message or found.proto.rule_id)
         if fields:

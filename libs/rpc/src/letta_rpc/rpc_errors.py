@@ -27,13 +27,13 @@ from letta_common.errors import (
 
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "letta"
+MOST_VIOLATIONS = 32
 # Trailing metadata counts against a limit of the client, 8 KiB by gRPC's default, and vendors' errors can be long.
 _MAX_TEXT = 2000
 # The text of a status travels percent-encoded as well, where a byte that is not printable ASCII takes three.
 _MAX_ENCODED = 2700
 _MAX_VALUE = 512
 _MAX_VIOLATION_BYTES = 2800  # what the text, twice, leaves of 8 KiB
-_MOST_VIOLATIONS = 32
 _ELLIPSIS = "..."
 # In the list itself, as REST shows the list alone. Its name is a path without parts: it says nothing of one field.
 _MORE = error_details_pb2.BadRequest.FieldViolation(
@@ -100,7 +100,7 @@ def _bad_request(fields: Mapping[str, str]) -> error_details_pb2.BadRequest | No
     for path, text in fields.items():
         found = error_details_pb2.BadRequest.FieldViolation(field=_cut(path), description=_cut(text))
         left -= found.ByteSize()
-        if left < 0 or len(bad.field_violations) == _MOST_VIOLATIONS:
+        if left < 0 or len(bad.field_violations) == MOST_VIOLATIONS:
             bad.field_violations.append(_MORE)
             break
         if path:

@@ -144,7 +144,8 @@ class SandboxConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSandboxConfig(self, request, context):
-        """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND.
+        """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND, STALE_ETAG
+        where others write it again and again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,9 @@ class SandboxConfigServiceStub:
     ListSandboxConfigs: _grpc.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.ListSandboxConfigsRequest, _sandbox_config_service_pb2.ListSandboxConfigsResponse]
     """Lists configurations, newest first. CURSOR_NOT_FOUND when `after` never was one."""
     UpdateSandboxConfig: _grpc.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.UpdateSandboxConfigRequest, _sandbox_config_service_pb2.UpdateSandboxConfigResponse]
-    """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND."""
+    """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND, STALE_ETAG
+    where others write it again and again.
+    """
     DeleteSandboxConfig: _grpc.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.DeleteSandboxConfigRequest, _sandbox_config_service_pb2.DeleteSandboxConfigResponse]
     """Removes a configuration with its variables. SANDBOX_CONFIG_NOT_FOUND."""
     CreateSandboxEnvironmentVariable: _grpc.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.CreateSandboxEnvironmentVariableRequest, _sandbox_config_service_pb2.CreateSandboxEnvironmentVariableResponse]
@@ -76,7 +78,9 @@ class SandboxConfigServiceAsyncStub(SandboxConfigServiceStub):
     ListSandboxConfigs: _aio.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.ListSandboxConfigsRequest, _sandbox_config_service_pb2.ListSandboxConfigsResponse]  # type: ignore[assignment]
     """Lists configurations, newest first. CURSOR_NOT_FOUND when `after` never was one."""
     UpdateSandboxConfig: _aio.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.UpdateSandboxConfigRequest, _sandbox_config_service_pb2.UpdateSandboxConfigResponse]  # type: ignore[assignment]
-    """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND."""
+    """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND, STALE_ETAG
+    where others write it again and again.
+    """
     DeleteSandboxConfig: _aio.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.DeleteSandboxConfigRequest, _sandbox_config_service_pb2.DeleteSandboxConfigResponse]  # type: ignore[assignment]
     """Removes a configuration with its variables. SANDBOX_CONFIG_NOT_FOUND."""
     CreateSandboxEnvironmentVariable: _aio.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.CreateSandboxEnvironmentVariableRequest, _sandbox_config_service_pb2.CreateSandboxEnvironmentVariableResponse]  # type: ignore[assignment]
@@ -145,7 +149,9 @@ class SandboxConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_config_service_pb2.UpdateSandboxConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_config_service_pb2.UpdateSandboxConfigResponse, _abc.Awaitable[_sandbox_config_service_pb2.UpdateSandboxConfigResponse]]:
-        """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND."""
+        """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND, STALE_ETAG
+        where others write it again and again.
+        """
 
     @_abc_1.abstractmethod
     def DeleteSandboxConfig(
