@@ -38,11 +38,12 @@ def texts(answer: pb.BeginStepResponse | pb.GetContextResponse) -> list[str]:
 
 @dataclass
 class Thread:
-    """An agent's own conversation, and a caller who holds its context."""
+    """A conversation of an agent, and a caller who holds its context."""
 
     db: Database
     actor: Actor
     agent_id: str
+    conversation_id: str
     block_id: str
     held: HeldContexts = field(default_factory=HeldContexts)
     fences: Iterator[int] = field(default_factory=lambda: count(1))
@@ -52,10 +53,13 @@ class Thread:
     def __post_init__(self) -> None:
         self.store = SqlContextStore(self.db)
 
+    def place(self) -> dict[str, str]:
+        return {"agent_id": self.agent_id, "conversation_id": self.conversation_id}
+
     def owner(self) -> dict[str, Any]:
         run_id = new_id("run")
         fence = next(self.fences)
-        return {"agent_id": self.agent_id, "conversation_id": self.agent_id, "run_id": run_id, "fence": fence}
+        return {**self.place(), "run_id": run_id, "fence": fence}
 
     async def begin(self, text: str) -> pb.BeginStepResponse:
         """Begin a run as the agent service does; return the whole context."""
@@ -72,21 +76,42 @@ class Thread:
         await self.store.begin_step(self.actor, pb.BeginStepRequest(**owner))
         await self.store.commit_step(self.actor, pb.CommitStepRequest(**owner, messages=[message(text)], **more))
 
+    async def further(self, messages: list[Message]) -> None:
+        """Make the conversation, with a copy of the block of its own."""
+        request = pb.ProvisionConversationRequest(**self.place(), messages=messages, isolated_block_labels=["human"])
+        await self.store.provision_conversation(self.actor, request)
+
     async def whole(self) -> list[str]:
-        return texts(await self.store.get(self.actor, self.agent_id, self.agent_id))
+        return texts(await self.store.get(self.actor, *self.place().values()))
 
 
-@pytest.fixture
-async def thread(database_url: str) -> AsyncIterator[Thread]:
+async def open_thread(database_url: str, agent_id: str, conversation_id: str) -> AsyncIterator[Thread]:
     db = await Database.open(database_url, schema="memory")
-    made = Thread(db, Actor(new_id("org"), "user-ann"), new_id("agent"), new_id("block"))
+    made = Thread(db, Actor(new_id("org"), "user-ann"), agent_id, conversation_id, new_id("block"))
     request = pb.ProvisionAgentRequest(
         agent_id=made.agent_id, messages=[message("system", MessageRole.MESSAGE_ROLE_SYSTEM)]
     )
     block = new_block(made.actor, made.block_id, Block(label="human", value="v"), NOW)
     await made.store.provision_agent(made.actor, request, [block])
+    if conversation_id != agent_id:
+        await made.further([message("system", MessageRole.MESSAGE_ROLE_SYSTEM)])
     yield made
     await db.close()
+
+
+@pytest.fixture
+async def thread(database_url: str) -> AsyncIterator[Thread]:
+    """The agent's own conversation."""
+    agent_id = new_id("agent")
+    async for made in open_thread(database_url, agent_id, agent_id):
+        yield made
+
+
+@pytest.fixture
+async def further(database_url: str) -> AsyncIterator[Thread]:
+    """Another conversation of an agent, with a block of its own."""
+    async for made in open_thread(database_url, new_id("agent"), new_id("conv")):
+        yield made
 
 
 async def test_who_holds_a_context_is_told_only_what_is_newer(thread: Thread) -> None:
@@ -110,7 +135,7 @@ async def clear(thread: Thread) -> None:
 
 
 async def reset(thread: Thread) -> None:
-    request = pb.ResetConversationRequest(agent_id=thread.agent_id, conversation_id=thread.agent_id)
+    request = pb.ResetConversationRequest(**thread.place())
     await thread.store.reset_conversation(thread.actor, request)
 
 
@@ -121,18 +146,21 @@ async def withdraw(thread: Thread) -> None:
 
 
 async def rewrite(thread: Thread) -> None:
-    opening = await thread.store.find_opening(thread.actor, thread.agent_id, thread.agent_id)
+    opening = await thread.store.find_opening(thread.actor, *thread.place().values())
     assert opening is not None
     other = message("another system", MessageRole.MESSAGE_ROLE_SYSTEM)
     other.id = opening.id
-    await thread.store.update_message(thread.actor, thread.agent_id, other)
+    await thread.store.update_message(thread.actor, thread.conversation_id, other)
 
 
 async def make_anew(thread: Thread) -> None:
+    messages = [message("other", MessageRole.MESSAGE_ROLE_SYSTEM), message("other one")]
+    if thread.conversation_id != thread.agent_id:
+        await thread.store.deprovision_conversation(thread.actor, *thread.place().values())
+        await thread.further(messages)
+        return
     await thread.store.deprovision_agent(thread.actor, thread.agent_id)
-    request = pb.ProvisionAgentRequest(
-        agent_id=thread.agent_id, messages=[message("other", MessageRole.MESSAGE_ROLE_SYSTEM), message("other one")]
-    )
+    request = pb.ProvisionAgentRequest(agent_id=thread.agent_id, messages=messages)
     await thread.store.provision_agent(thread.actor, request, [])
 
 
@@ -175,7 +203,7 @@ async def check(*replicas: Thread) -> None:
     """Begin a run on each replica; each must work on what memory has."""
     for replica in replicas:
         begun = await replica.begin(new_id("word"))
-        context = await replica.store.get(replica.actor, replica.agent_id, replica.agent_id)
+        context = await replica.store.get(replica.actor, *replica.place().values())
         assert texts(begun) == texts(context)
         assert list(begun.blocks) == list(context.blocks)
 
@@ -200,6 +228,19 @@ async def test_no_replica_keeps_what_another_one_changed(
     await check(thread, other)
     await change(thread)
     await check(other, thread, thread)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+async def test_further_conversations_are_held_as_the_first_one(
+    further: Thread, change: Callable[[Thread], Awaitable[None]]
+) -> None:
+    second = replace(further, held=HeldContexts(), fences=further.fences)
+    await check(further, second)
+    assert further.told[0] == "system"
+    await check(further)
+    assert len(further.told) == 2
+    await change(second)
+    await check(further, second, further)
 
 
 async def test_an_answer_that_is_lost_is_told_again(thread: Thread, other: Thread) -> None:
@@ -259,7 +300,7 @@ async def test_blocks_that_others_change_are_told_to_each_replica(thread: Thread
 
 async def test_a_database_that_was_restored_is_believed(thread: Thread, other: Thread) -> None:
     """Version, position and versions of blocks come again with other messages and texts; what is held is of neither."""
-    who = (thread.actor.organization_id, thread.agent_id)
+    who = (thread.actor.organization_id, thread.conversation_id)
     of_conversation = "from memory.conversations where organization_id = %s and id = %s"
     await thread.begin("one")
     [saved] = await thread.db.hot(f"select window_version, next_seq, message_count {of_conversation}", who)
@@ -313,7 +354,7 @@ async def test_a_request_that_is_tried_again_names_nothing_that_made_room(thread
 
 async def test_who_rewrites_a_message_waits_for_its_conversation_first(thread: Thread) -> None:
     """A run or a reset that holds the conversation can remove the message; else each would wait for the other."""
-    who = {"org": thread.actor.organization_id, "conversation": thread.agent_id}
+    who = {"org": thread.actor.organization_id, "conversation": thread.conversation_id}
     where = "where organization_id = :org and "
     waiting = sa.text(
         "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%set body =%' "
