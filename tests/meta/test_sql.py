@@ -72,6 +72,20 @@ def test_migrations_hold_no_functions() -> None:
     assert found == [], "the one text of a function is its file in store/sql/functions"
 
 
+@pytest.mark.parametrize(
+    "directory", sorted(SERVICES.glob("*/src/*/migrations/versions")), ids=lambda path: path.parts[-3]
+)
+def test_migrations_follow_each_other_by_their_numbers(directory: Path) -> None:
+    previous = "None"
+    for path in sorted(directory.glob("*[!_].py")):
+        found = re.fullmatch(r"(\d{4})_\w+\.py", path.name)
+        assert found, f"{path.name}: should be called NNNN_title.py"
+        lines = path.read_text().splitlines()
+        assert {f'revision = "{found[1]}"', f"down_revision = {previous}"} <= {*lines}, path.name
+        previous = f'"{found[1]}"'
+    assert previous != "None"
+
+
 def test_blocks_have_one_limit_unless_told() -> None:
     """The contract says which; who fills it in before a block is stored has the same number."""
     options = Block.DESCRIPTOR.fields_by_name["limit"].GetOptions().Extensions[annotations_pb2.field]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
-import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,23 +158,3 @@ def _run_alembic(conn: sa.Connection, directory: Path, schema: str) -> None:
     with EnvironmentContext(config, script, fn=lambda revision, _: script._upgrade_revs("head", revision)) as context:
         context.configure(connection=conn, version_table=VERSION_TABLE, version_table_schema=schema)
         context.run_migrations()
-
-
-def check_names(directory: Path) -> list[str]:
-    """Return what is wrong with the scripts of a directory: names, revisions and order."""
-    faults = []
-    previous: str | None = None
-    for path in sorted(directory.glob("*.py")):
-        if path.name == "__init__.py":
-            continue
-        number = path.name.split("_", 1)[0]
-        text = path.read_text()
-        if not re.fullmatch(r"\d{4}_\w+\.py", path.name):
-            faults.append(f"{path.name}: should be called NNNN_title.py")
-        if f'revision = "{number}"' not in text:
-            faults.append(f'{path.name}: needs revision = "{number}"')
-        expected = "None" if previous is None else f'"{previous}"'
-        if f"down_revision = {expected}" not in text:
-            faults.append(f"{path.name}: needs down_revision = {expected}")
-        previous = number
-    return faults
