@@ -152,6 +152,20 @@ def test_memory_stays_within_its_bound_and_a_large_message_drives_out_no_others(
     assert 0 < fragments.bytes_kept <= 100_000
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_history_larger_than_the_memory_finds_its_beginning_at_each_step(wire):
+    messages, fragments = conversation(2000), Fragments(200_000)
+    reads = []
+    for _ in range(3):
+        before = fragments.read
+        told = asked(wire, messages, fragments)
+        reads.append(fragments.read - before)
+
+    assert reads[2] == reads[1] < reads[0]
+    assert fragments.bytes_kept <= 200_000
+    assert told == asked(wire, messages, Fragments())
+
+
 def test_a_block_takes_the_place_of_its_messages():
     fragments = Fragments()
     asked("openai", conversation(31), fragments)

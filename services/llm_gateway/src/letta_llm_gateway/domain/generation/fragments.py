@@ -21,6 +21,12 @@ _OBJECT = 41
 """Bytes that a message takes in a block beside its own."""
 _LARGEST_SHARE = 16
 """What takes more than this part of the memory is not kept, so that one image does not drive out all texts."""
+_RECIPES = 4
+"""Recipes that read the same history for one call, at most; each keeps no more of it than its part of the memory.
+
+A history that is larger finds its beginning at each step. Kept as a whole, its end would drive out its beginning, its
+beginning would at the next step drive out its end, and nothing would ever be found.
+"""
 
 
 class Recipe(Protocol[Made]):
@@ -49,6 +55,7 @@ class Fragments:
     def __init__(self, most_bytes: int = MOST_BYTES, *, block: int = _BLOCK) -> None:
         self._kept: LRUCache[Hashable, tuple[Any, int]] = LRUCache(most_bytes, getsizeof=lambda entry: entry[1])
         self._largest, self._block_length = most_bytes // _LARGEST_SHARE, block
+        self._most_of_one = most_bytes // _RECIPES
         self._read = 0
 
     @property
@@ -66,31 +73,38 @@ class Fragments:
         messages = tuple(messages)
         length = self._block_length
         whole = len(messages) - len(messages) % length
-        parts = [self._block(recipe, messages[at : at + length]) for at in range(0, whole, length)]
-        parts += [self._one(recipe, message) for message in messages[whole:]]
+        parts, room = [], self._most_of_one
+        for at in range(0, whole, length):
+            made, size = self._block(recipe, messages[at : at + length], room)
+            parts.append(made)
+            room -= size
+        for message in messages[whole:]:
+            made, size = self._one(recipe, message, room)
+            parts.append(made)
+            room -= size
         return recipe.joined(parts)
 
-    def _block(self, recipe: Recipe[Made], messages: tuple[bytes, ...]) -> Made:
+    def _block(self, recipe: Recipe[Made], messages: tuple[bytes, ...], room: int) -> tuple[Made, int]:
         if (found := self._kept.get((recipe, messages))) is not None:
-            made: Made = found[0]
-            return made
-        made = recipe.joined([self._one(recipe, message) for message in messages])
+            return found
+        made = recipe.joined([self._one(recipe, message, 0)[0] for message in messages])
         for message in messages:  # found as a block from now on; kept twice they would take five times the memory
             self._kept.pop((recipe, message), None)
-        return self._keep(recipe, messages, made, sum(map(len, messages)) + _OBJECT * len(messages))
+        return self._keep(recipe, messages, made, sum(map(len, messages)) + _OBJECT * len(messages), room)
 
-    def _one(self, recipe: Recipe[Made], message: bytes) -> Made:
+    def _one(self, recipe: Recipe[Made], message: bytes, room: int) -> tuple[Made, int]:
         if (found := self._kept.get((recipe, message))) is not None:
-            made: Made = found[0]
-            return made
+            return found
         self._read += 1
-        return self._keep(recipe, message, recipe.made(read(message)), len(message))
+        return self._keep(recipe, message, recipe.made(read(message)), len(message), room)
 
-    def _keep(self, recipe: Recipe[Made], key: Hashable, made: Made, key_bytes: int) -> Made:
+    def _keep(self, recipe: Recipe[Made], key: Hashable, made: Made, key_bytes: int, room: int) -> tuple[Made, int]:
+        """Return what was made and how much memory it takes, if there is room."""
         size = recipe.size(made) + key_bytes + _OVERHEAD
-        if size <= self._largest:
-            self._kept[(recipe, key)] = (made, size)
-        return made
+        if size > min(self._largest, room):
+            return made, 0
+        self._kept[(recipe, key)] = made, size
+        return made, size
 
 
 def read(message: bytes) -> Message:
