@@ -70,6 +70,9 @@ class FakeOrganizationStore:
             raise organizations.missing(organization_id)
         return deepcopy(found)
 
+    async def hold(self, organization_id: str) -> Organization:
+        return await self.get(organization_id)  # one transaction at a time
+
     async def list_organizations(self, page: Page) -> Sequence[Organization]:
         return _paged(page, self._rows.values(), lambda row: row.id not in self._removed)
 

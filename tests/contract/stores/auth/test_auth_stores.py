@@ -12,8 +12,12 @@ from letta.auth.v1.organization_pb2 import Organization
 from letta.auth.v1.user_pb2 import User
 from letta_auth.domain.api_keys import KeptKey
 from letta_auth.domain.audit import AuditEntry, broken_at
+from letta_auth.domain.organizations import Organizations
+from letta_auth.domain.scopes import ADMIN
 from letta_auth.domain.signing_keys import KeyPair
 from letta_auth.store.database import SqlAuthDatabase
+from letta_common.actor import Actor
+from letta_common.clock import SystemClock
 from letta_common.errors import APIKeyNotFound, CursorNotFound, OrganizationNotFound, UserNotFound
 from letta_common.values.paging import Page
 from letta_common.values.times import time_of
@@ -99,6 +103,19 @@ async def test_what_does_not_exist_is_missing(db):
             await tx.organizations.update(organization())
         with pytest.raises(UserNotFound):
             await tx.users.update(user())
+
+
+async def test_changes_of_an_organization_at_the_same_time_all_stay(db):
+    await fill(db)
+    house, admin = Organizations(db, SystemClock()), Actor("org-0", "user-0", frozenset({ADMIN}))
+    for number in range(10):
+        privileged = number % 2 == 0
+        await asyncio.gather(
+            house.update(admin, "org-0", {"name": f"name {number}"}),
+            house.update(admin, "org-0", {"privileged_tools": privileged}),
+        )
+        found = await house.get(admin, "org-0")
+        assert (found.name, found.privileged_tools) == (f"name {number}", privileged)
 
 
 async def test_a_block_that_raises_changes_nothing(db):

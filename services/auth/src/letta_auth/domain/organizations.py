@@ -35,6 +35,10 @@ class OrganizationStore(Protocol):
         """Return one organization. Raises OrganizationNotFound."""
         ...
 
+    async def hold(self, organization_id: str) -> Organization:
+        """Return one organization; others wait to change it until the transaction ends. Raises OrganizationNotFound."""
+        ...
+
     async def list_organizations(self, page: Page) -> Sequence[Organization]:
         """Return a page of organizations by time. Raises CursorNotFound."""
         ...
@@ -88,7 +92,7 @@ class Organizations:
         require_scope(actor, ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
-            changed = await tx.organizations.get(organization_id)
+            changed = await tx.organizations.hold(organization_id)
             for name, value in changes.items():
                 if value is not None:
                     setattr(changed, name, value)

@@ -38,8 +38,13 @@ class SqlOrganizationStore:
         await self._conn.execute(row.on_conflict_do_update(index_elements=["id"], set_={"is_deleted": False}))
 
     async def get(self, organization_id: str) -> Organization:
-        query = sa.select(*_COLUMNS).where(organizations.c.id == organization_id, _LIVE)
-        row = (await self._conn.execute(query)).one_or_none()
+        return await self._one(organization_id, sa.select(*_COLUMNS))
+
+    async def hold(self, organization_id: str) -> Organization:
+        return await self._one(organization_id, sa.select(*_COLUMNS).with_for_update())
+
+    async def _one(self, organization_id: str, query: sa.Select[Any]) -> Organization:
+        row = (await self._conn.execute(query.where(organizations.c.id == organization_id, _LIVE))).one_or_none()
         if row is None:
             raise missing(organization_id)
         return _organization(row)
