@@ -1,6 +1,7 @@
 """What leaves a context that is too large, and what happens when a vendor's numbers are not ours."""
 
 import asyncio
+import json
 from itertools import pairwise
 
 import pytest
@@ -140,6 +141,23 @@ async def test_a_context_is_compacted_by_hand():
     await world.send("after")
     assert world.memory.texts(AGENT)[-2][1] == "after"
     assert len(world.memory.texts(AGENT)) == 1 + 12 + 1 + 2
+
+
+async def test_texts_of_every_script_count_by_their_bytes():
+    """Prompt, tools and summary, as messages do: a text in another script than the Latin one has more tokens."""
+
+    async def counted(letter):
+        tools = {"tools": [tool("find", description=letter)]}
+        tools["tools"][0].json_schema = json.dumps({"description": letter * 800, "parameters": {}}, ensure_ascii=False)
+        world = await talked(6, answer(say(letter * 400)), world=tools)
+        command = compaction()
+        command.request.override_system = letter * 4_000
+        await world.runs.compact(ANN, command, SIGNED)
+        return in_context(world)[0].compaction_stats
+
+    latin, cyrillic = await counted("x"), await counted("\u044f")
+    assert cyrillic.context_tokens_before - latin.context_tokens_before == (4_000 + 800) // 4
+    assert cyrillic.context_tokens_after - latin.context_tokens_after == (4_000 + 800 + 400) // 4
 
 
 async def test_the_whole_context_is_compacted_when_asked():

@@ -52,7 +52,7 @@ class CompactionLoop(Loop):
         self._open = (0, step, began)
         before = len(self._context.messages)
         async with self._acting():
-            shrunk = await self._compact(step, len(self._system()) + self._toolset.size, 0, by_hand=True)
+            shrunk = await self._compact(step, len(self._system().encode()) + self._toolset.size, 0, by_hand=True)
             if not shrunk or len(self._context.messages) >= before:
                 text = (
                     f"the {before} messages in context would not become fewer; let more be said, or use the mode `all`"

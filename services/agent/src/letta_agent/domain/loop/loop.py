@@ -271,7 +271,7 @@ class Loop:
         self._open = (index, step, began)
         for attempt in range(COMPACTIONS + 1):
             prompt = self._prompt(blank.step_id)
-            overhead = len(prompt.system) + self._toolset.size
+            overhead = len(prompt.system.encode()) + self._toolset.size
             if self._is_full(overhead):
                 await self._compact(step, overhead, attempt)
             asked = clock.monotonic_ns()

@@ -51,7 +51,8 @@ class Toolset:
     @cached_property
     def size(self) -> int:
         """Return the bytes of the schemas."""
-        return sum(len(schema.description) + len(schema.parameters) + len(schema.name) for schema in self.schemas)
+        texts = (text for each in self.schemas for text in (each.description, each.parameters, each.name))
+        return sum(len(text.encode()) for text in texts)
 
     def with_client_tools(self, offered: Sequence[run_pb2.ClientTool]) -> Toolset:
         """Add tools of the client; they hide those of the same name."""
