@@ -234,8 +234,8 @@ class BuiltinTools:
         set_time(request.start_date, str(call.arguments.get("start_date") or ""), call.timezone)
         set_time(request.end_date, str(call.arguments.get("end_date") or ""), call.timezone, end=True)
         found = [Message.FromString(each.message) for each in (await self._memory.search_messages(request)).results]
-        # Results of former searches would hide what they were found in.
-        results = [self._shown(each) for each in found if not _returns_of(call.name, each)]
+        # Former searches hold the words of this one, and would hide what they were after.
+        results = [self._shown(each) for each in found if not _belongs_to(call.name, each)]
         said = f"Showing {len(results)} results:" if results else "No results found."
         return _json({"message": said, "results": results})
 
@@ -247,8 +247,7 @@ class BuiltinTools:
     def _shown(self, found: Message) -> dict[str, str]:
         role = message_pb2.MessageRole.Name(found.role).removeprefix("MESSAGE_ROLE_").lower()
         when = found.created_at.ToDatetime(tzinfo=UTC)
-        said = text_of(found) or "\n".join(part.tool_return.content for part in found.parts)
-        shown = {"timestamp": when.isoformat(), "role": role, "content": said}
+        shown = {"timestamp": when.isoformat(), "role": role, "content": text_of(found) or _done(found)}
         return {**shown, "time_ago": _ago(when, self._clock.now())}
 
 
@@ -259,8 +258,15 @@ def _roles(call: BuiltinCall) -> list[message_pb2.MessageRole.ValueType]:
     return [_ROLES[role] for role in asked]
 
 
-def _returns_of(name: str, found: Message) -> bool:
-    return any(part.tool_return.name == name for part in found.parts)
+def _belongs_to(name: str, found: Message) -> bool:
+    return not text_of(found) and any(name in {part.tool_call.name, part.tool_return.name} for part in found.parts)
+
+
+def _done(found: Message) -> str:
+    """Return what a message without words did: what search found it by."""
+    return "\n".join(
+        part.tool_return.content or f"{part.tool_call.name} {part.tool_call.input}" for part in found.parts
+    )
 
 
 def _replacing(label: str, old: str, new: str, *, everywhere: bool = False) -> Edit:
