@@ -264,9 +264,8 @@ def _belongs_to(name: str, found: Message) -> bool:
 
 def _done(found: Message) -> str:
     """Return what a message without words did: what search found it by."""
-    return "\n".join(
-        part.tool_return.content or f"{part.tool_call.name} {part.tool_call.input}" for part in found.parts
-    )
+    done = (part.tool_return.content or f"{part.tool_call.name} {part.tool_call.input}" for part in found.parts)
+    return "\n".join(done).strip()
 
 
 def _replacing(label: str, old: str, new: str, *, everywhere: bool = False) -> Edit:
