@@ -48,7 +48,9 @@ from letta_llm_gateway.providers.wires.told import (
     ANSWER_TOKENS,
     client_returns,
     given_arguments,
+    held_image,
     is_models,
+    limit_of,
     response_form,
     return_text,
     schema,
@@ -188,8 +190,7 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int
     """Build the body. The stable beginning (tools, system) is marked for the vendor's cache, and so is the history."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.ANTHROPIC)
-    given = settings.HasField("max_output_tokens")
-    limit = settings.max_output_tokens if given else min(max_tokens or ANSWER_TOKENS, _USUAL_MAX_TOKENS)
+    limit = limit_of(settings, min(max_tokens or ANSWER_TOKENS, _USUAL_MAX_TOKENS))
     body: Json = {"model": model, "max_tokens": limit}
     if prompt.system:
         body["system"] = [{"type": "text", "text": prompt.system, "cache_control": _CACHED}]
@@ -330,18 +331,12 @@ def _result(call_id: str, content: str, *, failed: bool) -> Json:
 
 
 def _image(image: ImageContent) -> Json | None:
-    source = image.source
-    kind = source.WhichOneof("source")
-    if kind == "url":
-        return {"type": "image", "source": {"type": "url", "url": source.url.url}}
-    held = source.base64 if kind == "base64" else source.letta
-    if not held.data:
+    if image.source.HasField("url"):
+        return {"type": "image", "source": {"type": "url", "url": image.source.url.url}}
+    form, data = held_image(image)
+    if not data:
         return None
-    data = base64.b64encode(held.data).decode()
-    return {
-        "type": "image",
-        "source": {"type": "base64", "media_type": held.media_type or "image/png", "data": data},
-    }
+    return {"type": "image", "source": {"type": "base64", "media_type": form, "data": base64.b64encode(data).decode()}}
 
 
 def answer(body: Any, *, vendor: str) -> Answer:

@@ -36,7 +36,9 @@ from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.told import (
     client_returns,
     given_arguments,
+    held_image,
     is_models,
+    limit_of,
     response_form,
     return_text,
     schema,
@@ -71,7 +73,7 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int
     if prompt.system:
         call["system"] = [{"text": prompt.system}, *([_CACHE_POINT] if caches else [])]
     limits: Json = {}
-    if limit := settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens:
+    if limit := limit_of(settings, max_tokens):
         limits["maxTokens"] = limit
     if thoughts := thoughts_of(settings) if _CLAUDE in model else None:
         told, least = thoughts
@@ -228,17 +230,15 @@ def _result(call_id: str, content: str, *, failed: bool) -> Json:
 
 
 def _image(image: ImageContent) -> Json | None:
-    source = image.source
-    kind = source.WhichOneof("source")
-    if kind == "url":
+    if image.source.HasField("url"):
         raise CapabilityMissing("Bedrock takes no addresses of images; send the image itself, in base64")
-    held = source.base64 if kind == "base64" else source.letta
-    if not held.data:
+    media_type, data = held_image(image)
+    if not data:
         return None
-    form = (held.media_type or "image/png").rpartition("/")[2].replace("jpg", "jpeg")
+    form = media_type.rpartition("/")[2].replace("jpg", "jpeg")
     if form not in _IMAGES:
-        raise CapabilityMissing(f"Bedrock sees no images of type {held.media_type}; use one of {sorted(_IMAGES)}")
-    return {"image": {"format": form, "source": {"bytes": base64.b64encode(held.data).decode()}}}
+        raise CapabilityMissing(f"Bedrock sees no images of type {media_type}; use one of {sorted(_IMAGES)}")
+    return {"image": {"format": form, "source": {"bytes": base64.b64encode(data).decode()}}}
 
 
 def answer(body: Any, *, vendor: str, response_id: str = "") -> Answer:

@@ -38,7 +38,9 @@ from letta_llm_gateway.providers.wires.bodies import encoded, inside, together
 from letta_llm_gateway.providers.wires.told import (
     client_returns,
     given_arguments,
+    held_image,
     is_models,
+    limit_of,
     parsed,
     response_form,
     return_text,
@@ -72,7 +74,7 @@ def request(prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = No
     config: Json = {"automatic_function_calling": {"disable": True}, "automatic_continuation": False}
     if prompt.system:
         config["system_instruction"] = prompt.system
-    if limit := settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens:
+    if limit := limit_of(settings, max_tokens):
         config["max_output_tokens"] = limit
     if settings.HasField("temperature"):
         config["temperature"] = settings.temperature
@@ -213,16 +215,13 @@ def _result(id: str, content: str, *, failed: bool) -> bytes:
 
 
 def _image(image: ImageContent) -> bytes:
-    source = image.source
-    kind = source.WhichOneof("source")
-    if kind == "url":
+    if image.source.HasField("url"):
         # A file needs a type, and an address does not say which.
-        return encoded({"fileData": {"fileUri": source.url.url, "mimeType": "image/*"}})
-    held = source.base64 if kind == "base64" else source.letta
-    if not held.data:
+        return encoded({"fileData": {"fileUri": image.source.url.url, "mimeType": "image/*"}})
+    form, data = held_image(image)
+    if not data:
         return b""
-    data = base64.urlsafe_b64encode(held.data).decode()
-    return encoded({"inlineData": {"data": data, "mimeType": held.media_type or "image/png"}})
+    return encoded({"inlineData": {"data": base64.urlsafe_b64encode(data).decode(), "mimeType": form}})
 
 
 def answer(body: Any, *, vendor: str) -> Answer:

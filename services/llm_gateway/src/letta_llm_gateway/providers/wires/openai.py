@@ -39,6 +39,7 @@ from letta_llm_gateway.providers.wires.told import (
     CHOICE,
     client_returns,
     image_url,
+    limit_of,
     response_form,
     return_text,
     schema,
@@ -78,8 +79,7 @@ def request(
     checks.check(prompt, form, checks.OPENAI if official else checks.ANY)
     body: Json = {"model": model}
     reasons = official and REASONING_MODEL.match(model) is not None
-    limit = settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens
-    if limit:
+    if limit := limit_of(settings, max_tokens):
         # OpenAI's reasoning models refuse the old name `max_tokens`, the only one that many other servers know.
         body["max_completion_tokens" if official else "max_tokens"] = limit
     if settings.HasField("temperature") and not reasons:

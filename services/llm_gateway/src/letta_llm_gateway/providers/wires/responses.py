@@ -39,6 +39,7 @@ from letta_llm_gateway.providers.wires.told import (
     CHOICE,
     client_returns,
     image_url,
+    limit_of,
     response_form,
     return_text,
     schema,
@@ -63,7 +64,7 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, official: bool,
     }
     if prompt.system:
         body["instructions"] = prompt.system
-    if limit := settings.max_output_tokens if settings.HasField("max_output_tokens") else max_tokens:
+    if limit := limit_of(settings, max_tokens):
         body["max_output_tokens"] = limit
     if settings.HasField("temperature") and not official:
         body["temperature"] = settings.temperature

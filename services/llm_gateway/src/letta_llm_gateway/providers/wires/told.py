@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from letta.common.v1.message_pb2 import ImageContent, Message, MessageRole, ToolReturn
 from letta.common.v1.model_settings_pb2 import ModelSettings
@@ -16,6 +16,7 @@ from letta_common.errors import LLMBadRequest
 from letta_llm_gateway.providers.wires.wire_json import whole
 
 Json = dict[str, Any]
+Limit = TypeVar("Limit", int, int | None)
 CHOICE = {
     ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED: "required",
     ToolChoiceMode.TOOL_CHOICE_MODE_NONE: "none",
@@ -101,14 +102,24 @@ def client_returns(message: Message) -> Iterator[ToolReturn]:
             yield approval.tool_return
 
 
+def limit_of(settings: ModelSettings, allowed: Limit) -> Limit:
+    """Return the most tokens that an answer may have: what the agent says, else what the model allows."""
+    return settings.max_output_tokens if settings.HasField("max_output_tokens") else allowed
+
+
+def held_image(image: ImageContent) -> tuple[str, bytes]:
+    """Return type and bytes of an image that is in its message; no bytes when it is not."""
+    source = image.source
+    held = source.base64 if source.HasField("base64") else source.letta
+    return held.media_type or "image/png", held.data
+
+
 def image_url(image: ImageContent) -> str:
     """Return the address of an image, a data URL when the image is in the message."""
-    source = image.source
-    kind = source.WhichOneof("source")
-    if kind == "url":
-        return source.url.url
-    held = source.base64 if kind == "base64" else source.letta
-    return f"data:{held.media_type or 'image/png'};base64,{base64.b64encode(held.data).decode()}" if held.data else ""
+    if image.source.HasField("url"):
+        return image.source.url.url
+    form, data = held_image(image)
+    return f"data:{form};base64,{base64.b64encode(data).decode()}" if data else ""
 
 
 def return_text(returned: ToolReturn) -> str:
