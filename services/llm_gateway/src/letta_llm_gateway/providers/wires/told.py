@@ -1,4 +1,4 @@
-"""What all wires tell alike: schemas, forms of answers, arguments, images and results of the history."""
+"""What wires tell alike: schemas, forms and limits of answers, arguments, images and results of the history."""
 
 from __future__ import annotations
 
