@@ -1,22 +1,31 @@
 """Lists the dataclasses that repeat a message of the contracts: `python -m scripts.mirrors`.
 
 What crosses a service is its message, in every layer. A dataclass repeats one when it has no behaviour and most of its
-fields are fields of that message, by name: at least three of them, or most of the message's own.
+fields are fields of that message, by name: at least three of them, or most of the message's own. A field of the same
+name that cannot have the same value is another field: a count is no cursor. And where all that is shared says which
+thing is meant and nothing of it, by identifiers and a fence, the class is a key, as every message about the thing has.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 
 from scripts.contracts import Contracts, read_contracts
 from scripts.size import ROOT, packages, sources
 
 _MOST = 0.5
 _ENOUGH = 3
+_NUMBERS = frozenset({"int", "float"})
+_NUMERIC = frozenset({Field.TYPE_INT32, Field.TYPE_INT64, Field.TYPE_UINT32, Field.TYPE_UINT64, Field.TYPE_FLOAT})
+_NUMERIC |= {Field.TYPE_DOUBLE, Field.TYPE_ENUM, Field.TYPE_MESSAGE}
+"""What a number may be told as: among messages are durations and moments."""
+_KEYS = re.compile(r"(.+_)?ids?|fence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +48,43 @@ class Mirror:
 def mirrors(contracts: Contracts | None = None) -> list[Mirror]:
     """Return the dataclasses of the product that repeat a message."""
     known = contracts or read_contracts()
-    messages = {
-        name: frozenset(field.name for field in message.field)
-        for name, message in known.messages.items()
-        if not message.options.map_entry and _is_ours(name)
-    }
     found = []
     for package in packages():
         for path in sources(package):
             if path.suffix == ".py":
-                for each in _values(ast.parse(path.read_text())):
-                    found += _mirror(package, path, each, messages)
+                place, module = package.relative_to(ROOT).as_posix(), path.relative_to(ROOT).as_posix()
+                found += [Mirror(place, module, *each) for each in repeats(path.read_text(), known)]
     return found
 
 
-def _mirror(package: Path, path: Path, each: ast.ClassDef, messages: dict[str, frozenset[str]]) -> list[Mirror]:
-    fields = _fields(each)
-    shared, name = max((len(fields & theirs), name) for name, theirs in messages.items())
-    if shared <= _MOST * len(fields) or (shared < _ENOUGH and shared <= _MOST * len(messages[name])):
-        return []
-    place, module = package.relative_to(ROOT).as_posix(), path.relative_to(ROOT).as_posix()
-    return [Mirror(place, module, each.name, name.removeprefix("."), shared, len(fields))]
+def repeats(source: str, contracts: Contracts) -> Iterator[tuple[str, str, int, int]]:
+    """Yield each dataclass of a source that repeats a message: name, message, fields that are shared, fields."""
+    messages = {
+        name: {field.name: field for field in message.field}
+        for name, message in contracts.messages.items()
+        if not message.options.map_entry and _is_ours(name)
+    }
+    for each in _values(ast.parse(source)):
+        fields = _fields(each)
+        shared, name = max((_shared(fields, theirs), name) for name, theirs in messages.items())
+        if shared > _MOST * len(fields) and (shared >= _ENOUGH or shared > _MOST * len(messages[name])):
+            yield each.name, name.removeprefix("."), shared, len(fields)
+
+
+def _shared(fields: dict[str, str], theirs: dict[str, Field]) -> int:
+    """Count the fields that a class and a message share; none when they only say which thing is meant."""
+    same = [name for name, kind in fields.items() if name in theirs and _fits(kind, theirs[name])]
+    return 0 if all(_KEYS.fullmatch(name) for name in same) else len(same)
+
+
+def _fits(kind: str, field: Field) -> bool:
+    """Say whether a field of this type could have the value of a message's field."""
+    told = kind.removesuffix(" | None")
+    if told in _NUMBERS:
+        return field.type in _NUMERIC
+    if told == "bool":
+        return field.type == Field.TYPE_BOOL
+    return told != "str" or field.type not in _NUMERIC - {Field.TYPE_ENUM, Field.TYPE_MESSAGE}
 
 
 def _values(tree: ast.Module) -> Iterator[ast.ClassDef]:
@@ -89,9 +114,14 @@ def _renames(method: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return plain and any(ast.unparse(mark) == "property" for mark in method.decorator_list)
 
 
-def _fields(each: ast.ClassDef) -> frozenset[str]:
-    parts = (part.target for part in each.body if isinstance(part, ast.AnnAssign))
-    return frozenset(target.id.removeprefix("_") for target in parts if isinstance(target, ast.Name))
+def _fields(each: ast.ClassDef) -> dict[str, str]:
+    """Return the types of a class's fields by name."""
+    parts = (part for part in each.body if isinstance(part, ast.AnnAssign))
+    return {
+        part.target.id.removeprefix("_"): ast.unparse(part.annotation)
+        for part in parts
+        if isinstance(part.target, ast.Name)
+    }
 
 
 def _is_ours(name: str) -> bool:

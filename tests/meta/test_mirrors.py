@@ -4,20 +4,40 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.mirrors import mirrors
+from scripts.contracts import read_contracts
+from scripts.mirrors import mirrors, repeats
 
 HELD = {
     "libs/common": 1,
     "libs/sandbox": 2,
-    "services/agent": 11,
+    "services/agent": 7,
     "services/llm_gateway": 18,
     "services/tools": 5,
 }
 """How many are left in each package. The identity of callers and libraries of general use have no wire of their own."""
-FOUND = mirrors()
+CONTRACTS = read_contracts()
+FOUND = mirrors(CONTRACTS)
 
 
 @pytest.mark.parametrize("package", sorted({each.package for each in FOUND} | {*HELD}))
 def test_a_package_repeats_no_more_messages_than_before(package: str) -> None:
     found = [f"{each.place} repeats {each.message}" for each in FOUND if each.package == package]
     assert len(found) <= HELD.get(package, 0), "use the message itself:\n" + "\n".join(found)
+
+
+SEEDED = {
+    "Repeated": ("ListStepsRequest", "agent_id: str; model: str; has_feedback: bool | None; tags: tuple[str, ...]"),
+    "Named": ("ListConversationsRequest", "agent_id: str; summary_search: str; order_by: str"),
+    "Small": ("RedactedReasoningContent", "data: str"),
+    # What says which one is meant repeats nothing, though requests say it too.
+    "Key": ("", "organization_id: str; agent_id: str; conversation_id: str; run_id: str; fence: int"),
+    # Counts, where a request of the same words has cursors.
+    "Counted": ("", "run_id: str; before: int; after: int; limit: int"),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_a_mirror_is_found_and_a_chance_likeness_is_not(name: str) -> None:
+    message, fields = SEEDED[name]
+    source = f"@dataclass\nclass {name}:\n    " + fields.replace("; ", "\n    ")
+    assert [found.rpartition(".")[2] for _, found, _, _ in repeats(source, CONTRACTS)] == [message] * bool(message)
