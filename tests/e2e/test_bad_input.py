@@ -87,6 +87,17 @@ def test_a_model_that_does_not_exist_is_named(http):
     assert "openai/nope" in answer.json()["detail"]
 
 
+def test_a_word_that_is_none_of_a_set_is_told_which_there_are(http, agent_id):
+    settings = {"model_settings": {"thinking": {"type": "maybe", "budget_tokens": 2048}}}
+    asked = {"input": "hi", "include_return_message_types": ["no_message"]}
+    thinking = http.patch(f"/v1/agents/{agent_id}", json=settings)
+    kinds = http.post(f"/v1/agents/{agent_id}/messages", json=asked)
+
+    assert (thinking.status_code, kinds.status_code) == (422, 422)
+    assert "'enabled' or 'disabled'" in thinking.json()["detail"]
+    assert "'assistant_message'" in kinds.json()["detail"]
+
+
 def test_neither_messages_nor_input_is_unprocessable(http, agent_id):
     assert http.post(f"/v1/agents/{agent_id}/messages", json={}).status_code == 422
 

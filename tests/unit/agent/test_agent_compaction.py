@@ -8,6 +8,7 @@ import pytest
 
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
+from letta.common.v1.message_pb2 import COMPACTION_TRIGGER_POST_STEP, CompactionTrigger
 from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_STEP, CALL_PURPOSE_SUMMARY
 from letta_agent.domain.context.compactor import CompactionRequest, corrected
 from letta_agent.domain.context.working import message_tokens
@@ -63,6 +64,10 @@ async def refused_then_answered(world, *errors):
     return got, [sum(message_tokens(m.SerializeToString()) for m in prompt.messages) for prompt in steps]
 
 
+def triggers(world):
+    return [message.compaction_stats.trigger for message in in_context(world) if message.HasField("compaction_stats")]
+
+
 async def test_a_prompt_that_a_vendor_finds_too_large_shrinks_by_the_vendors_numbers():
     world = await talked(20, window=1_000_000)
     error = ContextWindowExceeded("too long", tokens="40000", context_window="10000")
@@ -78,6 +83,7 @@ async def test_without_numbers_a_refusal_means_that_the_window_is_full():
     got, (before, after) = await refused_then_answered(world, ContextWindowExceeded("too long"))
     assert got.stop_reason.stop_reason == STOP.STOP_REASON_END_TURN
     assert 0 < after <= before * 0.72
+    assert triggers(world) == [CompactionTrigger.COMPACTION_TRIGGER_CONTEXT_WINDOW_EXCEEDED]
 
 
 async def test_each_further_refusal_evicts_more():
@@ -120,7 +126,7 @@ async def test_a_prompt_that_never_fits_fails_with_a_typed_error_after_a_few_tri
     ],
 )
 def test_a_vendors_words_correct_the_estimate(told, window, scale):
-    full = CompactionRequest(agent_pb2.Agent(), (), 0, 1_000, "m/x", "post_step")
+    full = CompactionRequest(agent_pb2.Agent(), (), 0, 1_000, "m/x", COMPACTION_TRIGGER_POST_STEP)
     found = corrected(full, told, estimate=100)
     assert (found.window, found.scale) == (window, scale)
 
@@ -132,6 +138,7 @@ async def test_a_context_is_compacted_by_hand():
     assert (done.summary, done.before) == ("The summary.", 13)
     assert done.after == len(in_context(world)) + 1 < done.before
     assert in_context(world)[0].role == message_pb2.MESSAGE_ROLE_SUMMARY
+    assert triggers(world) == [CompactionTrigger.COMPACTION_TRIGGER_MANUAL]
     record = await world.store.get(ANN, done.run_id)
     assert (record.run_type, record.status, record.stop_reason) == (
         COMPACTION,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from letta.common.v1 import letta_message_pb2 as shown_pb
 from letta.common.v1 import message_pb2 as pb
 from letta_messages.rendering import expand, expand_for_list, part_otid, text_of, type_of
 
@@ -48,7 +49,7 @@ def test_parts_share_the_id_and_differ_in_otid() -> None:
         shown[0].reasoning_message.source,
         shown[0].reasoning_message.reasoning,
         shown[0].reasoning_message.signature,
-    ) == ("reasoner_model", "hm", "s")
+    ) == (shown_pb.REASONING_SOURCE_REASONER_MODEL, "hm", "s")
     calls = shown[2].tool_call_message
     assert [one.tool_call_id for one in calls.tool_calls.tool_calls] == ["call-1", "call-2"]
     assert calls.tool_call == calls.tool_calls.tool_calls[0]
@@ -61,7 +62,7 @@ def test_parts_share_the_id_and_differ_in_otid() -> None:
         (
             pb.ContentPart(reasoning=pb.ReasoningContent(reasoning="x")),
             "reasoning_message",
-            {"source": "non_reasoner_model", "reasoning": "x"},
+            {"source": shown_pb.REASONING_SOURCE_NON_REASONER_MODEL, "reasoning": "x"},
         ),
         (
             pb.ContentPart(
@@ -70,21 +71,21 @@ def test_parts_share_the_id_and_differ_in_otid() -> None:
                 )
             ),
             "reasoning_message",
-            {"source": "reasoner_model", "reasoning": "a\n\nb", "signature": "e"},
+            {"source": shown_pb.REASONING_SOURCE_REASONER_MODEL, "reasoning": "a\n\nb", "signature": "e"},
         ),
         (
             pb.ContentPart(redacted_reasoning=pb.RedactedReasoningContent(data="d")),
             "hidden_reasoning_message",
-            {"state": "redacted", "hidden_reasoning": "d"},
+            {"state": shown_pb.HIDDEN_REASONING_STATE_REDACTED, "hidden_reasoning": "d"},
         ),
         (
             pb.ContentPart(omitted_reasoning=pb.OmittedReasoningContent()),
             "hidden_reasoning_message",
-            {"state": "omitted"},
+            {"state": shown_pb.HIDDEN_REASONING_STATE_OMITTED},
         ),
     ],
 )
-def test_kinds_of_reasoning(part: pb.ContentPart, kind: str, fields: dict[str, str]) -> None:
+def test_kinds_of_reasoning(part: pb.ContentPart, kind: str, fields: dict[str, Any]) -> None:
     (shown,) = expand(stored(ASSISTANT, part))
     body = getattr(shown, kind)
     assert fields == {name: getattr(body, name) for name in fields}

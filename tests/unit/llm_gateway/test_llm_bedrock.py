@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from letta.common.v1 import message_pb2 as m
+from letta.common.v1.model_settings_pb2 import THINKING_TYPE_ENABLED
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
 from letta_common.egress import AddressGuard
 from letta_common.errors import (
@@ -249,7 +250,7 @@ def test_settings_take_the_form_of_converse():
 def test_thinking_is_claudes_alone_and_frees_the_choice_of_tools():
     prompt = Prompt(messages=kept(HI), tools=[ToolDefinition(name="look")])
     prompt.tool_choice.mode = ToolChoiceMode.TOOL_CHOICE_MODE_REQUIRED
-    prompt.settings.thinking.type = "enabled"
+    prompt.settings.thinking.type = THINKING_TYPE_ENABLED
     prompt.settings.thinking.budget_tokens = 2000
     prompt.settings.temperature = 0.2
 

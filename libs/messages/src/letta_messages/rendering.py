@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from uuid import UUID
 
 from letta.common.v1 import letta_message_pb2, message_pb2
@@ -16,6 +16,9 @@ SEND_MESSAGE: SendTool = ("send_message", "message")
 """Name of the tool that older agent types answer with, and its argument that holds the text."""
 
 _Role = message_pb2.MessageRole
+_State = letta_message_pb2.HiddenReasoningState
+_NATIVE = letta_message_pb2.REASONING_SOURCE_REASONER_MODEL
+_PROMPTED = letta_message_pb2.REASONING_SOURCE_NON_REASONER_MODEL
 _INDEX_BITS = 0x7F
 
 
@@ -45,6 +48,12 @@ def expand_for_list(message: Message, *, send_tool: SendTool | None = SEND_MESSA
 def type_of(shown: LettaMessage) -> str:
     """Return the `message_type` of a message as clients see it."""
     return shown.WhichOneof("message") or ""
+
+
+def names_of(types: Iterable[letta_message_pb2.MessageType.ValueType]) -> frozenset[str]:
+    """Return the `message_type` of each of these types."""
+    names = letta_message_pb2.MessageType.Name
+    return frozenset(names(kind).removeprefix("MESSAGE_TYPE_").lower() for kind in types)
 
 
 def text_of(message: Message) -> str:
@@ -127,15 +136,18 @@ def _thoughts_and_words(message: Message) -> Iterator[LettaMessage]:
         elif kind == "summarized_reasoning" and part.summarized_reasoning.summary:
             yield _summarized(part.summarized_reasoning)
         elif kind == "redacted_reasoning":
-            yield _hidden("redacted", part.redacted_reasoning.data)
+            yield _hidden(_State.HIDDEN_REASONING_STATE_REDACTED, part.redacted_reasoning.data)
         elif kind == "omitted_reasoning":
-            yield _hidden("omitted", None)
+            yield _hidden(_State.HIDDEN_REASONING_STATE_OMITTED, None)
+
+
+def reasoning_source(part: message_pb2.ReasoningContent) -> letta_message_pb2.ReasoningSource.ValueType:
+    """Return how reasoning came about."""
+    return _NATIVE if part.is_native else _PROMPTED
 
 
 def _reasoning(part: message_pb2.ReasoningContent) -> LettaMessage:
-    shown = letta_message_pb2.ReasoningMessage(
-        source="reasoner_model" if part.is_native else "non_reasoner_model", reasoning=part.reasoning
-    )
+    shown = letta_message_pb2.ReasoningMessage(source=reasoning_source(part), reasoning=part.reasoning)
     if part.HasField("signature"):
         shown.signature = part.signature
     return LettaMessage(reasoning_message=shown)
@@ -143,13 +155,13 @@ def _reasoning(part: message_pb2.ReasoningContent) -> LettaMessage:
 
 def _summarized(part: message_pb2.SummarizedReasoningContent) -> LettaMessage:
     text = "\n\n".join(paragraph.text for paragraph in part.summary)
-    shown = letta_message_pb2.ReasoningMessage(source="reasoner_model", reasoning=text)
+    shown = letta_message_pb2.ReasoningMessage(source=_NATIVE, reasoning=text)
     if part.HasField("encrypted_content"):
         shown.signature = part.encrypted_content
     return LettaMessage(reasoning_message=shown)
 
 
-def _hidden(state: str, data: str | None) -> LettaMessage:
+def _hidden(state: letta_message_pb2.HiddenReasoningState.ValueType, data: str | None) -> LettaMessage:
     shown = letta_message_pb2.HiddenReasoningMessage(state=state, hidden_reasoning=data)
     return LettaMessage(hidden_reasoning_message=shown)
 

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from letta.agent.v1 import agent_service_pb2 as pb
+from letta.common.v1.message_pb2 import TOOL_RETURN_STATUS_ERROR as ERROR
+from letta.common.v1.message_pb2 import TOOL_RETURN_STATUS_SUCCESS as SUCCESS
 from letta.memory.v1 import block_pb2
 from letta_common.errors import AgentNotFound, InvalidArgument, ToolNotFound
 from letta_common.values.ids import new_id
@@ -43,7 +45,7 @@ async def test_a_custom_tool_is_called(stubs):
 
     answer = await ran(stubs, agent.id, "roll")
 
-    assert (answer.status, json.loads(answer.func_return)) == ("success", {"rolled": 6, "key": "secret"})
+    assert (answer.status, json.loads(answer.func_return)) == (SUCCESS, {"rolled": 6, "key": "secret"})
     assert (list(answer.stdout), list(answer.stderr)) == (["rolling"], [])
     assert len(agent.message_ids) == 1
 
@@ -53,7 +55,7 @@ async def test_a_tool_that_fails_is_an_answer(stubs):
 
     answer = await ran(stubs, agent.id, "roll")
 
-    assert answer.status == "error"
+    assert answer.status == ERROR
     assert "no dice" in json.loads(answer.func_return)
 
 
@@ -66,7 +68,7 @@ async def test_a_memory_tool_edits_the_block(stubs, runs):
     done = await ran(stubs, agent.id, "memory_replace", {"label": "human", "old_string": "Ann", "new_string": "Bea"})
     failed = await ran(stubs, agent.id, "memory_replace", {"label": "human", "old_string": "Cy", "new_string": "Bea"})
 
-    assert (done.status, json.loads(done.func_return), failed.status) == ("success", "Bea", "error")
+    assert (done.status, json.loads(done.func_return), failed.status) == (SUCCESS, "Bea", ERROR)
     assert await blocks_of(stubs, agent.id) == ["Bea"]
     assert (await stubs.send(agent.id, "still")).messages[0].assistant_message.text == "still"
 
@@ -111,6 +113,6 @@ async def test_a_change_that_memory_refuses_is_an_error(stubs):
 
     answer = await ran(stubs, agent.id, "remember", {"word": "sails"})
 
-    assert answer.status == "error"
+    assert answer.status == ERROR
     assert "read" in json.loads(answer.func_return)
     assert await blocks_of(stubs, agent.id) == ["Ann"]

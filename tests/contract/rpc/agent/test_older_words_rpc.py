@@ -4,12 +4,12 @@ import pytest
 
 from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
-from letta.common.v1.model_settings_pb2 import ModelSettings, Thinking
+from letta.common.v1.model_settings_pb2 import THINKING_TYPE_DISABLED, THINKING_TYPE_ENABLED, ModelSettings, Thinking
 from letta.compat.v1.agent_pb2 import AgentCompat, EmbeddingConfig, LLMConfig
 from letta_rpc.boundary import COMPAT, COMPAT_KEY
 
-THINKS = Thinking(type="enabled", budget_tokens=2048)
-NOT = Thinking(type="disabled")
+THINKS = Thinking(type=THINKING_TYPE_ENABLED, budget_tokens=2048)
+NOT = Thinking(type=THINKING_TYPE_DISABLED)
 ASKING = {"timeout": 10, "metadata": ((COMPAT_KEY, COMPAT),)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from letta.common.v1 import message_pb2, sort_order_pb2
+from letta.common.v1 import letta_message_pb2, message_pb2, sort_order_pb2
 from letta.memory.v1 import context_service_pb2
 from letta.memory.v1 import message_service_pb2 as pb
 from letta_common.actor import Actor
@@ -107,7 +107,7 @@ async def test_one_stored_message_becomes_several_of_one_id(memory: Any) -> None
     assert [m.WhichOneof("message") for m in got] == ["reasoning_message", "assistant_message", "tool_call_message"]
     assert {made.id} == {shown.id for shown in got}
     assert len({shown.otid for shown in got}) == 3
-    wanted = [pb.MESSAGE_TYPE_REASONING_MESSAGE, pb.MESSAGE_TYPE_USER_MESSAGE]
+    wanted = [letta_message_pb2.MESSAGE_TYPE_REASONING_MESSAGE, letta_message_pb2.MESSAGE_TYPE_USER_MESSAGE]
     listed = await history(memory, agent, include_return_message_types=wanted)
     assert [shown.WhichOneof("message") for shown in listed] == ["user_message", "reasoning_message"]
     with pytest.raises(ValidationFailed):

@@ -9,6 +9,7 @@ import grpc.aio
 
 from letta.agent.v1 import agent_service_pb2 as pb
 from letta.agent.v1 import agent_service_pb2_grpc
+from letta.common.v1.message_pb2 import TOOL_RETURN_STATUS_ERROR, TOOL_RETURN_STATUS_SUCCESS
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.context_window import Overviews
 from letta_agent.domain.agents.direct_calls import ToolRuns
@@ -114,7 +115,7 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         arguments = json_object(request.args, "args")
         outcome = await self._tool_runs.run(current_actor(), request.agent_id, request.tool_name, arguments)
         return pb.RunAgentToolResponse(
-            status="error" if has_failed(outcome) else "success",
+            status=TOOL_RETURN_STATUS_ERROR if has_failed(outcome) else TOOL_RETURN_STATUS_SUCCESS,
             func_return=outcome.result or json.dumps(told(outcome), ensure_ascii=False),
             stdout=outcome.stdout.splitlines(),
             stderr=outcome.stderr.splitlines(),

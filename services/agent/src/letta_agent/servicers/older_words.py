@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from letta.common.v1.model_settings_pb2 import ModelSettings
+from letta.common.v1.model_settings_pb2 import THINKING_TYPE_DISABLED, THINKING_TYPE_ENABLED, ModelSettings
 from letta.compat.v1.agent_pb2 import AgentCompat, LLMConfig
 from letta_agent.domain.agents.records import Agent
 from letta_common.actor import current_request
@@ -35,7 +35,7 @@ def _tell(agent: Agent) -> None:
     if settings.reasoning.reasoning_effort:
         config.reasoning_effort = settings.reasoning.reasoning_effort
     if settings.thinking.type:
-        config.enable_reasoner = settings.thinking.type == "enabled"
+        config.enable_reasoner = settings.thinking.type == THINKING_TYPE_ENABLED
         config.max_reasoning_tokens = settings.thinking.budget_tokens if config.enable_reasoner else 0
     config.strict = settings.strict
     config.response_format = settings.response_format or agent.response_format
@@ -76,9 +76,9 @@ def _think(settings: ModelSettings, tokens: int, *, wanted: bool = True) -> None
     if settings.HasField("thinking"):
         return
     if not wanted:
-        settings.thinking.type = "disabled"
+        settings.thinking.type = THINKING_TYPE_DISABLED
     elif tokens:
-        settings.thinking.type, settings.thinking.budget_tokens = "enabled", tokens
+        settings.thinking.type, settings.thinking.budget_tokens = THINKING_TYPE_ENABLED, tokens
 
 
 def model_told(model: str, said: AgentCompat) -> str:

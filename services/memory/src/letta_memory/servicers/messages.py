@@ -15,7 +15,7 @@ from letta_common.errors import InvalidArgument
 from letta_common.values.paging import MAX_LIMIT, Page
 from letta_common.values.times import stamp_of
 from letta_memory.domain.messages import TYPE_BITS, MessageFilter, MessageHit, Messages, MessageScope, MessageStore
-from letta_messages.rendering import SEND_MESSAGE, SendTool, expand, expand_for_list, type_of
+from letta_messages.rendering import SEND_MESSAGE, SendTool, expand, expand_for_list, names_of, type_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
 LettaMessage = letta_message_pb2.LettaMessage
@@ -38,7 +38,7 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
         self, request: pb.ListAgentMessagesRequest, context: Call
     ) -> pb.ListAgentMessagesResponse:
         scope = MessageScope(agent_id=request.agent_id, conversation_id=request.conversation_id or request.agent_id)
-        types, send_tool = _type_names(request.include_return_message_types), _send_tool(request)
+        types, send_tool = names_of(request.include_return_message_types), _send_tool(request)
         wanted = MessageFilter(_bits(types), request.group_id, request.include_err)
         messages = await self._page(request, scope, wanted, lambda stored: _shown(stored, types, send_tool))
         return pb.ListAgentMessagesResponse(messages=messages)
@@ -46,13 +46,13 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
     async def ListConversationMessages(
         self, request: pb.ListConversationMessagesRequest, context: Call
     ) -> pb.ListConversationMessagesResponse:
-        types = _type_names(request.include_return_message_types)
+        types = names_of(request.include_return_message_types)
         wanted = MessageFilter(_bits(types), request.group_id, request.include_err)
         messages = await self._page(request, _conversation(request), wanted, lambda stored: _shown(stored, types))
         return pb.ListConversationMessagesResponse(messages=messages)
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Call) -> pb.ListMessagesResponse:
-        types = _type_names(request.include_return_message_types)
+        types = names_of(request.include_return_message_types)
         scope, wanted = MessageScope(conversation_id=request.conversation_id), MessageFilter(_bits(types))
         messages = await self._page(request, scope, wanted, lambda stored: _shown(stored, types))
         return pb.ListMessagesResponse(messages=messages)
@@ -108,10 +108,6 @@ def _shown(message: Message, types: frozenset[str], send_tool: SendTool | None =
     """Return what clients see of a stored message, of these types alone if any are named."""
     parts = expand_for_list(message, send_tool=send_tool)
     return [part for part in parts if type_of(part) in types] if types else parts
-
-
-def _type_names(types: Iterable[pb.MessageType.ValueType]) -> frozenset[str]:
-    return frozenset(pb.MessageType.Name(kind).removeprefix("MESSAGE_TYPE_").lower() for kind in types)
 
 
 def _bits(types: Iterable[str]) -> int:

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.agent.v1 import agent_pb2 as _agent_pb2
 from letta.agent.v1 import run_pb2 as _run_pb2
+from letta.common.v1 import message_pb2 as _message_pb2
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
 from letta.compat.v1 import list_pb2 as _list_pb2
@@ -983,8 +984,8 @@ class RunAgentToolResponse(_message.Message):
     FUNC_RETURN_FIELD_NUMBER: _builtins.int
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
-    status: _builtins.str
-    """How the call ended: `success` or `error`."""
+    status: _message_pb2.ToolReturnStatus.ValueType
+    """How the call ended."""
     func_return: _builtins.str
     """What the tool returned, JSON; what went wrong, for `error`."""
     @_builtins.property
@@ -998,7 +999,7 @@ class RunAgentToolResponse(_message.Message):
     def __init__(
         self,
         *,
-        status: _builtins.str = ...,
+        status: _message_pb2.ToolReturnStatus.ValueType = ...,
         func_return: _builtins.str = ...,
         stdout: _abc.Iterable[_builtins.str] | None = ...,
         stderr: _abc.Iterable[_builtins.str] | None = ...,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ManagerType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ManagerTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ManagerType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MANAGER_TYPE_UNSPECIFIED: _ManagerType.ValueType  # 0
+    """Not known."""
+    MANAGER_TYPE_SLEEPTIME: _ManagerType.ValueType  # 1
+    """One tends the memory of the other in the background."""
+    MANAGER_TYPE_ROUND_ROBIN: _ManagerType.ValueType  # 2
+    """They speak in turn."""
+    MANAGER_TYPE_SUPERVISOR: _ManagerType.ValueType  # 3
+    """One asks the others."""
+    MANAGER_TYPE_DYNAMIC: _ManagerType.ValueType  # 4
+    """One decides who speaks next."""
+    MANAGER_TYPE_VOICE_SLEEPTIME: _ManagerType.ValueType  # 5
+    """As SLEEPTIME, for an agent that talks over voice."""
+
+class ManagerType(_ManagerType, metaclass=_ManagerTypeEnumTypeWrapper):
+    """How the agents of a group work together."""
+
+MANAGER_TYPE_UNSPECIFIED: ManagerType.ValueType  # 0
+"""Not known."""
+MANAGER_TYPE_SLEEPTIME: ManagerType.ValueType  # 1
+"""One tends the memory of the other in the background."""
+MANAGER_TYPE_ROUND_ROBIN: ManagerType.ValueType  # 2
+"""They speak in turn."""
+MANAGER_TYPE_SUPERVISOR: ManagerType.ValueType  # 3
+"""One asks the others."""
+MANAGER_TYPE_DYNAMIC: ManagerType.ValueType  # 4
+"""One decides who speaks next."""
+MANAGER_TYPE_VOICE_SLEEPTIME: ManagerType.ValueType  # 5
+"""As SLEEPTIME, for an agent that talks over voice."""
+Global___ManagerType: _TypeAlias = ManagerType  # noqa: Y015
 
 @_typing.final
 class Group(_message.Message):
@@ -44,8 +81,8 @@ class Group(_message.Message):
     HIDDEN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, `group-<uuid>`. Output only."""
-    manager_type: _builtins.str
-    """How they work together: `sleeptime`, `round_robin`, `supervisor`, `dynamic` or `voice_sleeptime`."""
+    manager_type: Global___ManagerType.ValueType
+    """How they work together."""
     description: _builtins.str
     """What the group is for."""
     project_id: _builtins.str
@@ -86,7 +123,7 @@ class Group(_message.Message):
         self,
         *,
         id: _builtins.str = ...,
-        manager_type: _builtins.str = ...,
+        manager_type: Global___ManagerType.ValueType = ...,
         agent_ids: _abc.Iterable[_builtins.str] | None = ...,
         description: _builtins.str = ...,
         project_id: _builtins.str | None = ...,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,66 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _IdentityType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IdentityTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IdentityType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IDENTITY_TYPE_UNSPECIFIED: _IdentityType.ValueType  # 0
+    """Not known."""
+    IDENTITY_TYPE_ORG: _IdentityType.ValueType  # 1
+    """An organization."""
+    IDENTITY_TYPE_USER: _IdentityType.ValueType  # 2
+    """A person."""
+    IDENTITY_TYPE_OTHER: _IdentityType.ValueType  # 3
+    """Anything else."""
+
+class IdentityType(_IdentityType, metaclass=_IdentityTypeEnumTypeWrapper):
+    """What an identity stands for."""
+
+IDENTITY_TYPE_UNSPECIFIED: IdentityType.ValueType  # 0
+"""Not known."""
+IDENTITY_TYPE_ORG: IdentityType.ValueType  # 1
+"""An organization."""
+IDENTITY_TYPE_USER: IdentityType.ValueType  # 2
+"""A person."""
+IDENTITY_TYPE_OTHER: IdentityType.ValueType  # 3
+"""Anything else."""
+Global___IdentityType: _TypeAlias = IdentityType  # noqa: Y015
+
+class _IdentityPropertyType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IdentityPropertyTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IdentityPropertyType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IDENTITY_PROPERTY_TYPE_UNSPECIFIED: _IdentityPropertyType.ValueType  # 0
+    """Not known."""
+    IDENTITY_PROPERTY_TYPE_STRING: _IdentityPropertyType.ValueType  # 1
+    """A string."""
+    IDENTITY_PROPERTY_TYPE_NUMBER: _IdentityPropertyType.ValueType  # 2
+    """A number."""
+    IDENTITY_PROPERTY_TYPE_BOOLEAN: _IdentityPropertyType.ValueType  # 3
+    """True or false."""
+    IDENTITY_PROPERTY_TYPE_JSON: _IdentityPropertyType.ValueType  # 4
+    """Any JSON."""
+
+class IdentityPropertyType(_IdentityPropertyType, metaclass=_IdentityPropertyTypeEnumTypeWrapper):
+    """Kind of the value of a property."""
+
+IDENTITY_PROPERTY_TYPE_UNSPECIFIED: IdentityPropertyType.ValueType  # 0
+"""Not known."""
+IDENTITY_PROPERTY_TYPE_STRING: IdentityPropertyType.ValueType  # 1
+"""A string."""
+IDENTITY_PROPERTY_TYPE_NUMBER: IdentityPropertyType.ValueType  # 2
+"""A number."""
+IDENTITY_PROPERTY_TYPE_BOOLEAN: IdentityPropertyType.ValueType  # 3
+"""True or false."""
+IDENTITY_PROPERTY_TYPE_JSON: IdentityPropertyType.ValueType  # 4
+"""Any JSON."""
+Global___IdentityPropertyType: _TypeAlias = IdentityPropertyType  # noqa: Y015
 
 @_typing.final
 class Identity(_message.Message):
@@ -39,8 +100,8 @@ class Identity(_message.Message):
     """The caller's own key, unique in the organization."""
     name: _builtins.str
     """Name to show."""
-    identity_type: _builtins.str
-    """Kind: `org`, `user` or `other`."""
+    identity_type: Global___IdentityType.ValueType
+    """What it stands for."""
     project_id: _builtins.str
     """Project that it is filed under."""
     organization_id: _builtins.str
@@ -63,7 +124,7 @@ class Identity(_message.Message):
         id: _builtins.str = ...,
         identifier_key: _builtins.str = ...,
         name: _builtins.str = ...,
-        identity_type: _builtins.str = ...,
+        identity_type: Global___IdentityType.ValueType = ...,
         project_id: _builtins.str | None = ...,
         agent_ids: _abc.Iterable[_builtins.str] | None = ...,
         block_ids: _abc.Iterable[_builtins.str] | None = ...,
@@ -98,14 +159,14 @@ class IdentityProperty(_message.Message):
     """Name of the property."""
     value: _builtins.str
     """The value, as JSON."""
-    type: _builtins.str
-    """Kind of the value: `string`, `number`, `boolean` or `json`."""
+    type: Global___IdentityPropertyType.ValueType
+    """Kind of the value."""
     def __init__(
         self,
         *,
         key: _builtins.str = ...,
         value: _builtins.str = ...,
-        type: _builtins.str = ...,
+        type: Global___IdentityPropertyType.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

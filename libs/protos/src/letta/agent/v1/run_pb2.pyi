@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from letta.common.v1 import letta_message_pb2 as _letta_message_pb2
 from letta.common.v1 import message_pb2 as _message_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
 import builtins as _builtins
@@ -229,7 +230,7 @@ class RequestConfig(_message.Message):
     assistant_message_tool_kwarg: _builtins.str
     """Argument of that tool that holds the text."""
     @_builtins.property
-    def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[_letta_message_pb2.MessageType.ValueType]:
         """Kinds of messages to answer with; empty: all."""
 
     def __init__(
@@ -238,7 +239,7 @@ class RequestConfig(_message.Message):
         use_assistant_message: _builtins.bool = ...,
         assistant_message_tool_name: _builtins.str = ...,
         assistant_message_tool_kwarg: _builtins.str = ...,
-        include_return_message_types: _abc.Iterable[_builtins.str] | None = ...,
+        include_return_message_types: _abc.Iterable[_letta_message_pb2.MessageType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -312,7 +313,7 @@ class RunRequest(_message.Message):
         """Texts and images."""
 
     @_builtins.property
-    def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[_letta_message_pb2.MessageType.ValueType]:
         """Kinds of messages to answer with; empty: all. Everything is stored."""
 
     @_builtins.property
@@ -333,7 +334,7 @@ class RunRequest(_message.Message):
         use_assistant_message: _builtins.bool | None = ...,
         assistant_message_tool_name: _builtins.str | None = ...,
         assistant_message_tool_kwarg: _builtins.str | None = ...,
-        include_return_message_types: _abc.Iterable[_builtins.str] | None = ...,
+        include_return_message_types: _abc.Iterable[_letta_message_pb2.MessageType.ValueType] | None = ...,
         client_tools: _abc.Iterable[Global___ClientTool] | None = ...,
         client_skills: _abc.Iterable[Global___ClientSkill] | None = ...,
         override_model: _builtins.str | None = ...,

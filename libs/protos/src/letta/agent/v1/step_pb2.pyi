@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.common.v1 import usage_pb2 as _usage_pb2
+from letta.llm.v1 import model_pb2 as _model_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -136,7 +137,7 @@ class Step(_message.Message):
     """The agent."""
     provider_name: _builtins.str
     """Name of the provider."""
-    provider_category: _builtins.str
+    provider_category: _model_pb2.ProviderCategory.ValueType
     """Where the provider comes from."""
     model: _builtins.str
     """Name of the model at the vendor."""
@@ -224,7 +225,7 @@ class Step(_message.Message):
         run_id: _builtins.str | None = ...,
         agent_id: _builtins.str | None = ...,
         provider_name: _builtins.str | None = ...,
-        provider_category: _builtins.str | None = ...,
+        provider_category: _model_pb2.ProviderCategory.ValueType = ...,
         model: _builtins.str | None = ...,
         model_handle: _builtins.str | None = ...,
         model_endpoint: _builtins.str | None = ...,
@@ -256,9 +257,9 @@ class Step(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_category", b"_provider_category", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "duration", b"duration", "error_type", b"error_type", "llm_request_duration", b"llm_request_duration", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "provider_category", b"provider_category", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "started_at", b"started_at", "tid", b"tid", "tool_execution_duration", b"tool_execution_duration", "total_tokens", b"total_tokens", "trace_id", b"trace_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "duration", b"duration", "error_type", b"error_type", "llm_request_duration", b"llm_request_duration", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "started_at", b"started_at", "tid", b"tid", "tool_execution_duration", b"tool_execution_duration", "total_tokens", b"total_tokens", "trace_id", b"trace_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_category", b"_provider_category", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "completion_tokens_details", b"completion_tokens_details", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "duration", b"duration", "error_data", b"error_data", "error_type", b"error_type", "feedback", b"feedback", "id", b"id", "llm_request_duration", b"llm_request_duration", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "prompt_tokens_details", b"prompt_tokens_details", "provider_category", b"provider_category", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "started_at", b"started_at", "status", b"status", "step_index", b"step_index", "stop_reason", b"stop_reason", "tags", b"tags", "tid", b"tid", "tool_execution_duration", b"tool_execution_duration", "tools_used", b"tools_used", "total_tokens", b"total_tokens", "trace_id", b"trace_id", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "completion_tokens_details", b"completion_tokens_details", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "duration", b"duration", "error_data", b"error_data", "error_type", b"error_type", "feedback", b"feedback", "id", b"id", "llm_request_duration", b"llm_request_duration", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "prompt_tokens_details", b"prompt_tokens_details", "provider_category", b"provider_category", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "started_at", b"started_at", "status", b"status", "step_index", b"step_index", "stop_reason", b"stop_reason", "tags", b"tags", "tid", b"tid", "tool_execution_duration", b"tool_execution_duration", "tools_used", b"tools_used", "total_tokens", b"total_tokens", "trace_id", b"trace_id", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
@@ -286,8 +287,6 @@ class Step(_message.Message):
     _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
     _WhichOneofReturnType__prompt_tokens: _TypeAlias = _typing.Literal["prompt_tokens"]  # noqa: Y015
     _WhichOneofArgType__prompt_tokens: _TypeAlias = _typing.Literal["_prompt_tokens", b"_prompt_tokens"]  # noqa: Y015
-    _WhichOneofReturnType__provider_category: _TypeAlias = _typing.Literal["provider_category"]  # noqa: Y015
-    _WhichOneofArgType__provider_category: _TypeAlias = _typing.Literal["_provider_category", b"_provider_category"]  # noqa: Y015
     _WhichOneofReturnType__provider_id: _TypeAlias = _typing.Literal["provider_id"]  # noqa: Y015
     _WhichOneofArgType__provider_id: _TypeAlias = _typing.Literal["_provider_id", b"_provider_id"]  # noqa: Y015
     _WhichOneofReturnType__provider_name: _TypeAlias = _typing.Literal["provider_name"]  # noqa: Y015
@@ -330,8 +329,6 @@ class Step(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_tokens) -> _WhichOneofReturnType__prompt_tokens | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__provider_category) -> _WhichOneofReturnType__provider_category | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__provider_id) -> _WhichOneofReturnType__provider_id | None: ...
     @_typing.overload

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.common.v1 import message_pb2 as _message_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +20,134 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReasoningSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReasoningSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReasoningSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REASONING_SOURCE_UNSPECIFIED: _ReasoningSource.ValueType  # 0
+    """Not known."""
+    REASONING_SOURCE_REASONER_MODEL: _ReasoningSource.ValueType  # 1
+    """The model reasons natively."""
+    REASONING_SOURCE_NON_REASONER_MODEL: _ReasoningSource.ValueType  # 2
+    """A prompt asked the model to reason."""
+
+class ReasoningSource(_ReasoningSource, metaclass=_ReasoningSourceEnumTypeWrapper):
+    """How reasoning came about."""
+
+REASONING_SOURCE_UNSPECIFIED: ReasoningSource.ValueType  # 0
+"""Not known."""
+REASONING_SOURCE_REASONER_MODEL: ReasoningSource.ValueType  # 1
+"""The model reasons natively."""
+REASONING_SOURCE_NON_REASONER_MODEL: ReasoningSource.ValueType  # 2
+"""A prompt asked the model to reason."""
+Global___ReasoningSource: _TypeAlias = ReasoningSource  # noqa: Y015
+
+class _HiddenReasoningState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HiddenReasoningStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HiddenReasoningState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HIDDEN_REASONING_STATE_UNSPECIFIED: _HiddenReasoningState.ValueType  # 0
+    """Not known."""
+    HIDDEN_REASONING_STATE_REDACTED: _HiddenReasoningState.ValueType  # 1
+    """The vendor encrypted it."""
+    HIDDEN_REASONING_STATE_OMITTED: _HiddenReasoningState.ValueType  # 2
+    """The vendor keeps it to itself."""
+
+class HiddenReasoningState(_HiddenReasoningState, metaclass=_HiddenReasoningStateEnumTypeWrapper):
+    """Why reasoning cannot be shown."""
+
+HIDDEN_REASONING_STATE_UNSPECIFIED: HiddenReasoningState.ValueType  # 0
+"""Not known."""
+HIDDEN_REASONING_STATE_REDACTED: HiddenReasoningState.ValueType  # 1
+"""The vendor encrypted it."""
+HIDDEN_REASONING_STATE_OMITTED: HiddenReasoningState.ValueType  # 2
+"""The vendor keeps it to itself."""
+Global___HiddenReasoningState: _TypeAlias = HiddenReasoningState  # noqa: Y015
+
+class _EventType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_TYPE_UNSPECIFIED: _EventType.ValueType  # 0
+    """Not known."""
+    EVENT_TYPE_COMPACTION: _EventType.ValueType  # 1
+    """The context was compacted."""
+
+class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
+    """Kinds of events of a conversation."""
+
+EVENT_TYPE_UNSPECIFIED: EventType.ValueType  # 0
+"""Not known."""
+EVENT_TYPE_COMPACTION: EventType.ValueType  # 1
+"""The context was compacted."""
+Global___EventType: _TypeAlias = EventType  # noqa: Y015
+
+class _MessageType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MessageTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MESSAGE_TYPE_UNSPECIFIED: _MessageType.ValueType  # 0
+    """Refused."""
+    MESSAGE_TYPE_SYSTEM_MESSAGE: _MessageType.ValueType  # 1
+    """Instructions."""
+    MESSAGE_TYPE_USER_MESSAGE: _MessageType.ValueType  # 2
+    """What the person or program said."""
+    MESSAGE_TYPE_ASSISTANT_MESSAGE: _MessageType.ValueType  # 3
+    """What the model said."""
+    MESSAGE_TYPE_REASONING_MESSAGE: _MessageType.ValueType  # 4
+    """The model's reasoning."""
+    MESSAGE_TYPE_HIDDEN_REASONING_MESSAGE: _MessageType.ValueType  # 5
+    """Reasoning that cannot be shown."""
+    MESSAGE_TYPE_TOOL_CALL_MESSAGE: _MessageType.ValueType  # 6
+    """The model calls tools."""
+    MESSAGE_TYPE_TOOL_RETURN_MESSAGE: _MessageType.ValueType  # 7
+    """Tools returned."""
+    MESSAGE_TYPE_APPROVAL_REQUEST_MESSAGE: _MessageType.ValueType  # 8
+    """Tool calls that wait for approval."""
+    MESSAGE_TYPE_APPROVAL_RESPONSE_MESSAGE: _MessageType.ValueType  # 9
+    """Answers to a request for approval."""
+    MESSAGE_TYPE_SUMMARY_MESSAGE: _MessageType.ValueType  # 10
+    """A summary that stands for evicted messages."""
+    MESSAGE_TYPE_EVENT_MESSAGE: _MessageType.ValueType  # 11
+    """Something happened to the conversation."""
+
+class MessageType(_MessageType, metaclass=_MessageTypeEnumTypeWrapper):
+    """Kinds of messages that clients see."""
+
+MESSAGE_TYPE_UNSPECIFIED: MessageType.ValueType  # 0
+"""Refused."""
+MESSAGE_TYPE_SYSTEM_MESSAGE: MessageType.ValueType  # 1
+"""Instructions."""
+MESSAGE_TYPE_USER_MESSAGE: MessageType.ValueType  # 2
+"""What the person or program said."""
+MESSAGE_TYPE_ASSISTANT_MESSAGE: MessageType.ValueType  # 3
+"""What the model said."""
+MESSAGE_TYPE_REASONING_MESSAGE: MessageType.ValueType  # 4
+"""The model's reasoning."""
+MESSAGE_TYPE_HIDDEN_REASONING_MESSAGE: MessageType.ValueType  # 5
+"""Reasoning that cannot be shown."""
+MESSAGE_TYPE_TOOL_CALL_MESSAGE: MessageType.ValueType  # 6
+"""The model calls tools."""
+MESSAGE_TYPE_TOOL_RETURN_MESSAGE: MessageType.ValueType  # 7
+"""Tools returned."""
+MESSAGE_TYPE_APPROVAL_REQUEST_MESSAGE: MessageType.ValueType  # 8
+"""Tool calls that wait for approval."""
+MESSAGE_TYPE_APPROVAL_RESPONSE_MESSAGE: MessageType.ValueType  # 9
+"""Answers to a request for approval."""
+MESSAGE_TYPE_SUMMARY_MESSAGE: MessageType.ValueType  # 10
+"""A summary that stands for evicted messages."""
+MESSAGE_TYPE_EVENT_MESSAGE: MessageType.ValueType  # 11
+"""Something happened to the conversation."""
+Global___MessageType: _TypeAlias = MessageType  # noqa: Y015
 
 @_typing.final
 class LettaMessage(_message.Message):
@@ -240,8 +369,8 @@ class ReasoningMessage(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
-    source: _builtins.str
-    """`reasoner_model` when the model reasons natively, else `non_reasoner_model`."""
+    source: Global___ReasoningSource.ValueType
+    """How it came about."""
     reasoning: _builtins.str
     """The reasoning; a delta in a token stream."""
     signature: _builtins.str
@@ -249,7 +378,7 @@ class ReasoningMessage(_message.Message):
     def __init__(
         self,
         *,
-        source: _builtins.str = ...,
+        source: Global___ReasoningSource.ValueType = ...,
         reasoning: _builtins.str = ...,
         signature: _builtins.str | None = ...,
     ) -> None: ...
@@ -271,14 +400,14 @@ class HiddenReasoningMessage(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     HIDDEN_REASONING_FIELD_NUMBER: _builtins.int
-    state: _builtins.str
-    """`redacted` or `omitted`."""
+    state: Global___HiddenReasoningState.ValueType
+    """Why it cannot be shown."""
     hidden_reasoning: _builtins.str
     """Opaque data."""
     def __init__(
         self,
         *,
-        state: _builtins.str = ...,
+        state: Global___HiddenReasoningState.ValueType = ...,
         hidden_reasoning: _builtins.str | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_hidden_reasoning", b"_hidden_reasoning", "hidden_reasoning", b"hidden_reasoning"]  # noqa: Y015
@@ -593,14 +722,14 @@ class EventMessage(_message.Message):
 
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
     EVENT_DATA_FIELD_NUMBER: _builtins.int
-    event_type: _builtins.str
-    """Kind of the event: `compaction`."""
+    event_type: Global___EventType.ValueType
+    """Kind of the event."""
     event_data: _builtins.str
     """The event, a JSON object."""
     def __init__(
         self,
         *,
-        event_type: _builtins.str = ...,
+        event_type: Global___EventType.ValueType = ...,
         event_data: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

@@ -84,6 +84,34 @@ TOOL_RETURN_STATUS_ERROR: ToolReturnStatus.ValueType  # 2
 """The tool failed, was refused or was denied."""
 Global___ToolReturnStatus: _TypeAlias = ToolReturnStatus  # noqa: Y015
 
+class _CompactionTrigger:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CompactionTriggerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CompactionTrigger.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COMPACTION_TRIGGER_UNSPECIFIED: _CompactionTrigger.ValueType  # 0
+    """Not known."""
+    COMPACTION_TRIGGER_POST_STEP: _CompactionTrigger.ValueType  # 1
+    """The context had grown too large when a step ended."""
+    COMPACTION_TRIGGER_CONTEXT_WINDOW_EXCEEDED: _CompactionTrigger.ValueType  # 2
+    """The vendor refused the context as too large."""
+    COMPACTION_TRIGGER_MANUAL: _CompactionTrigger.ValueType  # 3
+    """Somebody asked for it."""
+
+class CompactionTrigger(_CompactionTrigger, metaclass=_CompactionTriggerEnumTypeWrapper):
+    """Why compaction ran."""
+
+COMPACTION_TRIGGER_UNSPECIFIED: CompactionTrigger.ValueType  # 0
+"""Not known."""
+COMPACTION_TRIGGER_POST_STEP: CompactionTrigger.ValueType  # 1
+"""The context had grown too large when a step ended."""
+COMPACTION_TRIGGER_CONTEXT_WINDOW_EXCEEDED: CompactionTrigger.ValueType  # 2
+"""The vendor refused the context as too large."""
+COMPACTION_TRIGGER_MANUAL: CompactionTrigger.ValueType  # 3
+"""Somebody asked for it."""
+Global___CompactionTrigger: _TypeAlias = CompactionTrigger  # noqa: Y015
+
 @_typing.final
 class Message(_message.Message):
     """One message of a conversation, neutral of vendors: as memory stores it (serialized), as the agent hands it on unparsed, and
@@ -799,8 +827,8 @@ class CompactionStats(_message.Message):
     CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
     MESSAGES_COUNT_BEFORE_FIELD_NUMBER: _builtins.int
     MESSAGES_COUNT_AFTER_FIELD_NUMBER: _builtins.int
-    trigger: _builtins.str
-    """Why it ran: `post_step`, `context_window_exceeded` or `request`."""
+    trigger: Global___CompactionTrigger.ValueType
+    """Why it ran."""
     context_tokens_before: _builtins.int
     """Tokens in context before."""
     context_tokens_after: _builtins.int
@@ -814,7 +842,7 @@ class CompactionStats(_message.Message):
     def __init__(
         self,
         *,
-        trigger: _builtins.str = ...,
+        trigger: Global___CompactionTrigger.ValueType = ...,
         context_tokens_before: _builtins.int | None = ...,
         context_tokens_after: _builtins.int | None = ...,
         context_window: _builtins.int = ...,

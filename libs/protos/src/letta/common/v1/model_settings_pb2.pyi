@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -15,6 +16,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ThinkingType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ThinkingTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ThinkingType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    THINKING_TYPE_UNSPECIFIED: _ThinkingType.ValueType  # 0
+    """Read as DISABLED."""
+    THINKING_TYPE_ENABLED: _ThinkingType.ValueType  # 1
+    """It thinks."""
+    THINKING_TYPE_DISABLED: _ThinkingType.ValueType  # 2
+    """It answers at once."""
+
+class ThinkingType(_ThinkingType, metaclass=_ThinkingTypeEnumTypeWrapper):
+    """Whether a model thinks before it answers."""
+
+THINKING_TYPE_UNSPECIFIED: ThinkingType.ValueType  # 0
+"""Read as DISABLED."""
+THINKING_TYPE_ENABLED: ThinkingType.ValueType  # 1
+"""It thinks."""
+THINKING_TYPE_DISABLED: ThinkingType.ValueType  # 2
+"""It answers at once."""
+Global___ThinkingType: _TypeAlias = ThinkingType  # noqa: Y015
 
 @_typing.final
 class ModelSettings(_message.Message):
@@ -34,7 +59,7 @@ class ModelSettings(_message.Message):
     VERBOSITY_FIELD_NUMBER: _builtins.int
     THINKING_CONFIG_FIELD_NUMBER: _builtins.int
     provider_type: _builtins.str
-    """Vendor that the settings are for: `openai`, `anthropic`, `ollama`, `builtin`, ..."""
+    """Type of the provider that the settings are for, such as `openai` or `builtin`: an open set, listed with ModelService.ListModels."""
     max_output_tokens: _builtins.int
     """Most tokens to generate. Default: the model's own."""
     temperature: _builtins.float
@@ -135,14 +160,14 @@ class Thinking(_message.Message):
 
     TYPE_FIELD_NUMBER: _builtins.int
     BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
-    type: _builtins.str
-    """`enabled` or `disabled`."""
+    type: Global___ThinkingType.ValueType
+    """Whether the model thinks."""
     budget_tokens: _builtins.int
     """Most tokens to think with, at least 1024."""
     def __init__(
         self,
         *,
-        type: _builtins.str = ...,
+        type: Global___ThinkingType.ValueType = ...,
         budget_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

@@ -28,66 +28,6 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _MessageType:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _MessageTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageType.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    MESSAGE_TYPE_UNSPECIFIED: _MessageType.ValueType  # 0
-    """Refused."""
-    MESSAGE_TYPE_SYSTEM_MESSAGE: _MessageType.ValueType  # 1
-    """Instructions."""
-    MESSAGE_TYPE_USER_MESSAGE: _MessageType.ValueType  # 2
-    """What the person or program said."""
-    MESSAGE_TYPE_ASSISTANT_MESSAGE: _MessageType.ValueType  # 3
-    """What the model said."""
-    MESSAGE_TYPE_REASONING_MESSAGE: _MessageType.ValueType  # 4
-    """The model's reasoning."""
-    MESSAGE_TYPE_HIDDEN_REASONING_MESSAGE: _MessageType.ValueType  # 5
-    """Reasoning that cannot be shown."""
-    MESSAGE_TYPE_TOOL_CALL_MESSAGE: _MessageType.ValueType  # 6
-    """The model calls tools."""
-    MESSAGE_TYPE_TOOL_RETURN_MESSAGE: _MessageType.ValueType  # 7
-    """Tools returned."""
-    MESSAGE_TYPE_APPROVAL_REQUEST_MESSAGE: _MessageType.ValueType  # 8
-    """Tool calls that wait for approval."""
-    MESSAGE_TYPE_APPROVAL_RESPONSE_MESSAGE: _MessageType.ValueType  # 9
-    """Answers to a request for approval."""
-    MESSAGE_TYPE_SUMMARY_MESSAGE: _MessageType.ValueType  # 10
-    """A summary that stands for evicted messages."""
-    MESSAGE_TYPE_EVENT_MESSAGE: _MessageType.ValueType  # 11
-    """Something happened to the conversation."""
-
-class MessageType(_MessageType, metaclass=_MessageTypeEnumTypeWrapper):
-    """Kinds of messages that clients see."""
-
-MESSAGE_TYPE_UNSPECIFIED: MessageType.ValueType  # 0
-"""Refused."""
-MESSAGE_TYPE_SYSTEM_MESSAGE: MessageType.ValueType  # 1
-"""Instructions."""
-MESSAGE_TYPE_USER_MESSAGE: MessageType.ValueType  # 2
-"""What the person or program said."""
-MESSAGE_TYPE_ASSISTANT_MESSAGE: MessageType.ValueType  # 3
-"""What the model said."""
-MESSAGE_TYPE_REASONING_MESSAGE: MessageType.ValueType  # 4
-"""The model's reasoning."""
-MESSAGE_TYPE_HIDDEN_REASONING_MESSAGE: MessageType.ValueType  # 5
-"""Reasoning that cannot be shown."""
-MESSAGE_TYPE_TOOL_CALL_MESSAGE: MessageType.ValueType  # 6
-"""The model calls tools."""
-MESSAGE_TYPE_TOOL_RETURN_MESSAGE: MessageType.ValueType  # 7
-"""Tools returned."""
-MESSAGE_TYPE_APPROVAL_REQUEST_MESSAGE: MessageType.ValueType  # 8
-"""Tool calls that wait for approval."""
-MESSAGE_TYPE_APPROVAL_RESPONSE_MESSAGE: MessageType.ValueType  # 9
-"""Answers to a request for approval."""
-MESSAGE_TYPE_SUMMARY_MESSAGE: MessageType.ValueType  # 10
-"""A summary that stands for evicted messages."""
-MESSAGE_TYPE_EVENT_MESSAGE: MessageType.ValueType  # 11
-"""Something happened to the conversation."""
-Global___MessageType: _TypeAlias = MessageType  # noqa: Y015
-
 class _SearchMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -183,7 +123,7 @@ class ListAgentMessagesRequest(_message.Message):
     include_err: _builtins.bool
     """Messages that record a failure too."""
     @_builtins.property
-    def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[Global___MessageType.ValueType]:
+    def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[_letta_message_pb2.MessageType.ValueType]:
         """Only messages of these types."""
 
     def __init__(
@@ -200,7 +140,7 @@ class ListAgentMessagesRequest(_message.Message):
         assistant_message_tool_name: _builtins.str = ...,
         assistant_message_tool_kwarg: _builtins.str = ...,
         include_err: _builtins.bool = ...,
-        include_return_message_types: _abc.Iterable[Global___MessageType.ValueType] | None = ...,
+        include_return_message_types: _abc.Iterable[_letta_message_pb2.MessageType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_use_assistant_message", b"_use_assistant_message", "use_assistant_message", b"use_assistant_message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -268,7 +208,7 @@ class ListConversationMessagesRequest(_message.Message):
     include_err: _builtins.bool
     """Messages that record a failure too."""
     @_builtins.property
-    def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[Global___MessageType.ValueType]:
+    def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[_letta_message_pb2.MessageType.ValueType]:
         """Only messages of these types."""
 
     def __init__(
@@ -282,7 +222,7 @@ class ListConversationMessagesRequest(_message.Message):
         order: _sort_order_pb2.SortOrder.ValueType = ...,
         group_id: _builtins.str = ...,
         include_err: _builtins.bool = ...,
-        include_return_message_types: _abc.Iterable[Global___MessageType.ValueType] | None = ...,
+        include_return_message_types: _abc.Iterable[_letta_message_pb2.MessageType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -341,7 +281,7 @@ class ListMessagesRequest(_message.Message):
     conversation_id: _builtins.str
     """Only messages of this conversation, `conv-<uuid>`."""
     @_builtins.property
-    def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[Global___MessageType.ValueType]:
+    def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[_letta_message_pb2.MessageType.ValueType]:
         """Only messages of these types."""
 
     def __init__(
@@ -352,7 +292,7 @@ class ListMessagesRequest(_message.Message):
         limit: _builtins.int = ...,
         order: _sort_order_pb2.SortOrder.ValueType = ...,
         conversation_id: _builtins.str = ...,
-        include_return_message_types: _abc.Iterable[Global___MessageType.ValueType] | None = ...,
+        include_return_message_types: _abc.Iterable[_letta_message_pb2.MessageType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -9,6 +9,7 @@ from math import ceil
 
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
+from letta.common.v1.message_pb2 import CompactionTrigger
 from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_SUMMARY, Attribution, Prompt
 from letta_agent.domain.context.working import BYTES_PER_TOKEN, message_tokens
 from letta_agent.domain.peers.memory import Message
@@ -48,15 +49,18 @@ class CompactionRequest:
     """Tokens of instructions and tools, which compaction cannot change."""
     window: int
     model: str
-    trigger: str
+    trigger: CompactionTrigger.ValueType
     run_id: str = ""
     step_id: str = ""
     attempt: int = 0
     """How often it was compacted in this step; each time more leaves."""
     scale: float = 1.0
     """By how much the tokens are more than estimated."""
-    by_hand: bool = False
-    """Somebody asked for it, whether it is full or not: a share of the messages leaves."""
+
+    @property
+    def by_hand(self) -> bool:
+        """Say whether somebody asked for it, full or not: a share of the messages leaves."""
+        return self.trigger == CompactionTrigger.COMPACTION_TRIGGER_MANUAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from letta.common.v1.message_pb2 import COMPACTION_TRIGGER_MANUAL
 from letta.memory.v1.context_service_pb2 import Window
 from letta_agent.domain.journal.feed import Feed
 from letta_agent.domain.journal.passports import Passport
@@ -52,7 +53,8 @@ class CompactionLoop(Loop):
         self._open = (0, step, began)
         before = len(self._context.messages)
         async with self._acting():
-            shrunk = await self._compact(step, len(self._system().encode()) + self._toolset.size, 0, by_hand=True)
+            overhead = len(self._system().encode()) + self._toolset.size
+            shrunk = await self._compact(step, overhead, 0, trigger=COMPACTION_TRIGGER_MANUAL)
             if not shrunk or len(self._context.messages) >= before:
                 text = (
                     f"the {before} messages in context would not become fewer; let more be said, or use the mode `all`"

@@ -13,6 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 from letta.common.v1 import message_pb2
+from letta.common.v1.message_pb2 import CompactionTrigger
 from letta.llm.v1 import generation_service_pb2 as llm_pb2
 from letta.memory.v1 import context_service_pb2 as memory_pb2
 from letta_agent.domain.context import approvals
@@ -365,7 +366,7 @@ class Loop:
         attempt: int,
         *,
         refused: ContextWindowExceeded | None = None,
-        by_hand: bool = False,
+        trigger: CompactionTrigger.ValueType = CompactionTrigger.COMPACTION_TRIGGER_POST_STEP,
     ) -> bool:
         full = CompactionRequest(
             state=self._state,
@@ -373,11 +374,10 @@ class Loop:
             overhead=overhead // BYTES_PER_TOKEN,
             window=self._window,
             model=self._job.request.override_model or self._state.model,
-            trigger="manual" if by_hand else "post_step" if refused is None else "context_window_exceeded",
+            trigger=trigger if refused is None else CompactionTrigger.COMPACTION_TRIGGER_CONTEXT_WINDOW_EXCEEDED,
             run_id=self.held.run_id,
             step_id=step.step_id,
             attempt=attempt,
-            by_hand=by_hand,
         )
         if refused is not None:
             full = corrected(full, refused.metadata, estimate=self._context.measure(overhead))

@@ -12,7 +12,7 @@ from letta_agent.domain.peers.memory import LettaMessage, Message
 from letta_agent.domain.peers.models import ContentPart
 from letta_agent.domain.toolcalls.executor import ToolCallContent, ToolReturnContent
 from letta_common.values.ids import new_id
-from letta_messages.rendering import part_otid
+from letta_messages.rendering import part_otid, reasoning_source
 
 _ROLE = message_pb2.MessageRole
 SUCCESS, FAILED, CANCELLED = 2, 3, 4
@@ -163,8 +163,8 @@ class Deltas:
         if kind == "text":
             return LettaMessage(assistant_message=letta_message_pb2.AssistantMessage(text=text))
         if kind == "reasoning":
-            source = "reasoner_model" if part.reasoning.is_native else "non_reasoner_model"
-            return LettaMessage(reasoning_message=letta_message_pb2.ReasoningMessage(source=source, reasoning=text))
+            thought = letta_message_pb2.ReasoningMessage(source=reasoning_source(part.reasoning), reasoning=text)
+            return LettaMessage(reasoning_message=thought)
         if kind == "tool_call":
             call = letta_message_pb2.ToolCall(arguments=text, tool_call_id=part.tool_call.id)
             return self._call(part.tool_call.name, call)

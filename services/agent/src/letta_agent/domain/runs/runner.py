@@ -53,6 +53,7 @@ from letta_common.errors import (
 )
 from letta_common.fair_slots import FairSlots, Shares
 from letta_common.process.periodic import Periodic, stop_all
+from letta_messages.rendering import names_of
 
 WISHES_POLL_SECONDS = 0.2  # a cancel through another replica takes no longer; the statement answers with little
 RETRY_SECONDS = "5"  # as text, because errors carry texts
@@ -178,7 +179,7 @@ class Runner:
         feed = Feed(
             job.held,
             claims=job.claims,
-            kinds=job.request.include_return_message_types,
+            kinds=names_of(job.request.include_return_message_types),
             record=self._writer.record if record else None,
         )
         active = ActiveRun(job, feed)

@@ -52,7 +52,7 @@ from letta_common.errors import (
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_common.values.repeats import Digests
-from letta_messages.rendering import type_of
+from letta_messages.rendering import names_of, type_of
 
 CompactionSettings = agent_pb2.CompactionSettings
 POLL_SECONDS = 0.1  # what another replica does is seen through the database; this is the delay it may have
@@ -378,7 +378,7 @@ class Runs:
 
     async def _told(self, record: RunRecord) -> list[LettaMessage]:
         request = RunRequest.FromString(record.request)
-        wanted = set(request.include_return_message_types)
+        wanted = names_of(request.include_return_message_types)
         told = []
         for message in await self._memory.run_messages(record.id):
             kind = type_of(message)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from letta.common.v1.message_pb2 import ImageContent, Message, MessageRole, ToolReturn
-from letta.common.v1.model_settings_pb2 import ModelSettings
+from letta.common.v1.model_settings_pb2 import THINKING_TYPE_ENABLED, ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMBadRequest
 from letta_llm_gateway.providers.wires.wire_json import whole
@@ -83,7 +83,7 @@ def thoughts_of(settings: ModelSettings) -> tuple[Json, int] | None:
 
     Thoughts count towards the limit, which must be larger than their budget.
     """
-    if not settings.HasField("thinking") or settings.thinking.type != "enabled":
+    if not settings.HasField("thinking") or settings.thinking.type != THINKING_TYPE_ENABLED:
         return None
     budget = max(_LEAST_THOUGHTS, settings.thinking.budget_tokens)
     return {"type": "enabled", "budget_tokens": budget}, budget + ANSWER_TOKENS
