@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from google.api import annotations_pb2, field_behavior_pb2  # noqa: F401  # the second makes an option readable
@@ -118,8 +118,9 @@ class Contracts:
         )
 
 
+@cache
 def read_contracts() -> Contracts:
-    """Build the contracts. Raises CalledProcessError when they do not build."""
+    """Build the contracts, once a process. Raises CalledProcessError when they do not build."""
     buf = Path(sys.executable).with_name("buf")
     done = subprocess.run([str(buf), "build", "-o", "-"], cwd=ROOT, check=True, capture_output=True)
     return Contracts(descriptor_pb2.FileDescriptorSet.FromString(done.stdout))

@@ -6,7 +6,6 @@ import re
 from importlib import import_module
 
 import protovalidate
-import pytest
 from google.api.field_behavior_pb2 import (
     IMMUTABLE,
     INPUT_ONLY,
@@ -54,7 +53,7 @@ def _reachable(names: set[str]) -> set[str]:
 
 INPUTS = _reachable(REQUESTS)
 RESOURCES = _reachable(RESPONSES) - RESPONSES
-MESSAGES = pytest.mark.parametrize("name", sorted(INPUTS | RESOURCES))
+MESSAGES = sorted(INPUTS | RESOURCES)
 
 
 def _behaviour(name: str) -> dict[str, set[FieldBehavior]]:
@@ -64,7 +63,6 @@ def _behaviour(name: str) -> dict[str, set[FieldBehavior]]:
 
 def _required_by_rules(name: str) -> set[str]:
     """Return the fields that an empty message is refused for; a oneof is none."""
-    _load()
     empty = GetMessageClass(Default().FindMessageTypeByName(name.removeprefix(".")))()
     paths = [found.proto.field.elements for found in protovalidate.collect_violations(empty)]
     fields = {field.name for field in CONTRACTS.messages[name].field}
@@ -76,24 +74,33 @@ def _load() -> None:
         import_module(f"{file.removesuffix('.proto').replace('/', '.')}_pb2")
 
 
-@MESSAGES
-def test_each_field_says_who_writes_it(name: str):
-    assert not [field for field, said in _behaviour(name).items() if said not in TOGETHER]
+def test_each_field_says_who_writes_it():
+    fields = {f"{name}.{field}": said for name in MESSAGES for field, said in _behaviour(name).items()}
+
+    assert fields
+    assert {field: said for field, said in fields.items() if said not in TOGETHER} == {}
 
 
-@MESSAGES
-def test_what_no_request_holds_is_output_only(name: str):
-    outputs = all(said == {OUTPUT_ONLY} for said in _behaviour(name).values())
+def test_what_no_request_holds_is_output_only():
+    others = [name for name in MESSAGES if name not in INPUTS]
 
-    assert outputs or name in INPUTS
+    assert others
+    assert [name for name in others if any(said != {OUTPUT_ONLY} for said in _behaviour(name).values())] == []
 
 
-@pytest.mark.parametrize("name", sorted(INPUTS))
-def test_what_is_required_is_refused_when_absent(name: str):
-    said = {field for field, kinds in _behaviour(name).items() if REQUIRED in kinds}
-    by_create = {path.rpartition(".")[2] for path in REQUIRED_BY_CREATE if path.rpartition(".")[0] == name}
+def test_what_is_required_is_refused_when_absent():
+    _load()
+    said = {
+        name: {field for field, kinds in _behaviour(name).items() if REQUIRED in kinds and not _by_create(name, field)}
+        for name in INPUTS
+    }
 
-    assert said - by_create == _required_by_rules(name)
+    assert any(said.values())
+    assert said == {name: _required_by_rules(name) for name in INPUTS}
+
+
+def _by_create(name: str, field: str) -> bool:
+    return f"{name}.{field}" in REQUIRED_BY_CREATE
 
 
 def _one_of(name: str, field: str) -> bool:
@@ -117,11 +124,11 @@ def test_what_a_path_holds_is_required():
     assert not lacking
 
 
-@pytest.mark.parametrize("name", sorted(INPUTS))
-def test_the_comment_says_the_same(name: str):
+def test_the_comment_says_the_same():
     words = {"Output only.": OUTPUT_ONLY, "Immutable.": IMMUTABLE, "Input only.": INPUT_ONLY}
     wrong = [
-        f"{field}: {word}"
+        f"{name}.{field}: {word}"
+        for name in INPUTS
         for field, said in _behaviour(name).items()
         for word, kind in words.items()
         if word in CONTRACTS.field_comments[f"{name}.{field}"] and kind not in said

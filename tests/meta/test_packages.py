@@ -48,7 +48,7 @@ def test_no_document_installs_a_member_by_name():
 
 @pytest.fixture
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python of its own that sees what others published, and nothing of ours."""
+    """A Python of its own that sees what others published, pip with it, and nothing of ours."""
     place = tmp_path_factory.mktemp("clean")
     others = place / "others"
     others.mkdir()
@@ -56,7 +56,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for entry in source.iterdir():
         if not entry.name.lstrip("_").startswith("letta") or entry.name.startswith("letta_client"):
             (others / entry.name).symlink_to(entry)
-    venv.create(place / "venv", with_pip=True)
+    venv.create(place / "venv")
     (site,) = (place / "venv").glob("lib/python*/site-packages")
     (site / "others.pth").write_text(f"{others}\n")
     return place / "venv" / "bin" / "python"

@@ -134,17 +134,29 @@ def test_no_lock_file_that_names_a_registry():
     assert not names & {"uv.lock", "poetry.lock", "yarn.lock", "pnpm-lock.yaml"}
 
 
-@pytest.mark.parametrize("page", [path for path in tracked() if path.suffix == ".md"], ids=str)
-def test_commands_of_a_page_exist(page):
+def pages() -> dict[Path, str]:
+    return {path: (ROOT / path).read_text() for path in tracked() if path.suffix == ".md"}
+
+
+def test_commands_of_pages_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE))
+    named = {
+        (page.as_posix(), name)
+        for page, text in pages().items()
+        for name in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)
+    }
 
-    assert named <= targets
+    assert named
+    assert {(page, name) for page, name in named if name not in targets} == set()
 
 
-@pytest.mark.parametrize("page", [path for path in tracked() if path.suffix == ".md"], ids=str)
-def test_links_of_a_page_lead_somewhere(page):
-    text = (ROOT / page).read_text()
-    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+def test_links_of_pages_lead_somewhere():
+    links = [
+        (page, link.partition("#")[0])
+        for page, text in pages().items()
+        for link in re.findall(r"\]\(([^)\s]+)\)", text)
+        if "://" not in link
+    ]
 
-    assert [link for link in links if link and not (ROOT / page.parent / link).exists()] == []
+    assert links
+    assert [(str(page), link) for page, link in links if link and not (ROOT / page.parent / link).exists()] == []

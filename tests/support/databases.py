@@ -57,7 +57,8 @@ class Databases:
         return name
 
     def _create(self, name: str, template: str) -> str:
-        self._run(f"create database {quoted(name)} template {quoted(template)}")
+        # As files: page by page, as a server in use should, costs two and a half times as much.
+        self._run(f"create database {quoted(name)} template {quoted(template)} strategy file_copy")
         return self._server.dsn(name)
 
     def _run(self, statement: str) -> None:
