@@ -17,6 +17,8 @@ THEIRS = frozenset(
         *(f"memory.v1.{name}.metadata" for name in ("NewPassage", "Passage")),
         *("tools.v1.ConnectedMCPTool.input_schema", "tools.v1.MCPOffer.input_schema"),
         *("tools.v1.ExecuteRequest.arguments", "tools.v1.ExecuteResponse.result"),
+        # What programs of users read as their parameter `agent_state`, in the form that they were written for.
+        "tools.v1.ExecuteRequest.agent_state",
         *("tools.v1.GenerateToolResponse.sample_args", "tools.v1.MCPToolResultView.result"),
         *("tools.v1.RunMCPServerToolRequest.args", "tools.v1.RunMCPServerToolResponse.func_return"),
         *("tools.v1.RunToolRequest.args", "tools.v1.RunToolRequest.args_json_schema"),
@@ -35,7 +37,6 @@ LEFT = frozenset(
         *("llm.v1.ProviderTrace.request_json", "memory.v1.PassageSearchResult.metadata"),
         *("tools.v1.CreateSandboxConfigRequest.config", "tools.v1.SandboxConfig.config"),
         "tools.v1.LocalSandboxConfig.pip_requirements",
-        *("tools.v1.ExecuteRequest.agent_state", "tools.v1.ExecuteResponse.agent_state_changes"),
         *("tools.v1.GenerateSchemaResponse.json_schema", "tools.v1.RunToolRequest.json_schema"),
         "tools.v1.Tool.json_schema",
     }

@@ -104,6 +104,23 @@ def test_the_source_may_change_its_language(client: Letta):
     )
 
 
+def test_languages_are_a_closed_set(http: httpx.Client):
+    source = SOURCE.format(name="of_no_language")
+    bodies = {
+        "/v1/tools/": {"source_code": source},
+        "/v1/tools/run": {"source_code": source, "args": {"sides": 6}},
+        "/v1/tools/generate-schema": {"code": source},
+    }
+    for path, body in bodies.items():
+        answer = http.post(path, json={**body, "source_type": "cobol"})
+        assert answer.status_code == 422
+        assert "('body', 'source_type')" in answer.json()["detail"]
+        assert http.post(path, json={**body, "source_type": "python"}).status_code == 200
+    schema = {"name": "of_a_schema", "description": "Mine.", "parameters": {"type": "object", "properties": {}}}
+    made = http.post("/v1/tools/", json={"source_code": "", "source_type": "json", "json_schema": schema}).json()
+    assert (made["source_type"], made["json_schema"]) == ("json", schema)
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
 def test_a_script_runs(client: Letta, http: httpx.Client, agent):
     body = {"source_code": SCRIPT, "source_type": "typescript", "args": {"sides": 6}}

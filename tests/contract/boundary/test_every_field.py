@@ -49,7 +49,7 @@ BOUND: dict[str, tuple[Any, ...]] = {
     "Provider.provider_type": ("openai-compatible",),
     "Tool.npm_requirements": (_NPM,),
     "Tool.pip_requirements": (_PIP,),
-    "Tool.source_type": ("python",),
+    "Tool.source_type": ("TOOL_SOURCE_TYPE_PYTHON",),
 }
 # Values that no two resources share.
 UNIQUE = {"Provider.name": "unique-{}", "Tool.source_code": TOOL.replace("{}", "unique_{}")}

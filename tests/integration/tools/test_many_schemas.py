@@ -19,6 +19,7 @@ from letta_common.clock import SystemClock
 from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from letta_tools.domain.mcp.tools import health_of
+from letta_tools.domain.registry.records import ToolSourceType
 from letta_tools.domain.registry.tools import Tools
 from letta_tools.store.tools import SqlToolStore
 from tests.integration.tools.wires import FORMATS, definitions, faults
@@ -85,7 +86,7 @@ async def test_they_come_back_whole(tools):
         )
 
     for schema in sent.values():
-        await tools.put(ann, {"source_type": "json", "json_schema": json.dumps(schema)})
+        await tools.put(ann, {"source_type": ToolSourceType.JSON, "json_schema": json.dumps(schema)})
 
     assert len(sent) >= 3000
     names = list(sent)

@@ -13,6 +13,7 @@ from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from letta_tools.domain.mcp.tools import health_of
 from letta_tools.domain.registry.builtin import builtin_tools
+from letta_tools.domain.registry.records import ToolSourceType
 from letta_tools.domain.registry.tools import Tools
 from letta_tools.store.tools import SqlToolStore
 from tests.integration.tools.nasty_schemas import DESCRIPTIONS, NASTY
@@ -26,7 +27,7 @@ async def kept(database_url):
     tools, ann = Tools(SqlToolStore(db), SystemClock()), Actor(new_id("org"), "user-ann")
     for name, parameters in NASTY.items():
         schema = {"name": name, "description": DESCRIPTIONS.get(name, "Does something."), "parameters": parameters}
-        await tools.put(ann, {"source_type": "json", "json_schema": json.dumps(schema)})
+        await tools.put(ann, {"source_type": ToolSourceType.JSON, "json_schema": json.dumps(schema)})
     resolved, _ = await tools.resolve(ann, (), tuple(NASTY))
     await db.close()
     return {tool.name: tool for tool in resolved}
@@ -124,7 +125,7 @@ async def test_what_is_no_schema_is_refused(schema, says, database_url):
     try:
         with pytest.raises(ToolSourceInvalid, match=says):
             await Tools(SqlToolStore(db), SystemClock()).put(
-                Actor(new_id("org"), "user-ann"), {"source_type": "json", "json_schema": schema}
+                Actor(new_id("org"), "user-ann"), {"source_type": ToolSourceType.JSON, "json_schema": schema}
             )
     finally:
         await db.close()

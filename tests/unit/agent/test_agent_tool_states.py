@@ -49,9 +49,8 @@ def test_a_tool_sees_the_agent_and_its_blocks():
     assert "secrets" not in shown
 
 
-@pytest.mark.parametrize("changes", ["", "{}", '{"blocks": {}}', '{"blocks": {"a": 1}}'])
-def test_without_changes_there_is_nothing_to_edit(changes):
-    assert edits_of(changes) == []
+def test_without_changes_there_is_nothing_to_edit():
+    assert edits_of({}) == []
 
 
 def test_changes_become_edits_in_the_same_order_every_time():
@@ -59,4 +58,4 @@ def test_changes_become_edits_in_the_same_order_every_time():
         EditBlockRequest(label=label, rethink=RethinkEdit(value=value)) for label, value in (("a", "1"), ("b", "2"))
     ]
 
-    assert edits_of('{"blocks": {"b": "2", "a": "1"}}') == edits_of('{"blocks": {"a": "1", "b": "2"}}') == expected
+    assert edits_of({"b": "2", "a": "1"}) == edits_of({"a": "1", "b": "2"}) == expected

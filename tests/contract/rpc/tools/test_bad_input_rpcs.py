@@ -90,7 +90,7 @@ async def test_of_two_functions_the_last_is_the_tool(tools, executions):
 FIELDS = {
     "a name that is taken": ({"source_code": 'def send_message():\n    """Mine."""'}, ToolNameTaken),
     "no source": ({}, ToolSourceInvalid),
-    "an unknown language": ({"source_code": GOOD, "source_type": "cobol"}, ValidationFailed),
+    "an unknown language": ({"source_code": GOOD, "source_type": 99}, ValidationFailed),
     "too much source": ({"source_code": "#" * (1 << 20) + "\n" + GOOD}, ValidationFailed),
     "a schema of another function": ({"source_code": GOOD, "json_schema": '{"name": "bad"}'}, ToolSourceInvalid),
     "a schema that is no JSON": ({"source_code": GOOD, "json_schema": "{"}, ToolSourceInvalid),

@@ -58,6 +58,19 @@ async def test_a_tool_of_the_registry_runs(tools, executions):
     assert answer.usage.wall_time.ToNanoseconds() > 0
 
 
+async def test_blocks_that_a_tool_changed_come_back_by_label(executions):
+    source = """def f(agent_state):
+    agent_state.memory.update_block_value("human", agent_state.memory.get_block("human").value + "!")
+"""
+    blocks = [{"label": "human", "value": "Ann"}, {"label": "persona", "value": "Kind"}]
+
+    answer = await execute(
+        executions, source=pb.ToolSource(source_code=source), agent_state=json.dumps({"memory": {"blocks": blocks}})
+    )
+
+    assert (answer.status, dict(answer.changed_blocks)) == (pb.EXECUTION_STATUS_SUCCESS, {"human": "Ann!"})
+
+
 async def test_bare_source_runs(executions):
     source = pb.ToolSource(source_code="def one():\n    return 1\n\ndef two():\n    return 2\n")
     assert (await execute(executions, source=source)).result == "2"
@@ -65,7 +78,7 @@ async def test_bare_source_runs(executions):
     assert (await execute(executions, source=source)).result == "1"
     source.function = "three"
     assert (await execute(executions, source=source)).status == pb.EXECUTION_STATUS_REFUSED
-    source.source_type = "typescript"
+    source.source_type = tool_pb2.TOOL_SOURCE_TYPE_TYPESCRIPT
     answer = await execute(executions, source=source)
     assert (answer.status, answer.error_type) == (pb.EXECUTION_STATUS_REFUSED, "TOOL_SOURCE_INVALID")
 

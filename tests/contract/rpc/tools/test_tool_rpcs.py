@@ -122,13 +122,15 @@ async def test_a_builtin_name_is_taken(tools):
 async def test_a_schema_can_be_given_instead_of_source(tools):
     schema = {"name": "look.up", "parameters": {"type": "object", "properties": {}}}
     with pytest.raises(ToolSourceInvalid, match="letters"):
-        await created(tools, "", source_type="json", json_schema=json.dumps(schema))
+        await created(tools, "", source_type=tool_pb2.TOOL_SOURCE_TYPE_JSON, json_schema=json.dumps(schema))
 
-    tool = await created(tools, "", source_type="json", json_schema=json.dumps(schema | {"name": "look-up"}))
+    tool = await created(
+        tools, "", source_type=tool_pb2.TOOL_SOURCE_TYPE_JSON, json_schema=json.dumps(schema | {"name": "look-up"})
+    )
 
-    assert (tool.name, tool.source_type) == ("look-up", "json")
+    assert (tool.name, tool.source_type) == ("look-up", tool_pb2.TOOL_SOURCE_TYPE_JSON)
     with pytest.raises(ToolSourceInvalid, match="JSDoc"):
-        await created(tools, "export function f() {}", source_type="typescript")
+        await created(tools, "export function f() {}", source_type=tool_pb2.TOOL_SOURCE_TYPE_TYPESCRIPT)
 
 
 async def test_arguments_can_come_from_a_model(tools):
@@ -378,4 +380,6 @@ async def test_a_schema_without_keeping_the_tool(tools):
 
     assert json.loads(answer.json_schema)["name"] == "roll_dice"
     with pytest.raises(ToolSourceInvalid):
-        await tools.GenerateSchema(GenerateSchemaRequest(code="x", source_type="typescript"), timeout=5)
+        await tools.GenerateSchema(
+            GenerateSchemaRequest(code="x", source_type=tool_pb2.TOOL_SOURCE_TYPE_TYPESCRIPT), timeout=5
+        )

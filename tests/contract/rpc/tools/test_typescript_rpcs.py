@@ -9,6 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import tool_execution_service_pb2 as pb
 from letta.tools.v1 import tool_pb2
+from letta.tools.v1.tool_pb2 import TOOL_SOURCE_TYPE_TYPESCRIPT as TYPESCRIPT
 from letta.tools.v1.tool_service_pb2 import (
     CreateToolRequest,
     GenerateSchemaRequest,
@@ -36,7 +37,7 @@ export async function greet(name: string, tone: Tone | null, times: number = 1, 
 
 
 async def created(tools, source=GREET, **values):
-    tool = tool_pb2.Tool(source_code=source, source_type="typescript", **values)
+    tool = tool_pb2.Tool(source_code=source, source_type=TYPESCRIPT, **values)
     return (await tools.CreateTool(CreateToolRequest(tool=tool), timeout=10)).tool
 
 
@@ -47,7 +48,7 @@ async def execute(executions, arguments="{}", **values):
 async def test_a_tool_is_made_of_source(tools):
     tool = await created(tools, tags=["demo"])
 
-    assert (tool.name, tool.source_type, tool.description) == ("greet", "typescript", "Greet somebody.")
+    assert (tool.name, tool.source_type, tool.description) == ("greet", TYPESCRIPT, "Greet somebody.")
     assert tool.source_code == GREET
     assert json.loads(tool.json_schema)["parameters"] == {
         "type": "object",
@@ -58,7 +59,7 @@ async def test_a_tool_is_made_of_source(tools):
         },
         "required": ["name"],
     }
-    answer = await tools.GenerateSchema(GenerateSchemaRequest(code=GREET, source_type="typescript"), timeout=10)
+    answer = await tools.GenerateSchema(GenerateSchemaRequest(code=GREET, source_type=TYPESCRIPT), timeout=10)
     assert json.loads(answer.json_schema) == json.loads(tool.json_schema)
 
 
@@ -100,11 +101,11 @@ async def test_new_source_runs_after_an_update(tools, executions):
 
 @needs_node
 async def test_source_runs_once(tools):
-    request = RunToolRequest(source_code=GREET, args='{"name": "Bob"}', source_type="typescript", name="greet")
+    request = RunToolRequest(source_code=GREET, args='{"name": "Bob"}', source_type=TYPESCRIPT, name="greet")
     returned = (await tools.RunTool(request, timeout=30)).message.tool_return_message
     assert (returned.status, json.loads(returned.tool_return)["text"]) == (1, "Hello Bob")
     failing = RunToolRequest(
-        source_code="export function f() { throw new TypeError('boom') }", args="{}", source_type="typescript", name="f"
+        source_code="export function f() { throw new TypeError('boom') }", args="{}", source_type=TYPESCRIPT, name="f"
     )
     returned = (await tools.RunTool(failing, timeout=30)).message.tool_return_message
     assert (returned.status, returned.tool_return) == (2, "Error executing function f: TypeError: boom")
@@ -132,13 +133,13 @@ async def test_source_runs_once(tools):
     ],
 )
 async def test_each_end_has_its_status(executions, source, status):
-    bare = pb.ToolSource(source_code=source, source_type="typescript")
+    bare = pb.ToolSource(source_code=source, source_type=TYPESCRIPT)
     limits = pb.Limits(timeout=Duration(seconds=2), memory_bytes=96 << 20)
     answer = await execute(executions, source=bare, limits=limits)
 
     assert answer.status == status, answer
     assert answer.error_message
-    good = pb.ToolSource(source_code="export const f = () => 1;", source_type="typescript")
+    good = pb.ToolSource(source_code="export const f = () => 1;", source_type=TYPESCRIPT)
     assert (await execute(executions, source=good)).result == "1"
 
 
@@ -182,5 +183,5 @@ async def test_packages_are_refused_with_the_reason(tools, executions):
     assert "left-pad==1.3.0" in answer.error_message
     with pytest.raises(ToolRequirementsUnsatisfied, match="left-pad"):
         await executions.Prepare(pb.PrepareRequest(tool_id=tool.id), timeout=10)
-    request = RunToolRequest(source_code=GREET, args='{"name": "Bob"}', source_type="typescript", npm_requirements=npm)
+    request = RunToolRequest(source_code=GREET, args='{"name": "Bob"}', source_type=TYPESCRIPT, npm_requirements=npm)
     assert "left-pad" in (await tools.RunTool(request, timeout=10)).message.tool_return_message.tool_return

@@ -10,7 +10,7 @@ from letta_common.errors import CursorNotFound
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_postgres.db import Database
-from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolFilter, ToolType
+from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolFilter, ToolSourceType, ToolType
 from letta_tools.domain.registry.tools import NameTaken
 from letta_tools.store.tools import SqlToolStore
 from tests.fakes.tools.stores import FakeToolStore
@@ -36,6 +36,7 @@ def a_tool(name, minute=0, **values):
 FULL = {
     "description": "Rolls dice.",
     "source_code": "def roll(): ...",
+    "source_type": ToolSourceType.TYPESCRIPT,
     "args_json_schema": '{"properties":{}}',
     "tags": ("games", "chance"),
     "return_char_limit": 7,

@@ -8,7 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import tool_pb2, tool_service_pb2
 from letta_rpc.masks import changed_paths
-from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolType
+from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolType, source_type_of
 
 _ALL = FieldMask()
 
@@ -24,6 +24,8 @@ def _value(tool: tool_pb2.Tool, name: str) -> Any:
         return tuple(dict.fromkeys(value))
     if name in {"pip_requirements", "npm_requirements"}:
         return tuple(Requirement(item.name, item.version) for item in value)
+    if name == "source_type":
+        return source_type_of(value) if value else None
     if _is_optional(name):
         return value if tool.HasField(name) else None  # type: ignore[arg-type]
     return value or None
@@ -39,7 +41,7 @@ def pack_tool(tool: RegisteredTool) -> tool_pb2.Tool:
         id=tool.id,
         tool_type=_type_number(tool.tool_type),
         description=tool.description,
-        source_type=tool.source_type,
+        source_type=tool_pb2.ToolSourceType.Value(f"TOOL_SOURCE_TYPE_{tool.source_type.name}"),
         name=tool.name,
         tags=tool.tags,
         source_code=tool.source_code,

@@ -17,13 +17,19 @@ from letta_common.values.paging import Page
 from letta_sandbox.calls import CallEnding, Limits
 from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import Outcome, return_text
-from letta_tools.domain.registry.records import LETTA_TYPES, Requirement, ToolFilter, ToolType
+from letta_tools.domain.registry.records import (
+    LETTA_TYPES,
+    Requirement,
+    ToolFilter,
+    ToolSourceType,
+    ToolType,
+    source_type_of,
+)
 from letta_tools.domain.registry.tools import Tools
 from letta_tools.servicers.limits import within_deadline
 from letta_tools.servicers.tool_messages import given_values, pack_tool, pack_version
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_SCRIPT = "typescript"
 _NO_MODELS = "the tools service calls no models; ask a model or an agent for the source and POST it to /v1/tools/"
 _MODES = {
     tool_service_pb2.TOOL_SEARCH_MODE_VECTOR: "vector",
@@ -122,7 +128,9 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     async def RunTool(
         self, request: tool_service_pb2.RunToolRequest, context: _Context
     ) -> tool_service_pb2.RunToolResponse:
-        packages = (*request.pip_requirements, *(request.npm_requirements if request.source_type == _SCRIPT else ()))
+        kind = source_type_of(request.source_type)
+        of_node = request.npm_requirements if kind is ToolSourceType.TYPESCRIPT else ()
+        packages = (*request.pip_requirements, *of_node)
         source = ToolSource(
             source_code=request.source_code,
             source_type=request.source_type,
@@ -136,7 +144,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
             limits=within_deadline(Limits(*([0] * 7))),
         )
         outcome = await self._executions.execute(current_actor(), execution)
-        name = request.name or await self._tools.name_of(request.source_code, request.source_type)
+        name = request.name or await self._tools.name_of(request.source_code, kind)
         return tool_service_pb2.RunToolResponse(message=self._return_message(name, outcome))
 
     def _return_message(self, name: str, outcome: Outcome) -> letta_message_pb2.LettaMessage:
@@ -156,7 +164,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
     async def GenerateSchema(
         self, request: tool_service_pb2.GenerateSchemaRequest, context: _Context
     ) -> tool_service_pb2.GenerateSchemaResponse:
-        schema = await self._tools.schema_of(request.code, request.source_type)
+        schema = await self._tools.schema_of(request.code, source_type_of(request.source_type))
         return tool_service_pb2.GenerateSchemaResponse(json_schema=schema)
 
     async def GenerateTool(

@@ -12,7 +12,7 @@ from letta_common.actor import Actor
 from letta_common.values.paging import Page
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
-from letta_tools.domain.registry.records import Match, RegisteredTool, Requirement, ToolFilter, ToolType
+from letta_tools.domain.registry.records import Match, RegisteredTool, Requirement, ToolFilter, ToolSourceType, ToolType
 from letta_tools.domain.registry.search import search_text
 from letta_tools.domain.registry.tools import NameTaken
 
@@ -225,6 +225,7 @@ def _row(actor: Actor, tool: RegisteredTool) -> dict[str, Any]:
         **values,
         "organization_id": actor.organization_id,
         "tool_type": tool.tool_type.value,
+        "source_type": tool.source_type.value,
         "tags": list(tool.tags),
         "pip_requirements": [{"name": item.name, "version": item.version} for item in tool.pip_requirements],
         "npm_requirements": [{"name": item.name, "version": item.version} for item in tool.npm_requirements],
@@ -235,6 +236,7 @@ def _row(actor: Actor, tool: RegisteredTool) -> dict[str, Any]:
 def _tool(row: Sequence[Any]) -> RegisteredTool:
     values = dict(zip((column.name for column in _COLUMNS), row, strict=False))
     values["tool_type"] = ToolType(values["tool_type"])
+    values["source_type"] = ToolSourceType(values["source_type"])
     values["tags"] = tuple(values["tags"])
     for name in ("pip_requirements", "npm_requirements"):
         values[name] = tuple(Requirement(item["name"], item["version"]) for item in values[name])

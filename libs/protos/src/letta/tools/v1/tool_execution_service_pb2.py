@@ -26,9 +26,10 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
+from letta.tools.v1 import tool_pb2 as letta_dot_tools_dot_v1_dot_tool__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+letta/tools/v1/tool_execution_service.proto\x12\x0eletta.tools.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xe4\x04\n\x0e\x45xecuteRequest\x12-\n\x07tool_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x0br\t\x18@:\x05tool-H\x00R\x06toolId\x12:\n\x06source\x18\x02 \x01(\x0b\x32\x1a.letta.tools.v1.ToolSourceB\x04\xe2\x41\x01\x01H\x00R\x06source\x12,\n\targuments\x18\x03 \x01(\tB\x0e\xe2\x41\x01\x01\xbaH\x07r\x05\x18\x80\x80\x80\x04R\targuments\x12s\n\x15\x65nvironment_variables\x18\x04 \x03(\x0b\x32\x38.letta.tools.v1.ExecuteRequest.EnvironmentVariablesEntryB\x04\xe2\x41\x01\x01R\x14\x65nvironmentVariables\x12%\n\x0b\x61gent_state\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01R\nagentState\x12\x34\n\x06limits\x18\x06 \x01(\x0b\x32\x16.letta.tools.v1.LimitsB\x04\xe2\x41\x01\x01R\x06limits\x12\x35\n\x0fidempotency_key\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01R\x0eidempotencyKey\x12&\n\x08\x61gent_id\x18\x08 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x07\x61gentId\x12.\n\x0ctool_version\x18\t \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x0btoolVersion\x1aG\n\x19\x45nvironmentVariablesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"\xc0\x01\n\nToolSource\x12\x30\n\x0bsource_code\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\x80\x80@R\nsourceCode\x12%\n\x0bsource_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01R\nsourceType\x12 \n\x08\x66unction\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01R\x08\x66unction\x12\x37\n\x0crequirements\x18\x04 \x03(\tB\x13\xe2\x41\x01\x01\xbaH\x0c\x92\x01\t\x10\x64\"\x05r\x03\x18\x80\x04R\x0crequirements\"\x8d\x02\n\x06Limits\x12\x39\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01R\x07timeout\x12\'\n\x0cmemory_bytes\x18\x02 \x01(\x04\x42\x04\xe2\x41\x01\x01R\x0bmemoryBytes\x12)\n\rscratch_bytes\x18\x03 \x01(\x04\x42\x04\xe2\x41\x01\x01R\x0cscratchBytes\x12\"\n\tprocesses\x18\x04 \x01(\rB\x04\xe2\x41\x01\x01R\tprocesses\x12\'\n\x0cresult_bytes\x18\x05 \x01(\x04\x42\x04\xe2\x41\x01\x01R\x0bresultBytes\x12\'\n\x0coutput_bytes\x18\x06 \x01(\x04\x42\x04\xe2\x41\x01\x01R\x0boutputBytes\"\xbc\x01\n\x0e\x45xecutionUsage\x12<\n\twall_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03R\x08wallTime\x12:\n\x08\x63pu_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03R\x07\x63puTime\x12\x30\n\x11peak_memory_bytes\x18\x03 \x01(\x04\x42\x04\xe2\x41\x01\x03R\x0fpeakMemoryBytes\"\xf7\x03\n\x0f\x45xecuteResponse\x12\x37\n\x06status\x18\x01 \x01(\x0e\x32\x1f.letta.tools.v1.ExecutionStatusR\x06status\x12\x16\n\x06result\x18\x02 \x01(\tR\x06result\x12#\n\rerror_message\x18\x03 \x01(\tR\x0c\x65rrorMessage\x12\x1d\n\nerror_type\x18\x04 \x01(\tR\terrorType\x12\x16\n\x06stdout\x18\x05 \x01(\tR\x06stdout\x12\x16\n\x06stderr\x18\x06 \x01(\tR\x06stderr\x12\x1c\n\ttruncated\x18\x07 \x01(\x08R\ttruncated\x12\x34\n\x05usage\x18\x08 \x01(\x0b\x32\x1e.letta.tools.v1.ExecutionUsageR\x05usage\x12\x37\n\tisolation\x18\t \x01(\x0e\x32\x19.letta.tools.v1.IsolationR\tisolation\x12\x1a\n\x08provider\x18\n \x01(\tR\x08provider\x12.\n\x13\x61gent_state_changes\x18\x0b \x01(\tR\x11\x61gentStateChanges\x12#\n\rrepeated_call\x18\x0c \x01(\x08R\x0crepeatedCall\x12!\n\x0ctool_version\x18\r \x01(\x03R\x0btoolVersion\"=\n\x0ePrepareRequest\x12+\n\x07tool_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05tool-R\x06toolId\":\n\x0fPrepareResponse\x12\'\n\x0f\x65nvironment_key\x18\x01 \x01(\tR\x0e\x65nvironmentKey\"\x15\n\x13GetIsolationRequest\"\x85\x01\n\x14GetIsolationResponse\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12\x37\n\tisolation\x18\x02 \x01(\x0e\x32\x19.letta.tools.v1.IsolationR\tisolation\x12\x18\n\x07missing\x18\x03 \x03(\tR\x07missing*\xf0\x02\n\x0f\x45xecutionStatus\x12 \n\x1c\x45XECUTION_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XECUTION_STATUS_SUCCESS\x10\x01\x12\x1f\n\x1b\x45XECUTION_STATUS_TOOL_ERROR\x10\x02\x12\x1c\n\x18\x45XECUTION_STATUS_TIMEOUT\x10\x03\x12\x1b\n\x17\x45XECUTION_STATUS_MEMORY\x10\x04\x12!\n\x1d\x45XECUTION_STATUS_OUTPUT_LIMIT\x10\x05\x12\x1f\n\x1b\x45XECUTION_STATUS_BAD_RESULT\x10\x06\x12\x1c\n\x18\x45XECUTION_STATUS_CRASHED\x10\x07\x12\x1b\n\x17\x45XECUTION_STATUS_DENIED\x10\x08\x12\x1c\n\x18\x45XECUTION_STATUS_REFUSED\x10\t\x12$\n EXECUTION_STATUS_OUTCOME_UNKNOWN\x10\n*}\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x12\n\x0eISOLATION_NONE\x10\x01\x12\x16\n\x12ISOLATION_LANDLOCK\x10\x02\x12\x17\n\x13ISOLATION_NAMESPACE\x10\x03\x12\x10\n\x0cISOLATION_VM\x10\x04\x32\xaa\x02\n\x14ToolExecutionService\x12U\n\x07\x45xecute\x12\x1e.letta.tools.v1.ExecuteRequest\x1a\x1f.letta.tools.v1.ExecuteResponse\"\t\x90\x02\x02\xfa\xf3\x18\x02\x30\x01\x12U\n\x07Prepare\x12\x1e.letta.tools.v1.PrepareRequest\x1a\x1f.letta.tools.v1.PrepareResponse\"\t\x90\x02\x02\xfa\xf3\x18\x02\x30\x01\x12\x64\n\x0cGetIsolation\x12#.letta.tools.v1.GetIsolationRequest\x1a$.letta.tools.v1.GetIsolationResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+letta/tools/v1/tool_execution_service.proto\x12\x0eletta.tools.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x19letta/tools/v1/tool.proto\"\xe4\x04\n\x0e\x45xecuteRequest\x12-\n\x07tool_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x0br\t\x18@:\x05tool-H\x00R\x06toolId\x12:\n\x06source\x18\x02 \x01(\x0b\x32\x1a.letta.tools.v1.ToolSourceB\x04\xe2\x41\x01\x01H\x00R\x06source\x12,\n\targuments\x18\x03 \x01(\tB\x0e\xe2\x41\x01\x01\xbaH\x07r\x05\x18\x80\x80\x80\x04R\targuments\x12s\n\x15\x65nvironment_variables\x18\x04 \x03(\x0b\x32\x38.letta.tools.v1.ExecuteRequest.EnvironmentVariablesEntryB\x04\xe2\x41\x01\x01R\x14\x65nvironmentVariables\x12%\n\x0b\x61gent_state\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01R\nagentState\x12\x34\n\x06limits\x18\x06 \x01(\x0b\x32\x16.letta.tools.v1.LimitsB\x04\xe2\x41\x01\x01R\x06limits\x12\x35\n\x0fidempotency_key\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01R\x0eidempotencyKey\x12&\n\x08\x61gent_id\x18\x08 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x07\x61gentId\x12.\n\x0ctool_version\x18\t \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x0btoolVersion\x1aG\n\x19\x45nvironmentVariablesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"\xe8\x01\n\nToolSource\x12\x30\n\x0bsource_code\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x06\x10\x01\x18\x80\x80@R\nsourceCode\x12M\n\x0bsource_type\x18\x02 \x01(\x0e\x32\x1e.letta.tools.v1.ToolSourceTypeB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\nsourceType\x12 \n\x08\x66unction\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01R\x08\x66unction\x12\x37\n\x0crequirements\x18\x04 \x03(\tB\x13\xe2\x41\x01\x01\xbaH\x0c\x92\x01\t\x10\x64\"\x05r\x03\x18\x80\x04R\x0crequirements\"\x8d\x02\n\x06Limits\x12\x39\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01R\x07timeout\x12\'\n\x0cmemory_bytes\x18\x02 \x01(\x04\x42\x04\xe2\x41\x01\x01R\x0bmemoryBytes\x12)\n\rscratch_bytes\x18\x03 \x01(\x04\x42\x04\xe2\x41\x01\x01R\x0cscratchBytes\x12\"\n\tprocesses\x18\x04 \x01(\rB\x04\xe2\x41\x01\x01R\tprocesses\x12\'\n\x0cresult_bytes\x18\x05 \x01(\x04\x42\x04\xe2\x41\x01\x01R\x0bresultBytes\x12\'\n\x0coutput_bytes\x18\x06 \x01(\x04\x42\x04\xe2\x41\x01\x01R\x0boutputBytes\"\xbc\x01\n\x0e\x45xecutionUsage\x12<\n\twall_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03R\x08wallTime\x12:\n\x08\x63pu_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03R\x07\x63puTime\x12\x30\n\x11peak_memory_bytes\x18\x03 \x01(\x04\x42\x04\xe2\x41\x01\x03R\x0fpeakMemoryBytes\"\xe4\x04\n\x0f\x45xecuteResponse\x12\x37\n\x06status\x18\x01 \x01(\x0e\x32\x1f.letta.tools.v1.ExecutionStatusR\x06status\x12\x16\n\x06result\x18\x02 \x01(\tR\x06result\x12#\n\rerror_message\x18\x03 \x01(\tR\x0c\x65rrorMessage\x12\x1d\n\nerror_type\x18\x04 \x01(\tR\terrorType\x12\x16\n\x06stdout\x18\x05 \x01(\tR\x06stdout\x12\x16\n\x06stderr\x18\x06 \x01(\tR\x06stderr\x12\x1c\n\ttruncated\x18\x07 \x01(\x08R\ttruncated\x12\x34\n\x05usage\x18\x08 \x01(\x0b\x32\x1e.letta.tools.v1.ExecutionUsageR\x05usage\x12\x37\n\tisolation\x18\t \x01(\x0e\x32\x19.letta.tools.v1.IsolationR\tisolation\x12\x1a\n\x08provider\x18\n \x01(\tR\x08provider\x12Y\n\x0e\x63hanged_blocks\x18\x0b \x03(\x0b\x32\x32.letta.tools.v1.ExecuteResponse.ChangedBlocksEntryR\rchangedBlocks\x12#\n\rrepeated_call\x18\x0c \x01(\x08R\x0crepeatedCall\x12!\n\x0ctool_version\x18\r \x01(\x03R\x0btoolVersion\x1a@\n\x12\x43hangedBlocksEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"=\n\x0ePrepareRequest\x12+\n\x07tool_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05tool-R\x06toolId\":\n\x0fPrepareResponse\x12\'\n\x0f\x65nvironment_key\x18\x01 \x01(\tR\x0e\x65nvironmentKey\"\x15\n\x13GetIsolationRequest\"\x85\x01\n\x14GetIsolationResponse\x12\x1a\n\x08provider\x18\x01 \x01(\tR\x08provider\x12\x37\n\tisolation\x18\x02 \x01(\x0e\x32\x19.letta.tools.v1.IsolationR\tisolation\x12\x18\n\x07missing\x18\x03 \x03(\tR\x07missing*\xf0\x02\n\x0f\x45xecutionStatus\x12 \n\x1c\x45XECUTION_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XECUTION_STATUS_SUCCESS\x10\x01\x12\x1f\n\x1b\x45XECUTION_STATUS_TOOL_ERROR\x10\x02\x12\x1c\n\x18\x45XECUTION_STATUS_TIMEOUT\x10\x03\x12\x1b\n\x17\x45XECUTION_STATUS_MEMORY\x10\x04\x12!\n\x1d\x45XECUTION_STATUS_OUTPUT_LIMIT\x10\x05\x12\x1f\n\x1b\x45XECUTION_STATUS_BAD_RESULT\x10\x06\x12\x1c\n\x18\x45XECUTION_STATUS_CRASHED\x10\x07\x12\x1b\n\x17\x45XECUTION_STATUS_DENIED\x10\x08\x12\x1c\n\x18\x45XECUTION_STATUS_REFUSED\x10\t\x12$\n EXECUTION_STATUS_OUTCOME_UNKNOWN\x10\n*}\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x12\n\x0eISOLATION_NONE\x10\x01\x12\x16\n\x12ISOLATION_LANDLOCK\x10\x02\x12\x17\n\x13ISOLATION_NAMESPACE\x10\x03\x12\x10\n\x0cISOLATION_VM\x10\x04\x32\xaa\x02\n\x14ToolExecutionService\x12U\n\x07\x45xecute\x12\x1e.letta.tools.v1.ExecuteRequest\x1a\x1f.letta.tools.v1.ExecuteResponse\"\t\x90\x02\x02\xfa\xf3\x18\x02\x30\x01\x12U\n\x07Prepare\x12\x1e.letta.tools.v1.PrepareRequest\x1a\x1f.letta.tools.v1.PrepareResponse\"\t\x90\x02\x02\xfa\xf3\x18\x02\x30\x01\x12\x64\n\x0cGetIsolation\x12#.letta.tools.v1.GetIsolationRequest\x1a$.letta.tools.v1.GetIsolationResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,7 +61,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLSOURCE'].fields_by_name['source_code']._loaded_options = None
   _globals['_TOOLSOURCE'].fields_by_name['source_code']._serialized_options = b'\342A\001\002\272H\010r\006\020\001\030\200\200@'
   _globals['_TOOLSOURCE'].fields_by_name['source_type']._loaded_options = None
-  _globals['_TOOLSOURCE'].fields_by_name['source_type']._serialized_options = b'\342A\001\001'
+  _globals['_TOOLSOURCE'].fields_by_name['source_type']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_TOOLSOURCE'].fields_by_name['function']._loaded_options = None
   _globals['_TOOLSOURCE'].fields_by_name['function']._serialized_options = b'\342A\001\001'
   _globals['_TOOLSOURCE'].fields_by_name['requirements']._loaded_options = None
@@ -83,6 +84,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONUSAGE'].fields_by_name['cpu_time']._serialized_options = b'\342A\001\003'
   _globals['_EXECUTIONUSAGE'].fields_by_name['peak_memory_bytes']._loaded_options = None
   _globals['_EXECUTIONUSAGE'].fields_by_name['peak_memory_bytes']._serialized_options = b'\342A\001\003'
+  _globals['_EXECUTERESPONSE_CHANGEDBLOCKSENTRY']._loaded_options = None
+  _globals['_EXECUTERESPONSE_CHANGEDBLOCKSENTRY']._serialized_options = b'8\001'
   _globals['_PREPAREREQUEST'].fields_by_name['tool_id']._loaded_options = None
   _globals['_PREPAREREQUEST'].fields_by_name['tool_id']._serialized_options = b'\342A\001\002\272H\013r\t\030@:\005tool-'
   _globals['_TOOLEXECUTIONSERVICE'].methods_by_name['Execute']._loaded_options = None
@@ -91,30 +94,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLEXECUTIONSERVICE'].methods_by_name['Prepare']._serialized_options = b'\220\002\002\372\363\030\0020\001'
   _globals['_TOOLEXECUTIONSERVICE'].methods_by_name['GetIsolation']._loaded_options = None
   _globals['_TOOLEXECUTIONSERVICE'].methods_by_name['GetIsolation']._serialized_options = b'\220\002\001\372\363\030\0020\001'
-  _globals['_EXECUTIONSTATUS']._serialized_start=2255
-  _globals['_EXECUTIONSTATUS']._serialized_end=2623
-  _globals['_ISOLATION']._serialized_start=2625
-  _globals['_ISOLATION']._serialized_end=2750
-  _globals['_EXECUTEREQUEST']._serialized_start=194
-  _globals['_EXECUTEREQUEST']._serialized_end=806
-  _globals['_EXECUTEREQUEST_ENVIRONMENTVARIABLESENTRY']._serialized_start=718
-  _globals['_EXECUTEREQUEST_ENVIRONMENTVARIABLESENTRY']._serialized_end=789
-  _globals['_TOOLSOURCE']._serialized_start=809
-  _globals['_TOOLSOURCE']._serialized_end=1001
-  _globals['_LIMITS']._serialized_start=1004
-  _globals['_LIMITS']._serialized_end=1273
-  _globals['_EXECUTIONUSAGE']._serialized_start=1276
-  _globals['_EXECUTIONUSAGE']._serialized_end=1464
-  _globals['_EXECUTERESPONSE']._serialized_start=1467
-  _globals['_EXECUTERESPONSE']._serialized_end=1970
-  _globals['_PREPAREREQUEST']._serialized_start=1972
-  _globals['_PREPAREREQUEST']._serialized_end=2033
-  _globals['_PREPARERESPONSE']._serialized_start=2035
-  _globals['_PREPARERESPONSE']._serialized_end=2093
-  _globals['_GETISOLATIONREQUEST']._serialized_start=2095
-  _globals['_GETISOLATIONREQUEST']._serialized_end=2116
-  _globals['_GETISOLATIONRESPONSE']._serialized_start=2119
-  _globals['_GETISOLATIONRESPONSE']._serialized_end=2252
-  _globals['_TOOLEXECUTIONSERVICE']._serialized_start=2753
-  _globals['_TOOLEXECUTIONSERVICE']._serialized_end=3051
+  _globals['_EXECUTIONSTATUS']._serialized_start=2431
+  _globals['_EXECUTIONSTATUS']._serialized_end=2799
+  _globals['_ISOLATION']._serialized_start=2801
+  _globals['_ISOLATION']._serialized_end=2926
+  _globals['_EXECUTEREQUEST']._serialized_start=221
+  _globals['_EXECUTEREQUEST']._serialized_end=833
+  _globals['_EXECUTEREQUEST_ENVIRONMENTVARIABLESENTRY']._serialized_start=745
+  _globals['_EXECUTEREQUEST_ENVIRONMENTVARIABLESENTRY']._serialized_end=816
+  _globals['_TOOLSOURCE']._serialized_start=836
+  _globals['_TOOLSOURCE']._serialized_end=1068
+  _globals['_LIMITS']._serialized_start=1071
+  _globals['_LIMITS']._serialized_end=1340
+  _globals['_EXECUTIONUSAGE']._serialized_start=1343
+  _globals['_EXECUTIONUSAGE']._serialized_end=1531
+  _globals['_EXECUTERESPONSE']._serialized_start=1534
+  _globals['_EXECUTERESPONSE']._serialized_end=2146
+  _globals['_EXECUTERESPONSE_CHANGEDBLOCKSENTRY']._serialized_start=2082
+  _globals['_EXECUTERESPONSE_CHANGEDBLOCKSENTRY']._serialized_end=2146
+  _globals['_PREPAREREQUEST']._serialized_start=2148
+  _globals['_PREPAREREQUEST']._serialized_end=2209
+  _globals['_PREPARERESPONSE']._serialized_start=2211
+  _globals['_PREPARERESPONSE']._serialized_end=2269
+  _globals['_GETISOLATIONREQUEST']._serialized_start=2271
+  _globals['_GETISOLATIONREQUEST']._serialized_end=2292
+  _globals['_GETISOLATIONRESPONSE']._serialized_start=2295
+  _globals['_GETISOLATIONRESPONSE']._serialized_end=2428
+  _globals['_TOOLEXECUTIONSERVICE']._serialized_start=2929
+  _globals['_TOOLEXECUTIONSERVICE']._serialized_end=3227
 # @@protoc_insertion_point(module_scope)

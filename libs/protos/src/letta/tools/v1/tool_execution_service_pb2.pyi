@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from letta.tools.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -152,7 +153,9 @@ class ExecuteRequest(_message.Message):
     arguments: _builtins.str
     """Arguments, a JSON object as text."""
     agent_state: _builtins.str
-    """The agent's state as the tool may see it, a JSON object as text. Empty: the tool gets none."""
+    """The agent's state as programs of users read it, the JSON object that the parameter `agent_state` of a function is.
+    Empty: the tool gets none.
+    """
     idempotency_key: _builtins.str
     """`run_id:step:call_index`. The same key with the same tool and arguments answers as before. Empty: no such promise."""
     agent_id: _builtins.str
@@ -206,8 +209,8 @@ class ToolSource(_message.Message):
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
     source_code: _builtins.str
     """Source code."""
-    source_type: _builtins.str
-    """`python` or `typescript`. Default `python`."""
+    source_type: _tool_pb2.ToolSourceType.ValueType
+    """Language of the source."""
     function: _builtins.str
     """The function to call. Default: the last one at top level."""
     @_builtins.property
@@ -218,7 +221,7 @@ class ToolSource(_message.Message):
         self,
         *,
         source_code: _builtins.str = ...,
-        source_type: _builtins.str = ...,
+        source_type: _tool_pb2.ToolSourceType.ValueType = ...,
         function: _builtins.str = ...,
         requirements: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
@@ -314,6 +317,26 @@ class ExecuteResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ChangedBlocksEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STATUS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
@@ -324,7 +347,7 @@ class ExecuteResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
-    AGENT_STATE_CHANGES_FIELD_NUMBER: _builtins.int
+    CHANGED_BLOCKS_FIELD_NUMBER: _builtins.int
     REPEATED_CALL_FIELD_NUMBER: _builtins.int
     TOOL_VERSION_FIELD_NUMBER: _builtins.int
     status: Global___ExecutionStatus.ValueType
@@ -345,8 +368,6 @@ class ExecuteResponse(_message.Message):
     """How it was isolated."""
     provider: _builtins.str
     """Who executed it: `local`, `e2b`, ..."""
-    agent_state_changes: _builtins.str
-    """What the tool changed in the agent's state, a JSON object as text with the changed parts alone. Empty: nothing."""
     repeated_call: _builtins.bool
     """An earlier call with the same key had run; this is its answer."""
     tool_version: _builtins.int
@@ -354,6 +375,10 @@ class ExecuteResponse(_message.Message):
     @_builtins.property
     def usage(self) -> Global___ExecutionUsage:
         """What the call used."""
+
+    @_builtins.property
+    def changed_blocks(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """New texts of the agent's blocks that the tool changed, by label."""
 
     def __init__(
         self,
@@ -368,13 +393,13 @@ class ExecuteResponse(_message.Message):
         usage: Global___ExecutionUsage | None = ...,
         isolation: Global___Isolation.ValueType = ...,
         provider: _builtins.str = ...,
-        agent_state_changes: _builtins.str = ...,
+        changed_blocks: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         repeated_call: _builtins.bool = ...,
         tool_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_state_changes", b"agent_state_changes", "error_message", b"error_message", "error_type", b"error_type", "isolation", b"isolation", "provider", b"provider", "repeated_call", b"repeated_call", "result", b"result", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "tool_version", b"tool_version", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_blocks", b"changed_blocks", "error_message", b"error_message", "error_type", b"error_type", "isolation", b"isolation", "provider", b"provider", "repeated_call", b"repeated_call", "result", b"result", "status", b"status", "stderr", b"stderr", "stdout", b"stdout", "tool_version", b"tool_version", "truncated", b"truncated", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ToolSourceType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolSourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolSourceType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_SOURCE_TYPE_UNSPECIFIED: _ToolSourceType.ValueType  # 0
+    """Read as PYTHON."""
+    TOOL_SOURCE_TYPE_PYTHON: _ToolSourceType.ValueType  # 1
+    """Python."""
+    TOOL_SOURCE_TYPE_TYPESCRIPT: _ToolSourceType.ValueType  # 2
+    """TypeScript."""
+    TOOL_SOURCE_TYPE_JSON: _ToolSourceType.ValueType  # 3
+    """None: a schema alone. The caller carries calls out."""
+
+class ToolSourceType(_ToolSourceType, metaclass=_ToolSourceTypeEnumTypeWrapper):
+    """Languages of the source of a tool."""
+
+TOOL_SOURCE_TYPE_UNSPECIFIED: ToolSourceType.ValueType  # 0
+"""Read as PYTHON."""
+TOOL_SOURCE_TYPE_PYTHON: ToolSourceType.ValueType  # 1
+"""Python."""
+TOOL_SOURCE_TYPE_TYPESCRIPT: ToolSourceType.ValueType  # 2
+"""TypeScript."""
+TOOL_SOURCE_TYPE_JSON: ToolSourceType.ValueType  # 3
+"""None: a schema alone. The caller carries calls out."""
+Global___ToolSourceType: _TypeAlias = ToolSourceType  # noqa: Y015
+
 class _ToolType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -115,8 +143,8 @@ class Tool(_message.Message):
     """Who executes it. Output only."""
     description: _builtins.str
     """What it does, as the model reads it. Default: the short description of the docstring."""
-    source_type: _builtins.str
-    """Language of the source: `python`, `typescript` or `json`. Default `python`."""
+    source_type: Global___ToolSourceType.ValueType
+    """Language of the source."""
     name: _builtins.str
     """Name, unique in the organization; the name of the function. Output only."""
     source_code: _builtins.str
@@ -173,7 +201,7 @@ class Tool(_message.Message):
         id: _builtins.str = ...,
         tool_type: Global___ToolType.ValueType = ...,
         description: _builtins.str | None = ...,
-        source_type: _builtins.str | None = ...,
+        source_type: Global___ToolSourceType.ValueType = ...,
         name: _builtins.str | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         source_code: _builtins.str | None = ...,
@@ -194,9 +222,9 @@ class Tool(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_default_requires_approval", b"_default_requires_approval", "_description", b"_description", "_enable_parallel_execution", b"_enable_parallel_execution", "_idempotent", b"_idempotent", "_last_updated_by_id", b"_last_updated_by_id", "_name", b"_name", "_project_id", b"_project_id", "_source_code", b"_source_code", "_source_type", b"_source_type", "created_at", b"created_at", "created_by_id", b"created_by_id", "default_requires_approval", b"default_requires_approval", "description", b"description", "enable_parallel_execution", b"enable_parallel_execution", "idempotent", b"idempotent", "last_updated_by_id", b"last_updated_by_id", "name", b"name", "project_id", b"project_id", "source_code", b"source_code", "source_type", b"source_type", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_default_requires_approval", b"_default_requires_approval", "_description", b"_description", "_enable_parallel_execution", b"_enable_parallel_execution", "_idempotent", b"_idempotent", "_last_updated_by_id", b"_last_updated_by_id", "_name", b"_name", "_project_id", b"_project_id", "_source_code", b"_source_code", "created_at", b"created_at", "created_by_id", b"created_by_id", "default_requires_approval", b"default_requires_approval", "description", b"description", "enable_parallel_execution", b"enable_parallel_execution", "idempotent", b"idempotent", "last_updated_by_id", b"last_updated_by_id", "name", b"name", "project_id", b"project_id", "source_code", b"source_code", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_default_requires_approval", b"_default_requires_approval", "_description", b"_description", "_enable_parallel_execution", b"_enable_parallel_execution", "_idempotent", b"_idempotent", "_last_updated_by_id", b"_last_updated_by_id", "_name", b"_name", "_project_id", b"_project_id", "_source_code", b"_source_code", "_source_type", b"_source_type", "args_json_schema", b"args_json_schema", "created_at", b"created_at", "created_by_id", b"created_by_id", "default_requires_approval", b"default_requires_approval", "description", b"description", "enable_parallel_execution", b"enable_parallel_execution", "etag", b"etag", "id", b"id", "idempotent", b"idempotent", "json_schema", b"json_schema", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "name", b"name", "npm_requirements", b"npm_requirements", "pip_requirements", b"pip_requirements", "project_id", b"project_id", "return_char_limit", b"return_char_limit", "source_code", b"source_code", "source_type", b"source_type", "tags", b"tags", "tool_type", b"tool_type", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_default_requires_approval", b"_default_requires_approval", "_description", b"_description", "_enable_parallel_execution", b"_enable_parallel_execution", "_idempotent", b"_idempotent", "_last_updated_by_id", b"_last_updated_by_id", "_name", b"_name", "_project_id", b"_project_id", "_source_code", b"_source_code", "args_json_schema", b"args_json_schema", "created_at", b"created_at", "created_by_id", b"created_by_id", "default_requires_approval", b"default_requires_approval", "description", b"description", "enable_parallel_execution", b"enable_parallel_execution", "etag", b"etag", "id", b"id", "idempotent", b"idempotent", "json_schema", b"json_schema", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "name", b"name", "npm_requirements", b"npm_requirements", "pip_requirements", b"pip_requirements", "project_id", b"project_id", "return_char_limit", b"return_char_limit", "source_code", b"source_code", "source_type", b"source_type", "tags", b"tags", "tool_type", b"tool_type", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
@@ -216,8 +244,6 @@ class Tool(_message.Message):
     _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
     _WhichOneofReturnType__source_code: _TypeAlias = _typing.Literal["source_code"]  # noqa: Y015
     _WhichOneofArgType__source_code: _TypeAlias = _typing.Literal["_source_code", b"_source_code"]  # noqa: Y015
-    _WhichOneofReturnType__source_type: _TypeAlias = _typing.Literal["source_type"]  # noqa: Y015
-    _WhichOneofArgType__source_type: _TypeAlias = _typing.Literal["_source_type", b"_source_type"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
     @_typing.overload
@@ -236,8 +262,6 @@ class Tool(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source_code) -> _WhichOneofReturnType__source_code | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__source_type) -> _WhichOneofReturnType__source_type | None: ...
 
 Global___Tool: _TypeAlias = Tool  # noqa: Y015
 

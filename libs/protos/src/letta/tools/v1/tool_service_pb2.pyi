@@ -864,8 +864,8 @@ class RunToolRequest(_message.Message):
     """Arguments, a JSON object."""
     name: _builtins.str
     """The function to call. Default: the last one at top level."""
-    source_type: _builtins.str
-    """`python` or `typescript`. Default `python`."""
+    source_type: _tool_pb2.ToolSourceType.ValueType
+    """Language of the source."""
     args_json_schema: _builtins.str
     """JSON schema of the arguments as pydantic writes it."""
     json_schema: _builtins.str
@@ -889,7 +889,7 @@ class RunToolRequest(_message.Message):
         args: _builtins.str = ...,
         env_vars: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         name: _builtins.str = ...,
-        source_type: _builtins.str = ...,
+        source_type: _tool_pb2.ToolSourceType.ValueType = ...,
         args_json_schema: _builtins.str = ...,
         json_schema: _builtins.str = ...,
         pip_requirements: _abc.Iterable[_tool_pb2.PipRequirement] | None = ...,
@@ -937,13 +937,13 @@ class GenerateSchemaRequest(_message.Message):
     SOURCE_TYPE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """Source code."""
-    source_type: _builtins.str
-    """`python`, the default, or `typescript`."""
+    source_type: _tool_pb2.ToolSourceType.ValueType
+    """Language of the source."""
     def __init__(
         self,
         *,
         code: _builtins.str = ...,
-        source_type: _builtins.str = ...,
+        source_type: _tool_pb2.ToolSourceType.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

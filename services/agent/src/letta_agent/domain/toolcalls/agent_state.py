@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from letta.agent.v1 import agent_pb2
@@ -50,12 +50,10 @@ def state_of(state: agent_pb2.Agent, blocks: Iterable[Block]) -> str:
     return json.dumps(shown, ensure_ascii=False)
 
 
-def edits_of(changes: str) -> list[EditBlockRequest]:
-    """Return the edits that bring what a tool changed into memory, always in the same order."""
-    values = json.loads(changes).get("blocks", {}) if changes else {}
+def edits_of(changed: Mapping[str, str]) -> list[EditBlockRequest]:
+    """Return the edits that bring the blocks that a tool changed into memory, always in the same order."""
     # Sorted, since the place of an edit is part of its key and a repeat must have the same.
-    changed = [label for label in sorted(values) if isinstance(values[label], str)]
-    return [EditBlockRequest(label=label, rethink=RethinkEdit(value=values[label])) for label in changed]
+    return [EditBlockRequest(label=label, rethink=RethinkEdit(value=changed[label])) for label in sorted(changed)]
 
 
 @lru_cache(maxsize=1_000)

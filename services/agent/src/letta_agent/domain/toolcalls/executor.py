@@ -160,7 +160,7 @@ class Caller:
         try:
             result = await self._tools.execute(request)
             # Behind the call, whose answer is stored under the key: a repeat has the same changes.
-            for part, edit in enumerate(edits_of(result.agent_state_changes)):
+            for part, edit in enumerate(edits_of(result.changed_blocks)):
                 await self._builtin.edit(builtin, edit, part=part)
         except AppError as error:
             if ends_run(error):

@@ -18,7 +18,7 @@ from letta_common.process.periodic import Periodic
 from letta_sandbox.calls import CallEnding, Isolation, Limits, Result, ToolFailure
 from letta_sandbox.requirements import read_python
 from letta_tools.domain.executions.outcomes import Outcome, read_outcome, write_outcome
-from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolType
+from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolSourceType, ToolType, source_type_of
 
 # Most calls end soon; a long one is asked about twice a second.
 _POLL_SECONDS = (0.05, 0.1, 0.2, 0.5)
@@ -273,12 +273,13 @@ def _check_same(wanted: str, found: str, key: str) -> None:
 
 
 def _unregistered(source: ToolSource) -> RegisteredTool:
-    for text in source.requirements if source.source_type != "typescript" else ():
+    kind = source_type_of(source.source_type)
+    for text in source.requirements if kind is not ToolSourceType.TYPESCRIPT else ():
         read_python(text)
     return RegisteredTool(
         id="",
         name=source.function,
-        source_type=source.source_type or "python",
+        source_type=kind,
         source_code=source.source_code,
         pip_requirements=tuple(Requirement(text) for text in source.requirements),
     )

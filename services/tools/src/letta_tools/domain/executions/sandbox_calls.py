@@ -17,7 +17,7 @@ from letta_tool_schemas.fitting import SchemaMismatch, fit_arguments
 from letta_tool_schemas.typescript.reader import EXPORT
 from letta_tools.domain.executions.executions import Work, refused
 from letta_tools.domain.executions.targets import Target, target_of
-from letta_tools.domain.registry.records import RegisteredTool
+from letta_tools.domain.registry.records import RegisteredTool, ToolSourceType
 
 _MAX_TARGETS = 4096
 # A call of nothing leaves a process behind that has the packages.
@@ -43,7 +43,7 @@ class SandboxExecutor:
     def __init__(self, sandbox: SandboxProvider, environment: Environment) -> None:
         self._sandbox = sandbox
         self._environment = environment
-        self._targets: LRUCache[tuple[str, str, str], Target] = LRUCache(_MAX_TARGETS)
+        self._targets: LRUCache[tuple[ToolSourceType, str, str], Target] = LRUCache(_MAX_TARGETS)
 
     async def run(self, actor: Actor, work: Work) -> Result:
         """Run the call to its end. Raises IsolationUnavailable."""
@@ -94,14 +94,14 @@ class SandboxExecutor:
         env = await self._env(actor, tool)
         if env.key:
             await self._sandbox.run(_WARM_UP, env)
-        elif tool.source_type == "typescript":
+        elif tool.source_type is ToolSourceType.TYPESCRIPT:
             result = await self._sandbox.run(_WARM_UP_SCRIPT, env)
             if result.status is CallEnding.REFUSED and result.failure is not None:
                 raise ToolRequirementsUnsatisfied(result.failure.message, requirements="node")
         return env
 
     async def _env(self, actor: Actor, tool: RegisteredTool) -> Env:
-        if tool.source_type == "typescript":
+        if tool.source_type is ToolSourceType.TYPESCRIPT:
             return _env_of_script(actor, tool)
         requirements = tuple(item.specifier() for item in tool.pip_requirements)
         if not requirements:

@@ -8,7 +8,7 @@ from letta_sandbox.calls import Language, Signature
 from letta_tool_schemas.borrowed_names import Borrowed
 from letta_tool_schemas.schemas import call_shape
 from letta_tool_schemas.typescript.reader import EXPORT, read_script
-from letta_tools.domain.registry.records import RegisteredTool
+from letta_tools.domain.registry.records import RegisteredTool, ToolSourceType
 from letta_tools.domain.registry.source_errors import source_errors
 
 
@@ -33,7 +33,7 @@ class Target:
 def target_of(tool: RegisteredTool) -> Target:
     """Read the source of a tool. Blocking. Raises ToolSourceInvalid."""
     source = tool.source_code or ""
-    if tool.source_type != "typescript":
+    if tool.source_type is not ToolSourceType.TYPESCRIPT:
         shape = call_shape(source, tool.name)
         return Target(
             source, shape.function, shape.nulls, shape.takes_agent_id, borrowed=shape.borrowed, untyped=shape.untyped

@@ -11,7 +11,7 @@ from letta.tools.v1.mcp_server_pb2 import MCPOfferHealth, SchemaHealth
 from letta_common.actor import Actor
 from letta_common.values.ids import derived_id
 from letta_tool_schemas.schemas import FunctionSchema, dump
-from letta_tools.domain.registry.records import RegisteredTool, ToolType
+from letta_tools.domain.registry.records import RegisteredTool, ToolSourceType, ToolType
 from letta_tools.domain.registry.source_errors import source_errors
 
 # A server writes its schemas and descriptions, and each step of an agent pays for them in tokens.
@@ -56,7 +56,7 @@ def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now:
         name=name,
         tool_type=ToolType.EXTERNAL_MCP,
         description=description,
-        source_type="json",
+        source_type=ToolSourceType.JSON,
         json_schema=FunctionSchema(name, description, parameters).to_json(),
         tags=(f"mcp:{server_name}",),
         idempotent=offer.idempotent,

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from letta.tools.v1 import tool_pb2
+
 # V1's default.
 RETURN_CHAR_LIMIT = 50_000
 LONGEST_NAME = 64
@@ -30,6 +32,20 @@ class ToolType(StrEnum):
     EXTERNAL_LANGCHAIN = "external_langchain"
     EXTERNAL_COMPOSIO = "external_composio"
     EXTERNAL_MCP = "external_mcp"
+
+
+class ToolSourceType(StrEnum):
+    """Languages of the source of a tool; JSON is a schema without source."""
+
+    PYTHON = "python"
+    TYPESCRIPT = "typescript"
+    JSON = "json"
+
+
+def source_type_of(number: tool_pb2.ToolSourceType.ValueType) -> ToolSourceType:
+    """Return a language of the contract; Python where nothing is said."""
+    name = tool_pb2.ToolSourceType.Name(number).removeprefix("TOOL_SOURCE_TYPE_")
+    return ToolSourceType.PYTHON if name == "UNSPECIFIED" else ToolSourceType[name]
 
 
 LETTA_TYPES = frozenset(kind for kind in ToolType if kind.name.startswith("LETTA_"))
@@ -55,7 +71,7 @@ class RegisteredTool:
     name: str
     tool_type: ToolType = ToolType.CUSTOM
     description: str | None = None
-    source_type: str = "python"
+    source_type: ToolSourceType = ToolSourceType.PYTHON
     source_code: str | None = None
     json_schema: str = ""
     args_json_schema: str = ""

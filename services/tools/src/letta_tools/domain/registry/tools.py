@@ -36,6 +36,7 @@ from letta_tools.domain.registry.records import (
     Match,
     RegisteredTool,
     ToolFilter,
+    ToolSourceType,
     ToolType,
 )
 from letta_tools.domain.registry.requirements import check_npm, check_python
@@ -235,12 +236,10 @@ class Tools:
                 raise ToolNameTaken(f"another tool is called `{written.name}`", name=written.name) from error
         raise StaleEtag(f"tool {tool_id} was written by somebody else", tool_id=tool_id)
 
-    async def schema_of(self, source: str, source_type: str) -> str:
+    async def schema_of(self, source: str, source_type: ToolSourceType) -> str:
         """Derive the schema of source that is not kept, as JSON. Raises ToolSourceInvalid."""
-        if source_type not in {"", "python", "json", "typescript"}:
-            raise ToolSourceInvalid(f"no schema can be read from {source_type} source; give a json_schema")
         with source_errors():
-            read = read_schema if source_type == "typescript" else derive_schema
+            read = read_schema if source_type is ToolSourceType.TYPESCRIPT else derive_schema
             return (await asyncio.to_thread(read, source)).to_json()
 
     async def versions(self, actor: Actor, tool_id: str, page: Page) -> list[RegisteredTool]:
@@ -256,10 +255,10 @@ class Tools:
             raise ToolNotFound(f"tool {tool_id} has no version {number}", tool_id=tool_id, version=str(number))
         return tool
 
-    async def name_of(self, source: str, source_type: str) -> str:
+    async def name_of(self, source: str, source_type: ToolSourceType) -> str:
         """Return the name of the function that source defines last, or nothing."""
         try:
-            if source_type == "typescript":
+            if source_type is ToolSourceType.TYPESCRIPT:
                 return (await asyncio.to_thread(read_script, source)).name
             return await asyncio.to_thread(function_name, source)
         except SourceInvalid:
@@ -391,7 +390,7 @@ def _schema_of(tool: RegisteredTool, changes: Mapping[str, Any]) -> FunctionSche
             raise ToolSourceInvalid(f"a tool of source type {tool.source_type} needs a json_schema")
         return given_schema(load_object(text, "json_schema"), max_name=LONGEST_NAME)
     arguments = load_object(tool.args_json_schema, "args_json_schema") if tool.args_json_schema else None
-    if tool.source_type == "typescript":
+    if tool.source_type is ToolSourceType.TYPESCRIPT:
         return _schema_of_script(tool, given, arguments)
     if given is None:
         return derive_schema(tool.source_code, description=tool.description or "", args_json_schema=arguments)
