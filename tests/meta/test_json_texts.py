@@ -16,6 +16,7 @@ THEIRS = frozenset(
         *(f"memory.v1.{name}.metadata" for name in ("Archive", "Block", "CreateArchiveRequest")),
         *(f"memory.v1.{name}.metadata" for name in ("NewPassage", "Passage")),
         *("tools.v1.ConnectedMCPTool.input_schema", "tools.v1.MCPOffer.input_schema"),
+        "tools.v1.FunctionSchema.parameters_schema",
         *("tools.v1.ExecuteRequest.arguments", "tools.v1.ExecuteResponse.result"),
         # What programs of users read as their parameter `agent_state`, in the form that they were written for.
         "tools.v1.ExecuteRequest.agent_state",
@@ -37,8 +38,6 @@ LEFT = frozenset(
         *("llm.v1.ProviderTrace.request_json", "memory.v1.PassageSearchResult.metadata"),
         *("tools.v1.CreateSandboxConfigRequest.config", "tools.v1.SandboxConfig.config"),
         "tools.v1.LocalSandboxConfig.pip_requirements",
-        *("tools.v1.GenerateSchemaResponse.json_schema", "tools.v1.RunToolRequest.json_schema"),
-        "tools.v1.Tool.json_schema",
     }
 )
 

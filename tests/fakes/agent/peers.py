@@ -52,7 +52,8 @@ def asked(prompt, messages):
 
 
 def tool(name, kind=tool_pb2.TOOL_TYPE_CUSTOM, **more):
-    schema = json.dumps({"name": name, "description": name, "parameters": {"type": "object", "properties": {}}})
+    parameters = json.dumps({"type": "object", "properties": {}})
+    schema = tool_pb2.FunctionSchema(name=name, description=name, parameters_schema=parameters)
     return Tool(id=f"tool-{name}", name=name, tool_type=kind, json_schema=schema, return_char_limit=50_000, **more)
 
 

@@ -1,7 +1,6 @@
 """What leaves a context that is too large, and what happens when a vendor's numbers are not ours."""
 
 import asyncio
-import json
 from itertools import pairwise
 
 import pytest
@@ -10,6 +9,7 @@ from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta.common.v1.message_pb2 import COMPACTION_TRIGGER_POST_STEP, CompactionTrigger
 from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_STEP, CALL_PURPOSE_SUMMARY
+from letta.tools.v1.tool_pb2 import FunctionSchema
 from letta_agent.domain.context.compactor import CompactionRequest, corrected
 from letta_agent.domain.context.working import message_tokens
 from letta_agent.domain.journal.records import RunStatus, StepFilter
@@ -155,7 +155,7 @@ async def test_texts_of_every_script_count_by_their_bytes():
 
     async def counted(letter):
         tools = {"tools": [tool("find", description=letter)]}
-        tools["tools"][0].json_schema = json.dumps({"description": letter * 800, "parameters": {}}, ensure_ascii=False)
+        tools["tools"][0].json_schema.MergeFrom(FunctionSchema(description=letter * 800))
         world = await talked(6, answer(say(letter * 400)), world=tools)
         command = compaction()
         command.request.override_system = letter * 4_000

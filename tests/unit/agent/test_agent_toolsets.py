@@ -1,7 +1,5 @@
 """What was changed last about an agent's tools is what its next message uses, on every replica."""
 
-import json
-
 from letta.tools.v1 import tool_pb2
 from letta_common.errors import ServiceUnavailable
 from tests.fakes.agent.peers import TwinTools, answer, call, say, tool
@@ -13,8 +11,7 @@ def turn(name):
 
 
 def edited(found, description, version):
-    schema = {"name": found.name, "description": description, "parameters": {"type": "object", "properties": {}}}
-    changed = tool_pb2.Tool(json_schema=json.dumps(schema), version=version)
+    changed = tool_pb2.Tool(json_schema={"name": found.name, "description": description}, version=version)
     made = tool_pb2.Tool()
     made.CopyFrom(found)
     made.MergeFrom(changed)

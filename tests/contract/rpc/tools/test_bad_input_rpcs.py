@@ -80,7 +80,7 @@ async def test_of_two_functions_the_last_is_the_tool(tools, executions):
         await tools.CreateTool(CreateToolRequest(tool=tool_pb2.Tool(source_code=f"def g(): pass\n{GOOD}")), timeout=9)
     ).tool
     assert made.name == "good"
-    schema = json.dumps({"name": "g", "description": "G.", "parameters": {"type": "object"}})
+    schema = tool_pb2.FunctionSchema(name="g", description="G.", parameters_schema='{"type": "object"}')
     other = tool_pb2.Tool(source_code="def g():\n    return 'g'\n\ndef h():\n    return 'h'\n", json_schema=schema)
     made = (await tools.CreateTool(CreateToolRequest(tool=other), timeout=9)).tool
     answer = await executions.Execute(pb.ExecuteRequest(tool_id=made.id), timeout=20)
@@ -92,10 +92,20 @@ FIELDS = {
     "no source": ({}, ToolSourceInvalid),
     "an unknown language": ({"source_code": GOOD, "source_type": 99}, ValidationFailed),
     "too much source": ({"source_code": "#" * (1 << 20) + "\n" + GOOD}, ValidationFailed),
-    "a schema of another function": ({"source_code": GOOD, "json_schema": '{"name": "bad"}'}, ToolSourceInvalid),
-    "a schema that is no JSON": ({"source_code": GOOD, "json_schema": "{"}, ToolSourceInvalid),
-    "a schema that is no object": ({"source_code": GOOD, "json_schema": "[]"}, ToolSourceInvalid),
-    "a schema with NaN": ({"source_code": GOOD, "json_schema": '{"name": "good", "x": NaN}'}, ToolSourceInvalid),
+    "a schema without a name": ({"source_code": GOOD, "json_schema": {}}, ToolSourceInvalid),
+    "a schema of another function": ({"source_code": GOOD, "json_schema": {"name": "bad"}}, ToolSourceInvalid),
+    "a schema that is no JSON": (
+        {"source_code": GOOD, "json_schema": {"name": "good", "parameters_schema": "{"}},
+        ToolSourceInvalid,
+    ),
+    "a schema that is no object": (
+        {"source_code": GOOD, "json_schema": {"name": "good", "parameters_schema": "[]"}},
+        ToolSourceInvalid,
+    ),
+    "a schema with NaN": (
+        {"source_code": GOOD, "json_schema": {"name": "good", "parameters_schema": '{"x": NaN}'}},
+        ToolSourceInvalid,
+    ),
     "a model that is no JSON": ({"source_code": GOOD, "args_json_schema": "nothing"}, ToolSourceInvalid),
     "a model without end": (
         {

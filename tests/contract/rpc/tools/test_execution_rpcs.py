@@ -263,6 +263,10 @@ async def test_source_runs_once_from_outside(tools):
     assert json.loads(returned.tool_return)["env"] == "blue"
     assert (returned.status, list(returned.stdout)) == (1, ["adding"])
     assert returned.tool_returns[0].text == returned.tool_return
+    two = "def one():\n    return 1\n\ndef two():\n    return 2\n"
+    request = RunToolRequest(source_code=two, args="{}", json_schema=tool_pb2.FunctionSchema(name="one"))
+    message = (await tools.RunTool(request, timeout=20)).message
+    assert (message.name, message.tool_return_message.tool_return) == ("one", "1")
     failing = RunToolRequest(source_code='def f():\n    raise ValueError("boom")\n', args="{}")
     returned = (await tools.RunTool(failing, timeout=20)).message.tool_return_message
     assert (returned.status, returned.tool_return) == (2, "Error executing function f: ValueError: boom")

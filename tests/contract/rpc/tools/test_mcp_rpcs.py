@@ -106,7 +106,7 @@ async def test_tools_of_a_server_are_called(servers, executions, ports, transpor
         ["mcp:demo"],
         "Add two numbers.",
     )
-    assert list(json.loads(add.json_schema)["parameters"]["properties"]) == ["a", "b"]
+    assert list(json.loads(add.json_schema.parameters_schema)["properties"]) == ["a", "b"]
     assert json.loads(add.metadata)["mcp:SCHEMA_STATUS"] == "NON_STRICT_ONLY"
     answer = await run(servers, server, add, a=1, b=2)
     assert (answer.status, json.loads(answer.func_return)) == (pb.MCP_TOOL_STATUS_SUCCESS, "3")

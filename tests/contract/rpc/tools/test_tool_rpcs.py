@@ -65,15 +65,16 @@ async def test_a_tool_is_made_of_source(tools, ann):
 
     assert tool.id.startswith("tool-")
     assert (tool.name, tool.description, list(tool.tags)) == ("roll_dice", "Roll one die.", ["demo"])
-    assert (tool.tool_type, tool.source_type, tool.return_char_limit) == (tool_pb2.TOOL_TYPE_CUSTOM, "python", 50000)
-    assert json.loads(tool.json_schema) == {
-        "name": "roll_dice",
-        "description": "Roll one die.",
-        "parameters": {
-            "type": "object",
-            "properties": {"sides": {"type": "integer", "description": "number of sides"}},
-            "required": ["sides"],
-        },
+    assert (tool.tool_type, tool.source_type, tool.return_char_limit) == (
+        tool_pb2.TOOL_TYPE_CUSTOM,
+        tool_pb2.TOOL_SOURCE_TYPE_PYTHON,
+        50000,
+    )
+    assert (tool.json_schema.name, tool.json_schema.description) == ("roll_dice", "Roll one die.")
+    assert json.loads(tool.json_schema.parameters_schema) == {
+        "type": "object",
+        "properties": {"sides": {"type": "integer", "description": "number of sides"}},
+        "required": ["sides"],
     }
     assert (tool.created_by_id, tool.last_updated_by_id) == (ann.user_id, ann.user_id)
     assert len(json.loads(tool.metadata)["tool_hash"]) == 12
@@ -120,15 +121,15 @@ async def test_a_builtin_name_is_taken(tools):
 
 
 async def test_a_schema_can_be_given_instead_of_source(tools):
-    schema = {"name": "look.up", "parameters": {"type": "object", "properties": {}}}
+    schema = tool_pb2.FunctionSchema(name="look.up")
     with pytest.raises(ToolSourceInvalid, match="letters"):
-        await created(tools, "", source_type=tool_pb2.TOOL_SOURCE_TYPE_JSON, json_schema=json.dumps(schema))
+        await created(tools, "", source_type=tool_pb2.TOOL_SOURCE_TYPE_JSON, json_schema=schema)
 
-    tool = await created(
-        tools, "", source_type=tool_pb2.TOOL_SOURCE_TYPE_JSON, json_schema=json.dumps(schema | {"name": "look-up"})
-    )
+    schema.name = "look-up"
+    tool = await created(tools, "", source_type=tool_pb2.TOOL_SOURCE_TYPE_JSON, json_schema=schema)
 
     assert (tool.name, tool.source_type) == ("look-up", tool_pb2.TOOL_SOURCE_TYPE_JSON)
+    assert json.loads(tool.json_schema.parameters_schema) == {"type": "object", "properties": {}}
     with pytest.raises(ToolSourceInvalid, match="JSDoc"):
         await created(tools, "export function f() {}", source_type=tool_pb2.TOOL_SOURCE_TYPE_TYPESCRIPT)
 
@@ -141,7 +142,7 @@ async def test_arguments_can_come_from_a_model(tools):
     }
     tool = await created(tools, 'def roll(die):\n    """Roll."""', args_json_schema=json.dumps(model))
 
-    assert json.loads(tool.json_schema)["parameters"] == {
+    assert json.loads(tool.json_schema.parameters_schema) == {
         "type": "object",
         "properties": {"die": {"type": "object", "properties": {"sides": {"type": "integer"}}}},
         "required": ["die"],
@@ -153,11 +154,11 @@ async def test_update_writes_what_the_mask_names(tools):
 
     described = await updated(tools, tool, description="Rolls.")
     assert (described.description, described.version) == ("Rolls.", 2)
-    assert json.loads(described.json_schema)["description"] == "Roll one die."
+    assert described.json_schema.description == "Roll one die."
     cleared = await updated(tools, tool, "tags", "default_requires_approval")
     assert (list(cleared.tags), cleared.HasField("default_requires_approval"), cleared.name) == ([], False, "roll_dice")
     renamed = await updated(tools, tool, source_code=SOURCE.replace("roll_dice", "throw_dice"))
-    assert (renamed.name, json.loads(renamed.json_schema)["name"]) == ("throw_dice", "throw_dice")
+    assert (renamed.name, renamed.json_schema.name) == ("throw_dice", "throw_dice")
     for path in ("nonsense", "name", "id"):
         with pytest.raises(InvalidArgument, match=path):
             await updated(tools, tool, path)
@@ -359,10 +360,9 @@ async def test_builtin_tools_have_the_names_and_arguments_that_agents_know(tools
     found = (await tools.GetBaseTools(GetBaseToolsRequest(), timeout=5)).tools
     signatures, parallel = set(), set()
     for tool in found:
-        schema = json.loads(tool.json_schema)
-        assert schema["name"] == tool.name
-        assert schema["description"] == tool.description
-        parameters = schema["parameters"]
+        assert tool.json_schema.name == tool.name
+        assert tool.json_schema.description == tool.description
+        parameters = json.loads(tool.json_schema.parameters_schema)
         names = [name if name in parameters["required"] else f"{name}?" for name in parameters["properties"]]
         signatures.add(f"{tool.name}({', '.join(names)})")
         assert all(value["description"] for value in parameters["properties"].values())
@@ -378,7 +378,7 @@ async def test_builtin_tools_have_the_names_and_arguments_that_agents_know(tools
 async def test_a_schema_without_keeping_the_tool(tools):
     answer = await tools.GenerateSchema(GenerateSchemaRequest(code=SOURCE), timeout=5)
 
-    assert json.loads(answer.json_schema)["name"] == "roll_dice"
+    assert answer.json_schema.name == "roll_dice"
     with pytest.raises(ToolSourceInvalid):
         await tools.GenerateSchema(
             GenerateSchemaRequest(code="x", source_type=tool_pb2.TOOL_SOURCE_TYPE_TYPESCRIPT), timeout=5

@@ -50,7 +50,7 @@ async def test_a_tool_is_made_of_source(tools):
 
     assert (tool.name, tool.source_type, tool.description) == ("greet", TYPESCRIPT, "Greet somebody.")
     assert tool.source_code == GREET
-    assert json.loads(tool.json_schema)["parameters"] == {
+    assert json.loads(tool.json_schema.parameters_schema) == {
         "type": "object",
         "properties": {
             "name": {"type": "string", "description": "who is greeted"},
@@ -60,7 +60,7 @@ async def test_a_tool_is_made_of_source(tools):
         "required": ["name"],
     }
     answer = await tools.GenerateSchema(GenerateSchemaRequest(code=GREET, source_type=TYPESCRIPT), timeout=10)
-    assert json.loads(answer.json_schema) == json.loads(tool.json_schema)
+    assert answer.json_schema == tool.json_schema
 
 
 @needs_node
@@ -162,13 +162,15 @@ async def test_unusable_source_is_refused_with_the_reason(tools, source, says):
 async def test_a_schema_may_be_given(tools, executions):
     source = "export function add(a: number, b: number) { return a + b }"
     parameters = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
-    schema = {"name": "add", "description": "Add.", "parameters": parameters}
+    schema = tool_pb2.FunctionSchema(name="sum", description="Add.", parameters_schema=json.dumps(parameters))
     with pytest.raises(ToolSourceInvalid, match="no function `sum`"):
-        await created(tools, source, json_schema=json.dumps({**schema, "name": "sum"}))
+        await created(tools, source, json_schema=schema)
 
-    tool = await created(tools, source, json_schema=json.dumps(schema))
+    schema.name = "add"
+    tool = await created(tools, source, json_schema=schema)
 
-    assert json.loads(tool.json_schema) == schema
+    assert (tool.json_schema.name, tool.json_schema.description) == ("add", "Add.")
+    assert json.loads(tool.json_schema.parameters_schema) == parameters
     assert (await execute(executions, '{"b": 2, "a": 1}', tool_id=tool.id)).result == "3"
     lacking = await execute(executions, '{"b": 2}', tool_id=tool.id)
     assert (lacking.status, lacking.error_message) == (pb.EXECUTION_STATUS_TOOL_ERROR, "missing argument: a")

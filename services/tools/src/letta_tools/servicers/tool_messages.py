@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import tool_pb2, tool_service_pb2
 from letta_rpc.masks import changed_paths
+from letta_tool_schemas.schemas import FunctionSchema, dump, load_object
 from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolType, source_type_of
+from letta_tools.domain.registry.source_errors import source_errors
 
 _ALL = FieldMask()
 
@@ -24,6 +27,8 @@ def _value(tool: tool_pb2.Tool, name: str) -> Any:
         return tuple(dict.fromkeys(value))
     if name in {"pip_requirements", "npm_requirements"}:
         return tuple(Requirement(item.name, item.version) for item in value)
+    if name == "json_schema":
+        return _schema_text(value) if tool.HasField("json_schema") else None
     if name == "source_type":
         return source_type_of(value) if value else None
     if _is_optional(name):
@@ -45,7 +50,7 @@ def pack_tool(tool: RegisteredTool) -> tool_pb2.Tool:
         name=tool.name,
         tags=tool.tags,
         source_code=tool.source_code,
-        json_schema=tool.json_schema,
+        json_schema=pack_schema(tool.json_schema),
         args_json_schema=tool.args_json_schema or ("{}" if tool.tool_type is ToolType.CUSTOM else ""),
         return_char_limit=tool.return_char_limit,
         pip_requirements=(_pack_pip(item) for item in tool.pip_requirements),
@@ -63,6 +68,23 @@ def pack_tool(tool: RegisteredTool) -> tool_pb2.Tool:
     packed.created_at.FromDatetime(tool.created_at)
     packed.updated_at.FromDatetime(tool.updated_at)
     return packed
+
+
+def pack_schema(text: str) -> tool_pb2.FunctionSchema | None:
+    """Return a schema that the registry wrote as the contract has it."""
+    if not text:
+        return None
+    written = json.loads(text)
+    parameters = dump(written.get("parameters", {}))
+    return tool_pb2.FunctionSchema(
+        name=written.get("name"), description=written.get("description"), parameters_schema=parameters
+    )
+
+
+@source_errors()
+def _schema_text(schema: tool_pb2.FunctionSchema) -> str:
+    parameters = load_object(schema.parameters_schema or "{}", "the `parameters` of json_schema")
+    return FunctionSchema(schema.name, schema.description, parameters).to_json()
 
 
 def pack_version(tool: RegisteredTool) -> tool_service_pb2.ToolVersion:

@@ -27,7 +27,7 @@ from letta_tools.domain.registry.records import (
 )
 from letta_tools.domain.registry.tools import Tools
 from letta_tools.servicers.limits import within_deadline
-from letta_tools.servicers.tool_messages import given_values, pack_tool, pack_version
+from letta_tools.servicers.tool_messages import given_values, pack_schema, pack_tool, pack_version
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _NO_MODELS = "the tools service calls no models; ask a model or an agent for the source and POST it to /v1/tools/"
@@ -129,12 +129,13 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
         self, request: tool_service_pb2.RunToolRequest, context: _Context
     ) -> tool_service_pb2.RunToolResponse:
         kind = source_type_of(request.source_type)
+        name = request.name or request.json_schema.name
         of_node = request.npm_requirements if kind is ToolSourceType.TYPESCRIPT else ()
         packages = (*request.pip_requirements, *of_node)
         source = ToolSource(
             source_code=request.source_code,
             source_type=request.source_type,
-            function=request.name,
+            function=name,
             requirements=[Requirement(item.name, item.version).specifier() for item in packages],
         )
         execution = Execution(
@@ -144,7 +145,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
             limits=within_deadline(Limits(*([0] * 7))),
         )
         outcome = await self._executions.execute(current_actor(), execution)
-        name = request.name or await self._tools.name_of(request.source_code, kind)
+        name = name or await self._tools.name_of(request.source_code, kind)
         return tool_service_pb2.RunToolResponse(message=self._return_message(name, outcome))
 
     def _return_message(self, name: str, outcome: Outcome) -> letta_message_pb2.LettaMessage:
@@ -165,7 +166,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
         self, request: tool_service_pb2.GenerateSchemaRequest, context: _Context
     ) -> tool_service_pb2.GenerateSchemaResponse:
         schema = await self._tools.schema_of(request.code, source_type_of(request.source_type))
-        return tool_service_pb2.GenerateSchemaResponse(json_schema=schema)
+        return tool_service_pb2.GenerateSchemaResponse(json_schema=pack_schema(schema))
 
     async def GenerateTool(
         self, request: tool_service_pb2.GenerateToolRequest, context: _Context

@@ -13,10 +13,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -149,8 +149,6 @@ class Tool(_message.Message):
     """Name, unique in the organization; the name of the function. Output only."""
     source_code: _builtins.str
     """Source code; absent for tools without one."""
-    json_schema: _builtins.str
-    """`{"name", "description", "parameters"}` as the model reads it, a JSON object. Default: derived from the source."""
     args_json_schema: _builtins.str
     """JSON schema of the arguments as pydantic writes it; when given, `parameters` come from it."""
     return_char_limit: _builtins.int
@@ -180,6 +178,10 @@ class Tool(_message.Message):
         """Words to find it by."""
 
     @_builtins.property
+    def json_schema(self) -> Global___FunctionSchema:
+        """The function as the model reads it. Default: derived from the source."""
+
+    @_builtins.property
     def pip_requirements(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipRequirement]:
         """Python packages it requires."""
 
@@ -205,7 +207,7 @@ class Tool(_message.Message):
         name: _builtins.str | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         source_code: _builtins.str | None = ...,
-        json_schema: _builtins.str = ...,
+        json_schema: Global___FunctionSchema | None = ...,
         args_json_schema: _builtins.str = ...,
         return_char_limit: _builtins.int = ...,
         pip_requirements: _abc.Iterable[Global___PipRequirement] | None = ...,
@@ -222,7 +224,7 @@ class Tool(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_default_requires_approval", b"_default_requires_approval", "_description", b"_description", "_enable_parallel_execution", b"_enable_parallel_execution", "_idempotent", b"_idempotent", "_last_updated_by_id", b"_last_updated_by_id", "_name", b"_name", "_project_id", b"_project_id", "_source_code", b"_source_code", "created_at", b"created_at", "created_by_id", b"created_by_id", "default_requires_approval", b"default_requires_approval", "description", b"description", "enable_parallel_execution", b"enable_parallel_execution", "idempotent", b"idempotent", "last_updated_by_id", b"last_updated_by_id", "name", b"name", "project_id", b"project_id", "source_code", b"source_code", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_default_requires_approval", b"_default_requires_approval", "_description", b"_description", "_enable_parallel_execution", b"_enable_parallel_execution", "_idempotent", b"_idempotent", "_last_updated_by_id", b"_last_updated_by_id", "_name", b"_name", "_project_id", b"_project_id", "_source_code", b"_source_code", "created_at", b"created_at", "created_by_id", b"created_by_id", "default_requires_approval", b"default_requires_approval", "description", b"description", "enable_parallel_execution", b"enable_parallel_execution", "idempotent", b"idempotent", "json_schema", b"json_schema", "last_updated_by_id", b"last_updated_by_id", "name", b"name", "project_id", b"project_id", "source_code", b"source_code", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_default_requires_approval", b"_default_requires_approval", "_description", b"_description", "_enable_parallel_execution", b"_enable_parallel_execution", "_idempotent", b"_idempotent", "_last_updated_by_id", b"_last_updated_by_id", "_name", b"_name", "_project_id", b"_project_id", "_source_code", b"_source_code", "args_json_schema", b"args_json_schema", "created_at", b"created_at", "created_by_id", b"created_by_id", "default_requires_approval", b"default_requires_approval", "description", b"description", "enable_parallel_execution", b"enable_parallel_execution", "etag", b"etag", "id", b"id", "idempotent", b"idempotent", "json_schema", b"json_schema", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "name", b"name", "npm_requirements", b"npm_requirements", "pip_requirements", b"pip_requirements", "project_id", b"project_id", "return_char_limit", b"return_char_limit", "source_code", b"source_code", "source_type", b"source_type", "tags", b"tags", "tool_type", b"tool_type", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -264,6 +266,36 @@ class Tool(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__source_code) -> _WhichOneofReturnType__source_code | None: ...
 
 Global___Tool: _TypeAlias = Tool  # noqa: Y015
+
+@_typing.final
+class FunctionSchema(_message.Message):
+    """A function as a model reads it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARAMETERS_SCHEMA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name: letters a to z, digits, underscores and, where it has no Python source, hyphens."""
+    description: _builtins.str
+    """What it does."""
+    parameters_schema: _builtins.str
+    """Schema of its arguments, a JSON schema of type object. Empty: it takes none."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        parameters_schema: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters_schema", b"parameters_schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FunctionSchema: _TypeAlias = FunctionSchema  # noqa: Y015
 
 @_typing.final
 class PipRequirement(_message.Message):

@@ -863,16 +863,18 @@ class RunToolRequest(_message.Message):
     args: _builtins.str
     """Arguments, a JSON object."""
     name: _builtins.str
-    """The function to call. Default: the last one at top level."""
+    """The function to call. Default: that of `json_schema`, else the last one at top level."""
     source_type: _tool_pb2.ToolSourceType.ValueType
     """Language of the source."""
     args_json_schema: _builtins.str
     """JSON schema of the arguments as pydantic writes it."""
-    json_schema: _builtins.str
-    """Schema of the tool; needed for TypeScript."""
     @_builtins.property
     def env_vars(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment variables of the call."""
+
+    @_builtins.property
+    def json_schema(self) -> _tool_pb2.FunctionSchema:
+        """Schema of the tool; without a `name`, its name is that of the function to call."""
 
     @_builtins.property
     def pip_requirements(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.PipRequirement]:
@@ -891,11 +893,11 @@ class RunToolRequest(_message.Message):
         name: _builtins.str = ...,
         source_type: _tool_pb2.ToolSourceType.ValueType = ...,
         args_json_schema: _builtins.str = ...,
-        json_schema: _builtins.str = ...,
+        json_schema: _tool_pb2.FunctionSchema | None = ...,
         pip_requirements: _abc.Iterable[_tool_pb2.PipRequirement] | None = ...,
         npm_requirements: _abc.Iterable[_tool_pb2.NpmRequirement] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["json_schema", b"json_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_json_schema", b"args_json_schema", "env_vars", b"env_vars", "json_schema", b"json_schema", "name", b"name", "npm_requirements", b"npm_requirements", "pip_requirements", b"pip_requirements", "source_code", b"source_code", "source_type", b"source_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -960,14 +962,16 @@ class GenerateSchemaResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
-    json_schema: _builtins.str
-    """`{"name", "description", "parameters"}`, a JSON object."""
+    @_builtins.property
+    def json_schema(self) -> _tool_pb2.FunctionSchema:
+        """The schema."""
+
     def __init__(
         self,
         *,
-        json_schema: _builtins.str = ...,
+        json_schema: _tool_pb2.FunctionSchema | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["json_schema", b"json_schema"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["json_schema", b"json_schema"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

@@ -184,8 +184,7 @@ def arguments_of(call: ToolCallContent, tool: Tool) -> dict[str, Any]:
 
 
 def _parameters(tool: Tool) -> set[str]:
-    parameters = (json_object(tool.json_schema) or {}).get("parameters")
-    declared = parameters.get("properties") if isinstance(parameters, dict) else None
+    declared = (json_object(tool.json_schema.parameters_schema) or {}).get("properties")
     return set(declared) if isinstance(declared, dict) else set()
 
 

@@ -17,6 +17,7 @@ from letta_agent.domain.peers.tools import Tool, ToolPeer
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import ServiceUnavailable
+from letta_common.values.json_texts import json_object
 
 BUILTIN_SECONDS = 5.0
 """How long a set of built-in tools is taken as it is."""
@@ -129,10 +130,6 @@ def _definition(name: str, description: str, parameters: str) -> ToolDefinition:
 
 
 def _schema(tool: Tool) -> ToolDefinition:
-    try:
-        schema = json.loads(tool.json_schema or "{}")
-    except ValueError:
-        schema = {}
-    description = schema.get("description") or tool.description
-    parameters = schema.get("parameters")
+    description = tool.json_schema.description or tool.description
+    parameters = json_object(tool.json_schema.parameters_schema)
     return _definition(tool.name, description, json.dumps(parameters) if parameters else "")
