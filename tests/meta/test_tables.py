@@ -20,6 +20,7 @@ GLOBAL = {
 EXCEPTIONS = {
     "archives_system_waiting": "passages of every organization are embedded in turn",
     "conversation_queue_system_approvals": "the cleaner answers overdue requests for approval of every organization",
+    "executions_started": "the sweep removes old calls of every organization",
     "provider_traces_system_age": "the cleaner removes old traces of every organization",
     "run_events_system_age": "the cleaner removes old events of every organization",
     "committed_steps_system_age": "the cleaner removes what tells repeats of old steps, of every organization",

@@ -29,12 +29,12 @@ class FakeSandboxConfigStore:
         self._configs[actor.organization_id, config.id] = config
         return deepcopy(config)
 
-    async def add(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
+    async def create(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
         """Add a configuration unless there is one of its type, which stays; return the one that is there."""
         known = next((item for item in self._mine(actor) if item.type == config.type), None)
         return await self.put(actor, config) if known is None else deepcopy(known)
 
-    async def replace(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
+    async def update(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
         """Replace the settings of the one of a type if they still are `expected`; return it as it stands then."""
         if not any(item.type == config.type and item.config == expected for item in self._mine(actor)):
             return None

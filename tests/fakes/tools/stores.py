@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
-from letta_tools.domain.executions.executions import Intent, Lease, Standing
+from letta_tools.domain.executions.executions import CallLease, Intent, Standing
 from letta_tools.domain.registry.records import Match, RegisteredTool, ToolFilter, ToolType
 from letta_tools.domain.registry.search import search_text
 from letta_tools.domain.registry.tools import NameTaken
@@ -145,7 +145,7 @@ class FakeExecutionStore:
             return Standing(True, intent.fingerprint)
         return known
 
-    async def renew(self, leases: Sequence[Lease]) -> None:
+    async def renew(self, leases: Sequence[CallLease]) -> None:
         """Have the leases of calls that run begin anew."""
         for lease in leases:
             place = lease.organization_id, lease.key

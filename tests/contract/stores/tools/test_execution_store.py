@@ -10,7 +10,7 @@ from letta_common.actor import Actor
 from letta_common.process.periodic import Next
 from letta_common.values.ids import new_id
 from letta_postgres.db import Database
-from letta_tools.domain.executions.executions import Intent, Lease, Standing
+from letta_tools.domain.executions.executions import CallLease, Intent, Standing
 from letta_tools.store.executions import _SWEEP, SqlExecutionStore
 from tests.fakes.tools.stores import FakeExecutionStore
 
@@ -70,7 +70,7 @@ async def test_calls_whose_leases_are_renewed_run_on(store, ann):
         await store.begin(ann, intent(key, lease=0.0))
     await store.begin(ann, intent("done"))
     store.finish(ann, "done", b"done")
-    await store.renew([Lease(ann.organization_id, key, 60.0) for key in ("waits", "runs", "done", "unknown")])
+    await store.renew([CallLease(ann.organization_id, key, 60.0) for key in ("waits", "runs", "done", "unknown")])
 
     for key in ("waits", "runs"):
         assert await store.begin(ann, intent(key, again=True)) == Standing(False, "hash", None, True)

@@ -58,18 +58,18 @@ async def test_settings_are_replaced_only_while_they_are_the_expected_ones(store
     await store.put(ann, a_config(E2B, config='{"a":0}'))
     changed = a_config(minute=1, config='{"a":2}', last_updated_by_id="user-bob")
 
-    assert await store.replace(ann, changed, expected='{"a":0}') is None
+    assert await store.update(ann, changed, expected='{"a":0}') is None
     assert await store.find(ann, first.id) == first
-    written = await store.replace(ann, changed, expected='{"a":1}')
+    written = await store.update(ann, changed, expected='{"a":1}')
     assert (written.id, written.config, written.created_at) == (first.id, '{"a":2}', first.created_at)
     assert (written.created_by_id, written.last_updated_by_id) == ("user-ann", "user-bob")
     assert await store.find(ann, first.id) == written
 
 
 async def test_what_is_there_stays_when_defaults_are_added(store, ann):
-    added = await store.add(ann, a_config(config="{}"))
+    added = await store.create(ann, a_config(config="{}"))
     written = await store.put(ann, a_config(minute=1, config='{"a":1}', last_updated_by_id="user-bob"))
-    found = await store.add(ann, a_config(minute=2, config="{}"))
+    found = await store.create(ann, a_config(minute=2, config="{}"))
 
     assert (added.config, written.id) == ("{}", added.id)
     assert found == written

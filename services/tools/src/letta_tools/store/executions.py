@@ -10,7 +10,7 @@ from letta_common.process.batches import BatchOptions, BatchWriter
 from letta_common.process.periodic import Next, Periodic
 from letta_postgres.db import Database
 from letta_postgres.statements import call
-from letta_tools.domain.executions.executions import Intent, Lease, Standing
+from letta_tools.domain.executions.executions import CallLease, Intent, Standing
 
 _BEGIN = "select * from " + call(
     "tools.begin_execution", "organization_id", "key", "hash", "tool_id", "agent_id", "lease", "again"
@@ -74,7 +74,7 @@ class SqlExecutionStore:
             return Standing(False, fingerprint, pending)
         return Standing(begun, fingerprint, outcome, is_running)
 
-    async def renew(self, leases: Sequence[Lease]) -> None:
+    async def renew(self, leases: Sequence[CallLease]) -> None:
         """Have the leases of calls that run begin anew, in one statement."""
         columns = zip(*((lease.organization_id, lease.key, lease.seconds) for lease in leases), strict=True)
         await self._db.hot(_RENEW, tuple(map(list, columns)))

@@ -66,13 +66,13 @@ class SqlSandboxConfigStore:
         changed = {name: added.excluded[name] for name in _CHANGED}
         return await self._upsert(added, {**changed, "version": _configs.c.version + 1})
 
-    async def add(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
+    async def create(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
         """Add a configuration unless there is one of its type, which stays; return the one that is there."""
         added = pg.insert(_configs).values(**_config_values(actor, config))
         # Writing its own type to a row changes nothing and has Postgres return the row; `do nothing` returns none.
         return await self._upsert(added, {"type": _configs.c.type})
 
-    async def replace(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
+    async def update(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
         """Replace the settings of the one of a type if they still are `expected`; return it as it stands then."""
         same = sa.and_(_configs.c.type == _text(config.type), _configs.c.config == expected)
         statement = sa.update(_configs).where(_mine(_configs, actor), same)

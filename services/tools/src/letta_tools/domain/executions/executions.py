@@ -76,7 +76,7 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class CallLease:
     """How much longer a call that was begun may be taken for running."""
 
     organization_id: str
@@ -101,7 +101,7 @@ class ExecutionStore(Protocol):
         """Note the intent, durably, or say where the earlier call stands. With `again`, a lost call begins anew."""
         ...
 
-    async def renew(self, leases: Sequence[Lease]) -> None:
+    async def renew(self, leases: Sequence[CallLease]) -> None:
         """Have the leases of calls that run begin anew."""
         ...
 
@@ -142,7 +142,7 @@ class Executions:
         self._most = most
         self._cached: LRUCache[tuple[str, str], RegisteredTool] = LRUCache(_MAX_CACHED)
         self._running: dict[tuple[str, str], tuple[str, asyncio.Task[Outcome]]] = {}
-        self._leases: set[Lease] = set()
+        self._leases: set[CallLease] = set()
         self._renewals = Periodic("leases of calls", self.renew, _RENEW_SECONDS)
 
     async def execute(self, actor: Actor, execution: Execution) -> Outcome:
@@ -199,7 +199,7 @@ class Executions:
     async def _keyed(self, actor: Actor, executor: Executor, work: Work, fingerprint: str) -> Outcome:
         key = work.execution.idempotency_key
         seconds = work.execution.limits.timeout_seconds + _LEASE_MARGIN_SECONDS
-        lease = Lease(actor.organization_id, key, seconds)
+        lease = CallLease(actor.organization_id, key, seconds)
         standing = await self._begin(actor, work, fingerprint, lease)
         if not standing.begun:
             if standing.outcome is None:
@@ -217,7 +217,7 @@ class Executions:
         self._store.finish(actor, key, write_outcome(outcome))
         return outcome
 
-    async def _begin(self, actor: Actor, work: Work, fingerprint: str, lease: Lease) -> Standing:
+    async def _begin(self, actor: Actor, work: Work, fingerprint: str, lease: CallLease) -> Standing:
         """Note the intent. While another replica runs the call, wait for it."""
         execution = work.execution
         intent = Intent(

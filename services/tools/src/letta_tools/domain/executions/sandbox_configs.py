@@ -53,11 +53,11 @@ class SandboxConfigStore(Protocol):
         """Add a configuration, or replace the settings of the one of its type; return it as it stands."""
         ...
 
-    async def add(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
+    async def create(self, actor: Actor, config: SandboxConfig) -> SandboxConfig:
         """Add a configuration unless there is one of its type, which stays; return the one that is there."""
         ...
 
-    async def replace(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
+    async def update(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
         """Replace the settings of the one of a type if they still are `expected`; return it as it stands then."""
         ...
 
@@ -119,7 +119,7 @@ class SandboxConfigs:
     async def default(self, actor: Actor, kind: SandboxType.ValueType) -> SandboxConfig:
         """Return the configuration of a type; make it when there is none."""
         found = await self._store.list_configs(actor, kind, Page(limit=1))
-        return found[0] if found else await self._store.add(actor, self._new(actor, kind, {}))
+        return found[0] if found else await self._store.create(actor, self._new(actor, kind, {}))
 
     async def update(self, actor: Actor, config_id: str, config: str) -> SandboxConfig:
         """Change settings of a configuration; the others stay, also those that somebody changes at the same time.
@@ -133,7 +133,7 @@ class SandboxConfigs:
         for _ in range(_ATTEMPTS):
             known = await self._get(actor, config_id)
             changed = self._new(actor, known.type, json.loads(known.config) | given)
-            written = await self._store.replace(actor, changed, expected=known.config)
+            written = await self._store.update(actor, changed, expected=known.config)
             if written is not None:
                 return written
         raise StaleEtag(f"{config_id} is being written by others; try again", sandbox_config_id=config_id)
