@@ -37,7 +37,9 @@ CertificateOption = Annotated[
 KeyOption = Annotated[
     Path | None, typer.Option("--tls-key", envvar="LETTA_TLS_KEY", help="PEM file of the certificate's private key.")
 ]
+# An address of version 6 stands in brackets, or its last part would be taken for the port.
 _ADDRESS = re.compile(r"(?:(?P<scheme>grpcs?|https?)://)?(?P<host>\[[^\]]+\]|[^:/\[\]\s]+)(?::(?P<port>\d{1,5}))?/?")
+# Without a scheme it is the port that the server itself takes.
 _PORTS = {"https": 443, "http": 80}
 _OPTIONS = [
     ("grpc.max_receive_message_length", 64 << 20),  # gRPC's 4 MiB are too few for a large agent

@@ -16,6 +16,7 @@ from letta_common.errors import AgentNotFound, APIKeyNotFound, AppError, Invalid
 _MAY_BE_A_NAME = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}
 _PAGE = 200
 _MOST_SHOWN = 10
+# The shell waits for it while the user types.
 _COMPLETION_SECONDS = 1.0
 
 
@@ -56,6 +57,7 @@ def list_keys(channel: grpc.Channel) -> list[api_key_pb2.APIKey]:
         after = every[-1].id if every else ""
         request = api_key_service_pb2.ListAPIKeysRequest(limit=_PAGE, after=after)
         page = stub.ListAPIKeys(request, timeout=CALL_SECONDS).api_keys
+        # An empty page ends the list: how many rows a page has is the server's to decide.
         if not page:
             return every
         every.extend(page)

@@ -26,6 +26,7 @@ def check(settings: Settings, binds: Mapping[str, str]) -> None:
     check_home(settings.home)
     taken: dict[str, str] = {}
     for option, bind in binds.items():
+        # Both would pass the try below, which listens for a moment only.
         if bind in taken:
             raise OSError(f"cannot listen on {bind} twice: {taken[bind]} and {option} name the same port")
         taken[bind] = option
@@ -60,6 +61,7 @@ def check_port(bind: str, option: str) -> None:
             pass
     except OSError as error:
         why = "another program listens there" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
+        # A name that nobody resolves has numbers of its own, which say something else among the system's.
         if error.errno is None or isinstance(error, socket.gaierror):
             why = "it is no address of this machine"
         raise OSError(f"cannot listen on {bind}: {why}; choose another port with {option}") from error

@@ -25,9 +25,12 @@ from letta_rpc.server import termination
 
 SERVICES = ("auth", "tools", "llm_gateway", "memory", "agent", "gateway")
 _ENDED_TOGETHER = (("gateway",), ("agent",), ("memory", "tools", "llm_gateway"), ("auth",))  # callers before called
+# From Linux' <sys/prctl.h>: who dies with its parent, and the name that `ps` shows.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+# They grow, so that a service that cannot start does not take the machine from the others.
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+# A service that ran so long did not fail at its start, so it is started again at once.
 _STEADY_SECONDS = 30.0
 _END_SECONDS = 15.0
 _log = structlog.get_logger("letta.up")

@@ -61,6 +61,7 @@ class Talk:
         while True:
             try:
                 return self._editor.read("you> ")
+            # It stops an answer, so one that comes too late for that must not end the talk.
             except KeyboardInterrupt:
                 note("Ctrl-D or /exit leaves")
 
@@ -75,6 +76,7 @@ class Talk:
             failed(str(error))
 
     def _take(self, text: str) -> None:
+        # So that a message can begin with a slash.
         if text.startswith("//"):
             self._send(text[1:])
         elif text.startswith("/"):

@@ -42,8 +42,8 @@ _INWARD: tuple[Network, ...] = tuple(
         "fec0::/10",
     )
 )
-_PORTS = {"http": 80, "https": 443}
-_METADATA_IPV6 = ipaddress.ip_address("fd00:ec2::254")
+_PORTS = {"http": 80, "https": 443}  # an address with its usual port is the same place as one without
+_METADATA_IPV6 = ipaddress.ip_address("fd00:ec2::254")  # AWS's, not link-local as its other one is
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "instance-data"})
 
 
@@ -102,7 +102,7 @@ class AddressGuard:
 
     async def resolve(self, host: str, port: int) -> list[str]:
         """Return the addresses of a host, all of them allowed. Raises ForbiddenAddress, OSError."""
-        name = host.lower().rstrip(".").strip("[]")
+        name = host.lower().rstrip(".").strip("[]")  # a dot at its end makes no other name of it
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -234,7 +234,7 @@ def guarded_client(
         headers={"accept-encoding": "identity", **(headers or {})},
         timeout=httpx2.Timeout(timeout, read=read_timeout or timeout),
         follow_redirects=False,
-        trust_env=False,
+        trust_env=False,  # a proxy from the environment would connect on its own, past the guard
     )
 
 

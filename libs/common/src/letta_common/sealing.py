@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from letta_common.errors import InternalError
 
-_FORMAT = b"\x03"
-_MARK, _NONCE = 4, 12
+_FORMAT = b"\x03"  # stands first, so that another way of sealing can be told apart
+_MARK, _NONCE = 4, 12  # AES-GCM is made for nonces of twelve bytes
 _MOST_KEYS = 4096  # as many organizations find their key derived already
 
 

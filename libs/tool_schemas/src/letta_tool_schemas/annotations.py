@@ -48,7 +48,9 @@ _ARRAYS = {
     "FrozenSet",
 }
 _OBJECTS = {"dict", "Dict", "Mapping", "MutableMapping", "OrderedDict", "defaultdict", "TypedDict", "Counter"}
+# They say how an attribute may be used, and nothing about what it may be.
 _WRAPPERS = {"Required", "NotRequired", "Final", "ReadOnly", "ClassVar"}
+# Base classes that make a class a table of typed fields, which can be written as an object.
 _MODELS = {"BaseModel", "TypedDict", "NamedTuple"}
 _ENUMS = {"Enum", "StrEnum", "IntEnum"}
 _BOUNDS = {

@@ -16,6 +16,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 _OF_THE_LOOP = frozenset({"request_heartbeat"})
 """Arguments that schemas may declare and that functions never get."""
 _ALWAYS = frozenset(dir(builtins)) | KNOWN.keys() | ROOTS | {"__name__", "__file__", "__doc__"}
+# What LangChain's tools derive from.
 _CLASSES_OF_TOOLS = {"BaseTool", "StructuredTool", "Tool"}
 
 

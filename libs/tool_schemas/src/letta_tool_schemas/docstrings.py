@@ -11,6 +11,7 @@ import docstring_parser
 from docstring_parser import DocstringStyle
 
 _PARAMETERS = ("args", "arguments", "parameters", "params", "attributes")
+# These sections help a model to choose, so they stay in the description; what is returned or raised does not.
 _DESCRIPTIVE = ("example", "examples", "note", "notes", "warning", "warnings")
 _OTHERS = ("returns", "return", "raises", "yields", "yield", "todo", "see also")
 _ENTRY = re.compile(r"\s*\*{0,2}[^\W\d]\w*\s*(\(.*?\))?\s*:")

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+# A schema may refer to itself, so what it is asked of values must end somewhere.
 _MAX_DEPTH = 32
+# Characters of a wrong value that are repeated; the model that reads the error wrote the value itself.
 _SHOWN = 120
 
 

@@ -15,7 +15,7 @@ from letta.common.v1 import sort_order_pb2
 from letta.jsonmap.v1 import annotations_pb2
 from letta_common.errors import CursorNotFound, InvalidArgument
 
-MAX_LIMIT = 1000
+MAX_LIMIT = 1000  # a page is held in memory as a whole, at each service that it passes
 _FALLBACK_LIMIT = 50
 _SKEW = timedelta(minutes=1)  # by which clocks may differ
 Item = TypeVar("Item")

@@ -50,6 +50,7 @@ def _tree(data: bytes) -> Node:
 
 def walk(node: Node) -> Iterator[Node]:
     """Yield a node and all below it, in the order of the source."""
+    # No recursion: a source of 256 KiB may nest far deeper than Python calls.
     stack = [node]
     while stack:
         node = stack.pop()

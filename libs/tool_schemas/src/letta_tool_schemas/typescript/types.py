@@ -21,9 +21,11 @@ _PREDEFINED: dict[str, Schema] = {
     "any": {},
     "unknown": {},
 }
+# A schema has one way to say that nothing is there, where TypeScript has three.
 _NOTHING = {"null", "undefined", "void"}
 # TypeScript does not tell whole numbers from others.
 _KINDS = {str: "string", bool: "boolean", int: "number", float: "number"}
+# Bounds for hostile source: a type may name types that name types, each of them twice.
 _MAX_DEPTH = 32
 _MAX_NODES = 20_000
 

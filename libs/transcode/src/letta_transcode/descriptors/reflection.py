@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+# In order: servers in other languages may speak the older version alone. Both have the same messages.
 _METHODS = (
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",

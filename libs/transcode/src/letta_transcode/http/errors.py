@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from letta_transcode.mapping.values import Loc, Problems
 
 _HTTP = {
+    # nginx's own status for a client that left; HTTP has none.
     grpc.StatusCode.CANCELLED: 499,
     grpc.StatusCode.UNKNOWN: 500,
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -37,7 +38,9 @@ _HTTP = {
     grpc.StatusCode.DATA_LOSS: 500,
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
+# Without a reason their words come from the code that failed, and are nobody's outside.
 _UNEXPLAINED = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS})
+# As protovalidate writes paths: `a.b[0].c["key"]`.
 _PATH = re.compile(r'([^.\[\]"]+)|\[(\d+)\]|\["([^"]*)"\]')
 
 
@@ -103,6 +106,7 @@ class ErrorMap:
             return HttpError(422, {"trace_id": "", "detail": repr(problems)}, headers)
         if code in _UNEXPLAINED and not details.reason:
             return unexpected()
+        # The transport's own words name addresses inside.
         if code is grpc.StatusCode.UNAVAILABLE and not details.reason:
             return unavailable("The service is not available")
         return HttpError(status, _body(mapping, message, details), headers)

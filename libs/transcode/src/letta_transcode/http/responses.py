@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
+# Clients of OpenAI's streams, and so those of Letta, wait for this.
 DONE = b"data: [DONE]\n\n"
 _NEWLINES = bytes.maketrans(b"\r\n", b"  ")
 
@@ -40,6 +41,7 @@ class Response:
 
     async def start(self, status: int, content_type: str, headers: Headers = ()) -> None:
         """Send the head of a response."""
+        # Headers are latin-1 on the wire; a name that is not must not lose its file.
         raw = [(b"content-type", content_type.encode("latin-1", "replace"))] if content_type else []
         raw += [(key.encode("latin-1"), value.encode("latin-1", "replace")) for key, value in headers]
         self.started = True

@@ -53,6 +53,7 @@ _KINDS = {
     Form.BOOL: "boolean",
     Form.RAW: "any",
 }
+# Every other well-known message is an object in JSON.
 _CANONICAL_KINDS = {"google.protobuf.ListValue": "array", "google.protobuf.Value": "any"}
 # By type and not by isinstance, as True is an int too.
 _TESTS = {

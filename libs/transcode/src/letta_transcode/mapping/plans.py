@@ -188,6 +188,7 @@ _RANGES = {
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
+# JSON has a form of its own for these.
 _KNOWN = {
     "google.protobuf.Timestamp": Form.TIMESTAMP,
     "google.protobuf.Duration": Form.DURATION,
@@ -203,6 +204,7 @@ _UNITS = {
     jsonmap.DURATION_UNIT_SECONDS: 1_000_000_000,
 }
 """Nanoseconds of each unit."""
+# In JSON these are the value that they hold, or null.
 _WRAPPERS = frozenset(
     f"google.protobuf.{kind}Value"
     for kind in ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")

@@ -29,6 +29,7 @@ _SIMPLE: dict[Form, Schema] = {
     Form.BYTES: {"type": "string", "contentEncoding": "base64"},
     Form.BOOL: {"type": "boolean"},
     Form.FLOAT: {"type": "number"},
+    # Any JSON: a schema that says nothing allows everything.
     Form.RAW: {},
     Form.TIMESTAMP: {"type": "string", "format": "date-time"},
     Form.DURATION: {"type": "string", "format": "duration"},

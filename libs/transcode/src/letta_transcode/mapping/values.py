@@ -26,8 +26,11 @@ Problems = list[dict[str, Any]]
 MAX_PROBLEMS = 20
 # Below the hundred levels at which protobuf itself refuses to read a message.
 MAX_DEPTH = 80
+# Characters of a wrong value that are repeated: enough to find it, too few to fill a log.
 _SHOWN = 120
+# Without a zone, which would be written as an offset; each form of Letta writes its own behind the time.
 _EPOCH = datetime(1970, 1, 1)
+# Python has no floats of 32 bits, so they are written and read again to be rounded.
 _SINGLE = struct.Struct("f")
 _MAX_SINGLE = (2 - 2**-24) * 2.0**127  # from here on, rounding makes it infinite
 _SECOND = 1_000_000_000
@@ -49,6 +52,7 @@ def problem(problems: Problems, kind: str, loc: Loc, message: str, value: Any) -
 def shown(value: Any) -> Any:
     """Return a value as error texts repeat it: cut when it is long."""
     if value is None or isinstance(value, bool | int | float):
+        # JSON has whole numbers of any length, and a longer one may have millions of digits.
         return value if not isinstance(value, int) or abs(value) < 2**64 else "<number>"
     if isinstance(value, str):
         return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."

@@ -24,6 +24,7 @@ HTTP_BODY = "google.api.HttpBody"
 UPLOADED_FILE = "letta.jsonmap.v1.UploadedFile"
 # How deep dotted query keys go, since a message may contain itself.
 _NESTED = 4
+# What pydantic takes for truth, since the clients were written against a server that used it.
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 

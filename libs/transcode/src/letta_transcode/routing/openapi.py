@@ -25,6 +25,7 @@ class Info:
     servers: tuple[str, ...] = ()
 
 
+# OpenAPI has a place for these alone; methods bound to verbs of their own are left out of the document.
 _VERBS = frozenset({"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"})
 _ERROR: Schema = {
     "type": "object",

@@ -125,6 +125,7 @@ class Router(Generic[Target]):
             else:
                 node = node.literals.setdefault(unquote(segment), _Node())
         ends = node.ends.setdefault(template.verb, {})
+        # The first one stays, and the caller tells the second as a problem of its server.
         if method in ends:
             return False
         ends[method] = (template, target)
@@ -147,6 +148,7 @@ class Router(Generic[Target]):
     def _readings(self, segments: list[str]) -> Iterator[tuple[str, list[str]]]:
         if segments and ":" in segments[-1]:
             head, _, verb = segments[-1].rpartition(":")
+            # Only a verb that some template has; anything else behind a colon is part of an id.
             if verb in self._verbs:
                 yield verb, [*segments[:-1], head]
         # The last segment may simply contain a colon, as ids and handles do.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
+# Far above the methods of an API, so only stubs of descriptors that were replaced are dropped.
 _MAX_STUBS = 4096
 
 
@@ -58,6 +59,7 @@ class Calls:
                     raise ClientGone from None
                 raise
             finally:
+                # Also when the reader leaves: the server would go on for nobody.
                 call.cancel()
 
     def _make_stub(self, method: UpstreamMethod) -> Any:
@@ -79,6 +81,7 @@ class _Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Ended by us and not by the client, so the callback must not run.
         self._task.remove_done_callback(self._ended)
         self._task.cancel()
 

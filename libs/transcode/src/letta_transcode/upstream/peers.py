@@ -72,6 +72,7 @@ class Peers:
     async def refresh(self, peer: str) -> bool:
         """Ask one server now; say whether its routes changed. Raises what the question raises."""
         found = await read(self._channels[peer], timeout=self._pace.timeout)
+        # In a thread, as descriptors of a whole API take long enough to hold up the requests in flight.
         mark = await asyncio.to_thread(fingerprint, found.files, found.services)
         known = self._seen.get(peer)
         if known is not None and known[0] == mark:
@@ -104,10 +105,12 @@ class Peers:
             except grpc.aio.UsageError:
                 _log.info("the channel to %s is closed", peer)
                 return
+            # Whatever the descriptors of one server do here, its last good routes and the other servers stay.
             except Exception:
                 _log.exception("the descriptors of %s cannot be used", peer)
                 await asyncio.sleep(self._pace.last_retry)
             else:
+                # A server that restarts later is asked again as quickly as at first.
                 delay = self._pace.first_retry
                 await self._rest(self._channels[peer])
 
@@ -120,6 +123,7 @@ class Peers:
                     await channel.wait_for_state_change(state)
                     state = channel.get_state()
                 while state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.SHUTDOWN):
+                    # An idle channel stays idle for ever unless somebody asks it to connect.
                     channel.get_state(try_to_connect=True)
                     await channel.wait_for_state_change(state)
                     state = channel.get_state()
