@@ -7,9 +7,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, StoredConversation
+from letta.agent.v1.agent_service_pb2 import AgentOrderBy
+from letta.agent.v1.conversation_service_pb2 import ConversationOrderBy
+from letta_agent.domain.agents.conversations import Conversation, ListConversationsRequest, StoredConversation
 from letta_agent.domain.agents.conversations import ConversationStage as ThreadStage
-from letta_agent.domain.agents.records import Agent, AgentFilter, ConversationLock, Stage, StoredAgent
+from letta_agent.domain.agents.records import (
+    Agent,
+    ConversationLock,
+    CountAgentsRequest,
+    ListAgentsRequest,
+    Stage,
+    StoredAgent,
+)
 from letta_agent.domain.journal.records import RunStatus, StopReason
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound
@@ -71,12 +80,12 @@ class FakeAgents:
             thread.approval, thread.tokens = None, 0
             thread.approval_since, thread.failed_hash = None, b""
 
-    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[StoredAgent]:
+    async def list_agents(self, actor: Actor, filters: ListAgentsRequest, page: Page) -> list[StoredAgent]:
         """Return a page of agents that are ready."""
         found = [self._shown(actor, agent) for agent in self._wanted(actor, filters)]
         return page.slice(found, key=lambda agent: (_place(agent, filters.order_by), agent.id))
 
-    async def count(self, actor: Actor, filters: AgentFilter) -> int:
+    async def count(self, actor: Actor, filters: CountAgentsRequest) -> int:
         """Count agents that are ready."""
         return len(self._wanted(actor, filters))
 
@@ -126,7 +135,7 @@ class FakeAgents:
                 left.append((actor, self._shown(actor, agent)))
         return left[:limit]
 
-    def _wanted(self, actor: Actor, filters: AgentFilter) -> list[StoredAgent]:
+    def _wanted(self, actor: Actor, filters: ListAgentsRequest | CountAgentsRequest) -> list[StoredAgent]:
         def stop(agent: StoredAgent) -> int:
             return self._thread(actor, agent.id).last_stop_reason
 
@@ -182,7 +191,9 @@ class FakeConversations:
         """Return one conversation that is ready. Raises ConversationNotFound."""
         return self._shown(actor, self._at(actor, conversation_id, ThreadStage.READY))
 
-    async def list_conversations(self, actor: Actor, filters: ConversationFilter, page: Page) -> list[Conversation]:
+    async def list_conversations(
+        self, actor: Actor, filters: ListConversationsRequest, page: Page
+    ) -> list[Conversation]:
         """Return a page of conversations that are ready."""
         found = [
             self._shown(actor, stored)
@@ -255,14 +266,19 @@ class FakeConversations:
             shown.last_message_at.FromDatetime(thread.last_message_at)
         return shown
 
-    def _place(self, actor: Actor, made: Conversation, order_by: str) -> datetime:
+    def _place(self, actor: Actor, made: Conversation, order: ConversationOrderBy.ValueType) -> datetime:
+        order_by = _by(ConversationOrderBy.Name(order))
         if order_by == "created_at":
             return made.created_at.ToDatetime(tzinfo=UTC)
         thread = self._state.threads.get((actor.organization_id, made.id), QueueRow())
         return getattr(thread, order_by) or _NEVER
 
 
-def _matches(agent: StoredAgent, filters: AgentFilter) -> bool:
+def _by(name: str) -> str:
+    return name.rpartition("_ORDER_BY_")[2].lower().replace("unspecified", "created_at")
+
+
+def _matches(agent: StoredAgent, filters: ListAgentsRequest | CountAgentsRequest) -> bool:
     state, wanted = agent.state, set(filters.tags)
     exact: dict[str, Any] = {
         name: getattr(filters, name) for name in ("name", "project_id", "template_id", "base_template_id")
@@ -278,7 +294,8 @@ def _matches(agent: StoredAgent, filters: AgentFilter) -> bool:
     )
 
 
-def _place(agent: StoredAgent, order_by: str) -> datetime:
+def _place(agent: StoredAgent, order: AgentOrderBy.ValueType) -> datetime:
+    order_by = _by(AgentOrderBy.Name(order))
     return _NEVER if not agent.state.HasField(order_by) else getattr(agent.state, order_by).ToDatetime(tzinfo=UTC)  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from letta.agent.v1 import agent_pb2, run_pb2
 from letta.common.v1 import message_pb2
 from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_SUMMARY
-from letta_agent.domain.journal.records import RunFilter, RunStatus
+from letta_agent.domain.journal.records import ListRunsRequest, RunStatus
 from letta_agent.domain.loop.compaction_run import COMPACTION
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.runs.runs import SendCommand
@@ -171,7 +171,7 @@ class Exchange:
             await _stop(replica)
 
     async def _active(self):
-        filters = RunFilter(statuses=(RunStatus.RUN_STATUS_CREATED, RunStatus.RUN_STATUS_RUNNING))
+        filters = ListRunsRequest(active=True)
         return [record.id for record in await self._seed.store.list_runs(self._actor, filters, Page(limit=1_000))]
 
     async def check(self):

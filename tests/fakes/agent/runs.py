@@ -15,17 +15,17 @@ from letta_agent.domain.journal.records import (
     AdmissionOutcome,
     FreeSlots,
     LeaseTerms,
+    ListRunsRequest,
+    ListStepsRequest,
     NewRun,
     Overdue,
     Renewed,
     RunEnd,
-    RunFilter,
     RunJob,
     RunKey,
     RunRecord,
     RunRequest,
     RunStatus,
-    StepFilter,
     StepRecord,
     StepSummary,
     StopReason,
@@ -177,7 +177,7 @@ class FakeRuns:
         """Return one run. Raises RunNotFound."""
         return self._find(actor, run_id).record
 
-    async def list_runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
+    async def list_runs(self, actor: Actor, filters: ListRunsRequest, page: Page) -> list[RunRecord]:
         """Return a page of runs."""
         mine = [
             run.record for (organization_id, _), run in self._runs.items() if organization_id == actor.organization_id
@@ -202,7 +202,7 @@ class FakeRuns:
                 return run_id
         raise RunNotFound("no run was begun with this key", key=key)
 
-    async def list_steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
+    async def list_steps(self, actor: Actor, filters: ListStepsRequest, page: Page) -> list[StepRecord]:
         """Return a page of steps."""
         found = [step for step in self._steps(actor) if _wanted_step(step, filters)]
         return page.slice(found, key=lambda step: (step.created_at, step.summary.id))
@@ -440,25 +440,26 @@ def _admits(run: NewRun, thread: QueueRow, *, resumes: bool) -> bool:
     return bool({*thread.approval.call_ids, thread.approval.message_id} & set(run.approved_calls))
 
 
-def _wanted(record: RunRecord, filters: RunFilter) -> bool:
+def _wanted(record: RunRecord, filters: ListRunsRequest) -> bool:
     return (
-        (not filters.agent_ids or record.agent_id in filters.agent_ids)
+        (not (filters.agent_id or filters.agent_ids) or record.agent_id in {filters.agent_id, *filters.agent_ids})
         and (not filters.conversation_id or record.conversation_id == filters.conversation_id)
         and (not filters.statuses or record.status in filters.statuses)
+        and (not filters.active or record.active)
         and (not filters.stop_reason or record.stop_reason == filters.stop_reason)
-        and (filters.background is None or record.background == filters.background)
+        and (not filters.HasField("background") or record.background == filters.background)
     )
 
 
-def _wanted_step(step: StepRecord, filters: StepFilter) -> bool:
+def _wanted_step(step: StepRecord, filters: ListStepsRequest) -> bool:
     summary: StepSummary = step.summary
     return (
         (not filters.agent_id or step.agent_id == filters.agent_id)
         and (not filters.run_id or step.run_id == filters.run_id)
         and (not filters.model or filters.model in {summary.model, summary.model.rpartition("/")[2]})
         and (not filters.feedback or step.feedback == filters.feedback)
-        and (filters.has_feedback is None or bool(step.feedback) == filters.has_feedback)
+        and (not filters.HasField("has_feedback") or bool(step.feedback) == filters.has_feedback)
         and (not filters.tags or bool(set(filters.tags) & set(step.tags)))
-        and (filters.start is None or step.created_at >= filters.start)
-        and (filters.end is None or step.created_at <= filters.end)
+        and (not filters.HasField("start_date") or step.created_at >= filters.start_date.ToDatetime(tzinfo=UTC))
+        and (not filters.HasField("end_date") or step.created_at <= filters.end_date.ToDatetime(tzinfo=UTC))
     )

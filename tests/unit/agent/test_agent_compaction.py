@@ -12,7 +12,7 @@ from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_STEP, CALL_PURPOSE_
 from letta.tools.v1.tool_pb2 import FunctionSchema
 from letta_agent.domain.context.compactor import CompactionRequest, corrected
 from letta_agent.domain.context.working import message_tokens
-from letta_agent.domain.journal.records import RunStatus, StepFilter
+from letta_agent.domain.journal.records import ListStepsRequest, RunStatus
 from letta_agent.domain.loop.compaction_run import COMPACTION
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.runs.runs import SendCommand
@@ -110,7 +110,7 @@ async def test_a_prompt_that_never_fits_fails_with_a_typed_error_after_a_few_tri
     assert steps.count(CALL_PURPOSE_STEP) == 4
     record = await world.store.get(ANN, failed.value.metadata["run_id"])
     assert record.stop_reason == STOP.STOP_REASON_CONTEXT_WINDOW_OVERFLOW_IN_SYSTEM_PROMPT
-    [step] = await world.store.list_steps(ANN, StepFilter(run_id=record.id), Page())
+    [step] = await world.store.list_steps(ANN, ListStepsRequest(run_id=record.id), Page())
     assert step.summary.error_type == "context_window_exceeded"
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from letta_agent.domain.journal.records import FreeSlots, LeaseTerms, RunStatus, StepFilter
+from letta_agent.domain.journal.records import FreeSlots, LeaseTerms, ListStepsRequest, RunStatus
 from letta_agent.domain.toolcalls.executor import UNKNOWN_OUTCOME
 from letta_common.errors import Fenced, LLMRateLimit, RunAbandoned, ServiceUnavailable
 from letta_common.values.paging import Page
@@ -219,7 +219,9 @@ async def test_the_step_in_which_a_run_failed_says_why():
     with pytest.raises(LLMRateLimit) as failed:
         await world.send()
 
-    steps = await world.store.list_steps(ANN, StepFilter(run_id=failed.value.metadata["run_id"]), Page(ascending=True))
+    steps = await world.store.list_steps(
+        ANN, ListStepsRequest(run_id=failed.value.metadata["run_id"]), Page(ascending=True)
+    )
     assert [(s.summary.step_index, s.summary.status) for s in steps] == [(0, 2), (1, 3)]
     assert (steps[1].summary.error_type, steps[1].summary.error_message) == ("llm_rate_limit", "too fast")
     assert (steps[1].summary.model, steps[1].summary.stop_reason) == ("twin/model", STOP.STOP_REASON_LLM_API_ERROR)
@@ -231,6 +233,6 @@ async def test_the_step_in_which_a_run_was_cancelled_is_told():
     await asked(world)
     await world.runs.cancel(ANN, admitted.run_id)
 
-    [step] = await world.store.list_steps(ANN, StepFilter(run_id=admitted.run_id), Page())
+    [step] = await world.store.list_steps(ANN, ListStepsRequest(run_id=admitted.run_id), Page())
     assert (step.summary.status, step.summary.stop_reason) == (4, STOP.STOP_REASON_CANCELLED)
     assert step.summary.error_type == ""

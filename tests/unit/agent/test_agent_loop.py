@@ -13,7 +13,7 @@ from letta.llm.v1.generation_service_pb2 import (
     TOOL_CHOICE_MODE_TOOL,
     ToolChoice,
 )
-from letta_agent.domain.journal.records import RunStatus, StepFilter
+from letta_agent.domain.journal.records import ListStepsRequest, RunStatus
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.runs.runs import SendCommand
 from letta_agent.domain.toolcalls.outcomes import failed
@@ -125,7 +125,7 @@ async def test_what_the_model_could_not_be_asked_stands_at_the_step():
     world = await World(warned).agent()
     got = await world.send()
 
-    [step] = await world.store.list_steps(ANN, StepFilter(run_id=got.run_id), Page())
+    [step] = await world.store.list_steps(ANN, ListStepsRequest(run_id=got.run_id), Page())
     assert step.summary.warnings == ("tool 'x' was left out",)
 
 

@@ -13,7 +13,7 @@ from letta.agent.v1 import (
 from letta_agent.clients.credentials import CredentialClient
 from letta_agent.clients.memory import MemoryClient
 from letta_agent.clients.models import ModelClient
-from letta_agent.clients.secrets import SECRETS, AgentSecrets
+from letta_agent.clients.secrets import SECRETS, SecretClient
 from letta_agent.clients.tools import ToolClient
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.context_window import Overviews
@@ -68,7 +68,7 @@ async def build(settings: AgentSettings, deps: Deps) -> Service:
     memory, models = MemoryClient(deps.channels["memory"]), ModelClient(deps.channels["llm_gateway"])
     tools, credentials = ToolClient(deps.channels["tools"]), CredentialClient(deps.channels["auth"])
     sealer, queue, store = Sealer(settings.sealing_secrets()), SqlQueueStore(db), SqlRunStore(db)
-    secrets = AgentSecrets(sealer)
+    secrets = SecretClient(sealer)
     writer, caller = EventWriter(queue), Caller(BuiltinTools(memory, clock), tools)
     kit = LoopDeps(
         store=store,

@@ -13,11 +13,11 @@ from letta_agent.domain.journal.records import (
     FreeSlots,
     HeldCalls,
     LeaseTerms,
+    ListRunsRequest,
+    ListStepsRequest,
     NewRun,
     RunEnd,
-    RunFilter,
     RunKey,
-    StepFilter,
     StepSummary,
     StoredEvent,
 )
@@ -318,18 +318,18 @@ async def test_runs_are_listed_by_page_and_filter(store, ann, agent_id):
         ids.append(held.run_id)
 
     async def found(filters=None, **page):
-        return [record.id for record in await store.list_runs(ann, filters or RunFilter(), Page(**page))]
+        return [record.id for record in await store.list_runs(ann, filters or ListRunsRequest(), Page(**page))]
 
     assert await found() == ids[::-1]
     assert await found(limit=2) == [ids[2], ids[1]]
     assert await found(after=ids[1]) == [ids[0]]
     assert await found(before=ids[1]) == [ids[2]]
     assert await found(ascending=True) == ids
-    assert await found(RunFilter(statuses=(FAILED,))) == [ids[1]]
-    assert await found(RunFilter(stop_reason=END_TURN, agent_ids=(agent_id,))) == [ids[2], ids[0]]
-    assert await found(RunFilter(conversation_id="conv-x")) == []
-    assert await found(RunFilter(background=True)) == []
-    assert await store.list_runs(Actor(new_id("org"), "user-b"), RunFilter(), Page()) == []
+    assert await found(ListRunsRequest(statuses=(FAILED,))) == [ids[1]]
+    assert await found(ListRunsRequest(stop_reason=END_TURN, agent_ids=(agent_id,))) == [ids[2], ids[0]]
+    assert await found(ListRunsRequest(conversation_id="conv-x")) == []
+    assert await found(ListRunsRequest(background=True)) == []
+    assert await store.list_runs(Actor(new_id("org"), "user-b"), ListRunsRequest(), Page()) == []
 
 
 async def test_another_tenants_run_does_not_exist(store, ann, agent_id):
@@ -357,14 +357,18 @@ async def test_steps_are_kept_and_judged(store, ann, agent_id):
     steps = (step_of(0), step_of(1, stop_reason=END_TURN, model="other/y", warnings=("a", "b")))
     await store.close(held, RunEnd(COMPLETED, END_TURN, steps))
 
-    listed = await store.list_steps(ann, StepFilter(run_id=held.run_id), Page(ascending=True))
+    listed = await store.list_steps(ann, ListStepsRequest(run_id=held.run_id), Page(ascending=True))
     assert sorted((step.summary for step in listed), key=lambda summary: summary.step_index) == list(steps)
     assert (await store.get_step(ann, steps[0].id)).summary == steps[0]
-    assert [s.summary.id for s in await store.list_steps(ann, StepFilter(model="y"), Page())] == [steps[1].id]
+    assert [s.summary.id for s in await store.list_steps(ann, ListStepsRequest(model="y"), Page())] == [steps[1].id]
     judged = await store.set_feedback(ann, steps[0].id, 1, ["good"])
     assert (judged.feedback, judged.tags) == (1, ("good",))
-    assert [s.summary.id for s in await store.list_steps(ann, StepFilter(has_feedback=True), Page())] == [steps[0].id]
-    assert [s.summary.id for s in await store.list_steps(ann, StepFilter(tags=("good",)), Page())] == [steps[0].id]
+    assert [s.summary.id for s in await store.list_steps(ann, ListStepsRequest(has_feedback=True), Page())] == [
+        steps[0].id
+    ]
+    assert [s.summary.id for s in await store.list_steps(ann, ListStepsRequest(tags=("good",)), Page())] == [
+        steps[0].id
+    ]
     with pytest.raises(StepNotFound):
         await store.get_step(Actor(new_id("org"), "user-b"), steps[0].id)
 

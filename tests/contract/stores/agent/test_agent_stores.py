@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from letta.agent.v1 import agent_pb2
+from letta.agent.v1 import agent_pb2, agent_service_pb2
 from letta.common.v1 import usage_pb2
-from letta_agent.domain.agents.records import AgentFilter, Stage
+from letta_agent.domain.agents.records import CountAgentsRequest, ListAgentsRequest, Stage
 from letta_agent.domain.journal.records import AdmissionOutcome, HeldCalls, LeaseTerms, RunEnd, RunKey
 from letta_common.clock import SystemClock
 from letta_common.errors import AgentNotFound, ConversationNotFound, RunNotFound
@@ -65,8 +65,8 @@ async def test_another_tenant_sees_nothing_and_changes_nothing(rooms, ann, bob):
     await rooms.agents.delete(bob, agent.id)
     await rooms.agents.finish(bob, agent.id)
     assert not await rooms.agents.update(bob, replace(agent, version=2), expected=1)
-    assert await rooms.agents.list_agents(bob, AgentFilter(), Page()) == []
-    assert await rooms.agents.count(bob, AgentFilter()) == 0
+    assert await rooms.agents.list_agents(bob, ListAgentsRequest(), Page()) == []
+    assert await rooms.agents.count(bob, CountAgentsRequest()) == 0
     assert (await rooms.agents.get(ann, agent.id)).version == 1
 
 
@@ -88,7 +88,7 @@ async def test_an_agent_that_is_being_made_shows_once_it_is_finished(rooms, ann)
     agent = await stored(rooms, ann, stage=Stage.MAKING, request_id="r")
     with pytest.raises(AgentNotFound):
         await rooms.agents.get(ann, agent.id)
-    assert await rooms.agents.count(ann, AgentFilter()) == 0
+    assert await rooms.agents.count(ann, CountAgentsRequest()) == 0
     begun = await rooms.agents.get_by_request(ann, "r")
     assert (begun.stage, begun.creation) == (Stage.MAKING, b"left")
 
@@ -108,7 +108,7 @@ async def test_a_removed_agent_leaves_in_two_steps(rooms, ann):
         await rooms.agents.get(ann, agent.id)
     with pytest.raises(AgentNotFound):
         await rooms.agents.begin_removal(ann, agent.id)
-    assert await rooms.agents.list_agents(ann, AgentFilter(), Page()) == []
+    assert await rooms.agents.list_agents(ann, ListAgentsRequest(), Page()) == []
     assert await rooms.agents.create(ann, agent_of(request_id="r"))
     assert (await rooms.runs.admit(ann, new_run(agent.id), LEASE)).outcome is AdmissionOutcome.NO_AGENT
 
@@ -139,8 +139,8 @@ async def test_only_the_expected_version_is_replaced(rooms, ann):
     assert not await rooms.agents.update(ann, changed, expected=1)
     found = await rooms.agents.get(ann, agent.id)
     assert (found.state.name, found.tool_ids, found.secrets, found.version) == ("Eve", ("tool-3", "tool-1"), b"s", 2)
-    assert await rooms.agents.count(ann, AgentFilter(tags=("new",))) == 1
-    assert await rooms.agents.count(ann, AgentFilter(tags=("old",))) == 0
+    assert await rooms.agents.count(ann, CountAgentsRequest(tags=("new",))) == 1
+    assert await rooms.agents.count(ann, CountAgentsRequest(tags=("old",))) == 0
 
 
 async def test_ten_writers_of_one_version_write_once(rooms, ann):
@@ -153,7 +153,7 @@ async def test_agents_are_listed_by_page_and_order(rooms, ann):
     ids = [(await stored(rooms, ann, name=name)).id for name in ("a", "b", "c")]
 
     async def found(filters=None, **page):
-        return [agent.id for agent in await rooms.agents.list_agents(ann, filters or AgentFilter(), Page(**page))]
+        return [agent.id for agent in await rooms.agents.list_agents(ann, filters or ListAgentsRequest(), Page(**page))]
 
     assert await found() == ids[::-1]
     assert await found(ascending=True) == ids
@@ -161,26 +161,26 @@ async def test_agents_are_listed_by_page_and_order(rooms, ann):
     assert await found(after=ids[1]) == [ids[0]]
     assert await found(before=ids[1]) == [ids[2]]
     await closed(rooms, ann, ids[1])
-    assert (await found(AgentFilter(order_by="last_run_completion")))[0] == ids[1]
-    assert await found(AgentFilter(order_by="updated_at"), ascending=True) == ids
+    assert (await found(ListAgentsRequest(order_by=agent_service_pb2.AGENT_ORDER_BY_LAST_RUN_COMPLETION)))[0] == ids[1]
+    assert await found(ListAgentsRequest(order_by=agent_service_pb2.AGENT_ORDER_BY_UPDATED_AT), ascending=True) == ids
 
 
 @pytest.mark.parametrize(
     ("filters", "names"),
     [
-        (AgentFilter(), ["one", "two"]),
-        (AgentFilter(name="one"), ["one"]),
-        (AgentFilter(query_text="O"), ["one", "two"]),
-        (AgentFilter(query_text="%"), []),
-        (AgentFilter(tags=("x", "y")), ["one", "two"]),
-        (AgentFilter(tags=("x", "y"), match_all_tags=True), ["one"]),
-        (AgentFilter(project_id="p"), ["two"]),
-        (AgentFilter(template_id="t"), ["one"]),
-        (AgentFilter(base_template_id="bt"), ["one"]),
-        (AgentFilter(identity_id="i"), ["two"]),
-        (AgentFilter(created_by_id="user-1"), ["one"]),
-        (AgentFilter(last_stop_reason=END_TURN), ["two"]),
-        (AgentFilter(last_stop_reason=usage_pb2.STOP_REASON_ERROR), []),
+        ({}, ["one", "two"]),
+        ({"name": "one"}, ["one"]),
+        ({"query_text": "O"}, ["one", "two"]),
+        ({"query_text": "%"}, []),
+        ({"tags": ("x", "y")}, ["one", "two"]),
+        ({"tags": ("x", "y"), "match_all_tags": True}, ["one"]),
+        ({"project_id": "p"}, ["two"]),
+        ({"template_id": "t"}, ["one"]),
+        ({"base_template_id": "bt"}, ["one"]),
+        ({"identity_id": "i"}, ["two"]),
+        ({"created_by_id": "user-1"}, ["one"]),
+        ({"last_stop_reason": END_TURN}, ["two"]),
+        ({"last_stop_reason": usage_pb2.STOP_REASON_ERROR}, []),
     ],
 )
 async def test_agents_are_filtered(rooms, ann, filters, names):
@@ -189,9 +189,9 @@ async def test_agents_are_filtered(rooms, ann, filters, names):
     await stored(rooms, ann, name="hidden one", tags=["x", "y"], hidden=True)
     await closed(rooms, ann, two.id)
 
-    listed = await rooms.agents.list_agents(ann, filters, Page(ascending=True))
+    listed = await rooms.agents.list_agents(ann, ListAgentsRequest(**filters), Page(ascending=True))
     assert [agent.state.name for agent in listed] == names
-    assert await rooms.agents.count(ann, filters) == len(names)
+    assert await rooms.agents.count(ann, CountAgentsRequest(**filters)) == len(names)
 
 
 async def test_an_agent_tells_of_its_last_run(rooms, ann):

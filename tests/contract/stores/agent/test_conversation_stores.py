@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from letta.common.v1 import usage_pb2
-from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, ConversationStage
+from letta_agent.domain.agents.conversations import Conversation, ConversationStage, ListConversationsRequest
 from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, LeaseTerms, RunEnd, RunKey
 from letta_common.clock import SystemClock
 from letta_common.errors import ConversationNotFound
@@ -70,7 +70,7 @@ async def test_another_tenant_sees_nothing_and_changes_nothing(rooms, ann, bob, 
         with pytest.raises(ConversationNotFound):
             await call
     await rooms.conversations.delete(bob, made.id)
-    assert await rooms.conversations.list_conversations(bob, ConversationFilter(), Page()) == []
+    assert await rooms.conversations.list_conversations(bob, ListConversationsRequest(), Page()) == []
     assert (await rooms.conversations.get(ann, made.id)).id == made.id
 
 
@@ -142,25 +142,29 @@ async def test_conversations_are_listed_by_page_filter_and_order(rooms, ann, age
 
     async def found(filters=None, **page):
         listed = await rooms.conversations.list_conversations(
-            ann, filters or ConversationFilter(agent_id), Page(**page)
+            ann, filters or ListConversationsRequest(agent_id=agent_id), Page(**page)
         )
         return [made.id for made in listed]
 
     assert await found() == ids[::-1]
-    assert await found(ConversationFilter()) == [elsewhere, *ids[::-1]]
+    assert await found(ListConversationsRequest()) == [elsewhere, *ids[::-1]]
     assert await found(ascending=True, limit=2) == ids[:2]
     assert await found(after=ids[1]) == [ids[0]]
     assert await found(before=ids[1]) == [ids[2]]
-    assert await found(ConversationFilter(agent_id, "TEA")) == [ids[0]]
-    assert await found(ConversationFilter(agent_id, "_")) == []
+    assert await found(ListConversationsRequest(agent_id=agent_id, summary_search="TEA")) == [ids[0]]
+    assert await found(ListConversationsRequest(agent_id=agent_id, summary_search="_")) == []
 
 
-@pytest.mark.parametrize("order", ["last_message_at", "last_run_completion"])
+@pytest.mark.parametrize(
+    "order", ["CONVERSATION_ORDER_BY_LAST_MESSAGE_AT", "CONVERSATION_ORDER_BY_LAST_RUN_COMPLETION"]
+)
 async def test_conversations_that_were_used_last_come_first(rooms, ann, agent_id, order):
     made = [await stored(rooms, ann, agent_id) for _ in range(3)]
     await used(rooms, ann, made[1])
     await used(rooms, ann, made[0])
-    listed = await rooms.conversations.list_conversations(ann, ConversationFilter(agent_id, order_by=order), Page())
+    listed = await rooms.conversations.list_conversations(
+        ann, ListConversationsRequest(agent_id=agent_id, order_by=order), Page()
+    )
     assert [found.id for found in listed] == [made[0].id, made[1].id, made[2].id]
     assert [found.HasField("last_message_at") for found in listed] == [True, True, False]
 

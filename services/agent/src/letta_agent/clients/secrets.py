@@ -11,7 +11,7 @@ SECRETS = "agent.agents.secrets"
 Variable = agent_pb2.AgentEnvironmentVariable
 
 
-class AgentSecrets:
+class SecretClient:
     """Seals and opens all variables of an agent as one text."""
 
     def __init__(self, sealer: Sealer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import grpc.aio
@@ -13,7 +14,6 @@ from letta.common.v1.message_pb2 import TOOL_RETURN_STATUS_ERROR, TOOL_RETURN_ST
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.context_window import Overviews
 from letta_agent.domain.agents.direct_calls import ToolRuns
-from letta_agent.domain.agents.records import AgentFilter, AgentIncludes
 from letta_agent.domain.runs.runs import Runs
 from letta_agent.domain.toolcalls.outcomes import has_failed, told
 from letta_agent.servicers.drafts import change_of, draft_of
@@ -28,10 +28,6 @@ from letta_common.values.paging import Page
 from letta_common.values.repeats import Digests
 
 Call = grpc.aio.ServicerContext[Any, Any]
-_ORDERS = {
-    pb.AGENT_ORDER_BY_UPDATED_AT: "updated_at",
-    pb.AGENT_ORDER_BY_LAST_RUN_COMPLETION: "last_run_completion",
-}
 
 
 class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
@@ -61,18 +57,17 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         return pb.CreateAgentResponse(agent=as_read(agent))
 
     async def GetAgent(self, request: pb.GetAgentRequest, context: Call) -> pb.GetAgentResponse:
-        agent = await self._agents.get(current_actor(), request.agent_id, _parts(request.include))
+        _require_may_see(request.include)
+        agent = await self._agents.get(current_actor(), request.agent_id, request.include)
         return pb.GetAgentResponse(agent=as_read(agent))
 
     async def ListAgents(self, request: pb.ListAgentsRequest, context: Call) -> pb.ListAgentsResponse:
-        order = _ORDERS.get(request.order_by, "created_at")
-        found = await self._agents.find(
-            current_actor(), _filter(request, order), page_of(request), _parts(request.include)
-        )
+        _require_may_see(request.include)
+        found = await self._agents.find(current_actor(), request, page_of(request))
         return pb.ListAgentsResponse(agents=map(as_read, found))
 
     async def CountAgents(self, request: pb.CountAgentsRequest, context: Call) -> pb.CountAgentsResponse:
-        return pb.CountAgentsResponse(count=await self._stores.agents.count(current_actor(), _filter(request)))
+        return pb.CountAgentsResponse(count=await self._stores.agents.count(current_actor(), request))
 
     async def UpdateAgent(self, request: pb.UpdateAgentRequest, context: Call) -> pb.UpdateAgentResponse:
         change = change_of(request.agent, request.update_mask)
@@ -155,31 +150,7 @@ def json_object(text: str, field: str) -> dict[str, Any]:
     return value
 
 
-def _parts(include: Any) -> AgentIncludes:
-    """Return what a caller wants to see of an agent. Raises PermissionDenied for secrets that only writers may see."""
-    wanted = set(include)
-    if pb.AGENT_INCLUDE_SECRETS in wanted:
+def _require_may_see(include: Iterable[pb.AgentInclude.ValueType]) -> None:
+    """Raise PermissionDenied for secrets, which only writers may see."""
+    if pb.AGENT_INCLUDE_SECRETS in include:
         require_scope(current_actor(), "write")
-    return AgentIncludes(
-        blocks=pb.AGENT_INCLUDE_BLOCKS in wanted,
-        tools=pb.AGENT_INCLUDE_TOOLS in wanted,
-        secrets=pb.AGENT_INCLUDE_SECRETS in wanted,
-        tags=pb.AGENT_INCLUDE_TAGS in wanted,
-        pending_approval=pb.AGENT_INCLUDE_PENDING_APPROVAL in wanted,
-    )
-
-
-def _filter(request: Any, order_by: str = "created_at") -> AgentFilter:
-    return AgentFilter(
-        name=request.name,
-        tags=tuple(request.tags),
-        match_all_tags=request.match_all_tags,
-        query_text=request.query_text,
-        project_id=request.project_id,
-        template_id=request.template_id,
-        base_template_id=request.base_template_id,
-        identity_id=request.identity_id,
-        last_stop_reason=request.last_stop_reason,
-        created_by_id=request.created_by_id,
-        order_by=order_by,
-    )

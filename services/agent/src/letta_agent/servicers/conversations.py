@@ -10,8 +10,8 @@ import grpc.aio
 
 from letta.agent.v1 import conversation_service_pb2 as pb
 from letta.agent.v1 import conversation_service_pb2_grpc
-from letta_agent.domain.agents.conversations import Conversation, ConversationFilter, Conversations
-from letta_agent.domain.journal.records import RunFilter
+from letta_agent.domain.agents.conversations import Conversation, Conversations
+from letta_agent.domain.journal.records import ListRunsRequest
 from letta_agent.domain.runs.runs import Runs, SendCommand
 from letta_agent.servicers.runs import cancel_all, compaction_of, follow_of, stream
 from letta_agent.servicers.stores import AgentStores
@@ -25,10 +25,6 @@ from letta_rpc.masks import changed_paths, copy_paths, shared_fields
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _GIVEN = shared_fields(pb.CreateConversationRequest.DESCRIPTOR, Conversation.DESCRIPTOR)
-_ORDERS = {
-    pb.CONVERSATION_ORDER_BY_LAST_RUN_COMPLETION: "last_run_completion",
-    pb.CONVERSATION_ORDER_BY_LAST_MESSAGE_AT: "last_message_at",
-}
 
 
 class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServicer):
@@ -64,10 +60,7 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
     async def ListConversations(
         self, request: pb.ListConversationsRequest, context: Call
     ) -> pb.ListConversationsResponse:
-        filters = ConversationFilter(
-            request.agent_id, request.summary_search, _ORDERS.get(request.order_by, "created_at")
-        )
-        found = await self._stores.conversations.list_conversations(current_actor(), filters, Page.of(request))
+        found = await self._stores.conversations.list_conversations(current_actor(), request, Page.of(request))
         return pb.ListConversationsResponse(conversations=found)
 
     async def UpdateConversation(
@@ -155,7 +148,9 @@ class ConversationServicer(conversation_service_pb2_grpc.ConversationServiceServ
         _, conversation_id = await self._conversations.thread(actor, request.conversation_id, request.agent_id)
         if request.otid:
             return await self._stores.runs.get_by_key(actor, conversation_id, request.otid)
-        found = await self._stores.runs.list_runs(actor, RunFilter(conversation_id=conversation_id), Page(limit=1))
+        found = await self._stores.runs.list_runs(
+            actor, ListRunsRequest(conversation_id=conversation_id), Page(limit=1)
+        )
         if not found:
             raise RunNotFound("the conversation has no run", conversation_id=conversation_id)
         return found[0].id

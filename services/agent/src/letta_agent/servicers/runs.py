@@ -11,7 +11,7 @@ import grpc.aio
 from letta.agent.v1 import agent_pb2, run_pb2, run_service_pb2_grpc
 from letta.agent.v1 import run_service_pb2 as pb
 from letta_agent.domain.journal.feed import Event
-from letta_agent.domain.journal.records import ACTIVE, RunFilter, RunStore, StepFilter
+from letta_agent.domain.journal.records import ListStepsRequest, RunStore
 from letta_agent.domain.loop.compaction_run import COMPACTION
 from letta_agent.domain.runs.runs import Admitted, Follow, Runs, SendCommand
 from letta_agent.servicers.packing import pack_run, pack_run_metrics, pack_run_usage, pack_step
@@ -67,24 +67,14 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         return pb.GetRunResponse(run=pack_run(await self._stores.runs.get(current_actor(), request.run_id)))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Call) -> pb.ListRunsResponse:
-        agents = tuple(filter(None, (request.agent_id, *request.agent_ids)))
-        filters = RunFilter(
-            agent_ids=agents,
-            conversation_id=request.conversation_id,
-            statuses=ACTIVE if request.active else tuple(request.statuses),
-            stop_reason=request.stop_reason,
-            background=request.background if request.HasField("background") else None,
-        )
-        found = await self._stores.runs.list_runs(current_actor(), filters, page_of(request))
+        found = await self._stores.runs.list_runs(current_actor(), request, page_of(request))
         return pb.ListRunsResponse(runs=map(pack_run, found))
 
     async def ListActiveRuns(self, request: pb.ListActiveRunsRequest, context: Call) -> pb.ListActiveRunsResponse:
-        filters = RunFilter(
-            agent_ids=(request.agent_id,) if request.agent_id else (),
-            statuses=ACTIVE,
-            background=request.background if request.HasField("background") else None,
-        )
-        found = await self._stores.runs.list_runs(current_actor(), filters, Page.of(request))
+        wanted = pb.ListRunsRequest(agent_id=request.agent_id, active=True)
+        if request.HasField("background"):
+            wanted.background = request.background
+        found = await self._stores.runs.list_runs(current_actor(), wanted, Page.of(request))
         return pb.ListActiveRunsResponse(runs=map(pack_run, found))
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Call) -> pb.CancelRunResponse:
@@ -118,13 +108,15 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
 
     async def GetRunMetrics(self, request: pb.GetRunMetricsRequest, context: Call) -> pb.GetRunMetricsResponse:
         record = await self._stores.runs.get(current_actor(), request.run_id)
-        steps = await self._stores.runs.list_steps(current_actor(), StepFilter(run_id=request.run_id), _ALL)
+        steps = await self._stores.runs.list_steps(current_actor(), ListStepsRequest(run_id=request.run_id), _ALL)
         used = list(dict.fromkeys(tool for step in steps for tool in step.summary.tools_used))
         return pb.GetRunMetricsResponse(metrics=pack_run_metrics(current_actor(), record, used))
 
     async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: Call) -> pb.ListRunStepsResponse:
         await self._stores.runs.get(current_actor(), request.run_id)
-        steps = await self._stores.runs.list_steps(current_actor(), StepFilter(run_id=request.run_id), Page.of(request))
+        steps = await self._stores.runs.list_steps(
+            current_actor(), ListStepsRequest(run_id=request.run_id), Page.of(request)
+        )
         return pb.ListRunStepsResponse(steps=[pack_step(current_actor(), step) for step in steps])
 
 

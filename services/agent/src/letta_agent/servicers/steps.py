@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 import grpc.aio
 
 from letta.agent.v1 import step_service_pb2 as pb
 from letta.agent.v1 import step_service_pb2_grpc
-from letta_agent.domain.journal.records import RunStore, StepFilter
+from letta_agent.domain.journal.records import RunStore
 from letta_agent.servicers.packing import pack_step, pack_step_metrics
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
@@ -24,17 +23,7 @@ class StepServicer(step_service_pb2_grpc.StepServiceServicer):
         self._store = store
 
     async def ListSteps(self, request: pb.ListStepsRequest, context: Call) -> pb.ListStepsResponse:
-        filters = StepFilter(
-            agent_id=request.agent_id,
-            run_id=request.run_id,
-            model=request.model,
-            start=request.start_date.ToDatetime(tzinfo=UTC) if request.HasField("start_date") else None,
-            end=request.end_date.ToDatetime(tzinfo=UTC) if request.HasField("end_date") else None,
-            feedback=request.feedback,
-            has_feedback=request.has_feedback if request.HasField("has_feedback") else None,
-            tags=tuple(request.tags),
-        )
-        found = await self._store.list_steps(current_actor(), filters, Page.of(request))
+        found = await self._store.list_steps(current_actor(), request, Page.of(request))
         return pb.ListStepsResponse(steps=[pack_step(current_actor(), step) for step in found])
 
     async def GetStep(self, request: pb.GetStepRequest, context: Call) -> pb.GetStepResponse:

@@ -12,7 +12,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from letta_agent.domain.agents.records import Agent, AgentFilter, ConversationLock, Stage, StoredAgent
+from letta.agent.v1 import agent_service_pb2 as pb
+from letta_agent.domain.agents.records import (
+    Agent,
+    ConversationLock,
+    CountAgentsRequest,
+    ListAgentsRequest,
+    Stage,
+    StoredAgent,
+)
 from letta_agent.store.tables import agent_tools, agents, conversations, queue, run_events, run_steps, runs
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound
@@ -66,10 +74,11 @@ _COLUMNS = (
 )
 _APPROVAL = ("approval_message_id", "approval_call_ids", "approval_message", "approval_since", "failed_hash")
 """What a conversation knows of its messages."""
-_ORDERS = {
-    "created_at": agents.c.created_at,
-    "updated_at": agents.c.updated_at,
-    "last_run_completion": sa.func.coalesce(queue.c.last_run_completion, sa.literal(datetime.min, sa.DateTime())),
+_ORDERS: dict[int, sa.ColumnElement[Any]] = {
+    pb.AGENT_ORDER_BY_UPDATED_AT: agents.c.updated_at,
+    pb.AGENT_ORDER_BY_LAST_RUN_COMPLETION: sa.func.coalesce(
+        queue.c.last_run_completion, sa.literal(datetime.min, sa.DateTime())
+    ),
 }
 
 
@@ -130,23 +139,23 @@ class SqlAgentStore:
         async with self._db.begin() as conn:
             await conn.execute(sa.update(queue).where(here).values(**nothing, context_tokens=0))
 
-    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[StoredAgent]:
+    async def list_agents(self, actor: Actor, wanted: ListAgentsRequest, page: Page) -> list[StoredAgent]:
         """Return a page of agents that are ready. The first page of a list is what a screen asks for: it runs hot."""
-        wanted = _wanted(filters)
+        values = _values(wanted)
         if not page.before and not page.after:
-            first = _first_page(frozenset(wanted), filters.match_all_tags, filters.order_by, page)
-            rows = await first.run(self._db, organization_id=actor.organization_id, **wanted)
+            first = _first_page(frozenset(values), wanted.match_all_tags, wanted.order_by, page)
+            rows = await first.run(self._db, organization_id=actor.organization_id, **values)
             return [_agent(row) for row in (rows[::-1] if page.backwards else rows)]
         mine = agents.c.organization_id == actor.organization_id
-        query = _query().where(mine, *_conditions(wanted, all_tags=filters.match_all_tags))
+        query = _query().where(mine, *_conditions(values, all_tags=wanted.match_all_tags))
         async with self._db.connect() as conn:
-            return [_agent(row) for row in await fetch_page(conn, query, page, _keyset(mine, filters.order_by))]
+            return [_agent(row) for row in await fetch_page(conn, query, page, _keyset(mine, wanted.order_by))]
 
-    async def count(self, actor: Actor, filters: AgentFilter) -> int:
+    async def count(self, actor: Actor, wanted: CountAgentsRequest) -> int:
         """Count agents that are ready."""
         mine = agents.c.organization_id == actor.organization_id
         query = sa.select(sa.func.count()).select_from(agents.outerjoin(queue, _DEFAULT_THREAD))
-        conditions = _conditions(_wanted(filters), all_tags=filters.match_all_tags)
+        conditions = _conditions(_values(wanted), all_tags=wanted.match_all_tags)
         async with self._db.connect() as conn:
             return int((await conn.execute(query.where(mine, *conditions))).scalar_one())
 
@@ -240,30 +249,32 @@ def _by_request() -> Compiled:
 
 # Filters combine in many ways; the few that screens use stay compiled.
 @functools.lru_cache(maxsize=64)
-def _first_page(wanted: frozenset[str], all_tags: bool, order_by: str, page: Page) -> Compiled:
-    query = _query().where(_MINE, *_conditions(dict.fromkeys(sorted(wanted)), all_tags=all_tags))
+def _first_page(names: frozenset[str], all_tags: bool, order_by: int, page: Page) -> Compiled:
+    query = _query().where(_MINE, *_conditions(dict.fromkeys(sorted(names)), all_tags=all_tags))
     return Compiled(_keyset(_MINE, order_by).narrow(query, page))
 
 
-def _keyset(mine: sa.ColumnElement[bool], order_by: str) -> Keyset:
-    return Keyset(at=_ORDERS[order_by], id=agents.c.id, scope=mine, large=(agents.c.definition,))
+def _keyset(mine: sa.ColumnElement[bool], order_by: int) -> Keyset:
+    return Keyset(
+        at=_ORDERS.get(order_by, agents.c.created_at), id=agents.c.id, scope=mine, large=(agents.c.definition,)
+    )
 
 
-def _wanted(filters: AgentFilter) -> dict[str, Any]:
-    """Return the values that filters name, by the names of their conditions."""
-    found: dict[str, Any] = {name: value for name in _EXACT if (value := getattr(filters, name))}
-    if filters.tags:
-        found["tags"] = list(filters.tags)
-    if filters.query_text:
-        found["query_text"] = re.sub("([/%_])", r"/\1", filters.query_text)
-    if filters.identity_id:
-        found["identity_ids"] = [filters.identity_id]
-    if filters.last_stop_reason:
-        found["last_stop_reason"] = filters.last_stop_reason
+def _values(wanted: ListAgentsRequest | CountAgentsRequest) -> dict[str, Any]:
+    """Return the values that a request filters by, by the names of their conditions."""
+    found: dict[str, Any] = {name: value for name in _EXACT if (value := getattr(wanted, name))}
+    if wanted.tags:
+        found["tags"] = list(wanted.tags)
+    if wanted.query_text:
+        found["query_text"] = re.sub("([/%_])", r"/\1", wanted.query_text)
+    if wanted.identity_id:
+        found["identity_ids"] = [wanted.identity_id]
+    if wanted.last_stop_reason:
+        found["last_stop_reason"] = wanted.last_stop_reason
     return found
 
 
-def _conditions(wanted: Mapping[str, Any], *, all_tags: bool) -> list[sa.ColumnElement[bool]]:
+def _conditions(values: Mapping[str, Any], *, all_tags: bool) -> list[sa.ColumnElement[bool]]:
     """Return the conditions of filters, each with its value under its name."""
     tags, identities = agents.c.tags, agents.c.identity_ids
     made: dict[str, Callable[[sa.BindParameter[Any]], sa.ColumnElement[bool]]] = {
@@ -274,7 +285,7 @@ def _conditions(wanted: Mapping[str, Any], *, all_tags: bool) -> list[sa.ColumnE
         **{name: agents.c[name].__eq__ for name in _EXACT},
     }
     types = {"tags": tags.type, "identity_ids": identities.type, "last_stop_reason": queue.c.last_stop_reason.type}
-    named = [made[name](sa.bindparam(name, value, types.get(name, sa.Text()))) for name, value in wanted.items()]
+    named = [made[name](sa.bindparam(name, value, types.get(name, sa.Text()))) for name, value in values.items()]
     return [agents.c.state == Stage.READY, agents.c.hidden.is_(False), *named]
 
 

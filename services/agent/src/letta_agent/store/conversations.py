@@ -8,10 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from letta.agent.v1 import conversation_service_pb2 as pb
 from letta_agent.domain.agents.conversations import (
     Conversation,
-    ConversationFilter,
     ConversationStage,
+    ListConversationsRequest,
     StoredConversation,
 )
 from letta_agent.domain.journal.records import ACTIVE, RunStatus, StopReason
@@ -41,12 +42,13 @@ _CANCELLED = {
     "stop_reason": int(StopReason.STOP_REASON_CANCELLED),
     "cancel_requested": True,
 }
-_ORDERS = {
-    "created_at": conversations.c.created_at,
-    "last_run_completion": sa.func.coalesce(
+_ORDERS: dict[int, sa.ColumnElement[Any]] = {
+    pb.CONVERSATION_ORDER_BY_LAST_RUN_COMPLETION: sa.func.coalesce(
         queue.c.last_run_completion, sa.literal(_NEVER, sa.DateTime(timezone=True))
     ),
-    "last_message_at": sa.func.coalesce(queue.c.last_message_at, sa.literal(_NEVER, sa.DateTime(timezone=True))),
+    pb.CONVERSATION_ORDER_BY_LAST_MESSAGE_AT: sa.func.coalesce(
+        queue.c.last_message_at, sa.literal(_NEVER, sa.DateTime(timezone=True))
+    ),
 }
 
 
@@ -89,15 +91,17 @@ class SqlConversationStore:
         there = sa.and_(conversations.c.id == conversation_id, conversations.c.state == ConversationStage.READY)
         return _stored(await self._one(actor, there, conversation_id)).conversation
 
-    async def list_conversations(self, actor: Actor, filters: ConversationFilter, page: Page) -> list[Conversation]:
+    async def list_conversations(
+        self, actor: Actor, wanted: ListConversationsRequest, page: Page
+    ) -> list[Conversation]:
         """Return a page of conversations that are ready."""
         mine = conversations.c.organization_id == actor.organization_id
         query = self._query().where(mine, conversations.c.state == ConversationStage.READY)
-        if filters.agent_id:
-            query = query.where(conversations.c.agent_id == filters.agent_id)
-        if filters.summary_search:
-            query = query.where(conversations.c.summary.icontains(filters.summary_search, autoescape=True))
-        keyset = Keyset(at=_ORDERS[filters.order_by], id=conversations.c.id, scope=mine)
+        if wanted.agent_id:
+            query = query.where(conversations.c.agent_id == wanted.agent_id)
+        if wanted.summary_search:
+            query = query.where(conversations.c.summary.icontains(wanted.summary_search, autoescape=True))
+        keyset = Keyset(at=_ORDERS.get(wanted.order_by, conversations.c.created_at), id=conversations.c.id, scope=mine)
         async with self._db.connect() as conn:
             return [_stored(row).conversation for row in await fetch_page(conn, query, page, keyset)]
 

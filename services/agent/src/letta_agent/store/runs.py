@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC
 from operator import attrgetter
 from typing import Any
 
@@ -15,13 +16,13 @@ from letta_agent.domain.journal.records import (
     AdmissionOutcome,
     HeldCalls,
     LeaseTerms,
+    ListRunsRequest,
+    ListStepsRequest,
     NewRun,
     RunEnd,
-    RunFilter,
     RunKey,
     RunRecord,
     RunStatus,
-    StepFilter,
     StepRecord,
     StepSummary,
     StopReason,
@@ -290,19 +291,19 @@ class SqlRunStore:
             raise _no_run(run_id)
         return _run(row)
 
-    async def list_runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
+    async def list_runs(self, actor: Actor, wanted: ListRunsRequest, page: Page) -> list[RunRecord]:
         """Return a page of runs."""
         query = sa.select(*_RUN_COLUMNS).where(self._mine(actor))
-        if filters.agent_ids:
-            query = query.where(runs.c.agent_id.in_(filters.agent_ids))
-        if filters.conversation_id:
-            query = query.where(runs.c.conversation_id == filters.conversation_id)
-        if filters.statuses:
-            query = query.where(runs.c.status.in_(filters.statuses))
-        if filters.stop_reason:
-            query = query.where(runs.c.stop_reason == filters.stop_reason)
-        if filters.background is not None:
-            query = query.where(runs.c.background == filters.background)
+        if agents := [*filter(None, (wanted.agent_id, *wanted.agent_ids))]:
+            query = query.where(runs.c.agent_id.in_(agents))
+        if wanted.conversation_id:
+            query = query.where(runs.c.conversation_id == wanted.conversation_id)
+        if statuses := ACTIVE if wanted.active else wanted.statuses:
+            query = query.where(runs.c.status.in_(statuses))
+        if wanted.stop_reason:
+            query = query.where(runs.c.stop_reason == wanted.stop_reason)
+        if wanted.HasField("background"):
+            query = query.where(runs.c.background == wanted.background)
         keyset = Keyset(at=runs.c.created_at, id=runs.c.id, scope=self._mine(actor), large=(runs.c.request,))
         async with self._db.connect() as conn:
             return [_run(row) for row in await fetch_page(conn, query, page, keyset)]
@@ -331,10 +332,10 @@ class SqlRunStore:
             raise RunNotFound("no run was begun with this key", key=key)
         return found
 
-    async def list_steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
+    async def list_steps(self, actor: Actor, wanted: ListStepsRequest, page: Page) -> list[StepRecord]:
         """Return a page of steps."""
         mine = run_steps.c.organization_id == actor.organization_id
-        query = sa.select(*_STEP_COLUMNS).where(mine, *_step_conditions(filters))
+        query = sa.select(*_STEP_COLUMNS).where(mine, *_step_conditions(wanted))
         keyset = Keyset(at=run_steps.c.created_at, id=run_steps.c.id, scope=mine)
         async with self._db.connect() as conn:
             return [_step(row) for row in await fetch_page(conn, query, page, keyset)]
@@ -370,25 +371,25 @@ class SqlRunStore:
         return runs.c.organization_id == actor.organization_id
 
 
-def _step_conditions(filters: StepFilter) -> list[sa.ColumnElement[bool]]:
+def _step_conditions(wanted: ListStepsRequest) -> list[sa.ColumnElement[bool]]:
     # Status 1 is PENDING: a checkpoint of a step that still goes on is no step that clients may see.
     steps, found = run_steps.c, [run_steps.c.status != 1]
-    for column, value in ((steps.agent_id, filters.agent_id), (steps.run_id, filters.run_id)):
+    for column, value in ((steps.agent_id, wanted.agent_id), (steps.run_id, wanted.run_id)):
         if value:
             found.append(column == value)
-    if filters.model:
+    if wanted.model:
         # Steps are stored with the handle `provider/model`; V1 clients filter by the model's name too.
-        found.append(sa.or_(steps.model == filters.model, steps.model.endswith(f"/{filters.model}", autoescape=True)))
-    if filters.start is not None:
-        found.append(steps.created_at >= filters.start)
-    if filters.end is not None:
-        found.append(steps.created_at <= filters.end)
-    if filters.feedback:
-        found.append(steps.feedback == filters.feedback)
-    if filters.has_feedback is not None:
-        found.append((steps.feedback != 0) == filters.has_feedback)
-    if filters.tags:
-        found.append(steps.tags.overlap(list(filters.tags)))
+        found.append(sa.or_(steps.model == wanted.model, steps.model.endswith(f"/{wanted.model}", autoescape=True)))
+    if wanted.HasField("start_date"):
+        found.append(steps.created_at >= wanted.start_date.ToDatetime(tzinfo=UTC))
+    if wanted.HasField("end_date"):
+        found.append(steps.created_at <= wanted.end_date.ToDatetime(tzinfo=UTC))
+    if wanted.feedback:
+        found.append(steps.feedback == wanted.feedback)
+    if wanted.HasField("has_feedback"):
+        found.append((steps.feedback != 0) == wanted.has_feedback)
+    if wanted.tags:
+        found.append(steps.tags.overlap(list(wanted.tags)))
     return found
 
 

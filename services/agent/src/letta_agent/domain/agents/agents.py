@@ -18,11 +18,12 @@ from letta_agent.domain.agents.records import (
     ALL_PARTS,
     Agent,
     AgentDraft,
-    AgentFilter,
-    AgentIncludes,
+    AgentInclude,
     AgentPeers,
     AgentStore,
     Change,
+    ListAgentsRequest,
+    Parts,
     Stage,
     StoredAgent,
     Variable,
@@ -32,7 +33,7 @@ from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.peers.credentials import CredentialPeer
 from letta_agent.domain.peers.memory import Block, Message
 from letta_agent.domain.peers.models import ContentPart
-from letta_agent.domain.peers.secrets import SecretBox
+from letta_agent.domain.peers.secrets import SecretPeer
 from letta_agent.domain.peers.tools import Tool
 from letta_agent.domain.toolcalls.rules import ToolRules
 from letta_common.actor import Actor, acting_as
@@ -60,7 +61,7 @@ _DESCRIPTIONS = {
 class Agents:
     """Operations on agents."""
 
-    def __init__(self, store: AgentStore, peers: AgentPeers, secrets: SecretBox, clock: Clock) -> None:
+    def __init__(self, store: AgentStore, peers: AgentPeers, secrets: SecretPeer, clock: Clock) -> None:
         self._store = store
         self._memory = peers.memory
         self._models = peers.models
@@ -88,14 +89,14 @@ class Agents:
         memory = await self._provision(actor, agent, creation)
         return self._shown(actor, agent, ALL_PARTS, memory, tools)
 
-    async def get(self, actor: Actor, agent_id: str, parts: AgentIncludes) -> Agent:
+    async def get(self, actor: Actor, agent_id: str, parts: Parts) -> Agent:
         """Return one agent. Raises AgentNotFound."""
         [shown] = await self._show(actor, [await self._store.get(actor, agent_id)], parts)
         return shown
 
-    async def find(self, actor: Actor, filters: AgentFilter, page: Page, parts: AgentIncludes) -> list[Agent]:
+    async def find(self, actor: Actor, wanted: ListAgentsRequest, page: Page) -> list[Agent]:
         """Return a page of agents."""
-        return await self._show(actor, await self._store.list_agents(actor, filters, page), parts)
+        return await self._show(actor, await self._store.list_agents(actor, wanted, page), wanted.include)
 
     async def update(self, actor: Actor, agent_id: str, change: Change) -> Agent:
         """Change an agent. Raises AgentNotFound, StaleEtag, and what it should use may not exist."""
@@ -339,12 +340,14 @@ class Agents:
         message.created_at.FromDatetime(now)
         return message
 
-    async def _show(self, actor: Actor, agents: Sequence[StoredAgent], parts: AgentIncludes) -> list[Agent]:
+    async def _show(self, actor: Actor, agents: Sequence[StoredAgent], parts: Parts) -> list[Agent]:
         if not agents:
             return []
-        memories = await self._memory.memories([agent.id for agent in agents], blocks=parts.blocks)
+        blocks = AgentInclude.AGENT_INCLUDE_BLOCKS in parts
+        memories = await self._memory.memories([agent.id for agent in agents], blocks=blocks)
         tools: dict[str, Tool] = {}
-        if parts.tools and (ids := tuple(dict.fromkeys(tool for agent in agents for tool in agent.tool_ids))):
+        ids = tuple(dict.fromkeys(tool for agent in agents for tool in agent.tool_ids))
+        if ids and AgentInclude.AGENT_INCLUDE_TOOLS in parts:
             tools = {tool.id: tool for tool in (await self._tools.attached(ids)).tools}
         return [
             self._shown(
@@ -361,7 +364,7 @@ class Agents:
         self,
         actor: Actor,
         agent: StoredAgent,
-        parts: AgentIncludes,
+        parts: Parts,
         memory: memory_pb2.AgentMemory,
         tools: Sequence[Tool],
     ) -> Agent:
@@ -370,15 +373,15 @@ class Agents:
         shown.CopyFrom(agent.state)
         shown.etag = str(agent.version)
         shown.message_ids.extend(memory.message_ids)
-        if parts.blocks:
+        if AgentInclude.AGENT_INCLUDE_BLOCKS in parts:
             shown.blocks.extend(memory.blocks)
-        if parts.tools:
+        if AgentInclude.AGENT_INCLUDE_TOOLS in parts:
             shown.tools.extend(tools)
-        if parts.secrets and agent.secrets:
+        if AgentInclude.AGENT_INCLUDE_SECRETS in parts and agent.secrets:
             shown.secrets.extend(self._secrets.open(actor.organization_id, agent.id, agent.secrets))
-        if not parts.tags:
+        if AgentInclude.AGENT_INCLUDE_TAGS not in parts:
             shown.ClearField("tags")
-        if parts.pending_approval and agent.approval:
+        if AgentInclude.AGENT_INCLUDE_PENDING_APPROVAL in parts and agent.approval:
             shown.pending_approval.ParseFromString(agent.approval)
         return shown
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from letta.agent.v1 import conversation_pb2
+from letta.agent.v1 import conversation_pb2, conversation_service_pb2
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.peers.credentials import CredentialPeer
@@ -25,6 +25,7 @@ from letta_common.values.paging import Page
 from letta_common.values.repeats import require_same
 
 Conversation = conversation_pb2.Conversation
+ListConversationsRequest = conversation_service_pb2.ListConversationsRequest
 DEFAULT = "default"
 _log = structlog.get_logger("letta.agent.conversations")
 
@@ -48,15 +49,6 @@ class StoredConversation:
     request_hash: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationFilter:
-    """Which conversations are listed. Empty fields do not filter."""
-
-    agent_id: str = ""
-    summary_search: str = ""
-    order_by: str = "created_at"
-
-
 class ConversationStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
@@ -72,7 +64,9 @@ class ConversationStore(Protocol):
         """Return one conversation that is ready. Raises ConversationNotFound."""
         ...
 
-    async def list_conversations(self, actor: Actor, filters: ConversationFilter, page: Page) -> list[Conversation]:
+    async def list_conversations(
+        self, actor: Actor, wanted: ListConversationsRequest, page: Page
+    ) -> list[Conversation]:
         """Return a page of conversations that are ready."""
         ...
 

@@ -8,7 +8,7 @@ from typing import Any
 from letta.memory.v1.context_service_pb2 import AgentMemory
 from letta_agent.domain.agents.records import AgentPeers, AgentStore
 from letta_agent.domain.journal.records import RunKey
-from letta_agent.domain.peers.secrets import SecretBox
+from letta_agent.domain.peers.secrets import SecretPeer
 from letta_agent.domain.toolcalls.executor import Caller, ToolRun
 from letta_agent.domain.toolcalls.outcomes import Outcome
 from letta_common.actor import Actor
@@ -19,7 +19,7 @@ from letta_common.values.ids import new_id
 class ToolRuns:
     """Runs tools of agents for a caller."""
 
-    def __init__(self, store: AgentStore, peers: AgentPeers, caller: Caller, secrets: SecretBox) -> None:
+    def __init__(self, store: AgentStore, peers: AgentPeers, caller: Caller, secrets: SecretPeer) -> None:
         self._store = store
         self._memory = peers.memory
         self._tools = peers.tools

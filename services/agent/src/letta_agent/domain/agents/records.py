@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 from typing import Protocol
 
-from letta.agent.v1 import agent_pb2
+from letta.agent.v1 import agent_pb2, agent_service_pb2
 from letta.common.v1 import agent_type_pb2
 from letta_agent.domain.peers.memory import Block, MemoryPeer, Message
 from letta_agent.domain.peers.models import ModelPeer
@@ -19,6 +19,13 @@ from letta_common.values.paging import Page
 Agent = agent_pb2.Agent
 AgentType = agent_type_pb2.AgentType
 Variable = agent_pb2.AgentEnvironmentVariable
+AgentInclude = agent_service_pb2.AgentInclude
+CountAgentsRequest = agent_service_pb2.CountAgentsRequest
+ListAgentsRequest = agent_service_pb2.ListAgentsRequest
+
+Parts = Collection[AgentInclude.ValueType]
+"""What an answer about agents carries besides the agents."""
+ALL_PARTS: Parts = tuple(AgentInclude.values())
 
 
 class Stage(IntEnum):
@@ -45,37 +52,6 @@ class StoredAgent:
     created_by: str = ""
     approval: bytes = b""
     """The request for approval that waits, as clients see it, serialized."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentFilter:
-    """Which agents are listed or counted. Empty fields do not filter."""
-
-    name: str = ""
-    tags: tuple[str, ...] = ()
-    match_all_tags: bool = False
-    query_text: str = ""
-    project_id: str = ""
-    template_id: str = ""
-    base_template_id: str = ""
-    identity_id: str = ""
-    last_stop_reason: int = 0
-    created_by_id: str = ""
-    order_by: str = "created_at"
-
-
-@dataclass(frozen=True, slots=True)
-class AgentIncludes:
-    """What an answer about agents carries besides the agents."""
-
-    blocks: bool = False
-    tools: bool = False
-    secrets: bool = False
-    tags: bool = False
-    pending_approval: bool = False
-
-
-ALL_PARTS = AgentIncludes(blocks=True, tools=True, secrets=True, tags=True, pending_approval=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +146,11 @@ class AgentStore(Protocol):
         """Forget what waits for approval, and the size of the context, unless the fence has risen since."""
         ...
 
-    async def list_agents(self, actor: Actor, filters: AgentFilter, page: Page) -> list[StoredAgent]:
+    async def list_agents(self, actor: Actor, wanted: ListAgentsRequest, page: Page) -> list[StoredAgent]:
         """Return a page of agents that are ready."""
         ...
 
-    async def count(self, actor: Actor, filters: AgentFilter) -> int:
+    async def count(self, actor: Actor, wanted: CountAgentsRequest) -> int:
         """Count agents that are ready."""
         ...
 

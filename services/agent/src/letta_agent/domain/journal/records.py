@@ -8,12 +8,14 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
-from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
+from letta.agent.v1 import agent_pb2, run_pb2, run_service_pb2, step_service_pb2, stored_pb2
 from letta.common.v1 import usage_pb2
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
 
 Agent = agent_pb2.Agent
+ListRunsRequest = run_service_pb2.ListRunsRequest
+ListStepsRequest = step_service_pb2.ListStepsRequest
 RunRequest = run_pb2.RunRequest
 RunStatus = run_pb2.RunStatus
 StopReason = usage_pb2.StopReason
@@ -220,17 +222,6 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFilter:
-    """Which runs are listed. Empty fields do not filter."""
-
-    agent_ids: tuple[str, ...] = ()
-    conversation_id: str = ""
-    statuses: tuple[int, ...] = ()
-    stop_reason: int = 0
-    background: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class StepRecord:
     """A step as clients see it."""
 
@@ -239,20 +230,6 @@ class StepRecord:
     agent_id: str
     created_at: datetime
     feedback: int = 0
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StepFilter:
-    """Which steps are listed. Empty fields do not filter."""
-
-    agent_id: str = ""
-    run_id: str = ""
-    model: str = ""
-    start: datetime | None = None
-    end: datetime | None = None
-    feedback: int = 0
-    has_feedback: bool | None = None
     tags: tuple[str, ...] = ()
 
 
@@ -357,7 +334,7 @@ class RunStore(Protocol):
         """Return one run. Raises RunNotFound."""
         ...
 
-    async def list_runs(self, actor: Actor, filters: RunFilter, page: Page) -> list[RunRecord]:
+    async def list_runs(self, actor: Actor, wanted: ListRunsRequest, page: Page) -> list[RunRecord]:
         """Return a page of runs."""
         ...
 
@@ -369,7 +346,7 @@ class RunStore(Protocol):
         """Return the run that was admitted under this key. Raises RunNotFound."""
         ...
 
-    async def list_steps(self, actor: Actor, filters: StepFilter, page: Page) -> list[StepRecord]:
+    async def list_steps(self, actor: Actor, wanted: ListStepsRequest, page: Page) -> list[StepRecord]:
         """Return a page of steps."""
         ...
 

@@ -11,7 +11,7 @@ from letta_agent.domain.context.compactor import Compactor
 from letta_agent.domain.journal.records import RunStore
 from letta_agent.domain.peers.memory import MemoryPeer
 from letta_agent.domain.peers.models import ModelPeer
-from letta_agent.domain.peers.secrets import SecretBox
+from letta_agent.domain.peers.secrets import SecretPeer
 from letta_agent.domain.toolcalls.executor import Caller
 from letta_agent.domain.toolcalls.toolsets import Toolsets
 from letta_common.clock import Clock
@@ -30,7 +30,7 @@ class LoopDeps:
     toolsets: Toolsets
     caller: Caller
     compactor: Compactor
-    secrets: SecretBox
+    secrets: SecretPeer
     clock: Clock
     denies: bool = False
     """A message to a conversation whose calls wait for approval denies them."""

@@ -10,7 +10,7 @@ from letta.agent.v1 import agent_pb2
 Variable = agent_pb2.AgentEnvironmentVariable
 
 
-class SecretBox(Protocol):
+class SecretPeer(Protocol):
     """Seals the environment variables of an agent, bound to the agent, and opens them."""
 
     def seal(self, organization_id: str, agent_id: str, variables: Sequence[Variable]) -> bytes:

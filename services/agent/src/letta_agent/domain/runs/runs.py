@@ -18,12 +18,11 @@ from letta_agent.domain.context.approvals import unanswered
 from letta_agent.domain.journal.feed import CLAIM_RANGE, Event
 from letta_agent.domain.journal.inputs import MANNERS, Input, read_input
 from letta_agent.domain.journal.records import (
-    ACTIVE,
     Admission,
     AdmissionOutcome,
+    ListRunsRequest,
     NewRun,
     Overdue,
-    RunFilter,
     RunJob,
     RunKey,
     RunRecord,
@@ -234,9 +233,8 @@ class Runs:
 
     async def cancellable(self, actor: Actor, *, agent_id: str = "", conversation_id: str = "") -> list[str]:
         """Return the runs of an agent, or in a conversation, that go on or whose calls wait for approval."""
-        agents = (agent_id,) if agent_id else ()
-        filters = RunFilter(agent_ids=agents, conversation_id=conversation_id, statuses=ACTIVE)
-        active = [record.id for record in await self._store.list_runs(actor, filters, _ALL)]
+        wanted = ListRunsRequest(agent_id=agent_id, conversation_id=conversation_id, active=True)
+        active = [record.id for record in await self._store.list_runs(actor, wanted, _ALL)]
         waiting = await self._store.list_waiting(actor, agent_id=agent_id, conversation_id=conversation_id)
         return list(dict.fromkeys((*active[::-1], *waiting)))
 
