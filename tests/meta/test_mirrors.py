@@ -10,7 +10,6 @@ from scripts.mirrors import mirrors, repeats
 HELD = {
     "libs/common": 1,
     "libs/sandbox": 2,
-    "services/agent": 3,
     "services/llm_gateway": 18,
     "services/tools": 5,
 }

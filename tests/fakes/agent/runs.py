@@ -26,7 +26,8 @@ from letta_agent.domain.journal.records import (
     RunRecord,
     RunRequest,
     RunStatus,
-    StepRecord,
+    Step,
+    StepMetrics,
     StepSummary,
     StopReason,
     StoredEvent,
@@ -35,6 +36,7 @@ from letta_agent.domain.journal.records import (
     TokenUsage,
     Wishes,
 )
+from letta_agent.domain.journal.steps import metrics_of, shown_step
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import Fenced, RunNotFound, StepNotFound
@@ -99,7 +101,10 @@ class FakeRuns:
             thread.approval = end.pending
         run.kept.clear()
         for step in end.steps:
-            run.steps[step.step_index] = StepRecord(_with_error(step, end), held.run_id, held.agent_id, now)
+            shown = shown_step(_with_error(step, end), held.run_id)
+            shown.organization_id, shown.agent_id = held.organization_id, held.agent_id
+            shown.created_at.FromDatetime(now)
+            run.steps[step.step_index] = (shown, step.llm_started_ns)
         thread.last_run_completion, thread.last_stop_reason = now, end.stop_reason
         thread.last_run_duration_ms = int((now - run.record.created_at).total_seconds() * 1_000)
         run.record = replace(
@@ -202,24 +207,29 @@ class FakeRuns:
                 return run_id
         raise RunNotFound("no run was begun with this key", key=key)
 
-    async def list_steps(self, actor: Actor, filters: ListStepsRequest, page: Page) -> list[StepRecord]:
+    async def list_steps(self, actor: Actor, filters: ListStepsRequest, page: Page) -> list[Step]:
         """Return a page of steps."""
         found = [step for step in self._steps(actor) if _wanted_step(step, filters)]
-        return page.slice(found, key=lambda step: (step.created_at, step.summary.id))
+        return page.slice(found, key=lambda step: (step.created_at.ToDatetime(tzinfo=UTC), step.id))
 
-    async def get_step(self, actor: Actor, step_id: str) -> StepRecord:
+    async def get_step(self, actor: Actor, step_id: str) -> Step:
         """Return one step. Raises StepNotFound."""
         for step in self._steps(actor):
-            if step.summary.id == step_id:
+            if step.id == step_id:
                 return step
         raise StepNotFound(f"step {step_id} does not exist", step_id=step_id)
 
-    async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> StepRecord:
+    async def get_step_metrics(self, actor: Actor, step_id: str) -> StepMetrics:
+        """Return how long the parts of a step took. Raises StepNotFound."""
+        step = await self.get_step(actor, step_id)
+        return metrics_of(step, self._find(actor, step.run_id).steps[step.step_index][1])
+
+    async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> Step:
         """Store what a person thinks of a step. Raises StepNotFound."""
         before = await self.get_step(actor, step_id)
-        changed = replace(before, feedback=feedback, tags=tuple(dict.fromkeys((*before.tags, *tags))))
-        self._find(actor, before.run_id).steps[before.summary.step_index] = changed
-        return changed
+        before.feedback = feedback  # type: ignore[assignment]
+        before.tags.extend(tag for tag in dict.fromkeys(tags) if tag not in before.tags)
+        return before
 
     async def list_events(self, actor: Actor, run_id: str, after: int, limit: int) -> list[StoredEvent]:
         """Return events of a run after a position, in order."""
@@ -408,8 +418,8 @@ class FakeRuns:
             raise RunNotFound(f"run {run_id} does not exist", run_id=run_id)
         return run
 
-    def _steps(self, actor: Actor) -> list[StepRecord]:
-        return [step for run in self._mine(actor) for step in run.steps.values()]
+    def _steps(self, actor: Actor) -> list[Step]:
+        return [step for run in self._mine(actor) for step, _ in run.steps.values()]
 
     def _mine(self, actor: Actor) -> list[Run]:
         return [run for (owner, _), run in self._runs.items() if owner == actor.organization_id]
@@ -451,15 +461,17 @@ def _wanted(record: RunRecord, filters: ListRunsRequest) -> bool:
     )
 
 
-def _wanted_step(step: StepRecord, filters: ListStepsRequest) -> bool:
-    summary: StepSummary = step.summary
+def _wanted_step(step: Step, filters: ListStepsRequest) -> bool:
+    at = step.created_at.ToNanoseconds()
     return (
         (not filters.agent_id or step.agent_id == filters.agent_id)
         and (not filters.run_id or step.run_id == filters.run_id)
-        and (not filters.model or filters.model in {summary.model, summary.model.rpartition("/")[2]})
+        and (not filters.model or filters.model in {step.model, step.model_handle})
         and (not filters.feedback or step.feedback == filters.feedback)
         and (not filters.HasField("has_feedback") or bool(step.feedback) == filters.has_feedback)
         and (not filters.tags or bool(set(filters.tags) & set(step.tags)))
-        and (not filters.HasField("start_date") or step.created_at >= filters.start_date.ToDatetime(tzinfo=UTC))
-        and (not filters.HasField("end_date") or step.created_at <= filters.end_date.ToDatetime(tzinfo=UTC))
+        and (
+            not filters.HasField("start_date") or step.created_at.ToNanoseconds() >= filters.start_date.ToNanoseconds()
+        )
+        and (not filters.HasField("end_date") or step.created_at.ToNanoseconds() <= filters.end_date.ToNanoseconds())
     )

@@ -13,7 +13,7 @@ from letta_agent.domain.journal.records import (
     HeldCalls,
     NewRun,
     RunRecord,
-    StepRecord,
+    Step,
     StoredEvent,
     StoredStep,
 )
@@ -54,7 +54,8 @@ class Run:
     actor: Actor
     new: NewRun
     kept: dict[int, StoredStep] = field(default_factory=dict)
-    steps: dict[int, StepRecord] = field(default_factory=dict)
+    steps: dict[int, tuple[Step, int]] = field(default_factory=dict)
+    """Steps by index, each with when its model was asked."""
     followed: datetime = _LONG_AGO
 
 

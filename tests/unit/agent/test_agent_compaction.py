@@ -111,7 +111,7 @@ async def test_a_prompt_that_never_fits_fails_with_a_typed_error_after_a_few_tri
     record = await world.store.get(ANN, failed.value.metadata["run_id"])
     assert record.stop_reason == STOP.STOP_REASON_CONTEXT_WINDOW_OVERFLOW_IN_SYSTEM_PROMPT
     [step] = await world.store.list_steps(ANN, ListStepsRequest(run_id=record.id), Page())
-    assert step.summary.error_type == "context_window_exceeded"
+    assert step.error_type == "context_window_exceeded"
 
 
 @pytest.mark.parametrize(

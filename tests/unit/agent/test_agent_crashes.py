@@ -222,9 +222,9 @@ async def test_the_step_in_which_a_run_failed_says_why():
     steps = await world.store.list_steps(
         ANN, ListStepsRequest(run_id=failed.value.metadata["run_id"]), Page(ascending=True)
     )
-    assert [(s.summary.step_index, s.summary.status) for s in steps] == [(0, 2), (1, 3)]
-    assert (steps[1].summary.error_type, steps[1].summary.error_message) == ("llm_rate_limit", "too fast")
-    assert (steps[1].summary.model, steps[1].summary.stop_reason) == ("twin/model", STOP.STOP_REASON_LLM_API_ERROR)
+    assert [(s.step_index, s.status) for s in steps] == [(0, 2), (1, 3)]
+    assert (steps[1].error_type, json.loads(steps[1].error_data)["message"]) == ("llm_rate_limit", "too fast")
+    assert (steps[1].model_handle, steps[1].stop_reason) == ("twin/model", STOP.STOP_REASON_LLM_API_ERROR)
 
 
 async def test_the_step_in_which_a_run_was_cancelled_is_told():
@@ -234,5 +234,5 @@ async def test_the_step_in_which_a_run_was_cancelled_is_told():
     await world.runs.cancel(ANN, admitted.run_id)
 
     [step] = await world.store.list_steps(ANN, ListStepsRequest(run_id=admitted.run_id), Page())
-    assert (step.summary.status, step.summary.stop_reason) == (4, STOP.STOP_REASON_CANCELLED)
-    assert step.summary.error_type == ""
+    assert (step.status, step.stop_reason) == (4, STOP.STOP_REASON_CANCELLED)
+    assert step.error_type == ""

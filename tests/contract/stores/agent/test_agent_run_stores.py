@@ -1,9 +1,11 @@
 """Runs in PostgreSQL and their twin in memory keep the same promises."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
 from letta.common.v1 import usage_pb2
@@ -357,18 +359,30 @@ async def test_steps_are_kept_and_judged(store, ann, agent_id):
     steps = (step_of(0), step_of(1, stop_reason=END_TURN, model="other/y", warnings=("a", "b")))
     await store.close(held, RunEnd(COMPLETED, END_TURN, steps))
 
-    listed = await store.list_steps(ann, ListStepsRequest(run_id=held.run_id), Page(ascending=True))
-    assert sorted((step.summary for step in listed), key=lambda summary: summary.step_index) == list(steps)
-    assert (await store.get_step(ann, steps[0].id)).summary == steps[0]
-    assert [s.summary.id for s in await store.list_steps(ann, ListStepsRequest(model="y"), Page())] == [steps[1].id]
-    judged = await store.set_feedback(ann, steps[0].id, 1, ["good"])
-    assert (judged.feedback, judged.tags) == (1, ("good",))
-    assert [s.summary.id for s in await store.list_steps(ann, ListStepsRequest(has_feedback=True), Page())] == [
-        steps[0].id
-    ]
-    assert [s.summary.id for s in await store.list_steps(ann, ListStepsRequest(tags=("good",)), Page())] == [
-        steps[0].id
-    ]
+    async def found(**wanted):
+        return [step.id for step in await store.list_steps(ann, ListStepsRequest(**wanted), Page())]
+
+    first, second = sorted(
+        await store.list_steps(ann, ListStepsRequest(run_id=held.run_id), Page()), key=lambda step: step.step_index
+    )
+    assert (first.id, first.organization_id, first.agent_id) == (steps[0].id, ann.organization_id, agent_id)
+    assert (first.run_id, first.model_handle, first.context_window_limit) == (held.run_id, "m/x", 100)
+    assert (first.prompt_tokens, first.total_tokens, first.cached_input_tokens) == (10, 12, 1)
+    assert (first.duration.nanos, first.llm_request_duration.nanos, first.tool_execution_duration.nanos) == (2, 4, 5)
+    assert (first.started_at.nanos, first.tools_used, first.status) == (1, ["a", "b"], 2)
+    assert (second.stop_reason, second.provider_name, second.model) == (END_TURN, "other", "y")
+    assert (second.step_index, second.warnings) == (1, ["a", "b"])
+    assert await store.get_step(ann, steps[0].id) == first
+    metrics = await store.get_step_metrics(ann, steps[0].id)
+    assert (metrics.id, metrics.run_id, metrics.llm_request_started_at.nanos) == (first.id, held.run_id, 3)
+    assert (metrics.duration, metrics.started_at) == (first.duration, first.started_at)
+    assert await found(model="y") == [second.id]
+    judged = await store.set_feedback(ann, first.id, 1, ["good"])
+    assert (judged.feedback, judged.tags) == (1, ["good"])
+    assert await found(has_feedback=True) == [first.id]
+    assert await found(tags=("good",)) == [first.id]
+    assert first.id in await found(start_date=first.created_at, end_date=first.created_at)
+    assert await found(end_date=Timestamp(seconds=1)) == []
     with pytest.raises(StepNotFound):
         await store.get_step(Actor(new_id("org"), "user-b"), steps[0].id)
 
@@ -403,9 +417,10 @@ async def test_the_step_that_failed_is_stored_with_what_the_run_failed_with(stor
     told = '{"error_type": "llm_rate_limit", "message": "wait a moment", "run_id": "run-1"}'
     await store.close(held, RunEnd(FAILED, usage_pb2.STOP_REASON_LLM_API_ERROR, steps, error=told))
 
-    first, second = [(await store.get_step(ann, step.id)).summary for step in steps]
-    assert (first.error_type, first.error_message, first.status) == ("", "", 2)
-    assert (second.error_type, second.error_message, second.status) == ("llm_rate_limit", "wait a moment", 3)
+    first, second = [await store.get_step(ann, step.id) for step in steps]
+    assert (first.error_type, first.error_data, first.status) == ("", "", 2)
+    assert (second.error_type, second.status) == ("llm_rate_limit", 3)
+    assert json.loads(second.error_data) == {"message": "wait a moment", "run_id": held.run_id}
     assert (await store.get(ann, held.run_id)).error == told
 
 
@@ -413,7 +428,7 @@ async def test_a_run_that_failed_without_a_word_has_steps_without_words(store, a
     held = await admitted(store, ann, agent_id)
     step = step_of(0, status=3)
     await store.close(held, RunEnd(FAILED, usage_pb2.STOP_REASON_ERROR, (step,)))
-    assert (await store.get_step(ann, step.id)).summary.error_message == ""
+    assert (await store.get_step(ann, step.id)).error_data == ""
 
 
 async def test_nobody_takes_over_the_run_of_an_agent_that_is_removed(store, ann, agent_id):

@@ -92,26 +92,20 @@ def change_of(sent: Agent, mask: FieldMask) -> Change:
     paths = changed_paths(sent, mask)
     given = Agent()
     copy_paths(sent, given, paths)
-    names = {path.partition(".")[0] for path in paths}
+    named = {path.partition(".")[0] for path in paths}
     if "compat.message_ids" in paths or given.compat.message_ids:
         raise InvalidArgument("messages in context are memory's; reset the messages instead", field="message_ids")
     _require_no_folders(given)
-    model, embedding = None, None
-    if "model" in names or given.compat.HasField("llm_config"):
-        model = model_told(given.model, given.compat)
-    if "embedding" in names or "compat.embedding_config" in paths or given.compat.HasField("embedding_config"):
-        embedding = given.embedding or given.compat.embedding_config.handle
-    return Change(
-        edit=_editor(given, paths),
-        model=model,
-        window=given.context_window_limit or given.compat.llm_config.context_window,
-        embedding=embedding,
-        tool_ids=tuple(given.tool_ids) if "tool_ids" in names else None,
-        block_ids=tuple(given.block_ids) if "block_ids" in names else None,
-        secrets=dict(given.secret_values) if "secret_values" in names else None,
-        etag=sent.etag,
-        recompiles=bool({"system", "tool_rules", "block_ids", "timezone"} & names),
-    )
+    edit, older = _editor(given, paths), given.compat
+    if "model" in named or older.HasField("llm_config"):
+        given.model = model_told(given.model, older)
+        named.add("model")
+    given.context_window_limit = given.context_window_limit or older.llm_config.context_window
+    if "compat.embedding_config" in paths or older.HasField("embedding_config"):
+        named.add("embedding")
+    given.embedding = given.embedding or older.embedding_config.handle
+    given.etag = sent.etag
+    return Change(edit, given, frozenset(named))
 
 
 def _editor(given: Agent, paths: Iterable[str]) -> Callable[[Agent], None]:

@@ -1,14 +1,14 @@
-"""Runs, steps and conversations as the contract says them."""
+"""Runs as the contract says them."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from letta.agent.v1 import run_pb2, step_pb2
-from letta_agent.domain.journal.records import RunRecord, RunRequest, StepRecord
+from letta.agent.v1 import run_pb2
+from letta_agent.domain.journal.records import RunRecord, RunRequest
 from letta_common.actor import Actor
-from letta_common.values.times import duration_of, moment_of, stamp_of
+from letta_common.values.times import stamp_of
 
 
 def pack_run(record: RunRecord) -> run_pb2.Run:
@@ -79,57 +79,3 @@ def pack_run_metrics(actor: Actor, record: RunRecord, tools_used: list[str]) -> 
     if record.completed_at is not None:
         metrics.duration.FromTimedelta(record.completed_at - record.created_at)
     return metrics
-
-
-def pack_step(actor: Actor, record: StepRecord) -> step_pb2.Step:
-    """Return a step as clients see it."""
-    summary, used = record.summary, record.summary.usage
-    provider, _, name = summary.model.partition("/")
-    step = step_pb2.Step(
-        id=summary.id,
-        organization_id=actor.organization_id,
-        run_id=record.run_id,
-        agent_id=record.agent_id,
-        provider_name=provider,
-        model=name or summary.model,
-        model_handle=summary.model,
-        context_window_limit=summary.context_window,
-        completion_tokens=used.completion_tokens,
-        prompt_tokens=used.prompt_tokens,
-        total_tokens=used.prompt_tokens + used.completion_tokens,
-        cached_input_tokens=used.cached_input_tokens,
-        cache_write_tokens=used.cache_write_tokens,
-        reasoning_tokens=used.reasoning_tokens,
-        stop_reason=summary.stop_reason,  # type: ignore[arg-type]
-        tags=record.tags,
-        feedback=record.feedback,  # type: ignore[arg-type]
-        status=summary.status,  # type: ignore[arg-type]
-        step_index=summary.step_index,
-        duration=duration_of(summary.step_ns),
-        llm_request_duration=duration_of(summary.llm_ns),
-        tool_execution_duration=duration_of(summary.tool_ns),
-        tools_used=summary.tools_used,
-        started_at=moment_of(summary.started_ns),
-        warnings=summary.warnings,
-    )
-    if summary.error_type:
-        step.error_type = summary.error_type
-        step.error_data = json.dumps({"message": summary.error_message, "run_id": record.run_id})
-    step.created_at.FromDatetime(record.created_at)
-    return step
-
-
-def pack_step_metrics(actor: Actor, record: StepRecord) -> step_pb2.StepMetrics:
-    """Return how long the parts of a step took."""
-    summary = record.summary
-    return step_pb2.StepMetrics(
-        id=summary.id,
-        organization_id=actor.organization_id,
-        run_id=record.run_id,
-        agent_id=record.agent_id,
-        started_at=moment_of(summary.started_ns),
-        llm_request_started_at=moment_of(summary.llm_started_ns),
-        llm_request_duration=duration_of(summary.llm_ns),
-        tool_execution_duration=duration_of(summary.tool_ns),
-        duration=duration_of(summary.step_ns),
-    )

@@ -14,7 +14,7 @@ from letta_agent.domain.journal.feed import Event
 from letta_agent.domain.journal.records import ListStepsRequest, RunStore
 from letta_agent.domain.loop.compaction_run import COMPACTION
 from letta_agent.domain.runs.runs import Admitted, Follow, Runs, SendCommand
-from letta_agent.servicers.packing import pack_run, pack_run_metrics, pack_run_usage, pack_step
+from letta_agent.servicers.packing import pack_run, pack_run_metrics, pack_run_usage
 from letta_agent.servicers.stores import AgentStores
 from letta_agent.servicers.streams import with_pings
 from letta_common.actor import Actor, current_actor, current_request
@@ -109,7 +109,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
     async def GetRunMetrics(self, request: pb.GetRunMetricsRequest, context: Call) -> pb.GetRunMetricsResponse:
         record = await self._stores.runs.get(current_actor(), request.run_id)
         steps = await self._stores.runs.list_steps(current_actor(), ListStepsRequest(run_id=request.run_id), _ALL)
-        used = list(dict.fromkeys(tool for step in steps for tool in step.summary.tools_used))
+        used = list(dict.fromkeys(tool for step in steps for tool in step.tools_used))
         return pb.GetRunMetricsResponse(metrics=pack_run_metrics(current_actor(), record, used))
 
     async def ListRunSteps(self, request: pb.ListRunStepsRequest, context: Call) -> pb.ListRunStepsResponse:
@@ -117,7 +117,7 @@ class RunServicer(run_service_pb2_grpc.RunServiceServicer):
         steps = await self._stores.runs.list_steps(
             current_actor(), ListStepsRequest(run_id=request.run_id), Page.of(request)
         )
-        return pb.ListRunStepsResponse(steps=[pack_step(current_actor(), step) for step in steps])
+        return pb.ListRunStepsResponse(steps=steps)
 
 
 async def stream(runs: Runs, clock: Clock, asked: run_pb2.RunRequest, admitted: Admitted) -> AsyncIterator[Event]:

@@ -9,7 +9,6 @@ import grpc.aio
 from letta.agent.v1 import step_service_pb2 as pb
 from letta.agent.v1 import step_service_pb2_grpc
 from letta_agent.domain.journal.records import RunStore
-from letta_agent.servicers.packing import pack_step, pack_step_metrics
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
 
@@ -24,17 +23,17 @@ class StepServicer(step_service_pb2_grpc.StepServiceServicer):
 
     async def ListSteps(self, request: pb.ListStepsRequest, context: Call) -> pb.ListStepsResponse:
         found = await self._store.list_steps(current_actor(), request, Page.of(request))
-        return pb.ListStepsResponse(steps=[pack_step(current_actor(), step) for step in found])
+        return pb.ListStepsResponse(steps=found)
 
     async def GetStep(self, request: pb.GetStepRequest, context: Call) -> pb.GetStepResponse:
         step = await self._store.get_step(current_actor(), request.step_id)
-        return pb.GetStepResponse(step=pack_step(current_actor(), step))
+        return pb.GetStepResponse(step=step)
 
     async def GetStepMetrics(self, request: pb.GetStepMetricsRequest, context: Call) -> pb.GetStepMetricsResponse:
-        step = await self._store.get_step(current_actor(), request.step_id)
-        return pb.GetStepMetricsResponse(metrics=pack_step_metrics(current_actor(), step))
+        metrics = await self._store.get_step_metrics(current_actor(), request.step_id)
+        return pb.GetStepMetricsResponse(metrics=metrics)
 
     async def SetStepFeedback(self, request: pb.SetStepFeedbackRequest, context: Call) -> pb.SetStepFeedbackResponse:
         actor = current_actor()
         step = await self._store.set_feedback(actor, request.step_id, request.feedback, list(request.tags))
-        return pb.SetStepFeedbackResponse(step=pack_step(actor, step))
+        return pb.SetStepFeedbackResponse(step=step)

@@ -23,13 +23,15 @@ from letta_agent.domain.journal.records import (
     RunKey,
     RunRecord,
     RunStatus,
-    StepRecord,
+    Step,
+    StepMetrics,
     StepSummary,
     StopReason,
     StoredEvent,
     StoredStep,
     TokenUsage,
 )
+from letta_agent.domain.journal.steps import metrics_of, shown_step
 from letta_agent.store.definitions import definition_of
 from letta_agent.store.tables import queue, run_events, run_steps, runs
 from letta_common.actor import Actor
@@ -332,24 +334,24 @@ class SqlRunStore:
             raise RunNotFound("no run was begun with this key", key=key)
         return found
 
-    async def list_steps(self, actor: Actor, wanted: ListStepsRequest, page: Page) -> list[StepRecord]:
+    async def list_steps(self, actor: Actor, wanted: ListStepsRequest, page: Page) -> list[Step]:
         """Return a page of steps."""
         mine = run_steps.c.organization_id == actor.organization_id
         query = sa.select(*_STEP_COLUMNS).where(mine, *_step_conditions(wanted))
         keyset = Keyset(at=run_steps.c.created_at, id=run_steps.c.id, scope=mine)
         async with self._db.connect() as conn:
-            return [_step(row) for row in await fetch_page(conn, query, page, keyset)]
+            return [_step(actor, row) for row in await fetch_page(conn, query, page, keyset)]
 
-    async def get_step(self, actor: Actor, step_id: str) -> StepRecord:
+    async def get_step(self, actor: Actor, step_id: str) -> Step:
         """Return one step. Raises StepNotFound."""
-        mine = run_steps.c.organization_id == actor.organization_id
-        async with self._db.connect() as conn:
-            row = (await conn.execute(sa.select(*_STEP_COLUMNS).where(mine, run_steps.c.id == step_id))).first()
-        if row is None:
-            raise StepNotFound(f"step {step_id} does not exist", step_id=step_id)
-        return _step(row)
+        return _step(actor, await self._step_row(actor, step_id))
 
-    async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> StepRecord:
+    async def get_step_metrics(self, actor: Actor, step_id: str) -> StepMetrics:
+        """Return how long the parts of a step took. Raises StepNotFound."""
+        row = await self._step_row(actor, step_id)
+        return metrics_of(_step(actor, row), row.llm_started_ns)
+
+    async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> Step:
         """Store what a person thinks of a step. Raises StepNotFound."""
         before = await self.get_step(actor, step_id)
         labels = list(dict.fromkeys((*before.tags, *tags)))
@@ -366,6 +368,14 @@ class SqlRunStore:
     async def note_follower(self, actor: Actor, run_id: str, milliseconds: int) -> None:
         """Let whoever works on a run know, for so long, that somebody elsewhere waits for its events."""
         await self._db.hot(_FOLLOW, (milliseconds, actor.organization_id, run_id))
+
+    async def _step_row(self, actor: Actor, step_id: str) -> sa.Row[Any]:
+        mine = run_steps.c.organization_id == actor.organization_id
+        async with self._db.connect() as conn:
+            row = (await conn.execute(sa.select(*_STEP_COLUMNS).where(mine, run_steps.c.id == step_id))).first()
+        if row is None:
+            raise StepNotFound(f"step {step_id} does not exist", step_id=step_id)
+        return row
 
     def _mine(self, actor: Actor) -> sa.ColumnElement[bool]:
         return runs.c.organization_id == actor.organization_id
@@ -409,13 +419,16 @@ def _run(row: sa.Row[Any]) -> RunRecord:
     return RunRecord(**dict(zip(_RUN_NAMES, named, strict=True)), usage=_usage(counts))
 
 
-def _step(row: sa.Row[Any]) -> StepRecord:
+def _step(actor: Actor, row: sa.Row[Any]) -> Step:
     count, end = len(_SUMMARY_NAMES), len(_SUMMARY_NAMES) + len(TOKENS)
     named = dict(zip(_SUMMARY_NAMES, row[:count], strict=True))
     named |= {"tools_used": tuple(named["tools_used"]), "warnings": tuple(named["warnings"])}
     run_id, agent_id, created_at, feedback, tags = row[end:]
-    summary = StepSummary(**named, usage=_usage(row[count:end]))
-    return StepRecord(summary, run_id, agent_id, created_at, feedback, tuple(tags))
+    step = shown_step(StepSummary(**named, usage=_usage(row[count:end])), run_id)
+    step.organization_id, step.agent_id, step.feedback = actor.organization_id, agent_id, feedback
+    step.tags.extend(tags)
+    step.created_at.FromDatetime(created_at)
+    return step
 
 
 def _admission(row: tuple[Any, ...]) -> Admission:

@@ -46,6 +46,8 @@ from letta_common.values.repeats import require_same
 
 StoredCreation = stored_pb2.StoredCreation
 _ROLE = message_pb2.MessageRole
+_COMPILED = frozenset({"system", "tool_rules", "block_ids", "timezone"})
+"""With these the system prompt changes, also as it is stored."""
 _ATTEMPTS = 5  # how often a change reads again because another one was faster
 _log = structlog.get_logger("letta.agent.agents")
 
@@ -100,22 +102,23 @@ class Agents:
 
     async def update(self, actor: Actor, agent_id: str, change: Change) -> Agent:
         """Change an agent. Raises AgentNotFound, StaleEtag, and what it should use may not exist."""
+        given = change.given
         for attempt in range(_ATTEMPTS):
             agent = await self._store.get(actor, agent_id)
-            if change.etag and change.etag != str(agent.version):
+            if given.etag and given.etag != str(agent.version):
                 raise StaleEtag(f"agent {agent_id} changed", agent_id=agent_id)
-            if added := [tool_id for tool_id in change.tool_ids or () if tool_id not in agent.tool_ids]:
+            if added := [tool_id for tool_id in given.tool_ids if tool_id not in agent.tool_ids]:
                 await self._tools.resolve(added)
             changed = await self._changed(actor, agent, change)
             if await self._store.update(actor, changed, expected=agent.version):
                 break
             if attempt == _ATTEMPTS - 1:
                 raise StaleEtag(f"agent {agent_id} changed while it was being changed", agent_id=agent_id)
-        if change.embedding is not None:
+        if "embedding" in change.named:
             await self._memory.set_embedding(agent_id, changed.state.embedding)
-        if change.block_ids is not None:
-            await self._set_blocks(agent_id, change.block_ids)
-        if change.recompiles:
+        if "block_ids" in change.named:
+            await self._set_blocks(agent_id, given.block_ids)
+        if _COMPILED & change.named:
             await self.recompile(actor, agent_id, agent_id)
         return await self.get(actor, agent_id, ALL_PARTS)
 
@@ -144,14 +147,15 @@ class Agents:
         agent = await self._store.get(actor, agent_id)
         if tool_id in agent.tool_ids:
             return (await self._show(actor, [agent], ALL_PARTS))[0]
-        change = Change(lambda state: _add_approvals(state, (tool,)), tool_ids=(*agent.tool_ids, tool_id))
+        kept = Agent(tool_ids=(*agent.tool_ids, tool_id))
+        change = Change(lambda state: _add_approvals(state, (tool,)), kept, frozenset({"tool_ids"}))
         return await self.update(actor, agent_id, change)
 
     async def detach_tool(self, actor: Actor, agent_id: str, tool_id: str) -> Agent:
         """Detach a tool. Raises AgentNotFound."""
         agent = await self._store.get(actor, agent_id)
-        kept = tuple(kept for kept in agent.tool_ids if kept != tool_id)
-        return await self.update(actor, agent_id, Change(lambda _: None, tool_ids=kept))
+        kept = Agent(tool_ids=[kept for kept in agent.tool_ids if kept != tool_id])
+        return await self.update(actor, agent_id, Change(lambda _: None, kept, frozenset({"tool_ids"})))
 
     async def tools(self, actor: Actor, agent_id: str) -> list[Tool]:
         """Return the tools of an agent, newest attachment first. Raises AgentNotFound."""
@@ -296,17 +300,20 @@ class Agents:
         state = Agent()
         state.CopyFrom(agent.state)
         change.edit(state)
-        window = change.window or 0
-        if change.model is not None or window:
-            set_model(state, await self._models.model(change.model or state.model), window=window)
-        if change.embedding is not None:
+        given, window = change.given, change.given.context_window_limit
+        if "model" in change.named or window:
+            set_model(state, await self._models.model(given.model or state.model), window=window)
+        if "embedding" in change.named:
             clear_embedding(state)
-            if change.embedding:
-                set_embedding(state, await self._models.embedding_model(change.embedding))
+            if given.embedding:
+                set_embedding(state, await self._models.embedding_model(given.embedding))
         state.last_updated_by_id = actor.user_id
         state.updated_at.FromDatetime(self._clock.now())
-        secrets = agent.secrets if change.secrets is None else self._sealed(actor, agent.id, change.secrets)
-        tool_ids = agent.tool_ids if change.tool_ids is None else tuple(dict.fromkeys(change.tool_ids))
+        secrets, tool_ids = agent.secrets, agent.tool_ids
+        if "secret_values" in change.named:
+            secrets = self._sealed(actor, agent.id, given.secret_values)
+        if "tool_ids" in change.named:
+            tool_ids = tuple(dict.fromkeys(given.tool_ids))
         return replace(agent, state=state, secrets=secrets, tool_ids=tool_ids, version=agent.version + 1)
 
     async def _set_blocks(self, agent_id: str, wanted: Sequence[str]) -> None:

@@ -78,18 +78,13 @@ class AgentDraft:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to change of an agent. None leaves as it is."""
+    """What is to change of an agent."""
 
     edit: Callable[[Agent], None]
-    model: str | None = None
-    window: int = 0
-    embedding: str | None = None
-    tool_ids: tuple[str, ...] | None = None
-    block_ids: tuple[str, ...] | None = None
-    secrets: Mapping[str, str] | None = None
-    etag: str = ""
-    recompiles: bool = False
-    """The system prompt changes with it, also as it is stored."""
+    """Changes what the definition says; the rest is decided from what was given."""
+    given: Agent = field(default_factory=Agent)
+    named: frozenset[str] = frozenset()
+    """Fields of `given` that change also when they are empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta.common.v1.message_pb2 import CompactionTrigger
 from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_SUMMARY, Attribution, Prompt
+from letta.memory.v1.context_service_pb2 import Window
 from letta_agent.domain.context.working import BYTES_PER_TOKEN, message_tokens
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.peers.models import ModelPeer
@@ -63,15 +64,6 @@ class CompactionRequest:
         return self.trigger == CompactionTrigger.COMPACTION_TRIGGER_MANUAL
 
 
-@dataclass(frozen=True, slots=True)
-class Compacted:
-    """A context made smaller."""
-
-    summary: Message
-    first_kept_message_id: str
-    messages: tuple[bytes, ...]
-
-
 class Compactor:
     """Compacts contexts. It never fails: without a model's summary a mechanical one is made."""
 
@@ -79,17 +71,16 @@ class Compactor:
         self._models = models
         self._clock = clock
 
-    async def compact(self, full: CompactionRequest) -> Compacted | None:
-        """Return the smaller context, or None when there is nothing to evict."""
+    async def compact(self, full: CompactionRequest) -> Window | None:
+        """Return what becomes of the context, or None when there is nothing to evict."""
         parsed = [Message.FromString(data) for data in full.messages]
         index = _cut_point(full, parsed)
         if index == 0:
             return None
         text = await self._summary(full, parsed[:index])
-        kept = tuple(full.messages[index:])
-        summary = self._message(full, text, evicted=index, kept=kept)
+        summary = self._message(full, text, evicted=index, kept=full.messages[index:])
         first = parsed[index].id if index < len(parsed) else ""
-        return Compacted(summary, first, (summary.SerializeToString(), *kept))
+        return Window(summary=summary, first_kept_message_id=first)
 
     async def _summary(self, full: CompactionRequest, evicted: Sequence[Message]) -> str:
         settings = full.state.compaction_settings

@@ -40,8 +40,8 @@ class WorkingContext:
         for block_id in committed.detached_block_ids:
             self.blocks.pop(block_id, None)
 
-    def replace(self, messages: Sequence[bytes]) -> None:
-        """Begin anew with other messages: the outcome of compaction."""
+    def _replace(self, messages: Sequence[bytes]) -> None:
+        """Begin anew with other messages."""
         self.messages = list(messages)
         self._known = 0
 
@@ -56,7 +56,7 @@ class WorkingContext:
                 and message.role != _ROLE.MESSAGE_ROLE_APPROVAL
                 and (message.id == message_id or _is_said(message))
             ):
-                self.replace(self.messages[index:])
+                self._replace(self.messages[index:])
                 return
         self._known = 0
 
@@ -67,7 +67,7 @@ class WorkingContext:
             ids = (Message.FromString(data).id for data in self.messages)
             # Unknown: nothing is dropped, since a summary too many does less harm than messages too few.
             kept = next((index for index, found in enumerate(ids) if found == first), 0)
-        self.replace([summary.SerializeToString(), *self.messages[kept:]])
+        self._replace([summary.SerializeToString(), *self.messages[kept:]])
 
     def measured(self, tokens: int) -> None:
         """Take over the size that the model's vendor counted."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
-from letta.agent.v1 import agent_pb2, run_pb2, run_service_pb2, step_service_pb2, stored_pb2
+from letta.agent.v1 import agent_pb2, run_pb2, run_service_pb2, step_pb2, step_service_pb2, stored_pb2
 from letta.common.v1 import usage_pb2
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
@@ -18,6 +18,8 @@ ListRunsRequest = run_service_pb2.ListRunsRequest
 ListStepsRequest = step_service_pb2.ListStepsRequest
 RunRequest = run_pb2.RunRequest
 RunStatus = run_pb2.RunStatus
+Step = step_pb2.Step
+StepMetrics = step_pb2.StepMetrics
 StopReason = usage_pb2.StopReason
 TokenUsage = usage_pb2.TokenUsage
 StoredInput = stored_pb2.StoredInput
@@ -222,18 +224,6 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class StepRecord:
-    """A step as clients see it."""
-
-    summary: StepSummary
-    run_id: str
-    agent_id: str
-    created_at: datetime
-    feedback: int = 0
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class StoredEvent:
     """An event of a run's stream."""
 
@@ -346,15 +336,19 @@ class RunStore(Protocol):
         """Return the run that was admitted under this key. Raises RunNotFound."""
         ...
 
-    async def list_steps(self, actor: Actor, wanted: ListStepsRequest, page: Page) -> list[StepRecord]:
+    async def list_steps(self, actor: Actor, wanted: ListStepsRequest, page: Page) -> list[Step]:
         """Return a page of steps."""
         ...
 
-    async def get_step(self, actor: Actor, step_id: str) -> StepRecord:
+    async def get_step(self, actor: Actor, step_id: str) -> Step:
         """Return one step. Raises StepNotFound."""
         ...
 
-    async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> StepRecord:
+    async def get_step_metrics(self, actor: Actor, step_id: str) -> StepMetrics:
+        """Return how long the parts of a step took. Raises StepNotFound."""
+        ...
+
+    async def set_feedback(self, actor: Actor, step_id: str, feedback: int, tags: Sequence[str]) -> Step:
         """Store what a person thinks of a step. Raises StepNotFound."""
         ...
 

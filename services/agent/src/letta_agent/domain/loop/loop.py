@@ -381,14 +381,14 @@ class Loop:
         )
         if refused is not None:
             full = corrected(full, refused.metadata, estimate=self._context.measure(overhead))
-        compacted = await self._tools.compactor.compact(full)
-        if compacted is None:
+        moved = await self._tools.compactor.compact(full)
+        if moved is None:
             return False
-        self._context.replace(compacted.messages)
-        step.summary.CopyFrom(compacted.summary)
-        step.first_kept_message_id = compacted.first_kept_message_id
+        step.summary.CopyFrom(moved.summary)
+        step.first_kept_message_id = moved.first_kept_message_id
+        self._context.shrink(step.summary, step.first_kept_message_id)
         if self._job.request.include_compaction_messages:
-            self._show(compacted.summary)
+            self._show(step.summary)
         return True
 
     async def _call(
