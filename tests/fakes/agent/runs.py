@@ -470,8 +470,6 @@ def _wanted_step(step: Step, filters: ListStepsRequest) -> bool:
         and (not filters.feedback or step.feedback == filters.feedback)
         and (not filters.HasField("has_feedback") or bool(step.feedback) == filters.has_feedback)
         and (not filters.tags or bool(set(filters.tags) & set(step.tags)))
-        and (
-            not filters.HasField("start_date") or step.created_at.ToNanoseconds() >= filters.start_date.ToNanoseconds()
-        )
-        and (not filters.HasField("end_date") or step.created_at.ToNanoseconds() <= filters.end_date.ToNanoseconds())
+        and (not filters.HasField("start_date") or at >= filters.start_date.ToNanoseconds())
+        and (not filters.HasField("end_date") or at <= filters.end_date.ToNanoseconds())
     )
