@@ -6,12 +6,13 @@ from typing import Any
 
 import grpc.aio
 
-from letta.auth.v1 import credential_service_pb2, credential_service_pb2_grpc
+from letta.auth.v1 import credential_service_pb2 as pb
+from letta.auth.v1 import credential_service_pb2_grpc
 from letta.common.v1 import actor_pb2
 from letta_auth.domain.credentials import Credentials
 from letta_auth.domain.signing_keys import SigningKeys
 
-_Context = grpc.aio.ServicerContext[Any, Any]
+Call = grpc.aio.ServicerContext[Any, Any]
 
 
 class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
@@ -20,21 +21,17 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         self._signing_keys = signing_keys
 
     async def ExchangeCredential(
-        self, request: credential_service_pb2.ExchangeCredentialRequest, context: _Context
-    ) -> credential_service_pb2.ExchangeCredentialResponse:
+        self, request: pb.ExchangeCredentialRequest, context: Call
+    ) -> pb.ExchangeCredentialResponse:
         signed = await self._credentials.exchange(request.credential, request.user_id)
-        return credential_service_pb2.ExchangeCredentialResponse(context=_pack(signed))
+        return pb.ExchangeCredentialResponse(context=_pack(signed))
 
-    async def ListSigningKeys(
-        self, request: credential_service_pb2.ListSigningKeysRequest, context: _Context
-    ) -> credential_service_pb2.ListSigningKeysResponse:
-        return credential_service_pb2.ListSigningKeysResponse(signing_keys=await self._signing_keys.listed())
+    async def ListSigningKeys(self, request: pb.ListSigningKeysRequest, context: Call) -> pb.ListSigningKeysResponse:
+        return pb.ListSigningKeysResponse(signing_keys=await self._signing_keys.listed())
 
-    async def IssueRunContext(
-        self, request: credential_service_pb2.IssueRunContextRequest, context: _Context
-    ) -> credential_service_pb2.IssueRunContextResponse:
+    async def IssueRunContext(self, request: pb.IssueRunContextRequest, context: Call) -> pb.IssueRunContextResponse:
         signed = await self._credentials.for_run(request.organization_id, request.user_id, request.run_id)
-        return credential_service_pb2.IssueRunContextResponse(context=_pack(signed))
+        return pb.IssueRunContextResponse(context=_pack(signed))
 
 
 def _pack(signed: bytes) -> actor_pb2.SignedActorContext:

@@ -6,13 +6,14 @@ from typing import Any
 
 import grpc.aio
 
-from letta.auth.v1 import organization_service_pb2, organization_service_pb2_grpc
+from letta.auth.v1 import organization_service_pb2 as pb
+from letta.auth.v1 import organization_service_pb2_grpc
 from letta_auth.domain.organizations import Organizations
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
 from letta_rpc.masks import changed_values
 
-_Context = grpc.aio.ServicerContext[Any, Any]
+Call = grpc.aio.ServicerContext[Any, Any]
 
 
 class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServicer):
@@ -20,34 +21,32 @@ class OrganizationServicer(organization_service_pb2_grpc.OrganizationServiceServ
         self._organizations = organizations
 
     async def CreateOrganization(
-        self, request: organization_service_pb2.CreateOrganizationRequest, context: _Context
-    ) -> organization_service_pb2.CreateOrganizationResponse:
+        self, request: pb.CreateOrganizationRequest, context: Call
+    ) -> pb.CreateOrganizationResponse:
         made = await self._organizations.create(
             current_actor(), request.name, privileged_tools=request.privileged_tools
         )
-        return organization_service_pb2.CreateOrganizationResponse(organization=made)
+        return pb.CreateOrganizationResponse(organization=made)
 
-    async def GetOrganization(
-        self, request: organization_service_pb2.GetOrganizationRequest, context: _Context
-    ) -> organization_service_pb2.GetOrganizationResponse:
+    async def GetOrganization(self, request: pb.GetOrganizationRequest, context: Call) -> pb.GetOrganizationResponse:
         found = await self._organizations.get(current_actor(), request.org_id)
-        return organization_service_pb2.GetOrganizationResponse(organization=found)
+        return pb.GetOrganizationResponse(organization=found)
 
     async def ListOrganizations(
-        self, request: organization_service_pb2.ListOrganizationsRequest, context: _Context
-    ) -> organization_service_pb2.ListOrganizationsResponse:
+        self, request: pb.ListOrganizationsRequest, context: Call
+    ) -> pb.ListOrganizationsResponse:
         found = await self._organizations.list(current_actor(), Page.of(request))
-        return organization_service_pb2.ListOrganizationsResponse(organizations=found)
+        return pb.ListOrganizationsResponse(organizations=found)
 
     async def UpdateOrganization(
-        self, request: organization_service_pb2.UpdateOrganizationRequest, context: _Context
-    ) -> organization_service_pb2.UpdateOrganizationResponse:
+        self, request: pb.UpdateOrganizationRequest, context: Call
+    ) -> pb.UpdateOrganizationResponse:
         changes = changed_values(request.organization, request.update_mask)
         changed = await self._organizations.update(current_actor(), request.org_id, changes)
-        return organization_service_pb2.UpdateOrganizationResponse(organization=changed)
+        return pb.UpdateOrganizationResponse(organization=changed)
 
     async def DeleteOrganization(
-        self, request: organization_service_pb2.DeleteOrganizationRequest, context: _Context
-    ) -> organization_service_pb2.DeleteOrganizationResponse:
+        self, request: pb.DeleteOrganizationRequest, context: Call
+    ) -> pb.DeleteOrganizationResponse:
         gone = await self._organizations.delete(current_actor(), request.org_id)
-        return organization_service_pb2.DeleteOrganizationResponse(organization=gone)
+        return pb.DeleteOrganizationResponse(organization=gone)
