@@ -15,7 +15,6 @@ from letta.jsonmap.v1 import annotations_pb2
 from letta.memory.v1 import message_service_pb2
 from letta.memory.v1.block_pb2 import Block
 from letta_agent.domain.agents import agents
-from letta_agent.domain.agents.conversations import ConversationStage
 from letta_agent.domain.agents.records import Stage
 from letta_memory.domain import blocks
 from letta_memory.domain.contexts import Status
@@ -28,7 +27,6 @@ ENUMS: dict[str, Any] = {
     "MessageRole": message_pb2.MessageRole,
     "SearchMode": message_service_pb2.SearchMode,
     "StopReason": usage_pb2.StopReason,
-    "ConversationStage": ConversationStage,
     "Stage": Stage,
     "Status": Status,
 }

@@ -10,7 +10,6 @@ from typing import Any
 from letta.agent.v1.agent_service_pb2 import AgentOrderBy
 from letta.agent.v1.conversation_service_pb2 import ConversationOrderBy
 from letta_agent.domain.agents.conversations import Conversation, ListConversationsRequest, StoredConversation
-from letta_agent.domain.agents.conversations import ConversationStage as ThreadStage
 from letta_agent.domain.agents.records import (
     Agent,
     ConversationLock,
@@ -189,7 +188,7 @@ class FakeConversations:
 
     async def get(self, actor: Actor, conversation_id: str) -> Conversation:
         """Return one conversation that is ready. Raises ConversationNotFound."""
-        return self._shown(actor, self._at(actor, conversation_id, ThreadStage.READY))
+        return self._shown(actor, self._at(actor, conversation_id, Stage.READY))
 
     async def list_conversations(
         self, actor: Actor, filters: ListConversationsRequest, page: Page
@@ -198,7 +197,7 @@ class FakeConversations:
         found = [
             self._shown(actor, stored)
             for stored in self._mine(actor)
-            if stored.stage is ThreadStage.READY
+            if stored.stage is Stage.READY
             and (not filters.agent_id or stored.conversation.agent_id == filters.agent_id)
             and filters.summary_search.lower() in stored.conversation.summary.lower()
         ]
@@ -206,7 +205,7 @@ class FakeConversations:
 
     async def update(self, actor: Actor, conversation: Conversation) -> None:
         """Write a conversation that is ready. Raises ConversationNotFound."""
-        known = self._at(actor, conversation.id, ThreadStage.READY)
+        known = self._at(actor, conversation.id, Stage.READY)
         kept = _copy_conversation(conversation)
         del kept.isolated_block_ids[:]
         kept.isolated_block_ids.extend(known.conversation.isolated_block_ids)
@@ -214,15 +213,15 @@ class FakeConversations:
 
     async def finish(self, actor: Actor, conversation_id: str, isolated_block_ids: Sequence[str]) -> None:
         """Mark a conversation as ready."""
-        known = self._at(actor, conversation_id, ThreadStage.MAKING)
+        known = self._at(actor, conversation_id, Stage.MAKING)
         kept = _copy_conversation(known.conversation)
         kept.isolated_block_ids.extend(isolated_block_ids)
-        self._put(actor, replace(known, conversation=kept, stage=ThreadStage.READY))
+        self._put(actor, replace(known, conversation=kept, stage=Stage.READY))
 
     async def begin_removal(self, actor: Actor, conversation_id: str) -> None:
         """Take a conversation out of every list. Raises ConversationNotFound."""
-        known = self._at(actor, conversation_id, ThreadStage.READY)
-        self._put(actor, replace(known, stage=ThreadStage.REMOVING, request_id=""))
+        known = self._at(actor, conversation_id, Stage.READY)
+        self._put(actor, replace(known, stage=Stage.REMOVING, request_id=""))
 
     async def delete(self, actor: Actor, conversation_id: str) -> None:
         """Remove a conversation; runs in it that have not ended are cancelled."""
@@ -244,13 +243,13 @@ class FakeConversations:
         return [
             (Actor(organization_id, stored.conversation.created_by_id), stored)
             for (organization_id, _), stored in self._state.conversations.items()
-            if stored.stage is not ThreadStage.READY and stored.conversation.updated_at.ToDatetime(tzinfo=UTC) < before
+            if stored.stage is not Stage.READY and stored.conversation.updated_at.ToDatetime(tzinfo=UTC) < before
         ][:limit]
 
     def _mine(self, actor: Actor) -> list[StoredConversation]:
         return [stored for (owner, _), stored in self._state.conversations.items() if owner == actor.organization_id]
 
-    def _at(self, actor: Actor, conversation_id: str, stage: ThreadStage) -> StoredConversation:
+    def _at(self, actor: Actor, conversation_id: str, stage: Stage) -> StoredConversation:
         stored = self._state.conversations.get((actor.organization_id, conversation_id))
         if stored is None or stored.stage is not stage:
             raise _no_conversation(conversation_id)

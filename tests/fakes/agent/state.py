@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from letta_agent.domain.agents.conversations import ConversationStage as ThreadStage
 from letta_agent.domain.agents.conversations import StoredConversation
 from letta_agent.domain.agents.records import Stage, StoredAgent
 from letta_agent.domain.journal.records import (
@@ -81,7 +80,7 @@ class FakeState:
         if conversation_id == agent_id:
             return True
         stored = self.conversations.get((organization_id, conversation_id))
-        ready = stored is not None and stored.stage is ThreadStage.READY
+        ready = stored is not None and stored.stage is Stage.READY
         return ready and stored is not None and stored.conversation.agent_id == agent_id
 
     def definition(self, organization_id: str, agent_id: str, conversation_id: str) -> Definition:

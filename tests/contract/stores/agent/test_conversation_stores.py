@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from letta.common.v1 import usage_pb2
-from letta_agent.domain.agents.conversations import Conversation, ConversationStage, ListConversationsRequest
+from letta_agent.domain.agents.conversations import Conversation, ListConversationsRequest
+from letta_agent.domain.agents.records import Stage
 from letta_agent.domain.journal.records import AdmissionOutcome, FreeSlots, LeaseTerms, RunEnd, RunKey
 from letta_common.clock import SystemClock
 from letta_common.errors import ConversationNotFound
@@ -15,7 +16,7 @@ from letta_common.values.paging import Page
 from tests.contract.stores.agent.conftest import agent_of, conversation_of, new_run
 
 LEASE = LeaseTerms("me", 60_000)
-MAKING, READY, REMOVING = ConversationStage.MAKING, ConversationStage.READY, ConversationStage.REMOVING
+MAKING, READY, REMOVING = Stage.MAKING, Stage.READY, Stage.REMOVING
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pytest
 from letta.agent.v1 import agent_pb2
 from letta_agent.domain.agents.agents import Agents
 from letta_agent.domain.agents.conversations import Conversation, Conversations, StoredConversation
-from letta_agent.domain.agents.conversations import ConversationStage as ThreadStage
 from letta_agent.domain.agents.records import AgentPeers, Stage, StoredAgent
 from letta_common.actor import Actor
 from letta_common.clock import SystemClock
@@ -40,7 +39,7 @@ class Half:
         made = Conversation(id=new_id("conv"), agent_id=agent_id, created_by_id="user-ann")
         made.created_at.FromDatetime(CLOCK.now())
         made.updated_at.FromDatetime(CLOCK.now())
-        await self.store.create(self.actor, StoredConversation(made, stage=ThreadStage.MAKING))
+        await self.store.create(self.actor, StoredConversation(made, stage=Stage.MAKING))
         return made.id
 
     async def sweep(self, *, minutes=1):

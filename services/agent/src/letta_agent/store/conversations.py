@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from letta.agent.v1 import conversation_service_pb2 as pb
 from letta_agent.domain.agents.conversations import (
     Conversation,
-    ConversationStage,
     ListConversationsRequest,
     StoredConversation,
 )
+from letta_agent.domain.agents.records import Stage
 from letta_agent.domain.journal.records import ACTIVE, RunStatus, StopReason
 from letta_agent.store.tables import conversations, queue, runs
 from letta_common.actor import Actor
@@ -88,7 +88,7 @@ class SqlConversationStore:
 
     async def get(self, actor: Actor, conversation_id: str) -> Conversation:
         """Return one conversation that is ready. Raises ConversationNotFound."""
-        there = sa.and_(conversations.c.id == conversation_id, conversations.c.state == ConversationStage.READY)
+        there = sa.and_(conversations.c.id == conversation_id, conversations.c.state == Stage.READY)
         return _stored(await self._one(actor, there, conversation_id)).conversation
 
     async def list_conversations(
@@ -96,7 +96,7 @@ class SqlConversationStore:
     ) -> list[Conversation]:
         """Return a page of conversations that are ready."""
         mine = conversations.c.organization_id == actor.organization_id
-        query = self._query().where(mine, conversations.c.state == ConversationStage.READY)
+        query = self._query().where(mine, conversations.c.state == Stage.READY)
         if wanted.agent_id:
             query = query.where(conversations.c.agent_id == wanted.agent_id)
         if wanted.summary_search:
@@ -107,19 +107,17 @@ class SqlConversationStore:
 
     async def update(self, actor: Actor, conversation: Conversation) -> None:
         """Write a conversation that is ready. Raises ConversationNotFound."""
-        await self._change(actor, conversation.id, ConversationStage.READY, **_row(conversation))
+        await self._change(actor, conversation.id, Stage.READY, **_row(conversation))
 
     async def finish(self, actor: Actor, conversation_id: str, isolated_block_ids: Sequence[str]) -> None:
         """Mark a conversation as ready."""
-        values = {"state": int(ConversationStage.READY), "isolated_block_ids": list(isolated_block_ids)}
-        await self._change(actor, conversation_id, ConversationStage.MAKING, **values)
+        values = {"state": int(Stage.READY), "isolated_block_ids": list(isolated_block_ids)}
+        await self._change(actor, conversation_id, Stage.MAKING, **values)
 
     async def begin_removal(self, actor: Actor, conversation_id: str) -> None:
         """Take a conversation out of every list. Raises ConversationNotFound."""
         # The request id is given up, so that the same request makes a new conversation.
-        await self._change(
-            actor, conversation_id, ConversationStage.READY, state=int(ConversationStage.REMOVING), request_id=None
-        )
+        await self._change(actor, conversation_id, Stage.READY, state=int(Stage.REMOVING), request_id=None)
 
     async def delete(self, actor: Actor, conversation_id: str) -> None:
         """Remove a conversation; runs in it that have not ended are cancelled."""
@@ -137,14 +135,12 @@ class SqlConversationStore:
     async def list_unfinished(self, before: datetime, limit: int) -> list[tuple[Actor, StoredConversation]]:
         """Return conversations of all organizations that were left half made or half removed."""
         query = self._query().add_columns(conversations.c.organization_id, conversations.c.created_by_id)
-        left = query.where(conversations.c.state != ConversationStage.READY, conversations.c.updated_at < before).limit(
-            limit
-        )
+        left = query.where(conversations.c.state != Stage.READY, conversations.c.updated_at < before).limit(limit)
         async with self._db.connect() as conn:
             rows = [tuple(row) for row in await conn.execute(left)]
         return [(Actor(organization_id, user_id or ""), _stored(row)) for *row, organization_id, user_id in rows]
 
-    async def _change(self, actor: Actor, conversation_id: str, stage: ConversationStage, **values: Any) -> None:
+    async def _change(self, actor: Actor, conversation_id: str, stage: Stage, **values: Any) -> None:
         there = sa.and_(self._is(actor, conversation_id), conversations.c.state == stage)
         async with self._db.begin() as conn:
             done = await conn.execute(sa.update(conversations).where(there).values(**values))
@@ -184,9 +180,7 @@ def _stored(row: Sequence[Any]) -> StoredConversation:
     conversation.isolated_block_ids.extend(isolated_ids)
     if last_message_at is not None:
         conversation.last_message_at.FromDatetime(last_message_at)
-    return StoredConversation(
-        conversation, tuple(labels), request_id or "", ConversationStage(stage), bytes(request_hash or b"")
-    )
+    return StoredConversation(conversation, tuple(labels), request_id or "", Stage(stage), bytes(request_hash or b""))
 
 
 def _no_conversation(conversation_id: str) -> ConversationNotFound:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum
 from typing import Protocol
 
 import structlog
 
 from letta.agent.v1 import conversation_pb2, conversation_service_pb2
 from letta_agent.domain.agents.agents import Agents
+from letta_agent.domain.agents.records import Stage
 from letta_agent.domain.journal.passports import Passport
 from letta_agent.domain.peers.credentials import CredentialPeer
 from letta_agent.domain.peers.memory import MemoryPeer, Message
@@ -30,14 +30,6 @@ DEFAULT = "default"
 _log = structlog.get_logger("letta.agent.conversations")
 
 
-class ConversationStage(IntEnum):
-    """Where a conversation is between its first and its last step."""
-
-    MAKING = 0
-    READY = 1
-    REMOVING = 2
-
-
 @dataclass(frozen=True, slots=True)
 class StoredConversation:
     """A conversation as storage keeps it."""
@@ -45,7 +37,7 @@ class StoredConversation:
     conversation: Conversation
     isolated_labels: tuple[str, ...] = ()
     request_id: str = ""
-    stage: ConversationStage = ConversationStage.READY
+    stage: Stage = Stage.READY
     request_hash: bytes = b""
 
 
@@ -121,11 +113,11 @@ class Conversations:
         draft.created_by_id = draft.last_updated_by_id = actor.user_id
         draft.created_at.FromDatetime(now)
         draft.updated_at.FromDatetime(now)
-        stored = StoredConversation(draft, tuple(isolated_labels), request_id, ConversationStage.MAKING, request_hash)
+        stored = StoredConversation(draft, tuple(isolated_labels), request_id, Stage.MAKING, request_hash)
         if not await self._store.create(actor, stored):
             stored = await self._store.get_by_request(actor, request_id)
             require_same(stored.request_hash, request_hash)
-            if stored.stage is ConversationStage.READY:
+            if stored.stage is Stage.READY:
                 return stored.conversation
         return await self._provision(actor, stored, first)
 
@@ -187,7 +179,7 @@ class Conversations:
 
     async def _finish(self, actor: Actor, stored: StoredConversation) -> None:
         conversation = stored.conversation
-        if stored.stage is ConversationStage.MAKING:
+        if stored.stage is Stage.MAKING:
             try:
                 first = await self._agents.first_message(actor, conversation.agent_id)
                 await self._provision(actor, stored, first)

@@ -29,7 +29,7 @@ ALL_PARTS: Parts = tuple(AgentInclude.values())
 
 
 class Stage(IntEnum):
-    """Where an agent is between its first and its last step."""
+    """Where an agent or a conversation is between its first and its last step."""
 
     MAKING = 0
     READY = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
 from letta.agent.v1 import run_pb2
@@ -19,20 +18,7 @@ MANNERS = ("streaming", "stream_tokens", "include_pings", "background")
 """How an answer is wanted, which makes no other request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
-    """The input of a run."""
-
-    messages: StoredInput
-    otid: str = ""
-    """The sender's identifier of the first message."""
-    approved_calls: tuple[str, ...] | None = None
-    """Calls, or messages that made calls, that the input answers; None when it is no answer."""
-    answers: tuple[str, ...] | None = None
-    """The same with what is answered, in order."""
-
-
-def read_input(request: run_pb2.RunRequest, now: datetime) -> Input:
+def read_input(request: run_pb2.RunRequest, now: datetime) -> StoredInput:
     """Return the messages that a request sends. Raises ValidationFailed and InvalidArgument."""
     given = request.WhichOneof("input")
     if bool(request.messages) == bool(given):
@@ -40,17 +26,20 @@ def read_input(request: run_pb2.RunRequest, now: datetime) -> Input:
         raise ValidationFailed(why, messages=why)
     if given:
         part = [_text(request.input_text)] if given == "input_text" else list(request.input_parts.parts)
-        return Input(StoredInput(messages=[_message(_ROLE.MESSAGE_ROLE_USER, part, now)]))
+        return StoredInput(messages=[_message(_ROLE.MESSAGE_ROLE_USER, part, now)])
     messages = [message for item in request.messages for message in _read(item, now)]
     answers = [message for message in messages if message.role == _ROLE.MESSAGE_ROLE_APPROVAL]
     # Vendors want the returns of calls right behind them, before anything else is said.
     if answers and messages[0] is not answers[0]:
         raise InvalidArgument("answers to a request for approval come first", field="messages")
+    return StoredInput(messages=messages)
+
+
+def answers_in(given: StoredInput) -> tuple[tuple[str, str], ...] | None:
+    """Return what an input answers, calls or messages that made calls, each with its answer; None if it is none."""
+    answers = [message for message in given.messages if message.role == _ROLE.MESSAGE_ROLE_APPROVAL]
     # Sorted and without repeats, so that the same answers in another order are known as the same.
-    given_answers = sorted({pair for message in answers for pair in _answered(message)})
-    calls = tuple(dict.fromkeys(call for call, _ in given_answers)) if answers else None
-    told = tuple(f"{call}={answer}" for call, answer in given_answers) if answers else None
-    return Input(StoredInput(messages=messages), messages[0].otid, calls, told)
+    return tuple(sorted({pair for message in answers for pair in _answered(message)})) if answers else None
 
 
 def _read(item: run_pb2.InputMessage, now: datetime) -> Iterator[Message]:

@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -16,7 +15,7 @@ from letta.agent.v1 import agent_pb2, run_pb2
 from letta.agent.v1.run_service_pb2 import SendMessageResponse
 from letta_agent.domain.context.approvals import unanswered
 from letta_agent.domain.journal.feed import CLAIM_RANGE, Event
-from letta_agent.domain.journal.inputs import MANNERS, Input, read_input
+from letta_agent.domain.journal.inputs import MANNERS, answers_in, read_input
 from letta_agent.domain.journal.records import (
     Admission,
     AdmissionOutcome,
@@ -65,7 +64,6 @@ _WAITS = frozenset({run_pb2.ON_BUSY_WAIT, run_pb2.ON_BUSY_ENQUEUE})
 _ALL = Page(limit=1_000, ascending=True)
 _OVERDUE = "No answer came in time."
 _log = structlog.get_logger("letta.agent.runs")
-_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,21 +288,22 @@ class Runs:
         if send.compaction is None:
             given = read_input(send.request, self._clock.now())
         else:
-            given = Input(StoredInput(compaction_settings=send.compaction))
+            given = StoredInput(compaction_settings=send.compaction)
+        answers = answers_in(given)
         return NewRun(
             id=new_id("run"),
             agent_id=send.agent_id,
             conversation_id=send.conversation_id,
             # V1 clients may send an otid with a message; a repeat has the same.
-            key=send.request_id or given.otid,
+            key=send.request_id or (given.messages[0].otid if given.messages else ""),
             request_hash=self._digest(send),
             request=send.request.SerializeToString(),
-            input=given.messages.SerializeToString(),
+            input=given.SerializeToString(),
             background=send.request.background or send.run_type == "send_message_async",
             run_type=send.run_type,
             most_waiting=self._options.most_waiting if send.request.on_busy in _WAITS else 0,
-            approved_calls=given.approved_calls,
-            answers=given.answers,
+            approved_calls=None if answers is None else tuple(dict.fromkeys(call for call, _ in answers)),
+            answers=None if answers is None else tuple(map("=".join, answers)),
             denies=self._options.denies and send.compaction is None,
         )
 
@@ -324,7 +323,7 @@ class Runs:
         same = outcome is AdmissionOutcome.KNOWN and admission.request_hash == run.request_hash
         if same or outcome is AdmissionOutcome.ANSWERED:
             return Admitted(admission.run_id, self._runner.find(admission.run_id))
-        raise _refusal(send, admission)
+        raise _refusal(run, admission)
 
     async def _heard(self, active: ActiveRun) -> SendMessageResponse:
         stop, usage = StopReason.STOP_REASON_UNSPECIFIED, run_pb2.UsageStatistics()
@@ -423,21 +422,21 @@ def _job(actor: Actor, send: SendCommand, run: NewRun, admission: Admission) -> 
     )
 
 
-def _refusal(send: SendCommand, admission: Admission) -> AppError:
+def _refusal(run: NewRun, admission: Admission) -> AppError:
     outcome, pending = admission.outcome, admission.pending
     waiting = ", ".join(pending.call_ids) if pending else ""
     if outcome is AdmissionOutcome.NO_AGENT:
-        return AgentNotFound(f"Agent with ID {send.agent_id} not found", agent_id=send.agent_id)
+        return AgentNotFound(f"Agent with ID {run.agent_id} not found", agent_id=run.agent_id)
     if outcome is AdmissionOutcome.NO_CONVERSATION:
-        conversation_id = send.conversation_id
-        return ConversationNotFound(f"conversation {conversation_id} not found", conversation_id=conversation_id)
+        missing = run.conversation_id
+        return ConversationNotFound(f"conversation {missing} not found", conversation_id=missing)
     if outcome is AdmissionOutcome.PENDING and pending:
         return unanswered(pending)
     if outcome is AdmissionOutcome.FULL:
         text = f"run {admission.run_id} holds the conversation, and as many messages wait for their turn as may"
         return ConversationBusy(text, run_id=admission.run_id)
     if outcome is AdmissionOutcome.NOT_PENDING:
-        answered = ", ".join(read_input(send.request, _EPOCH).approved_calls or ())
+        answered = ", ".join(run.approved_calls or ())
         told = f"these calls wait: [{waiting}]" if waiting else "no calls wait"
         return NoPendingApproval(f"the input answers the calls [{answered}], but {told}", pending_call_ids=waiting)
     return IdempotencyConflict("another request was sent with this key", run_id=admission.run_id)

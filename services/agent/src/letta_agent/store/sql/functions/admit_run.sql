@@ -43,7 +43,7 @@ begin
   if p_conversation_id <> p_agent_id then
     select c.definition into conversation from agent.conversations c
     where c.organization_id = p_organization_id and c.id = p_conversation_id and c.agent_id = p_agent_id
-      and c.state = 1 /* ConversationStage.READY */;
+      and c.state = 1 /* Stage.READY */;
     if not found then
       outcome := 'no_conversation';
       return;

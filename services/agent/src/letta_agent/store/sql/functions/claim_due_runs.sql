@@ -59,7 +59,7 @@ begin
           where a.organization_id = q.organization_id and a.id = q.agent_id and a.state = 1 /* Stage.READY */)
         and (q.conversation_id = q.agent_id or exists (
           select from agent.conversations v
-          where v.organization_id = q.organization_id and v.id = q.conversation_id and v.state = 1 /* ConversationStage.READY */))
+          where v.organization_id = q.organization_id and v.id = q.conversation_id and v.state = 1 /* Stage.READY */))
       order by q.lease_until
       limit o.share
       -- Replicas look at the same time: each takes other rows instead of waiting for the first one.
