@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from letta_transcode.mapping import values
+from letta_transcode.mapping.compilers import Compiler
 from letta_transcode.mapping.plans import (
     UNSET,
     Choice,
@@ -65,68 +65,22 @@ _TESTS = {
 }
 
 
-class Decoders:
-    """Compiled decoders of a catalog's messages; each is compiled once, when it is first asked for."""
+class Decoders(Compiler[Decoder]):
+    """Compiled decoders of a catalog's messages."""
+
+    parameters = "v, m, loc, problems, depth"
 
     def __init__(self, catalog: Catalog, planner: Planner) -> None:
-        self._catalog = catalog
-        self._planner = planner
-        self._numbers = itertools.count()
-        self._names: dict[str, str] = {}
-        self._enums: dict[str, str] = {}
-        self._scope: dict[str, Any] = {name: getattr(values, name) for name in _HELPERS}
-        self._scope["fill_canonical"] = values.canonical_filler(catalog.pool)
-
-    def message(self, name: str) -> Decoder:
-        """Return the decoder of a message. Raises MappingError."""
-        return self._whole(lambda: self._function(name))
+        scope = {name: getattr(values, name) for name in _HELPERS}
+        super().__init__(catalog, planner, scope | {"fill_canonical": values.canonical_filler(catalog.pool)})
 
     def plan(self, plan: MessagePlan) -> Decoder:
         """Return the decoder of a message by another plan than its own."""
-
-        def compiled() -> str:
-            function = f"decode_{next(self._numbers)}"
-            self._compile(function, self._body(plan))
-            return function
-
-        return self._whole(compiled)
+        return self._whole(lambda: self._apart(self._body(plan)))
 
     def field(self, field: Field) -> Decoder:
         """Return the decoder of one field: it takes the field's value and the message; `loc` is the value's."""
-
-        def compiled() -> str:
-            function = f"set_{next(self._numbers)}"
-            self._compile(function, self._set(field, "loc"))
-            return function
-
-        return self._whole(compiled)
-
-    def _whole(self, make: Callable[[], str]) -> Decoder:
-        """Keep what a compilation made only when all of it could be made, since functions call each other."""
-        before = dict(self._names)
-        try:
-            decoder: Decoder = self._scope[make()]
-        except MappingError:
-            self._names = before
-            raise
-        return decoder
-
-    def _function(self, name: str) -> str:
-        known = self._names.get(name)
-        if known is None:
-            # Named before its body is written, since a message may contain itself.
-            known = self._names[name] = f"decode_{next(self._numbers)}"
-            self._compile(known, self._body(self._planner.plan(name)))
-        return known
-
-    def _compile(self, function: str, body: list[str]) -> None:
-        source = f"def {function}(v, m, loc, problems, depth):\n" + "\n".join(f"    {line}" for line in body)
-        exec(compile(source, f"<{function}>", "exec"), self._scope)  # noqa: S102  generated from descriptors alone
-
-    def _constant(self, value: Any) -> str:
-        name = f"constant_{next(self._numbers)}"
-        self._scope[name] = value
-        return name
+        return self._whole(lambda: self._apart(self._set(field, "loc")))
 
     def _body(self, plan: MessagePlan) -> list[str]:
         # An empty object is there too: without `SetInParent` its field would stay absent.

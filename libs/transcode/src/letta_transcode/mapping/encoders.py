@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from letta_transcode.mapping import values
+from letta_transcode.mapping.compilers import Compiler
 from letta_transcode.mapping.plans import (
     Alias,
     Choice,
     Constant,
     Field,
     Form,
-    MappingError,
     Member,
     MessagePlan,
     Part,
@@ -40,16 +39,13 @@ _WRITERS = {
 }
 
 
-class Encoders:
-    """Compiled encoders of a catalog's messages; each is compiled once, when it is first asked for."""
+class Encoders(Compiler[Encoder]):
+    """Compiled encoders of a catalog's messages."""
+
+    parameters = "m"
 
     def __init__(self, catalog: Catalog, planner: Planner) -> None:
-        self._catalog = catalog
-        self._planner = planner
-        self._numbers = itertools.count()
-        self._names: dict[str, str] = {}
-        self._enums: dict[str, str] = {}
-        self._scope: dict[str, Any] = {
+        scope = {
             "base64_text": values.base64_text,
             "raw": values.raw,
             "shortest": values.Shortest().__getitem__,
@@ -60,41 +56,11 @@ class Encoders:
             "field_mask": values.field_mask,
             "canonical": values.canonical_writer(catalog.pool),
         }
-
-    def message(self, name: str) -> Encoder:
-        """Return the encoder of a message. Raises MappingError."""
-        return self._whole(lambda: self._function(name))
+        super().__init__(catalog, planner, scope)
 
     def field(self, field: Field) -> Encoder:
         """Return the encoder of one field of a message: it takes the message and returns the field's JSON value."""
-
-        def compiled() -> str:
-            function = f"field_{next(self._numbers)}"
-            self._compile(function, [f"return {self._field(field, 'm')}"])
-            return function
-
-        return self._whole(compiled)
-
-    def _whole(self, make: Callable[[], str]) -> Encoder:
-        """Keep what a compilation made only when all of it could be made, since functions call each other."""
-        before = dict(self._names)
-        try:
-            encoder: Encoder = self._scope[make()]
-        except MappingError:
-            self._names = before
-            raise
-        return encoder
-
-    def _function(self, name: str) -> str:
-        known = self._names.get(name)
-        if known is None:
-            known = self._names[name] = f"encode_{next(self._numbers)}"
-            self._compile(known, self._body(self._planner.plan(name)))
-        return known
-
-    def _compile(self, function: str, body: list[str]) -> None:
-        source = f"def {function}(m):\n" + "\n".join(f"    {line}" for line in body)
-        exec(compile(source, f"<{function}>", "exec"), self._scope)  # noqa: S102  generated from descriptors alone
+        return self._whole(lambda: self._apart([f"return {self._field(field, 'm')}"]))
 
     def _body(self, plan: MessagePlan) -> list[str]:
         if plan.transparent:
@@ -206,8 +172,7 @@ class Encoders:
     def _enum(self, name: str) -> str:
         known = self._enums.get(name)
         if known is None:
-            known = self._enums[name] = f"enum_{len(self._enums)}"
-            self._scope[known] = enum_names(self._catalog, self._catalog.enum(name))
+            known = self._enums[name] = self._constant(enum_names(self._catalog, self._catalog.enum(name)))
         return known
 
 
