@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -213,31 +214,30 @@ JUNK = st.recursive(
 KINDS = st.sampled_from(["contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata", "?"])
 
 
-@every_wire
 @settings(max_examples=60, deadline=None)
 @given(junk=st.lists(JUNK, max_size=4), kind=KINDS)
-def test_what_no_vendor_would_say_is_refused_by_type_or_read(name, junk, kind):
+def test_what_no_vendor_would_say_is_refused_by_type_or_read(junk, kind):
+    for name in WIRES:  # an example is made once: making it costs more than reading it
+        read_junk(name, junk, kind)
+
+
+def read_junk(name, junk, kind):
     reader, assembler = WIRES[name].reader(), Assembler()
-    try:
-        with transport_errors("v"):
-            for item in junk:
-                for event in reader.feed(kind, item) if name == "bedrock" else reader.feed(item):
-                    assert isinstance(event.index, int) if isinstance(event, (Started, Delta)) else True
-                    assembler.feed(event)
-            for event in reader.end():
+    with suppress(AppError), transport_errors("v"):
+        for item in junk:
+            for event in reader.feed(kind, item) if name == "bedrock" else reader.feed(item):
+                assert isinstance(event.index, int) if isinstance(event, (Started, Delta)) else True
                 assembler.feed(event)
-            assembler.answer(finished)
-    except AppError:
-        pass
+        for event in reader.end():
+            assembler.feed(event)
+        assembler.answer(finished)
 
 
-@every_wire
 @settings(max_examples=60, deadline=None)
 @given(body=JUNK)
-def test_whole_answers_that_no_vendor_would_give_are_refused_by_type_or_read(name, body):
-    try:
-        with transport_errors("v"):
-            answer = WIRES[name].answer(body)
-    except AppError:
-        return
-    assert all(json.loads(part.input) is not None for part in answer.parts if isinstance(part, ToolCall))
+def test_whole_answers_that_no_vendor_would_give_are_refused_by_type_or_read(body):
+    for wire in WIRES.values():
+        with suppress(AppError):
+            with transport_errors("v"):
+                answer = wire.answer(body)
+            assert all(json.loads(part.input) is not None for part in answer.parts if isinstance(part, ToolCall))

@@ -92,7 +92,7 @@ def written(items: list[dict[str, Any]], reserved: bool) -> str:
 
 
 @given(parameters(), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_a_schema_says_what_the_function_takes(items, reserved):
     schema = derive_schema(written(items, reserved))
 
@@ -110,7 +110,7 @@ def test_a_schema_says_what_the_function_takes(items, reserved):
 
 
 @given(parameters(), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_what_the_schema_requires_is_enough_to_call_it(items, reserved):
     source = written(items, reserved)
     shape, schema = call_shape(source), derive_schema(source)
@@ -134,7 +134,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(WORDS, JSON, max_size=4), JSON)
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 def test_a_given_schema_is_kept_or_refused(properties, more):
     parameters = {"type": "object", "properties": properties, "x-more": more}
     text = json.dumps({"name": "f", "description": "D.", "parameters": parameters})
@@ -146,7 +146,7 @@ def test_a_given_schema_is_kept_or_refused(properties, more):
 
 
 @given(JSON)
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 def test_any_json_is_a_schema_or_refused(value):
     for text in (json.dumps(value), json.dumps({"name": "f", "parameters": value})):
         try:
@@ -158,7 +158,7 @@ def test_any_json_is_a_schema_or_refused(value):
 
 
 @given(JSON, st.dictionaries(st.sampled_from(["A", "B", "C"]), JSON, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 def test_any_model_is_written_out_or_refused(value, definitions):
     references = {name: {"$ref": f"#/$defs/{name}"} for name in ("A", "B")}
     for schema in ({"properties": value}, {"properties": {**references, "x": value}, "$defs": definitions}):
@@ -170,7 +170,7 @@ def test_any_model_is_written_out_or_refused(value, definitions):
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 def test_any_docstring_is_read(text):
     docstring = read_docstring(text)
     assert docstring.description == docstring.description.strip()
