@@ -12,8 +12,9 @@ TESTS = Path(__file__).resolve().parents[1]
 
 def fixtures() -> Iterator[tuple[str, str]]:
     """Yield each fixture's text, without what describes it, and where it is."""
-    for path in TESTS.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+    texts = ((path, path.read_text()) for path in TESTS.rglob("*.py"))
+    for path, text in ((path, text) for path, text in texts if "pytest.fixture" in text):
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_fixture(node):
                 node.body = node.body[1:] if ast.get_docstring(node) else node.body
                 node.returns = None
