@@ -36,8 +36,6 @@ LEFT = frozenset(
         *("agent.v1.Run.metadata", "agent.v1.Step.error_data"),
         *("agent.v1.Step.completion_tokens_details", "agent.v1.Step.prompt_tokens_details"),
         *("llm.v1.ProviderTrace.request_json", "memory.v1.PassageSearchResult.metadata"),
-        *("tools.v1.CreateSandboxConfigRequest.config", "tools.v1.SandboxConfig.config"),
-        "tools.v1.LocalSandboxConfig.pip_requirements",
     }
 )
 

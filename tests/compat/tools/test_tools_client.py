@@ -139,6 +139,48 @@ def test_schema_of_source(http):
     assert http.post("/v1/tools/generate-schema", json={"code": "x ="}).status_code == 400
 
 
+@pytest.fixture
+def sandboxes(http):
+    """Remove the configurations that a test makes."""
+    yield
+    for config in http.get("/v1/sandbox-config/").json():
+        http.delete(f"/v1/sandbox-config/{config['id']}")
+
+
+@pytest.mark.usefixtures("sandboxes")
+def test_settings_tell_the_kind_of_a_sandbox(http):
+    def made(**settings):
+        answer = http.post("/v1/sandbox-config/", json={"config": settings}).json()
+        return answer["type"], answer["config"]
+
+    none = {"sandbox_dir": None, "use_venv": False, "venv_name": "venv", "pip_requirements": []}
+    assert made() == ("local", none)
+    packages = [{"name": "six"}, "idna>=3", {"name": "x", "version": "1"}]
+    assert made(pip_requirements=packages) == ("local", none | {"pip_requirements": packages})
+    assert made(timeout=5) == ("e2b", {"timeout": 5, "template": None, "pip_requirements": None})
+    assert made(template="t", pip_requirements=[]) == ("e2b", {"timeout": 300, "template": "t", "pip_requirements": []})
+    modal = {"timeout": 60, "pip_requirements": None, "npm_requirements": ["ms"], "language": "python"}
+    assert made(npm_requirements=["ms"]) == ("modal", modal)
+    assert made(**modal | {"language": "typescript"}) == ("modal", modal | {"language": "typescript"})
+    refused = ({"language": "cobol"}, {"timeout": "x"}, {"pip_requirements": [7]}, {"egress_hosts": 5}, [], None)
+    answers = [http.post("/v1/sandbox-config/", json={"config": each}) for each in refused]
+    assert {answer.status_code for answer in [*answers, http.post("/v1/sandbox-config/", json={})]} == {422}
+
+
+@pytest.mark.usefixtures("sandboxes")
+def test_one_setting_of_a_sandbox_is_changed(http):
+    settings = {"timeout": 5, "template": "t", "pip_requirements": ["six"]}
+    config = http.post("/v1/sandbox-config/", json={"config": settings}).json()
+
+    def changed(**change):
+        return http.patch(f"/v1/sandbox-config/{config['id']}", json={"config": change}).json()["config"]
+
+    assert changed(pip_requirements=["idna"]) == settings | {"pip_requirements": ["idna"]}
+    assert changed(timeout=9, pip_requirements=[]) == settings | {"timeout": 9, "pip_requirements": []}
+    assert http.patch(f"/v1/sandbox-config/{config['id']}", json={}).json()["config"]["template"] == "t"
+    assert http.post("/v1/sandbox-config/e2b/default").json()["id"] == config["id"]
+
+
 def test_sandbox_configurations(http):
     config = http.post("/v1/sandbox-config/local/default").json()
     assert (config["type"], config["config"]["venv_name"]) == ("local", "venv")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from itertools import count
@@ -20,9 +19,24 @@ _HTTP = tuple(
     {"auth_header": f"X-{name}", "auth_token": name, "custom_headers": {f"x-{name}": name}} for name in ("one", "two")
 )
 _REMOTE = ("sse", "streamable_http")
-_E2B = tuple(json.dumps({"timeout": seconds, "template": name}) for seconds, name in ((40, "one"), (50, "two")))
-LOCAL = {"pip_requirements": '[{"name": "six"}]'}
-"""What a caller may say of a sandbox of this machine."""
+_SIX, _NODE = {"packages": [{"specifier": "six"}, {"named": {"name": "x"}}]}, {"packages": [{"specifier": "left-pad"}]}
+SANDBOXES: dict[str, tuple[Values, ...]] = {
+    "e2b": (
+        {"timeout": "40s", "template": "one", "pip_requirements": _SIX},
+        {"timeout": "50s", "template": "two", "pip_requirements": {"packages": [{"specifier": "idna"}]}},
+    ),
+    "modal": (
+        {"timeout": "40s", "pip_requirements": _SIX, "npm_requirements": _NODE, "language": "SANDBOX_LANGUAGE_PYTHON"},
+        {
+            "timeout": "50s",
+            "pip_requirements": {"packages": [{"named": {"name": "six", "version": "1.17.0"}}]},
+            "npm_requirements": {"packages": [{"specifier": "ms"}]},
+            "language": "SANDBOX_LANGUAGE_TYPESCRIPT",
+        },
+    ),
+    "local": ({"pip_requirements": _SIX}, {"pip_requirements": {"packages": [{"specifier": "idna"}]}}),
+}
+"""What a caller may say of each kind of sandbox; hosts are for operators to allow."""
 UNSEEN = {"auth_token", "value"}
 """Secrets, which no answer shows."""
 
@@ -123,8 +137,8 @@ ACCOUNTS = (
     Account(
         "SandboxConfig",
         "sandbox_config_id",
-        tuple(("config", each) for each in _E2B),
-        {"config": '{"timeout": 30, "template": "base"}'},
+        tuple(("config", {kind: each}) for kind, settings in SANDBOXES.items() for each in settings),
+        {"config": {"e2b": {"timeout": "30s", "template": "base"}}},
         reads="ListSandboxConfigs",
     ),
     Account(

@@ -121,7 +121,12 @@ def _rest_value(each: Any, value: Any) -> Any:
         return [_rest_value(each, one) for one in value]
     if mapping(each).raw:
         return json.loads(value)
+    if mapping(each).duration_unit == jsonmap.DURATION_UNIT_SECONDS:
+        return int(value.removesuffix("s"))
     if each.message_type is not None and isinstance(value, dict):
+        if each.message_type.GetOptions().Extensions[jsonmap.message].transparent:
+            ((name, inner),) = value.items()
+            return _rest_value(each.message_type.fields_by_name[name], inner)
         return _tagged(each.message_type, value)
     if each.enum_type is not None:
         prefix = each.enum_type.values[0].name.removesuffix("UNSPECIFIED")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.contract.boundary.accounts import ACCOUNTS, LOCAL, UNSEEN, Account, RestEdge, RpcEdge, filled
+from tests.contract.boundary.accounts import ACCOUNTS, SANDBOXES, UNSEEN, Account, RestEdge, RpcEdge, filled
 from tests.contract.boundary.conftest import Deployment
 from tests.contract.boundary.fields import METHODS, Values, holds
 from tests.e2e.tenants import mcp_server
@@ -130,10 +129,20 @@ def test_every_field_of_a_remote_servers_configuration_has_a_value():
 @pytest.mark.parametrize("edge", [RpcEdge, RestEdge], ids=["rpc", "rest"])
 def test_every_field_of_a_local_sandbox_is_kept(deployment: Deployment, edge: Any):
     (account,) = [each for each in ACCOUNTS if each.name == "SandboxConfig"]
-    method = METHODS["CreateLocalSandboxConfig"]
+    given = SANDBOXES["local"][0]
 
-    made = edge(deployment, account).call(method, {"config": LOCAL})
+    made = edge(deployment, account).call(METHODS["CreateLocalSandboxConfig"], {"config": given})
 
-    assert set(LOCAL) == {each.name for each in method.input_type.fields_by_name["config"].message_type.fields}
-    config = json.loads(made["config"]) if isinstance(made["config"], str) else made["config"]
-    assert {name: config[name] for name in LOCAL} == {name: json.loads(each) for name, each in LOCAL.items()}
+    shown = edge(deployment, account).shown(account, {"config": {"local": given}})
+    assert holds(made["config"], shown["config"])
+
+
+def test_every_setting_of_a_sandbox_has_a_value():
+    """Hosts are for an operator to allow: `tests/contract/rpc/tools` holds theirs."""
+    (account,) = [each for each in ACCOUNTS if each.name == "SandboxConfig"]
+    settings = account.resource.message_type.fields_by_name["config"].message_type
+
+    known = {each.name: {inner.name for inner in each.message_type.fields} for each in settings.fields}
+    assert {kind: set(given) for kind, (given, _) in SANDBOXES.items()} == {
+        kind: fields - {"egress_hosts"} for kind, fields in known.items()
+    }

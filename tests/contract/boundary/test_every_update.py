@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from ast import literal_eval
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from google.api.field_behavior_pb2 import IMMUTABLE, OUTPUT_ONLY, field_behavior
 
 from letta.jsonmap.v1 import annotations_pb2
+from letta.tools.v1.sandbox_config_pb2 import SandboxSettings
 from letta_common.errors import InvalidArgument
 from tests.contract.boundary.conftest import Deployment
 from tests.contract.boundary.contracts import call, filled, methods, refusal
@@ -74,8 +74,7 @@ def asked(deployment: Deployment, method: Any, values: dict[str, Any], paths: tu
     request = filled(method, deployment.caller.owned)
     resource = getattr(request, resource_of(method.input_type).name)
     resource.SetInParent()
-    for name, value in values.items():
-        setattr(resource, name, value)
+    resource.MergeFrom(type(resource)(**values))
     getattr(request, mask_of(method).name).paths.extend(paths)
     return request
 
@@ -123,15 +122,27 @@ def test_an_empty_mask_changes_what_is_set_and_a_mask_what_it_names(deployment: 
     assert getattr(cleared, name) == "named" if always else not cleared.HasField(name)
 
 
-@pytest.mark.parametrize("paths", [(), ("config",)])
+@pytest.mark.parametrize("paths", [(), ("config",), ("config.e2b",), ("config.e2b.pip_requirements",)])
 def test_settings_that_a_change_leaves_out_stay(deployment: Deployment, paths: tuple[str, ...]):
-    before = json.loads(update(deployment, UPDATES[SETTINGS], {}).config)
-    packages = {"pip_requirements": [{"name": "six", "version": None}]}
+    before = update(deployment, UPDATES[SETTINGS], {}).config
+    given = {"e2b": {"pip_requirements": {"packages": [{"named": {"name": "six"}}]}}}
 
-    changed = update(deployment, UPDATES[SETTINGS], {"config": json.dumps(packages)}, *paths)
-    after = update(deployment, UPDATES[SETTINGS], {}, *paths)
+    changed = update(deployment, UPDATES[SETTINGS], {"config": given}, *paths)
+    after = update(deployment, UPDATES[SETTINGS], {})
 
-    assert json.loads(changed.config) == json.loads(after.config) == before | packages
+    before.e2b.pip_requirements.Clear()
+    before.MergeFrom(SandboxSettings(**given))
+    assert changed.config == after.config == before
+
+
+def test_a_path_clears_one_setting(deployment: Deployment):
+    before = update(deployment, UPDATES[SETTINGS], {"config": {"e2b": {"template": "t"}}}).config
+    assert before.e2b.template == "t"
+
+    cleared = update(deployment, UPDATES[SETTINGS], {}, "config.e2b.template").config
+
+    before.e2b.ClearField("template")
+    assert cleared == before
 
 
 @EACH

@@ -25,6 +25,7 @@ class FakeSandboxConfigStore:
         if known is not None:
             config.id, config.created_by_id = known.id, known.created_by_id
             config.created_at.CopyFrom(known.created_at)
+        config.version = known.version + 1 if known is not None else 1
         config.organization_id = actor.organization_id
         self._configs[actor.organization_id, config.id] = config
         return deepcopy(config)
@@ -34,9 +35,9 @@ class FakeSandboxConfigStore:
         known = next((item for item in self._mine(actor) if item.type == config.type), None)
         return await self.put(actor, config) if known is None else deepcopy(known)
 
-    async def update(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
-        """Replace the settings of the one of a type if they still are `expected`; return it as it stands then."""
-        if not any(item.type == config.type and item.config == expected for item in self._mine(actor)):
+    async def update(self, actor: Actor, config: SandboxConfig, *, expected: int) -> SandboxConfig | None:
+        """Replace the settings of the one of a type if its version is still `expected`; return it as it stands then."""
+        if not any(item.type == config.type and item.version == expected for item in self._mine(actor)):
             return None
         return await self.put(actor, config)
 

@@ -3,11 +3,25 @@
 import json
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import sandbox_config_service_pb2 as pb
 from letta.tools.v1 import sandbox_config_service_pb2_grpc, tool_execution_service_pb2_grpc
-from letta.tools.v1.sandbox_config_pb2 import SANDBOX_TYPE_E2B, SANDBOX_TYPE_LOCAL, SandboxEnvironmentVariable
+from letta.tools.v1.sandbox_config_pb2 import (
+    SANDBOX_TYPE_E2B,
+    SANDBOX_TYPE_LOCAL,
+    SANDBOX_TYPE_MODAL,
+    E2bSandboxConfig,
+    LocalSandboxConfig,
+    ModalSandboxConfig,
+    NamedPackage,
+    SandboxEnvironmentVariable,
+    SandboxLanguage,
+    SandboxPackage,
+    SandboxPackages,
+    SandboxSettings,
+)
 from letta.tools.v1.tool_execution_service_pb2 import ExecuteRequest, ToolSource
 from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound, ValidationFailed
 from letta_common.values.ids import new_id
@@ -47,56 +61,92 @@ async def test_defaults_are_made_once(configs, ann):
     assert config == await local(configs)
     assert config == (await configs.RecreateLocalSandbox(pb.RecreateLocalSandboxRequest(), timeout=5)).sandbox_config
     assert (config.type, config.organization_id) == (SANDBOX_TYPE_LOCAL, ann.organization_id)
-    assert json.loads(config.config) == {
-        "sandbox_dir": None,
-        "use_venv": False,
-        "venv_name": "venv",
-        "pip_requirements": [],
-    }
+    assert config.config == SandboxSettings(local=LocalSandboxConfig(pip_requirements=SandboxPackages()))
     e2b = await configs.GetDefaultE2bSandboxConfig(pb.GetDefaultE2bSandboxConfigRequest(), timeout=5)
-    assert json.loads(e2b.sandbox_config.config)["timeout"] == 300
+    assert e2b.sandbox_config.config == SandboxSettings(e2b=E2bSandboxConfig(timeout=Duration(seconds=300)))
 
 
-async def test_keys_tell_the_type(configs):
-    async def create(**config):
-        request = pb.CreateSandboxConfigRequest(config=json.dumps(config))
-        return (await configs.CreateSandboxConfig(request, timeout=5)).sandbox_config
+def named(name, version=None):
+    return SandboxPackage(named=NamedPackage(name=name, version=version))
 
-    assert (await create(use_venv=True)).type == SANDBOX_TYPE_LOCAL
-    assert (await create(timeout=10, template="t")).type == SANDBOX_TYPE_E2B
-    with pytest.raises(InvalidArgument, match="nonsense"):
-        await create(nonsense=1)
-    request = pb.CreateLocalSandboxConfigRequest(config=pb.LocalSandboxConfig(pip_requirements='[{"name": "six"}]'))
-    made = json.loads((await configs.CreateLocalSandboxConfig(request, timeout=5)).sandbox_config.config)
-    assert (made["pip_requirements"], made["venv_name"]) == ([{"name": "six"}], "venv")
+
+def packages(*items):
+    return SandboxPackages(
+        packages=[SandboxPackage(specifier=item) if isinstance(item, str) else item for item in items]
+    )
+
+
+async def create(configs, **settings):
+    request = pb.CreateSandboxConfigRequest(config=SandboxSettings(**settings))
+    return (await configs.CreateSandboxConfig(request, timeout=5)).sandbox_config
+
+
+async def change(configs, config, *paths, **settings):
+    request = pb.UpdateSandboxConfigRequest(
+        sandbox_config_id=config.id,
+        sandbox_config={"config": SandboxSettings(**settings)},
+        update_mask=FieldMask(paths=paths),
+    )
+    return (await configs.UpdateSandboxConfig(request, timeout=5)).sandbox_config
+
+
+async def test_settings_tell_the_type(configs):
+    assert (await create(configs)).type == SANDBOX_TYPE_LOCAL
+    e2b = await create(configs, e2b=E2bSandboxConfig(timeout=Duration(seconds=10), template="t"))
+    assert (e2b.type, e2b.config.e2b.timeout.seconds, e2b.config.e2b.template) == (SANDBOX_TYPE_E2B, 10, "t")
+    modal = await create(configs, modal=ModalSandboxConfig(npm_requirements=packages("left-pad")))
+    assert (modal.type, modal.config.modal.timeout.seconds) == (SANDBOX_TYPE_MODAL, 60)
+    assert modal.config.modal.language == SandboxLanguage.SANDBOX_LANGUAGE_PYTHON
+    assert modal.config.modal.npm_requirements == packages("left-pad")
+    request = pb.CreateLocalSandboxConfigRequest(config=LocalSandboxConfig(pip_requirements=packages(named("six"))))
+    made = (await configs.CreateLocalSandboxConfig(request, timeout=5)).sandbox_config
+    assert made.config.local == LocalSandboxConfig(pip_requirements=packages(named("six")))
 
 
 @pytest.mark.parametrize(
-    "packages",
+    ("kind", "field", "package"),
     [
-        {"pip_requirements": [{"name": "requests", "version": "--pre"}]},
-        {"pip_requirements": [{"name": "-r /etc/passwd"}]},
-        {"pip_requirements": ["requests\n--index-url=http://127.0.0.1:9"]},
-        {"pip_requirements": [{"name": "x @ http://127.0.0.1:9/x.tar.gz"}]},
-        {"pip_requirements": "requests"},
-        {"pip_requirements": [7]},
-        {"npm_requirements": [{"name": "left-pad", "version": "-g"}]},
-        {"npm_requirements": [{"name": "../x"}]},
-        {"npm_requirements": [{"name": "x && y"}]},
+        *(
+            (kind, "pip_requirements", package)
+            for kind in ("local", "e2b", "modal")
+            for package in (
+                named("requests", "--pre"),
+                named("-r /etc/passwd"),
+                SandboxPackage(specifier="requests\n--index-url=http://127.0.0.1:9"),
+                named("x @ http://127.0.0.1:9/x.tar.gz"),
+            )
+        ),
+        ("modal", "npm_requirements", named("left-pad", "-g")),
+        ("modal", "npm_requirements", named("../x")),
+        ("modal", "npm_requirements", SandboxPackage(specifier="x && y")),
     ],
     ids=str,
 )
-async def test_packages_that_no_tool_could_ask_for_are_refused(configs, packages):
+async def test_packages_that_no_tool_could_ask_for_are_refused(configs, kind, field, package):
     with pytest.raises(InvalidArgument):
-        await configs.CreateSandboxConfig(pb.CreateSandboxConfigRequest(config=json.dumps(packages)), timeout=5)
+        await create(configs, **{kind: {field: packages(package)}})
 
 
 async def test_packages_are_kept(configs):
-    given = {"pip_requirements": [{"name": "requests", "version": "2.32.0"}, "numpy>=2"]}
-    request = pb.CreateSandboxConfigRequest(config=json.dumps(given))
-    config = (await configs.CreateSandboxConfig(request, timeout=5)).sandbox_config
+    given = packages(named("requests", "2.32.0"), "numpy>=2")
 
-    assert json.loads(config.config)["pip_requirements"] == given["pip_requirements"]
+    assert (await create(configs, local={"pip_requirements": given})).config.local.pip_requirements == given
+
+
+async def test_each_setting_is_changed_alone(configs):
+    made = await create(configs, e2b=E2bSandboxConfig(timeout=Duration(seconds=10), template="t"))
+
+    longer = await change(configs, made, e2b=E2bSandboxConfig(timeout=Duration(seconds=20)))
+    assert (longer.config.e2b.timeout.seconds, longer.config.e2b.template) == (20, "t")
+    # Keys that several kinds have do not tell which kind they are of.
+    more = await change(configs, made, local=LocalSandboxConfig(pip_requirements=packages("six")))
+    assert (more.config.e2b.pip_requirements, more.config.e2b.template) == (packages("six"), "t")
+    cleared = await change(configs, made, "config.e2b.template")
+    assert cleared.config.e2b == E2bSandboxConfig(timeout=Duration(seconds=20), pip_requirements=packages("six"))
+    none = await change(configs, made, e2b=E2bSandboxConfig(pip_requirements=packages()))
+    assert none.config.e2b == E2bSandboxConfig(timeout=Duration(seconds=20), pip_requirements=packages())
+    with pytest.raises(InvalidArgument, match="e2b has no setting egress_hosts"):
+        await change(configs, made, local={"egress_hosts": {"hosts": ["api.example.com"]}})
 
 
 @pytest.mark.parametrize("key", ["A=B", "A\nB", "A\x7f"])
@@ -107,15 +157,10 @@ async def test_a_variable_that_would_end_every_call_is_refused(configs, key):
 
 async def test_update_list_and_delete(configs, as_bob):
     config = await local(configs)
-    request = pb.UpdateSandboxConfigRequest(
-        sandbox_config_id=config.id, sandbox_config={"config": '{"use_venv": true}'}
-    )
+    settings = SandboxSettings(local=LocalSandboxConfig(pip_requirements=packages("six")))
+    request = pb.UpdateSandboxConfigRequest(sandbox_config_id=config.id, sandbox_config={"config": settings})
     updated = (await configs.UpdateSandboxConfig(request, timeout=5)).sandbox_config
-    assert (updated.id, json.loads(updated.config)["use_venv"], json.loads(updated.config)["venv_name"]) == (
-        config.id,
-        True,
-        "venv",
-    )
+    assert (updated.id, updated.config, updated.version) == (config.id, settings, config.version + 1)
     listed = (await configs.ListSandboxConfigs(pb.ListSandboxConfigsRequest(), timeout=5)).sandbox_configs
     assert list(listed) == [updated]
     only = pb.ListSandboxConfigsRequest(sandbox_type=SANDBOX_TYPE_E2B)
@@ -131,15 +176,14 @@ async def test_update_list_and_delete(configs, as_bob):
 
 
 async def test_hosts_that_tools_may_reach_are_kept_within_the_ceiling(configs):
-    def wanted(*hosts):
-        return pb.CreateSandboxConfigRequest(config=json.dumps({"egress_hosts": hosts}))
+    async def made(*hosts):
+        return await create(configs, local={"egress_hosts": {"hosts": hosts}})
 
-    made = (await configs.CreateSandboxConfig(wanted("api.example.com"), timeout=5)).sandbox_config
-    assert json.loads(made.config)["egress_hosts"] == ["api.example.com"]
+    assert (await made("api.example.com")).config.local.egress_hosts.hosts == ["api.example.com"]
     with pytest.raises(InvalidArgument, match="tools_egress_hosts_of_organizations"):
-        await configs.CreateSandboxConfig(wanted("evil.org"), timeout=5)
+        await made("evil.org")
     with pytest.raises(InvalidArgument, match="no host"):
-        await configs.CreateSandboxConfig(wanted("https://api.example.com"), timeout=5)
+        await made("https://api.example.com")
 
 
 async def test_values_of_variables_stay_inside(configs):

@@ -3,8 +3,21 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
-from letta.tools.v1.sandbox_config_pb2 import SandboxConfig, SandboxEnvironmentVariable, SandboxType
+from letta.tools.v1.sandbox_config_pb2 import (
+    E2bSandboxConfig,
+    LocalSandboxConfig,
+    ModalSandboxConfig,
+    NamedPackage,
+    SandboxConfig,
+    SandboxEnvironmentVariable,
+    SandboxLanguage,
+    SandboxPackage,
+    SandboxPackages,
+    SandboxSettings,
+    SandboxType,
+)
 from letta_common.actor import Actor
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
@@ -15,6 +28,30 @@ from letta_tools.store.sandbox_configs import SqlSandboxConfigStore
 from tests.fakes.tools.configs import FakeSandboxConfigStore
 
 ANY = SandboxType.SANDBOX_TYPE_UNSPECIFIED
+SETTINGS = {
+    LOCAL: SandboxSettings(local=LocalSandboxConfig()),
+    E2B: SandboxSettings(e2b=E2bSandboxConfig()),
+    MODAL: SandboxSettings(modal=ModalSandboxConfig()),
+}
+PACKAGES = SandboxPackages(
+    packages=[
+        SandboxPackage(specifier="numpy>=2"),
+        SandboxPackage(named=NamedPackage(name="six")),
+        SandboxPackage(named=NamedPackage(name="x", version="1")),
+    ]
+)
+FULL = {
+    LOCAL: SandboxSettings(local=LocalSandboxConfig(pip_requirements=PACKAGES, egress_hosts={"hosts": ["a.org", "*"]})),
+    E2B: SandboxSettings(e2b={"timeout": Duration(seconds=7), "template": "t", "pip_requirements": PACKAGES}),
+    MODAL: SandboxSettings(
+        modal={
+            "timeout": Duration(seconds=9),
+            "pip_requirements": SandboxPackages(),
+            "npm_requirements": PACKAGES,
+            "language": SandboxLanguage.SANDBOX_LANGUAGE_TYPESCRIPT,
+        }
+    ),
+}
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -28,10 +65,14 @@ async def store(request, database_url):
     await db.close()
 
 
+def hosts(*names):
+    return SandboxSettings(local={"egress_hosts": {"hosts": names}})
+
+
 def a_config(kind=LOCAL, minute=0, **values):
     at = BEGIN + timedelta(minutes=minute)
-    given = {"config": "{}", "created_by_id": "user-ann", "last_updated_by_id": "user-ann", **values}
-    return SandboxConfig(id=new_id("sandbox"), type=kind, created_at=at, updated_at=at, **given)
+    given = {"created_by_id": "user-ann", "last_updated_by_id": "user-ann", "config": SETTINGS[kind], **values}
+    return SandboxConfig(id=new_id("sandbox"), type=kind, created_at=at, updated_at=at, version=1, **given)
 
 
 def a_variable(config, key, minute=0):
@@ -43,35 +84,46 @@ def a_variable(config, key, minute=0):
     )
 
 
+@pytest.mark.parametrize("kind", list(FULL))
+async def test_every_setting_comes_back(store, ann, kind):
+    given = FULL[kind]
+    config = await store.put(ann, a_config(kind, config=given))
+
+    assert {field.name for field, _ in getattr(given, given.WhichOneof("kind")).ListFields()} == {
+        field.name for field in getattr(given, given.WhichOneof("kind")).DESCRIPTOR.fields
+    }
+    assert (await store.find(ann, config.id)).config == given
+
+
 async def test_there_is_one_configuration_of_a_type(store, ann):
     first = await store.put(ann, a_config())
-    second = await store.put(ann, a_config(minute=1, config='{"a":1}', last_updated_by_id="user-bob"))
+    second = await store.put(ann, a_config(minute=1, config=hosts("one"), last_updated_by_id="user-bob"))
 
-    assert (second.id, second.config, second.organization_id) == (first.id, '{"a":1}', ann.organization_id)
+    assert (second.id, second.config, second.organization_id) == (first.id, hosts("one"), ann.organization_id)
     assert (second.created_at, time_of(second.updated_at)) == (first.created_at, BEGIN + timedelta(minutes=1))
     assert (second.created_by_id, second.last_updated_by_id) == ("user-ann", "user-bob")
     assert await store.find(ann, first.id) == second
 
 
 async def test_settings_are_replaced_only_while_they_are_the_expected_ones(store, ann):
-    first = await store.put(ann, a_config(config='{"a":1}'))
-    await store.put(ann, a_config(E2B, config='{"a":0}'))
-    changed = a_config(minute=1, config='{"a":2}', last_updated_by_id="user-bob")
+    first = await store.put(ann, a_config(config=hosts("one")))
+    await store.put(ann, a_config(E2B, config=SETTINGS[E2B]))
+    changed = a_config(minute=1, config=hosts("two"), last_updated_by_id="user-bob")
 
-    assert await store.update(ann, changed, expected='{"a":0}') is None
+    assert await store.update(ann, changed, expected=2) is None
     assert await store.find(ann, first.id) == first
-    written = await store.update(ann, changed, expected='{"a":1}')
-    assert (written.id, written.config, written.created_at) == (first.id, '{"a":2}', first.created_at)
+    written = await store.update(ann, changed, expected=1)
+    assert (written.id, written.config, written.created_at) == (first.id, hosts("two"), first.created_at)
     assert (written.created_by_id, written.last_updated_by_id) == ("user-ann", "user-bob")
     assert await store.find(ann, first.id) == written
 
 
 async def test_what_is_there_stays_when_defaults_are_added(store, ann):
-    added = await store.create(ann, a_config(config="{}"))
-    written = await store.put(ann, a_config(minute=1, config='{"a":1}', last_updated_by_id="user-bob"))
-    found = await store.create(ann, a_config(minute=2, config="{}"))
+    added = await store.create(ann, a_config(config=SETTINGS[LOCAL]))
+    written = await store.put(ann, a_config(minute=1, config=hosts("one"), last_updated_by_id="user-bob"))
+    found = await store.create(ann, a_config(minute=2, config=SETTINGS[LOCAL]))
 
-    assert (added.config, written.id) == ("{}", added.id)
+    assert (added.config, written.id) == (SETTINGS[LOCAL], added.id)
     assert found == written
     assert await store.list_configs(ann, ANY, Page()) == [written]
 

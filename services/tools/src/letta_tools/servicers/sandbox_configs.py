@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import grpc.aio
 
 from letta.tools.v1 import sandbox_config_service_pb2 as pb
 from letta.tools.v1 import sandbox_config_service_pb2_grpc
+from letta.tools.v1.sandbox_config_pb2 import E2bSandboxConfig, LocalSandboxConfig, SandboxSettings
 from letta_common.actor import current_actor
-from letta_common.errors import InvalidArgument
 from letta_common.values.paging import Page
-from letta_rpc.masks import changed_paths, changed_values
-from letta_tools.domain.executions.sandbox_configs import (
-    E2B,
-    LOCAL,
-    SandboxConfigs,
-    SandboxConfigStore,
-)
+from letta_rpc.masks import changed_paths
+from letta_tools.domain.executions.sandbox_configs import SandboxConfigs, SandboxConfigStore
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_LOCAL = SandboxSettings(local=LocalSandboxConfig())
+_E2B = SandboxSettings(e2b=E2bSandboxConfig())
 
 
 class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigServiceServicer):
@@ -39,25 +35,25 @@ class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigService
     async def CreateLocalSandboxConfig(
         self, request: pb.CreateLocalSandboxConfigRequest, context: _Context
     ) -> pb.CreateLocalSandboxConfigResponse:
-        config = await self._configs.create(current_actor(), _local_settings(request.config), LOCAL)
+        config = await self._configs.create(current_actor(), SandboxSettings(local=request.config))
         return pb.CreateLocalSandboxConfigResponse(sandbox_config=config)
 
     async def GetDefaultLocalSandboxConfig(
         self, request: pb.GetDefaultLocalSandboxConfigRequest, context: _Context
     ) -> pb.GetDefaultLocalSandboxConfigResponse:
-        config = await self._configs.default(current_actor(), LOCAL)
+        config = await self._configs.default(current_actor(), _LOCAL)
         return pb.GetDefaultLocalSandboxConfigResponse(sandbox_config=config)
 
     async def GetDefaultE2bSandboxConfig(
         self, request: pb.GetDefaultE2bSandboxConfigRequest, context: _Context
     ) -> pb.GetDefaultE2bSandboxConfigResponse:
-        config = await self._configs.default(current_actor(), E2B)
+        config = await self._configs.default(current_actor(), _E2B)
         return pb.GetDefaultE2bSandboxConfigResponse(sandbox_config=config)
 
     async def RecreateLocalSandbox(
         self, request: pb.RecreateLocalSandboxRequest, context: _Context
     ) -> pb.RecreateLocalSandboxResponse:
-        config = await self._configs.default(current_actor(), LOCAL)
+        config = await self._configs.default(current_actor(), _LOCAL)
         return pb.RecreateLocalSandboxResponse(sandbox_config=config)
 
     async def ListSandboxConfigs(
@@ -69,8 +65,9 @@ class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigService
     async def UpdateSandboxConfig(
         self, request: pb.UpdateSandboxConfigRequest, context: _Context
     ) -> pb.UpdateSandboxConfigResponse:
-        values = changed_values(request.sandbox_config, request.update_mask)
-        config = await self._configs.update(current_actor(), request.sandbox_config_id, values.get("config", ""))
+        given = request.sandbox_config
+        paths = changed_paths(given, request.update_mask)
+        config = await self._configs.update(current_actor(), request.sandbox_config_id, given.config, paths)
         return pb.UpdateSandboxConfigResponse(sandbox_config=config)
 
     async def DeleteSandboxConfig(
@@ -106,13 +103,3 @@ class SandboxConfigServicer(sandbox_config_service_pb2_grpc.SandboxConfigService
     ) -> pb.DeleteSandboxEnvironmentVariableResponse:
         await self._configs.delete_variable(current_actor(), request.environment_variable_id)
         return pb.DeleteSandboxEnvironmentVariableResponse()
-
-
-def _local_settings(config: pb.LocalSandboxConfig) -> str:
-    settings: dict[str, Any] = {}
-    if config.pip_requirements:
-        try:
-            settings["pip_requirements"] = json.loads(config.pip_requirements)
-        except (ValueError, RecursionError) as error:
-            raise InvalidArgument("pip_requirements is not JSON", field="config.pip_requirements") from error
-    return json.dumps(settings)

@@ -15,6 +15,7 @@ from letta_common.values.times import time_of
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
 from letta_tools.domain.executions.sandbox_configs import MASK, KeyTaken
+from letta_tools.store.sandbox_settings import read_settings, write_settings
 
 _metadata = sa.MetaData(schema="tools")
 _configs = sa.Table(
@@ -44,7 +45,7 @@ _variables = sa.Table(
     sa.Column("updated_at", sa.DateTime(timezone=True)),
     sa.Column("organization_id", sa.Text),
 )
-_CONFIG = [column for column in _configs.c if column.name not in {"type", "version"}] + [_configs.c.type]
+_CONFIG = list(_configs.c)
 _CHANGED = ("config", "last_updated_by_id", "updated_at")
 _VARIABLE = [column for column in _variables.c if column.name != "value"]
 _VARIABLES_OF = (
@@ -72,9 +73,9 @@ class SqlSandboxConfigStore:
         # Writing its own type to a row changes nothing and has Postgres return the row; `do nothing` returns none.
         return await self._upsert(added, {"type": _configs.c.type})
 
-    async def update(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
-        """Replace the settings of the one of a type if they still are `expected`; return it as it stands then."""
-        same = sa.and_(_configs.c.type == _text(config.type), _configs.c.config == expected)
+    async def update(self, actor: Actor, config: SandboxConfig, *, expected: int) -> SandboxConfig | None:
+        """Replace the settings of the one of a type if its version is still `expected`; return it as it stands then."""
+        same = sa.and_(_configs.c.type == _text(config.type), _configs.c.version == expected)
         statement = sa.update(_configs).where(_mine(_configs, actor), same)
         values = {name: value for name, value in _config_values(actor, config).items() if name in _CHANGED}
         written = statement.values(**values, version=_configs.c.version + 1).returning(*_CONFIG)
@@ -175,7 +176,9 @@ def _text(kind: SandboxType.ValueType) -> str:
 
 def _config(row: sa.Row[Any]) -> SandboxConfig:
     values = dict(row._mapping)
-    return SandboxConfig(**_known(values), type=SandboxType.Value(f"SANDBOX_TYPE_{values.pop('type').upper()}"))
+    kind = values["type"]
+    values["config"] = read_settings(kind, values["config"])
+    return SandboxConfig(**_known(values), type=SandboxType.Value(f"SANDBOX_TYPE_{kind.upper()}"))
 
 
 def _variable(row: Any) -> SandboxEnvironmentVariable:
@@ -188,7 +191,12 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config_values(actor: Actor, config: SandboxConfig) -> dict[str, Any]:
-    return {**_shared_values(actor, config), "type": _text(config.type), "config": config.config, "version": 1}
+    return {
+        **_shared_values(actor, config),
+        "type": _text(config.type),
+        "config": write_settings(config.config),
+        "version": 1,
+    }
 
 
 def _variable_values(actor: Actor, variable: SandboxEnvironmentVariable) -> dict[str, Any]:

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/tools/v1/sandbox_config.proto\x12\x0eletta.tools.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xe3\x03\n\rSandboxConfig\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x35\n\x04type\x18\x02 \x01(\x0e\x32\x1b.letta.tools.v1.SandboxTypeB\x04\xe2\x41\x01\x03R\x04type\x12\x32\n\x0forganization_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0eorganizationId\x88\x01\x01\x12+\n\x06\x63onfig\x18\x04 \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04\x18\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x06\x63onfig\x12-\n\rcreated_by_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAtB\x12\n\x10_organization_idB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_id\"\x9d\x05\n\x1aSandboxEnvironmentVariable\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x41\n\x03key\x18\x02 \x01(\tB/\xe2\x41\x01\x02\xbaH\"r\x1d\x18\x80\x02\x32\x18^[A-Za-z_][A-Za-z0-9_]*$\xd8\x01\x01\xca\xf3\x18\x02(\x01R\x03key\x12)\n\x05value\x18\x03 \x01(\tB\x13\xe2\x41\x01\x04\xbaH\x06r\x04\x18\x80\x80\x04\xca\xf3\x18\x02(\x01R\x05value\x12\x33\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12\x32\n\x0forganization_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0eorganizationId\x88\x01\x01\x12\x30\n\x11sandbox_config_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x0fsandboxConfigId\x12-\n\rcreated_by_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt:*\xda\xf3\x18&\x12$\n\tvalue_enc\x12\x11sandbox_config_id\x1a\x04nullB\x0e\n\x0c_descriptionB\x12\n\x10_organization_idB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_id*q\n\x0bSandboxType\x12\x1c\n\x18SANDBOX_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10SANDBOX_TYPE_E2B\x10\x01\x12\x16\n\x12SANDBOX_TYPE_MODAL\x10\x02\x12\x16\n\x12SANDBOX_TYPE_LOCAL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/tools/v1/sandbox_config.proto\x12\x0eletta.tools.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\x9b\x04\n\rSandboxConfig\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x35\n\x04type\x18\x02 \x01(\x0e\x32\x1b.letta.tools.v1.SandboxTypeB\x04\xe2\x41\x01\x03R\x04type\x12\x32\n\x0forganization_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0eorganizationId\x88\x01\x01\x12=\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1f.letta.tools.v1.SandboxSettingsB\x04\xe2\x41\x01\x01R\x06\x63onfig\x12-\n\rcreated_by_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12$\n\x07version\x18\t \x01(\x03\x42\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\x07versionB\x12\n\x10_organization_idB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_id\"\xa0\x02\n\x0fSandboxSettings\x12`\n\x05modal\x18\x01 \x01(\x0b\x32\".letta.tools.v1.ModalSandboxConfigB$\xe2\x41\x01\x01\xca\xf3\x18\x1cj\x10npm_requirementsj\x08languageH\x00R\x05modal\x12Q\n\x03\x65\x32\x62\x18\x02 \x01(\x0b\x32 .letta.tools.v1.E2bSandboxConfigB\x1b\xe2\x41\x01\x01\xca\xf3\x18\x13j\x07timeoutj\x08templateH\x00R\x03\x65\x32\x62\x12@\n\x05local\x18\x03 \x01(\x0b\x32\".letta.tools.v1.LocalSandboxConfigB\x04\xe2\x41\x01\x01H\x00R\x05local:\x06\xda\xf3\x18\x02\x08\x01\x42\x0e\n\x04kind\x12\x06\xd2\xf3\x18\x02(\x01\"\xac\x02\n\x12LocalSandboxConfig\x12P\n\x10pip_requirements\x18\x04 \x01(\x0b\x32\x1f.letta.tools.v1.SandboxPackagesB\x04\xe2\x41\x01\x01R\x0fpipRequirements\x12K\n\x0c\x65gress_hosts\x18\x05 \x01(\x0b\x32\x1c.letta.tools.v1.SandboxHostsB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01R\x0b\x65gressHosts:w\xda\xf3\x18s\x12%\n\x0bsandbox_dir\x12\x10pip_requirements\x1a\x04null\x12#\n\x08use_venv\x12\x10pip_requirements\x1a\x05\x66\x61lse\x12%\n\tvenv_name\x12\x10pip_requirements\x1a\x06\"venv\"\"\xe2\x01\n\x10\x45\x32\x62SandboxConfig\x12@\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\xe2\x41\x01\x01\xca\xf3\x18\x03\x98\x01\x03R\x07timeout\x12-\n\x08template\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80 H\x00R\x08template\x88\x01\x01\x12P\n\x10pip_requirements\x18\x03 \x01(\x0b\x32\x1f.letta.tools.v1.SandboxPackagesB\x04\xe2\x41\x01\x01R\x0fpipRequirementsB\x0b\n\t_template\"\xc5\x02\n\x12ModalSandboxConfig\x12@\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\xe2\x41\x01\x01\xca\xf3\x18\x03\x98\x01\x03R\x07timeout\x12P\n\x10pip_requirements\x18\x02 \x01(\x0b\x32\x1f.letta.tools.v1.SandboxPackagesB\x04\xe2\x41\x01\x01R\x0fpipRequirements\x12P\n\x10npm_requirements\x18\x03 \x01(\x0b\x32\x1f.letta.tools.v1.SandboxPackagesB\x04\xe2\x41\x01\x01R\x0fnpmRequirements\x12I\n\x08language\x18\x04 \x01(\x0e\x32\x1f.letta.tools.v1.SandboxLanguageB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x08language\"d\n\x0fSandboxPackages\x12I\n\x08packages\x18\x01 \x03(\x0b\x32\x1e.letta.tools.v1.SandboxPackageB\r\xe2\x41\x01\x01\xbaH\x06\x92\x01\x03\x10\xe8\x07R\x08packages:\x06\xda\xf3\x18\x02\x08\x01\"\x9a\x01\n\x0eSandboxPackage\x12,\n\tspecifier\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80 H\x00R\tspecifier\x12:\n\x05named\x18\x02 \x01(\x0b\x32\x1c.letta.tools.v1.NamedPackageB\x04\xe2\x41\x01\x01H\x00R\x05named:\x06\xda\xf3\x18\x02\x08\x01\x42\x16\n\x07package\x12\x0b\xbaH\x02\x08\x01\xd2\xf3\x18\x02\x18\x01\"u\n\x0cNamedPackage\x12&\n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80 \xca\xf3\x18\x02(\x01R\x04name\x12\x31\n\x07version\x18\x02 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80 \xca\xf3\x18\x02 \x01H\x00R\x07version\x88\x01\x01\x42\n\n\x08_version\"B\n\x0cSandboxHosts\x12*\n\x05hosts\x18\x01 \x03(\tB\x14\xe2\x41\x01\x01\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\x18\x80 R\x05hosts:\x06\xda\xf3\x18\x02\x08\x01\"\x9d\x05\n\x1aSandboxEnvironmentVariable\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x41\n\x03key\x18\x02 \x01(\tB/\xe2\x41\x01\x02\xbaH\"r\x1d\x18\x80\x02\x32\x18^[A-Za-z_][A-Za-z0-9_]*$\xd8\x01\x01\xca\xf3\x18\x02(\x01R\x03key\x12)\n\x05value\x18\x03 \x01(\tB\x13\xe2\x41\x01\x04\xbaH\x06r\x04\x18\x80\x80\x04\xca\xf3\x18\x02(\x01R\x05value\x12\x33\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12\x32\n\x0forganization_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0eorganizationId\x88\x01\x01\x12\x30\n\x11sandbox_config_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\x0fsandboxConfigId\x12-\n\rcreated_by_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt:*\xda\xf3\x18&\x12$\n\tvalue_enc\x12\x11sandbox_config_id\x1a\x04nullB\x0e\n\x0c_descriptionB\x12\n\x10_organization_idB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_id*q\n\x0fSandboxLanguage\x12 \n\x1cSANDBOX_LANGUAGE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SANDBOX_LANGUAGE_PYTHON\x10\x01\x12\x1f\n\x1bSANDBOX_LANGUAGE_TYPESCRIPT\x10\x02*q\n\x0bSandboxType\x12\x1c\n\x18SANDBOX_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10SANDBOX_TYPE_E2B\x10\x01\x12\x16\n\x12SANDBOX_TYPE_MODAL\x10\x02\x12\x16\n\x12SANDBOX_TYPE_LOCAL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,7 +43,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SANDBOXCONFIG'].fields_by_name['organization_id']._loaded_options = None
   _globals['_SANDBOXCONFIG'].fields_by_name['organization_id']._serialized_options = b'\342A\001\003'
   _globals['_SANDBOXCONFIG'].fields_by_name['config']._loaded_options = None
-  _globals['_SANDBOXCONFIG'].fields_by_name['config']._serialized_options = b'\342A\001\001\272H\006r\004\030\200\200\004\312\363\030\002\020\001'
+  _globals['_SANDBOXCONFIG'].fields_by_name['config']._serialized_options = b'\342A\001\001'
   _globals['_SANDBOXCONFIG'].fields_by_name['created_by_id']._loaded_options = None
   _globals['_SANDBOXCONFIG'].fields_by_name['created_by_id']._serialized_options = b'\342A\001\003'
   _globals['_SANDBOXCONFIG'].fields_by_name['last_updated_by_id']._loaded_options = None
@@ -51,6 +52,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SANDBOXCONFIG'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
   _globals['_SANDBOXCONFIG'].fields_by_name['updated_at']._loaded_options = None
   _globals['_SANDBOXCONFIG'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
+  _globals['_SANDBOXCONFIG'].fields_by_name['version']._loaded_options = None
+  _globals['_SANDBOXCONFIG'].fields_by_name['version']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
+  _globals['_SANDBOXSETTINGS'].oneofs_by_name['kind']._loaded_options = None
+  _globals['_SANDBOXSETTINGS'].oneofs_by_name['kind']._serialized_options = b'\322\363\030\002(\001'
+  _globals['_SANDBOXSETTINGS'].fields_by_name['modal']._loaded_options = None
+  _globals['_SANDBOXSETTINGS'].fields_by_name['modal']._serialized_options = b'\342A\001\001\312\363\030\034j\020npm_requirementsj\010language'
+  _globals['_SANDBOXSETTINGS'].fields_by_name['e2b']._loaded_options = None
+  _globals['_SANDBOXSETTINGS'].fields_by_name['e2b']._serialized_options = b'\342A\001\001\312\363\030\023j\007timeoutj\010template'
+  _globals['_SANDBOXSETTINGS'].fields_by_name['local']._loaded_options = None
+  _globals['_SANDBOXSETTINGS'].fields_by_name['local']._serialized_options = b'\342A\001\001'
+  _globals['_SANDBOXSETTINGS']._loaded_options = None
+  _globals['_SANDBOXSETTINGS']._serialized_options = b'\332\363\030\002\010\001'
+  _globals['_LOCALSANDBOXCONFIG'].fields_by_name['pip_requirements']._loaded_options = None
+  _globals['_LOCALSANDBOXCONFIG'].fields_by_name['pip_requirements']._serialized_options = b'\342A\001\001'
+  _globals['_LOCALSANDBOXCONFIG'].fields_by_name['egress_hosts']._loaded_options = None
+  _globals['_LOCALSANDBOXCONFIG'].fields_by_name['egress_hosts']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
+  _globals['_LOCALSANDBOXCONFIG']._loaded_options = None
+  _globals['_LOCALSANDBOXCONFIG']._serialized_options = b'\332\363\030s\022%\n\013sandbox_dir\022\020pip_requirements\032\004null\022#\n\010use_venv\022\020pip_requirements\032\005false\022%\n\tvenv_name\022\020pip_requirements\032\006\"venv\"'
+  _globals['_E2BSANDBOXCONFIG'].fields_by_name['timeout']._loaded_options = None
+  _globals['_E2BSANDBOXCONFIG'].fields_by_name['timeout']._serialized_options = b'\342A\001\001\312\363\030\003\230\001\003'
+  _globals['_E2BSANDBOXCONFIG'].fields_by_name['template']._loaded_options = None
+  _globals['_E2BSANDBOXCONFIG'].fields_by_name['template']._serialized_options = b'\342A\001\001\272H\005r\003\030\200 '
+  _globals['_E2BSANDBOXCONFIG'].fields_by_name['pip_requirements']._loaded_options = None
+  _globals['_E2BSANDBOXCONFIG'].fields_by_name['pip_requirements']._serialized_options = b'\342A\001\001'
+  _globals['_MODALSANDBOXCONFIG'].fields_by_name['timeout']._loaded_options = None
+  _globals['_MODALSANDBOXCONFIG'].fields_by_name['timeout']._serialized_options = b'\342A\001\001\312\363\030\003\230\001\003'
+  _globals['_MODALSANDBOXCONFIG'].fields_by_name['pip_requirements']._loaded_options = None
+  _globals['_MODALSANDBOXCONFIG'].fields_by_name['pip_requirements']._serialized_options = b'\342A\001\001'
+  _globals['_MODALSANDBOXCONFIG'].fields_by_name['npm_requirements']._loaded_options = None
+  _globals['_MODALSANDBOXCONFIG'].fields_by_name['npm_requirements']._serialized_options = b'\342A\001\001'
+  _globals['_MODALSANDBOXCONFIG'].fields_by_name['language']._loaded_options = None
+  _globals['_MODALSANDBOXCONFIG'].fields_by_name['language']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_SANDBOXPACKAGES'].fields_by_name['packages']._loaded_options = None
+  _globals['_SANDBOXPACKAGES'].fields_by_name['packages']._serialized_options = b'\342A\001\001\272H\006\222\001\003\020\350\007'
+  _globals['_SANDBOXPACKAGES']._loaded_options = None
+  _globals['_SANDBOXPACKAGES']._serialized_options = b'\332\363\030\002\010\001'
+  _globals['_SANDBOXPACKAGE'].oneofs_by_name['package']._loaded_options = None
+  _globals['_SANDBOXPACKAGE'].oneofs_by_name['package']._serialized_options = b'\272H\002\010\001\322\363\030\002\030\001'
+  _globals['_SANDBOXPACKAGE'].fields_by_name['specifier']._loaded_options = None
+  _globals['_SANDBOXPACKAGE'].fields_by_name['specifier']._serialized_options = b'\342A\001\001\272H\005r\003\030\200 '
+  _globals['_SANDBOXPACKAGE'].fields_by_name['named']._loaded_options = None
+  _globals['_SANDBOXPACKAGE'].fields_by_name['named']._serialized_options = b'\342A\001\001'
+  _globals['_SANDBOXPACKAGE']._loaded_options = None
+  _globals['_SANDBOXPACKAGE']._serialized_options = b'\332\363\030\002\010\001'
+  _globals['_NAMEDPACKAGE'].fields_by_name['name']._loaded_options = None
+  _globals['_NAMEDPACKAGE'].fields_by_name['name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200 \312\363\030\002(\001'
+  _globals['_NAMEDPACKAGE'].fields_by_name['version']._loaded_options = None
+  _globals['_NAMEDPACKAGE'].fields_by_name['version']._serialized_options = b'\342A\001\001\272H\005r\003\030\200 \312\363\030\002 \001'
+  _globals['_SANDBOXHOSTS'].fields_by_name['hosts']._loaded_options = None
+  _globals['_SANDBOXHOSTS'].fields_by_name['hosts']._serialized_options = b'\342A\001\001\272H\r\222\001\n\020\350\007\"\005r\003\030\200 '
+  _globals['_SANDBOXHOSTS']._loaded_options = None
+  _globals['_SANDBOXHOSTS']._serialized_options = b'\332\363\030\002\010\001'
   _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['id']._loaded_options = None
   _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['key']._loaded_options = None
@@ -73,10 +126,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SANDBOXENVIRONMENTVARIABLE'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
   _globals['_SANDBOXENVIRONMENTVARIABLE']._loaded_options = None
   _globals['_SANDBOXENVIRONMENTVARIABLE']._serialized_options = b'\332\363\030&\022$\n\tvalue_enc\022\021sandbox_config_id\032\004null'
-  _globals['_SANDBOXTYPE']._serialized_start=1344
-  _globals['_SANDBOXTYPE']._serialized_end=1457
-  _globals['_SANDBOXCONFIG']._serialized_start=187
-  _globals['_SANDBOXCONFIG']._serialized_end=670
-  _globals['_SANDBOXENVIRONMENTVARIABLE']._serialized_start=673
-  _globals['_SANDBOXENVIRONMENTVARIABLE']._serialized_end=1342
+  _globals['_SANDBOXLANGUAGE']._serialized_start=3029
+  _globals['_SANDBOXLANGUAGE']._serialized_end=3142
+  _globals['_SANDBOXTYPE']._serialized_start=3144
+  _globals['_SANDBOXTYPE']._serialized_end=3257
+  _globals['_SANDBOXCONFIG']._serialized_start=219
+  _globals['_SANDBOXCONFIG']._serialized_end=758
+  _globals['_SANDBOXSETTINGS']._serialized_start=761
+  _globals['_SANDBOXSETTINGS']._serialized_end=1049
+  _globals['_LOCALSANDBOXCONFIG']._serialized_start=1052
+  _globals['_LOCALSANDBOXCONFIG']._serialized_end=1352
+  _globals['_E2BSANDBOXCONFIG']._serialized_start=1355
+  _globals['_E2BSANDBOXCONFIG']._serialized_end=1581
+  _globals['_MODALSANDBOXCONFIG']._serialized_start=1584
+  _globals['_MODALSANDBOXCONFIG']._serialized_end=1909
+  _globals['_SANDBOXPACKAGES']._serialized_start=1911
+  _globals['_SANDBOXPACKAGES']._serialized_end=2011
+  _globals['_SANDBOXPACKAGE']._serialized_start=2014
+  _globals['_SANDBOXPACKAGE']._serialized_end=2168
+  _globals['_NAMEDPACKAGE']._serialized_start=2170
+  _globals['_NAMEDPACKAGE']._serialized_end=2287
+  _globals['_SANDBOXHOSTS']._serialized_start=2289
+  _globals['_SANDBOXHOSTS']._serialized_end=2355
+  _globals['_SANDBOXENVIRONMENTVARIABLE']._serialized_start=2358
+  _globals['_SANDBOXENVIRONMENTVARIABLE']._serialized_end=3027
 # @@protoc_insertion_point(module_scope)

@@ -3,20 +3,47 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SandboxLanguage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SandboxLanguageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SandboxLanguage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SANDBOX_LANGUAGE_UNSPECIFIED: _SandboxLanguage.ValueType  # 0
+    """Read as PYTHON."""
+    SANDBOX_LANGUAGE_PYTHON: _SandboxLanguage.ValueType  # 1
+    """Python."""
+    SANDBOX_LANGUAGE_TYPESCRIPT: _SandboxLanguage.ValueType  # 2
+    """TypeScript."""
+
+class SandboxLanguage(_SandboxLanguage, metaclass=_SandboxLanguageEnumTypeWrapper):
+    """Languages that a sandbox of Modal runs."""
+
+SANDBOX_LANGUAGE_UNSPECIFIED: SandboxLanguage.ValueType  # 0
+"""Read as PYTHON."""
+SANDBOX_LANGUAGE_PYTHON: SandboxLanguage.ValueType  # 1
+"""Python."""
+SANDBOX_LANGUAGE_TYPESCRIPT: SandboxLanguage.ValueType  # 2
+"""TypeScript."""
+Global___SandboxLanguage: _TypeAlias = SandboxLanguage  # noqa: Y015
 
 class _SandboxType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -60,20 +87,23 @@ class SandboxConfig(_message.Message):
     LAST_UPDATED_BY_ID_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, `sandbox-<uuid>`. Output only."""
     type: Global___SandboxType.ValueType
     """Kind of the sandbox. Output only."""
     organization_id: _builtins.str
     """Organization that it belongs to. Output only."""
-    config: _builtins.str
-    """Settings of the kind, a JSON object: of `local` `sandbox_dir`, `use_venv`, `venv_name`, `pip_requirements`; of `e2b`
-    `timeout`, `template`, `pip_requirements`; of `modal` `timeout`, `pip_requirements`, `npm_requirements`, `language`.
-    """
     created_by_id: _builtins.str
     """User that made it. Output only."""
     last_updated_by_id: _builtins.str
     """User that changed it last. Output only."""
+    version: _builtins.int
+    """Number of writes so far. Output only."""
+    @_builtins.property
+    def config(self) -> Global___SandboxSettings:
+        """Settings of the kind."""
+
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made. Output only."""
@@ -88,15 +118,16 @@ class SandboxConfig(_message.Message):
         id: _builtins.str = ...,
         type: Global___SandboxType.ValueType = ...,
         organization_id: _builtins.str | None = ...,
-        config: _builtins.str = ...,
+        config: Global___SandboxSettings | None = ...,
         created_by_id: _builtins.str | None = ...,
         last_updated_by_id: _builtins.str | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "config", b"config", "created_at", b"created_at", "created_by_id", b"created_by_id", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "config", b"config", "created_at", b"created_at", "created_by_id", b"created_by_id", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "type", b"type", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "_organization_id", b"_organization_id", "config", b"config", "created_at", b"created_at", "created_by_id", b"created_by_id", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "organization_id", b"organization_id", "type", b"type", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
@@ -112,6 +143,256 @@ class SandboxConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__organization_id) -> _WhichOneofReturnType__organization_id | None: ...
 
 Global___SandboxConfig: _TypeAlias = SandboxConfig  # noqa: Y015
+
+@_typing.final
+class SandboxSettings(_message.Message):
+    """Settings of a sandbox, by its kind. Without any they are those of the local one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODAL_FIELD_NUMBER: _builtins.int
+    E2B_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def modal(self) -> Global___ModalSandboxConfig:
+        """Of Modal."""
+
+    @_builtins.property
+    def e2b(self) -> Global___E2bSandboxConfig:
+        """Of E2B."""
+
+    @_builtins.property
+    def local(self) -> Global___LocalSandboxConfig:
+        """Of the host of the tools service."""
+
+    def __init__(
+        self,
+        *,
+        modal: Global___ModalSandboxConfig | None = ...,
+        e2b: Global___E2bSandboxConfig | None = ...,
+        local: Global___LocalSandboxConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["e2b", b"e2b", "kind", b"kind", "local", b"local", "modal", b"modal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["e2b", b"e2b", "kind", b"kind", "local", b"local", "modal", b"modal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["modal", "e2b", "local"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___SandboxSettings: _TypeAlias = SandboxSettings  # noqa: Y015
+
+@_typing.final
+class LocalSandboxConfig(_message.Message):
+    """Settings of the local sandbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIP_REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    EGRESS_HOSTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pip_requirements(self) -> Global___SandboxPackages:
+        """Python packages of every tool. Default: none."""
+
+    @_builtins.property
+    def egress_hosts(self) -> Global___SandboxHosts:
+        """Hosts that the organization's tools may reach, as far as the operator lets organizations open any."""
+
+    def __init__(
+        self,
+        *,
+        pip_requirements: Global___SandboxPackages | None = ...,
+        egress_hosts: Global___SandboxHosts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["egress_hosts", b"egress_hosts", "pip_requirements", b"pip_requirements"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["egress_hosts", b"egress_hosts", "pip_requirements", b"pip_requirements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocalSandboxConfig: _TypeAlias = LocalSandboxConfig  # noqa: Y015
+
+@_typing.final
+class E2bSandboxConfig(_message.Message):
+    """Settings of E2B."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    PIP_REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    template: _builtins.str
+    """Template that sandboxes are made of."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long a sandbox lives. Default: 5 minutes."""
+
+    @_builtins.property
+    def pip_requirements(self) -> Global___SandboxPackages:
+        """Python packages of every tool."""
+
+    def __init__(
+        self,
+        *,
+        timeout: _duration_pb2.Duration | None = ...,
+        template: _builtins.str | None = ...,
+        pip_requirements: Global___SandboxPackages | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "pip_requirements", b"pip_requirements", "template", b"template", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "pip_requirements", b"pip_requirements", "template", b"template", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__template: _TypeAlias = _typing.Literal["template"]  # noqa: Y015
+    _WhichOneofArgType__template: _TypeAlias = _typing.Literal["_template", b"_template"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__template) -> _WhichOneofReturnType__template | None: ...
+
+Global___E2bSandboxConfig: _TypeAlias = E2bSandboxConfig  # noqa: Y015
+
+@_typing.final
+class ModalSandboxConfig(_message.Message):
+    """Settings of Modal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    PIP_REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    NPM_REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    language: Global___SandboxLanguage.ValueType
+    """Language of the tools."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long a sandbox lives. Default: 1 minute."""
+
+    @_builtins.property
+    def pip_requirements(self) -> Global___SandboxPackages:
+        """Python packages of every tool."""
+
+    @_builtins.property
+    def npm_requirements(self) -> Global___SandboxPackages:
+        """Node packages of every tool."""
+
+    def __init__(
+        self,
+        *,
+        timeout: _duration_pb2.Duration | None = ...,
+        pip_requirements: Global___SandboxPackages | None = ...,
+        npm_requirements: Global___SandboxPackages | None = ...,
+        language: Global___SandboxLanguage.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["npm_requirements", b"npm_requirements", "pip_requirements", b"pip_requirements", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["language", b"language", "npm_requirements", b"npm_requirements", "pip_requirements", b"pip_requirements", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModalSandboxConfig: _TypeAlias = ModalSandboxConfig  # noqa: Y015
+
+@_typing.final
+class SandboxPackages(_message.Message):
+    """Packages of a sandbox. A message, since none are something else than nothing said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PACKAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def packages(self) -> _containers.RepeatedCompositeFieldContainer[Global___SandboxPackage]:
+        """The packages."""
+
+    def __init__(
+        self,
+        *,
+        packages: _abc.Iterable[Global___SandboxPackage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["packages", b"packages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SandboxPackages: _TypeAlias = SandboxPackages  # noqa: Y015
+
+@_typing.final
+class SandboxPackage(_message.Message):
+    """A package of a sandbox."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPECIFIER_FIELD_NUMBER: _builtins.int
+    NAMED_FIELD_NUMBER: _builtins.int
+    specifier: _builtins.str
+    """As pip or npm writes it, such as `numpy>=2`."""
+    @_builtins.property
+    def named(self) -> Global___NamedPackage:
+        """By name and version."""
+
+    def __init__(
+        self,
+        *,
+        specifier: _builtins.str = ...,
+        named: Global___NamedPackage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["named", b"named", "package", b"package", "specifier", b"specifier"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["named", b"named", "package", b"package", "specifier", b"specifier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_package: _TypeAlias = _typing.Literal["specifier", "named"]  # noqa: Y015
+    _WhichOneofArgType_package: _TypeAlias = _typing.Literal["package", b"package"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_package) -> _WhichOneofReturnType_package | None: ...
+
+Global___SandboxPackage: _TypeAlias = SandboxPackage  # noqa: Y015
+
+@_typing.final
+class NamedPackage(_message.Message):
+    """A package by its name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the package."""
+    version: _builtins.str
+    """Its version."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "name", b"name", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+
+Global___NamedPackage: _TypeAlias = NamedPackage  # noqa: Y015
+
+@_typing.final
+class SandboxHosts(_message.Message):
+    """Hosts that tools may reach. A message, since none are something else than nothing said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names and addresses, with a port where it is not 443."""
+
+    def __init__(
+        self,
+        *,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SandboxHosts: _TypeAlias = SandboxHosts  # noqa: Y015
 
 @_typing.final
 class SandboxEnvironmentVariable(_message.Message):

@@ -27,14 +27,16 @@ class CreateSandboxConfigRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFIG_FIELD_NUMBER: _builtins.int
-    config: _builtins.str
-    """Settings, a JSON object."""
+    @_builtins.property
+    def config(self) -> _sandbox_config_pb2.SandboxSettings:
+        """Settings."""
+
     def __init__(
         self,
         *,
-        config: _builtins.str = ...,
+        config: _sandbox_config_pb2.SandboxSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -67,28 +69,6 @@ class CreateSandboxConfigResponse(_message.Message):
 Global___CreateSandboxConfigResponse: _TypeAlias = CreateSandboxConfigResponse  # noqa: Y015
 
 @_typing.final
-class LocalSandboxConfig(_message.Message):
-    """Settings of the local sandbox."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PIP_REQUIREMENTS_FIELD_NUMBER: _builtins.int
-    pip_requirements: _builtins.str
-    """Python packages of every tool, a JSON array of `{"name", "version"}`."""
-    def __init__(
-        self,
-        *,
-        pip_requirements: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pip_requirements", b"pip_requirements"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LocalSandboxConfig: _TypeAlias = LocalSandboxConfig  # noqa: Y015
-
-@_typing.final
 class CreateLocalSandboxConfigRequest(_message.Message):
     """Request of SandboxConfigService.CreateLocalSandboxConfig."""
 
@@ -96,13 +76,13 @@ class CreateLocalSandboxConfigRequest(_message.Message):
 
     CONFIG_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def config(self) -> Global___LocalSandboxConfig:
+    def config(self) -> _sandbox_config_pb2.LocalSandboxConfig:
         """Settings."""
 
     def __init__(
         self,
         *,
-        config: Global___LocalSandboxConfig | None = ...,
+        config: _sandbox_config_pb2.LocalSandboxConfig | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -330,7 +310,7 @@ class UpdateSandboxConfigRequest(_message.Message):
     """The configuration, `sandbox-<uuid>`."""
     @_builtins.property
     def sandbox_config(self) -> _sandbox_config_pb2.SandboxConfig:
-        """New settings. Those that are named by no key stay, and so do all where there are none."""
+        """New settings. Those that it does not have stay; a path of the mask such as `config.e2b.template` clears one."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:

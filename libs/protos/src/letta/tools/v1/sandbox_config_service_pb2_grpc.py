@@ -102,7 +102,7 @@ class SandboxConfigServiceServicer:
     """
 
     def CreateSandboxConfig(self, request, context):
-        """Makes a configuration, or replaces the one of its kind. The keys of `config` tell the kind.
+        """Makes a configuration, or replaces the one of its kind.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,8 +144,8 @@ class SandboxConfigServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSandboxConfig(self, request, context):
-        """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND, STALE_ETAG
-        where others write it again and again.
+        """Changes the settings of a configuration that `config` has; the others stay. SANDBOX_CONFIG_NOT_FOUND, INVALID_ARGUMENT
+        for settings that its kind does not have, STALE_ETAG where others write it again and again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

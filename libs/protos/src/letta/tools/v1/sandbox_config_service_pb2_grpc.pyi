@@ -34,7 +34,7 @@ class SandboxConfigServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SandboxConfigServiceAsyncStub: ...
     CreateSandboxConfig: _grpc.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.CreateSandboxConfigRequest, _sandbox_config_service_pb2.CreateSandboxConfigResponse]
-    """Makes a configuration, or replaces the one of its kind. The keys of `config` tell the kind."""
+    """Makes a configuration, or replaces the one of its kind."""
     CreateLocalSandboxConfig: _grpc.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.CreateLocalSandboxConfigRequest, _sandbox_config_service_pb2.CreateLocalSandboxConfigResponse]
     """Makes or replaces the configuration of the local sandbox."""
     GetDefaultLocalSandboxConfig: _grpc.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.GetDefaultLocalSandboxConfigRequest, _sandbox_config_service_pb2.GetDefaultLocalSandboxConfigResponse]
@@ -46,8 +46,8 @@ class SandboxConfigServiceStub:
     ListSandboxConfigs: _grpc.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.ListSandboxConfigsRequest, _sandbox_config_service_pb2.ListSandboxConfigsResponse]
     """Lists configurations, newest first. CURSOR_NOT_FOUND when `after` never was one."""
     UpdateSandboxConfig: _grpc.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.UpdateSandboxConfigRequest, _sandbox_config_service_pb2.UpdateSandboxConfigResponse]
-    """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND, STALE_ETAG
-    where others write it again and again.
+    """Changes the settings of a configuration that `config` has; the others stay. SANDBOX_CONFIG_NOT_FOUND, INVALID_ARGUMENT
+    for settings that its kind does not have, STALE_ETAG where others write it again and again.
     """
     DeleteSandboxConfig: _grpc.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.DeleteSandboxConfigRequest, _sandbox_config_service_pb2.DeleteSandboxConfigResponse]
     """Removes a configuration with its variables. SANDBOX_CONFIG_NOT_FOUND."""
@@ -66,7 +66,7 @@ class SandboxConfigServiceAsyncStub(SandboxConfigServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSandboxConfig: _aio.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.CreateSandboxConfigRequest, _sandbox_config_service_pb2.CreateSandboxConfigResponse]  # type: ignore[assignment]
-    """Makes a configuration, or replaces the one of its kind. The keys of `config` tell the kind."""
+    """Makes a configuration, or replaces the one of its kind."""
     CreateLocalSandboxConfig: _aio.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.CreateLocalSandboxConfigRequest, _sandbox_config_service_pb2.CreateLocalSandboxConfigResponse]  # type: ignore[assignment]
     """Makes or replaces the configuration of the local sandbox."""
     GetDefaultLocalSandboxConfig: _aio.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.GetDefaultLocalSandboxConfigRequest, _sandbox_config_service_pb2.GetDefaultLocalSandboxConfigResponse]  # type: ignore[assignment]
@@ -78,8 +78,8 @@ class SandboxConfigServiceAsyncStub(SandboxConfigServiceStub):
     ListSandboxConfigs: _aio.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.ListSandboxConfigsRequest, _sandbox_config_service_pb2.ListSandboxConfigsResponse]  # type: ignore[assignment]
     """Lists configurations, newest first. CURSOR_NOT_FOUND when `after` never was one."""
     UpdateSandboxConfig: _aio.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.UpdateSandboxConfigRequest, _sandbox_config_service_pb2.UpdateSandboxConfigResponse]  # type: ignore[assignment]
-    """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND, STALE_ETAG
-    where others write it again and again.
+    """Changes the settings of a configuration that `config` has; the others stay. SANDBOX_CONFIG_NOT_FOUND, INVALID_ARGUMENT
+    for settings that its kind does not have, STALE_ETAG where others write it again and again.
     """
     DeleteSandboxConfig: _aio.UnaryUnaryMultiCallable[_sandbox_config_service_pb2.DeleteSandboxConfigRequest, _sandbox_config_service_pb2.DeleteSandboxConfigResponse]  # type: ignore[assignment]
     """Removes a configuration with its variables. SANDBOX_CONFIG_NOT_FOUND."""
@@ -101,7 +101,7 @@ class SandboxConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_config_service_pb2.CreateSandboxConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_config_service_pb2.CreateSandboxConfigResponse, _abc.Awaitable[_sandbox_config_service_pb2.CreateSandboxConfigResponse]]:
-        """Makes a configuration, or replaces the one of its kind. The keys of `config` tell the kind."""
+        """Makes a configuration, or replaces the one of its kind."""
 
     @_abc_1.abstractmethod
     def CreateLocalSandboxConfig(
@@ -149,8 +149,8 @@ class SandboxConfigServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_config_service_pb2.UpdateSandboxConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_config_service_pb2.UpdateSandboxConfigResponse, _abc.Awaitable[_sandbox_config_service_pb2.UpdateSandboxConfigResponse]]:
-        """Changes the settings of a configuration that `config` names; the others stay. SANDBOX_CONFIG_NOT_FOUND, STALE_ETAG
-        where others write it again and again.
+        """Changes the settings of a configuration that `config` has; the others stay. SANDBOX_CONFIG_NOT_FOUND, INVALID_ARGUMENT
+        for settings that its kind does not have, STALE_ETAG where others write it again and again.
         """
 
     @_abc_1.abstractmethod

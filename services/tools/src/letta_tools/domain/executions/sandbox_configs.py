@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from letta.tools.v1.sandbox_config_pb2 import SandboxConfig, SandboxEnvironmentVariable, SandboxType
+from letta.tools.v1.sandbox_config_pb2 import (
+    E2bSandboxConfig,
+    ModalSandboxConfig,
+    SandboxConfig,
+    SandboxEnvironmentVariable,
+    SandboxLanguage,
+    SandboxPackage,
+    SandboxSettings,
+    SandboxType,
+)
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AlreadyExists, InvalidArgument, SandboxConfigNotFound, StaleEtag
@@ -24,15 +32,10 @@ from letta_tools.domain.registry.requirements import check_npm, check_python
 LOCAL, E2B, MODAL = SandboxType.SANDBOX_TYPE_LOCAL, SandboxType.SANDBOX_TYPE_E2B, SandboxType.SANDBOX_TYPE_MODAL
 MASK = "********"
 """What callers see of the value of a variable."""
-# The settings that V1 knows, with the values that it gives them.
-_DEFAULTS: Mapping[SandboxType.ValueType, Mapping[str, object]] = {
-    LOCAL: {"sandbox_dir": None, "use_venv": False, "venv_name": "venv", "pip_requirements": []},
-    E2B: {"timeout": 300, "template": None, "pip_requirements": None},
-    MODAL: {"timeout": 60, "pip_requirements": None, "npm_requirements": None, "language": "python"},
-}
-# Settings that configurations may have besides, which V1 did not know.
-_MORE: Mapping[SandboxType.ValueType, tuple[str, ...]] = {LOCAL: ("egress_hosts",)}
-_ANY = SandboxType.SANDBOX_TYPE_UNSPECIFIED
+_KINDS: Mapping[str, SandboxType.ValueType] = {"local": LOCAL, "e2b": E2B, "modal": MODAL}
+"""Types of configurations by the names of their settings."""
+# What V1 gives settings that nobody made.
+_E2B_SECONDS, _MODAL_SECONDS = 300, 60
 # So often settings are merged anew when somebody else wrote them meanwhile.
 _ATTEMPTS = 5
 # An equals sign or a NUL would end the name in the environment of a process.
@@ -57,8 +60,8 @@ class SandboxConfigStore(Protocol):
         """Add a configuration unless there is one of its type, which stays; return the one that is there."""
         ...
 
-    async def update(self, actor: Actor, config: SandboxConfig, *, expected: str) -> SandboxConfig | None:
-        """Replace the settings of the one of a type if they still are `expected`; return it as it stands then."""
+    async def update(self, actor: Actor, config: SandboxConfig, *, expected: int) -> SandboxConfig | None:
+        """Replace the settings of the one of a type if its version is still `expected`; return it as it stands then."""
         ...
 
     async def find(self, actor: Actor, config_id: str) -> SandboxConfig | None:
@@ -111,29 +114,29 @@ class SandboxConfigs:
         self._clock = clock
         self._egress = egress or EgressPolicy()
 
-    async def create(self, actor: Actor, config: str, kind: SandboxType.ValueType = _ANY) -> SandboxConfig:
+    async def create(self, actor: Actor, settings: SandboxSettings) -> SandboxConfig:
         """Make a configuration, or replace the one of its type. Raises InvalidArgument."""
-        given = _settings(config)
-        return await self._store.put(actor, self._new(actor, kind or _kind_of(given), given))
+        return await self._store.put(actor, self._new(actor, settings))
 
-    async def default(self, actor: Actor, kind: SandboxType.ValueType) -> SandboxConfig:
-        """Return the configuration of a type; make it when there is none."""
-        found = await self._store.list_configs(actor, kind, Page(limit=1))
-        return found[0] if found else await self._store.create(actor, self._new(actor, kind, {}))
+    async def default(self, actor: Actor, settings: SandboxSettings) -> SandboxConfig:
+        """Return the configuration of the type of some settings; make it of them when there is none."""
+        found = await self._store.list_configs(actor, _KINDS[_kind_of(settings)], Page(limit=1))
+        return found[0] if found else await self._store.create(actor, self._new(actor, settings))
 
-    async def update(self, actor: Actor, config_id: str, config: str) -> SandboxConfig:
+    async def update(
+        self, actor: Actor, config_id: str, given: SandboxSettings, paths: Collection[str]
+    ) -> SandboxConfig:
         """Change settings of a configuration; the others stay, also those that somebody changes at the same time.
 
         Raises:
             SandboxConfigNotFound: there is no such configuration.
-            InvalidArgument: the settings are none, or not for this organization.
+            InvalidArgument: its kind has no such settings, or they are not for this organization.
             StaleEtag: others write it again and again.
         """
-        given = _settings(config)
         for _ in range(_ATTEMPTS):
             known = await self._get(actor, config_id)
-            changed = self._new(actor, known.type, json.loads(known.config) | given)
-            written = await self._store.update(actor, changed, expected=known.config)
+            changed = self._new(actor, _changed(known.config, given, paths))
+            written = await self._store.update(actor, changed, expected=known.version)
             if written is not None:
                 return written
         raise StaleEtag(f"{config_id} is being written by others; try again", sandbox_config_id=config_id)
@@ -213,7 +216,7 @@ class SandboxConfigs:
         if not self._egress.ceiling.destinations:
             return Destinations(self._egress.operator)
         found = await self._store.list_configs(actor, LOCAL, Page(limit=1))
-        texts = _hosts(json.loads(found[0].config)) if found else []
+        texts = found[0].config.local.egress_hosts.hosts if found else []
         return Destinations(self._egress.operator, self._egress.ceiling.cut(texts))
 
     async def _get(self, actor: Actor, config_id: str) -> SandboxConfig:
@@ -222,15 +225,15 @@ class SandboxConfigs:
             raise _missing(config_id)
         return config
 
-    def _new(self, actor: Actor, kind: SandboxType.ValueType, given: Mapping[str, object]) -> SandboxConfig:
-        _check_packages(given)
-        if kind == LOCAL:
-            self._egress.ceiling.check(_hosts(given))
+    def _new(self, actor: Actor, settings: SandboxSettings) -> SandboxConfig:
+        _check_packages(settings)
+        self._egress.ceiling.check(settings.local.egress_hosts.hosts)
         now = stamp_of(self._clock.now())
         return SandboxConfig(
             id=new_id("sandbox"),
-            type=kind,
-            config=json.dumps({**_DEFAULTS[kind], **given}),
+            type=_KINDS[_kind_of(settings)],
+            config=_completed(settings),
+            version=1,
             created_by_id=actor.user_id,
             last_updated_by_id=actor.user_id,
             created_at=now,
@@ -260,40 +263,55 @@ def _key(key: str) -> str:
     return key
 
 
-def _check_packages(given: Mapping[str, object]) -> None:
+def _check_packages(settings: SandboxSettings) -> None:
     """Refuse packages that no tool could ask for either."""
-    for name, check in (("pip_requirements", check_python), ("npm_requirements", check_npm)):
-        packages = given.get(name) or []
-        if not isinstance(packages, list):
-            raise InvalidArgument(f"{name} must be a list", field=f"config.{name}")
-        for package in packages:
-            parts = package if isinstance(package, dict) else {"name": package}
-            called, version = parts.get("name"), parts.get("version") or ""
-            if not isinstance(called, str) or not isinstance(version, str):
-                raise InvalidArgument(f"{name} must name packages and versions", field=f"config.{name}")
-            check(Requirement(called, version))
+    for member in (settings.local, settings.e2b, settings.modal):
+        for package in member.pip_requirements.packages:
+            check_python(_requirement(package))
+    for package in settings.modal.npm_requirements.packages:
+        check_npm(_requirement(package))
 
 
-def _settings(config: str) -> dict[str, object]:
-    try:
-        value = json.loads(config or "{}")
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument("config is not JSON", field="config") from error
-    if not isinstance(value, dict):
-        raise InvalidArgument("config must be a JSON object", field="config")
-    return value
+def _requirement(package: SandboxPackage) -> Requirement:
+    named = package.named
+    return Requirement(named.name, named.version) if package.HasField("named") else Requirement(package.specifier)
 
 
-def _hosts(given: Mapping[str, object]) -> list[str]:
-    hosts = given.get("egress_hosts") or []
-    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
-        raise InvalidArgument("egress_hosts must be a list of texts", field="egress_hosts")
-    return hosts
+def _kind_of(settings: SandboxSettings) -> str:
+    return settings.WhichOneof("kind") or "local"
 
 
-def _kind_of(given: Mapping[str, object]) -> SandboxType.ValueType:
-    """Tell the type by the keys; the first type that knows them all."""
-    for kind in (LOCAL, E2B, MODAL):
-        if given.keys() <= {*_DEFAULTS[kind], *_MORE.get(kind, ())}:
-            return kind
-    raise InvalidArgument(f"no sandbox has all of the settings {', '.join(sorted(given))}", field="config")
+def _completed(settings: SandboxSettings) -> SandboxSettings:
+    """Return settings with the defaults of what they leave out."""
+    made = SandboxSettings()
+    made.CopyFrom(settings)
+    kind = _kind_of(made)
+    if kind == "local":
+        made.local.pip_requirements.SetInParent()
+    elif kind == "e2b":
+        _default_seconds(made.e2b, _E2B_SECONDS)
+    else:
+        _default_seconds(made.modal, _MODAL_SECONDS)
+        made.modal.language = made.modal.language or SandboxLanguage.SANDBOX_LANGUAGE_PYTHON
+    return made
+
+
+def _default_seconds(member: E2bSandboxConfig | ModalSandboxConfig, seconds: int) -> None:
+    if not member.HasField("timeout"):
+        member.timeout.seconds = seconds
+
+
+def _changed(known: SandboxSettings, given: SandboxSettings, paths: Collection[str]) -> SandboxSettings:
+    """Return the known settings with what a change names: whole settings with what they have, or one of them."""
+    made = SandboxSettings()
+    made.CopyFrom(known)
+    for path in paths:
+        kind, *inside = path.split(".")[1:] or [given.WhichOneof("kind") or _kind_of(made)]
+        source = getattr(given, kind)
+        names = inside[:1] or [field.name for field, _ in source.ListFields()]
+        target = getattr(made, _kind_of(made))
+        if lacking := [name for name in names if name not in target.DESCRIPTOR.fields_by_name]:
+            raise InvalidArgument(f"a sandbox of {_kind_of(made)} has no setting {lacking[0]}", field="config")
+        # Keys alone cannot tell what kind settings are of that several kinds have.
+        copy_paths(source, target, names)
+    return made

@@ -1,0 +1,72 @@
+"""Settings of sandboxes as the database keeps them: a JSON object in the words of REST."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from letta.tools.v1.sandbox_config_pb2 import (
+    NamedPackage,
+    SandboxLanguage,
+    SandboxPackage,
+    SandboxPackages,
+    SandboxSettings,
+)
+
+_PREFIX = "SANDBOX_LANGUAGE_"
+
+
+def write_settings(settings: SandboxSettings) -> str:
+    """Return settings as they are kept."""
+    member = getattr(settings, settings.WhichOneof("kind") or "local")
+    return json.dumps({field.name: _plain(field.name, value) for field, value in member.ListFields()})
+
+
+def read_settings(kind: str, kept: str) -> SandboxSettings:
+    """Return the settings of a kind that were kept. What is not known or null is nothing said."""
+    settings = SandboxSettings()
+    member = getattr(settings, kind)
+    member.SetInParent()
+    for name, value in json.loads(kept).items():
+        if value is not None and name in member.DESCRIPTOR.fields_by_name:
+            _fill(member, name, value)
+    return settings
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name == "timeout":
+        return value.seconds
+    if name == "language":
+        return SandboxLanguage.Name(value).removeprefix(_PREFIX).lower()
+    if name == "egress_hosts":
+        return list(value.hosts)
+    return [_plain_package(each) for each in value.packages] if isinstance(value, SandboxPackages) else value
+
+
+def _plain_package(package: SandboxPackage) -> Any:
+    if package.WhichOneof("package") == "specifier":
+        return package.specifier
+    named = package.named
+    return {"name": named.name, "version": named.version} if named.HasField("version") else {"name": named.name}
+
+
+def _fill(member: Any, name: str, value: Any) -> None:
+    target = getattr(member, name)
+    if name == "timeout":
+        target.seconds = value
+    elif name == "language":
+        member.language = SandboxLanguage.Value(f"{_PREFIX}{value.upper()}")
+    elif name == "egress_hosts":
+        target.SetInParent()
+        target.hosts.extend(value)
+    elif isinstance(target, SandboxPackages):
+        target.SetInParent()
+        target.packages.extend(map(_package, value))
+    else:
+        setattr(member, name, value)
+
+
+def _package(kept: Any) -> SandboxPackage:
+    if isinstance(kept, str):
+        return SandboxPackage(specifier=kept)
+    return SandboxPackage(named=NamedPackage(name=kept["name"], version=kept.get("version")))
