@@ -53,7 +53,7 @@ async def test_a_tool_of_the_registry_runs(tools, executions):
     result = json.loads(answer.result)
     assert (result["sum"], result["note"], result["agent"], result["env"]) == (3, None, "agent-1", "red")
     assert answer.stdout == "adding\n"
-    assert (answer.provider, answer.repeated_call) == ("local", False)
+    assert (answer.provider, answer.repeated_call) == (pb.EXECUTION_PROVIDER_LOCAL, False)
     assert answer.isolation in {pb.ISOLATION_LANDLOCK, pb.ISOLATION_NAMESPACE}
     assert answer.usage.wall_time.ToNanoseconds() > 0
 
@@ -249,7 +249,7 @@ async def test_builtin_tools_that_cannot_run_say_why(tools, executions):
 
 async def test_isolation_is_reported(executions, tools):
     report = await executions.GetIsolation(pb.GetIsolationRequest(), timeout=20)
-    assert report.provider == "local"
+    assert report.provider == pb.EXECUTION_PROVIDER_LOCAL
     assert report.isolation in {pb.ISOLATION_LANDLOCK, pb.ISOLATION_NAMESPACE}
     tool = await created(tools, ADD)
     assert (await executions.Prepare(pb.PrepareRequest(tool_id=tool.id), timeout=20)).environment_key == ""

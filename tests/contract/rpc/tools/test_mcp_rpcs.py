@@ -116,7 +116,11 @@ async def test_tools_of_a_server_are_called(servers, executions, ports, transpor
     assert "Error executing tool boom" in failed.stderr[0]
     call = execution_pb.ExecuteRequest(tool_id=add.id, arguments='{"a": 2, "b": 3}', idempotency_key=new_id("run"))
     first = await executions.Execute(call, timeout=30)
-    assert (first.status, first.result, first.provider) == (execution_pb.EXECUTION_STATUS_SUCCESS, '"5"', "mcp")
+    assert (first.status, first.result, first.provider) == (
+        execution_pb.EXECUTION_STATUS_SUCCESS,
+        '"5"',
+        execution_pb.EXECUTION_PROVIDER_MCP,
+    )
     assert (await executions.Execute(call, timeout=30)).repeated_call
 
 

@@ -65,7 +65,7 @@ async def test_a_tool_runs_there_and_nothing_is_left(vendor, channel):
     report = await executions.GetIsolation(pb.GetIsolationRequest(), timeout=30)
 
     assert (answer.status, json.loads(answer.result)) == (pb.EXECUTION_STATUS_SUCCESS, 3), answer
-    assert answer.provider == report.provider == vendor.name
+    assert answer.provider == report.provider == pb.ExecutionProvider.Value(f"EXECUTION_PROVIDER_{vendor.name.upper()}")
     assert answer.isolation == report.isolation
     await settled(lambda: sum(labels.get(UNTIL) == "1" for labels in vendor.left().values()), 0)
 

@@ -81,7 +81,7 @@ async def test_it_runs(tools, executions):
         "agent": "agent-1",
         "colour": "red",
     }
-    assert (answer.stdout, answer.provider) == ("greeting\n", "local")
+    assert (answer.stdout, answer.provider) == ("greeting\n", pb.EXECUTION_PROVIDER_LOCAL)
     assert answer.isolation in {pb.ISOLATION_LANDLOCK, pb.ISOLATION_NAMESPACE}
     assert (await executions.Prepare(pb.PrepareRequest(tool_id=tool.id), timeout=30)).environment_key == ""
 

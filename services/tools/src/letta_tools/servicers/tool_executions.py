@@ -47,7 +47,7 @@ class ToolExecutionServicer(tool_execution_service_pb2_grpc.ToolExecutionService
     async def GetIsolation(self, request: pb.GetIsolationRequest, context: _Context) -> pb.GetIsolationResponse:
         report = await self._sandbox.probe()
         return pb.GetIsolationResponse(
-            provider=report.provider,
+            provider=_provider(report.provider),
             isolation=_isolation(report.isolation),
             missing=report.missing,
         )
@@ -92,7 +92,7 @@ def _pack(outcome: Outcome) -> pb.ExecuteResponse:
         truncated=result.truncated,
         usage=_pack_usage(result),
         isolation=_isolation(None if result.provider in _ELSEWHERE else result.isolation),
-        provider=result.provider,
+        provider=_provider(result.provider),
         changed_blocks=_changed_blocks(result.agent_state_changes),
         repeated_call=outcome.repeated,
         tool_version=outcome.tool_version,
@@ -106,6 +106,10 @@ def _changed_blocks(changes: str) -> dict[str, str]:
 
 def _isolation(isolation: Isolation | None) -> pb.Isolation.ValueType:
     return pb.Isolation.Value(f"ISOLATION_{isolation.name if isolation else 'UNSPECIFIED'}")
+
+
+def _provider(name: str) -> pb.ExecutionProvider.ValueType:
+    return pb.ExecutionProvider.Value(f"EXECUTION_PROVIDER_{name.upper() or 'UNSPECIFIED'}")
 
 
 def _stderr(result: Result) -> str:

@@ -81,6 +81,50 @@ was not run again.
 """
 Global___ExecutionStatus: _TypeAlias = ExecutionStatus  # noqa: Y015
 
+class _ExecutionProvider:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExecutionProviderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExecutionProvider.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXECUTION_PROVIDER_UNSPECIFIED: _ExecutionProvider.ValueType  # 0
+    """Nobody; the call was not begun."""
+    EXECUTION_PROVIDER_LOCAL: _ExecutionProvider.ValueType  # 1
+    """The host of the tools service."""
+    EXECUTION_PROVIDER_DOCKER: _ExecutionProvider.ValueType  # 2
+    """Docker."""
+    EXECUTION_PROVIDER_E2B: _ExecutionProvider.ValueType  # 3
+    """E2B."""
+    EXECUTION_PROVIDER_KUBERNETES: _ExecutionProvider.ValueType  # 4
+    """Kubernetes."""
+    EXECUTION_PROVIDER_MODAL: _ExecutionProvider.ValueType  # 5
+    """Modal."""
+    EXECUTION_PROVIDER_MCP: _ExecutionProvider.ValueType  # 6
+    """An MCP server."""
+    EXECUTION_PROVIDER_WEB: _ExecutionProvider.ValueType  # 7
+    """The tools service itself, for the web tools."""
+
+class ExecutionProvider(_ExecutionProvider, metaclass=_ExecutionProviderEnumTypeWrapper):
+    """Who executes calls."""
+
+EXECUTION_PROVIDER_UNSPECIFIED: ExecutionProvider.ValueType  # 0
+"""Nobody; the call was not begun."""
+EXECUTION_PROVIDER_LOCAL: ExecutionProvider.ValueType  # 1
+"""The host of the tools service."""
+EXECUTION_PROVIDER_DOCKER: ExecutionProvider.ValueType  # 2
+"""Docker."""
+EXECUTION_PROVIDER_E2B: ExecutionProvider.ValueType  # 3
+"""E2B."""
+EXECUTION_PROVIDER_KUBERNETES: ExecutionProvider.ValueType  # 4
+"""Kubernetes."""
+EXECUTION_PROVIDER_MODAL: ExecutionProvider.ValueType  # 5
+"""Modal."""
+EXECUTION_PROVIDER_MCP: ExecutionProvider.ValueType  # 6
+"""An MCP server."""
+EXECUTION_PROVIDER_WEB: ExecutionProvider.ValueType  # 7
+"""The tools service itself, for the web tools."""
+Global___ExecutionProvider: _TypeAlias = ExecutionProvider  # noqa: Y015
+
 class _Isolation:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -366,8 +410,8 @@ class ExecuteResponse(_message.Message):
     """The output was cut."""
     isolation: Global___Isolation.ValueType
     """How it was isolated."""
-    provider: _builtins.str
-    """Who executed it: `local`, `e2b`, ..."""
+    provider: Global___ExecutionProvider.ValueType
+    """Who executed it."""
     repeated_call: _builtins.bool
     """An earlier call with the same key had run; this is its answer."""
     tool_version: _builtins.int
@@ -392,7 +436,7 @@ class ExecuteResponse(_message.Message):
         truncated: _builtins.bool = ...,
         usage: Global___ExecutionUsage | None = ...,
         isolation: Global___Isolation.ValueType = ...,
-        provider: _builtins.str = ...,
+        provider: Global___ExecutionProvider.ValueType = ...,
         changed_blocks: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         repeated_call: _builtins.bool = ...,
         tool_version: _builtins.int = ...,
@@ -475,7 +519,7 @@ class GetIsolationResponse(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
-    provider: _builtins.str
+    provider: Global___ExecutionProvider.ValueType
     """The provider that would execute a call now."""
     isolation: Global___Isolation.ValueType
     """The isolation it offers."""
@@ -486,7 +530,7 @@ class GetIsolationResponse(_message.Message):
     def __init__(
         self,
         *,
-        provider: _builtins.str = ...,
+        provider: Global___ExecutionProvider.ValueType = ...,
         isolation: Global___Isolation.ValueType = ...,
         missing: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
