@@ -9,12 +9,25 @@ import typer
 
 from letta.auth.v1 import api_key_service_pb2 as api
 from letta.auth.v1 import api_key_service_pb2_grpc
+from letta.common.v1.actor_pb2 import Scope
 from letta_cli import names
 from letta_cli.connection import CALL_SECONDS, JsonOption, remote
 from letta_cli.console import as_json, note, secret, table
+from letta_rpc.verdicts import scopes_of, words_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make, list and remove API keys.")
-ScopeOption = Annotated[list[str] | None, typer.Option("--scope", help="read, write, keys or admin; repeatable.")]
+
+
+def _scope(word: str) -> str:
+    """Return a word that is a scope."""
+    words = words_of(Scope.values())
+    if word not in words:
+        raise typer.BadParameter(f"there is no scope `{word}`; use one of {', '.join(sorted(words))}")
+    return word
+
+
+_HELP = "read, write, keys or admin; repeatable."
+ScopeOption = Annotated[list[str] | None, typer.Option("--scope", parser=_scope, help=_HELP)]
 
 
 @app.command()
@@ -22,7 +35,7 @@ ScopeOption = Annotated[list[str] | None, typer.Option("--scope", help="read, wr
 def create(channel: grpc.Channel, name: str, scope: ScopeOption = None) -> None:
     """Make a key and print its secret, which is shown this once."""
     stub = api_key_service_pb2_grpc.APIKeyServiceStub(channel)
-    made = stub.CreateAPIKey(api.CreateAPIKeyRequest(name=name, scopes=scope or []), timeout=CALL_SECONDS)
+    made = stub.CreateAPIKey(api.CreateAPIKeyRequest(name=name, scopes=scopes_of(scope or [])), timeout=CALL_SECONDS)
     secret(f"{made.api_key.id}; export LETTA_API_KEY=<the line below>", made.secret)
 
 
@@ -46,7 +59,7 @@ def list_keys(channel: grpc.Channel, as_json_: JsonOption = False) -> None:
     if as_json_:
         as_json(found)
         return
-    table(["id", "name", "scopes"], [[key.id, key.name, " ".join(key.scopes)] for key in found])
+    table(["id", "name", "scopes"], [[key.id, key.name, " ".join(sorted(words_of(key.scopes)))] for key in found])
 
 
 @app.command()

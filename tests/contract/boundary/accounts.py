@@ -104,8 +104,8 @@ ACCOUNTS = (
         (
             ("name", "a name"),
             ("user_id", "{user_id}"),
-            ("scopes", ["read"]),
-            ("scopes", ["read", "write"]),
+            ("scopes", ["SCOPE_READ"]),
+            ("scopes", ["SCOPE_READ", "SCOPE_WRITE"]),
             ("expires_at", "2099-01-02T03:04:05Z"),
         ),
         {"name": "base"},

@@ -23,6 +23,7 @@ from letta_auth.domain.scopes import ADMIN
 from letta_auth.domain.signing_keys import KeyPair
 from letta_common.values.paging import Page
 from letta_common.values.times import time_of
+from letta_rpc.verdicts import words_of
 
 
 @dataclass(slots=True)
@@ -160,7 +161,7 @@ class FakeAPIKeyStore:
 
     async def has_admin(self) -> bool:
         return any(
-            ADMIN in kept.key.scopes and not kept.development and id_ not in self._revoked
+            ADMIN in words_of(kept.key.scopes) and not kept.development and id_ not in self._revoked
             for id_, kept in self._rows.items()
         )
 

@@ -52,10 +52,10 @@ class Rest:
         self.http = http
         self.contexts = contexts
 
-    async def agent(self) -> str:
-        """Make the memory of an agent with one block and two messages."""
+    async def agent(self, *more: message_pb2.Message) -> str:
+        """Make the memory of an agent with one block, two messages, and more."""
         agent_id = new_id("agent")
-        messages = [message(1, "You are Ada.", ""), message(2, "hi", "otid-1")]
+        messages = [message(1, "You are Ada.", ""), message(2, "hi", "otid-1"), *more]
         request = context_pb2.ProvisionAgentRequest(
             agent_id=agent_id, agent_name="Ada", new_blocks=[Block(label="human", value="Bob")], messages=messages
         )
@@ -226,6 +226,27 @@ async def test_messages(rest: Rest) -> None:
     assert {"message_type", "content", "agent_id", "conversation_id", "message_id", "created_at"} == set(found[0])
     assert (await rest.http.get(f"/v1/agents/{new_id('agent')}/messages")).status_code == 404
     assert (await rest.http.get(f"/v1/runs/{new_id('run')}/messages")).json() == []
+
+
+async def test_archives_are_made_in_older_words(rest: Rest) -> None:
+    told = {"handle": "test/old", "embedding_dim": 3, "embedding_endpoint_type": "test", "embedding_model": "old"}
+    made = await rest.http.post("/v1/archives/", json={"name": "old", "embedding_config": told})
+    both = await rest.http.post("/v1/archives/", json={"name": "b", "embedding_config": told, "embedding": "test/new"})
+
+    assert (made.status_code, made.json()["embedding_config"]["handle"]) == (200, "test/old")
+    assert both.json()["embedding_config"]["handle"] == "test/new"
+
+
+async def test_messages_are_listed_in_older_words(rest: Rest) -> None:
+    call = message(3, "", "")
+    call.parts[0].tool_call.CopyFrom(message_pb2.ToolCallContent(id="c", name="say", input='{"words": "hello"}'))
+    path = f"/v1/agents/{await rest.agent(call)}/messages"
+    tool = {"assistant_message_tool_name": "say", "assistant_message_tool_kwarg": "words"}
+    said = (await rest.http.get(path, params=tool)).json()[-1]
+    called = (await rest.http.get(path, params={**tool, "use_assistant_message": "false"})).json()[-1]
+
+    assert (said["message_type"], said["content"]) == ("assistant_message", "hello")
+    assert (called["message_type"], called["tool_call"]["name"]) == ("tool_call_message", "say")
 
 
 async def test_the_client_pages_and_parses(rest: Rest) -> None:

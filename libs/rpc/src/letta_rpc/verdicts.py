@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -12,11 +13,24 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf.message import DecodeError
 
 from letta.common.v1 import actor_pb2
+from letta.common.v1.actor_pb2 import Scope
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import Unauthenticated
 
 _MAX_VERDICTS = 4096
+_WORDS = {number: name.removeprefix("SCOPE_").lower() for name, number in Scope.items() if number}
+_SCOPES = {word: number for number, word in _WORDS.items()}
+
+
+def words_of(scopes: Iterable[Scope.ValueType]) -> frozenset[str]:
+    """Return scopes of the contract as words; those of a newer contract mean nothing here."""
+    return frozenset(_WORDS[scope] for scope in scopes if scope in _WORDS)
+
+
+def scopes_of(words: Iterable[str]) -> list[Scope.ValueType]:
+    """Return words as scopes of the contract, in the order of the words."""
+    return [_SCOPES[word] for word in sorted(words)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,5 +100,5 @@ class SignatureVerifier:
             raise Unauthenticated("the actor context is for another deployment")
         if not context.organization_id or not context.user_id:
             raise Unauthenticated("the actor context names nobody")
-        actor = Actor(context.organization_id, context.user_id, frozenset(context.scopes))
+        actor = Actor(context.organization_id, context.user_id, words_of(context.scopes))
         return Verdict(actor, context.expires_at.ToDatetime(tzinfo=UTC), context.run_id)

@@ -20,6 +20,7 @@ from letta.auth.v1 import (
     user_service_pb2_grpc,
 )
 from letta.common.v1 import actor_pb2
+from letta.common.v1.actor_pb2 import Scope
 from letta_auth.settings import AuthSettings
 from letta_auth.wiring import bootstrap_admin_key, build
 from letta_common.actor import Actor, acting_as
@@ -41,7 +42,7 @@ from letta_rpc.client import PeerChannel
 from letta_rpc.process import boundary_for
 from letta_rpc.server import Server
 from letta_rpc.service import Deps
-from letta_rpc.verdicts import SignatureVerifier
+from letta_rpc.verdicts import SignatureVerifier, scopes_of
 from tests.support.rpc import (
     DEFAULT_ORGANIZATION,
     DEFAULT_USER,
@@ -208,15 +209,19 @@ async def test_the_life_of_an_api_key(organizations, users, api_keys, credential
     async with acting(organization.id, ann.id, "read", "write", "keys"):
         expires_at = Timestamp()
         expires_at.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
-        made = await api_keys.CreateAPIKey(name="ci", scopes=["read"], expires_at=expires_at)
-        assert (made.api_key.user_id, list(made.api_key.scopes)) == (ann.id, ["read"])
+        made = await api_keys.CreateAPIKey(name="ci", scopes=[Scope.SCOPE_READ], expires_at=expires_at)
+        assert (made.api_key.user_id, list(made.api_key.scopes)) == (ann.id, [Scope.SCOPE_READ])
         assert made.api_key.expires_at == expires_at
         assert (await api_keys.GetAPIKey(api_key_id=made.api_key.id)).api_key == made.api_key
         assert list((await api_keys.ListAPIKeys()).api_keys) == [made.api_key]
 
         context = (await credentials.ExchangeCredential(credential=made.secret)).context
         payload = actor_pb2.ActorContext.FromString(context.payload)
-        assert (payload.organization_id, payload.user_id, list(payload.scopes)) == (organization.id, ann.id, ["read"])
+        assert (payload.organization_id, payload.user_id, list(payload.scopes)) == (
+            organization.id,
+            ann.id,
+            [Scope.SCOPE_READ],
+        )
         assert (await api_keys.GetAPIKey(api_key_id=made.api_key.id)).api_key.HasField("last_used_at")
 
         await api_keys.DeleteAPIKey(api_key_id=made.api_key.id)
@@ -245,21 +250,21 @@ async def test_api_keys_of_another_tenant_do_not_exist(organizations, users, api
             await api_keys.CreateAPIKey(name="more")
     async with acting(organization.id, ann.id, "write", "keys"):
         with pytest.raises(PermissionDenied, match="grants"):
-            await api_keys.CreateAPIKey(name="more", scopes=["admin"])
+            await api_keys.CreateAPIKey(name="more", scopes=[Scope.SCOPE_ADMIN])
 
 
 async def test_the_scope_keys_alone_manages_keys_that_may_do_no_more(organizations, users, api_keys):
     organization, user = await tenant(organizations, users)
     async with acting(organization.id, user.id, "read", "write", "keys"):
-        strong = (await api_keys.CreateAPIKey(name="strong", scopes=["read"])).api_key
+        strong = (await api_keys.CreateAPIKey(name="strong", scopes=[Scope.SCOPE_READ])).api_key
     async with acting(organization.id, user.id, "keys"):
-        made = (await api_keys.CreateAPIKey(name="mine", scopes=["keys"])).api_key
+        made = (await api_keys.CreateAPIKey(name="mine", scopes=[Scope.SCOPE_KEYS])).api_key
         listed = (await api_keys.ListAPIKeys()).api_keys
         assert [key.id for key in listed] == [made.id, strong.id]
         assert (await api_keys.GetAPIKey(api_key_id=strong.id)).api_key == strong
-        for scopes in (["read"], ["write", "keys"], ["admin"], []):
+        for words in (["read"], ["write", "keys"], ["admin"], []):
             with pytest.raises(PermissionDenied):
-                await api_keys.CreateAPIKey(name="more", scopes=scopes)
+                await api_keys.CreateAPIKey(name="more", scopes=scopes_of(words))
         with pytest.raises(PermissionDenied):
             await api_keys.DeleteAPIKey(api_key_id=strong.id)
         await api_keys.DeleteAPIKey(api_key_id=made.id)
@@ -284,8 +289,8 @@ async def test_api_keys_are_listed_newest_first_in_pages(organizations, users, a
     "fields",
     [
         {"name": ""},
-        {"name": "x", "scopes": ["root"]},
-        {"name": "x", "scopes": ["read", "read"]},
+        {"name": "x", "scopes": [99]},
+        {"name": "x", "scopes": [Scope.SCOPE_READ, Scope.SCOPE_READ]},
         {"name": "x", "expires_at": Timestamp(seconds=1)},
     ],
 )

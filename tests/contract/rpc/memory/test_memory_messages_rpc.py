@@ -126,7 +126,7 @@ async def test_the_message_tool_reads_as_speech(memory: Any) -> None:
     )
     await memory.contexts.CommitStep(request, timeout=10)
     assert (await history(memory, agent))[-1].assistant_message.text == "hello"
-    plain = await history(memory, agent, use_assistant_message=False)
+    plain = await history(memory, agent, compat={"use_assistant_message": False})
     assert plain[-1].tool_call_message.tool_call.name == "send_message"
 
 

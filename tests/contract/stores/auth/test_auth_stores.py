@@ -22,6 +22,7 @@ from letta_common.errors import APIKeyNotFound, CursorNotFound, OrganizationNotF
 from letta_common.values.paging import Page
 from letta_common.values.times import time_of
 from letta_postgres.db import Database
+from letta_rpc.verdicts import scopes_of
 from tests.fakes.auth.database import FakeAuthDatabase
 
 START = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -57,7 +58,9 @@ def key(number=0, organization_id="org-0", user_id="user-0", **more):
     at = START + timedelta(minutes=number)
     development = more.pop("development", False)
     owner = {"organization_id": organization_id, "user_id": user_id, "created_by_id": "user-0"}
-    made = APIKey(id=f"api_key-{number}", name="ci", created_at=at, **{"scopes": ["read", "write"], **owner, **more})
+    made = APIKey(
+        id=f"api_key-{number}", name="ci", created_at=at, **{"scopes": scopes_of(["read", "write"]), **owner, **more}
+    )
     return KeptKey(made, b"\x00h", development)
 
 
@@ -231,10 +234,10 @@ async def test_administrators_keys_are_counted_while_they_are_valid(db):
     await fill(db)
     async with db.begin() as tx:
         await tx.api_keys.create(key())
-        await tx.api_keys.create(key(2, scopes=["admin"], development=True))
+        await tx.api_keys.create(key(2, scopes=scopes_of(["admin"]), development=True))
         assert (await tx.api_keys.find_usable("api_key-2")).development is True
         assert await tx.api_keys.has_admin() is False
-        await tx.api_keys.create(key(1, scopes=["admin", "read"]))
+        await tx.api_keys.create(key(1, scopes=scopes_of(["admin", "read"])))
         assert await tx.api_keys.has_admin() is True
         await tx.api_keys.revoke("api_key-1", START)
         assert await tx.api_keys.has_admin() is False

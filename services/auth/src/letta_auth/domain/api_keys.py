@@ -22,6 +22,7 @@ from letta_common.errors import APIKeyNotFound, PermissionDenied
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
 from letta_common.values.times import stamp_of, time_of
+from letta_rpc.verdicts import scopes_of, words_of
 
 if TYPE_CHECKING:
     from letta_auth.domain.database import AuthDatabase
@@ -146,7 +147,7 @@ class APIKeys:
                 organization_id=user.organization_id,
                 user_id=user.id,
                 name=name,
-                scopes=sorted(granted),
+                scopes=scopes_of(granted),
                 created_at=stamp_of(now),
                 created_by_id=actor.user_id,
                 expires_at=stamp_of(expires_at),
@@ -181,7 +182,7 @@ class APIKeys:
         async with self._db.begin() as tx:
             key = await tx.api_keys.get(key_id, _reach(actor))
             # Else whoever may manage keys could shut out an administrator.
-            if more := lacking(actor, key.scopes):
+            if more := lacking(actor, words_of(key.scopes)):
                 raise PermissionDenied(f"the key has scopes that the credential lacks: {', '.join(more)}")
             await tx.api_keys.revoke(key.id, now)
             await tx.audit.append(change(actor, key.organization_id, now, "api_key.revoke", key.id))

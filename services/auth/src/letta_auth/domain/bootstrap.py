@@ -12,6 +12,7 @@ from letta_auth.domain.scopes import ALL
 from letta_common.clock import Clock
 from letta_common.values.ids import new_id
 from letta_common.values.times import stamp_of
+from letta_rpc.verdicts import scopes_of
 
 # The ids of V1's own defaults, which its clients may have written down.
 DEFAULT_ORGANIZATION_ID = "org-00000000-0000-4000-8000-000000000000"
@@ -46,7 +47,7 @@ class Bootstrap:
                         organization_id=DEFAULT_ORGANIZATION_ID,
                         user_id=DEFAULT_USER_ID,
                         name="first administrator",
-                        scopes=sorted(ALL),
+                        scopes=scopes_of(ALL),
                         created_at=stamp_of(now),
                         created_by_id=DEFAULT_USER_ID,
                     ),

@@ -15,6 +15,7 @@ from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, OperationUnimplemented, Unauthenticated, UserNotFound
 from letta_common.values.times import optional_time
+from letta_rpc.verdicts import words_of
 
 RUN_LIFETIME = timedelta(minutes=15)
 # Each exchange of a key would be a write otherwise.
@@ -80,7 +81,7 @@ class Credentials:
         if used_at is None or now - used_at >= TOUCH_AFTER:
             async with self._db.begin() as tx:
                 await tx.api_keys.touch(key.id, now)
-        return Actor(key.organization_id, key.user_id, frozenset(key.scopes)), optional_time(key, "expires_at")
+        return Actor(key.organization_id, key.user_id, words_of(key.scopes)), optional_time(key, "expires_at")
 
     async def _developer(self, user_id: str) -> Actor:
         if user_id and not _USER_ID.fullmatch(user_id):

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from letta.common.v1 import actor_pb2
 from letta_common.actor import Actor
 from letta_common.clock import Clock
+from letta_rpc.verdicts import scopes_of
 
 # What is signed cannot be called back: a revoked key works on for at most so long.
 LIFETIME = timedelta(seconds=60)
@@ -35,7 +36,7 @@ class Signer:
         context = actor_pb2.ActorContext(
             organization_id=actor.organization_id,
             user_id=actor.user_id,
-            scopes=sorted(actor.scopes),
+            scopes=scopes_of(actor.scopes),
             audience=self._audience,
             run_id=run_id,
         )

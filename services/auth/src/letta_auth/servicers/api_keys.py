@@ -12,6 +12,7 @@ from letta_auth.domain.api_keys import APIKeys
 from letta_common.actor import current_actor
 from letta_common.values.paging import Page
 from letta_common.values.times import optional_time
+from letta_rpc.verdicts import words_of
 
 Call = grpc.aio.ServicerContext[Any, Any]
 
@@ -25,7 +26,7 @@ class APIKeyServicer(api_key_service_pb2_grpc.APIKeyServiceServicer):
             current_actor(),
             request.name,
             user_id=request.user_id,
-            scopes=request.scopes,
+            scopes=words_of(request.scopes),
             expires_at=optional_time(request, "expires_at"),
         )
         return pb.CreateAPIKeyResponse(api_key=made, secret=secret)

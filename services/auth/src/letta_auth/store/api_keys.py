@@ -17,6 +17,7 @@ from letta_common.values.paging import Page
 from letta_common.values.times import optional_time, time_of
 from letta_postgres.connections import Connection
 from letta_postgres.keyset import Keyset, fetch_page
+from letta_rpc.verdicts import scopes_of, words_of
 
 _NAMES = (
     "id",
@@ -43,7 +44,7 @@ class SqlAPIKeyStore:
         key = kept.key
         values = {
             **{name: getattr(key, name) for name in _NAMES},
-            "scopes": list(key.scopes),
+            "scopes": sorted(words_of(key.scopes)),
             "created_at": time_of(key.created_at),
             "expires_at": optional_time(key, "expires_at"),
             "last_used_at": optional_time(key, "last_used_at"),
@@ -92,4 +93,5 @@ def _within(organization_id: str) -> sa.ColumnElement[bool]:
 
 
 def _key(row: Sequence[Any]) -> APIKey:
-    return APIKey(**dict(zip(_NAMES, row, strict=True)))
+    values = dict(zip(_NAMES, row, strict=True))
+    return APIKey(**values | {"scopes": scopes_of(values["scopes"])})

@@ -98,7 +98,9 @@ class Archives:
             organization_id=actor.organization_id,
             name=request.name,
             description=request.description if request.HasField("description") else None,
-            embedding_config=await self._resolve(request.embedding or request.embedding_config.handle, request.name),
+            embedding_config=await self._resolve(
+                request.embedding or request.compat.embedding_config.handle, request.name
+            ),
             metadata=request.metadata,
             created_by_id=actor.user_id,
             last_updated_by_id=actor.user_id,

@@ -8,6 +8,7 @@ from typing import Any
 import grpc.aio
 
 from letta.common.v1 import letta_message_pb2, message_pb2
+from letta.compat.memory.v1.message_pb2 import MessageListCompat
 from letta.memory.v1 import message_service_pb2 as pb
 from letta.memory.v1 import message_service_pb2_grpc
 from letta_common.actor import current_actor
@@ -38,7 +39,7 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
         self, request: pb.ListAgentMessagesRequest, context: Call
     ) -> pb.ListAgentMessagesResponse:
         scope = MessageScope(agent_id=request.agent_id, conversation_id=request.conversation_id or request.agent_id)
-        types, send_tool = names_of(request.include_return_message_types), _send_tool(request)
+        types, send_tool = names_of(request.include_return_message_types), _send_tool(request.compat)
         wanted = MessageFilter(_bits(types), request.group_id, request.include_err)
         messages = await self._page(request, scope, wanted, lambda stored: _shown(stored, types, send_tool))
         return pb.ListAgentMessagesResponse(messages=messages)
@@ -114,11 +115,11 @@ def _bits(types: Iterable[str]) -> int:
     return sum(TYPE_BITS[name] for name in types)
 
 
-def _send_tool(request: pb.ListAgentMessagesRequest) -> SendTool | None:
-    if request.HasField("use_assistant_message") and not request.use_assistant_message:
+def _send_tool(said: MessageListCompat) -> SendTool | None:
+    if said.HasField("use_assistant_message") and not said.use_assistant_message:
         return None
     name, argument = SEND_MESSAGE
-    return request.assistant_message_tool_name or name, request.assistant_message_tool_kwarg or argument
+    return said.assistant_message_tool_name or name, said.assistant_message_tool_kwarg or argument
 
 
 def _conversation(request: pb.ListConversationMessagesRequest) -> MessageScope:

@@ -82,7 +82,7 @@ class StoredStep(_message.Message):
     model: _builtins.str
     """Handle of the model that answered."""
     provider_type: _builtins.str
-    """Type of the provider that answered."""
+    """Type of the provider that answered. ModelService.ListModels lists the types."""
     context_window: _builtins.int
     """Size of the model's window, in tokens."""
     cut: _builtins.bool

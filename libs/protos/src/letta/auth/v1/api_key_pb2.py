@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from letta.common.v1 import actor_pb2 as letta_dot_common_dot_v1_dot_actor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/auth/v1/api_key.proto\x12\rletta.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x03\n\x06\x41PIKey\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12-\n\x0forganization_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x0eorganizationId\x12\x1d\n\x07user_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x06userId\x12\x18\n\x04name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x04name\x12\x1c\n\x06scopes\x18\x05 \x03(\tB\x04\xe2\x41\x01\x03R\x06scopes\x12?\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\texpiresAt\x12\x42\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nlastUsedAt\x12(\n\rcreated_by_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x0b\x63reatedByIdb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/auth/v1/api_key.proto\x12\rletta.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bletta/common/v1/actor.proto\"\xac\x03\n\x06\x41PIKey\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12-\n\x0forganization_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x0eorganizationId\x12\x1d\n\x07user_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x06userId\x12\x18\n\x04name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x04name\x12\x34\n\x06scopes\x18\x05 \x03(\x0e\x32\x16.letta.common.v1.ScopeB\x04\xe2\x41\x01\x03R\x06scopes\x12?\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\texpiresAt\x12\x42\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nlastUsedAt\x12(\n\rcreated_by_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x0b\x63reatedByIdb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +52,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY'].fields_by_name['last_used_at']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['created_by_id']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['created_by_id']._serialized_options = b'\342A\001\003'
-  _globals['_APIKEY']._serialized_start=113
-  _globals['_APIKEY']._serialized_end=517
+  _globals['_APIKEY']._serialized_start=142
+  _globals['_APIKEY']._serialized_end=570
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from letta.common.v1 import actor_pb2 as _actor_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -45,10 +46,8 @@ class APIKey(_message.Message):
     created_by_id: _builtins.str
     """User that made it. Output only."""
     @_builtins.property
-    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it may do: `read`, `write`, `keys` (manage the organization's API keys) and `admin` (everything, in every
-        organization). Immutable.
-        """
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_actor_pb2.Scope.ValueType]:
+        """What it may do. Immutable."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -69,7 +68,7 @@ class APIKey(_message.Message):
         organization_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
         name: _builtins.str = ...,
-        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        scopes: _abc.Iterable[_actor_pb2.Scope.ValueType] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,

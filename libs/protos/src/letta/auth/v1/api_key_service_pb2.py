@@ -27,11 +27,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.auth.v1 import api_key_pb2 as letta_dot_auth_dot_v1_dot_api__key__pb2
+from letta.common.v1 import actor_pb2 as letta_dot_common_dot_v1_dot_actor__pb2
 from letta.common.v1 import sort_order_pb2 as letta_dot_common_dot_v1_dot_sort__order__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/auth/v1/api_key_service.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bletta/auth/v1/api_key.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xf4\x01\n\x13\x43reateAPIKeyRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\xca\xf3\x18\x02(\x01R\x04name\x12$\n\x07user_id\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06userId\x12\x44\n\x06scopes\x18\x03 \x03(\tB,\xe2\x41\x01\x01\xbaH%\x92\x01\"\x10\x04\x18\x01\"\x1cr\x1aR\x04readR\x05writeR\x04keysR\x05\x61\x64minR\x06scopes\x12G\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\xe2\x41\x01\x01\xbaH\x05\xb2\x01\x02@\x01R\texpiresAt\"f\n\x14\x43reateAPIKeyResponse\x12\x36\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.letta.auth.v1.APIKeyB\x06\xca\xf3\x18\x02\x18\x01R\x06\x61piKey\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"G\n\x10GetAPIKeyRequest\x12\x33\n\napi_key_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61pi_key-R\x08\x61piKeyId\"C\n\x11GetAPIKeyResponse\x12.\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.letta.auth.v1.APIKeyR\x06\x61piKey\"\xe5\x01\n\x12ListAPIKeysRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12$\n\x07user_id\x18\x05 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06userId\"G\n\x13ListAPIKeysResponse\x12\x30\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x15.letta.auth.v1.APIKeyR\x07\x61piKeys\"J\n\x13\x44\x65leteAPIKeyRequest\x12\x33\n\napi_key_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61pi_key-R\x08\x61piKeyId\"\x16\n\x14\x44\x65leteAPIKeyResponse2\xad\x04\n\rAPIKeyService\x12{\n\x0c\x43reateAPIKey\x12\".letta.auth.v1.CreateAPIKeyRequest\x1a#.letta.auth.v1.CreateAPIKeyResponse\"\"\xfa\xf3\x18\x06Z\x04keys\x82\xd3\xe4\x93\x02\x12\"\r/v1/api-keys/:\x01*\x12\x87\x01\n\tGetAPIKey\x12\x1f.letta.auth.v1.GetAPIKeyRequest\x1a .letta.auth.v1.GetAPIKeyResponse\"7\x90\x02\x01\xfa\xf3\x18\x06Z\x04keys\x82\xd3\xe4\x93\x02$\x12\x19/v1/api-keys/{api_key_id}b\x07\x61pi_key\x12\x84\x01\n\x0bListAPIKeys\x12!.letta.auth.v1.ListAPIKeysRequest\x1a\".letta.auth.v1.ListAPIKeysResponse\".\x90\x02\x01\xfa\xf3\x18\x08\x38\x32Z\x04keys\x82\xd3\xe4\x93\x02\x19\x12\r/v1/api-keys/b\x08\x61pi_keys\x12\x8d\x01\n\x0c\x44\x65leteAPIKey\x12\".letta.auth.v1.DeleteAPIKeyRequest\x1a#.letta.auth.v1.DeleteAPIKeyResponse\"4\x90\x02\x02\xfa\xf3\x18\x0cJ\x04nullZ\x04keys\x82\xd3\xe4\x93\x02\x1b*\x19/v1/api-keys/{api_key_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/auth/v1/api_key_service.proto\x12\rletta.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bletta/auth/v1/api_key.proto\x1a\x1bletta/common/v1/actor.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xf7\x01\n\x13\x43reateAPIKeyRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\xca\xf3\x18\x02(\x01R\x04name\x12$\n\x07user_id\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06userId\x12G\n\x06scopes\x18\x03 \x03(\x0e\x32\x16.letta.common.v1.ScopeB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\x04\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x06scopes\x12G\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\xe2\x41\x01\x01\xbaH\x05\xb2\x01\x02@\x01R\texpiresAt\"f\n\x14\x43reateAPIKeyResponse\x12\x36\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.letta.auth.v1.APIKeyB\x06\xca\xf3\x18\x02\x18\x01R\x06\x61piKey\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"G\n\x10GetAPIKeyRequest\x12\x33\n\napi_key_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61pi_key-R\x08\x61piKeyId\"C\n\x11GetAPIKeyResponse\x12.\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x15.letta.auth.v1.APIKeyR\x06\x61piKey\"\xe5\x01\n\x12ListAPIKeysRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12$\n\x07user_id\x18\x05 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06userId\"G\n\x13ListAPIKeysResponse\x12\x30\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x15.letta.auth.v1.APIKeyR\x07\x61piKeys\"J\n\x13\x44\x65leteAPIKeyRequest\x12\x33\n\napi_key_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61pi_key-R\x08\x61piKeyId\"\x16\n\x14\x44\x65leteAPIKeyResponse2\xad\x04\n\rAPIKeyService\x12{\n\x0c\x43reateAPIKey\x12\".letta.auth.v1.CreateAPIKeyRequest\x1a#.letta.auth.v1.CreateAPIKeyResponse\"\"\xfa\xf3\x18\x06Z\x04keys\x82\xd3\xe4\x93\x02\x12\"\r/v1/api-keys/:\x01*\x12\x87\x01\n\tGetAPIKey\x12\x1f.letta.auth.v1.GetAPIKeyRequest\x1a .letta.auth.v1.GetAPIKeyResponse\"7\x90\x02\x01\xfa\xf3\x18\x06Z\x04keys\x82\xd3\xe4\x93\x02$\x12\x19/v1/api-keys/{api_key_id}b\x07\x61pi_key\x12\x84\x01\n\x0bListAPIKeys\x12!.letta.auth.v1.ListAPIKeysRequest\x1a\".letta.auth.v1.ListAPIKeysResponse\".\x90\x02\x01\xfa\xf3\x18\x08\x38\x32Z\x04keys\x82\xd3\xe4\x93\x02\x19\x12\r/v1/api-keys/b\x08\x61pi_keys\x12\x8d\x01\n\x0c\x44\x65leteAPIKey\x12\".letta.auth.v1.DeleteAPIKeyRequest\x1a#.letta.auth.v1.DeleteAPIKeyResponse\"4\x90\x02\x02\xfa\xf3\x18\x0cJ\x04nullZ\x04keys\x82\xd3\xe4\x93\x02\x1b*\x19/v1/api-keys/{api_key_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,7 +44,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\001\272H\004r\002\030@'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._loaded_options = None
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._serialized_options = b'\342A\001\001\272H%\222\001\"\020\004\030\001\"\034r\032R\004readR\005writeR\004keysR\005admin'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._serialized_options = b'\342A\001\001\272H\020\222\001\r\020\004\030\001\"\007\202\001\004\020\001 \000'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['expires_at']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['expires_at']._serialized_options = b'\342A\001\001\272H\005\262\001\002@\001'
   _globals['_CREATEAPIKEYRESPONSE'].fields_by_name['api_key']._loaded_options = None
@@ -70,22 +71,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEYSERVICE'].methods_by_name['ListAPIKeys']._serialized_options = b'\220\002\001\372\363\030\01082Z\004keys\202\323\344\223\002\031\022\r/v1/api-keys/b\010api_keys'
   _globals['_APIKEYSERVICE'].methods_by_name['DeleteAPIKey']._loaded_options = None
   _globals['_APIKEYSERVICE'].methods_by_name['DeleteAPIKey']._serialized_options = b'\220\002\002\372\363\030\014J\004nullZ\004keys\202\323\344\223\002\033*\031/v1/api-keys/{api_key_id}'
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=279
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=523
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=525
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=627
-  _globals['_GETAPIKEYREQUEST']._serialized_start=629
-  _globals['_GETAPIKEYREQUEST']._serialized_end=700
-  _globals['_GETAPIKEYRESPONSE']._serialized_start=702
-  _globals['_GETAPIKEYRESPONSE']._serialized_end=769
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=772
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1001
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1003
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1074
-  _globals['_DELETEAPIKEYREQUEST']._serialized_start=1076
-  _globals['_DELETEAPIKEYREQUEST']._serialized_end=1150
-  _globals['_DELETEAPIKEYRESPONSE']._serialized_start=1152
-  _globals['_DELETEAPIKEYRESPONSE']._serialized_end=1174
-  _globals['_APIKEYSERVICE']._serialized_start=1177
-  _globals['_APIKEYSERVICE']._serialized_end=1734
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=308
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=555
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=557
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=659
+  _globals['_GETAPIKEYREQUEST']._serialized_start=661
+  _globals['_GETAPIKEYREQUEST']._serialized_end=732
+  _globals['_GETAPIKEYRESPONSE']._serialized_start=734
+  _globals['_GETAPIKEYRESPONSE']._serialized_end=801
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=804
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1033
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1035
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1106
+  _globals['_DELETEAPIKEYREQUEST']._serialized_start=1108
+  _globals['_DELETEAPIKEYREQUEST']._serialized_end=1182
+  _globals['_DELETEAPIKEYRESPONSE']._serialized_start=1184
+  _globals['_DELETEAPIKEYRESPONSE']._serialized_end=1206
+  _globals['_APIKEYSERVICE']._serialized_start=1209
+  _globals['_APIKEYSERVICE']._serialized_end=1766
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from letta.auth.v1 import api_key_pb2 as _api_key_pb2
+from letta.common.v1 import actor_pb2 as _actor_pb2
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 import builtins as _builtins
 import sys
@@ -36,8 +37,8 @@ class CreateAPIKeyRequest(_message.Message):
     user_id: _builtins.str
     """User that the key acts as, `user-<uuid>`. Default: the caller. Of another organization with `admin` only."""
     @_builtins.property
-    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it may do. Default: `read` and `write`."""
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_actor_pb2.Scope.ValueType]:
+        """What it may do. Default: READ and WRITE."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
@@ -48,7 +49,7 @@ class CreateAPIKeyRequest(_message.Message):
         *,
         name: _builtins.str = ...,
         user_id: _builtins.str = ...,
-        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        scopes: _abc.Iterable[_actor_pb2.Scope.ValueType] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015

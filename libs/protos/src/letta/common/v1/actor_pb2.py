@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/common/v1/actor.proto\x12\x0fletta.common.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x02\n\x0c\x41\x63torContext\x12\'\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x16\n\x06scopes\x18\x03 \x03(\tR\x06scopes\x12\x1a\n\x08\x61udience\x18\x04 \x01(\tR\x08\x61udience\x12\x37\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08issuedAt\x12\x39\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x15\n\x06run_id\x18\x07 \x01(\tR\x05runId\"u\n\x12SignedActorContext\x12\x1e\n\x07payload\x18\x01 \x01(\x0c\x42\x04\xe2\x41\x01\x03R\x07payload\x12\"\n\tsignature\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x03R\tsignature\x12\x1b\n\x06key_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x05keyIdb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bletta/common/v1/actor.proto\x12\x0fletta.common.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x02\n\x0c\x41\x63torContext\x12\'\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12.\n\x06scopes\x18\x03 \x03(\x0e\x32\x16.letta.common.v1.ScopeR\x06scopes\x12\x1a\n\x08\x61udience\x18\x04 \x01(\tR\x08\x61udience\x12\x37\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08issuedAt\x12\x39\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\texpiresAt\x12\x15\n\x06run_id\x18\x07 \x01(\tR\x05runId\"u\n\x12SignedActorContext\x12\x1e\n\x07payload\x18\x01 \x01(\x0c\x42\x04\xe2\x41\x01\x03R\x07payload\x12\"\n\tsignature\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x03R\tsignature\x12\x1b\n\x06key_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x05keyId*`\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_READ\x10\x01\x12\x0f\n\x0bSCOPE_WRITE\x10\x02\x12\x0e\n\nSCOPE_KEYS\x10\x03\x12\x0f\n\x0bSCOPE_ADMIN\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNEDACTORCONTEXT'].fields_by_name['signature']._serialized_options = b'\342A\001\003'
   _globals['_SIGNEDACTORCONTEXT'].fields_by_name['key_id']._loaded_options = None
   _globals['_SIGNEDACTORCONTEXT'].fields_by_name['key_id']._serialized_options = b'\342A\001\003'
+  _globals['_SCOPE']._serialized_start=531
+  _globals['_SCOPE']._serialized_end=627
   _globals['_ACTORCONTEXT']._serialized_start=115
-  _globals['_ACTORCONTEXT']._serialized_end=386
-  _globals['_SIGNEDACTORCONTEXT']._serialized_start=388
-  _globals['_SIGNEDACTORCONTEXT']._serialized_end=505
+  _globals['_ACTORCONTEXT']._serialized_end=410
+  _globals['_SIGNEDACTORCONTEXT']._serialized_start=412
+  _globals['_SIGNEDACTORCONTEXT']._serialized_end=529
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Scope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCOPE_UNSPECIFIED: _Scope.ValueType  # 0
+    """Refused."""
+    SCOPE_READ: _Scope.ValueType  # 1
+    """Calls without side effects."""
+    SCOPE_WRITE: _Scope.ValueType  # 2
+    """All other calls within the organization but those of KEYS."""
+    SCOPE_KEYS: _Scope.ValueType  # 3
+    """Managing the API keys of the organization."""
+    SCOPE_ADMIN: _Scope.ValueType  # 4
+    """Everything, in every organization."""
+
+class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
+    """What a credential allows."""
+
+SCOPE_UNSPECIFIED: Scope.ValueType  # 0
+"""Refused."""
+SCOPE_READ: Scope.ValueType  # 1
+"""Calls without side effects."""
+SCOPE_WRITE: Scope.ValueType  # 2
+"""All other calls within the organization but those of KEYS."""
+SCOPE_KEYS: Scope.ValueType  # 3
+"""Managing the API keys of the organization."""
+SCOPE_ADMIN: Scope.ValueType  # 4
+"""Everything, in every organization."""
+Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
 @_typing.final
 class ActorContext(_message.Message):
@@ -44,8 +77,8 @@ class ActorContext(_message.Message):
     run_id: _builtins.str
     """Run that the context is bound to; empty for a caller's own context."""
     @_builtins.property
-    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the actor may do: `read`, `write`, `admin`."""
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
+        """What the actor may do."""
 
     @_builtins.property
     def issued_at(self) -> _timestamp_pb2.Timestamp:
@@ -60,7 +93,7 @@ class ActorContext(_message.Message):
         *,
         organization_id: _builtins.str = ...,
         user_id: _builtins.str = ...,
-        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        scopes: _abc.Iterable[Global___Scope.ValueType] | None = ...,
         audience: _builtins.str = ...,
         issued_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,

@@ -59,7 +59,7 @@ class ModelSettings(_message.Message):
     VERBOSITY_FIELD_NUMBER: _builtins.int
     THINKING_CONFIG_FIELD_NUMBER: _builtins.int
     provider_type: _builtins.str
-    """Type of the provider that the settings are for, such as `openai` or `builtin`: an open set, listed with ModelService.ListModels."""
+    """Type of the provider that the settings are for, such as `openai`. ModelService.ListModels lists the types."""
     max_output_tokens: _builtins.int
     """Most tokens to generate. Default: the model's own."""
     temperature: _builtins.float

@@ -498,7 +498,7 @@ class MethodMapping(_message.Message):
     """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Scopes of which a caller from outside needs one; `admin` always does. Default: `read` where the method has no side effects,
+        """Scopes of which a caller from outside needs one, in the words of the edge that checks them; `admin` always does. Default: `read` where the method has no side effects,
         else `write`.
         """
 

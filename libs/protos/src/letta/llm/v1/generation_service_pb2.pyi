@@ -320,7 +320,7 @@ class Generation(_message.Message):
     model: _builtins.str
     """Handle of the model that answered, which differs from the one asked for after a fail-over."""
     provider_type: _builtins.str
-    """Type of the provider that answered: `openai`, `anthropic`, `ollama`, `builtin`, ..."""
+    """Type of the provider that answered, such as `openai`. ModelService.ListModels lists the types."""
     response_id: _builtins.str
     """The vendor's identifier of the answer."""
     context_window: _builtins.int

@@ -81,7 +81,7 @@ class Model(_message.Message):
     display_name: _builtins.str
     """Name to show."""
     provider_type: _builtins.str
-    """Type of the provider: `openai`, `anthropic`, `ollama`, `builtin`, ..."""
+    """Type of the provider, such as `openai`: an open set. ModelService.ListModels lists the types in use."""
     provider_name: _builtins.str
     """Name of the provider: the first part of the handle."""
     model: _builtins.str
@@ -317,7 +317,7 @@ class EmbeddingModel(_message.Message):
     display_name: _builtins.str
     """Name to show."""
     provider_type: _builtins.str
-    """Type of the provider."""
+    """Type of the provider. ModelService.ListModels lists the types."""
     provider_name: _builtins.str
     """Name of the provider: the first part of the handle."""
     embedding_endpoint_type: _builtins.str

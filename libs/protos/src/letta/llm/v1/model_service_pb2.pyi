@@ -31,7 +31,7 @@ class ListModelsRequest(_message.Message):
     provider_name: _builtins.str
     """Only the provider of this name."""
     provider_type: _builtins.str
-    """Only providers of this type."""
+    """Only providers of this type. ModelService.ListModels lists the types."""
     @_builtins.property
     def provider_category(self) -> _containers.RepeatedScalarFieldContainer[_model_pb2.ProviderCategory.ValueType]:
         """Only providers of these categories."""

@@ -41,7 +41,9 @@ class Provider(_message.Message):
     name: _builtins.str
     """Name, the first part of its models' handles. Immutable."""
     provider_type: _builtins.str
-    """Type: `openai`, `anthropic`, `ollama`, ... Immutable."""
+    """Type, such as `openai`. Immutable. An open set: ModelService.ListModels lists those in use, services/llm_gateway/README.md
+    those that come with this system.
+    """
     provider_category: _model_pb2.ProviderCategory.ValueType
     """Where it comes from. Output only."""
     api_key: _builtins.str

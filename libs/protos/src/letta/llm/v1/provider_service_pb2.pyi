@@ -68,7 +68,7 @@ class ListProvidersRequest(_message.Message):
     name: _builtins.str
     """Only the provider of this name."""
     provider_type: _builtins.str
-    """Only providers of this type."""
+    """Only providers of this type. ModelService.ListModels lists the types."""
     def __init__(
         self,
         *,
@@ -321,7 +321,9 @@ class CheckCredentialsRequest(_message.Message):
     BASE_URL_FIELD_NUMBER: _builtins.int
     API_VERSION_FIELD_NUMBER: _builtins.int
     provider_type: _builtins.str
-    """Type of the provider."""
+    """Type of the provider. An open set: ModelService.ListModels lists those in use, services/llm_gateway/README.md
+    those that come with this system.
+    """
     api_key: _builtins.str
     """The key."""
     access_key: _builtins.str

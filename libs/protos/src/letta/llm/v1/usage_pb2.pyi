@@ -55,7 +55,7 @@ class ModelCall(_message.Message):
     model: _builtins.str
     """Model that answered, `provider/name`."""
     provider_type: _builtins.str
-    """Type of the provider."""
+    """Type of the provider. ModelService.ListModels lists the types."""
     usage_source: _generation_service_pb2.TokenCountSource.ValueType
     """Where the counts of tokens come from."""
     cost_microdollars: _builtins.int

@@ -27,11 +27,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from letta.common.v1 import sort_order_pb2 as letta_dot_common_dot_v1_dot_sort__order__pb2
+from letta.compat.memory.v1 import archive_pb2 as letta_dot_compat_dot_memory_dot_v1_dot_archive__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 from letta.memory.v1 import archive_pb2 as letta_dot_memory_dot_v1_dot_archive__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/memory/v1/archive_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/archive.proto\"\xf9\x02\n\x14\x43reateArchiveRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\xca\xf3\x18\x02(\x01R\x04name\x12\x33\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12*\n\tembedding\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\tembedding\x12S\n\x10\x65mbedding_config\x18\x04 \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigB\x06\x18\x01\xe2\x41\x01\x01R\x0f\x65mbeddingConfig\x12/\n\x08metadata\x18\x05 \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12@\n\nrequest_id\x18\x06 \x01(\tB!\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestIdB\x0e\n\x0c_description\"K\n\x15\x43reateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"I\n\x11GetArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"H\n\x12GetArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"\xf3\x01\n\x13ListArchivesRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x36\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x04\xe2\x41\x01\x01R\x05order\x12\x18\n\x04name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01R\x04name\x12\x1f\n\x08\x61gent_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01R\x07\x61gentId\"L\n\x14ListArchivesResponse\x12\x34\n\x08\x61rchives\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.ArchiveR\x08\x61rchives\"\xd5\x01\n\x14UpdateArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12>\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61rchive\x12G\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\n\xe2\x41\x01\x01\xca\xf3\x18\x02@\x01R\nupdateMask\"K\n\x15UpdateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"L\n\x14\x44\x65leteArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65leteArchiveResponse\"|\n\x14\x41ttachArchiveRequest\x12.\n\x08\x61gent_id\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x34\n\narchive_id\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x41ttachArchiveResponse\"|\n\x14\x44\x65tachArchiveRequest\x12.\n\x08\x61gent_id\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x34\n\narchive_id\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65tachArchiveResponse\"R\n\x1aListArchiveAgentIdsRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\":\n\x1bListArchiveAgentIdsResponse\x12\x1b\n\tagent_ids\x18\x01 \x03(\tR\x08\x61gentIds\"R\n\x1aGetArchiveEmbeddingRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"^\n\x1bGetArchiveEmbeddingResponse\x12?\n\tembedding\x18\x01 \x01(\x0b\x32!.letta.memory.v1.ArchiveEmbeddingR\tembedding\"y\n\x15ReembedArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12*\n\tembedding\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\tembedding\"Y\n\x16ReembedArchiveResponse\x12?\n\tembedding\x18\x01 \x01(\x0b\x32!.letta.memory.v1.ArchiveEmbeddingR\tembedding2\xe6\x0b\n\x0e\x41rchiveService\x12\x81\x01\n\rCreateArchive\x12%.letta.memory.v1.CreateArchiveRequest\x1a&.letta.memory.v1.CreateArchiveResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\r/v1/archives/:\x01*b\x07\x61rchive\x12\x84\x01\n\nGetArchive\x12\".letta.memory.v1.GetArchiveRequest\x1a#.letta.memory.v1.GetArchiveResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\x19/v1/archives/{archive_id}b\x07\x61rchive\x12\x85\x01\n\x0cListArchives\x12$.letta.memory.v1.ListArchivesRequest\x1a%.letta.memory.v1.ListArchivesResponse\"(\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x82\xd3\xe4\x93\x02\x19\x12\r/v1/archives/b\x08\x61rchives\x12\x96\x01\n\rUpdateArchive\x12%.letta.memory.v1.UpdateArchiveRequest\x1a&.letta.memory.v1.UpdateArchiveResponse\"6\x90\x02\x02\x82\xd3\xe4\x93\x02-2\x19/v1/archives/{archive_id}:\x07\x61rchiveb\x07\x61rchive\x12\x8b\x01\n\rDeleteArchive\x12%.letta.memory.v1.DeleteArchiveRequest\x1a&.letta.memory.v1.DeleteArchiveResponse\"+\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02\x1b*\x19/v1/archives/{archive_id}\x12\xa7\x01\n\rAttachArchive\x12%.letta.memory.v1.AttachArchiveRequest\x1a&.letta.memory.v1.AttachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/attach/{archive_id}\x12\xa7\x01\n\rDetachArchive\x12%.letta.memory.v1.DetachArchiveRequest\x1a&.letta.memory.v1.DetachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/detach/{archive_id}\x12\xab\x01\n\x13GetArchiveEmbedding\x12+.letta.memory.v1.GetArchiveEmbeddingRequest\x1a,.letta.memory.v1.GetArchiveEmbeddingResponse\"9\x90\x02\x01\x82\xd3\xe4\x93\x02\x30\x12#/v1/archives/{archive_id}/embeddingb\tembedding\x12\x9a\x01\n\x0eReembedArchive\x12&.letta.memory.v1.ReembedArchiveRequest\x1a\'.letta.memory.v1.ReembedArchiveResponse\"7\x82\xd3\xe4\x93\x02\x31\"!/v1/archives/{archive_id}/reembed:\x01*b\tembedding\x12{\n\x13ListArchiveAgentIds\x12+.letta.memory.v1.ListArchiveAgentIdsRequest\x1a,.letta.memory.v1.ListArchiveAgentIdsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/memory/v1/archive_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a letta/common/v1/sort_order.proto\x1a$letta/compat/memory/v1/archive.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/archive.proto\"\xef\x02\n\x14\x43reateArchiveRequest\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x02\xca\xf3\x18\x02(\x01R\x04name\x12\x33\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x90NH\x00R\x0b\x64\x65scription\x88\x01\x01\x12*\n\tembedding\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\tembedding\x12I\n\x06\x63ompat\x18\x04 \x01(\x0b\x32%.letta.compat.memory.v1.ArchiveCompatB\n\xe2\x41\x01\x01\xca\xf3\x18\x02\x18\x01R\x06\x63ompat\x12/\n\x08metadata\x18\x05 \x01(\tB\x13\xe2\x41\x01\x01\xbaH\x06r\x04(\x80\x80\x04\xca\xf3\x18\x02\x10\x01R\x08metadata\x12@\n\nrequest_id\x18\x06 \x01(\tB!\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestIdB\x0e\n\x0c_description\"K\n\x15\x43reateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"I\n\x11GetArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"H\n\x12GetArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"\xf3\x01\n\x13ListArchivesRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x36\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x04\xe2\x41\x01\x01R\x05order\x12\x18\n\x04name\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01R\x04name\x12\x1f\n\x08\x61gent_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01R\x07\x61gentId\"L\n\x14ListArchivesResponse\x12\x34\n\x08\x61rchives\x18\x01 \x03(\x0b\x32\x18.letta.memory.v1.ArchiveR\x08\x61rchives\"\xd5\x01\n\x14UpdateArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12>\n\x07\x61rchive\x18\x02 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61rchive\x12G\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\n\xe2\x41\x01\x01\xca\xf3\x18\x02@\x01R\nupdateMask\"K\n\x15UpdateArchiveResponse\x12\x32\n\x07\x61rchive\x18\x01 \x01(\x0b\x32\x18.letta.memory.v1.ArchiveR\x07\x61rchive\"L\n\x14\x44\x65leteArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65leteArchiveResponse\"|\n\x14\x41ttachArchiveRequest\x12.\n\x08\x61gent_id\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x34\n\narchive_id\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x41ttachArchiveResponse\"|\n\x14\x44\x65tachArchiveRequest\x12.\n\x08\x61gent_id\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x0cr\n\x18@:\x06\x61gent-R\x07\x61gentId\x12\x34\n\narchive_id\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"\x17\n\x15\x44\x65tachArchiveResponse\"R\n\x1aListArchiveAgentIdsRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\":\n\x1bListArchiveAgentIdsResponse\x12\x1b\n\tagent_ids\x18\x01 \x03(\tR\x08\x61gentIds\"R\n\x1aGetArchiveEmbeddingRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\"^\n\x1bGetArchiveEmbeddingResponse\x12?\n\tembedding\x18\x01 \x01(\x0b\x32!.letta.memory.v1.ArchiveEmbeddingR\tembedding\"y\n\x15ReembedArchiveRequest\x12\x34\n\narchive_id\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\x0c\x18@:\x08\x61rchive-R\tarchiveId\x12*\n\tembedding\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\tembedding\"Y\n\x16ReembedArchiveResponse\x12?\n\tembedding\x18\x01 \x01(\x0b\x32!.letta.memory.v1.ArchiveEmbeddingR\tembedding2\xe6\x0b\n\x0e\x41rchiveService\x12\x81\x01\n\rCreateArchive\x12%.letta.memory.v1.CreateArchiveRequest\x1a&.letta.memory.v1.CreateArchiveResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\r/v1/archives/:\x01*b\x07\x61rchive\x12\x84\x01\n\nGetArchive\x12\".letta.memory.v1.GetArchiveRequest\x1a#.letta.memory.v1.GetArchiveResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\x19/v1/archives/{archive_id}b\x07\x61rchive\x12\x85\x01\n\x0cListArchives\x12$.letta.memory.v1.ListArchivesRequest\x1a%.letta.memory.v1.ListArchivesResponse\"(\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x82\xd3\xe4\x93\x02\x19\x12\r/v1/archives/b\x08\x61rchives\x12\x96\x01\n\rUpdateArchive\x12%.letta.memory.v1.UpdateArchiveRequest\x1a&.letta.memory.v1.UpdateArchiveResponse\"6\x90\x02\x02\x82\xd3\xe4\x93\x02-2\x19/v1/archives/{archive_id}:\x07\x61rchiveb\x07\x61rchive\x12\x8b\x01\n\rDeleteArchive\x12%.letta.memory.v1.DeleteArchiveRequest\x1a&.letta.memory.v1.DeleteArchiveResponse\"+\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02\x1b*\x19/v1/archives/{archive_id}\x12\xa7\x01\n\rAttachArchive\x12%.letta.memory.v1.AttachArchiveRequest\x1a&.letta.memory.v1.AttachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/attach/{archive_id}\x12\xa7\x01\n\rDetachArchive\x12%.letta.memory.v1.DetachArchiveRequest\x1a&.letta.memory.v1.DetachArchiveResponse\"G\x90\x02\x02\xfa\xf3\x18\x06J\x04null\x82\xd3\xe4\x93\x02\x34\x32\x32/v1/agents/{agent_id}/archives/detach/{archive_id}\x12\xab\x01\n\x13GetArchiveEmbedding\x12+.letta.memory.v1.GetArchiveEmbeddingRequest\x1a,.letta.memory.v1.GetArchiveEmbeddingResponse\"9\x90\x02\x01\x82\xd3\xe4\x93\x02\x30\x12#/v1/archives/{archive_id}/embeddingb\tembedding\x12\x9a\x01\n\x0eReembedArchive\x12&.letta.memory.v1.ReembedArchiveRequest\x1a\'.letta.memory.v1.ReembedArchiveResponse\"7\x82\xd3\xe4\x93\x02\x31\"!/v1/archives/{archive_id}/reembed:\x01*b\tembedding\x12{\n\x13ListArchiveAgentIds\x12+.letta.memory.v1.ListArchiveAgentIdsRequest\x1a,.letta.memory.v1.ListArchiveAgentIdsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,8 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['description']._serialized_options = b'\342A\001\001\272H\005r\003\030\220N'
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['embedding']._loaded_options = None
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['embedding']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
-  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['embedding_config']._loaded_options = None
-  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['embedding_config']._serialized_options = b'\030\001\342A\001\001'
+  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['compat']._loaded_options = None
+  _globals['_CREATEARCHIVEREQUEST'].fields_by_name['compat']._serialized_options = b'\342A\001\001\312\363\030\002\030\001'
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['metadata']._loaded_options = None
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['metadata']._serialized_options = b'\342A\001\001\272H\006r\004(\200\200\004\312\363\030\002\020\001'
   _globals['_CREATEARCHIVEREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -108,46 +109,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARCHIVESERVICE'].methods_by_name['ReembedArchive']._serialized_options = b'\202\323\344\223\0021\"!/v1/archives/{archive_id}/reembed:\001*b\tembedding'
   _globals['_ARCHIVESERVICE'].methods_by_name['ListArchiveAgentIds']._loaded_options = None
   _globals['_ARCHIVESERVICE'].methods_by_name['ListArchiveAgentIds']._serialized_options = b'\220\002\001\372\363\030\0020\001'
-  _globals['_CREATEARCHIVEREQUEST']._serialized_start=286
-  _globals['_CREATEARCHIVEREQUEST']._serialized_end=663
-  _globals['_CREATEARCHIVERESPONSE']._serialized_start=665
-  _globals['_CREATEARCHIVERESPONSE']._serialized_end=740
-  _globals['_GETARCHIVEREQUEST']._serialized_start=742
-  _globals['_GETARCHIVEREQUEST']._serialized_end=815
-  _globals['_GETARCHIVERESPONSE']._serialized_start=817
-  _globals['_GETARCHIVERESPONSE']._serialized_end=889
-  _globals['_LISTARCHIVESREQUEST']._serialized_start=892
-  _globals['_LISTARCHIVESREQUEST']._serialized_end=1135
-  _globals['_LISTARCHIVESRESPONSE']._serialized_start=1137
-  _globals['_LISTARCHIVESRESPONSE']._serialized_end=1213
-  _globals['_UPDATEARCHIVEREQUEST']._serialized_start=1216
-  _globals['_UPDATEARCHIVEREQUEST']._serialized_end=1429
-  _globals['_UPDATEARCHIVERESPONSE']._serialized_start=1431
-  _globals['_UPDATEARCHIVERESPONSE']._serialized_end=1506
-  _globals['_DELETEARCHIVEREQUEST']._serialized_start=1508
-  _globals['_DELETEARCHIVEREQUEST']._serialized_end=1584
-  _globals['_DELETEARCHIVERESPONSE']._serialized_start=1586
-  _globals['_DELETEARCHIVERESPONSE']._serialized_end=1609
-  _globals['_ATTACHARCHIVEREQUEST']._serialized_start=1611
-  _globals['_ATTACHARCHIVEREQUEST']._serialized_end=1735
-  _globals['_ATTACHARCHIVERESPONSE']._serialized_start=1737
-  _globals['_ATTACHARCHIVERESPONSE']._serialized_end=1760
-  _globals['_DETACHARCHIVEREQUEST']._serialized_start=1762
-  _globals['_DETACHARCHIVEREQUEST']._serialized_end=1886
-  _globals['_DETACHARCHIVERESPONSE']._serialized_start=1888
-  _globals['_DETACHARCHIVERESPONSE']._serialized_end=1911
-  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_start=1913
-  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_end=1995
-  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_start=1997
-  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_end=2055
-  _globals['_GETARCHIVEEMBEDDINGREQUEST']._serialized_start=2057
-  _globals['_GETARCHIVEEMBEDDINGREQUEST']._serialized_end=2139
-  _globals['_GETARCHIVEEMBEDDINGRESPONSE']._serialized_start=2141
-  _globals['_GETARCHIVEEMBEDDINGRESPONSE']._serialized_end=2235
-  _globals['_REEMBEDARCHIVEREQUEST']._serialized_start=2237
-  _globals['_REEMBEDARCHIVEREQUEST']._serialized_end=2358
-  _globals['_REEMBEDARCHIVERESPONSE']._serialized_start=2360
-  _globals['_REEMBEDARCHIVERESPONSE']._serialized_end=2449
-  _globals['_ARCHIVESERVICE']._serialized_start=2452
-  _globals['_ARCHIVESERVICE']._serialized_end=3962
+  _globals['_CREATEARCHIVEREQUEST']._serialized_start=324
+  _globals['_CREATEARCHIVEREQUEST']._serialized_end=691
+  _globals['_CREATEARCHIVERESPONSE']._serialized_start=693
+  _globals['_CREATEARCHIVERESPONSE']._serialized_end=768
+  _globals['_GETARCHIVEREQUEST']._serialized_start=770
+  _globals['_GETARCHIVEREQUEST']._serialized_end=843
+  _globals['_GETARCHIVERESPONSE']._serialized_start=845
+  _globals['_GETARCHIVERESPONSE']._serialized_end=917
+  _globals['_LISTARCHIVESREQUEST']._serialized_start=920
+  _globals['_LISTARCHIVESREQUEST']._serialized_end=1163
+  _globals['_LISTARCHIVESRESPONSE']._serialized_start=1165
+  _globals['_LISTARCHIVESRESPONSE']._serialized_end=1241
+  _globals['_UPDATEARCHIVEREQUEST']._serialized_start=1244
+  _globals['_UPDATEARCHIVEREQUEST']._serialized_end=1457
+  _globals['_UPDATEARCHIVERESPONSE']._serialized_start=1459
+  _globals['_UPDATEARCHIVERESPONSE']._serialized_end=1534
+  _globals['_DELETEARCHIVEREQUEST']._serialized_start=1536
+  _globals['_DELETEARCHIVEREQUEST']._serialized_end=1612
+  _globals['_DELETEARCHIVERESPONSE']._serialized_start=1614
+  _globals['_DELETEARCHIVERESPONSE']._serialized_end=1637
+  _globals['_ATTACHARCHIVEREQUEST']._serialized_start=1639
+  _globals['_ATTACHARCHIVEREQUEST']._serialized_end=1763
+  _globals['_ATTACHARCHIVERESPONSE']._serialized_start=1765
+  _globals['_ATTACHARCHIVERESPONSE']._serialized_end=1788
+  _globals['_DETACHARCHIVEREQUEST']._serialized_start=1790
+  _globals['_DETACHARCHIVEREQUEST']._serialized_end=1914
+  _globals['_DETACHARCHIVERESPONSE']._serialized_start=1916
+  _globals['_DETACHARCHIVERESPONSE']._serialized_end=1939
+  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_start=1941
+  _globals['_LISTARCHIVEAGENTIDSREQUEST']._serialized_end=2023
+  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_start=2025
+  _globals['_LISTARCHIVEAGENTIDSRESPONSE']._serialized_end=2083
+  _globals['_GETARCHIVEEMBEDDINGREQUEST']._serialized_start=2085
+  _globals['_GETARCHIVEEMBEDDINGREQUEST']._serialized_end=2167
+  _globals['_GETARCHIVEEMBEDDINGRESPONSE']._serialized_start=2169
+  _globals['_GETARCHIVEEMBEDDINGRESPONSE']._serialized_end=2263
+  _globals['_REEMBEDARCHIVEREQUEST']._serialized_start=2265
+  _globals['_REEMBEDARCHIVEREQUEST']._serialized_end=2386
+  _globals['_REEMBEDARCHIVERESPONSE']._serialized_start=2388
+  _globals['_REEMBEDARCHIVERESPONSE']._serialized_end=2477
+  _globals['_ARCHIVESERVICE']._serialized_start=2480
+  _globals['_ARCHIVESERVICE']._serialized_end=3990
 # @@protoc_insertion_point(module_scope)

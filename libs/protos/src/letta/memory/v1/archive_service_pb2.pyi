@@ -9,7 +9,8 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
-from letta.memory.v1 import archive_pb2 as _archive_pb2
+from letta.compat.memory.v1 import archive_pb2 as _archive_pb2
+from letta.memory.v1 import archive_pb2 as _archive_pb2_1
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,11 +19,6 @@ if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
-
-if sys.version_info >= (3, 13):
-    from warnings import deprecated as _deprecated
-else:
-    from typing_extensions import deprecated as _deprecated
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -35,7 +31,7 @@ class CreateArchiveRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
-    EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
+    COMPAT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -51,9 +47,8 @@ class CreateArchiveRequest(_message.Message):
     with another body. Once deleted, the same key makes anew. From the header `Idempotency-Key` over HTTP.
     """
     @_builtins.property
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
-    def embedding_config(self) -> _archive_pb2.EmbeddingConfig:
-        """Deprecated: use `embedding`. Only its handle is read."""
+    def compat(self) -> _archive_pb2.ArchiveCompat:
+        """What older clients say of it."""
 
     def __init__(
         self,
@@ -61,13 +56,13 @@ class CreateArchiveRequest(_message.Message):
         name: _builtins.str = ...,
         description: _builtins.str | None = ...,
         embedding: _builtins.str = ...,
-        embedding_config: _archive_pb2.EmbeddingConfig | None = ...,
+        compat: _archive_pb2.ArchiveCompat | None = ...,
         metadata: _builtins.str = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "embedding_config", b"embedding_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "compat", b"compat", "description", b"description"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "embedding", b"embedding", "embedding_config", b"embedding_config", "metadata", b"metadata", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "compat", b"compat", "description", b"description", "embedding", b"embedding", "metadata", b"metadata", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
@@ -83,13 +78,13 @@ class CreateArchiveResponse(_message.Message):
 
     ARCHIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def archive(self) -> _archive_pb2.Archive:
+    def archive(self) -> _archive_pb2_1.Archive:
         """The archive."""
 
     def __init__(
         self,
         *,
-        archive: _archive_pb2.Archive | None = ...,
+        archive: _archive_pb2_1.Archive | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -129,13 +124,13 @@ class GetArchiveResponse(_message.Message):
 
     ARCHIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def archive(self) -> _archive_pb2.Archive:
+    def archive(self) -> _archive_pb2_1.Archive:
         """The archive."""
 
     def __init__(
         self,
         *,
-        archive: _archive_pb2.Archive | None = ...,
+        archive: _archive_pb2_1.Archive | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -195,13 +190,13 @@ class ListArchivesResponse(_message.Message):
 
     ARCHIVES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def archives(self) -> _containers.RepeatedCompositeFieldContainer[_archive_pb2.Archive]:
+    def archives(self) -> _containers.RepeatedCompositeFieldContainer[_archive_pb2_1.Archive]:
         """The archives."""
 
     def __init__(
         self,
         *,
-        archives: _abc.Iterable[_archive_pb2.Archive] | None = ...,
+        archives: _abc.Iterable[_archive_pb2_1.Archive] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -223,7 +218,7 @@ class UpdateArchiveRequest(_message.Message):
     archive_id: _builtins.str
     """The archive, `archive-<uuid>`."""
     @_builtins.property
-    def archive(self) -> _archive_pb2.Archive:
+    def archive(self) -> _archive_pb2_1.Archive:
         """The new values."""
 
     @_builtins.property
@@ -234,7 +229,7 @@ class UpdateArchiveRequest(_message.Message):
         self,
         *,
         archive_id: _builtins.str = ...,
-        archive: _archive_pb2.Archive | None = ...,
+        archive: _archive_pb2_1.Archive | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "update_mask", b"update_mask"]  # noqa: Y015
@@ -253,13 +248,13 @@ class UpdateArchiveResponse(_message.Message):
 
     ARCHIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def archive(self) -> _archive_pb2.Archive:
+    def archive(self) -> _archive_pb2_1.Archive:
         """The archive after the change."""
 
     def __init__(
         self,
         *,
-        archive: _archive_pb2.Archive | None = ...,
+        archive: _archive_pb2_1.Archive | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -470,13 +465,13 @@ class GetArchiveEmbeddingResponse(_message.Message):
 
     EMBEDDING_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def embedding(self) -> _archive_pb2.ArchiveEmbedding:
+    def embedding(self) -> _archive_pb2_1.ArchiveEmbedding:
         """How far it is."""
 
     def __init__(
         self,
         *,
-        embedding: _archive_pb2.ArchiveEmbedding | None = ...,
+        embedding: _archive_pb2_1.ArchiveEmbedding | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -520,13 +515,13 @@ class ReembedArchiveResponse(_message.Message):
 
     EMBEDDING_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def embedding(self) -> _archive_pb2.ArchiveEmbedding:
+    def embedding(self) -> _archive_pb2_1.ArchiveEmbedding:
         """How far it is: at the beginning."""
 
     def __init__(
         self,
         *,
-        embedding: _archive_pb2.ArchiveEmbedding | None = ...,
+        embedding: _archive_pb2_1.ArchiveEmbedding | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -10,8 +10,9 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.common.v1 import letta_message_pb2 as _letta_message_pb2
-from letta.common.v1 import message_pb2 as _message_pb2
+from letta.common.v1 import message_pb2 as _message_pb2_1
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
+from letta.compat.memory.v1 import message_pb2 as _message_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,11 +21,6 @@ if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
-
-if sys.version_info >= (3, 13):
-    from warnings import deprecated as _deprecated
-else:
-    from typing_extensions import deprecated as _deprecated
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -69,9 +65,7 @@ class ListAgentMessagesRequest(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     GROUP_ID_FIELD_NUMBER: _builtins.int
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
-    USE_ASSISTANT_MESSAGE_FIELD_NUMBER: _builtins.int
-    ASSISTANT_MESSAGE_TOOL_NAME_FIELD_NUMBER: _builtins.int
-    ASSISTANT_MESSAGE_TOOL_KWARG_FIELD_NUMBER: _builtins.int
+    COMPAT_FIELD_NUMBER: _builtins.int
     INCLUDE_ERR_FIELD_NUMBER: _builtins.int
     INCLUDE_RETURN_MESSAGE_TYPES_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
@@ -90,38 +84,12 @@ class ListAgentMessagesRequest(_message.Message):
     """Only messages of this group."""
     conversation_id: _builtins.str
     """The conversation, `conv-<uuid>`. Empty: the default one."""
-    @_builtins.property
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
-    def use_assistant_message(self) -> _builtins.bool:
-        """Deprecated: calls of the message tool are shown as what the agent says. Absent: true."""
-
-    @use_assistant_message.setter
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
-    def use_assistant_message(self, value: _builtins.bool) -> None:
-        """Deprecated: calls of the message tool are shown as what the agent says. Absent: true."""
-
-    @_builtins.property
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
-    def assistant_message_tool_name(self) -> _builtins.str:
-        """Deprecated: name of the message tool. Empty: `send_message`."""
-
-    @assistant_message_tool_name.setter
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
-    def assistant_message_tool_name(self, value: _builtins.str) -> None:
-        """Deprecated: name of the message tool. Empty: `send_message`."""
-
-    @_builtins.property
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
-    def assistant_message_tool_kwarg(self) -> _builtins.str:
-        """Deprecated: argument of the message tool. Empty: `message`."""
-
-    @assistant_message_tool_kwarg.setter
-    @_deprecated("""This field has been marked as deprecated using proto field options.""")
-    def assistant_message_tool_kwarg(self, value: _builtins.str) -> None:
-        """Deprecated: argument of the message tool. Empty: `message`."""
-
     include_err: _builtins.bool
     """Messages that record a failure too."""
+    @_builtins.property
+    def compat(self) -> _message_pb2.MessageListCompat:
+        """How older clients want messages shown."""
+
     @_builtins.property
     def include_return_message_types(self) -> _containers.RepeatedScalarFieldContainer[_letta_message_pb2.MessageType.ValueType]:
         """Only messages of these types."""
@@ -136,19 +104,15 @@ class ListAgentMessagesRequest(_message.Message):
         order: _sort_order_pb2.SortOrder.ValueType = ...,
         group_id: _builtins.str = ...,
         conversation_id: _builtins.str = ...,
-        use_assistant_message: _builtins.bool | None = ...,
-        assistant_message_tool_name: _builtins.str = ...,
-        assistant_message_tool_kwarg: _builtins.str = ...,
+        compat: _message_pb2.MessageListCompat | None = ...,
         include_err: _builtins.bool = ...,
         include_return_message_types: _abc.Iterable[_letta_message_pb2.MessageType.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_use_assistant_message", b"_use_assistant_message", "use_assistant_message", b"use_assistant_message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compat", b"compat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_use_assistant_message", b"_use_assistant_message", "after", b"after", "agent_id", b"agent_id", "assistant_message_tool_kwarg", b"assistant_message_tool_kwarg", "assistant_message_tool_name", b"assistant_message_tool_name", "before", b"before", "conversation_id", b"conversation_id", "group_id", b"group_id", "include_err", b"include_err", "include_return_message_types", b"include_return_message_types", "limit", b"limit", "order", b"order", "use_assistant_message", b"use_assistant_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "agent_id", b"agent_id", "before", b"before", "compat", b"compat", "conversation_id", b"conversation_id", "group_id", b"group_id", "include_err", b"include_err", "include_return_message_types", b"include_return_message_types", "limit", b"limit", "order", b"order"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__use_assistant_message: _TypeAlias = _typing.Literal["use_assistant_message"]  # noqa: Y015
-    _WhichOneofArgType__use_assistant_message: _TypeAlias = _typing.Literal["_use_assistant_message", b"_use_assistant_message"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__use_assistant_message) -> _WhichOneofReturnType__use_assistant_message | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAgentMessagesRequest: _TypeAlias = ListAgentMessagesRequest  # noqa: Y015
 
@@ -670,7 +634,7 @@ class SearchStoredMessagesRequest(_message.Message):
     limit: _builtins.int
     """Most messages to return. 0: 50. Above 1000: 1000."""
     @_builtins.property
-    def roles(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2.MessageRole.ValueType]:
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2_1.MessageRole.ValueType]:
         """Only messages of these roles. Empty: any."""
 
     @_builtins.property
@@ -687,7 +651,7 @@ class SearchStoredMessagesRequest(_message.Message):
         agent_id: _builtins.str = ...,
         query: _builtins.str = ...,
         search_mode: Global___SearchMode.ValueType = ...,
-        roles: _abc.Iterable[_message_pb2.MessageRole.ValueType] | None = ...,
+        roles: _abc.Iterable[_message_pb2_1.MessageRole.ValueType] | None = ...,
         conversation_id: _builtins.str = ...,
         limit: _builtins.int = ...,
         start_date: _timestamp_pb2.Timestamp | None = ...,
