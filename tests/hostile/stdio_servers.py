@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from letta_tools.domain.mcp.servers import STDIO, MCPConnection
+from letta_tools.domain.mcp.connections import STDIO, MCPConnection
 
 SERVER = """
 import json, os, sys

@@ -21,8 +21,8 @@ from letta_common.errors import AppError
 from letta_common.sealing import Sealer
 from letta_sandbox.calls import Isolation, Limits
 from letta_sandbox.local.programs import ProgramOptions, Programs
+from letta_tools.domain.mcp.connections import MCPConnection
 from letta_tools.domain.mcp.oauth import OAuthGrants
-from letta_tools.domain.mcp.servers import MCPConnection
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from tests.fakes.tools.oauth import FakeOAuthStore

@@ -35,6 +35,8 @@ REQUIRED_BY_CREATE = {
     ".letta.memory.v1.Block.label",
     ".letta.llm.v1.Provider.name",
     ".letta.llm.v1.Provider.provider_type",
+    ".letta.tools.v1.MCPServer.config",
+    ".letta.tools.v1.MCPServer.server_name",
     ".letta.tools.v1.SandboxEnvironmentVariable.key",
 }
 

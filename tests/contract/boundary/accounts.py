@@ -10,6 +10,7 @@ from typing import Any
 from google.api import annotations_pb2
 from google.protobuf import json_format, message_factory
 
+from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 from tests.contract.boundary.conftest import Deployment
 from tests.contract.boundary.contracts import call
 from tests.contract.boundary.fields import METHODS, Values, as_rest, mapping, writable
@@ -231,7 +232,7 @@ class RestEdge:
         inside = {rule.body} if rule.body != "*" else known.keys()
         params = {name: left.pop(name) for name in list(left) if name not in inside or mapping(known[name]).query}
         left = left.get(rule.body, left) if rule.body != "*" else left
-        message = known[rule.body].message_type if rule.body in known else method.input_type
+        message = known[rule.body].message_type if rule.body in known else shape(method, getattr(rule, verb))
         body = as_keys(message, left) if rule.body else None
         answer = self._http.request(verb.upper(), path, json=body, params=params)
         assert answer.status_code in (200, 201), f"{verb} {path}: {answer.text}"
@@ -241,6 +242,13 @@ class RestEdge:
         """Return values as an answer has them."""
         message = account.resource.message_type
         return as_keys(message, values)
+
+
+def shape(method: Any, path: str) -> Any:
+    """Return the message whose JSON a body under a path has: the request, or a view of it."""
+    views = method.GetOptions().Extensions[jsonmap.method].views
+    names = [view.request for view in views if view.path == path and view.request]
+    return method.input_type.file.pool.FindMessageTypeByName(names[0]) if names else method.input_type
 
 
 def as_keys(message: Any, values: Values) -> Values:

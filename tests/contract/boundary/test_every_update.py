@@ -13,6 +13,7 @@ from letta.tools.v1.sandbox_config_pb2 import SandboxSettings
 from letta_common.errors import InvalidArgument
 from tests.contract.boundary.conftest import Deployment
 from tests.contract.boundary.contracts import call, filled, methods, refusal
+from tests.e2e.tenants import MARK
 
 MASK = "google.protobuf.FieldMask"
 
@@ -43,16 +44,16 @@ CHANGING = {
     "letta.llm.v1.Provider": ("region", "api_version"),
     "letta.memory.v1.Archive": ("description", "metadata"),
     "letta.memory.v1.Block": ("description", "value"),
+    "letta.tools.v1.MCPServer": ("config.streamable_http.auth_header", "server_name"),
+    "letta.tools.v1.MCPServerSettings": ("auth_header", "server_url"),
     "letta.tools.v1.SandboxEnvironmentVariable": ("description", "key"),
     "letta.tools.v1.Tool": ("project_id", "metadata"),
 }
 # Resources that always have the first of these, so that clearing it leaves it.
 ALWAYS = {"letta.auth.v1.Organization", "letta.auth.v1.User"}
 UNNAMED = {"metadata": '{"not": "named"}', "privileged_tools": True}
-# Updates without a mask: what they leave out they do not change.
-WITHOUT = {
-    "letta.tools.v1.MCPServerService.UpdateMCPServer": "a union of configurations",
-}
+# Where answers show what an update tells of a resource by another message.
+WITHIN = {"letta.tools.v1.MCPServerSettings": "config.streamable_http."}
 
 
 def bearer(deployment: Deployment, method: Any) -> tuple[str, str]:
@@ -71,12 +72,24 @@ def update(deployment: Deployment, method: Any, values: dict[str, Any], *paths: 
 
 
 def asked(deployment: Deployment, method: Any, values: dict[str, Any], paths: tuple[str, ...]) -> Any:
-    request = filled(method, deployment.caller.owned)
+    request = filled(method, deployment.caller.owned | {"mcp_server_name": MARK})
     resource = getattr(request, resource_of(method.input_type).name)
     resource.SetInParent()
-    resource.MergeFrom(type(resource)(**values))
+    for path, value in values.items():
+        if isinstance(value, dict):
+            resource.MergeFrom(type(resource)(**{path: value}))
+        else:
+            setattr(*place(resource, path), value)
     getattr(request, mask_of(method).name).paths.extend(paths)
     return request
+
+
+def place(message: Any, path: str) -> tuple[Any, str]:
+    """Return the message that a path leads to, and the name of a field of it."""
+    *above, name = path.split(".")
+    for each in above:
+        message = getattr(message, each)
+    return message, name
 
 
 def fixed(message: Any) -> list[str]:
@@ -85,10 +98,10 @@ def fixed(message: Any) -> list[str]:
     return [name for name, said in kinds.items() if said & {OUTPUT_ONLY, IMMUTABLE}]
 
 
-def test_every_update_has_a_mask_or_a_reason():
-    lacking = {m.full_name for m in methods() if m.name.startswith("Update") and not mask_of(m)}
+def test_every_update_has_a_mask():
+    lacking = {m.full_name for m in methods() if m.name.startswith(("Update", "Change")) and not mask_of(m)}
 
-    assert lacking == WITHOUT.keys()
+    assert not lacking
     assert all(mask_of(m).GetOptions().Extensions[annotations_pb2.field].mask for m in UPDATES.values())
     assert {resource_of(m.input_type).message_type.full_name for m in UPDATES.values()} == CHANGING.keys() | {
         "letta.tools.v1.SandboxConfig"
@@ -109,17 +122,23 @@ def test_paths_that_no_update_changes_are_refused_by_name(deployment: Deployment
     "method", [each for name, each in UPDATES.items() if name != SETTINGS], ids=lambda method: method.name
 )
 def test_an_empty_mask_changes_what_is_set_and_a_mask_what_it_names(deployment: Deployment, method: Any):
-    name, other = CHANGING[resource_of(method.input_type).message_type.full_name]
-    before = update(deployment, method, {})
-    kept, unnamed = getattr(before, other), UNNAMED.get(other, "NOT_NAMED")
+    message = resource_of(method.input_type).message_type.full_name
+    name, other = CHANGING[message]
+    within = WITHIN.get(message, "")
 
-    assert getattr(update(deployment, method, {name: "set alone"}), name) == "set alone"
-    assert getattr(update(deployment, method, {name: "named", other: unnamed}, name), name) == "named"
+    def shown(answer: Any, path: str) -> Any:
+        return getattr(*place(answer, f"{within}{path}"))
+
+    before = update(deployment, method, {})
+    kept, unnamed = shown(before, other), UNNAMED.get(other, "NOT_NAMED")
+
+    assert shown(update(deployment, method, {name: "set-alone"}), name) == "set-alone"
+    assert shown(update(deployment, method, {name: "named", other: unnamed}, name), name) == "named"
     after = update(deployment, method, {})
-    assert (getattr(after, name), getattr(after, other)) == ("named", kept)
+    assert (shown(after, name), shown(after, other)) == ("named", kept)
     cleared = update(deployment, method, {}, name)
-    always = resource_of(method.input_type).message_type.full_name in ALWAYS
-    assert getattr(cleared, name) == "named" if always else not cleared.HasField(name)
+    holder, last = place(cleared, f"{within}{name}")
+    assert getattr(holder, last) == "named" if message in ALWAYS else not holder.HasField(last)
 
 
 @pytest.mark.parametrize("paths", [(), ("config",), ("config.e2b",), ("config.e2b.pip_requirements",)])

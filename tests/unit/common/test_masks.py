@@ -9,8 +9,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.agent.v1 import agent_pb2, agent_service_pb2, conversation_pb2
 from letta.common.v1 import model_settings_pb2
+from letta.compat.v1.agent_pb2 import AgentCompat
 from letta.llm.v1 import provider_pb2
 from letta.memory.v1 import block_pb2
+from letta.tools.v1.mcp_server_pb2 import MCPServer, MCPServerConfig, StreamableHttpMCPConfig
 from letta_common.errors import InvalidArgument
 from letta_rpc.masks import changed_paths, changed_values, copy_paths, shared_fields
 
@@ -28,6 +30,17 @@ def test_an_empty_mask_means_what_is_set_and_may_change():
     assert changed_paths(block, mask()) == ("value", "tags", "hidden")
     assert changed_values(block, mask()) == {"value": "v", "tags": ["a"], "hidden": False}
     assert changed_paths(provider, mask()) == ("region",)
+
+
+def test_an_empty_mask_goes_into_a_flattened_field_and_the_member_of_its_union():
+    remote = StreamableHttpMCPConfig(auth_header="x-key", custom_headers={"a": "b"})
+    server = MCPServer(id="mcp_server-1", server_name="demo", config=MCPServerConfig(streamable_http=remote))
+    agent = agent_pb2.Agent(compat=AgentCompat(message_ids=["message-1"]))
+
+    within = "config.streamable_http"
+    assert changed_paths(server, mask()) == ("server_name", f"{within}.auth_header", f"{within}.custom_headers")
+    assert changed_paths(server, mask("config")) == ("config",)
+    assert changed_paths(agent, mask()) == ("compat.message_ids",)
 
 
 def test_a_mask_names_what_changes_and_what_is_cleared():

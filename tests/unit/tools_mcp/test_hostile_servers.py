@@ -13,8 +13,8 @@ from letta_common.egress import AddressGuard
 from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPTimeout
 from letta_common.sealing import Sealer
 from letta_sandbox.local.programs import ProgramOptions, Programs
+from letta_tools.domain.mcp.connections import MCPConnection
 from letta_tools.domain.mcp.oauth import OAuthGrants
-from letta_tools.domain.mcp.servers import MCPConnection
 from letta_tools.domain.mcp.tools import Offer, health_of, tool_of
 from letta_tools.domain.registry.records import EPOCH
 from letta_tools.providers.mcp import MCPOptions, StdioOptions

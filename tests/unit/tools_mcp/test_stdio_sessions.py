@@ -21,8 +21,8 @@ from letta_sandbox.calls import Isolation, Limits
 from letta_sandbox.destinations import Destinations, read_destinations
 from letta_sandbox.egress import Egress
 from letta_sandbox.local.programs import ProgramFailed, ProgramOptions, Programs
+from letta_tools.domain.mcp.connections import MCPConnection
 from letta_tools.domain.mcp.oauth import OAuthGrants
-from letta_tools.domain.mcp.servers import MCPConnection
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from letta_tools.settings import ToolsSettings

@@ -1,16 +1,18 @@
 """What an update changes: the one way in which field masks are read.
 
 An empty mask means each field that is set. It skips what an update cannot change, so that a resource may be sent back
-as it was read; to name such a field is an error. `etag` is a condition of an update and no change.
+as it was read; to name such a field is an error. `etag` is a condition of an update and no change. The fields of a
+flattened one count as fields of the resource, those of the member of a union in it too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from google.api.field_behavior_pb2 import IMMUTABLE, OUTPUT_ONLY, field_behavior
 
+from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 from letta_common.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ _CONDITION = "etag"
 
 def changed_paths(given: Message, mask: FieldMask) -> tuple[str, ...]:
     """Return the paths that an update changes. Raises InvalidArgument for one that no update can change."""
-    named = mask.paths or [field.name for field, _ in given.ListFields() if _changes(field)]
+    named = mask.paths or [*_given(given)]
     for path in named:
         _check(given.DESCRIPTOR, path)
     return tuple(dict.fromkeys(path for path in named if path != _CONDITION))
@@ -50,6 +52,24 @@ def shared_fields(one: Descriptor, other: Descriptor) -> frozenset[str]:
     """Return the names of the fields that two messages have in common, of the same type."""
     theirs = other.fields_by_name
     return frozenset(field.name for field in one.fields if _type(field) == _type(theirs.get(field.name)))
+
+
+def _given(message: Message, above: str = "") -> Iterator[str]:
+    """Yield the paths of what is set and may change."""
+    for field, value in message.ListFields():
+        if not _changes(field):
+            continue
+        if _is_flat(field, within=bool(above)):
+            yield from _given(value, f"{above}{field.name}.")
+        else:
+            yield f"{above}{field.name}"
+
+
+def _is_flat(field: FieldDescriptor, *, within: bool) -> bool:
+    """Say whether the fields of a field stand where it does; within a flattened field those of a union's member do."""
+    union = field.containing_oneof if within else None
+    member = union is not None and union.GetOptions().Extensions[jsonmap.oneof].discriminator
+    return bool(member or field.GetOptions().Extensions[jsonmap.field].flatten)
 
 
 def _check(message: Any, path: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import mcp_server_service_pb2 as pb
 from letta.tools.v1 import sandbox_config_service_pb2 as configs_pb
@@ -19,7 +20,14 @@ from letta.tools.v1 import (
     tool_service_pb2_grpc,
 )
 from letta.tools.v1 import tool_execution_service_pb2 as execution_pb
-from letta.tools.v1.mcp_server_pb2 import MCPServerConfig, SseMCPConfig, StdioMCPConfig, StreamableHttpMCPConfig
+from letta.tools.v1.mcp_server_pb2 import (
+    MCPServer,
+    MCPServerConfig,
+    MCPServerSettings,
+    SseMCPConfig,
+    StdioMCPConfig,
+    StreamableHttpMCPConfig,
+)
 from letta.tools.v1.sandbox_config_pb2 import SandboxEnvironmentVariable
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, GetToolRequest
 from letta_common.errors import (
@@ -182,8 +190,9 @@ async def test_a_taken_name_gets_the_servers_name_in_front(servers, ports, chann
     assert {"two_add", "two_boom"} <= set(second)
 
 
-async def update(servers, server, config):
-    request = pb.UpdateMCPServerRequest(mcp_server_id=server.id, config=config)
+async def update(servers, server, config, *paths, **values):
+    given = MCPServer(config=config, **values)
+    request = pb.UpdateMCPServerRequest(mcp_server_id=server.id, mcp_server=given, update_mask=FieldMask(paths=paths))
     return (await servers.UpdateMCPServer(request, timeout=5)).mcp_server
 
 
@@ -225,18 +234,15 @@ async def test_servers_are_listed_changed_and_removed(servers, ports, as_bob, ch
     assert (await servers.GetMCPServer(pb.GetMCPServerRequest(mcp_server_id=server.id), timeout=5)).mcp_server == server
 
     masked = http(ports["streamable_http"], auth_token="********", auth_header="x-key")
-    change = pb.UpdateMCPServerRequest(mcp_server_id=server.id, server_name="renamed", config=masked)
-    changed = (await servers.UpdateMCPServer(change, timeout=5)).mcp_server
+    changed = await update(servers, server, masked, server_name="renamed")
     assert (changed.server_name, changed.config.streamable_http.auth_header) == ("renamed", "x-key")
     tool = (await tools_of(servers, server))["headers"]
     assert json.loads(json.loads((await run(servers, server, tool)).func_return))["x-key"] == "secret"
 
-    change.server_name = "other"
     with pytest.raises(AlreadyExists):
-        await servers.UpdateMCPServer(change, timeout=5)
-    wrong = pb.UpdateMCPServerRequest(mcp_server_id=server.id, config=stdio())
+        await update(servers, server, None, server_name="other")
     with pytest.raises(InvalidArgument, match="type"):
-        await servers.UpdateMCPServer(wrong, timeout=5)
+        await update(servers, server, stdio())
     with as_bob(), pytest.raises(MCPServerNotFound):
         await servers.DeleteMCPServer(pb.DeleteMCPServerRequest(mcp_server_id=server.id), timeout=5)
     await servers.DeleteMCPServer(pb.DeleteMCPServerRequest(mcp_server_id=server.id), timeout=5)
@@ -245,6 +251,119 @@ async def test_servers_are_listed_changed_and_removed(servers, ports, as_bob, ch
     registry = tool_service_pb2_grpc.ToolServiceStub(channel)
     with pytest.raises(ToolNotFound):
         await registry.GetTool(GetToolRequest(tool_id=tool.id), timeout=5)
+
+
+SECRETS = {"auth_token": "secret", "custom_headers": {"x-colour": "blue", "x-shape": "round"}}
+ALL = {"authorization": "secret", "x-colour": "blue", "x-shape": "round"}
+REMOTE = "config.streamable_http"
+
+
+async def sent(servers, server):
+    """Return the headers that a server gets."""
+    tool = (await tools_of(servers, server))["headers"]
+    headers = json.loads(json.loads((await run(servers, server, tool)).func_return))
+    return {name: headers[name] for name in ("authorization", "x-colour", "x-shape", "x-key") if name in headers}
+
+
+@pytest.mark.parametrize(
+    ("values", "paths", "expected"),
+    [
+        ({}, [], ALL),
+        ({"auth_header": "x-key"}, [], {"x-key": "secret", "x-colour": "blue", "x-shape": "round"}),
+        ({}, [f"{REMOTE}.auth_token"], {"x-colour": "blue", "x-shape": "round"}),
+        ({}, [f"{REMOTE}.custom_headers"], {"authorization": "secret"}),
+        (
+            {"custom_headers": {"x-shape": "********"}},
+            [f"{REMOTE}.custom_headers"],
+            {"authorization": "secret", "x-shape": "round"},
+        ),
+        (
+            {"auth_token": "********", "custom_headers": {"x-shape": "flat"}},
+            [REMOTE],
+            {"authorization": "secret", "x-shape": "flat"},
+        ),
+        ({"auth_token": "********"}, ["config"], {"authorization": "secret"}),
+        ({}, ["config"], {}),
+        ({"auth_token": "other", "custom_headers": {"x-shape": "flat"}}, ["server_name"], ALL),
+        (
+            {"auth_token": "other", "auth_header": "x-key"},
+            [f"{REMOTE}.auth_header"],
+            {"x-key": "secret", "x-colour": "blue", "x-shape": "round"},
+        ),
+    ],
+)
+async def test_a_mask_names_parts_of_how_a_server_is_reached(servers, ports, values, paths, expected):
+    server = await create(servers, http(ports["streamable_http"], **SECRETS))
+
+    shown = await update(servers, server, MCPServerConfig(streamable_http=StreamableHttpMCPConfig(**values)), *paths)
+
+    assert await sent(servers, server) == expected
+    assert shown.config.streamable_http.server_url == server.config.streamable_http.server_url
+    assert set(shown.config.streamable_http.custom_headers.values()) <= {"********"}
+
+
+async def test_what_a_mask_clears_keeps_no_secret_from_a_new_address(servers, ports):
+    server = await create(servers, http(ports["streamable_http"], **SECRETS))
+    moved = MCPServerConfig(streamable_http=StreamableHttpMCPConfig(server_url="http://127.0.0.1:1/mcp"))
+    with pytest.raises(SecretRequired):
+        await update(servers, server, moved, f"{REMOTE}.server_url", f"{REMOTE}.auth_token")
+
+    shown = await update(servers, server, moved, "config")
+
+    assert shown.config == moved
+
+
+@pytest.mark.parametrize("path", ["config.sse", "config.stdio.env"])
+async def test_a_mask_for_another_transport_is_refused(servers, ports, path):
+    server = await create(servers, http(ports["streamable_http"], **SECRETS))
+
+    with pytest.raises(InvalidArgument, match="type"):
+        await update(servers, server, None, path)
+
+    assert await sent(servers, server) == ALL
+
+
+async def change(servers, settings, *paths):
+    request = pb.ChangeMCPServerRequest(mcp_server_name="demo", settings=settings, update_mask=FieldMask(paths=paths))
+    return (await servers.ChangeMCPServer(request, timeout=5)).mcp_server
+
+
+async def test_settings_are_changed_whatever_the_transport_is(servers, ports):
+    server = await create(servers, http(ports["streamable_http"], **SECRETS))
+    settings = MCPServerSettings(auth_header="x-key", auth_token="other")
+
+    await change(servers, settings, "auth_header", "custom_headers")
+    assert await sent(servers, server) == {"x-key": "secret"}
+    await change(servers, settings)
+    assert await sent(servers, server) == {"x-key": "other"}
+    await change(servers, MCPServerSettings(), "auth_token")
+    assert await sent(servers, server) == {}
+    with pytest.raises(InvalidArgument, match="type"):
+        await change(servers, MCPServerSettings(), "stdio_config.env")
+
+
+async def test_settings_of_a_program(servers):
+    server = await create(servers, stdio(env={"TOKEN": "mine", "OTHER": "too"}))
+
+    kept = MCPServerSettings(stdio_config=StdioMCPConfig(env={"TOKEN": "********"}))
+    assert list((await change(servers, kept, "stdio_config.env")).config.stdio.env) == ["TOKEN"]
+    answer = await run(servers, server, (await tools_of(servers, server))["environment"])
+    assert json.loads(json.loads(answer.func_return))["TOKEN"] == "mine"
+    assert not (await change(servers, MCPServerSettings(), "stdio_config.env")).config.stdio.env
+    with pytest.raises(InvalidArgument, match="type"):
+        await change(servers, MCPServerSettings(server_url="http://127.0.0.1:1"), "server_url")
+
+
+async def test_a_server_is_made_and_tried_whole(servers):
+    for given in (MCPServer(config=http(1)), MCPServer(server_name="demo"), MCPServer(server_name="")):
+        for method, request in (
+            (servers.PutMCPServer, pb.PutMCPServerRequest(mcp_server=given)),
+            (servers.TestMCPServer, pb.TestMCPServerRequest(mcp_server=given)),
+        ):
+            with pytest.raises(ValidationFailed, match=r"is required|at least 1 characters"):
+                await method(request, timeout=5)
+        with pytest.raises(ValidationFailed, match=r"is required|at least 1 characters"):
+            [step async for step in servers.ConnectMCPServer(pb.ConnectMCPServerRequest(mcp_server=given), timeout=5)]
 
 
 async def test_names_of_servers_are_taken_once(servers, ports):

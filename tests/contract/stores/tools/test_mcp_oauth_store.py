@@ -9,7 +9,7 @@ from letta_common.actor import Actor
 from letta_common.values.ids import new_id
 from letta_postgres.db import Database
 from letta_tools.domain.mcp.oauth import AUTHORIZED, PENDING, OAuthSession
-from letta_tools.domain.mcp.servers import MCPServer
+from letta_tools.domain.mcp.servers import SealedMCPServer
 from letta_tools.store.mcp_oauth import SqlOAuthStore
 from letta_tools.store.mcp_servers import SqlMCPServerStore
 from tests.fakes.tools.oauth import FakeOAuthStore
@@ -32,7 +32,7 @@ async def stores(request, database_url):
 
 @pytest.fixture
 async def server(stores, ann):
-    made = MCPServer(new_id("mcp_server"), "demo", "sse", "{}", b"sealed", created_at=BEGIN, updated_at=BEGIN)
+    made = SealedMCPServer(new_id("mcp_server"), "demo", "sse", "{}", b"sealed", created_at=BEGIN, updated_at=BEGIN)
     assert await stores[0].create(ann, made)
     return made
 
@@ -85,7 +85,7 @@ async def test_what_was_granted_goes_with_the_server(database_url, ann):
     db = await Database.open(database_url, schema="tools")
     try:
         servers, oauth = SqlMCPServerStore(db), SqlOAuthStore(db)
-        made = MCPServer(new_id("mcp_server"), "gone", "sse", "{}", b"sealed", created_at=BEGIN, updated_at=BEGIN)
+        made = SealedMCPServer(new_id("mcp_server"), "gone", "sse", "{}", b"sealed", created_at=BEGIN, updated_at=BEGIN)
         await servers.create(ann, made)
         session = attempt(made)
         await oauth.begin(ann, session)

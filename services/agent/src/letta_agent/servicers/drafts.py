@@ -68,7 +68,8 @@ def _state(given: Agent) -> Agent:
         max_files_open=_FILES_OPEN,
         per_file_view_window_char_limit=_VIEW_CHARS,
     )
-    copy_paths(given, state, (path for path in changed_paths(given, FieldMask()) if path not in _APART))
+    named = changed_paths(given, FieldMask())
+    copy_paths(given, state, (path for path in named if path.partition(".")[0] not in _APART))
     compaction = state.compaction_settings
     compaction.mode = compaction.mode or agent_pb2.COMPACTION_MODE_SLIDING_WINDOW
     compaction.sliding_window_percentage = compaction.sliding_window_percentage or 0.3

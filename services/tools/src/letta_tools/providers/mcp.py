@@ -12,8 +12,9 @@ from letta_common.actor import Actor
 from letta_common.egress import AddressGuard
 from letta_common.fair_slots import Shares
 from letta_sandbox.local.programs import Programs
+from letta_tools.domain.mcp.connections import MCPConnection
 from letta_tools.domain.mcp.oauth import Ask, OAuthGrants
-from letta_tools.domain.mcp.servers import MCPClient, MCPConnection
+from letta_tools.domain.mcp.servers import MCPClient
 from letta_tools.domain.mcp.tools import Offer
 
 

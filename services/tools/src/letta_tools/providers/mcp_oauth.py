@@ -21,8 +21,8 @@ from mcp.shared.auth import (
 from pydantic import AnyUrl
 
 from letta_common.actor import Actor
+from letta_tools.domain.mcp.connections import MCPConnection
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded, OAuthGrants
-from letta_tools.domain.mcp.servers import MCPConnection
 
 # Authorization servers show it to the person who is asked.
 _CLIENT_NAME = "Letta on gRPC"

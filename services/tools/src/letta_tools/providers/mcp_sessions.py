@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, Overloaded, RateLimited
 from letta_common.fair_slots import FairSlots, Grant
 from letta_sandbox.local.programs import Program, ProgramFailed, Programs
-from letta_tools.domain.mcp.servers import MCPConnection
+from letta_tools.domain.mcp.connections import MCPConnection
 from letta_tools.providers.mcp import StdioOptions
 from letta_tools.providers.mcp_listings import Listings
 from letta_tools.providers.mcp_stdio import Lines, stdio_transport

@@ -1,63 +1,53 @@
-"""Configurations of MCP servers between messages and values. Secrets are never packed."""
+"""What requests say of MCP servers, and how answers show them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from google.protobuf.field_mask_pb2 import FieldMask
 
-from letta.tools.v1 import mcp_server_pb2
-from letta.tools.v1 import mcp_server_service_pb2 as pb
-from letta_tools.domain.mcp.servers import MASK, SSE, STDIO, STREAMABLE_HTTP, MCPConnection
+from letta.tools.v1.mcp_server_pb2 import MCPServer, MCPServerSettings, StreamableHttpMCPConfig
+from letta_common.errors import ValidationFailed
+from letta_rpc.masks import changed_paths, copy_paths
+from letta_tools.domain.mcp.connections import STDIO, STREAMABLE_HTTP
 
-
-def read_config(config: mcp_server_pb2.MCPServerConfig) -> MCPConnection:
-    """Return what a configuration says, secrets included."""
-    kind = config.WhichOneof("transport") or STREAMABLE_HTTP
-    if kind == STDIO:
-        return _read_program(config.stdio)
-    return _read_remote(kind, config.sse if kind == SSE else config.streamable_http)
+_REMOTE = tuple(each.name for each in StreamableHttpMCPConfig.DESCRIPTOR.fields)
+_LACKING = {"server_name": "must be at least 1 characters", "config": "value is required"}
 
 
-def read_change(kind: str, request: pb.ChangeMCPServerRequest) -> MCPConnection:
-    """Return what a change of a server of this type says."""
-    return _read_program(request.stdio_config) if request.HasField("stdio_config") else _read_remote(kind, request)
+def require_whole(server: MCPServer) -> None:
+    """Refuse a server without a name, or without a word on how it is reached. Raises ValidationFailed."""
+    told = {field.name for field, _ in server.ListFields()}
+    lacking = {f"mcp_server.{name}": why for name, why in _LACKING.items() if name not in told}
+    if lacking:
+        raise ValidationFailed("; ".join(f"{path}: {why}" for path, why in lacking.items()), **lacking)
 
 
-def _read_remote(
-    kind: str, given: mcp_server_pb2.SseMCPConfig | mcp_server_pb2.StreamableHttpMCPConfig | pb.ChangeMCPServerRequest
-) -> MCPConnection:
-    return MCPConnection(
-        kind,
-        server_url=given.server_url if given.HasField("server_url") else None,
-        auth_header=given.auth_header if given.HasField("auth_header") else None,
-        auth_token=given.auth_token if given.HasField("auth_token") else None,
-        custom_headers=dict(given.custom_headers),
-    )
+def read_change(given: MCPServer, mask: FieldMask) -> tuple[MCPServer, tuple[str, ...]]:
+    """Return what an update says, and the paths that it changes. Raises InvalidArgument."""
+    paths = changed_paths(given, mask)
+    if not mask.paths:
+        return given, paths
+    named = MCPServer()
+    copy_paths(given, named, paths)
+    return named, paths
 
 
-def _read_program(stdio: mcp_server_pb2.StdioMCPConfig) -> MCPConnection:
-    command = stdio.command if stdio.HasField("command") else None
-    return MCPConnection(STDIO, command=command, args=tuple(stdio.args), env=dict(stdio.env))
+def read_settings(kind: str, given: MCPServerSettings, mask: FieldMask) -> tuple[MCPServer, tuple[str, ...]]:
+    """Return the same of settings, for a server of this type. Raises InvalidArgument."""
+    paths = changed_paths(given, mask)
+    named, change = MCPServerSettings(), MCPServer()
+    copy_paths(given, named, paths)
+    copy_paths(named, change, ["server_name"])
+    remote = STREAMABLE_HTTP if kind == STDIO else kind
+    if named.HasField("stdio_config"):
+        change.config.stdio.CopyFrom(named.stdio_config)
+    elif kind != STDIO:
+        copy_paths(named, getattr(change.config, kind), _REMOTE)
+    return change, tuple(_path(remote, each) for each in paths) if mask.paths else changed_paths(change, mask)
 
 
-def pack_config(connection: MCPConnection, config: mcp_server_pb2.MCPServerConfig) -> None:
-    """Write a connection into a configuration, with its secrets masked."""
-    if connection.server_type == STDIO:
-        env = _masked(connection.env)
-        packed = mcp_server_pb2.StdioMCPConfig(command=connection.command, args=connection.args, env=env)
-        config.stdio.CopyFrom(packed)
-        return
-    values: dict[str, Any] = {
-        "server_url": connection.server_url,
-        "auth_header": connection.auth_header,
-        "auth_token": MASK if connection.auth_token else None,
-        "custom_headers": _masked(connection.custom_headers),
-    }
-    if connection.server_type == SSE:
-        config.sse.CopyFrom(mcp_server_pb2.SseMCPConfig(**values))
-    else:
-        config.streamable_http.CopyFrom(mcp_server_pb2.StreamableHttpMCPConfig(**values))
-
-
-def _masked(values: Mapping[str, str]) -> dict[str, str]:
-    return dict.fromkeys(values, MASK)
+def _path(remote: str, path: str) -> str:
+    """Return where a server has what a path of its settings names."""
+    name, dot, rest = path.partition(".")
+    if name == "stdio_config":
+        return f"config.stdio{dot}{rest}"
+    return f"config.{remote}.{path}" if name in _REMOTE else path

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.tools.v1 import mcp_server_pb2, mcp_server_service_pb2_grpc
 from letta.tools.v1 import mcp_server_service_pb2 as pb
@@ -19,13 +20,14 @@ from letta_tool_schemas.schemas import dump
 from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import error_text
 from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
+from letta_tools.domain.mcp.connections import config_of, connection_of
 from letta_tools.domain.mcp.connects import ConnectStep, MCPConnects
 from letta_tools.domain.mcp.oauth import OAuthAnswer, OAuthGrants
-from letta_tools.domain.mcp.servers import MCPServer, MCPServers, MCPServerStore
+from letta_tools.domain.mcp.servers import MCPServers, MCPServerStore, SealedMCPServer
 from letta_tools.domain.mcp.tools import Offer, health_of_offer
 from letta_tools.domain.registry.records import RegisteredTool
 from letta_tools.servicers.limits import within_deadline
-from letta_tools.servicers.mcp_configs import pack_config, read_change, read_config
+from letta_tools.servicers.mcp_configs import read_change, read_settings, require_whole
 from letta_tools.servicers.tool_messages import pack_tool
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -56,7 +58,7 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         self, request: pb.CreateMCPServerRequest, context: _Context
     ) -> pb.CreateMCPServerResponse:
         actor = current_actor()
-        server = await self._servers.create(actor, request.server_name, read_config(request.config))
+        server = await self._servers.create(actor, request.server_name, connection_of(request.config))
         return pb.CreateMCPServerResponse(mcp_server=self._pack(actor, server))
 
     async def ListMCPServers(self, request: pb.ListMCPServersRequest, context: _Context) -> pb.ListMCPServersResponse:
@@ -73,8 +75,8 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         self, request: pb.UpdateMCPServerRequest, context: _Context
     ) -> pb.UpdateMCPServerResponse:
         actor = current_actor()
-        name = request.server_name if request.HasField("server_name") else None
-        server = await self._servers.update(actor, request.mcp_server_id, name, read_config(request.config))
+        given, paths = read_change(request.mcp_server, request.update_mask)
+        server = await self._servers.update(actor, request.mcp_server_id, given, paths)
         return pb.UpdateMCPServerResponse(mcp_server=self._pack(actor, server))
 
     async def ChangeMCPServer(
@@ -82,17 +84,19 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
     ) -> pb.ChangeMCPServerResponse:
         actor = current_actor()
         server = await self._servers.named(actor, request.mcp_server_name)
-        name = request.server_name if request.HasField("server_name") else None
-        changed = await self._servers.update(actor, server.id, name, read_change(server.server_type, request))
+        given, paths = read_settings(server.server_type, request.settings, request.update_mask)
+        changed = await self._servers.update(actor, server.id, given, paths)
         return pb.ChangeMCPServerResponse(mcp_server=self._pack(actor, changed))
 
     async def PutMCPServer(self, request: pb.PutMCPServerRequest, context: _Context) -> pb.PutMCPServerResponse:
         actor = current_actor()
-        await self._servers.put(actor, request.mcp_server.server_name, read_config(request.mcp_server.config))
+        require_whole(request.mcp_server)
+        await self._servers.put(actor, *read_change(request.mcp_server, FieldMask()))
         return pb.PutMCPServerResponse(mcp_servers=await self._all(actor))
 
     async def TestMCPServer(self, request: pb.TestMCPServerRequest, context: _Context) -> pb.TestMCPServerResponse:
-        offers = await self._servers.try_out(current_actor(), read_config(request.mcp_server.config))
+        require_whole(request.mcp_server)
+        offers = await self._servers.try_out(current_actor(), connection_of(request.mcp_server.config))
         return pb.TestMCPServerResponse(tools=map(_pack_offer, offers))
 
     async def DeleteMCPServer(
@@ -122,7 +126,8 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         variables = await self._environment.variables(actor)
         if request.HasField("mcp_server"):
             given = request.mcp_server
-            connecting = self._connects.connect_named(actor, given.server_name, read_config(given.config), variables)
+            require_whole(given)
+            connecting = self._connects.connect_named(actor, given.server_name, connection_of(given.config), variables)
         else:
             connecting = self._connects.connect(actor, request.mcp_server_id, variables)
         async with aclosing(connecting) as steps:
@@ -186,10 +191,14 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
     async def _all(self, actor: Actor) -> list[mcp_server_pb2.MCPServer]:
         return [self._pack(actor, server) for server in await self._store.list_servers(actor, Page(limit=1000))]
 
-    def _pack(self, actor: Actor, server: MCPServer) -> mcp_server_pb2.MCPServer:
+    def _pack(self, actor: Actor, server: SealedMCPServer) -> mcp_server_pb2.MCPServer:
         connection = self._servers.connection(actor, server)
-        packed = mcp_server_pb2.MCPServer(id=server.id, server_name=server.server_name, version=server.version)
-        pack_config(connection, packed.config)
+        packed = mcp_server_pb2.MCPServer(
+            id=server.id,
+            server_name=server.server_name,
+            config=config_of(connection),
+            version=server.version,
+        )
         packed.created_at.FromDatetime(server.created_at)
         packed.updated_at.FromDatetime(server.updated_at)
         return packed

@@ -12,7 +12,7 @@ from letta_common.actor import Actor
 from letta_common.values.paging import Page
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
-from letta_tools.domain.mcp.servers import MCPServer
+from letta_tools.domain.mcp.servers import SealedMCPServer
 
 _servers = sa.Table(
     "mcp_servers",
@@ -38,33 +38,33 @@ class SqlMCPServerStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def find(self, actor: Actor, server_id: str) -> MCPServer | None:
+    async def find(self, actor: Actor, server_id: str) -> SealedMCPServer | None:
         """Return one server."""
         query = sa.select(*_COLUMNS).where(_mine(actor), _servers.c.id == server_id)
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
         return _server(row) if row else None
 
-    async def find_named(self, actor: Actor, name: str) -> MCPServer | None:
+    async def find_named(self, actor: Actor, name: str) -> SealedMCPServer | None:
         """Return one server by name."""
         query = sa.select(*_COLUMNS).where(_mine(actor), _servers.c.server_name == name)
         async with self._db.connect() as conn:
             row = (await conn.execute(query)).first()
         return _server(row) if row else None
 
-    async def list_servers(self, actor: Actor, page: Page) -> list[MCPServer]:
+    async def list_servers(self, actor: Actor, page: Page) -> list[SealedMCPServer]:
         """Return a page of servers."""
         keyset = Keyset(at=_servers.c.created_at, id=_servers.c.id, scope=_mine(actor))
         async with self._db.connect() as conn:
             rows = await fetch_page(conn, sa.select(*_COLUMNS).where(_mine(actor)), page, keyset)
             return [_server(row) for row in rows]
 
-    async def create(self, actor: Actor, server: MCPServer) -> bool:
+    async def create(self, actor: Actor, server: SealedMCPServer) -> bool:
         """Add a server; say whether its name was free."""
         values = {**asdict(server), "organization_id": actor.organization_id}
         return await self._write(sa.insert(_servers).values(**values))
 
-    async def update(self, actor: Actor, server: MCPServer) -> bool:
+    async def update(self, actor: Actor, server: SealedMCPServer) -> bool:
         """Write a server; say whether its name was free."""
         statement = sa.update(_servers).where(_mine(actor), _servers.c.id == server.id)
         return await self._write(statement.values(**asdict(server)))
@@ -88,5 +88,5 @@ def _mine(actor: Actor) -> sa.ColumnElement[bool]:
     return _servers.c.organization_id == actor.organization_id
 
 
-def _server(row: Sequence[Any]) -> MCPServer:
-    return MCPServer(*row)
+def _server(row: Sequence[Any]) -> SealedMCPServer:
+    return SealedMCPServer(*row)

@@ -106,17 +106,19 @@ class MCPServer(_message.Message):
         self,
         *,
         id: _builtins.str = ...,
-        server_name: _builtins.str = ...,
+        server_name: _builtins.str | None = ...,
         config: Global___MCPServerConfig | None = ...,
         version: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_server_name", b"_server_name", "config", b"config", "created_at", b"created_at", "server_name", b"server_name", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at", "id", b"id", "server_name", b"server_name", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_server_name", b"_server_name", "config", b"config", "created_at", b"created_at", "id", b"id", "server_name", b"server_name", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__server_name: _TypeAlias = _typing.Literal["server_name"]  # noqa: Y015
+    _WhichOneofArgType__server_name: _TypeAlias = _typing.Literal["_server_name", b"_server_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__server_name) -> _WhichOneofReturnType__server_name | None: ...
 
 Global___MCPServer: _TypeAlias = MCPServer  # noqa: Y015
 
@@ -353,6 +355,87 @@ class StreamableHttpMCPConfig(_message.Message):
 Global___StreamableHttpMCPConfig: _TypeAlias = StreamableHttpMCPConfig  # noqa: Y015
 
 @_typing.final
+class MCPServerSettings(_message.Message):
+    """What may be changed of a server whatever its transport is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CustomHeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
+    SERVER_URL_FIELD_NUMBER: _builtins.int
+    AUTH_HEADER_FIELD_NUMBER: _builtins.int
+    AUTH_TOKEN_FIELD_NUMBER: _builtins.int
+    CUSTOM_HEADERS_FIELD_NUMBER: _builtins.int
+    STDIO_CONFIG_FIELD_NUMBER: _builtins.int
+    server_name: _builtins.str
+    """Name, unique in the organization."""
+    server_url: _builtins.str
+    """Address."""
+    auth_header: _builtins.str
+    """Header that carries the token."""
+    auth_token: _builtins.str
+    """Value of the header. Write only."""
+    @_builtins.property
+    def custom_headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """More headers."""
+
+    @_builtins.property
+    def stdio_config(self) -> Global___StdioMCPConfig:
+        """Program."""
+
+    def __init__(
+        self,
+        *,
+        server_name: _builtins.str | None = ...,
+        server_url: _builtins.str | None = ...,
+        auth_header: _builtins.str | None = ...,
+        auth_token: _builtins.str | None = ...,
+        custom_headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        stdio_config: Global___StdioMCPConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auth_header", b"_auth_header", "_auth_token", b"_auth_token", "_server_name", b"_server_name", "_server_url", b"_server_url", "auth_header", b"auth_header", "auth_token", b"auth_token", "server_name", b"server_name", "server_url", b"server_url", "stdio_config", b"stdio_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auth_header", b"_auth_header", "_auth_token", b"_auth_token", "_server_name", b"_server_name", "_server_url", b"_server_url", "auth_header", b"auth_header", "auth_token", b"auth_token", "custom_headers", b"custom_headers", "server_name", b"server_name", "server_url", b"server_url", "stdio_config", b"stdio_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auth_header: _TypeAlias = _typing.Literal["auth_header"]  # noqa: Y015
+    _WhichOneofArgType__auth_header: _TypeAlias = _typing.Literal["_auth_header", b"_auth_header"]  # noqa: Y015
+    _WhichOneofReturnType__auth_token: _TypeAlias = _typing.Literal["auth_token"]  # noqa: Y015
+    _WhichOneofArgType__auth_token: _TypeAlias = _typing.Literal["_auth_token", b"_auth_token"]  # noqa: Y015
+    _WhichOneofReturnType__server_name: _TypeAlias = _typing.Literal["server_name"]  # noqa: Y015
+    _WhichOneofArgType__server_name: _TypeAlias = _typing.Literal["_server_name", b"_server_name"]  # noqa: Y015
+    _WhichOneofReturnType__server_url: _TypeAlias = _typing.Literal["server_url"]  # noqa: Y015
+    _WhichOneofArgType__server_url: _TypeAlias = _typing.Literal["_server_url", b"_server_url"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auth_header) -> _WhichOneofReturnType__auth_header | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auth_token) -> _WhichOneofReturnType__auth_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__server_name) -> _WhichOneofReturnType__server_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__server_url) -> _WhichOneofReturnType__server_url | None: ...
+
+Global___MCPServerSettings: _TypeAlias = MCPServerSettings  # noqa: Y015
+
+@_typing.final
 class MCPOffer(_message.Message):
     """A tool as its server offers it."""
 
@@ -417,11 +500,98 @@ class MCPOfferHealth(_message.Message):
 Global___MCPOfferHealth: _TypeAlias = MCPOfferHealth  # noqa: Y015
 
 @_typing.final
-class NamedMCPServer(_message.Message):
-    """What follows is how servers look as JSON under `/v1/tools/mcp`: views, by `letta.jsonmap.v1.method.views`. They never travel.
+class UpdateMCPServerView(_message.Message):
+    """What follows is how servers look as JSON: views, by `letta.jsonmap.v1.method.views`. They never travel. A change over HTTP names
+    no paths, so that it leaves what is null or missing.
 
-    View of MCPServer: without its id.
+    View of UpdateMCPServerRequest.
     """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_ID_FIELD_NUMBER: _builtins.int
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
+    mcp_server_id: _builtins.str
+    """The server, `mcp_server-<uuid>`."""
+    @_builtins.property
+    def mcp_server(self) -> Global___UpdatedMCPServer:
+        """New values."""
+
+    def __init__(
+        self,
+        *,
+        mcp_server_id: _builtins.str = ...,
+        mcp_server: Global___UpdatedMCPServer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "mcp_server_id", b"mcp_server_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateMCPServerView: _TypeAlias = UpdateMCPServerView  # noqa: Y015
+
+@_typing.final
+class UpdatedMCPServer(_message.Message):
+    """View of MCPServer: how it is reached stands under a key of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    server_name: _builtins.str
+    """Name, unique in the organization."""
+    @_builtins.property
+    def config(self) -> Global___MCPServerConfig:
+        """How it is reached."""
+
+    def __init__(
+        self,
+        *,
+        server_name: _builtins.str | None = ...,
+        config: Global___MCPServerConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_server_name", b"_server_name", "config", b"config", "server_name", b"server_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_server_name", b"_server_name", "config", b"config", "server_name", b"server_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__server_name: _TypeAlias = _typing.Literal["server_name"]  # noqa: Y015
+    _WhichOneofArgType__server_name: _TypeAlias = _typing.Literal["_server_name", b"_server_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__server_name) -> _WhichOneofReturnType__server_name | None: ...
+
+Global___UpdatedMCPServer: _TypeAlias = UpdatedMCPServer  # noqa: Y015
+
+@_typing.final
+class ChangeMCPServerView(_message.Message):
+    """View of ChangeMCPServerRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MCP_SERVER_NAME_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    mcp_server_name: _builtins.str
+    """The server's name."""
+    @_builtins.property
+    def settings(self) -> Global___MCPServerSettings:
+        """New values."""
+
+    def __init__(
+        self,
+        *,
+        mcp_server_name: _builtins.str = ...,
+        settings: Global___MCPServerSettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server_name", b"mcp_server_name", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeMCPServerView: _TypeAlias = ChangeMCPServerView  # noqa: Y015
+
+@_typing.final
+class NamedMCPServer(_message.Message):
+    """View of MCPServer: without its id."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -268,30 +269,30 @@ class UpdateMCPServerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MCP_SERVER_ID_FIELD_NUMBER: _builtins.int
-    SERVER_NAME_FIELD_NUMBER: _builtins.int
-    CONFIG_FIELD_NUMBER: _builtins.int
+    MCP_SERVER_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     mcp_server_id: _builtins.str
     """The server, `mcp_server-<uuid>`."""
-    server_name: _builtins.str
-    """New name. Absent: as it is."""
     @_builtins.property
-    def config(self) -> _mcp_server_pb2.MCPServerConfig:
-        """What to change of how it is reached; of the same type as before."""
+    def mcp_server(self) -> _mcp_server_pb2.MCPServer:
+        """New values. How it is reached stays of the same type, and a value of `********` is the one that is kept."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change, relative to the server, such as `config.sse.auth_token`. Empty: every field that is set."""
 
     def __init__(
         self,
         *,
         mcp_server_id: _builtins.str = ...,
-        server_name: _builtins.str | None = ...,
-        config: _mcp_server_pb2.MCPServerConfig | None = ...,
+        mcp_server: _mcp_server_pb2.MCPServer | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_server_name", b"_server_name", "config", b"config", "server_name", b"server_name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_server_name", b"_server_name", "config", b"config", "mcp_server_id", b"mcp_server_id", "server_name", b"server_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server", b"mcp_server", "mcp_server_id", b"mcp_server_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__server_name: _TypeAlias = _typing.Literal["server_name"]  # noqa: Y015
-    _WhichOneofArgType__server_name: _TypeAlias = _typing.Literal["_server_name", b"_server_name"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__server_name) -> _WhichOneofReturnType__server_name | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateMCPServerRequest: _TypeAlias = UpdateMCPServerRequest  # noqa: Y015
 
@@ -325,82 +326,31 @@ class ChangeMCPServerRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class CustomHeadersEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     MCP_SERVER_NAME_FIELD_NUMBER: _builtins.int
-    SERVER_NAME_FIELD_NUMBER: _builtins.int
-    SERVER_URL_FIELD_NUMBER: _builtins.int
-    AUTH_HEADER_FIELD_NUMBER: _builtins.int
-    AUTH_TOKEN_FIELD_NUMBER: _builtins.int
-    CUSTOM_HEADERS_FIELD_NUMBER: _builtins.int
-    STDIO_CONFIG_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     mcp_server_name: _builtins.str
     """The server's name."""
-    server_name: _builtins.str
-    """New name. Absent: as it is."""
-    server_url: _builtins.str
-    """New address."""
-    auth_header: _builtins.str
-    """New header of the token."""
-    auth_token: _builtins.str
-    """New token."""
     @_builtins.property
-    def custom_headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """New headers."""
+    def settings(self) -> _mcp_server_pb2.MCPServerSettings:
+        """New values. A value of `********` is the one that is kept."""
 
     @_builtins.property
-    def stdio_config(self) -> _mcp_server_pb2.StdioMCPConfig:
-        """New program."""
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change, relative to the settings. Empty: every field that is set."""
 
     def __init__(
         self,
         *,
         mcp_server_name: _builtins.str = ...,
-        server_name: _builtins.str | None = ...,
-        server_url: _builtins.str | None = ...,
-        auth_header: _builtins.str | None = ...,
-        auth_token: _builtins.str | None = ...,
-        custom_headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        stdio_config: _mcp_server_pb2.StdioMCPConfig | None = ...,
+        settings: _mcp_server_pb2.MCPServerSettings | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_auth_header", b"_auth_header", "_auth_token", b"_auth_token", "_server_name", b"_server_name", "_server_url", b"_server_url", "auth_header", b"auth_header", "auth_token", b"auth_token", "server_name", b"server_name", "server_url", b"server_url", "stdio_config", b"stdio_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auth_header", b"_auth_header", "_auth_token", b"_auth_token", "_server_name", b"_server_name", "_server_url", b"_server_url", "auth_header", b"auth_header", "auth_token", b"auth_token", "custom_headers", b"custom_headers", "mcp_server_name", b"mcp_server_name", "server_name", b"server_name", "server_url", b"server_url", "stdio_config", b"stdio_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mcp_server_name", b"mcp_server_name", "settings", b"settings", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__auth_header: _TypeAlias = _typing.Literal["auth_header"]  # noqa: Y015
-    _WhichOneofArgType__auth_header: _TypeAlias = _typing.Literal["_auth_header", b"_auth_header"]  # noqa: Y015
-    _WhichOneofReturnType__auth_token: _TypeAlias = _typing.Literal["auth_token"]  # noqa: Y015
-    _WhichOneofArgType__auth_token: _TypeAlias = _typing.Literal["_auth_token", b"_auth_token"]  # noqa: Y015
-    _WhichOneofReturnType__server_name: _TypeAlias = _typing.Literal["server_name"]  # noqa: Y015
-    _WhichOneofArgType__server_name: _TypeAlias = _typing.Literal["_server_name", b"_server_name"]  # noqa: Y015
-    _WhichOneofReturnType__server_url: _TypeAlias = _typing.Literal["server_url"]  # noqa: Y015
-    _WhichOneofArgType__server_url: _TypeAlias = _typing.Literal["_server_url", b"_server_url"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__auth_header) -> _WhichOneofReturnType__auth_header | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__auth_token) -> _WhichOneofReturnType__auth_token | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__server_name) -> _WhichOneofReturnType__server_name | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__server_url) -> _WhichOneofReturnType__server_url | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChangeMCPServerRequest: _TypeAlias = ChangeMCPServerRequest  # noqa: Y015
 

@@ -144,15 +144,14 @@ class MCPServerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMCPServer(self, request, context):
-        """Changes a server; what the config leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT.
+        """Changes a server. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangeMCPServer(self, request, context):
-        """Changes a server whatever its transport is; what the request leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS,
-        INVALID_ARGUMENT.
+        """Changes a server whatever its transport is. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,11 +42,9 @@ class MCPServerServiceStub:
     GetMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.GetMCPServerRequest, _mcp_server_service_pb2.GetMCPServerResponse]
     """Returns one server. MCP_SERVER_NOT_FOUND."""
     UpdateMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.UpdateMCPServerRequest, _mcp_server_service_pb2.UpdateMCPServerResponse]
-    """Changes a server; what the config leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
+    """Changes a server. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
     ChangeMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.ChangeMCPServerRequest, _mcp_server_service_pb2.ChangeMCPServerResponse]
-    """Changes a server whatever its transport is; what the request leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS,
-    INVALID_ARGUMENT.
-    """
+    """Changes a server whatever its transport is. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
     PutMCPServer: _grpc.UnaryUnaryMultiCallable[_mcp_server_service_pb2.PutMCPServerRequest, _mcp_server_service_pb2.PutMCPServerResponse]
     """Adds a server with its tools, or changes the one of this name; answers with all servers. Errors as CreateMCPServer and
     UpdateMCPServer.
@@ -93,11 +91,9 @@ class MCPServerServiceAsyncStub(MCPServerServiceStub):
     GetMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.GetMCPServerRequest, _mcp_server_service_pb2.GetMCPServerResponse]  # type: ignore[assignment]
     """Returns one server. MCP_SERVER_NOT_FOUND."""
     UpdateMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.UpdateMCPServerRequest, _mcp_server_service_pb2.UpdateMCPServerResponse]  # type: ignore[assignment]
-    """Changes a server; what the config leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
+    """Changes a server. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
     ChangeMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.ChangeMCPServerRequest, _mcp_server_service_pb2.ChangeMCPServerResponse]  # type: ignore[assignment]
-    """Changes a server whatever its transport is; what the request leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS,
-    INVALID_ARGUMENT.
-    """
+    """Changes a server whatever its transport is. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
     PutMCPServer: _aio.UnaryUnaryMultiCallable[_mcp_server_service_pb2.PutMCPServerRequest, _mcp_server_service_pb2.PutMCPServerResponse]  # type: ignore[assignment]
     """Adds a server with its tools, or changes the one of this name; answers with all servers. Errors as CreateMCPServer and
     UpdateMCPServer.
@@ -165,7 +161,7 @@ class MCPServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mcp_server_service_pb2.UpdateMCPServerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mcp_server_service_pb2.UpdateMCPServerResponse, _abc.Awaitable[_mcp_server_service_pb2.UpdateMCPServerResponse]]:
-        """Changes a server; what the config leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
+        """Changes a server. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
 
     @_abc_1.abstractmethod
     def ChangeMCPServer(
@@ -173,9 +169,7 @@ class MCPServerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mcp_server_service_pb2.ChangeMCPServerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mcp_server_service_pb2.ChangeMCPServerResponse, _abc.Awaitable[_mcp_server_service_pb2.ChangeMCPServerResponse]]:
-        """Changes a server whatever its transport is; what the request leaves out stays. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS,
-        INVALID_ARGUMENT.
-        """
+        """Changes a server whatever its transport is. MCP_SERVER_NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT."""
 
     @_abc_1.abstractmethod
     def PutMCPServer(

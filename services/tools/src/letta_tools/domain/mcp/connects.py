@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from letta_common.actor import Actor
 from letta_common.errors import AppError, MCPServerNotFound
+from letta_tools.domain.mcp.connections import MCPConnection
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded
-from letta_tools.domain.mcp.servers import MCPConnection, MCPServers
+from letta_tools.domain.mcp.servers import MCPServers
 from letta_tools.domain.mcp.tools import Offer
 from letta_tools.domain.registry.records import RegisteredTool
 
