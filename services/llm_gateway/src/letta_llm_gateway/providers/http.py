@@ -68,12 +68,23 @@ def own_headers(account: Account, keys: Mapping[str, str], absent: Any) -> dict[
 
 @dataclass(slots=True)
 class Exchange:
-    """What one call may read, and where it was sent."""
+    """What one call may read, and what it sent. Most calls end well, and nobody asks where they went."""
 
     most_bytes: int
-    address: str = ""
-    keys: tuple[str, ...] = ()
-    """What opened the vendor's door, as it was sent."""
+    request: httpx2.Request | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it was sent, without what may hold a key."""
+        if self.request is None:
+            return ""
+        return str(self.request.url.copy_with(query=None, fragment=None, userinfo=b""))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What opened the vendor's door, as it was sent."""
+        headers = {} if self.request is None else self.request.headers
+        return tuple(headers[name].removeprefix("Bearer ") for name in _KEY_HEADERS if headers.get(name))
 
 
 _exchange: ContextVar[Exchange | None] = ContextVar("letta_llm_exchange", default=None)
@@ -98,9 +109,7 @@ async def _bound(response: httpx2.Response) -> None:
 
 async def _record(request: httpx2.Request) -> None:
     if (exchange := _exchange.get()) is not None:
-        exchange.address = str(request.url.copy_with(query=None, fragment=None, userinfo=b""))
-        sent = (request.headers.get(name, "") for name in _KEY_HEADERS)
-        exchange.keys = tuple(key.removeprefix("Bearer ") for key in sent if key)
+        exchange.request = request
     tape = current_tape()
     if tape is None:
         return
