@@ -68,6 +68,7 @@ ELSEWHERE: dict[str, str] = {
     "Agent.compat": "older words for other fields: test_older_words_rpc",
     "Agent.folder_ids": "refused in this release",
     "Archive.compat": "older words for `embedding`: test_archives_are_made_in_older_words",
+    "Agent.response_format": "a union, which REST writes with a discriminator: test_client_forms",
     "Agent.tool_rules": "a union, which REST writes with a discriminator: test_rules_of_tools_are_kept",
     "Provider.access_key": "input only",
     "Provider.api_key": "input only",

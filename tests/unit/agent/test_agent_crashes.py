@@ -223,7 +223,7 @@ async def test_the_step_in_which_a_run_failed_says_why():
         ANN, ListStepsRequest(run_id=failed.value.metadata["run_id"]), Page(ascending=True)
     )
     assert [(s.step_index, s.status) for s in steps] == [(0, 2), (1, 3)]
-    assert (steps[1].error_type, json.loads(steps[1].error_data)["message"]) == ("llm_rate_limit", "too fast")
+    assert (steps[1].error_type, steps[1].error_data.message) == ("llm_rate_limit", "too fast")
     assert (steps[1].model_handle, steps[1].stop_reason) == ("twin/model", STOP.STOP_REASON_LLM_API_ERROR)
 
 

@@ -231,9 +231,8 @@ def test_settings_take_the_form_of_converse():
     prompt = Prompt(messages=kept(HI), tools=[ToolDefinition(name="look")])
     prompt.settings.temperature = 1.5
     prompt.settings.effort = "low"
-    prompt.settings.response_format = (
-        '{"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}'
-    )
+    wanted = prompt.settings.response_format.json_schema.json_schema
+    wanted.name, wanted.schema = "n", '{"type": "object"}'
     prompt.tool_choice.CopyFrom(ToolChoice(mode=ToolChoiceMode.TOOL_CHOICE_MODE_TOOL, name="look"))
 
     body = sent(request(CLAUDE, prompt, Fragments(), max_tokens=50))
@@ -298,7 +297,7 @@ def test_an_image_goes_out_in_base64():
 
 def test_a_response_format_that_the_vendor_lacks_is_named():
     prompt = Prompt(messages=kept(HI))
-    prompt.settings.response_format = '{"type": "json_object"}'
+    prompt.settings.response_format.json_object.SetInParent()
 
     with pytest.raises(CapabilityMissing, match="json_object"):
         request(CLAUDE, prompt, Fragments())

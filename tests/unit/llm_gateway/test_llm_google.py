@@ -9,13 +9,9 @@ import pytest
 
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
-from letta_common.egress import AddressGuard
-from letta_common.errors import LLMBadRequest, LLMInvalidResponse
-from letta_llm_gateway.domain.answers import Call, FinishReason, Reasoning, Text, ToolCall, Usage
-from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_common.errors import LLMInvalidResponse
+from letta_llm_gateway.domain.answers import FinishReason, Reasoning, Text, ToolCall, Usage
 from letta_llm_gateway.domain.generation.fragments import Fragments
-from letta_llm_gateway.providers.http import Clients
-from letta_llm_gateway.providers.vendors.google import GoogleProvider
 from letta_llm_gateway.providers.wires.google import answer, request
 from tests.support.prompts import kept
 
@@ -75,8 +71,9 @@ def test_settings_take_the_form_of_the_sdk():
         tools=[ToolDefinition(name="now"), ToolDefinition(name="look", parameters='{"properties": {"x": {}}}')],
         tool_choice=ToolChoice(mode=ToolChoiceMode.TOOL_CHOICE_MODE_TOOL, name="look"),
     )
-    prompt.settings.thinking_config = '{"include_thoughts": true, "thinking_budget": 512}'
-    prompt.settings.response_format = '{"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}'
+    prompt.settings.thinking_config.include_thoughts = True
+    prompt.settings.thinking_config.thinking_budget = 512
+    prompt.settings.response_format.json_schema.json_schema.schema = '{"type": "object"}'
 
     _, config = request(prompt, Fragments(), max_tokens=99)
 
@@ -96,14 +93,3 @@ def test_an_image_goes_out_in_line():
     contents = told(said)
 
     assert contents[0]["parts"] == [{"inlineData": {"data": "cG5n", "mimeType": "image/png"}}]
-
-
-async def test_an_unknown_thinking_setting_is_the_callers_mistake():
-    prompt = Prompt()
-    prompt.settings.thinking_config = '{"think_harder": 1}'
-    account = Account("google_ai", "google_ai", "key")
-    provider = GoogleProvider(account, Clients(AddressGuard()).of(account), Fragments())
-
-    with pytest.raises(LLMBadRequest, match="think_harder"):
-        await provider.generate(Call("gemini-2.5-flash", prompt))
-    await provider.close()

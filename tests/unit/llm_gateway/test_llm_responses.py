@@ -78,9 +78,8 @@ def test_settings_take_the_form_of_the_wire():
     prompt.settings.reasoning.reasoning_effort = "low"
     prompt.settings.verbosity = "high"
     prompt.settings.temperature = 0.5
-    prompt.settings.response_format = (
-        '{"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}'
-    )
+    wanted = prompt.settings.response_format.json_schema.json_schema
+    wanted.name, wanted.schema = "n", '{"type": "object"}'
 
     body = sent(request("gpt-5", prompt, Fragments(), official=True))
 

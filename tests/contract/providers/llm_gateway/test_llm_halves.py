@@ -78,10 +78,10 @@ async def test_in_arguments_of_the_history(subject: Subject, half: str, stream: 
 
 @HALVES
 async def test_in_the_form_of_an_answer(subject: Subject, half: str) -> None:
-    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object", "title": "HALF FACE"}}}
-    told_form = json.dumps(form).replace("HALF", half).replace("FACE", PAIR)
+    schema = f'{{"type": "object", "title": "{half} {PAIR}"}}'
+    form = {"json_schema": {"json_schema": {"name": "a", "schema": schema}}}
 
-    got = await answered(subject, prompt(user("hi"), settings={"response_format": told_form}))
+    got = await answered(subject, prompt(user("hi"), settings={"response_format": form}))
 
     assert got.finish_reason is FinishReason.STOP
     is_whole(subject)

@@ -22,11 +22,11 @@ ALL: dict[str, Any] = {
     "temperature": 0.5,
     "parallel_tool_calls": True,
     "reasoning": {"reasoning_effort": "low"},
-    "response_format": json.dumps({"type": "json_schema", "json_schema": {"name": "n", "schema": FORM}}),
+    "response_format": {"json_schema": {"json_schema": {"name": "n", "schema": json.dumps(FORM)}}},
     "strict": True,
     "effort": "high",
     "verbosity": "low",
-    "thinking_config": '{"thinking_budget": 512}',
+    "thinking_config": {"thinking_budget": 512},
 }
 CHAT = {
     "max_tokens": 2000,

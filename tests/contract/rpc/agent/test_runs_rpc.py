@@ -108,7 +108,7 @@ async def test_a_failure_is_told_and_kept(stubs):
     found = (await stubs.steps.GetStep(step_service_pb2.GetStepRequest(step_id=step.id), timeout=5)).step
     assert (found.status, found.stop_reason) == (step_pb2.STEP_STATUS_FAILED, usage_pb2.STOP_REASON_LLM_API_ERROR)
     assert found.error_type == "llm_rate_limit"
-    assert json.loads(found.error_data) == {"message": "the vendor wants us to wait", "run_id": run.id}
+    assert found.error_data == step_pb2.StepError(message="the vendor wants us to wait", run_id=run.id)
     assert (found.model_handle, found.prompt_tokens) == ("builtin/echo", 0)
     with pytest.raises(LLMRateLimit):
         await followed(stubs, run.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -163,7 +162,7 @@ async def test_without_a_query_the_newest_come_first(memory: Any) -> None:
         await remember(memory, agent, f"fact {number}")
     answer = await memory.passages.SearchPassages(pb.SearchPassagesRequest(agent_id=agent, limit=2), timeout=10)
     assert [result.passage.text for result in answer.results] == ["fact 2", "fact 1"]
-    assert json.loads(answer.results[0].metadata) == {}
+    assert answer.results[0].ranks == pb.PassageRanks()
 
 
 async def test_search_says_how_a_passage_was_found(memory: Any) -> None:
@@ -173,8 +172,8 @@ async def test_search_says_how_a_passage_was_found(memory: Any) -> None:
     request = pb.SearchPassagesRequest(archive_id=archive_id, query="tea")
     answer = await memory.passages.SearchPassages(request, timeout=10)
     assert (answer.results[0].passage.text, answer.results[0].score) == ("one tea", 1.0)
-    assert json.loads(answer.results[0].metadata) == {"word_rank": 1, "meaning_rank": 1}
-    assert json.loads(answer.results[1].metadata) == {"meaning_rank": 2}
+    assert answer.results[0].ranks == pb.PassageRanks(word_rank=1, meaning_rank=1)
+    assert answer.results[1].ranks == pb.PassageRanks(meaning_rank=2)
 
 
 async def test_search_needs_a_place(memory: Any) -> None:

@@ -1,13 +1,12 @@
 """Runs in PostgreSQL and their twin in memory keep the same promises."""
 
 import asyncio
-import json
 from dataclasses import replace
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from letta.agent.v1 import agent_pb2, run_pb2, stored_pb2
+from letta.agent.v1 import agent_pb2, run_pb2, step_pb2, stored_pb2
 from letta.common.v1 import usage_pb2
 from letta_agent.domain.agents.records import StoredAgent
 from letta_agent.domain.journal.records import (
@@ -418,9 +417,9 @@ async def test_the_step_that_failed_is_stored_with_what_the_run_failed_with(stor
     await store.close(held, RunEnd(FAILED, usage_pb2.STOP_REASON_LLM_API_ERROR, steps, error=told))
 
     first, second = [await store.get_step(ann, step.id) for step in steps]
-    assert (first.error_type, first.error_data, first.status) == ("", "", 2)
+    assert (first.error_type, first.HasField("error_data"), first.status) == ("", False, 2)
     assert (second.error_type, second.status) == ("llm_rate_limit", 3)
-    assert json.loads(second.error_data) == {"message": "wait a moment", "run_id": held.run_id}
+    assert second.error_data == step_pb2.StepError(message="wait a moment", run_id=held.run_id)
     assert (await store.get(ann, held.run_id)).error == told
 
 
@@ -428,7 +427,7 @@ async def test_a_run_that_failed_without_a_word_has_steps_without_words(store, a
     held = await admitted(store, ann, agent_id)
     step = step_of(0, status=3)
     await store.close(held, RunEnd(FAILED, usage_pb2.STOP_REASON_ERROR, (step,)))
-    assert (await store.get_step(ann, step.id)).error_data == ""
+    assert not (await store.get_step(ann, step.id)).HasField("error_data")
 
 
 async def test_nobody_takes_over_the_run_of_an_agent_that_is_removed(store, ann, agent_id):

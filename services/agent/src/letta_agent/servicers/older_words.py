@@ -38,7 +38,9 @@ def _tell(agent: Agent) -> None:
         config.enable_reasoner = settings.thinking.type == THINKING_TYPE_ENABLED
         config.max_reasoning_tokens = settings.thinking.budget_tokens if config.enable_reasoner else 0
     config.strict = settings.strict
-    config.response_format = settings.response_format or agent.response_format
+    said = settings if settings.HasField("response_format") else agent
+    if said.HasField("response_format"):
+        config.response_format.CopyFrom(said.response_format)
     memory.agent_type = agent.agent_type
     memory.blocks.extend(agent.blocks)
 
@@ -67,6 +69,8 @@ def _read(settings: ModelSettings, config: LLMConfig) -> None:
         _think(settings, config.max_reasoning_tokens)
     if config.HasField("parallel_tool_calls") and not settings.HasField("parallel_tool_calls"):
         settings.parallel_tool_calls = config.parallel_tool_calls
+    if config.HasField("response_format") and not settings.HasField("response_format"):
+        settings.response_format.CopyFrom(config.response_format)
     if config.HasField("reasoning_effort") and not settings.HasField("reasoning"):
         settings.reasoning.reasoning_effort = config.reasoning_effort
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from letta.agent.v1 import run_pb2
 from letta_agent.domain.journal.records import RunRecord, RunRequest
+from letta_agent.domain.journal.steps import tell_kinds
 from letta_common.actor import Actor
 from letta_common.values.times import stamp_of
 
@@ -58,11 +59,7 @@ def pack_run_usage(record: RunRecord) -> run_pb2.RunUsage:
         prompt_tokens=used.prompt_tokens,
         total_tokens=used.prompt_tokens + used.completion_tokens,
     )
-    if used.cached_input_tokens or used.cache_write_tokens:
-        usage.prompt_tokens_details.cached_tokens = used.cached_input_tokens
-        usage.prompt_tokens_details.cache_write_tokens = used.cache_write_tokens
-    if used.reasoning_tokens:
-        usage.completion_tokens_details.reasoning_tokens = used.reasoning_tokens
+    tell_kinds(usage, used)
     return usage
 
 

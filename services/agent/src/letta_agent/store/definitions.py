@@ -19,4 +19,6 @@ def definition_of(
             state.model = own.model
         if own.HasField("model_settings"):
             state.model_settings.CopyFrom(own.model_settings)
+    if state.HasField("response_format") and not state.model_settings.HasField("response_format"):
+        state.model_settings.response_format.CopyFrom(state.response_format)
     return Definition(state, tuple(tool_ids or ()), bytes(secrets or b""), tokens or 0)

@@ -59,5 +59,3 @@ def check(prompt: Prompt, form: Json, rules: Rules) -> None:
         raise CapabilityMissing(
             f"the vendor has no response_format {kind!r}; use one of {sorted(rules.forms)}", response_format=str(kind)
         )
-    if kind == "json_schema" and not isinstance((form.get("json_schema") or {}).get("schema"), dict):
-        raise LLMBadRequest("response_format json_schema has no json_schema.schema, an object; add it", field="schema")

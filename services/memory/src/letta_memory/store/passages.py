@@ -12,7 +12,7 @@ from pgvector import HalfVector
 
 from letta.llm.v1.embedding_service_pb2 import EmbedResponse
 from letta.memory.v1.passage_pb2 import Passage
-from letta.memory.v1.passage_service_pb2 import PassageSearchResult, SearchPassagesRequest, TagMatchMode
+from letta.memory.v1.passage_service_pb2 import PassageRanks, PassageSearchResult, SearchPassagesRequest, TagMatchMode
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ArchiveNotFound, PassageNotFound
 from letta_common.values.ids import derived_id
@@ -172,9 +172,8 @@ def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
 
 def _result(actor: Actor, row: Sequence[Any]) -> PassageSearchResult:
     score, word_rank, meaning_rank, *passage = row
-    ranks = {"word_rank": word_rank, "meaning_rank": meaning_rank}
-    metadata = json.dumps({name: rank for name, rank in ranks.items() if rank is not None})
-    return PassageSearchResult(passage=_passage(actor, passage), score=score, metadata=metadata)
+    ranks = PassageRanks(word_rank=word_rank, meaning_rank=meaning_rank)
+    return PassageSearchResult(passage=_passage(actor, passage), score=score, ranks=ranks)
 
 
 def _no_archive(archive_id: str) -> ArchiveNotFound:

@@ -153,8 +153,6 @@ class Agent(_message.Message):
     """Handle of its embedding model, `provider/name`. Default: the deployment's."""
     context_window_limit: _builtins.int
     """Most tokens of its context. Default: the model's window, which is also the most."""
-    response_format: _builtins.str
-    """Form of its answers, a JSON object."""
     description: _builtins.str
     """What it is for."""
     metadata: _builtins.str
@@ -212,6 +210,10 @@ class Agent(_message.Message):
     @_builtins.property
     def compaction_settings(self) -> Global___CompactionSettings:
         """How a full context is made smaller."""
+
+    @_builtins.property
+    def response_format(self) -> _model_settings_pb2.ResponseFormat:
+        """Form of its answers, where its settings name none."""
 
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
@@ -288,7 +290,7 @@ class Agent(_message.Message):
         context_window_limit: _builtins.int | None = ...,
         model_settings: _model_settings_pb2.ModelSettings | None = ...,
         compaction_settings: Global___CompactionSettings | None = ...,
-        response_format: _builtins.str = ...,
+        response_format: _model_settings_pb2.ResponseFormat | None = ...,
         description: _builtins.str | None = ...,
         metadata: _builtins.str = ...,
         blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
@@ -319,7 +321,7 @@ class Agent(_message.Message):
         hidden: _builtins.bool | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "system", b"system", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "system", b"system", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "folder_ids", b"folder_ids", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secret_values", b"secret_values", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

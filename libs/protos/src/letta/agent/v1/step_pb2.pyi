@@ -10,16 +10,17 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from letta.agent.v1 import run_pb2 as _run_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
 from letta.llm.v1 import model_pb2 as _model_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -159,10 +160,6 @@ class Step(_message.Message):
     """Prompt tokens written to the vendor's cache."""
     reasoning_tokens: _builtins.int
     """Generated tokens spent on reasoning."""
-    completion_tokens_details: _builtins.str
-    """More about the generated tokens, a JSON object."""
-    prompt_tokens_details: _builtins.str
-    """More about the prompt's tokens, a JSON object."""
     stop_reason: _usage_pb2.StopReason.ValueType
     """Why the run stopped at this step; absent when it went on."""
     tid: _builtins.str
@@ -177,15 +174,25 @@ class Step(_message.Message):
     """Project of the agent."""
     error_type: _builtins.str
     """Class of what went wrong."""
-    error_data: _builtins.str
-    """What went wrong, a JSON object."""
     status: Global___StepStatus.ValueType
     """State."""
     step_index: _builtins.int
     """Position in the run, from 0."""
     @_builtins.property
+    def completion_tokens_details(self) -> _run_pb2.CompletionTokenDetails:
+        """More about the generated tokens; absent where none of them is of a kind of its own."""
+
+    @_builtins.property
+    def prompt_tokens_details(self) -> _run_pb2.PromptTokenDetails:
+        """More about the prompt's tokens; absent where none of them is of a kind of its own."""
+
+    @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels to find it by."""
+
+    @_builtins.property
+    def error_data(self) -> Global___StepError:
+        """What went wrong; absent where nothing did."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
@@ -236,8 +243,8 @@ class Step(_message.Message):
         cached_input_tokens: _builtins.int | None = ...,
         cache_write_tokens: _builtins.int | None = ...,
         reasoning_tokens: _builtins.int | None = ...,
-        completion_tokens_details: _builtins.str = ...,
-        prompt_tokens_details: _builtins.str = ...,
+        completion_tokens_details: _run_pb2.CompletionTokenDetails | None = ...,
+        prompt_tokens_details: _run_pb2.PromptTokenDetails | None = ...,
         stop_reason: _usage_pb2.StopReason.ValueType = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         tid: _builtins.str | None = ...,
@@ -246,7 +253,7 @@ class Step(_message.Message):
         feedback: Global___Feedback.ValueType = ...,
         project_id: _builtins.str | None = ...,
         error_type: _builtins.str | None = ...,
-        error_data: _builtins.str = ...,
+        error_data: Global___StepError | None = ...,
         status: Global___StepStatus.ValueType = ...,
         step_index: _builtins.int = ...,
         duration: _duration_pb2.Duration | None = ...,
@@ -257,7 +264,7 @@ class Step(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "duration", b"duration", "error_type", b"error_type", "llm_request_duration", b"llm_request_duration", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "started_at", b"started_at", "tid", b"tid", "tool_execution_duration", b"tool_execution_duration", "total_tokens", b"total_tokens", "trace_id", b"trace_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "completion_tokens_details", b"completion_tokens_details", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "duration", b"duration", "error_data", b"error_data", "error_type", b"error_type", "llm_request_duration", b"llm_request_duration", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "prompt_tokens_details", b"prompt_tokens_details", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "started_at", b"started_at", "tid", b"tid", "tool_execution_duration", b"tool_execution_duration", "total_tokens", b"total_tokens", "trace_id", b"trace_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_cache_write_tokens", b"_cache_write_tokens", "_cached_input_tokens", b"_cached_input_tokens", "_completion_tokens", b"_completion_tokens", "_context_window_limit", b"_context_window_limit", "_error_type", b"_error_type", "_model", b"_model", "_model_endpoint", b"_model_endpoint", "_model_handle", b"_model_handle", "_organization_id", b"_organization_id", "_origin", b"_origin", "_project_id", b"_project_id", "_prompt_tokens", b"_prompt_tokens", "_provider_id", b"_provider_id", "_provider_name", b"_provider_name", "_reasoning_tokens", b"_reasoning_tokens", "_request_id", b"_request_id", "_run_id", b"_run_id", "_tid", b"_tid", "_total_tokens", b"_total_tokens", "_trace_id", b"_trace_id", "agent_id", b"agent_id", "cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "completion_tokens", b"completion_tokens", "completion_tokens_details", b"completion_tokens_details", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "duration", b"duration", "error_data", b"error_data", "error_type", b"error_type", "feedback", b"feedback", "id", b"id", "llm_request_duration", b"llm_request_duration", "model", b"model", "model_endpoint", b"model_endpoint", "model_handle", b"model_handle", "organization_id", b"organization_id", "origin", b"origin", "project_id", b"project_id", "prompt_tokens", b"prompt_tokens", "prompt_tokens_details", b"prompt_tokens_details", "provider_category", b"provider_category", "provider_id", b"provider_id", "provider_name", b"provider_name", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "run_id", b"run_id", "started_at", b"started_at", "status", b"status", "step_index", b"step_index", "stop_reason", b"stop_reason", "tags", b"tags", "tid", b"tid", "tool_execution_duration", b"tool_execution_duration", "tools_used", b"tools_used", "total_tokens", b"total_tokens", "trace_id", b"trace_id", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -454,3 +461,29 @@ class StepMetrics(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__template_id) -> _WhichOneofReturnType__template_id | None: ...
 
 Global___StepMetrics: _TypeAlias = StepMetrics  # noqa: Y015
+
+@_typing.final
+class StepError(_message.Message):
+    """What went wrong in a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """What happened, in words."""
+    run_id: _builtins.str
+    """The run that failed with it."""
+    def __init__(
+        self,
+        *,
+        message: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepError: _TypeAlias = StepError  # noqa: Y015

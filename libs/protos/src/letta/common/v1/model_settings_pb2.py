@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/common/v1/model_settings.proto\x12\x0fletta.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xcf\x05\n\rModelSettings\x12)\n\rprovider_type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x0cproviderType\x12<\n\x11max_output_tokens\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02 \x00H\x00R\x0fmaxOutputTokens\x88\x01\x01\x12\x42\n\x0btemperature\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x0btemperature\x88\x01\x01\x12\x39\n\x13parallel_tool_calls\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x02R\x11parallelToolCalls\x88\x01\x01\x12\x44\n\treasoning\x18\x05 \x01(\x0b\x32\x1a.letta.common.v1.ReasoningB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01R\treasoning\x12\x41\n\x08thinking\x18\x06 \x01(\x0b\x32\x19.letta.common.v1.ThinkingB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01R\x08thinking\x12\x33\n\x0fresponse_format\x18\x07 \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02\x10\x01R\x0eresponseFormat\x12\'\n\x06strict\x18\x08 \x01(\x08\x42\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x03R\x06strict\x88\x01\x01\x12\'\n\x06\x65\x66\x66ort\x18\t \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x04R\x06\x65\x66\x66ort\x88\x01\x01\x12-\n\tverbosity\x18\n \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x05R\tverbosity\x88\x01\x01\x12\x35\n\x0fthinking_config\x18\x0b \x01(\tB\x0c\xe2\x41\x01\x01\xca\xf3\x18\x04\x10\x01 \x01R\x0ethinkingConfigB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x16\n\x14_parallel_tool_callsB\t\n\x07_strictB\t\n\x07_effortB\x0c\n\n_verbosity\"<\n\tReasoning\x12/\n\x10reasoning_effort\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x0freasoningEffort\"v\n\x08Thinking\x12?\n\x04type\x18\x01 \x01(\x0e\x32\x1d.letta.common.v1.ThinkingTypeB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x04type\x12)\n\rbudget_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01R\x0c\x62udgetTokens*d\n\x0cThinkingType\x12\x1d\n\x19THINKING_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15THINKING_TYPE_ENABLED\x10\x01\x12\x1a\n\x16THINKING_TYPE_DISABLED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/common/v1/model_settings.proto\x12\x0fletta.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\x89\x06\n\rModelSettings\x12)\n\rprovider_type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x0cproviderType\x12<\n\x11max_output_tokens\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02 \x00H\x00R\x0fmaxOutputTokens\x88\x01\x01\x12\x42\n\x0btemperature\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x0btemperature\x88\x01\x01\x12\x39\n\x13parallel_tool_calls\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x02R\x11parallelToolCalls\x88\x01\x01\x12\x44\n\treasoning\x18\x05 \x01(\x0b\x32\x1a.letta.common.v1.ReasoningB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01R\treasoning\x12\x41\n\x08thinking\x18\x06 \x01(\x0b\x32\x19.letta.common.v1.ThinkingB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01R\x08thinking\x12N\n\x0fresponse_format\x18\x0c \x01(\x0b\x32\x1f.letta.common.v1.ResponseFormatB\x04\xe2\x41\x01\x01R\x0eresponseFormat\x12\'\n\x06strict\x18\x08 \x01(\x08\x42\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x03R\x06strict\x88\x01\x01\x12\'\n\x06\x65\x66\x66ort\x18\t \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x04R\x06\x65\x66\x66ort\x88\x01\x01\x12-\n\tverbosity\x18\n \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x05R\tverbosity\x88\x01\x01\x12T\n\x0fthinking_config\x18\r \x01(\x0b\x32\x1f.letta.common.v1.ThinkingConfigB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01R\x0ethinkingConfigB\x14\n\x12_max_output_tokensB\x0e\n\x0c_temperatureB\x16\n\x14_parallel_tool_callsB\t\n\x07_strictB\t\n\x07_effortB\x0c\n\n_verbosity\"<\n\tReasoning\x12/\n\x10reasoning_effort\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x0freasoningEffort\"v\n\x08Thinking\x12?\n\x04type\x18\x01 \x01(\x0e\x32\x1d.letta.common.v1.ThinkingTypeB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x04type\x12)\n\rbudget_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01R\x0c\x62udgetTokens\"\x94\x02\n\x0eResponseFormat\x12?\n\x04text\x18\x01 \x01(\x0b\x32#.letta.common.v1.TextResponseFormatB\x04\xe2\x41\x01\x01H\x00R\x04text\x12R\n\x0bjson_schema\x18\x02 \x01(\x0b\x32).letta.common.v1.JsonSchemaResponseFormatB\x04\xe2\x41\x01\x01H\x00R\njsonSchema\x12R\n\x0bjson_object\x18\x03 \x01(\x0b\x32).letta.common.v1.JsonObjectResponseFormatB\x04\xe2\x41\x01\x01H\x00R\njsonObjectB\x19\n\x06\x66ormat\x12\x0f\xbaH\x02\x08\x01\xd2\xf3\x18\x06\n\x04type\"\x14\n\x12TextResponseFormat\"l\n\x18JsonSchemaResponseFormat\x12P\n\x0bjson_schema\x18\x01 \x01(\x0b\x32\x1d.letta.common.v1.AnswerSchemaB\x10\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\xca\xf3\x18\x02(\x01R\njsonSchema\"\x1a\n\x18JsonObjectResponseFormat\"\xc5\x01\n\x0c\x41nswerSchema\x12&\n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02\xca\xf3\x18\x02 \x01R\x04name\x12,\n\x0b\x64\x65scription\x18\x02 \x01(\tB\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01R\x0b\x64\x65scription\x12+\n\x06schema\x18\x03 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x04r\x02\x10\x01\xca\xf3\x18\x04\x10\x01(\x01R\x06schema\x12\'\n\x06strict\x18\x04 \x01(\x08\x42\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x00R\x06strict\x88\x01\x01\x42\t\n\x07_strict\"\xbf\x01\n\x0eThinkingConfig\x12:\n\x10include_thoughts\x18\x01 \x01(\x08\x42\n\xe2\x41\x01\x01\xca\xf3\x18\x02 \x01H\x00R\x0fincludeThoughts\x88\x01\x01\x12H\n\x0fthinking_budget\x18\x02 \x01(\x05\x42\x1a\xe2\x41\x01\x01\xbaH\r\x1a\x0b(\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xca\xf3\x18\x02 \x01H\x01R\x0ethinkingBudget\x88\x01\x01\x42\x13\n\x11_include_thoughtsB\x12\n\x10_thinking_budget*d\n\x0cThinkingType\x12\x1d\n\x19THINKING_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15THINKING_TYPE_ENABLED\x10\x01\x12\x1a\n\x16THINKING_TYPE_DISABLED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSETTINGS'].fields_by_name['thinking']._loaded_options = None
   _globals['_MODELSETTINGS'].fields_by_name['thinking']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
   _globals['_MODELSETTINGS'].fields_by_name['response_format']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['response_format']._serialized_options = b'\342A\001\001\312\363\030\002\020\001'
+  _globals['_MODELSETTINGS'].fields_by_name['response_format']._serialized_options = b'\342A\001\001'
   _globals['_MODELSETTINGS'].fields_by_name['strict']._loaded_options = None
   _globals['_MODELSETTINGS'].fields_by_name['strict']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
   _globals['_MODELSETTINGS'].fields_by_name['effort']._loaded_options = None
@@ -55,19 +55,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSETTINGS'].fields_by_name['verbosity']._loaded_options = None
   _globals['_MODELSETTINGS'].fields_by_name['verbosity']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
   _globals['_MODELSETTINGS'].fields_by_name['thinking_config']._loaded_options = None
-  _globals['_MODELSETTINGS'].fields_by_name['thinking_config']._serialized_options = b'\342A\001\001\312\363\030\004\020\001 \001'
+  _globals['_MODELSETTINGS'].fields_by_name['thinking_config']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
   _globals['_REASONING'].fields_by_name['reasoning_effort']._loaded_options = None
   _globals['_REASONING'].fields_by_name['reasoning_effort']._serialized_options = b'\342A\001\001'
   _globals['_THINKING'].fields_by_name['type']._loaded_options = None
   _globals['_THINKING'].fields_by_name['type']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_THINKING'].fields_by_name['budget_tokens']._loaded_options = None
   _globals['_THINKING'].fields_by_name['budget_tokens']._serialized_options = b'\342A\001\001'
-  _globals['_THINKINGTYPE']._serialized_start=1059
-  _globals['_THINKINGTYPE']._serialized_end=1159
+  _globals['_RESPONSEFORMAT'].oneofs_by_name['format']._loaded_options = None
+  _globals['_RESPONSEFORMAT'].oneofs_by_name['format']._serialized_options = b'\272H\002\010\001\322\363\030\006\n\004type'
+  _globals['_RESPONSEFORMAT'].fields_by_name['text']._loaded_options = None
+  _globals['_RESPONSEFORMAT'].fields_by_name['text']._serialized_options = b'\342A\001\001'
+  _globals['_RESPONSEFORMAT'].fields_by_name['json_schema']._loaded_options = None
+  _globals['_RESPONSEFORMAT'].fields_by_name['json_schema']._serialized_options = b'\342A\001\001'
+  _globals['_RESPONSEFORMAT'].fields_by_name['json_object']._loaded_options = None
+  _globals['_RESPONSEFORMAT'].fields_by_name['json_object']._serialized_options = b'\342A\001\001'
+  _globals['_JSONSCHEMARESPONSEFORMAT'].fields_by_name['json_schema']._loaded_options = None
+  _globals['_JSONSCHEMARESPONSEFORMAT'].fields_by_name['json_schema']._serialized_options = b'\342A\001\002\272H\003\310\001\001\312\363\030\002(\001'
+  _globals['_ANSWERSCHEMA'].fields_by_name['name']._loaded_options = None
+  _globals['_ANSWERSCHEMA'].fields_by_name['name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002\312\363\030\002 \001'
+  _globals['_ANSWERSCHEMA'].fields_by_name['description']._loaded_options = None
+  _globals['_ANSWERSCHEMA'].fields_by_name['description']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
+  _globals['_ANSWERSCHEMA'].fields_by_name['schema']._loaded_options = None
+  _globals['_ANSWERSCHEMA'].fields_by_name['schema']._serialized_options = b'\342A\001\002\272H\004r\002\020\001\312\363\030\004\020\001(\001'
+  _globals['_ANSWERSCHEMA'].fields_by_name['strict']._loaded_options = None
+  _globals['_ANSWERSCHEMA'].fields_by_name['strict']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
+  _globals['_THINKINGCONFIG'].fields_by_name['include_thoughts']._loaded_options = None
+  _globals['_THINKINGCONFIG'].fields_by_name['include_thoughts']._serialized_options = b'\342A\001\001\312\363\030\002 \001'
+  _globals['_THINKINGCONFIG'].fields_by_name['thinking_budget']._loaded_options = None
+  _globals['_THINKINGCONFIG'].fields_by_name['thinking_budget']._serialized_options = b'\342A\001\001\272H\r\032\013(\377\377\377\377\377\377\377\377\377\001\312\363\030\002 \001'
+  _globals['_THINKINGTYPE']._serialized_start=1950
+  _globals['_THINKINGTYPE']._serialized_end=2050
   _globals['_MODELSETTINGS']._serialized_start=156
-  _globals['_MODELSETTINGS']._serialized_end=875
-  _globals['_REASONING']._serialized_start=877
-  _globals['_REASONING']._serialized_end=937
-  _globals['_THINKING']._serialized_start=939
-  _globals['_THINKING']._serialized_end=1057
+  _globals['_MODELSETTINGS']._serialized_end=933
+  _globals['_REASONING']._serialized_start=935
+  _globals['_REASONING']._serialized_end=995
+  _globals['_THINKING']._serialized_start=997
+  _globals['_THINKING']._serialized_end=1115
+  _globals['_RESPONSEFORMAT']._serialized_start=1118
+  _globals['_RESPONSEFORMAT']._serialized_end=1394
+  _globals['_TEXTRESPONSEFORMAT']._serialized_start=1396
+  _globals['_TEXTRESPONSEFORMAT']._serialized_end=1416
+  _globals['_JSONSCHEMARESPONSEFORMAT']._serialized_start=1418
+  _globals['_JSONSCHEMARESPONSEFORMAT']._serialized_end=1526
+  _globals['_JSONOBJECTRESPONSEFORMAT']._serialized_start=1528
+  _globals['_JSONOBJECTRESPONSEFORMAT']._serialized_end=1554
+  _globals['_ANSWERSCHEMA']._serialized_start=1557
+  _globals['_ANSWERSCHEMA']._serialized_end=1754
+  _globals['_THINKINGCONFIG']._serialized_start=1757
+  _globals['_THINKINGCONFIG']._serialized_end=1948
 # @@protoc_insertion_point(module_scope)

@@ -66,16 +66,12 @@ class ModelSettings(_message.Message):
     """Randomness, 0 to 2. Default: the vendor's."""
     parallel_tool_calls: _builtins.bool
     """The model may call several tools in one step. Default false."""
-    response_format: _builtins.str
-    """Form of the answer: a JSON object with `type` `text`, `json_object` or `json_schema`."""
     strict: _builtins.bool
     """The vendor enforces tool schemas exactly."""
     effort: _builtins.str
     """Output effort of Anthropic models: `low`, `medium`, `high` or `max`."""
     verbosity: _builtins.str
     """Length of answers: `low`, `medium` or `high`."""
-    thinking_config: _builtins.str
-    """Thinking of Google models, a JSON object."""
     @_builtins.property
     def reasoning(self) -> Global___Reasoning:
         """How hard the model thinks."""
@@ -83,6 +79,14 @@ class ModelSettings(_message.Message):
     @_builtins.property
     def thinking(self) -> Global___Thinking:
         """Extended thinking of Anthropic models."""
+
+    @_builtins.property
+    def response_format(self) -> Global___ResponseFormat:
+        """Form of the answer. Default: text."""
+
+    @_builtins.property
+    def thinking_config(self) -> Global___ThinkingConfig:
+        """Thinking of Google models."""
 
     def __init__(
         self,
@@ -93,13 +97,13 @@ class ModelSettings(_message.Message):
         parallel_tool_calls: _builtins.bool | None = ...,
         reasoning: Global___Reasoning | None = ...,
         thinking: Global___Thinking | None = ...,
-        response_format: _builtins.str = ...,
+        response_format: Global___ResponseFormat | None = ...,
         strict: _builtins.bool | None = ...,
         effort: _builtins.str | None = ...,
         verbosity: _builtins.str | None = ...,
-        thinking_config: _builtins.str = ...,
+        thinking_config: Global___ThinkingConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_effort", b"_effort", "_max_output_tokens", b"_max_output_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_strict", b"_strict", "_temperature", b"_temperature", "_verbosity", b"_verbosity", "effort", b"effort", "max_output_tokens", b"max_output_tokens", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning", "strict", b"strict", "temperature", b"temperature", "thinking", b"thinking", "verbosity", b"verbosity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_effort", b"_effort", "_max_output_tokens", b"_max_output_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_strict", b"_strict", "_temperature", b"_temperature", "_verbosity", b"_verbosity", "effort", b"effort", "max_output_tokens", b"max_output_tokens", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning", "response_format", b"response_format", "strict", b"strict", "temperature", b"temperature", "thinking", b"thinking", "thinking_config", b"thinking_config", "verbosity", b"verbosity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["_effort", b"_effort", "_max_output_tokens", b"_max_output_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_strict", b"_strict", "_temperature", b"_temperature", "_verbosity", b"_verbosity", "effort", b"effort", "max_output_tokens", b"max_output_tokens", "parallel_tool_calls", b"parallel_tool_calls", "provider_type", b"provider_type", "reasoning", b"reasoning", "response_format", b"response_format", "strict", b"strict", "temperature", b"temperature", "thinking", b"thinking", "thinking_config", b"thinking_config", "verbosity", b"verbosity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -177,3 +181,168 @@ class Thinking(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Thinking: _TypeAlias = Thinking  # noqa: Y015
+
+@_typing.final
+class ResponseFormat(_message.Message):
+    """Form that an answer shall have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    JSON_OBJECT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def text(self) -> Global___TextResponseFormat:
+        """Text."""
+
+    @_builtins.property
+    def json_schema(self) -> Global___JsonSchemaResponseFormat:
+        """JSON that follows a schema."""
+
+    @_builtins.property
+    def json_object(self) -> Global___JsonObjectResponseFormat:
+        """A JSON object of any kind."""
+
+    def __init__(
+        self,
+        *,
+        text: Global___TextResponseFormat | None = ...,
+        json_schema: Global___JsonSchemaResponseFormat | None = ...,
+        json_object: Global___JsonObjectResponseFormat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_object", b"json_object", "json_schema", b"json_schema", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_object", b"json_object", "json_schema", b"json_schema", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["text", "json_schema", "json_object"]  # noqa: Y015
+    _WhichOneofArgType_format: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_format) -> _WhichOneofReturnType_format | None: ...
+
+Global___ResponseFormat: _TypeAlias = ResponseFormat  # noqa: Y015
+
+@_typing.final
+class TextResponseFormat(_message.Message):
+    """An answer in text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextResponseFormat: _TypeAlias = TextResponseFormat  # noqa: Y015
+
+@_typing.final
+class JsonSchemaResponseFormat(_message.Message):
+    """An answer in JSON that follows a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def json_schema(self) -> Global___AnswerSchema:
+        """The schema, with its name."""
+
+    def __init__(
+        self,
+        *,
+        json_schema: Global___AnswerSchema | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["json_schema", b"json_schema"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_schema", b"json_schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JsonSchemaResponseFormat: _TypeAlias = JsonSchemaResponseFormat  # noqa: Y015
+
+@_typing.final
+class JsonObjectResponseFormat(_message.Message):
+    """An answer that is a JSON object of any kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JsonObjectResponseFormat: _TypeAlias = JsonObjectResponseFormat  # noqa: Y015
+
+@_typing.final
+class AnswerSchema(_message.Message):
+    """Schema of an answer, as vendors name it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the schema; OpenAI asks for one."""
+    description: _builtins.str
+    """What answers of this form are for."""
+    schema: _builtins.str
+    """The caller's JSON schema, a JSON object."""
+    strict: _builtins.bool
+    """The vendor holds the answer to the schema exactly."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        schema: _builtins.str = ...,
+        strict: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "strict", b"strict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "description", b"description", "name", b"name", "schema", b"schema", "strict", b"strict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__strict: _TypeAlias = _typing.Literal["strict"]  # noqa: Y015
+    _WhichOneofArgType__strict: _TypeAlias = _typing.Literal["_strict", b"_strict"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strict) -> _WhichOneofReturnType__strict | None: ...
+
+Global___AnswerSchema: _TypeAlias = AnswerSchema  # noqa: Y015
+
+@_typing.final
+class ThinkingConfig(_message.Message):
+    """Thinking of Google models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCLUDE_THOUGHTS_FIELD_NUMBER: _builtins.int
+    THINKING_BUDGET_FIELD_NUMBER: _builtins.int
+    include_thoughts: _builtins.bool
+    """The model shows its thoughts."""
+    thinking_budget: _builtins.int
+    """Most tokens to think with. 0: none; -1: the model decides."""
+    def __init__(
+        self,
+        *,
+        include_thoughts: _builtins.bool | None = ...,
+        thinking_budget: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_include_thoughts", b"_include_thoughts", "_thinking_budget", b"_thinking_budget", "include_thoughts", b"include_thoughts", "thinking_budget", b"thinking_budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_include_thoughts", b"_include_thoughts", "_thinking_budget", b"_thinking_budget", "include_thoughts", b"include_thoughts", "thinking_budget", b"thinking_budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__include_thoughts: _TypeAlias = _typing.Literal["include_thoughts"]  # noqa: Y015
+    _WhichOneofArgType__include_thoughts: _TypeAlias = _typing.Literal["_include_thoughts", b"_include_thoughts"]  # noqa: Y015
+    _WhichOneofReturnType__thinking_budget: _TypeAlias = _typing.Literal["thinking_budget"]  # noqa: Y015
+    _WhichOneofArgType__thinking_budget: _TypeAlias = _typing.Literal["_thinking_budget", b"_thinking_budget"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__include_thoughts) -> _WhichOneofReturnType__include_thoughts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thinking_budget) -> _WhichOneofReturnType__thinking_budget | None: ...
+
+Global___ThinkingConfig: _TypeAlias = ThinkingConfig  # noqa: Y015

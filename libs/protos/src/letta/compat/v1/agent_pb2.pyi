@@ -10,6 +10,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from letta.common.v1 import agent_type_pb2 as _agent_type_pb2
+from letta.common.v1 import model_settings_pb2 as _model_settings_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
 import builtins as _builtins
 import sys
@@ -188,10 +189,12 @@ class LLMConfig(_message.Message):
     """Price tier."""
     parallel_tool_calls: _builtins.bool
     """The model may call several tools in one step."""
-    response_format: _builtins.str
-    """Form of the answer, a JSON object."""
     strict: _builtins.bool
     """The vendor enforces tool schemas exactly."""
+    @_builtins.property
+    def response_format(self) -> _model_settings_pb2.ResponseFormat:
+        """Form of the answer."""
+
     def __init__(
         self,
         *,
@@ -214,10 +217,10 @@ class LLMConfig(_message.Message):
         verbosity: _builtins.str | None = ...,
         tier: _builtins.str | None = ...,
         parallel_tool_calls: _builtins.bool | None = ...,
-        response_format: _builtins.str = ...,
+        response_format: _model_settings_pb2.ResponseFormat | None = ...,
         strict: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_display_name", b"_display_name", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_handle", b"_handle", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_parallel_tool_calls", b"_parallel_tool_calls", "_provider_category", b"_provider_category", "_provider_name", b"_provider_name", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_verbosity", b"_verbosity", "compatibility_type", b"compatibility_type", "display_name", b"display_name", "effort", b"effort", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_tokens", b"max_tokens", "model_endpoint", b"model_endpoint", "parallel_tool_calls", b"parallel_tool_calls", "provider_category", b"provider_category", "provider_name", b"provider_name", "reasoning_effort", b"reasoning_effort", "tier", b"tier", "verbosity", b"verbosity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_display_name", b"_display_name", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_handle", b"_handle", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_parallel_tool_calls", b"_parallel_tool_calls", "_provider_category", b"_provider_category", "_provider_name", b"_provider_name", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_verbosity", b"_verbosity", "compatibility_type", b"compatibility_type", "display_name", b"display_name", "effort", b"effort", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_tokens", b"max_tokens", "model_endpoint", b"model_endpoint", "parallel_tool_calls", b"parallel_tool_calls", "provider_category", b"provider_category", "provider_name", b"provider_name", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "tier", b"tier", "verbosity", b"verbosity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_display_name", b"_display_name", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_handle", b"_handle", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_parallel_tool_calls", b"_parallel_tool_calls", "_provider_category", b"_provider_category", "_provider_name", b"_provider_name", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_verbosity", b"_verbosity", "compatibility_type", b"compatibility_type", "context_window", b"context_window", "display_name", b"display_name", "effort", b"effort", "enable_reasoner", b"enable_reasoner", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_endpoint", b"model_endpoint", "model_endpoint_type", b"model_endpoint_type", "parallel_tool_calls", b"parallel_tool_calls", "provider_category", b"provider_category", "provider_name", b"provider_name", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "strict", b"strict", "temperature", b"temperature", "tier", b"tier", "verbosity", b"verbosity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

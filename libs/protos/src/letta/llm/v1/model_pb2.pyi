@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from letta.common.v1 import model_settings_pb2 as _model_settings_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -116,14 +117,16 @@ class Model(_message.Message):
     """Price tier."""
     parallel_tool_calls: _builtins.bool
     """Default of parallel tool calls."""
-    response_format: _builtins.str
-    """Default form of the answer, a JSON object."""
     strict: _builtins.bool
     """Default of exact tool schemas."""
     max_context_window: _builtins.int
     """Size of the window, in tokens."""
     max_output_tokens: _builtins.int
     """Most tokens that one answer may have."""
+    @_builtins.property
+    def response_format(self) -> _model_settings_pb2.ResponseFormat:
+        """Default form of the answer."""
+
     @_builtins.property
     def capabilities(self) -> Global___ModelCapabilities:
         """What the model can do."""
@@ -156,14 +159,14 @@ class Model(_message.Message):
         verbosity: _builtins.str | None = ...,
         tier: _builtins.str | None = ...,
         parallel_tool_calls: _builtins.bool = ...,
-        response_format: _builtins.str = ...,
+        response_format: _model_settings_pb2.ResponseFormat | None = ...,
         strict: _builtins.bool = ...,
         max_context_window: _builtins.int = ...,
         capabilities: Global___ModelCapabilities | None = ...,
         max_output_tokens: _builtins.int | None = ...,
         prices: Global___ModelPrices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "effort", b"effort", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "max_tokens", b"max_tokens", "model_endpoint", b"model_endpoint", "prices", b"prices", "reasoning_effort", b"reasoning_effort", "tier", b"tier", "verbosity", b"verbosity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "effort", b"effort", "frequency_penalty", b"frequency_penalty", "max_output_tokens", b"max_output_tokens", "max_tokens", b"max_tokens", "model_endpoint", b"model_endpoint", "prices", b"prices", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "tier", b"tier", "verbosity", b"verbosity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["_compatibility_type", b"_compatibility_type", "_effort", b"_effort", "_frequency_penalty", b"_frequency_penalty", "_max_output_tokens", b"_max_output_tokens", "_max_tokens", b"_max_tokens", "_model_endpoint", b"_model_endpoint", "_reasoning_effort", b"_reasoning_effort", "_tier", b"_tier", "_verbosity", b"_verbosity", "capabilities", b"capabilities", "compatibility_type", b"compatibility_type", "context_window", b"context_window", "display_name", b"display_name", "effort", b"effort", "enable_reasoner", b"enable_reasoner", "frequency_penalty", b"frequency_penalty", "handle", b"handle", "max_context_window", b"max_context_window", "max_output_tokens", b"max_output_tokens", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "model", b"model", "model_endpoint", b"model_endpoint", "model_endpoint_type", b"model_endpoint_type", "name", b"name", "parallel_tool_calls", b"parallel_tool_calls", "prices", b"prices", "provider_category", b"provider_category", "provider_name", b"provider_name", "provider_type", b"provider_type", "reasoning_effort", b"reasoning_effort", "response_format", b"response_format", "strict", b"strict", "temperature", b"temperature", "tier", b"tier", "verbosity", b"verbosity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

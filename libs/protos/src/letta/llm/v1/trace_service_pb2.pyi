@@ -84,7 +84,7 @@ class ProviderTrace(_message.Message):
     id: _builtins.str
     """Identifier, `provider_trace-<uuid>`."""
     request_json: _builtins.str
-    """The prompt, a JSON object in the form of `letta.llm.v1.Prompt`."""
+    """What the vendor was sent, a JSON object in the vendor's own form; the prompt where none was sent."""
     response_json: _builtins.str
     """The answer, a JSON object."""
     step_id: _builtins.str

@@ -306,29 +306,64 @@ class PassageSearchResult(_message.Message):
 
     PASSAGE_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
-    METADATA_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """How well it fits, from 0 to 1, relative to the others."""
-    metadata: _builtins.str
-    """How it was found, a JSON object: `word_rank` and `meaning_rank`, from 1, where it has one."""
     @_builtins.property
     def passage(self) -> _passage_pb2.Passage:
         """The passage."""
+
+    @_builtins.property
+    def ranks(self) -> Global___PassageRanks:
+        """How it was found."""
 
     def __init__(
         self,
         *,
         passage: _passage_pb2.Passage | None = ...,
         score: _builtins.float = ...,
-        metadata: _builtins.str = ...,
+        ranks: Global___PassageRanks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["passage", b"passage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["passage", b"passage", "ranks", b"ranks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "passage", b"passage", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passage", b"passage", "ranks", b"ranks", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PassageSearchResult: _TypeAlias = PassageSearchResult  # noqa: Y015
+
+@_typing.final
+class PassageRanks(_message.Message):
+    """Places of a passage among those that a search found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORD_RANK_FIELD_NUMBER: _builtins.int
+    MEANING_RANK_FIELD_NUMBER: _builtins.int
+    word_rank: _builtins.int
+    """By its words, from 1; absent where they do not match."""
+    meaning_rank: _builtins.int
+    """By its meaning, from 1; absent where that was not looked at."""
+    def __init__(
+        self,
+        *,
+        word_rank: _builtins.int | None = ...,
+        meaning_rank: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank", "_word_rank", b"_word_rank", "meaning_rank", b"meaning_rank", "word_rank", b"word_rank"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank", "_word_rank", b"_word_rank", "meaning_rank", b"meaning_rank", "word_rank", b"word_rank"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__meaning_rank: _TypeAlias = _typing.Literal["meaning_rank"]  # noqa: Y015
+    _WhichOneofArgType__meaning_rank: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank"]  # noqa: Y015
+    _WhichOneofReturnType__word_rank: _TypeAlias = _typing.Literal["word_rank"]  # noqa: Y015
+    _WhichOneofArgType__word_rank: _TypeAlias = _typing.Literal["_word_rank", b"_word_rank"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__meaning_rank) -> _WhichOneofReturnType__meaning_rank | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__word_rank) -> _WhichOneofReturnType__word_rank | None: ...
+
+Global___PassageRanks: _TypeAlias = PassageRanks  # noqa: Y015
 
 @_typing.final
 class SearchPassagesResponse(_message.Message):

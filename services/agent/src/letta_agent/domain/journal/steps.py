@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
+from letta.agent.v1.run_pb2 import RunUsage
+from letta.common.v1.usage_pb2 import TokenUsage
 from letta_agent.domain.journal.records import Step, StepMetrics, StepSummary
 from letta_common.values.times import duration_of, moment_of
 
@@ -35,10 +35,20 @@ def shown_step(summary: StepSummary, run_id: str) -> Step:
         started_at=moment_of(summary.started_ns),
         warnings=summary.warnings,
     )
+    tell_kinds(step, summary.usage)
     if summary.error_type:
         step.error_type = summary.error_type
-        step.error_data = json.dumps({"message": summary.error_message, "run_id": run_id})
+        step.error_data.message, step.error_data.run_id = summary.error_message, run_id
     return step
+
+
+def tell_kinds(told: RunUsage | Step, used: TokenUsage) -> None:
+    """Tell which tokens are of a kind of their own, where any are."""
+    if used.cached_input_tokens or used.cache_write_tokens:
+        told.prompt_tokens_details.cached_tokens = used.cached_input_tokens
+        told.prompt_tokens_details.cache_write_tokens = used.cache_write_tokens
+    if used.reasoning_tokens:
+        told.completion_tokens_details.reasoning_tokens = used.reasoning_tokens
 
 
 def metrics_of(step: Step, llm_started_ns: int) -> StepMetrics:

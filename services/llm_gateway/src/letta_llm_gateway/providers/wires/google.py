@@ -41,7 +41,6 @@ from letta_llm_gateway.providers.wires.told import (
     held_image,
     is_models,
     limit_of,
-    parsed,
     response_form,
     return_text,
     schema,
@@ -78,8 +77,8 @@ def request(prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = No
         config["max_output_tokens"] = limit
     if settings.HasField("temperature"):
         config["temperature"] = settings.temperature
-    if settings.thinking_config:
-        config["thinking_config"] = parsed(settings.thinking_config)
+    if settings.HasField("thinking_config"):
+        config["thinking_config"] = {field.name: value for field, value in settings.thinking_config.ListFields()}
     if form.get("type") in {"json_object", "json_schema"}:
         config["response_mime_type"] = "application/json"
         if wanted := form.get("json_schema", {}).get("schema"):

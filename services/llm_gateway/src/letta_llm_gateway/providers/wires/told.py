@@ -52,12 +52,18 @@ def schema(tool: ToolDefinition) -> Json:
 
 
 def response_form(prompt: Prompt) -> Json:
-    """Return the form that the answer shall have. Raises LLMBadRequest."""
+    """Return the form that the answer shall have, in OpenAI's words. Raises LLMBadRequest."""
     given = prompt.settings.response_format
+    kind = given.WhichOneof("format")
+    if kind != "json_schema":
+        return {"type": kind} if kind else {}
+    wanted = given.json_schema.json_schema
+    form: Json = {field.name: value for field, value in wanted.ListFields()}
     try:
-        return parsed(given) if given else {}
+        form["schema"] = parsed(wanted.schema)
     except LLMBadRequest as error:
-        raise LLMBadRequest(f"response_format cannot be used: {error}", field="response_format") from error
+        raise LLMBadRequest(f"the schema of response_format cannot be used: {error}", field="schema") from error
+    return {"type": kind, kind: form}
 
 
 def given_arguments(text: str) -> Json:
