@@ -9,7 +9,15 @@ import pytest
 
 from letta.common.v1 import message_pb2 as m
 from letta.common.v1.model_settings_pb2 import THINKING_TYPE_ENABLED
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import (
+    FinishReason,
+    PartStarted,
+    Prompt,
+    ToolChoice,
+    ToolChoiceMode,
+    ToolDefinition,
+)
 from letta_common.egress import AddressGuard
 from letta_common.errors import (
     AppError,
@@ -22,24 +30,14 @@ from letta_common.errors import (
     LLMTimeout,
     LLMUnavailable,
 )
-from letta_llm_gateway.domain.answers import (
-    Call,
-    Completed,
-    Delta,
-    FinishReason,
-    Reasoning,
-    RedactedReasoning,
-    Signed,
-    Started,
-    Text,
-    Usage,
-)
+from letta_llm_gateway.domain.answers import Call, Completed, Delta, Signed
 from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from letta_llm_gateway.providers.wires.bedrock import StreamReader, answer, request
+from letta_llm_gateway.providers.wires.parts import answer_of, reasoning_part, text_part
 from tests.fakes.bedrock_server import KEYS, BedrockServer, frame
 from tests.fakes.wire import Fault
 from tests.support.prompts import kept, sent
@@ -213,14 +211,14 @@ def test_reasoning_goes_back_as_it_came_and_other_vendors_reasoning_does_not():
     ]
     got = answer({"output": {"message": {"content": content}}, "stopReason": "end_turn"}, vendor="v")
     thought, hidden, _ = got.parts
-    assert thought == Reasoning("Hm.", "bedrock:sig")
-    assert isinstance(hidden, RedactedReasoning)
+    assert thought == reasoning_part("Hm.", "bedrock:sig")
+    assert hidden.HasField("redacted_reasoning")
 
     said = message(
         m.MESSAGE_ROLE_ASSISTANT,
         text("So."),
-        m.ContentPart(reasoning=m.ReasoningContent(reasoning="Hm.", signature=thought.signature)),
-        m.ContentPart(redacted_reasoning=m.RedactedReasoningContent(data=hidden.data)),
+        thought,
+        hidden,
         m.ContentPart(reasoning=m.ReasoningContent(reasoning="another's", signature="anthropics")),
     )
     body = sent(request(CLAUDE, Prompt(messages=kept(HI, said)), Fragments()))
@@ -323,10 +321,17 @@ def test_a_stream_reads_reasoning_text_and_cached_tokens():
     ]
 
     assert got[:5] == [
-        Started(0, Reasoning()),
+        PartStarted(index=0, part=reasoning_part()),
         Delta(0, "Hm."),
         Signed(0, "bedrock:s"),
-        Started(1, Text()),
+        PartStarted(index=1, part=text_part()),
         Delta(1, "So."),
     ]
-    assert got[-1] == Completed(FinishReason.STOP, Usage(18, 2, cached_input=10, cache_write=5), "r", objects=True)
+    assert got[-1] == Completed(
+        answer_of(
+            FinishReason.FINISH_REASON_STOP,
+            TokenUsage(prompt_tokens=18, completion_tokens=2, cached_input_tokens=10, cache_write_tokens=5),
+            "r",
+        ),
+        objects=True,
+    )

@@ -8,11 +8,12 @@ import json
 import pytest
 
 from letta.common.v1 import message_pb2 as m
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import FinishReason, Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMInvalidResponse
-from letta_llm_gateway.domain.answers import FinishReason, Reasoning, Text, ToolCall, Usage
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.wires.google import answer, request
+from letta_llm_gateway.providers.wires.parts import reasoning_part, text_part
 from tests.support.prompts import kept
 
 SIGNED = base64.b64encode(b"\xff\xfe signed").decode()
@@ -34,10 +35,9 @@ def test_the_signature_of_a_call_goes_back_with_it(written):
     [call] = answer(
         body({"functionCall": {"name": "look", "args": {"x": 1}}, "thoughtSignature": written}), vendor="v"
     ).parts
-    assert isinstance(call, ToolCall)
+    assert call.HasField("tool_call")
 
-    again = m.ToolCallContent(id=call.id, name=call.name, input=call.input, signature=call.signature)
-    said = m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=[m.ContentPart(tool_call=again)])
+    said = m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=[call])
     contents = told(said)
 
     [part] = contents[1]["parts"]
@@ -50,14 +50,14 @@ def test_thoughts_are_reasoning_and_count_as_output():
 
     got = answer(body({"text": "Hm.", "thought": True}, {"text": "So."}, usageMetadata=counts), vendor="v")
 
-    assert got.parts == (Reasoning("Hm."), Text("So."))
-    assert got.usage == Usage(prompt=10, completion=7, cached_input=2, reasoning=4)
+    assert got.parts == [reasoning_part("Hm."), text_part("So.")]
+    assert got.usage == TokenUsage(prompt_tokens=10, completion_tokens=7, cached_input_tokens=2, reasoning_tokens=4)
 
 
 def test_a_blocked_prompt_is_filtered_not_broken():
     got = answer({"promptFeedback": {"blockReason": "SAFETY"}}, vendor="v")
 
-    assert (got.parts, got.finish_reason) == ((), FinishReason.CONTENT_FILTER)
+    assert (got.parts, got.finish_reason) == ([], FinishReason.FINISH_REASON_CONTENT_FILTER)
 
 
 def test_a_malformed_call_is_refused():

@@ -11,14 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from letta.common.v1.message_pb2 import ContentPart
+from letta.llm.v1.generation_service_pb2 import FinishReason, PartStarted
 from letta_common.errors import LLMAuthentication, LLMInvalidResponse, LLMRateLimit, LLMUnavailable
 from letta_common.values.json_texts import json_object
-from letta_llm_gateway.domain.answers import Completed, Delta, FinishReason, Reasoning, Started, Text, ToolCall
+from letta_llm_gateway.domain.answers import Completed, Delta, Event
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.errors import redacted, refusal, retry_after, stream_refusal, transport_errors
+from letta_llm_gateway.providers.fitting.cleaning import Cleaner
 from letta_llm_gateway.providers.wires import sse, wire_json
 from letta_llm_gateway.providers.wires.arguments import finished, readable
 from letta_llm_gateway.providers.wires.openai import StreamReader, answer
+from letta_llm_gateway.providers.wires.parts import answer_of, call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
 
 JSON = st.recursive(
@@ -63,13 +67,17 @@ def test_other_arguments_are_left_as_they_came(raw):
 @pytest.mark.parametrize("objects", [False, True])
 @pytest.mark.parametrize("raw", ['{"a": 1}', "{}", "", '{"a": "cut in', '{"a": 1,}'])
 def test_of_an_answer_that_was_cut_only_a_last_call_that_is_surely_whole_can_be_read(raw, objects):
-    calls = [ToolCall("1", "f", '{"b": 2}'), ToolCall("2", "f", raw)]
-    first, last = finished(calls, FinishReason.LENGTH, objects=objects)
+    calls = [call_part("1", "f", '{"b": 2}'), call_part("2", "f", raw)]
+    first, last = cut(calls, objects=objects)
 
-    assert first.input == '{"b": 2}'
-    assert (json_object(last.input) is not None) == (not objects and raw.endswith("}"))
-    assert last.input, "nothing at all would be read as no arguments"
-    assert finished([*calls, Text("So")], FinishReason.LENGTH, objects=objects)[1].input == readable(raw)
+    assert first.tool_call.input == '{"b": 2}'
+    assert (json_object(last.tool_call.input) is not None) == (not objects and raw.endswith("}"))
+    assert last.tool_call.input, "nothing at all would be read as no arguments"
+    assert cut([*calls, text_part("So")], objects=objects)[1].tool_call.input == readable(raw)
+
+
+def cut(parts: list[ContentPart], *, objects: bool) -> list[ContentPart]:
+    return list(finished(answer_of(FinishReason.FINISH_REASON_LENGTH, parts=parts), objects=objects).parts)
 
 
 async def chunks(data: bytes, size: int) -> AsyncIterator[bytes]:
@@ -117,26 +125,31 @@ def test_a_server_that_gives_every_call_index_0_is_understood():
         chunk(tool_calls=[call(0, "{}", "a", "x")]), chunk(tool_calls=[call(0, "{}", "b", "y")]), chunk(finish="stop")
     )
 
-    started = [event.part for event in got if isinstance(event, Started)]
-    assert [call.name for call in started] == ["x", "y"]
-    assert got[-1] == Completed(FinishReason.TOOL_CALLS, None, "c")
+    started = [event.part for event in got if isinstance(event, PartStarted)]
+    assert [part.tool_call.name for part in started] == ["x", "y"]
+    assert got[-1] == Completed(answer_of(FinishReason.FINISH_REASON_TOOL_CALLS, None, "c"))
 
 
 def test_a_call_without_id_gets_one_and_one_without_name_is_refused():
     [started] = [
-        e for e in fed(chunk(tool_calls=[call(0, "{}", None, "x")]), chunk(finish="stop")) if isinstance(e, Started)
+        e for e in fed(chunk(tool_calls=[call(0, "{}", None, "x")]), chunk(finish="stop")) if isinstance(e, PartStarted)
     ]
-    assert len(started.part.id) == 9
+    assert len(started.part.tool_call.id) == 9
     with pytest.raises(LLMInvalidResponse, match="without naming"):
         fed(chunk(tool_calls=[call(0, "{}", "a", None)]))
 
 
+def clean(told: list[Event]) -> list[Event]:
+    cleaner = Cleaner("v")
+    return [event for each in told for event in cleaner.event(each)]
+
+
 def said(*items: object) -> list[object]:
     assembler = Assembler()
-    for event in fed(*items, chunk(finish="stop")):
+    for event in clean(fed(*items, chunk(finish="stop"))):
         assembler.feed(event)
     return [
-        (part.name, json.loads(part.input)) if isinstance(part, ToolCall) else part
+        (part.tool_call.name, json.loads(part.tool_call.input)) if part.HasField("tool_call") else part
         for part in assembler.answer(finished).parts
     ]
 
@@ -164,7 +177,11 @@ def said(*items: object) -> list[object]:
 )  # fmt: skip
 def test_calls_are_read_as_servers_write_them(pieces, calls):
     assert said(*(chunk(tool_calls=[piece]) for piece in pieces)) == calls
-    ids = [e.part.id for e in fed(*(chunk(tool_calls=[p]) for p in pieces), chunk(finish="stop")) if hasattr(e, "part")]
+    ids = [
+        e.part.tool_call.id
+        for e in fed(*(chunk(tool_calls=[p]) for p in pieces), chunk(finish="stop"))
+        if hasattr(e, "part")
+    ]
     assert len(set(ids)) == len(calls)
 
 
@@ -173,7 +190,7 @@ def test_the_one_call_of_old_servers_is_read():
 
     assert said(chunk(function_call=function)) == [("x", {"q": 1})]
     [part] = answer({"choices": [{"message": {"function_call": function}, "finish_reason": "stop"}]}, vendor="v").parts
-    assert (part.name, part.input) == ("x", '{"q": 1}')
+    assert (part.tool_call.name, part.tool_call.input) == ("x", '{"q": 1}')
 
 
 def test_reasoning_within_the_content_is_read():
@@ -182,9 +199,9 @@ def test_reasoning_within_the_content_is_read():
         {"type": "text", "text": "So."},
     ]
 
-    assert said(chunk(content=content[:1]), chunk(content=content[1:])) == [Reasoning("Hm."), Text("So.")]
+    assert said(chunk(content=content[:1]), chunk(content=content[1:])) == [reasoning_part("Hm."), text_part("So.")]
     [*parts] = answer({"choices": [{"message": {"content": content}}]}, vendor="v").parts
-    assert parts == [Reasoning("Hm."), Text("So.")]
+    assert parts == [reasoning_part("Hm."), text_part("So.")]
 
 
 def test_an_error_within_a_choice_is_typed():
@@ -253,30 +270,30 @@ def test_a_lone_closing_tag_ends_thoughts_that_the_prompt_opened(size, known):
     for chunk in [*chunks, {"choices": [{"delta": {}, "finish_reason": "stop"}]}]:
         told += reader.feed(chunk)
     told += reader.end()
-    for event in told:
+    for event in clean(told):
         assembler.feed(event)
 
-    assert list(assembler.answer(lambda parts, *_, **__: tuple(parts)).parts) == [
-        Reasoning("because 17*23"),
-        Text("391"),
+    assert list(assembler.answer(lambda answer, **_: answer).parts) == [
+        reasoning_part("because 17*23"),
+        text_part("391"),
     ]
     assert reader.closes_alone is not known
-    kinds = [type(event.part) for event in told if isinstance(event, Started)]
-    assert kinds == ([Reasoning, Text] if known else [Text, Text])
+    kinds = [event.part.WhichOneof("part") for event in told if isinstance(event, PartStarted)]
+    assert kinds == (["reasoning", "text"] if known else ["text", "text"])
 
 
 def test_a_lone_closing_tag_of_a_whole_answer():
-    assert split_thinking("a</think>b", lone_tags=True) == [Reasoning("a"), Text("b")]
-    assert split_thinking("a</think>b") == [Text("a</think>b")]
-    assert split_thinking("no tag", lone_tags=True) == [Text("no tag")]
+    assert split_thinking("a</think>b", lone_tags=True) == [reasoning_part("a"), text_part("b")]
+    assert split_thinking("a</think>b") == [text_part("a</think>b")]
+    assert split_thinking("no tag", lone_tags=True) == [text_part("no tag")]
 
 
 def test_think_tags_of_a_whole_answer_become_reasoning():
-    assert split_thinking("<think>a</think>b") == [Reasoning("a"), Text("b")]
-    assert split_thinking("<think>\na \n</think>\n\nb\n") == [Reasoning("a"), Text("b\n")]
-    assert split_thinking("<think>never closed") == [Reasoning("never closed")]
-    assert split_thinking("<think>b</think>c", "a") == [Reasoning("ab"), Text("c")]
-    assert split_thinking("b") == [Text("b")]
+    assert split_thinking("<think>a</think>b") == [reasoning_part("a"), text_part("b")]
+    assert split_thinking("<think>\na \n</think>\n\nb\n") == [reasoning_part("a"), text_part("b\n")]
+    assert split_thinking("<think>never closed") == [reasoning_part("never closed")]
+    assert split_thinking("<think>b</think>c", "a") == [reasoning_part("ab"), text_part("c")]
+    assert split_thinking("b") == [text_part("b")]
     assert split_thinking("") == []
 
 

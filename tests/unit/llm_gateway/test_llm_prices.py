@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from letta.common.v1.usage_pb2 import TokenUsage
 from letta_common.errors import InvalidArgument
-from letta_llm_gateway.domain.answers import Usage
 from letta_llm_gateway.domain.catalogue.prices import Price, Prices, listed, read_prices
 
 MILLION = 1_000_000
@@ -16,13 +16,13 @@ MILLION = 1_000_000
 @pytest.mark.parametrize(
     ("used", "dollars"),
     [
-        (Usage(prompt=MILLION), 2.0),
-        (Usage(completion=MILLION), 8.0),
-        (Usage(prompt=MILLION, cached_input=MILLION), 0.5),
-        (Usage(prompt=MILLION, cache_write=MILLION), 2.5),
-        (Usage(prompt=3 * MILLION, cached_input=MILLION, cache_write=MILLION), 5.0),
-        (Usage(completion=2 * MILLION, reasoning=MILLION), 12.0),
-        (Usage(), 0.0),
+        (TokenUsage(prompt_tokens=MILLION), 2.0),
+        (TokenUsage(completion_tokens=MILLION), 8.0),
+        (TokenUsage(prompt_tokens=MILLION, cached_input_tokens=MILLION), 0.5),
+        (TokenUsage(prompt_tokens=MILLION, cache_write_tokens=MILLION), 2.5),
+        (TokenUsage(prompt_tokens=3 * MILLION, cached_input_tokens=MILLION, cache_write_tokens=MILLION), 5.0),
+        (TokenUsage(completion_tokens=2 * MILLION, reasoning_tokens=MILLION), 12.0),
+        (TokenUsage(), 0.0),
     ],
 )
 def test_each_kind_of_token_costs_what_it_costs(used, dollars):
@@ -30,13 +30,24 @@ def test_each_kind_of_token_costs_what_it_costs(used, dollars):
 
 
 def test_kinds_without_a_price_of_their_own_cost_the_usual():
-    used = Usage(prompt=MILLION, completion=MILLION, cached_input=1000, cache_write=1000, reasoning=1000)
+    used = TokenUsage(
+        prompt_tokens=MILLION,
+        completion_tokens=MILLION,
+        cached_input_tokens=1000,
+        cache_write_tokens=1000,
+        reasoning_tokens=1000,
+    )
 
     assert Price(2.0, 8.0).cost(used) == 10 * MILLION
 
 
 def test_counts_that_contradict_each_other_never_cost_less_than_nothing():
-    assert Price(2.0, 8.0).cost(Usage(prompt=1, cached_input=10, completion=1, reasoning=10)) == 20 + 8
+    assert (
+        Price(2.0, 8.0).cost(
+            TokenUsage(prompt_tokens=1, cached_input_tokens=10, completion_tokens=1, reasoning_tokens=10)
+        )
+        == 20 + 8
+    )
 
 
 @pytest.mark.parametrize(

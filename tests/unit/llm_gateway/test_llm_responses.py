@@ -5,10 +5,17 @@ from __future__ import annotations
 import pytest
 
 from letta.common.v1 import message_pb2 as m
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
+from letta.llm.v1.generation_service_pb2 import (
+    PartEnded,
+    PartStarted,
+    Prompt,
+    ToolChoice,
+    ToolChoiceMode,
+    ToolDefinition,
+)
 from letta_common.egress import AddressGuard
 from letta_common.errors import AppError, ContextWindowExceeded, LLMBadRequest, LLMRateLimit, LLMUnavailable
-from letta_llm_gateway.domain.answers import Delta, Ended, RedactedReasoning, Signed, Started, Text, ToolCall
+from letta_llm_gateway.domain.answers import Delta, Signed
 from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import Clients
@@ -16,6 +23,7 @@ from letta_llm_gateway.providers.vendors import anthropic as anthropic_wire
 from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from letta_llm_gateway.providers.wires import responses as responses_wire
+from letta_llm_gateway.providers.wires.parts import call_part, redacted_part, text_part
 from letta_llm_gateway.providers.wires.responses import StreamReader, answer, request
 from tests.support.prompts import kept, sent
 
@@ -37,7 +45,11 @@ def test_encrypted_reasoning_goes_back_as_it_came():
         {"id": "r", "status": "completed", "output": [{**item, "encrypted_content": "e:n:c"}]}, vendor="v"
     ).parts
 
-    body = sent(request("o4-mini", said(thought(part.signature, part.reasoning)), Fragments(), official=True))
+    body = sent(
+        request(
+            "o4-mini", said(thought(part.reasoning.signature, part.reasoning.reasoning)), Fragments(), official=True
+        )
+    )
 
     assert body["input"][1] == {**item, "encrypted_content": "e:n:c"}
 
@@ -46,8 +58,8 @@ def test_reasoning_without_a_summary_is_kept_and_goes_back():
     item = {"type": "reasoning", "id": "rs_7", "summary": [], "encrypted_content": "enc"}
     [part] = answer({"id": "r", "status": "completed", "output": [item]}, vendor="v").parts
 
-    assert part == RedactedReasoning("openai:rs_7:enc")
-    again = m.ContentPart(redacted_reasoning=m.RedactedReasoningContent(data=part.data))
+    assert part == redacted_part("openai:rs_7:enc")
+    again = part
     assert sent(request("o4-mini", said(again), Fragments(), official=True))["input"][1] == item
 
 
@@ -101,7 +113,7 @@ def test_a_signature_comes_with_the_end_of_the_streamed_item():
     assert Signed(0, "openai:rs_1:enc") in events
     silent = StreamReader(vendor="v", model="m")
     [started, _] = silent.feed({"type": "response.output_item.done", "output_index": 0, "item": item})
-    assert started == Started(0, RedactedReasoning("openai:rs_1:enc"))
+    assert started == PartStarted(index=0, part=redacted_part("openai:rs_1:enc"))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +138,7 @@ def test_errors_in_a_stream_are_typed(event, expected):
 def test_a_refusal_is_text():
     item = {"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}
 
-    assert answer({"status": "completed", "output": [item]}, vendor="v").parts == (Text("No."),)
+    assert answer({"status": "completed", "output": [item]}, vendor="v").parts == [text_part("No.")]
 
 
 @pytest.mark.parametrize("model", ["gpt-5", "gpt-5-mini", "o1", "o3-pro", "o4-mini"])
@@ -155,5 +167,5 @@ def test_a_call_that_comes_at_once_is_whole():
     for events in ([done], [announced, done]):
         reader = StreamReader(vendor="v", model="m")
         got = [event for told in events for event in reader.feed(told)]
-        id = got[0].part.id
-        assert got == [Started(0, ToolCall(id, "look")), Delta(0, '{"x": 1}'), Ended(0)]
+        id = got[0].part.tool_call.id
+        assert got == [PartStarted(index=0, part=call_part(id, "look")), Delta(0, '{"x": 1}'), PartEnded(index=0)]

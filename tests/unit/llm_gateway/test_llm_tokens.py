@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 import tiktoken_ext.openai_public as published
 
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import TokenCountSource
 from letta_common.errors import LLMUnavailable
-from letta_llm_gateway.domain.answers import Call, CountSource, Reasoning, Text, ToolCall, Usage
+from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.catalogue.tokens import Counts, of_bytes
 from letta_llm_gateway.providers.tokenizer import PATTERN, LocalTokenizer, vocabulary
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
+from letta_llm_gateway.providers.wires.parts import call_part, reasoning_part, text_part
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +129,11 @@ class Vendor(BuiltinProvider):
 @pytest.mark.parametrize(
     ("vendor", "model", "expected"),
     [
-        (77, "gpt-4o", (77, CountSource.PROVIDER)),
-        (None, "gpt-4o", (2 + 4, CountSource.TOKENIZER)),
-        (LLMUnavailable("away"), "gpt-4o", (2 + 4, CountSource.TOKENIZER)),
-        (None, "claude-x", (9, CountSource.ESTIMATE)),
-        (LLMUnavailable("away"), "claude-x", (9, CountSource.ESTIMATE)),
+        (77, "gpt-4o", (77, TokenCountSource.TOKEN_COUNT_SOURCE_PROVIDER)),
+        (None, "gpt-4o", (2 + 4, TokenCountSource.TOKEN_COUNT_SOURCE_TOKENIZER)),
+        (LLMUnavailable("away"), "gpt-4o", (2 + 4, TokenCountSource.TOKEN_COUNT_SOURCE_TOKENIZER)),
+        (None, "claude-x", (9, TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE)),
+        (LLMUnavailable("away"), "claude-x", (9, TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE)),
     ],
 )
 async def test_a_prompt_is_counted_by_the_best_means_there_is(tokenizer, vendor, model, expected):
@@ -141,17 +144,22 @@ async def test_a_prompt_is_counted_by_the_best_means_there_is(tokenizer, vendor,
 
 async def test_what_a_vendor_did_not_count_is_counted_once_the_vocabulary_is_there():
     tokenizer = LocalTokenizer()
-    parts = [Text("hello world"), Reasoning("hello world"), ToolCall("i", "hello", "{}")]
+    parts = [text_part("hello world"), reasoning_part("hello world"), call_part("i", "hello", "{}")]
 
-    async def usage(model: str) -> tuple[Usage, CountSource]:
+    async def usage(model: str) -> tuple[TokenUsage, int]:
         return await Counts(tokenizer).usage(model, lambda: ["hello world"], parts, 9)
 
-    assert (await usage("claude-x"))[1] is CountSource.ESTIMATE
+    assert (await usage("claude-x"))[1] == TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE
     assert not tokenizer.ready
     first, source = await usage("gpt-4o")
-    assert (first.prompt, source) == (9, CountSource.ESTIMATE), "loading it would hold up the answer"
+    assert (first.prompt_tokens, source) == (9, TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE), (
+        "loading it would hold up the answer"
+    )
     await tokenizer.prepare()
-    assert await usage("gpt-4o") == (Usage(6, 6), CountSource.TOKENIZER)
+    assert await usage("gpt-4o") == (
+        TokenUsage(prompt_tokens=6, completion_tokens=6),
+        TokenCountSource.TOKEN_COUNT_SOURCE_TOKENIZER,
+    )
 
 
 SOURCE = Path(inspect.getsourcefile(LocalTokenizer) or "").read_text()

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import REGISTRY
 
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import FinishReason, Generation
 from letta_common.errors import DatabaseUnavailable
 from letta_common.values.ids import new_id
 from letta_llm_gateway.domain.accounting.traces import TraceDraft, Tracing, redacted, request_of, response_of
 from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter, WriterOptions
-from letta_llm_gateway.domain.answers import Answer, CountSource, FinishReason, Generation, Text, ToolCall, Usage
+from letta_llm_gateway.providers.wires.parts import call_part, text_part
 from tests.fakes.llm_gateway.stores import FakeUsageStore
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -39,8 +41,12 @@ HARMLESS = [
 
 
 def made(text: str = "hi", *parts) -> Generation:
-    answer = Answer((Text(text), *parts), FinishReason.STOP, response_id="r-1")
-    return Generation(answer, Usage(1, 2), CountSource.PROVIDER, "openai/x", "openai", 100)
+    return Generation(
+        parts=[text_part(text), *parts],
+        finish_reason=FinishReason.FINISH_REASON_STOP,
+        usage=TokenUsage(prompt_tokens=1, completion_tokens=2),
+        response_id="r-1",
+    )
 
 
 def draft(sent: bytes = b'{"a": 1}', outcome: str = "ok", generation: Generation | None = None) -> TraceDraft:
@@ -93,7 +99,7 @@ def test_names_that_only_sound_like_secrets_stay():
 
 
 def test_secrets_in_arguments_and_answers_are_taken_out():
-    call = ToolCall("c", "t", json.dumps({"password": "hunter2", "city": "Rome"}))
+    call = call_part("c", "t", json.dumps({"password": "hunter2", "city": "Rome"}))
 
     kept = response_of(draft(generation=made(f"use {SECRETS[0]}", call)), 1 << 20)
 

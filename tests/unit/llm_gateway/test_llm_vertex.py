@@ -10,13 +10,14 @@ from letta.common.v1 import message_pb2 as m
 from letta.llm.v1.generation_service_pb2 import Prompt
 from letta_common.egress import AddressGuard
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication, LLMUnavailable
-from letta_llm_gateway.domain.answers import Call, Text
+from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.vendors import vertex
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
+from letta_llm_gateway.providers.wires.parts import text_part
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import base_accounts
 from tests.fakes.vertex_server import TOKEN, VertexServer, service_account
@@ -63,13 +64,13 @@ async def test_claude_answers_and_streams_with_the_same_account(vendor):
     provider = await factory.provider(account(vendor, service_account(f"{vendor.url}/token")))
     vendor.say("At once.", "In pieces.")
 
-    assert (await provider.generate(Call(CLAUDE, HI))).parts == (Text("At once."),)
+    assert (await provider.generate(Call(CLAUDE, HI))).parts == [text_part("At once.")]
     assembler = Assembler()
     async for event in provider.stream(Call(CLAUDE, HI)):
         assembler.feed(event)
     await factory.close()
 
-    assert assembler.parts() == [Text("In pieces.")]
+    assert assembler.parts() == [text_part("In pieces.")]
     assert [request.path.rpartition(":")[2] for request in vendor.requests[-2:]] == ["rawPredict", "streamRawPredict"]
 
 

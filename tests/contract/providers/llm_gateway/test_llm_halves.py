@@ -10,7 +10,7 @@ import pytest
 
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1 import generation_service_pb2 as pb
-from letta_llm_gateway.domain.answers import FinishReason
+from letta.llm.v1.generation_service_pb2 import FinishReason
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, prompt, returned, tool, user
 from tests.contract.providers.llm_gateway.test_llm_tools import answered, both, told
@@ -58,7 +58,7 @@ async def test_in_the_schema_of_a_tool(subject: Subject, half: str, stream: bool
 
     got = await answered(subject, prompt(user("hi"), tools=(tool("plain"), odd)), stream=stream)
 
-    assert got.warnings == ()
+    assert got.warnings == []
     assert list(told(subject)) == ["plain", "odd"]
     is_whole(subject)
 
@@ -83,7 +83,7 @@ async def test_in_the_form_of_an_answer(subject: Subject, half: str) -> None:
 
     got = await answered(subject, prompt(user("hi"), settings={"response_format": form}))
 
-    assert got.finish_reason is FinishReason.STOP
+    assert got.finish_reason == FinishReason.FINISH_REASON_STOP
     is_whole(subject)
 
 
@@ -101,6 +101,6 @@ async def test_in_keys_that_are_renamed(subject: Subject, half: str, stream: boo
     got = await answered(subject, asked, stream=stream)
 
     [part] = got.parts
-    [key] = json.loads(part.input)
+    [key] = json.loads(part.tool_call.input)
     assert key == json.loads(f'"${half}"').encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    part.input.encode()
+    part.tool_call.input.encode()

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from letta.common.v1.message_pb2 import ContentPart
+from letta.llm.v1.generation_service_pb2 import Generation
 from letta_common.errors import LLMInvalidResponse, LLMUnavailable
-from letta_llm_gateway.domain.answers import Answer, Call, Part, Reasoning, RedactedReasoning, Text, ToolCall
+from letta_llm_gateway.domain.answers import Call, said_in
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.wires.arguments import finished
+from letta_llm_gateway.providers.wires.parts import text_part
 from tests.contract.providers.llm_gateway import hostile_answers as hostile
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, tool, user
@@ -25,7 +28,7 @@ SAID = Say("Hello there", calls=[("first", {"label": "x"})], reasoning="Hm.", si
 both = pytest.mark.parametrize("stream", [False, True])
 
 
-async def answered(subject: Subject, *, stream: bool, step: Fault) -> Answer:
+async def answered(subject: Subject, *, stream: bool, step: Fault) -> Generation:
     subject.vendor.say(step)
     if not stream:
         return await subject.provider.generate(Call("m", ASKED))
@@ -36,28 +39,21 @@ async def answered(subject: Subject, *, stream: bool, step: Fault) -> Answer:
     return assembler.answer(finished)
 
 
-def texts_of(part: Part) -> list[str]:
-    match part:
-        case Text(text):
-            return [text]
-        case Reasoning(text, signature):
-            return [text, signature or ""]
-        case RedactedReasoning(data):
-            return [data]
-        case ToolCall(id, name, arguments, signature):
-            return [id, name, arguments, signature or ""]
+def texts_of(part: ContentPart) -> list[str]:
+    call = part.tool_call
+    return [said_in(part), call.id, call.name, call.signature, part.reasoning.signature, part.text.signature]
 
 
-def is_sound(got: Answer) -> None:
+def is_sound(got: Generation) -> None:
     """Every text can be sent on and stored; every count can be added up."""
     for text in (got.response_id, *(text for part in got.parts for text in texts_of(part))):
         assert isinstance(text, str)
         text.encode()
-    for call in (part for part in got.parts if isinstance(part, ToolCall)):
+    for call in (part.tool_call for part in got.parts if part.HasField("tool_call")):
         assert call.name
         assert call.id
-    if got.usage is not None:
-        counts = (got.usage.prompt, got.usage.completion, got.usage.cached_input, got.usage.reasoning)
+    if got.HasField("usage"):
+        counts = [count for _, count in got.usage.ListFields()]
         assert all(type(count) is int and 0 <= count <= 10_000_000 for count in counts)
 
 
@@ -72,7 +68,7 @@ async def test_counts_that_cannot_be_never_cost_the_answer(subject: Subject, cou
     got = await answered(subject, stream=stream, step=hostile.answer(subject.kind, SAID, change, stream=stream))
 
     is_sound(got)
-    assert Text("Hello there") in got.parts
+    assert text_part("Hello there") in got.parts
 
 
 @both
@@ -84,7 +80,7 @@ async def test_usage_of_another_form_never_costs_the_answer(subject: Subject, us
     got = await answered(subject, stream=stream, step=hostile.answer(subject.kind, SAID, change, stream=stream))
 
     is_sound(got)
-    assert Text("Hello there") in got.parts
+    assert text_part("Hello there") in got.parts
 
 
 @both
@@ -98,8 +94,8 @@ async def test_halves_of_characters_become_whole_ones(subject: Subject, stream: 
     got = await answered(subject, stream=stream, step=hostile.answer(subject.kind, said, change, stream=stream))
 
     is_sound(got)
-    assert Text("a\ufffdb") in got.parts
-    [call] = [part for part in got.parts if isinstance(part, ToolCall)]
+    assert text_part("a\ufffdb") in got.parts
+    [call] = [part.tool_call for part in got.parts if part.HasField("tool_call")]
     assert call.name == "fi\ufffdrst"
     assert json.loads(call.input) == {"la\ufffdbel": "\ufffd"}
 
@@ -146,7 +142,7 @@ async def test_an_answer_of_another_content_type_is_read(subject: Subject, conte
 
     got = await answered(subject, stream=False, step=step)
 
-    assert got.parts == (Text("Hellö"),)
+    assert got.parts == [text_part("Hellö")]
 
 
 async def test_an_answer_that_is_cut_anywhere_is_typed(subject: Subject) -> None:
@@ -165,7 +161,7 @@ async def test_a_stream_that_is_cut_anywhere_is_typed_or_whole(subject: Subject)
             got = await answered(subject, stream=True, step=hostile.raw(subject.kind, [data[:at]], stream=True))
         except (LLMInvalidResponse, LLMUnavailable):
             continue
-        assert got.parts == (Text("Hello there"),)
+        assert got.parts == [text_part("Hello there")]
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"7", b'"text"', b"{}", b"\xff\xfe\x00", b"[" * 50_000])

@@ -10,6 +10,8 @@ from dataclasses import replace
 import httpx2
 import pytest
 
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import FinishReason, Generation, PartStarted
 from letta_common.egress import AddressGuard
 from letta_common.errors import (
     AppError,
@@ -23,12 +25,13 @@ from letta_common.errors import (
     LLMUnavailable,
     ModelNotFound,
 )
-from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, Reasoning, Started, Text, ToolCall, Usage
+from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from letta_llm_gateway.providers.wires.arguments import finished
+from letta_llm_gateway.providers.wires.parts import reasoning_part, text_part
 from tests.contract.providers.llm_gateway.conftest import Subject, account
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, call, prompt, returned, tool, user
 from tests.fakes.wire import Fault, Say
@@ -36,7 +39,7 @@ from tests.fakes.wire import Fault, Say
 HI = prompt(user("hi"))
 
 
-async def answer(subject: Subject, mode: str, asked=HI) -> Answer:
+async def answer(subject: Subject, mode: str, asked=HI) -> Generation:
     if mode == "unary":
         return await subject.provider.generate(Call("m", asked))
     assembler = Assembler()
@@ -55,9 +58,9 @@ async def test_text_comes_with_usage_and_an_id(subject, mode):
 
     got = await answer(subject, mode)
 
-    assert got.parts == (Text("Hello, wörld 🙂!"),)
-    assert got.finish_reason is FinishReason.STOP
-    assert got.usage == Usage(11, 7)
+    assert got.parts == [text_part("Hello, wörld 🙂!")]
+    assert got.finish_reason == FinishReason.FINISH_REASON_STOP
+    assert got.usage == TokenUsage(prompt_tokens=11, completion_tokens=7)
     assert got.response_id in {"chatcmpl-1", "goog_1", "msg_1", "req_1", "resp_1"}
 
 
@@ -68,10 +71,13 @@ async def test_a_tool_is_called_with_its_arguments(subject, mode):
     got = await answer(subject, mode, prompt(user("I am Sam"), tools=(tool(),)))
 
     [part] = got.parts
-    assert isinstance(part, ToolCall)
-    assert (part.name, json.loads(part.input)) == ("memory_insert", {"label": "human", "new_str": "Sam"})
-    assert part.id
-    assert got.finish_reason is FinishReason.TOOL_CALLS
+    assert part.HasField("tool_call")
+    assert (part.tool_call.name, json.loads(part.tool_call.input)) == (
+        "memory_insert",
+        {"label": "human", "new_str": "Sam"},
+    )
+    assert part.tool_call.id
+    assert got.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS
 
 
 @both
@@ -81,9 +87,9 @@ async def test_parallel_calls_keep_their_arguments_apart(subject, mode):
 
     got = await answer(subject, mode, prompt(user("go"), tools=(tool(),)))
 
-    assert got.parts[0] == Text("Wait.")
-    assert [(p.name, json.loads(p.input)) for p in got.parts[1:]] == calls
-    assert len({p.id for p in got.parts[1:]}) == 3
+    assert got.parts[0] == text_part("Wait.")
+    assert [(p.tool_call.name, json.loads(p.tool_call.input)) for p in got.parts[1:]] == calls
+    assert len({p.tool_call.id for p in got.parts[1:]}) == 3
 
 
 @both
@@ -93,8 +99,8 @@ async def test_calls_have_ids_of_their_own(subject, mode):
 
     got = await answer(subject, mode, prompt(user("go"), tools=(tool(),)))
 
-    assert [(part.name, json.loads(part.input)) for part in got.parts] == calls
-    ids = [part.id for part in got.parts]
+    assert [(part.tool_call.name, json.loads(part.tool_call.input)) for part in got.parts] == calls
+    ids = [part.tool_call.id for part in got.parts]
     assert len(set(ids)) == 3
     assert all(ids)
     assert "twice" not in ids  # what vendors say repeats over steps
@@ -107,23 +113,23 @@ async def test_reasoning_comes_before_the_text(subject, mode):
     got = await answer(subject, mode)
 
     signature = {"anthropic": "sig", "bedrock": "bedrock:sig", "openai-responses": "openai:rs_0:sig"}.get(subject.kind)
-    assert got.parts == (Reasoning("Let me think.", signature), Text("So."))
+    assert got.parts == [reasoning_part("Let me think.", signature), text_part("So.")]
 
 
 @both
 @pytest.mark.parametrize(
     ("finish", "reason"),
     [
-        ("length", FinishReason.LENGTH),
-        ("content_filter", FinishReason.CONTENT_FILTER),
-        ("never_heard_of", FinishReason.STOP),
+        ("length", FinishReason.FINISH_REASON_LENGTH),
+        ("content_filter", FinishReason.FINISH_REASON_CONTENT_FILTER),
+        ("never_heard_of", FinishReason.FINISH_REASON_STOP),
     ],
 )
 @pytest.mark.filterwarnings("ignore:NEVER_HEARD_OF is not a valid FinishReason")  # Google's SDK says so and goes on
 async def test_finish_reasons_are_read_and_unknown_ones_are_stop(subject, mode, finish, reason):
     subject.vendor.say(Say("x", finish=finish))
 
-    assert (await answer(subject, mode)).finish_reason is reason
+    assert (await answer(subject, mode)).finish_reason == reason
 
 
 @both
@@ -131,7 +137,7 @@ async def test_finish_reasons_are_read_and_unknown_ones_are_stop(subject, mode, 
 async def test_missing_or_zero_usage_is_none(subject, mode, usage):
     subject.vendor.say(Say("x", usage=usage))
 
-    assert (await answer(subject, mode)).usage is None
+    assert not (await answer(subject, mode)).HasField("usage")
 
 
 @both
@@ -139,7 +145,7 @@ async def test_no_arguments_are_an_empty_object(subject, mode):
     subject.vendor.say(Say(calls=[("now", "")]))
 
     [part] = (await answer(subject, mode)).parts
-    assert part.input == "{}"
+    assert part.tool_call.input == "{}"
 
 
 STATUSES = [
@@ -277,7 +283,7 @@ async def test_closing_a_stream_reaches_the_vendor(subject):
 
     async with aclosing(subject.provider.stream(Call("m", HI))) as events:
         async for event in events:
-            if isinstance(event, Started):
+            if isinstance(event, PartStarted):
                 break
     await asyncio.wait_for(subject.vendor.gone.wait(), 5)
 

@@ -242,7 +242,7 @@ async def test_a_schema_goes_out_in_a_form_that_is_taken_and_keeps_its_meaning(s
         asked = prompt(user("hi"), assistant(call("odd", given)), returned("ok"), user("again"), tools=tools)
         got = await answered(subject, asked)
 
-        assert got.warnings == ()
+        assert got.warnings == []
         assert list(told(subject)) == ["plain", "odd"]
         sent = told(subject)["odd"]
         is_taken(subject.kind, sent or {"type": "object"})
@@ -266,7 +266,7 @@ async def test_arguments_come_back_in_the_form_of_the_tool(subject: Subject, cas
         got = await answered(subject, prompt(*history, tools=tools), stream=stream)
 
         [part] = got.parts
-        assert json.loads(part.input) == given
+        assert json.loads(part.tool_call.input) == given
 
 
 LEFT_OUT = {
@@ -301,5 +301,5 @@ async def test_a_schema_that_cannot_go_out_leaves_out_its_tool_alone(subject: Su
 async def test_a_schema_that_demands_nothing_takes_anything(subject: Subject) -> None:
     got = await answered(subject, prompt(user("hi"), tools=(pb.ToolDefinition(name="odd", parameters="true"),)))
 
-    assert got.warnings == ()
+    assert got.warnings == []
     assert list(told(subject)) == ["odd"]

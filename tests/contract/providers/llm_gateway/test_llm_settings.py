@@ -11,8 +11,10 @@ import pytest
 
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1 import generation_service_pb2 as pb
-from letta_llm_gateway.domain.answers import Answer, Call, Reasoning, RedactedReasoning, ToolCall
+from letta.llm.v1.generation_service_pb2 import Generation
+from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.generation.streams import Assembler
+from letta_llm_gateway.providers.wires.arguments import finished
 from tests.contract.providers.llm_gateway.llm_prompts import SCHEMA, assistant, call, prompt, returned, text, tool, user
 from tests.fakes.wire import Say
 
@@ -190,30 +192,18 @@ async def test_anthropics_wire_gets_the_limit_that_it_demands(subject, asked, al
     assert subject.vendor.requests[-1].body["max_tokens"] == limit
 
 
-async def answered(subject, mode: str) -> Answer:
+async def answered(subject, mode: str) -> Generation:
     if mode == "unary":
         return await subject.provider.generate(Call("m", prompt(user("hi"))))
     assembler = Assembler()
     async for event in subject.provider.stream(Call("m", prompt(user("hi")))):
         assembler.feed(event)
-    return assembler.answer(lambda raw, *_, **__: raw or "{}")
+    return assembler.answer(finished)
 
 
-def kept(answer: Answer) -> m.Message:
+def kept(answer: Generation) -> m.Message:
     """Return an answer as the transcript keeps it."""
-    parts = []
-    for part in answer.parts:
-        match part:
-            case Reasoning(told, signature):
-                parts.append(m.ContentPart(reasoning=m.ReasoningContent(reasoning=told, signature=signature)))
-            case RedactedReasoning(data):
-                parts.append(m.ContentPart(redacted_reasoning=m.RedactedReasoningContent(data=data)))
-            case ToolCall(id, name, arguments, signature):
-                held = m.ToolCallContent(id=id, name=name, input=arguments, signature=signature)
-                parts.append(m.ContentPart(tool_call=held))
-            case _:
-                parts.append(text(part.text))
-    return assistant(*parts)
+    return assistant(*answer.parts)
 
 
 BACK = {

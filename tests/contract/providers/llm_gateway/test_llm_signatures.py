@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from letta.common.v1 import message_pb2 as m
+from letta.llm.v1.generation_service_pb2 import FinishReason, Generation
 from letta_common.errors import LLMBadRequest
-from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, Reasoning, Text, ToolCall
+from letta_llm_gateway.domain.answers import Call
+from letta_llm_gateway.providers.wires.parts import text_part
 from tests.contract.providers.llm_gateway import hostile_answers as hostile
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, returned, tool, user
@@ -29,7 +31,7 @@ def chunk(*parts: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"candidates": [candidate], "responseId": "r"}
 
 
-async def said(subject: Subject, *parts: dict[str, Any], stream: bool) -> Answer:
+async def said(subject: Subject, *parts: dict[str, Any], stream: bool) -> Generation:
     """Return what the model says in these parts, each a chunk of its own where it streams."""
     chunks = [*map(chunk, parts), chunk(finish="STOP")] if stream else [chunk(*parts, finish="STOP")]
     pieces = [hostile.framed("google_ai", "", each) if stream else json.dumps(each).encode() for each in chunks]
@@ -69,10 +71,10 @@ WAYS: dict[str, tuple[dict[str, Any], ...]] = {
 async def test_the_signature_of_a_text_is_kept_with_it(subject: Subject, way: str, stream: bool) -> None:
     got = await said(subject, *WAYS[way], stream=stream)
 
-    thoughts = [part for part in got.parts if isinstance(part, Reasoning)]
+    thoughts = [part for part in got.parts if part.HasField("reasoning")]
     words, call = got.parts[len(thoughts) :]
-    assert words == Text("I look.", f"google:{SIGNED}")
-    assert isinstance(call, ToolCall)
+    assert words == text_part("I look.", f"google:{SIGNED}")
+    assert call.HasField("tool_call")
     assert call.signature == f"google:{OTHER}"
 
 
@@ -81,8 +83,8 @@ async def test_the_signature_of_a_text_is_kept_with_it(subject: Subject, way: st
 async def test_a_signature_without_a_text_is_no_part(subject: Subject, stream: bool) -> None:
     got = await said(subject, CALL, {"text": "", "thoughtSignature": SIGNED}, stream=stream)
 
-    assert [type(part) for part in got.parts] == [ToolCall]
-    assert got.parts[0].signature == f"google:{OTHER}"
+    assert [part.WhichOneof("part") for part in got.parts] == ["tool_call"]
+    assert got.parts[0].tool_call.signature == f"google:{OTHER}"
 
 
 SIGNATURES = {
@@ -143,7 +145,7 @@ async def test_a_stop_says_why_in_the_words_of_the_vendor(subject: Subject, what
 
     got = await answered(subject, stream=stream, step=hostile.raw("google_ai", pieces, stream=stream))
 
-    assert (got.parts, got.finish_reason, got.why) == ((), FinishReason.CONTENT_FILTER, why)
+    assert (got.parts, got.finish_reason, got.filter_reason) == ([], FinishReason.FINISH_REASON_CONTENT_FILTER, why)
 
 
 @google

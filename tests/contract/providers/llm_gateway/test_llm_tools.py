@@ -9,9 +9,10 @@ import pytest
 
 from letta.common.v1 import message_pb2 as m
 from letta.llm.v1 import generation_service_pb2 as pb
+from letta.llm.v1.generation_service_pb2 import FinishReason, Generation
 from letta_common.errors import LLMBadRequest
 from letta_common.values.json_texts import json_object
-from letta_llm_gateway.domain.answers import Answer, Call, FinishReason, ToolCall
+from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.wires.arguments import finished
 from tests.contract.providers.llm_gateway.conftest import Subject
@@ -27,7 +28,7 @@ OWN_PLACES = {
 both = pytest.mark.parametrize("stream", [False, True])
 
 
-async def answered(subject: Subject, asked: pb.Prompt, *, stream: bool = False) -> Answer:
+async def answered(subject: Subject, asked: pb.Prompt, *, stream: bool = False) -> Generation:
     if not stream:
         return await subject.provider.generate(Call("m", asked))
     assembler = Assembler()
@@ -70,7 +71,7 @@ async def test_a_tool_that_the_vendor_refuses_is_left_out_alone(subject, stream)
     assert len(subject.vendor.requests) == before + 1, "what is known to be refused is not sent again"
     assert again.warnings == got.warnings
     changed = (TOOLS[0], tool("second", {"type": "object", "properties": {}}))
-    assert (await answered(subject, prompt(user("hi"), tools=changed))).warnings == ()
+    assert (await answered(subject, prompt(user("hi"), tools=changed))).warnings == []
 
 
 async def test_a_refusal_that_names_no_tool_leaves_out_the_unusual_ones(subject):
@@ -137,7 +138,7 @@ async def test_a_name_that_the_vendor_refuses_goes_out_in_its_letters_and_comes_
     assert first == "first"
     assert out.isascii()
     assert len(out) <= 128
-    assert [part.name for part in got.parts] == [name]
+    assert [part.tool_call.name for part in got.parts] == [name]
     assert out.replace("_", "").replace("-", "").isalnum() or out == name
 
 
@@ -170,7 +171,7 @@ async def test_keys_that_vendors_refuse_go_out_in_their_letters_and_come_back(su
     assert schema["required"] == [out["$top"]]
     assert not [key for key in ("$top", "@odata", "größe", "x" * 80) if key in body]
     [part] = got.parts
-    assert json.loads(part.input) == {"$top": 1, "_top": "a", "filter": [{"größe": 2}]}
+    assert json.loads(part.tool_call.input) == {"$top": 1, "_top": "a", "filter": [{"größe": 2}]}
 
 
 LONG = "i" * 100
@@ -229,7 +230,7 @@ async def test_every_call_that_a_vendor_makes_gets_an_id_of_its_own(subject, str
     for _ in range(3):
         subject.vendor.say(Say(calls=[("first", {}), ("second", {})], ids=("ping:0", "ping:0")))
         got = await answered(subject, prompt(user("hi"), tools=TOOLS), stream=stream)
-        seen |= {part.id for part in got.parts if isinstance(part, ToolCall)}
+        seen |= {part.tool_call.id for part in got.parts if part.HasField("tool_call")}
     assert len(seen) == 6
 
 
@@ -239,6 +240,6 @@ async def test_a_call_at_the_end_of_a_cut_answer_is_read_alike_streamed_and_whol
     got = await answered(subject, prompt(user("hi"), tools=TOOLS), stream=stream)
 
     [call] = got.parts
-    assert got.finish_reason is FinishReason.LENGTH
+    assert got.finish_reason == FinishReason.FINISH_REASON_LENGTH
     whole = subject.kind not in {"anthropic", "bedrock"}  # whose whole answers show no cut
-    assert json_object(call.input) == ({"a": 1} if whole else None)
+    assert json_object(call.tool_call.input) == ({"a": 1} if whole else None)

@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx2
 
+from letta.llm.v1.generation_service_pb2 import Generation
 from letta_common.egress import AddressGuard, Bounded, ForbiddenAddress, guarded_client
 from letta_common.errors import AppError
-from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta_llm_gateway.domain.answers import Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Provider, Vector
 from letta_llm_gateway.domain.generation.tapes import current_tape
 
@@ -122,7 +123,7 @@ class GuardedProvider:
     def __init__(self, inner: Provider) -> None:
         self._inner = inner
 
-    async def generate(self, call: Call) -> Answer:
+    async def generate(self, call: Call) -> Generation:
         """Answer once."""
         with _forbidden():
             return await self._inner.generate(call)

@@ -8,26 +8,11 @@ from typing import Any
 
 import grpc.aio
 
-from letta.common.v1 import message_pb2, usage_pb2
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta.llm.v1 import generation_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_llm_gateway.domain.accounting.usage import Attribution
-from letta_llm_gateway.domain.answers import (
-    Delta,
-    Ended,
-    Finished,
-    Generation,
-    Heartbeat,
-    Part,
-    Reasoning,
-    RedactedReasoning,
-    Spoken,
-    Started,
-    Text,
-    ToolCall,
-    Usage,
-)
+from letta_llm_gateway.domain.answers import Spoken
 from letta_llm_gateway.domain.generation.facts import facts_of, tokens_of
 from letta_llm_gateway.domain.generation.fragments import Fragments, read
 from letta_llm_gateway.domain.generation.generations import Generations, PromptFacts
@@ -43,7 +28,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: _Context) -> pb.GenerateResponse:
         made = await self._generations.generate(current_actor(), self._ask(request.prompt))
-        return pb.GenerateResponse(generation=_generation(made))
+        return pb.GenerateResponse(generation=made)
 
     async def StreamGenerate(
         self, request: pb.StreamGenerateRequest, context: _Context
@@ -57,7 +42,7 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: _Context) -> pb.CountTokensResponse:
         tokens, source = await self._generations.count(current_actor(), self._ask(request.prompt))
-        return pb.CountTokensResponse(prompt_tokens=tokens, source=pb.TokenCountSource.ValueType(source.value))
+        return pb.CountTokensResponse(prompt_tokens=tokens, source=source)
 
     def _ask(self, prompt: pb.Prompt) -> PromptFacts:
         booked = prompt.attribution
@@ -94,53 +79,13 @@ def _texts(prompt: pb.Prompt) -> list[str]:
 
 def _event(seq_id: int, event: Spoken) -> pb.StreamGenerateResponse:
     match event:
-        case Delta(index, text):
-            return pb.StreamGenerateResponse(seq_id=seq_id, part_delta=pb.PartDelta(index=index, delta=text))
-        case Started(index, part):
-            return pb.StreamGenerateResponse(seq_id=seq_id, part_started=pb.PartStarted(index=index, part=_part(part)))
-        case Ended(index):
-            return pb.StreamGenerateResponse(seq_id=seq_id, part_ended=pb.PartEnded(index=index))
-        case Heartbeat():
-            return pb.StreamGenerateResponse(seq_id=seq_id, heartbeat=pb.Heartbeat())
-        case Finished(generation):
-            return pb.StreamGenerateResponse(seq_id=seq_id, finished=pb.Finished(generation=_generation(generation)))
-
-
-def _generation(made: Generation) -> pb.Generation:
-    return pb.Generation(
-        parts=[_part(part) for part in made.answer.parts],
-        finish_reason=pb.FinishReason.ValueType(made.answer.finish_reason.value),
-        usage=_usage(made.usage),
-        usage_source=pb.TokenCountSource.ValueType(made.usage_source.value),
-        model=made.model,
-        provider_type=made.provider_type,
-        response_id=made.answer.response_id,
-        context_window=made.context_window,
-        warnings=made.answer.warnings,
-    )
-
-
-def _usage(usage: Usage) -> usage_pb2.TokenUsage:
-    return usage_pb2.TokenUsage(
-        prompt_tokens=usage.prompt,
-        completion_tokens=usage.completion,
-        cached_input_tokens=usage.cached_input,
-        cache_write_tokens=usage.cache_write,
-        reasoning_tokens=usage.reasoning,
-    )
-
-
-def _part(part: Part) -> message_pb2.ContentPart:
-    match part:
-        case Text(text, signature):
-            return message_pb2.ContentPart(text=message_pb2.TextContent(text=text, signature=signature))
-        case ToolCall(call_id, name, arguments, signature):
-            return message_pb2.ContentPart(
-                tool_call=message_pb2.ToolCallContent(id=call_id, name=name, input=arguments, signature=signature)
-            )
-        case Reasoning(reasoning, signature):
-            return message_pb2.ContentPart(
-                reasoning=message_pb2.ReasoningContent(is_native=True, reasoning=reasoning, signature=signature)
-            )
-        case RedactedReasoning(data):
-            return message_pb2.ContentPart(redacted_reasoning=message_pb2.RedactedReasoningContent(data=data))
+        case pb.PartDelta():
+            return pb.StreamGenerateResponse(seq_id=seq_id, part_delta=event)
+        case pb.PartStarted():
+            return pb.StreamGenerateResponse(seq_id=seq_id, part_started=event)
+        case pb.PartEnded():
+            return pb.StreamGenerateResponse(seq_id=seq_id, part_ended=event)
+        case pb.Heartbeat():
+            return pb.StreamGenerateResponse(seq_id=seq_id, heartbeat=event)
+        case pb.Finished():
+            return pb.StreamGenerateResponse(seq_id=seq_id, finished=event)

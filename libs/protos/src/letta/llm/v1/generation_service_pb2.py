@@ -30,7 +30,7 @@ from letta.common.v1 import usage_pb2 as letta_dot_common_dot_v1_dot_usage__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/llm/v1/generation_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dletta/common/v1/message.proto\x1a$letta/common/v1/model_settings.proto\x1a\x1bletta/common/v1/usage.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xf7\x02\n\x06Prompt\x12$\n\x05model\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04R\x05model\x12\x1c\n\x06system\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01R\x06system\x12 \n\x08messages\x18\x03 \x03(\x0c\x42\x04\xe2\x41\x01\x01R\x08messages\x12\x41\n\x05tools\x18\x04 \x03(\x0b\x32\x1c.letta.llm.v1.ToolDefinitionB\r\xe2\x41\x01\x01\xbaH\x06\x92\x01\x03\x10\x80\x04R\x05tools\x12?\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x18.letta.llm.v1.ToolChoiceB\x04\xe2\x41\x01\x01R\ntoolChoice\x12@\n\x08settings\x18\x06 \x01(\x0b\x32\x1e.letta.common.v1.ModelSettingsB\x04\xe2\x41\x01\x01R\x08settings\x12\x41\n\x0b\x61ttribution\x18\x07 \x01(\x0b\x32\x19.letta.llm.v1.AttributionB\x04\xe2\x41\x01\x01R\x0b\x61ttribution\"\xa0\x01\n\x0eToolDefinition\x12\"\n\x04name\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04name\x12&\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01R\x0b\x64\x65scription\x12$\n\nparameters\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01R\nparameters\x12\x1c\n\x06strict\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x06strict\"^\n\nToolChoice\x12\x36\n\x04mode\x18\x01 \x01(\x0e\x32\x1c.letta.llm.v1.ToolChoiceModeB\x04\xe2\x41\x01\x01R\x04mode\x12\x18\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01R\x04name\"\xa5\x01\n\x0b\x41ttribution\x12\x1f\n\x08\x61gent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x07\x61gentId\x12\x1b\n\x06run_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01R\x05runId\x12\x1d\n\x07step_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01R\x06stepId\x12\x39\n\x07purpose\x18\x04 \x01(\x0e\x32\x19.letta.llm.v1.CallPurposeB\x04\xe2\x41\x01\x01R\x07purpose\"\xcc\x03\n\nGeneration\x12\x38\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.letta.common.v1.ContentPartB\x04\xe2\x41\x01\x03R\x05parts\x12\x45\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1a.letta.llm.v1.FinishReasonB\x04\xe2\x41\x01\x03R\x0c\x66inishReason\x12\x37\n\x05usage\x18\x03 \x01(\x0b\x32\x1b.letta.common.v1.TokenUsageB\x04\xe2\x41\x01\x03R\x05usage\x12G\n\x0cusage_source\x18\x04 \x01(\x0e\x32\x1e.letta.llm.v1.TokenCountSourceB\x04\xe2\x41\x01\x03R\x0busageSource\x12\x1a\n\x05model\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03R\x05model\x12)\n\rprovider_type\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03R\x0cproviderType\x12%\n\x0bresponse_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\nresponseId\x12+\n\x0e\x63ontext_window\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x03R\rcontextWindow\x12 \n\x08warnings\x18\t \x03(\tB\x04\xe2\x41\x01\x03R\x08warnings\"K\n\x0fGenerateRequest\x12\x38\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x06prompt\"L\n\x10GenerateResponse\x12\x38\n\ngeneration\x18\x01 \x01(\x0b\x32\x18.letta.llm.v1.GenerationR\ngeneration\"Q\n\x15StreamGenerateRequest\x12\x38\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x06prompt\"\xdb\x02\n\x16StreamGenerateResponse\x12\x15\n\x06seq_id\x18\x01 \x01(\x03R\x05seqId\x12>\n\x0cpart_started\x18\x02 \x01(\x0b\x32\x19.letta.llm.v1.PartStartedH\x00R\x0bpartStarted\x12\x38\n\npart_delta\x18\x03 \x01(\x0b\x32\x17.letta.llm.v1.PartDeltaH\x00R\tpartDelta\x12\x38\n\npart_ended\x18\x04 \x01(\x0b\x32\x17.letta.llm.v1.PartEndedH\x00R\tpartEnded\x12\x37\n\theartbeat\x18\x05 \x01(\x0b\x32\x17.letta.llm.v1.HeartbeatH\x00R\theartbeat\x12\x34\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x16.letta.llm.v1.FinishedH\x00R\x08\x66inishedB\x07\n\x05\x65vent\"a\n\x0bPartStarted\x12\x1a\n\x05index\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x05index\x12\x36\n\x04part\x18\x02 \x01(\x0b\x32\x1c.letta.common.v1.ContentPartB\x04\xe2\x41\x01\x03R\x04part\"C\n\tPartDelta\x12\x1a\n\x05index\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x05index\x12\x1a\n\x05\x64\x65lta\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x05\x64\x65lta\"\'\n\tPartEnded\x12\x1a\n\x05index\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x05index\"\x0b\n\tHeartbeat\"J\n\x08\x46inished\x12>\n\ngeneration\x18\x01 \x01(\x0b\x32\x18.letta.llm.v1.GenerationB\x04\xe2\x41\x01\x03R\ngeneration\"N\n\x12\x43ountTokensRequest\x12\x38\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x06prompt\"r\n\x13\x43ountTokensResponse\x12#\n\rprompt_tokens\x18\x01 \x01(\x05R\x0cpromptTokens\x12\x36\n\x06source\x18\x02 \x01(\x0e\x32\x1e.letta.llm.v1.TokenCountSourceR\x06source*\xa2\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x01\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x02\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x03\x12\x19\n\x15TOOL_CHOICE_MODE_TOOL\x10\x04*\x93\x01\n\x0b\x43\x61llPurpose\x12\x1c\n\x18\x43\x41LL_PURPOSE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41LL_PURPOSE_STEP\x10\x01\x12\x18\n\x14\x43\x41LL_PURPOSE_SUMMARY\x10\x02\x12\x19\n\x15\x43\x41LL_PURPOSE_GENERATE\x10\x03\x12\x1a\n\x16\x43\x41LL_PURPOSE_EMBEDDING\x10\x04*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04*\x9a\x01\n\x10TokenCountSource\x12\"\n\x1eTOKEN_COUNT_SOURCE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bTOKEN_COUNT_SOURCE_PROVIDER\x10\x01\x12 \n\x1cTOKEN_COUNT_SOURCE_TOKENIZER\x10\x02\x12\x1f\n\x1bTOKEN_COUNT_SOURCE_ESTIMATE\x10\x03\x32\xb2\x02\n\x11GenerationService\x12T\n\x08Generate\x12\x1d.letta.llm.v1.GenerateRequest\x1a\x1e.letta.llm.v1.GenerateResponse\"\t\x90\x02\x00\xfa\xf3\x18\x02\x30\x01\x12h\n\x0eStreamGenerate\x12#.letta.llm.v1.StreamGenerateRequest\x1a$.letta.llm.v1.StreamGenerateResponse\"\t\x90\x02\x00\xfa\xf3\x18\x02\x30\x01\x30\x01\x12]\n\x0b\x43ountTokens\x12 .letta.llm.v1.CountTokensRequest\x1a!.letta.llm.v1.CountTokensResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letta/llm/v1/generation_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1dletta/common/v1/message.proto\x1a$letta/common/v1/model_settings.proto\x1a\x1bletta/common/v1/usage.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xf7\x02\n\x06Prompt\x12$\n\x05model\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x04R\x05model\x12\x1c\n\x06system\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01R\x06system\x12 \n\x08messages\x18\x03 \x03(\x0c\x42\x04\xe2\x41\x01\x01R\x08messages\x12\x41\n\x05tools\x18\x04 \x03(\x0b\x32\x1c.letta.llm.v1.ToolDefinitionB\r\xe2\x41\x01\x01\xbaH\x06\x92\x01\x03\x10\x80\x04R\x05tools\x12?\n\x0btool_choice\x18\x05 \x01(\x0b\x32\x18.letta.llm.v1.ToolChoiceB\x04\xe2\x41\x01\x01R\ntoolChoice\x12@\n\x08settings\x18\x06 \x01(\x0b\x32\x1e.letta.common.v1.ModelSettingsB\x04\xe2\x41\x01\x01R\x08settings\x12\x41\n\x0b\x61ttribution\x18\x07 \x01(\x0b\x32\x19.letta.llm.v1.AttributionB\x04\xe2\x41\x01\x01R\x0b\x61ttribution\"\xa0\x01\n\x0eToolDefinition\x12\"\n\x04name\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04name\x12&\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01R\x0b\x64\x65scription\x12$\n\nparameters\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01R\nparameters\x12\x1c\n\x06strict\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x06strict\"^\n\nToolChoice\x12\x36\n\x04mode\x18\x01 \x01(\x0e\x32\x1c.letta.llm.v1.ToolChoiceModeB\x04\xe2\x41\x01\x01R\x04mode\x12\x18\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01R\x04name\"\xa5\x01\n\x0b\x41ttribution\x12\x1f\n\x08\x61gent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x07\x61gentId\x12\x1b\n\x06run_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01R\x05runId\x12\x1d\n\x07step_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01R\x06stepId\x12\x39\n\x07purpose\x18\x04 \x01(\x0e\x32\x19.letta.llm.v1.CallPurposeB\x04\xe2\x41\x01\x01R\x07purpose\"\xf7\x03\n\nGeneration\x12\x38\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.letta.common.v1.ContentPartB\x04\xe2\x41\x01\x03R\x05parts\x12\x45\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1a.letta.llm.v1.FinishReasonB\x04\xe2\x41\x01\x03R\x0c\x66inishReason\x12\x37\n\x05usage\x18\x03 \x01(\x0b\x32\x1b.letta.common.v1.TokenUsageB\x04\xe2\x41\x01\x03R\x05usage\x12G\n\x0cusage_source\x18\x04 \x01(\x0e\x32\x1e.letta.llm.v1.TokenCountSourceB\x04\xe2\x41\x01\x03R\x0busageSource\x12\x1a\n\x05model\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03R\x05model\x12)\n\rprovider_type\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03R\x0cproviderType\x12%\n\x0bresponse_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03R\nresponseId\x12+\n\x0e\x63ontext_window\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x03R\rcontextWindow\x12 \n\x08warnings\x18\t \x03(\tB\x04\xe2\x41\x01\x03R\x08warnings\x12)\n\rfilter_reason\x18\n \x01(\tB\x04\xe2\x41\x01\x03R\x0c\x66ilterReason\"K\n\x0fGenerateRequest\x12\x38\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x06prompt\"L\n\x10GenerateResponse\x12\x38\n\ngeneration\x18\x01 \x01(\x0b\x32\x18.letta.llm.v1.GenerationR\ngeneration\"Q\n\x15StreamGenerateRequest\x12\x38\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x06prompt\"\xdb\x02\n\x16StreamGenerateResponse\x12\x15\n\x06seq_id\x18\x01 \x01(\x03R\x05seqId\x12>\n\x0cpart_started\x18\x02 \x01(\x0b\x32\x19.letta.llm.v1.PartStartedH\x00R\x0bpartStarted\x12\x38\n\npart_delta\x18\x03 \x01(\x0b\x32\x17.letta.llm.v1.PartDeltaH\x00R\tpartDelta\x12\x38\n\npart_ended\x18\x04 \x01(\x0b\x32\x17.letta.llm.v1.PartEndedH\x00R\tpartEnded\x12\x37\n\theartbeat\x18\x05 \x01(\x0b\x32\x17.letta.llm.v1.HeartbeatH\x00R\theartbeat\x12\x34\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x16.letta.llm.v1.FinishedH\x00R\x08\x66inishedB\x07\n\x05\x65vent\"a\n\x0bPartStarted\x12\x1a\n\x05index\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x05index\x12\x36\n\x04part\x18\x02 \x01(\x0b\x32\x1c.letta.common.v1.ContentPartB\x04\xe2\x41\x01\x03R\x04part\"C\n\tPartDelta\x12\x1a\n\x05index\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x05index\x12\x1a\n\x05\x64\x65lta\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x05\x64\x65lta\"\'\n\tPartEnded\x12\x1a\n\x05index\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x05index\"\x0b\n\tHeartbeat\"J\n\x08\x46inished\x12>\n\ngeneration\x18\x01 \x01(\x0b\x32\x18.letta.llm.v1.GenerationB\x04\xe2\x41\x01\x03R\ngeneration\"N\n\x12\x43ountTokensRequest\x12\x38\n\x06prompt\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.PromptB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x06prompt\"r\n\x13\x43ountTokensResponse\x12#\n\rprompt_tokens\x18\x01 \x01(\x05R\x0cpromptTokens\x12\x36\n\x06source\x18\x02 \x01(\x0e\x32\x1e.letta.llm.v1.TokenCountSourceR\x06source*\xa2\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x01\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x02\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x03\x12\x19\n\x15TOOL_CHOICE_MODE_TOOL\x10\x04*\x93\x01\n\x0b\x43\x61llPurpose\x12\x1c\n\x18\x43\x41LL_PURPOSE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41LL_PURPOSE_STEP\x10\x01\x12\x18\n\x14\x43\x41LL_PURPOSE_SUMMARY\x10\x02\x12\x19\n\x15\x43\x41LL_PURPOSE_GENERATE\x10\x03\x12\x1a\n\x16\x43\x41LL_PURPOSE_EMBEDDING\x10\x04*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04*\x9a\x01\n\x10TokenCountSource\x12\"\n\x1eTOKEN_COUNT_SOURCE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bTOKEN_COUNT_SOURCE_PROVIDER\x10\x01\x12 \n\x1cTOKEN_COUNT_SOURCE_TOKENIZER\x10\x02\x12\x1f\n\x1bTOKEN_COUNT_SOURCE_ESTIMATE\x10\x03\x32\xb2\x02\n\x11GenerationService\x12T\n\x08Generate\x12\x1d.letta.llm.v1.GenerateRequest\x1a\x1e.letta.llm.v1.GenerateResponse\"\t\x90\x02\x00\xfa\xf3\x18\x02\x30\x01\x12h\n\x0eStreamGenerate\x12#.letta.llm.v1.StreamGenerateRequest\x1a$.letta.llm.v1.StreamGenerateResponse\"\t\x90\x02\x00\xfa\xf3\x18\x02\x30\x01\x30\x01\x12]\n\x0b\x43ountTokens\x12 .letta.llm.v1.CountTokensRequest\x1a!.letta.llm.v1.CountTokensResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -89,6 +89,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATION'].fields_by_name['context_window']._serialized_options = b'\342A\001\003'
   _globals['_GENERATION'].fields_by_name['warnings']._loaded_options = None
   _globals['_GENERATION'].fields_by_name['warnings']._serialized_options = b'\342A\001\003'
+  _globals['_GENERATION'].fields_by_name['filter_reason']._loaded_options = None
+  _globals['_GENERATION'].fields_by_name['filter_reason']._serialized_options = b'\342A\001\003'
   _globals['_GENERATEREQUEST'].fields_by_name['prompt']._loaded_options = None
   _globals['_GENERATEREQUEST'].fields_by_name['prompt']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_STREAMGENERATEREQUEST'].fields_by_name['prompt']._loaded_options = None
@@ -113,14 +115,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATIONSERVICE'].methods_by_name['StreamGenerate']._serialized_options = b'\220\002\000\372\363\030\0020\001'
   _globals['_GENERATIONSERVICE'].methods_by_name['CountTokens']._loaded_options = None
   _globals['_GENERATIONSERVICE'].methods_by_name['CountTokens']._serialized_options = b'\220\002\001\372\363\030\0020\001'
-  _globals['_TOOLCHOICEMODE']._serialized_start=2602
-  _globals['_TOOLCHOICEMODE']._serialized_end=2764
-  _globals['_CALLPURPOSE']._serialized_start=2767
-  _globals['_CALLPURPOSE']._serialized_end=2914
-  _globals['_FINISHREASON']._serialized_start=2917
-  _globals['_FINISHREASON']._serialized_end=3076
-  _globals['_TOKENCOUNTSOURCE']._serialized_start=3079
-  _globals['_TOKENCOUNTSOURCE']._serialized_end=3233
+  _globals['_TOOLCHOICEMODE']._serialized_start=2645
+  _globals['_TOOLCHOICEMODE']._serialized_end=2807
+  _globals['_CALLPURPOSE']._serialized_start=2810
+  _globals['_CALLPURPOSE']._serialized_end=2957
+  _globals['_FINISHREASON']._serialized_start=2960
+  _globals['_FINISHREASON']._serialized_end=3119
+  _globals['_TOKENCOUNTSOURCE']._serialized_start=3122
+  _globals['_TOKENCOUNTSOURCE']._serialized_end=3276
   _globals['_PROMPT']._serialized_start=252
   _globals['_PROMPT']._serialized_end=627
   _globals['_TOOLDEFINITION']._serialized_start=630
@@ -130,29 +132,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTRIBUTION']._serialized_start=889
   _globals['_ATTRIBUTION']._serialized_end=1054
   _globals['_GENERATION']._serialized_start=1057
-  _globals['_GENERATION']._serialized_end=1517
-  _globals['_GENERATEREQUEST']._serialized_start=1519
-  _globals['_GENERATEREQUEST']._serialized_end=1594
-  _globals['_GENERATERESPONSE']._serialized_start=1596
-  _globals['_GENERATERESPONSE']._serialized_end=1672
-  _globals['_STREAMGENERATEREQUEST']._serialized_start=1674
-  _globals['_STREAMGENERATEREQUEST']._serialized_end=1755
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=1758
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=2105
-  _globals['_PARTSTARTED']._serialized_start=2107
-  _globals['_PARTSTARTED']._serialized_end=2204
-  _globals['_PARTDELTA']._serialized_start=2206
-  _globals['_PARTDELTA']._serialized_end=2273
-  _globals['_PARTENDED']._serialized_start=2275
-  _globals['_PARTENDED']._serialized_end=2314
-  _globals['_HEARTBEAT']._serialized_start=2316
-  _globals['_HEARTBEAT']._serialized_end=2327
-  _globals['_FINISHED']._serialized_start=2329
-  _globals['_FINISHED']._serialized_end=2403
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=2405
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=2483
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2485
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2599
-  _globals['_GENERATIONSERVICE']._serialized_start=3236
-  _globals['_GENERATIONSERVICE']._serialized_end=3542
+  _globals['_GENERATION']._serialized_end=1560
+  _globals['_GENERATEREQUEST']._serialized_start=1562
+  _globals['_GENERATEREQUEST']._serialized_end=1637
+  _globals['_GENERATERESPONSE']._serialized_start=1639
+  _globals['_GENERATERESPONSE']._serialized_end=1715
+  _globals['_STREAMGENERATEREQUEST']._serialized_start=1717
+  _globals['_STREAMGENERATEREQUEST']._serialized_end=1798
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=1801
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=2148
+  _globals['_PARTSTARTED']._serialized_start=2150
+  _globals['_PARTSTARTED']._serialized_end=2247
+  _globals['_PARTDELTA']._serialized_start=2249
+  _globals['_PARTDELTA']._serialized_end=2316
+  _globals['_PARTENDED']._serialized_start=2318
+  _globals['_PARTENDED']._serialized_end=2357
+  _globals['_HEARTBEAT']._serialized_start=2359
+  _globals['_HEARTBEAT']._serialized_end=2370
+  _globals['_FINISHED']._serialized_start=2372
+  _globals['_FINISHED']._serialized_end=2446
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2448
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=2526
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2528
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2642
+  _globals['_GENERATIONSERVICE']._serialized_start=3279
+  _globals['_GENERATIONSERVICE']._serialized_end=3585
 # @@protoc_insertion_point(module_scope)

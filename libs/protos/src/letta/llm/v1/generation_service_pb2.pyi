@@ -313,6 +313,7 @@ class Generation(_message.Message):
     RESPONSE_ID_FIELD_NUMBER: _builtins.int
     CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    FILTER_REASON_FIELD_NUMBER: _builtins.int
     finish_reason: Global___FinishReason.ValueType
     """Why the model stopped."""
     usage_source: Global___TokenCountSource.ValueType
@@ -325,6 +326,8 @@ class Generation(_message.Message):
     """The vendor's identifier of the answer."""
     context_window: _builtins.int
     """Size of the model's window, in tokens."""
+    filter_reason: _builtins.str
+    """Why the vendor filtered the answer, in its own words. Empty for others."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.ContentPart]:
         """The content, in order: reasoning, text, tool calls."""
@@ -349,10 +352,11 @@ class Generation(_message.Message):
         response_id: _builtins.str = ...,
         context_window: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        filter_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_window", b"context_window", "finish_reason", b"finish_reason", "model", b"model", "parts", b"parts", "provider_type", b"provider_type", "response_id", b"response_id", "usage", b"usage", "usage_source", b"usage_source", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_window", b"context_window", "filter_reason", b"filter_reason", "finish_reason", b"finish_reason", "model", b"model", "parts", b"parts", "provider_type", b"provider_type", "response_id", b"response_id", "usage", b"usage", "usage_source", b"usage_source", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

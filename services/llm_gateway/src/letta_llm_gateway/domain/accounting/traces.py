@@ -6,11 +6,14 @@ import json
 import re
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from letta_llm_gateway.domain.answers import Generation
+from google.protobuf.message import Message
+
+from letta.common.v1.message_pb2 import ContentPart
+from letta.llm.v1.generation_service_pb2 import FinishReason, Generation
 
 _SECRET_TEXT = re.compile(
     r"\b(?:sk|pk|rk|gsk|xai|lk|key|hf|ghp|gho|ghs|glpat|github_pat|xox[abeoprs])[-_][A-Za-z0-9_\-]{12,512}"
@@ -97,11 +100,25 @@ def response_of(draft: TraceDraft, most: int) -> str:
     made = draft.made
     found: dict[str, Any] = {"outcome": draft.outcome, "finish_reason": None, "parts": []}
     if made is not None:
-        found["finish_reason"] = made.answer.finish_reason.name
-        found["response_id"] = made.answer.response_id
-        found["usage"] = asdict(made.usage)
-        found["parts"] = [{"type": type(part).__name__, **asdict(part)} for part in made.answer.parts]
+        found["finish_reason"] = FinishReason.Name(made.finish_reason).removeprefix("FINISH_REASON_")
+        found["response_id"] = made.response_id
+        found["usage"] = {name.removesuffix("_tokens"): count for name, count in _fields(made.usage).items()}
+        found["parts"] = list(map(_part, made.parts))
     return _capped(found, most)
+
+
+def _part(part: ContentPart) -> dict[str, Any]:
+    kind = part.WhichOneof("part") or "text"
+    return {"type": kind.title().replace("_", ""), **_fields(getattr(part, kind))}
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    """Return the fields of a message by name; None for an optional one that is not there."""
+    return {
+        field.name: None if field.has_presence and not message.HasField(field.name) else getattr(message, field.name)
+        for field in message.DESCRIPTOR.fields
+        if field.name != "is_native"
+    }
 
 
 def redacted(value: Any) -> Any:

@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from letta.common.v1.usage_pb2 import TokenUsage
 from letta_common.errors import InvalidArgument
-from letta_llm_gateway.domain.answers import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,16 @@ class Price:
     cache_write: float | None = None
     reasoning: float | None = None
 
-    def cost(self, used: Usage) -> int:
+    def cost(self, used: TokenUsage) -> int:
         """Return what a call costs, in millionths of a dollar, rounded."""
-        fresh = max(0, used.prompt - used.cached_input - used.cache_write)
-        spoken = max(0, used.completion - used.reasoning)
+        cached, written = used.cached_input_tokens, used.cache_write_tokens
+        said, thought = used.completion_tokens, used.reasoning_tokens
         return round(
-            fresh * self.input
-            + used.cached_input * _or(self.cached_input, self.input)
-            + used.cache_write * _or(self.cache_write, self.input)
-            + spoken * self.output
-            + min(used.reasoning, used.completion) * _or(self.reasoning, self.output)
+            max(0, used.prompt_tokens - cached - written) * self.input
+            + cached * _or(self.cached_input, self.input)
+            + written * _or(self.cache_write, self.input)
+            + max(0, said - thought) * self.output
+            + min(thought, said) * _or(self.reasoning, self.output)
         )
 
 

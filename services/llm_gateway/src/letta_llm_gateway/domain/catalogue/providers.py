@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta.llm.v1.generation_service_pb2 import Generation
+from letta_llm_gateway.domain.answers import Call, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ Vector = Sequence[float]
 class Provider(Protocol):
     """A vendor of models. Every method raises the LLM errors of `letta_common.errors`, never the SDK's own."""
 
-    async def generate(self, call: Call) -> Answer:
+    async def generate(self, call: Call) -> Generation:
         """Answer once."""
         ...
 

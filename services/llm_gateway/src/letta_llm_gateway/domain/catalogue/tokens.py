@@ -6,17 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from letta.common.v1.message_pb2 import ContentPart
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import TokenCountSource
 from letta_common.errors import AppError
-from letta_llm_gateway.domain.answers import (
-    Call,
-    CountSource,
-    Part,
-    Reasoning,
-    RedactedReasoning,
-    Text,
-    ToolCall,
-    Usage,
-)
+from letta_llm_gateway.domain.answers import Call, said_in
 from letta_llm_gateway.domain.catalogue.providers import Provider
 
 # About what English has in today's vocabularies.
@@ -56,23 +50,29 @@ class Counts:
     def __init__(self, tokenizer: Tokenizer | None = None) -> None:
         self._tokenizer = tokenizer
 
-    async def prompt(self, provider: Provider, call: Call, texts: Texts, estimate: int) -> tuple[int, CountSource]:
+    async def prompt(
+        self, provider: Provider, call: Call, texts: Texts, estimate: int
+    ) -> tuple[int, TokenCountSource.ValueType]:
         """Count a prompt before it is sent."""
         if (told := await _told(provider, call)) is not None:
-            return told, CountSource.PROVIDER
+            return told, TokenCountSource.TOKEN_COUNT_SOURCE_PROVIDER
         if self._tokenizer is not None and self._tokenizer.knows(call.model):
-            return await _around(self._tokenizer, texts()), CountSource.TOKENIZER
-        return estimate, CountSource.ESTIMATE
+            return await _around(self._tokenizer, texts()), TokenCountSource.TOKEN_COUNT_SOURCE_TOKENIZER
+        return estimate, TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE
 
-    async def usage(self, model: str, texts: Texts, parts: Sequence[Part], estimate: int) -> tuple[Usage, CountSource]:
+    async def usage(
+        self, model: str, texts: Texts, parts: Sequence[ContentPart], estimate: int
+    ) -> tuple[TokenUsage, TokenCountSource.ValueType]:
         """Count what a vendor did not count. A tokenizer that is not loaded is loaded for the next time."""
         tokenizer = self._tokenizer
         if tokenizer is not None and tokenizer.knows(model):
             if tokenizer.ready:
                 prompt = await _around(tokenizer, texts())
-                return Usage(prompt, await tokenizer.count(_texts(parts))), CountSource.TOKENIZER
+                return _usage(
+                    prompt, await tokenizer.count(_texts(parts))
+                ), TokenCountSource.TOKEN_COUNT_SOURCE_TOKENIZER
             tokenizer.prepare()
-        return Usage(estimate, of_parts(parts)), CountSource.ESTIMATE
+        return _usage(estimate, of_parts(parts)), TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE
 
 
 async def _told(provider: Provider, call: Call) -> int | None:
@@ -87,14 +87,14 @@ async def _around(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
     return await tokenizer.count(texts) + _TOKENS_AROUND_A_MESSAGE * len(texts)
 
 
-def _texts(parts: Iterable[Part]) -> list[str]:
+def _usage(prompt: int, completion: int) -> TokenUsage:
+    return TokenUsage(prompt_tokens=prompt, completion_tokens=completion)
+
+
+def _texts(parts: Iterable[ContentPart]) -> list[str]:
     found: list[str] = []
     for part in parts:
-        match part:
-            case Text(text) | Reasoning(text) | RedactedReasoning(text):
-                found.append(text)
-            case ToolCall(_, name, arguments):
-                found += [name, arguments]
+        found += [part.tool_call.name, said_in(part)] if part.HasField("tool_call") else [said_in(part)]
     return found
 
 
@@ -103,6 +103,6 @@ def of_bytes(size: int) -> int:
     return -(-size // _BYTES_A_TOKEN)
 
 
-def of_parts(parts: Iterable[Part]) -> int:
+def of_parts(parts: Iterable[ContentPart]) -> int:
     """Return the tokens of an answer."""
     return of_bytes(sum(len(text.encode()) for text in _texts(parts)))

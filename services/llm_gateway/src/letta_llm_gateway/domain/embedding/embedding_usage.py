@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import TokenCountSource
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.values.ids import new_id
 from letta_llm_gateway.domain.accounting.budgets import Budgets, Hold
 from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter
-from letta_llm_gateway.domain.answers import CountSource, Usage
 from letta_llm_gateway.domain.catalogue.models import AccountEmbedder
 from letta_llm_gateway.domain.catalogue.prices import Prices
 from letta_llm_gateway.domain.catalogue.tokens import of_bytes
@@ -28,7 +29,7 @@ class EmbeddingBook:
             return
         tokens = of_bytes(size)
         price = self._prices.of(embedder.handle, provider_type, embedder.name)
-        cost = None if price is None else price.cost(Usage(prompt=tokens))
+        cost = None if price is None else price.cost(TokenUsage(prompt_tokens=tokens))
         self._budgets.settle(Hold(actor.organization_id, actor.user_id, "", 0), cost)
         self._usage.put(
             UsageRecord(
@@ -44,7 +45,7 @@ class EmbeddingBook:
                 cached_input_tokens=0,
                 cache_write_tokens=0,
                 reasoning_tokens=0,
-                source=CountSource.ESTIMATE.value,
+                source=TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE,
                 cost_microdollars=cost,
                 duration_ms=0,
                 outcome="ok",

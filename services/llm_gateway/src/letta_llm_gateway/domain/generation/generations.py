@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import Finished, FinishReason, Generation, Prompt, TokenCountSource
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, CapabilityMissing, ContextWindowExceeded, LLMInvalidResponse
@@ -16,17 +18,7 @@ from letta_common.values.ids import new_id
 from letta_llm_gateway.domain.accounting.budgets import Budgets, Hold
 from letta_llm_gateway.domain.accounting.traces import TraceDraft, Tracing
 from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter
-from letta_llm_gateway.domain.answers import (
-    Answer,
-    Call,
-    CountSource,
-    Event,
-    Finished,
-    Generation,
-    Prompt,
-    Spoken,
-    Usage,
-)
+from letta_llm_gateway.domain.answers import Call, Event, Spoken
 from letta_llm_gateway.domain.catalogue.models import Models, Route
 from letta_llm_gateway.domain.catalogue.prices import Price, Prices
 from letta_llm_gateway.domain.catalogue.tokens import Counts, of_parts
@@ -148,7 +140,7 @@ class Generations:
                 else:
                     return
 
-    async def count(self, actor: Actor, ask: PromptFacts) -> tuple[int, CountSource]:
+    async def count(self, actor: Actor, ask: PromptFacts) -> tuple[int, TokenCountSource.ValueType]:
         """Count the tokens of a prompt without sending it to be answered. Raises ModelNotFound."""
         route = await self._models.route(actor, ask.handle)
         return await self._counts.prompt(route.provider, _call(ask, route), ask.texts, ask.tokens)
@@ -178,11 +170,12 @@ class Generations:
             self._book(running, outcome, made)
         return made
 
-    async def _counted(self, route: Route, ask: PromptFacts, answer: Answer) -> Generation:
-        if answer.usage is not None:
-            return _generation(route, answer, answer.usage, CountSource.PROVIDER)
+    async def _counted(self, route: Route, ask: PromptFacts, answer: Generation) -> Generation:
+        if answer.HasField("usage"):
+            return _told(route, answer, TokenCountSource.TOKEN_COUNT_SOURCE_PROVIDER)
         used, source = await self._counts.usage(route.model.name, ask.texts, answer.parts, ask.tokens)
-        return _generation(route, answer, used, source)
+        answer.usage.CopyFrom(used)
+        return _told(route, answer, source)
 
     async def _admitted(self, actor: Actor, ask: PromptFacts, route: Route, ends: float) -> _Running:
         """Let the call begin. Raises BudgetExceeded."""
@@ -192,7 +185,7 @@ class Generations:
         tape = begin_tape() if self._options.tracing.wants(ask.attribution.step_id) else None
         return _Running(actor, ask, route, price, hold, tape, self._clock.monotonic_ns(), ends)
 
-    async def _attempts(self, running: _Running) -> Answer:
+    async def _attempts(self, running: _Running) -> Generation:
         """Run a call, again when the vendor's refusal may pass; an open breaker refuses at once."""
         attempt, breaker = 0, self._breaker(running.route)
         while True:
@@ -206,7 +199,7 @@ class Generations:
                     raise
             await asyncio.sleep(pause)
 
-    async def _at_once(self, running: _Running, breaker: Breaker) -> Answer:
+    async def _at_once(self, running: _Running, breaker: Breaker) -> Generation:
         route, limits = running.route, self._options.limits
         try:
             async with self._slot(running):
@@ -233,7 +226,7 @@ class Generations:
             answer = assembler.answer(self._read)
             made = await self._counted(route, ask, answer)
             outcome = "ok"
-            yield Finished(made)
+            yield Finished(generation=made)
         except AppError as error:
             outcome = error.reason
             raise
@@ -288,7 +281,7 @@ class Generations:
         return breaker
 
     def _book(self, running: _Running, outcome: str, made: Generation | None) -> None:
-        used, model, actor = made.usage if made else Usage(), running.route.model, running.actor
+        used, model, actor = made.usage if made else TokenUsage(), running.route.model, running.actor
         cost = None if running.price is None else running.price.cost(used)
         self._budgets.settle(running.hold, cost)
         record = UsageRecord(
@@ -299,12 +292,12 @@ class Generations:
             attribution=running.ask.attribution,
             model=model.handle,
             provider_type=model.account.provider_type,
-            prompt_tokens=used.prompt,
-            completion_tokens=used.completion,
-            cached_input_tokens=used.cached_input,
-            cache_write_tokens=used.cache_write,
-            reasoning_tokens=used.reasoning,
-            source=made.usage_source.value if made else 0,
+            prompt_tokens=used.prompt_tokens,
+            completion_tokens=used.completion_tokens,
+            cached_input_tokens=used.cached_input_tokens,
+            cache_write_tokens=used.cache_write_tokens,
+            reasoning_tokens=used.reasoning_tokens,
+            source=made.usage_source if made else 0,
             cost_microdollars=cost,
             duration_ms=(self._clock.monotonic_ns() - running.begun) // 1_000_000,
             outcome=outcome,
@@ -330,7 +323,7 @@ class _Running:
 
 def _expected(price: Price | None, ask: PromptFacts) -> int:
     """Return about what a call will cost: its prompt by size, and an answer of usual length."""
-    return 0 if price is None else price.cost(Usage(prompt=ask.tokens, completion=_USUAL_ANSWER))
+    return 0 if price is None else price.cost(TokenUsage(prompt_tokens=ask.tokens, completion_tokens=_USUAL_ANSWER))
 
 
 def _left(ends: float) -> float:
@@ -369,19 +362,24 @@ def _lacks(route: Route, ask: PromptFacts) -> AppError | None:
     return None
 
 
-def _generation(route: Route, answer: Answer, used: Usage, source: CountSource) -> Generation:
+def _told(route: Route, answer: Generation, source: TokenCountSource.ValueType) -> Generation:
+    """Return an answer that says who made it, and who counted it."""
     model = route.model
-    return Generation(answer, used, source, model.handle, model.account.provider_type, model.facts.window)
+    answer.usage_source, answer.context_window = source, model.facts.window
+    answer.model, answer.provider_type = model.handle, model.account.provider_type
+    return answer
 
 
-def _no_answer(route: Route, why: str, answer: Answer) -> LLMInvalidResponse:
+def _no_answer(route: Route, why: str, answer: Generation) -> LLMInvalidResponse:
     return LLMInvalidResponse(
         f"{route.model.handle} gave no answer: {why}; say it in another way or choose another model",
         provider=route.model.account.name,
-        finish_reason=answer.finish_reason.name.lower(),
+        finish_reason=FinishReason.Name(answer.finish_reason).removeprefix("FINISH_REASON_").lower(),
     )
 
 
 def _partial(route: Route, ask: PromptFacts, assembler: Assembler) -> Generation:
-    answer = Answer(tuple(assembler.parts()))
-    return _generation(route, answer, Usage(ask.tokens, of_parts(answer.parts)), CountSource.ESTIMATE)
+    parts = assembler.parts()
+    used = TokenUsage(prompt_tokens=ask.tokens, completion_tokens=of_parts(parts))
+    answer = Generation(parts=parts, finish_reason=FinishReason.FINISH_REASON_STOP, usage=used)
+    return _told(route, answer, TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE)

@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from letta_common.errors import LLMInvalidResponse, LLMTimeout
-from letta_llm_gateway.domain.answers import (
-    Answer,
-    Completed,
-    Delta,
-    Ended,
-    Event,
+from letta.common.v1.message_pb2 import ContentPart, ReasoningContent
+from letta.llm.v1.generation_service_pb2 import (
     FinishReason,
+    Generation,
     Heartbeat,
-    Part,
-    Reasoning,
-    RedactedReasoning,
-    Signed,
-    Started,
-    Text,
-    ToolCall,
+    PartDelta,
+    PartEnded,
+    PartStarted,
 )
+from letta_common.errors import LLMInvalidResponse, LLMTimeout
+from letta_llm_gateway.domain.answers import Completed, Delta, Event, Signed, said_in, say_on
 
 _MOST_WHY = 500
+_SIGNED = ("text", "reasoning", "tool_call")
 
 
 class ReadCalls(Protocol):
     """Reads the arguments of the calls of an answer."""
 
-    def __call__(self, parts: Sequence[Part], finish: FinishReason, *, objects: bool = False) -> tuple[Part, ...]:
-        """Return the parts with arguments that are JSON objects, or that nobody will take for whole."""
+    def __call__(self, answer: Generation, *, objects: bool = False) -> Generation:
+        """Return the answer with arguments that are JSON objects, or that nobody will take for whole."""
         ...
 
 
@@ -58,7 +53,7 @@ class Assembler:
     """Puts the parts of an answer together from the events of its stream."""
 
     def __init__(self) -> None:
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, ContentPart] = {}
         self._texts: dict[int, list[str]] = {}
         self._signatures: dict[int, str] = {}
         self._completed: Completed | None = None
@@ -71,23 +66,23 @@ class Assembler:
     @property
     def spoken(self) -> bool:
         """Say whether there is a word or a call, beside thoughts."""
-        return any(isinstance(part, ToolCall) or _words(part) for part in self.parts())
+        return any(part.HasField("tool_call") or _words(part) for part in self.parts())
 
     def begin_again(self) -> int:
         """Keep the thoughts that were told, without what binds them to an answer; return the index that comes next."""
         self._signatures.clear()
         for index, part in list(self._parts.items()):
-            if isinstance(part, Reasoning):
-                self._parts[index] = Reasoning(part.reasoning)
+            if part.HasField("reasoning"):
+                self._parts[index] = _thought(part.reasoning.reasoning)
             else:
                 del self._parts[index]
         return max(self._parts, default=-1) + 1
 
     def feed(self, event: Event) -> None:
         """Take the next event."""
-        if isinstance(event, Delta):
-            self._texts[event.index].append(event.text)
-        elif isinstance(event, Started):
+        if isinstance(event, PartDelta):
+            self._texts[event.index].append(event.delta)
+        elif isinstance(event, PartStarted):
             self._parts[event.index] = event.part
             self._texts[event.index] = []
         elif isinstance(event, Signed):
@@ -95,7 +90,7 @@ class Assembler:
         elif isinstance(event, Completed):
             self._completed = event
 
-    def answer(self, read: ReadCalls) -> Answer:
+    def answer(self, read: ReadCalls) -> Generation:
         """Return the whole answer; `read` reads the arguments of its calls.
 
         Raises:
@@ -105,49 +100,56 @@ class Assembler:
             raise LLMInvalidResponse("the stream ended before the model stopped")
         done = self._completed
         for index in done.thoughts & self._parts.keys():
-            self._parts[index] = Reasoning()
-        parts = read(self.parts(), done.finish_reason, objects=done.objects)
-        return Answer(parts, done.finish_reason, done.usage, done.response_id, done.warnings, done.why)
+            self._parts[index] = _thought()
+        made = Generation(parts=self.parts())
+        made.MergeFrom(done.answer)
+        return read(made, objects=done.objects)
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[ContentPart]:
         """Return the parts as far as they have come, in the order in which they began."""
         return [self._whole(index, part) for index, part in sorted(self._parts.items())]
 
-    def _whole(self, index: int, part: Part) -> Part:
-        text = "".join(self._texts[index])
-        match part:
-            case Text():
-                return Text(part.text + text, self._signatures.get(index, part.signature))
-            case Reasoning():
-                return Reasoning(part.reasoning + text, self._signatures.get(index, part.signature))
-            case ToolCall():
-                signature = self._signatures.get(index, part.signature)
-                return ToolCall(part.id, part.name, part.input + text, signature)
-            case RedactedReasoning():
-                return part
+    def _whole(self, index: int, part: ContentPart) -> ContentPart:
+        whole = ContentPart()
+        whole.CopyFrom(part)
+        say_on(whole, "".join(self._texts[index]))
+        kind = whole.WhichOneof("part")
+        if kind in _SIGNED and index in self._signatures:
+            getattr(whole, kind).signature = self._signatures[index]
+        return whole
+
+
+def _thought(reasoning: str = "") -> ContentPart:
+    return ContentPart(reasoning=ReasoningContent(is_native=True, reasoning=reasoning))
 
 
 def moved(event: Event, by: int) -> Event:
     """Return an event whose part stands so many places later."""
+    if not by:
+        return event
     if isinstance(event, Completed):
-        return replace(event, thoughts=frozenset(index + by for index in event.thoughts)) if event.thoughts else event
-    return replace(event, index=event.index + by) if by else event
+        return replace(event, thoughts=frozenset(index + by for index in event.thoughts))
+    if isinstance(event, Signed | Delta):
+        return replace(event, index=event.index + by)
+    event.index += by
+    return event
 
 
-def lacking(answer: Answer) -> str:
+def lacking(answer: Generation) -> str:
     """Say why an answer is none: nothing is said and nothing called, or the vendor blocked it. Empty when it is one."""
-    if any(isinstance(part, ToolCall) for part in answer.parts):
+    if any(part.HasField("tool_call") for part in answer.parts):
         return ""
-    if answer.finish_reason is FinishReason.CONTENT_FILTER:
-        why = answer.why or " ".join(part.text for part in answer.parts if isinstance(part, Text))[:_MOST_WHY].strip()
+    if answer.finish_reason == FinishReason.FINISH_REASON_CONTENT_FILTER:
+        words = " ".join(said_in(part) for part in answer.parts if part.HasField("text"))
+        why = answer.filter_reason or words[:_MOST_WHY].strip()
         return f"the vendor blocked the answer: {why}" if why else "the vendor blocked the answer"
-    if answer.finish_reason is FinishReason.LENGTH or any(map(_words, answer.parts)):
+    if answer.finish_reason == FinishReason.FINISH_REASON_LENGTH or any(map(_words, answer.parts)):
         return ""
     return "the model thought and said nothing" if answer.parts else "the model said nothing"
 
 
-def _words(part: Part) -> bool:
-    return isinstance(part, Text) and bool(part.text.strip())
+def _words(part: ContentPart) -> bool:
+    return part.HasField("text") and bool(part.text.text.strip())
 
 
 async def within_limits(
@@ -219,8 +221,8 @@ class _Patience:
 
 
 async def answer_within_limits(
-    answer: Awaitable[Answer], limits: PhaseLimits, *, ends: float, who: str = "the model"
-) -> Answer:
+    answer: Awaitable[Generation], limits: PhaseLimits, *, ends: float, who: str = "the model"
+) -> Generation:
     """Wait for an answer that comes at once. Raises LLMTimeout, whose metadata has the `phase`."""
     loop = asyncio.get_running_loop()
     try:
@@ -243,22 +245,22 @@ class Pump:
         self._window = window
         self._heartbeat = heartbeat
         self._ready = asyncio.Event()
-        self._held: list[Started | Ended | list[Delta]] = []
+        self._held: list[PartStarted | PartEnded | list[PartDelta]] = []
 
     def _put(self, event: Event) -> None:
-        if isinstance(event, Delta):
+        if isinstance(event, PartDelta):
             last = self._held[-1] if self._held else None
             if isinstance(last, list) and last[0].index == event.index:
                 last.append(event)
                 return
             self._held.append([event])
-        elif isinstance(event, (Started, Ended)):
+        elif isinstance(event, (PartStarted, PartEnded)):
             self._held.append(event)
         self._ready.set()
 
     async def run(
         self, source: AsyncGenerator[Event, None]
-    ) -> AsyncGenerator[Started | Delta | Ended | Heartbeat, None]:
+    ) -> AsyncGenerator[PartStarted | PartDelta | PartEnded | Heartbeat, None]:
         """Yield what is to be said. Closing the generator closes the source, and so the call at the vendor."""
         task = asyncio.create_task(self._fill(source))
         try:
@@ -303,7 +305,9 @@ class Pump:
         return True
 
 
-def _joined(held: Started | Ended | list[Delta]) -> Started | Ended | Delta:
+def _joined(held: PartStarted | PartEnded | list[PartDelta]) -> PartStarted | PartEnded | PartDelta:
     if not isinstance(held, list):
         return held
-    return held[0] if len(held) == 1 else Delta(held[0].index, "".join([delta.text for delta in held]))
+    if len(held) == 1:
+        return held[0]
+    return PartDelta(index=held[0].index, delta="".join([delta.delta for delta in held]))

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from letta.common.v1.message_pb2 import Message, ToolCallContent
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
+from letta.llm.v1.generation_service_pb2 import (
+    Generation,
+    PartDelta,
+    PartEnded,
+    PartStarted,
+    Prompt,
+    ToolChoiceMode,
+    ToolDefinition,
+)
 from letta_common.errors import LLMBadRequest
 from letta_common.values.json_texts import json_object
-from letta_llm_gateway.domain.answers import Answer, Completed, Delta, Ended, Event, Part, Started, ToolCall
+from letta_llm_gateway.domain.answers import Completed, Event
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.checks import Rules
 from letta_llm_gateway.providers.fitting import schemas
@@ -35,12 +43,6 @@ class Kit:
     """Own keys of arguments by the keys that went out, by the tool's name that went out."""
     warnings: list[str] = field(default_factory=list)
 
-    def part(self, part: Part) -> Part:
-        """Return a part of the answer in the names of the prompt that was given."""
-        if not isinstance(part, ToolCall):
-            return part
-        return replace(part, name=self.name(part.name), input=self.arguments(part.name, part.input))
-
     def name(self, told: str) -> str:
         """Return a tool's own name."""
         return self.own[told].name if told in self.own else told
@@ -53,9 +55,14 @@ class Kit:
             return text
         return clean(json.dumps(schemas.renamed(found, keys), ensure_ascii=False))
 
-    def answer(self, answer: Answer) -> Answer:
+    def answer(self, answer: Generation) -> Generation:
         """Return a whole answer in the names of the prompt that was given."""
-        return replace(answer, parts=tuple(map(self.part, answer.parts)), warnings=tuple(self.warnings))
+        for part in answer.parts:
+            if part.HasField("tool_call"):
+                call = part.tool_call
+                call.name, call.input = self.name(call.name), self.arguments(call.name, call.input)
+        answer.warnings.extend(self.warnings)
+        return answer
 
 
 class StreamKit:
@@ -67,27 +74,27 @@ class StreamKit:
 
     def event(self, event: Event) -> Iterator[Event]:
         """Yield an event in the names of the prompt that was given."""
-        match event:
-            case Started(index, ToolCall() as call):
-                if call.name in self._kit.keys:
-                    self._held[index] = (call.name, [])
-                yield Started(index, replace(call, name=self._kit.name(call.name)))
-            case Delta(index, text) if index in self._held:
-                self._held[index][1].append(text)
-            case Ended(index):
+        if isinstance(event, PartDelta):
+            if event.index in self._held:
+                self._held[event.index][1].append(event.delta)
+                return
+        elif isinstance(event, PartStarted) and event.part.HasField("tool_call"):
+            call = event.part.tool_call
+            if call.name in self._kit.keys:
+                self._held[event.index] = (call.name, [])
+            call.name = self._kit.name(call.name)
+        elif isinstance(event, PartEnded):
+            yield from self._rest(event.index)
+        elif isinstance(event, Completed):
+            for index in list(self._held):
                 yield from self._rest(index)
-                yield event
-            case Completed():
-                for index in list(self._held):
-                    yield from self._rest(index)
-                yield replace(event, warnings=tuple(self._kit.warnings))
-            case _:
-                yield event
+            event.answer.warnings.extend(self._kit.warnings)
+        yield event
 
     def _rest(self, index: int) -> Iterator[Event]:
         name, texts = self._held.pop(index, ("", []))
         if texts:
-            yield Delta(index, self._kit.arguments(name, "".join(texts)))
+            yield PartDelta(index=index, delta=self._kit.arguments(name, "".join(texts)))
 
 
 def fit(prompt: Prompt, rules: Rules, refused: Refused, fragments: Fragments) -> Kit:

@@ -14,10 +14,10 @@ from typing import Protocol
 import structlog
 from cachetools import TTLCache
 
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
+from letta.llm.v1.generation_service_pb2 import Generation, Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.egress import TooMuchData
 from letta_common.errors import AppError, LLMBadRequest, LLMInvalidResponse
-from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta_llm_gateway.domain.answers import Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Provider, Vector
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.checks import Rules
@@ -59,7 +59,7 @@ class WiredProvider:
         self._key = account.api_key
         self._refused = Refusals()
 
-    async def generate(self, call: Call) -> Answer:
+    async def generate(self, call: Call) -> Generation:
         """Answer once."""
         asks = _Asks(self._refused, call, self._fragments)
         while True:

@@ -14,25 +14,18 @@ import httpx2
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message
 from letta.common.v1.model_settings_pb2 import ModelSettings
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
-from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMInvalidResponse
-from letta_llm_gateway.domain.answers import (
-    Answer,
-    Call,
-    Completed,
-    Delta,
-    Ended,
-    Event,
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import (
     FinishReason,
-    Part,
-    Reasoning,
-    RedactedReasoning,
-    Signed,
-    Started,
-    Text,
-    ToolCall,
-    Usage,
+    Generation,
+    PartEnded,
+    PartStarted,
+    Prompt,
+    ToolChoiceMode,
+    ToolDefinition,
 )
+from letta_common.errors import CapabilityMissing, LLMAuthentication, LLMInvalidResponse
+from letta_llm_gateway.domain.answers import Call, Completed, Delta, Event, Signed
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks, sdks
@@ -42,6 +35,7 @@ from letta_llm_gateway.providers.http import own_headers
 from letta_llm_gateway.providers.wires import signatures, wire_json
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
+from letta_llm_gateway.providers.wires.parts import answer_of, call_part, reasoning_part, redacted_part, text_part
 from letta_llm_gateway.providers.wires.sse import spoken
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.told import (
@@ -72,14 +66,14 @@ _MARK = b',"cache_control":%s}' % encoded(_CACHED)
 _NOBODY = b'{"role":"user","content":[{"type":"text","text":"..."}]}'
 """What a user says where the assistant would begin."""
 _FINISH = {
-    "end_turn": FinishReason.STOP,
-    "stop_sequence": FinishReason.STOP,
+    "end_turn": FinishReason.FINISH_REASON_STOP,
+    "stop_sequence": FinishReason.FINISH_REASON_STOP,
     # Comes of tools that the vendor itself runs; none of these is ever declared here.
-    "pause_turn": FinishReason.STOP,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "max_tokens": FinishReason.LENGTH,
-    "model_context_window_exceeded": FinishReason.LENGTH,
-    "refusal": FinishReason.CONTENT_FILTER,
+    "pause_turn": FinishReason.FINISH_REASON_STOP,
+    "tool_use": FinishReason.FINISH_REASON_TOOL_CALLS,
+    "max_tokens": FinishReason.FINISH_REASON_LENGTH,
+    "model_context_window_exceeded": FinishReason.FINISH_REASON_LENGTH,
+    "refusal": FinishReason.FINISH_REASON_CONTENT_FILTER,
 }
 OFFICIAL = "https://api.anthropic.com"
 _LIST_SECONDS = 10.0
@@ -114,7 +108,7 @@ class AnthropicProvider:
             default_headers=own_headers(account, keys, anthropic.Omit()),
         )
 
-    async def generate(self, call: Call) -> Answer:
+    async def generate(self, call: Call) -> Generation:
         """Answer once."""
         path, data = self._request(call)
         with self._errors(call.model, call.prompt.tools):
@@ -339,7 +333,7 @@ def _image(image: ImageContent) -> Json | None:
     return {"type": "image", "source": {"type": "base64", "media_type": form, "data": base64.b64encode(data).decode()}}
 
 
-def answer(body: Any, *, vendor: str) -> Answer:
+def answer(body: Any, *, vendor: str) -> Generation:
     """Read an answer. Raises LLMInvalidResponse when it has no content or cannot be read."""
     if not isinstance(body, dict):
         raise LLMInvalidResponse(f"{vendor} answered something that is no JSON object", provider=vendor)
@@ -349,21 +343,22 @@ def answer(body: Any, *, vendor: str) -> Answer:
     if not isinstance(content, list):
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
     parts = [part for block in rows(content) if (part := _part(block, vendor))]
-    finish = _finish(body.get("stop_reason"), parts)
-    made = finished(parts, finish, objects=True)
-    return Answer(made, finish, usage(body.get("usage")), words(body.get("id")), why=said(body.get("stop_details")))
+    finish = _finish(body.get("stop_reason"), calls=any(part.HasField("tool_call") for part in parts))
+    why = said(body.get("stop_details"))
+    made = answer_of(finish, usage(body.get("usage")), words(body.get("id")), parts, why)
+    return finished(made, objects=True)
 
 
-def _part(block: Json, vendor: str) -> Part | None:
+def _part(block: Json, vendor: str) -> ContentPart | None:
     match block.get("type"):
         case "text":
-            return Text(words(block.get("text")))
+            return text_part(words(block.get("text")))
         case "thinking":
-            return Reasoning(words(block.get("thinking")), words(block.get("signature")) or None)
+            return reasoning_part(words(block.get("thinking")), words(block.get("signature")) or None)
         case "redacted_thinking":
-            return RedactedReasoning(words(block.get("data")))
+            return redacted_part(words(block.get("data")))
         case "tool_use":
-            return ToolCall(new_call_id(), _name(block, vendor), text_of(block.get("input")))
+            return call_part(new_call_id(), _name(block, vendor), text_of(block.get("input")))
     return None
 
 
@@ -373,22 +368,26 @@ def _name(block: Json, vendor: str) -> str:
     return name
 
 
-def _finish(reason: Any, parts: list[Part]) -> FinishReason:
+def _finish(reason: Any, *, calls: bool) -> FinishReason.ValueType:
     found = _FINISH.get(reason) if isinstance(reason, str) else None
-    if found in {None, FinishReason.STOP}:
-        calls = any(isinstance(part, ToolCall) for part in parts)
-        return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
-    return found or FinishReason.STOP
+    if found in {None, FinishReason.FINISH_REASON_STOP}:
+        return FinishReason.FINISH_REASON_TOOL_CALLS if calls else FinishReason.FINISH_REASON_STOP
+    return found or FinishReason.FINISH_REASON_STOP
 
 
-def usage(counts: Any) -> Usage | None:
+def usage(counts: Any) -> TokenUsage | None:
     """Read the counts of tokens; the vendor counts cached ones apart, the contract counts them in."""
     counts = table(counts)
     read, written = count(counts.get("cache_read_input_tokens")), count(counts.get("cache_creation_input_tokens"))
     prompt = count(counts.get("input_tokens")) + read + written
     if not prompt:
         return None
-    return Usage(prompt, count(counts.get("output_tokens")), cached_input=read, cache_write=written)
+    return TokenUsage(
+        prompt_tokens=prompt,
+        completion_tokens=count(counts.get("output_tokens")),
+        cached_input_tokens=read,
+        cache_write_tokens=written,
+    )
 
 
 class StreamReader:
@@ -432,32 +431,32 @@ class StreamReader:
     def end(self) -> Iterator[Event]:
         """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
         for index in sorted(self._open.values()):
-            yield Ended(index)
+            yield PartEnded(index=index)
         if not self._stopped and self._stop is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
-        calls: list[Part] = [ToolCall("", "")] if self._calls else []
-        yield Completed(_finish(self._stop, calls), usage(self._usage), self._id, objects=True, why=self._why)
+        finish = _finish(self._stop, calls=self._calls)
+        yield Completed(answer_of(finish, usage(self._usage), self._id, why=self._why), objects=True)
 
     def _start(self, at: int, block: Json) -> Iterator[Event]:
         yield from self._close(at)  # an index that is used again
         called = block.get("type") == "tool_use"
         if called:
             self._calls = True
-            part: Part | None = ToolCall(new_call_id(), _name(block, self._vendor))
+            part: ContentPart | None = call_part(new_call_id(), _name(block, self._vendor))
         else:
             part = _part(block, self._vendor)
         if part is None:
             return
         index = self._open[at] = self._next
         self._next += 1
-        yield Started(index, part)
+        yield PartStarted(index=index, part=part)
         if called and (given := block.get("input")):
             yield Delta(index, text_of(given))
 
     def _close(self, at: int) -> Iterator[Event]:
         index = self._open.pop(at, None)
         if index is not None:
-            yield Ended(index)
+            yield PartEnded(index=index)
 
     def _delta(self, index: int | None, delta: Json) -> Iterator[Event]:
         if index is None:

@@ -18,8 +18,9 @@ from botocore.credentials import Credentials
 from botocore.eventstream import EventStreamBuffer, EventStreamMessage, ParserError
 from botocore.exceptions import BotoCoreError
 
+from letta.llm.v1.generation_service_pb2 import Generation
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication, LLMInvalidResponse
-from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta_llm_gateway.domain.answers import Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
@@ -61,7 +62,7 @@ class BedrockProvider:
         self._signer = _Signer(account)
         self._runtime, self._control = _addresses(account)
 
-    async def generate(self, call: Call) -> Answer:
+    async def generate(self, call: Call) -> Generation:
         """Answer once."""
         async with self._asked("POST", self._path(call.model, "converse"), self._request(call), call=call) as response:
             body = wire_json.read(await response.aread(), self._vendor)

@@ -10,27 +10,24 @@ from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
-from letta.common.v1.message_pb2 import Message, MessageRole
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
-from letta_common.errors import ModelNotFound
-from letta_llm_gateway.domain.answers import (
-    Answer,
-    Call,
-    Completed,
-    Delta,
-    Ended,
-    Event,
+from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole
+from letta.llm.v1.generation_service_pb2 import (
     FinishReason,
-    Part,
-    Started,
-    Text,
-    ToolCall,
+    Generation,
+    PartDelta,
+    PartEnded,
+    PartStarted,
+    Prompt,
+    ToolChoiceMode,
 )
+from letta_common.errors import ModelNotFound
+from letta_llm_gateway.domain.answers import Call, Completed, Event
 from letta_llm_gateway.domain.catalogue.providers import ListedModel, Vector
 from letta_llm_gateway.domain.generation.fragments import read as read_message
 from letta_llm_gateway.domain.rules.engine import Dialogue, HeardMessage, Reply, Wish, decide
 from letta_llm_gateway.providers import local_embedder
 from letta_llm_gateway.providers.local_embedder import LocalEmbedder
+from letta_llm_gateway.providers.wires.parts import answer_of, call_part, text_part
 
 RULES, ECHO = "rules", "echo"
 WINDOW = 128_000
@@ -50,10 +47,10 @@ class BuiltinProvider:
         self._embedder = embedder or LocalEmbedder()
         self._word_seconds = word_seconds
 
-    async def generate(self, call: Call) -> Answer:
+    async def generate(self, call: Call) -> Generation:
         """Answer once."""
         if call.model == ECHO:
-            return Answer((Text(last_user_text(call.prompt)),))
+            return answer_of(FinishReason.FINISH_REASON_STOP, parts=[text_part(last_user_text(call.prompt))])
         if call.model != RULES:
             raise ModelNotFound(
                 f"builtin/{call.model} does not exist; use builtin/rules", handle=f"builtin/{call.model}"
@@ -67,18 +64,19 @@ class BuiltinProvider:
         """Answer word by word, at the pace of quick speech; the echo at once."""
         answer = await self.generate(call)
         for index, part in enumerate(answer.parts):
-            if call.model == ECHO and isinstance(part, Text):
-                yield Started(index, part)
-            elif isinstance(part, ToolCall):
-                yield Started(index, ToolCall(part.id, part.name))
-                yield Delta(index, part.input)
-            elif isinstance(part, Text):
-                yield Started(index, Text())
-                for word in _WORD.findall(part.text):
-                    yield Delta(index, word)
+            if call.model == ECHO:
+                yield PartStarted(index=index, part=part)
+            elif part.HasField("tool_call"):
+                tool_call = part.tool_call
+                yield PartStarted(index=index, part=call_part(tool_call.id, tool_call.name))
+                yield PartDelta(index=index, delta=tool_call.input)
+            else:
+                yield PartStarted(index=index, part=text_part())
+                for word in _WORD.findall(part.text.text):
+                    yield PartDelta(index=index, delta=word)
                     await asyncio.sleep(self._word_seconds)
-            yield Ended(index)
-        yield Completed(answer.finish_reason)
+            yield PartEnded(index=index)
+        yield Completed(answer_of(answer.finish_reason))
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors with the local embedder."""
@@ -155,10 +153,11 @@ def last_user_text(prompt: Prompt) -> str:
     return ""
 
 
-def _answer(reply: Reply) -> Answer:
-    parts: list[Part] = [Text(reply.text)] if reply.text else []
+def _answer(reply: Reply) -> Generation:
+    parts: list[ContentPart] = [text_part(reply.text)] if reply.text else []
     parts.extend(
-        ToolCall(f"call_{uuid4().hex[:24]}", wish.name, json.dumps(wish.arguments, ensure_ascii=False))
+        call_part(f"call_{uuid4().hex[:24]}", wish.name, json.dumps(wish.arguments, ensure_ascii=False))
         for wish in reply.calls
     )
-    return Answer(tuple(parts), FinishReason.TOOL_CALLS if reply.calls else FinishReason.STOP)
+    finish = FinishReason.FINISH_REASON_TOOL_CALLS if reply.calls else FinishReason.FINISH_REASON_STOP
+    return answer_of(finish, parts=parts)

@@ -12,8 +12,9 @@ from google import genai
 from google.genai import errors as google_errors
 from google.genai.types import GenerateContentConfig, HttpOptions
 
+from letta.llm.v1.generation_service_pb2 import Generation
 from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse
-from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta_llm_gateway.domain.answers import Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
@@ -93,7 +94,7 @@ class GoogleProvider:
         made = client or genai.Client(vertexai=False, api_key=account.api_key, http_options=options)
         self._models = made.aio.models
 
-    async def generate(self, call: Call) -> Answer:
+    async def generate(self, call: Call) -> Generation:
         """Answer once."""
         contents, config = self._request(call)
         config.should_return_http_response = True

@@ -10,8 +10,9 @@ from urllib.parse import quote
 import httpx2
 import openai
 
+from letta.llm.v1.generation_service_pb2 import Generation
 from letta_common.errors import LLMAuthentication, LLMBadRequest, LLMInvalidResponse
-from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta_llm_gateway.domain.answers import Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks, sdks
@@ -61,7 +62,7 @@ class OpenAIProvider:
             default_headers=own_headers(account, {"authorization": f"Bearer {account.api_key}"}, openai.Omit()),
         )
 
-    async def generate(self, call: Call) -> Answer:
+    async def generate(self, call: Call) -> Generation:
         """Answer once."""
         try:
             return await self._generate(call)
@@ -88,13 +89,13 @@ class OpenAIProvider:
         told, self._replays = self._replays, self._replays and "reasoning_content" not in refused.message
         return told and not self._replays
 
-    async def _generate(self, call: Call) -> Answer:
+    async def _generate(self, call: Call) -> Generation:
         wire, path = self._wire(call.model)
         data = self._request(call).encoded()
         with self._errors(call.model, call.prompt.tools):
             said = wire_json.read(await sdks.ask(self._client, path, data), self._vendor)
             more = {} if wire is responses_wire else {"lone_tags": not self._official}
-            read: Answer = wire.answer(said, vendor=self._vendor, **more)
+            read: Generation = wire.answer(said, vendor=self._vendor, **more)
             return read
 
     async def _stream(self, call: Call) -> AsyncGenerator[Event, None]:

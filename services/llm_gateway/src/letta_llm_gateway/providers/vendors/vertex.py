@@ -15,8 +15,9 @@ from google.auth import exceptions as google_auth
 from google.genai.types import HttpOptions
 from google.oauth2 import service_account
 
+from letta.llm.v1.generation_service_pb2 import Generation
 from letta_common.errors import CapabilityMissing, InvalidArgument, LLMAuthentication, LLMUnavailable
-from letta_llm_gateway.domain.answers import Answer, Call, Event
+from letta_llm_gateway.domain.answers import Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
@@ -62,7 +63,7 @@ class VertexProvider:
             self._claude = AnthropicProvider(account, http, fragments, claude)
         self._gemini = GoogleProvider(account, http, fragments, client)
 
-    async def generate(self, call: Call) -> Answer:
+    async def generate(self, call: Call) -> Generation:
         """Answer once."""
         with self._authorized():
             return await self._speaker(call.model).generate(call)

@@ -6,12 +6,10 @@ import json
 import re
 import secrets
 import string
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
+from letta.llm.v1.generation_service_pb2 import FinishReason, Generation
 from letta_common.values.json_texts import json_object, too_deep
-from letta_llm_gateway.domain.answers import FinishReason, Part, ToolCall
 from letta_llm_gateway.providers.wires.wire_json import clean, finite
 
 _FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
@@ -76,20 +74,20 @@ def readable(raw: str, *, cut: bool = False) -> str:
     return text
 
 
-def finished(parts: Sequence[Part], finish: FinishReason, *, objects: bool = False) -> tuple[Part, ...]:
-    """Return the parts of a whole answer, the arguments of its calls read.
+def finished(answer: Generation, *, objects: bool = False) -> Generation:
+    """Read the arguments of the calls of a whole answer, which is returned.
 
     An answer that was cut ends within its last part. A call there is executed if its arguments came as the text of a
     whole object, for nothing can follow that. Where a vendor's whole answers carry `objects`, which look whole wherever
     they were cut, no such call is executed, streamed or not: its arguments stay a text that is no object.
     """
-    found = list(parts)
-    for at, part in enumerate(found):
-        if isinstance(part, ToolCall):
-            cut = finish is FinishReason.LENGTH and at == len(found) - 1
-            text = readable(part.input, cut=cut)
-            found[at] = replace(part, input=_open(text) if cut and (objects or not text) else text)
-    return tuple(found)
+    last = len(answer.parts) - 1
+    for at, part in enumerate(answer.parts):
+        if part.HasField("tool_call"):
+            cut = answer.finish_reason == FinishReason.FINISH_REASON_LENGTH and at == last
+            text = readable(part.tool_call.input, cut=cut)
+            part.tool_call.input = _open(text) if cut and (objects or not text) else text
+    return answer
 
 
 def _open(text: str) -> str:

@@ -9,29 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import FinishReason, Generation, PartEnded, PartStarted, Prompt, ToolChoiceMode
 from letta_common.errors import CapabilityMissing, LLMInvalidResponse
-from letta_llm_gateway.domain.answers import (
-    Answer,
-    Completed,
-    Delta,
-    Ended,
-    Event,
-    FinishReason,
-    Part,
-    Reasoning,
-    RedactedReasoning,
-    Signed,
-    Started,
-    Text,
-    ToolCall,
-    Usage,
-)
+from letta_llm_gateway.domain.answers import Completed, Delta, Event, Signed
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
+from letta_llm_gateway.providers.wires.parts import answer_of, call_part, reasoning_part, redacted_part, text_part
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.told import (
     client_returns,
@@ -53,13 +40,13 @@ _CLAUDE, _NOVA = "anthropic.claude", "amazon.nova"
 _CACHE_POINT: Json = {"cachePoint": {"type": "default"}}
 _IMAGES = frozenset({"png", "jpeg", "gif", "webp"})
 _FINISH = {
-    "end_turn": FinishReason.STOP,
-    "stop_sequence": FinishReason.STOP,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "max_tokens": FinishReason.LENGTH,
-    "model_context_window_exceeded": FinishReason.LENGTH,
-    "guardrail_intervened": FinishReason.CONTENT_FILTER,
-    "content_filtered": FinishReason.CONTENT_FILTER,
+    "end_turn": FinishReason.FINISH_REASON_STOP,
+    "stop_sequence": FinishReason.FINISH_REASON_STOP,
+    "tool_use": FinishReason.FINISH_REASON_TOOL_CALLS,
+    "max_tokens": FinishReason.FINISH_REASON_LENGTH,
+    "model_context_window_exceeded": FinishReason.FINISH_REASON_LENGTH,
+    "guardrail_intervened": FinishReason.FINISH_REASON_CONTENT_FILTER,
+    "content_filtered": FinishReason.FINISH_REASON_CONTENT_FILTER,
 }
 _MALFORMED = frozenset({"malformed_model_output", "malformed_tool_use"})
 
@@ -241,55 +228,60 @@ def _image(image: ImageContent) -> Json | None:
     return {"image": {"format": form, "source": {"bytes": base64.b64encode(data).decode()}}}
 
 
-def answer(body: Any, *, vendor: str, response_id: str = "") -> Answer:
+def answer(body: Any, *, vendor: str, response_id: str = "") -> Generation:
     """Read an answer. Raises LLMInvalidResponse when it has no content or cannot be read."""
     body = table(body)
     content = table(table(body.get("output")).get("message")).get("content")
     if not isinstance(content, list):
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
     parts = [part for block in rows(content) if (part := _part(block, vendor))]
-    calls = any(isinstance(part, ToolCall) for part in parts)
+    calls = any(part.HasField("tool_call") for part in parts)
     finish = _finish(body.get("stopReason"), calls=calls, vendor=vendor)
-    return Answer(finished(parts, finish, objects=True), finish, usage(body.get("usage")), response_id)
+    return finished(answer_of(finish, usage(body.get("usage")), response_id, parts), objects=True)
 
 
-def _part(block: Json, vendor: str) -> Part | None:
+def _part(block: Json, vendor: str) -> ContentPart | None:
     if "text" in block:
-        return Text(words(block["text"]))
+        return text_part(words(block["text"]))
     if call := block.get("toolUse"):
         return _called(table(call), vendor, text_of(table(call).get("input")))
     if thought := table(block.get("reasoningContent")):
         if redacted := words(thought.get("redactedContent")):
-            return RedactedReasoning(signatures.sealed(_VENDOR, redacted))
+            return redacted_part(signatures.sealed(_VENDOR, redacted))
         told = table(thought.get("reasoningText"))
         signature = words(told.get("signature"))
-        return Reasoning(words(told.get("text")), signatures.sealed(_VENDOR, signature) if signature else None)
+        return reasoning_part(words(told.get("text")), signatures.sealed(_VENDOR, signature) if signature else None)
     return None
 
 
-def _called(call: Json, vendor: str, arguments: str = "") -> ToolCall:
+def _called(call: Json, vendor: str, arguments: str = "") -> ContentPart:
     if not (name := words(call.get("name"))):
         raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
-    return ToolCall(new_call_id(), name, arguments)
+    return call_part(new_call_id(), name, arguments)
 
 
-def _finish(reason: Any, *, calls: bool, vendor: str) -> FinishReason:
+def _finish(reason: Any, *, calls: bool, vendor: str) -> FinishReason.ValueType:
     if reason in _MALFORMED:
         raise LLMInvalidResponse(f"{vendor} could not finish: {reason}", provider=vendor)
     found = _FINISH.get(reason) if isinstance(reason, str) else None
-    if found in {None, FinishReason.STOP}:
-        return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
-    return found or FinishReason.STOP
+    if found in {None, FinishReason.FINISH_REASON_STOP}:
+        return FinishReason.FINISH_REASON_TOOL_CALLS if calls else FinishReason.FINISH_REASON_STOP
+    return found or FinishReason.FINISH_REASON_STOP
 
 
-def usage(counts: Any) -> Usage | None:
+def usage(counts: Any) -> TokenUsage | None:
     """Read the counts of tokens; the vendor counts cached ones apart, the contract counts them in."""
     counts = table(counts)
     read, written = count(counts.get("cacheReadInputTokens")), count(counts.get("cacheWriteInputTokens"))
     prompt = count(counts.get("inputTokens")) + read + written
     if not prompt:
         return None
-    return Usage(prompt, count(counts.get("outputTokens")), cached_input=read, cache_write=written)
+    return TokenUsage(
+        prompt_tokens=prompt,
+        completion_tokens=count(counts.get("outputTokens")),
+        cached_input_tokens=read,
+        cache_write_tokens=written,
+    )
 
 
 class StreamReader:
@@ -301,7 +293,7 @@ class StreamReader:
         self._next = 0
         self._calls = False
         self._stop: Any = None
-        self._usage: Usage | None = None
+        self._usage: TokenUsage | None = None
 
     def feed(self, kind: str, body: Any) -> Iterator[Event]:
         """Yield what an event says."""
@@ -317,7 +309,7 @@ class StreamReader:
             case "contentBlockStop":
                 index = self._open.pop(at, None)
                 if index is not None:
-                    yield Ended(index)
+                    yield PartEnded(index=index)
             case "messageStop":
                 self._stop = body.get("stopReason") or "end_turn"
             case "metadata":
@@ -326,15 +318,15 @@ class StreamReader:
     def end(self) -> Iterator[Event]:
         """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
         for index in sorted(self._open.values()):
-            yield Ended(index)
+            yield PartEnded(index=index)
         if self._stop is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
         finish = _finish(self._stop, calls=self._calls, vendor=self._vendor)
-        yield Completed(finish, self._usage, self._id, objects=True)
+        yield Completed(answer_of(finish, self._usage, self._id), objects=True)
 
-    def _begin(self, at: int, part: Part) -> Iterator[Event]:
+    def _begin(self, at: int, part: ContentPart) -> Iterator[Event]:
         self._open[at] = self._next
-        yield Started(self._next, part)
+        yield PartStarted(index=self._next, part=part)
         self._next += 1
 
     def _start(self, at: int, start: Json) -> Iterator[Event]:
@@ -345,10 +337,10 @@ class StreamReader:
     def _delta(self, at: int, delta: Json) -> Iterator[Event]:
         thought = table(delta.get("reasoningContent"))
         if redacted := words(thought.get("redactedContent")):
-            yield from self._begin(at, RedactedReasoning(signatures.sealed(_VENDOR, redacted)))
+            yield from self._begin(at, redacted_part(signatures.sealed(_VENDOR, redacted)))
         elif "text" in delta or "text" in thought or "signature" in thought:
             if at not in self._open:
-                yield from self._begin(at, Text() if "text" in delta else Reasoning())
+                yield from self._begin(at, text_part() if "text" in delta else reasoning_part())
             if piece := words(delta.get("text")) or words(thought.get("text")):
                 yield Delta(self._open[at], piece)
             if signature := words(thought.get("signature")):

@@ -10,23 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import FinishReason, Generation, PartEnded, PartStarted, Prompt, ToolChoiceMode
 from letta_common.errors import LLMInvalidResponse
-from letta_llm_gateway.domain.answers import (
-    Answer,
-    Completed,
-    Delta,
-    Ended,
-    Event,
-    FinishReason,
-    Part,
-    Reasoning,
-    Signed,
-    Started,
-    Text,
-    ToolCall,
-    Usage,
-)
+from letta_llm_gateway.domain.answers import Completed, Delta, Event, Signed, say_on
 from letta_llm_gateway.domain.generation.facts import facts_of
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
@@ -35,6 +22,7 @@ from letta_llm_gateway.providers.fitting.reasons import said
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import encoded, inside, together
+from letta_llm_gateway.providers.wires.parts import answer_of, call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.wires.told import (
     client_returns,
     given_arguments,
@@ -46,15 +34,15 @@ from letta_llm_gateway.providers.wires.told import (
     schema,
 )
 from letta_llm_gateway.providers.wires.turns import PhasesRecipe, turns_of
-from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
+from letta_llm_gateway.providers.wires.wire_json import clean, count, rows, table, words
 
 Json = dict[str, Any]
 _VENDOR = "google"
 _FINISH = {
-    "MAX_TOKENS": FinishReason.LENGTH,
+    "MAX_TOKENS": FinishReason.FINISH_REASON_LENGTH,
     **dict.fromkeys(
         ("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "MODEL_ARMOR"),
-        FinishReason.CONTENT_FILTER,
+        FinishReason.FINISH_REASON_CONTENT_FILTER,
     ),
 }
 _WORDS_OF_STOPS = ("finishReason", "finishMessage", "blockReason", "blockReasonMessage")
@@ -223,51 +211,40 @@ def _image(image: ImageContent) -> bytes:
     return encoded({"inlineData": {"data": base64.urlsafe_b64encode(data).decode(), "mimeType": form}})
 
 
-def answer(body: Any, *, vendor: str) -> Answer:
+def answer(body: Any, *, vendor: str) -> Generation:
     """Read an answer. Raises LLMInvalidResponse when it has no candidate or cannot be read."""
     reader = StreamReader(vendor=vendor, model="")
-    parts: dict[int, Part] = {}
-    completed: Completed | None = None
+    parts: dict[int, ContentPart] = {}
+    texts: dict[int, str] = {}
+    made = Generation()
     for event in (*reader.feed(body), *reader.end()):
-        match event:
-            case Started(index, part):
-                parts[index] = part
-            case Delta(index, text):
-                parts[index] = _longer(parts[index], text)
-            case Signed(index, signature) if isinstance(part := parts[index], Text):
-                parts[index] = Text(part.text, signature)
-            case Completed():
-                completed = event
-    if completed is None or not (parts or completed.finish_reason is not FinishReason.STOP):
+        if isinstance(event, PartStarted):
+            parts[event.index] = event.part
+        elif isinstance(event, Delta):
+            texts[event.index] = texts.get(event.index, "") + event.raw
+        elif isinstance(event, Signed) and parts[event.index].HasField("text"):
+            parts[event.index].text.signature = clean(event.signature)
+        elif isinstance(event, Completed):
+            made = event.answer
+    if not parts and made.finish_reason == FinishReason.FINISH_REASON_STOP:
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
-    whole = [part for _, part in sorted(parts.items())]
-    made = finished(whole, completed.finish_reason)
-    return Answer(made, completed.finish_reason, completed.usage, completed.response_id, why=completed.why)
+    for index, part in parts.items():
+        say_on(part, clean(texts.get(index, "")))
+    made.parts.extend(parts.values())
+    return finished(made)
 
 
-def _longer(part: Part, text: str) -> Part:
-    match part:
-        case Text(said, signature):
-            return Text(said + text, signature)
-        case Reasoning(said, signature):
-            return Reasoning(said + text, signature)
-        case ToolCall(id, name, said, signature):
-            return ToolCall(id, name, said + text, signature)
-    return part
-
-
-def usage(counts: Any) -> Usage | None:
+def usage(counts: Any) -> TokenUsage | None:
     """Read the counts of tokens; the vendor counts thoughts apart, the contract counts them in."""
     counts = table(counts)
     if not (prompt := count(counts.get("promptTokenCount"))):
         return None
     thoughts = count(counts.get("thoughtsTokenCount"))
-    return Usage(
-        # What the vendor's own tools add to a prompt is counted apart from it.
-        prompt=prompt + count(counts.get("toolUsePromptTokenCount")),
-        completion=count(counts.get("candidatesTokenCount")) + thoughts,
-        cached_input=count(counts.get("cachedContentTokenCount")),
-        reasoning=thoughts,
+    return TokenUsage(  # What tools of the vendor add to a prompt is counted apart from it.
+        prompt_tokens=prompt + count(counts.get("toolUsePromptTokenCount")),
+        completion_tokens=count(counts.get("candidatesTokenCount")) + thoughts,
+        cached_input_tokens=count(counts.get("cachedContentTokenCount")),
+        reasoning_tokens=thoughts,
     )
 
 
@@ -281,7 +258,7 @@ class StreamReader:
         self._calls = False
         self._finish: Any = None
         self._why = ""
-        self._usage: Usage | None = None
+        self._usage: TokenUsage | None = None
         self._id = ""
 
     def feed(self, chunk: Any) -> Iterator[Event]:
@@ -309,11 +286,11 @@ class StreamReader:
         yield from self._hush()
         if self._finish is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
-        plain = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
+        plain = FinishReason.FINISH_REASON_TOOL_CALLS if self._calls else FinishReason.FINISH_REASON_STOP
         # The vendor says `STOP` also where the model calls a tool.
         finish = _FINISH.get(str(self._finish), plain)
-        why = self._why if finish is FinishReason.CONTENT_FILTER else ""
-        yield Completed(finish, self._usage, self._id, why=why)
+        why = self._why if finish == FinishReason.FINISH_REASON_CONTENT_FILTER else ""
+        yield Completed(answer_of(finish, self._usage, self._id, why=why))
 
     def _part(self, part: Json) -> Iterator[Event]:
         signature = words(part.get("thoughtSignature"))
@@ -326,7 +303,7 @@ class StreamReader:
             if kind != self._speech:
                 yield from self._hush()
                 self._speech = kind
-                yield Started(self._next, Text() if kind == "text" else Reasoning())
+                yield PartStarted(index=self._next, part=text_part() if kind == "text" else reasoning_part())
                 self._next += 1
             yield Delta(self._next - 1, text)
         if signed and self._speech == "text":  # the one of a text may come behind it, with no text of its own
@@ -337,17 +314,17 @@ class StreamReader:
             raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
         yield from self._hush()
         self._calls = True
-        yield Started(self._next, ToolCall(new_call_id(), name, signature=signed))
+        yield PartStarted(index=self._next, part=call_part(new_call_id(), name, signature=signed))
         yield Delta(self._next, text_of(call.get("args") or {}))
         if signed:
             yield Signed(self._next, signed)
-        yield Ended(self._next)
+        yield PartEnded(index=self._next)
         self._next += 1
 
     def _hush(self) -> Iterator[Event]:
         if self._speech:
             self._speech = ""
-            yield Ended(self._next - 1)
+            yield PartEnded(index=self._next - 1)
 
 
 def _why(stopped: Json) -> str:

@@ -10,22 +10,18 @@ from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message, MessageRole
 from letta.common.v1.model_settings_pb2 import ModelSettings
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
-from letta_common.errors import LLMInvalidResponse
-from letta_llm_gateway.domain.answers import (
-    Answer,
-    Completed,
-    Delta,
-    Ended,
-    Event,
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import (
     FinishReason,
-    Part,
-    Reasoning,
-    Started,
-    Text,
-    ToolCall,
-    Usage,
+    Generation,
+    PartEnded,
+    PartStarted,
+    Prompt,
+    ToolChoiceMode,
+    ToolDefinition,
 )
+from letta_common.errors import LLMInvalidResponse
+from letta_llm_gateway.domain.answers import Completed, Delta, Event
 from letta_llm_gateway.domain.generation.facts import facts_of
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
@@ -33,6 +29,7 @@ from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.wires.arguments import Balance, finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, ItemsRecipe, encoded, together
 from letta_llm_gateway.providers.wires.chat_turns import NOBODY, Said, said
+from letta_llm_gateway.providers.wires.parts import answer_of, call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
 from letta_llm_gateway.providers.wires.told import (
@@ -52,11 +49,11 @@ Json = dict[str, Any]
 # These refuse a temperature, and give their reasoning back over the responses wire alone.
 REASONING_MODEL = re.compile(r"^(o[134]|gpt-5)")
 _FINISH = {
-    "stop": FinishReason.STOP,
-    "length": FinishReason.LENGTH,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-    "content_filter": FinishReason.CONTENT_FILTER,
+    "stop": FinishReason.FINISH_REASON_STOP,
+    "length": FinishReason.FINISH_REASON_LENGTH,
+    "tool_calls": FinishReason.FINISH_REASON_TOOL_CALLS,
+    "function_call": FinishReason.FINISH_REASON_TOOL_CALLS,
+    "content_filter": FinishReason.FINISH_REASON_CONTENT_FILTER,
 }
 # As many as an answer may have parts: `cleaning.MOST_PARTS`.
 MOST_CALLS = 512
@@ -219,7 +216,7 @@ _FIRST = TurnsRecipe(lambda message: map(said, _items(message)))
 _FOLLOWING = PhasesRecipe(_following, lambda message: any(part.HasField("reasoning") for part in message.parts))
 
 
-def answer(body: Any, *, vendor: str, lone_tags: bool = False) -> Answer:
+def answer(body: Any, *, vendor: str, lone_tags: bool = False) -> Generation:
     """Read an answer; with `lone_tags` also think tags that close without having been opened.
 
     Raises LLMInvalidResponse when it has no choice or cannot be read.
@@ -239,8 +236,9 @@ def answer(body: Any, *, vendor: str, lone_tags: bool = False) -> Answer:
     text = _content(message.get("content")) or refused
     parts = split_thinking(text, _reasoning(message), lone_tags=lone_tags)
     parts.extend(_call(call, vendor) for call in _calls(message))
-    finish = _finish("content_filter" if refused else choice.get("finish_reason"), parts)
-    return Answer(finished(parts, finish), finish, usage(body.get("usage")), words(body.get("id")))
+    calls = any(part.HasField("tool_call") for part in parts)
+    finish = _finish("content_filter" if refused else choice.get("finish_reason"), calls=calls)
+    return finished(answer_of(finish, usage(body.get("usage")), words(body.get("id")), parts))
 
 
 def _content(content: Any) -> str:
@@ -267,32 +265,31 @@ def _calls(message: Json) -> list[Any]:
     return [{"function": message["function_call"]}] if message.get("function_call") else []
 
 
-def _call(call: Any, vendor: str) -> ToolCall:
+def _call(call: Any, vendor: str) -> ContentPart:
     function = table(table(call).get("function"))
     if not (name := words(function.get("name"))):
         raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
-    return ToolCall(new_call_id(), name, text_of(function.get("arguments")))
+    return call_part(new_call_id(), name, text_of(function.get("arguments")))
 
 
-def _finish(reason: Any, parts: list[Part]) -> FinishReason:
-    calls = any(isinstance(part, ToolCall) for part in parts)
+def _finish(reason: Any, *, calls: bool) -> FinishReason.ValueType:
     found = _FINISH.get(reason) if isinstance(reason, str) else None
-    if found in {None, FinishReason.STOP}:  # some servers say `stop` when they call, some say nothing
-        return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
-    return found or FinishReason.STOP
+    if found in {None, FinishReason.FINISH_REASON_STOP}:  # some servers say `stop` when they call, some say nothing
+        return FinishReason.FINISH_REASON_TOOL_CALLS if calls else FinishReason.FINISH_REASON_STOP
+    return found or FinishReason.FINISH_REASON_STOP
 
 
-def usage(counts: Any) -> Usage | None:
+def usage(counts: Any) -> TokenUsage | None:
     """Read the counts of tokens; None when the vendor gave none, or zeros."""
     counts = table(counts)
     if not (prompt := count(counts.get("prompt_tokens"))):
         return None
     inputs, outputs = table(counts.get("prompt_tokens_details")), table(counts.get("completion_tokens_details"))
-    return Usage(
-        prompt=prompt,
-        completion=count(counts.get("completion_tokens")),
-        cached_input=count(inputs.get("cached_tokens")),
-        reasoning=count(outputs.get("reasoning_tokens")),
+    return TokenUsage(
+        prompt_tokens=prompt,
+        completion_tokens=count(counts.get("completion_tokens")),
+        cached_input_tokens=count(inputs.get("cached_tokens")),
+        reasoning_tokens=count(outputs.get("reasoning_tokens")),
     )
 
 
@@ -324,7 +321,7 @@ class StreamReader:
         self._speech: tuple[str, int] | None = None  # kind and index of the open text or reasoning
         self._calls: dict[int, _Open] = {}  # by the vendor's index of a call
         self._finish: Any = None
-        self._usage: Usage | None = None
+        self._usage: TokenUsage | None = None
         self._id = ""
         self._refused = False
         self._thinking = ThinkSplitter(opened=opened, lone_tags=lone_tags)
@@ -369,12 +366,12 @@ class StreamReader:
         for call in self._calls.values():
             if call.index is None:
                 raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
-            yield Ended(call.index)
+            yield PartEnded(index=call.index)
         if self._finish is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
-        calls: list[Part] = [ToolCall("", "")] if self._calls else []
-        finish = _finish("content_filter" if self._refused else self._finish, calls)
-        yield Completed(finish, self._usage, self._id, thoughts=frozenset(self._told if self.closes_alone else ()))
+        finish = _finish("content_filter" if self._refused else self._finish, calls=bool(self._calls))
+        thoughts = frozenset(self._told if self.closes_alone else ())
+        yield Completed(answer_of(finish, self._usage, self._id), thoughts)
 
     @property
     def closes_alone(self) -> bool:
@@ -387,13 +384,13 @@ class StreamReader:
             self._speech = (kind, self._next)
             if kind == "text" and not self.closes_alone:
                 self._told.add(self._next)
-            yield Started(self._next, Text() if kind == "text" else Reasoning())
+            yield PartStarted(index=self._next, part=text_part() if kind == "text" else reasoning_part())
             self._next += 1
         yield Delta(self._speech[1], text)
 
     def _hush(self) -> Iterator[Event]:
         if self._speech is not None:
-            yield Ended(self._speech[1])
+            yield PartEnded(index=self._speech[1])
             self._speech = None
 
     def _call(self, piece: Any) -> Iterator[Event]:
@@ -406,7 +403,7 @@ class StreamReader:
             yield from self._hush()
             call.index = self._next
             self._next += 1
-            yield Started(call.index, ToolCall(new_call_id(), call.name))
+            yield PartStarted(index=call.index, part=call_part(new_call_id(), call.name))
             if early := "".join(call.early):
                 yield Delta(call.index, early)
             call.early.clear()

@@ -5,35 +5,30 @@ Nothing is kept at the vendor: reasoning comes back encrypted and is sent again 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole
 from letta.common.v1.model_settings_pb2 import ModelSettings
-from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
-from letta_common.errors import LLMInvalidResponse
-from letta_llm_gateway.domain.answers import (
-    Answer,
-    Completed,
-    Delta,
-    Ended,
-    Event,
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import (
     FinishReason,
-    Part,
-    Reasoning,
-    RedactedReasoning,
-    Signed,
-    Started,
-    Text,
-    ToolCall,
-    Usage,
+    Generation,
+    PartEnded,
+    PartStarted,
+    Prompt,
+    ToolChoiceMode,
+    ToolDefinition,
 )
+from letta_common.errors import LLMInvalidResponse
+from letta_llm_gateway.domain.answers import Completed, Delta, Event, Signed
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, ItemsRecipe
+from letta_llm_gateway.providers.wires.parts import answer_of, call_part, reasoning_part, redacted_part, text_part
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.told import (
     CHOICE,
@@ -49,7 +44,10 @@ from letta_llm_gateway.providers.wires.wire_json import count, rows, table, word
 
 Json = dict[str, Any]
 _VENDOR = "openai"
-_INCOMPLETE = {"max_output_tokens": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
+_INCOMPLETE = {
+    "max_output_tokens": FinishReason.FINISH_REASON_LENGTH,
+    "content_filter": FinishReason.FINISH_REASON_CONTENT_FILTER,
+}
 
 
 def request(model: str, prompt: Prompt, fragments: Fragments, *, official: bool, max_tokens: int | None = None) -> Body:
@@ -180,7 +178,7 @@ def _thought(signature: str, summary: str) -> Json | None:
     return {"type": "reasoning", "id": id, "summary": summaries, "encrypted_content": encrypted}
 
 
-def answer(body: Any, *, vendor: str) -> Answer:
+def answer(body: Any, *, vendor: str) -> Generation:
     """Read an answer. Raises LLMInvalidResponse when it has no output or cannot be read."""
     if not isinstance(body, dict):
         raise LLMInvalidResponse(f"{vendor} answered something that is no JSON object", provider=vendor)
@@ -192,27 +190,27 @@ def answer(body: Any, *, vendor: str) -> Answer:
         raise LLMInvalidResponse(f"{vendor} answered without output", provider=vendor)
     items = rows(output)
     parts = [part for item in items for part in _parts(item, vendor)]
-    calls = any(isinstance(part, ToolCall) for part in parts)
+    calls = any(part.HasField("tool_call") for part in parts)
     refused = any(piece.get("refusal") for item in items for piece in rows(item.get("content")))
-    finish = FinishReason.CONTENT_FILTER if refused else _finish(body, calls=calls)
-    return Answer(finished(parts, finish), finish, usage(body.get("usage")), words(body.get("id")))
+    finish = FinishReason.FINISH_REASON_CONTENT_FILTER if refused else _finish(body, calls=calls)
+    return finished(answer_of(finish, usage(body.get("usage")), words(body.get("id")), parts))
 
 
-def _parts(item: Json, vendor: str) -> Iterator[Part]:
+def _parts(item: Json, vendor: str) -> Iterator[ContentPart]:
     match item.get("type"):
         case "message":
             pieces = rows(item.get("content"))
             text = "".join(words(piece.get("text")) or words(piece.get("refusal")) for piece in pieces)
             if text:
-                yield Text(text)
+                yield text_part(text)
         case "reasoning":
             text, signature = _summary(item), _signature(item)
             if text:
-                yield Reasoning(text, signature)
+                yield reasoning_part(text, signature)
             elif signature:
-                yield RedactedReasoning(signature)
+                yield redacted_part(signature)
         case "function_call":
-            yield ToolCall(new_call_id(), _name(item, vendor), text_of(item.get("arguments")))
+            yield call_part(new_call_id(), _name(item, vendor), text_of(item.get("arguments")))
 
 
 def _name(item: Json, vendor: str) -> str:
@@ -231,24 +229,24 @@ def _signature(item: Json) -> str | None:
     return signatures.sealed(_VENDOR, f"{words(item.get('id'))}:{encrypted}") if encrypted else None
 
 
-def _finish(body: Json, *, calls: bool) -> FinishReason:
+def _finish(body: Json, *, calls: bool) -> FinishReason.ValueType:
     if body.get("status") == "incomplete":
         reason = table(body.get("incomplete_details")).get("reason")
-        return _INCOMPLETE.get(str(reason), FinishReason.STOP)
-    return FinishReason.TOOL_CALLS if calls else FinishReason.STOP
+        return _INCOMPLETE.get(str(reason), FinishReason.FINISH_REASON_STOP)
+    return FinishReason.FINISH_REASON_TOOL_CALLS if calls else FinishReason.FINISH_REASON_STOP
 
 
-def usage(counts: Any) -> Usage | None:
+def usage(counts: Any) -> TokenUsage | None:
     """Read the counts of tokens; None when the vendor gave none, or zeros."""
     counts = table(counts)
     if not (prompt := count(counts.get("input_tokens"))):
         return None
     inputs, outputs = table(counts.get("input_tokens_details")), table(counts.get("output_tokens_details"))
-    return Usage(
-        prompt=prompt,
-        completion=count(counts.get("output_tokens")),
-        cached_input=count(inputs.get("cached_tokens")),
-        reasoning=count(outputs.get("reasoning_tokens")),
+    return TokenUsage(
+        prompt_tokens=prompt,
+        completion_tokens=count(counts.get("output_tokens")),
+        cached_input_tokens=count(inputs.get("cached_tokens")),
+        reasoning_tokens=count(outputs.get("reasoning_tokens")),
     )
 
 
@@ -274,9 +272,9 @@ class StreamReader:
         match event.get("type"):
             case "response.output_text.delta" | "response.refusal.delta" as kind:
                 self._refused = self._refused or kind == "response.refusal.delta"
-                yield from self._say(at, Text(), piece)
+                yield from self._say(at, text_part, piece)
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
-                yield from self._say(at, Reasoning(), piece)
+                yield from self._say(at, reasoning_part, piece)
             # The blank line that stands between the parts of a summary in a whole answer.
             case "response.reasoning_summary_part.added" if at in self._open:
                 yield Delta(self._open[at], "\n\n")
@@ -300,16 +298,16 @@ class StreamReader:
     def end(self) -> Iterator[Event]:
         """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
         for index in sorted(self._open.values()):
-            yield Ended(index)
+            yield PartEnded(index=index)
         if self._last is None:
             raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
-        finish = FinishReason.CONTENT_FILTER if self._refused else _finish(self._last, calls=self._calls)
-        yield Completed(finish, usage(self._last.get("usage")), words(self._last.get("id")))
+        finish = FinishReason.FINISH_REASON_CONTENT_FILTER if self._refused else _finish(self._last, calls=self._calls)
+        yield Completed(answer_of(finish, usage(self._last.get("usage")), words(self._last.get("id"))))
 
-    def _begin(self, at: int, part: Part) -> Iterator[Event]:
+    def _begin(self, at: int, part: ContentPart) -> Iterator[Event]:
         index = self._open[at] = self._place(at)
         del self._places[at]
-        yield Started(index, part)
+        yield PartStarted(index=index, part=part)
 
     def _place(self, at: int) -> int:
         """Return our index of an item, kept from when it was announced: reasoning may be said after what follows it."""
@@ -318,18 +316,18 @@ class StreamReader:
             self._next += 1
         return self._places[at]
 
-    def _say(self, at: int, part: Part, piece: str) -> Iterator[Event]:
+    def _say(self, at: int, begun: Callable[[], ContentPart], piece: str) -> Iterator[Event]:
         if at not in self._open:
-            yield from self._begin(at, part)
+            yield from self._begin(at, begun())
         yield Delta(self._open[at], piece)
 
     def _added(self, at: int, item: Json) -> Iterator[Event]:
         if item.get("type") == "function_call":
             self._calls = True
             self._silent.add(at)
-            yield from self._begin(at, ToolCall(new_call_id(), _name(item, self._vendor)))
+            yield from self._begin(at, call_part(new_call_id(), _name(item, self._vendor)))
         elif item.get("type") == "message":
-            yield from self._begin(at, Text())
+            yield from self._begin(at, text_part())
         elif item.get("type") == "reasoning":
             self._place(at)
 
@@ -346,7 +344,7 @@ class StreamReader:
             self._silent.discard(at)
             if signature:
                 yield Signed(index, signature)
-            yield Ended(index)
+            yield PartEnded(index=index)
         elif signature:
-            yield from self._begin(at, RedactedReasoning(signature))
-            yield Ended(self._open.pop(at))
+            yield from self._begin(at, redacted_part(signature))
+            yield PartEnded(index=self._open.pop(at))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from letta_llm_gateway.domain.answers import Part, Reasoning, Text
+from letta.common.v1.message_pb2 import ContentPart
+from letta_llm_gateway.providers.wires.parts import reasoning_part, text_part
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -86,7 +87,7 @@ def _begun(text: str) -> int:
     return next((length for length in range(len(CLOSE) - 1, 0, -1) if text.endswith(CLOSE[:length])), 0)
 
 
-def split_thinking(text: str, reasoning: str = "", *, lone_tags: bool = False) -> list[Part]:
+def split_thinking(text: str, reasoning: str = "", *, lone_tags: bool = False) -> list[ContentPart]:
     """Return reasoning and a whole text as parts, read as if they had been streamed.
 
     With `lone_tags`, what stands before a closing tag without an opening one is reasoning.
@@ -96,7 +97,7 @@ def split_thinking(text: str, reasoning: str = "", *, lone_tags: bool = False) -
     for kind, piece in (*splitter.feed(text), *splitter.flush()):
         pieces[kind] += piece
     thought, said = pieces["reasoning"], pieces["text"]
-    return [*([Reasoning(thought)] if thought else []), *([Text(said)] if said else [])]
+    return [*([reasoning_part(thought)] if thought else []), *([text_part(said)] if said else [])]
 
 
 def _is_lone(text: str) -> bool:
