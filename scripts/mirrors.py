@@ -4,6 +4,7 @@ What crosses a service is its message, in every layer. A dataclass repeats one w
 fields are fields of that message, by name: at least three of them, or most of the message's own. A field of the same
 name that cannot have the same value is another field: a count is no cursor. And where all that is shared says which
 thing is meant and nothing of it, by identifiers and a fence, the class is a key, as every message about the thing has.
+A library that does not depend on the contracts has no message that it could use.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 
@@ -49,12 +51,16 @@ def mirrors(contracts: Contracts | None = None) -> list[Mirror]:
     """Return the dataclasses of the product that repeat a message."""
     known = contracts or read_contracts()
     found = []
-    for package in packages():
+    for package in filter(_knows_messages, packages()):
         for path in sources(package):
             if path.suffix == ".py":
                 place, module = package.relative_to(ROOT).as_posix(), path.relative_to(ROOT).as_posix()
                 found += [Mirror(place, module, *each) for each in repeats(path.read_text(), known)]
     return found
+
+
+def _knows_messages(package: Path) -> bool:
+    return "letta-protos" in (package / "pyproject.toml").read_text()
 
 
 def repeats(source: str, contracts: Contracts) -> Iterator[tuple[str, str, int, int]]:

@@ -12,8 +12,8 @@ from letta.common.v1.usage_pb2 import TokenUsage
 from letta.llm.v1.generation_service_pb2 import FinishReason, Prompt, ToolChoice, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.generation.fragments import Fragments
+from letta_llm_gateway.providers.parts import reasoning_part, text_part
 from letta_llm_gateway.providers.wires.google import answer, request
-from letta_llm_gateway.providers.wires.parts import reasoning_part, text_part
 from tests.support.prompts import kept
 
 SIGNED = base64.b64encode(b"\xff\xfe signed").decode()

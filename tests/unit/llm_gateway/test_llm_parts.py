@@ -17,7 +17,6 @@ from letta_common.errors import (
     LLMUnavailable,
     RateLimited,
 )
-from letta_llm_gateway.domain.catalogue.known_models import dimensions, known, talks
 from letta_llm_gateway.domain.embedding.vectors import unit
 from letta_llm_gateway.domain.resilience import Breaker, Retry, Slots
 from letta_llm_gateway.providers import probe
@@ -110,16 +109,6 @@ def test_settings_that_are_lists_and_tables_are_read_as_json(monkeypatch):
     assert settings.prices == {"a/*": {"input": 1, "output": 2}, "b/x": None}
     assert settings.provider_slots_of == {"ollama": 1}
     assert settings.provider_allowed_hosts == ("10.1.0.0/16",)
-
-
-def test_what_is_known_of_models():
-    assert known("gpt-4o-mini-2024-07-18").window == 128_000
-    assert known("openai/gpt-4.1").window == 1_047_576
-    assert known("claude-haiku-4-5-20251001").images is True
-    assert (known("who-knows").window, known("who-knows").certain) == (30_000, False)
-    assert talks("gpt-4o")
-    assert not talks("whisper-1")
-    assert dimensions("nomic-embed-text:latest") == 768
 
 
 def test_vectors_get_unit_length():

@@ -19,11 +19,11 @@ from letta_llm_gateway.domain.answers import Delta, Signed
 from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import Clients
+from letta_llm_gateway.providers.parts import call_part, redacted_part, text_part
 from letta_llm_gateway.providers.vendors import anthropic as anthropic_wire
 from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
 from letta_llm_gateway.providers.wires import openai as openai_wire
 from letta_llm_gateway.providers.wires import responses as responses_wire
-from letta_llm_gateway.providers.wires.parts import call_part, redacted_part, text_part
 from letta_llm_gateway.providers.wires.responses import StreamReader, answer, request
 from tests.support.prompts import kept, sent
 

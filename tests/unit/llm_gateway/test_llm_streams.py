@@ -19,8 +19,8 @@ from letta_llm_gateway.domain.generation.streams import (
     answer_within_limits,
     within_limits,
 )
+from letta_llm_gateway.providers.parts import answer_of, call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.wires.arguments import finished
-from letta_llm_gateway.providers.wires.parts import answer_of, call_part, reasoning_part, text_part
 
 DONE = Completed(answer_of(FinishReason.FINISH_REASON_STOP, TokenUsage(prompt_tokens=1, completion_tokens=2), "id"))
 

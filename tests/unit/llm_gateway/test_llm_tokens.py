@@ -20,9 +20,9 @@ from letta.llm.v1.generation_service_pb2 import TokenCountSource
 from letta_common.errors import LLMUnavailable
 from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.catalogue.tokens import Counts, of_bytes
+from letta_llm_gateway.providers.parts import call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.tokenizer import PATTERN, LocalTokenizer, vocabulary
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
-from letta_llm_gateway.providers.wires.parts import call_part, reasoning_part, text_part
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from letta_common.errors import DatabaseUnavailable
 from letta_common.values.ids import new_id
 from letta_llm_gateway.domain.accounting.traces import TraceDraft, Tracing, redacted, request_of, response_of
 from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter, WriterOptions
-from letta_llm_gateway.providers.wires.parts import call_part, text_part
+from letta_llm_gateway.providers.parts import call_part, text_part
 from tests.fakes.llm_gateway.stores import FakeUsageStore
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

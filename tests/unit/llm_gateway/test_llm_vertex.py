@@ -14,10 +14,10 @@ from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.http import Clients
+from letta_llm_gateway.providers.parts import text_part
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.vendors import vertex
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
-from letta_llm_gateway.providers.wires.parts import text_part
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import base_accounts
 from tests.fakes.vertex_server import TOKEN, VertexServer, service_account

@@ -15,8 +15,8 @@ from letta.llm.v1.generation_service_pb2 import Generation
 from letta_common.errors import LLMInvalidResponse, LLMUnavailable
 from letta_llm_gateway.domain.answers import Call, said_in
 from letta_llm_gateway.domain.generation.streams import Assembler
+from letta_llm_gateway.providers.parts import text_part
 from letta_llm_gateway.providers.wires.arguments import finished
-from letta_llm_gateway.providers.wires.parts import text_part
 from tests.contract.providers.llm_gateway import hostile_answers as hostile
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, tool, user

@@ -28,10 +28,10 @@ from letta_common.errors import (
 from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.http import Clients
+from letta_llm_gateway.providers.parts import reasoning_part, text_part
 from letta_llm_gateway.providers.registry import ProviderFactory
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from letta_llm_gateway.providers.wires.arguments import finished
-from letta_llm_gateway.providers.wires.parts import reasoning_part, text_part
 from tests.contract.providers.llm_gateway.conftest import Subject, account
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, call, prompt, returned, tool, user
 from tests.fakes.wire import Fault, Say

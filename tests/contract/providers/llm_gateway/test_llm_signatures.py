@@ -12,7 +12,7 @@ from letta.common.v1 import message_pb2 as m
 from letta.llm.v1.generation_service_pb2 import FinishReason, Generation
 from letta_common.errors import LLMBadRequest
 from letta_llm_gateway.domain.answers import Call
-from letta_llm_gateway.providers.wires.parts import text_part
+from letta_llm_gateway.providers.parts import text_part
 from tests.contract.providers.llm_gateway import hostile_answers as hostile
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, returned, tool, user

@@ -1,10 +1,13 @@
-"""What is known of models by name: windows and abilities, for what vendors do not say themselves."""
+"""What is known of models by name, for what vendors do not say themselves: reads `models.toml`, which says how."""
 
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from importlib.resources import files
 
 UNKNOWN_WINDOW = 30_000
 
@@ -22,73 +25,68 @@ class Known:
     """The window is known and not assumed."""
 
 
-_TABLE: tuple[tuple[str, Known], ...] = (
-    (r"gpt-5(\.\d+)?-nano", Known(400_000, 128_000, True, True)),
-    (r"gpt-5(\.\d+)?-mini", Known(400_000, 128_000, True, True)),
-    (r"gpt-5", Known(400_000, 128_000, True, True)),
-    (r"gpt-4\.1-nano", Known(1_047_576, 32_768, True, False)),
-    (r"gpt-4\.1-mini", Known(1_047_576, 32_768, True, False)),
-    (r"gpt-4\.1", Known(1_047_576, 32_768, True, False)),
-    (r"gpt-4o-mini", Known(128_000, 16_384, True, False)),
-    (r"gpt-4o|chatgpt-4o", Known(128_000, 16_384, True, False)),
-    (r"gpt-4-turbo", Known(128_000, 4096, True, False)),
-    (r"gpt-4-32k", Known(32_768, 4096, False)),
-    (r"gpt-4", Known(8192, 4096, False, False)),
-    (r"gpt-3\.5-turbo", Known(16_385, 4096, False, False)),
-    (r"gpt-oss", Known(131_072, 32_768, False, True)),
-    (r"o[34](-mini|-pro)?", Known(200_000, 100_000, True, True)),
-    (r"o1", Known(200_000, 100_000, True, True)),
-    (r"claude-(opus-4-[1-9]|opus-4\b|3-opus|opus)", Known(200_000, 32_000, True, True)),
-    (r"claude-(sonnet-4|3-7-sonnet)", Known(200_000, 64_000, True, True)),
-    (r"claude-haiku-4", Known(200_000, 64_000, True, True)),
-    (r"claude-3-5-haiku", Known(200_000, 8192, True, False)),
-    (r"claude-3-5-sonnet", Known(200_000, 8192, True, False)),
-    (r"claude-3-haiku", Known(200_000, 4096, True, False)),
-    (r"claude", Known(200_000, 8192, True)),
-    (r"gemini-2\.5-pro", Known(1_048_576, 65_536, True, True)),
-    (r"gemini-2\.5-flash-lite", Known(1_048_576, 65_536, True, True)),
-    (r"gemini-2\.5-flash", Known(1_048_576, 65_536, True, True)),
-    (r"gemini", Known(1_048_576, 8192, True)),
-    (r"deepseek-reasoner", Known(128_000, 64_000, False, True)),
-    (r"deepseek-chat", Known(128_000, 8192, False, False)),
-    (r"grok-4", Known(256_000, 64_000, True, True)),
-    (r"grok-3", Known(131_072, 16_384, False, False)),
-    (r"llama-?3\.[123]", Known(131_072, 8192)),
-    (r"mistral-large", Known(131_072, 8192, None, False)),
-    (r"qwen-?3", Known(32_768, 8192, None, True)),
-)
-_PATTERNS = tuple((re.compile(rf"(?:^|/|:|\.)(?:{pattern})", re.IGNORECASE), known) for pattern, known in _TABLE)
-_NOT_CHAT = re.compile(
-    r"whisper|tts|dall-e|moderation|image|audio|realtime|transcribe|davinci|babbage|sora|search-api|computer-use|instruct$",
-    re.IGNORECASE,
-)
-DIMENSIONS = {
-    "text-embedding-3-small": 1536,
-    "text-embedding-3-large": 3072,
-    "text-embedding-ada-002": 1536,
-    "nomic-embed-text": 768,
-    "mxbai-embed-large": 1024,
-    "all-minilm": 384,
-    "bge-m3": 1024,
-    "text-embedding-004": 768,
-    "gemini-embedding-001": 3072,
-}
+@dataclass(frozen=True)
+class Row:
+    """A row of the table."""
+
+    name: str
+    maker: str
+    window: int | None = None
+    max_output: int = 4096
+    images: bool | None = None
+    reasoning: bool = False
+    tools: bool = True
+    dimensions: int | None = None
+    price: tuple[float, ...] = ()
+
+    @cached_property
+    def known(self) -> Known | None:
+        """Return the facts of a language model."""
+        if self.window is None:
+            return None
+        return Known(self.window, self.max_output, self.images, self.reasoning, self.tools)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(rf"(?:^|/|:|\.)(?:{self.name})", re.IGNORECASE)
+
+    def means(self, provider_type: str, name: str) -> bool:
+        """Say whether a model is meant: what this machine is has no name elsewhere."""
+        at_home = "builtin" in {self.maker, provider_type}
+        return (not at_home or self.maker == provider_type) and self._pattern.search(name) is not None
+
+
+_TABLE = tomllib.loads(files(__package__).joinpath("models.toml").read_text("utf-8"))
+ROWS = tuple(Row(**row) for row in _TABLE["models"])
+SELLERS: dict[str, list[str]] = _TABLE["sellers"]
+PREFERRED: dict[str, list[str]] = _TABLE["preferred"]
+UNLISTED: dict[str, str] = _TABLE["unlisted"]
+_NO_CHAT = re.compile("|".join(_TABLE["no_chat"]), re.IGNORECASE)
 
 
 @lru_cache(maxsize=4096)
-def known(name: str) -> Known:
+def known(provider_type: str, name: str) -> Known:
     """Return what is known of a model by its name at the vendor."""
-    for pattern, facts in _PATTERNS:
-        if pattern.search(name):
-            return facts
-    return Known(certain=False)
+    return next((row.known for row in _meant(provider_type, name) if row.known), Known(certain=False))
+
+
+@lru_cache(maxsize=4096)
+def list_price(provider_type: str, name: str) -> tuple[float, ...]:
+    """Return the list price of a model at a vendor, in the order of the table; nothing when it is not known."""
+    sold = (row for row in _meant(provider_type, name) if provider_type in SELLERS.get(row.maker, ()))
+    return next((row.price for row in sold if row.price), ())
+
+
+def _meant(provider_type: str, name: str) -> Iterator[Row]:
+    return (row for row in ROWS if row.means(provider_type, name))
 
 
 def talks(name: str) -> bool:
     """Say whether a model that OpenAI lists answers chats."""
-    return _NOT_CHAT.search(name) is None
+    return _NO_CHAT.search(name) is None
 
 
 def dimensions(name: str) -> int | None:
     """Return the components of an embedder's vectors, as far as the name tells."""
-    return DIMENSIONS.get(name.split(":", maxsplit=1)[0].rpartition("/")[2])
+    base = name.split(":", maxsplit=1)[0].rpartition("/")[2]
+    return next((row.dimensions for row in ROWS if row.name == base and row.dimensions), None)

@@ -16,19 +16,12 @@ from letta.llm.v1.model_service_pb2 import GetDefaultModelResponse, ModelDefault
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, ModelNotFound
-from letta_llm_gateway.domain.catalogue.known_models import Known, dimensions, known, talks
+from letta_llm_gateway.domain.catalogue.known_models import PREFERRED, UNLISTED, Known, dimensions, known, talks
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Provider
 
 RULES_HANDLE = "builtin/rules"
 LOCAL_EMBEDDER = "builtin/use-multilingual"
 _MOST = 10_000
-# Beginnings of names, the best first; the shortest name that begins so is the one without a date.
-_PREFERRED = {
-    "openai": ("gpt-5-mini", "gpt-4.1-mini", "gpt-4o-mini", "gpt-4.1", "gpt-4o", "gpt-"),
-    "anthropic": ("claude-haiku-4", "claude-sonnet-4", "claude-sonnet", "claude-"),
-}
-# For a vendor that cannot list its models just now.
-_NAMED_WITHOUT_LIST = {"openai": "gpt-4.1-mini", "anthropic": "claude-haiku-4-5"}
 
 
 class Category(Enum):
@@ -164,7 +157,7 @@ class Models:
         if account.provider_type == "builtin":
             if name not in {"rules", "echo"}:
                 raise await self._unknown(actor, handle)
-            return _model(account, ListedModel(name, 128_000))
+            return _model(account, ListedModel(name))
         listed = await self._listed(account)
         found = next((row for row in listed if row.name == name and not row.embedding), None)
         # Not every server has a list, so an empty one refuses nothing.
@@ -301,9 +294,9 @@ class Models:
 
     async def _first_of(self, account: Account, why: str) -> GetDefaultModelResponse:
         rows = [row.name for row in await self._listed(account) if not row.embedding and talks(row.name)]
-        wanted = _PREFERRED.get(account.provider_type, ())
+        wanted = PREFERRED.get(account.provider_type, ())
         matches = (name for prefix in wanted for name in sorted(rows, key=len) if name.startswith(prefix))
-        name = next(matches, None) or next(iter(rows), None) or _NAMED_WITHOUT_LIST.get(account.provider_type, "")
+        name = next(matches, None) or next(iter(rows), None) or UNLISTED.get(account.provider_type, "")
         return _default(f"{account.name}/{name}", why if rows else f"{why}; its models could not be listed")
 
     async def _find_local(self) -> None:
@@ -374,7 +367,7 @@ def _category(account: Account) -> Category:
 
 
 def _model(account: Account, row: ListedModel) -> Model:
-    facts = known(row.name)
+    facts = known(account.provider_type, row.name)
     if row.context_window:
         facts = replace(facts, window=row.context_window, certain=True)
     return Model(f"{account.name}/{row.name}", row.name, account, facts, _category(account))

@@ -1,23 +1,17 @@
-"""What tokens cost: list prices by vendor and name, and the deployment's own on top of them.
-
-Source: the vendors' public price pages as they stood in October 2025, from memory of them; standard tier, the cheaper
-step where a price depends on the length of the prompt, caches of five minutes. Prices change: a deployment that bills
-by them sets its own.
-"""
+"""What tokens cost: list prices by vendor and name (`models.toml`), and the deployment's own on top of them."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from letta.common.v1.usage_pb2 import TokenUsage
 from letta_common.errors import InvalidArgument
+from letta_llm_gateway.domain.catalogue.known_models import list_price
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,85 +41,10 @@ def _or(price: float | None, usual: float) -> float:
     return usual if price is None else price
 
 
-_OPENAI = (
-    (r"gpt-5(\.\d+)?-pro", Price(15.00, 120.00)),
-    (r"gpt-5(\.\d+)?-nano", Price(0.05, 0.40, 0.005)),
-    (r"gpt-5(\.\d+)?-mini", Price(0.25, 2.00, 0.025)),
-    (r"gpt-5(\.1)?(-chat|-codex|-\d{4}|$)", Price(1.25, 10.00, 0.125)),
-    (r"gpt-4\.1-nano", Price(0.10, 0.40, 0.025)),
-    (r"gpt-4\.1-mini", Price(0.40, 1.60, 0.10)),
-    (r"gpt-4\.1", Price(2.00, 8.00, 0.50)),
-    (r"gpt-4o-mini", Price(0.15, 0.60, 0.075)),
-    (r"gpt-4o", Price(2.50, 10.00, 1.25)),
-    (r"chatgpt-4o", Price(5.00, 15.00)),
-    (r"gpt-4-turbo", Price(10.00, 30.00)),
-    (r"gpt-4-32k", Price(60.00, 120.00)),
-    (r"gpt-4(-\d{4}|$)", Price(30.00, 60.00)),
-    (r"gpt-3\.5-turbo", Price(0.50, 1.50)),
-    (r"o4-mini", Price(1.10, 4.40, 0.275)),
-    (r"o3-pro", Price(20.00, 80.00)),
-    (r"o3-mini", Price(1.10, 4.40, 0.55)),
-    (r"o3(-\d{4}|$)", Price(2.00, 8.00, 0.50)),
-    (r"o1-pro", Price(150.00, 600.00)),
-    (r"o1-mini", Price(1.10, 4.40, 0.55)),
-    (r"o1(-\d{4}|-preview|$)", Price(15.00, 60.00, 7.50)),
-    (r"text-embedding-3-small", Price(0.02, 0.0)),
-    (r"text-embedding-3-large", Price(0.13, 0.0)),
-    (r"text-embedding-ada-002", Price(0.10, 0.0)),
-)
-_CLAUDE = (
-    (r"claude-opus-4-5", Price(5.00, 25.00, 0.50, 6.25)),
-    (r"claude-(opus-4(-[01])?(-\d{8}|@|$|-v)|3-opus)", Price(15.00, 75.00, 1.50, 18.75)),
-    (r"claude-(sonnet-4|3-7-sonnet|3-5-sonnet)", Price(3.00, 15.00, 0.30, 3.75)),
-    (r"claude-haiku-4-5", Price(1.00, 5.00, 0.10, 1.25)),
-    (r"claude-3-5-haiku", Price(0.80, 4.00, 0.08, 1.00)),
-    (r"claude-3-haiku", Price(0.25, 1.25, 0.03, 0.30)),
-)
-_GEMINI = (
-    (r"gemini-2\.5-pro", Price(1.25, 10.00, 0.125)),
-    (r"gemini-2\.5-flash-lite", Price(0.10, 0.40, 0.01)),
-    (r"gemini-2\.5-flash", Price(0.30, 2.50, 0.03)),
-    (r"gemini-2\.0-flash-lite", Price(0.075, 0.30)),
-    (r"gemini-2\.0-flash", Price(0.10, 0.40, 0.025)),
-    (r"gemini-embedding-001", Price(0.15, 0.0)),
-)
-_DEEPSEEK = ((r"deepseek-(reasoner|chat)", Price(0.28, 0.42, 0.028)),)
-_GROK = (
-    (r"grok-4-fast", Price(0.20, 0.50, 0.05)),
-    (r"grok-4(-\d{4}|$)", Price(3.00, 15.00, 0.75)),
-    (r"grok-3-mini", Price(0.30, 0.50, 0.075)),
-    (r"grok-3", Price(3.00, 15.00, 0.75)),
-)
-_MISTRAL = (
-    (r"mistral-large", Price(2.00, 6.00)),
-    (r"mistral-medium", Price(0.40, 2.00)),
-    (r"mistral-small", Price(0.10, 0.30)),
-)
-_FREE = ((r".*", Price(0.0, 0.0)),)
-_Rows = tuple[tuple[str, Price], ...]
-_LISTS: dict[str, _Rows] = {
-    "builtin": _FREE,
-    "openai": _OPENAI,
-    "openai-responses": _OPENAI,
-    "azure": _OPENAI,
-    "anthropic": _CLAUDE,
-    "bedrock": _CLAUDE,
-    "google_ai": _GEMINI,
-    "google_vertex": _GEMINI + _CLAUDE,
-    "deepseek": _DEEPSEEK,
-    "xai": _GROK,
-    "mistral": _MISTRAL,
-}
-"""Whose prices hold at which type of provider. Elsewhere, and on servers of one's own, nothing is known."""
-
-
-@lru_cache(maxsize=4096)
 def listed(provider_type: str, name: str) -> Price | None:
     """Return the list price of a model at a vendor, or None when it is not known."""
-    for pattern, price in _LISTS.get(provider_type, ()):
-        if re.search(rf"(?:^|/|:|\.){pattern}" if provider_type != "builtin" else pattern, name, re.IGNORECASE):
-            return price
-    return None
+    price = list_price(provider_type, name)
+    return Price(*price) if price else None
 
 
 class Prices:

@@ -32,10 +32,10 @@ from letta_llm_gateway.providers import checks, sdks
 from letta_llm_gateway.providers.errors import sdk_errors, stream_refusal
 from letta_llm_gateway.providers.fitting.reasons import said
 from letta_llm_gateway.providers.http import own_headers
+from letta_llm_gateway.providers.parts import answer_of, call_part, reasoning_part, redacted_part, text_part
 from letta_llm_gateway.providers.wires import signatures, wire_json
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
-from letta_llm_gateway.providers.wires.parts import answer_of, call_part, reasoning_part, redacted_part, text_part
 from letta_llm_gateway.providers.wires.sse import spoken
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.told import (

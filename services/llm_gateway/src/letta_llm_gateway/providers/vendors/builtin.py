@@ -27,10 +27,9 @@ from letta_llm_gateway.domain.generation.fragments import read as read_message
 from letta_llm_gateway.domain.rules.engine import Dialogue, HeardMessage, Reply, Wish, decide
 from letta_llm_gateway.providers import local_embedder
 from letta_llm_gateway.providers.local_embedder import LocalEmbedder
-from letta_llm_gateway.providers.wires.parts import answer_of, call_part, text_part
+from letta_llm_gateway.providers.parts import answer_of, call_part, text_part
 
 RULES, ECHO = "rules", "echo"
-WINDOW = 128_000
 _WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 _SPEAKERS = {
     MessageRole.MESSAGE_ROLE_USER: "user",
@@ -90,7 +89,7 @@ class BuiltinProvider:
 
     async def models(self) -> list[ListedModel]:
         """List the engines."""
-        return [ListedModel(RULES, WINDOW), ListedModel(ECHO, WINDOW), local_embedder.listed()]
+        return [ListedModel(RULES), ListedModel(ECHO), local_embedder.listed()]
 
     async def close(self) -> None:
         """End the embedder's thread."""

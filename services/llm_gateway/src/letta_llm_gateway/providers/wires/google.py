@@ -19,10 +19,10 @@ from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
 from letta_llm_gateway.providers.fitting.reasons import said
+from letta_llm_gateway.providers.parts import answer_of, call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.wires import signatures
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import encoded, inside, together
-from letta_llm_gateway.providers.wires.parts import answer_of, call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.wires.told import (
     client_returns,
     given_arguments,

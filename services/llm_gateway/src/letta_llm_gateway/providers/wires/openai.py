@@ -26,10 +26,10 @@ from letta_llm_gateway.domain.generation.facts import facts_of
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
+from letta_llm_gateway.providers.parts import answer_of, call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.wires.arguments import Balance, finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, ItemsRecipe, encoded, together
 from letta_llm_gateway.providers.wires.chat_turns import NOBODY, Said, said
-from letta_llm_gateway.providers.wires.parts import answer_of, call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
 from letta_llm_gateway.providers.wires.told import (

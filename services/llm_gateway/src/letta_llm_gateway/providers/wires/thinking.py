@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from letta.common.v1.message_pb2 import ContentPart
-from letta_llm_gateway.providers.wires.parts import reasoning_part, text_part
+from letta_llm_gateway.providers.parts import reasoning_part, text_part
 
 OPEN, CLOSE = "<think>", "</think>"
 

@@ -49,7 +49,8 @@ def answer_of(
     why: str = "",
 ) -> Generation:
     """Return an answer; `why` is what the vendor says of one that it blocked."""
-    why = redacted(" ".join(clean(why).replace("\0", "").split()))
+    if why:
+        why = redacted(" ".join(clean(why).replace("\0", "").split()))
     return Generation(
         parts=parts, finish_reason=finish, usage=usage, response_id=_plain(response_id), filter_reason=why
     )
