@@ -75,7 +75,7 @@ async def test_the_signature_of_a_text_is_kept_with_it(subject: Subject, way: st
     words, call = got.parts[len(thoughts) :]
     assert words == text_part("I look.", f"google:{SIGNED}")
     assert call.HasField("tool_call")
-    assert call.signature == f"google:{OTHER}"
+    assert call.tool_call.signature == f"google:{OTHER}"
 
 
 @google
