@@ -234,7 +234,7 @@ async def cost_of_a_delta(deltas: int = 4000) -> float:
     """Return CPU microseconds for each delta before coalescing, bytes of the vendor in, events of the gateway out."""
     from letta_llm_gateway.domain.generation.streams import Assembler, PhaseLimits, Pump, within_limits  # noqa: PLC0415
     from letta_llm_gateway.providers.wires import sse  # noqa: PLC0415
-    from letta_llm_gateway.providers.wires.openai import StreamReader  # noqa: PLC0415
+    from letta_llm_gateway.providers.wires.chat import StreamReader  # noqa: PLC0415
 
     chunk = {"id": "c", "choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
     last = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,26 @@ def test_an_example_applies_to_this_tree(name: str, tmp_path: Path):
         assert not (ROOT / path).exists() or text != (ROOT / path).read_text(), path
         if path.endswith(".py"):
             compile(text, path, "exec")
+
+
+def test_the_provider_of_the_example_needs_nothing_else(tmp_path: Path):
+    """Its tests run in a copy of the model gateway and of the tests, changed by the example alone."""
+    source, suites = "services/llm_gateway/src/letta_llm_gateway", "tests/contract/providers/llm_gateway"
+    for folder in (source, suites, "tests/fakes", "tests/support"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "tests/data").mkdir()
+    for path in ("pyproject.toml", "tests/data/authority.pem", *(f"tests/{at.name}" for at in ROOT.glob("tests/*.py"))):
+        shutil.copy(ROOT / path, tmp_path / path)
+    subprocess.run(["git", "apply", "-C1", EXAMPLES / "provider.patch"], cwd=tmp_path, check=True)
+    [tests] = [path for path in touched(EXAMPLES / "provider.patch") if path.startswith(suites)]
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", tests],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / source / ".."), str(tmp_path), *sys.path])},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert ran.returncode == 0, ran.stdout

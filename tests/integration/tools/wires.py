@@ -14,10 +14,10 @@ from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
 from letta_agent.domain.toolcalls.toolsets import toolset
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.vendors import anthropic as anthropic_wire
-from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
-from letta_llm_gateway.providers.wires import google as google_wire
-from letta_llm_gateway.providers.wires import openai as openai_wire
-from letta_llm_gateway.providers.wires import responses as responses_wire
+from letta_llm_gateway.providers.vendors import bedrock as bedrock_wire
+from letta_llm_gateway.providers.vendors import google as google_wire
+from letta_llm_gateway.providers.vendors import openai as responses_wire
+from letta_llm_gateway.providers.wires import chat as openai_wire
 from letta_tools.domain.registry.records import RegisteredTool
 from tests.support.prompts import sent
 

@@ -36,8 +36,8 @@ from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.parts import answer_of, reasoning_part, text_part
 from letta_llm_gateway.providers.registry import ProviderFactory
+from letta_llm_gateway.providers.vendors.bedrock import StreamReader, answer, request
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
-from letta_llm_gateway.providers.wires.bedrock import StreamReader, answer, request
 from tests.fakes.bedrock_server import KEYS, BedrockServer, frame
 from tests.fakes.wire import Fault
 from tests.support.prompts import kept, sent

@@ -16,8 +16,9 @@ from letta_llm_gateway.domain.generation.facts import facts_of, tokens_of
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.fitting.kits import fit
-from letta_llm_gateway.providers.vendors import anthropic
-from letta_llm_gateway.providers.wires import bedrock, google, openai, responses
+from letta_llm_gateway.providers.vendors import anthropic, bedrock, google
+from letta_llm_gateway.providers.vendors import openai as responses
+from letta_llm_gateway.providers.wires import chat as openai
 from tests.support.prompts import kept
 
 WIRES: dict[str, Callable[[Prompt, Fragments], bytes]] = {

@@ -21,10 +21,10 @@ from letta_llm_gateway.domain.generation.streams import Assembler
 from letta_llm_gateway.providers.errors import transport_errors
 from letta_llm_gateway.providers.fitting.cleaning import Cleaner
 from letta_llm_gateway.providers.vendors import anthropic as anthropic_wire
-from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
-from letta_llm_gateway.providers.wires import google as google_wire
-from letta_llm_gateway.providers.wires import openai as openai_wire
-from letta_llm_gateway.providers.wires import responses as responses_wire
+from letta_llm_gateway.providers.vendors import bedrock as bedrock_wire
+from letta_llm_gateway.providers.vendors import google as google_wire
+from letta_llm_gateway.providers.vendors import openai as responses_wire
+from letta_llm_gateway.providers.wires import chat as openai_wire
 from letta_llm_gateway.providers.wires import sse
 from letta_llm_gateway.providers.wires.arguments import finished
 from tests.fakes import anthropic_server, bedrock_server, google_server, openai_responses, openai_server

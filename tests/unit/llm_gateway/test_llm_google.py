@@ -13,7 +13,7 @@ from letta.llm.v1.generation_service_pb2 import FinishReason, Prompt, ToolChoice
 from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.parts import reasoning_part, text_part
-from letta_llm_gateway.providers.wires.google import answer, request
+from letta_llm_gateway.providers.vendors.google import answer, request
 from tests.support.prompts import kept
 
 SIGNED = base64.b64encode(b"\xff\xfe signed").decode()

@@ -22,7 +22,7 @@ from letta_llm_gateway.providers.fitting.cleaning import Cleaner
 from letta_llm_gateway.providers.parts import answer_of, call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.wires import sse, wire_json
 from letta_llm_gateway.providers.wires.arguments import finished, readable
-from letta_llm_gateway.providers.wires.openai import StreamReader, answer
+from letta_llm_gateway.providers.wires.chat import StreamReader, answer
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
 
 JSON = st.recursive(

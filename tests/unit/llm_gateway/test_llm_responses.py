@@ -21,10 +21,7 @@ from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import Clients
 from letta_llm_gateway.providers.parts import call_part, redacted_part, text_part
 from letta_llm_gateway.providers.vendors import anthropic as anthropic_wire
-from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
-from letta_llm_gateway.providers.wires import openai as openai_wire
-from letta_llm_gateway.providers.wires import responses as responses_wire
-from letta_llm_gateway.providers.wires.responses import StreamReader, answer, request
+from letta_llm_gateway.providers.vendors.openai import OpenAIProvider, StreamReader, answer, request
 from tests.support.prompts import kept, sent
 
 CLIENTS = Clients(AddressGuard())
@@ -146,8 +143,8 @@ async def test_reasoning_models_of_openai_speak_responses(model):
     account = Account("openai", "openai", "sk-test")
     provider = OpenAIProvider(account, CLIENTS.of(account), Fragments())
 
-    assert provider._wire(model)[0] is responses_wire
-    assert provider._wire("gpt-4o")[0] is openai_wire
+    assert provider.responds(model)
+    assert not provider.responds("gpt-4o")
     await provider.close()
 
 
@@ -155,7 +152,7 @@ async def test_compatible_servers_speak_chat_completions_for_every_model():
     account = Account("openai", "openai", "k", "http://127.0.0.1:9/v1")
     provider = OpenAIProvider(account, CLIENTS.of(account), Fragments())
 
-    assert provider._wire("gpt-5")[0] is openai_wire
+    assert not provider.responds("gpt-5")
     await provider.close()
 
 

@@ -8,9 +8,9 @@ from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolDefinition
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.vendors import anthropic as anthropic_wire
-from letta_llm_gateway.providers.wires import bedrock as bedrock_wire
-from letta_llm_gateway.providers.wires import openai as openai_wire
-from letta_llm_gateway.providers.wires import responses as responses_wire
+from letta_llm_gateway.providers.vendors import bedrock as bedrock_wire
+from letta_llm_gateway.providers.vendors import openai as responses_wire
+from letta_llm_gateway.providers.wires import chat as openai_wire
 from tests.support.prompts import sent
 
 CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}

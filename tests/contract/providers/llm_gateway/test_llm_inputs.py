@@ -21,7 +21,7 @@ from letta_common.errors import (
 from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.providers.refusals import refused_tool, sizes_of
-from letta_llm_gateway.providers.registry import KEYLESS, ProviderFactory
+from letta_llm_gateway.providers.registry import KINDS, ProviderFactory
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
 from tests.contract.providers.llm_gateway.conftest import Subject, account
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, prompt, returned, tool, user
@@ -125,7 +125,9 @@ async def test_a_missing_key_is_told_before_anything_is_sent(subject):
     asked_ = account(subject.kind, subject.vendor)
     factory = ProviderFactory(BuiltinProvider())
 
-    if subject.kind in KEYLESS or subject.kind.startswith("openai"):  # any server may speak OpenAI's wire without keys
+    if KINDS[subject.kind].keyless or subject.kind.startswith(
+        "openai"
+    ):  # any server may speak OpenAI's wire without keys
         await (await factory.provider(replace(asked_, api_key=""))).generate(Call("m", prompt(user("hi"))))
     else:
         with pytest.raises(LLMAuthentication, match=f"{asked_.name} has no key; set"):

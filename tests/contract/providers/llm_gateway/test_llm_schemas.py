@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from letta.llm.v1 import generation_service_pb2 as pb
-from letta_llm_gateway.providers import checks
+from letta_llm_gateway.providers.vendors.google import RULES
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.contract.providers.llm_gateway.llm_prompts import assistant, call, prompt, returned, tool, user
 from tests.contract.providers.llm_gateway.test_llm_tools import answered, both, told
@@ -213,7 +213,7 @@ def is_taken(kind: str, schema: Json) -> None:
         assert each.get("enum", [0])
         assert all(isinstance(held, dict) for held in each.get("properties", {}).values())
         if kind == "google_ai":
-            assert each.keys() <= (checks.GOOGLE.words or set())
+            assert each.keys() <= (RULES.words or set())
             assert all(isinstance(value, (str, int, float)) for value in each.get("enum", ()))
             assert isinstance(each.get("type", ""), str) or len(set(each["type"]) - {"null"}) <= 1
 

@@ -8,7 +8,7 @@ from letta.common.v1 import message_pb2
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.generation.fragments import Fragments
-from letta_llm_gateway.providers.wires import openai as openai_wire
+from letta_llm_gateway.providers.wires import chat as openai_wire
 from tests.contract.providers.llm_gateway.conftest import Subject
 from tests.fakes.wire import Fault, Say
 from tests.support.prompts import kept, sent

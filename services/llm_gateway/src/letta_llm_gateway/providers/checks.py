@@ -24,20 +24,10 @@ class Rules:
     forms: frozenset[str] = frozenset({"text", "json_object", "json_schema"})
 
 
-# As Google's reference lists them for schemas of arguments.
-_GOOGLE_WORDS = """
-    type format title description enum items minItems maxItems minimum maximum anyOf oneOf properties
-    additionalProperties required propertyOrdering
-"""
 ANY = Rules(re.compile(r"[a-zA-Z0-9_-]{1,128}"))
 """For servers of which nothing is certain."""
 # OpenAI takes 128 tools and names of 64 characters.
 OPENAI = Rules(re.compile(r"[a-zA-Z0-9_-]{1,64}"), 128)
-# Anthropic and Bedrock hold a model to a schema, but not to JSON of any kind.
-ANTHROPIC = Rules(re.compile(r"[a-zA-Z0-9_-]{1,128}"), forms=frozenset({"text", "json_schema"}))
-# Google takes 512 declarations.
-GOOGLE = Rules(re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}"), 512, words=frozenset(_GOOGLE_WORDS.split()))
-BEDROCK = Rules(re.compile(r"[a-zA-Z0-9_-]{1,64}"), forms=frozenset({"text", "json_schema"}))
 
 
 def check(prompt: Prompt, form: Json, rules: Rules) -> None:

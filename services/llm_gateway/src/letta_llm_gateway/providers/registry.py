@@ -6,6 +6,7 @@ import asyncio
 import importlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -19,38 +20,48 @@ from letta_llm_gateway.providers.fitting.wired import Wire, WiredProvider
 from letta_llm_gateway.providers.http import Clients, GuardedProvider
 
 _PACKAGE = "letta_llm_gateway.providers.vendors"
-_FILES = {
-    "openai": ("openai", "make"),
-    "openai-responses": ("openai", "make"),
-    "anthropic": ("anthropic", "make"),
-    "bedrock": ("bedrock", "make"),
-    "google_ai": ("google", "make"),
-    "google_vertex": ("vertex", "make"),
-    "ollama": ("ollama", "make"),
-    "azure": ("azure", "make"),
-}
-COMPATIBLE = {
-    "openai-compatible": "",
-    "vllm": "http://127.0.0.1:8000/v1",
-    "lmstudio_openai": "http://127.0.0.1:1234/v1",
-    "llamacpp": "http://127.0.0.1:8080/v1",
-    "sglang": "http://127.0.0.1:30000/v1",
-    "groq": "https://api.groq.com/openai/v1",
-    "together": "https://api.together.xyz/v1",
-    "deepseek": "https://api.deepseek.com/v1",
-    "xai": "https://api.x.ai/v1",
-    "openrouter": "https://openrouter.ai/api/v1",
-    "mistral": "https://api.mistral.ai/v1",
-    "fireworks": "https://api.fireworks.ai/inference/v1",
-    "cerebras": "https://api.cerebras.ai/v1",
-    "baseten": "https://inference.baseten.co/v1",
-}
-"""Vendors that speak OpenAI's chat completions, with their addresses; an empty one must be given."""
-_EXTRAS = frozenset({"bedrock"})
-"""Types whose SDK is an extra of the package."""
-KEYLESS = frozenset({"openai-compatible", "vllm", "lmstudio_openai", "llamacpp", "sglang", "ollama", "builtin"})
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderKind:
+    """What is known of a type of provider before its file is imported."""
+
+    file: str
+    """Its module among the vendors."""
+    address: str | None = None
+    """Where it is when the account does not say; "" must be said, None is the file's own to know."""
+    keyless: bool = False
+    """It answers without a key."""
+    extra: bool = False
+    """Its SDK is an extra of the package, which has the name of the type."""
+
+
+KINDS = {
+    "openai": ProviderKind("openai"),
+    "openai-responses": ProviderKind("openai"),
+    "anthropic": ProviderKind("anthropic"),
+    "bedrock": ProviderKind("bedrock", extra=True),
+    "google_ai": ProviderKind("google"),
+    "google_vertex": ProviderKind("vertex"),
+    "ollama": ProviderKind("ollama", keyless=True),
+    "azure": ProviderKind("azure"),
+    # These speak OpenAI's chat completions as they are.
+    "openai-compatible": ProviderKind("openai", "", keyless=True),
+    "vllm": ProviderKind("openai", "http://127.0.0.1:8000/v1", keyless=True),
+    "lmstudio_openai": ProviderKind("openai", "http://127.0.0.1:1234/v1", keyless=True),
+    "llamacpp": ProviderKind("openai", "http://127.0.0.1:8080/v1", keyless=True),
+    "sglang": ProviderKind("openai", "http://127.0.0.1:30000/v1", keyless=True),
+    "groq": ProviderKind("openai", "https://api.groq.com/openai/v1"),
+    "together": ProviderKind("openai", "https://api.together.xyz/v1"),
+    "deepseek": ProviderKind("openai", "https://api.deepseek.com/v1"),
+    "xai": ProviderKind("openai", "https://api.x.ai/v1"),
+    "openrouter": ProviderKind("openai", "https://openrouter.ai/api/v1"),
+    "mistral": ProviderKind("openai", "https://api.mistral.ai/v1"),
+    "fireworks": ProviderKind("openai", "https://api.fireworks.ai/inference/v1"),
+    "cerebras": ProviderKind("openai", "https://api.cerebras.ai/v1"),
+    "baseten": ProviderKind("openai", "https://inference.baseten.co/v1"),
+}
+"""The types of provider, a row each."""
 Maker = Callable[[Account, httpx2.AsyncClient, Fragments], Wire]
 """Makes the provider of an account over an HTTP client; what is made of histories is kept in the fragments."""
 _KEPT = 1000
@@ -144,36 +155,34 @@ class ProviderFactory:
 
 def provider_types() -> list[str]:
     """List the types of provider that can be made."""
-    return sorted({*_FILES, *COMPATIBLE})
+    return sorted(KINDS)
 
 
 def _maker(provider_type: str) -> Maker:
-    file, name = _FILES.get(provider_type) or (("openai", "make") if provider_type in COMPATIBLE else ("", ""))
-    if not file:
+    kind = KINDS.get(provider_type)
+    if kind is None:
         raise InvalidArgument(
             f"there is no provider type {provider_type!r}, use one of {provider_types()}", field="provider_type"
         )
     try:
-        module: Any = importlib.import_module(f"{_PACKAGE}.{file}")
+        module: Any = importlib.import_module(f"{_PACKAGE}.{kind.file}")
     except ModuleNotFoundError as error:
-        if provider_type not in _EXTRAS:
+        if not kind.extra:
             raise
         raise CapabilityMissing(
             f"this deployment has no {error.name}; install its extra: services/llm_gateway[{provider_type}]",
             type=provider_type,
         ) from error
-    maker: Maker = getattr(module, name)
+    maker: Maker = module.make
     return maker
 
 
 def _addressed(account: Account) -> Account:
-    if account.base_url or account.provider_type not in COMPATIBLE:
+    kind = KINDS[account.provider_type]
+    if account.base_url or kind.address is None:
         return account
-    if account.provider_type not in KEYLESS and not account.api_key:
+    if not kind.keyless and not account.api_key:
         raise LLMAuthentication(f"provider {account.name} has no key; set its api_key", provider=account.name)
-    address = COMPATIBLE[account.provider_type]
-    if not address:
+    if not kind.address:
         raise InvalidArgument(f"provider {account.name} needs a base_url", field="base_url")
-    return Account(
-        account.name, account.provider_type, account.api_key, address, organization_id=account.organization_id
-    )
+    return replace(account, base_url=kind.address)

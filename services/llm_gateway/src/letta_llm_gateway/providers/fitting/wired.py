@@ -100,7 +100,7 @@ class WiredProvider:
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors."""
         with self._watched(model, _VECTOR_BYTES):
-            return _numbers(await self._wire.embed(model, texts), self._vendor)
+            return _numbers(await self._wire.embed(model, texts), len(texts), self._vendor)
 
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt, where the vendor counts."""
@@ -206,8 +206,10 @@ def _is_plain(schema: str) -> bool:
     return not set(_UNUSUAL.split()) & set(re.findall(r'"(\$?\w+)":', schema))
 
 
-def _numbers(vectors: Sequence[Vector], vendor: str) -> list[Vector]:
-    """Return vectors that are lists of numbers. Raises LLMInvalidResponse for others."""
+def _numbers(vectors: Sequence[Vector], wanted: int, vendor: str) -> list[Vector]:
+    """Return vectors that are lists of numbers. Raises LLMInvalidResponse for others, and when one is missing."""
+    if len(vectors) != wanted:
+        raise LLMInvalidResponse(f"{vendor} embedded {len(vectors)} of {wanted} texts", provider=vendor)
     found: list[Vector] = []
     for vector in vectors:
         # Asked for the type itself: `isinstance` takes booleans for whole numbers.

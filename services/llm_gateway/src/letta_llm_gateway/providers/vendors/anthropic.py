@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import anthropic
 import httpx2
 
-from letta.common.v1.message_pb2 import ContentPart, ImageContent, Message
+from letta.common.v1.message_pb2 import ContentPart, ImageContent
 from letta.common.v1.model_settings_pb2 import ModelSettings
 from letta.common.v1.usage_pb2 import TokenUsage
 from letta.llm.v1.generation_service_pb2 import (
     FinishReason,
     Generation,
-    PartEnded,
-    PartStarted,
     Prompt,
     ToolChoiceMode,
     ToolDefinition,
@@ -35,22 +34,21 @@ from letta_llm_gateway.providers.http import own_headers
 from letta_llm_gateway.providers.parts import answer_of, call_part, reasoning_part, redacted_part, text_part
 from letta_llm_gateway.providers.wires import signatures, wire_json
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
-from letta_llm_gateway.providers.wires.bodies import Body, encoded, listed, together
+from letta_llm_gateway.providers.wires.blocks import BlockTurn, block_turns
+from letta_llm_gateway.providers.wires.bodies import Body, encoded, together
+from letta_llm_gateway.providers.wires.reading import OpenParts, cut, finish_of, read_name, read_object, usage_of
 from letta_llm_gateway.providers.wires.sse import spoken
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.told import (
     ANSWER_TOKENS,
-    client_returns,
     given_arguments,
     held_image,
-    is_models,
     limit_of,
     response_form,
-    return_text,
     schema,
     thoughts_of,
 )
-from letta_llm_gateway.providers.wires.turns import Turns, TurnsRecipe
+from letta_llm_gateway.providers.wires.turns import Turns
 from letta_llm_gateway.providers.wires.wire_json import count, rows, table, words
 
 Json = dict[str, Any]
@@ -82,6 +80,8 @@ _CLOUD_VERSION = "vertex-2023-10-16"
 """The version of the wire that Vertex speaks, which stands in the body there."""
 # The address that counts refuses every other key, `max_tokens` among them.
 _COUNTED = ("model", "system", "tools", "tool_choice", "thinking")
+# The wire holds a model to a schema, but not to JSON of any kind.
+RULES = checks.Rules(re.compile(r"[a-zA-Z0-9_-]{1,128}"), forms=frozenset({"text", "json_schema"}))
 
 
 class AnthropicProvider:
@@ -154,7 +154,7 @@ class AnthropicProvider:
 
     def rules(self, model: str) -> checks.Rules:  # noqa: ARG002
         """Return what the vendor's reference says of requests."""
-        return checks.ANTHROPIC
+        return RULES
 
     async def close(self) -> None:
         """Close connections."""
@@ -183,7 +183,7 @@ def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> An
 def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> Body:
     """Build the body. The stable beginning (tools, system) is marked for the vendor's cache, and so is the history."""
     settings, form = prompt.settings, response_form(prompt)
-    checks.check(prompt, form, checks.ANTHROPIC)
+    checks.check(prompt, form, RULES)
     limit = limit_of(settings, min(max_tokens or ANSWER_TOKENS, _USUAL_MAX_TOKENS))
     body: Json = {"model": model, "max_tokens": limit}
     if prompt.system:
@@ -225,78 +225,25 @@ def _choice(prompt: Prompt, *, forced: bool) -> Json:
     return {"type": "auto", **one_at_a_time}
 
 
-@dataclass(frozen=True, slots=True)
-class _MessageTurn:
-    """A turn, its blocks written as JSON in the order that the vendor demands: results come before other content."""
-
-    role: str
-    results: bytes = b""
-    thoughts: bytes = b""
-    others: bytes = b""
-    marked: bool = False
-    """The history up to here is marked for the vendor's cache."""
-
-    def takes(self, other: _MessageTurn) -> bool:
-        """Say whether both are of one speaker: neighbours of one role are one message."""
-        return self.role == other.role
-
-    def with_all(self, others: Sequence[_MessageTurn]) -> _MessageTurn:
-        """Return this turn and others of its speaker as one."""
-        all_ = (self, *others)
-        return _MessageTurn(
-            self.role,
-            together(*(each.results for each in all_)),
-            together(*(each.thoughts for each in all_)),
-            together(*(each.others for each in all_)),
-        )
-
-    def encoded(self) -> bytes:
-        """Write the turn as JSON. A thought cannot be marked."""
-        # An assistant's turn must begin with its thoughts and a user's with its results.
-        first, second = self.results, self.thoughts
-        if self.role == "assistant":
-            first, second = second, first
-        content = together(first, second, self.others)
-        if self.marked and (self.others or second or first) is not self.thoughts:
-            content = content[:-1] + _MARK
-        return b'{"role":"%s","content":[%s]}' % (self.role.encode(), content)
-
-
 def _messages(prompt: Prompt, fragments: Fragments) -> bytes:
     """Return messages in turns: neighbours of one role are one message, and the user begins."""
     turns = fragments.of(_FORM, prompt.messages)
     if turns.first is None:
         return b""
     begins = turns.first.role == "assistant"
-    if turns.last is None:
-        marked = Turns(replace(turns.first, marked=True))
-    else:
-        marked = replace(turns, last=replace(turns.last, marked=True))
+    marked = Turns(_marked(turns.first)) if turns.last is None else replace(turns, last=_marked(turns.last))
     return together(_NOBODY if begins else b"", marked.encoded())
 
 
-def _turns(message: Message) -> Iterator[_MessageTurn]:
-    blocks = list(_blocks(message))
-    if blocks:
-        results = [block for block in blocks if block["type"] == "tool_result"]
-        thoughts = [block for block in blocks if block["type"] in _THINKING]
-        others = [block for block in blocks if block["type"] not in {"tool_result", *_THINKING}]
-        yield _MessageTurn(
-            "assistant" if is_models(message) else "user", listed(results), listed(thoughts), listed(others)
-        )
+def _marked(turn: BlockTurn) -> BlockTurn:
+    """Mark the history up to here for the vendor's cache, at its last block; a thought cannot be marked."""
+    if turn.others:
+        return replace(turn, others=turn.others[:-1] + _MARK)
+    ends_with_results = turn.results and (turn.role == "assistant" or not turn.thoughts)
+    return replace(turn, results=turn.results[:-1] + _MARK) if ends_with_results else turn
 
 
-_THINKING = frozenset({"thinking", "redacted_thinking"})
-_FORM = TurnsRecipe(_turns)
-
-
-def _blocks(message: Message) -> Iterator[Json]:
-    for returned in client_returns(message):
-        yield _result(returned.tool_call_id, return_text(returned), failed=returned.status == 2)
-    yield from filter(None, map(_block, message.parts))
-
-
-def _block(part: ContentPart) -> Json | None:  # noqa: PLR0911 one line for each kind
+def _block(part: ContentPart) -> Json | None:
     match part.WhichOneof("part"):
         case "text" if part.text.text.strip():  # the vendor refuses blank text
             return {"type": "text", "text": part.text.text}
@@ -305,9 +252,6 @@ def _block(part: ContentPart) -> Json | None:  # noqa: PLR0911 one line for each
         case "tool_call":
             call = part.tool_call
             return {"type": "tool_use", "id": call.id, "name": call.name, "input": given_arguments(call.input)}
-        case "tool_return":
-            returned = part.tool_return
-            return _result(returned.tool_call_id, returned.content, failed=returned.is_error)
         case "reasoning" if _ours(part.reasoning.signature):  # what others signed, or nobody, is refused
             return {"type": "thinking", "thinking": part.reasoning.reasoning, "signature": part.reasoning.signature}
         case "redacted_reasoning" if _ours(part.redacted_reasoning.data):
@@ -333,17 +277,19 @@ def _image(image: ImageContent) -> Json | None:
     return {"type": "image", "source": {"type": "base64", "media_type": form, "data": base64.b64encode(data).decode()}}
 
 
+_FORM = block_turns(_block, _result)
+
+
 def answer(body: Any, *, vendor: str) -> Generation:
     """Read an answer. Raises LLMInvalidResponse when it has no content or cannot be read."""
-    if not isinstance(body, dict):
-        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON object", provider=vendor)
+    body = read_object(body, vendor)
     if body.get("type") == "error":
         raise stream_refusal(vendor, body.get("error"), model=str(body.get("model", "")))
     content = body.get("content")
     if not isinstance(content, list):
         raise LLMInvalidResponse(f"{vendor} answered without content", provider=vendor)
     parts = [part for block in rows(content) if (part := _part(block, vendor))]
-    finish = _finish(body.get("stop_reason"), calls=any(part.HasField("tool_call") for part in parts))
+    finish = finish_of(body.get("stop_reason"), _FINISH, calls=any(part.HasField("tool_call") for part in parts))
     why = said(body.get("stop_details"))
     made = answer_of(finish, usage(body.get("usage")), words(body.get("id")), parts, why)
     return finished(made, objects=True)
@@ -358,35 +304,18 @@ def _part(block: Json, vendor: str) -> ContentPart | None:
         case "redacted_thinking":
             return redacted_part(words(block.get("data")))
         case "tool_use":
-            return call_part(new_call_id(), _name(block, vendor), text_of(block.get("input")))
+            return call_part(new_call_id(), read_name(block, vendor), text_of(block.get("input")))
     return None
-
-
-def _name(block: Json, vendor: str) -> str:
-    if not (name := words(block.get("name"))):
-        raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
-    return name
-
-
-def _finish(reason: Any, *, calls: bool) -> FinishReason.ValueType:
-    found = _FINISH.get(reason) if isinstance(reason, str) else None
-    if found in {None, FinishReason.FINISH_REASON_STOP}:
-        return FinishReason.FINISH_REASON_TOOL_CALLS if calls else FinishReason.FINISH_REASON_STOP
-    return found or FinishReason.FINISH_REASON_STOP
 
 
 def usage(counts: Any) -> TokenUsage | None:
     """Read the counts of tokens; the vendor counts cached ones apart, the contract counts them in."""
     counts = table(counts)
-    read, written = count(counts.get("cache_read_input_tokens")), count(counts.get("cache_creation_input_tokens"))
-    prompt = count(counts.get("input_tokens")) + read + written
-    if not prompt:
-        return None
-    return TokenUsage(
-        prompt_tokens=prompt,
-        completion_tokens=count(counts.get("output_tokens")),
-        cached_input_tokens=read,
-        cache_write_tokens=written,
+    return usage_of(
+        count(counts.get("input_tokens")),
+        count(counts.get("output_tokens")),
+        read=count(counts.get("cache_read_input_tokens")),
+        written=count(counts.get("cache_creation_input_tokens")),
     )
 
 
@@ -395,10 +324,8 @@ class StreamReader:
 
     def __init__(self, *, vendor: str, model: str) -> None:
         self._vendor, self._model = vendor, model
-        self._open: dict[int, int] = {}  # the vendor's index of a block -> ours
-        self._next = 0
+        self._parts = OpenParts()
         self._usage: Json = {}
-        self._calls = False
         self._stop: Any = None
         self._why = ""
         self._stopped = False
@@ -406,15 +333,14 @@ class StreamReader:
 
     def feed(self, event: Any) -> Iterator[Event]:
         """Yield what an event says. Raises the error that the vendor put into the stream."""
-        if not isinstance(event, dict):
-            raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
+        event = read_object(event, self._vendor)
         match event.get("type"):
             case "content_block_delta":
-                yield from self._delta(self._open.get(_place(event)), table(event.get("delta")))
+                yield from self._delta(_place(event), table(event.get("delta")))
             case "content_block_start":
                 yield from self._start(_place(event), table(event.get("content_block")))
             case "content_block_stop":
-                yield from self._close(_place(event))
+                yield from self._parts.end(_place(event))
             case "message_start":
                 message = table(event.get("message"))
                 self._id = words(message.get("id"))
@@ -430,37 +356,27 @@ class StreamReader:
 
     def end(self) -> Iterator[Event]:
         """Yield the end. Raises LLMInvalidResponse when the stream was cut before the model stopped."""
-        for index in sorted(self._open.values()):
-            yield PartEnded(index=index)
+        yield from self._parts.end_all()
         if not self._stopped and self._stop is None:
-            raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
-        finish = _finish(self._stop, calls=self._calls)
+            raise cut(self._vendor)
+        finish = finish_of(self._stop, _FINISH, calls=self._parts.calls)
         yield Completed(answer_of(finish, usage(self._usage), self._id, why=self._why), objects=True)
 
     def _start(self, at: int, block: Json) -> Iterator[Event]:
-        yield from self._close(at)  # an index that is used again
+        yield from self._parts.end(at)  # an index that is used again
         called = block.get("type") == "tool_use"
-        if called:
-            self._calls = True
-            part: ContentPart | None = call_part(new_call_id(), _name(block, self._vendor))
-        else:
-            part = _part(block, self._vendor)
+        # What a call is given comes in pieces, and with some servers already here.
+        part = call_part(new_call_id(), read_name(block, self._vendor)) if called else _part(block, self._vendor)
         if part is None:
             return
-        index = self._open[at] = self._next
-        self._next += 1
-        yield PartStarted(index=index, part=part)
+        yield from self._parts.begin(at, part)
         if called and (given := block.get("input")):
-            yield Delta(index, text_of(given))
+            yield Delta(self._parts[at], text_of(given))
 
-    def _close(self, at: int) -> Iterator[Event]:
-        index = self._open.pop(at, None)
-        if index is not None:
-            yield PartEnded(index=index)
-
-    def _delta(self, index: int | None, delta: Json) -> Iterator[Event]:
-        if index is None:
+    def _delta(self, at: int, delta: Json) -> Iterator[Event]:
+        if at not in self._parts:
             return
+        index = self._parts[at]
         match delta.get("type"):
             case "text_delta":
                 yield Delta(index, words(delta.get("text")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import httpx2
 import openai
 
@@ -9,13 +11,21 @@ from letta_common.errors import InvalidArgument, LLMAuthentication
 from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.http import own_headers
-from letta_llm_gateway.providers.vendors.openai import OpenAIProvider
+from letta_llm_gateway.providers.vendors.chat import PATH, ChatProvider
 
 # The newest of Azure's dated versions that is no preview.
 DEFAULT_VERSION = "2024-10-21"
 
 
-def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> OpenAIProvider:
+class AzureProvider(ChatProvider):
+    """Speaks with the deployments of one resource."""
+
+    def _path(self, model: str) -> str:
+        # The SDK writes the deployment into the path only where the body is a mapping; ours are bytes.
+        return f"/deployments/{quote(model, safe='')}{PATH}"
+
+
+def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> AzureProvider:
     """Make the provider of an account."""
     if not account.base_url:
         raise InvalidArgument(
@@ -33,4 +43,4 @@ def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> Op
         http_client=http,
         default_headers=own_headers(account, {"api-key": account.api_key}, openai.Omit()),
     )
-    return OpenAIProvider(account, http, fragments, client)
+    return AzureProvider(account, http, fragments, client)

@@ -21,7 +21,7 @@ from letta_llm_gateway.domain.answers import Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Vector
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
-from letta_llm_gateway.providers.vendors.anthropic import AnthropicProvider
+from letta_llm_gateway.providers.vendors.anthropic import RULES, AnthropicProvider
 from letta_llm_gateway.providers.vendors.google import GoogleProvider
 
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
@@ -94,7 +94,7 @@ class VertexProvider:
 
     def rules(self, model: str) -> checks.Rules:
         """Return what the vendor's reference says of requests."""
-        return checks.ANTHROPIC if model.startswith("claude") else checks.GOOGLE
+        return RULES if model.startswith("claude") else self._gemini.rules(model)
 
     async def close(self) -> None:
         """Close connections."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-_TAGGED = ("openai:", "google:", "bedrock:")
+import re
+
+# Anthropic's are base64, which has no colon.
+_TAGGED = re.compile(r"[a-z_]+:")
 
 
 def sealed(vendor: str, signature: str) -> str:
@@ -17,4 +20,4 @@ def opened(vendor: str, signature: str) -> str | None:
 
 def foreign(signature: str) -> bool:
     """Say whether a signature is not Anthropic's, whose signatures are kept bare."""
-    return signature.startswith(_TAGGED)
+    return _TAGGED.match(signature) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -133,3 +133,23 @@ def return_text(returned: ToolReturn) -> str:
     if returned.WhichOneof("content") == "text":
         return returned.text
     return "\n".join(part.text.text for part in returned.parts.parts)
+
+
+class CalledNamesRecipe:
+    """The names of the tools that were called, by the ids of the calls."""
+
+    def made(self, message: Message) -> dict[str, str]:
+        """Return the names in one message."""
+        calls = (part.tool_call for part in message.parts if part.HasField("tool_call"))
+        return {call.id: call.name for call in calls}
+
+    def joined(self, parts: Sequence[dict[str, str]]) -> dict[str, str]:
+        """Return the names in messages that follow each other."""
+        return {id: name for part in parts for id, name in part.items()}
+
+    def size(self, made: dict[str, str]) -> int:
+        """Return about how many bytes they are."""
+        return 200 * (1 + len(made))
+
+
+CALLED_NAMES = CalledNamesRecipe()

@@ -30,6 +30,7 @@ from letta_llm_gateway.providers.parts import answer_of, call_part, reasoning_pa
 from letta_llm_gateway.providers.wires.arguments import Balance, finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, ItemsRecipe, encoded, together
 from letta_llm_gateway.providers.wires.chat_turns import NOBODY, Said, said
+from letta_llm_gateway.providers.wires.reading import cut, finish_of, read_name, read_object
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
 from letta_llm_gateway.providers.wires.told import (
@@ -221,8 +222,7 @@ def answer(body: Any, *, vendor: str, lone_tags: bool = False) -> Generation:
 
     Raises LLMInvalidResponse when it has no choice or cannot be read.
     """
-    if not isinstance(body, dict):
-        raise LLMInvalidResponse(f"{vendor} answered something that is no JSON object", provider=vendor)
+    body = read_object(body, vendor)
     if body.get("error"):
         raise stream_refusal(vendor, body["error"], model=str(body.get("model", "")))
     choices = body.get("choices")
@@ -237,7 +237,7 @@ def answer(body: Any, *, vendor: str, lone_tags: bool = False) -> Generation:
     parts = split_thinking(text, _reasoning(message), lone_tags=lone_tags)
     parts.extend(_call(call, vendor) for call in _calls(message))
     calls = any(part.HasField("tool_call") for part in parts)
-    finish = _finish("content_filter" if refused else choice.get("finish_reason"), calls=calls)
+    finish = finish_of("content_filter" if refused else choice.get("finish_reason"), _FINISH, calls=calls)
     return finished(answer_of(finish, usage(body.get("usage")), words(body.get("id")), parts))
 
 
@@ -267,16 +267,7 @@ def _calls(message: Json) -> list[Any]:
 
 def _call(call: Any, vendor: str) -> ContentPart:
     function = table(table(call).get("function"))
-    if not (name := words(function.get("name"))):
-        raise LLMInvalidResponse(f"{vendor} called a tool without naming it", provider=vendor)
-    return call_part(new_call_id(), name, text_of(function.get("arguments")))
-
-
-def _finish(reason: Any, *, calls: bool) -> FinishReason.ValueType:
-    found = _FINISH.get(reason) if isinstance(reason, str) else None
-    if found in {None, FinishReason.FINISH_REASON_STOP}:  # some servers say `stop` when they call, some say nothing
-        return FinishReason.FINISH_REASON_TOOL_CALLS if calls else FinishReason.FINISH_REASON_STOP
-    return found or FinishReason.FINISH_REASON_STOP
+    return call_part(new_call_id(), read_name(function, vendor), text_of(function.get("arguments")))
 
 
 def usage(counts: Any) -> TokenUsage | None:
@@ -329,8 +320,7 @@ class StreamReader:
 
     def feed(self, chunk: Any) -> Iterator[Event]:
         """Yield what a chunk says. Raises the error that the vendor put into the stream."""
-        if not isinstance(chunk, dict):
-            raise LLMInvalidResponse(f"{self._vendor} streamed something that is no JSON object", provider=self._vendor)
+        chunk = read_object(chunk, self._vendor)
         if chunk.get("error"):
             raise stream_refusal(self._vendor, chunk["error"], model=self._model)
         self._id = self._id or words(chunk.get("id"))
@@ -368,8 +358,8 @@ class StreamReader:
                 raise LLMInvalidResponse(f"{self._vendor} called a tool without naming it", provider=self._vendor)
             yield PartEnded(index=call.index)
         if self._finish is None:
-            raise LLMInvalidResponse(f"{self._vendor} ended the stream before the model stopped", provider=self._vendor)
-        finish = _finish("content_filter" if self._refused else self._finish, calls=bool(self._calls))
+            raise cut(self._vendor)
+        finish = finish_of("content_filter" if self._refused else self._finish, _FINISH, calls=bool(self._calls))
         thoughts = frozenset(self._told if self.closes_alone else ())
         yield Completed(answer_of(finish, self._usage, self._id), thoughts)
 
