@@ -19,6 +19,7 @@ from letta_llm_gateway.providers.vendors import google as google_wire
 from letta_llm_gateway.providers.vendors import openai as responses_wire
 from letta_llm_gateway.providers.wires import chat as openai_wire
 from letta_tools.domain.registry.records import RegisteredTool
+from letta_tools.servicers.tool_messages import pack_tool
 from tests.support.prompts import sent
 
 Json = dict[str, Any]
@@ -39,7 +40,7 @@ def definitions(tools: Iterable[RegisteredTool], *, strict: bool = False) -> lis
     """Return tools of the registry as the agent service hands them to the model gateway."""
     return [
         ToolDefinition(name=item.name, description=item.description, parameters=item.parameters, strict=strict)
-        for item in toolset(tools).schemas
+        for item in toolset(map(pack_tool, tools)).schemas
     ]
 
 

@@ -168,7 +168,11 @@ async def test_parallel_calls_are_allowed_or_not_where_the_vendor_can(subject, p
 
 
 async def test_thinking_gets_its_budget_above_the_answers_own(subject):
-    settings = {"thinking": {"type": "enabled", "budget_tokens": 3000}, "max_output_tokens": 1000, "temperature": 0.1}
+    settings = {
+        "thinking": {"type": "THINKING_TYPE_ENABLED", "budget_tokens": 3000},
+        "max_output_tokens": 1000,
+        "temperature": 0.1,
+    }
     body = await sent(subject, prompt(user("hi"), settings=settings))
 
     if subject.kind != "anthropic":  # a setting of Anthropic's models, which others do not read
