@@ -61,11 +61,15 @@ async def agent(api: Api, vendor: Slow) -> str:
     return await api.agent(OPENAI, memory_blocks=[{"label": "human", "value": "Name: Sam."}])
 
 
-async def asked(vendor: Slow) -> None:
-    """Wait for a generation; for a list of models the vendor was asked before, when the agent was made."""
+async def asked(vendor: Slow, text: str) -> None:
+    """Wait until the model is asked for an answer to a text, and not only for a list of models or for vectors."""
 
     async def generations() -> list[Request]:
-        return [request for request in vendor.requests if request.method == "POST"]
+        return [
+            request
+            for request in vendor.requests
+            if request.path.endswith("/chat/completions") and text in str(request.body["messages"][-1])
+        ]
 
     await until(generations, bool)
 
@@ -81,7 +85,7 @@ async def test_a_spinner_turns_until_the_answer_comes(
     vendor.gate.clear()
     with talking(agent, deployment.grpc_address, tmp_path) as talk:
         talk.type("Hello.")
-        await asked(vendor)
+        await asked(vendor, "Hello.")
         for frame in FRAMES[:3]:
             await asyncio.to_thread(talk.until, frame)
         vendor.gate.set()
@@ -101,7 +105,7 @@ async def test_ctrl_c_cancels_the_run_and_the_talk_goes_on(
     vendor.say(Fault("hang"))
     with talking(agent, deployment.grpc_address, tmp_path) as talk:
         talk.type("Think for long.")
-        await asked(vendor)
+        await asked(vendor, "Think for long.")
         talk.child.sendintr()
         await asyncio.to_thread(talk.until, "stopped")
         await asyncio.to_thread(talk.until, "you>")
