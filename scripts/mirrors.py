@@ -2,9 +2,12 @@
 
 What crosses a service is its message, in every layer. A dataclass repeats one when it has no behaviour and most of its
 fields are fields of that message, by name: at least three of them, or most of the message's own. A field of the same
-name that cannot have the same value is another field: a count is no cursor. And where all that is shared says which
-thing is meant and nothing of it, by identifiers and a fence, the class is a key, as every message about the thing has.
-A library that does not depend on the contracts has no message that it could use.
+name that cannot have the same value is another field: a count is no cursor, and an object is no text. And where all
+that is shared says which thing is meant and nothing of it, by identifiers and a fence, the class is a key, as every
+message about the thing has. A library that does not depend on the contracts has no message that it could use.
+
+What no wire may show has a message and must not be it: a class whose own `__repr__` leaves out secrets that the
+contract only takes (INPUT_ONLY) has them open, and a message would print them.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.api import field_behavior_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 
 from scripts.contracts import Contracts, read_contracts
@@ -70,10 +74,13 @@ def repeats(source: str, contracts: Contracts) -> Iterator[tuple[str, str, int, 
         for name, message in contracts.messages.items()
         if not message.options.map_entry and _is_ours(name)
     }
-    for each in _values(ast.parse(source)):
-        fields = _fields(each)
+    tree = ast.parse(source)
+    objects = _objects(tree)
+    for each in _values(tree):
+        fields = {name: "dict" if kind in objects else kind for name, kind in _fields(each).items()}
         shared, name = max((_shared(fields, theirs), name) for name, theirs in messages.items())
-        if shared > _MOST * len(fields) and (shared >= _ENOUGH or shared > _MOST * len(messages[name])):
+        most = shared > _MOST * len(fields) and (shared >= _ENOUGH or shared > _MOST * len(messages[name]))
+        if most and not _hides(each, fields, messages[name]):
             yield each.name, name.removeprefix("."), shared, len(fields)
 
 
@@ -90,7 +97,26 @@ def _fits(kind: str, field: Field) -> bool:
         return field.type in _NUMERIC
     if told == "bool":
         return field.type == Field.TYPE_BOOL
+    if told.startswith(("dict", "Mapping")):
+        return field.type == Field.TYPE_MESSAGE
     return told != "str" or field.type not in _NUMERIC - {Field.TYPE_ENUM, Field.TYPE_MESSAGE}
+
+
+def _objects(tree: ast.Module) -> frozenset[str]:
+    """Return the names that a module gives to types of objects."""
+    named = (each for each in tree.body if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name))
+    return frozenset(ast.unparse(each.targets[0]) for each in named if ast.unparse(each.value).startswith("dict["))
+
+
+def _hides(each: ast.ClassDef, fields: Iterable[str], theirs: dict[str, Field]) -> bool:
+    """Say whether a class keeps what the contract only takes out of what is printed of it."""
+    printed = [ast.unparse(part) for part in each.body if isinstance(part, ast.FunctionDef) and part.name == "__repr__"]
+    taken = [name for name in fields if name in theirs and _is_only_taken(theirs[name])]
+    return bool(printed and taken) and not any(f"self.{name}" in text for text in printed for name in taken)
+
+
+def _is_only_taken(field: Field) -> bool:
+    return field_behavior_pb2.INPUT_ONLY in field.options.Extensions[field_behavior_pb2.field_behavior]
 
 
 def _values(tree: ast.Module) -> Iterator[ast.ClassDef]:

@@ -42,7 +42,7 @@ def tracked() -> frozenset[str]:
 @cache
 def contracts() -> frozenset[str]:
     """Return the full names of the messages, enums and services of the contracts."""
-    names = {"google.protobuf.Timestamp", "google.protobuf.Struct"}
+    names = {"google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.Struct"}
     for path in (ROOT / "proto").rglob("*.proto"):
         text = path.read_text()
         (package,) = re.findall(r"^package ([\w.]+);", text, re.MULTILINE)

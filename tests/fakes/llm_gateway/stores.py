@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from letta.llm.v1.model_service_pb2 import ModelDefaults
-from letta.llm.v1.usage_pb2 import UsageGroup
+from letta.llm.v1.provider_service_pb2 import ListProvidersRequest
+from letta.llm.v1.trace_service_pb2 import ProviderTrace
+from letta.llm.v1.usage_pb2 import ModelCall, UsageGroup
+from letta.llm.v1.usage_service_pb2 import ModelCallFilter, UsageGroupBy
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
+from letta_common.values.times import optional_time, time_of
 from letta_llm_gateway.domain.accounting.budgets import Budget, BudgetStanding, Period, Spent
 from letta_llm_gateway.domain.accounting.budgets import missing as no_budget
-from letta_llm_gateway.domain.accounting.traces import Trace
-from letta_llm_gateway.domain.accounting.usage import GROUP_KEYS, CallFilter, GroupBy, UsageRecord
-from letta_llm_gateway.domain.catalogue.accounts import Filter, OwnProvider, missing, taken
+from letta_llm_gateway.domain.accounting.usage import GROUP_KEYS, BookedCall
+from letta_llm_gateway.domain.catalogue.accounts import OwnProvider, missing, taken
 
 
 class FakeProviderStore:
@@ -22,13 +25,16 @@ class FakeProviderStore:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], OwnProvider] = {}
+        self._created: dict[str, datetime] = {}
         self._defaults: dict[str, ModelDefaults] = {}
 
     async def create(self, actor: Actor, provider: OwnProvider) -> None:
         """Store a new provider."""
-        if any(row.name == provider.name for row in await self.list_all(actor)):
-            raise taken(provider.name)
-        self._rows[actor.organization_id, provider.id] = provider
+        shown = provider.shown
+        if any(row.shown.name == shown.name for row in await self.list_all(actor)):
+            raise taken(shown.name)
+        self._rows[actor.organization_id, shown.id] = provider
+        self._created[shown.id] = time_of(shown.updated_at)
 
     async def get(self, actor: Actor, provider_id: str) -> OwnProvider:
         """Return one provider."""
@@ -41,19 +47,19 @@ class FakeProviderStore:
         """Return every provider of the organization."""
         return [row for (organization_id, _), row in self._rows.items() if organization_id == actor.organization_id]
 
-    async def list_providers(self, actor: Actor, page: Page, wanted: Filter) -> list[OwnProvider]:
+    async def list_providers(self, actor: Actor, page: Page, wanted: ListProvidersRequest) -> list[OwnProvider]:
         """Return one page."""
         rows = [
             row
             for row in await self.list_all(actor)
-            if wanted.name in {"", row.name} and wanted.provider_type in {"", row.provider_type}
+            if wanted.name in {"", row.shown.name} and wanted.provider_type in {"", row.shown.provider_type}
         ]
-        return page.slice(rows, key=lambda row: (row.created_at, row.id))
+        return page.slice(rows, key=lambda row: (self._created[row.shown.id], row.shown.id))
 
     async def update(self, actor: Actor, provider: OwnProvider) -> None:
         """Write a provider that exists."""
-        await self.get(actor, provider.id)
-        self._rows[actor.organization_id, provider.id] = provider
+        await self.get(actor, provider.shown.id)
+        self._rows[actor.organization_id, provider.shown.id] = provider
 
     async def delete(self, actor: Actor, provider_id: str) -> None:
         """Delete a provider."""
@@ -73,81 +79,86 @@ class FakeUsageStore:
     """Keeps the books in memory."""
 
     def __init__(self) -> None:
-        self.records: dict[str, UsageRecord] = {}
-        self.traces: dict[str, Trace] = {}
+        self.records: dict[str, BookedCall] = {}
+        self.traces: dict[str, ProviderTrace] = {}
 
-    async def create(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
+    async def create(self, records: Sequence[BookedCall], traces: Sequence[ProviderTrace]) -> None:
         """Write records, each once."""
         for record in records:
-            self.records.setdefault(record.id, record)
+            self.records.setdefault(record.call.id, record)
         for trace in traces:
             self.traces.setdefault(trace.id, trace)
 
-    async def list_calls(self, actor: Actor, page: Page, wanted: CallFilter) -> list[UsageRecord]:
+    async def list_calls(self, actor: Actor, page: Page, wanted: ModelCallFilter) -> list[ModelCall]:
         """Return one page of calls."""
-        return page.slice(self._mine(actor, wanted), key=lambda record: (record.created_at, record.id))
+        return page.slice(self._mine(actor, wanted), key=lambda call: (time_of(call.created_at), call.id))
 
     async def list_sums(
-        self, actor: Actor, wanted: CallFilter, groups: Sequence[GroupBy], most: int
+        self, actor: Actor, wanted: ModelCallFilter, groups: Sequence[UsageGroupBy.ValueType], most: int
     ) -> list[UsageGroup]:
         """Return sums, the costliest groups first; days in their order when they are the first group."""
-        found: dict[tuple[str, ...], list[UsageRecord]] = {} if groups else {(): []}
-        for record in self._mine(actor, wanted):
-            found.setdefault(tuple(_KEYS[group](record) for group in groups), []).append(record)
+        found: dict[tuple[str, ...], list[ModelCall]] = {} if groups else {(): []}
+        for call in self._mine(actor, wanted):
+            found.setdefault(tuple(_KEYS[GROUP_KEYS[group]](call) for group in groups), []).append(call)
         names = [GROUP_KEYS[group] for group in groups]
-        sums = [_sum(dict(zip(names, keys, strict=True)), records) for keys, records in sorted(found.items())]
-        if groups and groups[0] is not GroupBy.DAY:
+        sums = [_sum(dict(zip(names, keys, strict=True)), calls) for keys, calls in sorted(found.items())]
+        if groups and groups[0] != UsageGroupBy.USAGE_GROUP_BY_DAY:
             sums.sort(
                 key=lambda group: group.cost_microdollars if group.HasField("cost_microdollars") else -1, reverse=True
             )
         return sums[:most]
 
-    async def find_trace(self, actor: Actor, step_id: str) -> Trace | None:
+    async def find_trace(self, actor: Actor, step_id: str) -> ProviderTrace | None:
         """Return the newest trace of a step."""
         found = [
             trace
             for trace in self.traces.values()
-            if trace.step_id == step_id and trace.organization_id == actor.organization_id
+            if trace.step_id == step_id and trace.org_id == actor.organization_id
         ]
-        return max(found, key=lambda trace: (trace.created_at, trace.id), default=None)
+        return max(found, key=lambda trace: (time_of(trace.created_at), trace.id), default=None)
 
     async def forget_traces(self, before: datetime, most: int) -> int:
         """Delete traces that are older, at most so many."""
-        old = [key for key, trace in self.traces.items() if trace.created_at < before][:most]
+        old = [key for key, trace in self.traces.items() if time_of(trace.created_at) < before][:most]
         for key in old:
             del self.traces[key]
         return len(old)
 
-    def _mine(self, actor: Actor, wanted: CallFilter) -> list[UsageRecord]:
-        return [
-            record
-            for record in self.records.values()
-            if record.organization_id == actor.organization_id and wanted.takes(record)
-        ]
+    def _mine(self, actor: Actor, wanted: ModelCallFilter) -> list[ModelCall]:
+        mine = [booked.call for booked in self.records.values() if booked.organization_id == actor.organization_id]
+        return [call for call in mine if _takes(wanted, call)]
 
 
-_KEYS: dict[GroupBy, Callable[[UsageRecord], str]] = {
-    GroupBy.MODEL: lambda record: record.model,
-    GroupBy.AGENT: lambda record: record.attribution.agent_id,
-    GroupBy.USER: lambda record: record.user_id,
-    GroupBy.RUN: lambda record: record.attribution.run_id,
-    GroupBy.DAY: lambda record: record.created_at.astimezone(UTC).date().isoformat(),
+def _takes(wanted: ModelCallFilter, call: ModelCall) -> bool:
+    """Say whether a call is meant."""
+    named = ("agent_id", "run_id", "step_id", "user_id", "model")
+    start, end, at = optional_time(wanted, "start_at"), optional_time(wanted, "end_at"), time_of(call.created_at)
+    within = (start is None or at >= start) and (end is None or at < end)
+    return within and all(getattr(wanted, name) in {"", getattr(call, name)} for name in named)
+
+
+_KEYS: dict[str, Callable[[ModelCall], str]] = {
+    "model": lambda call: call.model,
+    "agent_id": lambda call: call.agent_id,
+    "user_id": lambda call: call.user_id,
+    "run_id": lambda call: call.run_id,
+    "day": lambda call: time_of(call.created_at).date().isoformat(),
 }
 
 
-def _sum(keys: dict[str, str], records: Sequence[UsageRecord]) -> UsageGroup:
-    priced = [record.cost_microdollars for record in records if record.cost_microdollars is not None]
+def _sum(keys: dict[str, str], calls: Sequence[ModelCall]) -> UsageGroup:
+    priced = [call.cost_microdollars for call in calls if call.HasField("cost_microdollars")]
     return UsageGroup(
         **keys,  # type: ignore[arg-type]
-        calls=len(records),
-        failed_calls=sum(record.outcome != "ok" for record in records),
-        prompt_tokens=sum(record.prompt_tokens for record in records),
-        completion_tokens=sum(record.completion_tokens for record in records),
-        cached_input_tokens=sum(record.cached_input_tokens for record in records),
-        cache_write_tokens=sum(record.cache_write_tokens for record in records),
-        reasoning_tokens=sum(record.reasoning_tokens for record in records),
+        calls=len(calls),
+        failed_calls=sum(call.outcome != "ok" for call in calls),
+        prompt_tokens=sum(call.usage.prompt_tokens for call in calls),
+        completion_tokens=sum(call.usage.completion_tokens for call in calls),
+        cached_input_tokens=sum(call.usage.cached_input_tokens for call in calls),
+        cache_write_tokens=sum(call.usage.cache_write_tokens for call in calls),
+        reasoning_tokens=sum(call.usage.reasoning_tokens for call in calls),
         cost_microdollars=sum(priced) if priced else None,
-        unpriced_calls=len(records) - len(priced),
+        unpriced_calls=len(calls) - len(priced),
     )
 
 
@@ -185,13 +196,14 @@ class FakeBudgetStore:
         return [row for row in self._rows.values() if row.organization_id == organization_id]
 
     def _spent(self, organization_id: str, today: date) -> Spent:
-        booked = [row for row in self._books.records.values() if row.organization_id == organization_id]
+        rows = self._books.records.values()
+        booked = [row.call for row in rows if row.organization_id == organization_id]
 
         def total(since: date, covers: Callable[[str, str], bool]) -> int:
             return sum(
-                row.cost_microdollars or 0
-                for row in booked
-                if row.created_at.astimezone(UTC).date() >= since and covers(row.user_id, row.attribution.agent_id)
+                call.cost_microdollars
+                for call in booked
+                if time_of(call.created_at).date() >= since and covers(call.user_id, call.agent_id)
             )
 
         standings = [

@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from letta.llm.v1.usage_pb2 import ModelCall
 from letta_common.actor import Actor
 from letta_common.errors import BudgetExceeded, DatabaseUnavailable, InvalidArgument, PermissionDenied
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
+from letta_common.values.times import stamp_of
 from letta_llm_gateway.domain.accounting.budgets import Action, BudgetOptions, Budgets, BudgetScope, Period, new_budget
-from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter
+from letta_llm_gateway.domain.accounting.usage import BookedCall, UsageWriter
 from tests.fakes.llm_gateway.stores import FakeBudgetStore, FakeUsageStore
 
 SCOPES = frozenset({"read", "write", "keys"})
@@ -68,11 +70,16 @@ class Replica:
         self.budgets.settle(hold, cost)
         self.writer.put(self.record(cost, actor, agent))
 
-    def record(self, cost: int | None, actor: Actor, agent: str) -> UsageRecord:
-        return UsageRecord(
-            new_id("usage"), actor.organization_id, actor.user_id, self.clock.now(), Attribution(agent), "m", "openai",
-            1, 1, 0, 0, 0, 1, cost, 1, "ok",
-        )  # fmt: skip
+    def record(self, cost: int | None, actor: Actor, agent: str) -> BookedCall:
+        call = ModelCall(
+            id=new_id("usage"),
+            created_at=stamp_of(self.clock.now()),
+            user_id=actor.user_id,
+            agent_id=agent,
+            cost_microdollars=cost,
+            outcome="ok",
+        )
+        return BookedCall(actor.organization_id, call)
 
     async def limit(self, microdollars: int, actor: Actor = ANN, **rest) -> str:
         wanted = (
@@ -210,7 +217,7 @@ async def test_callers_at_once_are_stopped_by_what_is_expected_of_them(replica, 
     assert sum(result is None for result in done) == 10
     assert all(isinstance(result, BudgetExceeded) for result in done if result is not None)
     await replica.writer.flush()
-    assert sum(record.cost_microdollars for record in books.records.values()) == 100
+    assert sum(record.call.cost_microdollars for record in books.records.values()) == 100
 
 
 async def test_callers_at_once_exceed_it_by_no_more_than_was_not_expected(replica, books):
@@ -218,7 +225,7 @@ async def test_callers_at_once_exceed_it_by_no_more_than_was_not_expected(replic
     await asyncio.gather(*(replica.call(13, expected=10) for _ in range(200)), return_exceptions=True)
 
     await replica.writer.flush()
-    spent = sum(record.cost_microdollars for record in books.records.values())
+    spent = sum(record.call.cost_microdollars for record in books.records.values())
     assert 100 <= spent <= 100 + 10 * 3 + 13
 
 
@@ -274,7 +281,7 @@ async def test_two_replicas_share_a_budget_within_the_stated_overshoot(books, ke
     for replica in (one, two):
         assert await replica.refused() is not None
         await replica.writer.flush()
-    spent = sum(record.cost_microdollars for record in books.records.values())
+    spent = sum(record.call.cost_microdollars for record in books.records.values())
     assert 1000 <= spent <= 1000 + between * 10, "what the other spends between two readings"
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 import pytest
 from prometheus_client import REGISTRY
 
 from letta.common.v1.usage_pb2 import TokenUsage
 from letta.llm.v1.generation_service_pb2 import FinishReason, Generation
+from letta.llm.v1.usage_pb2 import ModelCall
 from letta_common.errors import DatabaseUnavailable
 from letta_common.values.ids import new_id
 from letta_llm_gateway.domain.accounting.traces import TraceDraft, Tracing, redacted, request_of, response_of
-from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter, WriterOptions
+from letta_llm_gateway.domain.accounting.usage import BookedCall, UsageWriter, WriterOptions
 from letta_llm_gateway.providers.parts import call_part, text_part
 from tests.fakes.llm_gateway.stores import FakeUsageStore
 
-NOW = datetime(2026, 11, 22, tzinfo=UTC)
 SECRETS = [
     "sk-proj-abcdefghijklmnopqrstuvwx",
     "sk-ant-api03-abcdefghijklmnop",
@@ -53,11 +52,8 @@ def draft(sent: bytes = b'{"a": 1}', outcome: str = "ok", generation: Generation
     return TraceDraft(sent, lambda: '{"described": true}', generation, outcome)
 
 
-def record(step: str = "step-1") -> UsageRecord:
-    booked = Attribution("agent-1", "run-1", step, "step")
-    return UsageRecord(
-        new_id("usage"), "org-a", "user-a", NOW, booked, "openai/x", "openai", 1, 2, 0, 0, 0, 1, 5, 3, "ok"
-    )
+def record() -> BookedCall:
+    return BookedCall("org-a", ModelCall(id=new_id("usage"), user_id="user-a", step_id="step-1", outcome="ok"))
 
 
 def counted(name: str) -> float:

@@ -18,12 +18,11 @@ class Actor:
     user_id: str
     scopes: frozenset[str] = frozenset()
 
-
-def require_scope(actor: Actor, *scopes: str) -> None:
-    """Let pass who has one of the scopes, or `admin`. Raises PermissionDenied."""
-    if not actor.scopes & {*scopes, "admin"}:
-        names = " or ".join(f"`{scope}`" for scope in scopes)
-        raise PermissionDenied(f"the credential lacks the scope {names}", scope=scopes[0])
+    def require(self, *scopes: str) -> None:
+        """Let pass who has one of the scopes, or `admin`. Raises PermissionDenied."""
+        if not self.scopes & {*scopes, "admin"}:
+            names = " or ".join(f"`{scope}`" for scope in scopes)
+            raise PermissionDenied(f"the credential lacks the scope {names}", scope=scopes[0])
 
 
 @dataclass(frozen=True, slots=True)

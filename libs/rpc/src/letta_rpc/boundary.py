@@ -24,7 +24,7 @@ from prometheus_client import Counter, Histogram
 from protovalidate import Validator
 
 from letta.jsonmap.v1 import annotations_pb2
-from letta_common.actor import Request, bind_request, current_request_id, require_scope
+from letta_common.actor import Request, bind_request, current_request_id
 from letta_common.clock import Clock
 from letta_common.errors import (
     AppError,
@@ -265,7 +265,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             raise OperationUnimplemented("Method not found!")
         signed, verdict = await self._identify(metadata, optional=method.internal)
         if verdict is not None and not method.internal:
-            require_scope(verdict.actor, *method.scopes)
+            verdict.actor.require(*method.scopes)
         actor = None if verdict is None else verdict.actor
         bound = Request(actor, request_id, signed, deadline, caller, metadata.get(COMPAT_KEY) == COMPAT)
         bind_request(bound)

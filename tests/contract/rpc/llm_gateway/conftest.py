@@ -16,11 +16,11 @@ from letta.llm.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from letta.llm.v1.generation_service_pb2_grpc import GenerationServiceStub
 from letta.llm.v1.model_service_pb2_grpc import ModelServiceStub
 from letta.llm.v1.provider_service_pb2_grpc import ProviderServiceStub
+from letta.llm.v1.trace_service_pb2 import ProviderTrace
 from letta.llm.v1.trace_service_pb2_grpc import TraceServiceStub
 from letta.llm.v1.usage_service_pb2_grpc import UsageServiceStub
 from letta_common.actor import Actor, Request, acting_as, bind_request
-from letta_llm_gateway.domain.accounting.traces import Trace
-from letta_llm_gateway.domain.accounting.usage import UsageRecord
+from letta_llm_gateway.domain.accounting.usage import BookedCall
 from letta_llm_gateway.settings import LLMGatewaySettings
 from letta_llm_gateway.wiring import GatewayStores, assemble
 from letta_rpc.service import Deps
@@ -37,7 +37,7 @@ class Books(FakeUsageStore):
         super().__init__()
         self.written = asyncio.Event()
 
-    async def create(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
+    async def create(self, records: Sequence[BookedCall], traces: Sequence[ProviderTrace]) -> None:
         await super().create(records, traces)
         self.written.set()
 

@@ -261,9 +261,9 @@ async def test_an_answer_has_a_limit_from_first_attempt_to_last_word(start, open
     await asyncio.wait_for(openai.gone.wait(), 5)
     assert not [request for request in anthropic.requests if request.path == "/v1/messages"], "no time is left for it"
     await asyncio.wait_for(gateway.books.written.wait(), 5)
-    [record] = gateway.books.records.values()
-    assert record.outcome == "LLM_TIMEOUT"
-    assert bool(record.completion_tokens) is stream, "what was said before the limit was paid for"
+    [(_, call)] = gateway.books.records.values()
+    assert call.outcome == "LLM_TIMEOUT"
+    assert bool(call.usage.completion_tokens) is stream, "what was said before the limit was paid for"
 
 
 async def test_a_retry_that_would_come_too_late_is_not_waited_for(start, openai):
@@ -310,9 +310,9 @@ async def test_what_was_said_before_a_cancel_is_booked(start, openai):
             if event.HasField("part_delta"):
                 break
     await asyncio.wait_for(gateway.books.written.wait(), 5)
-    [record] = gateway.books.records.values()
-    assert record.outcome == "cancelled"
-    assert record.completion_tokens > 0
+    [(_, call)] = gateway.books.records.values()
+    assert call.outcome == "cancelled"
+    assert call.usage.completion_tokens > 0
 
 
 async def test_usage_is_booked_on_whom_it_is_for(start, openai):
@@ -321,11 +321,11 @@ async def test_usage_is_booked_on_whom_it_is_for(start, openai):
     await generate(gateway, ask(attribution=booked))
     await asyncio.wait_for(gateway.books.written.wait(), 5)
 
-    [record] = gateway.books.records.values()
-    assert record.organization_id.startswith("org-0000")
-    assert (record.attribution.agent_id, record.attribution.step_id) == ("agent-1", "step-1")
-    assert (record.prompt_tokens, record.outcome, record.model) == (11, "ok", GPT)
-    assert record.cost_microdollars == round(11 * 0.15 + 7 * 0.60)
+    [(organization_id, call)] = gateway.books.records.values()
+    assert organization_id.startswith("org-0000")
+    assert (call.agent_id, call.run_id, call.step_id, call.purpose) == ("agent-1", "run-1", "step-1", booked.purpose)
+    assert (call.usage.prompt_tokens, call.outcome, call.model) == (11, "ok", GPT)
+    assert call.cost_microdollars == round(11 * 0.15 + 7 * 0.60)
 
 
 async def test_a_spent_budget_refuses(start, openai):

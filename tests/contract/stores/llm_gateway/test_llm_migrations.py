@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import letta_llm_gateway
-from letta_llm_gateway.domain.accounting.usage import CallFilter
+from letta.llm.v1.usage_service_pb2 import ModelCallFilter
 from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore
 from letta_postgres.db import Database
@@ -62,8 +62,8 @@ async def test_costs_that_were_not_known_become_absent_and_spending_is_counted_b
 
     db = await Database.open(old, schema="llm")
     try:
-        calls = await SqlUsageStore(db).list_calls(ANN, Page(ascending=True), CallFilter())
-        costs = {call.id: call.cost_microdollars for call in calls}
+        calls = await SqlUsageStore(db).list_calls(ANN, Page(ascending=True), ModelCallFilter())
+        costs = {call.id: call.cost_microdollars if call.HasField("cost_microdollars") else None for call in calls}
         assert costs == {"usage-1": 5, "usage-2": 7, "usage-3": 11, "usage-4": None, "usage-5": 0}
         days = await db.hot("select day, cost_microdollars from llm.spending order by 1")
         assert days == [(date(2026, 11, 21), 16), (date(2026, 11, 22), 7)]

@@ -8,15 +8,23 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import CallPurpose
+from letta.llm.v1.model_pb2 import PROVIDER_CATEGORY_BYOK
 from letta.llm.v1.model_service_pb2 import ModelDefaults
+from letta.llm.v1.provider_pb2 import Provider
+from letta.llm.v1.provider_service_pb2 import ListProvidersRequest
+from letta.llm.v1.trace_service_pb2 import ProviderTrace
+from letta.llm.v1.usage_pb2 import ModelCall
+from letta.llm.v1.usage_service_pb2 import ModelCallFilter, UsageGroupBy
 from letta_common.actor import Actor
 from letta_common.errors import BudgetNotFound, CursorNotFound, ProviderNameTaken, ProviderNotFound
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
+from letta_common.values.times import duration_of, stamp_of
 from letta_llm_gateway.domain.accounting.budgets import Action, Budget, BudgetScope, Period
-from letta_llm_gateway.domain.accounting.traces import Trace
-from letta_llm_gateway.domain.accounting.usage import GROUP_KEYS, Attribution, CallFilter, GroupBy, UsageRecord
-from letta_llm_gateway.domain.catalogue.accounts import Filter, OwnProvider
+from letta_llm_gateway.domain.accounting.usage import GROUP_KEYS, BookedCall
+from letta_llm_gateway.domain.catalogue.accounts import OwnProvider
 from letta_llm_gateway.store.accounts import SqlProviderStore
 from letta_llm_gateway.store.budgets import SqlBudgetStore
 from letta_llm_gateway.store.usage import SqlUsageStore
@@ -47,28 +55,24 @@ def books(request):
     return FakeUsageStore() if request.param == "fake" else SqlUsageStore(request.getfixturevalue("db"))
 
 
-def made(name: str, actor: Actor = ANN, at: int = 0) -> OwnProvider:
-    time = NOW + timedelta(seconds=at)
-    return OwnProvider(
-        id=new_id("provider"),
-        organization_id=actor.organization_id,
-        name=name,
-        provider_type="openai",
-        base_url="https://example.org",
-        region=None,
-        api_version=None,
-        api_key=b"\x00sealed",
-        access_key=None,
-        created_at=time,
-        updated_at=time,
-    )
+def made(name: str, actor: Actor = ANN, at: int = 0, keys: dict[str, bytes] | None = None, **rest) -> OwnProvider:
+    shown = {
+        "id": new_id("provider"),
+        "organization_id": actor.organization_id,
+        "name": name,
+        "provider_type": "openai",
+        "provider_category": PROVIDER_CATEGORY_BYOK,
+        "base_url": "https://example.org",
+        "updated_at": stamp_of(NOW + timedelta(seconds=at)),
+    }
+    return OwnProvider(Provider(**{**shown, **rest}), {"api_key": b"\x00sealed"} if keys is None else keys)
 
 
 async def test_a_provider_comes_back_as_it_was_stored(providers):
     one = made("one")
     await providers.create(ANN, one)
 
-    assert await providers.get(ANN, one.id) == one
+    assert await providers.get(ANN, one.shown.id) == one
     assert list(await providers.list_all(ANN)) == [one]
 
 
@@ -85,22 +89,22 @@ async def test_another_organization_sees_nothing(providers):
     await providers.create(ANN, one)
 
     assert not await providers.list_all(BEN)
-    for act in (providers.get(BEN, one.id), providers.update(BEN, one), providers.delete(BEN, one.id)):
+    for act in (providers.get(BEN, one.shown.id), providers.update(BEN, one), providers.delete(BEN, one.shown.id)):
         with pytest.raises(ProviderNotFound):
             await act
-    assert await providers.get(ANN, one.id) == one
+    assert await providers.get(ANN, one.shown.id) == one
 
 
 async def test_a_provider_is_replaced_and_deleted(providers):
     one = made("one")
     await providers.create(ANN, one)
-    changed = replace(one, region="eu", api_key=None, last_synced=NOW)
+    later = made("one", at=9, keys={"access_key": b"k"}, id=one.shown.id, region="eu", last_synced=stamp_of(NOW))
 
-    await providers.update(ANN, changed)
-    assert await providers.get(ANN, one.id) == changed
-    await providers.delete(ANN, one.id)
+    await providers.update(ANN, later)
+    assert await providers.get(ANN, one.shown.id) == later
+    await providers.delete(ANN, one.shown.id)
     with pytest.raises(ProviderNotFound):
-        await providers.get(ANN, one.id)
+        await providers.get(ANN, one.shown.id)
 
 
 async def test_pages_are_by_time(providers):
@@ -108,15 +112,16 @@ async def test_pages_are_by_time(providers):
     for row in rows:
         await providers.create(ANN, row)
 
-    async def page(wanted: Filter | None = None, **rest):
-        return [row.name for row in await providers.list_providers(ANN, Page(**rest), wanted or Filter())]
+    async def page(**rest):
+        wanted = ListProvidersRequest(**{key: rest.pop(key) for key in list(rest) if key in {"name", "provider_type"}})
+        return [row.shown.name for row in await providers.list_providers(ANN, Page(**rest), wanted)]
 
     assert await page() == ["p3", "p2", "p1", "p0"]
-    assert await page(limit=2, after=rows[2].id) == ["p1", "p0"]
-    assert await page(limit=1, before=rows[2].id) == ["p3"]
+    assert await page(limit=2, after=rows[2].shown.id) == ["p1", "p0"]
+    assert await page(limit=1, before=rows[2].shown.id) == ["p3"]
     assert await page(limit=2, ascending=True) == ["p0", "p1"]
-    assert await page(Filter(name="p1")) == ["p1"]
-    assert await page(Filter(provider_type="anthropic")) == []
+    assert await page(name="p1") == ["p1"]
+    assert await page(provider_type="anthropic") == []
     with pytest.raises(CursorNotFound):
         await page(after="provider-00000000-0000-4000-8000-000000000000")
 
@@ -130,40 +135,50 @@ async def test_an_organization_chooses_its_defaults(providers):
     assert await providers.get_defaults(BEN) == ModelDefaults()
 
 
-def record(actor: Actor = ANN, cost: int | None = 5, at: datetime = NOW, **rest) -> UsageRecord:
-    booked = {"agent_id": "agent-1", "run_id": "run-1", "step_id": "step-1", "purpose": "step"}
-    booked |= {key: rest.pop(key) for key in list(rest) if key in booked}
+def record(actor: Actor = ANN, cost: int | None = 5, at: datetime = NOW, **rest) -> BookedCall:
     values = {
         "id": new_id("usage"),
-        "organization_id": actor.organization_id,
         "user_id": actor.user_id,
-        "created_at": at,
-        "attribution": Attribution(**booked),
+        "created_at": stamp_of(at),
+        "agent_id": "agent-1",
+        "run_id": "run-1",
+        "step_id": "step-1",
+        "purpose": CallPurpose.CALL_PURPOSE_STEP,
         "model": "openai/x",
         "provider_type": "openai",
-        "prompt_tokens": 10,
-        "completion_tokens": 2,
-        "cached_input_tokens": 3,
-        "cache_write_tokens": 1,
-        "reasoning_tokens": 1,
-        "source": 1,
+        "usage": TokenUsage(
+            prompt_tokens=10, completion_tokens=2, cached_input_tokens=3, cache_write_tokens=1, reasoning_tokens=1
+        ),
+        "usage_source": 1,
         "cost_microdollars": cost,
-        "duration_ms": 3,
+        "duration": duration_of(3_000_000),
         "outcome": "ok",
     }
-    return UsageRecord(**{**values, **rest})
+    return BookedCall(actor.organization_id, ModelCall(**{**values, **rest}))
 
 
-def trace(at: datetime, answer: str, actor: Actor = ANN) -> Trace:
-    booked = ("agent-1", "run-1", "step-1", "step")
-    return Trace(new_id("trace"), actor.organization_id, actor.user_id, at, *booked, "m", "openai", "{}", answer)
+def trace(at: datetime, answer: str, actor: Actor = ANN) -> ProviderTrace:
+    return ProviderTrace(
+        id=new_id("trace"),
+        created_at=stamp_of(at),
+        request_json="{}",
+        response_json=answer,
+        step_id="step-1",
+        agent_id="agent-1",
+        run_id="run-1",
+        call_type=CallPurpose.CALL_PURPOSE_STEP,
+        model="m",
+        org_id=actor.organization_id,
+        user_id=actor.user_id,
+        provider_type="openai",
+    )
 
 
 async def test_calls_come_back_as_they_were_booked(books):
     known, unknown = record(), record(cost=None, at=NOW + timedelta(seconds=1), outcome="LLM_TIMEOUT")
     await books.create([known, unknown, record(BEN)], [])
 
-    assert await books.list_calls(ANN, Page(), CallFilter()) == [unknown, known]
+    assert await books.list_calls(ANN, Page(), ModelCallFilter()) == [unknown.call, known.call]
 
 
 async def test_calls_are_paged_and_filtered(books):
@@ -173,19 +188,23 @@ async def test_calls_are_paged_and_filtered(books):
     ]
     await books.create(rows, [])
 
-    async def ids(wanted: CallFilter, **rest):
-        return [rows.index(row) for row in await books.list_calls(ANN, Page(**rest), wanted)]
+    made = [row.call for row in rows]
 
-    assert await ids(CallFilter(), limit=2) == [5, 4]
-    assert await ids(CallFilter(), limit=2, after=rows[4].id) == [3, 2]
-    assert await ids(CallFilter(agent_id="agent-1")) == [5, 3, 1]
-    assert await ids(CallFilter(run_id="run-2")) == [2]
-    assert await ids(CallFilter(model="m/0", agent_id="agent-1")) == [3]
-    assert await ids(CallFilter(user_id="user-x")) == await ids(CallFilter(step_id="step-x")) == []
-    assert await ids(CallFilter(start_at=NOW + timedelta(hours=1), end_at=NOW + timedelta(hours=3))) == [2, 1]
+    async def ids(wanted: ModelCallFilter, **rest):
+        return [made.index(call) for call in await books.list_calls(ANN, Page(**rest), wanted)]
+
+    assert await ids(ModelCallFilter(), limit=2) == [5, 4]
+    assert await ids(ModelCallFilter(), limit=2, after=rows[4].call.id) == [3, 2]
+    assert await ids(ModelCallFilter(agent_id="agent-1")) == [5, 3, 1]
+    assert await ids(ModelCallFilter(run_id="run-2")) == [2]
+    assert await ids(ModelCallFilter(model="m/0", agent_id="agent-1")) == [3]
+    assert await ids(ModelCallFilter(user_id="user-x")) == await ids(ModelCallFilter(step_id="step-x")) == []
+    assert await ids(
+        ModelCallFilter(start_at=stamp_of(NOW + timedelta(hours=1)), end_at=stamp_of(NOW + timedelta(hours=3)))
+    ) == [2, 1]
     with pytest.raises(CursorNotFound):
-        await ids(CallFilter(), after="usage-00000000-0000-4000-8000-000000000000")
-    assert await books.list_calls(BEN, Page(), CallFilter()) == []
+        await ids(ModelCallFilter(), after="usage-00000000-0000-4000-8000-000000000000")
+    assert await books.list_calls(BEN, Page(), ModelCallFilter()) == []
 
 
 async def test_sums_are_grouped_and_say_what_has_no_price(books):
@@ -201,8 +220,8 @@ async def test_sums_are_grouped_and_say_what_has_no_price(books):
         [],
     )
 
-    async def sums(*groups: GroupBy, most: int = 10, wanted: CallFilter | None = None):
-        found = await books.list_sums(ANN, wanted or CallFilter(), groups, most)
+    async def sums(*groups: UsageGroupBy.ValueType, most: int = 10, wanted: ModelCallFilter | None = None):
+        found = await books.list_sums(ANN, wanted or ModelCallFilter(), groups, most)
         return [
             (
                 tuple(getattr(each, GROUP_KEYS[group]) for group in groups),
@@ -215,19 +234,24 @@ async def test_sums_are_grouped_and_say_what_has_no_price(books):
         ]
 
     assert await sums() == [((), 4, 1, 12, 2)]
-    assert await sums(GroupBy.MODEL) == [(("a",), 3, 1, 12, 1), (("b",), 1, 0, None, 1)]
-    assert await sums(GroupBy.AGENT) == [(("agent-2",), 1, 1, 7, 0), (("agent-1",), 3, 0, 5, 2)]
-    assert await sums(GroupBy.DAY) == [(("2026-11-22",), 2, 1, 12, 0), (("2026-11-23",), 2, 0, None, 2)]
-    assert await sums(GroupBy.DAY, GroupBy.MODEL, most=2) == [
+    assert await sums(UsageGroupBy.USAGE_GROUP_BY_MODEL) == [(("a",), 3, 1, 12, 1), (("b",), 1, 0, None, 1)]
+    assert await sums(UsageGroupBy.USAGE_GROUP_BY_AGENT) == [(("agent-2",), 1, 1, 7, 0), (("agent-1",), 3, 0, 5, 2)]
+    assert await sums(UsageGroupBy.USAGE_GROUP_BY_DAY) == [
+        (("2026-11-22",), 2, 1, 12, 0),
+        (("2026-11-23",), 2, 0, None, 2),
+    ]
+    assert await sums(UsageGroupBy.USAGE_GROUP_BY_DAY, UsageGroupBy.USAGE_GROUP_BY_MODEL, most=2) == [
         (("2026-11-22", "a"), 2, 1, 12, 0),
         (("2026-11-23", "a"), 1, 0, None, 1),
     ]
-    assert await sums(GroupBy.USER, GroupBy.RUN, wanted=CallFilter(model="b")) == [(("user-a", "run-1"), 1, 0, None, 1)]
-    assert await sums(GroupBy.MODEL, wanted=CallFilter(model="nobody's")) == []
-    [whole] = await books.list_sums(ANN, CallFilter(), (), 1)
+    assert await sums(
+        UsageGroupBy.USAGE_GROUP_BY_USER, UsageGroupBy.USAGE_GROUP_BY_RUN, wanted=ModelCallFilter(model="b")
+    ) == [(("user-a", "run-1"), 1, 0, None, 1)]
+    assert await sums(UsageGroupBy.USAGE_GROUP_BY_MODEL, wanted=ModelCallFilter(model="nobody's")) == []
+    [whole] = await books.list_sums(ANN, ModelCallFilter(), (), 1)
     assert (whole.prompt_tokens, whole.completion_tokens, whole.cached_input_tokens) == (40, 8, 12)
     assert (whole.cache_write_tokens, whole.reasoning_tokens) == (4, 4)
-    [nothing] = await books.list_sums(BEN, CallFilter(model="b"), (), 1)
+    [nothing] = await books.list_sums(BEN, ModelCallFilter(model="b"), (), 1)
     assert (nothing.calls, nothing.prompt_tokens, nothing.HasField("cost_microdollars")) == (0, 0, False)
 
 
@@ -320,10 +344,11 @@ async def test_two_replicas_that_book_at_once_lose_nothing(books, kept):
 
 
 async def test_the_newest_trace_of_a_step_is_found(books):
-    await books.create([], [trace(NOW, "1"), trace(NOW + timedelta(seconds=1), "2"), trace(NOW, "b", BEN)])
+    rows = [trace(NOW, "1"), trace(NOW + timedelta(seconds=1), "2"), trace(NOW, "b", BEN)]
+    await books.create([], rows)
 
     found = await books.find_trace(ANN, "step-1")
-    assert (found.response_json, found.agent_id, found.created_at) == ("2", "agent-1", NOW + timedelta(seconds=1))
+    assert found == rows[1]
     assert (await books.find_trace(BEN, "step-1")).response_json == "b"
     assert await books.find_trace(ANN, "step-2") is None
 

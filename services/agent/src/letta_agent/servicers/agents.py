@@ -21,7 +21,7 @@ from letta_agent.servicers.older_words import as_read
 from letta_agent.servicers.overviews import pack_overview
 from letta_agent.servicers.runs import compaction_of, page_of
 from letta_agent.servicers.stores import AgentStores
-from letta_common.actor import current_actor, current_request, require_scope
+from letta_common.actor import current_actor, current_request
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument
 from letta_common.values.paging import Page
@@ -153,4 +153,4 @@ def json_object(text: str, field: str) -> dict[str, Any]:
 def _require_may_see(include: Iterable[pb.AgentInclude.ValueType]) -> None:
     """Raise PermissionDenied for secrets, which only writers may see."""
     if pb.AGENT_INCLUDE_SECRETS in include:
-        require_scope(current_actor(), "write")
+        current_actor().require("write")

@@ -16,7 +16,7 @@ from letta.auth.v1.api_key_pb2 import APIKey
 from letta_auth.domain.changes import change
 from letta_auth.domain.scopes import KEYS, USUAL, is_admin, lacking
 from letta_auth.domain.users import missing as missing_user
-from letta_common.actor import Actor, require_scope
+from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import APIKeyNotFound, PermissionDenied
 from letta_common.values.ids import new_id
@@ -130,7 +130,7 @@ class APIKeys:
             PermissionDenied: the actor may not manage keys, or lacks a scope that it grants.
             UserNotFound: there is no such user, or it is another organization's.
         """
-        require_scope(actor, KEYS)
+        actor.require(KEYS)
         granted = frozenset(scopes) or USUAL
         # Else whoever may make keys could make one of an administrator.
         if more := lacking(actor, granted):
@@ -158,13 +158,13 @@ class APIKeys:
 
     async def get(self, actor: Actor, key_id: str) -> APIKey:
         """Return one key. Raises PermissionDenied, APIKeyNotFound."""
-        require_scope(actor, KEYS)
+        actor.require(KEYS)
         async with self._db.read() as tx:
             return await tx.api_keys.get(key_id, _reach(actor))
 
     async def list(self, actor: Actor, page: Page, user_id: str = "") -> Sequence[APIKey]:
         """Return a page of the keys of the actor's organization. Raises PermissionDenied, CursorNotFound."""
-        require_scope(actor, KEYS)
+        actor.require(KEYS)
         # Administrators name a user to look beyond their own organization.
         reach = _reach(actor) if user_id else actor.organization_id
         async with self._db.read() as tx:
@@ -177,7 +177,7 @@ class APIKeys:
             PermissionDenied: the actor may not manage keys, or the key has a scope that the actor lacks.
             APIKeyNotFound: the actor's organization has no such key.
         """
-        require_scope(actor, KEYS)
+        actor.require(KEYS)
         now = self._clock.now()
         async with self._db.begin() as tx:
             key = await tx.api_keys.get(key_id, _reach(actor))

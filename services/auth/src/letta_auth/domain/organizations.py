@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from letta.auth.v1.organization_pb2 import Organization
 from letta_auth.domain.changes import change
 from letta_auth.domain.scopes import ADMIN
-from letta_common.actor import Actor, require_scope
+from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import OrganizationNotFound
 from letta_common.values.ids import new_id
@@ -61,7 +61,7 @@ class Organizations:
 
     async def create(self, actor: Actor, name: str = "", *, privileged_tools: bool = False) -> Organization:
         """Make an organization. Raises PermissionDenied."""
-        require_scope(actor, ADMIN)
+        actor.require(ADMIN)
         now, id_ = self._clock.now(), new_id("org")
         made = Organization(
             id=id_,
@@ -77,19 +77,19 @@ class Organizations:
 
     async def get(self, actor: Actor, organization_id: str) -> Organization:
         """Return one organization. Raises PermissionDenied, OrganizationNotFound."""
-        require_scope(actor, ADMIN)
+        actor.require(ADMIN)
         async with self._db.read() as tx:
             return await tx.organizations.get(organization_id)
 
     async def list(self, actor: Actor, page: Page) -> Sequence[Organization]:
         """Return a page of organizations. Raises PermissionDenied, CursorNotFound."""
-        require_scope(actor, ADMIN)
+        actor.require(ADMIN)
         async with self._db.read() as tx:
             return await tx.organizations.list_organizations(page)
 
     async def update(self, actor: Actor, organization_id: str, changes: Mapping[str, Any]) -> Organization:
         """Give fields new values; None leaves one. Raises PermissionDenied, OrganizationNotFound."""
-        require_scope(actor, ADMIN)
+        actor.require(ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
             changed = await tx.organizations.hold(organization_id)
@@ -108,7 +108,7 @@ class Organizations:
             PermissionDenied: the actor is no administrator.
             OrganizationNotFound: there is no such organization.
         """
-        require_scope(actor, ADMIN)
+        actor.require(ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
             old = await tx.organizations.get(organization_id)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from letta.auth.v1.user_pb2 import User
 from letta_auth.domain.changes import change
 from letta_auth.domain.scopes import ADMIN
-from letta_common.actor import Actor, require_scope
+from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, UserNotFound
 from letta_common.values.ids import new_id
@@ -52,7 +52,7 @@ class Users:
 
     async def create(self, actor: Actor, name: str, organization_id: str) -> User:
         """Make a user. Raises PermissionDenied, OrganizationNotFound."""
-        require_scope(actor, ADMIN)
+        actor.require(ADMIN)
         now = self._clock.now()
         made_at = stamp_of(now)
         user = User(
@@ -67,13 +67,13 @@ class Users:
 
     async def get(self, actor: Actor, user_id: str) -> User:
         """Return one user. Raises PermissionDenied, UserNotFound."""
-        require_scope(actor, ADMIN)
+        actor.require(ADMIN)
         async with self._db.read() as tx:
             return await tx.users.get(user_id)
 
     async def list(self, actor: Actor, page: Page, organization_id: str = "") -> Sequence[User]:
         """Return a page of users. Raises PermissionDenied, CursorNotFound."""
-        require_scope(actor, ADMIN)
+        actor.require(ADMIN)
         async with self._db.read() as tx:
             return await tx.users.list_users(page, organization_id)
 
@@ -85,7 +85,7 @@ class Users:
             UserNotFound: there is no such user.
             InvalidArgument: the organization is another one; what a user made stays behind, so it cannot move.
         """
-        require_scope(actor, ADMIN)
+        actor.require(ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
             user = await tx.users.get(user_id)
@@ -102,7 +102,7 @@ class Users:
 
     async def delete(self, actor: Actor, user_id: str) -> User:
         """Remove a user; its keys are refused from then on. Raises PermissionDenied, UserNotFound."""
-        require_scope(actor, ADMIN)
+        actor.require(ADMIN)
         now = self._clock.now()
         async with self._db.begin() as tx:
             gone = await tx.users.get(user_id)

@@ -11,12 +11,10 @@ import grpc.aio
 from letta.llm.v1 import generation_service_pb2 as pb
 from letta.llm.v1 import generation_service_pb2_grpc
 from letta_common.actor import current_actor
-from letta_llm_gateway.domain.accounting.usage import Attribution
 from letta_llm_gateway.domain.answers import Spoken
 from letta_llm_gateway.domain.generation.facts import facts_of, tokens_of
 from letta_llm_gateway.domain.generation.fragments import Fragments, read
 from letta_llm_gateway.domain.generation.generations import Generations, PromptFacts
-from letta_llm_gateway.servicers.purposes import purpose_word
 from letta_llm_gateway.servicers.traces import described
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -45,7 +43,6 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         return pb.CountTokensResponse(prompt_tokens=tokens, source=source)
 
     def _ask(self, prompt: pb.Prompt) -> PromptFacts:
-        booked = prompt.attribution
         facts = facts_of(prompt.messages, self._fragments)
         return PromptFacts(
             prompt,
@@ -54,7 +51,6 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
             lambda: _texts(prompt),
             images=bool(facts.images),
             tools=bool(prompt.tools),
-            attribution=Attribution(booked.agent_id, booked.run_id, booked.step_id, purpose_word(booked.purpose)),
             describe=lambda: described(prompt),
         )
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import grpc.aio
 
-from letta.llm.v1 import model_pb2, provider_service_pb2_grpc
 from letta.llm.v1 import provider_pb2 as providers_pb
 from letta.llm.v1 import provider_service_pb2 as pb
+from letta.llm.v1 import provider_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.errors import ValidationFailed
 from letta_common.values.paging import Page
-from letta_common.values.times import stamp_of
-from letta_llm_gateway.domain.catalogue.accounts import Accounts, Filter, OwnProvider, ProviderStore
+from letta_llm_gateway.domain.catalogue.accounts import Accounts, ProviderStore
 from letta_llm_gateway.domain.catalogue.models import Models
 from letta_llm_gateway.domain.catalogue.providers import Account
 from letta_rpc.masks import changed_values
@@ -28,22 +27,22 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
         self._models = models
 
     async def ListProviders(self, request: pb.ListProvidersRequest, context: _Context) -> pb.ListProvidersResponse:
-        wanted = Filter(request.name, request.provider_type)
-        found = await self._store.list_providers(current_actor(), Page.of(request), wanted)
-        return pb.ListProvidersResponse(providers=[_pack(provider) for provider in found])
+        found = await self._store.list_providers(current_actor(), Page.of(request), request)
+        return pb.ListProvidersResponse(providers=[provider.shown for provider in found])
 
     async def CreateProvider(self, request: pb.CreateProviderRequest, context: _Context) -> pb.CreateProviderResponse:
         actor = current_actor()
         account = _account(request.provider, actor.organization_id)
-        return pb.CreateProviderResponse(provider=_pack(await self._accounts.create(actor, account, self._models)))
+        return pb.CreateProviderResponse(provider=await self._accounts.create(actor, account, self._models))
 
     async def GetProvider(self, request: pb.GetProviderRequest, context: _Context) -> pb.GetProviderResponse:
-        return pb.GetProviderResponse(provider=_pack(await self._store.get(current_actor(), request.provider_id)))
+        found = await self._store.get(current_actor(), request.provider_id)
+        return pb.GetProviderResponse(provider=found.shown)
 
     async def UpdateProvider(self, request: pb.UpdateProviderRequest, context: _Context) -> pb.UpdateProviderResponse:
         values = changed_values(request.provider, request.update_mask)
         changed = await self._accounts.update(current_actor(), request.provider_id, values, self._models)
-        return pb.UpdateProviderResponse(provider=_pack(changed))
+        return pb.UpdateProviderResponse(provider=changed)
 
     async def DeleteProvider(self, request: pb.DeleteProviderRequest, context: _Context) -> pb.DeleteProviderResponse:
         await self._accounts.delete(current_actor(), request.provider_id, self._models)
@@ -74,7 +73,7 @@ class ProviderServicer(provider_service_pb2_grpc.ProviderServiceServicer):
         self, request: pb.RefreshProviderRequest, context: _Context
     ) -> pb.RefreshProviderResponse:
         synced = await self._accounts.refresh(current_actor(), request.provider_id, self._models)
-        return pb.RefreshProviderResponse(provider=_pack(synced))
+        return pb.RefreshProviderResponse(provider=synced)
 
 
 def _account(sent: providers_pb.Provider, organization_id: str) -> Account:
@@ -90,19 +89,4 @@ def _account(sent: providers_pb.Provider, organization_id: str) -> Account:
         region=sent.region,
         api_version=sent.api_version,
         organization_id=organization_id,
-    )
-
-
-def _pack(provider: OwnProvider) -> providers_pb.Provider:
-    return providers_pb.Provider(
-        id=provider.id,
-        name=provider.name,
-        provider_type=provider.provider_type,
-        provider_category=model_pb2.PROVIDER_CATEGORY_BYOK,
-        base_url=provider.base_url,
-        region=provider.region,
-        api_version=provider.api_version,
-        organization_id=provider.organization_id,
-        updated_at=stamp_of(provider.updated_at),
-        last_synced=stamp_of(provider.last_synced),
     )

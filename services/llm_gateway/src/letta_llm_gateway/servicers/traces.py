@@ -11,11 +11,8 @@ from google.protobuf.json_format import MessageToDict
 from letta.llm.v1 import generation_service_pb2, trace_service_pb2_grpc
 from letta.llm.v1 import trace_service_pb2 as pb
 from letta_common.actor import current_actor
-from letta_common.values.times import stamp_of
-from letta_llm_gateway.domain.accounting.traces import Trace
 from letta_llm_gateway.domain.accounting.usage import UsageStore, UsageWriter
 from letta_llm_gateway.domain.generation.fragments import read
-from letta_llm_gateway.servicers.purposes import purpose_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -30,7 +27,7 @@ class TraceServicer(trace_service_pb2_grpc.TraceServiceServicer):
     ) -> pb.GetProviderTraceResponse:
         await self._writer.flush()
         found = await self._store.find_trace(current_actor(), request.step_id)
-        return pb.GetProviderTraceResponse(trace=None if found is None else _pack(found))
+        return pb.GetProviderTraceResponse(trace=found)
 
 
 def described(prompt: generation_service_pb2.Prompt) -> str:
@@ -46,19 +43,3 @@ def described(prompt: generation_service_pb2.Prompt) -> str:
     told = MessageToDict(head, preserving_proto_field_name=True)
     told["messages"] = [MessageToDict(message, preserving_proto_field_name=True) for message in messages]
     return json.dumps(told)
-
-
-def _pack(trace: Trace) -> pb.ProviderTrace:
-    return pb.ProviderTrace(
-        id=trace.id,
-        created_at=stamp_of(trace.created_at),
-        request_json=trace.request_json,
-        response_json=trace.response_json,
-        step_id=trace.step_id or None,
-        agent_id=trace.agent_id or None,
-        run_id=trace.run_id or None,
-        call_type=purpose_of(trace.purpose),
-        model=trace.model,
-        org_id=trace.organization_id,
-        user_id=trace.user_id,
-    )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from letta.llm.v1.model_pb2 import PROVIDER_CATEGORY_BYOK
 from letta.llm.v1.model_service_pb2 import ModelDefaults
+from letta.llm.v1.provider_pb2 import Provider
+from letta.llm.v1.provider_service_pb2 import ListProvidersRequest
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
-from letta_llm_gateway.domain.catalogue.accounts import Filter, OwnProvider, missing, taken
+from letta_common.values.times import optional_time, stamp_of, time_of
+from letta_llm_gateway.domain.catalogue.accounts import ADDRESSES, SECRETS, OwnProvider, missing, taken
 from letta_llm_gateway.store.tables import defaults, providers
 from letta_postgres.db import Database, UniqueViolation
 from letta_postgres.keyset import Keyset, fetch_page
@@ -29,10 +32,11 @@ class SqlProviderStore:
         """Store a new provider."""
         try:
             async with self._db.begin() as conn:
-                row = {**asdict(provider), "organization_id": actor.organization_id}
-                await conn.execute(sa.insert(providers).values(row))
+                values = _values(provider)
+                key = {"id": provider.shown.id, "organization_id": actor.organization_id}
+                await conn.execute(sa.insert(providers).values(**key, **values, created_at=values["updated_at"]))
         except UniqueViolation as error:
-            raise taken(provider.name) from error
+            raise taken(provider.shown.name) from error
 
     async def get(self, actor: Actor, provider_id: str) -> OwnProvider:
         """Return one provider."""
@@ -49,7 +53,7 @@ class SqlProviderStore:
             rows = await conn.execute(sa.select(providers).where(self._mine(actor)).order_by(providers.c.id))
             return [_provider(row) for row in rows]
 
-    async def list_providers(self, actor: Actor, page: Page, wanted: Filter) -> list[OwnProvider]:
+    async def list_providers(self, actor: Actor, page: Page, wanted: ListProvidersRequest) -> list[OwnProvider]:
         """Return one page. Raises CursorNotFound."""
         query = sa.select(providers).where(self._mine(actor))
         if wanted.name:
@@ -62,11 +66,11 @@ class SqlProviderStore:
 
     async def update(self, actor: Actor, provider: OwnProvider) -> None:
         """Write a provider that exists."""
-        values = {key: value for key, value in asdict(provider).items() if key not in {"id", "organization_id"}}
+        mine = self._mine(actor), providers.c.id == provider.shown.id
         async with self._db.begin() as conn:
-            statement = sa.update(providers).where(self._mine(actor), providers.c.id == provider.id).values(values)
-            if (await conn.execute(statement)).rowcount != 1:
-                raise missing(provider.id)
+            done = await conn.execute(sa.update(providers).where(*mine).values(_values(provider)))
+            if done.rowcount != 1:
+                raise missing(provider.shown.id)
 
     async def delete(self, actor: Actor, provider_id: str) -> None:
         """Delete a provider."""
@@ -99,18 +103,31 @@ class SqlProviderStore:
         return providers.c.organization_id == actor.organization_id
 
 
+def _values(provider: OwnProvider) -> dict[str, Any]:
+    """Return what changes in the row of a provider."""
+    shown = provider.shown
+    return {
+        "name": shown.name,
+        "provider_type": shown.provider_type,
+        **{name: getattr(shown, name) or None for name in ADDRESSES},
+        **{name: provider.keys.get(name) for name in SECRETS},
+        "updated_at": time_of(shown.updated_at),
+        "last_synced": optional_time(shown, "last_synced"),
+    }
+
+
 def _provider(row: sa.Row[Any]) -> OwnProvider:
-    return OwnProvider(
+    shown = Provider(
         id=row.id,
-        organization_id=row.organization_id,
         name=row.name,
         provider_type=row.provider_type,
+        provider_category=PROVIDER_CATEGORY_BYOK,
         base_url=row.base_url,
         region=row.region,
         api_version=row.api_version,
-        api_key=row.api_key,
-        access_key=row.access_key,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        last_synced=row.last_synced,
+        organization_id=row.organization_id,
+        updated_at=stamp_of(row.updated_at),
+        last_synced=stamp_of(row.last_synced),
     )
+    sealed = {"api_key": row.api_key, "access_key": row.access_key}
+    return OwnProvider(shown, {name: key for name, key in sealed.items() if key})

@@ -9,12 +9,17 @@ from typing import Any
 import sqlalchemy as sa
 from psycopg.types.json import Jsonb
 
-from letta.llm.v1.usage_pb2 import UsageGroup
+from letta.common.v1.usage_pb2 import TokenUsage
+from letta.llm.v1.generation_service_pb2 import TokenCountSource
+from letta.llm.v1.trace_service_pb2 import ProviderTrace
+from letta.llm.v1.usage_pb2 import ModelCall, UsageGroup
+from letta.llm.v1.usage_service_pb2 import ModelCallFilter, UsageGroupBy
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
-from letta_llm_gateway.domain.accounting.traces import Trace
-from letta_llm_gateway.domain.accounting.usage import GROUP_KEYS, Attribution, CallFilter, GroupBy, UsageRecord
+from letta_common.values.times import duration_of, optional_time, stamp_of, time_of
+from letta_llm_gateway.domain.accounting.usage import GROUP_KEYS, BookedCall
 from letta_llm_gateway.store import tables
+from letta_llm_gateway.store.purposes import purpose_of, purpose_word
 from letta_postgres.db import Database
 from letta_postgres.keyset import Keyset, fetch_page
 
@@ -36,12 +41,12 @@ insert into llm.provider_traces select t.* from quick, jsonb_populate_recordset(
 on conflict do nothing returning 1
 """
 _u = tables.usage.c
-_GROUPS: dict[GroupBy, sa.ColumnElement[str]] = {
-    GroupBy.MODEL: _u.model,
-    GroupBy.AGENT: _u.agent_id,
-    GroupBy.USER: _u.user_id,
-    GroupBy.RUN: _u.run_id,
-    GroupBy.DAY: sa.func.to_char(sa.func.timezone("UTC", _u.created_at), "YYYY-MM-DD"),
+_GROUPS: dict[UsageGroupBy.ValueType, sa.ColumnElement[str]] = {
+    UsageGroupBy.USAGE_GROUP_BY_MODEL: _u.model,
+    UsageGroupBy.USAGE_GROUP_BY_AGENT: _u.agent_id,
+    UsageGroupBy.USAGE_GROUP_BY_USER: _u.user_id,
+    UsageGroupBy.USAGE_GROUP_BY_RUN: _u.run_id,
+    UsageGroupBy.USAGE_GROUP_BY_DAY: sa.func.to_char(sa.func.timezone("UTC", _u.created_at), "YYYY-MM-DD"),
 }
 _TOKENS = ("prompt_tokens", "completion_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
 _SUMS = ("calls", "failed_calls", *_TOKENS, "cost_microdollars", "unpriced_calls")
@@ -53,20 +58,20 @@ class SqlUsageStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def create(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
+    async def create(self, records: Sequence[BookedCall], traces: Sequence[ProviderTrace]) -> None:
         """Write records, each once, in one statement that does not wait for the disk."""
-        await self._db.hot(_ADD, (_json([_row(one) for one in records]), _json([_plain(one) for one in traces])))
+        await self._db.hot(_ADD, (Jsonb([_row(one) for one in records]), Jsonb([_trace_row(one) for one in traces])))
 
-    async def list_calls(self, actor: Actor, page: Page, wanted: CallFilter) -> list[UsageRecord]:
+    async def list_calls(self, actor: Actor, page: Page, wanted: ModelCallFilter) -> list[ModelCall]:
         """Return one page of calls. Raises CursorNotFound."""
         mine = _u.organization_id == actor.organization_id
         query = sa.select(tables.usage).where(mine, *_wanted(wanted))
         keyset = Keyset(at=_u.created_at, id=_u.id, scope=mine)
         async with self._db.connect() as conn:
-            return [_record(row) for row in await fetch_page(conn, query, page, keyset)]
+            return [_call(row) for row in await fetch_page(conn, query, page, keyset)]
 
     async def list_sums(
-        self, actor: Actor, wanted: CallFilter, groups: Sequence[GroupBy], most: int
+        self, actor: Actor, wanted: ModelCallFilter, groups: Sequence[UsageGroupBy.ValueType], most: int
     ) -> list[UsageGroup]:
         """Return sums, the costliest groups first; days in their order when they are the first group."""
         keys = [_GROUPS[group].label(f"k{at}") for at, group in enumerate(groups)]
@@ -82,14 +87,14 @@ class SqlUsageStore:
         if keys:
             places: list[sa.ColumnElement[Any]] = [sa.literal_column(f"k{at}") for at in range(len(keys))]
             query = query.group_by(*places)
-            first = [] if groups[0] is GroupBy.DAY else [cost.desc().nulls_last()]
+            first = [] if groups[0] is UsageGroupBy.USAGE_GROUP_BY_DAY else [cost.desc().nulls_last()]
             query = query.order_by(*first, *places)
         async with self._db.connect() as conn:
             rows = (await conn.execute(query.limit(most))).all()
         names = [*(GROUP_KEYS[group] for group in groups), *_SUMS]
         return [UsageGroup(**dict(zip(names, row, strict=True))) for row in rows]
 
-    async def find_trace(self, actor: Actor, step_id: str) -> Trace | None:
+    async def find_trace(self, actor: Actor, step_id: str) -> ProviderTrace | None:
         """Return the newest trace of a step."""
         query = (
             sa.select(tables.traces)
@@ -115,68 +120,90 @@ class SqlUsageStore:
             return (await conn.execute(statement)).rowcount
 
 
-def _wanted(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
+def _wanted(wanted: ModelCallFilter) -> list[sa.ColumnElement[bool]]:
     named = ("agent_id", "run_id", "step_id", "user_id", "model")
     found: list[sa.ColumnElement[bool]] = [_u[name] == getattr(wanted, name) for name in named if getattr(wanted, name)]
-    if wanted.start_at is not None:
-        found.append(_u.created_at >= wanted.start_at)
-    if wanted.end_at is not None:
-        found.append(_u.created_at < wanted.end_at)
+    if (start := optional_time(wanted, "start_at")) is not None:
+        found.append(_u.created_at >= start)
+    if (end := optional_time(wanted, "end_at")) is not None:
+        found.append(_u.created_at < end)
     return found
 
 
-def _json(rows: Sequence[dict[str, Any]]) -> Jsonb:
-    return Jsonb(rows)
+def _row(booked: BookedCall) -> dict[str, Any]:
+    call = booked.call
+    used, took = call.usage, call.duration
+    return {
+        "id": call.id,
+        "organization_id": booked.organization_id,
+        "user_id": call.user_id,
+        "created_at": time_of(call.created_at).isoformat(),
+        "agent_id": call.agent_id,
+        "run_id": call.run_id,
+        "step_id": call.step_id,
+        "purpose": purpose_word(call.purpose),
+        "model": call.model,
+        "provider_type": call.provider_type,
+        "prompt_tokens": used.prompt_tokens,
+        "completion_tokens": used.completion_tokens,
+        "cached_input_tokens": used.cached_input_tokens,
+        "cache_write_tokens": used.cache_write_tokens,
+        "reasoning_tokens": used.reasoning_tokens,
+        "source": call.usage_source,
+        "cost_microdollars": call.cost_microdollars if call.HasField("cost_microdollars") else None,
+        "duration_ms": took.seconds * 1_000 + took.nanos // 1_000_000,
+        "outcome": call.outcome,
+    }
 
 
-def _row(record: UsageRecord) -> dict[str, Any]:
-    values = _plain(record)
-    del values["attribution"]
-    return {**values, **_fields(record.attribution)}
-
-
-def _plain(booked: UsageRecord | Trace) -> dict[str, Any]:
-    return {**_fields(booked), "created_at": booked.created_at.isoformat()}
-
-
-def _fields(value: UsageRecord | Trace | Attribution) -> dict[str, Any]:
-    """Return the fields of a value by name. `asdict` would copy each deeply: 4 % of the time of a message."""
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
-
-
-def _record(row: sa.Row[Any]) -> UsageRecord:
-    return UsageRecord(
-        row.id,
-        row.organization_id,
-        row.user_id,
-        row.created_at,
-        Attribution(row.agent_id, row.run_id, row.step_id, row.purpose),
-        row.model,
-        row.provider_type,
-        row.prompt_tokens,
-        row.completion_tokens,
-        row.cached_input_tokens,
-        row.cache_write_tokens,
-        row.reasoning_tokens,
-        row.source,
-        row.cost_microdollars,
-        row.duration_ms,
-        row.outcome,
+def _call(row: sa.Row[Any]) -> ModelCall:
+    return ModelCall(
+        id=row.id,
+        created_at=stamp_of(row.created_at),
+        user_id=row.user_id,
+        agent_id=row.agent_id or None,
+        run_id=row.run_id or None,
+        step_id=row.step_id or None,
+        purpose=purpose_of(row.purpose),
+        model=row.model,
+        provider_type=row.provider_type,
+        usage=TokenUsage(**{name: getattr(row, name) for name in _TOKENS}),
+        usage_source=TokenCountSource.ValueType(row.source),
+        cost_microdollars=row.cost_microdollars,
+        duration=duration_of(row.duration_ms * 1_000_000),
+        outcome=row.outcome,
     )
 
 
-def _trace(row: sa.Row[Any]) -> Trace:
-    return Trace(
-        row.id,
-        row.organization_id,
-        row.user_id,
-        row.created_at,
-        row.agent_id,
-        row.run_id,
-        row.step_id,
-        row.purpose,
-        row.model,
-        row.provider_type,
-        row.request_json,
-        row.response_json,
+def _trace_row(trace: ProviderTrace) -> dict[str, Any]:
+    return {
+        "id": trace.id,
+        "organization_id": trace.org_id,
+        "user_id": trace.user_id,
+        "created_at": time_of(trace.created_at).isoformat(),
+        "agent_id": trace.agent_id,
+        "run_id": trace.run_id,
+        "step_id": trace.step_id,
+        "purpose": purpose_word(trace.call_type),
+        "model": trace.model,
+        "provider_type": trace.provider_type,
+        "request_json": trace.request_json,
+        "response_json": trace.response_json,
+    }
+
+
+def _trace(row: sa.Row[Any]) -> ProviderTrace:
+    return ProviderTrace(
+        id=row.id,
+        created_at=stamp_of(row.created_at),
+        request_json=row.request_json,
+        response_json=row.response_json,
+        step_id=row.step_id or None,
+        agent_id=row.agent_id or None,
+        run_id=row.run_id or None,
+        call_type=purpose_of(row.purpose),
+        model=row.model,
+        org_id=row.organization_id,
+        user_id=row.user_id,
+        provider_type=row.provider_type,
     )

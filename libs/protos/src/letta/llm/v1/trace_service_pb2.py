@@ -30,7 +30,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.llm.v1 import generation_service_pb2 as letta_dot_llm_dot_v1_dot_generation__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/llm/v1/trace_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a%letta/llm/v1/generation_service.proto\"F\n\x17GetProviderTraceRequest\x12+\n\x07step_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05step-R\x06stepId\"M\n\x18GetProviderTraceResponse\x12\x31\n\x05trace\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ProviderTraceR\x05trace\"\x8d\x04\n\rProviderTrace\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12?\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12-\n\x0crequest_json\x18\x03 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x0brequestJson\x12/\n\rresponse_json\x18\x04 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x0cresponseJson\x12\"\n\x07step_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x06stepId\x88\x01\x01\x12$\n\x08\x61gent_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x07\x61gentId\x88\x01\x01\x12 \n\x06run_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x05runId\x88\x01\x01\x12<\n\tcall_type\x18\x08 \x01(\x0e\x32\x19.letta.llm.v1.CallPurposeB\x04\xe2\x41\x01\x03R\x08\x63\x61llType\x12\x1a\n\x05model\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x05model\x12 \n\x06org_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x05orgId\x88\x01\x01\x12\"\n\x07user_id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x06userId\x88\x01\x01\x42\n\n\x08_step_idB\x0b\n\t_agent_idB\t\n\x07_run_idB\t\n\x07_org_idB\n\n\x08_user_id2\xc1\x01\n\x0cTraceService\x12\xb0\x01\n\x10GetProviderTrace\x12%.letta.llm.v1.GetProviderTraceRequest\x1a&.letta.llm.v1.GetProviderTraceResponse\"M\x90\x02\x01\x82\xd3\xe4\x93\x02\x44\x12\x17/v1/telemetry/{step_id}Z\"\x12\x19/v1/steps/{step_id}/traceb\x05traceb\x05traceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/llm/v1/trace_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a%letta/llm/v1/generation_service.proto\"F\n\x17GetProviderTraceRequest\x12+\n\x07step_id\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05step-R\x06stepId\"M\n\x18GetProviderTraceResponse\x12\x31\n\x05trace\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ProviderTraceR\x05trace\"\xbe\x04\n\rProviderTrace\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12?\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12-\n\x0crequest_json\x18\x03 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x0brequestJson\x12/\n\rresponse_json\x18\x04 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x0cresponseJson\x12\"\n\x07step_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x06stepId\x88\x01\x01\x12$\n\x08\x61gent_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x07\x61gentId\x88\x01\x01\x12 \n\x06run_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x05runId\x88\x01\x01\x12<\n\tcall_type\x18\x08 \x01(\x0e\x32\x19.letta.llm.v1.CallPurposeB\x04\xe2\x41\x01\x03R\x08\x63\x61llType\x12\x1a\n\x05model\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x05model\x12 \n\x06org_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x05orgId\x88\x01\x01\x12\"\n\x07user_id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x06userId\x88\x01\x01\x12/\n\rprovider_type\x18\x0c \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02P\x01R\x0cproviderTypeB\n\n\x08_step_idB\x0b\n\t_agent_idB\t\n\x07_run_idB\t\n\x07_org_idB\n\n\x08_user_id2\xc1\x01\n\x0cTraceService\x12\xb0\x01\n\x10GetProviderTrace\x12%.letta.llm.v1.GetProviderTraceRequest\x1a&.letta.llm.v1.GetProviderTraceResponse\"M\x90\x02\x01\x82\xd3\xe4\x93\x02\x44\x12\x17/v1/telemetry/{step_id}Z\"\x12\x19/v1/steps/{step_id}/traceb\x05traceb\x05traceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,6 +61,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVIDERTRACE'].fields_by_name['org_id']._serialized_options = b'\342A\001\003'
   _globals['_PROVIDERTRACE'].fields_by_name['user_id']._loaded_options = None
   _globals['_PROVIDERTRACE'].fields_by_name['user_id']._serialized_options = b'\342A\001\003'
+  _globals['_PROVIDERTRACE'].fields_by_name['provider_type']._loaded_options = None
+  _globals['_PROVIDERTRACE'].fields_by_name['provider_type']._serialized_options = b'\342A\001\003\312\363\030\002P\001'
   _globals['_TRACESERVICE'].methods_by_name['GetProviderTrace']._loaded_options = None
   _globals['_TRACESERVICE'].methods_by_name['GetProviderTrace']._serialized_options = b'\220\002\001\202\323\344\223\002D\022\027/v1/telemetry/{step_id}Z\"\022\031/v1/steps/{step_id}/traceb\005traceb\005trace'
   _globals['_GETPROVIDERTRACEREQUEST']._serialized_start=250
@@ -68,7 +70,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPROVIDERTRACERESPONSE']._serialized_start=322
   _globals['_GETPROVIDERTRACERESPONSE']._serialized_end=399
   _globals['_PROVIDERTRACE']._serialized_start=402
-  _globals['_PROVIDERTRACE']._serialized_end=927
-  _globals['_TRACESERVICE']._serialized_start=930
-  _globals['_TRACESERVICE']._serialized_end=1123
+  _globals['_PROVIDERTRACE']._serialized_end=976
+  _globals['_TRACESERVICE']._serialized_start=979
+  _globals['_TRACESERVICE']._serialized_end=1172
 # @@protoc_insertion_point(module_scope)

@@ -81,6 +81,7 @@ class ProviderTrace(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     ORG_ID_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_TYPE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifier, `provider_trace-<uuid>`."""
     request_json: _builtins.str
@@ -101,6 +102,8 @@ class ProviderTrace(_message.Message):
     """Organization it belongs to."""
     user_id: _builtins.str
     """User it was made for."""
+    provider_type: _builtins.str
+    """Type of the provider. ModelService.ListModels lists the types."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the call ended."""
@@ -119,10 +122,11 @@ class ProviderTrace(_message.Message):
         model: _builtins.str = ...,
         org_id: _builtins.str | None = ...,
         user_id: _builtins.str | None = ...,
+        provider_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_org_id", b"_org_id", "_run_id", b"_run_id", "_step_id", b"_step_id", "_user_id", b"_user_id", "agent_id", b"agent_id", "created_at", b"created_at", "org_id", b"org_id", "run_id", b"run_id", "step_id", b"step_id", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_org_id", b"_org_id", "_run_id", b"_run_id", "_step_id", b"_step_id", "_user_id", b"_user_id", "agent_id", b"agent_id", "call_type", b"call_type", "created_at", b"created_at", "id", b"id", "model", b"model", "org_id", b"org_id", "request_json", b"request_json", "response_json", b"response_json", "run_id", b"run_id", "step_id", b"step_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_org_id", b"_org_id", "_run_id", b"_run_id", "_step_id", b"_step_id", "_user_id", b"_user_id", "agent_id", b"agent_id", "call_type", b"call_type", "created_at", b"created_at", "id", b"id", "model", b"model", "org_id", b"org_id", "provider_type", b"provider_type", "request_json", b"request_json", "response_json", b"response_json", "run_id", b"run_id", "step_id", b"step_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015

@@ -7,7 +7,6 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from google.protobuf.message import Message
@@ -63,24 +62,6 @@ class TraceDraft:
     def size(self) -> int:
         """Return about how many bytes it holds."""
         return len(self.sent) + 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What went to a vendor and what came back."""
-
-    id: str
-    organization_id: str
-    user_id: str
-    created_at: datetime
-    agent_id: str
-    run_id: str
-    step_id: str
-    purpose: str
-    model: str
-    provider_type: str
-    request_json: str
-    response_json: str
 
 
 def request_of(draft: TraceDraft, most: int) -> str:

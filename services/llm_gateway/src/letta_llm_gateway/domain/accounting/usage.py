@@ -6,101 +6,37 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 from prometheus_client import Counter
 
-from letta.llm.v1.usage_pb2 import UsageGroup
+from letta.llm.v1.trace_service_pb2 import ProviderTrace
+from letta.llm.v1.usage_pb2 import ModelCall, UsageGroup
+from letta.llm.v1.usage_service_pb2 import ModelCallFilter, UsageGroupBy
 from letta_common.actor import Actor
 from letta_common.process.batches import BatchOptions, BatchWriter
 from letta_common.values.paging import Page
-from letta_llm_gateway.domain.accounting.traces import Trace, TraceDraft, request_of, response_of
+from letta_llm_gateway.domain.accounting.traces import TraceDraft, request_of, response_of
 
 _log = structlog.get_logger("letta.llm.usage")
 _lost = Counter("letta_llm_usage_lost", "Usage records that the database did not take.")
 _dropped = Counter("letta_llm_traces_dropped", "Traces that were not kept: too many at once, or not writable.")
 
 
-@dataclass(frozen=True, slots=True)
-class Attribution:
-    """Whom a generation is booked on."""
+class BookedCall(NamedTuple):
+    """One call of a model, in the books of an organization."""
 
-    agent_id: str = ""
-    run_id: str = ""
-    step_id: str = ""
-    purpose: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
-    """One call of a model, for the books."""
-
-    id: str
     organization_id: str
-    user_id: str
-    created_at: datetime
-    attribution: Attribution
-    model: str
-    provider_type: str
-    prompt_tokens: int
-    completion_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
-    source: int
-    cost_microdollars: int | None
-    """None when nobody knows the price."""
-    duration_ms: int
-    outcome: str
-    """`ok`, `cancelled`, or the reason of the error."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallFilter:
-    """Which calls are meant; empty is any."""
-
-    agent_id: str = ""
-    run_id: str = ""
-    step_id: str = ""
-    user_id: str = ""
-    model: str = ""
-    start_at: datetime | None = None
-    """Not before this."""
-    end_at: datetime | None = None
-    """Before this."""
-
-    def takes(self, record: UsageRecord) -> bool:
-        """Say whether a call is meant."""
-        booked = record.attribution
-        return (
-            self.agent_id in {"", booked.agent_id}
-            and self.run_id in {"", booked.run_id}
-            and self.step_id in {"", booked.step_id}
-            and self.user_id in {"", record.user_id}
-            and self.model in {"", record.model}
-            and (self.start_at is None or record.created_at >= self.start_at)
-            and (self.end_at is None or record.created_at < self.end_at)
-        )
-
-
-class GroupBy(Enum):
-    """What sums are made by, numbered as the contract numbers it."""
-
-    MODEL = 1
-    AGENT = 2
-    USER = 3
-    RUN = 4
-    DAY = 5
+    call: ModelCall
 
 
 GROUP_KEYS = {
-    GroupBy.MODEL: "model",
-    GroupBy.AGENT: "agent_id",
-    GroupBy.USER: "user_id",
-    GroupBy.RUN: "run_id",
-    GroupBy.DAY: "day",
+    UsageGroupBy.USAGE_GROUP_BY_MODEL: "model",
+    UsageGroupBy.USAGE_GROUP_BY_AGENT: "agent_id",
+    UsageGroupBy.USAGE_GROUP_BY_USER: "user_id",
+    UsageGroupBy.USAGE_GROUP_BY_RUN: "run_id",
+    UsageGroupBy.USAGE_GROUP_BY_DAY: "day",
 }
 """The field of a UsageGroup that names what a group has in common."""
 
@@ -108,21 +44,21 @@ GROUP_KEYS = {
 class UsageStore(Protocol):
     """Where the books are kept."""
 
-    async def create(self, records: Sequence[UsageRecord], traces: Sequence[Trace]) -> None:
+    async def create(self, records: Sequence[BookedCall], traces: Sequence[ProviderTrace]) -> None:
         """Write records, each once: an id that is there is left alone."""
         ...
 
-    async def list_calls(self, actor: Actor, page: Page, wanted: CallFilter) -> Sequence[UsageRecord]:
+    async def list_calls(self, actor: Actor, page: Page, wanted: ModelCallFilter) -> Sequence[ModelCall]:
         """Return one page of calls. Raises CursorNotFound."""
         ...
 
     async def list_sums(
-        self, actor: Actor, wanted: CallFilter, groups: Sequence[GroupBy], most: int
+        self, actor: Actor, wanted: ModelCallFilter, groups: Sequence[UsageGroupBy.ValueType], most: int
     ) -> Sequence[UsageGroup]:
         """Return sums, the costliest groups first; days in their order when they are the first group."""
         ...
 
-    async def find_trace(self, actor: Actor, step_id: str) -> Trace | None:
+    async def find_trace(self, actor: Actor, step_id: str) -> ProviderTrace | None:
         """Return the newest trace of a step."""
         ...
 
@@ -144,7 +80,7 @@ class WriterOptions:
     trace_bytes: int = 262_144
 
 
-_Row = tuple[UsageRecord, TraceDraft | None]
+_Row = tuple[BookedCall, TraceDraft | None]
 _TRACE_WEIGHT = 10
 """A batch holds a tenth as many traces as records, which are large."""
 
@@ -158,7 +94,7 @@ class UsageWriter:
         self._batches: BatchWriter[_Row] = BatchWriter("usage", self._write, limits, lost=self._lose, weight=_weight)
         self._drafts = self._held = 0
 
-    def put(self, record: UsageRecord, draft: TraceDraft | None = None) -> None:
+    def put(self, record: BookedCall, draft: TraceDraft | None = None) -> None:
         """Take a record without waiting."""
         options = self._options
         if draft is not None:
@@ -203,7 +139,7 @@ def _weight(row: _Row) -> int:
     return 1 if row[1] is None else _TRACE_WEIGHT
 
 
-def _rendered(drafts: Sequence[tuple[UsageRecord, TraceDraft]], most: int) -> list[Trace]:
+def _rendered(drafts: Sequence[tuple[BookedCall, TraceDraft]], most: int) -> list[ProviderTrace]:
     """Write traces down; runs in a thread. What cannot be written down is dropped."""
     found = []
     for record, draft in drafts:
@@ -215,19 +151,19 @@ def _rendered(drafts: Sequence[tuple[UsageRecord, TraceDraft]], most: int) -> li
     return found
 
 
-def _trace(record: UsageRecord, request: str, response: str) -> Trace:
-    booked = record.attribution
-    return Trace(
-        id=record.id.replace("usage-", "provider_trace-"),
-        organization_id=record.organization_id,
-        user_id=record.user_id,
-        created_at=record.created_at,
-        agent_id=booked.agent_id,
-        run_id=booked.run_id,
-        step_id=booked.step_id,
-        purpose=booked.purpose,
-        model=record.model,
-        provider_type=record.provider_type,
+def _trace(record: BookedCall, request: str, response: str) -> ProviderTrace:
+    call = record.call
+    return ProviderTrace(
+        id=call.id.replace("usage-", "provider_trace-"),
+        created_at=call.created_at,
         request_json=request,
         response_json=response,
+        step_id=call.step_id or None,
+        agent_id=call.agent_id or None,
+        run_id=call.run_id or None,
+        call_type=call.purpose,
+        model=call.model,
+        org_id=record.organization_id,
+        user_id=call.user_id,
+        provider_type=call.provider_type,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
+from letta.llm.v1 import provider_pb2
+from letta.llm.v1.model_pb2 import PROVIDER_CATEGORY_BYOK
 from letta.llm.v1.model_service_pb2 import ModelDefaults
+from letta.llm.v1.provider_service_pb2 import ListProvidersRequest
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.egress import origin_of
@@ -20,6 +22,7 @@ from letta_common.errors import (
 from letta_common.sealing import SealedAt, Sealer
 from letta_common.values.ids import new_id
 from letta_common.values.paging import Page
+from letta_common.values.times import stamp_of
 from letta_llm_gateway.domain.catalogue.models import Models
 from letta_llm_gateway.domain.catalogue.providers import Account
 
@@ -28,30 +31,11 @@ SECRETS = ("api_key", "access_key")
 ADDRESSES = ("base_url", "region", "api_version")
 
 
-@dataclass(frozen=True, slots=True)
-class OwnProvider:
-    """A provider of an organization as it is stored."""
+class OwnProvider(NamedTuple):
+    """A provider of an organization as it is stored: what may be shown of it, and its keys, sealed, by their names."""
 
-    id: str
-    organization_id: str
-    name: str
-    provider_type: str
-    base_url: str | None
-    region: str | None
-    api_version: str | None
-    api_key: bytes | None
-    access_key: bytes | None
-    created_at: datetime
-    updated_at: datetime
-    last_synced: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which providers a list shows."""
-
-    name: str = ""
-    provider_type: str = ""
+    shown: provider_pb2.Provider
+    keys: Mapping[str, bytes]
 
 
 class ProviderStore(Protocol):
@@ -69,7 +53,7 @@ class ProviderStore(Protocol):
         """Return every provider of the organization."""
         ...
 
-    async def list_providers(self, actor: Actor, page: Page, wanted: Filter) -> Sequence[OwnProvider]:
+    async def list_providers(self, actor: Actor, page: Page, wanted: ListProvidersRequest) -> Sequence[OwnProvider]:
         """Return one page. Raises CursorNotFound."""
         ...
 
@@ -118,7 +102,7 @@ class Accounts:
         models.forget(actor.organization_id)
         return defaults
 
-    async def create(self, actor: Actor, account: Account, models: Models) -> OwnProvider:
+    async def create(self, actor: Actor, account: Account, models: Models) -> provider_pb2.Provider:
         """Store a new provider and list its models.
 
         Raises:
@@ -128,29 +112,26 @@ class Accounts:
         if account.name in models.base_names():
             raise taken(account.name)
         await self._check(account)
-        now = self._clock.now()
-        id_ = new_id("provider")
-        provider = OwnProvider(
-            id=id_,
-            organization_id=actor.organization_id,
+        shown = provider_pb2.Provider(
+            id=new_id("provider"),
             name=account.name,
             provider_type=account.provider_type,
+            provider_category=PROVIDER_CATEGORY_BYOK,
             base_url=account.base_url or None,
             region=account.region or None,
             api_version=account.api_version or None,
-            api_key=self._sealed(actor, id_, "api_key", account.api_key),
-            access_key=self._sealed(actor, id_, "access_key", account.access_key),
-            created_at=now,
-            updated_at=now,
+            organization_id=actor.organization_id,
+            updated_at=stamp_of(self._clock.now()),
         )
+        provider = OwnProvider(shown, self._sealed(shown, {key: getattr(account, key) for key in SECRETS}))
         await models.maker(account)
         await self._store.create(actor, provider)
         models.forget(actor.organization_id)
-        return await self._synced(actor, provider, models)
+        return (await self._synced(actor, provider, models)).shown
 
     async def update(
         self, actor: Actor, provider_id: str, changes: Mapping[str, str | None], models: Models
-    ) -> OwnProvider:
+    ) -> provider_pb2.Provider:
         """Change keys and addresses; None clears.
 
         Raises:
@@ -159,14 +140,16 @@ class Accounts:
             SecretRequired: a key that is kept would go to another address than the one it was given for.
         """
         provider = await self._store.get(actor, provider_id)
-        plain = {key: changes[key] or None for key in ADDRESSES if key in changes}
-        sealed = {key: self._sealed(actor, provider.id, key, changes[key]) for key in SECRETS if key in changes}
-        changed = replace(provider, **plain, **sealed, updated_at=self._clock.now())  # type: ignore[arg-type]
-        _require_secrets(provider, changed, given=sealed)
+        kept = {key: provider.keys[key] for key in SECRETS if key in provider.keys and key not in changes}
+        given = {key: changes[key] for key in SECRETS if key in changes}
+        addresses = {key: changes[key] or None for key in ADDRESSES if key in changes}
+        shown = _changed(provider.shown, updated_at=stamp_of(self._clock.now()), **addresses)
+        _require_secrets(provider.shown, shown, list(kept))
+        changed = OwnProvider(shown, {**kept, **self._sealed(shown, given)})
         await self._check(self.account(changed))
         await self._store.update(actor, changed)
         models.forget(actor.organization_id)
-        return changed
+        return shown
 
     async def delete(self, actor: Actor, provider_id: str, models: Models) -> None:
         """Delete a provider. Raises ProviderNotFound."""
@@ -178,26 +161,26 @@ class Accounts:
         await self._check(account)
         return len(await models.trial(account))
 
-    async def refresh(self, actor: Actor, provider_id: str, models: Models) -> OwnProvider:
+    async def refresh(self, actor: Actor, provider_id: str, models: Models) -> provider_pb2.Provider:
         """List a provider's models again. Raises ProviderNotFound or the vendor's refusal."""
         provider = await self._store.get(actor, provider_id)
         await models.refresh(self.account(provider))
-        synced = replace(provider, last_synced=self._clock.now())
-        await self._store.update(actor, synced)
+        synced = await self._listed_now(actor, provider)
         models.forget(actor.organization_id)
-        return synced
+        return synced.shown
 
     def account(self, provider: OwnProvider) -> Account:
         """Return what is needed to call the vendor, keys in clear."""
+        shown = provider.shown
         return Account(
-            name=provider.name,
-            provider_type=provider.provider_type,
-            api_key=self._opened(provider, "api_key", provider.api_key),
-            base_url=provider.base_url or "",
-            access_key=self._opened(provider, "access_key", provider.access_key),
-            region=provider.region or "",
-            api_version=provider.api_version or "",
-            organization_id=provider.organization_id,
+            name=shown.name,
+            provider_type=shown.provider_type,
+            api_key=self._opened(provider, "api_key"),
+            base_url=shown.base_url,
+            access_key=self._opened(provider, "access_key"),
+            region=shown.region,
+            api_version=shown.api_version,
+            organization_id=shown.organization_id,
         )
 
     async def _synced(self, actor: Actor, provider: OwnProvider, models: Models) -> OwnProvider:
@@ -205,7 +188,11 @@ class Accounts:
             await models.refresh(self.account(provider))
         except AppError:  # a vendor that is away, or a wrong key, is found by the check
             return provider
-        synced = replace(provider, last_synced=self._clock.now())
+        return await self._listed_now(actor, provider)
+
+    async def _listed_now(self, actor: Actor, provider: OwnProvider) -> OwnProvider:
+        shown = _changed(provider.shown, last_synced=stamp_of(self._clock.now()))
+        synced = OwnProvider(shown, provider.keys)
         await self._store.update(actor, synced)
         return synced
 
@@ -213,19 +200,29 @@ class Accounts:
         if account.base_url:
             await self._allowed(account.base_url)
 
-    def _sealed(self, actor: Actor, provider_id: str, field: str, secret: str | None) -> bytes | None:
-        place = SealedAt(f"{TABLE}.{field}", actor.organization_id, provider_id)
-        return self._sealer.seal(place, secret.encode()) if secret else None
+    def _sealed(self, shown: provider_pb2.Provider, secrets: Mapping[str, str | None]) -> dict[str, bytes]:
+        """Seal the secrets that are there."""
+        given = ((key, secret.encode()) for key, secret in secrets.items() if secret)
+        return {key: self._sealer.seal(_place(shown, key), secret) for key, secret in given}
 
-    def _opened(self, provider: OwnProvider, field: str, sealed: bytes | None) -> str:
-        place = SealedAt(f"{TABLE}.{field}", provider.organization_id, provider.id)
-        return self._sealer.open(place, sealed).decode() if sealed else ""
+    def _opened(self, provider: OwnProvider, key: str) -> str:
+        sealed = provider.keys.get(key)
+        return self._sealer.open(_place(provider.shown, key), sealed).decode() if sealed else ""
 
 
-def _require_secrets(before: OwnProvider, after: OwnProvider, given: Container[str]) -> None:
+def _place(shown: provider_pb2.Provider, key: str) -> SealedAt:
+    return SealedAt(f"{TABLE}.{key}", shown.organization_id, shown.id)
+
+
+def _changed(shown: provider_pb2.Provider, **values: Any) -> provider_pb2.Provider:
+    """Return a copy with other values; None clears."""
+    kept = {field.name: value for field, value in shown.ListFields()}
+    return provider_pb2.Provider(**{**kept, **values})
+
+
+def _require_secrets(before: provider_pb2.Provider, after: provider_pb2.Provider, kept: Sequence[str]) -> None:
     """Refuse a change of address that would take keys along. Raises SecretRequired."""
-    kept = [key for key in SECRETS if getattr(before, key) and key not in given]
-    if kept and _place(before) != _place(after):
+    if kept and _where(before) != _where(after):
         raise SecretRequired(
             f"the provider would be called at another address than its keys were given for: send {' and '.join(kept)} "
             "with the change, or null to remove it",
@@ -233,9 +230,9 @@ def _require_secrets(before: OwnProvider, after: OwnProvider, given: Container[s
         )
 
 
-def _place(provider: OwnProvider) -> str:
+def _where(shown: provider_pb2.Provider) -> str:
     """Return where the keys of a provider are sent: an origin, or the vendor's own servers in a region."""
-    return origin_of(provider.base_url) if provider.base_url else f"{provider.provider_type} {provider.region or ''}"
+    return origin_of(shown.base_url) if shown.base_url else f"{shown.provider_type} {shown.region}"
 
 
 def missing(provider_id: str) -> ProviderNotFound:

@@ -35,7 +35,6 @@ class ListedModel:
     context_window: int | None = None
     embedding: bool = False
     dimensions: int | None = None
-    display_name: str = ""
 
 
 Vector = Sequence[float]

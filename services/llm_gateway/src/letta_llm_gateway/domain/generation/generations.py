@@ -11,13 +11,15 @@ from cachetools import LRUCache
 
 from letta.common.v1.usage_pb2 import TokenUsage
 from letta.llm.v1.generation_service_pb2 import Finished, FinishReason, Generation, Prompt, TokenCountSource
+from letta.llm.v1.usage_pb2 import ModelCall
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AppError, CapabilityMissing, ContextWindowExceeded, LLMInvalidResponse
 from letta_common.values.ids import new_id
+from letta_common.values.times import duration_of, stamp_of
 from letta_llm_gateway.domain.accounting.budgets import Budgets, Hold
 from letta_llm_gateway.domain.accounting.traces import TraceDraft, Tracing
-from letta_llm_gateway.domain.accounting.usage import Attribution, UsageRecord, UsageWriter
+from letta_llm_gateway.domain.accounting.usage import BookedCall, UsageWriter
 from letta_llm_gateway.domain.answers import Call, Event, Spoken
 from letta_llm_gateway.domain.catalogue.models import Models, Route
 from letta_llm_gateway.domain.catalogue.prices import Price, Prices
@@ -54,7 +56,6 @@ class PromptFacts:
     images: bool = False
     """The prompt has images."""
     tools: bool = False
-    attribution: Attribution = field(default_factory=Attribution)
     describe: Callable[[], str] = lambda: "{}"
     """Writes the prompt down for the trace of an engine without a wire."""
 
@@ -181,8 +182,8 @@ class Generations:
         """Let the call begin. Raises BudgetExceeded."""
         model = route.model
         price = self._prices.of(model.handle, model.account.provider_type, model.name)
-        hold = await self._budgets.admit(actor, ask.attribution.agent_id, lambda: _expected(price, ask))
-        tape = begin_tape() if self._options.tracing.wants(ask.attribution.step_id) else None
+        hold = await self._budgets.admit(actor, ask.prompt.attribution.agent_id, lambda: _expected(price, ask))
+        tape = begin_tape() if self._options.tracing.wants(ask.prompt.attribution.step_id) else None
         return _Running(actor, ask, route, price, hold, tape, self._clock.monotonic_ns(), ends)
 
     async def _attempts(self, running: _Running) -> Generation:
@@ -284,27 +285,26 @@ class Generations:
         used, model, actor = made.usage if made else TokenUsage(), running.route.model, running.actor
         cost = None if running.price is None else running.price.cost(used)
         self._budgets.settle(running.hold, cost)
-        record = UsageRecord(
+        booked = running.ask.prompt.attribution
+        call = ModelCall(
             id=new_id("usage"),
-            organization_id=actor.organization_id,
+            created_at=stamp_of(self._clock.now()),
             user_id=actor.user_id,
-            created_at=self._clock.now(),
-            attribution=running.ask.attribution,
+            agent_id=booked.agent_id or None,
+            run_id=booked.run_id or None,
+            step_id=booked.step_id or None,
+            purpose=booked.purpose,
             model=model.handle,
             provider_type=model.account.provider_type,
-            prompt_tokens=used.prompt_tokens,
-            completion_tokens=used.completion_tokens,
-            cached_input_tokens=used.cached_input_tokens,
-            cache_write_tokens=used.cache_write_tokens,
-            reasoning_tokens=used.reasoning_tokens,
-            source=made.usage_source if made else 0,
+            usage=used,
+            usage_source=made.usage_source if made else TokenCountSource.TOKEN_COUNT_SOURCE_UNSPECIFIED,
             cost_microdollars=cost,
-            duration_ms=(self._clock.monotonic_ns() - running.begun) // 1_000_000,
+            duration=duration_of(self._clock.monotonic_ns() - running.begun),
             outcome=outcome,
         )
         tape = running.tape
         draft = None if tape is None else TraceDraft(tape.sent, running.ask.describe, made, outcome)
-        self._usage.put(record, draft)
+        self._usage.put(BookedCall(actor.organization_id, call), draft)
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,11 +146,7 @@ class AnthropicProvider:
             response = await self._client.models.with_raw_response.list(limit=1000, timeout=_LIST_SECONDS)
         body = wire_json.read(response.http_response.content, self._vendor)
         rows = body.get("data") if isinstance(body, dict) else None
-        return [
-            ListedModel(str(row["id"]), display_name=str(row.get("display_name") or ""))
-            for row in rows or ()
-            if isinstance(row, dict) and row.get("id")
-        ]
+        return [ListedModel(str(row["id"])) for row in rows or () if isinstance(row, dict) and row.get("id")]
 
     def rules(self, model: str) -> checks.Rules:  # noqa: ARG002
         """Return what the vendor's reference says of requests."""

@@ -150,8 +150,8 @@ class BedrockProvider:
         # 1,000 is the largest page of profiles.
         profiles = await self._listed("/inference-profiles?maxResults=1000", "inferenceProfileSummaries")
         found = [_model(row) for row in offered if row.get("modelId") and "TEXT" in (row.get("inputModalities") or ())]
-        names = ((row.get("inferenceProfileId"), row.get("inferenceProfileName")) for row in profiles)
-        return [*found, *(ListedModel(str(id), display_name=name or "") for id, name in names if id)]
+        names = (row.get("inferenceProfileId") for row in profiles)
+        return [*found, *(ListedModel(str(name)) for name in names if name)]
 
     def rules(self, model: str) -> checks.Rules:  # noqa: ARG002
         """Return what the vendor's reference says of requests."""
@@ -260,7 +260,7 @@ def _addresses(account: Account) -> tuple[str, str]:
 
 def _model(row: dict[str, Any]) -> ListedModel:
     embedding = "EMBEDDING" in (row.get("outputModalities") or ())
-    return ListedModel(str(row["modelId"]), embedding=embedding, display_name=row.get("modelName") or "")
+    return ListedModel(str(row["modelId"]), embedding=embedding)
 
 
 def _refused(vendor: str, response: httpx2.Response, data: bytes, call: Call | None) -> Exception:

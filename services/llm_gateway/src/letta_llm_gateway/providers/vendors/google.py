@@ -204,9 +204,7 @@ class GoogleProvider:
                 actions = row.supported_actions or ["embedContent" if "embedding" in name else "generateContent"]
                 embedding = "embedContent" in actions
                 if name and (embedding or "generateContent" in actions):
-                    found.append(
-                        ListedModel(name, row.input_token_limit, embedding, display_name=row.display_name or "")
-                    )
+                    found.append(ListedModel(name, row.input_token_limit, embedding))
         return found
 
     def rules(self, model: str) -> checks.Rules:  # noqa: ARG002
