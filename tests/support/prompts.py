@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from letta.common.v1.message_pb2 import Message
 from letta_llm_gateway.providers.wires.bodies import Body
+
+T = TypeVar("T")
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Do to the end what pauses only to let others have their turn, and return what it returns."""
+    try:
+        while True:
+            work.send(None)
+    except StopIteration as ended:
+        done: T = ended.value
+        return done
 
 
 def kept(*messages: Message) -> list[bytes]:
@@ -14,7 +27,7 @@ def kept(*messages: Message) -> list[bytes]:
     return [message.SerializeToString() for message in messages]
 
 
-def sent(body: Body) -> dict[str, Any]:
+def sent(request: Coroutine[Any, Any, Body]) -> dict[str, Any]:
     """Return a request as the vendor reads it."""
-    read: dict[str, Any] = json.loads(body.encoded())
+    read: dict[str, Any] = json.loads(at_once(request).encoded())
     return read

@@ -20,7 +20,7 @@ from letta_llm_gateway.providers.vendors import openai as responses_wire
 from letta_llm_gateway.providers.wires import chat as openai_wire
 from letta_tools.domain.registry.records import RegisteredTool
 from letta_tools.servicers.tool_messages import pack_tool
-from tests.support.prompts import sent
+from tests.support.prompts import at_once, sent
 
 Json = dict[str, Any]
 EMPTY: Json = {"type": "object", "properties": {}}
@@ -70,7 +70,7 @@ def _anthropic(prompt: Prompt) -> Iterator[Told]:
 
 def _google(prompt: Prompt) -> Iterator[Told]:
     """Also through the types of the vendor's SDK, which refuse what they do not know."""
-    config = genai.GenerateContentConfig(**google_wire.request(prompt, Fragments())[1])
+    config = genai.GenerateContentConfig(**at_once(google_wire.request(prompt, Fragments()))[1])
     for declared in config.tools[0].function_declarations:  # type: ignore[union-attr, index]
         told = declared.model_dump(exclude_none=True)
         yield Told(told.pop("name"), told.pop("description"), told.pop("parameters_json_schema", None), told)

@@ -61,7 +61,7 @@ async def refused_then_answered(world, *errors):
     before = len(world.models.prompts)
     got = await world.send("now")
     steps = [prompt for prompt in world.models.prompts[before:] if prompt.attribution.purpose == CALL_PURPOSE_STEP]
-    return got, [sum(message_tokens(m.SerializeToString()) for m in prompt.messages) for prompt in steps]
+    return got, [sum(message_tokens(m) for m in prompt.messages) for prompt in steps]
 
 
 def triggers(world):

@@ -282,7 +282,7 @@ def test_images_that_cannot_be_sent_say_what_to_change(source, words):
     see = message(m.MESSAGE_ROLE_USER, m.ContentPart(image=m.ImageContent(source=source)))
 
     with pytest.raises(CapabilityMissing, match=words):
-        request(CLAUDE, Prompt(messages=kept(see)), Fragments())
+        sent(request(CLAUDE, Prompt(messages=kept(see)), Fragments()))
 
 
 def test_an_image_goes_out_in_base64():
@@ -298,7 +298,7 @@ def test_a_response_format_that_the_vendor_lacks_is_named():
     prompt.settings.response_format.json_object.SetInParent()
 
     with pytest.raises(CapabilityMissing, match="json_object"):
-        request(CLAUDE, prompt, Fragments())
+        sent(request(CLAUDE, prompt, Fragments()))
 
 
 @pytest.mark.parametrize("stop", ["malformed_tool_use", "malformed_model_output"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,15 +22,25 @@ from letta_llm_gateway.providers.fitting.kits import fit
 from letta_llm_gateway.providers.vendors import anthropic, bedrock, google
 from letta_llm_gateway.providers.vendors import openai as responses
 from letta_llm_gateway.providers.wires import chat as openai
-from tests.support.prompts import kept
+from letta_llm_gateway.providers.wires.bodies import Body
+from tests.support.prompts import at_once, kept
 
-WIRES: dict[str, Callable[[Prompt, Fragments], bytes]] = {
-    "openai": lambda prompt, kept: openai.request("m", prompt, kept, official=True).encoded(),
-    "compatible": lambda prompt, kept: openai.request("m", prompt, kept, official=False, thoughts=True).encoded(),
-    "responses": lambda prompt, kept: responses.request("gpt-5", prompt, kept, official=True).encoded(),
-    "anthropic": lambda prompt, kept: anthropic.request("claude", prompt, kept).encoded(),
-    "bedrock": lambda prompt, kept: bedrock.request("anthropic.claude", prompt, kept).encoded(),
-    "google": lambda prompt, kept: b"[%s]" % google.request(prompt, kept)[0],
+
+async def google_body(prompt: Prompt, fragments: Fragments) -> bytes:
+    return b"[%s]" % (await google.request(prompt, fragments))[0]
+
+
+async def body(request: Awaitable[Body]) -> bytes:
+    return (await request).encoded()
+
+
+WIRES: dict[str, Callable[[Prompt, Fragments], Coroutine[Any, Any, bytes]]] = {
+    "openai": lambda prompt, kept: body(openai.request("m", prompt, kept, official=True)),
+    "compatible": lambda prompt, kept: body(openai.request("m", prompt, kept, official=False, thoughts=True)),
+    "responses": lambda prompt, kept: body(responses.request("gpt-5", prompt, kept, official=True)),
+    "anthropic": lambda prompt, kept: body(anthropic.request("claude", prompt, kept)),
+    "bedrock": lambda prompt, kept: body(bedrock.request("anthropic.claude", prompt, kept)),
+    "google": google_body,
 }
 STEP = 4
 """Messages that the conversation grows by at each step."""
@@ -55,12 +68,16 @@ def conversation(length: int) -> list[bytes]:
     return kept(*said)
 
 
-def asked(wire: str, messages: list[bytes], fragments: Fragments) -> bytes:
+async def asking(wire: str, messages: list[bytes], fragments: Fragments) -> bytes:
     """Do with a prompt what a call does, up to the bytes that go out."""
     prompt = Prompt(model="m", messages=messages)
-    tokens_of(prompt, facts_of(prompt.messages, fragments))
-    kit = fit(prompt, checks.ANY, lambda _: "", fragments)
-    return WIRES[wire](kit.prompt, fragments)
+    tokens_of(prompt, await facts_of(prompt.messages, fragments))
+    kit = await fit(prompt, checks.ANY, lambda _: "", fragments)
+    return await WIRES[wire](kit.prompt, fragments)
+
+
+def asked(wire: str, messages: list[bytes], fragments: Fragments) -> bytes:
+    return at_once(asking(wire, messages, fragments))
 
 
 def reads_of_a_step(wire: str, length: int) -> int:
@@ -179,5 +196,49 @@ def test_a_block_takes_the_place_of_its_messages():
 
 def test_bytes_that_are_no_message_are_refused():
     with pytest.raises(InvalidArgument) as refused:
-        facts_of([b"\xff\xff"], Fragments())
+        at_once(facts_of([b"\xff\xff"], Fragments()))
     assert refused.value.metadata["field"] == "prompt.messages"
+
+
+SLICE = 64
+"""Messages that are read at most before everybody else gets a turn, and as many again where the last block ends."""
+
+
+async def reads_between_turns(work: Awaitable[object], fragments: Fragments) -> list[int]:
+    """Do some work beside somebody who wants every turn; return how many messages were read from turn to turn."""
+    seen, doing = [fragments.read], asyncio.ensure_future(work)
+    while not doing.done():
+        await asyncio.sleep(0)
+        seen.append(fragments.read)
+    await doing
+    return [later - earlier for earlier, later in itertools.pairwise(seen)]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("most_bytes", [64 << 20, 0], ids=["kept", "nothing-kept"])
+async def test_a_long_history_that_is_new_leaves_everybody_else_their_turns(wire, most_bytes):
+    messages, fragments = conversation(17_000), Fragments(most_bytes)
+
+    between = await reads_between_turns(asking(wire, messages, fragments), fragments)
+
+    assert sum(between) >= 2 * len(messages)
+    assert max(between) <= 2 * SLICE
+
+
+async def test_a_history_that_is_told_anew_leaves_everybody_else_their_turns():
+    fragments = Fragments()
+    call = m.ContentPart(tool_call=m.ToolCallContent(id="no id that goes out", name="look", input="{}"))
+    messages = kept(*[m.Message(role=m.MESSAGE_ROLE_ASSISTANT, parts=[call])] * 3000)
+
+    between = await reads_between_turns(fit(Prompt(messages=messages), checks.ANY, lambda _: "", fragments), fragments)
+
+    assert sum(between) >= len(messages)
+    assert max(between) <= 2 * SLICE
+
+
+async def test_a_message_of_usual_length_never_waits_for_its_turn():
+    fragments = Fragments()
+    messages = conversation(1000)
+    await asking("openai", messages[:-STEP], fragments)
+
+    assert len(await reads_between_turns(asking("openai", messages, fragments), fragments)) == 1

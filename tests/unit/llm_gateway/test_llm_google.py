@@ -14,7 +14,7 @@ from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.parts import reasoning_part, text_part
 from letta_llm_gateway.providers.vendors.google import answer, request
-from tests.support.prompts import kept
+from tests.support.prompts import at_once, kept
 
 SIGNED = base64.b64encode(b"\xff\xfe signed").decode()
 SENT = base64.urlsafe_b64encode(b"\xff\xfe signed").decode()
@@ -22,7 +22,7 @@ SENT = base64.urlsafe_b64encode(b"\xff\xfe signed").decode()
 
 def told(*messages):
     """Return the contents of a request as the vendor reads them."""
-    contents, _ = request(Prompt(messages=kept(*messages)), Fragments())
+    contents, _ = at_once(request(Prompt(messages=kept(*messages)), Fragments()))
     return json.loads(b"[%s]" % contents)
 
 
@@ -75,7 +75,7 @@ def test_settings_take_the_form_of_the_sdk():
     prompt.settings.thinking_config.thinking_budget = 512
     prompt.settings.response_format.json_schema.json_schema.schema = '{"type": "object"}'
 
-    _, config = request(prompt, Fragments(), max_tokens=99)
+    _, config = at_once(request(prompt, Fragments(), max_tokens=99))
 
     assert config["max_output_tokens"] == 99
     assert config["thinking_config"] == {"include_thoughts": True, "thinking_budget": 512}

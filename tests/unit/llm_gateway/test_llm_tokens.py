@@ -15,14 +15,18 @@ from pathlib import Path
 import pytest
 import tiktoken_ext.openai_public as published
 
+from letta.common.v1.message_pb2 import ContentPart, Message, ToolCallContent, ToolReturnContent
 from letta.common.v1.usage_pb2 import TokenUsage
-from letta.llm.v1.generation_service_pb2 import TokenCountSource
+from letta.llm.v1.generation_service_pb2 import Prompt, TokenCountSource
 from letta_common.errors import LLMUnavailable
 from letta_llm_gateway.domain.answers import Call
-from letta_llm_gateway.domain.catalogue.tokens import Counts, of_bytes
+from letta_llm_gateway.domain.catalogue.tokens import Counts, Tokenizer, of_bytes
+from letta_llm_gateway.domain.generation.facts import exact_tokens_of
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers.parts import call_part, reasoning_part, text_part
 from letta_llm_gateway.providers.tokenizer import PATTERN, LocalTokenizer, vocabulary
 from letta_llm_gateway.providers.vendors.builtin import BuiltinProvider
+from tests.support.prompts import kept
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +62,12 @@ KNOWN = [  # counted with OpenAI's published encoding
 
 @pytest.mark.parametrize(("text", "tokens"), KNOWN)
 async def test_known_texts_have_their_known_counts(tokenizer, text, tokens):
-    assert await tokenizer.count([text]) == tokens
+    assert await tokenizer.count([text]) == [tokens]
 
 
 async def test_a_word_of_a_million_letters_is_counted(tokenizer):
-    assert 100_000 < await tokenizer.count(["a" * 1_000_000]) < 200_000
+    [counted] = await tokenizer.count(["a" * 1_000_000])
+    assert 100_000 < counted < 200_000
 
 
 @pytest.mark.parametrize(
@@ -100,7 +105,7 @@ print(asyncio.run(tokenizer.count(["hello world"])))
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, env={**os.environ, "HOME": "/none"}
     )
 
-    assert done.stdout.strip() == "2", done.stderr
+    assert done.stdout.strip() == "[2]", done.stderr
 
 
 async def test_the_loop_runs_while_the_vocabulary_loads():
@@ -114,6 +119,10 @@ async def test_the_loop_runs_while_the_vocabulary_loads():
     assert turns > 100
     assert made.ready
     await made.close()
+
+
+async def hello(tokenizer: Tokenizer) -> int:
+    return await exact_tokens_of(Prompt(system="hello world"), Fragments(), tokenizer)
 
 
 class Vendor(BuiltinProvider):
@@ -137,7 +146,7 @@ class Vendor(BuiltinProvider):
     ],
 )
 async def test_a_prompt_is_counted_by_the_best_means_there_is(tokenizer, vendor, model, expected):
-    got = await Counts(tokenizer).prompt(Vendor(vendor), Call(model, None), lambda: ["hello world"], 9)
+    got = await Counts(tokenizer).prompt(Vendor(vendor), Call(model, None), hello, 9)
 
     assert got == expected
 
@@ -147,7 +156,7 @@ async def test_what_a_vendor_did_not_count_is_counted_once_the_vocabulary_is_the
     parts = [text_part("hello world"), reasoning_part("hello world"), call_part("i", "hello", "{}")]
 
     async def usage(model: str) -> tuple[TokenUsage, int]:
-        return await Counts(tokenizer).usage(model, lambda: ["hello world"], parts, 9)
+        return await Counts(tokenizer).usage(model, hello, parts, 9)
 
     assert (await usage("claude-x"))[1] == TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE
     assert not tokenizer.ready
@@ -160,6 +169,39 @@ async def test_what_a_vendor_did_not_count_is_counted_once_the_vocabulary_is_the
         TokenUsage(prompt_tokens=6, completion_tokens=6),
         TokenCountSource.TOKEN_COUNT_SOURCE_TOKENIZER,
     )
+
+
+def talk(length: int) -> list[bytes]:
+    """Return messages of which each has the tokens of "hello world" twice."""
+    call = ContentPart(tool_call=ToolCallContent(id="a", name="hello", input=" world"))
+    result = ContentPart(tool_return=ToolReturnContent(tool_call_id="a", name="hello", content="hello world"))
+    kinds = ([text_part("hello world")] * 2, [reasoning_part("hello world"), result])
+    spoken = [Message(id=f"message-{at}", parts=kinds[at % 2]) for at in range(length)]
+    return kept(*spoken, Message(parts=[call]))
+
+
+@pytest.mark.parametrize("length", [10, 1_000])
+async def test_a_step_counts_its_new_messages_alone_whatever_came_before(tokenizer, length):
+    fragments, before, after = Fragments(), talk(length), talk(length + 4)
+    await exact_tokens_of(Prompt(messages=before[:-1]), fragments, tokenizer)
+    read = fragments.read
+
+    tokens = await exact_tokens_of(Prompt(messages=after, system="hello world"), fragments, tokenizer)
+
+    assert fragments.read - read == 5
+    [called] = await tokenizer.count(["hello\n world"])
+    assert tokens == (2 * (length + 4) + 1) * (2 + 4) + called + 4
+
+
+async def test_counting_a_long_history_leaves_everybody_else_their_turns(tokenizer):
+    fragments, messages = Fragments(), talk(10_000)
+    counting, turns = asyncio.ensure_future(exact_tokens_of(Prompt(messages=messages), fragments, tokenizer)), 0
+    while not counting.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert await counting > 10_000
+    assert turns > len(messages) // 64
 
 
 SOURCE = Path(inspect.getsourcefile(LocalTokenizer) or "").read_text()
@@ -180,5 +222,5 @@ SAMPLES = {
 async def test_an_estimate_is_between_three_quarters_and_twice_the_count(tokenizer, kind):
     text = SAMPLES[kind]
 
-    ratio = of_bytes(len(text.encode())) / await tokenizer.count([text])
+    ratio = of_bytes(len(text.encode())) / sum(await tokenizer.count([text]))
     assert 0.75 < ratio < 2.2, f"{kind}: {ratio:.2f}"

@@ -52,8 +52,8 @@ class LocalTokenizer:
             self._loading = asyncio.create_task(self._load())
         return self._loading
 
-    async def count(self, texts: Sequence[str]) -> int:
-        """Return the tokens of texts."""
+    async def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text."""
         encoding = self._encoding
         if encoding is None:
             encoding = await asyncio.shield(self.prepare())
@@ -69,9 +69,8 @@ class LocalTokenizer:
         return self._encoding
 
 
-def _count(encoding: Encoding, texts: Sequence[str]) -> int:
-    pieces = [piece for text in texts for piece in _pieces(text)]
-    return sum(len(tokens) for tokens in encoding.encode_ordinary_batch(pieces, num_threads=1))
+def _count(encoding: Encoding, texts: Sequence[str]) -> list[int]:
+    return [sum(len(encoding.encode_ordinary(piece)) for piece in _pieces(text)) for text in texts]
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -12,8 +12,8 @@ from letta.llm.v1 import generation_service_pb2 as pb
 from letta.llm.v1 import generation_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_llm_gateway.domain.answers import Spoken
-from letta_llm_gateway.domain.generation.facts import facts_of, tokens_of
-from letta_llm_gateway.domain.generation.fragments import Fragments, read
+from letta_llm_gateway.domain.generation.facts import exact_tokens_of, facts_of, tokens_of
+from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.domain.generation.generations import Generations, PromptFacts
 from letta_llm_gateway.servicers.traces import described
 
@@ -25,13 +25,13 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
         self._generations, self._fragments = generations, fragments
 
     async def Generate(self, request: pb.GenerateRequest, context: _Context) -> pb.GenerateResponse:
-        made = await self._generations.generate(current_actor(), self._ask(request.prompt))
+        made = await self._generations.generate(current_actor(), await self._ask(request.prompt))
         return pb.GenerateResponse(generation=made)
 
     async def StreamGenerate(
         self, request: pb.StreamGenerateRequest, context: _Context
     ) -> AsyncGenerator[pb.StreamGenerateResponse, None]:
-        stream = self._generations.stream(current_actor(), self._ask(request.prompt))
+        stream = self._generations.stream(current_actor(), await self._ask(request.prompt))
         seq_id = 0
         async with aclosing(stream) as events:
             async for event in events:
@@ -39,38 +39,20 @@ class GenerationServicer(generation_service_pb2_grpc.GenerationServiceServicer):
                 yield _event(seq_id, event)
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: _Context) -> pb.CountTokensResponse:
-        tokens, source = await self._generations.count(current_actor(), self._ask(request.prompt))
+        tokens, source = await self._generations.count(current_actor(), await self._ask(request.prompt))
         return pb.CountTokensResponse(prompt_tokens=tokens, source=source)
 
-    def _ask(self, prompt: pb.Prompt) -> PromptFacts:
-        facts = facts_of(prompt.messages, self._fragments)
+    async def _ask(self, prompt: pb.Prompt) -> PromptFacts:
+        facts = await facts_of(prompt.messages, self._fragments)
         return PromptFacts(
             prompt,
             prompt.model,
             tokens_of(prompt, facts),
-            lambda: _texts(prompt),
+            lambda tokenizer: exact_tokens_of(prompt, self._fragments, tokenizer),
             images=bool(facts.images),
             tools=bool(prompt.tools),
             describe=lambda: described(prompt),
         )
-
-
-def _texts(prompt: pb.Prompt) -> list[str]:
-    """Gather what the vendor would count, a text for each thing that stands alone."""
-    texts = [prompt.system] if prompt.system else []
-    texts += [f"{tool.name}\n{tool.description}\n{tool.parameters}" for tool in prompt.tools]
-    for message in map(read, prompt.messages):
-        for part in message.parts:
-            match part.WhichOneof("part"):
-                case "text":
-                    texts.append(part.text.text)
-                case "tool_call":
-                    texts.append(f"{part.tool_call.name}\n{part.tool_call.input}")
-                case "tool_return":
-                    texts.append(part.tool_return.content)
-                case "reasoning":
-                    texts.append(part.reasoning.reasoning)
-    return texts
 
 
 def _event(seq_id: int, event: Spoken) -> pb.StreamGenerateResponse:

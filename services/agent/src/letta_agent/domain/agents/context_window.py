@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from letta.common.v1 import message_pb2
 from letta.llm.v1.generation_service_pb2 import ToolDefinition
 from letta_agent.domain.agents.records import AgentPeers, AgentStore
 from letta_agent.domain.context.system_prompt import Sections, facts_of, sections_of
-from letta_agent.domain.context.working import BYTES_PER_TOKEN, message_tokens
+from letta_agent.domain.context.working import BYTES_PER_TOKEN, message_tokens, read_all
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.toolcalls.rules import ToolRules
 from letta_agent.domain.toolcalls.toolsets import toolset
@@ -45,7 +44,7 @@ class Overview:
     def message_tokens(self) -> int:
         """Return the tokens of the messages, system prompt and summary excepted."""
         said = (message for message in self.messages if message.role not in {_SUMMARY, _SYSTEM})
-        return sum(message_tokens(message.SerializeToString()) for message in said)
+        return sum(map(message_tokens, said))
 
     @property
     def schema_tokens(self) -> int:
@@ -82,7 +81,7 @@ class Overviews:
             window=state.context_window_limit,
             instructions=state.system,
             sections=sections_of(state, context.blocks, conversation_id=conversation_id, facts=facts, rules=rules),
-            messages=_parsed(context.messages),
+            messages=tuple([message async for message, _ in read_all(context.messages)]),
             schemas=toolset(tools).schemas,
             message_count=context.message_count,
             passage_count=context.passage_count,
@@ -92,7 +91,3 @@ class Overviews:
 def tokens_of(text: str) -> int:
     """Estimate the tokens of a text."""
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
-
-
-def _parsed(bodies: Sequence[bytes]) -> tuple[Message, ...]:
-    return tuple(Message.FromString(body) for body in bodies)

@@ -12,7 +12,7 @@ from letta.common.v1 import message_pb2
 from letta.common.v1.message_pb2 import CompactionTrigger
 from letta.llm.v1.generation_service_pb2 import CALL_PURPOSE_SUMMARY, Attribution, Prompt
 from letta.memory.v1.context_service_pb2 import Window
-from letta_agent.domain.context.working import BYTES_PER_TOKEN, message_tokens
+from letta_agent.domain.context.working import BYTES_PER_TOKEN, read_all, slices
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.peers.models import ModelPeer
 from letta_common.clock import Clock
@@ -73,12 +73,13 @@ class Compactor:
 
     async def compact(self, full: CompactionRequest) -> Window | None:
         """Return what becomes of the context, or None when there is nothing to evict."""
-        parsed = [Message.FromString(data) for data in full.messages]
-        index = _cut_point(full, parsed)
+        found = [each async for each in read_all(full.messages)]
+        parsed, tokens = [message for message, _ in found], [number for _, number in found]
+        index = _cut_point(full, parsed, tokens)
         if index == 0:
             return None
         text = await self._summary(full, parsed[:index])
-        summary = self._message(full, text, evicted=index, kept=full.messages[index:])
+        summary = self._message(full, text, tokens=tokens, evicted=index)
         first = parsed[index].id if index < len(parsed) else ""
         return Window(summary=summary, first_kept_message_id=first)
 
@@ -94,16 +95,16 @@ class Compactor:
             ),
         )
         try:
-            generation = await self._models.generate(prompt, [_transcript(evicted, full.window).SerializeToString()])
+            generation = await self._models.generate(prompt, [await _transcript(evicted, full.window)])
             text = "\n".join(part.text.text for part in generation.parts if part.HasField("text")).strip()
         # Without a summary the run could not go on at all, so a mechanical one is better than an error.
         except AppError:
             text = ""
         return (text or mechanical(evicted))[:limit]
 
-    def _message(self, full: CompactionRequest, text: str, *, evicted: int, kept: Sequence[bytes]) -> Message:
-        before = full.overhead + sum(map(message_tokens, full.messages))
-        after = full.overhead + len(text.encode()) // BYTES_PER_TOKEN + sum(map(message_tokens, kept))
+    def _message(self, full: CompactionRequest, text: str, *, tokens: Sequence[int], evicted: int) -> Message:
+        before = full.overhead + sum(tokens)
+        after = full.overhead + len(text.encode()) // BYTES_PER_TOKEN + sum(tokens[evicted:])
         message = Message(
             id=new_id("message"),
             role=_ROLE.MESSAGE_ROLE_SUMMARY,
@@ -140,15 +141,15 @@ def _number(text: str | None) -> int:
 
 def mechanical(evicted: Sequence[Message]) -> str:
     """Summarize without a model: how much was said, and how each turn of the person began."""
-    said = [" ".join(text_of(m).split())[:200] for m in evicted if m.role == _ROLE.MESSAGE_ROLE_USER]
+    said = [m for m in evicted if m.role == _ROLE.MESSAGE_ROLE_USER][-20:]
     earlier = [text_of(m) for m in evicted if m.role == _ROLE.MESSAGE_ROLE_SUMMARY]
     lines = [*earlier, f"{len(evicted)} earlier messages have left the context; they can be searched."]
     if said:
-        lines += ["The person's messages began:", *(f"- {text}" for text in said[-20:])]
+        lines += ["The person's messages began:", *(f"- {' '.join(text_of(m).split())[:200]}" for m in said)]
     return "\n".join(lines)
 
 
-def _cut_point(full: CompactionRequest, messages: Sequence[Message]) -> int:
+def _cut_point(full: CompactionRequest, messages: Sequence[Message], tokens: Sequence[int]) -> int:
     """Return the number of messages to evict: as few as make the rest fit, and never a call without its return."""
     settings = full.state.compaction_settings
     # A fifth more with each attempt; something of the window always stays.
@@ -159,7 +160,7 @@ def _cut_point(full: CompactionRequest, messages: Sequence[Message]) -> int:
     if settings.mode in {_MODE.COMPACTION_MODE_ALL, _MODE.COMPACTION_MODE_SELF_COMPACT_ALL}:
         return starts[-1] if starts and not full.by_hand else len(messages)
     least = ceil(share * len(messages)) if full.by_hand else 1
-    left = list(accumulate(reversed([message_tokens(data) for data in full.messages])))[::-1]
+    left = list(accumulate(reversed(tokens)))[::-1]
     for index in starts:
         if index >= least and left[index] <= room:
             return index
@@ -172,15 +173,15 @@ def _may_start(message: Message) -> bool:
     return message.role in {_ROLE.MESSAGE_ROLE_USER, _ROLE.MESSAGE_ROLE_ASSISTANT}
 
 
-def _transcript(evicted: Sequence[Message], window: int) -> Message:
-    lines = [line for message in evicted for line in _lines(message)]
+async def _transcript(evicted: Sequence[Message], window: int) -> bytes:
+    lines = [line async for part in slices(evicted) for message in part for line in _lines(message)]
     text = "\n".join(lines)
     # Characters: at about four a token half the window, so that the summary's own prompt fits.
     most = max(4_000, window * 2)
     if len(text) > most:
         text = f"{text[: most // 2]}\n[...]\n{text[-most // 2 :]}"
     part = message_pb2.ContentPart(text=message_pb2.TextContent(text=f"<transcript>\n{text}\n</transcript>"))
-    return Message(role=_ROLE.MESSAGE_ROLE_USER, parts=[part])
+    return Message(role=_ROLE.MESSAGE_ROLE_USER, parts=[part]).SerializeToString()
 
 
 def _lines(message: Message) -> list[str]:

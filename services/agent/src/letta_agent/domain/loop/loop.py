@@ -273,7 +273,7 @@ class Loop:
         for attempt in range(COMPACTIONS + 1):
             prompt = self._prompt(blank.step_id)
             overhead = len(prompt.system.encode()) + self._toolset.size
-            if self._is_full(overhead):
+            if await self._is_full(overhead):
                 await self._compact(step, overhead, attempt)
             asked = clock.monotonic_ns()
             step.llm_started_ns = int(clock.now().timestamp() * 1e9)
@@ -353,11 +353,12 @@ class Loop:
                 self._feed.say(deltas.of(event))
         raise LLMInvalidResponse("the stream of the model ended early")
 
-    def _is_full(self, overhead: int) -> bool:
+    async def _is_full(self, overhead: int) -> bool:
         limit = TRIGGER * self._window
         if self._context.estimate(overhead) <= limit:  # cheap, and true of nearly all steps
             return False
-        return self._context.counted or self._context.measure(overhead) > limit  # a vendor's count needs no second look
+        # A vendor's count needs no second look.
+        return self._context.counted or await self._context.measure(overhead) > limit
 
     async def _compact(
         self,
@@ -380,7 +381,7 @@ class Loop:
             attempt=attempt,
         )
         if refused is not None:
-            full = corrected(full, refused.metadata, estimate=self._context.measure(overhead))
+            full = corrected(full, refused.metadata, estimate=await self._context.measure(overhead))
         moved = await self._tools.compactor.compact(full)
         if moved is None:
             return False

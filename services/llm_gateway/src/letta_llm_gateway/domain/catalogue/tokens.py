@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Protocol
 
 from letta.common.v1.message_pb2 import ContentPart
@@ -19,8 +19,6 @@ _BYTES_A_TOKEN = 4
 _VENDOR_SECONDS = 5.0
 # The role and the marks around a message are three or four tokens with OpenAI's chat models.
 _TOKENS_AROUND_A_MESSAGE = 4
-Texts = Callable[[], Sequence[str]]
-"""The texts of a prompt, gathered when they are wanted."""
 
 
 class Tokenizer(Protocol):
@@ -39,9 +37,13 @@ class Tokenizer(Protocol):
         """Begin to load, elsewhere."""
         ...
 
-    async def count(self, texts: Sequence[str]) -> int:
-        """Return the tokens of texts."""
+    async def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of each text."""
         ...
+
+
+Exactly = Callable[[Tokenizer], Awaitable[int]]
+"""Counts the tokens of a prompt, when that is wanted."""
 
 
 class Counts:
@@ -51,26 +53,24 @@ class Counts:
         self._tokenizer = tokenizer
 
     async def prompt(
-        self, provider: Provider, call: Call, texts: Texts, estimate: int
+        self, provider: Provider, call: Call, exactly: Exactly, estimate: int
     ) -> tuple[int, TokenCountSource.ValueType]:
         """Count a prompt before it is sent."""
         if (told := await _told(provider, call)) is not None:
             return told, TokenCountSource.TOKEN_COUNT_SOURCE_PROVIDER
         if self._tokenizer is not None and self._tokenizer.knows(call.model):
-            return await _around(self._tokenizer, texts()), TokenCountSource.TOKEN_COUNT_SOURCE_TOKENIZER
+            return await exactly(self._tokenizer), TokenCountSource.TOKEN_COUNT_SOURCE_TOKENIZER
         return estimate, TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE
 
     async def usage(
-        self, model: str, texts: Texts, parts: Sequence[ContentPart], estimate: int
+        self, model: str, exactly: Exactly, parts: Sequence[ContentPart], estimate: int
     ) -> tuple[TokenUsage, TokenCountSource.ValueType]:
         """Count what a vendor did not count. A tokenizer that is not loaded is loaded for the next time."""
         tokenizer = self._tokenizer
         if tokenizer is not None and tokenizer.knows(model):
             if tokenizer.ready:
-                prompt = await _around(tokenizer, texts())
-                return _usage(
-                    prompt, await tokenizer.count(_texts(parts))
-                ), TokenCountSource.TOKEN_COUNT_SOURCE_TOKENIZER
+                said = sum(await tokenizer.count(_texts(parts)))
+                return _usage(await exactly(tokenizer), said), TokenCountSource.TOKEN_COUNT_SOURCE_TOKENIZER
             tokenizer.prepare()
         return _usage(estimate, of_parts(parts)), TokenCountSource.TOKEN_COUNT_SOURCE_ESTIMATE
 
@@ -83,8 +83,10 @@ async def _told(provider: Provider, call: Call) -> int | None:
         return None
 
 
-async def _around(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
-    return await tokenizer.count(texts) + _TOKENS_AROUND_A_MESSAGE * len(texts)
+async def of_texts(tokenizer: Tokenizer, messages: Sequence[Sequence[str]]) -> list[int]:
+    """Return the tokens of messages, each given as its texts."""
+    counted = iter(await tokenizer.count([text for texts in messages for text in texts]))
+    return [sum(next(counted) + _TOKENS_AROUND_A_MESSAGE for _ in texts) for texts in messages]
 
 
 def _usage(prompt: int, completion: int) -> TokenUsage:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from letta.common.v1.message_pb2 import Message, MessageRole
 from letta.llm.v1.generation_service_pb2 import Prompt
-from letta_llm_gateway.domain.catalogue.tokens import of_bytes
-from letta_llm_gateway.domain.generation.fragments import Fragments
+from letta_llm_gateway.domain.catalogue.tokens import Tokenizer, of_bytes, of_texts
+from letta_llm_gateway.domain.generation.fragments import Fragments, SlowRecipe
 
 # Vendors count some hundred to 1,600 tokens, by sizes that are not known here.
 _IMAGE_TOKENS = 1000
-_SIZE = 100
+_SIZE, _NUMBER = 100, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,50 @@ class _FactsRecipe:
 _FORM = _FactsRecipe()
 
 
-def facts_of(messages: Sequence[bytes], fragments: Fragments) -> Facts:
+async def facts_of(messages: Sequence[bytes], fragments: Fragments) -> Facts:
     """Return what is known of a history. Raises InvalidArgument for bytes that are no message."""
-    return fragments.of(_FORM, messages)
+    return await fragments.of(_FORM, messages)
 
 
 def tokens_of(prompt: Prompt, facts: Facts) -> int:
     """Estimate the tokens of a prompt."""
     size = len(prompt.system.encode()) + sum(tool.ByteSize() for tool in prompt.tools) + facts.size
     return of_bytes(size) + _IMAGE_TOKENS * facts.images
+
+
+async def exact_tokens_of(prompt: Prompt, fragments: Fragments, tokenizer: Tokenizer) -> int:
+    """Return the tokens of a prompt, each of its messages counted once."""
+    beside = [prompt.system] if prompt.system else []
+    beside += [f"{tool.name}\n{tool.description}\n{tool.parameters}" for tool in prompt.tools]
+    said = await fragments.of(_TokensRecipe(tokenizer), prompt.messages)
+    return said + sum(await of_texts(tokenizer, [beside]))
+
+
+@dataclass(frozen=True)
+class _TokensRecipe(SlowRecipe[int]):
+    tokenizer: Tokenizer
+
+    async def made_of(self, messages: Sequence[Message]) -> Sequence[int]:
+        return await of_texts(self.tokenizer, [_texts(message) for message in messages])
+
+    def joined(self, parts: Sequence[int]) -> int:
+        return sum(parts)
+
+    def size(self, made: int) -> int:  # noqa: ARG002
+        return _NUMBER
+
+
+def _texts(message: Message) -> list[str]:
+    """Gather what a vendor would count, a text for each thing that stands alone."""
+    texts: list[str] = []
+    for part in message.parts:
+        match part.WhichOneof("part"):
+            case "text":
+                texts.append(part.text.text)
+            case "tool_call":
+                texts.append(f"{part.tool_call.name}\n{part.tool_call.input}")
+            case "tool_return":
+                texts.append(part.tool_return.content)
+            case "reasoning":
+                texts.append(part.reasoning.reasoning)
+    return texts

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from cachetools import LRUCache
 from google.protobuf.message import DecodeError
@@ -15,13 +17,15 @@ Made = TypeVar("Made")
 MOST_BYTES = 64 << 20
 _BLOCK = 32
 """Messages that are looked up at once, counted from the beginning, so that a history which grows finds its own."""
+_SLICE = 64
+"""Messages read, or blocks found, after which everybody else gets a turn: one or two thousandths of a second."""
 _OVERHEAD = 700
 """Bytes of memory that an entry takes beside what it holds: its places in the cache, its key, the objects around it."""
 _OBJECT = 41
 """Bytes that a message takes in a block beside its own."""
 _LARGEST_SHARE = 16
 """What takes more than this part of the memory is not kept, so that one image does not drive out all texts."""
-_RECIPES = 4
+_RECIPES = 5
 """Recipes that read the same history for one call, at most; each keeps no more of it than its part of the memory.
 
 A history that is larger finds its beginning at each step. Kept as a whole, its end would drive out its beginning, its
@@ -43,6 +47,22 @@ class Recipe(Protocol[Made]):
     def size(self, made: Made) -> int:
         """Return about how many bytes something made takes."""
         ...
+
+
+class SlowRecipe(ABC, Generic[Made]):
+    """What takes so long to make of messages that it is made elsewhere, of several messages at once."""
+
+    @abstractmethod
+    async def made_of(self, messages: Sequence[Message]) -> Sequence[Made]:
+        """Read messages; return what is made of each."""
+
+    @abstractmethod
+    def joined(self, parts: Sequence[Made]) -> Made:
+        """Return what is made of messages that follow each other."""
+
+    @abstractmethod
+    def size(self, made: Made) -> int:
+        """Return about how many bytes something made takes."""
 
 
 class Fragments:
@@ -68,37 +88,50 @@ class Fragments:
         """Return about how much memory is taken."""
         return int(self._kept.currsize)
 
-    def of(self, recipe: Recipe[Made], messages: Sequence[bytes]) -> Made:
-        """Return what is made of a history. Raises InvalidArgument for bytes that are no message."""
+    async def of(self, recipe: Recipe[Made] | SlowRecipe[Made], messages: Sequence[bytes]) -> Made:
+        """Return what is made of a history. Raises InvalidArgument for bytes that are no message.
+
+        A long history that is new is read in slices, between which others are served.
+        """
         messages = tuple(messages)
         length = self._block_length
         whole = len(messages) - len(messages) % length
-        parts, room = [], self._most_of_one
-        for at in range(0, whole, length):
-            made, size = self._block(recipe, messages[at : at + length], room)
+        parts, room, left = [], self._most_of_one, _SLICE
+        for at in [*range(0, whole, length), *range(whole, len(messages))]:
+            key = messages[at : at + length] if at < whole else messages[at]
+            found, before = self._kept.get((recipe, key)), self._read
+            made, size = await self._new(recipe, key, room) if found is None else found
             parts.append(made)
             room -= size
-        for message in messages[whole:]:
-            made, size = self._one(recipe, message, room)
-            parts.append(made)
-            room -= size
+            left -= max(1, self._read - before)
+            if left <= 0:
+                left = _SLICE
+                await asyncio.sleep(0)
         return recipe.joined(parts)
 
-    def _block(self, recipe: Recipe[Made], messages: tuple[bytes, ...], room: int) -> tuple[Made, int]:
-        if (found := self._kept.get((recipe, messages))) is not None:
-            return found
-        made = recipe.joined([self._one(recipe, message, 0)[0] for message in messages])
-        for message in messages:  # found as a block from now on; kept twice they would take five times the memory
+    async def _new(
+        self, recipe: Recipe[Made] | SlowRecipe[Made], key: bytes | tuple[bytes, ...], room: int
+    ) -> tuple[Made, int]:
+        """Make something of a message or of a block of them, and keep it."""
+        if isinstance(key, bytes):
+            [made] = await self._made(recipe, [key])
+            return self._keep(recipe, key, made, len(key), room)
+        held = [self._kept.get((recipe, message)) for message in key]
+        missing = [message for message, known in zip(key, held, strict=True) if known is None]
+        new = iter(await self._made(recipe, missing))
+        made = recipe.joined([next(new) if known is None else known[0] for known in held])
+        for message in key:  # found as a block from now on; kept twice they would take five times the memory
             self._kept.pop((recipe, message), None)
-        return self._keep(recipe, messages, made, sum(map(len, messages)) + _OBJECT * len(messages), room)
+        return self._keep(recipe, key, made, sum(map(len, key)) + _OBJECT * len(key), room)
 
-    def _one(self, recipe: Recipe[Made], message: bytes, room: int) -> tuple[Made, int]:
-        if (found := self._kept.get((recipe, message))) is not None:
-            return found
-        self._read += 1
-        return self._keep(recipe, message, recipe.made(read(message)), len(message), room)
+    async def _made(self, recipe: Recipe[Made] | SlowRecipe[Made], messages: Sequence[bytes]) -> Sequence[Made]:
+        self._read += len(messages)
+        parsed = list(map(read, messages))
+        return await recipe.made_of(parsed) if isinstance(recipe, SlowRecipe) else list(map(recipe.made, parsed))
 
-    def _keep(self, recipe: Recipe[Made], key: Hashable, made: Made, key_bytes: int, room: int) -> tuple[Made, int]:
+    def _keep(
+        self, recipe: Recipe[Made] | SlowRecipe[Made], key: Hashable, made: Made, key_bytes: int, room: int
+    ) -> tuple[Made, int]:
         """Return what was made and how much memory it takes, if there is room."""
         size = recipe.size(made) + key_bytes + _OVERHEAD
         if size > min(self._largest, room):

@@ -23,7 +23,7 @@ from letta_llm_gateway.domain.accounting.usage import BookedCall, UsageWriter
 from letta_llm_gateway.domain.answers import Call, Event, Spoken
 from letta_llm_gateway.domain.catalogue.models import Models, Route
 from letta_llm_gateway.domain.catalogue.prices import Price, Prices
-from letta_llm_gateway.domain.catalogue.tokens import Counts, of_parts
+from letta_llm_gateway.domain.catalogue.tokens import Counts, Exactly, of_parts
 from letta_llm_gateway.domain.generation.streams import (
     Assembler,
     PhaseLimits,
@@ -51,8 +51,8 @@ class PromptFacts:
     handle: str
     tokens: int
     """About how many tokens the prompt has."""
-    texts: Callable[[], Sequence[str]]
-    """Gathers the prompt's texts, to be counted exactly."""
+    exactly: Exactly
+    """Counts the tokens of the prompt with a tokenizer."""
     images: bool = False
     """The prompt has images."""
     tools: bool = False
@@ -144,7 +144,7 @@ class Generations:
     async def count(self, actor: Actor, ask: PromptFacts) -> tuple[int, TokenCountSource.ValueType]:
         """Count the tokens of a prompt without sending it to be answered. Raises ModelNotFound."""
         route = await self._models.route(actor, ask.handle)
-        return await self._counts.prompt(route.provider, _call(ask, route), ask.texts, ask.tokens)
+        return await self._counts.prompt(route.provider, _call(ask, route), ask.exactly, ask.tokens)
 
     async def _routes(self, actor: Actor, ask: PromptFacts) -> list[Route]:
         first = await self._models.route(actor, ask.handle)
@@ -174,7 +174,7 @@ class Generations:
     async def _counted(self, route: Route, ask: PromptFacts, answer: Generation) -> Generation:
         if answer.HasField("usage"):
             return _told(route, answer, TokenCountSource.TOKEN_COUNT_SOURCE_PROVIDER)
-        used, source = await self._counts.usage(route.model.name, ask.texts, answer.parts, ask.tokens)
+        used, source = await self._counts.usage(route.model.name, ask.exactly, answer.parts, ask.tokens)
         answer.usage.CopyFrom(used)
         return _told(route, answer, source)
 

@@ -72,14 +72,14 @@ def _made(text: str) -> str:
     return "".join(letters)
 
 
-def are_plain(history: Sequence[bytes], fragments: Fragments) -> bool:
+async def are_plain(history: Sequence[bytes], fragments: Fragments) -> bool:
     """Say whether every id can go out as it is: in a form that all vendors take, and none twice."""
-    return fragments.of(_CALLED, history).plain
+    return (await fragments.of(_CALLED, history)).plain
 
 
-def calls_of(history: Sequence[bytes], fragments: Fragments) -> Sequence[Met]:
+async def calls_of(history: Sequence[bytes], fragments: Fragments) -> Sequence[Met]:
     """Return the ids in each message."""
-    return fragments.of(_MET, history)
+    return await fragments.of(_MET, history)
 
 
 @dataclass(frozen=True, slots=True)

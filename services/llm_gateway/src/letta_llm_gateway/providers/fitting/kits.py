@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from letta_llm_gateway.providers.wires.wire_json import clean
 
 Refused = Callable[[ToolDefinition], str]
 """Says why a vendor refuses a tool; nothing when it is not known to."""
+_SLICE = 64
+"""Messages that are told anew before everybody else gets a turn."""
 
 
 @dataclass(slots=True)
@@ -97,7 +100,7 @@ class StreamKit:
             yield PartDelta(index=index, delta=self._kit.arguments(name, "".join(texts)))
 
 
-def fit(prompt: Prompt, rules: Rules, refused: Refused, fragments: Fragments) -> Kit:
+async def fit(prompt: Prompt, rules: Rules, refused: Refused, fragments: Fragments) -> Kit:
     """Return a prompt as a vendor takes it. Raises LLMBadRequest when the tool that must be called is left out."""
     kit = Kit(prompt)
     tools = list(_tools(prompt, rules, refused, kit))
@@ -105,7 +108,7 @@ def fit(prompt: Prompt, rules: Rules, refused: Refused, fragments: Fragments) ->
     forward = {
         name: {own: out for out, own in kit.keys[told].items()} for name, told in names.items() if told in kit.keys
     }
-    messages = _messages(prompt, names, forward, fragments)
+    messages = await _messages(prompt, names, forward, fragments)
     if tools == list(prompt.tools) and messages is None:
         return kit
     kit.prompt = Prompt(
@@ -170,24 +173,26 @@ def _fitted(text: str, words: frozenset[str] | None) -> tuple[str, dict[str, str
     return text if same else clean(json.dumps(fitted.schema, ensure_ascii=False)), fitted.keys, clean(fitted.note), ""
 
 
-def _messages(
+async def _messages(
     prompt: Prompt, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]], fragments: Fragments
 ) -> list[bytes] | None:
     """Return the messages with ids, names and keys as they go out; None when all can go as they are."""
     history = tuple(prompt.messages)
     renamed = bool(keys) or any(own != told for own, told in names.items())
-    if not renamed and are_plain(history, fragments):
+    if not renamed and await are_plain(history, fragments):
         return None
     ids, found = RequestIds(), []
     changes = (tuple(sorted(names.items())), json.dumps(keys, sort_keys=True)) if renamed else None
-    for message, met in zip(history, calls_of(history, fragments), strict=True):
+    for message, met in zip(history, await calls_of(history, fragments), strict=True):
         told = tuple(ids.told(met))
         same = told == tuple(id for _, id in met) and (changes is None or not any(call for call, _ in met))
         if same:
             found.append(message)
         else:
             form = _Retold(told, names, keys, (told, changes))
-            found.append(fragments.of(form, (message,)))
+            found.append(await fragments.of(form, (message,)))
+        if len(found) % _SLICE == 0:
+            await asyncio.sleep(0)
     return found
 
 

@@ -63,7 +63,7 @@ class WiredProvider:
         """Answer once."""
         asks = _Asks(self._refused, call, self._fragments)
         while True:
-            kit = asks.kit(self._wire.rules(call.model))
+            kit = await asks.kit(self._wire.rules(call.model))
             try:
                 with self._watched(call.model, _ANSWER_BYTES, call.prompt):
                     made = await self._wire.generate(replace(call, prompt=kit.prompt))
@@ -78,7 +78,7 @@ class WiredProvider:
         """Answer as the model speaks."""
         asks, begun = _Asks(self._refused, call, self._fragments), False
         while True:
-            kit = asks.kit(self._wire.rules(call.model))
+            kit = await asks.kit(self._wire.rules(call.model))
             names, cleaner = StreamKit(kit), Cleaner(self._vendor)
             try:
                 with self._watched(call.model, _STREAM_BYTES, call.prompt):
@@ -104,7 +104,7 @@ class WiredProvider:
 
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt, where the vendor counts."""
-        kit = _Asks(self._refused, call, self._fragments).kit(self._wire.rules(call.model))
+        kit = await _Asks(self._refused, call, self._fragments).kit(self._wire.rules(call.model))
         with self._watched(call.model, _ANSWER_BYTES, call.prompt):
             return await self._wire.count(replace(call, prompt=kit.prompt))
 
@@ -163,9 +163,9 @@ class _Asks:
         self._new: dict[bytes, str] = {}
         self._times = 0
 
-    def kit(self, rules: Rules) -> Kit:
+    async def kit(self, rules: Rules) -> Kit:
         """Return the prompt for the next try."""
-        return fit(self._call.prompt, rules, self._why, self._fragments)
+        return await fit(self._call.prompt, rules, self._why, self._fragments)
 
     def refuse(self, error: LLMBadRequest, kit: Kit) -> None:
         """Leave out what the vendor complains about, for the next try. Raises the error when there is no such tool."""

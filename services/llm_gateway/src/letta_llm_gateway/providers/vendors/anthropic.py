@@ -110,14 +110,14 @@ class AnthropicProvider:
 
     async def generate(self, call: Call) -> Generation:
         """Answer once."""
-        path, data = self._request(call)
+        path, data = await self._request(call)
         with self._errors(call.model, call.prompt.tools):
             said = wire_json.read(await sdks.ask(self._client, path, data), self._vendor)
             return answer(said, vendor=self._vendor)
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer as the model speaks."""
-        path, data = self._request(call, stream=True)
+        path, data = await self._request(call, stream=True)
         reader = StreamReader(vendor=self._vendor, model=call.model)
         with self._errors(call.model, call.prompt.tools):
             async with sdks.listen(self._client, path, data) as chunks:
@@ -132,7 +132,7 @@ class AnthropicProvider:
 
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt as the vendor counts them."""
-        body = request(call.model, call.prompt, self._fragments, max_tokens=call.max_output_tokens)
+        body = await request(call.model, call.prompt, self._fragments, max_tokens=call.max_output_tokens)
         data = body.only(_COUNTED).encoded()
         with self._errors(call.model, call.prompt.tools):
             counted = await sdks.ask(self._client, f"{_MESSAGES}/count_tokens", data)
@@ -156,9 +156,9 @@ class AnthropicProvider:
         """Close connections."""
         await self._client.close()
 
-    def _request(self, call: Call, **more: bool) -> tuple[str, bytes]:
+    async def _request(self, call: Call, **more: bool) -> tuple[str, bytes]:
         """Return path and body of a request; Vertex names the model in the path."""
-        body = request(call.model, call.prompt, self._fragments, max_tokens=call.max_output_tokens)
+        body = await request(call.model, call.prompt, self._fragments, max_tokens=call.max_output_tokens)
         if self._cloud is None:
             return _MESSAGES, body.encoded(**more)
         place = f"/projects/{self._cloud.project_id}/locations/{self._cloud.region}/publishers/anthropic/models"
@@ -176,7 +176,7 @@ def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> An
     return AnthropicProvider(account, http, fragments)
 
 
-def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> Body:
+async def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> Body:
     """Build the body. The stable beginning (tools, system) is marked for the vendor's cache, and so is the history."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, RULES)
@@ -201,7 +201,7 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int
             body["tools"][-1]["cache_control"] = _CACHED
         # Together with thinking the vendor refuses to have a call forced.
         body["tool_choice"] = _choice(prompt, forced=not thoughts)
-    return Body(body, "messages", _messages(prompt, fragments))
+    return Body(body, "messages", await _messages(prompt, fragments))
 
 
 def _tool(tool: ToolDefinition, settings: ModelSettings) -> Json:
@@ -221,9 +221,9 @@ def _choice(prompt: Prompt, *, forced: bool) -> Json:
     return {"type": "auto", **one_at_a_time}
 
 
-def _messages(prompt: Prompt, fragments: Fragments) -> bytes:
+async def _messages(prompt: Prompt, fragments: Fragments) -> bytes:
     """Return messages in turns: neighbours of one role are one message, and the user begins."""
-    turns = fragments.of(_FORM, prompt.messages)
+    turns = await fragments.of(_FORM, prompt.messages)
     if turns.first is None:
         return b""
     begins = turns.first.role == "assistant"

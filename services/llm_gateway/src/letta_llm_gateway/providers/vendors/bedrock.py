@@ -102,13 +102,14 @@ class BedrockProvider:
 
     async def generate(self, call: Call) -> Generation:
         """Answer once."""
-        async with self._asked("POST", self._path(call.model, "converse"), self._request(call), call=call) as response:
+        path, asked = self._path(call.model, "converse"), await self._request(call)
+        async with self._asked("POST", path, asked, call=call) as response:
             body = wire_json.read(await response.aread(), self._vendor)
             return answer(body, vendor=self._vendor, response_id=response.headers.get(_ID, ""))
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer as the model speaks."""
-        asked = self._request(call)
+        asked = await self._request(call)
         frames = EventStreamBuffer()
         async with self._asked("POST", self._path(call.model, "converse-stream"), asked, call=call) as response:
             reader = StreamReader(vendor=self._vendor, response_id=response.headers.get(_ID, ""))
@@ -138,7 +139,7 @@ class BedrockProvider:
 
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt as the vendor counts them; it does so for some models."""
-        body = request(call.model, call.prompt, self._fragments)
+        body = await request(call.model, call.prompt, self._fragments)
         asked = b'{"input":{"converse":%s}}' % body.only(_COUNTED).encoded()
         async with self._asked("POST", self._path(call.model, "count-tokens"), asked, call=call) as response:
             found = wire_json.read(await response.aread(), self._vendor).get("inputTokens")
@@ -173,9 +174,8 @@ class BedrockProvider:
             raise refusal(self._vendor, 408, "no list of models in time") from error
         return rows(table(body).get(key))
 
-    def _request(self, call: Call) -> bytes:
-        limit = call.max_output_tokens
-        return request(call.model, call.prompt, self._fragments, max_tokens=limit).encoded()
+    async def _request(self, call: Call) -> bytes:
+        return (await request(call.model, call.prompt, self._fragments, max_tokens=call.max_output_tokens)).encoded()
 
     async def _invoke(self, model: str, asked: Any) -> dict[str, Any]:
         async with self._asked("POST", self._path(model, "invoke"), encoded(asked)) as response:
@@ -289,7 +289,7 @@ def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> Be
     return BedrockProvider(account, http, fragments)
 
 
-def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> Body:
+async def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> Body:
     """Build the body of Converse. Models that cache get a mark after tools and system and after the history."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, RULES)
@@ -312,10 +312,10 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int
         call["outputConfig"] = output
     if (tools := _tools(prompt)) and prompt.tool_choice.mode != ToolChoiceMode.TOOL_CHOICE_MODE_NONE:
         call["toolConfig"] = {"tools": tools, **_choice(prompt, forced=not thoughts)}
-    elif tools or (mentioned := dict.fromkeys(fragments.of(CALLED_NAMES, prompt.messages).values())):
+    elif tools or (mentioned := dict.fromkeys((await fragments.of(CALLED_NAMES, prompt.messages)).values())):
         # calls in the history are refused without the declarations
         call["toolConfig"] = {"tools": tools or [_spec(name, _EMPTY) for name in mentioned]}
-    return Body(call, "messages", _messages(prompt, fragments, caches=caches))
+    return Body(call, "messages", await _messages(prompt, fragments, caches=caches))
 
 
 def _output(prompt: Prompt, form: Json) -> Json:
@@ -352,9 +352,9 @@ def _choice(prompt: Prompt, *, forced: bool) -> Json:
     return {"toolChoice": {"auto": {}}}
 
 
-def _messages(prompt: Prompt, fragments: Fragments, *, caches: bool) -> bytes:
+async def _messages(prompt: Prompt, fragments: Fragments, *, caches: bool) -> bytes:
     """Return messages in turns: neighbours of one role are one message, and the user begins."""
-    turns = fragments.of(_FORM, prompt.messages)
+    turns = await fragments.of(_FORM, prompt.messages)
     if turns.first is None or turns.first.role == "assistant":
         turns = joined([Turns(_NOBODY), turns])
     if caches and (turns.last or turns.first or _NOBODY).role == "user":

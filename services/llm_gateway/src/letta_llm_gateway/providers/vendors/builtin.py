@@ -30,6 +30,7 @@ from letta_llm_gateway.providers.local_embedder import LocalEmbedder
 from letta_llm_gateway.providers.parts import answer_of, call_part, text_part
 
 RULES, ECHO = "rules", "echo"
+_SLICE = 256  # messages read before everybody else gets a turn
 _WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 _SPEAKERS = {
     MessageRole.MESSAGE_ROLE_USER: "user",
@@ -54,7 +55,7 @@ class BuiltinProvider:
             raise ModelNotFound(
                 f"builtin/{call.model} does not exist; use builtin/rules", handle=f"builtin/{call.model}"
             )
-        dialogue = read(call.prompt)
+        dialogue = await read(call.prompt)
         if not self._embedder.loaded:  # loading it for this would cost more than it gains
             return _answer(decide(dialogue))
         return _answer(await asyncio.to_thread(decide, dialogue, self._embedder.embed_now))
@@ -96,10 +97,14 @@ class BuiltinProvider:
         self._embedder.close()
 
 
-def read(prompt: Prompt) -> Dialogue:
+async def read(prompt: Prompt) -> Dialogue:
     """Read a prompt as the engine wants it."""
     tools = {tool.name: _schema(tool.parameters) for tool in prompt.tools}
-    messages = list(map(read_message, prompt.messages))
+    messages = []
+    for data in prompt.messages:
+        messages.append(read_message(data))
+        if len(messages) % _SLICE == 0:
+            await asyncio.sleep(0)
     turns = [turn for message in messages for turn in _turns(message)]
     system = "\n".join([prompt.system, *(last_text(m) for m in messages if m.role == MessageRole.MESSAGE_ROLE_SYSTEM)])
     return Dialogue(system, turns, tools, _forced(prompt))

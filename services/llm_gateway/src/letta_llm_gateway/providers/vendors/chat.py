@@ -83,13 +83,13 @@ class ChatProvider:
         return told and not self._replays
 
     async def _generate(self, call: Call) -> Generation:
-        data = self._request(call).encoded()
+        data = (await self._request(call)).encoded()
         with self._errors(call.model, call.prompt.tools):
             said = wire_json.read(await sdks.ask(self._client, self._path(call.model), data), self._vendor)
             return chat.answer(said, vendor=self._vendor, lone_tags=not self._official)
 
     async def _stream(self, call: Call) -> AsyncGenerator[Event, None]:
-        data = self._request(call).encoded(stream=True, stream_options={"include_usage": True})
+        data = (await self._request(call)).encoded(stream=True, stream_options={"include_usage": True})
         # OpenAI's own models write no think tags.
         tags = {"lone_tags": not self._official, "opened": call.model in self._closing}
         reader = chat.StreamReader(vendor=self._vendor, model=call.model, **tags)
@@ -140,9 +140,9 @@ class ChatProvider:
         """Return where a model is asked."""
         return PATH
 
-    def _request(self, call: Call) -> Body:
+    async def _request(self, call: Call) -> Body:
         limit, official = call.max_output_tokens, self._official
-        return chat.request(
+        return await chat.request(
             call.model, call.prompt, self._fragments, official=official, max_tokens=limit, thoughts=self._replays
         )
 

@@ -139,7 +139,7 @@ class GoogleProvider:
 
     async def generate(self, call: Call) -> Generation:
         """Answer once."""
-        contents, config = self._request(call)
+        contents, config = await self._request(call)
         config.should_return_http_response = True
         with self._errors(call.model, call.prompt.tools), _put_in(contents):
             made = await self._models.generate_content(model=call.model, contents=[_ANYTHING], config=config)
@@ -148,7 +148,7 @@ class GoogleProvider:
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer as the model speaks."""
-        contents, config = self._request(call)
+        contents, config = await self._request(call)
         reader = StreamReader(vendor=self._vendor, model=call.model)
         with self._errors(call.model, call.prompt.tools):
             async with self._opened(call.model, contents, config) as body:
@@ -185,7 +185,7 @@ class GoogleProvider:
 
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt as the vendor counts them; system and tools as if they were said."""
-        contents, config = request(call.prompt, self._fragments)
+        contents, config = await request(call.prompt, self._fragments)
         # The SDK takes neither system instruction nor tools when it counts with the Gemini API.
         beside = [str(config["system_instruction"])] if "system_instruction" in config else []
         beside += [tool.name + tool.description + tool.parameters for tool in call.prompt.tools]
@@ -215,8 +215,8 @@ class GoogleProvider:
         """Close connections."""
         await self._http.aclose()
 
-    def _request(self, call: Call) -> tuple[bytes, GenerateContentConfig]:
-        contents, config = request(call.prompt, self._fragments, max_tokens=call.max_output_tokens)
+    async def _request(self, call: Call) -> tuple[bytes, GenerateContentConfig]:
+        contents, config = await request(call.prompt, self._fragments, max_tokens=call.max_output_tokens)
         try:
             return contents, GenerateContentConfig(**config)
         except ValueError as error:
@@ -242,7 +242,7 @@ def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> Go
     return GoogleProvider(account, http, fragments)
 
 
-def request(prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> tuple[bytes, Json]:
+async def request(prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> tuple[bytes, Json]:
     """Return the contents as they go out, with commas between them, and the config as the SDK takes it."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, RULES)
@@ -263,7 +263,7 @@ def request(prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = No
     if prompt.tools:
         config["tools"] = [{"function_declarations": [_tool(tool) for tool in prompt.tools]}]
         config["tool_config"] = {"function_calling_config": _choice(prompt)}
-    return _contents(prompt, fragments), config
+    return await _contents(prompt, fragments), config
 
 
 def _tool(tool: Any) -> Json:
@@ -301,16 +301,16 @@ class _Content:
         return b'{"role":"%s","parts":[%s]}' % (self.role.encode(), self.parts)
 
 
-def _contents(prompt: Prompt, fragments: Fragments) -> bytes:
+async def _contents(prompt: Prompt, fragments: Fragments) -> bytes:
     """Return the conversation in turns: neighbours of one role are one content, and the user begins."""
     messages = tuple(prompt.messages)
-    goes_on = facts_of(messages, fragments).turn + 1
-    turns = turns_of(_FORM, messages, fragments, goes_on=goes_on)
+    goes_on = (await facts_of(messages, fragments)).turn + 1
+    turns = await turns_of(_FORM, messages, fragments, goes_on=goes_on)
     begins = turns.first is not None and turns.first.role == "model"
     told = together(_NOBODY if begins else b"", turns.encoded())
     if _MARK not in told:
         return told
-    names = fragments.of(CALLED_NAMES, messages)
+    names = await fragments.of(CALLED_NAMES, messages)
     # A result must name its tool, also one whose call is no longer in the history.
     return _NAMELESS.sub(lambda found: inside(names.get(found[1].decode()) or "tool"), told)
 

@@ -68,7 +68,7 @@ class OpenAIProvider(ChatProvider):
         """Answer once."""
         if not self.responds(call.model):
             return await super().generate(call)
-        data = self._asked(call).encoded()
+        data = (await self._asked(call)).encoded()
         with self._errors(call.model, call.prompt.tools):
             return answer(wire_json.read(await sdks.ask(self._client, _PATH, data), self._vendor), vendor=self._vendor)
 
@@ -79,7 +79,7 @@ class OpenAIProvider(ChatProvider):
                 async for event in events:
                     yield event
             return
-        data = self._asked(call).encoded(stream=True)
+        data = (await self._asked(call)).encoded(stream=True)
         reader = StreamReader(vendor=self._vendor, model=call.model)
         with self._errors(call.model, call.prompt.tools):
             async with sdks.listen(self._client, _PATH, data) as chunks:
@@ -94,9 +94,9 @@ class OpenAIProvider(ChatProvider):
         """Say whether a model is spoken with over responses."""
         return self._always_responds or (self._official and REASONING_MODEL.match(model) is not None)
 
-    def _asked(self, call: Call) -> Body:
+    async def _asked(self, call: Call) -> Body:
         limit, official = call.max_output_tokens, self._official
-        return request(call.model, call.prompt, self._fragments, official=official, max_tokens=limit)
+        return await request(call.model, call.prompt, self._fragments, official=official, max_tokens=limit)
 
 
 def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> OpenAIProvider:
@@ -104,7 +104,9 @@ def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> Op
     return OpenAIProvider(account, http, fragments)
 
 
-def request(model: str, prompt: Prompt, fragments: Fragments, *, official: bool, max_tokens: int | None = None) -> Body:
+async def request(
+    model: str, prompt: Prompt, fragments: Fragments, *, official: bool, max_tokens: int | None = None
+) -> Body:
     """Build the body. `official` is OpenAI itself, whose models of this wire reason and take no temperature."""
     settings, form = prompt.settings, response_form(prompt)
     checks.check(prompt, form, checks.OPENAI)
@@ -129,7 +131,7 @@ def request(model: str, prompt: Prompt, fragments: Fragments, *, official: bool,
         body["tools"] = [_tool(tool, settings) for tool in prompt.tools]
         body["tool_choice"] = _choice(prompt)
         body["parallel_tool_calls"] = settings.parallel_tool_calls
-    return Body(body, "input", fragments.of(_FORM, prompt.messages))
+    return Body(body, "input", await fragments.of(_FORM, prompt.messages))
 
 
 def _text_settings(prompt: Prompt, form: Json) -> Json:

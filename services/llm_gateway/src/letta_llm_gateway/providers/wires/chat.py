@@ -60,7 +60,7 @@ _FINISH = {
 MOST_CALLS = 512
 
 
-def request(
+async def request(
     model: str,
     prompt: Prompt,
     fragments: Fragments,
@@ -95,8 +95,8 @@ def request(
         if settings.HasField("parallel_tool_calls") or (official and not reasons):
             body["parallel_tool_calls"] = settings.parallel_tool_calls
     if official:
-        return Body(body, "messages", _as_they_are(prompt, fragments))
-    return Body(body, "messages", _in_turns(prompt, fragments, thoughts=thoughts))
+        return Body(body, "messages", await _as_they_are(prompt, fragments))
+    return Body(body, "messages", await _in_turns(prompt, fragments, thoughts=thoughts))
 
 
 def _choice(prompt: Prompt) -> str | Json:
@@ -112,24 +112,24 @@ def _tool(tool: ToolDefinition, settings: ModelSettings) -> Json:
     return {"type": "function", "function": function}
 
 
-def _as_they_are(prompt: Prompt, fragments: Fragments) -> bytes:
+async def _as_they_are(prompt: Prompt, fragments: Fragments) -> bytes:
     """Return the conversation, message by message."""
     system = encoded({"role": "system", "content": prompt.system}) if prompt.system else b""
-    return together(system, fragments.of(_PLAIN, prompt.messages))
+    return together(system, await fragments.of(_PLAIN, prompt.messages))
 
 
-def _in_turns(prompt: Prompt, fragments: Fragments, *, thoughts: bool) -> bytes:
+async def _in_turns(prompt: Prompt, fragments: Fragments, *, thoughts: bool) -> bytes:
     """Return the conversation so that neighbours of one role are one message.
 
     System messages come first as one, later ones are the user's words, and the user begins.
     """
     messages = tuple(prompt.messages)
-    facts = facts_of(messages, fragments)
+    facts = await facts_of(messages, fragments)
     system = [Turns(said({"role": "system", "content": prompt.system}))] if prompt.system else []
-    first = joined([*system, fragments.of(_FIRST, messages[: facts.lead])])
+    first = joined([*system, await fragments.of(_FIRST, messages[: facts.lead])])
     rest = messages[facts.lead :]
     goes_on = facts.turn + 1 - facts.lead if thoughts else len(rest)
-    turns = turns_of(_FOLLOWING, rest, fragments, goes_on=max(0, goes_on))
+    turns = await turns_of(_FOLLOWING, rest, fragments, goes_on=max(0, goes_on))
     begins = turns.first is not None and turns.first.role == "assistant"
     return together(first.encoded(), NOBODY if begins else b"", turns.encoded())
 

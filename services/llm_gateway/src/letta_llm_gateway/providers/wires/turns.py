@@ -138,7 +138,8 @@ class PhasesRecipe(Generic[T]):
         return size if made.running is made.over else 2 * size
 
 
-def turns_of(form: PhasesRecipe[T], messages: Sequence[bytes], fragments: Fragments, *, goes_on: int) -> Turns[T]:
+async def turns_of(form: PhasesRecipe[T], messages: Sequence[bytes], fragments: Fragments, *, goes_on: int) -> Turns[T]:
     """Return the turns of a history; those from the place `goes_on` on are told as the turn that goes on."""
-    over = fragments.of(form, messages[:goes_on]).over
-    return joined([over, fragments.of(form, messages[goes_on:]).running])
+    over = (await fragments.of(form, messages[:goes_on])).over
+    running = (await fragments.of(form, messages[goes_on:])).running
+    return joined([over, running])
