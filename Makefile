@@ -83,7 +83,7 @@ up: setup ## Run every service in its own process.
 	@letta up --dev
 
 .PHONY: budget
-budget: setup-dev ## Count RPCs and SQL statements per step; the last line is JSON.
+budget: setup-dev ## Count RPCs, SQL statements and work on the way to vendors per step; the last line is JSON.
 	@python -m benchmarks.budget
 
 .PHONY: bench

@@ -1,4 +1,4 @@
-"""How many calls between services and SQL statements a message costs, for a short and a long history, and a screen.
+"""How many calls between services and SQL statements a message costs, for short and long histories, and a screen.
 
 Counts come from outside the code that is counted: statements from pg_stat_statements of a real Postgres, calls from the
 client library's counter. The last line printed is JSON.
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import psycopg
 from prometheus_client import REGISTRY
 
+from benchmarks.vendor_work import LENGTHS, MODELS, vendors, work_of
 from letta.agent.v1 import (
     agent_pb2,
     agent_service_pb2,
@@ -135,25 +137,32 @@ class Conversation:
 
     async def begin(self, model: str, history: int) -> None:
         """Make the agent and its history, of which the last messages stay in context."""
+        await self.make(model)
+        await self.remember(history)
+
+    async def make(self, model: str) -> None:
+        """Make the agent."""
         request = agent_service_pb2.CreateAgentRequest(
             agent=agent_pb2.Agent(model=model), memory_blocks=[block_pb2.Block(label="human", value="Name: Sam.")]
         )
         self._agent_id = (await self._agents.CreateAgent(request, timeout=CALL_SECONDS)).agent.id
-        with acting_as(await self._auth.exchange("", "")):
-            await self._remember([_message(index) for index in range(history)])
 
-    async def _remember(self, messages: list[message_pb2.Message]) -> None:
-        """Commit messages as the steps of one run, and keep the last ones in context."""
+    async def remember(self, history: int, *, in_context: int = IN_CONTEXT) -> int:
+        """Commit messages as the steps of one run, and keep the last ones in context; return the bytes of all."""
+        messages = [_message(index) for index in range(history)]
+        with acting_as(await self._auth.exchange("", "")):
+            await self._commit(messages, in_context)
+        return sum(len(message.SerializeToString()) for message in messages)
+
+    async def _commit(self, messages: list[message_pb2.Message], in_context: int) -> None:
         run_id = new_id("run")
         owner: dict[str, Any] = {"agent_id": self._agent_id, "conversation_id": self._agent_id, "run_id": run_id}
         await self._contexts.BeginStep(context_service_pb2.BeginStepRequest(**owner, fence=1), timeout=CALL_SECONDS)
         for index, start in enumerate(range(0, len(messages), CHUNK)):
             chunk = messages[start : start + CHUNK]
-            kept = chunk[-IN_CONTEXT:][0].id
+            moved = {"window": _window(chunk[-in_context:][0].id)} if in_context < len(messages) else {}
             await self._contexts.CommitStep(
-                context_service_pb2.CommitStepRequest(
-                    **owner, fence=1, step_index=index, messages=chunk, window=_window(kept)
-                ),
+                context_service_pb2.CommitStepRequest(**owner, fence=1, step_index=index, messages=chunk, **moved),
                 timeout=CALL_SECONDS,
             )
 
@@ -200,10 +209,12 @@ async def measure(dsn: str, home: Path) -> dict[str, Any]:
     await upgrade_all(dsn)
     # Embedding goes on in the background, in batches; it is no part of a step.
     quiet = {"embed_messages": False, "embedding_pause_seconds": 3600, "log_level": "warning"}
-    arguments = {"database_url": dsn, "home": home, "dev_mode": True, "bind": "127.0.0.1:0", **quiet}
-    stack = Stack(arguments, http_bind="127.0.0.1:0")
-    await stack.start()
-    try:
+    async with AsyncExitStack() as ends:
+        settings, asked = await ends.enter_async_context(vendors())
+        arguments = {"database_url": dsn, "home": home, "dev_mode": True, "bind": "127.0.0.1:0", **quiet, **settings}
+        stack = Stack(arguments, http_bind="127.0.0.1:0")
+        ends.push_async_callback(stack.stop)
+        await stack.start()
         meter = Meter(dsn)
         report: dict[str, Any] = {}
         for history in HISTORIES:
@@ -215,9 +226,26 @@ async def measure(dsn: str, home: Path) -> dict[str, Any]:
             _print(f"history of {history}, run with one memory tool call", tool)
             report[str(history)] = _report(step, tool)
         report["screens"] = await screens(stack, meter)
+        report["vendors"] = {vendor: await asking(stack, meter, vendor, asked) for vendor in MODELS}
         return report
-    finally:
-        await stack.stop()
+
+
+async def asking(stack: Stack, meter: Meter, vendor: str, asked: Counter[str]) -> dict[str, dict[str, float]]:
+    """Count what a message costs on its way to a vendor, for each length of what is in context."""
+    found = {}
+    for length in LENGTHS:
+        talk = Conversation(stack)
+        await talk.make(MODELS[vendor])
+        # From here on the size of the context is what the vendor counts, which is little: nothing is compacted.
+        await talk.send("Hello!")
+        size = await talk.remember(length, in_context=length)
+        counts = await meter.count(talk.send, "Hello!")
+        _print(f"{vendor}, {length} messages in context", counts)
+        done = await work_of(talk.send, asked, vendor)
+        sys.stdout.write(f"  {done}\n")
+        costs = {"rpcs": sum(counts.rpcs.values()), "sql": counts.per_step, "sql_per_run": counts.per_run}
+        found[str(length)] = {**costs, **done, "bytes_of_history": size}
+    return found
 
 
 async def screens(stack: Stack, meter: Meter) -> dict[str, float]:
