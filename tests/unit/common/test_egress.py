@@ -3,11 +3,19 @@
 import asyncio
 import ipaddress
 import socket
+import ssl
 
 import httpx2
 import pytest
 
-from letta_common.egress import AddressGuard, ForbiddenAddress, TooMuchData, guarded_client, is_public
+from letta_common.egress import (
+    AddressGuard,
+    ForbiddenAddress,
+    TooMuchData,
+    guarded_client,
+    is_public,
+    trusted_authorities,
+)
 from letta_common.errors import InvalidArgument
 
 
@@ -193,3 +201,16 @@ async def test_unknown_names_are_connection_errors(names):
     async with guarded_client(AddressGuard(), timeout=5, most_bytes=100) as client:
         with pytest.raises(httpx2.ConnectError):
             await client.get("http://no-such-name.invalid/")
+
+
+async def test_what_is_trusted_is_read_once_for_all_clients(monkeypatch):
+    read = []
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *places: read.append(places))
+    trusted_authorities.cache_clear()
+    try:
+        for _ in range(3):
+            await guarded_client(AddressGuard(), timeout=5, most_bytes=100).aclose()
+    finally:
+        trusted_authorities.cache_clear()
+
+    assert len(read) == 1

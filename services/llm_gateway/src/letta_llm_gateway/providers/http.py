@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from letta.llm.v1.generation_service_pb2 import Generation
-from letta_common.egress import AddressGuard, Bounded, ForbiddenAddress, guarded_client
+from letta_common.egress import AddressGuard, Bounded, ForbiddenAddress, guarded_client, trusted_authorities
 from letta_common.errors import AppError
 from letta_llm_gateway.domain.answers import Call, Event
 from letta_llm_gateway.domain.catalogue.providers import Account, ListedModel, Provider, Vector
@@ -48,7 +48,7 @@ class Clients:
             )
         else:
             limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_IDLE)
-            client = httpx2.AsyncClient(limits=limits, follow_redirects=False)
+            client = httpx2.AsyncClient(verify=trusted_authorities(), limits=limits, follow_redirects=False)
         client.timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)  # the gateway measures silence for itself
         client.headers["accept-encoding"] = "identity"
         client.event_hooks = {"request": [_record], "response": [_bound]}

@@ -25,12 +25,13 @@ from mcp.types import (
 from pydantic import ValidationError
 
 from letta_common.actor import Actor
-from letta_common.egress import AddressGuard, ForbiddenAddress, guarded_client, unwrapped
+from letta_common.egress import AddressGuard, ForbiddenAddress, guarded_client
 from letta_common.errors import AppError, InvalidArgument, MCPConnectionFailed, MCPTimeout, ValidationFailed
 from letta_sandbox.local.programs import Programs
 from letta_tools.domain.mcp.connections import SSE, STDIO, MCPConnection
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded, OAuthGrants
 from letta_tools.domain.mcp.tools import Offer
+from letta_tools.providers.error_groups import unwrapped
 from letta_tools.providers.mcp import MCPOptions
 from letta_tools.providers.mcp_listings import FAULT, Listings
 from letta_tools.providers.mcp_oauth import authorization

@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx2
 
-from letta_common.egress import AddressGuard, TooMuchData, guarded_client, unwrapped
+from letta_common.egress import AddressGuard, TooMuchData, guarded_client
 from letta_tools.domain.executions.web_calls import WebFailure, WebPage
+from letta_tools.providers.error_groups import unwrapped
 from letta_tools.providers.web_text import text_of_html
 
 _REDIRECTS = 5
