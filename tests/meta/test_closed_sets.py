@@ -10,6 +10,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 from buf.validate import validate_pb2
 from letta.common.v1 import actor_pb2
 from scripts.contracts import ROOT, read_contracts
+from tests.contract.boundary.contracts import Path, all_methods, leaves
 
 CONTRACTS = read_contracts()
 STRING = FieldDescriptorProto.TYPE_STRING
@@ -55,6 +56,24 @@ def test_no_comment_lists_the_words_of_a_closed_set():
     found = {short(name) for name, _ in strings() if _WORDS.search(CONTRACTS.field_comments.get(name, ""))}
 
     assert found - LEFT == OPEN.keys(), "write an enum, or say in OPEN who adds words to it"
+
+
+def closed(path: Path) -> bool:
+    """Say whether the contract refuses numbers that the enum at the end of a path does not have."""
+    field = path[-1]
+    rules = field.GetOptions().Extensions[validate_pb2.field]
+    if field.containing_type.GetOptions().map_entry:
+        rules = path[-2].GetOptions().Extensions[validate_pb2.field].map.values
+    elif field.is_repeated:
+        rules = rules.repeated.items
+    return bool(rules.enum.defined_only or getattr(rules.enum, "in"))
+
+
+def test_every_enum_that_a_request_holds_is_closed():
+    paths = [path for each in all_methods() for path in leaves(each.input_type, FieldDescriptorProto.TYPE_ENUM)]
+
+    assert {path[-1].full_name for path in paths if not closed(path)} == set(), "say `enum.defined_only`"
+    assert len({path[-1].full_name for path in paths}) > 80
 
 
 def test_nothing_is_deprecated():

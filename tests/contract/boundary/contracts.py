@@ -35,13 +35,18 @@ Path = tuple[Field, ...]
 
 def methods() -> list[Any]:
     """Return the descriptors of every public method."""
+    return [each for each in all_methods() if not each.GetOptions().Extensions[annotations_pb2.method].internal]
+
+
+def all_methods() -> list[Any]:
+    """Return the descriptors of every method, also of those between services."""
     found = []
     for package, nouns in _SERVICES.items():
         for noun in nouns:
             importlib.import_module(f"letta.{package}.v1.{noun}_service_pb2")
             file = descriptor_pool.Default().FindFileByName(f"letta/{package}/v1/{noun}_service.proto")
             found += [method for service in file.services_by_name.values() for method in service.methods]
-    return [method for method in found if not method.GetOptions().Extensions[annotations_pb2.method].internal]
+    return found
 
 
 def leaves(message: Any, kind: int, above: Path = ()) -> Iterator[Path]:

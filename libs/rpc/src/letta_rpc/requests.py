@@ -1,4 +1,4 @@
-"""What no request may hold, whatever its method: texts too long, NUL, unknown enum numbers, NaN, broken JSON."""
+"""What no request may hold, whatever its method: texts too long, NUL, NaN, broken JSON."""
 
 from __future__ import annotations
 
@@ -84,9 +84,6 @@ def _of_value(field: FieldDescriptor, value: Any, path: str) -> Iterator[Violati
         yield from _of_text(field, value, path)
     elif field.type == field.TYPE_MESSAGE:
         yield from violations(value, path)
-    elif field.enum_type is not None:
-        if value not in field.enum_type.values_by_number:
-            yield path, f"has no value of the number {value}"
     elif field.type in _FLOATS and not math.isfinite(value):
         yield path, "is no finite number"
 

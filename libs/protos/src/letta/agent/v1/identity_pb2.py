@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/agent/v1/identity.proto\x12\x0eletta.agent.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xbf\x03\n\x08Identity\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12+\n\x0eidentifier_key\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\ridentifierKey\x12\x18\n\x04name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x04name\x12G\n\ridentity_type\x18\x04 \x01(\x0e\x32\x1c.letta.agent.v1.IdentityTypeB\x04\xe2\x41\x01\x03R\x0cidentityType\x12(\n\nproject_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\tprojectId\x88\x01\x01\x12!\n\tagent_ids\x18\x06 \x03(\tB\x04\xe2\x41\x01\x03R\x08\x61gentIds\x12!\n\tblock_ids\x18\x07 \x03(\tB\x04\xe2\x41\x01\x03R\x08\x62lockIds\x12\x32\n\x0forganization_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0eorganizationId\x88\x01\x01\x12\x46\n\nproperties\x18\t \x03(\x0b\x32 .letta.agent.v1.IdentityPropertyB\x04\xe2\x41\x01\x03R\npropertiesB\r\n\x0b_project_idB\x12\n\x10_organization_id\"\x8c\x01\n\x10IdentityProperty\x12\x16\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x03key\x12 \n\x05value\x18\x02 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x05value\x12>\n\x04type\x18\x03 \x01(\x0e\x32$.letta.agent.v1.IdentityPropertyTypeB\x04\xe2\x41\x01\x03R\x04type*u\n\x0cIdentityType\x12\x1d\n\x19IDENTITY_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11IDENTITY_TYPE_ORG\x10\x01\x12\x16\n\x12IDENTITY_TYPE_USER\x10\x02\x12\x17\n\x13IDENTITY_TYPE_OTHER\x10\x03*\xc9\x01\n\x14IdentityPropertyType\x12&\n\"IDENTITY_PROPERTY_TYPE_UNSPECIFIED\x10\x00\x12!\n\x1dIDENTITY_PROPERTY_TYPE_STRING\x10\x01\x12!\n\x1dIDENTITY_PROPERTY_TYPE_NUMBER\x10\x02\x12\"\n\x1eIDENTITY_PROPERTY_TYPE_BOOLEAN\x10\x03\x12\x1f\n\x1bIDENTITY_PROPERTY_TYPE_JSON\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/agent/v1/identity.proto\x12\x0eletta.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xc7\x03\n\x08Identity\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12+\n\x0eidentifier_key\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\ridentifierKey\x12\x18\n\x04name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x04name\x12O\n\ridentity_type\x18\x04 \x01(\x0e\x32\x1c.letta.agent.v1.IdentityTypeB\x0c\xe2\x41\x01\x03\xbaH\x05\x82\x01\x02\x10\x01R\x0cidentityType\x12(\n\nproject_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\tprojectId\x88\x01\x01\x12!\n\tagent_ids\x18\x06 \x03(\tB\x04\xe2\x41\x01\x03R\x08\x61gentIds\x12!\n\tblock_ids\x18\x07 \x03(\tB\x04\xe2\x41\x01\x03R\x08\x62lockIds\x12\x32\n\x0forganization_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0eorganizationId\x88\x01\x01\x12\x46\n\nproperties\x18\t \x03(\x0b\x32 .letta.agent.v1.IdentityPropertyB\x04\xe2\x41\x01\x03R\npropertiesB\r\n\x0b_project_idB\x12\n\x10_organization_id\"\x94\x01\n\x10IdentityProperty\x12\x16\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x03key\x12 \n\x05value\x18\x02 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x05value\x12\x46\n\x04type\x18\x03 \x01(\x0e\x32$.letta.agent.v1.IdentityPropertyTypeB\x0c\xe2\x41\x01\x03\xbaH\x05\x82\x01\x02\x10\x01R\x04type*u\n\x0cIdentityType\x12\x1d\n\x19IDENTITY_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11IDENTITY_TYPE_ORG\x10\x01\x12\x16\n\x12IDENTITY_TYPE_USER\x10\x02\x12\x17\n\x13IDENTITY_TYPE_OTHER\x10\x03*\xc9\x01\n\x14IdentityPropertyType\x12&\n\"IDENTITY_PROPERTY_TYPE_UNSPECIFIED\x10\x00\x12!\n\x1dIDENTITY_PROPERTY_TYPE_STRING\x10\x01\x12!\n\x1dIDENTITY_PROPERTY_TYPE_NUMBER\x10\x02\x12\"\n\x1eIDENTITY_PROPERTY_TYPE_BOOLEAN\x10\x03\x12\x1f\n\x1bIDENTITY_PROPERTY_TYPE_JSON\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,7 +41,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDENTITY'].fields_by_name['name']._loaded_options = None
   _globals['_IDENTITY'].fields_by_name['name']._serialized_options = b'\342A\001\003'
   _globals['_IDENTITY'].fields_by_name['identity_type']._loaded_options = None
-  _globals['_IDENTITY'].fields_by_name['identity_type']._serialized_options = b'\342A\001\003'
+  _globals['_IDENTITY'].fields_by_name['identity_type']._serialized_options = b'\342A\001\003\272H\005\202\001\002\020\001'
   _globals['_IDENTITY'].fields_by_name['project_id']._loaded_options = None
   _globals['_IDENTITY'].fields_by_name['project_id']._serialized_options = b'\342A\001\003'
   _globals['_IDENTITY'].fields_by_name['agent_ids']._loaded_options = None
@@ -56,13 +57,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDENTITYPROPERTY'].fields_by_name['value']._loaded_options = None
   _globals['_IDENTITYPROPERTY'].fields_by_name['value']._serialized_options = b'\342A\001\003\312\363\030\002\020\001'
   _globals['_IDENTITYPROPERTY'].fields_by_name['type']._loaded_options = None
-  _globals['_IDENTITYPROPERTY'].fields_by_name['type']._serialized_options = b'\342A\001\003'
-  _globals['_IDENTITYTYPE']._serialized_start=711
-  _globals['_IDENTITYTYPE']._serialized_end=828
-  _globals['_IDENTITYPROPERTYTYPE']._serialized_start=831
-  _globals['_IDENTITYPROPERTYTYPE']._serialized_end=1032
-  _globals['_IDENTITY']._serialized_start=119
-  _globals['_IDENTITY']._serialized_end=566
-  _globals['_IDENTITYPROPERTY']._serialized_start=569
-  _globals['_IDENTITYPROPERTY']._serialized_end=709
+  _globals['_IDENTITYPROPERTY'].fields_by_name['type']._serialized_options = b'\342A\001\003\272H\005\202\001\002\020\001'
+  _globals['_IDENTITYTYPE']._serialized_start=756
+  _globals['_IDENTITYTYPE']._serialized_end=873
+  _globals['_IDENTITYPROPERTYTYPE']._serialized_start=876
+  _globals['_IDENTITYPROPERTYTYPE']._serialized_end=1077
+  _globals['_IDENTITY']._serialized_start=148
+  _globals['_IDENTITY']._serialized_end=603
+  _globals['_IDENTITYPROPERTY']._serialized_start=606
+  _globals['_IDENTITYPROPERTY']._serialized_end=754
 # @@protoc_insertion_point(module_scope)

@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from letta.common.v1 import message_pb2 as letta_dot_common_dot_v1_dot_message__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/common/v1/letta_message.proto\x12\x0fletta.common.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dletta/common/v1/message.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xd2\x0b\n\x0cLettaMessage\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12:\n\x04\x64\x61te\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x03\xca\xf3\x18\x02X\x02R\x04\x64\x61te\x12\x1d\n\x04name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x04name\x88\x01\x01\x12M\n\x0esystem_message\x18\x14 \x01(\x0b\x32\x1e.letta.common.v1.SystemMessageB\x04\xe2\x41\x01\x03H\x00R\rsystemMessage\x12G\n\x0cuser_message\x18\x15 \x01(\x0b\x32\x1c.letta.common.v1.UserMessageB\x04\xe2\x41\x01\x03H\x00R\x0buserMessage\x12V\n\x11reasoning_message\x18\x16 \x01(\x0b\x32!.letta.common.v1.ReasoningMessageB\x04\xe2\x41\x01\x03H\x00R\x10reasoningMessage\x12i\n\x18hidden_reasoning_message\x18\x17 \x01(\x0b\x32\'.letta.common.v1.HiddenReasoningMessageB\x04\xe2\x41\x01\x03H\x00R\x16hiddenReasoningMessage\x12T\n\x11tool_call_message\x18\x18 \x01(\x0b\x32 .letta.common.v1.ToolCallMessageB\x04\xe2\x41\x01\x03H\x00R\x0ftoolCallMessage\x12Z\n\x13tool_return_message\x18\x19 \x01(\x0b\x32\".letta.common.v1.ToolReturnMessageB\x04\xe2\x41\x01\x03H\x00R\x11toolReturnMessage\x12V\n\x11\x61ssistant_message\x18\x1a \x01(\x0b\x32!.letta.common.v1.AssistantMessageB\x04\xe2\x41\x01\x03H\x00R\x10\x61ssistantMessage\x12i\n\x18\x61pproval_request_message\x18\x1b \x01(\x0b\x32\'.letta.common.v1.ApprovalRequestMessageB\x04\xe2\x41\x01\x03H\x00R\x16\x61pprovalRequestMessage\x12l\n\x19\x61pproval_response_message\x18\x1c \x01(\x0b\x32(.letta.common.v1.ApprovalResponseMessageB\x04\xe2\x41\x01\x03H\x00R\x17\x61pprovalResponseMessage\x12P\n\x0fsummary_message\x18\x1d \x01(\x0b\x32\x1f.letta.common.v1.SummaryMessageB\x04\xe2\x41\x01\x03H\x00R\x0esummaryMessage\x12J\n\revent_message\x18\x1e \x01(\x0b\x32\x1d.letta.common.v1.EventMessageB\x04\xe2\x41\x01\x03H\x00R\x0c\x65ventMessage\x12\x38\n\x04ping\x18\x1f \x01(\x0b\x32\x1c.letta.common.v1.PingMessageB\x04\xe2\x41\x01\x03H\x00R\x04ping\x12\x1d\n\x04otid\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x04otid\x88\x01\x01\x12&\n\tsender_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x08senderId\x88\x01\x01\x12\"\n\x07step_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x06stepId\x88\x01\x01\x12 \n\x06is_err\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x03H\x05R\x05isErr\x88\x01\x01\x12 \n\x06seq_id\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03H\x06R\x05seqId\x88\x01\x01\x12 \n\x06run_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x07R\x05runId\x88\x01\x01\x42\x1d\n\x07message\x12\x12\xd2\xf3\x18\x0e\n\x0cmessage_typeB\x07\n\x05_nameB\x07\n\x05_otidB\x0c\n\n_sender_idB\n\n\x08_step_idB\t\n\x07_is_errB\t\n\x07_seq_idB\t\n\x07_run_id\"/\n\rSystemMessage\x12\x1e\n\x07\x63ontent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x07\x63ontent\"\x82\x01\n\x0bUserMessage\x12\x1a\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x04text\x12;\n\x05parts\x18\x02 \x01(\x0b\x32\x1d.letta.common.v1.ContentPartsB\x04\xe2\x41\x01\x03H\x00R\x05partsB\x1a\n\x07\x63ontent\x12\x0f\xd2\xf3\x18\x0b\x18\x01\"\x07\x63ontent\"\xad\x01\n\x10ReasoningMessage\x12>\n\x06source\x18\x01 \x01(\x0e\x32 .letta.common.v1.ReasoningSourceB\x04\xe2\x41\x01\x03R\x06source\x12\"\n\treasoning\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\treasoning\x12\'\n\tsignature\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\tsignature\x88\x01\x01\x42\x0c\n\n_signature\"\xa6\x01\n\x16HiddenReasoningMessage\x12\x41\n\x05state\x18\x01 \x01(\x0e\x32%.letta.common.v1.HiddenReasoningStateB\x04\xe2\x41\x01\x03R\x05state\x12\x34\n\x10hidden_reasoning\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0fhiddenReasoning\x88\x01\x01\x42\x13\n\x11_hidden_reasoning\"\xb9\x01\n\x08ToolCall\x12#\n\x04name\x18\x01 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02 \x01H\x00R\x04name\x88\x01\x01\x12-\n\targuments\x18\x02 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02 \x01H\x01R\targuments\x88\x01\x01\x12\x31\n\x0ctool_call_id\x18\x03 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02 \x01H\x02R\ntoolCallId\x88\x01\x01\x42\x07\n\x05_nameB\x0c\n\n_argumentsB\x0f\n\r_tool_call_id\"V\n\x0cToolCallList\x12>\n\ntool_calls\x18\x01 \x03(\x0b\x32\x19.letta.common.v1.ToolCallB\x04\xe2\x41\x01\x03R\ttoolCalls:\x06\xda\xf3\x18\x02\x08\x01\"\xfd\x01\n\x0fToolCallMessage\x12<\n\ttool_call\x18\x01 \x01(\x0b\x32\x19.letta.common.v1.ToolCallB\x04\xe2\x41\x01\x03R\x08toolCall\x12\x44\n\ntool_calls\x18\x02 \x01(\x0b\x32\x1d.letta.common.v1.ToolCallListB\x04\xe2\x41\x01\x03H\x00R\ttoolCalls\x12I\n\x0ftool_call_delta\x18\x03 \x01(\x0b\x32\x19.letta.common.v1.ToolCallB\x04\xe2\x41\x01\x03H\x00R\rtoolCallDeltaB\x1b\n\x05\x63\x61lls\x12\x12\xd2\xf3\x18\x0e\x18\x01\"\ntool_calls\"\xb1\x02\n\x11ToolReturnMessage\x12%\n\x0btool_return\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\ntoolReturn\x12?\n\x06status\x18\x02 \x01(\x0e\x32!.letta.common.v1.ToolReturnStatusB\x04\xe2\x41\x01\x03R\x06status\x12&\n\x0ctool_call_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\ntoolCallId\x12\"\n\x06stdout\x18\x04 \x03(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\x06stdout\x12\"\n\x06stderr\x18\x05 \x03(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\x06stderr\x12\x44\n\x0ctool_returns\x18\x06 \x03(\x0b\x32\x1b.letta.common.v1.ToolReturnB\x04\xe2\x41\x01\x03R\x0btoolReturns\"\x87\x01\n\x10\x41ssistantMessage\x12\x1a\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x04text\x12;\n\x05parts\x18\x02 \x01(\x0b\x32\x1d.letta.common.v1.ContentPartsB\x04\xe2\x41\x01\x03H\x00R\x05partsB\x1a\n\x07\x63ontent\x12\x0f\xd2\xf3\x18\x0b\x18\x01\"\x07\x63ontent\"\x84\x02\n\x16\x41pprovalRequestMessage\x12<\n\ttool_call\x18\x01 \x01(\x0b\x32\x19.letta.common.v1.ToolCallB\x04\xe2\x41\x01\x03R\x08toolCall\x12\x44\n\ntool_calls\x18\x02 \x01(\x0b\x32\x1d.letta.common.v1.ToolCallListB\x04\xe2\x41\x01\x03H\x00R\ttoolCalls\x12I\n\x0ftool_call_delta\x18\x03 \x01(\x0b\x32\x19.letta.common.v1.ToolCallB\x04\xe2\x41\x01\x03H\x00R\rtoolCallDeltaB\x1b\n\x05\x63\x61lls\x12\x12\xd2\xf3\x18\x0e\x18\x01\"\ntool_calls\"\x8a\x02\n\x17\x41pprovalResponseMessage\x12=\n\tapprovals\x18\x01 \x03(\x0b\x32\x19.letta.common.v1.ApprovalB\x04\xe2\x41\x01\x03R\tapprovals\x12#\n\x07\x61pprove\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x03H\x00R\x07\x61pprove\x88\x01\x01\x12\x39\n\x13\x61pproval_request_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x11\x61pprovalRequestId\x88\x01\x01\x12!\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x06reason\x88\x01\x01\x42\n\n\x08_approveB\x16\n\x14_approval_request_idB\t\n\x07_reason\"\x83\x01\n\x0eSummaryMessage\x12\x1e\n\x07summary\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x07summary\x12Q\n\x10\x63ompaction_stats\x18\x02 \x01(\x0b\x32 .letta.common.v1.CompactionStatsB\x04\xe2\x41\x01\x03R\x0f\x63ompactionStats\"z\n\x0c\x45ventMessage\x12?\n\nevent_type\x18\x01 \x01(\x0e\x32\x1a.letta.common.v1.EventTypeB\x04\xe2\x41\x01\x03R\teventType\x12)\n\nevent_data\x18\x02 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\teventData\"\r\n\x0bPingMessage*\x81\x01\n\x0fReasoningSource\x12 \n\x1cREASONING_SOURCE_UNSPECIFIED\x10\x00\x12#\n\x1fREASONING_SOURCE_REASONER_MODEL\x10\x01\x12\'\n#REASONING_SOURCE_NON_REASONER_MODEL\x10\x02*\x87\x01\n\x14HiddenReasoningState\x12&\n\"HIDDEN_REASONING_STATE_UNSPECIFIED\x10\x00\x12#\n\x1fHIDDEN_REASONING_STATE_REDACTED\x10\x01\x12\"\n\x1eHIDDEN_REASONING_STATE_OMITTED\x10\x02*B\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45VENT_TYPE_COMPACTION\x10\x01*\xc1\x03\n\x0bMessageType\x12\x1c\n\x18MESSAGE_TYPE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bMESSAGE_TYPE_SYSTEM_MESSAGE\x10\x01\x12\x1d\n\x19MESSAGE_TYPE_USER_MESSAGE\x10\x02\x12\"\n\x1eMESSAGE_TYPE_ASSISTANT_MESSAGE\x10\x03\x12\"\n\x1eMESSAGE_TYPE_REASONING_MESSAGE\x10\x04\x12)\n%MESSAGE_TYPE_HIDDEN_REASONING_MESSAGE\x10\x05\x12\"\n\x1eMESSAGE_TYPE_TOOL_CALL_MESSAGE\x10\x06\x12$\n MESSAGE_TYPE_TOOL_RETURN_MESSAGE\x10\x07\x12)\n%MESSAGE_TYPE_APPROVAL_REQUEST_MESSAGE\x10\x08\x12*\n&MESSAGE_TYPE_APPROVAL_RESPONSE_MESSAGE\x10\t\x12 \n\x1cMESSAGE_TYPE_SUMMARY_MESSAGE\x10\n\x12\x1e\n\x1aMESSAGE_TYPE_EVENT_MESSAGE\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/common/v1/letta_message.proto\x12\x0fletta.common.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dletta/common/v1/message.proto\x1a\"letta/jsonmap/v1/annotations.proto\"\xd2\x0b\n\x0cLettaMessage\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12:\n\x04\x64\x61te\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x03\xca\xf3\x18\x02X\x02R\x04\x64\x61te\x12\x1d\n\x04name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x04name\x88\x01\x01\x12M\n\x0esystem_message\x18\x14 \x01(\x0b\x32\x1e.letta.common.v1.SystemMessageB\x04\xe2\x41\x01\x03H\x00R\rsystemMessage\x12G\n\x0cuser_message\x18\x15 \x01(\x0b\x32\x1c.letta.common.v1.UserMessageB\x04\xe2\x41\x01\x03H\x00R\x0buserMessage\x12V\n\x11reasoning_message\x18\x16 \x01(\x0b\x32!.letta.common.v1.ReasoningMessageB\x04\xe2\x41\x01\x03H\x00R\x10reasoningMessage\x12i\n\x18hidden_reasoning_message\x18\x17 \x01(\x0b\x32\'.letta.common.v1.HiddenReasoningMessageB\x04\xe2\x41\x01\x03H\x00R\x16hiddenReasoningMessage\x12T\n\x11tool_call_message\x18\x18 \x01(\x0b\x32 .letta.common.v1.ToolCallMessageB\x04\xe2\x41\x01\x03H\x00R\x0ftoolCallMessage\x12Z\n\x13tool_return_message\x18\x19 \x01(\x0b\x32\".letta.common.v1.ToolReturnMessageB\x04\xe2\x41\x01\x03H\x00R\x11toolReturnMessage\x12V\n\x11\x61ssistant_message\x18\x1a \x01(\x0b\x32!.letta.common.v1.AssistantMessageB\x04\xe2\x41\x01\x03H\x00R\x10\x61ssistantMessage\x12i\n\x18\x61pproval_request_message\x18\x1b \x01(\x0b\x32\'.letta.common.v1.ApprovalRequestMessageB\x04\xe2\x41\x01\x03H\x00R\x16\x61pprovalRequestMessage\x12l\n\x19\x61pproval_response_message\x18\x1c \x01(\x0b\x32(.letta.common.v1.ApprovalResponseMessageB\x04\xe2\x41\x01\x03H\x00R\x17\x61pprovalResponseMessage\x12P\n\x0fsummary_message\x18\x1d \x01(\x0b\x32\x1f.letta.common.v1.SummaryMessageB\x04\xe2\x41\x01\x03H\x00R\x0esummaryMessage\x12J\n\revent_message\x18\x1e \x01(\x0b\x32\x1d.letta.common.v1.EventMessageB\x04\xe2\x41\x01\x03H\x00R\x0c\x65ventMessage\x12\x38\n\x04ping\x18\x1f \x01(\x0b\x32\x1c.letta.common.v1.PingMessageB\x04\xe2\x41\x01\x03H\x00R\x04ping\x12\x1d\n\x04otid\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x04otid\x88\x01\x01\x12&\n\tsender_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x03R\x08senderId\x88\x01\x01\x12\"\n\x07step_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x06stepId\x88\x01\x01\x12 \n\x06is_err\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x03H\x05R\x05isErr\x88\x01\x01\x12 \n\x06seq_id\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03H\x06R\x05seqId\x88\x01\x01\x12 \n\x06run_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x07R\x05runId\x88\x01\x01\x42\x1d\n\x07message\x12\x12\xd2\xf3\x18\x0e\n\x0cmessage_typeB\x07\n\x05_nameB\x07\n\x05_otidB\x0c\n\n_sender_idB\n\n\x08_step_idB\t\n\x07_is_errB\t\n\x07_seq_idB\t\n\x07_run_id\"/\n\rSystemMessage\x12\x1e\n\x07\x63ontent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x07\x63ontent\"\x82\x01\n\x0bUserMessage\x12\x1a\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x04text\x12;\n\x05parts\x18\x02 \x01(\x0b\x32\x1d.letta.common.v1.ContentPartsB\x04\xe2\x41\x01\x03H\x00R\x05partsB\x1a\n\x07\x63ontent\x12\x0f\xd2\xf3\x18\x0b\x18\x01\"\x07\x63ontent\"\xb5\x01\n\x10ReasoningMessage\x12\x46\n\x06source\x18\x01 \x01(\x0e\x32 .letta.common.v1.ReasoningSourceB\x0c\xe2\x41\x01\x03\xbaH\x05\x82\x01\x02\x10\x01R\x06source\x12\"\n\treasoning\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\treasoning\x12\'\n\tsignature\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\tsignature\x88\x01\x01\x42\x0c\n\n_signature\"\xae\x01\n\x16HiddenReasoningMessage\x12I\n\x05state\x18\x01 \x01(\x0e\x32%.letta.common.v1.HiddenReasoningStateB\x0c\xe2\x41\x01\x03\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12\x34\n\x10hidden_reasoning\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0fhiddenReasoning\x88\x01\x01\x42\x13\n\x11_hidden_reasoning\"\xb9\x01\n\x08ToolCall\x12#\n\x04name\x18\x01 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02 \x01H\x00R\x04name\x88\x01\x01\x12-\n\targuments\x18\x02 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02 \x01H\x01R\targuments\x88\x01\x01\x12\x31\n\x0ctool_call_id\x18\x03 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02 \x01H\x02R\ntoolCallId\x88\x01\x01\x42\x07\n\x05_nameB\x0c\n\n_argumentsB\x0f\n\r_tool_call_id\"V\n\x0cToolCallList\x12>\n\ntool_calls\x18\x01 \x03(\x0b\x32\x19.letta.common.v1.ToolCallB\x04\xe2\x41\x01\x03R\ttoolCalls:\x06\xda\xf3\x18\x02\x08\x01\"\xfd\x01\n\x0fToolCallMessage\x12<\n\ttool_call\x18\x01 \x01(\x0b\x32\x19.letta.common.v1.ToolCallB\x04\xe2\x41\x01\x03R\x08toolCall\x12\x44\n\ntool_calls\x18\x02 \x01(\x0b\x32\x1d.letta.common.v1.ToolCallListB\x04\xe2\x41\x01\x03H\x00R\ttoolCalls\x12I\n\x0ftool_call_delta\x18\x03 \x01(\x0b\x32\x19.letta.common.v1.ToolCallB\x04\xe2\x41\x01\x03H\x00R\rtoolCallDeltaB\x1b\n\x05\x63\x61lls\x12\x12\xd2\xf3\x18\x0e\x18\x01\"\ntool_calls\"\xb9\x02\n\x11ToolReturnMessage\x12%\n\x0btool_return\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\ntoolReturn\x12G\n\x06status\x18\x02 \x01(\x0e\x32!.letta.common.v1.ToolReturnStatusB\x0c\xe2\x41\x01\x03\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12&\n\x0ctool_call_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\ntoolCallId\x12\"\n\x06stdout\x18\x04 \x03(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\x06stdout\x12\"\n\x06stderr\x18\x05 \x03(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\x06stderr\x12\x44\n\x0ctool_returns\x18\x06 \x03(\x0b\x32\x1b.letta.common.v1.ToolReturnB\x04\xe2\x41\x01\x03R\x0btoolReturns\"\x87\x01\n\x10\x41ssistantMessage\x12\x1a\n\x04text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x04text\x12;\n\x05parts\x18\x02 \x01(\x0b\x32\x1d.letta.common.v1.ContentPartsB\x04\xe2\x41\x01\x03H\x00R\x05partsB\x1a\n\x07\x63ontent\x12\x0f\xd2\xf3\x18\x0b\x18\x01\"\x07\x63ontent\"\x84\x02\n\x16\x41pprovalRequestMessage\x12<\n\ttool_call\x18\x01 \x01(\x0b\x32\x19.letta.common.v1.ToolCallB\x04\xe2\x41\x01\x03R\x08toolCall\x12\x44\n\ntool_calls\x18\x02 \x01(\x0b\x32\x1d.letta.common.v1.ToolCallListB\x04\xe2\x41\x01\x03H\x00R\ttoolCalls\x12I\n\x0ftool_call_delta\x18\x03 \x01(\x0b\x32\x19.letta.common.v1.ToolCallB\x04\xe2\x41\x01\x03H\x00R\rtoolCallDeltaB\x1b\n\x05\x63\x61lls\x12\x12\xd2\xf3\x18\x0e\x18\x01\"\ntool_calls\"\x8a\x02\n\x17\x41pprovalResponseMessage\x12=\n\tapprovals\x18\x01 \x03(\x0b\x32\x19.letta.common.v1.ApprovalB\x04\xe2\x41\x01\x03R\tapprovals\x12#\n\x07\x61pprove\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x03H\x00R\x07\x61pprove\x88\x01\x01\x12\x39\n\x13\x61pproval_request_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x11\x61pprovalRequestId\x88\x01\x01\x12!\n\x06reason\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\x06reason\x88\x01\x01\x42\n\n\x08_approveB\x16\n\x14_approval_request_idB\t\n\x07_reason\"\x83\x01\n\x0eSummaryMessage\x12\x1e\n\x07summary\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03R\x07summary\x12Q\n\x10\x63ompaction_stats\x18\x02 \x01(\x0b\x32 .letta.common.v1.CompactionStatsB\x04\xe2\x41\x01\x03R\x0f\x63ompactionStats\"\x82\x01\n\x0c\x45ventMessage\x12G\n\nevent_type\x18\x01 \x01(\x0e\x32\x1a.letta.common.v1.EventTypeB\x0c\xe2\x41\x01\x03\xbaH\x05\x82\x01\x02\x10\x01R\teventType\x12)\n\nevent_data\x18\x02 \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\teventData\"\r\n\x0bPingMessage*\x81\x01\n\x0fReasoningSource\x12 \n\x1cREASONING_SOURCE_UNSPECIFIED\x10\x00\x12#\n\x1fREASONING_SOURCE_REASONER_MODEL\x10\x01\x12\'\n#REASONING_SOURCE_NON_REASONER_MODEL\x10\x02*\x87\x01\n\x14HiddenReasoningState\x12&\n\"HIDDEN_REASONING_STATE_UNSPECIFIED\x10\x00\x12#\n\x1fHIDDEN_REASONING_STATE_REDACTED\x10\x01\x12\"\n\x1eHIDDEN_REASONING_STATE_OMITTED\x10\x02*B\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45VENT_TYPE_COMPACTION\x10\x01*\xc1\x03\n\x0bMessageType\x12\x1c\n\x18MESSAGE_TYPE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bMESSAGE_TYPE_SYSTEM_MESSAGE\x10\x01\x12\x1d\n\x19MESSAGE_TYPE_USER_MESSAGE\x10\x02\x12\"\n\x1eMESSAGE_TYPE_ASSISTANT_MESSAGE\x10\x03\x12\"\n\x1eMESSAGE_TYPE_REASONING_MESSAGE\x10\x04\x12)\n%MESSAGE_TYPE_HIDDEN_REASONING_MESSAGE\x10\x05\x12\"\n\x1eMESSAGE_TYPE_TOOL_CALL_MESSAGE\x10\x06\x12$\n MESSAGE_TYPE_TOOL_RETURN_MESSAGE\x10\x07\x12)\n%MESSAGE_TYPE_APPROVAL_REQUEST_MESSAGE\x10\x08\x12*\n&MESSAGE_TYPE_APPROVAL_RESPONSE_MESSAGE\x10\t\x12 \n\x1cMESSAGE_TYPE_SUMMARY_MESSAGE\x10\n\x12\x1e\n\x1aMESSAGE_TYPE_EVENT_MESSAGE\x10\x0b\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -88,13 +89,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERMESSAGE'].fields_by_name['parts']._loaded_options = None
   _globals['_USERMESSAGE'].fields_by_name['parts']._serialized_options = b'\342A\001\003'
   _globals['_REASONINGMESSAGE'].fields_by_name['source']._loaded_options = None
-  _globals['_REASONINGMESSAGE'].fields_by_name['source']._serialized_options = b'\342A\001\003'
+  _globals['_REASONINGMESSAGE'].fields_by_name['source']._serialized_options = b'\342A\001\003\272H\005\202\001\002\020\001'
   _globals['_REASONINGMESSAGE'].fields_by_name['reasoning']._loaded_options = None
   _globals['_REASONINGMESSAGE'].fields_by_name['reasoning']._serialized_options = b'\342A\001\003'
   _globals['_REASONINGMESSAGE'].fields_by_name['signature']._loaded_options = None
   _globals['_REASONINGMESSAGE'].fields_by_name['signature']._serialized_options = b'\342A\001\003'
   _globals['_HIDDENREASONINGMESSAGE'].fields_by_name['state']._loaded_options = None
-  _globals['_HIDDENREASONINGMESSAGE'].fields_by_name['state']._serialized_options = b'\342A\001\003'
+  _globals['_HIDDENREASONINGMESSAGE'].fields_by_name['state']._serialized_options = b'\342A\001\003\272H\005\202\001\002\020\001'
   _globals['_HIDDENREASONINGMESSAGE'].fields_by_name['hidden_reasoning']._loaded_options = None
   _globals['_HIDDENREASONINGMESSAGE'].fields_by_name['hidden_reasoning']._serialized_options = b'\342A\001\003'
   _globals['_TOOLCALL'].fields_by_name['name']._loaded_options = None
@@ -118,7 +119,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLRETURNMESSAGE'].fields_by_name['tool_return']._loaded_options = None
   _globals['_TOOLRETURNMESSAGE'].fields_by_name['tool_return']._serialized_options = b'\342A\001\003'
   _globals['_TOOLRETURNMESSAGE'].fields_by_name['status']._loaded_options = None
-  _globals['_TOOLRETURNMESSAGE'].fields_by_name['status']._serialized_options = b'\342A\001\003'
+  _globals['_TOOLRETURNMESSAGE'].fields_by_name['status']._serialized_options = b'\342A\001\003\272H\005\202\001\002\020\001'
   _globals['_TOOLRETURNMESSAGE'].fields_by_name['tool_call_id']._loaded_options = None
   _globals['_TOOLRETURNMESSAGE'].fields_by_name['tool_call_id']._serialized_options = b'\342A\001\003'
   _globals['_TOOLRETURNMESSAGE'].fields_by_name['stdout']._loaded_options = None
@@ -154,45 +155,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUMMARYMESSAGE'].fields_by_name['compaction_stats']._loaded_options = None
   _globals['_SUMMARYMESSAGE'].fields_by_name['compaction_stats']._serialized_options = b'\342A\001\003'
   _globals['_EVENTMESSAGE'].fields_by_name['event_type']._loaded_options = None
-  _globals['_EVENTMESSAGE'].fields_by_name['event_type']._serialized_options = b'\342A\001\003'
+  _globals['_EVENTMESSAGE'].fields_by_name['event_type']._serialized_options = b'\342A\001\003\272H\005\202\001\002\020\001'
   _globals['_EVENTMESSAGE'].fields_by_name['event_data']._loaded_options = None
   _globals['_EVENTMESSAGE'].fields_by_name['event_data']._serialized_options = b'\342A\001\003\312\363\030\002\020\001'
-  _globals['_REASONINGSOURCE']._serialized_start=3993
-  _globals['_REASONINGSOURCE']._serialized_end=4122
-  _globals['_HIDDENREASONINGSTATE']._serialized_start=4125
-  _globals['_HIDDENREASONINGSTATE']._serialized_end=4260
-  _globals['_EVENTTYPE']._serialized_start=4262
-  _globals['_EVENTTYPE']._serialized_end=4328
-  _globals['_MESSAGETYPE']._serialized_start=4331
-  _globals['_MESSAGETYPE']._serialized_end=4780
-  _globals['_LETTAMESSAGE']._serialized_start=190
-  _globals['_LETTAMESSAGE']._serialized_end=1680
-  _globals['_SYSTEMMESSAGE']._serialized_start=1682
-  _globals['_SYSTEMMESSAGE']._serialized_end=1729
-  _globals['_USERMESSAGE']._serialized_start=1732
-  _globals['_USERMESSAGE']._serialized_end=1862
-  _globals['_REASONINGMESSAGE']._serialized_start=1865
-  _globals['_REASONINGMESSAGE']._serialized_end=2038
-  _globals['_HIDDENREASONINGMESSAGE']._serialized_start=2041
-  _globals['_HIDDENREASONINGMESSAGE']._serialized_end=2207
-  _globals['_TOOLCALL']._serialized_start=2210
-  _globals['_TOOLCALL']._serialized_end=2395
-  _globals['_TOOLCALLLIST']._serialized_start=2397
-  _globals['_TOOLCALLLIST']._serialized_end=2483
-  _globals['_TOOLCALLMESSAGE']._serialized_start=2486
-  _globals['_TOOLCALLMESSAGE']._serialized_end=2739
-  _globals['_TOOLRETURNMESSAGE']._serialized_start=2742
-  _globals['_TOOLRETURNMESSAGE']._serialized_end=3047
-  _globals['_ASSISTANTMESSAGE']._serialized_start=3050
-  _globals['_ASSISTANTMESSAGE']._serialized_end=3185
-  _globals['_APPROVALREQUESTMESSAGE']._serialized_start=3188
-  _globals['_APPROVALREQUESTMESSAGE']._serialized_end=3448
-  _globals['_APPROVALRESPONSEMESSAGE']._serialized_start=3451
-  _globals['_APPROVALRESPONSEMESSAGE']._serialized_end=3717
-  _globals['_SUMMARYMESSAGE']._serialized_start=3720
-  _globals['_SUMMARYMESSAGE']._serialized_end=3851
-  _globals['_EVENTMESSAGE']._serialized_start=3853
-  _globals['_EVENTMESSAGE']._serialized_end=3975
-  _globals['_PINGMESSAGE']._serialized_start=3977
-  _globals['_PINGMESSAGE']._serialized_end=3990
+  _globals['_REASONINGSOURCE']._serialized_start=4055
+  _globals['_REASONINGSOURCE']._serialized_end=4184
+  _globals['_HIDDENREASONINGSTATE']._serialized_start=4187
+  _globals['_HIDDENREASONINGSTATE']._serialized_end=4322
+  _globals['_EVENTTYPE']._serialized_start=4324
+  _globals['_EVENTTYPE']._serialized_end=4390
+  _globals['_MESSAGETYPE']._serialized_start=4393
+  _globals['_MESSAGETYPE']._serialized_end=4842
+  _globals['_LETTAMESSAGE']._serialized_start=219
+  _globals['_LETTAMESSAGE']._serialized_end=1709
+  _globals['_SYSTEMMESSAGE']._serialized_start=1711
+  _globals['_SYSTEMMESSAGE']._serialized_end=1758
+  _globals['_USERMESSAGE']._serialized_start=1761
+  _globals['_USERMESSAGE']._serialized_end=1891
+  _globals['_REASONINGMESSAGE']._serialized_start=1894
+  _globals['_REASONINGMESSAGE']._serialized_end=2075
+  _globals['_HIDDENREASONINGMESSAGE']._serialized_start=2078
+  _globals['_HIDDENREASONINGMESSAGE']._serialized_end=2252
+  _globals['_TOOLCALL']._serialized_start=2255
+  _globals['_TOOLCALL']._serialized_end=2440
+  _globals['_TOOLCALLLIST']._serialized_start=2442
+  _globals['_TOOLCALLLIST']._serialized_end=2528
+  _globals['_TOOLCALLMESSAGE']._serialized_start=2531
+  _globals['_TOOLCALLMESSAGE']._serialized_end=2784
+  _globals['_TOOLRETURNMESSAGE']._serialized_start=2787
+  _globals['_TOOLRETURNMESSAGE']._serialized_end=3100
+  _globals['_ASSISTANTMESSAGE']._serialized_start=3103
+  _globals['_ASSISTANTMESSAGE']._serialized_end=3238
+  _globals['_APPROVALREQUESTMESSAGE']._serialized_start=3241
+  _globals['_APPROVALREQUESTMESSAGE']._serialized_end=3501
+  _globals['_APPROVALRESPONSEMESSAGE']._serialized_start=3504
+  _globals['_APPROVALRESPONSEMESSAGE']._serialized_end=3770
+  _globals['_SUMMARYMESSAGE']._serialized_start=3773
+  _globals['_SUMMARYMESSAGE']._serialized_end=3904
+  _globals['_EVENTMESSAGE']._serialized_start=3907
+  _globals['_EVENTMESSAGE']._serialized_end=4037
+  _globals['_PINGMESSAGE']._serialized_start=4039
+  _globals['_PINGMESSAGE']._serialized_end=4052
 # @@protoc_insertion_point(module_scope)

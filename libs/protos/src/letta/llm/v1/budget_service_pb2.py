@@ -29,7 +29,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.llm.v1 import budget_pb2 as letta_dot_llm_dot_v1_dot_budget__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letta/llm/v1/budget_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x19letta/llm/v1/budget.proto\"L\n\x10SetBudgetRequest\x12\x38\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.BudgetB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x06\x62udget\"A\n\x11SetBudgetResponse\x12,\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.BudgetR\x06\x62udget\"\xf5\x01\n\x12ListBudgetsRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x36\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x04\xe2\x41\x01\x01R\x05order\x12<\n\x08order_by\x18\x05 \x01(\x0e\x32\x1b.letta.llm.v1.BudgetOrderByB\x04\xe2\x41\x01\x01R\x07orderBy\"E\n\x13ListBudgetsResponse\x12.\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x14.letta.llm.v1.BudgetR\x07\x62udgets\"H\n\x13\x44\x65leteBudgetRequest\x12\x31\n\tbudget_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07\x62udget-R\x08\x62udgetId\"\x16\n\x14\x44\x65leteBudgetResponse*P\n\rBudgetOrderBy\x12\x1f\n\x1b\x42UDGET_ORDER_BY_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x42UDGET_ORDER_BY_CREATED_AT\x10\x01\x32\x9d\x02\n\rBudgetService\x12Q\n\tSetBudget\x12\x1e.letta.llm.v1.SetBudgetRequest\x1a\x1f.letta.llm.v1.SetBudgetResponse\"\x03\x90\x02\x02\x12]\n\x0bListBudgets\x12 .letta.llm.v1.ListBudgetsRequest\x1a!.letta.llm.v1.ListBudgetsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x12Z\n\x0c\x44\x65leteBudget\x12!.letta.llm.v1.DeleteBudgetRequest\x1a\".letta.llm.v1.DeleteBudgetResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letta/llm/v1/budget_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x19letta/llm/v1/budget.proto\"L\n\x10SetBudgetRequest\x12\x38\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.BudgetB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x06\x62udget\"A\n\x11SetBudgetResponse\x12,\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x14.letta.llm.v1.BudgetR\x06\x62udget\"\x85\x02\n\x12ListBudgetsRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12\x44\n\x08order_by\x18\x05 \x01(\x0e\x32\x1b.letta.llm.v1.BudgetOrderByB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x07orderBy\"E\n\x13ListBudgetsResponse\x12.\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x14.letta.llm.v1.BudgetR\x07\x62udgets\"H\n\x13\x44\x65leteBudgetRequest\x12\x31\n\tbudget_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07\x62udget-R\x08\x62udgetId\"\x16\n\x14\x44\x65leteBudgetResponse*P\n\rBudgetOrderBy\x12\x1f\n\x1b\x42UDGET_ORDER_BY_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x42UDGET_ORDER_BY_CREATED_AT\x10\x01\x32\x9d\x02\n\rBudgetService\x12Q\n\tSetBudget\x12\x1e.letta.llm.v1.SetBudgetRequest\x1a\x1f.letta.llm.v1.SetBudgetResponse\"\x03\x90\x02\x02\x12]\n\x0bListBudgets\x12 .letta.llm.v1.ListBudgetsRequest\x1a!.letta.llm.v1.ListBudgetsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x12Z\n\x0c\x44\x65leteBudget\x12!.letta.llm.v1.DeleteBudgetRequest\x1a\".letta.llm.v1.DeleteBudgetResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,9 +45,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTBUDGETSREQUEST'].fields_by_name['limit']._loaded_options = None
   _globals['_LISTBUDGETSREQUEST'].fields_by_name['limit']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
   _globals['_LISTBUDGETSREQUEST'].fields_by_name['order']._loaded_options = None
-  _globals['_LISTBUDGETSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001'
+  _globals['_LISTBUDGETSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_LISTBUDGETSREQUEST'].fields_by_name['order_by']._loaded_options = None
-  _globals['_LISTBUDGETSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTBUDGETSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_DELETEBUDGETREQUEST'].fields_by_name['budget_id']._loaded_options = None
   _globals['_DELETEBUDGETREQUEST'].fields_by_name['budget_id']._serialized_options = b'\342A\001\002\272H\rr\013\030@:\007budget-'
   _globals['_BUDGETSERVICE'].methods_by_name['SetBudget']._loaded_options = None
@@ -56,20 +56,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUDGETSERVICE'].methods_by_name['ListBudgets']._serialized_options = b'\220\002\001\372\363\030\00282'
   _globals['_BUDGETSERVICE'].methods_by_name['DeleteBudget']._loaded_options = None
   _globals['_BUDGETSERVICE'].methods_by_name['DeleteBudget']._serialized_options = b'\220\002\002'
-  _globals['_BUDGETORDERBY']._serialized_start=772
-  _globals['_BUDGETORDERBY']._serialized_end=852
+  _globals['_BUDGETORDERBY']._serialized_start=788
+  _globals['_BUDGETORDERBY']._serialized_end=868
   _globals['_SETBUDGETREQUEST']._serialized_start=210
   _globals['_SETBUDGETREQUEST']._serialized_end=286
   _globals['_SETBUDGETRESPONSE']._serialized_start=288
   _globals['_SETBUDGETRESPONSE']._serialized_end=353
   _globals['_LISTBUDGETSREQUEST']._serialized_start=356
-  _globals['_LISTBUDGETSREQUEST']._serialized_end=601
-  _globals['_LISTBUDGETSRESPONSE']._serialized_start=603
-  _globals['_LISTBUDGETSRESPONSE']._serialized_end=672
-  _globals['_DELETEBUDGETREQUEST']._serialized_start=674
-  _globals['_DELETEBUDGETREQUEST']._serialized_end=746
-  _globals['_DELETEBUDGETRESPONSE']._serialized_start=748
-  _globals['_DELETEBUDGETRESPONSE']._serialized_end=770
-  _globals['_BUDGETSERVICE']._serialized_start=855
-  _globals['_BUDGETSERVICE']._serialized_end=1140
+  _globals['_LISTBUDGETSREQUEST']._serialized_end=617
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=619
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=688
+  _globals['_DELETEBUDGETREQUEST']._serialized_start=690
+  _globals['_DELETEBUDGETREQUEST']._serialized_end=762
+  _globals['_DELETEBUDGETRESPONSE']._serialized_start=764
+  _globals['_DELETEBUDGETRESPONSE']._serialized_end=786
+  _globals['_BUDGETSERVICE']._serialized_start=871
+  _globals['_BUDGETSERVICE']._serialized_end=1156
 # @@protoc_insertion_point(module_scope)

@@ -29,7 +29,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.llm.v1 import model_pb2 as letta_dot_llm_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/llm/v1/model_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x18letta/llm/v1/model.proto\"\xcb\x01\n\x11ListModelsRequest\x12Q\n\x11provider_category\x18\x01 \x03(\x0e\x32\x1e.letta.llm.v1.ProviderCategoryB\x04\xe2\x41\x01\x01R\x10providerCategory\x12\x31\n\rprovider_name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02R\x0cproviderName\x12\x30\n\rprovider_type\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x0cproviderType\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x13.letta.llm.v1.ModelR\x06models\"\x1c\n\x1aListEmbeddingModelsRequest\"S\n\x1bListEmbeddingModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x1c.letta.llm.v1.EmbeddingModelR\x06models\"7\n\x0fGetModelRequest\x12$\n\x06handle\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x06handle\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x13.letta.llm.v1.ModelR\x05model\"@\n\x18GetEmbeddingModelRequest\x12$\n\x06handle\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x06handle\"O\n\x19GetEmbeddingModelResponse\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.letta.llm.v1.EmbeddingModelR\x05model\"\x18\n\x16GetDefaultModelRequest\"\xb3\x01\n\x17GetDefaultModelResponse\x12\x16\n\x06handle\x18\x01 \x01(\tR\x06handle\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x62\x61nner\x18\x03 \x01(\tR\x06\x62\x61nner\x12)\n\x10\x65mbedding_handle\x18\x04 \x01(\tR\x0f\x65mbeddingHandle\x12%\n\x0elanguage_model\x18\x05 \x01(\x08R\rlanguageModel\"\x19\n\x17GetModelDefaultsRequest\"S\n\x18GetModelDefaultsResponse\x12\x37\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ModelDefaultsR\x08\x64\x65\x66\x61ults\"^\n\x17SetModelDefaultsRequest\x12\x43\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ModelDefaultsB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08\x64\x65\x66\x61ults\"S\n\x18SetModelDefaultsResponse\x12\x37\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ModelDefaultsR\x08\x64\x65\x66\x61ults\"n\n\rModelDefaults\x12$\n\x06handle\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x06handle\x12\x37\n\x10\x65mbedding_handle\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x0f\x65mbeddingHandle2\x97\x06\n\x0cModelService\x12o\n\nListModels\x12\x1f.letta.llm.v1.ListModelsRequest\x1a .letta.llm.v1.ListModelsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x0b/v1/models/b\x06models\x12\x93\x01\n\x13ListEmbeddingModels\x12(.letta.llm.v1.ListEmbeddingModelsRequest\x1a).letta.llm.v1.ListEmbeddingModelsResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x14/v1/models/embeddingb\x06models\x12T\n\x08GetModel\x12\x1d.letta.llm.v1.GetModelRequest\x1a\x1e.letta.llm.v1.GetModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12o\n\x11GetEmbeddingModel\x12&.letta.llm.v1.GetEmbeddingModelRequest\x1a\'.letta.llm.v1.GetEmbeddingModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12i\n\x0fGetDefaultModel\x12$.letta.llm.v1.GetDefaultModelRequest\x1a%.letta.llm.v1.GetDefaultModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12\x66\n\x10GetModelDefaults\x12%.letta.llm.v1.GetModelDefaultsRequest\x1a&.letta.llm.v1.GetModelDefaultsResponse\"\x03\x90\x02\x01\x12\x66\n\x10SetModelDefaults\x12%.letta.llm.v1.SetModelDefaultsRequest\x1a&.letta.llm.v1.SetModelDefaultsResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/llm/v1/model_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x18letta/llm/v1/model.proto\"\xd8\x01\n\x11ListModelsRequest\x12^\n\x11provider_category\x18\x01 \x03(\x0e\x32\x1e.letta.llm.v1.ProviderCategoryB\x11\xe2\x41\x01\x01\xbaH\n\x92\x01\x07\"\x05\x82\x01\x02\x10\x01R\x10providerCategory\x12\x31\n\rprovider_name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x02R\x0cproviderName\x12\x30\n\rprovider_type\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x0cproviderType\"A\n\x12ListModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x13.letta.llm.v1.ModelR\x06models\"\x1c\n\x1aListEmbeddingModelsRequest\"S\n\x1bListEmbeddingModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32\x1c.letta.llm.v1.EmbeddingModelR\x06models\"7\n\x0fGetModelRequest\x12$\n\x06handle\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x06handle\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x13.letta.llm.v1.ModelR\x05model\"@\n\x18GetEmbeddingModelRequest\x12$\n\x06handle\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x06handle\"O\n\x19GetEmbeddingModelResponse\x12\x32\n\x05model\x18\x01 \x01(\x0b\x32\x1c.letta.llm.v1.EmbeddingModelR\x05model\"\x18\n\x16GetDefaultModelRequest\"\xb3\x01\n\x17GetDefaultModelResponse\x12\x16\n\x06handle\x18\x01 \x01(\tR\x06handle\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n\x06\x62\x61nner\x18\x03 \x01(\tR\x06\x62\x61nner\x12)\n\x10\x65mbedding_handle\x18\x04 \x01(\tR\x0f\x65mbeddingHandle\x12%\n\x0elanguage_model\x18\x05 \x01(\x08R\rlanguageModel\"\x19\n\x17GetModelDefaultsRequest\"S\n\x18GetModelDefaultsResponse\x12\x37\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ModelDefaultsR\x08\x64\x65\x66\x61ults\"^\n\x17SetModelDefaultsRequest\x12\x43\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ModelDefaultsB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08\x64\x65\x66\x61ults\"S\n\x18SetModelDefaultsResponse\x12\x37\n\x08\x64\x65\x66\x61ults\x18\x01 \x01(\x0b\x32\x1b.letta.llm.v1.ModelDefaultsR\x08\x64\x65\x66\x61ults\"n\n\rModelDefaults\x12$\n\x06handle\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x06handle\x12\x37\n\x10\x65mbedding_handle\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x0f\x65mbeddingHandle2\x97\x06\n\x0cModelService\x12o\n\nListModels\x12\x1f.letta.llm.v1.ListModelsRequest\x1a .letta.llm.v1.ListModelsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x0b/v1/models/b\x06models\x12\x93\x01\n\x13ListEmbeddingModels\x12(.letta.llm.v1.ListEmbeddingModelsRequest\x1a).letta.llm.v1.ListEmbeddingModelsResponse\"\'\x90\x02\x01\x82\xd3\xe4\x93\x02\x1e\x12\x14/v1/models/embeddingb\x06models\x12T\n\x08GetModel\x12\x1d.letta.llm.v1.GetModelRequest\x1a\x1e.letta.llm.v1.GetModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12o\n\x11GetEmbeddingModel\x12&.letta.llm.v1.GetEmbeddingModelRequest\x1a\'.letta.llm.v1.GetEmbeddingModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12i\n\x0fGetDefaultModel\x12$.letta.llm.v1.GetDefaultModelRequest\x1a%.letta.llm.v1.GetDefaultModelResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x30\x01\x12\x66\n\x10GetModelDefaults\x12%.letta.llm.v1.GetModelDefaultsRequest\x1a&.letta.llm.v1.GetModelDefaultsResponse\"\x03\x90\x02\x01\x12\x66\n\x10SetModelDefaults\x12%.letta.llm.v1.SetModelDefaultsRequest\x1a&.letta.llm.v1.SetModelDefaultsResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.llm.v1.model_service_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTMODELSREQUEST'].fields_by_name['provider_category']._loaded_options = None
-  _globals['_LISTMODELSREQUEST'].fields_by_name['provider_category']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMODELSREQUEST'].fields_by_name['provider_category']._serialized_options = b'\342A\001\001\272H\n\222\001\007\"\005\202\001\002\020\001'
   _globals['_LISTMODELSREQUEST'].fields_by_name['provider_name']._loaded_options = None
   _globals['_LISTMODELSREQUEST'].fields_by_name['provider_name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\002'
   _globals['_LISTMODELSREQUEST'].fields_by_name['provider_type']._loaded_options = None
@@ -67,35 +67,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['SetModelDefaults']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['SetModelDefaults']._serialized_options = b'\220\002\002'
   _globals['_LISTMODELSREQUEST']._serialized_start=205
-  _globals['_LISTMODELSREQUEST']._serialized_end=408
-  _globals['_LISTMODELSRESPONSE']._serialized_start=410
-  _globals['_LISTMODELSRESPONSE']._serialized_end=475
-  _globals['_LISTEMBEDDINGMODELSREQUEST']._serialized_start=477
-  _globals['_LISTEMBEDDINGMODELSREQUEST']._serialized_end=505
-  _globals['_LISTEMBEDDINGMODELSRESPONSE']._serialized_start=507
-  _globals['_LISTEMBEDDINGMODELSRESPONSE']._serialized_end=590
-  _globals['_GETMODELREQUEST']._serialized_start=592
-  _globals['_GETMODELREQUEST']._serialized_end=647
-  _globals['_GETMODELRESPONSE']._serialized_start=649
-  _globals['_GETMODELRESPONSE']._serialized_end=710
-  _globals['_GETEMBEDDINGMODELREQUEST']._serialized_start=712
-  _globals['_GETEMBEDDINGMODELREQUEST']._serialized_end=776
-  _globals['_GETEMBEDDINGMODELRESPONSE']._serialized_start=778
-  _globals['_GETEMBEDDINGMODELRESPONSE']._serialized_end=857
-  _globals['_GETDEFAULTMODELREQUEST']._serialized_start=859
-  _globals['_GETDEFAULTMODELREQUEST']._serialized_end=883
-  _globals['_GETDEFAULTMODELRESPONSE']._serialized_start=886
-  _globals['_GETDEFAULTMODELRESPONSE']._serialized_end=1065
-  _globals['_GETMODELDEFAULTSREQUEST']._serialized_start=1067
-  _globals['_GETMODELDEFAULTSREQUEST']._serialized_end=1092
-  _globals['_GETMODELDEFAULTSRESPONSE']._serialized_start=1094
-  _globals['_GETMODELDEFAULTSRESPONSE']._serialized_end=1177
-  _globals['_SETMODELDEFAULTSREQUEST']._serialized_start=1179
-  _globals['_SETMODELDEFAULTSREQUEST']._serialized_end=1273
-  _globals['_SETMODELDEFAULTSRESPONSE']._serialized_start=1275
-  _globals['_SETMODELDEFAULTSRESPONSE']._serialized_end=1358
-  _globals['_MODELDEFAULTS']._serialized_start=1360
-  _globals['_MODELDEFAULTS']._serialized_end=1470
-  _globals['_MODELSERVICE']._serialized_start=1473
-  _globals['_MODELSERVICE']._serialized_end=2264
+  _globals['_LISTMODELSREQUEST']._serialized_end=421
+  _globals['_LISTMODELSRESPONSE']._serialized_start=423
+  _globals['_LISTMODELSRESPONSE']._serialized_end=488
+  _globals['_LISTEMBEDDINGMODELSREQUEST']._serialized_start=490
+  _globals['_LISTEMBEDDINGMODELSREQUEST']._serialized_end=518
+  _globals['_LISTEMBEDDINGMODELSRESPONSE']._serialized_start=520
+  _globals['_LISTEMBEDDINGMODELSRESPONSE']._serialized_end=603
+  _globals['_GETMODELREQUEST']._serialized_start=605
+  _globals['_GETMODELREQUEST']._serialized_end=660
+  _globals['_GETMODELRESPONSE']._serialized_start=662
+  _globals['_GETMODELRESPONSE']._serialized_end=723
+  _globals['_GETEMBEDDINGMODELREQUEST']._serialized_start=725
+  _globals['_GETEMBEDDINGMODELREQUEST']._serialized_end=789
+  _globals['_GETEMBEDDINGMODELRESPONSE']._serialized_start=791
+  _globals['_GETEMBEDDINGMODELRESPONSE']._serialized_end=870
+  _globals['_GETDEFAULTMODELREQUEST']._serialized_start=872
+  _globals['_GETDEFAULTMODELREQUEST']._serialized_end=896
+  _globals['_GETDEFAULTMODELRESPONSE']._serialized_start=899
+  _globals['_GETDEFAULTMODELRESPONSE']._serialized_end=1078
+  _globals['_GETMODELDEFAULTSREQUEST']._serialized_start=1080
+  _globals['_GETMODELDEFAULTSREQUEST']._serialized_end=1105
+  _globals['_GETMODELDEFAULTSRESPONSE']._serialized_start=1107
+  _globals['_GETMODELDEFAULTSRESPONSE']._serialized_end=1190
+  _globals['_SETMODELDEFAULTSREQUEST']._serialized_start=1192
+  _globals['_SETMODELDEFAULTSREQUEST']._serialized_end=1286
+  _globals['_SETMODELDEFAULTSRESPONSE']._serialized_start=1288
+  _globals['_SETMODELDEFAULTSRESPONSE']._serialized_end=1371
+  _globals['_MODELDEFAULTS']._serialized_start=1373
+  _globals['_MODELDEFAULTS']._serialized_end=1483
+  _globals['_MODELSERVICE']._serialized_start=1486
+  _globals['_MODELSERVICE']._serialized_end=2277
 # @@protoc_insertion_point(module_scope)

@@ -31,7 +31,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.llm.v1 import provider_pb2 as letta_dot_llm_dot_v1_dot_provider__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/llm/v1/provider_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1bletta/llm/v1/provider.proto\"\xcd\x02\n\x14ListProvidersRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x36\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x04\xe2\x41\x01\x01R\x05order\x12>\n\x08order_by\x18\x05 \x01(\x0e\x32\x1d.letta.llm.v1.ProviderOrderByB\x04\xe2\x41\x01\x01R\x07orderBy\x12 \n\x04name\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01R\x04name\x12\x30\n\rprovider_type\x18\x07 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x0cproviderType\"M\n\x15ListProvidersResponse\x12\x34\n\tproviders\x18\x01 \x03(\x0b\x32\x16.letta.llm.v1.ProviderR\tproviders\"W\n\x15\x43reateProviderRequest\x12>\n\x08provider\x18\x01 \x01(\x0b\x32\x16.letta.llm.v1.ProviderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08provider\"L\n\x16\x43reateProviderResponse\x12\x32\n\x08provider\x18\x01 \x01(\x0b\x32\x16.letta.llm.v1.ProviderR\x08provider\"M\n\x12GetProviderRequest\x12\x37\n\x0bprovider_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18@:\tprovider-R\nproviderId\"I\n\x13GetProviderResponse\x12\x32\n\x08provider\x18\x01 \x01(\x0b\x32\x16.letta.llm.v1.ProviderR\x08provider\"\xd9\x01\n\x15UpdateProviderRequest\x12\x37\n\x0bprovider_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18@:\tprovider-R\nproviderId\x12>\n\x08provider\x18\x02 \x01(\x0b\x32\x16.letta.llm.v1.ProviderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08provider\x12G\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\n\xe2\x41\x01\x01\xca\xf3\x18\x02@\x01R\nupdateMask\"L\n\x16UpdateProviderResponse\x12\x32\n\x08provider\x18\x01 \x01(\x0b\x32\x16.letta.llm.v1.ProviderR\x08provider\"P\n\x15\x44\x65leteProviderRequest\x12\x37\n\x0bprovider_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18@:\tprovider-R\nproviderId\"2\n\x16\x44\x65leteProviderResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\"\x80\x03\n\x17\x43heckCredentialsRequest\x12\x32\n\rprovider_type\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\x0cproviderType\x12%\n\x07\x61pi_key\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80@R\x06\x61piKey\x12\x30\n\naccess_key\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80@H\x00R\taccessKey\x88\x01\x01\x12)\n\x06region\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01H\x01R\x06region\x88\x01\x01\x12\x42\n\x08\x62\x61se_url\x18\x05 \x01(\tB\"\xe2\x41\x01\x01\xbaH\x1br\x19\x18\x80\x10\x32\x14^(https?://[^\\s]+)?$H\x02R\x07\x62\x61seUrl\x88\x01\x01\x12\x32\n\x0b\x61pi_version\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01H\x03R\napiVersion\x88\x01\x01\x42\r\n\x0b_access_keyB\t\n\x07_regionB\x0b\n\t_base_urlB\x0e\n\x0c_api_version\"4\n\x18\x43heckCredentialsResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\"O\n\x14\x43heckProviderRequest\x12\x37\n\x0bprovider_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18@:\tprovider-R\nproviderId\"1\n\x15\x43heckProviderResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\"Q\n\x16RefreshProviderRequest\x12\x37\n\x0bprovider_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18@:\tprovider-R\nproviderId\"M\n\x17RefreshProviderResponse\x12\x32\n\x08provider\x18\x01 \x01(\x0b\x32\x16.letta.llm.v1.ProviderR\x08provider*V\n\x0fProviderOrderBy\x12!\n\x1dPROVIDER_ORDER_BY_UNSPECIFIED\x10\x00\x12 \n\x1cPROVIDER_ORDER_BY_CREATED_AT\x10\x01\x32\x8d\t\n\x0fProviderService\x12\x84\x01\n\rListProviders\x12\".letta.llm.v1.ListProvidersRequest\x1a#.letta.llm.v1.ListProvidersResponse\"*\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x82\xd3\xe4\x93\x02\x1b\x12\x0e/v1/providers/b\tproviders\x12\x8a\x01\n\x0e\x43reateProvider\x12#.letta.llm.v1.CreateProviderRequest\x1a$.letta.llm.v1.CreateProviderResponse\"-\x90\x02\x00\x82\xd3\xe4\x93\x02$\"\x0e/v1/providers/:\x08providerb\x08provider\x12\x84\x01\n\x0bGetProvider\x12 .letta.llm.v1.GetProviderRequest\x1a!.letta.llm.v1.GetProviderResponse\"0\x90\x02\x01\x82\xd3\xe4\x93\x02\'\x12\x1b/v1/providers/{provider_id}b\x08provider\x12\x97\x01\n\x0eUpdateProvider\x12#.letta.llm.v1.UpdateProviderRequest\x1a$.letta.llm.v1.UpdateProviderResponse\":\x90\x02\x02\x82\xd3\xe4\x93\x02\x31\x32\x1b/v1/providers/{provider_id}:\x08providerb\x08provider\x12\x83\x01\n\x0e\x44\x65leteProvider\x12#.letta.llm.v1.DeleteProviderRequest\x1a$.letta.llm.v1.DeleteProviderResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d*\x1b/v1/providers/{provider_id}\x12\x8f\x01\n\x10\x43heckCredentials\x12%.letta.llm.v1.CheckCredentialsRequest\x1a&.letta.llm.v1.CheckCredentialsResponse\",\x90\x02\x01\xfa\xf3\x18\x07Z\x05write\x82\xd3\xe4\x93\x02\x18\"\x13/v1/providers/check:\x01*\x12\x91\x01\n\rCheckProvider\x12\".letta.llm.v1.CheckProviderRequest\x1a#.letta.llm.v1.CheckProviderResponse\"7\x90\x02\x01\xfa\xf3\x18\x07Z\x05write\x82\xd3\xe4\x93\x02#\"!/v1/providers/{provider_id}/check\x12\x98\x01\n\x0fRefreshProvider\x12$.letta.llm.v1.RefreshProviderRequest\x1a%.letta.llm.v1.RefreshProviderResponse\"8\x90\x02\x02\x82\xd3\xe4\x93\x02/2#/v1/providers/{provider_id}/refreshb\x08providerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letta/llm/v1/provider_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1bletta/llm/v1/provider.proto\"\xdd\x02\n\x14ListProvidersRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12\x46\n\x08order_by\x18\x05 \x01(\x0e\x32\x1d.letta.llm.v1.ProviderOrderByB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x07orderBy\x12 \n\x04name\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01R\x04name\x12\x30\n\rprovider_type\x18\x07 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x0cproviderType\"M\n\x15ListProvidersResponse\x12\x34\n\tproviders\x18\x01 \x03(\x0b\x32\x16.letta.llm.v1.ProviderR\tproviders\"W\n\x15\x43reateProviderRequest\x12>\n\x08provider\x18\x01 \x01(\x0b\x32\x16.letta.llm.v1.ProviderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08provider\"L\n\x16\x43reateProviderResponse\x12\x32\n\x08provider\x18\x01 \x01(\x0b\x32\x16.letta.llm.v1.ProviderR\x08provider\"M\n\x12GetProviderRequest\x12\x37\n\x0bprovider_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18@:\tprovider-R\nproviderId\"I\n\x13GetProviderResponse\x12\x32\n\x08provider\x18\x01 \x01(\x0b\x32\x16.letta.llm.v1.ProviderR\x08provider\"\xd9\x01\n\x15UpdateProviderRequest\x12\x37\n\x0bprovider_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18@:\tprovider-R\nproviderId\x12>\n\x08provider\x18\x02 \x01(\x0b\x32\x16.letta.llm.v1.ProviderB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08provider\x12G\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\n\xe2\x41\x01\x01\xca\xf3\x18\x02@\x01R\nupdateMask\"L\n\x16UpdateProviderResponse\x12\x32\n\x08provider\x18\x01 \x01(\x0b\x32\x16.letta.llm.v1.ProviderR\x08provider\"P\n\x15\x44\x65leteProviderRequest\x12\x37\n\x0bprovider_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18@:\tprovider-R\nproviderId\"2\n\x16\x44\x65leteProviderResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\"\x80\x03\n\x17\x43heckCredentialsRequest\x12\x32\n\rprovider_type\x18\x01 \x01(\tB\r\xe2\x41\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\x0cproviderType\x12%\n\x07\x61pi_key\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80@R\x06\x61piKey\x12\x30\n\naccess_key\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80@H\x00R\taccessKey\x88\x01\x01\x12)\n\x06region\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01H\x01R\x06region\x88\x01\x01\x12\x42\n\x08\x62\x61se_url\x18\x05 \x01(\tB\"\xe2\x41\x01\x01\xbaH\x1br\x19\x18\x80\x10\x32\x14^(https?://[^\\s]+)?$H\x02R\x07\x62\x61seUrl\x88\x01\x01\x12\x32\n\x0b\x61pi_version\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01H\x03R\napiVersion\x88\x01\x01\x42\r\n\x0b_access_keyB\t\n\x07_regionB\x0b\n\t_base_urlB\x0e\n\x0c_api_version\"4\n\x18\x43heckCredentialsResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\"O\n\x14\x43heckProviderRequest\x12\x37\n\x0bprovider_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18@:\tprovider-R\nproviderId\"1\n\x15\x43heckProviderResponse\x12\x18\n\x07message\x18\x01 \x01(\tR\x07message\"Q\n\x16RefreshProviderRequest\x12\x37\n\x0bprovider_id\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18@:\tprovider-R\nproviderId\"M\n\x17RefreshProviderResponse\x12\x32\n\x08provider\x18\x01 \x01(\x0b\x32\x16.letta.llm.v1.ProviderR\x08provider*V\n\x0fProviderOrderBy\x12!\n\x1dPROVIDER_ORDER_BY_UNSPECIFIED\x10\x00\x12 \n\x1cPROVIDER_ORDER_BY_CREATED_AT\x10\x01\x32\x8d\t\n\x0fProviderService\x12\x84\x01\n\rListProviders\x12\".letta.llm.v1.ListProvidersRequest\x1a#.letta.llm.v1.ListProvidersResponse\"*\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x82\xd3\xe4\x93\x02\x1b\x12\x0e/v1/providers/b\tproviders\x12\x8a\x01\n\x0e\x43reateProvider\x12#.letta.llm.v1.CreateProviderRequest\x1a$.letta.llm.v1.CreateProviderResponse\"-\x90\x02\x00\x82\xd3\xe4\x93\x02$\"\x0e/v1/providers/:\x08providerb\x08provider\x12\x84\x01\n\x0bGetProvider\x12 .letta.llm.v1.GetProviderRequest\x1a!.letta.llm.v1.GetProviderResponse\"0\x90\x02\x01\x82\xd3\xe4\x93\x02\'\x12\x1b/v1/providers/{provider_id}b\x08provider\x12\x97\x01\n\x0eUpdateProvider\x12#.letta.llm.v1.UpdateProviderRequest\x1a$.letta.llm.v1.UpdateProviderResponse\":\x90\x02\x02\x82\xd3\xe4\x93\x02\x31\x32\x1b/v1/providers/{provider_id}:\x08providerb\x08provider\x12\x83\x01\n\x0e\x44\x65leteProvider\x12#.letta.llm.v1.DeleteProviderRequest\x1a$.letta.llm.v1.DeleteProviderResponse\"&\x90\x02\x02\x82\xd3\xe4\x93\x02\x1d*\x1b/v1/providers/{provider_id}\x12\x8f\x01\n\x10\x43heckCredentials\x12%.letta.llm.v1.CheckCredentialsRequest\x1a&.letta.llm.v1.CheckCredentialsResponse\",\x90\x02\x01\xfa\xf3\x18\x07Z\x05write\x82\xd3\xe4\x93\x02\x18\"\x13/v1/providers/check:\x01*\x12\x91\x01\n\rCheckProvider\x12\".letta.llm.v1.CheckProviderRequest\x1a#.letta.llm.v1.CheckProviderResponse\"7\x90\x02\x01\xfa\xf3\x18\x07Z\x05write\x82\xd3\xe4\x93\x02#\"!/v1/providers/{provider_id}/check\x12\x98\x01\n\x0fRefreshProvider\x12$.letta.llm.v1.RefreshProviderRequest\x1a%.letta.llm.v1.RefreshProviderResponse\"8\x90\x02\x02\x82\xd3\xe4\x93\x02/2#/v1/providers/{provider_id}/refreshb\x08providerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,9 +45,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPROVIDERSREQUEST'].fields_by_name['limit']._loaded_options = None
   _globals['_LISTPROVIDERSREQUEST'].fields_by_name['limit']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
   _globals['_LISTPROVIDERSREQUEST'].fields_by_name['order']._loaded_options = None
-  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001'
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_LISTPROVIDERSREQUEST'].fields_by_name['order_by']._loaded_options = None
-  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_LISTPROVIDERSREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_LISTPROVIDERSREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
   _globals['_LISTPROVIDERSREQUEST'].fields_by_name['provider_type']._loaded_options = None
@@ -96,40 +96,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVIDERSERVICE'].methods_by_name['CheckProvider']._serialized_options = b'\220\002\001\372\363\030\007Z\005write\202\323\344\223\002#\"!/v1/providers/{provider_id}/check'
   _globals['_PROVIDERSERVICE'].methods_by_name['RefreshProvider']._loaded_options = None
   _globals['_PROVIDERSERVICE'].methods_by_name['RefreshProvider']._serialized_options = b'\220\002\002\202\323\344\223\002/2#/v1/providers/{provider_id}/refreshb\010provider'
-  _globals['_PROVIDERORDERBY']._serialized_start=2181
-  _globals['_PROVIDERORDERBY']._serialized_end=2267
+  _globals['_PROVIDERORDERBY']._serialized_start=2197
+  _globals['_PROVIDERORDERBY']._serialized_end=2283
   _globals['_LISTPROVIDERSREQUEST']._serialized_start=279
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=612
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=614
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=691
-  _globals['_CREATEPROVIDERREQUEST']._serialized_start=693
-  _globals['_CREATEPROVIDERREQUEST']._serialized_end=780
-  _globals['_CREATEPROVIDERRESPONSE']._serialized_start=782
-  _globals['_CREATEPROVIDERRESPONSE']._serialized_end=858
-  _globals['_GETPROVIDERREQUEST']._serialized_start=860
-  _globals['_GETPROVIDERREQUEST']._serialized_end=937
-  _globals['_GETPROVIDERRESPONSE']._serialized_start=939
-  _globals['_GETPROVIDERRESPONSE']._serialized_end=1012
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=1015
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=1232
-  _globals['_UPDATEPROVIDERRESPONSE']._serialized_start=1234
-  _globals['_UPDATEPROVIDERRESPONSE']._serialized_end=1310
-  _globals['_DELETEPROVIDERREQUEST']._serialized_start=1312
-  _globals['_DELETEPROVIDERREQUEST']._serialized_end=1392
-  _globals['_DELETEPROVIDERRESPONSE']._serialized_start=1394
-  _globals['_DELETEPROVIDERRESPONSE']._serialized_end=1444
-  _globals['_CHECKCREDENTIALSREQUEST']._serialized_start=1447
-  _globals['_CHECKCREDENTIALSREQUEST']._serialized_end=1831
-  _globals['_CHECKCREDENTIALSRESPONSE']._serialized_start=1833
-  _globals['_CHECKCREDENTIALSRESPONSE']._serialized_end=1885
-  _globals['_CHECKPROVIDERREQUEST']._serialized_start=1887
-  _globals['_CHECKPROVIDERREQUEST']._serialized_end=1966
-  _globals['_CHECKPROVIDERRESPONSE']._serialized_start=1968
-  _globals['_CHECKPROVIDERRESPONSE']._serialized_end=2017
-  _globals['_REFRESHPROVIDERREQUEST']._serialized_start=2019
-  _globals['_REFRESHPROVIDERREQUEST']._serialized_end=2100
-  _globals['_REFRESHPROVIDERRESPONSE']._serialized_start=2102
-  _globals['_REFRESHPROVIDERRESPONSE']._serialized_end=2179
-  _globals['_PROVIDERSERVICE']._serialized_start=2270
-  _globals['_PROVIDERSERVICE']._serialized_end=3435
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=628
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=630
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=707
+  _globals['_CREATEPROVIDERREQUEST']._serialized_start=709
+  _globals['_CREATEPROVIDERREQUEST']._serialized_end=796
+  _globals['_CREATEPROVIDERRESPONSE']._serialized_start=798
+  _globals['_CREATEPROVIDERRESPONSE']._serialized_end=874
+  _globals['_GETPROVIDERREQUEST']._serialized_start=876
+  _globals['_GETPROVIDERREQUEST']._serialized_end=953
+  _globals['_GETPROVIDERRESPONSE']._serialized_start=955
+  _globals['_GETPROVIDERRESPONSE']._serialized_end=1028
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=1031
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=1248
+  _globals['_UPDATEPROVIDERRESPONSE']._serialized_start=1250
+  _globals['_UPDATEPROVIDERRESPONSE']._serialized_end=1326
+  _globals['_DELETEPROVIDERREQUEST']._serialized_start=1328
+  _globals['_DELETEPROVIDERREQUEST']._serialized_end=1408
+  _globals['_DELETEPROVIDERRESPONSE']._serialized_start=1410
+  _globals['_DELETEPROVIDERRESPONSE']._serialized_end=1460
+  _globals['_CHECKCREDENTIALSREQUEST']._serialized_start=1463
+  _globals['_CHECKCREDENTIALSREQUEST']._serialized_end=1847
+  _globals['_CHECKCREDENTIALSRESPONSE']._serialized_start=1849
+  _globals['_CHECKCREDENTIALSRESPONSE']._serialized_end=1901
+  _globals['_CHECKPROVIDERREQUEST']._serialized_start=1903
+  _globals['_CHECKPROVIDERREQUEST']._serialized_end=1982
+  _globals['_CHECKPROVIDERRESPONSE']._serialized_start=1984
+  _globals['_CHECKPROVIDERRESPONSE']._serialized_end=2033
+  _globals['_REFRESHPROVIDERREQUEST']._serialized_start=2035
+  _globals['_REFRESHPROVIDERREQUEST']._serialized_end=2116
+  _globals['_REFRESHPROVIDERRESPONSE']._serialized_start=2118
+  _globals['_REFRESHPROVIDERRESPONSE']._serialized_end=2195
+  _globals['_PROVIDERSERVICE']._serialized_start=2286
+  _globals['_PROVIDERSERVICE']._serialized_end=3451
 # @@protoc_insertion_point(module_scope)

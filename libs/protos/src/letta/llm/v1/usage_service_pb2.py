@@ -30,7 +30,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.llm.v1 import usage_pb2 as letta_dot_llm_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/llm/v1/usage_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x18letta/llm/v1/usage.proto\"\xc3\x02\n\x0fModelCallFilter\x12&\n\x08\x61gent_id\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x07\x61gentId\x12\"\n\x06run_id\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05runId\x12$\n\x07step_id\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06stepId\x12$\n\x07user_id\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06userId\x12\"\n\x05model\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x05model\x12;\n\x08start_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01R\x07startAt\x12\x37\n\x06\x65nd_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01R\x05\x65ndAt\"\xb8\x02\n\x15ListModelCallsRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12\x36\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x04\xe2\x41\x01\x01R\x05order\x12?\n\x08order_by\x18\x05 \x01(\x0e\x32\x1e.letta.llm.v1.ModelCallOrderByB\x04\xe2\x41\x01\x01R\x07orderBy\x12;\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x1d.letta.llm.v1.ModelCallFilterB\x04\xe2\x41\x01\x01R\x06\x66ilter\"G\n\x16ListModelCallsResponse\x12-\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x17.letta.llm.v1.ModelCallR\x05\x63\x61lls\"\xca\x01\n\x15\x41ggregateUsageRequest\x12N\n\x08group_by\x18\x01 \x03(\x0e\x32\x1a.letta.llm.v1.UsageGroupByB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\x05\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x07groupBy\x12;\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1d.letta.llm.v1.ModelCallFilterB\x04\xe2\x41\x01\x01R\x06\x66ilter\x12$\n\x05limit\x18\x03 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x05limit\"J\n\x16\x41ggregateUsageResponse\x12\x30\n\x06groups\x18\x01 \x03(\x0b\x32\x18.letta.llm.v1.UsageGroupR\x06groups*[\n\x10ModelCallOrderBy\x12#\n\x1fMODEL_CALL_ORDER_BY_UNSPECIFIED\x10\x00\x12\"\n\x1eMODEL_CALL_ORDER_BY_CREATED_AT\x10\x01*\xab\x01\n\x0cUsageGroupBy\x12\x1e\n\x1aUSAGE_GROUP_BY_UNSPECIFIED\x10\x00\x12\x18\n\x14USAGE_GROUP_BY_MODEL\x10\x01\x12\x18\n\x14USAGE_GROUP_BY_AGENT\x10\x02\x12\x17\n\x13USAGE_GROUP_BY_USER\x10\x03\x12\x16\n\x12USAGE_GROUP_BY_RUN\x10\x04\x12\x16\n\x12USAGE_GROUP_BY_DAY\x10\x05\x32\xd8\x01\n\x0cUsageService\x12\x66\n\x0eListModelCalls\x12#.letta.llm.v1.ListModelCallsRequest\x1a$.letta.llm.v1.ListModelCallsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x12`\n\x0e\x41ggregateUsage\x12#.letta.llm.v1.AggregateUsageRequest\x1a$.letta.llm.v1.AggregateUsageResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n letta/llm/v1/usage_service.proto\x12\x0cletta.llm.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x18letta/llm/v1/usage.proto\"\xc3\x02\n\x0fModelCallFilter\x12&\n\x08\x61gent_id\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x07\x61gentId\x12\"\n\x06run_id\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05runId\x12$\n\x07step_id\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06stepId\x12$\n\x07user_id\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06userId\x12\"\n\x05model\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x05model\x12;\n\x08start_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01R\x07startAt\x12\x37\n\x06\x65nd_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01R\x05\x65ndAt\"\xc8\x02\n\x15ListModelCallsRequest\x12#\n\x06\x62\x65\x66ore\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x04 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12G\n\x08order_by\x18\x05 \x01(\x0e\x32\x1e.letta.llm.v1.ModelCallOrderByB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x07orderBy\x12;\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x1d.letta.llm.v1.ModelCallFilterB\x04\xe2\x41\x01\x01R\x06\x66ilter\"G\n\x16ListModelCallsResponse\x12-\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x17.letta.llm.v1.ModelCallR\x05\x63\x61lls\"\xca\x01\n\x15\x41ggregateUsageRequest\x12N\n\x08group_by\x18\x01 \x03(\x0e\x32\x1a.letta.llm.v1.UsageGroupByB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\x05\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x07groupBy\x12;\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1d.letta.llm.v1.ModelCallFilterB\x04\xe2\x41\x01\x01R\x06\x66ilter\x12$\n\x05limit\x18\x03 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x05limit\"J\n\x16\x41ggregateUsageResponse\x12\x30\n\x06groups\x18\x01 \x03(\x0b\x32\x18.letta.llm.v1.UsageGroupR\x06groups*[\n\x10ModelCallOrderBy\x12#\n\x1fMODEL_CALL_ORDER_BY_UNSPECIFIED\x10\x00\x12\"\n\x1eMODEL_CALL_ORDER_BY_CREATED_AT\x10\x01*\xab\x01\n\x0cUsageGroupBy\x12\x1e\n\x1aUSAGE_GROUP_BY_UNSPECIFIED\x10\x00\x12\x18\n\x14USAGE_GROUP_BY_MODEL\x10\x01\x12\x18\n\x14USAGE_GROUP_BY_AGENT\x10\x02\x12\x17\n\x13USAGE_GROUP_BY_USER\x10\x03\x12\x16\n\x12USAGE_GROUP_BY_RUN\x10\x04\x12\x16\n\x12USAGE_GROUP_BY_DAY\x10\x05\x32\xd8\x01\n\x0cUsageService\x12\x66\n\x0eListModelCalls\x12#.letta.llm.v1.ListModelCallsRequest\x1a$.letta.llm.v1.ListModelCallsResponse\"\t\x90\x02\x01\xfa\xf3\x18\x02\x38\x32\x12`\n\x0e\x41ggregateUsage\x12#.letta.llm.v1.AggregateUsageRequest\x1a$.letta.llm.v1.AggregateUsageResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,9 +58,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELCALLSREQUEST'].fields_by_name['limit']._loaded_options = None
   _globals['_LISTMODELCALLSREQUEST'].fields_by_name['limit']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
   _globals['_LISTMODELCALLSREQUEST'].fields_by_name['order']._loaded_options = None
-  _globals['_LISTMODELCALLSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMODELCALLSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_LISTMODELCALLSREQUEST'].fields_by_name['order_by']._loaded_options = None
-  _globals['_LISTMODELCALLSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001'
+  _globals['_LISTMODELCALLSREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_LISTMODELCALLSREQUEST'].fields_by_name['filter']._loaded_options = None
   _globals['_LISTMODELCALLSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001'
   _globals['_AGGREGATEUSAGEREQUEST'].fields_by_name['group_by']._loaded_options = None
@@ -73,20 +73,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGESERVICE'].methods_by_name['ListModelCalls']._serialized_options = b'\220\002\001\372\363\030\00282'
   _globals['_USAGESERVICE'].methods_by_name['AggregateUsage']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['AggregateUsage']._serialized_options = b'\220\002\001'
-  _globals['_MODELCALLORDERBY']._serialized_start=1236
-  _globals['_MODELCALLORDERBY']._serialized_end=1327
-  _globals['_USAGEGROUPBY']._serialized_start=1330
-  _globals['_USAGEGROUPBY']._serialized_end=1501
+  _globals['_MODELCALLORDERBY']._serialized_start=1252
+  _globals['_MODELCALLORDERBY']._serialized_end=1343
+  _globals['_USAGEGROUPBY']._serialized_start=1346
+  _globals['_USAGEGROUPBY']._serialized_end=1517
   _globals['_MODELCALLFILTER']._serialized_start=242
   _globals['_MODELCALLFILTER']._serialized_end=565
   _globals['_LISTMODELCALLSREQUEST']._serialized_start=568
-  _globals['_LISTMODELCALLSREQUEST']._serialized_end=880
-  _globals['_LISTMODELCALLSRESPONSE']._serialized_start=882
-  _globals['_LISTMODELCALLSRESPONSE']._serialized_end=953
-  _globals['_AGGREGATEUSAGEREQUEST']._serialized_start=956
-  _globals['_AGGREGATEUSAGEREQUEST']._serialized_end=1158
-  _globals['_AGGREGATEUSAGERESPONSE']._serialized_start=1160
-  _globals['_AGGREGATEUSAGERESPONSE']._serialized_end=1234
-  _globals['_USAGESERVICE']._serialized_start=1504
-  _globals['_USAGESERVICE']._serialized_end=1720
+  _globals['_LISTMODELCALLSREQUEST']._serialized_end=896
+  _globals['_LISTMODELCALLSRESPONSE']._serialized_start=898
+  _globals['_LISTMODELCALLSRESPONSE']._serialized_end=969
+  _globals['_AGGREGATEUSAGEREQUEST']._serialized_start=972
+  _globals['_AGGREGATEUSAGEREQUEST']._serialized_end=1174
+  _globals['_AGGREGATEUSAGERESPONSE']._serialized_start=1176
+  _globals['_AGGREGATEUSAGERESPONSE']._serialized_end=1250
+  _globals['_USAGESERVICE']._serialized_start=1520
+  _globals['_USAGESERVICE']._serialized_end=1736
 # @@protoc_insertion_point(module_scope)
