@@ -55,7 +55,7 @@ def leaves(message: Any, kind: int, above: Path = ()) -> Iterator[Path]:
         path = (*above, field)
         if field.type == kind:
             yield path
-        elif field.message_type is not None and len(path) < _DEEP and field.message_type not in _types(above):
+        if field.message_type is not None and len(path) < _DEEP and field.message_type not in _types(above):
             yield from leaves(field.message_type, kind, path)
 
 
@@ -84,9 +84,14 @@ def put(message: Any, path: Path, value: Any) -> None:
     _add_needed(message, field)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         _put_in_map(getattr(message, field.name), rest, value)
-    elif rest:
+    elif field.message_type is not None:
         inner = getattr(message, field.name)
-        put(inner.add() if field.is_repeated else inner, rest, value)
+        inner = inner.add() if field.is_repeated else inner
+        inner.SetInParent()
+        if rest:
+            put(inner, rest, value)
+        elif value is not None:
+            inner.CopyFrom(value)
     elif field.is_repeated:
         getattr(message, field.name).append(value)
     else:

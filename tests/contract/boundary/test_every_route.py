@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -16,6 +16,7 @@ NUL = "a\0b"
 HALF = b'"\\ud800"'
 REFUSED = {400, 403, 404, 405, 409, 415, 422}
 Operation = tuple[str, str, dict[str, Any]]
+Fits = Callable[[dict[str, Any]], bool]
 _DOCUMENT: dict[str, Any] = {}
 
 
@@ -43,21 +44,32 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def bodies(schema: dict[str, Any], value: Any, depth: int = 0, seen: tuple[int, ...] = ()) -> Iterator[Any]:
-    """Yield JSON values of a schema, each with the value in one of its strings."""
+def is_text(schema: dict[str, Any]) -> bool:
+    return schema.get("type") == "string" and "enum" not in schema and schema.get("format") is None
+
+
+def is_word(schema: dict[str, Any]) -> bool:
+    return "enum" in schema
+
+
+def bodies(
+    schema: dict[str, Any], value: Any, fits: Fits = is_text, depth: int = 0, seen: tuple[int, ...] = ()
+) -> Iterator[Any]:
+    """Yield JSON values of a schema, each with the value in one of the places that it fits: its strings."""
     schema = resolved(schema)
     if depth > 6 or id(schema) in seen:
         return
     below = (*seen, id(schema))
     for choice in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        yield from bodies(choice, value, depth, below)
-    if schema.get("type") == "string" and "enum" not in schema and schema.get("format") is None:
+        yield from bodies(choice, value, fits, depth, below)
+    if fits(schema):
         yield value
-    for inner in bodies(schema.get("items") or {}, value, depth + 1, below):
+    for inner in bodies(schema.get("items") or {}, value, fits, depth + 1, below):
         yield [inner]
     if isinstance(more := schema.get("additionalProperties"), dict):
-        yield {value: "x"}
-        for inner in bodies(more, value, depth + 1, below):
+        if fits({"type": "string"}):  # what keys are
+            yield {value: "x"}
+        for inner in bodies(more, value, fits, depth + 1, below):
             yield {"key": inner}
     required = {
         key: _plain(schema["properties"][key]) for key in schema.get("required", ()) if key in schema["properties"]
@@ -65,7 +77,7 @@ def bodies(schema: dict[str, Any], value: Any, depth: int = 0, seen: tuple[int, 
     for key, each in (schema.get("properties") or {}).items():
         tag = resolved(each).get("const")
         if tag is None and not each.get("readOnly"):  # what only answers have is skipped in requests, whatever it is
-            for inner in bodies(each, value, depth + 1, below):
+            for inner in bodies(each, value, fits, depth + 1, below):
                 yield {**required, key: inner}
 
 
@@ -150,6 +162,30 @@ def test_what_is_no_text_is_refused_in_every_body(
                     bad[f"{method} {path}"] = (answer.status_code, answer.text[:120])
 
     assert bad == {}
+
+
+@pytest.mark.parametrize("value", [99, -1, 1.5, True, "99", "no such word", [], {}])
+def test_what_is_no_word_of_an_enum_is_refused(deployment: Deployment, operations: list[Operation], value: Any) -> None:
+    bad, bodies_sent, queries_sent = {}, 0, 0
+    for method, path, operation in operations:
+        url = filled(path, deployment.caller.owned)
+        for body in bodies(body_schema(operation), value, is_word):
+            bodies_sent += 1
+            status = deployment.caller.http.request(method, url, json=body).status_code
+            if status != 422:
+                bad[f"{method} {path} {json.dumps(body)[:160]}"] = status
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] == "query" and '"enum"' in json.dumps(resolved(parameter["schema"])):
+                queries_sent += 1
+                sent = {} if method not in ("GET", "DELETE") else None
+                query = {parameter["name"]: str(value)}
+                status = deployment.caller.http.request(method, url, params=query, json=sent).status_code
+                if status != 422:
+                    bad[f"{method} {path} {parameter['name']}"] = status
+
+    assert bad == {}
+    assert bodies_sent > 30
+    assert queries_sent > 15
 
 
 def test_a_body_of_another_type_is_refused_everywhere(deployment: Deployment, operations: list[Operation]) -> None:

@@ -8,13 +8,12 @@ import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from letta.jsonmap.v1 import annotations_pb2
 from letta_common.values.ids import new_id
 from tests.contract.boundary.conftest import Deployment
-from tests.contract.boundary.contracts import call, filled, holding, keeps_nul, leaves, methods, name_of
+from tests.contract.boundary.contracts import call, filled, keeps_nul, methods
+from tests.contract.boundary.probes import FAULTS, bearer, codes, raw
 
 Code = grpc.StatusCode
-FAULTS = (Code.INTERNAL, Code.UNKNOWN, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED)
 METHODS = methods()
 TIME = "google.protobuf.Timestamp"
 _KINDS = {
@@ -36,27 +35,6 @@ _KINDS = {
 }
 """Of what kind the items of a list are, where the caller has some."""
 UUID4 = "00000000-0000-4000-8000-0000000000aa"
-
-
-def bearer(deployment: Deployment) -> tuple[str, str]:
-    return "authorization", f"Bearer {deployment.caller.secret}"
-
-
-def raw(path: Any) -> bool:
-    return bool(path[-1].GetOptions().Extensions[annotations_pb2.field].raw)
-
-
-def codes(deployment: Deployment, kind: int, value: Any, keep: Any = lambda _: True) -> dict[str, Code]:
-    """Put a value in each field of a type, one call each; return the codes by method and field."""
-    found = {}
-    for method in METHODS:
-        for path in leaves(method.input_type, kind):
-            if keep(path):
-                request = holding(method, deployment.caller.owned, path, value)
-                found[f"{method.full_name} {name_of(path)}"] = call(
-                    deployment.channel, method, request, bearer(deployment)
-                )[0]
-    return found
 
 
 def test_nul_is_refused_in_every_string_that_does_not_keep_it(deployment: Deployment) -> None:

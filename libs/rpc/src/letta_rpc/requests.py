@@ -24,6 +24,8 @@ _HALF = re.compile("[\ud800-\udfff]")
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 # The years 1 to 9999, which `google.protobuf.Timestamp` and Python's datetime have in common.
 _FIRST_SECOND, _LAST_SECOND, _NANOS = -62_135_596_800, 253_402_300_799, 1_000_000_000
+# About 10,000 years, as `google.protobuf.Duration` says.
+_LONGEST = 315_576_000_000
 TEXT_LIMIT: int = limits_pb2.RequestLimit.REQUEST_LIMIT_TEXT_CHARACTERS
 _FLOATS = (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT)
 
@@ -32,8 +34,9 @@ Violation = tuple[str, str]
 
 def violations(message: Message, path: str = "") -> Iterator[Violation]:
     """Yield the path of each value that no service can use, and why."""
-    if message.DESCRIPTOR.full_name == "google.protobuf.Timestamp":
-        yield from _of_moment(message, path)
+    of_whole = _OF_WHOLE.get(message.DESCRIPTOR.full_name)
+    if of_whole is not None:
+        yield from of_whole(message, path)
         return
     for field, value in message.ListFields():
         here = f"{path}.{field.name}" if path else field.name
@@ -123,3 +126,13 @@ def _refuse(name: str) -> NoReturn:
 def _of_moment(moment: Any, path: str) -> Iterator[Violation]:
     if not (_FIRST_SECOND <= moment.seconds <= _LAST_SECOND and 0 <= moment.nanos < _NANOS):
         yield path, "is no moment of the years 1 to 9999"
+
+
+def _of_span(span: Any, path: str) -> Iterator[Violation]:
+    seconds, nanos = span.seconds, span.nanos
+    if abs(seconds) > _LONGEST or abs(nanos) >= _NANOS or seconds * nanos < 0:
+        yield path, "is no span of at most 10,000 years whose seconds and nanos have one sign"
+
+
+# Messages whose fields mean something together alone.
+_OF_WHOLE = {"google.protobuf.Timestamp": _of_moment, "google.protobuf.Duration": _of_span}
