@@ -7,7 +7,8 @@ that is shared says which thing is meant and nothing of it, by identifiers and a
 message about the thing has. A library that does not depend on the contracts has no message that it could use.
 
 What no wire may show has a message and must not be it: a class whose own `__repr__` leaves out secrets that the
-contract only takes (INPUT_ONLY) has them open, and a message would print them.
+contract only takes (INPUT_ONLY) has them open, and a message would print them. A class that keeps
+sealed secrets is a row, which no wire may show.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _NUMBERS = frozenset({"int", "float"})
 _NUMERIC = frozenset({Field.TYPE_INT32, Field.TYPE_INT64, Field.TYPE_UINT32, Field.TYPE_UINT64, Field.TYPE_FLOAT})
 _NUMERIC |= {Field.TYPE_DOUBLE, Field.TYPE_ENUM, Field.TYPE_MESSAGE}
 """What a number may be told as: among messages are durations and moments."""
+_SEALED = "secrets"
 _KEYS = re.compile(r"(.+_)?ids?|fence")
 
 
@@ -78,6 +80,8 @@ def repeats(source: str, contracts: Contracts) -> Iterator[tuple[str, str, int, 
     objects = _objects(tree)
     for each in _values(tree):
         fields = {name: "dict" if kind in objects else kind for name, kind in _fields(each).items()}
+        if fields.get(_SEALED) == "bytes":
+            continue
         shared, name = max((_shared(fields, theirs), name) for name, theirs in messages.items())
         most = shared > _MOST * len(fields) and (shared >= _ENOUGH or shared > _MOST * len(messages[name]))
         if most and not _hides(each, fields, messages[name]):

@@ -7,9 +7,7 @@ import pytest
 from scripts.contracts import read_contracts
 from scripts.mirrors import mirrors, repeats
 
-HELD = {
-    "services/tools": 5,
-}
+HELD: dict[str, int] = {}
 """How many are left in each package."""
 
 
@@ -36,6 +34,8 @@ SEEDED = {
     "Hidden": ("", f"{_ACCOUNT}; def __repr__(self): return self.name"),
     "Printed": ("Provider", f"{_ACCOUNT}; def __repr__(self): return self.name + self.api_key"),
     "Open": ("Provider", _ACCOUNT),
+    # A row with secrets under seal, which no message may hold.
+    "Sealed": ("", "id: str; created_by_id: str; last_updated_by_id: str; version: int; secrets: bytes"),
     # Counts, where a request of the same words has cursors.
     "Counted": ("", "run_id: str; before: int; after: int; limit: int"),
 }

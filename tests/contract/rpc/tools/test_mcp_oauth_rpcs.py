@@ -185,6 +185,17 @@ async def test_a_code_that_is_none_is_refused(servers, places):
     assert last.message
 
 
+async def test_an_answer_of_an_empty_issuer_is_of_no_server(servers, places):
+    server = await create(servers, places["mcp"])
+
+    async def person(url):
+        back = await asyncio.to_thread(authorized, url)
+        await servers.CompleteMCPOAuth(pb.CompleteMCPOAuthRequest(**back | {"iss": ""}), timeout=5)
+
+    events, last = await connect(servers, server, person)
+    assert (events[-1], "iss mismatch" in last.message) == ("error", True)
+
+
 async def test_a_person_who_refuses(servers):
     with started(3600) as places:
         server = await create(servers, places["mcp"])

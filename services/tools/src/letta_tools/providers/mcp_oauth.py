@@ -152,4 +152,6 @@ class _AskingFlow:
         if self._actor is None:
             raise needed()
         answer = await self._grants.wait(self._actor, *self._session)
-        return AuthorizationCodeResult(code=answer.code, state=answer.state, iss=answer.issuer)
+        return AuthorizationCodeResult(
+            code=answer.code, state=answer.state, iss=answer.iss if answer.HasField("iss") else None
+        )

@@ -21,14 +21,14 @@ from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import error_text
 from letta_tools.domain.executions.sandbox_configs import SandboxConfigs
 from letta_tools.domain.mcp.connections import config_of, connection_of
-from letta_tools.domain.mcp.connects import ConnectStep, MCPConnects
-from letta_tools.domain.mcp.oauth import OAuthAnswer, OAuthGrants
+from letta_tools.domain.mcp.connects import MCPConnects
+from letta_tools.domain.mcp.oauth import OAuthGrants
 from letta_tools.domain.mcp.servers import MCPServers, MCPServerStore, SealedMCPServer
-from letta_tools.domain.mcp.tools import Offer, health_of_offer
+from letta_tools.domain.mcp.tools import Offer
+from letta_tools.domain.registry.messages import pack_tool
 from letta_tools.domain.registry.records import RegisteredTool
 from letta_tools.servicers.limits import within_deadline
 from letta_tools.servicers.mcp_configs import read_change, read_settings, require_whole
-from letta_tools.servicers.tool_messages import pack_tool
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Named = pb.DeleteMCPServerRequest | pb.RefreshMCPServerRequest | pb.RunMCPServerToolRequest
@@ -132,18 +132,14 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
             connecting = self._connects.connect(actor, request.mcp_server_id, variables)
         async with aclosing(connecting) as steps:
             async for step in steps:
-                yield _pack_step(step)
+                yield step
 
     async def CompleteMCPOAuth(
         self, request: pb.CompleteMCPOAuthRequest, context: _Context
     ) -> pb.CompleteMCPOAuthResponse:
-        error = ": ".join(part for part in (request.error, request.error_description) if part)
-        answer = OAuthAnswer(request.code, request.state, request.iss or None, error)
-        await self._grants.complete(current_actor(), answer)
-        if error or not request.code:
-            return pb.CompleteMCPOAuthResponse(
-                status=pb.MCP_AUTHORIZATION_STATUS_ERROR, message=error or "no code came back"
-            )
+        refusal = await self._grants.complete(current_actor(), request)
+        if refusal:
+            return pb.CompleteMCPOAuthResponse(status=pb.MCP_AUTHORIZATION_STATUS_ERROR, message=refusal)
         return pb.CompleteMCPOAuthResponse(
             status=pb.MCP_AUTHORIZATION_STATUS_SUCCESS, message="The MCP server is authorized."
         )
@@ -204,27 +200,6 @@ class MCPServerServicer(mcp_server_service_pb2_grpc.MCPServerServiceServicer):
         return packed
 
 
-def _pack_step(step: ConnectStep) -> pb.ConnectMCPServerResponse:
-    packed = pb.ConnectMCPServerResponse(
-        event=pb.MCPConnectEvent.Value(f"MCP_CONNECT_EVENT_{step.event.upper()}"),
-        message=step.message,
-        server_name=step.server_name,
-        url=step.url,
-        session_id=step.session_id,
-    )
-    if step.tools is not None:
-        packed.tools.CopyFrom(pb.ConnectedMCPTools(tools=map(_connected, step.tools)))
-    elif step.offers is not None:
-        offered = [pb.ConnectedMCPTool(name=offer.name, description=offer.description) for offer in step.offers]
-        packed.tools.CopyFrom(pb.ConnectedMCPTools(tools=offered))
-    return packed
-
-
-def _connected(tool: RegisteredTool) -> pb.ConnectedMCPTool:
-    schema = dump(json.loads(tool.json_schema)["parameters"])
-    return pb.ConnectedMCPTool(id=tool.id, name=tool.name, description=tool.description, input_schema=schema)
-
-
 def _find(tools: list[RegisteredTool], *, tool_id: str = "", name: str = "") -> RegisteredTool:
     for tool in tools:
         if tool.id == tool_id or (name and name in {tool.mcp_name, tool.name}):
@@ -235,6 +210,6 @@ def _find(tools: list[RegisteredTool], *, tool_id: str = "", name: str = "") -> 
 
 
 def _pack_offer(offer: Offer) -> mcp_server_pb2.MCPOffer:
-    health = health_of_offer(offer)
+    health = offer.health()
     schema = "{}" if health.status == mcp_server_pb2.SCHEMA_HEALTH_INVALID else dump(offer.parameters)
     return mcp_server_pb2.MCPOffer(name=offer.name, description=offer.description, input_schema=schema, health=health)

@@ -17,6 +17,7 @@ from letta_common.values.paging import Page
 from letta_sandbox.calls import CallEnding, Limits
 from letta_tools.domain.executions.executions import Execution, Executions
 from letta_tools.domain.executions.outcomes import Outcome, return_text
+from letta_tools.domain.registry.messages import pack_schema, pack_tool, pack_version
 from letta_tools.domain.registry.records import (
     LETTA_TYPES,
     Requirement,
@@ -27,7 +28,7 @@ from letta_tools.domain.registry.records import (
 )
 from letta_tools.domain.registry.tools import Tools
 from letta_tools.servicers.limits import within_deadline
-from letta_tools.servicers.tool_messages import given_values, pack_schema, pack_tool, pack_version
+from letta_tools.servicers.tool_messages import given_values
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _NO_MODELS = "the tools service calls no models; ask a model or an agent for the source and POST it to /v1/tools/"
@@ -82,17 +83,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
         wanted = ToolFilter(types=_types(request.tool_types), tags=tuple(request.tags))
         mode = _MODES.get(request.search_mode, "hybrid")
         found = await self._tools.search(current_actor(), request.query, wanted, request.limit or 50, mode)
-        results = (
-            tool_service_pb2.ToolSearchResult(
-                tool=pack_tool(item.tool),
-                embedded_text=item.text,
-                fts_rank=item.fts_rank,
-                vector_rank=item.vector_rank,
-                combined_score=item.score,
-            )
-            for item in found
-        )
-        return tool_service_pb2.SearchToolsResponse(results=results)
+        return tool_service_pb2.SearchToolsResponse(results=found)
 
     async def UpdateTool(
         self, request: tool_service_pb2.UpdateToolRequest, context: _Context

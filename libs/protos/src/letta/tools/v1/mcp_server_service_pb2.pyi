@@ -945,7 +945,7 @@ class CompleteMCPOAuthRequest(_message.Message):
     error_description: _builtins.str
     """The same in words."""
     iss: _builtins.str
-    """Issuer of the answer (RFC 9207)."""
+    """Issuer of the answer (RFC 9207). One that is empty fits no server; absent says nothing."""
     def __init__(
         self,
         *,
@@ -953,13 +953,15 @@ class CompleteMCPOAuthRequest(_message.Message):
         state: _builtins.str = ...,
         error: _builtins.str = ...,
         error_description: _builtins.str = ...,
-        iss: _builtins.str = ...,
+        iss: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_iss", b"_iss", "iss", b"iss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "error", b"error", "error_description", b"error_description", "iss", b"iss", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_iss", b"_iss", "code", b"code", "error", b"error", "error_description", b"error_description", "iss", b"iss", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__iss: _TypeAlias = _typing.Literal["iss"]  # noqa: Y015
+    _WhichOneofArgType__iss: _TypeAlias = _typing.Literal["_iss", b"_iss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__iss) -> _WhichOneofReturnType__iss | None: ...
 
 Global___CompleteMCPOAuthRequest: _TypeAlias = CompleteMCPOAuthRequest  # noqa: Y015
 

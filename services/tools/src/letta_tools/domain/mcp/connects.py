@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+import json
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from letta.tools.v1.mcp_server_service_pb2 import (
+    MCP_CONNECT_EVENT_AUTHORIZATION_URL,
+    MCP_CONNECT_EVENT_CONNECTION_ATTEMPT,
+    MCP_CONNECT_EVENT_ERROR,
+    MCP_CONNECT_EVENT_OAUTH_REQUIRED,
+    MCP_CONNECT_EVENT_SUCCESS,
+    MCP_CONNECT_EVENT_WAITING_FOR_AUTH,
+    ConnectedMCPTool,
+    ConnectedMCPTools,
+    ConnectMCPServerResponse,
+)
 from letta_common.actor import Actor
 from letta_common.errors import AppError, MCPServerNotFound
+from letta_tool_schemas.schemas import dump
 from letta_tools.domain.mcp.connections import MCPConnection
 from letta_tools.domain.mcp.oauth import Ask, AuthorizationNeeded
 from letta_tools.domain.mcp.servers import MCPServers
-from letta_tools.domain.mcp.tools import Offer
 from letta_tools.domain.registry.records import RegisteredTool
 
 _MOST_STEPS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectStep:
-    """One step: connection_attempt, oauth_required, authorization_url, waiting_for_auth, success or error."""
-
-    event: str
-    message: str = ""
-    server_name: str = ""
-    url: str = ""
-    session_id: str = ""
-    tools: tuple[RegisteredTool, ...] | None = None
-    offers: tuple[Offer, ...] | None = None
-
-
-Steps = AsyncGenerator[ConnectStep, None]
+Steps = AsyncGenerator[ConnectMCPServerResponse, None]
+_ENDS = frozenset({MCP_CONNECT_EVENT_SUCCESS, MCP_CONNECT_EVENT_ERROR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class MCPConnects:
     async def connect(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> Steps:
         """Tell each step; the last one is `success` or `error`. Raises MCPServerNotFound."""
         server = await self._servers.get(actor, server_id)
-        yield ConnectStep("connection_attempt", server_name=server.server_name)
+        yield ConnectMCPServerResponse(event=MCP_CONNECT_EVENT_CONNECTION_ATTEMPT, server_name=server.server_name)
         try:
             tools = await self._servers.list_offers(actor, server_id, variables)
         except AuthorizationNeeded:
@@ -60,9 +60,9 @@ class MCPConnects:
                 async for step in steps:
                     yield step
         except AppError as error:
-            yield ConnectStep("error", error.message)
+            yield ConnectMCPServerResponse(event=MCP_CONNECT_EVENT_ERROR, message=error.message)
         else:
-            yield ConnectStep("success", tools=tuple(tools))
+            yield _success(map(_connected, tools))
 
     async def connect_named(
         self, actor: Actor, name: str, connection: MCPConnection, variables: Mapping[str, str]
@@ -80,35 +80,46 @@ class MCPConnects:
                 yield step
 
     async def _try_out(self, actor: Actor, name: str, connection: MCPConnection) -> Steps:
-        yield ConnectStep("connection_attempt", server_name=name)
+        yield ConnectMCPServerResponse(event=MCP_CONNECT_EVENT_CONNECTION_ATTEMPT, server_name=name)
         try:
             offers = await self._servers.try_out(actor, connection)
         except AuthorizationNeeded:
-            yield ConnectStep("oauth_required", "the server asks for authorization")
-            yield ConnectStep("error", "add the server, then connect to it: what is authorized must be kept")
+            yield ConnectMCPServerResponse(
+                event=MCP_CONNECT_EVENT_OAUTH_REQUIRED, message="the server asks for authorization"
+            )
+            yield ConnectMCPServerResponse(
+                event=MCP_CONNECT_EVENT_ERROR,
+                message="add the server, then connect to it: what is authorized must be kept",
+            )
         except AppError as error:
-            yield ConnectStep("error", error.message)
+            yield ConnectMCPServerResponse(event=MCP_CONNECT_EVENT_ERROR, message=error.message)
         else:
-            yield ConnectStep("success", offers=tuple(offers))
+            yield _success(ConnectedMCPTool(name=offer.name, description=offer.description) for offer in offers)
 
-    async def _authorize(
-        self, actor: Actor, server_id: str, variables: Mapping[str, str]
-    ) -> AsyncGenerator[ConnectStep, None]:
-        steps: asyncio.Queue[ConnectStep] = asyncio.Queue(_MOST_STEPS)
+    async def _authorize(self, actor: Actor, server_id: str, variables: Mapping[str, str]) -> Steps:
+        steps: asyncio.Queue[ConnectMCPServerResponse] = asyncio.Queue(_MOST_STEPS)
 
         async def tell(url: str, session_id: str) -> None:
-            await steps.put(ConnectStep("authorization_url", url=url, session_id=session_id))
-            await steps.put(ConnectStep("waiting_for_auth", "waiting until somebody has authorized the server"))
+            await steps.put(
+                ConnectMCPServerResponse(event=MCP_CONNECT_EVENT_AUTHORIZATION_URL, url=url, session_id=session_id)
+            )
+            await steps.put(
+                ConnectMCPServerResponse(
+                    event=MCP_CONNECT_EVENT_WAITING_FOR_AUTH, message="waiting until somebody has authorized the server"
+                )
+            )
 
         async def work() -> None:
             ask = Ask(self._options.redirect_url, self._options.wait_seconds, tell)
             try:
                 tools = await self._servers.authorize(actor, server_id, variables, ask)
-                await steps.put(ConnectStep("success", tools=tuple(tools)))
+                await steps.put(_success(map(_connected, tools)))
             except AppError as error:
-                await steps.put(ConnectStep("error", error.message))
+                await steps.put(ConnectMCPServerResponse(event=MCP_CONNECT_EVENT_ERROR, message=error.message))
 
-        yield ConnectStep("oauth_required", "the server asks for authorization")
+        yield ConnectMCPServerResponse(
+            event=MCP_CONNECT_EVENT_OAUTH_REQUIRED, message="the server asks for authorization"
+        )
         task = asyncio.create_task(work())
         try:
             while True:
@@ -120,7 +131,16 @@ class MCPConnects:
                     await task  # raises what was not foreseen
                 step = await getting
                 yield step
-                if step.event in {"success", "error"}:
+                if step.event in _ENDS:
                     return
         finally:
             task.cancel()
+
+
+def _success(tools: Iterable[ConnectedMCPTool]) -> ConnectMCPServerResponse:
+    return ConnectMCPServerResponse(event=MCP_CONNECT_EVENT_SUCCESS, tools=ConnectedMCPTools(tools=tools))
+
+
+def _connected(tool: RegisteredTool) -> ConnectedMCPTool:
+    schema = dump(json.loads(tool.json_schema)["parameters"])
+    return ConnectedMCPTool(id=tool.id, name=tool.name, description=tool.description, input_schema=schema)

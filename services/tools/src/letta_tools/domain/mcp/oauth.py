@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from letta.tools.v1.mcp_server_service_pb2 import CompleteMCPOAuthRequest
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, MCPConnectionFailed
@@ -26,16 +27,6 @@ _POLL_SECONDS = 0.25
 
 class AuthorizationNeeded(MCPConnectionFailed):
     """The server wants to be authorized by a person first."""
-
-
-@dataclass(frozen=True, slots=True)
-class OAuthAnswer:
-    """What came back from the authorization server through the person's browser."""
-
-    code: str = ""
-    state: str = ""
-    issuer: str | None = None
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +106,30 @@ class OAuthGrants:
         await self._store.begin(actor, session)
         return session_id, outside
 
-    async def complete(self, actor: Actor, answer: OAuthAnswer) -> None:
-        """Hand an answer to the attempt that waits for it. Raises InvalidArgument when there is none, or another."""
+    async def complete(self, actor: Actor, answer: CompleteMCPOAuthRequest) -> str:
+        """Hand an answer to the attempt that waits for it; return why it is a refusal, or nothing.
+
+        Raises:
+            InvalidArgument: no attempt waits for it, or one that was answered otherwise.
+        """
         session_id, _ = _inside(answer.state)
         session = await self._store.find(actor, session_id) if session_id else None
         if session is None or not hmac.compare_digest(session.state_hash, _hash(answer.state)):
             raise InvalidArgument("no authorization of this organization waits for this state", field="state")
-        status = REFUSED if answer.error or not answer.code else AUTHORIZED
-        text = json.dumps({"code": answer.code, "issuer": answer.issuer, "error": answer.error[:500]})
+        refusal = _refusal(answer)
+        issuer = answer.iss if answer.HasField("iss") else None
+        text = json.dumps({"code": answer.code, "issuer": issuer, "refusal": refusal[:500]})
         sealed = self._sealer.seal(_place(actor, session_id), text.encode())
-        if await self._store.settle(actor, session_id, status, sealed, self._clock.now()):
-            return
+        if await self._store.settle(actor, session_id, REFUSED if refusal else AUTHORIZED, sealed, self._clock.now()):
+            return refusal
         # Browsers load an address twice; the same answer again is no fault.
         known = await self._store.find(actor, session_id)
         same = known is not None and known.answer and self._opened(actor, known.id, known.answer) == text
         if not same:
             raise InvalidArgument("the authorization was answered already, or has expired", field="state")
+        return refusal
 
-    async def wait(self, actor: Actor, session_id: str, outside: str) -> OAuthAnswer:
+    async def wait(self, actor: Actor, session_id: str, outside: str) -> CompleteMCPOAuthRequest:
         """Return the answer of an attempt. Raises AuthorizationNeeded when it is refused or does not come in time."""
         while True:
             session = await self._store.find(actor, session_id)
@@ -141,12 +138,19 @@ class OAuthGrants:
             if session.status != PENDING and session.answer is not None:
                 values = json.loads(self._opened(actor, session_id, session.answer))
                 if session.status == REFUSED:
-                    raise AuthorizationNeeded(f"the authorization was refused: {values['error'] or 'no code came'}")
-                return OAuthAnswer(values["code"], _inside(outside)[1], values["issuer"])
+                    raise AuthorizationNeeded(f"the authorization was refused: {values['refusal']}")
+                state = _inside(outside)[1]
+                return CompleteMCPOAuthRequest(code=values["code"], state=state, iss=values["issuer"])
             await asyncio.sleep(_POLL_SECONDS)
 
     def _opened(self, actor: Actor, session_id: str, answer: bytes) -> str:
         return self._sealer.open(_place(actor, session_id), answer).decode()
+
+
+def _refusal(answer: CompleteMCPOAuthRequest) -> str:
+    """Return why nobody authorized anything; nothing when somebody did."""
+    said = ": ".join(part for part in (answer.error, answer.error_description) if part)
+    return said or ("" if answer.code else "no code came back")
 
 
 def _place(actor: Actor, session_id: str) -> SealedAt:

@@ -33,12 +33,16 @@ class Offer:
     fault: str = ""
     """Why the tool cannot be used as it is described."""
 
+    def health(self) -> MCPOfferHealth:
+        """Judge the tool."""
+        return _invalid(self.fault) if self.fault else health_of(self.parameters)
+
 
 @source_errors()
 def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now: datetime) -> RegisteredTool:
     """Return the tool of an offer of a server, which is given by id and name."""
     server_id, server_name = server
-    health = health_of_offer(offer)
+    health = offer.health()
     unusable = health.status == SchemaHealth.SCHEMA_HEALTH_INVALID
     # Vendors of models refuse parameters that have no type or no properties.
     parameters = _EMPTY if unusable else {"properties": {}, **offer.parameters, "type": "object"}
@@ -68,11 +72,6 @@ def tool_of(actor: Actor, server: tuple[str, str], offer: Offer, name: str, now:
         created_at=now,
         updated_at=now,
     )
-
-
-def health_of_offer(offer: Offer) -> MCPOfferHealth:
-    """Judge a tool."""
-    return _invalid(offer.fault) if offer.fault else health_of(offer.parameters)
 
 
 def health_of(parameters: Mapping[str, Any]) -> MCPOfferHealth:

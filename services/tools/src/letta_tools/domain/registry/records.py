@@ -130,14 +130,3 @@ class Match:
     text: str
     words: float | None = None
     likeness: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A search result: the places in both rankings, from 1, and the score of both."""
-
-    tool: RegisteredTool
-    text: str
-    score: float
-    fts_rank: int | None = None
-    vector_rank: int | None = None

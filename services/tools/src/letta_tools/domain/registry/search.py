@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from letta_tools.domain.registry.records import Found, Match, RegisteredTool
+from letta.tools.v1.tool_service_pb2 import ToolSearchResult
+from letta_tools.domain.registry.messages import pack_tool
+from letta_tools.domain.registry.records import Match, RegisteredTool
 
 
 def search_text(tool: RegisteredTool) -> str:
@@ -12,23 +14,23 @@ def search_text(tool: RegisteredTool) -> str:
     return "\n".join(filter(None, (tool.name.replace("_", " "), tool.description or "", " ".join(tool.tags))))
 
 
-def fuse(matches: Sequence[Match], mode: str) -> list[Found]:
+def fuse(matches: Sequence[Match], mode: str) -> list[ToolSearchResult]:
     """Rank matches by words, by likeness, or by both: each score is scaled to its best before they are added."""
     by_words = _ranked(matches, [match.words for match in matches]) if mode != "vector" else {}
     by_likeness = _ranked(matches, [match.likeness for match in matches]) if mode != "fts" else {}
     parts = (by_words, by_likeness) if mode == "hybrid" else (by_words or by_likeness,)
     found = [
-        Found(
-            match.tool,
-            match.text,
-            sum(part[index][1] for part in parts if index in part) / len(parts),
-            by_words[index][0] if index in by_words else None,
-            by_likeness[index][0] if index in by_likeness else None,
+        ToolSearchResult(
+            tool=pack_tool(match.tool),
+            embedded_text=match.text,
+            fts_rank=by_words[index][0] if index in by_words else None,
+            vector_rank=by_likeness[index][0] if index in by_likeness else None,
+            combined_score=sum(part[index][1] for part in parts if index in part) / len(parts),
         )
         for index, match in enumerate(matches)
         if index in by_words or index in by_likeness
     ]
-    return sorted(found, key=lambda item: (-item.score, item.tool.name))
+    return sorted(found, key=lambda item: (-item.combined_score, item.tool.name))
 
 
 def _ranked(matches: Sequence[Match], scores: Sequence[float | None]) -> dict[int, tuple[int, float]]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from cachetools import LRUCache
 
+from letta.tools.v1.tool_service_pb2 import ToolSearchResult
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import InvalidArgument, StaleEtag, ToolNameTaken, ToolNotFound, ToolSourceInvalid
@@ -29,10 +30,10 @@ from letta_tool_schemas.schemas import (
     parameters_of_model,
 )
 from letta_tool_schemas.typescript.reader import read_schema, read_script
+from letta_tools.domain.registry.messages import pack_tool
 from letta_tools.domain.registry.records import (
     LETTA_TYPES,
     LONGEST_NAME,
-    Found,
     Match,
     RegisteredTool,
     ToolFilter,
@@ -180,12 +181,15 @@ class Tools:
 
     async def search(
         self, actor: Actor, query: str, wanted: ToolFilter, limit: int, mode: str = "hybrid"
-    ) -> list[Found]:
+    ) -> list[ToolSearchResult]:
         """Return tools that fit a query, best first; without a query, the newest."""
         await self._seed(actor)
         if not query.strip():
             tools = await self._store.list_tools(actor, wanted, Page(limit=limit))
-            return [Found(tool, search_text(tool), 1.0) for tool in tools]
+            return [
+                ToolSearchResult(tool=pack_tool(tool), embedded_text=search_text(tool), combined_score=1.0)
+                for tool in tools
+            ]
         return fuse(await self._store.search(actor, query, wanted, limit), mode)[:limit]
 
     async def put(self, actor: Actor, given: Mapping[str, Any]) -> RegisteredTool:
