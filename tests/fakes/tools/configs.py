@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 
-from letta.tools.v1.sandbox_config_pb2 import SandboxConfig, SandboxEnvironmentVariable, SandboxType
+from letta.tools.v1.sandbox_config_pb2 import SandboxConfig, SandboxEnvironmentVariable, SandboxSettings, SandboxType
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
 from letta_common.values.times import time_of
@@ -94,14 +95,15 @@ class FakeSandboxConfigStore:
         """Remove a variable; say whether there was one."""
         return self._variables.pop((actor.organization_id, variable_id), None) is not None
 
-    async def list_values(self, actor: Actor, kind: SandboxType.ValueType) -> list[tuple[str, str, bytes]]:
-        """Return configurations, names and values of the variables of the configuration of a type."""
-        ids = {item.id for item in self._mine(actor) if item.type == kind}
-        return [
-            (item.sandbox_config_id, item.key, self._sealed[item.id])
-            for item in self._variables_of(actor)
-            if item.sandbox_config_id in ids
-        ]
+    async def find_kept(
+        self, actor: Actor, kind: SandboxType.ValueType
+    ) -> tuple[str, SandboxSettings, Mapping[str, bytes]] | None:
+        """Return the id, settings and sealed variables of the configuration of a type."""
+        config = next((item for item in self._mine(actor) if item.type == kind), None)
+        if config is None:
+            return None
+        mine = [item for item in self._variables_of(actor) if item.sandbox_config_id == config.id]
+        return config.id, deepcopy(config.config), {item.key: self._sealed[item.id] for item in mine}
 
     def _mine(self, actor: Actor) -> list[SandboxConfig]:
         return [item for (owner, _), item in self._configs.items() if owner == actor.organization_id]

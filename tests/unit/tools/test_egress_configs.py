@@ -29,7 +29,7 @@ def configs(operator=(), ceiling=(), store=None, clock=None):
 
 
 async def opened(made, actor):
-    found = await made.destinations(actor)
+    found = (await made.surroundings(actor)).destinations
     return [str(each) for each in found.operator], [str(each) for each in found.organization]
 
 

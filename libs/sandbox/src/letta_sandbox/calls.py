@@ -66,10 +66,11 @@ def _cut(value: _Number, most: _Number) -> _Number:
 
 @dataclass(frozen=True, slots=True)
 class EnvSpec:
-    """What must be installed before a call: packages as requirement specifiers, and the tenant that asks."""
+    """What must be installed before a call: packages as requirement specifiers, the tenant that asks, and where to."""
 
     requirements: tuple[str, ...] = ()
     organization_id: str = ""
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,8 @@ class SandboxCall:
 
     A JavaScript function is one that its module exports, and needs a `signature`. `destinations` are all that it may
     reach over the network. What is `borrowed` the source uses without an import: names, each with the module
-    that it comes from and the attribute there that it stands for, or nothing for the module itself.
+    that it comes from and the attribute there that it stands for, or nothing for the module itself. The `template` is
+    what its machine is made of, for a vendor that knows templates; by default the provider's.
     """
 
     source_code: str
@@ -121,6 +123,7 @@ class SandboxCall:
     language: Language = Language.PYTHON
     signature: Signature = field(default_factory=Signature)
     borrowed: tuple[tuple[str, str, str], ...] = ()
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)

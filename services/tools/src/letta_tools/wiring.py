@@ -10,6 +10,7 @@ from letta.tools.v1 import (
     tool_execution_service_pb2_grpc,
     tool_service_pb2_grpc,
 )
+from letta.tools.v1.sandbox_config_pb2 import SandboxType
 from letta_common.egress import AddressGuard
 from letta_common.fair_slots import FairSlots, Shares
 from letta_common.process.periodic import Periodic
@@ -38,7 +39,7 @@ from letta_tools.domain.executions.egress import Ceiling, EgressPolicy
 from letta_tools.domain.executions.executions import Executions, Executor
 from letta_tools.domain.executions.fair_calls import FairExecutor
 from letta_tools.domain.executions.sandbox_calls import SandboxExecutor
-from letta_tools.domain.executions.sandbox_configs import VARIABLES, SandboxConfigs
+from letta_tools.domain.executions.sandbox_configs import E2B, LOCAL, MODAL, VARIABLES, SandboxConfigs
 from letta_tools.domain.executions.web_calls import FetchExecutor, SearchExecutor
 from letta_tools.domain.mcp.calls import MCPExecutor
 from letta_tools.domain.mcp.connects import ConnectOptions, MCPConnects
@@ -79,7 +80,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     tool_store = SqlToolStore(db)
     tools = Tools(tool_store, deps.clock, builtin_tools())
     config_store, server_store = SqlSandboxConfigStore(db), SqlMCPServerStore(db)
-    configs = SandboxConfigs(config_store, sealer, deps.clock, _egress_policy(settings))
+    configs = SandboxConfigs(config_store, sealer, deps.clock, _egress_policy(settings), _kind(settings))
     guard = AddressGuard(settings.egress_allowed_hosts)
     grants = OAuthGrants(SqlOAuthStore(db), sealer, deps.clock)
     mcp = LateClient(guard, _mcp_options(settings), Programs(_program_options(settings)), grants)
@@ -89,7 +90,7 @@ async def build(settings: ToolsSettings, deps: Deps) -> Service:
     store = SqlExecutionStore(db, keep=timedelta(days=settings.keep_executions_days))
     elsewhere = FairSlots(_shares(settings), "MCP and web calls")
     web = {name: FairExecutor(each, elsewhere) for name, each in _web_executors(settings, guard, configs).items()}
-    builtin: dict[str, Executor] = {"run_code": CodeExecutor(sandbox), **web}
+    builtin: dict[str, Executor] = {"run_code": CodeExecutor(sandbox, configs), **web}
     executors: dict[ToolType, Executor] = {
         ToolType.CUSTOM: calls,
         ToolType.EXTERNAL_MCP: FairExecutor(MCPExecutor(servers, configs), elsewhere),
@@ -152,6 +153,11 @@ def _egress_policy(settings: ToolsSettings) -> EgressPolicy:
     """Return what tools may reach. Raises InvalidArgument for a setting that is no host."""
     ceiling = Ceiling(read_destinations(settings.egress_hosts_of_organizations))
     return EgressPolicy(read_destinations(settings.egress_hosts), ceiling)
+
+
+def _kind(settings: ToolsSettings) -> SandboxType.ValueType:
+    """Return whose configuration counts: calls on hosts of the operator, in containers too, are of the local kind."""
+    return {"e2b": E2B, "modal": MODAL}.get(settings.sandbox_provider, LOCAL)
 
 
 def _egress(settings: ToolsSettings) -> Egress | None:

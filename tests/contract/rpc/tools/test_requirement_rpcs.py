@@ -1,5 +1,6 @@
 """Tools that require packages, from the registry to their calls."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from letta.tools.v1 import sandbox_config_service_pb2_grpc, tool_pb2
 from letta.tools.v1 import tool_execution_service_pb2 as pb
-from letta.tools.v1 import tool_pb2
-from letta.tools.v1.tool_service_pb2 import CreateToolRequest, RunToolRequest, UpdateToolRequest
+from letta.tools.v1.sandbox_config_pb2 import LocalSandboxConfig
+from letta.tools.v1.sandbox_config_service_pb2 import CreateLocalSandboxConfigRequest
+from letta.tools.v1.tool_service_pb2 import CreateToolRequest, GetBaseToolsRequest, RunToolRequest, UpdateToolRequest
 from letta_common.errors import InvalidArgument, ToolRequirementsUnsatisfied, ValidationFailed
 from letta_rpc.service import Deps
 from letta_tools.settings import ToolsSettings
@@ -58,6 +61,56 @@ async def channel(database_url, identities, tmp_path_factory):
 
 async def created(tools, **values):
     return (await tools.CreateTool(CreateToolRequest(tool=tool_pb2.Tool(source_code=GREET, **values)), timeout=5)).tool
+
+
+async def configure(channel, *packages):
+    """Give every tool of the organization these packages, specifiers or names and versions."""
+    given = [{"named": each} if isinstance(each, dict) else {"specifier": each} for each in packages]
+    config = LocalSandboxConfig(pip_requirements={"packages": given})
+    configs = sandbox_config_service_pb2_grpc.SandboxConfigServiceStub(channel)
+    await configs.CreateLocalSandboxConfig(CreateLocalSandboxConfigRequest(config=config), timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("packages", "greeting"),
+    [(("greeter",), '"good day Ann"'), (({"name": "Greeter", "version": "1.0"},), '"hello Ann"'), ((), "")],
+)
+async def test_packages_of_the_sandbox_are_there_for_every_tool(channel, tools, executions, packages, greeting):
+    tool = await created(tools)
+    call = pb.ExecuteRequest(tool_id=tool.id, arguments='{"name": "Ann"}')
+    assert (await executions.Execute(call, timeout=60)).error_type == "ModuleNotFoundError"
+    await configure(channel, *packages)
+    prepared = await executions.Prepare(pb.PrepareRequest(tool_id=tool.id), timeout=60)
+
+    assert bool(prepared.environment_key) is bool(packages)
+    assert (await executions.Execute(call, timeout=60)).result == greeting
+
+
+async def test_the_version_of_the_tool_counts(channel, tools, executions):
+    await configure(channel, "Greeter>=2")
+    tool = await created(tools, pip_requirements=[tool_pb2.PipRequirement(name="greeter", version="1.0")])
+    call = pb.ExecuteRequest(tool_id=tool.id, arguments='{"name": "Ann"}')
+
+    assert (await executions.Execute(call, timeout=60)).result == '"hello Ann"'
+
+
+async def test_code_finds_the_packages_of_the_sandbox(channel, tools, executions):
+    await configure(channel, "greeter==1.0")
+    builtin = (await tools.GetBaseTools(GetBaseToolsRequest(), timeout=5)).tools
+    tool_id = next(tool.id for tool in builtin if tool.name == "run_code")
+    arguments = json.dumps({"code": "import greeter\ngreeter.greet('Ann')", "language": "python"})
+    answer = await executions.Execute(pb.ExecuteRequest(tool_id=tool_id, arguments=arguments), timeout=60)
+
+    assert json.loads(answer.result)["results"] == ["hello Ann"], answer
+
+
+async def test_packages_of_the_sandbox_that_cannot_be_installed_are_named(channel, tools, executions):
+    await configure(channel, "greeter==3.0")
+    tool = await created(tools)
+    answer = await executions.Execute(pb.ExecuteRequest(tool_id=tool.id, arguments='{"name": "Ann"}'), timeout=60)
+
+    assert (answer.status, answer.error_type) == (pb.EXECUTION_STATUS_REFUSED, "TOOL_REQUIREMENTS_UNSATISFIED")
+    assert "greeter" in answer.error_message
 
 
 async def test_a_tool_runs_with_what_it_requires(tools, executions):

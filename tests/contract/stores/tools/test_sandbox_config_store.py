@@ -139,7 +139,7 @@ async def test_configurations_are_listed_and_removed(store, ann):
     assert await store.delete(ann, local.id)
     assert not await store.delete(ann, local.id)
     assert await store.find(ann, local.id) is None
-    assert await store.list_values(ann, LOCAL) == []
+    assert await store.find_kept(ann, LOCAL) is None
 
 
 async def test_another_organization_sees_nothing(store, ann):
@@ -154,12 +154,13 @@ async def test_another_organization_sees_nothing(store, ann):
     assert await store.list_variables(bob, config.id, Page()) == []
     assert not await store.update_variable(bob, variable, b"x")
     assert not await store.delete_variable(bob, variable.id)
-    assert await store.list_values(bob, LOCAL) == []
+    assert await store.find_kept(bob, LOCAL) is None
 
 
 async def test_variables(store, ann):
     config = await store.put(ann, a_config())
     other = await store.put(ann, a_config(E2B))
+    assert await store.find_kept(ann, E2B) == (other.id, other.config, {})
     a = await store.put_variable(ann, a_variable(config, "A", 0), b"v")
     b = await store.put_variable(ann, a_variable(config, "B", 1), b"v")
     await store.put_variable(ann, a_variable(other, "C"), b"v")
@@ -167,7 +168,7 @@ async def test_variables(store, ann):
     assert await store.list_variables(ann, config.id, Page()) == [b, a]
     again = await store.put_variable(ann, a_variable(config, "A", 2), b"new")
     assert (again.id, again.value, again.created_at) == (a.id, MASK, a.created_at)
-    assert sorted(await store.list_values(ann, LOCAL)) == [(config.id, "A", b"new"), (config.id, "B", b"v")]
+    assert await store.find_kept(ann, LOCAL) == (config.id, config.config, {"A": b"new", "B": b"v"})
     taken, sealed = await store.find_variable(ann, b.id)
     taken.key = "A"
     with pytest.raises(KeyTaken):

@@ -61,7 +61,7 @@ class E2BMachines:
         """Create a sandbox; it ends by itself should nobody be left to end it. Raises MachineFailed, MachinesBusy."""
         with self.failing():
             sandbox = await self._e2b.AsyncSandbox.create(
-                template=self._template,
+                template=shape.template or self._template,
                 timeout=shape.seconds,
                 allow_internet_access=False,
                 metadata=dict(shape.labels),

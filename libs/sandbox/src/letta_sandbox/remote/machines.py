@@ -38,12 +38,13 @@ class TooMuchOutput(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a machine must hold, how long it may exist at most, and the labels by which it is found again."""
+    """What a machine must hold, how long it may exist, the labels by which it is found again, what it is made of."""
 
     limits: Limits
     package_bytes: int
     seconds: int
     labels: Mapping[str, str] = field(default_factory=dict)
+    template: str = ""
 
     @property
     def scratch_bytes(self) -> int:

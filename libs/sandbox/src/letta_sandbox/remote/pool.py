@@ -46,12 +46,13 @@ class PoolOptions:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Who may use a machine, with which packages, within which limits. Nothing else is ever run on it."""
+    """Who may use a machine made of what, with which packages, within which limits. Nothing else is ever run on it."""
 
     organization_id: str
     packages: str
     package_bytes: int
     limits: Limits
+    template: str = ""
 
     def key(self) -> Use:
         """Return what must be equal for a machine to be used again; time is watched for each call."""
@@ -142,7 +143,7 @@ class MachinePool:
         seconds = use.limits.timeout_seconds + 4 * ANSWER_SECONDS
         if self._options.idle_seconds:
             seconds = max(seconds, self._options.lifetime_seconds)
-        shape = Shape(use.limits, use.package_bytes, math.ceil(seconds), self._owner.labels(seconds))
+        shape = Shape(use.limits, use.package_bytes, math.ceil(seconds), self._owner.labels(seconds), use.template)
         for wait in self._options.busy_waits:
             with contextlib.suppress(MachinesBusy):
                 return _KeptMachine(await self._started(shape), asyncio.get_running_loop().time() + seconds)

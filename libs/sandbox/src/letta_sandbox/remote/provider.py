@@ -50,6 +50,7 @@ from letta_sandbox.remote.pool import MachinePool, PoolOptions, Use
 _MODULES = (agent_state, scalars, fitting, harness)
 _MOST_PACKAGES = 256 << 20
 _KEPT_PACKAGES = 4
+_KEPT_VERSIONS = 256
 _HARMLESS = {CallEnding.SUCCESS, CallEnding.TOOL_ERROR, CallEnding.BAD_RESULT}
 _PROBE = """
 def probe(addresses):
@@ -92,7 +93,7 @@ class RemoteProvider:
         self._installer = Installer(PackageSource(options.package_directory, options.package_index))
         self._packed: LRUCache[str, bytes] = LRUCache(_KEPT_PACKAGES)
         self._report: IsolationReport | None = None
-        self._version: tuple[int, int] | None = None
+        self._versions: LRUCache[str, tuple[int, int]] = LRUCache(_KEPT_VERSIONS)
         self._probing = asyncio.Lock()
 
     async def start(self) -> None:
@@ -114,9 +115,9 @@ class RemoteProvider:
         if not spec.requirements:
             return Env(organization_id=spec.organization_id)
         python = await asyncio.to_thread(hosts.find_interpreter, self._options.interpreter)
-        self._require(await self.probe(), Isolation.NONE)
-        if python.version != self._version:
-            ours, theirs = (".".join(map(str, version or ())) for version in (python.version, self._version))
+        version = await self._version_of(spec.template)
+        if python.version != version:
+            ours, theirs = (".".join(map(str, each)) for each in (python.version, version))
             raise InvalidArgument(f"packages are for Python {ours} here, but {self._machines.name} runs {theirs}")
         return await self._installer.install(spec, python)
 
@@ -153,7 +154,7 @@ class RemoteProvider:
             packages = await self._packages(env)
         except BadRequest as error:
             return self._failed(CallEnding.REFUSED, "BadRequest", str(error))
-        use = Use(env.organization_id, env.key, len(packages), call.limits)
+        use = Use(env.organization_id, env.key, len(packages), call.limits, call.template)
         begun = time.monotonic()
         try:
             async with self._pool.lease(use) as lease:
@@ -190,12 +191,22 @@ class RemoteProvider:
             agent_state_changes=outcome.changes,
         )
 
-    async def _probe(self) -> IsolationReport:
+    async def _version_of(self, template: str) -> tuple[int, int]:
+        """Return the Python of the machines that are made of a template. Raises IsolationUnavailable."""
+        version = self._versions.get(template)
+        if version is None:
+            # Each template is looked at by itself: one that does not start holds up nobody else.
+            is_first = not template and self._report is None
+            self._require(await (self.probe() if is_first else self._probe(template)), Isolation.NONE)
+            version = self._versions[template]
+        return version
+
+    async def _probe(self, template: str = "") -> IsolationReport:
         name = self._machines.name
         try:
             arguments = json.dumps({"addresses": list(await self._machines.closed_to())})
             result = await self._run(
-                SandboxCall(_PROBE, "probe", arguments, limits=Limits(timeout_seconds=30.0)), Env()
+                SandboxCall(_PROBE, "probe", arguments, limits=Limits(timeout_seconds=30.0), template=template), Env()
             )
         except MachineFailed as error:
             return IsolationReport(name, None, (f"{name}: {error}",))
@@ -208,7 +219,7 @@ class RemoteProvider:
         if said["reached"]:
             reached = ", ".join(said["reached"])
             return IsolationReport(name, None, (f"{name}: a call reaches {reached}; deny machines the network",))
-        self._version = (int(said["version"][0]), int(said["version"][1]))
+        self._versions[template] = (int(said["version"][0]), int(said["version"][1]))
         return IsolationReport(name, self._machines.isolation)
 
     def _require(self, report: IsolationReport, least: Isolation) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from letta.tools.v1.sandbox_config_pb2 import SandboxConfig, SandboxEnvironmentVariable, SandboxType
+from letta.tools.v1.sandbox_config_pb2 import SandboxConfig, SandboxEnvironmentVariable, SandboxSettings, SandboxType
 from letta_common.actor import Actor
 from letta_common.values.paging import Page
 from letta_common.values.times import time_of
@@ -48,10 +48,10 @@ _variables = sa.Table(
 _CONFIG = list(_configs.c)
 _CHANGED = ("config", "last_updated_by_id", "updated_at")
 _VARIABLE = [column for column in _variables.c if column.name != "value"]
-_VARIABLES_OF = (
-    "select v.sandbox_config_id, v.key, v.value from tools.environment_variables v join tools.sandbox_configs c "
-    "on c.organization_id = v.organization_id and c.id = v.sandbox_config_id "
-    "where v.organization_id = %s and c.type = %s"
+_KEPT = (
+    "select c.id, c.config, v.key, v.value from tools.sandbox_configs c left join tools.environment_variables v "
+    "on v.organization_id = c.organization_id and v.sandbox_config_id = c.id "
+    "where c.organization_id = %s and c.type = %s"
 )
 
 
@@ -148,10 +148,17 @@ class SqlSandboxConfigStore:
         """Remove a variable; say whether there was one."""
         return await self._delete(_variables, actor, variable_id)
 
-    async def list_values(self, actor: Actor, kind: SandboxType.ValueType) -> list[tuple[str, str, bytes]]:
-        """Return configurations, names and values of the variables of the configuration of a type, in one statement."""
-        rows = await self._db.hot(_VARIABLES_OF, (actor.organization_id, _text(kind)))
-        return [(config_id, key, value) for config_id, key, value in rows]
+    async def find_kept(
+        self, actor: Actor, kind: SandboxType.ValueType
+    ) -> tuple[str, SandboxSettings, Mapping[str, bytes]] | None:
+        """Return the id, settings and sealed variables of the configuration of a type, in one statement."""
+        rows = await self._db.hot(_KEPT, (actor.organization_id, _text(kind)))
+        if not rows:
+            return None
+        config_id, settings = rows[0][:2]
+        # One without variables is a row without a key.
+        sealed = {key: value for _, _, key, value in rows if key is not None}
+        return config_id, read_settings(_text(kind), settings), sealed
 
     async def _upsert(self, added: pg.Insert, changed: Mapping[str, sa.ColumnElement[Any]]) -> SandboxConfig:
         upsert = added.on_conflict_do_update(

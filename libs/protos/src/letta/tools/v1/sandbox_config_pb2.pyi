@@ -75,7 +75,9 @@ Global___SandboxType: _TypeAlias = SandboxType  # noqa: Y015
 
 @_typing.final
 class SandboxConfig(_message.Message):
-    """How an organization's tools are executed by one kind of sandbox."""
+    """How an organization's tools are executed by one kind of sandbox. The one of the kind that the deployment runs calls in counts:
+    that of E2B or Modal, or else the local one. It holds from the next call on.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -192,7 +194,9 @@ class LocalSandboxConfig(_message.Message):
     EGRESS_HOSTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pip_requirements(self) -> Global___SandboxPackages:
-        """Python packages of every tool. Default: none."""
+        """Python packages of every tool, besides those that it requires itself; of a package that both name the tool's version counts.
+        Default: none.
+        """
 
     @_builtins.property
     def egress_hosts(self) -> Global___SandboxHosts:
@@ -222,14 +226,14 @@ class E2bSandboxConfig(_message.Message):
     TEMPLATE_FIELD_NUMBER: _builtins.int
     PIP_REQUIREMENTS_FIELD_NUMBER: _builtins.int
     template: _builtins.str
-    """Template that sandboxes are made of."""
+    """Template that sandboxes are made of, one that the deployment's account may use. Default: the deployment's."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long a sandbox lives. Default: 5 minutes."""
+        """How long a call may take; never longer than the deployment lets any. Default: 5 minutes."""
 
     @_builtins.property
     def pip_requirements(self) -> Global___SandboxPackages:
-        """Python packages of every tool."""
+        """Python packages of every tool, besides those that it requires itself; of a package that both name the tool's version counts."""
 
     def __init__(
         self,
@@ -262,15 +266,15 @@ class ModalSandboxConfig(_message.Message):
     """Language of the tools."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long a sandbox lives. Default: 1 minute."""
+        """How long a call may take; never longer than the deployment lets any. Default: 1 minute."""
 
     @_builtins.property
     def pip_requirements(self) -> Global___SandboxPackages:
-        """Python packages of every tool."""
+        """Python packages of every tool, besides those that it requires itself; of a package that both name the tool's version counts."""
 
     @_builtins.property
     def npm_requirements(self) -> Global___SandboxPackages:
-        """Node packages of every tool."""
+        """Node packages of every tool in TypeScript. As none are installed, such calls are refused and name them."""
 
     def __init__(
         self,

@@ -6,12 +6,14 @@ import asyncio
 import json
 
 from letta_common.actor import Actor
-from letta_common.errors import ToolSourceInvalid
+from letta_common.errors import ServiceUnavailable, ToolRequirementsUnsatisfied, ToolSourceInvalid
 from letta_sandbox.calls import Env, Language, Result, SandboxCall, SandboxProvider, Signature
 from letta_tool_schemas.errors import SourceInvalid
 from letta_tool_schemas.typescript.erasure import erase
 from letta_tools.domain.executions import code_sources
 from letta_tools.domain.executions.executions import Work, refused
+from letta_tools.domain.executions.sandbox_calls import installed
+from letta_tools.domain.executions.surroundings import Environment
 
 _CODE = Signature(("code",), ("code",))
 
@@ -19,8 +21,9 @@ _CODE = Signature(("code",), ("code",))
 class CodeExecutor:
     """Runs code that the model wrote."""
 
-    def __init__(self, sandbox: SandboxProvider) -> None:
+    def __init__(self, sandbox: SandboxProvider, environment: Environment) -> None:
         self._sandbox = sandbox
+        self._environment = environment
 
     async def run(self, actor: Actor, work: Work) -> Result:
         """Run the code to its end. Raises IsolationUnavailable."""
@@ -35,13 +38,20 @@ class CodeExecutor:
             except SourceInvalid as error:
                 return refused(error.message, ToolSourceInvalid.reason)
         is_python = language == "python"
+        given = await self._environment.surroundings(actor)
+        bare = Env(organization_id=actor.organization_id)
+        try:
+            env = await installed(self._sandbox, actor, given) if is_python else bare
+        except (ToolRequirementsUnsatisfied, ServiceUnavailable) as error:
+            return refused(error.message, error.reason)
         call = SandboxCall(
             source_code=code_sources.PYTHON if is_python else code_sources.JAVASCRIPT,
             function="run_code",
             arguments=json.dumps({"code": code}, ensure_ascii=False),
             environment_variables=work.execution.environment_variables,
-            limits=work.execution.limits,
+            limits=given.bounded(work.execution.limits),
             language=Language.PYTHON if is_python else Language.JAVASCRIPT,
             signature=_CODE,
+            template=given.template,
         )
-        return await self._sandbox.run(call, Env(organization_id=actor.organization_id))
+        return await self._sandbox.run(call, env)

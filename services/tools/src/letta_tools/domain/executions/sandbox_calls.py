@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from cachetools import LRUCache
 
 from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument, ServiceUnavailable, ToolRequirementsUnsatisfied, ToolSourceInvalid
 from letta_sandbox.calls import CallEnding, Env, EnvSpec, Language, Result, SandboxCall, SandboxProvider
-from letta_sandbox.destinations import Destinations
 from letta_tool_schemas.fitting import SchemaMismatch, fit_arguments
 from letta_tool_schemas.typescript.reader import EXPORT
 from letta_tools.domain.executions.executions import Work, refused
+from letta_tools.domain.executions.surroundings import Environment, Surroundings
 from letta_tools.domain.executions.targets import Target, target_of
-from letta_tools.domain.registry.records import RegisteredTool, ToolSourceType
+from letta_tools.domain.registry.records import RegisteredTool, Requirement, ToolSourceType
+from letta_tools.domain.registry.requirements import joined_python
 
 _MAX_TARGETS = 4096
 # A call of nothing leaves a process behind that has the packages.
 _WARM_UP = SandboxCall("def warm_up():\n    return None\n", "warm_up")
 _WARM_UP_SCRIPT = SandboxCall(f"export const {EXPORT} = () => null;\n", EXPORT, language=Language.JAVASCRIPT)
-
-
-class Environment(Protocol):
-    """The environment variables that an organization gives its tools."""
-
-    async def variables(self, actor: Actor) -> Mapping[str, str]:
-        """Return names and values."""
-        ...
-
-    async def destinations(self, actor: Actor) -> Destinations:
-        """Return what they may reach over the network."""
-        ...
 
 
 class SandboxExecutor:
@@ -50,16 +40,17 @@ class SandboxExecutor:
         tool, execution = work.tool, work.execution
         if not tool.source_code:
             return refused(f"`{tool.name}` has no source code; the caller carries it out")
+        given = await self._environment.surroundings(actor)
         try:
             target = await self._target(tool)
-            env = await self._env(actor, tool)
+            env = await self._env(actor, tool, given)
         except (ToolSourceInvalid, ToolRequirementsUnsatisfied, ServiceUnavailable) as error:
             return refused(error.message, error.reason)
         try:
-            given = fit_arguments(_judged(tool, target), work.arguments, target.nulls)
+            fitted = fit_arguments(_judged(tool, target), work.arguments, target.nulls)
         except SchemaMismatch as error:
             return refused(str(error), "ArgumentError")
-        arguments = dict.fromkeys(target.nulls) | given
+        arguments = dict.fromkeys(target.nulls) | fitted
         if target.takes_agent_id:
             # Over what the model said, so that it cannot speak for another agent.
             arguments["agent_id"] = execution.agent_id
@@ -69,16 +60,17 @@ class SandboxExecutor:
             arguments=json.dumps(arguments, ensure_ascii=False),
             # Later ones win: the agent's over the organization's, and who calls over both.
             environment_variables={
-                **await self._environment.variables(actor),
+                **given.variables,
                 **execution.environment_variables,
                 **_identity(tool, execution.agent_id),
             },
             agent_state=execution.agent_state,
-            limits=execution.limits,
+            limits=given.bounded(execution.limits),
             language=target.language,
             signature=target.signature,
             borrowed=target.borrowed,
-            destinations=await self._environment.destinations(actor),
+            destinations=given.destinations,
+            template=given.template,
         )
         return await self._sandbox.run(call, env)
 
@@ -91,25 +83,20 @@ class SandboxExecutor:
             ServiceUnavailable: the package index cannot be reached.
             IsolationUnavailable: the host offers no isolation that is strong enough.
         """
-        env = await self._env(actor, tool)
+        given = await self._environment.surroundings(actor)
+        env = await self._env(actor, tool, given)
         if env.key:
-            await self._sandbox.run(_WARM_UP, env)
+            await self._sandbox.run(replace(_WARM_UP, template=given.template), env)
         elif tool.source_type is ToolSourceType.TYPESCRIPT:
             result = await self._sandbox.run(_WARM_UP_SCRIPT, env)
             if result.status is CallEnding.REFUSED and result.failure is not None:
                 raise ToolRequirementsUnsatisfied(result.failure.message, requirements="node")
         return env
 
-    async def _env(self, actor: Actor, tool: RegisteredTool) -> Env:
+    async def _env(self, actor: Actor, tool: RegisteredTool, given: Surroundings) -> Env:
         if tool.source_type is ToolSourceType.TYPESCRIPT:
-            return _env_of_script(actor, tool)
-        requirements = tuple(item.specifier() for item in tool.pip_requirements)
-        if not requirements:
-            return Env(organization_id=actor.organization_id)
-        try:
-            return await self._sandbox.prepare(EnvSpec(requirements, actor.organization_id))
-        except InvalidArgument as error:
-            raise ToolRequirementsUnsatisfied(error.message, requirements=", ".join(requirements)) from error
+            return _env_of_script(actor, tool, given)
+        return await installed(self._sandbox, actor, given, tool.pip_requirements)
 
     async def _target(self, tool: RegisteredTool) -> Target:
         """Return what is executed; the source is read once."""
@@ -118,6 +105,22 @@ class SandboxExecutor:
         if target is None:
             target = self._targets[place] = await asyncio.to_thread(target_of, tool)
         return target
+
+
+async def installed(
+    sandbox: SandboxProvider, actor: Actor, given: Surroundings, own: Sequence[Requirement] = ()
+) -> Env:
+    """Return an environment with these Python packages and those of every tool, of which the former go before.
+
+    Raises ToolRequirementsUnsatisfied, ServiceUnavailable, IsolationUnavailable.
+    """
+    requirements = joined_python(own, given.pip_requirements)
+    if not requirements:
+        return Env(organization_id=actor.organization_id)
+    try:
+        return await sandbox.prepare(EnvSpec(requirements, actor.organization_id, given.template))
+    except InvalidArgument as error:
+        raise ToolRequirementsUnsatisfied(error.message, requirements=", ".join(requirements)) from error
 
 
 def _judged(tool: RegisteredTool, target: Target) -> Mapping[str, Any]:
@@ -129,9 +132,9 @@ def _judged(tool: RegisteredTool, target: Target) -> Mapping[str, Any]:
     return {**parameters, "properties": {name: known[name] for name in target.untyped if name in known}}
 
 
-def _env_of_script(actor: Actor, tool: RegisteredTool) -> Env:
+def _env_of_script(actor: Actor, tool: RegisteredTool, given: Surroundings) -> Env:
     """Return the bare environment: what Node brings along is all that a script may import."""
-    required = [item.specifier() for item in (*tool.npm_requirements, *tool.pip_requirements)]
+    required = [item.specifier() for item in (*tool.npm_requirements, *given.npm_requirements, *tool.pip_requirements)]
     if required:
         raise ToolRequirementsUnsatisfied(
             f"no packages are installed for TypeScript tools ({', '.join(required)}); use what Node brings along, "

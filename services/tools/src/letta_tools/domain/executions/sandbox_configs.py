@@ -12,7 +12,6 @@ from letta.tools.v1.sandbox_config_pb2 import (
     SandboxConfig,
     SandboxEnvironmentVariable,
     SandboxLanguage,
-    SandboxPackage,
     SandboxSettings,
     SandboxType,
 )
@@ -26,7 +25,7 @@ from letta_common.values.times import stamp_of
 from letta_rpc.masks import copy_paths
 from letta_sandbox.destinations import Destinations
 from letta_tools.domain.executions.egress import EgressPolicy
-from letta_tools.domain.registry.records import Requirement
+from letta_tools.domain.executions.surroundings import Surroundings, requirement_of
 from letta_tools.domain.registry.requirements import check_npm, check_python
 
 LOCAL, E2B, MODAL = SandboxType.SANDBOX_TYPE_LOCAL, SandboxType.SANDBOX_TYPE_E2B, SandboxType.SANDBOX_TYPE_MODAL
@@ -98,8 +97,10 @@ class SandboxConfigStore(Protocol):
         """Remove a variable; say whether there was one."""
         ...
 
-    async def list_values(self, actor: Actor, kind: SandboxType.ValueType) -> list[tuple[str, str, bytes]]:
-        """Return configurations, names and values of the variables of the configuration of a type, in one statement."""
+    async def find_kept(
+        self, actor: Actor, kind: SandboxType.ValueType
+    ) -> tuple[str, SandboxSettings, Mapping[str, bytes]] | None:
+        """Return the id, settings and sealed variables of the configuration of a type, in one statement."""
         ...
 
 
@@ -107,12 +108,19 @@ class SandboxConfigs:
     """Operations on configurations and variables."""
 
     def __init__(
-        self, store: SandboxConfigStore, sealer: Sealer, clock: Clock, egress: EgressPolicy | None = None
+        self,
+        store: SandboxConfigStore,
+        sealer: Sealer,
+        clock: Clock,
+        egress: EgressPolicy | None = None,
+        kind: SandboxType.ValueType = LOCAL,
     ) -> None:
         self._store = store
         self._sealer = sealer
         self._clock = clock
         self._egress = egress or EgressPolicy()
+        # The other kinds may be kept too, but no call of this deployment runs there.
+        self._kind = kind
 
     async def create(self, actor: Actor, settings: SandboxSettings) -> SandboxConfig:
         """Make a configuration, or replace the one of its type. Raises InvalidArgument."""
@@ -206,18 +214,16 @@ class SandboxConfigs:
             raise _missing(variable_id)
 
     async def variables(self, actor: Actor) -> Mapping[str, str]:
-        """Return the variables of the local sandbox."""
-        sealed = await self._store.list_values(actor, LOCAL)
-        return {key: self._opened(actor, config_id, key, value) for config_id, key, value in sealed}
+        """Return the variables of the kind of sandbox that calls run in."""
+        return (await self.surroundings(actor)).variables
 
-    async def destinations(self, actor: Actor) -> Destinations:
-        """Return what the organization's tools may reach."""
-        # Saves each call a statement where organizations may open nothing.
-        if not self._egress.ceiling.destinations:
-            return Destinations(self._egress.operator)
-        found = await self._store.list_configs(actor, LOCAL, Page(limit=1))
-        texts = found[0].config.local.egress_hosts.hosts if found else []
-        return Destinations(self._egress.operator, self._egress.ceiling.cut(texts))
+    async def surroundings(self, actor: Actor) -> Surroundings:
+        """Return what the configuration of the kind of sandbox that calls run in gives them."""
+        found = await self._store.find_kept(actor, self._kind)
+        config_id, settings, sealed = found or ("", SandboxSettings(), {})
+        variables = {key: self._opened(actor, config_id, key, value) for key, value in sealed.items()}
+        opened = self._egress.ceiling.cut(settings.local.egress_hosts.hosts)
+        return Surroundings(variables, Destinations(self._egress.operator, opened), settings)
 
     async def _get(self, actor: Actor, config_id: str) -> SandboxConfig:
         config = await self._store.find(actor, config_id)
@@ -267,14 +273,9 @@ def _check_packages(settings: SandboxSettings) -> None:
     """Refuse packages that no tool could ask for either."""
     for member in (settings.local, settings.e2b, settings.modal):
         for package in member.pip_requirements.packages:
-            check_python(_requirement(package))
+            check_python(requirement_of(package))
     for package in settings.modal.npm_requirements.packages:
-        check_npm(_requirement(package))
-
-
-def _requirement(package: SandboxPackage) -> Requirement:
-    named = package.named
-    return Requirement(named.name, named.version) if package.HasField("named") else Requirement(package.specifier)
+        check_npm(requirement_of(package))
 
 
 def _kind_of(settings: SandboxSettings) -> str:

@@ -12,7 +12,7 @@ from letta_common.actor import Actor
 from letta_common.errors import InvalidArgument
 from letta_sandbox.calls import CallEnding, Isolation, Result, ToolFailure
 from letta_tools.domain.executions.executions import Work, refused
-from letta_tools.domain.executions.sandbox_calls import Environment
+from letta_tools.domain.executions.surroundings import Environment
 
 PROVIDER = "web"
 KEY_VARIABLE = "EXA_API_KEY"

@@ -9,7 +9,7 @@ from letta_common.errors import InvalidArgument, MCPConnectionFailed, MCPServerN
 from letta_sandbox.calls import CallEnding, Isolation, Result, ToolFailure
 from letta_tool_schemas.fitting import SchemaMismatch, fit_arguments
 from letta_tools.domain.executions.executions import Work, refused
-from letta_tools.domain.executions.sandbox_calls import Environment
+from letta_tools.domain.executions.surroundings import Environment
 from letta_tools.domain.mcp.servers import MCPServers
 
 PROVIDER = "mcp"
