@@ -18,7 +18,7 @@ THEIRS = frozenset(
         *(f"memory.v1.{name}.metadata" for name in ("Archive", "Block", "CreateArchiveRequest")),
         *(f"memory.v1.{name}.metadata" for name in ("NewPassage", "Passage")),
         *("tools.v1.ConnectedMCPTool.input_schema", "tools.v1.MCPOffer.input_schema"),
-        "tools.v1.FunctionSchema.parameters_schema",
+        *("tools.v1.FunctionSchema.parameters_schema", "tools.v1.ToolSource.parameters_schema"),
         *("tools.v1.ExecuteRequest.arguments", "tools.v1.ExecuteResponse.result"),
         # What programs of users read as their parameter `agent_state`, in the form that they were written for.
         "tools.v1.ExecuteRequest.agent_state",

@@ -28,7 +28,8 @@ def fit_arguments(
     """
     properties = parameters.get("properties")
     known: Mapping[str, Any] = properties if isinstance(properties, dict) else {}
-    required = parameters.get("required") or ()
+    listed = parameters.get("required")
+    required: Sequence[Any] = listed if isinstance(listed, list) else ()
     fitter = _Fitter(parameters)
     made: dict[str, Any] = {}
     for name, value in arguments.items():

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from letta.tools.v1 import tool_execution_service_pb2 as pb
 from letta.tools.v1 import tool_pb2
 from letta.tools.v1.tool_service_pb2 import CreateToolRequest, ResolveToolsRequest, RunToolRequest, UpdateToolRequest
-from letta_common.errors import IdempotencyConflict, InvalidArgument, ToolNotFound, ValidationFailed
+from letta_common.errors import IdempotencyConflict, InvalidArgument, ToolNotFound, ToolSourceInvalid, ValidationFailed
 from letta_common.values.ids import new_id
 
 ADD = '''import os
@@ -253,6 +253,36 @@ async def test_isolation_is_reported(executions, tools):
     assert report.isolation in {pb.ISOLATION_LANDLOCK, pb.ISOLATION_NAMESPACE}
     tool = await created(tools, ADD)
     assert (await executions.Prepare(pb.PrepareRequest(tool_id=tool.id), timeout=20)).environment_key == ""
+
+
+UNTYPED = "def add(a, b=0):\n    return a + b"
+SCRIPT = "export function add(a, b = 0) { return a + b; }"
+NUMBERS = json.dumps({"properties": {"a": {"$ref": "#/$defs/N"}}, "$defs": {"N": {"type": "integer"}}})
+TEXTS = json.dumps({"type": "object", "properties": {"a": {"type": "string"}}})
+
+
+@pytest.mark.parametrize(("source", "kind"), [(UNTYPED, "PYTHON"), (SCRIPT, "TYPESCRIPT")])
+async def test_arguments_of_source_from_outside_are_fitted_to_their_schema(tools, source, kind):
+    async def ran(args, **values):
+        request = RunToolRequest(source_code=source, source_type=f"TOOL_SOURCE_TYPE_{kind}", args=args, **values)
+        return (await tools.RunTool(request, timeout=30)).message.tool_return_message.tool_return
+
+    assert await ran('{"a": "1", "b": 2}', args_json_schema=NUMBERS) == "3"
+    assert "must be a whole number" in await ran('{"a": "x"}', args_json_schema=NUMBERS)
+    given = tool_pb2.FunctionSchema(parameters_schema=TEXTS)
+    assert await ran('{"a": 1, "b": "2"}', args_json_schema=NUMBERS, json_schema=given) == "12"
+    with pytest.raises(ToolSourceInvalid, match="JSON object"):
+        await ran("{}", args_json_schema="[]")
+
+
+async def test_arguments_of_bare_source_are_fitted_to_their_schema(executions):
+    source = pb.ToolSource(source_code=UNTYPED, parameters_schema=NUMBERS.replace("$defs", "definitions"))
+    answer = await executions.Execute(pb.ExecuteRequest(source=source, arguments='{"a": "1", "b": 2}'), timeout=20)
+
+    assert answer.result == "3", answer
+    source.parameters_schema = "[]"
+    with pytest.raises(InvalidArgument, match="JSON object"):
+        await executions.Execute(pb.ExecuteRequest(source=source), timeout=20)
 
 
 async def test_source_runs_once_from_outside(tools):

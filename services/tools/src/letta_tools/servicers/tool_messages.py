@@ -6,13 +6,14 @@ from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from letta.tools.v1 import tool_pb2
+from letta.tools.v1 import tool_pb2, tool_service_pb2
 from letta_rpc.masks import changed_paths
-from letta_tool_schemas.schemas import FunctionSchema, load_object
+from letta_tool_schemas.schemas import FunctionSchema, dump, load_object, parameters_of_model
 from letta_tools.domain.registry.records import Requirement, source_type_of
 from letta_tools.domain.registry.source_errors import source_errors
 
 _ALL = FieldMask()
+_PARAMETERS = "the `parameters` of json_schema"
 
 
 def given_values(tool: tool_pb2.Tool, mask: FieldMask = _ALL) -> dict[str, Any]:
@@ -41,5 +42,14 @@ def _is_optional(name: str) -> bool:
 
 @source_errors()
 def _schema_text(schema: tool_pb2.FunctionSchema) -> str:
-    parameters = load_object(schema.parameters_schema or "{}", "the `parameters` of json_schema")
+    parameters = load_object(schema.parameters_schema or "{}", _PARAMETERS)
     return FunctionSchema(schema.name, schema.description, parameters).to_json()
+
+
+@source_errors()
+def parameters_text(request: tool_service_pb2.RunToolRequest) -> str:
+    """Return the schema of the arguments of a call, or nothing. Blocking. Raises ToolSourceInvalid."""
+    if request.json_schema.parameters_schema:
+        return dump(load_object(request.json_schema.parameters_schema, _PARAMETERS))
+    model = load_object(request.args_json_schema or "{}", "args_json_schema")
+    return "" if model.get("properties") is None else dump(parameters_of_model(model))

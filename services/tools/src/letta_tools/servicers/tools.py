@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc.aio
@@ -28,7 +29,7 @@ from letta_tools.domain.registry.records import (
 )
 from letta_tools.domain.registry.tools import Tools
 from letta_tools.servicers.limits import within_deadline
-from letta_tools.servicers.tool_messages import given_values
+from letta_tools.servicers.tool_messages import given_values, parameters_text
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _NO_MODELS = "the tools service calls no models; ask a model or an agent for the source and POST it to /v1/tools/"
@@ -128,6 +129,7 @@ class ToolServicer(tool_service_pb2_grpc.ToolServiceServicer):
             source_type=request.source_type,
             function=name,
             requirements=[Requirement(item.name, item.version).specifier() for item in packages],
+            parameters_schema=await asyncio.to_thread(parameters_text, request),
         )
         execution = Execution(
             arguments=request.args,

@@ -251,12 +251,17 @@ class ToolSource(_message.Message):
     SOURCE_TYPE_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_SCHEMA_FIELD_NUMBER: _builtins.int
     source_code: _builtins.str
     """Source code."""
     source_type: _tool_pb2.ToolSourceType.ValueType
     """Language of the source."""
     function: _builtins.str
     """The function to call. Default: the last one at top level."""
+    parameters_schema: _builtins.str
+    """JSON schema of the arguments, which are fitted to it as those of a tool of the registry are: what has a type in Python to
+    that, the rest to the schema. Empty: none.
+    """
     @_builtins.property
     def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Packages it requires, as requirement specifiers."""
@@ -268,10 +273,11 @@ class ToolSource(_message.Message):
         source_type: _tool_pb2.ToolSourceType.ValueType = ...,
         function: _builtins.str = ...,
         requirements: _abc.Iterable[_builtins.str] | None = ...,
+        parameters_schema: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "requirements", b"requirements", "source_code", b"source_code", "source_type", b"source_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "parameters_schema", b"parameters_schema", "requirements", b"requirements", "source_code", b"source_code", "source_type", b"source_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -867,14 +867,14 @@ class RunToolRequest(_message.Message):
     source_type: _tool_pb2.ToolSourceType.ValueType
     """Language of the source."""
     args_json_schema: _builtins.str
-    """JSON schema of the arguments as pydantic writes it."""
+    """JSON schema of the arguments as pydantic writes it: they are fitted to it where `json_schema` has no parameters."""
     @_builtins.property
     def env_vars(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment variables of the call."""
 
     @_builtins.property
     def json_schema(self) -> _tool_pb2.FunctionSchema:
-        """Schema of the tool; without a `name`, its name is that of the function to call."""
+        """Schema of the tool, to whose parameters the arguments are fitted; without a `name`, its name is that of the function to call."""
 
     @_builtins.property
     def pip_requirements(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.PipRequirement]:

@@ -281,8 +281,19 @@ def _unregistered(source: ToolSource) -> RegisteredTool:
         name=source.function,
         source_type=kind,
         source_code=source.source_code,
+        json_schema=_schema_of(source),
         pip_requirements=tuple(Requirement(text) for text in source.requirements),
     )
+
+
+def _schema_of(source: ToolSource) -> str:
+    """Return the schema as the registry would keep it. Raises InvalidArgument."""
+    if not source.parameters_schema:
+        return ""
+    parameters = _object(source.parameters_schema)
+    if parameters is None:
+        raise InvalidArgument("the schema is not a JSON object", field="source.parameters_schema")
+    return json.dumps({"parameters": parameters})
 
 
 def _object(text: str) -> dict[str, object] | None:
