@@ -13,7 +13,7 @@ from google.protobuf import json_format, message_factory
 from letta.jsonmap.v1 import annotations_pb2 as jsonmap
 from tests.contract.boundary.conftest import Deployment
 from tests.contract.boundary.contracts import call
-from tests.contract.boundary.fields import METHODS, Values, as_rest, mapping, writable
+from tests.contract.boundary.fields import METHODS, Values, as_keys, mapping, writable
 
 _COUNT = count()
 _HTTP = tuple(
@@ -21,18 +21,19 @@ _HTTP = tuple(
 )
 _REMOTE = ("sse", "streamable_http")
 _SIX, _NODE = {"packages": [{"specifier": "six"}, {"named": {"name": "x"}}]}, {"packages": [{"specifier": "left-pad"}]}
+_PYTHON, _SCRIPT = ({"language": f"SANDBOX_LANGUAGE_{name}"} for name in ("PYTHON", "TYPESCRIPT"))
 SANDBOXES: dict[str, tuple[Values, ...]] = {
     "e2b": (
         {"timeout": "40s", "template": "one", "pip_requirements": _SIX},
         {"timeout": "50s", "template": "two", "pip_requirements": {"packages": [{"specifier": "idna"}]}},
     ),
     "modal": (
-        {"timeout": "40s", "pip_requirements": _SIX, "npm_requirements": _NODE, "language": "SANDBOX_LANGUAGE_PYTHON"},
+        {"timeout": "40s", "pip_requirements": _SIX, "npm_requirements": _NODE, "compat": _PYTHON},
         {
             "timeout": "50s",
             "pip_requirements": {"packages": [{"named": {"name": "six", "version": "1.17.0"}}]},
             "npm_requirements": {"packages": [{"specifier": "ms"}]},
-            "language": "SANDBOX_LANGUAGE_TYPESCRIPT",
+            "compat": _SCRIPT,
         },
     ),
     "local": ({"pip_requirements": _SIX}, {"pip_requirements": {"packages": [{"specifier": "idna"}]}}),
@@ -249,12 +250,3 @@ def shape(method: Any, path: str) -> Any:
     views = method.GetOptions().Extensions[jsonmap.method].views
     names = [view.request for view in views if view.path == path and view.request]
     return method.input_type.file.pool.FindMessageTypeByName(names[0]) if names else method.input_type
-
-
-def as_keys(message: Any, values: Values) -> Values:
-    """Return values as an object of REST has them, with those of a flattened field beside the others."""
-    found = as_rest(message, values)
-    for name in values:
-        if mapping(message.fields_by_name[name]).flatten:
-            found.update(found.pop(name))
-    return found

@@ -114,6 +114,15 @@ def as_rest(message: Any, values: Values) -> Values:
     return {mapping(fields[name]).name or name: _rest_value(fields[name], value) for name, value in values.items()}
 
 
+def as_keys(message: Any, values: Values) -> Values:
+    """Return values as an object of REST has them, with those of a flattened field beside the others."""
+    found = as_rest(message, values)
+    for name in values:
+        if mapping(message.fields_by_name[name]).flatten:
+            found.update(found.pop(name))
+    return found
+
+
 def _rest_value(each: Any, value: Any) -> Any:
     if value is None or (each.message_type is not None and each.message_type.GetOptions().map_entry):
         return value
@@ -140,7 +149,7 @@ def _tagged(message: Any, values: Values) -> Values:
     ((name, inner), *others) = values.items() if values else (("", None),)
     oneof = message.fields_by_name[name].containing_oneof if name in message.fields_by_name else None
     tag = oneof.GetOptions().Extensions[jsonmap.oneof].discriminator if oneof and not others else ""
-    return {tag: name, **as_rest(message.fields_by_name[name].message_type, inner)} if tag else as_rest(message, values)
+    return {tag: name, **as_rest(message.fields_by_name[name].message_type, inner)} if tag else as_keys(message, values)
 
 
 def holds(shown: Any, expected: Any) -> bool:

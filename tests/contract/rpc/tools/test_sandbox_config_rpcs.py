@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from letta.compat.tools.v1.sandbox_pb2 import SandboxLanguage
 from letta.tools.v1 import sandbox_config_service_pb2 as pb
 from letta.tools.v1 import sandbox_config_service_pb2_grpc, tool_execution_service_pb2_grpc
 from letta.tools.v1.sandbox_config_pb2 import (
@@ -17,7 +18,6 @@ from letta.tools.v1.sandbox_config_pb2 import (
     ModalSandboxConfig,
     NamedPackage,
     SandboxEnvironmentVariable,
-    SandboxLanguage,
     SandboxPackage,
     SandboxPackages,
     SandboxSettings,
@@ -96,7 +96,7 @@ async def test_settings_tell_the_type(configs):
     assert (e2b.type, e2b.config.e2b.timeout.seconds, e2b.config.e2b.template) == (SANDBOX_TYPE_E2B, 10, "t")
     modal = await create(configs, modal=ModalSandboxConfig(npm_requirements=packages("left-pad")))
     assert (modal.type, modal.config.modal.timeout.seconds) == (SANDBOX_TYPE_MODAL, 60)
-    assert modal.config.modal.language == SandboxLanguage.SANDBOX_LANGUAGE_PYTHON
+    assert modal.config.modal.compat.language == SandboxLanguage.SANDBOX_LANGUAGE_PYTHON
     assert modal.config.modal.npm_requirements == packages("left-pad")
     request = pb.CreateLocalSandboxConfigRequest(config=LocalSandboxConfig(pip_requirements=packages(named("six"))))
     made = (await configs.CreateLocalSandboxConfig(request, timeout=5)).sandbox_config

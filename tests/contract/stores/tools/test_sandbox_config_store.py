@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from letta.compat.tools.v1.sandbox_pb2 import SandboxLanguage
 from letta.tools.v1.sandbox_config_pb2 import (
     E2bSandboxConfig,
     LocalSandboxConfig,
@@ -12,7 +13,6 @@ from letta.tools.v1.sandbox_config_pb2 import (
     NamedPackage,
     SandboxConfig,
     SandboxEnvironmentVariable,
-    SandboxLanguage,
     SandboxPackage,
     SandboxPackages,
     SandboxSettings,
@@ -48,7 +48,7 @@ FULL = {
             "timeout": Duration(seconds=9),
             "pip_requirements": SandboxPackages(),
             "npm_requirements": PACKAGES,
-            "language": SandboxLanguage.SANDBOX_LANGUAGE_TYPESCRIPT,
+            "compat": {"language": SandboxLanguage.SANDBOX_LANGUAGE_TYPESCRIPT},
         }
     ),
 }

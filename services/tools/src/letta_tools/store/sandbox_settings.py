@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from letta.compat.tools.v1.sandbox_pb2 import SandboxLanguage
 from letta.tools.v1.sandbox_config_pb2 import (
     NamedPackage,
-    SandboxLanguage,
     SandboxPackage,
     SandboxPackages,
     SandboxSettings,
 )
 
 _PREFIX = "SANDBOX_LANGUAGE_"
+_LANGUAGE = "language"
 
 
 def write_settings(settings: SandboxSettings) -> str:
     """Return settings as they are kept."""
     member = getattr(settings, settings.WhichOneof("kind") or "local")
-    return json.dumps({field.name: _plain(field.name, value) for field, value in member.ListFields()})
+    return json.dumps(dict(_plain(field.name, value) for field, value in member.ListFields()))
 
 
 def read_settings(kind: str, kept: str) -> SandboxSettings:
@@ -28,19 +29,20 @@ def read_settings(kind: str, kept: str) -> SandboxSettings:
     member = getattr(settings, kind)
     member.SetInParent()
     for name, value in json.loads(kept).items():
-        if value is not None and name in member.DESCRIPTOR.fields_by_name:
+        if value is not None and name in {*member.DESCRIPTOR.fields_by_name, _LANGUAGE}:
             _fill(member, name, value)
     return settings
 
 
-def _plain(name: str, value: Any) -> Any:
+def _plain(name: str, value: Any) -> tuple[str, Any]:
+    """Return a setting as it is kept, and under which name."""
     if name == "timeout":
-        return value.seconds
-    if name == "language":
-        return SandboxLanguage.Name(value).removeprefix(_PREFIX).lower()
+        return name, value.seconds
+    if name == "compat":
+        return _LANGUAGE, SandboxLanguage.Name(value.language).removeprefix(_PREFIX).lower()
     if name == "egress_hosts":
-        return list(value.hosts)
-    return [_plain_package(each) for each in value.packages] if isinstance(value, SandboxPackages) else value
+        return name, list(value.hosts)
+    return name, [_plain_package(each) for each in value.packages] if isinstance(value, SandboxPackages) else value
 
 
 def _plain_package(package: SandboxPackage) -> Any:
@@ -51,11 +53,12 @@ def _plain_package(package: SandboxPackage) -> Any:
 
 
 def _fill(member: Any, name: str, value: Any) -> None:
+    if name == _LANGUAGE:
+        member.compat.language = SandboxLanguage.Value(f"{_PREFIX}{value.upper()}")
+        return
     target = getattr(member, name)
     if name == "timeout":
         target.seconds = value
-    elif name == "language":
-        member.language = SandboxLanguage.Value(f"{_PREFIX}{value.upper()}")
     elif name == "egress_hosts":
         target.SetInParent()
         target.hosts.extend(value)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from letta.compat.tools.v1 import sandbox_pb2 as _sandbox_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,30 +21,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _SandboxLanguage:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _SandboxLanguageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SandboxLanguage.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    SANDBOX_LANGUAGE_UNSPECIFIED: _SandboxLanguage.ValueType  # 0
-    """Read as PYTHON."""
-    SANDBOX_LANGUAGE_PYTHON: _SandboxLanguage.ValueType  # 1
-    """Python."""
-    SANDBOX_LANGUAGE_TYPESCRIPT: _SandboxLanguage.ValueType  # 2
-    """TypeScript."""
-
-class SandboxLanguage(_SandboxLanguage, metaclass=_SandboxLanguageEnumTypeWrapper):
-    """Languages that a sandbox of Modal runs."""
-
-SANDBOX_LANGUAGE_UNSPECIFIED: SandboxLanguage.ValueType  # 0
-"""Read as PYTHON."""
-SANDBOX_LANGUAGE_PYTHON: SandboxLanguage.ValueType  # 1
-"""Python."""
-SANDBOX_LANGUAGE_TYPESCRIPT: SandboxLanguage.ValueType  # 2
-"""TypeScript."""
-Global___SandboxLanguage: _TypeAlias = SandboxLanguage  # noqa: Y015
 
 class _SandboxType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -261,9 +238,7 @@ class ModalSandboxConfig(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     PIP_REQUIREMENTS_FIELD_NUMBER: _builtins.int
     NPM_REQUIREMENTS_FIELD_NUMBER: _builtins.int
-    LANGUAGE_FIELD_NUMBER: _builtins.int
-    language: Global___SandboxLanguage.ValueType
-    """Language of the tools."""
+    COMPAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """How long a call may take; never longer than the deployment lets any. Default: 1 minute."""
@@ -276,17 +251,21 @@ class ModalSandboxConfig(_message.Message):
     def npm_requirements(self) -> Global___SandboxPackages:
         """Node packages of every tool in TypeScript. As none are installed, such calls are refused and name them."""
 
+    @_builtins.property
+    def compat(self) -> _sandbox_pb2.ModalCompat:
+        """What older clients say of it."""
+
     def __init__(
         self,
         *,
         timeout: _duration_pb2.Duration | None = ...,
         pip_requirements: Global___SandboxPackages | None = ...,
         npm_requirements: Global___SandboxPackages | None = ...,
-        language: Global___SandboxLanguage.ValueType = ...,
+        compat: _sandbox_pb2.ModalCompat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["npm_requirements", b"npm_requirements", "pip_requirements", b"pip_requirements", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compat", b"compat", "npm_requirements", b"npm_requirements", "pip_requirements", b"pip_requirements", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["language", b"language", "npm_requirements", b"npm_requirements", "pip_requirements", b"pip_requirements", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compat", b"compat", "npm_requirements", b"npm_requirements", "pip_requirements", b"pip_requirements", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
+from letta.compat.tools.v1.sandbox_pb2 import SandboxLanguage
 from letta.tools.v1.sandbox_config_pb2 import (
     E2bSandboxConfig,
     ModalSandboxConfig,
     SandboxConfig,
     SandboxEnvironmentVariable,
-    SandboxLanguage,
     SandboxSettings,
     SandboxType,
 )
@@ -293,7 +293,7 @@ def _completed(settings: SandboxSettings) -> SandboxSettings:
         _default_seconds(made.e2b, _E2B_SECONDS)
     else:
         _default_seconds(made.modal, _MODAL_SECONDS)
-        made.modal.language = made.modal.language or SandboxLanguage.SANDBOX_LANGUAGE_PYTHON
+        made.modal.compat.language = made.modal.compat.language or SandboxLanguage.SANDBOX_LANGUAGE_PYTHON
     return made
 
 
