@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from datetime import UTC, datetime
 
 import pytest
+from genai_prices.data_snapshot import get_snapshot
 
 from letta.common.v1.usage_pb2 import TokenUsage
 from letta_common.errors import InvalidArgument
+from letta_llm_gateway.domain.catalogue.known_models import SELLERS
 from letta_llm_gateway.domain.catalogue.prices import Price, Prices, listed, read_prices
+from letta_llm_gateway.providers.registry import provider_types
 
 MILLION = 1_000_000
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +74,20 @@ def test_counts_that_contradict_each_other_never_cost_less_than_nothing():
         ("anthropic", "claude-opus-4-20250514", (15.0, 75.0)),
         ("bedrock", "us.anthropic.claude-sonnet-4-20250514-v1:0", (3.0, 15.0)),
         ("google_ai", "gemini-2.5-flash-lite", (0.10, 0.40)),
+        ("google_vertex", "claude-opus-4-1@20250805", (15.0, 75.0)),
+        ("groq", "llama-3.3-70b-versatile", (0.59, 0.79)),
+        ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo", (0.88, 0.88)),
+        ("openrouter", "openai/gpt-4o", (2.5, 10.0)),
+        ("mistral", "mistral-large-latest", (2.0, 6.0)),
+        ("fireworks", "accounts/fireworks/models/gpt-oss-120b", (0.15, 0.60)),
+        ("cerebras", "llama-3.3-70b", (0.85, 1.20)),
+        ("baseten", "openai/gpt-oss-120b", (0.10, 0.50)),
         ("xai", "grok-4", (3.0, 15.0)),
         ("builtin", "rules", (0.0, 0.0)),
     ],
 )
 def test_the_list_knows_vendors_models(provider_type, name, prices):
-    price = listed(provider_type, name)
+    price = listed(provider_type, name, NOW)
 
     assert price is not None
     assert (price.input, price.output) == prices
@@ -87,13 +102,49 @@ def test_the_list_knows_vendors_models(provider_type, name, prices):
         ("vllm", "gpt-4o"),
         ("ollama", "llama3.1"),
         ("openai-compatible", "gpt-4o-mini"),
-        ("groq", "openai/gpt-oss-120b"),
+        ("azure", "my-deployment"),
         ("nobody", "x"),
     ],
 )
 def test_what_the_list_does_not_know_has_no_price(provider_type, name):
-    assert listed(provider_type, name) is None
+    assert listed(provider_type, name, NOW) is None
     assert Prices().of(f"mine/{name}", provider_type, name) is None
+
+
+def test_long_prompts_cost_what_they_cost_from_the_first_token_on():
+    price = listed("google_ai", "gemini-2.5-pro", NOW)
+
+    assert price.cost(TokenUsage(prompt_tokens=200_000, completion_tokens=100)) == 200_000 * 1.25 + 100 * 10
+    assert price.cost(TokenUsage(prompt_tokens=200_001, completion_tokens=100)) == round(200_001 * 2.5 + 100 * 15)
+    assert price.cost(TokenUsage(prompt_tokens=300_000, cached_input_tokens=200_000)) == 100_000 * 2.5 + 200_000 * 0.25
+
+
+def test_a_price_that_changes_holds_when_it_does():
+    before, after = (
+        listed("mistral", "mistral-medium-latest", datetime(2026, 6, day, 23, 59, tzinfo=UTC)) for day in (15, 16)
+    )
+
+    assert (before.input, before.output) == (0.40, 2.00)
+    assert (after.input, after.output) == (1.50, 7.50)
+
+
+def test_every_vendor_of_the_table_is_in_the_list():
+    known = {provider.id for provider in get_snapshot().providers}
+
+    assert {*SELLERS.values()} <= known
+    assert {*SELLERS} | {"ollama", "openai-compatible", "vllm", "lmstudio_openai", "llamacpp", "sglang"} == {
+        *provider_types()
+    }, "a type of provider has prices, or is a server of one's own"
+
+
+def test_rules_need_no_list_of_prices():
+    code = (
+        "import sys; from letta_llm_gateway.domain.catalogue.prices import Prices\n"
+        "assert Prices().of('builtin/rules', 'builtin', 'rules').input == 0\n"
+        "assert Prices().of('ollama/x', 'ollama', 'x') is None\n"
+        "assert 'genai_prices' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_deployments_own_prices_win():
@@ -106,7 +157,7 @@ def test_a_deployments_own_prices_win():
     prices = Prices(read_prices(own))
 
     assert prices.of("openai/gpt-4o", "openai", "gpt-4o") == Price(1, 2)
-    assert prices.of("openai/gpt-4o-mini", "openai", "gpt-4o-mini") == listed("openai", "gpt-4o-mini")
+    assert prices.of("openai/gpt-4o-mini", "openai", "gpt-4o-mini") == listed("openai", "gpt-4o-mini", NOW)
     assert prices.of("ollama/x", "ollama", "x") == Price(0, 0)
     assert prices.of("ollama/big-x", "ollama", "big-x") == Price(0.1, 0.1, 0.01, 0.2, 0.3)
     assert prices.of("anthropic/claude-haiku-4-5", "anthropic", "claude-haiku-4-5") is None

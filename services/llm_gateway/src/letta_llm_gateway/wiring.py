@@ -106,7 +106,7 @@ def assemble(
     usage = UsageWriter(books, WriterOptions(trace_bytes=settings.provider_trace_kilobytes * 1024))
     limits = budgets_.BudgetOptions(round(settings.budget_dollars * 1e6), settings.budget_seconds)
     budgets = Budgets(stores.budgets, deps.clock, usage.flush, limits)
-    prices = Prices(read_prices(settings.prices, settings.prices_file))
+    prices = Prices(read_prices(settings.prices, settings.prices_file), deps.clock)
     embedder = Embeddings(catalogue, _embedding(settings), EmbeddingBook(usage, budgets, prices, deps.clock))
     tokenizer = LocalTokenizer()
     options = replace(_options(settings), counts=Counts(tokenizer))

@@ -13,6 +13,7 @@ import httpx2
 
 from letta_common.egress import AddressGuard
 from letta_common.errors import AppError, CapabilityMissing, InvalidArgument, LLMAuthentication
+from letta_llm_gateway.domain.catalogue import prices
 from letta_llm_gateway.domain.catalogue.providers import Account, Provider
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.domain.leaving import LeavingCache
@@ -136,7 +137,7 @@ class ProviderFactory:
             await provider.close()
 
     async def _new(self, account: Account) -> Provider:
-        # The import of an SDK would hold up every other call.
+        # The import of an SDK, and of the list of prices, would hold up every other call.
         make = await asyncio.to_thread(_maker, account.provider_type)
         wire = make(_addressed(account), self._clients.of(account), self._fragments)
         provider = WiredProvider(wire, account, self._fragments)
@@ -173,6 +174,7 @@ def _maker(provider_type: str) -> Maker:
             f"this deployment has no {error.name}; install its extra: services/llm_gateway[{provider_type}]",
             type=provider_type,
         ) from error
+    prices.warm(provider_type)
     maker: Maker = module.make
     return maker
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import asyncio
 from typing import Any
 
 import grpc.aio
@@ -13,7 +13,7 @@ from letta.llm.v1 import model_service_pb2_grpc
 from letta_common.actor import current_actor, current_request
 from letta_llm_gateway.domain.catalogue.accounts import Accounts
 from letta_llm_gateway.domain.catalogue.models import AccountEmbedder, Category, Model, Models
-from letta_llm_gateway.domain.catalogue.prices import Prices
+from letta_llm_gateway.domain.catalogue.prices import Prices, told
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _WIRES = frozenset({"openai", "anthropic", "ollama", "builtin"})
@@ -30,7 +30,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             provider=request.provider_name,
             provider_type=request.provider_type,
         )
-        return pb.ListModelsResponse(models=[self._model(model) for model in found])
+        # The first search for the price of each of a thousand models would hold up every other call.
+        return pb.ListModelsResponse(models=await asyncio.to_thread(lambda: list(map(self._model, found))))
 
     async def ListEmbeddingModels(
         self, request: pb.ListEmbeddingModelsRequest, context: _Context
@@ -72,7 +73,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         packed = _model(model)
         price = self._prices.of(model.handle, model.account.provider_type, model.name)
         if price is not None:
-            packed.prices.MergeFrom(models_pb.ModelPrices(**asdict(price)))
+            packed.prices.CopyFrom(told(price))
         return packed
 
 

@@ -249,7 +249,9 @@ Global___ModelCapabilities: _TypeAlias = ModelCapabilities  # noqa: Y015
 
 @_typing.final
 class ModelPrices(_message.Message):
-    """What the tokens of a model cost, in US dollars for a million tokens. A kind of token without a price costs what the usual one does."""
+    """What the tokens of a model cost, in US dollars for a million tokens. A kind of token without a price costs what the usual one does.
+    Where long prompts cost more, this is the price of the others.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -30,14 +30,13 @@ class Row:
     """A row of the table."""
 
     name: str
-    maker: str
     window: int | None = None
     max_output: int = 4096
     images: bool | None = None
     reasoning: bool = False
     tools: bool = True
     dimensions: int | None = None
-    price: tuple[float, ...] = ()
+    builtin: bool = False
 
     @cached_property
     def known(self) -> Known | None:
@@ -52,13 +51,12 @@ class Row:
 
     def means(self, provider_type: str, name: str) -> bool:
         """Say whether a model is meant: what this machine is has no name elsewhere."""
-        at_home = "builtin" in {self.maker, provider_type}
-        return (not at_home or self.maker == provider_type) and self._pattern.search(name) is not None
+        return self.builtin == (provider_type == "builtin") and self._pattern.search(name) is not None
 
 
 _TABLE = tomllib.loads(files(__package__).joinpath("models.toml").read_text("utf-8"))
 ROWS = tuple(Row(**row) for row in _TABLE["models"])
-SELLERS: dict[str, list[str]] = _TABLE["sellers"]
+SELLERS: dict[str, str] = _TABLE["sellers"]
 PREFERRED: dict[str, list[str]] = _TABLE["preferred"]
 UNLISTED: dict[str, str] = _TABLE["unlisted"]
 _NO_CHAT = re.compile("|".join(_TABLE["no_chat"]), re.IGNORECASE)
@@ -68,13 +66,6 @@ _NO_CHAT = re.compile("|".join(_TABLE["no_chat"]), re.IGNORECASE)
 def known(provider_type: str, name: str) -> Known:
     """Return what is known of a model by its name at the vendor."""
     return next((row.known for row in _meant(provider_type, name) if row.known), Known(certain=False))
-
-
-@lru_cache(maxsize=4096)
-def list_price(provider_type: str, name: str) -> tuple[float, ...]:
-    """Return the list price of a model at a vendor, in the order of the table; nothing when it is not known."""
-    sold = (row for row in _meant(provider_type, name) if provider_type in SELLERS.get(row.maker, ()))
-    return next((row.price for row in sold if row.price), ())
 
 
 def _meant(provider_type: str, name: str) -> Iterator[Row]:
