@@ -127,6 +127,19 @@ async def test_packages_that_no_tool_could_ask_for_are_refused(configs, kind, fi
         await create(configs, **{kind: {field: packages(package)}})
 
 
+@pytest.mark.parametrize("kind", ["e2b", "modal"])
+async def test_parts_of_seconds_are_refused(configs, kind):
+    whole, half = {kind: {"timeout": Duration(seconds=1)}}, {kind: {"timeout": Duration(seconds=1, nanos=500_000_000)}}
+    with pytest.raises(InvalidArgument, match="whole number of seconds") as refused:
+        await create(configs, **half)
+    made = await create(configs, **whole)
+    with pytest.raises(InvalidArgument, match="whole number of seconds"):
+        await change(configs, made, f"config.{kind}.timeout", **half)
+
+    assert refused.value.metadata["field"] == f"config.{kind}.timeout"
+    assert getattr(made.config, kind).timeout == Duration(seconds=1)
+
+
 async def test_packages_are_kept(configs):
     given = packages(named("requests", "2.32.0"), "numpy>=2")
 

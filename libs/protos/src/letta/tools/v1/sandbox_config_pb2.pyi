@@ -206,7 +206,7 @@ class E2bSandboxConfig(_message.Message):
     """Template that sandboxes are made of, one that the deployment's account may use. Default: the deployment's."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long a call may take; never longer than the deployment lets any. Default: 5 minutes."""
+        """How long a call may take, in whole seconds; never longer than the deployment lets any. Default: 5 minutes."""
 
     @_builtins.property
     def pip_requirements(self) -> Global___SandboxPackages:
@@ -241,7 +241,7 @@ class ModalSandboxConfig(_message.Message):
     COMPAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long a call may take; never longer than the deployment lets any. Default: 1 minute."""
+        """How long a call may take, in whole seconds; never longer than the deployment lets any. Default: 1 minute."""
 
     @_builtins.property
     def pip_requirements(self) -> Global___SandboxPackages:

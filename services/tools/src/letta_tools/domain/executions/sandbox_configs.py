@@ -232,7 +232,7 @@ class SandboxConfigs:
         return config
 
     def _new(self, actor: Actor, settings: SandboxSettings) -> SandboxConfig:
-        _check_packages(settings)
+        _check_settings(settings)
         self._egress.ceiling.check(settings.local.egress_hosts.hosts)
         now = stamp_of(self._clock.now())
         return SandboxConfig(
@@ -269,8 +269,11 @@ def _key(key: str) -> str:
     return key
 
 
-def _check_packages(settings: SandboxSettings) -> None:
-    """Refuse packages that no tool could ask for either."""
+def _check_settings(settings: SandboxSettings) -> None:
+    """Refuse packages that no tool could ask for either, and parts of seconds, which are not kept."""
+    for kind, remote in (("e2b", settings.e2b), ("modal", settings.modal)):
+        if remote.timeout.nanos:
+            raise InvalidArgument("the timeout is no whole number of seconds", field=f"config.{kind}.timeout")
     for member in (settings.local, settings.e2b, settings.modal):
         for package in member.pip_requirements.packages:
             check_python(requirement_of(package))
