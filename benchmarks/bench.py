@@ -93,7 +93,7 @@ async def whole(home: Path, seconds: float) -> Found:
             await stack.rest()
             await scenarios.bring_providers(client, environment)
             found |= await scenarios.messages(client, meter, {"echo": ECHO, **VENDORS})
-            found |= await scenarios.tools(client, meter)
+            found |= await scenarios.tools(client, meter, VENDORS["openai_chat"])
             found |= await scenarios.streams(client, meter, PACED)
             found |= await scenarios.screens(client, meter)
             return found | await scenarios.crowd(client, meter, VENDORS["openai_chat"], seconds)

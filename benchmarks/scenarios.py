@@ -160,10 +160,10 @@ async def messages(
     return found
 
 
-async def tools(client: HttpClient, meter: Meter) -> dict[str, Figures]:
+async def tools(client: HttpClient, meter: Meter, model: str) -> dict[str, Figures]:
     """Measure a message with one call of a memory tool, and one of a Python tool of the user's own."""
     made = await client.call("PUT", "/v1/tools/", {"source_code": TOOL, "source_type": "python"})
-    agent_id = await new_agent(client, "builtin/rules", tool_ids=[made["id"]])
+    agent_id = await new_agent(client, model, tool_ids=[made["id"]])
     return {f"message/{name}": await meter.cost(partial(send, client, agent_id, text)) for name, text in CALLS.items()}
 
 
