@@ -59,7 +59,7 @@ async def test_what_the_vendor_got_and_answered_is_kept(gateway, openai, anthrop
     kept = await trace_of(gateway, "step-1")
     assert json.loads(kept.request_json) == vendor.requests[-1].body
     assert [part["type"] for part in json.loads(kept.response_json)["parts"]] == ["Text", "ToolCall"]
-    assert (kept.agent_id, kept.model) == ("agent-1", model)
+    assert (kept.agent_id, kept.model, kept.provider_type) == ("agent-1", model, model.partition("/")[0])
     assert KEY not in kept.request_json + kept.response_json
 
 
