@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from letta_common.errors import InvalidArgument
 from letta_llm_gateway.domain.generation.facts import facts_of, tokens_of
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
+from letta_llm_gateway.providers.fitting.call_ids import RequestIds
 from letta_llm_gateway.providers.fitting.kits import fit
 from letta_llm_gateway.providers.vendors import anthropic, bedrock, google
 from letta_llm_gateway.providers.vendors import openai as responses
@@ -234,6 +237,24 @@ async def test_a_history_that_is_told_anew_leaves_everybody_else_their_turns():
 
     assert sum(between) >= len(messages)
     assert max(between) <= 2 * SLICE
+
+
+@pytest.mark.parametrize("id", ["no id that goes out", "callAAAAA"])
+def test_an_id_that_all_calls_have_is_made_anew_once_for_each(id):
+    ids, tries = RequestIds(), 0
+
+    def watch(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal tries
+        tries += event == "call" and frame.f_code.co_name == "_made"
+
+    sys.setprofile(watch)
+    try:
+        told = {ids.call(id) for _ in range(1_000)}
+    finally:
+        sys.setprofile(None)
+
+    assert len(told) == 1_000
+    assert tries <= 1_000
 
 
 async def test_a_message_of_usual_length_never_waits_for_its_turn():

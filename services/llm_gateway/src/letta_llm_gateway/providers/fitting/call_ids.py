@@ -33,6 +33,7 @@ class RequestIds:
         self._used: set[str] = set()
         self._open: defaultdict[str, deque[str]] = defaultdict(deque)
         self._last: dict[str, str] = {}
+        self._turns: dict[str, int] = {}
 
     def told(self, met: Met) -> Iterator[str]:
         """Yield the ids of a message as they go out."""
@@ -47,10 +48,11 @@ class RequestIds:
 
     def call(self, id: str) -> str:
         """Return the id under which a call goes out."""
-        told, turn = id, 0
+        told, turn = id, self._turns.get(id, 0)  # what was tried before is taken
         while told in self._used or not FORM.fullmatch(told):
             told, turn = _made(f"{id}#{turn}"), turn + 1
         self._used.add(told)
+        self._turns[id] = turn
         self._open[id].append(told)
         self._last[id] = told
         return told
