@@ -18,8 +18,8 @@ from letta_llm_gateway.providers.vendors import bedrock as bedrock_wire
 from letta_llm_gateway.providers.vendors import google as google_wire
 from letta_llm_gateway.providers.vendors import openai as responses_wire
 from letta_llm_gateway.providers.wires import chat as openai_wire
+from letta_tools.domain.registry.messages import pack_tool
 from letta_tools.domain.registry.records import RegisteredTool
-from letta_tools.servicers.tool_messages import pack_tool
 from tests.support.prompts import at_once, sent
 
 Json = dict[str, Any]

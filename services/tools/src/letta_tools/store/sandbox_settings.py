@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from letta.compat.tools.v1.sandbox_pb2 import SandboxLanguage
@@ -38,8 +37,7 @@ def read_settings(kind: str, kept: str) -> SandboxSettings:
 def _plain(name: str, value: Any) -> tuple[str, Any]:
     """Return a setting as it is kept, and under which name."""
     if name == "timeout":
-        # REST has whole seconds; less than one would be none, which bounds nothing.
-        return name, math.ceil(value.ToNanoseconds() / 1e9)
+        return name, value.seconds
     if name == "compat":
         return _LANGUAGE, SandboxLanguage.Name(value.language).removeprefix(_PREFIX).lower()
     if name == "egress_hosts":
