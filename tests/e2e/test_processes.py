@@ -55,10 +55,10 @@ def wait_until_ready(up: RunningServer) -> None:
 
 
 def children(up: RunningServer) -> dict[str, int]:
-    """Return the process of each service."""
-    (origin,) = origins(up)
+    """Return the process of each service; none while there is no process that they fork from, or two."""
+    found = origins(up)
     names = {f"letta_{service}"[:15]: service for service in SERVICES}
-    return {names[name]: pid for pid, name in forked_from(origin) if name in names}
+    return {names[name]: pid for pid, name in forked_from(found[0]) if name in names} if len(found) == 1 else {}
 
 
 def origins(up: RunningServer) -> list[int]:
