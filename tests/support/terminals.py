@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,13 +36,17 @@ class Terminal:
             dimensions=(LINES, columns),
             timeout=SECONDS,
             encoding="utf-8",
+            preexec_fn=_hear_interrupts,
         )
         self._screen = pyte.Screen(columns, LINES)
         self.child.logfile_read = _Shown(pyte.Stream(self._screen))
 
     def until(self, text: str) -> str:
         """Wait for a text and return what came before it, without what steers the terminal."""
-        self.child.expect_exact(text)
+        try:
+            self.child.expect_exact(text)
+        except pexpect.TIMEOUT:
+            raise AssertionError(f"{text!r} did not come within {SECONDS} s; the screen:\n{self.screen()}") from None
         return _ESCAPES.sub("", self.child.before)
 
     def type(self, text: str) -> None:
@@ -51,6 +56,13 @@ class Terminal:
     def screen(self) -> str:
         """Return what stands on the screen."""
         return "\n".join(line.rstrip() for line in self._screen.display).rstrip()
+
+    def kill(self) -> None:
+        """End it at once, however busy the machine is: pexpect gives it a tenth of a second."""
+        if self.child.isalive():
+            self.child.kill(signal.SIGKILL)
+            self.child.wait()
+        self.child.close()
 
     def end(self) -> str:
         """Wait for the end and return what was shown."""
@@ -67,7 +79,12 @@ def talking(agent: str, address: str, home: Path) -> Iterator[Terminal]:
         terminal.until("you>")
         yield terminal
     finally:
-        terminal.child.close(force=True)
+        terminal.kill()
+
+
+def _hear_interrupts() -> None:
+    """Undo what a shell does to what it runs in the background: Ctrl-C would be ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class _Shown:
