@@ -14,7 +14,7 @@ from letta.common.v1 import actor_pb2
 from letta_auth.domain.signers import Signer
 from letta_common.actor import Actor, Request, acting_as, bind_request, current_actor, current_request
 from letta_common.errors import Unauthenticated
-from letta_rpc.verdicts import SignatureVerifier
+from letta_rpc.verdicts import SignatureVerifier, scopes_of, words_of
 
 ANN = Actor("org-a", "user-ann", frozenset({"read", "write"}))
 KEY = Ed25519PrivateKey.generate()
@@ -155,3 +155,8 @@ def test_acting_as_leaves_deadline_and_actor_behind() -> None:
         bind_request(Request())
 
     assert (inside.actor, inside.request_id, inside.signed_actor, inside.deadline) == (None, "req", b"b", None)
+
+
+def test_scopes_of_a_newer_release_give_nothing():
+    assert scopes_of({"read", "of-a-newer-release"}) == [actor_pb2.SCOPE_READ]
+    assert words_of([actor_pb2.SCOPE_READ, 99]) == {"read"}

@@ -29,8 +29,8 @@ def words_of(scopes: Iterable[Scope.ValueType]) -> frozenset[str]:
 
 
 def scopes_of(words: Iterable[str]) -> list[Scope.ValueType]:
-    """Return words as scopes of the contract, in the order of the words."""
-    return [_SCOPES[word] for word in sorted(words)]
+    """Return words as scopes of the contract, in the order of the words; those of a newer release give nothing."""
+    return [_SCOPES[word] for word in sorted(words) if word in _SCOPES]
 
 
 @dataclass(frozen=True, slots=True)
