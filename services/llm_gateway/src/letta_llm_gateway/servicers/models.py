@@ -12,7 +12,7 @@ from letta.llm.v1 import model_service_pb2 as pb
 from letta.llm.v1 import model_service_pb2_grpc
 from letta_common.actor import current_actor, current_request
 from letta_llm_gateway.domain.catalogue.accounts import Accounts
-from letta_llm_gateway.domain.catalogue.models import AccountEmbedder, Category, Model, Models
+from letta_llm_gateway.domain.catalogue.models import AccountEmbedder, Model, Models
 from letta_llm_gateway.domain.catalogue.prices import Prices, told
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -26,7 +26,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: _Context) -> pb.ListModelsResponse:
         found = await self._models.languages(
             current_actor(),
-            categories=[Category(value) for value in request.provider_category if value],
+            categories=list(filter(None, request.provider_category)),
             provider=request.provider_name,
             provider_type=request.provider_type,
         )
@@ -92,7 +92,7 @@ def _model(model: Model) -> models_pb.Model:
         model=model.name,
         model_endpoint_type=_wire(model.account.provider_type),
         model_endpoint=model.account.base_url or None,
-        provider_category=models_pb.ProviderCategory.ValueType(model.category.value),
+        provider_category=model.category,
         context_window=facts.window,
         temperature=1.0,
         max_tokens=facts.max_output,

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Protocol
 
 import structlog
 from cachetools import LRUCache, TTLCache
 
+from letta.llm.v1.model_pb2 import ProviderCategory
 from letta.llm.v1.model_service_pb2 import GetDefaultModelResponse, ModelDefaults
 from letta_common.actor import Actor
 from letta_common.clock import Clock
@@ -24,13 +24,6 @@ LOCAL_EMBEDDER = "builtin/use-multilingual"
 _MOST = 10_000
 
 
-class Category(Enum):
-    """Where a provider comes from, numbered as the contract numbers it."""
-
-    BASE = 1
-    BYOK = 2
-
-
 @dataclass(frozen=True, slots=True)
 class Model:
     """A language model of one account."""
@@ -39,7 +32,7 @@ class Model:
     name: str
     account: Account
     facts: Known
-    category: Category = Category.BASE
+    category: ProviderCategory.ValueType = ProviderCategory.PROVIDER_CATEGORY_BASE
 
     @property
     def is_language_model(self) -> bool:
@@ -166,7 +159,12 @@ class Models:
         return _model(account, found or ListedModel(name))
 
     async def languages(
-        self, actor: Actor | None, *, categories: Sequence[Category] = (), provider: str = "", provider_type: str = ""
+        self,
+        actor: Actor | None,
+        *,
+        categories: Sequence[ProviderCategory.ValueType] = (),
+        provider: str = "",
+        provider_type: str = "",
     ) -> list[Model]:
         """List the language models that the actor may use, by handle."""
         accounts = [
@@ -362,8 +360,9 @@ class Models:
         return self._clock.monotonic_ns() / 1e9
 
 
-def _category(account: Account) -> Category:
-    return Category.BYOK if account.organization_id else Category.BASE
+def _category(account: Account) -> ProviderCategory.ValueType:
+    mine = account.organization_id
+    return ProviderCategory.PROVIDER_CATEGORY_BYOK if mine else ProviderCategory.PROVIDER_CATEGORY_BASE
 
 
 def _model(account: Account, row: ListedModel) -> Model:

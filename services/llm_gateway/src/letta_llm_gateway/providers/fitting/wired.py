@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -65,7 +65,7 @@ class WiredProvider:
         while True:
             kit = await asks.kit(self._wire.rules(call.model))
             try:
-                with self._watched(call.model, _ANSWER_BYTES, call.prompt):
+                async with self._watched(call.model, _ANSWER_BYTES, call.prompt):
                     made = await self._wire.generate(replace(call, prompt=kit.prompt))
                     answer = kit.answer(Cleaner(self._vendor).answer(made))
             except LLMBadRequest as error:
@@ -81,13 +81,15 @@ class WiredProvider:
             kit = await asks.kit(self._wire.rules(call.model))
             names, cleaner = StreamKit(kit), Cleaner(self._vendor)
             try:
-                with self._watched(call.model, _STREAM_BYTES, call.prompt):
-                    async with aclosing(self._wire.stream(replace(call, prompt=kit.prompt))) as events:
-                        async for event in events:
-                            begun = True
-                            for clean in cleaner.event(event):
-                                for named in names.event(clean):
-                                    yield named
+                async with (
+                    self._watched(call.model, _STREAM_BYTES, call.prompt),
+                    aclosing(self._wire.stream(replace(call, prompt=kit.prompt))) as events,
+                ):
+                    async for event in events:
+                        begun = True
+                        for clean in cleaner.event(event):
+                            for named in names.event(clean):
+                                yield named
             except LLMBadRequest as error:
                 # What was said cannot be taken back.
                 if begun:
@@ -99,26 +101,26 @@ class WiredProvider:
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors."""
-        with self._watched(model, _VECTOR_BYTES):
+        async with self._watched(model, _VECTOR_BYTES):
             return _numbers(await self._wire.embed(model, texts), len(texts), self._vendor)
 
     async def count(self, call: Call) -> int | None:
         """Return the tokens of a prompt, where the vendor counts."""
         kit = await _Asks(self._refused, call, self._fragments).kit(self._wire.rules(call.model))
-        with self._watched(call.model, _ANSWER_BYTES, call.prompt):
+        async with self._watched(call.model, _ANSWER_BYTES, call.prompt):
             return await self._wire.count(replace(call, prompt=kit.prompt))
 
     async def models(self) -> list[ListedModel]:
         """List what the vendor offers."""
-        with self._watched("", _ANSWER_BYTES):
+        async with self._watched("", _ANSWER_BYTES):
             return await self._wire.models()
 
     async def close(self) -> None:
         """Close connections."""
         await self._wire.close()
 
-    @contextmanager
-    def _watched(self, model: str, most_bytes: int, prompt: Prompt | None = None) -> Iterator[None]:
+    @asynccontextmanager
+    async def _watched(self, model: str, most_bytes: int, prompt: Prompt | None = None) -> AsyncGenerator[None, None]:
         """Give every failure its type, and tell the operator where it came from and why."""
         exchange = begin_exchange(most_bytes)
         try:
@@ -134,7 +136,8 @@ class WiredProvider:
                 failure.__cause__ = error
             told_by = {"said": failure.message, "cause": told(causes or [failure])}
             keys = (self._key, *exchange.keys)
-            why = {key: hushed(text, keys, prompt) for key, text in told_by.items()}
+            # A prompt is searched as a whole, which would hold up every other call.
+            why = {key: await asyncio.to_thread(hushed, text, keys, prompt) for key, text in told_by.items()}
             where = {"provider": self._vendor, "address": exchange.address, "model": model}
             _log.info("a vendor failed", **where, reason=failure.reason, **why)
             raise failure from failure.__cause__
