@@ -19,7 +19,7 @@ from letta.tools.v1.sandbox_config_service_pb2 import (
     CreateSandboxConfigRequest,
     CreateSandboxEnvironmentVariableRequest,
 )
-from letta.tools.v1.tool_service_pb2 import CreateToolRequest
+from letta.tools.v1.tool_service_pb2 import CreateToolRequest, ResolveToolsRequest
 from letta_common.errors import IsolationUnavailable
 from letta_rpc.service import Deps
 from letta_sandbox.calls import Limits
@@ -144,6 +144,15 @@ async def test_node_packages_of_the_configuration_are_refused_as_those_of_a_tool
 
     assert (answer.status, answer.error_type) == (pb.EXECUTION_STATUS_REFUSED, "TOOL_REQUIREMENTS_UNSATISFIED")
     assert "left-pad" in answer.error_message
+
+    tools = tool_service_pb2_grpc.ToolServiceStub(channel)
+    run_code = (await tools.ResolveTools(ResolveToolsRequest(names=["run_code"]), timeout=5)).tools[0]
+    for language in ("js", "ts"):
+        code = json.dumps({"language": language, "code": "require('left-pad')"})
+        answer = await executions.Execute(pb.ExecuteRequest(tool_id=run_code.id, arguments=code), timeout=30)
+
+        assert (answer.status, answer.error_type) == (pb.EXECUTION_STATUS_REFUSED, "TOOL_REQUIREMENTS_UNSATISFIED")
+        assert "left-pad" in answer.error_message
 
 
 async def test_a_tool_runs_there_and_nothing_is_left(vendor, channel):

@@ -7,12 +7,12 @@ import json
 
 from letta_common.actor import Actor
 from letta_common.errors import ServiceUnavailable, ToolRequirementsUnsatisfied, ToolSourceInvalid
-from letta_sandbox.calls import Env, Language, Result, SandboxCall, SandboxProvider, Signature
+from letta_sandbox.calls import Language, Result, SandboxCall, SandboxProvider, Signature
 from letta_tool_schemas.errors import SourceInvalid
 from letta_tool_schemas.typescript.erasure import erase
 from letta_tools.domain.executions import code_sources
 from letta_tools.domain.executions.executions import Work, refused
-from letta_tools.domain.executions.sandbox_calls import installed
+from letta_tools.domain.executions.sandbox_calls import env_of_script, installed
 from letta_tools.domain.executions.surroundings import Environment
 
 _CODE = Signature(("code",), ("code",))
@@ -39,9 +39,8 @@ class CodeExecutor:
                 return refused(error.message, ToolSourceInvalid.reason)
         is_python = language == "python"
         given = await self._environment.surroundings(actor)
-        bare = Env(organization_id=actor.organization_id)
         try:
-            env = await installed(self._sandbox, actor, given) if is_python else bare
+            env = await installed(self._sandbox, actor, given) if is_python else env_of_script(actor, given)
         except (ToolRequirementsUnsatisfied, ServiceUnavailable) as error:
             return refused(error.message, error.reason)
         call = SandboxCall(

@@ -95,7 +95,7 @@ class SandboxExecutor:
 
     async def _env(self, actor: Actor, tool: RegisteredTool, given: Surroundings) -> Env:
         if tool.source_type is ToolSourceType.TYPESCRIPT:
-            return _env_of_script(actor, tool, given)
+            return env_of_script(actor, given, (*tool.npm_requirements, *tool.pip_requirements))
         return await installed(self._sandbox, actor, given, tool.pip_requirements)
 
     async def _target(self, tool: RegisteredTool) -> Target:
@@ -123,6 +123,21 @@ async def installed(
         raise ToolRequirementsUnsatisfied(error.message, requirements=", ".join(requirements)) from error
 
 
+def env_of_script(actor: Actor, given: Surroundings, own: Sequence[Requirement] = ()) -> Env:
+    """Return the bare environment: what Node brings along is all that a script may import.
+
+    Raises ToolRequirementsUnsatisfied, also for packages of every tool.
+    """
+    required = ", ".join(item.specifier() for item in (*own, *given.npm_requirements))
+    if required:
+        raise ToolRequirementsUnsatisfied(
+            f"no packages are installed for JavaScript and TypeScript ({required}); use what Node brings along, "
+            "put the code into the tool, or offer it through an MCP server",
+            requirements=required,
+        )
+    return Env(organization_id=actor.organization_id)
+
+
 def _judged(tool: RegisteredTool, target: Target) -> Mapping[str, Any]:
     """Return the schema that arguments are fitted to here: what has a type in Python is fitted where the type is."""
     parameters = tool.parameters
@@ -130,18 +145,6 @@ def _judged(tool: RegisteredTool, target: Target) -> Mapping[str, Any]:
     if target.language is Language.JAVASCRIPT or not isinstance(known, dict):
         return parameters
     return {**parameters, "properties": {name: known[name] for name in target.untyped if name in known}}
-
-
-def _env_of_script(actor: Actor, tool: RegisteredTool, given: Surroundings) -> Env:
-    """Return the bare environment: what Node brings along is all that a script may import."""
-    required = [item.specifier() for item in (*tool.npm_requirements, *given.npm_requirements, *tool.pip_requirements)]
-    if required:
-        raise ToolRequirementsUnsatisfied(
-            f"no packages are installed for TypeScript tools ({', '.join(required)}); use what Node brings along, "
-            "put the code into the tool, or offer it through an MCP server",
-            requirements=", ".join(required),
-        )
-    return Env(organization_id=actor.organization_id)
 
 
 def _identity(tool: RegisteredTool, agent_id: str) -> dict[str, str]:
