@@ -2,9 +2,10 @@
 
 What crosses a service is its message, in every layer. A dataclass repeats one when it has no behaviour and most of its
 fields are fields of that message, by name: at least three of them, or most of the message's own. A field of the same
-name that cannot have the same value is another field: a count is no cursor, and an object is no text. And where all
-that is shared says which thing is meant and nothing of it, by identifiers and a fence, the class is a key, as every
-message about the thing has. A library that does not depend on the contracts has no message that it could use.
+name that cannot have the same value is another field: a count is no cursor, and an object, or what may be one, is no
+text. And where all that is shared says which thing is meant and nothing of it, by identifiers and a fence, the class is
+a key, as every message about the thing has. A library that does not depend on the contracts has no message that it
+could use.
 
 What no wire may show has a message and must not be it: a class whose own `__repr__` leaves out secrets that the
 contract only takes (INPUT_ONLY) has them open, and a message would print them. A class that keeps
@@ -82,10 +83,15 @@ def repeats(source: str, contracts: Contracts) -> Iterator[tuple[str, str, int, 
         fields = {name: "dict" if kind in objects else kind for name, kind in _fields(each).items()}
         if fields.get(_SEALED) == "bytes":
             continue
-        shared, name = max((_shared(fields, theirs), name) for name, theirs in messages.items())
-        most = shared > _MOST * len(fields) and (shared >= _ENOUGH or shared > _MOST * len(messages[name]))
-        if most and not _hides(each, fields, messages[name]):
+        alike = [(_shared(fields, theirs), name) for name, theirs in messages.items() if _repeats(fields, theirs)]
+        shared, name = max(alike, default=(0, ""))
+        if name and not _hides(each, fields, messages[name]):
             yield each.name, name.removeprefix("."), shared, len(fields)
+
+
+def _repeats(fields: dict[str, str], theirs: dict[str, Field]) -> bool:
+    shared = _shared(fields, theirs)
+    return shared > _MOST * len(fields) and (shared >= _ENOUGH or shared > _MOST * len(theirs))
 
 
 def _shared(fields: dict[str, str], theirs: dict[str, Field]) -> int:
@@ -99,11 +105,7 @@ def _fits(kind: str, field: Field) -> bool:
     told = kind.removesuffix(" | None")
     if told in _NUMBERS:
         return field.type in _NUMERIC
-    if told == "bool":
-        return field.type == Field.TYPE_BOOL
-    if told.startswith(("dict", "Mapping")):
-        return field.type == Field.TYPE_MESSAGE
-    return told != "str" or field.type not in _NUMERIC - {Field.TYPE_ENUM, Field.TYPE_MESSAGE}
+    return not told.startswith(("dict", "Mapping", "Any")) or field.type == Field.TYPE_MESSAGE
 
 
 def _objects(tree: ast.Module) -> frozenset[str]:

@@ -25,6 +25,9 @@ SEEDED = {
     "Repeated": ("ListStepsRequest", "agent_id: str; model: str; has_feedback: bool | None; tags: tuple[str, ...]"),
     "Named": ("ListConversationsRequest", "agent_id: str; summary_search: str; order_by: str"),
     "Small": ("RedactedReasoningContent", "data: str"),
+    # A larger message has as many of its fields.
+    "Smaller": ("IdentityProperty", "key: str; value: str"),
+    "Anything": ("", "key: str; value: Any"),
     # What says which one is meant repeats nothing, though requests say it too.
     "Key": ("", "organization_id: str; agent_id: str; conversation_id: str; run_id: str; fence: int"),
     # An object, where the message has its text.
