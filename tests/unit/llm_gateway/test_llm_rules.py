@@ -7,7 +7,7 @@ import json
 import pytest
 
 from letta_llm_gateway.domain.rules.engine import LIMITS, UNKNOWN, Dialogue, HeardMessage, Reply, Wish, decide
-from letta_llm_gateway.domain.rules.facts import second_person, third_person
+from letta_llm_gateway.domain.rules.facts import facts_in, second_person, third_person
 
 INSERT = {
     "properties": {"label": {}, "new_str": {}, "insert_line": {"type": "integer"}},
@@ -26,8 +26,9 @@ def system(human: str = "", persona: str = "I am a helper.") -> str:
 
 
 def act(*said: str, human: str = "", tools=TOOLS, after: tuple[HeardMessage, ...] = (), forced: str = "") -> Reply:
-    turns = [*(HeardMessage("user", text) for text in said), *after]
-    return decide(Dialogue(system(human), turns, tools, forced))
+    *before, newest = said
+    facts = [fact for text in before for fact in facts_in(text)]
+    return decide(Dialogue(system(human), [HeardMessage("user", newest), *after], tools, forced, facts))
 
 
 def saved(text: str) -> str:

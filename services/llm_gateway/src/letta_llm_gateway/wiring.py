@@ -100,7 +100,7 @@ def assemble(
     guard = _guard(settings)
     accounts = Accounts(stores.providers, Sealer(settings.sealing_secrets()), guard.check_url, deps.clock)
     fragments = Fragments(round(settings.fragment_cache_megabytes * (1 << 20)))
-    factory = ProviderFactory(BuiltinProvider(), Clients(guard), fragments=fragments)
+    factory = ProviderFactory(BuiltinProvider(fragments=fragments), Clients(guard), fragments=fragments)
     catalogue = _catalogue(settings, deps.clock, accounts, factory)
     books = stores.books
     usage = UsageWriter(books, WriterOptions(trace_bytes=settings.provider_trace_kilobytes * 1024))

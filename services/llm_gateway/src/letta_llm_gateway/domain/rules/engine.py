@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-from letta_llm_gateway.domain.rules.facts import is_question, second_person, sentences, stated, third_person
+from letta_llm_gateway.domain.rules.facts import facts_in, is_question, second_person, sentences, stated
 from letta_llm_gateway.domain.rules.recall import Embed, recall, terms
 
 Json = dict[str, Any]
@@ -40,9 +39,12 @@ class Dialogue:
 
     system: str
     turns: Sequence[HeardMessage]
+    """The user's newest words and what came after them; all there is where no user said anything."""
     tools: dict[str, Json] = field(default_factory=dict)
     forced: str = ""
     """The tool that must be called; `*` for any, `-` for none."""
+    facts: Sequence[str] = ()
+    """What users said of themselves before, as `facts_in` reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +108,12 @@ def decide(dialogue: Dialogue, embed: Embed | None = None) -> Reply:
 
 
 def _decide(dialogue: Dialogue, embed: Embed | None) -> Reply:
-    at = next((at for at in reversed(range(len(dialogue.turns))) if dialogue.turns[at].speaker == "user"), None)
-    if at is None:
+    if not dialogue.turns or dialogue.turns[0].speaker != "user":
         return Reply("Hello! What should I remember for you?")
-    said = dialogue.turns[at].text
-    after = dialogue.turns[at + 1 :]
+    said, after = dialogue.turns[0].text, dialogue.turns[1:]
     if found := _CALL.match(said):
         return Reply("Done.") if _answered(after) else Reply(calls=(Wish(found[1], _object(found[2])),))
-    memories = _memories(dialogue, at)
+    memories = _memories(dialogue)
     new = _news(said, memories)
     if new and not _answered(after) and (calls := _saving(dialogue, said, new)):
         return Reply(calls=calls)
@@ -134,15 +134,10 @@ def _object(text: str | None) -> Json:
     return value if isinstance(value, dict) else {}
 
 
-@lru_cache(maxsize=8192)  # each message of a conversation is read again with every later one
-def _facts(said: str) -> tuple[str, ...]:
-    return tuple(third_person(fact) for sentence in sentences(said) if (fact := stated(sentence)))
-
-
 def _news(said: str, memories: Sequence[str]) -> list[str]:
     """Return the facts in a message that are not in memory yet."""
     known = {_plain(memory) for memory in memories}
-    return [fact for fact in dict.fromkeys(_facts(said)) if _plain(fact) not in known]
+    return [fact for fact in dict.fromkeys(facts_in(said)) if _plain(fact) not in known]
 
 
 def _plain(text: str) -> str:
@@ -166,14 +161,11 @@ def _lines(value: str) -> list[str]:
     return found
 
 
-def _memories(dialogue: Dialogue, at: int) -> list[str]:
-    """Return what is known before the message at this position: blocks first, then what was said, the newest last."""
+def _memories(dialogue: Dialogue) -> list[str]:
+    """Return what is known before the user's newest words: blocks first, then what was said, the newest last."""
     shown = blocks(dialogue.system)
     known = [line for label, value in shown.items() if label != "persona" for line in _lines(value)]
-    for turn in dialogue.turns[:at]:
-        if turn.speaker == "user":
-            known.extend(_facts(turn.text))
-    return list(dict.fromkeys(known))
+    return list(dict.fromkeys([*known, *dialogue.facts]))
 
 
 def _saving(dialogue: Dialogue, said: str, new: Sequence[str]) -> tuple[Wish, ...]:
@@ -282,14 +274,14 @@ def _strings(text: str) -> list[str]:
         elif isinstance(item, list):
             stack.extend(reversed(item))
         elif isinstance(item, str) and " " in item:
-            found.extend(_facts(item) or _lines(item))
+            found.extend(facts_in(item) or _lines(item))
     return found
 
 
 def _speech(
     dialogue: Dialogue, said: str, after: Sequence[HeardMessage], memories: Sequence[str], embed: Embed | None
 ) -> str:
-    said_facts = _facts(said)
+    said_facts = facts_in(said)
     spoken: list[str] = []
     if said_facts:
         spoken.append(_confirmation(said_facts, after, memories))

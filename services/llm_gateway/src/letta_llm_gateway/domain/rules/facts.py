@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?]+(?=\s|$)|\.(?=\S)[^.!?\n]+)*[.!?]*", re.UNICODE)
 _GLUED = re.compile(r"\s*(?:,|;)?\s+(?:and|but|also)\s+(?=(?:I|I'm|my|we|our)\b)", re.IGNORECASE)
@@ -165,3 +166,9 @@ def _second(verb: str) -> str:
     if verb.endswith(("ches", "shes", "xes", "zes", "oes", "sses")):
         return verb[:-2]
     return verb[:-1]
+
+
+@lru_cache(maxsize=512)  # for one answer the newest words are read several times
+def facts_in(said: str) -> tuple[str, ...]:
+    """Return what people say of themselves in a text, in the third person."""
+    return tuple(third_person(fact) for sentence in sentences(said) if (fact := stated(sentence)))

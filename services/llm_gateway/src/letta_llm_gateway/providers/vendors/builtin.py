@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from uuid import uuid4
@@ -23,14 +24,15 @@ from letta.llm.v1.generation_service_pb2 import (
 from letta_common.errors import ModelNotFound
 from letta_llm_gateway.domain.answers import Call, Completed, Event
 from letta_llm_gateway.domain.catalogue.providers import ListedModel, Vector
+from letta_llm_gateway.domain.generation.fragments import Fragments, SlowRecipe
 from letta_llm_gateway.domain.generation.fragments import read as read_message
 from letta_llm_gateway.domain.rules.engine import Dialogue, HeardMessage, Reply, Wish, decide
+from letta_llm_gateway.domain.rules.facts import facts_in
 from letta_llm_gateway.providers import local_embedder
 from letta_llm_gateway.providers.local_embedder import LocalEmbedder
 from letta_llm_gateway.providers.parts import answer_of, call_part, text_part
 
 RULES, ECHO = "rules", "echo"
-_SLICE = 256  # messages read before everybody else gets a turn
 _WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+$")
 _SPEAKERS = {
     MessageRole.MESSAGE_ROLE_USER: "user",
@@ -43,8 +45,14 @@ _SPEAKERS = {
 class BuiltinProvider:
     """Answers without a language model, and embeds on this machine."""
 
-    def __init__(self, embedder: LocalEmbedder | None = None, *, word_seconds: float = 0.02) -> None:
-        self._embedder = embedder or LocalEmbedder()
+    def __init__(
+        self,
+        embedder: LocalEmbedder | None = None,
+        *,
+        fragments: Fragments | None = None,
+        word_seconds: float = 0.02,
+    ) -> None:
+        self._embedder, self._fragments = embedder or LocalEmbedder(), fragments or Fragments()
         self._word_seconds = word_seconds
 
     async def generate(self, call: Call) -> Generation:
@@ -55,10 +63,10 @@ class BuiltinProvider:
             raise ModelNotFound(
                 f"builtin/{call.model} does not exist; use builtin/rules", handle=f"builtin/{call.model}"
             )
-        dialogue = await read(call.prompt)
-        if not self._embedder.loaded:  # loading it for this would cost more than it gains
-            return _answer(decide(dialogue))
-        return _answer(await asyncio.to_thread(decide, dialogue, self._embedder.embed_now))
+        dialogue = await read(call.prompt, self._fragments)
+        # Loading the embedder for this would cost more than it gains.
+        embed = self._embedder.embed_now if self._embedder.loaded else None
+        return _answer(await asyncio.to_thread(decide, dialogue, embed))
 
     async def stream(self, call: Call) -> AsyncGenerator[Event, None]:
         """Answer word by word, at the pace of quick speech; the echo at once."""
@@ -97,17 +105,61 @@ class BuiltinProvider:
         self._embedder.close()
 
 
-async def read(prompt: Prompt) -> Dialogue:
+async def read(prompt: Prompt, fragments: Fragments) -> Dialogue:
     """Read a prompt as the engine wants it."""
     tools = {tool.name: _schema(tool.parameters) for tool in prompt.tools}
-    messages = []
-    for data in prompt.messages:
-        messages.append(read_message(data))
-        if len(messages) % _SLICE == 0:
-            await asyncio.sleep(0)
-    turns = [turn for message in messages for turn in _turns(message)]
-    system = "\n".join([prompt.system, *(last_text(m) for m in messages if m.role == MessageRole.MESSAGE_ROLE_SYSTEM)])
-    return Dialogue(system, turns, tools, _forced(prompt))
+    heard = await fragments.of(_HEARD, prompt.messages)
+    return Dialogue("\n".join([prompt.system, *heard.system]), heard.turns, tools, _forced(prompt), heard.facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the engine needs of messages that follow each other."""
+
+    system: tuple[str, ...]
+    """System messages."""
+    facts: tuple[str, ...]
+    """What users say of themselves before their newest words."""
+    newest: tuple[str, ...]
+    """What they say of themselves there."""
+    turns: tuple[HeardMessage, ...]
+    """The user's newest words and what came after them; all there is where no user says anything."""
+
+
+class HeardRecipe(SlowRecipe[Heard]):
+    """Reads messages for the engine: in a thread, since finding facts takes longer than reading."""
+
+    async def made_of(self, messages: Sequence[Message]) -> Sequence[Heard]:
+        """Read messages."""
+        return await asyncio.to_thread(lambda: list(map(_heard, messages)))
+
+    def joined(self, parts: Sequence[Heard]) -> Heard:
+        """Return what is needed of messages that follow each other."""
+        facts: dict[str, None] = {}
+        newest: tuple[str, ...] = ()
+        turns: list[HeardMessage] = []
+        for part in parts:
+            if part.turns and part.turns[0].speaker == "user":
+                facts.update(dict.fromkeys([*newest, *part.facts]))
+                newest, turns = part.newest, []
+            turns.extend(part.turns)
+        return Heard(tuple(text for part in parts for text in part.system), tuple(facts), newest, tuple(turns))
+
+    def size(self, made: Heard) -> int:
+        """Return about how many bytes it takes."""
+        texts = [*made.system, *made.facts, *made.newest, *(turn.text for turn in made.turns)]
+        calls = [call for turn in made.turns for call in turn.calls]
+        return 100 * len(texts) + sum(map(len, texts)) + sum(300 + 4 * len(repr(call.arguments)) for call in calls)
+
+
+_HEARD = HeardRecipe()
+
+
+def _heard(message: Message) -> Heard:
+    system = (last_text(message),) if message.role == MessageRole.MESSAGE_ROLE_SYSTEM else ()
+    turns = tuple(_turns(message))
+    said = [fact for turn in turns if turn.speaker == "user" for fact in facts_in(turn.text)]
+    return Heard(system, (), tuple(said), turns)
 
 
 def _forced(prompt: Prompt) -> str:
