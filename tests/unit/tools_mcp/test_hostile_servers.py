@@ -20,6 +20,7 @@ from letta_tools.domain.registry.records import EPOCH
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from tests.fakes.tools.oauth import FakeOAuthStore
+from tests.support.bounds import within
 
 ANN = Actor("org-ann", "user-ann")
 
@@ -56,7 +57,8 @@ async def serving(answer):
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        yield MCPConnection("streamable_http", server_url=f"http://127.0.0.1:{port}/mcp")
+        async with within(60, "what a test asks of the server"):
+            yield MCPConnection("streamable_http", server_url=f"http://127.0.0.1:{port}/mcp")
     finally:
         server.close()
 
@@ -225,8 +227,9 @@ async def test_a_call_asks_the_server_one_question():
 )
 async def test_programs_that_speak_no_protocol(command, args):
     connection = MCPConnection("stdio", command=command, args=args)
-    with pytest.raises((MCPConnectionFailed, MCPTimeout)):
-        await client(1.0, stdio=True).list_tools(connection)
+    async with within(60, f"the end of {command}"):
+        with pytest.raises((MCPConnectionFailed, MCPTimeout)):
+            await client(1.0, stdio=True).list_tools(connection)
 
 
 async def test_programs_are_off_by_default():

@@ -23,6 +23,7 @@ from letta_tools.providers.mcp_client import SDKClient
 from tests.fakes.tools.oauth import FakeOAuthStore
 from tests.fakes.tools.servers import FakeMCPServerStore
 from tests.fakes.tools.stores import FakeToolStore
+from tests.support.bounds import within
 
 LIAR = Path(__file__).with_name("liar.py")
 ANN = Actor("org-ann", "user-ann")
@@ -56,14 +57,16 @@ async def serving(transport, behaviour, seconds=5.0):
     client = SDKClient(AddressGuard(["127.0.0.1"]), options, programs, no_grants())
     place = {"organization_id": "org-ann", "server_id": "mcp_server-1"}
     try:
-        if transport == "stdio":
-            args = (str(LIAR), "stdio", behaviour)
-            yield client, MCPConnection("stdio", command=sys.executable, args=args, **place)
-        else:
-            with started(transport, behaviour) as url:
-                yield client, MCPConnection(transport, server_url=url, **place)
+        async with within(60, f"what a test asks of a server that does: {behaviour}"):
+            if transport == "stdio":
+                args = (str(LIAR), "stdio", behaviour)
+                yield client, MCPConnection("stdio", command=sys.executable, args=args, **place)
+            else:
+                with started(transport, behaviour) as url:
+                    yield client, MCPConnection(transport, server_url=url, **place)
     finally:
-        await client.close()
+        async with within(30, "the end of every program"):
+            await client.close()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

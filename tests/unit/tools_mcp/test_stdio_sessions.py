@@ -25,10 +25,12 @@ from letta_tools.domain.mcp.connections import MCPConnection
 from letta_tools.domain.mcp.oauth import OAuthGrants
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
+from letta_tools.providers.mcp_sessions import Session, Waits
 from letta_tools.settings import ToolsSettings
 from letta_tools.wiring import _program_options
 from tests.fakes.destinations import destination
 from tests.fakes.tools.oauth import FakeOAuthStore
+from tests.support.bounds import within
 
 SOURCE = """
 import http.client, json, os, sys, time, urllib.parse
@@ -97,9 +99,11 @@ async def client(options=ProgramOptions(), paths=(), **stdio):  # noqa: B008
     grants = OAuthGrants(FakeOAuthStore(), Sealer([b""]), SystemClock())
     made = SDKClient(AddressGuard(), MCPOptions(stdio=chosen), Programs(replace(options, readable=readable)), grants)
     try:
-        yield made
+        async with within(120, "what a test asks of programs"):
+            yield made
     finally:
-        await made.close()
+        async with within(30, "the end of every program"):
+            await made.close()
 
 
 async def ask(made, connection, name="who", **arguments):
@@ -131,6 +135,32 @@ async def test_questions_at_once_start_one_process():
     async with client() as made:
         answers = await asyncio.gather(*(ask(made, program()) for _ in range(8)))
         assert len(set(answers)) == 1
+
+
+class Silent:
+    """A program that says nothing."""
+
+    def __init__(self):
+        self.stdout = asyncio.StreamReader()
+        self.errors = ""
+        self.ends = 0
+
+    async def write(self, data):
+        pass
+
+    async def close(self):
+        self.ends += 1
+
+
+async def test_a_session_that_is_closed_before_it_began_ends_its_program_and_its_questions():
+    silent = Silent()
+    session = Session(silent, 1000, Waits(60, 60))
+    asked = asyncio.create_task(session.ask(60, lambda client: client.list_tools()))
+    async with within(10, "the end of the session"):
+        await session.close()
+        with pytest.raises((ConnectionError, MCPConnectionFailed)):
+            await asked
+    assert (silent.ends, session.gone) == (1, True)
 
 
 async def test_scratch_is_one_sessions_own():
@@ -316,7 +346,8 @@ async def test_a_directory_that_is_hidden_inside_of_what_is_shown():
     inside = Path(sys.prefix) / "lib"
     options = ProgramOptions(readable=(sys.prefix, sys.base_prefix), hidden=(str(inside),))
     program = await Programs(options).start("/bin/ls", (str(inside),), {})
-    assert await program.stdout.read() == b""
+    async with within(30, "the end of the program"):
+        assert await program.stdout.read() == b""
     await program.close()
 
 
@@ -341,9 +372,8 @@ async def test_limits_of_a_program_are_its_own():
     programs = Programs(ProgramOptions(limits=limits))
     program = await programs.start("/bin/sh", ("-c", "ulimit -n; ulimit -c; exec 9<&0; cat"), {})
     await program.write(b"echo\n")
-    answer = b""
-    while not answer.endswith(b"echo\n"):
-        answer += await program.stdout.read(100)
+    async with within(30, "the answer of the program"):
+        answer = await program.stdout.readuntil(b"echo\n")
     assert answer.split() == [b"32", b"0", b"echo"]
     await program.close()
     with pytest.raises(ConnectionError):

@@ -94,13 +94,13 @@ class Session:
             self.asking -= 1
             self.used_at = asyncio.get_running_loop().time()
             if not self.asking and self._stop.is_set():
-                self._task.cancel()
+                self._cancel()
 
     def retire(self) -> None:
         """Take no more questions; end once the last one is answered."""
         self._stop.set()
         if not self.asking:
-            self._task.cancel()
+            self._cancel()
 
     def when_ended(self, then: Callable[[], None]) -> None:
         """Do something once the program has ended with everything that came of it."""
@@ -113,8 +113,12 @@ class Session:
     async def close(self) -> None:
         """End the program with everything that came of it."""
         self._stop.set()
-        self._task.cancel()
+        self._cancel()
         await self.ended()
+
+    def _cancel(self) -> None:
+        # A task that is cancelled before its first step never takes it, and would leave program and questions alone.
+        asyncio.get_running_loop().call_soon(self._task.cancel)
 
     def _tell_ended(self, _task: asyncio.Task[None]) -> None:
         for then in self._ended:
