@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
@@ -49,7 +50,7 @@ def made(text: str = "hi", *parts) -> Generation:
 
 
 def draft(sent: bytes = b'{"a": 1}', outcome: str = "ok", generation: Generation | None = None) -> TraceDraft:
-    return TraceDraft(sent, lambda: '{"described": true}', generation, outcome)
+    return TraceDraft(sent, None if sent else lambda: '{"described": true}', generation, outcome)
 
 
 def record() -> BookedCall:
@@ -179,6 +180,17 @@ async def test_traces_hold_only_so_much_memory():
     writer = UsageWriter(books, WriterOptions(most_trace_bytes=50_000))
     for _ in range(10):
         writer.put(record(), draft(b'{"a": "' + b"x" * 20_000 + b'"}'))
+    await writer.flush()
+
+    assert (len(books.records), len(books.traces)) == (10, 2)
+
+
+@pytest.mark.parametrize("held", [{"prompt_bytes": 20_000}, {"made": made("x" * 20_000)}])
+async def test_prompts_that_wait_to_be_described_and_answers_count_as_memory(held):
+    books = FakeUsageStore()
+    writer = UsageWriter(books, WriterOptions(most_trace_bytes=50_000))
+    for _ in range(10):
+        writer.put(record(), replace(TraceDraft(b"", lambda: "{}", None, "ok"), **held))
     await writer.flush()
 
     assert (len(books.records), len(books.traces)) == (10, 2)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 
 from letta.llm.v1 import generation_service_pb2 as gen
 from letta.llm.v1 import trace_service_pb2 as pb
 from letta_common.errors import LLMBadRequest, ValidationFailed
+from letta_llm_gateway import wiring
+from letta_llm_gateway.domain.accounting.usage import WriterOptions
 from letta_rpc.client import streaming
 from tests.contract.providers.llm_gateway.llm_prompts import prompt, tool, user
 from tests.contract.rpc.llm_gateway.conftest import BEN
@@ -105,6 +108,16 @@ async def test_a_share_of_none_keeps_none(start, openai):
     await generate(gateway, asked("step-1"))
 
     assert await trace_of(gateway, "step-1") is None
+
+
+async def test_a_prompt_that_waits_to_be_written_down_takes_no_more_memory_than_traces_may(start, monkeypatch):
+    monkeypatch.setattr(wiring, "WriterOptions", partial(WriterOptions, most_trace_bytes=20_000))
+    gateway = await start(provider_trace=True)
+    await generate(gateway, asked("step-1", "word " * 5000, model="builtin/echo"))
+    await generate(gateway, asked("step-2", "word", model="builtin/echo"))
+
+    assert await trace_of(gateway, "step-1") is None
+    assert await trace_of(gateway, "step-2") is not None
 
 
 async def test_an_engine_without_a_wire_is_traced_by_its_prompt(gateway):

@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from google.protobuf.message import Message
@@ -47,28 +48,30 @@ class Tracing:
         return bool(step_id) and zlib.crc32(step_id.encode()) < self.share * 2**32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TraceDraft:
     """A trace that is not written down yet: that is done apart from the call."""
 
     sent: bytes
     """What went to the vendor; empty when nothing went over the wire."""
-    describe: Callable[[], str]
+    describe: Callable[[], str] | None
     """Writes the prompt down, for engines that have no wire."""
     made: Generation | None
     outcome: str
+    prompt_bytes: int = 0
+    """How large the prompt is that `describe` holds."""
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Return about how many bytes it holds."""
-        return len(self.sent) + 1024
+        return len(self.sent) + self.prompt_bytes + (self.made.ByteSize() if self.made else 0) + 1024
 
 
 def request_of(draft: TraceDraft, most: int) -> str:
     """Write down what the vendor got, as a JSON object."""
     if len(draft.sent) > 8 * most:  # reading it would cost more than it is worth
         return _short(draft.sent[:most].decode(errors="replace"), len(draft.sent), most)
-    text = draft.sent.decode(errors="replace") if draft.sent else draft.describe()
+    text = draft.describe() if draft.describe else draft.sent.decode(errors="replace")
     try:
         found = json.loads(text)
     except ValueError:

@@ -302,8 +302,7 @@ class Generations:
             duration=duration_of(self._clock.monotonic_ns() - running.begun),
             outcome=outcome,
         )
-        tape = running.tape
-        draft = None if tape is None else TraceDraft(tape.sent, running.ask.describe, made, outcome)
+        draft = None if running.tape is None else _draft(running.ask, running.tape.sent, made, outcome)
         self._usage.put(BookedCall(actor.organization_id, call), draft)
 
 
@@ -319,6 +318,13 @@ class _Running:
     tape: Tape | None
     begun: int
     ends: float
+
+
+def _draft(ask: PromptFacts, sent: bytes, made: Generation | None, outcome: str) -> TraceDraft:
+    """Return what is kept for the trace of a call: the prompt only where nothing was sent, and counted with it."""
+    if sent:
+        return TraceDraft(sent, None, made, outcome)
+    return TraceDraft(sent, ask.describe, made, outcome, prompt_bytes=ask.prompt.ByteSize())
 
 
 def _expected(price: Price | None, ask: PromptFacts) -> int:
