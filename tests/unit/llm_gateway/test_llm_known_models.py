@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from letta_llm_gateway.domain.catalogue.known_models import (
 from letta_llm_gateway.providers.registry import provider_types
 
 GUIDE = Path(__file__).parents[3] / "docs/howto/write-a-provider.md"
+README = Path(__file__).parents[3] / "services/llm_gateway/README.md"
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -66,3 +68,10 @@ def test_names_are_read_as_vendors_write_them() -> None:
     assert talks("gpt-4o")
     assert not talks("whisper-1")
     assert dimensions("nomic-embed-text:latest") == 768
+
+
+def test_the_readme_has_every_type_of_provider() -> None:
+    cells = [line.split("|")[1] for line in README.read_text().splitlines() if line.startswith("| `")]
+    told = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+    assert {*provider_types()} <= told
