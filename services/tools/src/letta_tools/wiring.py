@@ -39,7 +39,7 @@ from letta_tools.domain.executions.egress import Ceiling, EgressPolicy
 from letta_tools.domain.executions.executions import Executions, Executor
 from letta_tools.domain.executions.fair_calls import FairExecutor
 from letta_tools.domain.executions.sandbox_calls import SandboxExecutor
-from letta_tools.domain.executions.sandbox_configs import E2B, LOCAL, MODAL, VARIABLES, SandboxConfigs
+from letta_tools.domain.executions.sandbox_configs import KINDS, LOCAL, VARIABLES, SandboxConfigs
 from letta_tools.domain.executions.web_calls import FetchExecutor, SearchExecutor
 from letta_tools.domain.mcp.calls import MCPExecutor
 from letta_tools.domain.mcp.connects import ConnectOptions, MCPConnects
@@ -157,7 +157,7 @@ def _egress_policy(settings: ToolsSettings) -> EgressPolicy:
 
 def _kind(settings: ToolsSettings) -> SandboxType.ValueType:
     """Return whose configuration counts: calls on hosts of the operator, in containers too, are of the local kind."""
-    return {"e2b": E2B, "modal": MODAL}.get(settings.sandbox_provider, LOCAL)
+    return KINDS.get(settings.sandbox_provider, LOCAL)
 
 
 def _egress(settings: ToolsSettings) -> Egress | None:

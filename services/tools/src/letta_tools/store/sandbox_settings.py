@@ -12,6 +12,7 @@ from letta.tools.v1.sandbox_config_pb2 import (
     SandboxPackages,
     SandboxSettings,
 )
+from letta_tools.domain.executions.surroundings import of_kind
 
 _PREFIX = "SANDBOX_LANGUAGE_"
 _LANGUAGE = "language"
@@ -19,8 +20,7 @@ _LANGUAGE = "language"
 
 def write_settings(settings: SandboxSettings) -> str:
     """Return settings as they are kept."""
-    member = getattr(settings, settings.WhichOneof("kind") or "local")
-    return json.dumps(dict(_plain(field.name, value) for field, value in member.ListFields()))
+    return json.dumps(dict(_plain(field.name, value) for field, value in of_kind(settings).ListFields()))
 
 
 def read_settings(kind: str, kept: str) -> SandboxSettings:

@@ -249,7 +249,9 @@ class ModalSandboxConfig(_message.Message):
 
     @_builtins.property
     def npm_requirements(self) -> Global___SandboxPackages:
-        """Node packages of every tool in TypeScript. As none are installed, such calls are refused and name them."""
+        """Node packages of every tool in TypeScript and of `run_code` but with Python. As none are installed, such calls are refused and
+        name them.
+        """
 
     @_builtins.property
     def compat(self) -> _sandbox_pb2.ModalCompat:

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from letta.compat.tools.v1.sandbox_pb2 import SandboxLanguage
 from letta.tools.v1.sandbox_config_pb2 import (
-    E2bSandboxConfig,
     ModalSandboxConfig,
     SandboxConfig,
     SandboxEnvironmentVariable,
@@ -25,16 +24,22 @@ from letta_common.values.times import stamp_of
 from letta_rpc.masks import copy_paths
 from letta_sandbox.destinations import Destinations
 from letta_tools.domain.executions.egress import EgressPolicy
-from letta_tools.domain.executions.surroundings import Surroundings, requirement_of
+from letta_tools.domain.executions.surroundings import (
+    RemoteSandboxConfig,
+    Surroundings,
+    kind_of,
+    of_kind,
+    requirement_of,
+)
 from letta_tools.domain.registry.requirements import check_npm, check_python
 
 LOCAL, E2B, MODAL = SandboxType.SANDBOX_TYPE_LOCAL, SandboxType.SANDBOX_TYPE_E2B, SandboxType.SANDBOX_TYPE_MODAL
 MASK = "********"
 """What callers see of the value of a variable."""
-_KINDS: Mapping[str, SandboxType.ValueType] = {"local": LOCAL, "e2b": E2B, "modal": MODAL}
+KINDS: Mapping[str, SandboxType.ValueType] = {"local": LOCAL, "e2b": E2B, "modal": MODAL}
 """Types of configurations by the names of their settings."""
 # What V1 gives settings that nobody made.
-_E2B_SECONDS, _MODAL_SECONDS = 300, 60
+_SECONDS = {"e2b": 300, "modal": 60}
 # So often settings are merged anew when somebody else wrote them meanwhile.
 _ATTEMPTS = 5
 # An equals sign or a NUL would end the name in the environment of a process.
@@ -128,7 +133,7 @@ class SandboxConfigs:
 
     async def default(self, actor: Actor, settings: SandboxSettings) -> SandboxConfig:
         """Return the configuration of the type of some settings; make it of them when there is none."""
-        found = await self._store.list_configs(actor, _KINDS[_kind_of(settings)], Page(limit=1))
+        found = await self._store.list_configs(actor, KINDS[kind_of(settings)], Page(limit=1))
         return found[0] if found else await self._store.create(actor, self._new(actor, settings))
 
     async def update(
@@ -237,7 +242,7 @@ class SandboxConfigs:
         now = stamp_of(self._clock.now())
         return SandboxConfig(
             id=new_id("sandbox"),
-            type=_KINDS[_kind_of(settings)],
+            type=KINDS[kind_of(settings)],
             config=_completed(settings),
             version=1,
             created_by_id=actor.user_id,
@@ -271,38 +276,28 @@ def _key(key: str) -> str:
 
 def _check_settings(settings: SandboxSettings) -> None:
     """Refuse packages that no tool could ask for either, and parts of seconds, which are not kept."""
-    for kind, remote in (("e2b", settings.e2b), ("modal", settings.modal)):
-        if remote.timeout.nanos:
-            raise InvalidArgument("the timeout is no whole number of seconds", field=f"config.{kind}.timeout")
-    for member in (settings.local, settings.e2b, settings.modal):
-        for package in member.pip_requirements.packages:
-            check_python(requirement_of(package))
+    member = of_kind(settings)
+    if isinstance(member, RemoteSandboxConfig) and member.timeout.nanos:
+        raise InvalidArgument("the timeout is no whole number of seconds", field=f"config.{kind_of(settings)}.timeout")
+    for package in member.pip_requirements.packages:
+        check_python(requirement_of(package))
     for package in settings.modal.npm_requirements.packages:
         check_npm(requirement_of(package))
-
-
-def _kind_of(settings: SandboxSettings) -> str:
-    return settings.WhichOneof("kind") or "local"
 
 
 def _completed(settings: SandboxSettings) -> SandboxSettings:
     """Return settings with the defaults of what they leave out."""
     made = SandboxSettings()
     made.CopyFrom(settings)
-    kind = _kind_of(made)
-    if kind == "local":
-        made.local.pip_requirements.SetInParent()
-    elif kind == "e2b":
-        _default_seconds(made.e2b, _E2B_SECONDS)
+    member = of_kind(made)
+    if isinstance(member, RemoteSandboxConfig):
+        if not member.HasField("timeout"):
+            member.timeout.seconds = _SECONDS[kind_of(made)]
     else:
-        _default_seconds(made.modal, _MODAL_SECONDS)
-        made.modal.compat.language = made.modal.compat.language or SandboxLanguage.SANDBOX_LANGUAGE_PYTHON
+        member.pip_requirements.SetInParent()
+    if isinstance(member, ModalSandboxConfig):
+        member.compat.language = member.compat.language or SandboxLanguage.SANDBOX_LANGUAGE_PYTHON
     return made
-
-
-def _default_seconds(member: E2bSandboxConfig | ModalSandboxConfig, seconds: int) -> None:
-    if not member.HasField("timeout"):
-        member.timeout.seconds = seconds
 
 
 def _changed(known: SandboxSettings, given: SandboxSettings, paths: Collection[str]) -> SandboxSettings:
@@ -310,12 +305,12 @@ def _changed(known: SandboxSettings, given: SandboxSettings, paths: Collection[s
     made = SandboxSettings()
     made.CopyFrom(known)
     for path in paths:
-        kind, *inside = path.split(".")[1:] or [given.WhichOneof("kind") or _kind_of(made)]
+        kind, *inside = path.split(".")[1:] or [given.WhichOneof("kind") or kind_of(made)]
         source = getattr(given, kind)
         names = inside[:1] or [field.name for field, _ in source.ListFields()]
-        target = getattr(made, _kind_of(made))
+        target = of_kind(made)
         if lacking := [name for name in names if name not in target.DESCRIPTOR.fields_by_name]:
-            raise InvalidArgument(f"a sandbox of {_kind_of(made)} has no setting {lacking[0]}", field="config")
+            raise InvalidArgument(f"a sandbox of {kind_of(made)} has no setting {lacking[0]}", field="config")
         # Keys alone cannot tell what kind settings are of that several kinds have.
         copy_paths(source, target, names)
     return made

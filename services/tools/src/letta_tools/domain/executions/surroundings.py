@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from letta.tools.v1.sandbox_config_pb2 import SandboxPackage, SandboxSettings
+from letta.tools.v1.sandbox_config_pb2 import (
+    E2bSandboxConfig,
+    LocalSandboxConfig,
+    ModalSandboxConfig,
+    SandboxPackage,
+    SandboxSettings,
+)
 from letta_common.actor import Actor
 from letta_sandbox.calls import Limits
 from letta_sandbox.destinations import Destinations
 from letta_tools.domain.registry.records import Requirement
+
+RemoteSandboxConfig = E2bSandboxConfig | ModalSandboxConfig
+"""Settings of sandboxes that bound a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +33,7 @@ class Surroundings:
     @property
     def pip_requirements(self) -> Sequence[Requirement]:
         """Python packages of every tool."""
-        settings = self.settings
-        of_kind = {
-            "e2b": settings.e2b.pip_requirements,
-            "modal": settings.modal.pip_requirements,
-            "local": settings.local.pip_requirements,
-        }
-        return [requirement_of(each) for each in of_kind[settings.WhichOneof("kind") or "local"].packages]
+        return [requirement_of(each) for each in of_kind(self.settings).pip_requirements.packages]
 
     @property
     def npm_requirements(self) -> Sequence[Requirement]:
@@ -44,11 +47,9 @@ class Surroundings:
 
     def bounded(self, limits: Limits) -> Limits:
         """Return limits of a call with no more time than the settings give it; zero and less give what it has."""
-        for member in (self.settings.e2b, self.settings.modal):
-            seconds = member.timeout.ToNanoseconds() / 1e9
-            if 0 < seconds < limits.timeout_seconds:
-                limits = replace(limits, timeout_seconds=seconds)
-        return limits
+        member = of_kind(self.settings)
+        seconds = member.timeout.ToNanoseconds() / 1e9 if isinstance(member, RemoteSandboxConfig) else 0.0
+        return replace(limits, timeout_seconds=seconds) if 0 < seconds < limits.timeout_seconds else limits
 
 
 class Environment(Protocol):
@@ -61,6 +62,17 @@ class Environment(Protocol):
     async def surroundings(self, actor: Actor) -> Surroundings:
         """Return what calls in a sandbox find there."""
         ...
+
+
+def kind_of(settings: SandboxSettings) -> str:
+    """Return the name of the kind of sandbox that settings are of."""
+    return settings.WhichOneof("kind") or "local"
+
+
+def of_kind(settings: SandboxSettings) -> LocalSandboxConfig | RemoteSandboxConfig:
+    """Return the settings of the kind that they are of, the message itself."""
+    member: LocalSandboxConfig | RemoteSandboxConfig = getattr(settings, kind_of(settings))
+    return member
 
 
 def requirement_of(package: SandboxPackage) -> Requirement:
