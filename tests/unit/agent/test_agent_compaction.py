@@ -52,6 +52,10 @@ def in_context(world):
     return [Message.FromString(data) for data in world.memory.thread(AGENT).window]
 
 
+def tokens_of(messages):
+    return sum(message_tokens(message, message.ByteSize()) for message in messages)
+
+
 async def refused_then_answered(world, *errors):
     """Send a message whose prompt the vendor refuses, for these reasons, before it answers; return the sizes asked."""
     script = []
@@ -61,7 +65,7 @@ async def refused_then_answered(world, *errors):
     before = len(world.models.prompts)
     got = await world.send("now")
     steps = [prompt for prompt in world.models.prompts[before:] if prompt.attribution.purpose == CALL_PURPOSE_STEP]
-    return got, [sum(message_tokens(m) for m in prompt.messages) for prompt in steps]
+    return got, [tokens_of(prompt.messages) for prompt in steps]
 
 
 def triggers(world):
@@ -163,7 +167,7 @@ async def test_texts_of_every_script_count_by_their_bytes():
         await world.runs.compact(ANN, command, SIGNED)
         summary, *kept = in_context(world)
         # Of the messages nothing counts here: their moments are of this run and have no fixed size.
-        before, after = (sum(map(message_tokens, messages)) for messages in (full, kept))
+        before, after = tokens_of(full), tokens_of(kept)
         stats = summary.compaction_stats
         return stats.context_tokens_before - before, stats.context_tokens_after - after
 

@@ -1,14 +1,18 @@
 """Work on a long context leaves everybody else their turns."""
 
 import asyncio
+import json
 
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import message_pb2
 from letta.common.v1.message_pb2 import COMPACTION_TRIGGER_POST_STEP
 from letta.memory.v1.context_service_pb2 import BeginStepResponse
+from letta_agent.domain.agents.context_window import Overview
 from letta_agent.domain.context.compactor import CompactionRequest, Compactor
+from letta_agent.domain.context.system_prompt import Sections
 from letta_agent.domain.context.working import WorkingContext
 from letta_agent.domain.peers.memory import Message
+from letta_agent.servicers.overviews import pack_overview
 from letta_common.clock import SystemClock
 from tests.fakes.agent.peers import ScriptedModels, answer, say
 
@@ -38,6 +42,16 @@ async def test_measuring_a_long_context_leaves_everybody_else_their_turns():
     tokens, turns = await turns_during(context.measure(0))
 
     assert tokens > LONG
+    assert turns >= LONG // MOST
+
+
+async def test_showing_a_long_context_leaves_everybody_else_their_turns():
+    messages = tuple(Message.FromString(data) for data in long_history())
+    overview = Overview("agent-1", "agent-1", 1_000, "Be kind.", Sections("", "", ""), messages, 9, (), LONG, 0)
+
+    shown, turns = await turns_during(pack_overview(overview))
+
+    assert [each["id"] for each in json.loads(shown.messages)] == [message.id for message in messages]
     assert turns >= LONG // MOST
 
 

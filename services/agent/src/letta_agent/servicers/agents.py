@@ -127,7 +127,7 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def GetContextWindow(self, request: pb.GetContextWindowRequest, context: Call) -> pb.GetContextWindowResponse:
         conversation_id = request.conversation_id or request.agent_id
-        return pack_overview(await self._overviews.window(current_actor(), request.agent_id, conversation_id))
+        return await pack_overview(await self._overviews.window(current_actor(), request.agent_id, conversation_id))
 
     async def SummarizeMessages(
         self, request: pb.SummarizeMessagesRequest, context: Call

@@ -10,13 +10,20 @@ from letta.agent.v1 import agent_service_pb2 as pb
 from letta.common.v1 import message_pb2
 from letta.llm.v1.generation_service_pb2 import ToolDefinition
 from letta_agent.domain.agents.context_window import Overview, tokens_of
+from letta_agent.domain.context.working import slices
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.peers.models import ContentPart
 
 
-def pack_overview(overview: Overview) -> pb.GetContextWindowResponse:
+async def pack_overview(overview: Overview) -> pb.GetContextWindowResponse:
     """Return an overview as clients see it."""
     sections, summary = overview.sections, overview.summary
+    # An item at a time: the text of a long context as a whole would hold up everybody else.
+    messages = [
+        json.dumps(_message(overview, message), ensure_ascii=False)
+        async for part in slices(overview.messages)
+        for message in part
+    ]
     packed = pb.GetContextWindowResponse(
         context_window_size_max=overview.window,
         context_window_size_current=overview.tokens,
@@ -34,7 +41,7 @@ def pack_overview(overview: Overview) -> pb.GetContextWindowResponse:
         num_tokens_functions_definitions=overview.schema_tokens,
         functions_definitions=json.dumps([_function(schema) for schema in overview.schemas]),
         num_tokens_messages=overview.message_tokens,
-        messages=json.dumps([_message(overview, message) for message in overview.messages], ensure_ascii=False),
+        messages=f"[{', '.join(messages)}]",
     )
     if sections.rules:
         packed.tool_usage_rules = sections.rules

@@ -8,7 +8,7 @@ from letta.common.v1 import message_pb2
 from letta.llm.v1.generation_service_pb2 import ToolDefinition
 from letta_agent.domain.agents.records import AgentPeers, AgentStore
 from letta_agent.domain.context.system_prompt import Sections, facts_of, sections_of
-from letta_agent.domain.context.working import BYTES_PER_TOKEN, message_tokens, read_all
+from letta_agent.domain.context.working import BYTES_PER_TOKEN, read_all
 from letta_agent.domain.peers.memory import Message
 from letta_agent.domain.toolcalls.rules import ToolRules
 from letta_agent.domain.toolcalls.toolsets import toolset
@@ -31,6 +31,8 @@ class Overview:
     sections: Sections
     messages: tuple[Message, ...]
     """All of them: the stored system prompt, the summary and what follows."""
+    message_tokens: int
+    """Of the messages, system prompt and summary excepted."""
     schemas: tuple[ToolDefinition, ...]
     message_count: int
     passage_count: int
@@ -39,12 +41,6 @@ class Overview:
     def summary(self) -> str:
         """Return what stands for messages that left the context."""
         return "\n".join(text_of(message) for message in self.messages if message.role == _SUMMARY)
-
-    @property
-    def message_tokens(self) -> int:
-        """Return the tokens of the messages, system prompt and summary excepted."""
-        said = (message for message in self.messages if message.role not in {_SUMMARY, _SYSTEM})
-        return sum(map(message_tokens, said))
 
     @property
     def schema_tokens(self) -> int:
@@ -75,13 +71,15 @@ class Overviews:
         state = agent.state
         facts = facts_of(self._clock.now(), state.timezone, context.message_count, context.passage_count)
         rules = ToolRules(state.tool_rules).described()
+        read = [each async for each in read_all(context.messages)]
         return Overview(
             agent_id=agent_id,
             conversation_id=conversation_id,
             window=state.context_window_limit,
             instructions=state.system,
             sections=sections_of(state, context.blocks, conversation_id=conversation_id, facts=facts, rules=rules),
-            messages=tuple([message async for message, _ in read_all(context.messages)]),
+            messages=tuple(message for message, _ in read),
+            message_tokens=sum(tokens for message, tokens in read if message.role not in {_SUMMARY, _SYSTEM}),
             schemas=toolset(tools).schemas,
             message_count=context.message_count,
             passage_count=context.passage_count,

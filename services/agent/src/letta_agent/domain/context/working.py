@@ -68,9 +68,12 @@ class WorkingContext:
         """Evict what came before the first message kept; a summary stands for it."""
         kept = len(self.messages)
         if first:
-            ids = (Message.FromString(data).id for data in self.messages)
+            mark = first.encode()  # only who has it is parsed: what leaves may be long
+            found = (
+                at for at, data in enumerate(self.messages) if mark in data and Message.FromString(data).id == first
+            )
             # Unknown: nothing is dropped, since a summary too many does less harm than messages too few.
-            kept = next((index for index, found in enumerate(ids) if found == first), 0)
+            kept = next(found, 0)
         self._replace([summary.SerializeToString(), *self.messages[kept:]])
 
     def measured(self, tokens: int) -> None:
@@ -111,15 +114,11 @@ async def read_all(messages: Sequence[bytes]) -> AsyncIterator[tuple[Message, in
     async for part in slices(messages):
         for data in part:
             message = Message.FromString(data)
-            yield message, _tokens(message, len(data))
+            yield message, message_tokens(message, len(data))
 
 
-def message_tokens(message: Message) -> int:
-    """Estimate the tokens of a message."""
-    return _tokens(message, message.ByteSize())
-
-
-def _tokens(message: Message, size: int) -> int:
+def message_tokens(message: Message, size: int) -> int:
+    """Estimate the tokens of a message of so many bytes."""
     images = [part for part in message.parts if part.HasField("image")]
     spent = sum(len(part.image.SerializeToString()) for part in images)
     return (size - spent) // BYTES_PER_TOKEN + IMAGE_TOKENS * len(images) + 4  # 4: what stands around a message
