@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode
 from letta_common.errors import CapabilityMissing, LLMBadRequest
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ ANY = Rules(re.compile(r"[a-zA-Z0-9_-]{1,128}"))
 OPENAI = Rules(re.compile(r"[a-zA-Z0-9_-]{1,64}"), 128)
 
 
-def check(prompt: Prompt, form: Json, rules: Rules) -> None:
+def check(prompt: Prompt, rules: Rules) -> None:
     """Look at the choice among the tools and at the form of the answer.
 
     Raises:
@@ -44,8 +41,8 @@ def check(prompt: Prompt, form: Json, rules: Rules) -> None:
             f"tool {choice.name!r} must be called but is not among the tools; attach it or choose another",
             tool=choice.name,
         )
-    kind = form.get("type", "text")
+    kind = prompt.settings.response_format.WhichOneof("format") or "text"
     if kind not in rules.forms:
         raise CapabilityMissing(
-            f"the vendor has no response_format {kind!r}; use one of {sorted(rules.forms)}", response_format=str(kind)
+            f"the vendor has no response_format {kind!r}; use one of {sorted(rules.forms)}", response_format=kind
         )

@@ -41,10 +41,10 @@ from letta_llm_gateway.providers.wires.sse import spoken
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.told import (
     ANSWER_TOKENS,
+    answer_schema,
     given_arguments,
     held_image,
     limit_of,
-    response_form,
     schema,
     thoughts_of,
 )
@@ -178,8 +178,8 @@ def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> An
 
 async def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> Body:
     """Build the body. The stable beginning (tools, system) is marked for the vendor's cache, and so is the history."""
-    settings, form = prompt.settings, response_form(prompt)
-    checks.check(prompt, form, RULES)
+    settings = prompt.settings
+    checks.check(prompt, RULES)
     limit = limit_of(settings, min(max_tokens or ANSWER_TOKENS, _USUAL_MAX_TOKENS))
     body: Json = {"model": model, "max_tokens": limit}
     if prompt.system:
@@ -191,8 +191,8 @@ async def request(model: str, prompt: Prompt, fragments: Fragments, *, max_token
         # Anthropic's scale ends at 1, where those of other vendors end at 2.
         body["temperature"] = min(1.0, settings.temperature)
     output: Json = {"effort": settings.effort} if settings.HasField("effort") else {}
-    if form.get("type") == "json_schema":
-        output["format"] = {"type": "json_schema", "schema": form["json_schema"]["schema"]}
+    if (wanted := answer_schema(prompt)) is not None:
+        output["format"] = {"type": "json_schema", "schema": wanted}
     if output:
         body["output_config"] = output
     if prompt.tools:

@@ -39,10 +39,10 @@ from letta_llm_gateway.providers.wires.reading import OpenParts, cut, finish_of,
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.told import (
     CALLED_NAMES,
+    answer_schema,
     given_arguments,
     held_image,
     limit_of,
-    response_form,
     schema,
     thoughts_of,
 )
@@ -291,8 +291,8 @@ def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> Be
 
 async def request(model: str, prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> Body:
     """Build the body of Converse. Models that cache get a mark after tools and system and after the history."""
-    settings, form = prompt.settings, response_form(prompt)
-    checks.check(prompt, form, RULES)
+    settings = prompt.settings
+    checks.check(prompt, RULES)
     caches = _CLAUDE in model or _NOVA in model
     call: Json = {}
     if prompt.system:
@@ -308,7 +308,7 @@ async def request(model: str, prompt: Prompt, fragments: Fragments, *, max_token
         limits["temperature"] = min(1.0, settings.temperature)
     if limits:
         call["inferenceConfig"] = limits
-    if output := _output(prompt, form):
+    if output := _output(prompt):
         call["outputConfig"] = output
     if (tools := _tools(prompt)) and prompt.tool_choice.mode != ToolChoiceMode.TOOL_CHOICE_MODE_NONE:
         call["toolConfig"] = {"tools": tools, **_choice(prompt, forced=not thoughts)}
@@ -318,12 +318,12 @@ async def request(model: str, prompt: Prompt, fragments: Fragments, *, max_token
     return Body(call, "messages", await _messages(prompt, fragments, caches=caches))
 
 
-def _output(prompt: Prompt, form: Json) -> Json:
+def _output(prompt: Prompt) -> Json:
     settings = prompt.settings
     output: Json = {"effort": settings.effort} if settings.HasField("effort") else {}
-    if form.get("type") == "json_schema":
-        wanted = form["json_schema"]
-        told = {"schema": json.dumps(wanted["schema"]), "name": wanted.get("name") or "answer"}
+    if (wanted := answer_schema(prompt)) is not None:
+        name = settings.response_format.json_schema.json_schema.name
+        told = {"schema": json.dumps(wanted), "name": name or "answer"}
         output["textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": told}}
     return output
 

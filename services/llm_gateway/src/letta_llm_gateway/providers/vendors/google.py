@@ -35,12 +35,12 @@ from letta_llm_gateway.providers.wires.reading import cut, read_name, read_objec
 from letta_llm_gateway.providers.wires.sse import spoken
 from letta_llm_gateway.providers.wires.told import (
     CALLED_NAMES,
+    answer_schema,
     client_returns,
     given_arguments,
     held_image,
     is_models,
     limit_of,
-    response_form,
     return_text,
     schema,
 )
@@ -244,8 +244,8 @@ def make(account: Account, http: httpx2.AsyncClient, fragments: Fragments) -> Go
 
 async def request(prompt: Prompt, fragments: Fragments, *, max_tokens: int | None = None) -> tuple[bytes, Json]:
     """Return the contents as they go out, with commas between them, and the config as the SDK takes it."""
-    settings, form = prompt.settings, response_form(prompt)
-    checks.check(prompt, form, RULES)
+    settings = prompt.settings
+    checks.check(prompt, RULES)
     # Otherwise the SDK would take the calls for Python functions of its own and ask again by itself.
     config: Json = {"automatic_function_calling": {"disable": True}, "automatic_continuation": False}
     if prompt.system:
@@ -256,9 +256,9 @@ async def request(prompt: Prompt, fragments: Fragments, *, max_tokens: int | Non
         config["temperature"] = settings.temperature
     if settings.HasField("thinking_config"):
         config["thinking_config"] = {field.name: value for field, value in settings.thinking_config.ListFields()}
-    if form.get("type") in {"json_object", "json_schema"}:
+    if settings.response_format.WhichOneof("format") in {"json_object", "json_schema"}:
         config["response_mime_type"] = "application/json"
-        if wanted := form.get("json_schema", {}).get("schema"):
+        if wanted := answer_schema(prompt):
             config["response_json_schema"] = wanted
     if prompt.tools:
         config["tools"] = [{"function_declarations": [_tool(tool) for tool in prompt.tools]}]

@@ -29,7 +29,7 @@ from letta_llm_gateway.providers.vendors.chat import ChatProvider
 from letta_llm_gateway.providers.wires import signatures, wire_json
 from letta_llm_gateway.providers.wires.arguments import finished, new_call_id, text_of
 from letta_llm_gateway.providers.wires.bodies import Body, ItemsRecipe
-from letta_llm_gateway.providers.wires.chat import REASONING_MODEL
+from letta_llm_gateway.providers.wires.chat import REASONING_MODEL, answer_form
 from letta_llm_gateway.providers.wires.reading import OpenParts, cut, read_name, read_object
 from letta_llm_gateway.providers.wires.sse import spoken
 from letta_llm_gateway.providers.wires.strictness import is_strict
@@ -38,7 +38,6 @@ from letta_llm_gateway.providers.wires.told import (
     client_returns,
     image_url,
     limit_of,
-    response_form,
     return_text,
     schema,
     told_arguments,
@@ -108,8 +107,8 @@ async def request(
     model: str, prompt: Prompt, fragments: Fragments, *, official: bool, max_tokens: int | None = None
 ) -> Body:
     """Build the body. `official` is OpenAI itself, whose models of this wire reason and take no temperature."""
-    settings, form = prompt.settings, response_form(prompt)
-    checks.check(prompt, form, checks.OPENAI)
+    settings = prompt.settings
+    checks.check(prompt, checks.OPENAI)
     body: Json = {
         "model": model,
         # Nothing is kept at the vendor, so what the model reasoned comes and goes with the messages.
@@ -125,7 +124,7 @@ async def request(
     if settings.reasoning.reasoning_effort:
         # Summaries come only where they are asked for; reasoning is encrypted otherwise.
         body["reasoning"] = {"effort": settings.reasoning.reasoning_effort, "summary": "auto"}
-    if text := _text_settings(prompt, form):
+    if text := _text_settings(prompt):
         body["text"] = text
     if prompt.tools:
         body["tools"] = [_tool(tool, settings) for tool in prompt.tools]
@@ -134,13 +133,11 @@ async def request(
     return Body(body, "input", await fragments.of(_FORM, prompt.messages))
 
 
-def _text_settings(prompt: Prompt, form: Json) -> Json:
+def _text_settings(prompt: Prompt) -> Json:
     settings = prompt.settings
     text: Json = {"verbosity": settings.verbosity} if settings.HasField("verbosity") else {}
-    if form.get("type") == "json_schema":
-        text["format"] = {"type": "json_schema", **form.get("json_schema", {})}
-    elif form.get("type") not in {None, "text"}:
-        text["format"] = form
+    if form := answer_form(prompt):
+        text["format"] = {"type": form["type"], **form.get("json_schema", {})}
     return text
 
 

@@ -35,10 +35,10 @@ from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thinking
 from letta_llm_gateway.providers.wires.told import (
     CHOICE,
+    answer_schema,
     client_returns,
     image_url,
     limit_of,
-    response_form,
     return_text,
     schema,
     told_arguments,
@@ -73,8 +73,8 @@ async def request(
 
     With `thoughts`, the reasoning before the calls of the turn that goes on is sent back, which some servers need.
     """
-    settings, form = prompt.settings, response_form(prompt)
-    checks.check(prompt, form, checks.OPENAI if official else checks.ANY)
+    settings = prompt.settings
+    checks.check(prompt, checks.OPENAI if official else checks.ANY)
     body: Json = {"model": model}
     reasons = official and REASONING_MODEL.match(model) is not None
     if limit := limit_of(settings, max_tokens):
@@ -86,7 +86,7 @@ async def request(
         body["reasoning_effort"] = settings.reasoning.reasoning_effort
     if settings.HasField("verbosity") and reasons:
         body["verbosity"] = settings.verbosity
-    if form.get("type") not in {None, "text"}:
+    if form := answer_form(prompt):
         body["response_format"] = form
     if prompt.tools:
         body["tools"] = [_tool(tool, settings if official else ModelSettings()) for tool in prompt.tools]
@@ -97,6 +97,18 @@ async def request(
     if official:
         return Body(body, "messages", await _as_they_are(prompt, fragments))
     return Body(body, "messages", await _in_turns(prompt, fragments, thoughts=thoughts))
+
+
+def answer_form(prompt: Prompt) -> Json:
+    """Return the form that the answer shall have, in OpenAI's words; nothing for text. Raises LLMBadRequest."""
+    given = prompt.settings.response_format
+    kind = given.WhichOneof("format")
+    if kind in {None, "text"}:
+        return {}
+    if kind != "json_schema":
+        return {"type": kind}
+    said = {field.name: value for field, value in given.json_schema.json_schema.ListFields()}
+    return {"type": kind, kind: {**said, "schema": answer_schema(prompt)}}
 
 
 def _choice(prompt: Prompt) -> str | Json:

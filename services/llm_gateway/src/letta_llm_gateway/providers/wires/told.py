@@ -51,19 +51,15 @@ def schema(tool: ToolDefinition) -> Json:
         raise LLMBadRequest(f"tool {tool.name!r} has no usable schema: {error}", tool=tool.name) from error
 
 
-def response_form(prompt: Prompt) -> Json:
-    """Return the form that the answer shall have, in OpenAI's words. Raises LLMBadRequest."""
-    given = prompt.settings.response_format
-    kind = given.WhichOneof("format")
-    if kind != "json_schema":
-        return {"type": kind} if kind else {}
-    wanted = given.json_schema.json_schema
-    form: Json = {field.name: value for field, value in wanted.ListFields()}
+def answer_schema(prompt: Prompt) -> Json | None:
+    """Return the schema that the answer shall follow, if any. Raises LLMBadRequest."""
+    form = prompt.settings.response_format
+    if not form.HasField("json_schema"):
+        return None
     try:
-        form["schema"] = parsed(wanted.schema)
+        return parsed(form.json_schema.json_schema.schema)
     except LLMBadRequest as error:
         raise LLMBadRequest(f"the schema of response_format cannot be used: {error}", field="schema") from error
-    return {"type": kind, kind: form}
 
 
 def given_arguments(text: str) -> Json:
