@@ -1,1 +1,1 @@
-"""The agent service in PostgreSQL, and in memory for tests."""
+"""The agent service in PostgreSQL."""

@@ -1,1 +1,1 @@
-"""Storage of auth: SQL, and its in-memory twin."""
+"""Storage of auth in PostgreSQL."""

@@ -1,1 +1,1 @@
-"""SQL behind the Protocols of the domain, and their twins in memory."""
+"""SQL behind the Protocols of the domain."""
