@@ -91,13 +91,13 @@ def f(agent_state, text):
     result = await run(source, '{"text": " B."}', agent_state=state)
 
     assert json.loads(result.result) == ["agent-1", ["human", "persona"]]
-    assert json.loads(result.agent_state_changes) == {"blocks": {"human": "Ann B."}}
+    assert result.changed_blocks == {"human": "Ann B."}
 
 
 async def test_untouched_agent_state_gives_no_changes(run):
     result = await run("def f(agent_state): return 1", agent_state='{"memory": {"blocks": []}}')
 
-    assert (result.result, result.agent_state_changes) == ("1", "")
+    assert (result.result, result.changed_blocks) == ("1", {})
 
 
 async def test_usage_is_measured(run):

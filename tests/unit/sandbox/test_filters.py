@@ -242,7 +242,7 @@ def test_a_frame_is_read():
     outcome = read(GOOD)
 
     assert (outcome.status, outcome.result) == (CallEnding.SUCCESS, '{"a":[1,"é"]}')
-    assert (outcome.changes, outcome.cpu_seconds, outcome.peak_memory_bytes) == ('{"blocks":{"human":"x"}}', 0.5, 10)
+    assert (outcome.changed_blocks, outcome.cpu_seconds, outcome.peak_memory_bytes) == ({"human": "x"}, 0.5, 10)
 
 
 def test_a_frame_without_the_token_is_none():
@@ -272,6 +272,8 @@ BAD = {
     "large float": '{"status":"SUCCESS","value":1e999}',
     "changes are a list": '{"status":"SUCCESS","value":1,"changes":[1]}',
     "changes of something else": '{"status":"SUCCESS","value":1,"changes":{"system":"x"}}',
+    "changes of no blocks": '{"status":"SUCCESS","value":1,"changes":{"blocks":[1]}}',
+    "surrogate in a change": '{"status":"SUCCESS","value":1,"changes":{"blocks":{"human":"\\ud800"}}}',
     "changes are no texts": '{"status":"SUCCESS","value":1,"changes":{"blocks":{"human":1}}}',
 }
 

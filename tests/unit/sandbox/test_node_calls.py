@@ -102,8 +102,8 @@ export function f(agent_state, text) {
     result = await run(source, ("agent_state", "text"), {"text": " B."}, agent_state=state)
 
     assert result.result == '"agent-1"', result
-    assert json.loads(result.agent_state_changes) == {"blocks": {"human": "Ann B."}}
-    assert (await run("export const f = () => 1", agent_state=state)).agent_state_changes == ""
+    assert result.changed_blocks == {"human": "Ann B."}
+    assert (await run("export const f = () => 1", agent_state=state)).changed_blocks == {}
 
 
 async def test_frames_of_the_tool_alone_are_shown(run):

@@ -244,7 +244,7 @@ def test_outcomes_survive_being_written():
         stdout="ä\x00",
         truncated=True,
         usage=CallUsage(0.5, 0.25, 7),
-        agent_state_changes='{"blocks":{}}',
+        changed_blocks={"human": "Ann"},
     )
 
     assert read_outcome(write_outcome(Outcome(result))).result == result

@@ -157,7 +157,7 @@ class Result:
     stderr: str = ""
     truncated: bool = False
     usage: CallUsage = field(default_factory=CallUsage)
-    agent_state_changes: str = ""
+    changed_blocks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ async def test_changes_of_the_state_come_back(run):
     state = json.dumps({"memory": {"blocks": [{"label": "human", "value": "old"}]}})
     result = await run("def f(agent_state): agent_state.memory.update_block_value('human', 'new')", agent_state=state)
 
-    assert json.loads(result.agent_state_changes) == {"blocks": {"human": "new"}}
+    assert result.changed_blocks == {"human": "new"}
 
 
 async def test_nothing_is_left_for_the_next_call(run):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from letta_sandbox.calls import CallEnding, SandboxCall, ToolFailure
@@ -43,7 +44,7 @@ class FrameOutcome:
     status: CallEnding
     result: str = ""
     failure: ToolFailure | None = None
-    changes: str = ""
+    changed_blocks: Mapping[str, str] = field(default_factory=dict)
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
 
@@ -112,21 +113,25 @@ def _with_usage(outcome: FrameOutcome, usage: Any) -> FrameOutcome:
 
 
 def _success(frame: dict[str, Any]) -> FrameOutcome:
-    changes = frame.get("changes") or {}
+    changes = frame.get("changes")
     try:
         result = _dump(frame["value"])
         return FrameOutcome(
-            CallEnding.SUCCESS, result=result, changes=_dump(_checked_changes(changes)) if changes else ""
+            CallEnding.SUCCESS, result=result, changed_blocks=_checked_changes(changes) if changes else {}
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         return _bad(f"the result is not JSON that others can read: {error}")
 
 
-def _checked_changes(changes: Any) -> dict[str, dict[str, str]]:
+def _checked_changes(changes: Any) -> dict[str, str]:
     blocks = changes["blocks"]
-    if set(changes) != {"blocks"} or not all(isinstance(text, str) for item in blocks.items() for text in item):
+    if set(changes) != {"blocks"} or not isinstance(blocks, dict):
+        raise TypeError("changes of the agent's state must be of its blocks")
+    if not all(isinstance(text, str) for item in blocks.items() for text in item):
         raise TypeError("changes of the agent's state must be texts of blocks by label")
-    return {"blocks": dict(blocks)}
+    for text in (*blocks, *blocks.values()):
+        text.encode()  # fails for half of a surrogate pair
+    return blocks
 
 
 def _parse(body: bytes) -> Any:

@@ -291,5 +291,5 @@ def _result(isolation: Isolation, outcome: FrameOutcome, ending: Ending, wall_se
             ending.cpu_seconds or outcome.cpu_seconds,
             ending.peak_memory_bytes or outcome.peak_memory_bytes,
         ),
-        agent_state_changes=outcome.changes,
+        changed_blocks=outcome.changed_blocks,
     )

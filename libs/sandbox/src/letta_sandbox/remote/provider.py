@@ -188,7 +188,7 @@ class RemoteProvider:
             stderr=ending.stderr.decode(errors="replace"),
             truncated=ending.output_exceeded,
             usage=CallUsage(0.0, ending.cpu_seconds, ending.peak_memory_bytes),
-            agent_state_changes=outcome.changes,
+            changed_blocks=outcome.changed_blocks,
         )
 
     async def _version_of(self, template: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import grpc.aio
@@ -93,15 +92,10 @@ def _pack(outcome: Outcome) -> pb.ExecuteResponse:
         usage=_pack_usage(result),
         isolation=_isolation(None if result.provider in _ELSEWHERE else result.isolation),
         provider=_provider(result.provider),
-        changed_blocks=_changed_blocks(result.agent_state_changes),
+        changed_blocks=result.changed_blocks,
         repeated_call=outcome.repeated,
         tool_version=outcome.tool_version,
     )
-
-
-def _changed_blocks(changes: str) -> dict[str, str]:
-    blocks: dict[str, str] = json.loads(changes)["blocks"] if changes else {}
-    return {_text(label): _text(value) for label, value in blocks.items()}
 
 
 def _isolation(isolation: Isolation | None) -> pb.Isolation.ValueType:
