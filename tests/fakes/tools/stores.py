@@ -61,17 +61,18 @@ class FakeToolStore:
         self._write(actor, tool)
 
     async def upsert(self, actor: Actor, tools: Sequence[RegisteredTool]) -> None:
-        """Add tools; of those that exist under id and name, bring schema and description up to date."""
+        """Add tools; of those that exist under id and name, bring up to date what is derived."""
         taken = {tool.name: tool for tool in self._mine(actor).values()}
         for tool in tools:
             known = taken.get(tool.name)
             if known is None:
                 self._write(actor, tool)
-            elif known.id == tool.id and (known.json_schema, known.description) != (tool.json_schema, tool.description):
+            elif known.id == tool.id and _derived(known) != _derived(tool):
                 changed = replace(
                     known,
                     json_schema=tool.json_schema,
                     description=tool.description,
+                    idempotent=tool.idempotent,
                     metadata=tool.metadata if tool.tool_type is ToolType.EXTERNAL_MCP else known.metadata,
                     version=known.version + 1,
                     updated_at=tool.updated_at,
@@ -161,3 +162,7 @@ class FakeExecutionStore:
     async def abandon(self, actor: Actor, key: str) -> None:
         """Forget an intent whose call was not begun."""
         self._calls.pop((actor.organization_id, key), None)
+
+
+def _derived(tool: RegisteredTool) -> tuple[object, ...]:
+    return tool.json_schema, tool.description, tool.idempotent

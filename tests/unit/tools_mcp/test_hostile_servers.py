@@ -15,11 +15,14 @@ from letta_common.sealing import Sealer
 from letta_sandbox.local.programs import ProgramOptions, Programs
 from letta_tools.domain.mcp.connections import MCPConnection
 from letta_tools.domain.mcp.oauth import OAuthGrants
+from letta_tools.domain.mcp.servers import MCPServers
 from letta_tools.domain.mcp.tools import Offer, health_of, tool_of
 from letta_tools.domain.registry.records import EPOCH
 from letta_tools.providers.mcp import MCPOptions, StdioOptions
 from letta_tools.providers.mcp_client import SDKClient
 from tests.fakes.tools.oauth import FakeOAuthStore
+from tests.fakes.tools.servers import FakeMCPServerStore
+from tests.fakes.tools.stores import FakeToolStore
 from tests.support.bounds import within
 
 ANN = Actor("org-ann", "user-ann")
@@ -237,6 +240,33 @@ async def test_programs_are_off_by_default():
     for attempt in (client().check(connection), client().list_tools(connection)):
         with pytest.raises(InvalidArgument, match="mcp_stdio"):
             await attempt
+
+
+class Offering:
+    """A client of a server that offers what it is told to."""
+
+    def __init__(self, *offers):
+        self.offers = offers
+
+    async def check(self, connection):
+        pass
+
+    async def list_tools(self, connection):
+        return list(self.offers)
+
+
+async def test_a_hint_that_a_server_takes_back_counts_no_longer():
+    told = Offering(Offer("pay", "", {"type": "object"}, idempotent=True))
+    tools = FakeToolStore()
+    servers = MCPServers(FakeMCPServerStore(tools), tools, told, Sealer([b"secret"]), SystemClock())
+    server = await servers.create(ANN, "demo", MCPConnection("sse", server_url="http://127.0.0.1/"))
+    assert [tool.idempotent for tool in await servers.tools(ANN, server.id)] == [True]
+
+    told.offers = (Offer("pay", "", {"type": "object"}),)
+    done = await servers.refresh(ANN, server.id, {})
+
+    assert list(done.updated) == ["pay"]
+    assert [tool.idempotent for tool in await servers.tools(ANN, server.id)] == [False]
 
 
 CIRCLE = {"$ref": "#/$defs/n"}

@@ -188,6 +188,15 @@ async def test_builtin_tools_are_brought_up_to_date_and_keep_what_the_user_set(s
     assert (new.json_schema, new.description, new.tags, new.version) == ('{"new":1}', "New.", ("mine",), 3)
 
 
+async def test_a_tool_that_may_no_longer_run_twice_is_brought_up_to_date(store, ann):
+    once = a_tool("pay", tool_type=ToolType.EXTERNAL_MCP, idempotent=True)
+    await store.upsert(ann, [once])
+    await store.upsert(ann, [replace(once, idempotent=False)])
+
+    new = await store.find(ann, once.id)
+    assert (new.idempotent, new.version) == (False, 2)
+
+
 async def test_a_custom_tool_is_not_made_a_builtin_one(store, ann):
     mine = a_tool("send_message")
     await store.create(ann, mine)

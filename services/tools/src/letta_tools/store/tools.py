@@ -62,7 +62,7 @@ _RESOLVE = (
     f"select {_NAMES} from tools.tools where organization_id = %s and id = any(%s::text[]) "
     f"union select {_NAMES} from tools.tools where organization_id = %s and name = any(%s::text[])"
 )
-_UPSERTED = ("description", "json_schema", "tool_type", "search_text")
+_UPSERTED = ("description", "json_schema", "idempotent", "tool_type", "search_text")
 
 
 class SqlToolStore:
@@ -129,7 +129,7 @@ class SqlToolStore:
             raise NameTaken from error
 
     async def upsert(self, actor: Actor, tools: Sequence[RegisteredTool]) -> None:
-        """Add tools in one statement; of those with a known id and name, bring schema and description up to date."""
+        """Add tools in one statement; of those with a known id and name, bring up to date what is derived."""
         added = pg.insert(_tools).values([_row(actor, tool) for tool in tools])
         changed = sa.or_(*(_tools.c[name].is_distinct_from(added.excluded[name]) for name in _UPSERTED))
         upsert = added.on_conflict_do_update(

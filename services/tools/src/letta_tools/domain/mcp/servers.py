@@ -305,7 +305,8 @@ class MCPServers:
 
 
 def _differs(known: RegisteredTool, tool: RegisteredTool) -> bool:
-    return (known.json_schema, known.description) != (tool.json_schema, tool.description)
+    kept, offered = ((each.json_schema, each.description, each.idempotent) for each in (known, tool))
+    return kept != offered
 
 
 def _plain(name: str) -> str:

@@ -90,7 +90,7 @@ class ToolStore(Protocol):
         ...
 
     async def upsert(self, actor: Actor, tools: Sequence[RegisteredTool]) -> None:
-        """Add tools in one statement; of those with a known id and name, bring schema and description up to date."""
+        """Add tools in one statement; of those with a known id and name, bring up to date what is derived."""
         ...
 
     async def update(self, actor: Actor, tool: RegisteredTool, *, expected: int) -> bool:
