@@ -6,7 +6,7 @@ import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from letta.common.v1.message_pb2 import Message
+from letta.common.v1.message_pb2 import Approval, Message, MessageRole, ToolReturn, ToolReturnStatus
 from letta_llm_gateway.providers.wires.bodies import Body
 
 T = TypeVar("T")
@@ -31,3 +31,10 @@ def sent(request: Coroutine[Any, Any, Body]) -> dict[str, Any]:
     """Return a request as the vendor reads it."""
     read: dict[str, Any] = json.loads(at_once(request).encoded())
     return read
+
+
+def client_returned(words: str) -> Message:
+    """Return what a client's own tool returned, as texts among images."""
+    told = ToolReturn(status=ToolReturnStatus.TOOL_RETURN_STATUS_ERROR, tool_call_id="call00001")
+    told.parts.parts.add().text.text = words
+    return Message(role=MessageRole.MESSAGE_ROLE_APPROVAL, approvals=[Approval(tool_return=told)])

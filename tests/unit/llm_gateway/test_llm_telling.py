@@ -13,9 +13,13 @@ from letta.llm.v1.generation_service_pb2 import Prompt
 from letta_common.errors import LLMUnavailable
 from letta_llm_gateway.domain.answers import Call
 from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.domain.generation.facts import exact_tokens_of, facts_of, tokens_of
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
+from letta_llm_gateway.providers.fitting.telling import hushed
 from letta_llm_gateway.providers.fitting.wired import Wire, WiredProvider
+from letta_llm_gateway.providers.tokenizer import LocalTokenizer
+from tests.support.prompts import client_returned, kept
 
 SAID = "the house by the old mill, third door"
 
@@ -50,3 +54,20 @@ async def test_searching_a_long_history_for_what_a_vendor_repeats_leaves_everybo
     assert "[prompt]" in line["said"]
     assert SAID not in line["said"]
     assert wire.turns - wire.at_refusal > 10
+
+
+def test_what_clients_returned_in_parts_is_not_told_to_the_log():
+    prompt = Prompt(messages=kept(client_returned("the third door")))
+
+    assert hushed("cannot read 'the third door'", (), prompt) == "cannot read '[prompt]'"
+
+
+async def test_what_clients_returned_counts_as_part_of_the_prompt():
+    fragments, words = Fragments(), "word " * 1000
+    empty, full = (Prompt(messages=kept(client_returned(text))) for text in ("", words))
+
+    sizes = [tokens_of(prompt, await facts_of(prompt.messages, fragments)) for prompt in (empty, full)]
+    counts = [await exact_tokens_of(prompt, fragments, LocalTokenizer()) for prompt in (empty, full)]
+
+    assert sizes[1] - sizes[0] == len(words) // 4
+    assert counts[1] - counts[0] > 900

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from letta.common.v1.message_pb2 import Message, MessageRole
+from letta_llm_gateway.domain.generation.facts import client_returns
 from letta_llm_gateway.domain.generation.fragments import Fragments
-from letta_llm_gateway.providers.wires.told import client_returns
 
 FORM = re.compile(r"[A-Za-z0-9]{9}")
 """What Mistral demands; every other vendor takes it."""

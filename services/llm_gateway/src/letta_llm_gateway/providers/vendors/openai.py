@@ -21,6 +21,7 @@ from letta.llm.v1.generation_service_pb2 import (
 from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Call, Completed, Delta, Event, Signed
 from letta_llm_gateway.domain.catalogue.providers import Account
+from letta_llm_gateway.domain.generation.facts import client_returns, return_text
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks, sdks
 from letta_llm_gateway.providers.errors import stream_refusal
@@ -35,10 +36,8 @@ from letta_llm_gateway.providers.wires.sse import spoken
 from letta_llm_gateway.providers.wires.strictness import is_strict
 from letta_llm_gateway.providers.wires.told import (
     CHOICE,
-    client_returns,
     image_url,
     limit_of,
-    return_text,
     schema,
     told_arguments,
 )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from letta.common.v1.message_pb2 import ContentPart, Message, ToolReturnStatus
+from letta_llm_gateway.domain.generation.facts import client_returns, return_text
 from letta_llm_gateway.providers.wires.bodies import Json, listed, together
-from letta_llm_gateway.providers.wires.told import client_returns, is_models, return_text
+from letta_llm_gateway.providers.wires.told import is_models
 from letta_llm_gateway.providers.wires.turns import TurnsRecipe
 
 _THOUGHTS = frozenset({"reasoning", "redacted_reasoning"})

@@ -22,7 +22,7 @@ from letta.llm.v1.generation_service_pb2 import (
 )
 from letta_common.errors import LLMInvalidResponse
 from letta_llm_gateway.domain.answers import Completed, Delta, Event
-from letta_llm_gateway.domain.generation.facts import facts_of
+from letta_llm_gateway.domain.generation.facts import client_returns, facts_of, return_text
 from letta_llm_gateway.domain.generation.fragments import Fragments
 from letta_llm_gateway.providers import checks
 from letta_llm_gateway.providers.errors import stream_refusal
@@ -36,10 +36,8 @@ from letta_llm_gateway.providers.wires.thinking import ThinkSplitter, split_thin
 from letta_llm_gateway.providers.wires.told import (
     CHOICE,
     answer_schema,
-    client_returns,
     image_url,
     limit_of,
-    return_text,
     schema,
     told_arguments,
 )

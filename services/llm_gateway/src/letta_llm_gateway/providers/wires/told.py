@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from letta.common.v1.message_pb2 import ImageContent, Message, MessageRole, ToolReturn
+from letta.common.v1.message_pb2 import ImageContent, Message, MessageRole
 from letta.common.v1.model_settings_pb2 import THINKING_TYPE_ENABLED, ModelSettings
 from letta.llm.v1.generation_service_pb2 import Prompt, ToolChoiceMode, ToolDefinition
 from letta_common.errors import LLMBadRequest
@@ -97,13 +97,6 @@ def is_models(message: Message) -> bool:
     return waits or message.role == MessageRole.MESSAGE_ROLE_ASSISTANT
 
 
-def client_returns(message: Message) -> Iterator[ToolReturn]:
-    """Yield the results in a message that clients made of calls."""
-    for approval in message.approvals:
-        if approval.WhichOneof("approval") == "tool_return":
-            yield approval.tool_return
-
-
 def limit_of(settings: ModelSettings, allowed: Limit) -> Limit:
     """Return the most tokens that an answer may have: what the agent says, else what the model allows."""
     return settings.max_output_tokens if settings.HasField("max_output_tokens") else allowed
@@ -122,13 +115,6 @@ def image_url(image: ImageContent) -> str:
         return image.source.url.url
     form, data = held_image(image)
     return f"data:{form};base64,{base64.b64encode(data).decode()}" if data else ""
-
-
-def return_text(returned: ToolReturn) -> str:
-    """Return the text of a result that a client made."""
-    if returned.WhichOneof("content") == "text":
-        return returned.text
-    return "\n".join(part.text.text for part in returned.parts.parts)
 
 
 class CalledNamesRecipe:
