@@ -1,4 +1,4 @@
-"""What the rules and the wires must know of a history as a whole: its size, its images, where its last turn began."""
+"""What the rules and the wires must know of a history: its size, its images, its last turn, what clients returned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What wires tell alike: schemas, forms and limits of answers, arguments, images and results of the history."""
+"""What wires tell alike: schemas of tools and answers, limits, arguments and images of the history."""
 
 from __future__ import annotations
 
