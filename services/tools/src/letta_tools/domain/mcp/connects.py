@@ -124,12 +124,15 @@ class MCPConnects:
         try:
             while True:
                 getting = asyncio.create_task(steps.get())
-                await asyncio.wait({getting, task}, return_when=asyncio.FIRST_COMPLETED)
-                # The task may have put its last step and ended before this looks.
-                if not getting.done() and steps.empty():
-                    getting.cancel()
-                    await task  # raises what was not foreseen
-                step = await getting
+                try:
+                    await asyncio.wait({getting, task}, return_when=asyncio.FIRST_COMPLETED)
+                    # The task may have put its last step and ended before this looks.
+                    if not getting.done() and steps.empty():
+                        getting.cancel()
+                        await task  # raises what was not foreseen
+                    step = await getting
+                finally:
+                    getting.cancel()  # who asked may have gone away
                 yield step
                 if step.event in _ENDS:
                     return
