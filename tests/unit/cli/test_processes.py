@@ -18,7 +18,7 @@ def test_a_libc_without_prctl_is_not_asked_for_it(monkeypatch):
 @pytest.mark.parametrize("cut", [EOFError(), ConnectionRefusedError()])
 async def test_a_start_cut_short_is_an_end_like_others_and_the_next_one_works(monkeypatch, cut):
     """What `multiprocessing` raises when the process that services fork from is killed during a start."""
-    service = processes.ServiceProcess("none", {})
+    service = processes.ServiceProcess("none", "letta_none.__main__", {})
 
     def start(_):
         raise cut

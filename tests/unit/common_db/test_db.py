@@ -11,6 +11,7 @@ from pgvector import HalfVector
 
 from letta_common.errors import DatabaseUnavailable, DeadlineExceeded, InvalidArgument
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
+from letta_postgres.addresses import plain_dsn
 from letta_postgres.db import (
     ConstraintViolation,
     Database,
@@ -19,7 +20,6 @@ from letta_postgres.db import (
     HalfVec,
     UniqueViolation,
     is_retryable,
-    plain_dsn,
     retry,
     translated,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Annotated, Any, TypeVar
 
@@ -14,11 +14,11 @@ import uvloop
 from pydantic import SecretStr
 
 from letta_cli.console import fail, note, panel, secret
-from letta_cli.servers import engines, preflight, processes
+from letta_cli.servers import preflight, processes
 from letta_cli.servers.databases import database
 from letta_common.process.settings import PEERS, Settings
 from letta_embedded_postgres import EmbeddedPostgresError
-from letta_rpc.process import begin, failures_told, leave, starting
+from letta_rpc.startup.lifetime import begin, failures_told, leave, starting
 
 S = TypeVar("S", bound=Settings)
 HINT = "Talk to it: letta chat (in another terminal, from .venv/bin or wherever this command is)"
@@ -39,6 +39,7 @@ def server(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8283,
     grpc_port: GrpcPortOption = 50051,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that each serve all; one a core.")] = 1,
     banner: Annotated[bool, typer.Option("--banner/--no-banner", help="Say at the end what runs where.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing of the start.")] = False,
 ) -> None:
@@ -47,12 +48,23 @@ def server(
         names = [*PEERS, "gateway"]
         if service not in names:
             fail(f"there is no service `{service}`; there are {', '.join(names)}")
+        if workers > 1:
+            fail("--workers goes with all services; a single one is started as often as it is wanted")
         os.execv(sys.executable, [sys.executable, "-m", f"letta_{service}"])
     arguments: dict[str, Any] = {"bind": f"{host}:{grpc_port}"} | ({"dev_mode": True} if dev else {})
     with failures_told(EmbeddedPostgresError):
         settings = begin(Settings, **arguments)
         preflight.check(settings, {"--grpc-port": f"{host}:{grpc_port}", "--port": f"{host}:{port}"})
-        _run(settings, arguments, f"{host}:{port}", _silent if quiet else note, banner=banner and not quiet)
+        progress = _silent if quiet else note
+        if workers > 1:
+            progress(f"gRPC on {settings.bind}, HTTP on http://{host}:{port}/docs")
+            variables = _shared_variables(dev=dev) | {
+                "LETTA_BIND": settings.bind,
+                "LETTA_GATEWAY_BIND": f"{host}:{port}",
+            }
+            uvloop.run(processes.workers(settings, workers, variables, progress))
+        else:
+            _run(settings, arguments, f"{host}:{port}", progress, banner=banner and not quiet)
     leave()
 
 
@@ -80,6 +92,8 @@ def _silent(_: str) -> None:
 
 
 def _banner(settings: Settings, http_bind: str) -> list[str]:
+    from letta_cli.servers import engines  # noqa: PLC0415 it brings gRPC, which `letta up` does without
+
     return [f"gRPC  {settings.bind}", f"HTTP  http://{http_bind}/docs", engines.banner(settings.bind, settings), HINT]
 
 
@@ -94,14 +108,18 @@ def up(
     ports = {name: grpc_port + offset for offset, name in enumerate(PEERS)}
     variables = {f"LETTA_{name.upper()}_ADDRESS": f"127.0.0.1:{number}" for name, number in ports.items()}
     variables |= {f"LETTA_{name.upper()}_BIND": f"{host}:{number}" for name, number in ports.items()}
-    variables |= {"LETTA_GATEWAY_BIND": f"{host}:{port}", "LETTA_DEV_MODE": str(dev).lower()}
+    variables |= {"LETTA_GATEWAY_BIND": f"{host}:{port}"} | _shared_variables(dev=dev)
     with failures_told(EmbeddedPostgresError):
         settings = begin(Settings)
         binds = {f"--grpc-port ({name})": f"{host}:{number}" for name, number in ports.items()}
         preflight.check(settings, {**binds, "--port": f"{host}:{port}"})
         note(f"gRPC of the agent service on {host}:{grpc_port}, HTTP on http://{host}:{port}/docs")
-        variables["LETTA_UNKNOWN_SETTINGS"] = "ignore"  # `begin` has warned of them above
         uvloop.run(processes.up(settings, variables, note))
+
+
+def _shared_variables(*, dev: bool) -> dict[str, str]:
+    """Return the variables of each process that serves; the one that started them has warned of unknown settings."""
+    return {"LETTA_UNKNOWN_SETTINGS": "ignore"} | ({"LETTA_DEV_MODE": "true"} if dev else {})
 
 
 @db_app.callback()
@@ -114,11 +132,17 @@ def upgrade() -> None:
     """Bring every schema of the database to the newest revision."""
 
     async def work(settings: Settings) -> None:
-        async with database(settings, note):
+        async with database(settings, _schemas(), note):
             note("every schema is up to date")
 
     with failures_told(EmbeddedPostgresError):
         asyncio.run(work(_prepared(Settings)))
+
+
+def _schemas() -> Callable[[str], Awaitable[None]]:
+    from letta_cli.servers.schemas import upgrade_all  # noqa: PLC0415 `letta up` leaves it to another process
+
+    return upgrade_all
 
 
 def first_key() -> str | None:
@@ -127,7 +151,7 @@ def first_key() -> str | None:
     from letta_auth.wiring import bootstrap_admin_key  # noqa: PLC0415
 
     async def work(settings: AuthSettings) -> str | None:
-        async with database(settings) as url:
+        async with database(settings, _schemas()) as url:
             return await bootstrap_admin_key(settings.model_copy(update={"database_url": SecretStr(url)}))
 
     with failures_told(EmbeddedPostgresError):

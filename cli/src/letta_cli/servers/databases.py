@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from letta_common.process.settings import Settings
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
-from letta_postgres.migrations import upgrade
-
-PACKAGES = {
-    "auth": "letta_auth",
-    "memory": "letta_memory",
-    "tools": "letta_tools",
-    "llm": "letta_llm_gateway",
-    "agent": "letta_agent",
-}
-"""Schema of each service that has one, and the package with its migrations."""
 
 
 @asynccontextmanager
-async def database(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> AsyncIterator[str]:
-    """Yield the connection string of a migrated database; an embedded server ends with the block.
+async def database(
+    settings: Settings,
+    upgrade: Callable[[str], Awaitable[None]],
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    connections: int = 200,
+) -> AsyncIterator[str]:
+    """Yield the connection string of a database after its `upgrade`; an embedded server ends with the block.
 
-    `progress` gets a line for each step.
+    `progress` gets a line for each step. An embedded server admits so many `connections`.
 
     Raises:
         EmbeddedPostgresError: the embedded server cannot run; the message has advice.
@@ -32,25 +27,18 @@ async def database(settings: Settings, progress: Callable[[str], None] = lambda 
     """
     if configured := settings.database_url.get_secret_value():
         progress("bringing the schemas of the database up to date ...")
-        await upgrade_all(configured)
+        await upgrade(configured)
         yield configured
         return
-    server = EmbeddedPostgres(settings.home / "pg", PostgresOptions(bin_dir=settings.postgres_bin))
+    options = PostgresOptions(bin_dir=settings.postgres_bin, parameters={"max_connections": str(connections)})
+    server = EmbeddedPostgres(settings.home / "pg", options)
     new = not (server.data_dir / "PG_VERSION").exists()
     what = "making a database in" if new else "starting the database in"
     progress(f"{what} {server.data_dir} with {server.programs} ...")
     await server.start_async()
     try:
         progress("bringing the schemas of the database up to date ...")
-        await upgrade_all(server.dsn())
+        await upgrade(server.dsn())
         yield server.dsn()
     finally:
         await server.stop_async()
-
-
-async def upgrade_all(url: str) -> None:
-    """Bring every schema to the newest revision."""
-    # One alone, since it makes the extensions that all need; the others would wait for its lock.
-    first, *others = PACKAGES.items()
-    await upgrade(url, schema=first[0], package=first[1])
-    await asyncio.gather(*(upgrade(url, schema=schema, package=package) for schema, package in others))

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from letta_common.process.settings import Settings
 from letta_embedded_postgres import find_programs
-from letta_postgres.db import plain_dsn
+from letta_postgres.addresses import plain_dsn
 
 
 def check(settings: Settings, binds: Mapping[str, str]) -> None:

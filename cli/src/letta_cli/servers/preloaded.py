@@ -8,9 +8,9 @@ from __future__ import annotations
 import gc
 import importlib
 
-from letta_cli.servers.processes import SERVICES, end_with_parent, program
+from letta_cli.servers.processes import SERVICES, WORKER, end_with_parent, program
 
 end_with_parent()
-for service in SERVICES:
-    importlib.import_module(program(service))
+for module in (*map(program, SERVICES), WORKER, "letta_cli.servers.schemas"):
+    importlib.import_module(module)
 gc.freeze()  # a collection would write to every object and so copy the pages that the forks share

@@ -1,7 +1,7 @@
-"""Every service in a process of its own, started again when it ends unbidden.
+"""Processes that serve, each started again when it ends unbidden: one for each service, or several that serve all.
 
-The processes fork from one that has loaded all services (`multiprocessing`'s fork server), so that a start costs
-milliseconds in place of seconds and the pages of the modules are there once.
+They fork from one that has loaded all services (`multiprocessing`'s fork server), so that a start costs
+milliseconds in place of seconds and the pages of the modules are there once. This one loads no service, and no gRPC.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from multiprocessing import forkserver
 
 import structlog
 
 from letta_cli.servers.databases import database
 from letta_common.process.settings import Settings
-from letta_rpc.server import termination
+from letta_rpc.startup.lifetime import failures_told, termination
 
 SERVICES = ("auth", "tools", "llm_gateway", "memory", "agent", "gateway")
+WORKER = "letta_cli.servers.worker"
 _ENDED_TOGETHER = (("gateway",), ("agent",), ("memory", "tools", "llm_gateway"), ("auth",))  # callers before called
+_CONNECTIONS_OF_WORKER = 80  # pools of five services, and those that listen
 # From Linux' <sys/prctl.h>: who dies with its parent, and the name that `ps` shows.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -39,16 +41,17 @@ _forks = multiprocessing.get_context("forkserver")
 
 
 class ServiceProcess:
-    """One service, kept running until it is asked to end."""
+    """A process that runs the `main` of a module, kept running until it is asked to end."""
 
-    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, module: str, environment: Mapping[str, str]) -> None:
         self.name = name
+        self._module = module
         self._environment = environment
         self.ending = asyncio.Event()
         self._process: multiprocessing.process.BaseProcess | None = None
 
     async def run(self) -> None:
-        """Start the service, and start it again with growing pauses when it ends."""
+        """Start it, and start it again with growing pauses when it ends."""
         failures = 0
         while not self.ending.is_set():
             begun = asyncio.get_running_loop().time()
@@ -63,8 +66,8 @@ class ServiceProcess:
                 await asyncio.wait_for(self.ending.wait(), pause)
 
     async def _run_once(self) -> int | None:
-        """Run the service until it ends; return its exit code, minus the signal that ended it, None without a start."""
-        process = _forks.Process(target=serve, args=(self.name, self._environment))
+        """Run it until it ends; return its exit code, minus the signal that ended it, None without a start."""
+        process = _forks.Process(target=serve, args=(self._module, self._environment))
         try:
             forkserver.ensure_running()  # here and not in the thread, with which the kernel would end it
             await asyncio.to_thread(process.start)  # the first one waits until the modules are loaded
@@ -78,7 +81,7 @@ class ServiceProcess:
         return process.exitcode
 
     async def end(self) -> None:
-        """Ask the service to end, and make it when it does not."""
+        """Ask it to end, and make it when it does not."""
         process = self._process
         if process is None or process.exitcode is not None:
             return
@@ -91,28 +94,79 @@ class ServiceProcess:
 
 async def up(settings: Settings, variables: Mapping[str, str], progress: Callable[[str], None]) -> None:
     """Run every service in its own process until SIGTERM or SIGINT; all of them get the LETTA_* `variables`."""
-    _forks.set_forkserver_preload(["letta_cli.servers.preloaded"])
-    forkserver.ensure_running()  # it loads the modules while the database starts
-    async with database(settings, progress) as url:
-        progress("starting the services ...")
-        end = termination()
+    async with _prepared(settings, progress) as url:
         environment = {**variables, "LETTA_DATABASE_URL": url, "LETTA_HOME": str(settings.home)}
-        processes = [ServiceProcess(name, environment) for name in SERVICES]
-        tasks = [asyncio.create_task(process.run()) for process in processes]
-        await end.wait()
-        for process in processes:
-            process.ending.set()
-        for names in _ENDED_TOGETHER:
-            await asyncio.gather(*(process.end() for process in processes if process.name in names))
-        await asyncio.gather(*tasks)
+        await _run([ServiceProcess(name, program(name), environment) for name in SERVICES], _ENDED_TOGETHER)
 
 
-def serve(name: str, environment: Mapping[str, str]) -> None:
-    """Be the service of this name, until the process that this one was forked from ends."""
+async def workers(
+    settings: Settings, number: int, variables: Mapping[str, str], progress: Callable[[str], None]
+) -> None:
+    """Run so many processes that each serve everything on the same ports, until SIGTERM or SIGINT."""
+    async with _prepared(settings, progress, connections=number * _CONNECTIONS_OF_WORKER) as url:
+        common = {**variables, "LETTA_DATABASE_URL": url, "LETTA_HOME": str(settings.home), "LETTA_SHARE_PORTS": "true"}
+        names = [f"worker {place}" for place in range(number)]
+        await _run(
+            [ServiceProcess(name, WORKER, common | _own_ports(settings, place)) for place, name in enumerate(names)],
+            [names],
+        )
+
+
+def _own_ports(settings: Settings, place: int) -> dict[str, str]:
+    """Return where a worker is watched: it counts for itself, on a port of its own, `place` above the set one."""
+    found = {}
+    for name in ("metrics_bind", "channelz_bind"):
+        host, _, port = getattr(settings, name).rpartition(":")
+        if port:
+            found[f"LETTA_{name.upper()}"] = f"{host}:{int(port) + place}"
+    return found
+
+
+@asynccontextmanager
+async def _prepared(settings: Settings, progress: Callable[[str], None], *, connections: int = 0) -> AsyncIterator[str]:
+    """Yield the address of the upgraded database; meanwhile the process that others fork from loads what they need."""
+    _forks.set_forkserver_preload(["letta_cli.servers.preloaded"])
+    forkserver.ensure_running()
+    async with database(settings, _upgrade, progress, connections=max(200, connections)) as url:
+        progress("starting the services ...")
+        yield url
+
+
+async def _run(processes: Sequence[ServiceProcess], ended_together: Sequence[Collection[str]]) -> None:
+    end = termination()
+    tasks = [asyncio.create_task(process.run()) for process in processes]
+    await end.wait()
+    for process in processes:
+        process.ending.set()
+    for names in ended_together:
+        await asyncio.gather(*(process.end() for process in processes if process.name in names))
+    await asyncio.gather(*tasks)
+
+
+async def _upgrade(url: str) -> None:
+    """Upgrade the schemas in a process that has what it takes loaded. Ends this one when that fails, as it has told."""
+    process = _forks.Process(target=upgrade_schemas, args=(url,))
+    await asyncio.to_thread(process.start)
+    await _ended(process)
+    process.join()
+    if process.exitcode:
+        sys.exit(process.exitcode)
+
+
+def upgrade_schemas(url: str) -> None:
+    """Upgrade the schemas of a database and end."""
+    end_with_parent()
+    upgrade_all = importlib.import_module("letta_cli.servers.schemas").upgrade_all
+    with failures_told():
+        asyncio.run(upgrade_all(url))
+
+
+def serve(module: str, environment: Mapping[str, str]) -> None:
+    """Run the `main` of a module, until the process that this one was forked from ends."""
     os.environ.update(environment)
     end_with_parent()
-    _control(_PR_SET_NAME, program(name).partition(".")[0].encode())  # what `ps -e` and `pgrep` show
-    importlib.import_module(program(name)).main()
+    _control(_PR_SET_NAME, module.removesuffix(".__main__").encode())  # what `ps -e` and `pgrep` show
+    importlib.import_module(module).main()
 
 
 def end_with_parent() -> None:

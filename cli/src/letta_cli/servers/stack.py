@@ -16,6 +16,7 @@ import letta_tools.wiring
 from letta_agent.settings import AgentSettings
 from letta_auth.settings import AuthSettings
 from letta_cli.servers.databases import database
+from letta_cli.servers.schemas import upgrade_all
 from letta_common.clock import SystemClock
 from letta_common.process.settings import Settings
 from letta_gateway.http_server import HttpServer
@@ -26,8 +27,9 @@ from letta_memory.settings import MemorySettings
 from letta_rpc.client import PeerChannel
 from letta_rpc.health import Health
 from letta_rpc.process import boundary_for
-from letta_rpc.server import Server, register_all, termination
+from letta_rpc.server import Server, register_all
 from letta_rpc.service import Deps, Service
+from letta_rpc.startup.lifetime import termination
 from letta_tools.settings import ToolsSettings
 
 
@@ -96,20 +98,22 @@ async def serve_all(
     started: Callable[[str | None], Awaitable[None]],
     progress: Callable[[str], None],
 ) -> None:
-    """Run everything until SIGTERM or SIGINT.
-
-    `started` is awaited once it answers, with the administrator's key when this start made the first one; `progress`
-    gets a line for each stage on the way there.
-    """
-    settings = Settings(**arguments)
-    async with database(settings, progress) as url:
+    """Run the database and everything on it until SIGTERM or SIGINT; `progress` gets a line for each stage."""
+    async with database(Settings(**arguments), upgrade_all, progress) as url:
         progress("starting the services ...")
-        complete = {**arguments, "database_url": url}
-        stack, end = Stack(complete, http_bind=http_bind), termination()
-        try:
-            await stack.start()
-            key = None if settings.dev_mode else await letta_auth.wiring.bootstrap_admin_key(AuthSettings(**complete))
-            await started(key)
-            await end.wait()
-        finally:
-            await stack.stop()
+        await serve({**arguments, "database_url": url}, http_bind, started)
+
+
+async def serve(arguments: Mapping[str, Any], http_bind: str, started: Callable[[str | None], Awaitable[None]]) -> None:
+    """Run every service until SIGTERM or SIGINT, on a database that is there.
+
+    `started` is awaited once it answers, with the administrator's key when this start made the first one.
+    """
+    stack, end = Stack(arguments, http_bind=http_bind), termination()
+    try:
+        await stack.start()
+        settings = AuthSettings(**arguments)
+        await started(None if settings.dev_mode else await letta_auth.wiring.bootstrap_admin_key(settings))
+        await end.wait()
+    finally:
+        await stack.stop()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types import TypeInfo
 
 from letta_common.errors import AppError, DatabaseUnavailable, DeadlineExceeded, InvalidArgument
+from letta_postgres.addresses import plain_dsn
 from letta_postgres.connections import Connection, Engine
 from letta_postgres.pool import Pool, PooledConnection, PoolTimeout
 from letta_postgres.pulse import Pulse
@@ -234,17 +234,6 @@ _STATES = {
     "53300": "the database accepts no more connections",
 }
 _VIOLATIONS: dict[str, type[ConstraintViolation]] = {"23505": UniqueViolation, "23503": ForeignKeyViolation}
-
-
-def plain_dsn(dsn: str) -> str:
-    """Return the connection string as libpq reads it: `postgresql+asyncpg://` and the like lose their driver.
-
-    Raises:
-        DatabaseUnavailable: it is empty, which libpq would read as some server of this machine.
-    """
-    if not dsn.strip():
-        raise DatabaseUnavailable("no database is configured: set LETTA_DATABASE_URL")
-    return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", dsn.strip())
 
 
 def quoted(*names: str) -> str:

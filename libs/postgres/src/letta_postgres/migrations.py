@@ -20,7 +20,8 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from letta_common.process.faults import MigrationFailed
-from letta_postgres.db import driver_errors, plain_dsn, quoted
+from letta_postgres.addresses import plain_dsn
+from letta_postgres.db import driver_errors, quoted
 from letta_postgres.sql_functions import Functions
 
 EXTENSIONS_SCHEMA = "extensions"

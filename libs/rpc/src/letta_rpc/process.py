@@ -1,32 +1,22 @@
-"""The life of one service's process: settings, logs, channels to peers, boundary, serving."""
+"""The process of one service: its settings, channels to peers, boundary, serving."""
 
 from __future__ import annotations
 
-import gc
-import logging
-import os
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import grpc.aio
 import uvloop
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
-from letta_common.app_error import AppError
 from letta_common.clock import SystemClock
-from letta_common.process.faults import MigrationFailed
-from letta_common.process.settings import Settings, explained
+from letta_common.process.settings import Settings
 from letta_local_channel import LocalChannel, LocalServer
 from letta_rpc.auth_client import AuthClient
 from letta_rpc.boundary import Boundary
 from letta_rpc.client import PeerChannel, connect
 from letta_rpc.server import serve
 from letta_rpc.service import Deps, Service
-from letta_rpc.startup import logs
-from letta_rpc.startup.setting_names import warn_of_unknown
+from letta_rpc.startup.lifetime import begin, failures_told, leave
 from letta_rpc.verdicts import SignatureVerifier
 
 S = TypeVar("S", bound=Settings)
@@ -38,46 +28,6 @@ def run(settings: type[S], build: Callable[[S, Deps], Awaitable[Service]], peers
         chosen = begin(settings)
         uvloop.run(serve_one(chosen, build, peers))
     leave()
-
-
-def begin(settings: type[S], **arguments: Any) -> S:
-    """Read the settings of a process, begin its log and say there which names are no settings."""
-    chosen = settings(**arguments)
-    logs.configure(chosen)
-    warn_of_unknown(chosen)
-    return chosen
-
-
-@contextmanager
-def failures_told(other: type[Exception] = OSError) -> Iterator[None]:
-    """End the process with one sentence for what an operator can mend: settings, files, addresses, the database."""
-    try:
-        yield
-    except (ValidationError, SettingsError) as error:
-        sys.exit(f"error: {explained(error)}")
-    except (AppError, MigrationFailed, OSError, other) as error:
-        sys.exit(f"error: {error}")
-
-
-@contextmanager
-def starting() -> Iterator[None]:
-    """Collect no garbage while a process starts, nor ever among what it loaded: a sixth of a start."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        # What is loaded by now lives as long as the process; frozen, later collections do not walk it.
-        gc.freeze()
-        gc.enable()
-
-
-def leave() -> NoReturn:
-    """End the process. Everything is closed by now; taking the interpreter apart would take another half second."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # It runs no exit handlers and flushes nothing, hence the three flushes above.
-    os._exit(0)
 
 
 async def serve_one(settings: S, build: Callable[[S, Deps], Awaitable[Service]], peers: Sequence[str] = ()) -> None:

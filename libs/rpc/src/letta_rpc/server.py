@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from letta_rpc.boundary import Boundary
 from letta_rpc.client import shared_options
 from letta_rpc.health import Health, served_names
 from letta_rpc.service import Service
+from letta_rpc.startup.lifetime import termination
 
 NOTICE_SECONDS = 0.5  # between NOT_SERVING and refusing calls, so that clients turn to other replicas
 _REFUSED = 100  # streams of a connection, beyond those served, that are refused at once instead of waiting
@@ -101,14 +101,6 @@ async def serve(services: Sequence[Service], settings: Settings, boundary: Bound
     await server.stop()
 
 
-def termination() -> asyncio.Event:
-    """Return the event that SIGTERM or SIGINT sets. Ask for it before starting, so that no signal is too early."""
-    end = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end.set)
-    return end
-
-
 def register_all(services: Sequence[Service], server: Any, health: Any) -> None:
     """Add services, health and reflection (v1 and v1alpha) to a grpc.aio server or a LocalServer."""
     for service in services:
@@ -150,8 +142,8 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_age_ms", 300_000),  # so that clients find new replicas; without a grace streams survive
-        # Linux would let a second process listen on the same port and give it half of the connections.
-        ("grpc.so_reuseport", 0),
+        # By default Linux would let any second process listen on the same port and give it half of the connections.
+        ("grpc.so_reuseport", int(settings.share_ports)),
         ("grpc.server_handshake_timeout_ms", round(settings.handshake_seconds * 1000)),
         ("grpc.http2.settings_timeout", round(settings.handshake_seconds * 1000)),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),

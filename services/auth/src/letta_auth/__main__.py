@@ -7,7 +7,8 @@ import sys
 
 from letta_auth.settings import AuthSettings
 from letta_auth.wiring import bootstrap_admin_key, build
-from letta_rpc.process import begin, failures_told, run
+from letta_rpc.process import run
+from letta_rpc.startup.lifetime import begin, failures_told
 
 
 def main() -> None:

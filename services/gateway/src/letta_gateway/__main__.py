@@ -8,9 +8,9 @@ from letta_gateway.http_server import HttpServer
 from letta_gateway.settings import GatewaySettings
 from letta_gateway.wiring import build
 from letta_rpc.client import bare_channel
-from letta_rpc.process import begin, failures_told
-from letta_rpc.server import Watchers, termination
+from letta_rpc.server import Watchers
 from letta_rpc.service import Deps
+from letta_rpc.startup.lifetime import begin, failures_told, termination
 
 
 async def serve(settings: GatewaySettings) -> None:

@@ -38,6 +38,7 @@ class HttpServer:
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
         )
+        self._shared = settings.share_ports
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
@@ -55,6 +56,7 @@ class HttpServer:
                 (config.host, config.port),
                 family=socket.AF_INET6 if ":" in config.host else socket.AF_INET,
                 backlog=2048,
+                reuse_port=self._shared,
             )
         except OSError as error:
             raise OSError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from error

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     health_seconds: float = Field(
         default=2.0, gt=0, description="How often a service asks its database for a sign of life, for its health."
     )
+    share_ports: bool = Field(
+        default=False, description="Let other processes listen on the same ports, as those of `--workers` do."
+    )
     metrics_bind: str = Field(default="", description="Address and port for Prometheus; empty: none.")
     channelz_bind: str = Field(
         default="", description="Address and port for gRPC channelz, which anyone who reaches it can read; empty: none."
