@@ -56,6 +56,7 @@ def letta_server(
     database_url: str,
     *,
     command: str = "server",
+    workers: int = 1,
     dev: bool = True,
     environment: Mapping[str, str] | None = None,
     healthy: bool = True,
@@ -71,6 +72,7 @@ def letta_server(
             **(environment or {}),
         }
         flags = ["--port", str(http_port), "--grpc-port", str(grpc_port), *(["--dev"] if dev else [])]
+        flags += ["--workers", str(workers)] if workers > 1 else []
         with (Path(home) / "server.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "letta_cli", command, *flags], env=variables, stdout=log, stderr=log

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import httpx
@@ -18,6 +16,7 @@ import pytest
 from letta.agent.v1 import run_pb2, run_service_pb2, run_service_pb2_grpc
 from tests.callers import SCHEMAS
 from tests.servers import RunningServer, letta_server
+from tests.support.process_trees import descendants, forked_from, is_running, origins
 
 SERVICES = ("memory", "tools", "llm_gateway", "agent", "auth", "gateway")
 RECOVERY_SECONDS = 60.0
@@ -56,28 +55,9 @@ def wait_until_ready(up: RunningServer) -> None:
 
 def children(up: RunningServer) -> dict[str, int]:
     """Return the process of each service; none while there is no process that they fork from, or two."""
-    found = origins(up)
+    found = origins(up.process.pid)
     names = {f"letta_{service}"[:15]: service for service in SERVICES}
     return {names[name]: pid for pid, name in forked_from(found[0]) if name in names} if len(found) == 1 else {}
-
-
-def origins(up: RunningServer) -> list[int]:
-    """Return the process that the services fork from; two while one ends."""
-    return [pid for pid, _ in forked_from(up.process.pid) if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
-def forked_from(parent: int) -> list[tuple[int, str]]:
-    """Return the children of a process with what they call themselves."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                _, name, rest = re.split(r" \(|\) ", (entry / "stat").read_text(), maxsplit=2)
-            except OSError:
-                continue
-            if int(rest.split()[1]) == parent:
-                found.append((int(entry.name), name))
-    return found
 
 
 def kill(up: RunningServer, service: str) -> int:
@@ -128,11 +108,11 @@ def test_a_killed_service_comes_back_and_nothing_acknowledged_is_lost(up, http, 
 
 def test_services_come_back_after_the_process_they_forked_from_is_killed(up, http):
     before = children(up)
-    (origin,) = origins(up)
+    (origin,) = origins(up.process.pid)
     agent_id = new_agent(http)
     os.kill(origin, signal.SIGKILL)
     end = time.monotonic() + RECOVERY_SECONDS
-    while origins(up) in ([], [origin]) or children(up).keys() != set(SERVICES):
+    while origins(up.process.pid) in ([], [origin]) or children(up).keys() != set(SERVICES):
         assert time.monotonic() < end, (up.home / "server.log").read_text()[-2000:]
         time.sleep(0.05)
     assert not set(before.values()) & set(children(up).values())
@@ -279,18 +259,3 @@ def read(http: httpx.Client, path: str, **query: str | int) -> httpx.Response:
         time.sleep(0.1)
     assert answer.status_code == 200, answer.text
     return answer
-
-
-def descendants(pid: int) -> list[int]:
-    try:
-        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [below for child in map(int, words) for below in (child, *descendants(child))]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False

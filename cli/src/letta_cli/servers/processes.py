@@ -67,7 +67,7 @@ class ServiceProcess:
 
     async def _run_once(self) -> int | None:
         """Run it until it ends; return its exit code, minus the signal that ended it, None without a start."""
-        process = _forks.Process(target=serve, args=(self._module, self._environment))
+        process = _forks.Process(target=serve, args=(self.name, self._module, self._environment))
         try:
             forkserver.ensure_running()  # here and not in the thread, with which the kernel would end it
             await asyncio.to_thread(process.start)  # the first one waits until the modules are loaded
@@ -105,7 +105,7 @@ async def workers(
     """Run so many processes that each serve everything on the same ports, until SIGTERM or SIGINT."""
     async with _prepared(settings, progress, connections=number * _CONNECTIONS_OF_WORKER) as url:
         common = {**variables, "LETTA_DATABASE_URL": url, "LETTA_HOME": str(settings.home), "LETTA_SHARE_PORTS": "true"}
-        names = [f"worker {place}" for place in range(number)]
+        names = [f"worker_{place}" for place in range(number)]
         await _run(
             [ServiceProcess(name, WORKER, common | _own_ports(settings, place)) for place, name in enumerate(names)],
             [names],
@@ -161,11 +161,11 @@ def upgrade_schemas(url: str) -> None:
         asyncio.run(upgrade_all(url))
 
 
-def serve(module: str, environment: Mapping[str, str]) -> None:
+def serve(name: str, module: str, environment: Mapping[str, str]) -> None:
     """Run the `main` of a module, until the process that this one was forked from ends."""
     os.environ.update(environment)
     end_with_parent()
-    _control(_PR_SET_NAME, module.removesuffix(".__main__").encode())  # what `ps -e` and `pgrep` show
+    _control(_PR_SET_NAME, f"letta_{name}".encode())  # what `ps -e` and `pgrep` show
     importlib.import_module(module).main()
 
 
