@@ -31,7 +31,7 @@ from letta.agent.v1 import (
 )
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import block_pb2, context_service_pb2, context_service_pb2_grpc
-from letta_cli.servers.databases import upgrade_all
+from letta_cli.servers.schemas import upgrade_all
 from letta_cli.servers.stack import Stack
 from letta_common.actor import acting_as
 from letta_common.clock import SystemClock
@@ -48,20 +48,6 @@ CALL_SECONDS = 60.0
 EDIT = 'CALL memory_insert {"label": "human", "new_string": "Likes tea."}'
 PER_RUN = ("agent.admit_run", "agent.close_run")
 """Statements of a run rather than of a step."""
-BATCHED = (
-    "as h(organization_id, id)",
-    "agent.run_events",
-    "agent.claim_due_runs",
-    "agent.renew_leases",
-    "llm.usage",
-    "llm.budgets",
-    "llm.providers",
-    "llm.defaults",
-    "tools.tools",
-)
-"""Statements of the background, for all runs of a replica together: left out where they are fewer than the messages."""
-REFRESHED = ("letta.tools.v1.ToolService/ResolveTools",)
-"""Calls that renew a cache by time: left out where they are fewer than the messages."""
 SETTLE_SECONDS = 0.5
 Send = Callable[[str], Awaitable[Any]]
 
@@ -92,11 +78,8 @@ class Meter:
         for _ in range(ROUNDS):
             await send(text)
         await asyncio.sleep(SETTLE_SECONDS)  # closing a run does not keep its caller waiting
-        rpcs = {name: number / ROUNDS for name, number in (_calls() - before).items()}
-        rpcs = {name: number for name, number in rpcs.items() if number >= 1 or name not in REFRESHED}
-        statements = {query: calls / ROUNDS for query, calls in self._statements().items()}
-        statements = {query: n for query, n in statements.items() if n >= 1 or not _matches(query, BATCHED)}
-        per_run = sum(number for query, number in statements.items() if _matches(query, PER_RUN))
+        rpcs, statements = _of_one(_calls() - before), _of_one(self._statements())
+        per_run = sum(number for query, number in statements.items() if any(name in query for name in PER_RUN))
         return Counts(rpcs, per_run, sum(statements.values()) - per_run, statements)
 
     def _statements(self) -> Counter[str]:
@@ -109,8 +92,13 @@ class Meter:
         return found
 
 
-def _matches(query: str, names: tuple[str, ...]) -> bool:
-    return any(name in query for name in names)
+def _of_one(counts: Counter[str]) -> dict[str, float]:
+    """Return what is done for one message, of what was done for all.
+
+    What is done fewer times than there are messages goes by time: a cache is renewed, or the background works for all
+    runs together.
+    """
+    return {name: number / ROUNDS for name, number in counts.items() if number >= ROUNDS}
 
 
 def _calls() -> Counter[str]:

@@ -33,7 +33,7 @@ from letta_agent.domain.agents.records import StoredAgent
 from letta_agent.domain.journal.records import LeaseTerms, NewRun, RunEnd, RunKey, StepSummary
 from letta_agent.store.agents import SqlAgentStore
 from letta_agent.store.runs import SqlRunStore
-from letta_cli.servers.databases import upgrade_all
+from letta_cli.servers.schemas import upgrade_all
 from letta_common.actor import Actor
 from letta_common.values.ids import new_id
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions

@@ -29,7 +29,7 @@ from weakref import WeakSet
 
 from google.protobuf.message import Message
 
-from letta_cli.servers.databases import upgrade_all
+from letta_cli.servers.schemas import upgrade_all
 from letta_cli.servers.stack import Stack
 from letta_embedded_postgres import EmbeddedPostgres, PostgresOptions
 from tests.servers import free_port

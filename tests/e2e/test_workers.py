@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from letta_auth.domain.api_keys import PREFIX
 from tests.callers import SCHEMAS
 from tests.servers import RunningServer, free_port, letta_server
 from tests.support.process_trees import descendants, forked_from, is_running, origins
@@ -149,8 +150,11 @@ def test_the_first_key_is_made_once_and_each_worker_is_watched_on_a_port_of_its_
         wait_for_workers(running)
         for place in range(WORKERS):
             assert "python_info" in httpx.get(f"http://127.0.0.1:{first + place}/metrics").text
-        keys = re.findall(r"sk-\S+", (running.home / "server.log").read_text())
-        assert len(keys) == 1, keys
+        end = time.monotonic() + SECONDS
+        while not (keys := re.findall(rf"{PREFIX}\w+", (running.home / "server.log").read_text())):
+            assert time.monotonic() < end, "no worker tells the first key"
+            time.sleep(0.05)
+        assert len(keys) == 1
         found = httpx.get(f"{running.http_url}/v1/agents/", headers={"Authorization": f"Bearer {keys[0]}"})
         assert found.status_code == 200, found.text
 
