@@ -99,6 +99,19 @@ async def whole(home: Path, seconds: float) -> Found:
             return found | await scenarios.crowd(client, meter, VENDORS["openai_chat"], seconds)
 
 
+async def workers(home: Path, seconds: float) -> Found:
+    """Measure the crowd where a process for each core serves everything, and what these take to start."""
+    number = len(os.sched_getaffinity(0))
+    async with scenarios.vendors() as environment:
+        variables = {**QUIET, **environment}
+        async with letta("server", "--workers", str(number), home=home, environment=variables) as stack:
+            start = {"p50_ms": stack.seconds_to_healthy * 1000, "pss_mb": stack.pss_megabytes()}
+            await stack.rest()
+            async with HttpClient(stack.base_url) as client:
+                found = await scenarios.crowd(client, Meter(stack), VENDORS["openai_chat"], seconds)
+            return {f"workers_{number}/{name}": figures for name, figures in {"start": start, **found}.items()}
+
+
 async def separate(home: Path) -> Found:
     """Measure start and a message where each service has a process of its own."""
     async with letta("up", home=home, environment=QUIET) as stack, HttpClient(stack.base_url) as client:
@@ -128,6 +141,7 @@ async def own(seconds: float) -> tuple[Found, dict[str, float]]:
             cold = {"p50_ms": first.seconds_to_healthy * 1000}
         found = {"start/cold": cold, "start/help": help_page()}
         found |= await whole(home, seconds)
+        found |= await workers(home, seconds)
         found |= await separate(home)
         found |= await without_fsync(home)
         return found, {"bare_call_python_ms": bare["python_ms"], "fsync_p50_ms": fsync_ms(home)}

@@ -107,7 +107,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def letta(
-    command: str, *, home: Path | None = None, environment: Mapping[str, str] | None = None
+    *command: str, home: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Stack]:
     """Run `letta server` or `letta up` in a home of its own and end it with the block."""
     scratch = home or Path(tempfile.mkdtemp(prefix="letta-bench-"))
@@ -115,7 +115,7 @@ async def letta(
     variables = {**os.environ, "LETTA_HOME": str(scratch), "LETTA_LOG_LEVEL": "warning", **(environment or {})}
     begun = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "letta_cli", command, "--dev", "--port", str(http), "--grpc-port", str(grpc)],
+        [sys.executable, "-m", "letta_cli", *command, "--dev", "--port", str(http), "--grpc-port", str(grpc)],
         env=variables,
         stdout=subprocess.DEVNULL,
     )

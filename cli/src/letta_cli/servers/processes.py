@@ -155,8 +155,9 @@ async def _upgrade(url: str) -> None:
 
 def upgrade_schemas(url: str) -> None:
     """Upgrade the schemas of a database and end."""
+    from letta_cli.servers.schemas import upgrade_all  # noqa: PLC0415 where processes fork from, it is loaded
+
     end_with_parent()
-    upgrade_all = importlib.import_module("letta_cli.servers.schemas").upgrade_all
     with failures_told():
         asyncio.run(upgrade_all(url))
 
