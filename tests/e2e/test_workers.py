@@ -35,13 +35,20 @@ def server(databases) -> Iterator[RunningServer]:
 
 def workers(running: RunningServer) -> set[int]:
     """Return the workers that listen for HTTP."""
-    found = set()
-    for origin in origins(running.process.pid):
-        for pid, name in forked_from(origin):
-            sockets = psutil.Process(pid).net_connections("tcp") if name.startswith("letta_worker") else []
-            if any(one.status == psutil.CONN_LISTEN and one.laddr[1] == running.http_port for one in sockets):
-                found.add(pid)
-    return found
+    return {
+        pid
+        for origin in origins(running.process.pid)
+        for pid, name in forked_from(origin)
+        if name.startswith("letta_worker") and has_socket(pid, psutil.CONN_LISTEN, running.http_port)
+    }
+
+
+def has_socket(pid: int, status: str, port: int) -> bool:
+    try:
+        sockets = psutil.Process(pid).net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return False
+    return any(one.status == status and one.laddr[1] == port for one in sockets)
 
 
 def wait_for_workers(running: RunningServer, but: Collection[int] = ()) -> set[int]:
@@ -59,14 +66,9 @@ def reach_all(running: RunningServer, stack: ExitStack) -> list[httpx.Client]:
     for _ in range(200):
         clients.append(stack.enter_context(httpx.Client(base_url=running.http_url, timeout=60)))
         assert clients[-1].get("/v1/health/").status_code == 200
-        if all(serves(pid, running.http_port) for pid in workers(running)):
+        if all(has_socket(pid, psutil.CONN_ESTABLISHED, running.http_port) for pid in workers(running)):
             return clients
     raise AssertionError("some worker gets no connection")
-
-
-def serves(pid: int, port: int) -> bool:
-    sockets = psutil.Process(pid).net_connections("tcp")
-    return any(one.status == psutil.CONN_ESTABLISHED and one.laddr[1] == port for one in sockets)
 
 
 def test_every_worker_serves_what_any_of_them_was_told(server):
