@@ -125,6 +125,18 @@ async def test_server_runs_the_background_work_of_its_services(probes: Any, tmp_
     assert seen == ["start", "close"]
 
 
+async def test_what_waits_for_calls_does_not_grow_with_the_methods(probes: Any, tmp_path: Path) -> None:
+    """The loop of grpc.aio looks with every call at each task that waits for a registered method."""
+    before = asyncio.all_tasks()
+    server, channel = await running(probes.service, tmp_path)
+    await probes.stub(channel).Read(probes.ask(), timeout=5)
+    waiting = [task.get_coro().__qualname__ for task in asyncio.all_tasks() - before]
+    await server.stop(notice=0)
+    await channel.close()
+
+    assert len([name for name in waiting if "_request_" in name]) <= 1, waiting
+
+
 def certificate(directory: Path) -> dict[str, Path]:
     """Write a self-signed certificate for localhost that is its own authority."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -40,7 +40,7 @@ class Server:
         self._settings = settings
         self._server = grpc.aio.server(interceptors=[boundary], options=_options(settings))
         self._health = health or Health(services, settings.health_seconds)
-        register_all(services, self._server, self._health.servicer)
+        register_all(services, _ByName(self._server), self._health.servicer)
         methods = LocalServer()
         for service in services:
             service.register(methods)
@@ -66,6 +66,26 @@ class Server:
         await self.watchers.stop()
         for service in reversed(self._services):
             await service.close()
+
+
+class _ByName:
+    """A server whose methods are found by their names alone.
+
+    For each method that is registered besides, the loop of grpc.aio waits with a task of its own, anew with every call:
+    with the 185 of all services that took a third of what a call takes.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Serve what these handlers know."""
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Do nothing: `add_generic_rpc_handlers` was called with the same ones."""
 
 
 class Watchers:
