@@ -31,6 +31,7 @@ _IDS = {
     "agent_id": "/v1/agents/",
     "block_id": "/v1/blocks/",
     "archive_id": "/v1/archives/",
+    "folder_id": "/v1/folders/",
     "conversation_id": "/v1/conversations/",
     "run_id": "/v1/runs/",
     "provider_id": "/v1/providers/",
@@ -104,6 +105,7 @@ def furnish(tenant: Tenant, mcp_url: str) -> None:
     posted(http, f"/v1/agents/{agent['id']}/messages", {"input": f"My word is {MARK}."})
     archive = posted(http, "/v1/archives/", {"name": MARK})
     passage = posted(http, f"/v1/archives/{archive['id']}/passages", {"text": MARK})
+    folder = posted(http, "/v1/folders/", {"name": MARK})
     conversation = http.post("/v1/conversations/", params={"agent_id": agent["id"]}, json={"summary": MARK}).json()
     run = http.get("/v1/runs/").json()[0]
     step = http.get("/v1/steps/").json()[0]
@@ -123,6 +125,7 @@ def furnish(tenant: Tenant, mcp_url: str) -> None:
         archive_id=archive["id"],
         passage_id=passage["id"],
         memory_id=passage["id"],
+        folder_id=folder["id"],
         conversation_id=conversation["id"],
         run_id=run["id"],
         step_id=step["id"],

@@ -27,7 +27,7 @@ PACKAGES = {
     "letta.agent.v1": ("agent", "conversation", "run", "step"),
     "letta.auth.v1": ("api_key", "credential", "organization", "user"),
     "letta.llm.v1": ("embedding", "generation", "model", "provider", "trace"),
-    "letta.memory.v1": ("archive", "block", "context", "message", "passage"),
+    "letta.memory.v1": ("archive", "block", "context", "file", "folder", "message", "passage"),
     "letta.tools.v1": ("mcp_server", "sandbox_config", "tool_execution", "tool"),
 }
 REFUSED = {404, 400, 403, 405, 409, 422, 501}

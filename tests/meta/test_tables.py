@@ -19,6 +19,9 @@ GLOBAL = {
 # Single keys that may begin otherwise, and why.
 EXCEPTIONS = {
     "archives_system_waiting": "passages of every organization are embedded in turn",
+    "files_system_deleted": "what is left of deleted files of every organization is removed in turn",
+    "files_system_uploads": "the cleaner removes uploads of every organization that nobody goes on with",
+    "folders_system_deleted": "what is left of deleted folders of every organization is removed in turn",
     "conversation_queue_system_approvals": "the cleaner answers overdue requests for approval of every organization",
     "executions_started": "the sweep removes old calls of every organization",
     "provider_traces_system_age": "the cleaner removes old traces of every organization",

@@ -24,6 +24,7 @@ _KINDS = {
     "ListArchives": "archive",
     "ListBlocks": "block",
     "ListConversations": "conv",
+    "ListFolders": "source",
     "ListMCPServers": "mcp_server",
     "ListMessages": "message",
     "ListProviders": "provider",

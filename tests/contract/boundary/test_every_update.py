@@ -44,6 +44,7 @@ CHANGING = {
     "letta.llm.v1.Provider": ("region", "api_version"),
     "letta.memory.v1.Archive": ("description", "metadata"),
     "letta.memory.v1.Block": ("description", "value"),
+    "letta.memory.v1.Folder": ("description", "instructions"),
     "letta.tools.v1.MCPServer": ("config.streamable_http.auth_header", "server_name"),
     "letta.tools.v1.MCPServerSettings": ("auth_header", "server_url"),
     "letta.tools.v1.SandboxEnvironmentVariable": ("description", "key"),

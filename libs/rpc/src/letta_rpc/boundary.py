@@ -8,7 +8,7 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from inspect import isasyncgenfunction
@@ -156,9 +156,12 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _wrap(self, path: str, handler: Any) -> Any:
         method = Method.of(path)
-        if handler.request_streaming:
-            raise NotImplementedError(f"{path}: the boundary serves unary requests")
+        if handler.request_streaming and handler.response_streaming:
+            raise NotImplementedError(f"{path}: the boundary serves no streams both ways")
         read = handler.request_deserializer
+        if handler.request_streaming:
+            uploading = self._uploading(method, read, handler.stream_unary)
+            return grpc.stream_unary_rpc_method_handler(uploading, None, handler.response_serializer)
         make, behaviour = (
             (grpc.unary_stream_rpc_method_handler, self._streaming(method, read, handler.unary_stream))
             if handler.response_streaming
@@ -192,6 +195,21 @@ class Boundary(grpc.aio.ServerInterceptor):
             with self._share(method, bound):
                 request = self._read(read, data, bound)
                 await _within(bound.deadline, write(request, context))
+
+        return self._guard(method, serve)
+
+    def _uploading(
+        self, method: Method, read: Read, inner: Callable[..., Awaitable[Any]]
+    ) -> Callable[..., Awaitable[Any]]:
+        async def serve(stream: AsyncIterator[bytes], context: _Context, metadata: dict[str, Any]) -> Any:
+            bound = await self._admit(method, context, metadata)
+
+            async def requests() -> AsyncIterator[Any]:
+                async for data in stream:
+                    yield self._read(read, data, bound)
+
+            with self._share(method, bound):
+                return await _within(bound.deadline, inner(requests(), context))
 
         return self._guard(method, serve)
 

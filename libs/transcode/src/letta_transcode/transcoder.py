@@ -17,7 +17,7 @@ from letta_transcode.routing.bindings import RequestParts
 from letta_transcode.routing.forms import MULTIPART, parse_form
 from letta_transcode.routing.openapi import Info, document
 from letta_transcode.routing.templates import Refused
-from letta_transcode.upstream.calls import Calls, Metadata
+from letta_transcode.upstream.calls import Calls, Data, Metadata
 from letta_transcode.upstream.peers import Pace, Peers
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Transcoder:
         operation, parts = await self._read(found, request)
         message = operation.binding.read(parts)
         try:
-            data = message.SerializeToString()
+            data = operation.requests(message)
         except ValueError as error:
             raise unprocessable(
                 [{"type": "value_error", "loc": ("body",), "msg": str(error), "input": None}]
@@ -131,7 +131,7 @@ class Transcoder:
         return operation.streams(value), RequestParts(path, request.query, request.headers, body=value)
 
     async def _unary(
-        self, operation: Operation, data: bytes, request: HttpRequest, to: tuple[Response, Metadata]
+        self, operation: Operation, data: Data, request: HttpRequest, to: tuple[Response, Metadata]
     ) -> None:
         response, metadata = to
         try:
@@ -148,7 +148,7 @@ class Transcoder:
             await response.document(operation.status, text, JSON)
 
     async def _stream(
-        self, operation: Operation, data: bytes, request: HttpRequest, to: tuple[Response, Metadata]
+        self, operation: Operation, data: Data, request: HttpRequest, to: tuple[Response, Metadata]
     ) -> None:
         """Answer once the first message is there, so that an early failure is an HTTP error and not an event."""
         response, metadata = to

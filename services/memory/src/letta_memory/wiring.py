@@ -11,6 +11,8 @@ from letta.memory.v1 import (
     archive_service_pb2_grpc,
     block_service_pb2_grpc,
     context_service_pb2_grpc,
+    file_service_pb2_grpc,
+    folder_service_pb2_grpc,
     message_service_pb2_grpc,
     passage_service_pb2_grpc,
 )
@@ -22,18 +24,24 @@ from letta_memory.domain.archives import Archives, ArchiveStore
 from letta_memory.domain.blocks import Blocks, BlockStore
 from letta_memory.domain.contexts import Contexts, ContextStore
 from letta_memory.domain.embeddings import Embedder, Impatient, Indexer, PendingStore
+from letta_memory.domain.files import Files, FileStore
+from letta_memory.domain.folders import Folders, FolderStore
 from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.servicers.archives import ArchiveServicer
 from letta_memory.servicers.blocks import BlockServicer
 from letta_memory.servicers.contexts import ContextServicer
+from letta_memory.servicers.files import FileServicer
+from letta_memory.servicers.folders import FolderServicer
 from letta_memory.servicers.messages import MessageServicer
 from letta_memory.servicers.passages import PassageServicer
 from letta_memory.settings import MemorySettings
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.blocks import SqlBlockStore
 from letta_memory.store.contexts import SqlContextStore
+from letta_memory.store.files import SqlFileStore
+from letta_memory.store.folders import SqlFolderStore
 from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
@@ -54,6 +62,8 @@ class Stores:
     blocks: BlockStore
     archives: ArchiveStore
     passages: PassageStore
+    folders: FolderStore
+    files: FileStore
     messages: MessageStore
     pending: PendingStore
     pruning: PruneStore
@@ -70,6 +80,8 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         blocks=SqlBlockStore(db),
         archives=SqlArchiveStore(db),
         passages=SqlPassageStore(db),
+        folders=SqlFolderStore(db),
+        files=SqlFileStore(db),
         messages=SqlMessageStore(db),
         pending=SqlPendingStore(db),
         pruning=SqlPruneStore(db),
@@ -115,6 +127,7 @@ def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clo
     blocks = BlockServicer(Blocks(stores.blocks, clock), stores.blocks, digests)
     archives = ArchiveServicer(Archives(stores.archives, embedder, clock), stores.archives, digests)
     passages = Passages(stores.passages, stores.archives, embedder, clock)
+    folders = FolderServicer(Folders(stores.folders, embedder, clock), stores.folders, stores.passages, digests)
     # Without vectors of messages a question's vector would have nothing to be compared with.
     messages = Messages(stores.messages, embedder if settings.embed_messages else None)
     return (
@@ -125,6 +138,8 @@ def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clo
             passage_service_pb2_grpc.add_PassageServiceServicer_to_server,
             PassageServicer(passages, stores.passages, digests),
         ),
+        (folder_service_pb2_grpc.add_FolderServiceServicer_to_server, folders),
+        (file_service_pb2_grpc.add_FileServiceServicer_to_server, FileServicer(Files(stores.files))),
         (message_service_pb2_grpc.add_MessageServiceServicer_to_server, MessageServicer(messages, stores.messages)),
     )
 

@@ -22,6 +22,8 @@ from letta.memory.v1 import (
     block_service_pb2_grpc,
     context_service_pb2,
     context_service_pb2_grpc,
+    file_service_pb2_grpc,
+    folder_service_pb2_grpc,
     message_service_pb2_grpc,
     passage_service_pb2_grpc,
 )
@@ -83,6 +85,8 @@ class Memory:
         self.blocks = block_service_pb2_grpc.BlockServiceStub(channel)
         self.archives = archive_service_pb2_grpc.ArchiveServiceStub(channel)
         self.passages = passage_service_pb2_grpc.PassageServiceStub(channel)
+        self.folders = folder_service_pb2_grpc.FolderServiceStub(channel)
+        self.files = file_service_pb2_grpc.FileServiceStub(channel)
         self.messages = message_service_pb2_grpc.MessageServiceStub(channel)
         self.embedder = embedder
         self._identities = identities

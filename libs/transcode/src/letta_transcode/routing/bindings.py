@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ HTTP_BODY = "google.api.HttpBody"
 UPLOADED_FILE = "letta.jsonmap.v1.UploadedFile"
 # How deep dotted query keys go, since a message may contain itself.
 _NESTED = 4
+_PIECE = 256 << 10  # bytes of a file in one message of a stream, far below what a message may have
 # What pydantic takes for truth, since the clients were written against a server that used it.
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
@@ -84,6 +85,7 @@ class Binding:
         self.body_plan: MessagePlan | None = None
         self.body_field: Field | None = None
         self.files: dict[str, Decoder] = {}
+        self._file_fields: list[str] = []
         self._decode: Decoder | None = None
         self._paths: Callable[[Any, Any], list[str]] | None = None
         self._bind_body(plan)
@@ -116,6 +118,14 @@ class Binding:
         if problems:
             raise unprocessable(problems)
         return message
+
+    def pieces(self, message: Message) -> Iterator[bytes]:
+        """Yield the request again and again, each time with the next piece of its file, in bytes for the wire."""
+        file: Any = getattr(message, self._file_fields[0])
+        content = file.content
+        for start in range(0, len(content) or 1, _PIECE):
+            file.content = content[start : start + _PIECE]
+            yield message.SerializeToString()
 
     def locate(self, path: Loc) -> Loc:
         """Say where in the request the proto field of a path stands."""
@@ -198,6 +208,7 @@ class Binding:
         for each in plan.fields():
             if each.value.message == UPLOADED_FILE and not each.repeated:
                 self.files[each.key] = self._codecs.decoders.field(each)
+                self._file_fields.append(each.path[0])
 
     def _read_body(self, parts: RequestParts, message: Message, problems: Problems) -> None:
         if parts.form is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,10 @@ class Operation:
     stream_default: bool = False
     twin: Operation | None = None
 
+    def requests(self, message: Message) -> bytes | Iterator[bytes]:
+        """Return the bytes of a request; those of a stream hold the file of it in pieces, and all else each time."""
+        return self.binding.pieces(message) if self.method.client_streaming else message.SerializeToString()
+
     def streams(self, body: Any) -> Operation:
         """Return the operation that serves a body: the streaming twin when the body asks for it."""
         if self.twin is not None:
@@ -88,8 +92,6 @@ def describe(peer: str, codecs: Codecs, method: MethodDescriptor, view: JsonView
 
 def operation(peer: str, codecs: Codecs, method: MethodDescriptor, rule: HttpRule, template: Template) -> Operation:
     """Compile the operation that one HTTP rule makes of a method. Raises MappingError."""
-    if method.client_streaming:
-        raise MappingError(f"{method.full_name} streams its requests, which HTTP cannot")
     mapping = codecs.catalog.method_mapping(method)
     twin = _twin(peer, codecs, method, rule, template) if mapping.stream_method else None
     view = view_of(codecs, method, template.text)
@@ -99,11 +101,14 @@ def operation(peer: str, codecs: Codecs, method: MethodDescriptor, rule: HttpRul
         write = codecs.encoders.field(codecs.planner.field(output, rule.response_body))
     else:
         plan, write = output, codecs.encoders.message(output)
+    binding = Binding(codecs, view.request, template, rule.body)
+    if method.client_streaming and len(binding.files) != 1:
+        raise MappingError(f"{method.full_name} streams its requests, which over HTTP is for one uploaded file")
     return Operation(
         method=describe(peer, codecs, method, view),
         verb=_verb(rule)[0],
         template=template,
-        binding=Binding(codecs, view.request, template, rule.body),
+        binding=binding,
         status=view.status or mapping.success_status or 200,
         write=write,
         event=_event(codecs, output, rule.response_body) if method.server_streaming else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from letta_transcode.upstream.peers import Peers
 
 Metadata = Sequence[tuple[str, str | bytes]]
+Data = bytes | Iterator[bytes]
+"""A serialized request, or those of a stream."""
 
 
 # Far above the methods of an API, so only stubs of descriptors that were replaced are dropped.
@@ -33,7 +35,7 @@ class Calls:
         self._limits = limits
         self._stub = lru_cache(_MAX_STUBS)(self._make_stub)  # those of descriptors that changed go first
 
-    async def unary(self, method: UpstreamMethod, data: bytes, metadata: Metadata, request: HttpRequest) -> Message:
+    async def unary(self, method: UpstreamMethod, data: Data, metadata: Metadata, request: HttpRequest) -> Message:
         """Call and return the response. Raises grpc.RpcError, and ClientGone when the client went away first."""
         call = self._stub(method)(data, timeout=self._limits.call, metadata=metadata)
         with _Watch(call, request) as watch:
@@ -46,7 +48,7 @@ class Calls:
         return response
 
     async def stream(
-        self, method: UpstreamMethod, data: bytes, metadata: Metadata, request: HttpRequest
+        self, method: UpstreamMethod, data: Data, metadata: Metadata, request: HttpRequest
     ) -> AsyncGenerator[Message, None]:
         """Call and yield the responses. Raises grpc.RpcError, and ClientGone when the client went away first."""
         call = self._stub(method)(data, timeout=self._limits.stream, metadata=metadata)
@@ -64,7 +66,8 @@ class Calls:
 
     def _make_stub(self, method: UpstreamMethod) -> Any:
         channel = self._peers.channel(method.peer)
-        make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
+        kinds = (channel.unary_unary, channel.unary_stream, channel.stream_unary, channel.stream_stream)
+        make: Any = kinds[2 * method.client_streaming + method.server_streaming]
         return make(method.path, request_serializer=_as_it_is, response_deserializer=method.response.FromString)
 
 

@@ -10,11 +10,11 @@ from letta.memory.v1.archive_pb2 import Archive, ArchiveEmbedding, ArchiveEmbedd
 from letta.memory.v1.archive_service_pb2 import CreateArchiveRequest
 from letta_common.actor import Actor
 from letta_common.clock import Clock
-from letta_common.errors import AppError, InvalidArgument, ModelNotFound
+from letta_common.errors import InvalidArgument
 from letta_common.values.ids import derived_id, new_id
 from letta_common.values.paging import Page
 from letta_common.values.times import stamp_of
-from letta_memory.domain.embeddings import Embedder, embedding_config
+from letta_memory.domain.embeddings import Embedder, resolve_embedder
 
 
 class ArchiveStore(Protocol):
@@ -98,8 +98,8 @@ class Archives:
             organization_id=actor.organization_id,
             name=request.name,
             description=request.description if request.HasField("description") else None,
-            embedding_config=await self._resolve(
-                request.embedding or request.compat.embedding_config.handle, request.name
+            embedding_config=await resolve_embedder(
+                self._embedder, request.embedding or request.compat.embedding_config.handle, request.name
             ),
             metadata=request.metadata,
             created_by_id=actor.user_id,
@@ -124,19 +124,9 @@ class Archives:
             ModelNotFound: no provider offers the embedder.
         """
         archive = await self._store.get(actor, archive_id)
-        config = await self._resolve(embedder or archive.embedding_config.handle, archive.name)
+        config = await resolve_embedder(self._embedder, embedder or archive.embedding_config.handle, archive.name)
         await self._store.reembed(actor, archive_id, config, self._clock.now())
         return await self._store.get_embedding(actor, archive_id)
-
-    async def _resolve(self, model: str, text: str) -> EmbeddingConfig | None:
-        """Ask the embedder for its full name and dimension; without an answer the first passage tells."""
-        try:
-            vectors = await self._embedder.embed(model, [text])
-        except ModelNotFound:
-            raise
-        except AppError:
-            return embedding_config(model, None)
-        return embedding_config(vectors.model, len(vectors.embeddings[0].values))
 
 
 def with_state(found: ArchiveEmbedding) -> ArchiveEmbedding:

@@ -20,6 +20,7 @@ from letta_common.errors import (
     EmbeddingDimensionChanged,
     LLMTimeout,
     LLMUnavailable,
+    ModelNotFound,
     ServiceUnavailable,
 )
 from letta_common.process.periodic import Next
@@ -83,7 +84,9 @@ class PendingStore(Protocol):
         ...
 
 
-def embedding_config(handle: str, dimensions: int | None) -> EmbeddingConfig | None:
+def embedding_config(
+    handle: str, dimensions: int | None, chunk_size: int = _CHUNK_SIZE
+) -> EmbeddingConfig | None:
     """Return how an archive or a passage is embedded, as clients read it; None where nothing embeds it."""
     if not handle:
         return None
@@ -92,10 +95,25 @@ def embedding_config(handle: str, dimensions: int | None) -> EmbeddingConfig | N
         embedding_endpoint_type=provider,
         embedding_model=model or provider,
         embedding_dim=dimensions or 0,
-        embedding_chunk_size=_CHUNK_SIZE,
+        embedding_chunk_size=chunk_size,
         handle=handle,
         batch_size=_BATCH_SIZE,
     )
+
+
+async def resolve_embedder(embedder: Embedder, model: str, text: str) -> EmbeddingConfig | None:
+    """Ask for an embedder's full name and dimension with some text; without an answer the first passage tells.
+
+    Raises:
+        ModelNotFound: no provider offers the embedder.
+    """
+    try:
+        vectors = await embedder.embed(model, [text])
+    except ModelNotFound:
+        raise
+    except AppError:
+        return embedding_config(model, None)
+    return embedding_config(vectors.model, len(vectors.embeddings[0].values))
 
 
 def dimension_changed(model: str, size: int, archive_id: str, dimensions: int) -> EmbeddingDimensionChanged:

@@ -68,6 +68,10 @@ class PassageStore(Protocol):
         """Return a page of passages. Raises CursorNotFound."""
         ...
 
+    async def list_of_folder(self, actor: Actor, folder_id: str, page: Page) -> list[Passage]:
+        """Return a page of the chunks of a folder's files. Raises FolderNotFound, CursorNotFound."""
+        ...
+
     async def search(
         self,
         actor: Actor,

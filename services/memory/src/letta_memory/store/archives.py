@@ -34,7 +34,7 @@ _NAMES = (
 )
 _COLUMNS = [*(archives.c[name] for name in _NAMES), archives.c.embedder, archives.c.dimensions]
 _DELETE = sa.text(
-    "with gone as (delete from memory.archives where organization_id = :org and id = :id "
+    "with gone as (delete from memory.archives where organization_id = :org and id = :id and not of_folder "
     "returning organization_id, id, created_at) "
     "insert into memory.tombstones (organization_id, id, created_at) select * from gone "
     "on conflict (organization_id, id) do update set deleted_at = now()"
@@ -219,7 +219,8 @@ def _archive(actor: Actor, row: Sequence[Any]) -> Archive:
 
 
 def _mine(actor: Actor) -> sa.ColumnElement[bool]:
-    return archives.c.organization_id == actor.organization_id
+    """Return the condition of what callers know as archives."""
+    return sa.and_(archives.c.organization_id == actor.organization_id, sa.not_(archives.c.of_folder))
 
 
 def _query(actor: Actor) -> sa.Select[Any]:

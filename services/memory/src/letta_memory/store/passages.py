@@ -21,7 +21,8 @@ from letta_common.values.repeats import another_request
 from letta_common.values.times import optional_time, time_of
 from letta_memory.domain.embeddings import embedding_config
 from letta_memory.domain.passages import PassageScope
-from letta_memory.store.tables import keyset, passages
+from letta_memory.store.folders import require_folder
+from letta_memory.store.tables import files, folders, keyset, passages
 from letta_postgres.db import Database, retry
 from letta_postgres.keyset import fetch_page
 from letta_postgres.statements import call
@@ -36,6 +37,7 @@ _NAMES = (
     "last_updated_by_id",
     "created_at",
     "updated_at",
+    "file_id",
 )
 # A vector comes as pgvector writes it in binary: its text costs six times as much to read.
 _COLUMNS = [
@@ -133,6 +135,25 @@ class SqlPassageStore:
         async with self._db.connect() as conn:
             return [_passage(actor, row) for row in await fetch_page(conn, query, page, keys)]
 
+    async def list_of_folder(self, actor: Actor, folder_id: str, page: Page) -> list[Passage]:
+        """Return a page of the chunks of a folder's files, with the names of these."""
+        scope = sa.and_(passages.c.organization_id == actor.organization_id, passages.c.archive_id == folder_id)
+        name = sa.select(folders.c.name + "/" + files.c.name).where(
+            files.c.organization_id == passages.c.organization_id,
+            files.c.id == passages.c.file_id,
+            folders.c.organization_id == passages.c.organization_id,
+            folders.c.id == passages.c.archive_id,
+        )
+        query = sa.select(*_COLUMNS, name.scalar_subquery().label("file_name")).where(scope)
+        keys = keyset(passages, "created_at", actor.organization_id, scope, passages.c.text)
+        async with self._db.connect() as conn:
+            await require_folder(conn, actor, folder_id)
+            rows = await fetch_page(conn, query, page, keys)
+        found = [(_passage(actor, row[:-1]), row[-1]) for row in rows]
+        for passage, file_name in found:
+            passage.file_name = file_name
+        return [passage for passage, _ in found]
+
     async def search(
         self,
         actor: Actor,
@@ -162,12 +183,17 @@ class SqlPassageStore:
 def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
     *plain, embedder, vector = row
     embedding = HalfVector.from_binary(vector).to_list() if vector else []
-    return Passage(
+    passage = Passage(
         organization_id=actor.organization_id,
         embedding=embedding,
         embedding_config=embedding_config(embedder, len(embedding)),
         **dict(zip(_NAMES, plain, strict=True)),
     )
+    if passage.HasField("file_id"):
+        # The archive of a folder has the folder's id, and callers know the folder alone.
+        passage.folder_id = passage.archive_id
+        passage.ClearField("archive_id")
+    return passage
 
 
 def _result(actor: Actor, row: Sequence[Any]) -> PassageSearchResult:

@@ -48,6 +48,8 @@ archives = sa.Table(
     sa.Column("dimensions", sa.Integer),
     *_texts("metadata", "owner_agent_id"),
     sa.Column("passage_count", sa.BigInteger),
+    sa.Column("of_folder", sa.Boolean),
+    sa.Column("failure", sa.Text),
     *_texts("created_by_id", "last_updated_by_id"),
     sa.Column("created_at", _TIME),
     sa.Column("updated_at", _TIME),
@@ -64,7 +66,47 @@ passages = sa.Table(
     sa.Column("updated_at", _TIME),
     sa.Column("pending", sa.Boolean),
     sa.Column("embedding", HalfVec()),
-    sa.Column("embedder", sa.Text),
+    *_texts("embedder", "file_id"),
+)
+folders = sa.Table(
+    "folders",
+    METADATA,
+    *_texts("organization_id", "id", "name", "description", "instructions", "metadata"),
+    sa.Column("chunk_size", sa.Integer),
+    *_texts("created_by_id", "last_updated_by_id"),
+    sa.Column("created_at", _TIME),
+    sa.Column("updated_at", _TIME),
+    sa.Column("deleted_at", _TIME),
+    sa.Column("request_hash", sa.LargeBinary),
+)
+folder_agents = sa.Table(
+    "folder_agents",
+    METADATA,
+    *_texts("organization_id", "agent_id", "folder_id"),
+    sa.Column("attached_at", _TIME),
+)
+files = sa.Table(
+    "files",
+    METADATA,
+    *_texts("organization_id", "folder_id", "id", "name", "original_name", "media_type"),
+    sa.Column("size_bytes", sa.BigInteger),
+    sa.Column("sha256", sa.LargeBinary),
+    sa.Column("status", sa.SmallInteger),
+    sa.Column("error", sa.Text),
+    sa.Column("chunk_count", sa.Integer),
+    sa.Column("text_bytes", sa.BigInteger),
+    sa.Column("created_by_id", sa.Text),
+    sa.Column("created_at", _TIME),
+    sa.Column("updated_at", _TIME),
+    sa.Column("deleted_at", _TIME),
+)
+file_texts = sa.Table(
+    "file_texts",
+    METADATA,
+    *_texts("organization_id", "file_id"),
+    sa.Column("number", sa.Integer),
+    sa.Column("first_line", sa.Integer),
+    sa.Column("text", sa.Text),
 )
 conversations = sa.Table("conversations", METADATA, *_texts("organization_id", "id", "agent_id"))
 messages = sa.Table(
