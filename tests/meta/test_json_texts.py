@@ -17,6 +17,7 @@ THEIRS = frozenset(
         "llm.v1.ProviderTrace.request_json",  # the body that went over the vendor's wire
         *(f"memory.v1.{name}.metadata" for name in ("Archive", "Block", "CreateArchiveRequest")),
         *(f"memory.v1.{name}.metadata" for name in ("NewPassage", "Passage")),
+        *(f"memory.v1.{name}.metadata" for name in ("CreateFolderRequest", "Folder", "SourceView")),
         *("tools.v1.ConnectedMCPTool.input_schema", "tools.v1.MCPOffer.input_schema"),
         *("tools.v1.FunctionSchema.parameters_schema", "tools.v1.ToolSource.parameters_schema"),
         *("tools.v1.ExecuteRequest.arguments", "tools.v1.ExecuteResponse.result"),

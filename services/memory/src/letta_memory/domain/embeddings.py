@@ -84,9 +84,7 @@ class PendingStore(Protocol):
         ...
 
 
-def embedding_config(
-    handle: str, dimensions: int | None, chunk_size: int = _CHUNK_SIZE
-) -> EmbeddingConfig | None:
+def embedding_config(handle: str, dimensions: int | None, chunk_size: int = _CHUNK_SIZE) -> EmbeddingConfig | None:
     """Return how an archive or a passage is embedded, as clients read it; None where nothing embeds it."""
     if not handle:
         return None

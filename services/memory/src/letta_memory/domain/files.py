@@ -27,7 +27,7 @@ class FileStore(Protocol):
         ...
 
     async def delete(self, actor: Actor, folder_id: str, file_id: str) -> None:
-        """Take a file away from everybody, as `purge` then does what is left of it. Raises FolderNotFound, FileNotFound."""
+        """Take a file away from everybody; `purge` removes it. Raises FolderNotFound, FileNotFound."""
         ...
 
     async def purge(self, organization_id: str, file_id: str) -> bool:

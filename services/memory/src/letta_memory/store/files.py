@@ -103,7 +103,7 @@ class SqlFileStore:
         return found
 
     async def delete(self, actor: Actor, folder_id: str, file_id: str) -> None:
-        """Take a file away from everybody, as `purge` then does what is left of it."""
+        """Take a file away from everybody; `purge` removes it."""
         values = {"org": actor.organization_id, "folder": folder_id, "id": file_id}
         async with self._db.begin() as tx:
             await require_folder(tx, actor, folder_id)

@@ -170,11 +170,11 @@ async def _details(conn: Connection, actor: Actor) -> list[FolderStatistics]:
         .where(files.c.organization_id == actor.organization_id, files.c.folder_id.in_(found), *VISIBLE)
         .order_by(files.c.folder_id, files.c.created_at, files.c.id)
     )
-    for folder_id, file_id, name, size in await conn.execute(query.limit(_DETAILED_FILES)):
-        folder = found[folder_id]
+    for row in await conn.execute(query.limit(_DETAILED_FILES)):
+        folder = found[row[0]]
         folder.file_count += 1
-        folder.size_bytes += size
-        folder.files.append(FileStatistics(file_id=file_id, file_name=name, file_size=size))
+        folder.size_bytes += row[3]
+        folder.files.append(FileStatistics(file_id=row[1], file_name=row[2], file_size=row[3]))
     return list(found.values())
 
 

@@ -28,7 +28,7 @@ from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_ann
 from letta.memory.v1 import archive_pb2 as letta_dot_memory_dot_v1_dot_archive__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/memory/v1/passage.proto\x12\x0fletta.memory.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/archive.proto\"\xf9\x05\n\x07Passage\x12-\n\rcreated_by_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12-\n\x0forganization_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03R\x0eorganizationId\x12(\n\narchive_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\tarchiveId\x88\x01\x01\x12&\n\x08metadata\x18\x0b \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x08metadata\x12\x1e\n\x04tags\x18\x0c \x03(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\x04tags\x12\x14\n\x02id\x18\r \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x18\n\x04text\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03R\x04text\x12(\n\tembedding\x18\x0f \x03(\x02\x42\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\tembedding\x12Q\n\x10\x65mbedding_config\x18\x10 \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigB\x04\xe2\x41\x01\x03R\x0f\x65mbeddingConfig:\x7f\xda\xf3\x18{\x12\x1b\n\tsource_id\x12\x08metadata\x1a\x04null\x12\x19\n\x07\x66ile_id\x12\x08metadata\x1a\x04null\x12\x1b\n\tfile_name\x12\x08metadata\x1a\x04null\x12$\n\nis_deleted\x12\x0forganization_id\x1a\x05\x66\x61lseB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\r\n\x0b_archive_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dletta/memory/v1/passage.proto\x12\x0fletta.memory.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1dletta/memory/v1/archive.proto\"\xcf\x06\n\x07Passage\x12-\n\rcreated_by_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03H\x00R\x0b\x63reatedById\x88\x01\x01\x12\x36\n\x12last_updated_by_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03H\x01R\x0flastUpdatedById\x88\x01\x01\x12?\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12-\n\x0forganization_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03R\x0eorganizationId\x12(\n\narchive_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03H\x02R\tarchiveId\x88\x01\x01\x12\x35\n\tfolder_id\x18\x08 \x01(\tB\x13\xe2\x41\x01\x03\xca\xf3\x18\x0b\n\tsource_idH\x03R\x08\x66olderId\x88\x01\x01\x12\"\n\x07\x66ile_id\x18\t \x01(\tB\x04\xe2\x41\x01\x03H\x04R\x06\x66ileId\x88\x01\x01\x12&\n\tfile_name\x18\n \x01(\tB\x04\xe2\x41\x01\x03H\x05R\x08\x66ileName\x88\x01\x01\x12&\n\x08metadata\x18\x0b \x01(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02\x10\x01R\x08metadata\x12\x1e\n\x04tags\x18\x0c \x03(\tB\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\x04tags\x12\x14\n\x02id\x18\r \x01(\tB\x04\xe2\x41\x01\x03R\x02id\x12\x18\n\x04text\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03R\x04text\x12(\n\tembedding\x18\x0f \x03(\x02\x42\n\xe2\x41\x01\x03\xca\xf3\x18\x02`\x01R\tembedding\x12Q\n\x10\x65mbedding_config\x18\x10 \x01(\x0b\x32 .letta.memory.v1.EmbeddingConfigB\x04\xe2\x41\x01\x03R\x0f\x65mbeddingConfig:*\xda\xf3\x18&\x12$\n\nis_deleted\x12\x0forganization_id\x1a\x05\x66\x61lseB\x10\n\x0e_created_by_idB\x15\n\x13_last_updated_by_idB\r\n\x0b_archive_idB\x0c\n\n_folder_idB\n\n\x08_file_idB\x0c\n\n_file_nameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PASSAGE'].fields_by_name['organization_id']._serialized_options = b'\342A\001\003'
   _globals['_PASSAGE'].fields_by_name['archive_id']._loaded_options = None
   _globals['_PASSAGE'].fields_by_name['archive_id']._serialized_options = b'\342A\001\003'
+  _globals['_PASSAGE'].fields_by_name['folder_id']._loaded_options = None
+  _globals['_PASSAGE'].fields_by_name['folder_id']._serialized_options = b'\342A\001\003\312\363\030\013\n\tsource_id'
+  _globals['_PASSAGE'].fields_by_name['file_id']._loaded_options = None
+  _globals['_PASSAGE'].fields_by_name['file_id']._serialized_options = b'\342A\001\003'
+  _globals['_PASSAGE'].fields_by_name['file_name']._loaded_options = None
+  _globals['_PASSAGE'].fields_by_name['file_name']._serialized_options = b'\342A\001\003'
   _globals['_PASSAGE'].fields_by_name['metadata']._loaded_options = None
   _globals['_PASSAGE'].fields_by_name['metadata']._serialized_options = b'\342A\001\003\312\363\030\002\020\001'
   _globals['_PASSAGE'].fields_by_name['tags']._loaded_options = None
@@ -60,7 +66,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PASSAGE'].fields_by_name['embedding_config']._loaded_options = None
   _globals['_PASSAGE'].fields_by_name['embedding_config']._serialized_options = b'\342A\001\003'
   _globals['_PASSAGE']._loaded_options = None
-  _globals['_PASSAGE']._serialized_options = b'\332\363\030{\022\033\n\tsource_id\022\010metadata\032\004null\022\031\n\007file_id\022\010metadata\032\004null\022\033\n\tfile_name\022\010metadata\032\004null\022$\n\nis_deleted\022\017organization_id\032\005false'
+  _globals['_PASSAGE']._serialized_options = b'\332\363\030&\022$\n\nis_deleted\022\017organization_id\032\005false'
   _globals['_PASSAGE']._serialized_start=184
-  _globals['_PASSAGE']._serialized_end=945
+  _globals['_PASSAGE']._serialized_end=1031
 # @@protoc_insertion_point(module_scope)

@@ -32,6 +32,9 @@ class Passage(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     ARCHIVE_ID_FIELD_NUMBER: _builtins.int
+    FOLDER_ID_FIELD_NUMBER: _builtins.int
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
@@ -45,7 +48,13 @@ class Passage(_message.Message):
     organization_id: _builtins.str
     """The organization. Output only."""
     archive_id: _builtins.str
-    """The archive it is in."""
+    """The archive it is in; absent for a chunk of a file."""
+    folder_id: _builtins.str
+    """The folder it is in, if it is a chunk of a file. Output only."""
+    file_id: _builtins.str
+    """The file that it is a chunk of. Output only."""
+    file_name: _builtins.str
+    """That file, as `folder/file`; absent where passages are searched. Output only."""
     metadata: _builtins.str
     """The caller's own data, a JSON object."""
     id: _builtins.str
@@ -81,6 +90,9 @@ class Passage(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         organization_id: _builtins.str = ...,
         archive_id: _builtins.str | None = ...,
+        folder_id: _builtins.str | None = ...,
+        file_id: _builtins.str | None = ...,
+        file_name: _builtins.str | None = ...,
         metadata: _builtins.str = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         id: _builtins.str = ...,
@@ -88,20 +100,32 @@ class Passage(_message.Message):
         embedding: _abc.Iterable[_builtins.float] | None = ...,
         embedding_config: _archive_pb2.EmbeddingConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding_config", b"embedding_config", "last_updated_by_id", b"last_updated_by_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_file_id", b"_file_id", "_file_name", b"_file_name", "_folder_id", b"_folder_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding_config", b"embedding_config", "file_id", b"file_id", "file_name", b"file_name", "folder_id", b"folder_id", "last_updated_by_id", b"last_updated_by_id", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding", b"embedding", "embedding_config", b"embedding_config", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "organization_id", b"organization_id", "tags", b"tags", "text", b"text", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id", "_created_by_id", b"_created_by_id", "_file_id", b"_file_id", "_file_name", b"_file_name", "_folder_id", b"_folder_id", "_last_updated_by_id", b"_last_updated_by_id", "archive_id", b"archive_id", "created_at", b"created_at", "created_by_id", b"created_by_id", "embedding", b"embedding", "embedding_config", b"embedding_config", "file_id", b"file_id", "file_name", b"file_name", "folder_id", b"folder_id", "id", b"id", "last_updated_by_id", b"last_updated_by_id", "metadata", b"metadata", "organization_id", b"organization_id", "tags", b"tags", "text", b"text", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__archive_id: _TypeAlias = _typing.Literal["archive_id"]  # noqa: Y015
     _WhichOneofArgType__archive_id: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id"]  # noqa: Y015
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
+    _WhichOneofReturnType__file_id: _TypeAlias = _typing.Literal["file_id"]  # noqa: Y015
+    _WhichOneofArgType__file_id: _TypeAlias = _typing.Literal["_file_id", b"_file_id"]  # noqa: Y015
+    _WhichOneofReturnType__file_name: _TypeAlias = _typing.Literal["file_name"]  # noqa: Y015
+    _WhichOneofArgType__file_name: _TypeAlias = _typing.Literal["_file_name", b"_file_name"]  # noqa: Y015
+    _WhichOneofReturnType__folder_id: _TypeAlias = _typing.Literal["folder_id"]  # noqa: Y015
+    _WhichOneofArgType__folder_id: _TypeAlias = _typing.Literal["_folder_id", b"_folder_id"]  # noqa: Y015
     _WhichOneofReturnType__last_updated_by_id: _TypeAlias = _typing.Literal["last_updated_by_id"]  # noqa: Y015
     _WhichOneofArgType__last_updated_by_id: _TypeAlias = _typing.Literal["_last_updated_by_id", b"_last_updated_by_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__archive_id) -> _WhichOneofReturnType__archive_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__file_id) -> _WhichOneofReturnType__file_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__file_name) -> _WhichOneofReturnType__file_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__folder_id) -> _WhichOneofReturnType__folder_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_updated_by_id) -> _WhichOneofReturnType__last_updated_by_id | None: ...
 

@@ -1,4 +1,4 @@
-"""Folders and their files: bytes and text in rows of bounded size, chunks as passages of an archive of the folder's id."""
+"""Folders and their files: bytes and text in rows of bounded size, chunks as passages of an archive of their own."""
 
 from alembic import op
 
@@ -39,7 +39,7 @@ create table memory.folder_agents (
 create index folder_agents_by_folder on memory.folder_agents (organization_id, folder_id, attached_at, agent_id);
 
 alter table memory.archives add column of_folder boolean not null default false;
-comment on column memory.archives.of_folder is 'it has the id of a folder, whose chunks it holds, and is no archive to callers';
+comment on column memory.archives.of_folder is 'its id is that of a folder, whose chunks it holds';
 """
 
 FILES = """
@@ -67,7 +67,7 @@ create table memory.files (
   primary key (organization_id, id),
   foreign key (organization_id, folder_id) references memory.folders (organization_id, id)
 ) with (fillfactor = 70);
-comment on column memory.files.status is 'letta.memory.v1.FileStatus; 0: its bytes are still coming, and size_bytes says how many came';
+comment on column memory.files.status is 'a FileStatus; 0: its bytes still come, and size_bytes says how many did';
 comment on column memory.files.attempts is 'how often it was begun to be read since that last succeeded or failed';
 comment on column memory.files.lease_id is 'who reads it, until lease_until';
 create unique index files_by_name on memory.files (organization_id, folder_id, name)
