@@ -118,12 +118,13 @@ def is_internal(method: Any) -> bool:
 def call(channel: grpc.Channel, method: Any, request: Any, **metadata: Any) -> tuple[Code, str]:
     """Call a method; return the code and what came back as text."""
     path = f"/{method.containing_service.full_name}/{method.name}"
-    make = channel.unary_stream if method.server_streaming else channel.unary_unary
+    kinds = (channel.unary_unary, channel.unary_stream, channel.stream_unary)
+    make = kinds[2 * method.client_streaming + method.server_streaming]
     answer = message_factory.GetMessageClass(method.output_type)
     stub = make(path, request_serializer=lambda m: m.SerializeToString(), response_deserializer=answer.FromString)
     sent = tuple((name.replace("_", "-") if name != "user_id" else name, value) for name, value in metadata.items())
     try:
-        got = stub(request, timeout=30, metadata=sent)
+        got = stub(iter([request]) if method.client_streaming else request, timeout=30, metadata=sent)
         return Code.OK, str(list(got) if method.server_streaming else got)
     except grpc.RpcError as error:
         return error.code(), error.details() or ""

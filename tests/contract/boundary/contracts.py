@@ -145,11 +145,11 @@ def refusal(channel: grpc.Channel, method: Any, request: Any, *metadata: tuple[s
 
 
 def _called(channel: grpc.Channel, method: Any, request: Any, metadata: tuple[tuple[str, Any], ...]) -> Any:
-    make = channel.unary_stream if method.server_streaming else channel.unary_unary
-    stub = make(
+    kinds = (channel.unary_unary, channel.unary_stream, channel.stream_unary)
+    stub = kinds[2 * method.client_streaming + method.server_streaming](
         f"/{method.containing_service.full_name}/{method.name}",
         request_serializer=lambda sent: sent if isinstance(sent, bytes) else sent.SerializeToString(),
         response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
     )
-    answer = stub(request, timeout=30, metadata=metadata)
+    answer = stub(iter([request]) if method.client_streaming else request, timeout=30, metadata=metadata)
     return list(answer) if method.server_streaming else answer

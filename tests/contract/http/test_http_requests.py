@@ -240,6 +240,23 @@ async def test_a_form_fills_fields_and_files(client: httpx.AsyncClient):
     }
 
 
+@pytest.mark.parametrize("size", [0, 1, 2**18, 2**18 + 1, 3 * 2**18])
+async def test_a_file_goes_in_pieces_to_who_takes_a_stream(client: httpx.AsyncClient, toy: Toy, size: int):
+    content = bytes(number % 251 for number in range(size))
+
+    answer = await client.post(
+        "/v1/folders/f-1/pieces", files={"file": ("b.txt", content, "text/plain")}, data={"name": "n", "copies": 3}
+    )
+
+    assert answer.json() == {
+        **{"folder": "f-1", "file_name": "b.txt", "content_type": "text/plain", "size": size},
+        **{"name": "n", "copies": 3},
+    }
+    assert {(each.folder, each.name, each.file.size) for each in toy.created} == {("f-1", "n", size)}
+    assert len(toy.created) == max(1, -(-size // 2**18))
+    assert toy.created[0].file.content == content
+
+
 async def test_a_malformed_form_is_refused(client: httpx.AsyncClient):
     kind = {"content-type": "multipart/form-data; boundary=x"}
 

@@ -159,6 +159,12 @@ class Toy:
             copies=request.copies,
         )
 
+    async def UploadInPieces(self, requests: AsyncIterator[Any], context: Any) -> Any:
+        self.created = [request async for request in requests]
+        first = self.created[0]
+        first.file.content = b"".join(request.file.content for request in self.created)
+        return await self.Upload(first, context)
+
     async def PutBlob(self, request: Any, context: Any) -> Any:
         return self.new("PutBlobResponse", content_type=request.blob.content_type, size=len(request.blob.data))
 
@@ -214,13 +220,18 @@ async def fail(context: Any, code: grpc.StatusCode, text: str, details: Sequence
     await context.abort(code, text)
 
 
+_KINDS = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+}
+
+
 def handlers(servicer: Any, catalog: Catalog, service: str) -> dict[str, Any]:
     """Return the method handlers of a servicer, made from descriptors."""
     found: dict[str, Any] = {}
     for method in next(each for each in catalog.services() if each.full_name == service).methods:
-        make: Callable[..., Any] = (
-            grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
-        )
+        make: Callable[..., Any] = _KINDS[method.client_streaming, method.server_streaming]
         request = catalog.message_class(method.input_type.full_name)
         response = catalog.message_class(method.output_type.full_name)
         behaviour = getattr(servicer, method.name)

@@ -186,6 +186,10 @@ class FileNotFound(AppError, code=Code.NOT_FOUND, reason="FILE_NOT_FOUND"):
     """The folder has no such file."""
 
 
+class ChecksumMismatch(AppError, code=Code.INVALID_ARGUMENT, reason="CHECKSUM_MISMATCH"):
+    """Other bytes came than the checksum says; nothing of them is kept. Send them again."""
+
+
 class ToolNotFound(AppError, code=Code.NOT_FOUND, reason="TOOL_NOT_FOUND"):
     """The organization, or the agent, has no such tool."""
 

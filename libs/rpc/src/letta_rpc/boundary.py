@@ -8,7 +8,7 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from inspect import isasyncgenfunction
@@ -204,12 +204,13 @@ class Boundary(grpc.aio.ServerInterceptor):
         async def serve(stream: AsyncIterator[bytes], context: _Context, metadata: dict[str, Any]) -> Any:
             bound = await self._admit(method, context, metadata)
 
-            async def requests() -> AsyncIterator[Any]:
+            async def requests() -> AsyncGenerator[Any, None]:
                 async for data in stream:
                     yield self._read(read, data, bound)
 
             with self._share(method, bound):
-                return await _within(bound.deadline, inner(requests(), context))
+                async with aclosing(requests()) as each:
+                    return await _within(bound.deadline, inner(each, context))
 
         return self._guard(method, serve)
 

@@ -29,6 +29,7 @@ from letta_memory.domain.folders import Folders, FolderStore
 from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
+from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.archives import ArchiveServicer
 from letta_memory.servicers.blocks import BlockServicer
 from letta_memory.servicers.contexts import ContextServicer
@@ -46,6 +47,7 @@ from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
+from letta_memory.store.uploads import SqlUploadStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service
@@ -64,6 +66,7 @@ class Stores:
     passages: PassageStore
     folders: FolderStore
     files: FileStore
+    uploads: UploadStore
     messages: MessageStore
     pending: PendingStore
     pruning: PruneStore
@@ -75,13 +78,15 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
     await upgrade(dsn, package="letta_memory", schema=SCHEMA)
     options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-memory")
     db = await Database.open(dsn, schema=SCHEMA, options=options)
+    files = SqlFileStore(db)
     stores = Stores(
         contexts=SqlContextStore(db, embed_messages=settings.embed_messages),
         blocks=SqlBlockStore(db),
         archives=SqlArchiveStore(db),
         passages=SqlPassageStore(db),
         folders=SqlFolderStore(db),
-        files=SqlFileStore(db),
+        files=files,
+        uploads=SqlUploadStore(db, files, deps.clock),
         messages=SqlMessageStore(db),
         pending=SqlPendingStore(db),
         pruning=SqlPruneStore(db),
@@ -128,6 +133,7 @@ def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clo
     archives = ArchiveServicer(Archives(stores.archives, embedder, clock), stores.archives, digests)
     passages = Passages(stores.passages, stores.archives, embedder, clock)
     folders = FolderServicer(Folders(stores.folders, embedder, clock), stores.folders, stores.passages, digests)
+    uploads = Uploads(stores.uploads, stores.files, digests, most_bytes=settings.file_bytes)
     # Without vectors of messages a question's vector would have nothing to be compared with.
     messages = Messages(stores.messages, embedder if settings.embed_messages else None)
     return (
@@ -139,7 +145,10 @@ def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clo
             PassageServicer(passages, stores.passages, digests),
         ),
         (folder_service_pb2_grpc.add_FolderServiceServicer_to_server, folders),
-        (file_service_pb2_grpc.add_FileServiceServicer_to_server, FileServicer(Files(stores.files))),
+        (
+            file_service_pb2_grpc.add_FileServiceServicer_to_server,
+            FileServicer(Files(stores.files), uploads, stores.uploads),
+        ),
         (message_service_pb2_grpc.add_MessageServiceServicer_to_server, MessageServicer(messages, stores.messages)),
     )
 

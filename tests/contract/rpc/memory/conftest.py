@@ -79,6 +79,8 @@ class Memory:
     """Stubs of every service of memory, and what tests make with them."""
 
     ANN, BOB = ANN, BOB
+    FILE_BYTES = 2 << 20
+    """Bytes of the largest file."""
 
     def __init__(self, channel: grpc.aio.Channel, identities: Identities, embedder: WordEmbedder) -> None:
         self.contexts = context_service_pb2_grpc.ContextServiceStub(channel)
@@ -178,7 +180,11 @@ async def remembering(transport: Transport, database_url: str) -> AsyncIterator[
     add = embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server
     async with running(Service("llm_gateway", ((add, embedder),)), "local", identities=identities) as gateway:
         settings = MemorySettings(
-            database_url=SecretStr(database_url), embed_messages=True, embedding_pause_seconds=0.05, pool_size=4
+            database_url=SecretStr(database_url),
+            embed_messages=True,
+            embedding_pause_seconds=0.05,
+            pool_size=4,
+            file_bytes=Memory.FILE_BYTES,
         )
         service = await build(settings, Deps({"llm_gateway": gateway}))
         async with running(service, transport, identities=identities) as channel:

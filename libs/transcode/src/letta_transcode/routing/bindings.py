@@ -123,6 +123,7 @@ class Binding:
         """Yield the request again and again, each time with the next piece of its file, in bytes for the wire."""
         file: Any = getattr(message, self._file_fields[0])
         content = file.content
+        file.size = len(content)
         for start in range(0, len(content) or 1, _PIECE):
             file.content = content[start : start + _PIECE]
             yield message.SerializeToString()

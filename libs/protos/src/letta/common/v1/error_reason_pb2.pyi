@@ -118,6 +118,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The organization has no such folder. Example: a deleted one."""
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 62
     """The folder has no such file. Example: a deleted one."""
+    ERROR_REASON_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 64
+    """Other bytes came than the checksum says; nothing of them is kept. Send them again. Example: a connection that lost some."""
     ERROR_REASON_TOOL_NOT_FOUND: _ErrorReason.ValueType  # 70
     """The organization, or the agent, has no such tool. Example: a deleted one."""
     ERROR_REASON_TOOL_NAME_TAKEN: _ErrorReason.ValueType  # 71
@@ -274,6 +276,8 @@ ERROR_REASON_FOLDER_NOT_FOUND: ErrorReason.ValueType  # 61
 """The organization has no such folder. Example: a deleted one."""
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 62
 """The folder has no such file. Example: a deleted one."""
+ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 64
+"""Other bytes came than the checksum says; nothing of them is kept. Send them again. Example: a connection that lost some."""
 ERROR_REASON_TOOL_NOT_FOUND: ErrorReason.ValueType  # 70
 """The organization, or the agent, has no such tool. Example: a deleted one."""
 ERROR_REASON_TOOL_NAME_TAKEN: ErrorReason.ValueType  # 71

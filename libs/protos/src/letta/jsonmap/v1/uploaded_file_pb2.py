@@ -24,13 +24,13 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/jsonmap/v1/uploaded_file.proto\x12\x10letta.jsonmap.v1\"h\n\x0cUploadedFile\x12\x1b\n\tfile_name\x18\x01 \x01(\tR\x08\x66ileName\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12\x18\n\x07\x63ontent\x18\x03 \x01(\x0cR\x07\x63ontentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/jsonmap/v1/uploaded_file.proto\x12\x10letta.jsonmap.v1\"\x8a\x01\n\x0cUploadedFile\x12\x1b\n\tfile_name\x18\x01 \x01(\tR\x08\x66ileName\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12\x18\n\x07\x63ontent\x18\x03 \x01(\x0cR\x07\x63ontent\x12\x17\n\x04size\x18\x04 \x01(\x03H\x00R\x04size\x88\x01\x01\x42\x07\n\x05_sizeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.jsonmap.v1.uploaded_file_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UPLOADEDFILE']._serialized_start=58
-  _globals['_UPLOADEDFILE']._serialized_end=162
+  _globals['_UPLOADEDFILE']._serialized_start=59
+  _globals['_UPLOADEDFILE']._serialized_end=197
 # @@protoc_insertion_point(module_scope)

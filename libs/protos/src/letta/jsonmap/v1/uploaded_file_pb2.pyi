@@ -9,17 +9,18 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    from typing import TypeAlias as _TypeAlias
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    from typing_extensions import TypeAlias as _TypeAlias
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class UploadedFile(_message.Message):
     """A file of a form. A request field of this type is filled from the part of that name when the body is `multipart/form-data`; the
-    other parts of the form fill the scalar fields of their names.
+    other parts of the form fill the scalar fields of their names. A method whose requests are a stream gets the file in pieces: each
+    request holds the next one, and all else again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -27,23 +28,29 @@ class UploadedFile(_message.Message):
     FILE_NAME_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
     file_name: _builtins.str
     """Name that the sender gave the file, without directories."""
     content_type: _builtins.str
     """Media type that the sender gave, for example `text/plain`."""
     content: _builtins.bytes
-    """The bytes."""
+    """The bytes; in a stream of requests the next ones of them."""
+    size: _builtins.int
+    """Bytes of the whole file, where its requests are a stream: one that breaks off ends as one that is complete does."""
     def __init__(
         self,
         *,
         file_name: _builtins.str = ...,
         content_type: _builtins.str = ...,
         content: _builtins.bytes = ...,
+        size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_size", b"_size", "size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "content_type", b"content_type", "file_name", b"file_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size", b"_size", "content", b"content", "content_type", b"content_type", "file_name", b"file_name", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__size: _TypeAlias = _typing.Literal["size"]  # noqa: Y015
+    _WhichOneofArgType__size: _TypeAlias = _typing.Literal["_size", b"_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size) -> _WhichOneofReturnType__size | None: ...
 
 Global___UploadedFile: _TypeAlias = UploadedFile  # noqa: Y015

@@ -27,16 +27,35 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from letta.common.v1 import sort_order_pb2 as letta_dot_common_dot_v1_dot_sort__order__pb2
 from letta.jsonmap.v1 import annotations_pb2 as letta_dot_jsonmap_dot_v1_dot_annotations__pb2
+from letta.jsonmap.v1 import uploaded_file_pb2 as letta_dot_jsonmap_dot_v1_dot_uploaded__file__pb2
 from letta.memory.v1 import file_pb2 as letta_dot_memory_dot_v1_dot_file__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"letta/memory/v1/file_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a\x1aletta/memory/v1/file.proto\"\x9f\x01\n\x0eGetFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12+\n\x07\x66ile_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05\x66ile-R\x06\x66ileId\x12-\n\x0finclude_content\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0eincludeContent\"<\n\x0fGetFileResponse\x12)\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.letta.memory.v1.FileR\x04\x66ile\"\x9f\x02\n\x10ListFilesRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12#\n\x06\x62\x65\x66ore\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x04 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x05 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12-\n\x0finclude_content\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0eincludeContent\"@\n\x11ListFilesResponse\x12+\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.letta.memory.v1.FileR\x05\x66iles\"s\n\x11\x44\x65leteFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12+\n\x07\x66ile_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05\x66ile-R\x06\x66ileId\"\x14\n\x12\x44\x65leteFileResponse2\xae\x04\n\x0b\x46ileService\x12\xb7\x01\n\x07GetFile\x12\x1f.letta.memory.v1.GetFileRequest\x1a .letta.memory.v1.GetFileResponse\"i\x90\x02\x01\x82\xd3\xe4\x93\x02`\x12\'/v1/folders/{folder_id}/files/{file_id}Z/\x12\'/v1/sources/{folder_id}/files/{file_id}b\x04\x66ileb\x04\x66ile\x12\xb2\x01\n\tListFiles\x12!.letta.memory.v1.ListFilesRequest\x1a\".letta.memory.v1.ListFilesResponse\"^\x90\x02\x01\xfa\xf3\x18\x03\x38\xe8\x07\x82\xd3\xe4\x93\x02N\x12\x1d/v1/folders/{folder_id}/filesZ&\x12\x1d/v1/sources/{folder_id}/filesb\x05\x66ilesb\x05\x66iles\x12\xaf\x01\n\nDeleteFile\x12\".letta.memory.v1.DeleteFileRequest\x1a#.letta.memory.v1.DeleteFileResponse\"X\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02H*!/v1/folders/{folder_id}/{file_id}Z#*!/v1/sources/{folder_id}/{file_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"letta/memory/v1/file_service.proto\x12\x0fletta.memory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a letta/common/v1/sort_order.proto\x1a\"letta/jsonmap/v1/annotations.proto\x1a$letta/jsonmap/v1/uploaded_file.proto\x1a\x1aletta/memory/v1/file.proto\"\xc7\x03\n\x11UploadFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12\x44\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1e.letta.jsonmap.v1.UploadedFileB\x10\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\xca\xf3\x18\x02(\x01R\x04\x66ile\x12&\n\x04name\x18\x03 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01\xca\xf3\x18\x02p\x01R\x04name\x12\x65\n\x12\x64uplicate_handling\x18\x04 \x01(\x0e\x32\".letta.memory.v1.DuplicateHandlingB\x12\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\xca\xf3\x18\x02p\x01R\x11\x64uplicateHandling\x12=\n\x06sha256\x18\x05 \x01(\tB%\xe2\x41\x01\x01\xbaH\x18r\x16\x32\x14^([0-9a-fA-F]{64})?$\xca\xf3\x18\x02p\x01R\x06sha256\x12)\n\x06offset\x18\x06 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00\xca\xf3\x18\x02p\x01R\x06offset\x12@\n\nrequest_id\x18\x07 \x01(\tB!\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\xca\xf3\x18\x11:\x0fidempotency-keyR\trequestId\"?\n\x12UploadFileResponse\x12)\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.letta.memory.v1.FileR\x04\x66ile\"t\n\x10GetUploadRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12-\n\nrequest_id\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x01R\trequestId\"S\n\x11GetUploadResponse\x12%\n\x0ereceived_bytes\x18\x01 \x01(\x03R\rreceivedBytes\x12\x17\n\x07\x66ile_id\x18\x02 \x01(\tR\x06\x66ileId\"\x9f\x01\n\x0eGetFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12+\n\x07\x66ile_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05\x66ile-R\x06\x66ileId\x12-\n\x0finclude_content\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0eincludeContent\"<\n\x0fGetFileResponse\x12)\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x15.letta.memory.v1.FileR\x04\x66ile\"\x9f\x02\n\x10ListFilesRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12#\n\x06\x62\x65\x66ore\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x06\x62\x65\x66ore\x12!\n\x05\x61\x66ter\x18\x03 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@R\x05\x61\x66ter\x12!\n\x05limit\x18\x04 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x05limit\x12>\n\x05order\x18\x05 \x01(\x0e\x32\x1a.letta.common.v1.SortOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12-\n\x0finclude_content\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0eincludeContent\"@\n\x11ListFilesResponse\x12+\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x15.letta.memory.v1.FileR\x05\x66iles\"s\n\x11\x44\x65leteFileRequest\x12\x31\n\tfolder_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x0b\x18@:\x07source-R\x08\x66olderId\x12+\n\x07\x66ile_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x02\xbaH\x0br\t\x18@:\x05\x66ile-R\x06\x66ileId\"\x14\n\x12\x44\x65leteFileResponse*\xb1\x01\n\x11\x44uplicateHandling\x12\"\n\x1e\x44UPLICATE_HANDLING_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44UPLICATE_HANDLING_SKIP\x10\x01\x12\x1c\n\x18\x44UPLICATE_HANDLING_ERROR\x10\x02\x12\x1d\n\x19\x44UPLICATE_HANDLING_SUFFIX\x10\x03\x12\x1e\n\x1a\x44UPLICATE_HANDLING_REPLACE\x10\x04\x32\xbd\x06\n\x0b\x46ileService\x12\xb3\x01\n\nUploadFile\x12\".letta.memory.v1.UploadFileRequest\x1a#.letta.memory.v1.UploadFileResponse\"Z\x82\xd3\xe4\x93\x02T\"\x1e/v1/folders/{folder_id}/upload:\x01*Z)\"\x1e/v1/sources/{folder_id}/upload:\x01*b\x04\x66ileb\x04\x66ile(\x01\x12W\n\tGetUpload\x12!.letta.memory.v1.GetUploadRequest\x1a\".letta.memory.v1.GetUploadResponse\"\x03\x90\x02\x01\x12\xb7\x01\n\x07GetFile\x12\x1f.letta.memory.v1.GetFileRequest\x1a .letta.memory.v1.GetFileResponse\"i\x90\x02\x01\x82\xd3\xe4\x93\x02`\x12\'/v1/folders/{folder_id}/files/{file_id}Z/\x12\'/v1/sources/{folder_id}/files/{file_id}b\x04\x66ileb\x04\x66ile\x12\xb2\x01\n\tListFiles\x12!.letta.memory.v1.ListFilesRequest\x1a\".letta.memory.v1.ListFilesResponse\"^\x90\x02\x01\xfa\xf3\x18\x03\x38\xe8\x07\x82\xd3\xe4\x93\x02N\x12\x1d/v1/folders/{folder_id}/filesZ&\x12\x1d/v1/sources/{folder_id}/filesb\x05\x66ilesb\x05\x66iles\x12\xaf\x01\n\nDeleteFile\x12\".letta.memory.v1.DeleteFileRequest\x1a#.letta.memory.v1.DeleteFileResponse\"X\x90\x02\x02\xfa\xf3\x18\x03\x08\xcc\x01\x82\xd3\xe4\x93\x02H*!/v1/folders/{folder_id}/{file_id}Z#*!/v1/sources/{folder_id}/{file_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.memory.v1.file_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['folder_id']._loaded_options = None
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['folder_id']._serialized_options = b'\342A\001\002\272H\rr\013\030@:\007source-'
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['file']._loaded_options = None
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['file']._serialized_options = b'\342A\001\002\272H\003\310\001\001\312\363\030\002(\001'
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001\312\363\030\002p\001'
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['duplicate_handling']._loaded_options = None
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['duplicate_handling']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001\312\363\030\002p\001'
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['sha256']._loaded_options = None
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['sha256']._serialized_options = b'\342A\001\001\272H\030r\0262\024^([0-9a-fA-F]{64})?$\312\363\030\002p\001'
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['offset']._loaded_options = None
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['offset']._serialized_options = b'\342A\001\001\272H\004\"\002(\000\312\363\030\002p\001'
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPLOADFILEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001\312\363\030\021:\017idempotency-key'
+  _globals['_GETUPLOADREQUEST'].fields_by_name['folder_id']._loaded_options = None
+  _globals['_GETUPLOADREQUEST'].fields_by_name['folder_id']._serialized_options = b'\342A\001\002\272H\rr\013\030@:\007source-'
+  _globals['_GETUPLOADREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_GETUPLOADREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\001'
   _globals['_GETFILEREQUEST'].fields_by_name['folder_id']._loaded_options = None
   _globals['_GETFILEREQUEST'].fields_by_name['folder_id']._serialized_options = b'\342A\001\002\272H\rr\013\030@:\007source-'
   _globals['_GETFILEREQUEST'].fields_by_name['file_id']._loaded_options = None
@@ -59,24 +78,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEFILEREQUEST'].fields_by_name['folder_id']._serialized_options = b'\342A\001\002\272H\rr\013\030@:\007source-'
   _globals['_DELETEFILEREQUEST'].fields_by_name['file_id']._loaded_options = None
   _globals['_DELETEFILEREQUEST'].fields_by_name['file_id']._serialized_options = b'\342A\001\002\272H\013r\t\030@:\005file-'
+  _globals['_FILESERVICE'].methods_by_name['UploadFile']._loaded_options = None
+  _globals['_FILESERVICE'].methods_by_name['UploadFile']._serialized_options = b'\202\323\344\223\002T\"\036/v1/folders/{folder_id}/upload:\001*Z)\"\036/v1/sources/{folder_id}/upload:\001*b\004fileb\004file'
+  _globals['_FILESERVICE'].methods_by_name['GetUpload']._loaded_options = None
+  _globals['_FILESERVICE'].methods_by_name['GetUpload']._serialized_options = b'\220\002\001'
   _globals['_FILESERVICE'].methods_by_name['GetFile']._loaded_options = None
   _globals['_FILESERVICE'].methods_by_name['GetFile']._serialized_options = b'\220\002\001\202\323\344\223\002`\022\'/v1/folders/{folder_id}/files/{file_id}Z/\022\'/v1/sources/{folder_id}/files/{file_id}b\004fileb\004file'
   _globals['_FILESERVICE'].methods_by_name['ListFiles']._loaded_options = None
   _globals['_FILESERVICE'].methods_by_name['ListFiles']._serialized_options = b'\220\002\001\372\363\030\0038\350\007\202\323\344\223\002N\022\035/v1/folders/{folder_id}/filesZ&\022\035/v1/sources/{folder_id}/filesb\005filesb\005files'
   _globals['_FILESERVICE'].methods_by_name['DeleteFile']._loaded_options = None
   _globals['_FILESERVICE'].methods_by_name['DeleteFile']._serialized_options = b'\220\002\002\372\363\030\003\010\314\001\202\323\344\223\002H*!/v1/folders/{folder_id}/{file_id}Z#*!/v1/sources/{folder_id}/{file_id}'
-  _globals['_GETFILEREQUEST']._serialized_start=246
-  _globals['_GETFILEREQUEST']._serialized_end=405
-  _globals['_GETFILERESPONSE']._serialized_start=407
-  _globals['_GETFILERESPONSE']._serialized_end=467
-  _globals['_LISTFILESREQUEST']._serialized_start=470
-  _globals['_LISTFILESREQUEST']._serialized_end=757
-  _globals['_LISTFILESRESPONSE']._serialized_start=759
-  _globals['_LISTFILESRESPONSE']._serialized_end=823
-  _globals['_DELETEFILEREQUEST']._serialized_start=825
-  _globals['_DELETEFILEREQUEST']._serialized_end=940
-  _globals['_DELETEFILERESPONSE']._serialized_start=942
-  _globals['_DELETEFILERESPONSE']._serialized_end=962
-  _globals['_FILESERVICE']._serialized_start=965
-  _globals['_FILESERVICE']._serialized_end=1523
+  _globals['_DUPLICATEHANDLING']._serialized_start=1729
+  _globals['_DUPLICATEHANDLING']._serialized_end=1906
+  _globals['_UPLOADFILEREQUEST']._serialized_start=284
+  _globals['_UPLOADFILEREQUEST']._serialized_end=739
+  _globals['_UPLOADFILERESPONSE']._serialized_start=741
+  _globals['_UPLOADFILERESPONSE']._serialized_end=804
+  _globals['_GETUPLOADREQUEST']._serialized_start=806
+  _globals['_GETUPLOADREQUEST']._serialized_end=922
+  _globals['_GETUPLOADRESPONSE']._serialized_start=924
+  _globals['_GETUPLOADRESPONSE']._serialized_end=1007
+  _globals['_GETFILEREQUEST']._serialized_start=1010
+  _globals['_GETFILEREQUEST']._serialized_end=1169
+  _globals['_GETFILERESPONSE']._serialized_start=1171
+  _globals['_GETFILERESPONSE']._serialized_end=1231
+  _globals['_LISTFILESREQUEST']._serialized_start=1234
+  _globals['_LISTFILESREQUEST']._serialized_end=1521
+  _globals['_LISTFILESRESPONSE']._serialized_start=1523
+  _globals['_LISTFILESRESPONSE']._serialized_end=1587
+  _globals['_DELETEFILEREQUEST']._serialized_start=1589
+  _globals['_DELETEFILEREQUEST']._serialized_end=1704
+  _globals['_DELETEFILERESPONSE']._serialized_start=1706
+  _globals['_DELETEFILERESPONSE']._serialized_end=1726
+  _globals['_FILESERVICE']._serialized_start=1909
+  _globals['_FILESERVICE']._serialized_end=2738
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,9 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
+from letta.jsonmap.v1 import uploaded_file_pb2 as _uploaded_file_pb2
 from letta.memory.v1 import file_pb2 as _file_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +21,164 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _DuplicateHandling:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DuplicateHandlingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DuplicateHandling.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DUPLICATE_HANDLING_UNSPECIFIED: _DuplicateHandling.ValueType  # 0
+    """Read as SUFFIX."""
+    DUPLICATE_HANDLING_SKIP: _DuplicateHandling.ValueType  # 1
+    """Nothing: the answer is the file that is there."""
+    DUPLICATE_HANDLING_ERROR: _DuplicateHandling.ValueType  # 2
+    """It is refused with ALREADY_EXISTS."""
+    DUPLICATE_HANDLING_SUFFIX: _DuplicateHandling.ValueType  # 3
+    """It gets a number: `notes_(1).txt`."""
+    DUPLICATE_HANDLING_REPLACE: _DuplicateHandling.ValueType  # 4
+    """It takes the place of the other file, which is removed."""
+
+class DuplicateHandling(_DuplicateHandling, metaclass=_DuplicateHandlingEnumTypeWrapper):
+    """What becomes of a file whose name another file of the folder has."""
+
+DUPLICATE_HANDLING_UNSPECIFIED: DuplicateHandling.ValueType  # 0
+"""Read as SUFFIX."""
+DUPLICATE_HANDLING_SKIP: DuplicateHandling.ValueType  # 1
+"""Nothing: the answer is the file that is there."""
+DUPLICATE_HANDLING_ERROR: DuplicateHandling.ValueType  # 2
+"""It is refused with ALREADY_EXISTS."""
+DUPLICATE_HANDLING_SUFFIX: DuplicateHandling.ValueType  # 3
+"""It gets a number: `notes_(1).txt`."""
+DUPLICATE_HANDLING_REPLACE: DuplicateHandling.ValueType  # 4
+"""It takes the place of the other file, which is removed."""
+Global___DuplicateHandling: _TypeAlias = DuplicateHandling  # noqa: Y015
+
+@_typing.final
+class UploadFileRequest(_message.Message):
+    """Request of FileService.UploadFile. Of the messages after the first one only the folder, the bytes and the size count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLDER_ID_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DUPLICATE_HANDLING_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    folder_id: _builtins.str
+    """The folder, `source-<uuid>`."""
+    name: _builtins.str
+    """Name in place of the file's own."""
+    duplicate_handling: Global___DuplicateHandling.ValueType
+    """What becomes of it when the folder has a file of that name. Unspecified: it gets a number."""
+    sha256: _builtins.str
+    """SHA-256 of all its bytes, in hexadecimal digits; they are compared at the end. Empty: nothing is compared."""
+    offset: _builtins.int
+    """Bytes of it that came by an earlier upload with this key, and that this one leaves out. 0: it begins anew."""
+    request_id: _builtins.str
+    """Key of the request: the same key again makes nothing more and is answered with the file as now stored; IDEMPOTENCY_CONFLICT
+    for another file. Once deleted, the same key makes anew. From the header `Idempotency-Key` over HTTP.
+    """
+    @_builtins.property
+    def file(self) -> _uploaded_file_pb2.UploadedFile:
+        """The file: its name, its media type, its size and a part of its bytes."""
+
+    def __init__(
+        self,
+        *,
+        folder_id: _builtins.str = ...,
+        file: _uploaded_file_pb2.UploadedFile | None = ...,
+        name: _builtins.str = ...,
+        duplicate_handling: Global___DuplicateHandling.ValueType = ...,
+        sha256: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate_handling", b"duplicate_handling", "file", b"file", "folder_id", b"folder_id", "name", b"name", "offset", b"offset", "request_id", b"request_id", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadFileRequest: _TypeAlias = UploadFileRequest  # noqa: Y015
+
+@_typing.final
+class UploadFileResponse(_message.Message):
+    """Response of FileService.UploadFile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> _file_pb2.File:
+        """The file."""
+
+    def __init__(
+        self,
+        *,
+        file: _file_pb2.File | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadFileResponse: _TypeAlias = UploadFileResponse  # noqa: Y015
+
+@_typing.final
+class GetUploadRequest(_message.Message):
+    """Request of FileService.GetUpload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLDER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    folder_id: _builtins.str
+    """The folder, `source-<uuid>`."""
+    request_id: _builtins.str
+    """Key of the upload."""
+    def __init__(
+        self,
+        *,
+        folder_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder_id", b"folder_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadRequest: _TypeAlias = GetUploadRequest  # noqa: Y015
+
+@_typing.final
+class GetUploadResponse(_message.Message):
+    """Response of FileService.GetUpload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    received_bytes: _builtins.int
+    """Bytes that came and are kept: `offset` of an upload that goes on. 0 when nothing is known of it."""
+    file_id: _builtins.str
+    """The file, `file-<uuid>`, once all of it came; else empty."""
+    def __init__(
+        self,
+        *,
+        received_bytes: _builtins.int = ...,
+        file_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_id", b"file_id", "received_bytes", b"received_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadResponse: _TypeAlias = GetUploadResponse  # noqa: Y015
 
 @_typing.final
 class GetFileRequest(_message.Message):

@@ -35,6 +35,16 @@ class FileServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.UploadFile = channel.stream_unary(
+                '/letta.memory.v1.FileService/UploadFile',
+                request_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.UploadFileRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.UploadFileResponse.FromString,
+                _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/letta.memory.v1.FileService/GetUpload',
+                request_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadResponse.FromString,
+                _registered_method=True)
         self.GetFile = channel.unary_unary(
                 '/letta.memory.v1.FileService/GetFile',
                 request_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileRequest.SerializeToString,
@@ -55,6 +65,28 @@ class FileServiceStub:
 class FileServiceServicer:
     """Keeps the files of folders.
     """
+
+    def UploadFile(self, request_iterator, context):
+        """Takes a file in, which is then read in the background: its `status` tells how far it is. The request is a stream: the first
+        message says all of the file, each one has a part of its bytes, and one of them the file's `size`: a stream that ends before is
+        INVALID_ARGUMENT. Over HTTP it is a form.
+
+        What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
+        with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
+        `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
+        other bytes came than `sha256` says; INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
+        IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUpload(self, request, context):
+        """Says how much of an upload came. FOLDER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetFile(self, request, context):
         """Returns one file. FOLDER_NOT_FOUND, FILE_NOT_FOUND; PAYLOAD_TOO_LARGE when its text was asked for and is larger than an
@@ -81,6 +113,16 @@ class FileServiceServicer:
 
 def add_FileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'UploadFile': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadFile,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.UploadFileRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.UploadFileResponse.SerializeToString,
+            ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadResponse.SerializeToString,
+            ),
             'GetFile': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFile,
                     request_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileRequest.FromString,
@@ -107,6 +149,60 @@ def add_FileServiceServicer_to_server(servicer, server):
 class FileService:
     """Keeps the files of folders.
     """
+
+    @staticmethod
+    def UploadFile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/letta.memory.v1.FileService/UploadFile',
+            letta_dot_memory_dot_v1_dot_file__service__pb2.UploadFileRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_file__service__pb2.UploadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.memory.v1.FileService/GetUpload',
+            letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_file__service__pb2.GetUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetFile(request,

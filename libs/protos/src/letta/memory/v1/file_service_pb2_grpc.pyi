@@ -33,6 +33,19 @@ class FileServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FileServiceAsyncStub: ...
+    UploadFile: _grpc.StreamUnaryMultiCallable[_file_service_pb2.UploadFileRequest, _file_service_pb2.UploadFileResponse]
+    """Takes a file in, which is then read in the background: its `status` tells how far it is. The request is a stream: the first
+    message says all of the file, each one has a part of its bytes, and one of them the file's `size`: a stream that ends before is
+    INVALID_ARGUMENT. Over HTTP it is a form.
+
+    What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
+    with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
+    `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
+    other bytes came than `sha256` says; INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
+    IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
+    """
+    GetUpload: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.GetUploadRequest, _file_service_pb2.GetUploadResponse]
+    """Says how much of an upload came. FOLDER_NOT_FOUND."""
     GetFile: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]
     """Returns one file. FOLDER_NOT_FOUND, FILE_NOT_FOUND; PAYLOAD_TOO_LARGE when its text was asked for and is larger than an
     answer may be.
@@ -47,6 +60,19 @@ class FileServiceAsyncStub(FileServiceStub):
     """Keeps the files of folders."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    UploadFile: _aio.StreamUnaryMultiCallable[_file_service_pb2.UploadFileRequest, _file_service_pb2.UploadFileResponse]  # type: ignore[assignment]
+    """Takes a file in, which is then read in the background: its `status` tells how far it is. The request is a stream: the first
+    message says all of the file, each one has a part of its bytes, and one of them the file's `size`: a stream that ends before is
+    INVALID_ARGUMENT. Over HTTP it is a form.
+
+    What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
+    with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
+    `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
+    other bytes came than `sha256` says; INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
+    IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
+    """
+    GetUpload: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetUploadRequest, _file_service_pb2.GetUploadResponse]  # type: ignore[assignment]
+    """Says how much of an upload came. FOLDER_NOT_FOUND."""
     GetFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.GetFileRequest, _file_service_pb2.GetFileResponse]  # type: ignore[assignment]
     """Returns one file. FOLDER_NOT_FOUND, FILE_NOT_FOUND; PAYLOAD_TOO_LARGE when its text was asked for and is larger than an
     answer may be.
@@ -58,6 +84,31 @@ class FileServiceAsyncStub(FileServiceStub):
 
 class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the files of folders."""
+
+    @_abc_1.abstractmethod
+    def UploadFile(
+        self,
+        request_iterator: _MaybeAsyncIterator[_file_service_pb2.UploadFileRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_service_pb2.UploadFileResponse, _abc.Awaitable[_file_service_pb2.UploadFileResponse]]:
+        """Takes a file in, which is then read in the background: its `status` tells how far it is. The request is a stream: the first
+        message says all of the file, each one has a part of its bytes, and one of them the file's `size`: a stream that ends before is
+        INVALID_ARGUMENT. Over HTTP it is a form.
+
+        What came of an upload with a `request_id` is kept for a day when it breaks off: GetUpload says how much, and the next upload
+        with the key goes on at that `offset`. FOLDER_NOT_FOUND; ALREADY_EXISTS when the folder has a file of that name and
+        `duplicate_handling` says so; PAYLOAD_TOO_LARGE above the limit of the deployment, 50 MB unless set; CHECKSUM_MISMATCH when
+        other bytes came than `sha256` says; INVALID_ARGUMENT for a name that is a path, and for an offset at which nothing goes on;
+        IDEMPOTENCY_CONFLICT when the key is of another upload; STALE_ETAG when another stream goes on with it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUpload(
+        self,
+        request: _file_service_pb2.GetUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_file_service_pb2.GetUploadResponse, _abc.Awaitable[_file_service_pb2.GetUploadResponse]]:
+        """Says how much of an upload came. FOLDER_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def GetFile(

@@ -1,0 +1,157 @@
+"""Uploads in PostgreSQL: files whose bytes still come."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from letta.memory.v1.file_pb2 import File, FileStatus
+from letta.memory.v1.file_service_pb2 import GetUploadResponse
+from letta_common.actor import Actor
+from letta_common.clock import Clock
+from letta_common.errors import AlreadyExists, StaleEtag
+from letta_common.values.repeats import another_request
+from letta_common.values.times import stamp_of
+from letta_memory.domain.uploads import PART_BYTES, Begun, NewFile
+from letta_memory.store.files import SqlFileStore
+from letta_memory.store.folders import require_folder, unknown_folder
+from letta_memory.store.tables import files
+from letta_postgres.db import Database, retry
+from letta_postgres.statements import call
+
+_BEGIN = "select * from " + call(
+    "memory.begin_upload",
+    *("org", "user", "folder", "id", "name", "original", "media_type", "token", "anew", "request_hash", "now"),
+)
+_APPEND = f"select {call('memory.append_part', 'org', 'id', 'token', 'offset', 'number', 'part', 'now')}"
+_PART = "select t.bytes from memory.file_parts t where t.organization_id = %b and t.file_id = %b and t.number = %b"
+_FINISH = "select * from " + call(
+    "memory.finish_upload",
+    *("org", "folder", "id", "token", "name", "duplicates", "number", "rest", "size", "sha256", "now"),
+)
+_CANCEL = (
+    "update memory.files f set deleted_at = now() where f.organization_id = %b and f.id = %b and f.lease_id = %b "
+    "and f.status = 0 and f.deleted_at is null"
+)
+_NO_FOLDER, _OTHER_REQUEST, _GOING, _DONE = 1, 2, 3, 4
+_LOST, _TAKEN = 2, 3
+
+
+class SqlUploadStore:
+    """Uploads in PostgreSQL."""
+
+    def __init__(self, db: Database, files: SqlFileStore, clock: Clock) -> None:
+        self._db = db
+        self._files = files
+        self._clock = clock
+
+    async def begin(self, actor: Actor, new: NewFile, *, anew: bool) -> Begun:
+        """Begin an upload or take it over from another stream, without what came before if it begins anew."""
+        values = {
+            "org": actor.organization_id,
+            "user": actor.user_id,
+            "folder": new.folder_id,
+            "id": new.id,
+            "name": new.name,
+            "original": new.original_name,
+            "media_type": new.media_type,
+            "token": new.token,
+            "anew": anew,
+            "request_hash": new.request_hash or None,
+            "now": self._clock.now(),
+        }
+        status, received = (await self._db.hot(_BEGIN, values))[0]
+        while status == _GOING:
+            await self._files.purge(actor.organization_id, new.id)
+            status, received = (await self._db.hot(_BEGIN, values))[0]
+        if status == _NO_FOLDER:
+            raise unknown_folder(new.folder_id)
+        if status == _OTHER_REQUEST:
+            raise another_request()
+        file = await self._files.get(actor, new.folder_id, new.id) if status == _DONE else None
+        return Begun(received, file)
+
+    async def append_part(self, actor: Actor, new: NewFile, offset: int, part: bytes) -> None:
+        """Keep a part."""
+        values = {
+            "org": actor.organization_id,
+            "id": new.id,
+            "token": new.token,
+            "offset": offset,
+            "number": offset // PART_BYTES,
+            "part": part,
+            "now": self._clock.now(),
+        }
+        if not (await self._db.hot(_APPEND, values))[0][0]:
+            raise _lost()
+
+    async def get_part(self, actor: Actor, file_id: str, number: int) -> bytes:
+        """Return a part that came, from 0."""
+        rows = await self._db.hot(_PART, (actor.organization_id, file_id, number))
+        if not rows:
+            raise _lost()
+        return bytes(rows[0][0])
+
+    async def finish(self, actor: Actor, new: NewFile, size: int, rest: bytes, sha256: bytes) -> tuple[File, str]:
+        """Make a file of what came; return it, and the id of the file whose place it took."""
+        now = self._clock.now()
+        values = {
+            "org": actor.organization_id,
+            "folder": new.folder_id,
+            "id": new.id,
+            "token": new.token,
+            "name": new.name,
+            "duplicates": new.duplicates,
+            "number": (size - len(rest)) // PART_BYTES,
+            "rest": rest,
+            "size": size,
+            "sha256": sha256,
+            "now": now,
+        }
+        status, file_id, name, replaced_id = (await self._db.hot(_FINISH, values))[0]
+        if status == _NO_FOLDER:
+            raise unknown_folder(new.folder_id)
+        if status == _LOST:
+            raise _lost()
+        if status == _TAKEN:
+            text = f"the folder has a file {new.name} already; choose another name, or another `duplicate_handling`"
+            raise AlreadyExists(text, file_id=file_id)
+        if file_id != new.id:
+            return await self._files.get(actor, new.folder_id, file_id), ""
+        # Not read again: another upload may have taken its place already.
+        return File(
+            id=file_id,
+            folder_id=new.folder_id,
+            organization_id=actor.organization_id,
+            name=name,
+            original_name=new.original_name,
+            media_type=new.media_type,
+            size_bytes=size,
+            sha256=sha256.hex(),
+            status=FileStatus.FILE_STATUS_PENDING,
+            created_by_id=actor.user_id,
+            created_at=stamp_of(now),
+            updated_at=stamp_of(now),
+        ), replaced_id
+
+    async def cancel(self, actor: Actor, new: NewFile) -> None:
+        """Forget an upload, unless another stream goes on with it."""
+        await retry(lambda: self._db.hot(_CANCEL, (actor.organization_id, new.id, new.token)))
+
+    async def get_upload(self, actor: Actor, folder_id: str, file_id: str) -> GetUploadResponse:
+        """Return how much of an upload came."""
+        query = sa.select(files.c.size_bytes, files.c.status).where(
+            files.c.organization_id == actor.organization_id,
+            files.c.folder_id == folder_id,
+            files.c.id == file_id,
+            files.c.deleted_at.is_(None),
+        )
+        async with self._db.connect() as conn:
+            await require_folder(conn, actor, folder_id)
+            row = (await conn.execute(query)).one_or_none()
+        if row is None:
+            return GetUploadResponse()
+        return GetUploadResponse(received_bytes=row[0], file_id=file_id if row[1] else "")
+
+
+def _lost() -> StaleEtag:
+    return StaleEtag("another stream goes on with this upload; ask GetUpload, and begin again if it breaks off")
