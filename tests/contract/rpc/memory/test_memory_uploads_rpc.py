@@ -272,8 +272,8 @@ async def test_what_no_folder_takes(memory: Any) -> None:
         await memory.files.UploadFile(iter(()), timeout=10)
     with pytest.raises(ValidationFailed):
         await memory.files.UploadFile(iter([pb.UploadFileRequest(folder_id=place)]), timeout=10)
+    mixed = [*messages(place, b"x"), *messages(new_id("source"), b"y")]
     with pytest.raises(InvalidArgument):
-        mixed = [*messages(place, b"x"), *messages(new_id("source"), b"y")]
         await memory.files.UploadFile(iter(mixed), timeout=10)
     assert await names(memory, place) == []
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from letta.jsonmap.v1.uploaded_file_pb2 import UploadedFile
-from letta.memory.v1.file_pb2 import File
+from letta.memory.v1.file_pb2 import File, FileStatus
 from letta.memory.v1.file_service_pb2 import GetUploadResponse, UploadFileRequest
 from letta_common.actor import Actor
 from letta_common.errors import AlreadyExists, ChecksumMismatch, FolderNotFound, InvalidArgument, PayloadTooLarge
@@ -31,14 +31,10 @@ _NOT_OF_THE_FILE = ("request_id", "offset", "file")
 
 
 @dataclass(frozen=True, slots=True)
-class NewFile:
+class NewUpload:
     """A file that comes in, as its first message says."""
 
-    id: str
-    folder_id: str
-    name: str
-    original_name: str
-    media_type: str
+    file: File
     duplicates: int
     """A `DuplicateHandling`."""
     token: str
@@ -57,7 +53,7 @@ class Begun:
 class UploadStore(Protocol):
     """What the rules need from storage. Every call sees only the actor's organization."""
 
-    async def begin(self, actor: Actor, new: NewFile, *, anew: bool) -> Begun:
+    async def begin(self, actor: Actor, new: NewUpload, *, anew: bool) -> Begun:
         """Begin an upload or take it over from another stream, without what came before if it begins anew.
 
         Raises:
@@ -66,7 +62,7 @@ class UploadStore(Protocol):
         """
         ...
 
-    async def append_part(self, actor: Actor, new: NewFile, offset: int, part: bytes) -> None:
+    async def append_part(self, actor: Actor, new: NewUpload, offset: int, part: bytes) -> None:
         """Keep a part. Raises StaleEtag when another stream goes on with the upload."""
         ...
 
@@ -74,7 +70,7 @@ class UploadStore(Protocol):
         """Return a part that came, from 0."""
         ...
 
-    async def finish(self, actor: Actor, new: NewFile, size: int, rest: bytes, sha256: bytes) -> tuple[File, str]:
+    async def finish(self, actor: Actor, new: NewUpload, size: int, rest: bytes, sha256: bytes) -> tuple[File, str]:
         """Make a file of what came; return it, and the id of the file whose place it took.
 
         Raises:
@@ -84,7 +80,7 @@ class UploadStore(Protocol):
         """
         ...
 
-    async def cancel(self, actor: Actor, new: NewFile) -> None:
+    async def cancel(self, actor: Actor, new: NewUpload) -> None:
         """Forget an upload, unless another stream goes on with it."""
         ...
 
@@ -134,25 +130,25 @@ class Uploads:
             text = "the stream ended before the bytes that `file.size` says; ask GetUpload, and go on from there"
             raise InvalidArgument(text, field="file.size")
         file, replaced = kept
-        for gone in filter(None, (replaced, new.id if file.id != new.id else "")):
+        for gone in filter(None, (replaced, new.file.id if file.id != new.file.id else "")):
             await self._purge(actor, gone)
         return file
 
-    async def _forget(self, actor: Actor, new: NewFile) -> None:
+    async def _forget(self, actor: Actor, new: NewUpload) -> None:
         await self._store.cancel(actor, new)
-        await self._purge(actor, new.id)
+        await self._purge(actor, new.file.id)
 
     async def _purge(self, actor: Actor, file_id: str) -> None:
         while await self._files.purge(actor.organization_id, file_id):
             pass
 
     async def _kept(
-        self, actor: Actor, new: NewFile, first: UploadFileRequest, requests: AsyncIterator[UploadFileRequest]
+        self, actor: Actor, new: NewUpload, first: UploadFileRequest, requests: AsyncIterator[UploadFileRequest]
     ) -> tuple[File, str] | None:
         """Keep what comes; return the file and the id of the one that it replaces, or None when not all came."""
         digest, offset, size = hashlib.sha256(), first.offset, -1
         for number in range(offset // PART_BYTES):
-            digest.update(await self._store.get_part(actor, new.id, number))
+            digest.update(await self._store.get_part(actor, new.file.id, number))
         waiting = bytearray()
         async with aclosing(_files(first, requests)) as files:
             async for file in files:
@@ -179,17 +175,22 @@ class Uploads:
         if size > self._most:
             raise PayloadTooLarge(f"a file has at most {self._most} bytes; split it", limit=str(self._most))
 
-    def _new(self, actor: Actor, first: UploadFileRequest) -> NewFile:
+    def _new(self, actor: Actor, first: UploadFileRequest) -> NewUpload:
         original = _base_name(first.file.file_name)
         name = first.name or original
         _require_name(name, "name" if first.name else "file.file_name")
         described = self._digests.of(first, name, without=_NOT_OF_THE_FILE)
-        return NewFile(
-            id=upload_id(actor, first.folder_id, first.request_id) if first.request_id else new_id("file"),
-            folder_id=first.folder_id,
-            name=name,
-            original_name=original or name,
-            media_type=_media_type(first.file.content_type, original or name),
+        return NewUpload(
+            file=File(
+                id=upload_id(actor, first.folder_id, first.request_id) if first.request_id else new_id("file"),
+                folder_id=first.folder_id,
+                organization_id=actor.organization_id,
+                name=name,
+                original_name=original or name,
+                media_type=_media_type(first.file.content_type, original or name),
+                status=FileStatus.FILE_STATUS_PENDING,
+                created_by_id=actor.user_id,
+            ),
             duplicates=first.duplicate_handling,
             token=new_id("upload"),
             request_hash=described if first.request_id else b"",

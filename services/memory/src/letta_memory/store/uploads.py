@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from letta.memory.v1.file_pb2 import File, FileStatus
+from letta.memory.v1.file_pb2 import File
 from letta.memory.v1.file_service_pb2 import GetUploadResponse
 from letta_common.actor import Actor
 from letta_common.clock import Clock
 from letta_common.errors import AlreadyExists, StaleEtag
 from letta_common.values.repeats import another_request
 from letta_common.values.times import stamp_of
-from letta_memory.domain.uploads import PART_BYTES, Begun, NewFile
+from letta_memory.domain.uploads import PART_BYTES, Begun, NewUpload
 from letta_memory.store.files import SqlFileStore
 from letta_memory.store.folders import require_folder, unknown_folder
 from letta_memory.store.tables import files
@@ -44,16 +44,16 @@ class SqlUploadStore:
         self._files = files
         self._clock = clock
 
-    async def begin(self, actor: Actor, new: NewFile, *, anew: bool) -> Begun:
+    async def begin(self, actor: Actor, new: NewUpload, *, anew: bool) -> Begun:
         """Begin an upload or take it over from another stream, without what came before if it begins anew."""
         values = {
             "org": actor.organization_id,
             "user": actor.user_id,
-            "folder": new.folder_id,
-            "id": new.id,
-            "name": new.name,
-            "original": new.original_name,
-            "media_type": new.media_type,
+            "folder": new.file.folder_id,
+            "id": new.file.id,
+            "name": new.file.name,
+            "original": new.file.original_name,
+            "media_type": new.file.media_type,
             "token": new.token,
             "anew": anew,
             "request_hash": new.request_hash or None,
@@ -61,20 +61,20 @@ class SqlUploadStore:
         }
         status, received = (await self._db.hot(_BEGIN, values))[0]
         while status == _GOING:
-            await self._files.purge(actor.organization_id, new.id)
+            await self._files.purge(actor.organization_id, new.file.id)
             status, received = (await self._db.hot(_BEGIN, values))[0]
         if status == _NO_FOLDER:
-            raise unknown_folder(new.folder_id)
+            raise unknown_folder(new.file.folder_id)
         if status == _OTHER_REQUEST:
             raise another_request()
-        file = await self._files.get(actor, new.folder_id, new.id) if status == _DONE else None
+        file = await self._files.get(actor, new.file.folder_id, new.file.id) if status == _DONE else None
         return Begun(received, file)
 
-    async def append_part(self, actor: Actor, new: NewFile, offset: int, part: bytes) -> None:
+    async def append_part(self, actor: Actor, new: NewUpload, offset: int, part: bytes) -> None:
         """Keep a part."""
         values = {
             "org": actor.organization_id,
-            "id": new.id,
+            "id": new.file.id,
             "token": new.token,
             "offset": offset,
             "number": offset // PART_BYTES,
@@ -91,15 +91,15 @@ class SqlUploadStore:
             raise _lost()
         return bytes(rows[0][0])
 
-    async def finish(self, actor: Actor, new: NewFile, size: int, rest: bytes, sha256: bytes) -> tuple[File, str]:
+    async def finish(self, actor: Actor, new: NewUpload, size: int, rest: bytes, sha256: bytes) -> tuple[File, str]:
         """Make a file of what came; return it, and the id of the file whose place it took."""
         now = self._clock.now()
         values = {
             "org": actor.organization_id,
-            "folder": new.folder_id,
-            "id": new.id,
+            "folder": new.file.folder_id,
+            "id": new.file.id,
             "token": new.token,
-            "name": new.name,
+            "name": new.file.name,
             "duplicates": new.duplicates,
             "number": (size - len(rest)) // PART_BYTES,
             "rest": rest,
@@ -109,33 +109,26 @@ class SqlUploadStore:
         }
         status, file_id, name, replaced_id = (await self._db.hot(_FINISH, values))[0]
         if status == _NO_FOLDER:
-            raise unknown_folder(new.folder_id)
+            raise unknown_folder(new.file.folder_id)
         if status == _LOST:
             raise _lost()
         if status == _TAKEN:
-            text = f"the folder has a file {new.name} already; choose another name, or another `duplicate_handling`"
+            text = (
+                f"the folder has a file {new.file.name} already; choose another name, or another `duplicate_handling`"
+            )
             raise AlreadyExists(text, file_id=file_id)
-        if file_id != new.id:
-            return await self._files.get(actor, new.folder_id, file_id), ""
+        if file_id != new.file.id:
+            return await self._files.get(actor, new.file.folder_id, file_id), ""
         # Not read again: another upload may have taken its place already.
-        return File(
-            id=file_id,
-            folder_id=new.folder_id,
-            organization_id=actor.organization_id,
-            name=name,
-            original_name=new.original_name,
-            media_type=new.media_type,
-            size_bytes=size,
-            sha256=sha256.hex(),
-            status=FileStatus.FILE_STATUS_PENDING,
-            created_by_id=actor.user_id,
-            created_at=stamp_of(now),
-            updated_at=stamp_of(now),
-        ), replaced_id
+        file = File(name=name, size_bytes=size, sha256=sha256.hex(), created_at=stamp_of(now), updated_at=stamp_of(now))
+        made = File()
+        made.CopyFrom(new.file)
+        made.MergeFrom(file)
+        return made, replaced_id
 
-    async def cancel(self, actor: Actor, new: NewFile) -> None:
+    async def cancel(self, actor: Actor, new: NewUpload) -> None:
         """Forget an upload, unless another stream goes on with it."""
-        await retry(lambda: self._db.hot(_CANCEL, (actor.organization_id, new.id, new.token)))
+        await retry(lambda: self._db.hot(_CANCEL, (actor.organization_id, new.file.id, new.token)))
 
     async def get_upload(self, actor: Actor, folder_id: str, file_id: str) -> GetUploadResponse:
         """Return how much of an upload came."""

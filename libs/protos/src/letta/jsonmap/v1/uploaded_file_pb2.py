@@ -22,15 +22,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/jsonmap/v1/uploaded_file.proto\x12\x10letta.jsonmap.v1\"\x8a\x01\n\x0cUploadedFile\x12\x1b\n\tfile_name\x18\x01 \x01(\tR\x08\x66ileName\x12!\n\x0c\x63ontent_type\x18\x02 \x01(\tR\x0b\x63ontentType\x12\x18\n\x07\x63ontent\x18\x03 \x01(\x0cR\x07\x63ontent\x12\x17\n\x04size\x18\x04 \x01(\x03H\x00R\x04size\x88\x01\x01\x42\x07\n\x05_sizeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letta/jsonmap/v1/uploaded_file.proto\x12\x10letta.jsonmap.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xa2\x01\n\x0cUploadedFile\x12!\n\tfile_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01R\x08\x66ileName\x12\'\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01R\x0b\x63ontentType\x12\x1e\n\x07\x63ontent\x18\x03 \x01(\x0c\x42\x04\xe2\x41\x01\x01R\x07\x63ontent\x12\x1d\n\x04size\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x00R\x04size\x88\x01\x01\x42\x07\n\x05_sizeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letta.jsonmap.v1.uploaded_file_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UPLOADEDFILE']._serialized_start=59
-  _globals['_UPLOADEDFILE']._serialized_end=197
+  _globals['_UPLOADEDFILE'].fields_by_name['file_name']._loaded_options = None
+  _globals['_UPLOADEDFILE'].fields_by_name['file_name']._serialized_options = b'\342A\001\001'
+  _globals['_UPLOADEDFILE'].fields_by_name['content_type']._loaded_options = None
+  _globals['_UPLOADEDFILE'].fields_by_name['content_type']._serialized_options = b'\342A\001\001'
+  _globals['_UPLOADEDFILE'].fields_by_name['content']._loaded_options = None
+  _globals['_UPLOADEDFILE'].fields_by_name['content']._serialized_options = b'\342A\001\001'
+  _globals['_UPLOADEDFILE'].fields_by_name['size']._loaded_options = None
+  _globals['_UPLOADEDFILE'].fields_by_name['size']._serialized_options = b'\342A\001\001'
+  _globals['_UPLOADEDFILE']._serialized_start=92
+  _globals['_UPLOADEDFILE']._serialized_end=254
 # @@protoc_insertion_point(module_scope)
