@@ -68,7 +68,7 @@ NOUNS = {
         Noun("Archive", "archive_id", "/v1/archives/", {"name": "base"}, wrapped=False),
         Noun("Block", "block_id", "/v1/blocks/", {"label": "base", "value": "base"}),
         Noun("Conversation", "conversation_id", "/v1/conversations/", {}, wrapped=False),
-        Noun("Folder", "folder_id", "/v1/folders/", {"name": "base"}, wrapped=False),
+        Noun("Folder", "folder_id", "/v1/folders/", {}, wrapped=False),
         Noun("Provider", "provider_id", "/v1/providers/", _PROVIDER),
         Noun("Tool", "tool_id", "/v1/tools/", {}),
     )

@@ -41,6 +41,7 @@ BOUND: dict[str, tuple[Any, ...]] = {
     "Agent.tool_ids": (["{tool_id}"],),
     "Archive.embedding": (_EMBEDDER,),
     "Conversation.agent_id": ("{agent_id}",),
+    "Folder.embedding": (_EMBEDDER,),
     "Conversation.isolated_block_labels": (["human"],),
     "Conversation.model": (_MODEL,),
     "Conversation.model_settings": ({"provider_type": "builtin", "temperature": 0.5},),
@@ -51,7 +52,7 @@ BOUND: dict[str, tuple[Any, ...]] = {
     "Tool.source_type": ("TOOL_SOURCE_TYPE_PYTHON",),
 }
 # Values that no two resources share.
-UNIQUE = {"Provider.name": "unique-{}", "Tool.source_code": TOOL.replace("{}", "unique_{}")}
+UNIQUE = {"Folder.name": "unique-{}", "Provider.name": "unique-{}", "Tool.source_code": TOOL.replace("{}", "unique_{}")}
 # Fields that answers show under another name.
 SHOWN: dict[str, Callable[[Values], Any]] = {
     "Agent.block_ids": lambda agent: [block["id"] for block in agent["blocks"]],
@@ -61,6 +62,8 @@ SHOWN: dict[str, Callable[[Values], Any]] = {
     "Agent.secret_values": lambda agent: {secret["key"]: secret["value"] for secret in agent["secrets"]},
     "Agent.tool_ids": lambda agent: [tool["id"] for tool in agent["tools"] if tool["name"] == "secret_tool"],
     "Archive.embedding": lambda archive: archive["embedding_config"]["handle"],
+    "Folder.embedding": lambda folder: folder["embedding_config"]["handle"],
+    "Folder.embedding_chunk_size": lambda folder: folder["embedding_config"]["embedding_chunk_size"],
     "Conversation.isolated_block_labels": lambda talk: ["human" for _ in talk["isolated_block_ids"]],
 }
 # Fields that answers do not show as they were written, each with its reason.
@@ -68,6 +71,7 @@ ELSEWHERE: dict[str, str] = {
     "Agent.compat": "older words for other fields: test_older_words_rpc",
     "Agent.folder_ids": "refused in this release",
     "Archive.compat": "older words for `embedding`: test_archives_are_made_in_older_words",
+    "Folder.compat": "older words for other fields: test_a_chunk_size_counts_however_it_is_said",
     "Agent.response_format": "a union, which REST writes with a discriminator: test_client_forms",
     "Agent.tool_rules": "a union, which REST writes with a discriminator: test_rules_of_tools_are_kept",
     "Provider.access_key": "input only",
@@ -96,6 +100,7 @@ ALWAYS = {
     "Agent.timezone",
     "Archive.name",
     "Block.label",
+    "Folder.name",
     "Tool.source_code",
 }
 
@@ -137,7 +142,8 @@ def value(noun: Noun, field: Any, which: int, owned: dict[str, str]) -> Any:
 def base(noun: Noun) -> Values:
     """Return what a noun cannot do without, its name unlike all others."""
     number = next(_COUNT)
-    unique: Values = {"Tool": {"source_code": TOOL.format(f"made_{number}")}, "Provider": {"name": f"made-{number}"}}
+    named = {"name": f"made-{number}"}
+    unique: Values = {"Tool": {"source_code": TOOL.format(f"made_{number}")}, "Provider": named, "Folder": named}
     return {**noun.base, **unique.get(noun.name, {})}
 
 
