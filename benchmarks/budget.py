@@ -195,8 +195,13 @@ _LATER_STEP_SQL = 1  # the step after the tool call: commit
 async def measure(dsn: str, home: Path) -> dict[str, Any]:
     """Count for each history; return the report."""
     await upgrade_all(dsn)
-    # Embedding goes on in the background, in batches; it is no part of a step.
-    quiet = {"embed_messages": False, "embedding_pause_seconds": 3600, "log_level": "warning"}
+    # Indexing and embedding go on in the background, in batches; they are no part of a step.
+    quiet = {
+        "embed_messages": False,
+        "embedding_pause_seconds": 3600,
+        "index_pause_seconds": 3600,
+        "log_level": "warning",
+    }
     async with AsyncExitStack() as ends:
         settings, asked = await ends.enter_async_context(vendors())
         arguments = {"database_url": dsn, "home": home, "dev_mode": True, "bind": "127.0.0.1:0", **quiet, **settings}

@@ -22,6 +22,7 @@ EXCEPTIONS = {
     "files_system_deleted": "what is left of deleted files of every organization is removed in turn",
     "files_system_uploads": "the cleaner removes uploads of every organization that nobody goes on with",
     "folders_system_deleted": "what is left of deleted folders of every organization is removed in turn",
+    "search_scopes_system_tasks": "what search keeps of every organization is counted and tidied in turn",
     "conversation_queue_system_approvals": "the cleaner answers overdue requests for approval of every organization",
     "executions_started": "the sweep removes old calls of every organization",
     "provider_traces_system_age": "the cleaner removes old traces of every organization",

@@ -11,7 +11,7 @@ from letta_memory.store.provisions import MESSAGE_ARRAYS, message_columns
 _CHUNK = 10_000
 _ROLES = (MessageRole.MESSAGE_ROLE_USER, MessageRole.MESSAGE_ROLE_ASSISTANT)
 _APPEND = (
-    "select memory.append_messages(organization_id, id, agent_id, next_seq, false, "
+    "select memory.append_messages(organization_id, id, agent_id, next_seq, "
     "%(ids)s::text[], %(roles)s::smallint[], %(types)s::integer[], %(flags)s::smallint[], %(runs)s::text[], "
     "%(steps)s::text[], %(groups)s::text[], %(times)s::timestamptz[], %(searches)s::text[], %(bodies)s::bytea[]) "
     "from memory.conversations where agent_id = %(agent)s"

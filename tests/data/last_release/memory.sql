@@ -82,7 +82,7 @@ CREATE FUNCTION memory.any_word(p_text text) RETURNS tsquery
     AS $$
   select replace(plainto_tsquery('pg_catalog.english', p_text)::text, ' & ', ' | ')::tsquery
 $$;
-CREATE FUNCTION memory.append_messages(p_org text, p_conversation text, p_agent text, p_first bigint, p_pending boolean, p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[], p_groups text[], p_times timestamp with time zone[], p_searches text[], p_bodies bytea[]) RETURNS void
+CREATE FUNCTION memory.append_messages(p_org text, p_conversation text, p_agent text, p_first bigint, p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[], p_groups text[], p_times timestamp with time zone[], p_searches text[], p_bodies bytea[]) RETURNS void
     LANGUAGE sql
     AS $$
   insert into memory.messages (
@@ -90,11 +90,11 @@ CREATE FUNCTION memory.append_messages(p_org text, p_conversation text, p_agent 
     pending, search, body)
   select p_org, p_conversation, p_first + m.place - 1, m.id, p_agent, m.role, m.types, m.flags,
     m.run_id, m.step_id, m.group_id, m.created_at,
-    p_pending and m.search <> '', m.search, m.body
+    m.search <> '', m.search, m.body
   from unnest(p_ids, p_roles, p_types, p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies)
     with ordinality as m (id, role, types, flags, run_id, step_id, group_id, created_at, search, body, place)
 $$;
-CREATE FUNCTION memory.begin_step(p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_pending boolean, p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[], p_groups text[], p_times timestamp with time zone[], p_searches text[], p_bodies bytea[]) RETURNS SETOF memory.step_row
+CREATE FUNCTION memory.begin_step(p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[], p_groups text[], p_times timestamp with time zone[], p_searches text[], p_bodies bytea[]) RETURNS SETOF memory.step_row
     LANGUAGE plpgsql
     AS $$
 declare
@@ -119,7 +119,7 @@ begin
     end if;
   end if;
   if n > 0 then
-    perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq, p_pending, p_ids, p_roles, p_types,
+    perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq, p_ids, p_roles, p_types,
       p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
   end if;
   if n > 0 or p_fence > c.fence then
@@ -157,7 +157,7 @@ CREATE FUNCTION memory.blocks_of(p_org text, p_agent text, p_conversation text) 
   join memory.blocks b on b.organization_id = l.organization_id and b.id = l.block_id
   where l.organization_id = p_org and l.conversation_id = p_conversation
 $$;
-CREATE FUNCTION memory.commit_step(p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_step integer, p_stop smallint, p_pending boolean, p_move boolean, p_clear boolean, p_summary boolean, p_first_kept text, p_known_ids text[], p_known_versions bigint[], p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[], p_groups text[], p_times timestamp with time zone[], p_searches text[], p_bodies bytea[]) RETURNS SETOF memory.step_row
+CREATE FUNCTION memory.commit_step(p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_step integer, p_stop smallint, p_move boolean, p_clear boolean, p_summary boolean, p_first_kept text, p_known_ids text[], p_known_versions bigint[], p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[], p_groups text[], p_times timestamp with time zone[], p_searches text[], p_bodies bytea[]) RETURNS SETOF memory.step_row
     LANGUAGE plpgsql
     AS $$
 declare
@@ -179,7 +179,7 @@ begin
   values (p_org, p_run, p_step, p_conversation, p_stop) on conflict do nothing;
   r.repeated := not found;
   if not r.repeated then
-    perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq, p_pending, p_ids, p_roles, p_types,
+    perform memory.append_messages(p_org, p_conversation, p_agent, c.next_seq, p_ids, p_roles, p_types,
       p_flags, p_runs, p_steps, p_groups, p_times, p_searches, p_bodies);
     if p_move then
       kept := c.next_seq;
@@ -355,137 +355,6 @@ begin
   end loop;
   return found_lines;
 end $$;
-CREATE FUNCTION memory.search_messages(p_org text, p_agent text, p_conversation text, p_roles smallint[], p_types integer, p_query text, p_vector extensions.halfvec, p_embedder text, p_mode smallint, p_from timestamp with time zone, p_to timestamp with time zone, p_limit integer) RETURNS SETOF memory.message_hit
-    LANGUAGE plpgsql STABLE
-    SET plan_cache_mode TO 'force_custom_plan'
-    AS $$
-declare
-  any_of tsquery := memory.any_word(p_query);
-  total bigint := (
-    select coalesce(sum(c.message_count), 0) from memory.conversations c
-    where c.organization_id = p_org and (p_agent is null or c.agent_id = p_agent)
-      and (p_conversation is null or c.id = p_conversation));
-begin
-  if p_query <> '' then
-    return query with
-  matches as materialized (
-    select s.id, s.words from memory.messages s where s.organization_id = p_org and s.search <> ''
-      and (p_agent is null or s.agent_id = p_agent) and (p_conversation is null or s.conversation_id = p_conversation)
-      and (p_roles is null or s.role = any(p_roles)) and (p_types is null or s.types & p_types <> 0)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
-      and p_mode <> 1 /* SearchMode.VECTOR */ and s.words @@ any_of order by s.created_at desc limit 5000),
-  terms as (
-    select memory.term_of(t.lexeme) as term from unnest(to_tsvector('pg_catalog.english', p_query)) t),
-  weights as (
-    select t.term, ln(1 + (greatest(total, count(*)) - count(*) + 0.5) / (count(*) + 0.5)) as weight
-    from terms t join matches m on m.words @@ t.term group by t.term),
-  by_word as (
-    select m.id, sum(w.weight * ts_rank(m.words, w.term, 1)) as score
-    from matches m join weights w on m.words @@ w.term group by m.id order by score desc limit 200),
-  by_meaning as (
-    select s.id, 1 - (s.embedding operator(extensions.<=>) p_vector) as score
-    from memory.messages s
-    where s.organization_id = p_org and s.search <> ''
-      and (p_agent is null or s.agent_id = p_agent) and (p_conversation is null or s.conversation_id = p_conversation)
-      and (p_roles is null or s.role = any(p_roles)) and (p_types is null or s.types & p_types <> 0)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
-      and p_mode <> 2 /* SearchMode.FTS */ and p_vector is not null and s.embedding is not null
-      and s.embedder = p_embedder and extensions.vector_dims(s.embedding) = extensions.vector_dims(p_vector)
-    order by score desc limit 200),
-  word_lane as (
-    select b.id, row_number() over (order by b.score desc, b.id) as place,
-      coalesce((b.score - min(b.score) over ()) / nullif(max(b.score) over () - min(b.score) over (), 0), 1) as score
-    from by_word b),
-  meaning_lane as (
-    select b.id, row_number() over (order by b.score desc, b.id) as place,
-      coalesce((b.score - min(b.score) over ()) / nullif(max(b.score) over () - min(b.score) over (), 0), 1) as score
-    from by_meaning b),
-  fused as (
-    select coalesce(w.id, m.id) as id, w.place as word_place, m.place as meaning_place,
-      (coalesce(w.score, 0) + coalesce(m.score, 0))
-        / ((exists (select from word_lane))::integer + (exists (select from meaning_lane))::integer) as score
-    from word_lane w full join meaning_lane m on m.id = w.id)
-      select f.score::float8, f.word_place::integer, f.meaning_place::integer, m.id, m.agent_id, m.conversation_id,
-        m.created_at, m.body
-      from fused f join memory.messages m on m.organization_id = p_org and m.id = f.id
-      order by f.score desc, m.created_at desc, m.id limit p_limit;
-    if found or p_mode = 1 /* SearchMode.VECTOR */ then
-      return;
-    end if;
-  end if;
-  return query
-    select 0::float8, null::integer, null::integer, s.id, s.agent_id, s.conversation_id, s.created_at, s.body
-    from memory.messages s where s.organization_id = p_org and s.search <> ''
-      and (p_agent is null or s.agent_id = p_agent) and (p_conversation is null or s.conversation_id = p_conversation)
-      and (p_roles is null or s.role = any(p_roles)) and (p_types is null or s.types & p_types <> 0)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
-      and (p_query = '' or strpos(lower(s.search), lower(p_query)) > 0)
-    order by s.created_at desc, s.id desc limit p_limit;
-end $$;
-CREATE FUNCTION memory.search_passages(p_org text, p_archive text, p_query text, p_vector extensions.halfvec, p_embedder text, p_tags text[], p_all boolean, p_from timestamp with time zone, p_to timestamp with time zone, p_limit integer) RETURNS SETOF memory.passage_hit
-    LANGUAGE plpgsql STABLE
-    SET plan_cache_mode TO 'force_custom_plan'
-    AS $$
-declare
-  any_of tsquery := memory.any_word(p_query);
-  total bigint := (select a.passage_count from memory.archives a where a.organization_id = p_org and a.id = p_archive);
-begin
-  if p_query <> '' then
-    return query with
-  matches as materialized (
-    select s.id, s.words from memory.passages s where s.organization_id = p_org and s.archive_id = p_archive
-      and (p_tags is null or case when p_all then s.tags @> p_tags else s.tags && p_tags end)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
-      and s.words @@ any_of),
-  terms as (
-    select memory.term_of(t.lexeme) as term from unnest(to_tsvector('pg_catalog.english', p_query)) t),
-  weights as (
-    select t.term, ln(1 + (greatest(total, count(*)) - count(*) + 0.5) / (count(*) + 0.5)) as weight
-    from terms t join matches m on m.words @@ t.term group by t.term),
-  by_word as (
-    select m.id, sum(w.weight * ts_rank(m.words, w.term, 1)) as score
-    from matches m join weights w on m.words @@ w.term group by m.id order by score desc limit 200),
-  by_meaning as (
-    select s.id, 1 - (s.embedding operator(extensions.<=>) p_vector) as score
-    from memory.passages s
-    where s.organization_id = p_org and s.archive_id = p_archive
-      and (p_tags is null or case when p_all then s.tags @> p_tags else s.tags && p_tags end)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
-      and p_vector is not null and s.embedding is not null
-      and s.embedder = p_embedder and extensions.vector_dims(s.embedding) = extensions.vector_dims(p_vector)
-    order by score desc limit 200),
-  word_lane as (
-    select b.id, row_number() over (order by b.score desc, b.id) as place,
-      coalesce((b.score - min(b.score) over ()) / nullif(max(b.score) over () - min(b.score) over (), 0), 1) as score
-    from by_word b),
-  meaning_lane as (
-    select b.id, row_number() over (order by b.score desc, b.id) as place,
-      coalesce((b.score - min(b.score) over ()) / nullif(max(b.score) over () - min(b.score) over (), 0), 1) as score
-    from by_meaning b),
-  fused as (
-    select coalesce(w.id, m.id) as id, w.place as word_place, m.place as meaning_place,
-      (coalesce(w.score, 0) + coalesce(m.score, 0))
-        / ((exists (select from word_lane))::integer + (exists (select from meaning_lane))::integer) as score
-    from word_lane w full join meaning_lane m on m.id = w.id)
-      select f.score::float8, f.word_place::integer, f.meaning_place::integer, p
-      from fused f join memory.passages p on p.organization_id = p_org and p.archive_id = p_archive and p.id = f.id
-      order by f.score desc, p.created_at desc, p.id limit p_limit;
-    if found then
-      return;
-    end if;
-  end if;
-  return query select 0::float8, null::integer, null::integer, s from memory.passages s
-    where s.organization_id = p_org and s.archive_id = p_archive
-      and (p_tags is null or case when p_all then s.tags @> p_tags else s.tags && p_tags end)
-      and (p_from is null or s.created_at >= p_from) and (p_to is null or s.created_at <= p_to)
-      and (p_query = '' or strpos(lower(s.text), lower(p_query)) > 0)
-    order by s.created_at desc, s.id desc limit p_limit;
-end $$;
-CREATE FUNCTION memory.term_of(p_lexeme text) RETURNS tsquery
-    LANGUAGE sql IMMUTABLE
-    AS $$
-  select ('''' || replace(replace(p_lexeme, '\', '\\'), '''', '''''') || '''')::tsquery
-$$;
 CREATE TABLE memory.conversations (
     organization_id text NOT NULL,
     id text NOT NULL,
@@ -567,85 +436,6 @@ begin
   where t.organization_id = p_org and t.id = p_conversation;
   fence := p_fence;
   withdrawn := true;
-end $$;
-CREATE FUNCTION memory.write_passages(p_org text, p_user text, p_agent text, p_archive text, p_new_archive text, p_now timestamp with time zone, p_embedder text, p_ids text[], p_texts text[], p_metadata text[], p_tags text[], p_times timestamp with time zone[], p_vectors extensions.halfvec[], p_request_hash bytea) RETURNS SETOF memory.passage_row
-    LANGUAGE plpgsql
-    AS $$
-declare
-  a memory.archives;
-  r memory.passage_row;
-  agent_name text;
-  agent_embedder text;
-  n bigint;
-  waiting boolean;
-begin
-  r.status := 0;
-  if p_archive is null then
-    select g.name, g.embedder into agent_name, agent_embedder
-    from memory.agents g where g.organization_id = p_org and g.id = p_agent for share;
-    if agent_name is null then
-      r.status := 2;
-      return next r;
-      return;
-    end if;
-    select l.archive_id into p_archive from memory.archive_agents l
-    where l.organization_id = p_org and l.agent_id = p_agent;
-    if p_archive is null then
-      insert into memory.archives (
-        organization_id, id, name, embedder, owner_agent_id, created_by_id, last_updated_by_id, created_at, updated_at)
-      values (p_org, p_new_archive, agent_name || '''s Archive', agent_embedder, p_agent, p_user, p_user, p_now, p_now)
-      on conflict do nothing;
-      insert into memory.archive_agents (organization_id, agent_id, archive_id)
-      values (p_org, p_agent, p_new_archive) on conflict (organization_id, agent_id) do nothing;
-      select l.archive_id into p_archive from memory.archive_agents l
-      where l.organization_id = p_org and l.agent_id = p_agent;
-    end if;
-  end if;
-  select * into a from memory.archives t where t.organization_id = p_org and t.id = p_archive for no key update;
-  if not found then
-    r.status := 1;
-    return next r;
-    return;
-  end if;
-  if exists (
-    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.id = i.id
-    where p.request_hash <> p_request_hash)
-  then
-    r.status := 3;
-    return next r;
-    return;
-  end if;
-  if a.embedder = '' then
-    a.embedder := p_embedder;
-  end if;
-  if a.dimensions is null and a.embedder = p_embedder then
-    a.dimensions := (
-      select extensions.vector_dims(v.vector) from unnest(p_vectors) v (vector) where v.vector is not null limit 1);
-  end if;
-  insert into memory.passages (
-    organization_id, archive_id, id, text, tags, metadata, created_by_id, last_updated_by_id, created_at, updated_at,
-    pending, embedding, embedder, generation, request_hash)
-  select p_org, a.id, i.id, i.text, (select array_agg(t.tag) from jsonb_array_elements_text(i.tags::jsonb) t (tag)),
-    i.metadata, p_user, p_user, i.created_at, p_now, k.vector is null, k.vector, a.embedder,
-    a.generation, p_request_hash
-  from unnest(p_ids, p_texts, p_metadata, p_tags, p_times, p_vectors) i (id, text, metadata, tags, created_at, vector)
-  cross join lateral (
-    select case when a.embedder = p_embedder and extensions.vector_dims(i.vector) = a.dimensions then i.vector end
-  ) k (vector)
-  on conflict do nothing;
-  get diagnostics n = row_count;
-  waiting := exists (
-    select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.id = i.id where p.pending);
-  if n > 0 then
-    update memory.archives t
-    set passage_count = t.passage_count + n, embedder = a.embedder, dimensions = a.dimensions,
-        waiting_since = case when waiting then clock_timestamp() else t.waiting_since end
-    where t.organization_id = p_org and t.id = a.id;
-  end if;
-  return query
-    select 0::smallint, a.embedder, p
-    from unnest(p_ids) with ordinality i (id, place)
-    join memory.passages p on p.organization_id = p_org and p.id = i.id order by i.place;
 end $$;
 CREATE TABLE memory.agent_blocks (
     organization_id text NOT NULL,

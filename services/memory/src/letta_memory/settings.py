@@ -25,6 +25,9 @@ class MemorySettings(Settings):
     embedding_batch: int = Field(default=64, ge=1, le=512, description="Most texts embedded with one call.")
     embedding_pause_seconds: float = Field(default=2.0, gt=0, description="Wait between two looks for texts to embed.")
     file_bytes: int = Field(default=50 << 20, ge=1, description="Largest file accepted.")
+    index_pause_seconds: float = Field(
+        default=1.0, gt=0, description="Wait between two looks for messages that search does not keep yet."
+    )
     step_days: float = Field(
         default=7.0, gt=0, description="How long a repeat of a step is known as one; longer than any run may take."
     )

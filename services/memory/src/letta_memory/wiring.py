@@ -29,6 +29,7 @@ from letta_memory.domain.folders import Folders, FolderStore
 from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
+from letta_memory.domain.search_index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.archives import ArchiveServicer
 from letta_memory.servicers.blocks import BlockServicer
@@ -47,6 +48,7 @@ from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
+from letta_memory.store.search_index import SqlSearchIndexStore
 from letta_memory.store.uploads import SqlUploadStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
@@ -70,6 +72,8 @@ class Stores:
     messages: MessageStore
     pending: PendingStore
     pruning: PruneStore
+    search_index: SearchIndexStore
+    late: LateConversations
 
 
 async def build(settings: MemorySettings, deps: Deps) -> Service:
@@ -79,8 +83,9 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
     options = DatabaseOptions(pool_size=settings.pool_size, application_name="letta-memory")
     db = await Database.open(dsn, schema=SCHEMA, options=options)
     files = SqlFileStore(db)
+    late = LateConversations()
     stores = Stores(
-        contexts=SqlContextStore(db, embed_messages=settings.embed_messages),
+        contexts=SqlContextStore(db, late),
         blocks=SqlBlockStore(db),
         archives=SqlArchiveStore(db),
         passages=SqlPassageStore(db),
@@ -90,6 +95,8 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         messages=SqlMessageStore(db),
         pending=SqlPendingStore(db),
         pruning=SqlPruneStore(db),
+        search_index=SqlSearchIndexStore(db),
+        late=late,
     )
     return _assembled(stores, settings, deps, db)
 
@@ -101,7 +108,11 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
         # Only callers are impatient: the indexer below waits, since nobody waits for it.
         embedder = Impatient(EmbeddingClient(channel, default_model=settings.embedding_model), deps.clock)
     pruner = Pruner(stores.pruning, deps.clock, _pruning(settings))
-    background = [Periodic("prune", pruner.prune, settings.prune_seconds)]
+    keeper = SearchKeeper(stores.search_index, stores.late, embed_messages=settings.embed_messages)
+    background = [
+        Periodic("prune", pruner.prune, settings.prune_seconds),
+        Periodic("keep what search reads", keeper.turn, settings.index_pause_seconds),
+    ]
     if channel is not None:
         batch, pause = settings.embedding_batch, settings.embedding_pause_seconds
         patient = EmbeddingClient(channel, default_model=settings.embedding_model, background=True)

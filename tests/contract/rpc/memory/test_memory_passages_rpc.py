@@ -172,8 +172,30 @@ async def test_search_says_how_a_passage_was_found(memory: Any) -> None:
     request = pb.SearchPassagesRequest(archive_id=archive_id, query="tea")
     answer = await memory.passages.SearchPassages(request, timeout=10)
     assert (answer.results[0].passage.text, answer.results[0].score) == ("one tea", 1.0)
-    assert answer.results[0].ranks == pb.PassageRanks(word_rank=1, meaning_rank=1)
-    assert answer.results[1].ranks == pb.PassageRanks(meaning_rank=2)
+    assert answer.results[0].ranks == pb.PassageRanks(word_rank=1, meaning_rank=1, word_score=1, meaning_score=1)
+    ranks = answer.results[1].ranks
+    assert (ranks.HasField("word_rank"), ranks.meaning_rank, ranks.word_score) == (False, 2, 0)
+    assert ranks.meaning_score < 0, "farther from the question than the mean of the archive"
+
+
+async def test_several_archives_are_searched_as_one(memory: Any) -> None:
+    """Each with the question as its own embedder reads it; none of another tenant."""
+    archives = [await archive(memory, embedding=embedder) for embedder in ("test/words", "test/small", "test/words")]
+    for archive_id, text in zip(archives, ("a fast car", "an old automobile", "tea"), strict=True):
+        new = pb.CreatePassageRequest(archive_id=archive_id, passage=pb.NewPassage(text=text))
+        await memory.passages.CreatePassage(new, timeout=10)
+
+    async def found(query: str, *archive_ids: str, archive_id: str = "") -> list[str]:
+        request = pb.SearchPassagesRequest(query=query, archive_ids=archive_ids, archive_id=archive_id, limit=2)
+        results = (await memory.passages.SearchPassages(request, timeout=10)).results
+        return [result.passage.text for result in results]
+
+    assert set(await found("automobile", *archives)) == {"a fast car", "an old automobile"}
+    assert await found("automobile", archives[2], archive_id=archives[0]) == ["a fast car", "tea"]
+    with pytest.raises(ArchiveNotFound):
+        await found("tea", archives[2], new_id("archive"))
+    with memory.actor(memory.BOB), pytest.raises(ArchiveNotFound):
+        await found("tea", *archives)
 
 
 async def test_search_needs_a_place(memory: Any) -> None:

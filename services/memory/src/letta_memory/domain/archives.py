@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -30,6 +30,16 @@ class ArchiveStore(Protocol):
 
     async def get(self, actor: Actor, archive_id: str) -> Archive:
         """Return one archive. Raises ArchiveNotFound."""
+        ...
+
+    async def get_several(
+        self, actor: Actor, archive_ids: Sequence[str], folder_ids: Sequence[str] = ()
+    ) -> list[Archive]:
+        """Return these archives, and those of these folders.
+
+        Raises:
+            ArchiveNotFound, FolderNotFound: one of them is not there.
+        """
         ...
 
     async def find_of_agent(self, actor: Actor, agent_id: str) -> Archive | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -112,6 +113,18 @@ async def resolve_embedder(embedder: Embedder, model: str, text: str) -> Embeddi
     except AppError:
         return embedding_config(model, None)
     return embedding_config(vectors.model, len(vectors.embeddings[0].values))
+
+
+_SPEAKER = re.compile(r"^[^\W\d_][\w.-]{0,40}: ")
+_SHORT = 400  # characters: a turn of talk, which says little without the one before it
+
+
+def with_turn_before(before: str, text: str) -> str:
+    """Return what is embedded of a message: where it and the one before it are short, both, without their speakers."""
+    text = _SPEAKER.sub("", text)
+    if not before or len(before) > _SHORT or len(text) > _SHORT:
+        return text
+    return f"{_SPEAKER.sub('', before)}\n{text}"
 
 
 def dimension_changed(model: str, size: int, archive_id: str, dimensions: int) -> EmbeddingDimensionChanged:

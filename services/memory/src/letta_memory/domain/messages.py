@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from letta.common.v1 import letta_message_pb2, message_pb2
 from letta.llm.v1.embedding_service_pb2 import EmbedResponse
-from letta.memory.v1.message_service_pb2 import SearchMode, SearchStoredMessagesRequest
+from letta.memory.v1.message_service_pb2 import SearchMode, SearchStoredMessagesRequest, StoredMessageResult
 from letta_common.actor import Actor
 from letta_common.errors import AppError
 from letta_common.values.paging import Page
@@ -67,16 +66,10 @@ class MessageFilter:
 
 @dataclass(frozen=True, slots=True)
 class MessageHit:
-    """A message that was found; the ranks count from 1."""
+    """A message that was found, and whose it is."""
 
-    score: float
-    word_rank: int | None
-    meaning_rank: int | None
-    id: str
+    found: StoredMessageResult
     agent_id: str
-    conversation_id: str
-    created_at: datetime
-    body: bytes
 
 
 class MessageStore(Protocol):
@@ -158,5 +151,8 @@ def search_text(message: message_pb2.Message) -> str:
             texts.append(f"{part.tool_call.name} {part.tool_call.input}")
         elif kind == "tool_return":
             texts.append(part.tool_return.content)
+    said = "\n".join(texts)
+    if message.name and message.role == _Role.MESSAGE_ROLE_USER:
+        said = f"{message.name}: {said}"
     # Postgres takes no NUL in a text.
-    return "\n".join(texts)[:SEARCH_LIMIT].replace("\0", "")
+    return said[:SEARCH_LIMIT].replace("\0", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Protocol
 from cachetools import LRUCache
 
 from letta.llm.v1.embedding_service_pb2 import Embedding, EmbedResponse
+from letta.memory.v1.archive_pb2 import Archive
 from letta.memory.v1.passage_pb2 import Passage
 from letta.memory.v1.passage_service_pb2 import (
     CreateArchivalMemoryRequest,
@@ -75,13 +77,13 @@ class PassageStore(Protocol):
     async def search(
         self,
         actor: Actor,
-        archive_id: str,
+        archive_ids: Sequence[str],
         query: SearchPassagesRequest,
-        question: EmbedResponse | None,
+        questions: Sequence[EmbedResponse],
         *,
         embeddings: bool,
     ) -> list[PassageSearchResult]:
-        """Return what fits best: the newest where the query is empty, and by words alone without its vector."""
+        """Return what fits best: the newest where the query is empty, and by words alone without its vectors."""
         ...
 
 
@@ -139,17 +141,24 @@ class Passages:
         self, actor: Actor, query: SearchPassagesRequest, *, embeddings: bool = True
     ) -> list[PassageSearchResult]:
         """Return the passages that fit best. Raises ArchiveNotFound, AgentNotFound, InvalidArgument."""
-        if query.archive_id:
-            archive = await self._archives.get(actor, query.archive_id)
-        elif query.agent_id:
+        archives = await self._searched(actor, query)
+        if not archives:
+            return []
+        embedders = sorted({archive.embedding_config.handle for archive in archives})
+        asked = await asyncio.gather(*(self._question(query.query, embedder) for embedder in embedders))
+        questions = [question for question in asked if question]
+        ids = [archive.id for archive in archives]
+        return await self._store.search(actor, ids, query, questions, embeddings=embeddings)
+
+    async def _searched(self, actor: Actor, query: SearchPassagesRequest) -> list[Archive]:
+        """Return the archives that a search names; none where it names an agent without one."""
+        named = {*query.archive_ids, query.archive_id} - {""}
+        if named or query.folder_ids:
+            return await self._archives.get_several(actor, sorted(named), query.folder_ids)
+        if query.agent_id:
             found = await self._archives.find_of_agent(actor, query.agent_id)
-            if found is None:
-                return []
-            archive = found
-        else:
-            raise InvalidArgument("name an archive or an agent to search", field="archive_id")
-        question = await self._question(query.query, archive.embedding_config.handle)
-        return await self._store.search(actor, archive.id, query, question, embeddings=embeddings)
+            return [found] if found else []
+        raise InvalidArgument("name archives, folders or an agent to search", field="archive_id")
 
     async def _write(
         self, actor: Actor, place: PassageScope, new: Sequence[NewPassage], request_id: str, request_hash: bytes

@@ -14,7 +14,6 @@ from letta.memory.v1 import message_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.errors import InvalidArgument
 from letta_common.values.paging import MAX_LIMIT, Page
-from letta_common.values.times import stamp_of
 from letta_memory.domain.messages import TYPE_BITS, MessageFilter, MessageHit, Messages, MessageScope, MessageStore
 from letta_messages.rendering import SEND_MESSAGE, SendTool, expand, expand_for_list, names_of, type_of
 
@@ -93,6 +92,7 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
             conversation_id=request.conversation_id,
             start_date=request.start_date if request.HasField("start_date") else None,
             end_date=request.end_date if request.HasField("end_date") else None,
+            order=request.order,
         )
         hits = await self._messages.search(current_actor(), query, types=_SPOKEN_BITS)
         return pb.SearchMessagesResponse(results=[result for hit in hits for result in _results(hit)])
@@ -102,7 +102,7 @@ class MessageServicer(message_service_pb2_grpc.MessageServiceServicer):
     ) -> pb.SearchStoredMessagesResponse:
         request.limit = min(request.limit or _SEARCH_LIMIT, MAX_LIMIT)
         hits = await self._messages.search(current_actor(), request)
-        return pb.SearchStoredMessagesResponse(results=[_stored(hit) for hit in hits])
+        return pb.SearchStoredMessagesResponse(results=[hit.found for hit in hits])
 
 
 def _shown(message: Message, types: frozenset[str], send_tool: SendTool | None = SEND_MESSAGE) -> list[LettaMessage]:
@@ -131,24 +131,13 @@ def _conversation(request: pb.ListConversationMessagesRequest) -> MessageScope:
 
 
 def _results(hit: MessageHit) -> Iterator[pb.MessageSearchResult]:
-    for shown in expand_for_list(Message.FromString(hit.body)):
+    message = Message.FromString(hit.found.message)
+    for shown in expand_for_list(message):
         kind = type_of(shown)
         if kind in _SPOKEN:
-            result = pb.MessageSearchResult(
-                agent_id=hit.agent_id, message_id=hit.id, created_at=stamp_of(hit.created_at)
-            )
+            result = pb.MessageSearchResult(agent_id=hit.agent_id, message_id=message.id, created_at=message.created_at)
             # The default conversation has the agent's id, which clients do not know as a conversation.
-            if hit.conversation_id != hit.agent_id:
-                result.conversation_id = hit.conversation_id
+            if hit.found.conversation_id != hit.agent_id:
+                result.conversation_id = hit.found.conversation_id
             getattr(result, kind).CopyFrom(getattr(shown, kind))
             yield result
-
-
-def _stored(hit: MessageHit) -> pb.StoredMessageResult:
-    return pb.StoredMessageResult(
-        message=hit.body,
-        conversation_id=hit.conversation_id,
-        score=hit.score,
-        word_rank=hit.word_rank or 0,
-        meaning_rank=hit.meaning_rank or 0,
-    )

@@ -11,13 +11,13 @@ from sqlalchemy.dialects.postgresql import insert
 
 from letta.memory.v1.archive_pb2 import Archive, ArchiveEmbedding, EmbeddingConfig
 from letta_common.actor import Actor
-from letta_common.errors import AgentNotFound, ArchiveNotFound, ArchiveTaken
+from letta_common.errors import AgentNotFound, ArchiveNotFound, ArchiveTaken, FolderNotFound
 from letta_common.values.paging import Page
 from letta_common.values.repeats import require_same
 from letta_common.values.times import time_of
 from letta_memory.domain.archives import with_state
 from letta_memory.domain.embeddings import embedding_config
-from letta_memory.store.tables import agents, archive_agents, archives, keyset
+from letta_memory.store.tables import agents, archive_agents, archives, folders, keyset
 from letta_postgres.connections import Connection
 from letta_postgres.db import Database, ForeignKeyViolation
 from letta_postgres.keyset import fetch_page
@@ -101,6 +101,28 @@ class SqlArchiveStore:
         if row is None:
             raise _unknown(archive_id)
         return _archive(actor, row)
+
+    async def get_several(
+        self, actor: Actor, archive_ids: Sequence[str], folder_ids: Sequence[str] = ()
+    ) -> list[Archive]:
+        """Return these archives, and those of these folders."""
+        columns = archives.c
+        living = sa.select(folders.c.id).where(
+            folders.c.organization_id == actor.organization_id,
+            folders.c.id.in_(folder_ids),
+            folders.c.deleted_at.is_(None),
+        )
+        named = sa.case((columns.of_folder, columns.id.in_(living)), else_=columns.id.in_(archive_ids))
+        query = sa.select(*_COLUMNS).where(columns.organization_id == actor.organization_id, named)
+        query = query.where(columns.id.in_([*archive_ids, *folder_ids]))
+        async with self._db.connect() as conn:
+            found = [_archive(actor, row) for row in await conn.execute(query)]
+        present = {archive.id for archive in found}
+        for archive_id in sorted(set(archive_ids) - present):
+            raise _unknown(archive_id)
+        for folder_id in sorted(set(folder_ids) - present):
+            raise FolderNotFound(f"there is no folder {folder_id}", folder_id=folder_id)
+        return found
 
     async def find_of_agent(self, actor: Actor, agent_id: str) -> Archive | None:
         """Return an agent's archive, if it has one."""

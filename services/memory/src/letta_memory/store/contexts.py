@@ -22,8 +22,8 @@ _WITHDRAW = f"select * from {call('memory.withdraw_input', *_WHO)}"
 _WINDOW = ("move", "clear", "summary", "first_kept")
 _KNOWN = ("known_ids", "known_versions")
 _HELD = ("held_version", "held_seq", "held_last", *_KNOWN)
-_BEGIN = f"{STEP_ROW} {call('memory.begin_step_after', *_WHO, 'pending', *MESSAGE_ARRAYS, *_HELD)} r"
-_STEP = ("step", "stop", "pending")
+_BEGIN = f"{STEP_ROW} {call('memory.begin_step_after', *_WHO, *MESSAGE_ARRAYS, *_HELD)} r"
+_STEP = ("step", "stop")
 _COMMIT = f"{STEP_ROW} {call('memory.commit_step', *_WHO, *_STEP, *_WINDOW, *_KNOWN, *MESSAGE_ARRAYS)} r"
 _WHAT = ("kind", "text", "new", "line", "all")
 _WHERE = ("org", "user", "agent", "conversation", "fence", "key", "hash", "label")
@@ -31,14 +31,13 @@ _EDIT = f"{STEP_ROW} {call('memory.edit_block', *_WHERE, *_WHAT, 'new_id', 'now'
 
 
 class SqlContextStore(Provisions):
-    """Contexts in PostgreSQL. With `embed_messages`, new messages wait for the embedder."""
+    """Contexts in PostgreSQL. It notes which conversations get messages, for search to index them."""
 
     async def begin_step(self, actor: Actor, request: pb.BeginStepRequest) -> pb.BeginStepResponse:
         """Raise the fence, append the input once, read what the caller does not hold of the context."""
         held = request.held if request.HasField("held") else None
         values = {
             **_who(actor, request),
-            "pending": self._embed_messages,
             **message_columns(request.input, request.run_id),
             "held_version": held.version if held else None,
             "held_seq": held.next_position if held else None,
@@ -48,6 +47,8 @@ class SqlContextStore(Provisions):
         rows = await self._hot(_BEGIN, values)
         head = rows[0]
         _check(head, request)
+        if request.input:
+            self._late.note(actor.organization_id, request.conversation_id)
         version, position, messages_held, blocks_held = head[7]
         return pb.BeginStepResponse(
             blocks=blocks_of(rows),
@@ -80,7 +81,6 @@ class SqlContextStore(Provisions):
             **_who(actor, request),
             "step": request.step_index,
             "stop": request.stop_reason,
-            "pending": self._embed_messages,
             "move": request.HasField("window"),
             "clear": window.cleared and not summary,
             "summary": summary,
@@ -91,6 +91,7 @@ class SqlContextStore(Provisions):
         rows = await self._hot(_COMMIT, values)
         head = rows[0]
         _check(head, request)
+        self._late.note(actor.organization_id, request.conversation_id)
         return pb.CommitStepResponse(changed_blocks=blocks_of(rows), detached_block_ids=head[7], repeated_step=head[2])
 
     async def edit_block(

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from pgvector import HalfVector
 
 from letta.llm.v1.embedding_service_pb2 import EmbedResponse
-from letta.memory.v1.message_service_pb2 import SearchMode, SearchStoredMessagesRequest
+from letta.memory.v1.message_service_pb2 import SearchMode, SearchStoredMessagesRequest, StoredMessageResult
+from letta.memory.v1.search_order_pb2 import SearchOrder
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ConversationNotFound, MessageNotFound
 from letta_common.values.paging import Page
@@ -21,8 +22,11 @@ from letta_postgres.keyset import fetch_page
 from letta_postgres.statements import call
 
 _FILTERS = ("agent", "conversation", "roles", "types")
-_QUESTION = ("query", "vector", "embedder", "mode", "from", "to", "limit")
-_SEARCH = f"select r.* from {call('memory.search_messages', 'org', *_FILTERS, *_QUESTION)} r"
+_QUESTION = ("query", "vectors", "embedders", "mode", "from", "to", "newest", "limit")
+_PLACES = ("score", "word_place", "meaning_place", "word_score", "meaning_score")
+_WHY = ("score", "word_rank", "meaning_rank", "word_score", "meaning_score")
+_FIELDS = ", ".join(f"r.{name}" for name in (*_PLACES, "agent_id", "conversation_id", "body"))
+_SEARCH = f"select {_FIELDS} from {call('memory.search_messages', 'org', *_FILTERS, *_QUESTION)} r"
 
 
 class SqlMessageStore:
@@ -67,14 +71,15 @@ class SqlMessageStore:
             "roles": list(query.roles) or None,
             "types": types or None,
             "query": query.query.replace("\0", ""),  # Postgres takes no NUL in a text
-            "vector": HalfVector(list(question.embeddings[0].values)) if question else None,
-            "embedder": question.model if question else "",
+            "vectors": [HalfVector(list(question.embeddings[0].values))] if question else [],
+            "embedders": [question.model] if question else [],
             "mode": query.search_mode or SearchMode.SEARCH_MODE_HYBRID,
             "from": optional_time(query, "start_date"),
             "to": optional_time(query, "end_date"),
+            "newest": query.order == SearchOrder.SEARCH_ORDER_NEWEST,
             "limit": query.limit,
         }
-        return [MessageHit(*row) for row in await self._db.hot(_SEARCH, values)]
+        return [_hit(row) for row in await self._db.hot(_SEARCH, values)]
 
     async def _require_conversation(self, actor: Actor, scope: MessageScope) -> None:
         """Tell an empty list from one that does not exist. Raises AgentNotFound, ConversationNotFound."""
@@ -91,6 +96,13 @@ class SqlMessageStore:
                 await _require_agent(conn, actor, scope.agent_id)
         text = f"there is no conversation {scope.conversation_id}"
         raise ConversationNotFound(text, conversation_id=scope.conversation_id)
+
+
+def _hit(row: Sequence[Any]) -> MessageHit:
+    *why, agent_id, conversation_id, body = row
+    scores = {name: value for name, value in zip(_WHY, why, strict=True) if value is not None}
+    found = StoredMessageResult(message=bytes(body), conversation_id=conversation_id, **scores)
+    return MessageHit(found, agent_id)
 
 
 def _mine(actor: Actor) -> sa.ColumnElement[bool]:

@@ -12,7 +12,13 @@ from pgvector import HalfVector
 
 from letta.llm.v1.embedding_service_pb2 import EmbedResponse
 from letta.memory.v1.passage_pb2 import Passage
-from letta.memory.v1.passage_service_pb2 import PassageRanks, PassageSearchResult, SearchPassagesRequest, TagMatchMode
+from letta.memory.v1.passage_service_pb2 import (
+    PassageRanks,
+    PassageSearchResult,
+    SearchPassagesRequest,
+    TagMatchMode,
+)
+from letta.memory.v1.search_order_pb2 import SearchOrder
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, ArchiveNotFound, PassageNotFound
 from letta_common.values.ids import derived_id
@@ -22,7 +28,7 @@ from letta_common.values.times import optional_time, time_of
 from letta_memory.domain.embeddings import embedding_config
 from letta_memory.domain.passages import PassageScope
 from letta_memory.store.folders import require_folder
-from letta_memory.store.tables import files, folders, keyset, passages
+from letta_memory.store.tables import files, folders, keyset, passages, search_texts
 from letta_postgres.db import Database, retry
 from letta_postgres.keyset import fetch_page
 from letta_postgres.statements import call
@@ -43,28 +49,31 @@ _NAMES = (
 _COLUMNS = [
     *(passages.c[name] for name in _NAMES),
     passages.c.embedder,
-    sa.func.extensions.halfvec_send(passages.c.embedding).label("embedding"),
+    sa.select(sa.func.extensions.halfvec_send(search_texts.c.embedding))
+    .where(
+        search_texts.c.organization_id == passages.c.organization_id,
+        search_texts.c.scope == passages.c.scope,
+        search_texts.c.place == passages.c.place,
+    )
+    .scalar_subquery()
+    .label("embedding"),
 ]
 _FIELDS = ", ".join(f"(r.passage).{name}" for name in (*_NAMES, "embedder"))
-_VECTOR = "extensions.halfvec_send((r.passage).embedding)"
+_VECTOR = "extensions.halfvec_send(r.embedding)"
 _PLACE = ("org", "user", "agent", "archive", "new_archive", "now", "embedder")
 _ROWS = ("ids", "texts", "metadata", "tags", "times", "vectors")
 _WRITE = (
     f"select r.status, r.archive_embedder, {_FIELDS}, {_VECTOR} "
     f"from {call('memory.write_passages', *_PLACE, *_ROWS, 'request_hash')} r"
 )
-_FILTERS = ("tags", "all", "from", "to", "limit")
+_QUESTION = ("query", "vectors", "embedders", "embeddings")
+_FILTERS = ("tags", "all", "from", "to", "newest", "limit")
 _SEARCH = (
-    f"select r.score, r.word_place, r.meaning_place, {_FIELDS}, case when %(embeddings)s::boolean then {_VECTOR} end "
-    f"from {call('memory.search_passages', 'org', 'archive', 'query', 'vector', 'embedder', *_FILTERS)} r"
+    f"select r.score, r.word_place, r.meaning_place, r.word_score, r.meaning_score, {_FIELDS}, {_VECTOR} "
+    f"from {call('memory.search_passages', 'org', 'archives', *_QUESTION, *_FILTERS)} r"
 )
-_DELETE = sa.text(
-    "with gone as (delete from memory.passages where organization_id = :org and archive_id = :archive and id = :id "
-    "returning organization_id, id, created_at), counted as (update memory.archives a "
-    "set passage_count = passage_count - 1 from gone where a.organization_id = :org and a.id = :archive) "
-    "insert into memory.tombstones (organization_id, id, created_at) select * from gone "
-    "on conflict (organization_id, id) do update set deleted_at = now()"
-)
+_DELETE = f"select {call('memory.delete_passage', 'org', 'archive', 'id')}"
+_RANKS = ("word_rank", "meaning_rank", "word_score", "meaning_score")
 _NO_ARCHIVE, _NO_AGENT, _OTHER_REQUEST = 1, 2, 3
 
 
@@ -115,15 +124,11 @@ class SqlPassageStore:
     async def delete(self, actor: Actor, archive_id: str, passage_id: str) -> None:
         """Remove a passage."""
         values = {"org": actor.organization_id, "archive": archive_id, "id": passage_id}
-        async with self._db.begin() as tx:
-            if (await tx.execute(_DELETE, values)).rowcount == 1:
-                return
-            known = await tx.execute(
-                sa.text("select from memory.archives where organization_id = :org and id = :archive"), values
-            )
-            if archive_id and known.one_or_none() is None:
-                raise _no_archive(archive_id)
-        raise PassageNotFound(f"the archive has no passage {passage_id}", passage_id=passage_id)
+        [(status,)] = await retry(lambda: self._db.hot(_DELETE, values))
+        if status == _NO_ARCHIVE and archive_id:
+            raise _no_archive(archive_id)
+        if status:
+            raise PassageNotFound(f"the archive has no passage {passage_id}", passage_id=passage_id)
 
     async def list_passages(self, actor: Actor, archive_id: str, page: Page, *, containing: str) -> list[Passage]:
         """Return a page of passages."""
@@ -157,23 +162,24 @@ class SqlPassageStore:
     async def search(
         self,
         actor: Actor,
-        archive_id: str,
+        archive_ids: Sequence[str],
         query: SearchPassagesRequest,
-        question: EmbedResponse | None,
+        questions: Sequence[EmbedResponse],
         *,
         embeddings: bool,
     ) -> list[PassageSearchResult]:
-        """Return what fits best: the newest where the query is empty, and by words alone without its vector."""
+        """Return what fits best: the newest where the query is empty, and by words alone without its vectors."""
         values = {
             "org": actor.organization_id,
-            "archive": archive_id,
+            "archives": list(archive_ids),
             "query": query.query.replace("\0", ""),
-            "vector": HalfVector(list(question.embeddings[0].values)) if question else None,
-            "embedder": question.model if question else "",
+            "vectors": [HalfVector(list(question.embeddings[0].values)) for question in questions],
+            "embedders": [question.model for question in questions],
             "tags": list(query.tags) or None,
             "all": query.tag_match_mode == TagMatchMode.TAG_MATCH_MODE_ALL,
             "from": optional_time(query, "start_date"),
             "to": optional_time(query, "end_date"),
+            "newest": query.order == SearchOrder.SEARCH_ORDER_NEWEST,
             "limit": query.limit,
             "embeddings": embeddings,
         }
@@ -197,8 +203,8 @@ def _passage(actor: Actor, row: Sequence[Any]) -> Passage:
 
 
 def _result(actor: Actor, row: Sequence[Any]) -> PassageSearchResult:
-    score, word_rank, meaning_rank, *passage = row
-    ranks = PassageRanks(word_rank=word_rank, meaning_rank=meaning_rank)
+    score, *why, passage = row[0], *row[1:5], row[5:]
+    ranks = PassageRanks(**dict(zip(_RANKS, why, strict=True)))
     return PassageSearchResult(passage=_passage(actor, passage), score=score, ranks=ranks)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pgvector import HalfVector
 
 from letta.llm.v1.embedding_service_pb2 import EmbedResponse
 from letta_common.errors import EmbeddingDimensionChanged
-from letta_memory.domain.embeddings import Failure, PendingText, dimension_changed
+from letta_memory.domain.embeddings import Failure, PendingText, dimension_changed, with_turn_before
 from letta_postgres.db import Database
 
 _ARCHIVES_AT_ONCE = 16  # few, so that one look stays short whatever number of archives waits
@@ -41,20 +42,29 @@ from found f where f.passage_id is null or f.before < {_BYTES_AT_ONCE}
 """
 _MESSAGES = """
 with recursive owners as (
-  (select m.organization_id from memory.messages m where m.pending order by m.organization_id limit 1)
+  (select t.organization_id from memory.search_texts t where t.pending order by t.organization_id limit 1)
   union all
-  select (select m.organization_id from memory.messages m where m.pending and m.organization_id > o.organization_id
-          order by m.organization_id limit 1)
+  select (select t.organization_id from memory.search_texts t where t.pending and t.organization_id > o.organization_id
+          order by t.organization_id limit 1)
   from owners o where o.organization_id is not null),
 picked as (
   select o.organization_id from owners o where o.organization_id is not null order by random() limit %b::integer)
-select 'message', s.organization_id, m.id, '', m.search, '', null::timestamptz
+select 'message', s.organization_id, t.scope || ':' || t.place, '', t.search, '', null::timestamptz,
+  coalesce(t.before, '')
 from picked s cross join lateral (
-  select m.id, m.search from memory.messages m
-  where m.organization_id = s.organization_id and m.pending
-  limit greatest(1, %b::integer / (select count(*) from picked))) m
+  select t.scope, t.place, m.search, (
+    select b.search from memory.messages b
+    where b.organization_id = t.organization_id and b.conversation_id = t.conversation_id and b.seq < t.seq
+      and b.seq >= t.seq - 4 and b.search <> '' order by b.seq desc limit 1) as before
+  from memory.search_texts t
+  join memory.messages m
+    on m.organization_id = t.organization_id and m.conversation_id = t.conversation_id and m.seq = t.seq
+  where t.organization_id = s.organization_id and t.pending
+  limit greatest(1, %b::integer / (select count(*) from picked))) t
 """
 _DONE = """
+with counted as (
+  update memory.search_scopes s set due = true where s.organization_id = %b and s.owner_id = %b and s.model = 0)
 update memory.archives a set waiting_since = null, failure_reason = '', failure = ''
 where a.organization_id = %b and a.id = %b and a.waiting_since = %b::timestamptz
 """
@@ -63,12 +73,17 @@ update memory.archives a set embedder = %b, dimensions = %b::integer
 where a.organization_id = %b and a.id = any(%b::text[]) and a.embedder in ('', %b) and a.dimensions is null
 """
 _SETTLE = """
-update memory.passages p set embedding = v.vector::extensions.halfvec, embedder = a.embedder, pending = false,
-  generation = a.generation
-from unnest(%b::text[], %b::text[]) v (id, vector), memory.archives a
-where p.organization_id = %b and p.id = v.id
-  and a.organization_id = p.organization_id and a.id = p.archive_id and a.embedder = %b and a.dimensions = %b::integer
-returning p.archive_id
+with settled as (
+  update memory.passages p set embedder = a.embedder, pending = false, generation = a.generation
+  from unnest(%b::text[], %b::text[]) v (id, vector), memory.archives a
+  where p.organization_id = %b and p.id = v.id
+    and a.organization_id = p.organization_id and a.id = p.archive_id and a.embedder = %b and a.dimensions = %b::integer
+  returning p.organization_id, p.archive_id, p.scope, p.place, p.embedder, v.vector::extensions.halfvec as vector),
+stored as (
+  update memory.search_texts t set embedding = s.vector, model = memory.model_of(s.embedder, s.vector),
+    cell = least(t.cell, -1)
+  from settled s where t.organization_id = s.organization_id and t.scope = s.scope and t.place = s.place)
+select archive_id from settled
 """
 _CHANGED = """
 select a.id, a.dimensions from memory.archives a
@@ -79,9 +94,11 @@ update memory.archives a set failure_reason = %b, failure = %b
 where a.organization_id = %b and a.id = any(%b::text[])
 """
 _SETTLE_MESSAGES = """
-update memory.messages m set embedding = v.vector::extensions.halfvec, embedder = %b, pending = false
-from unnest(%b::text[], %b::text[]) v (id, vector)
-where m.organization_id = %b and m.id = v.id
+update memory.search_texts t set embedding = v.vector, model = memory.model_of(%b, v.vector), pending = false,
+  cell = least(t.cell, -1)
+from (select split_part(w.id, ':', 1)::integer as scope, split_part(w.id, ':', 2)::integer as place,
+  w.vector::extensions.halfvec as vector from unnest(%b::text[], %b::text[]) w (id, vector)) v
+where t.organization_id = %b and t.scope = v.scope and t.place = v.place
 """
 
 
@@ -100,9 +117,9 @@ class SqlPendingStore:
                 found.append(text)
             # A row without a passage: nothing of the archive waits any more.
             else:
-                await self._db.hot(_DONE, (text.organization_id, text.archive_id, since))
+                await self._db.hot(_DONE, (*[text.organization_id, text.archive_id] * 2, since))
         messages = await self._db.hot(_MESSAGES, (limit, limit))
-        return [*found, *(PendingText(*row[:6]) for row in messages)]
+        return [*found, *(_message(row) for row in messages)]
 
     async def settle(self, texts: Sequence[PendingText], vectors: EmbedResponse) -> None:
         """Store the vectors of texts of one organization, which then wait no more.
@@ -137,3 +154,9 @@ class SqlPendingStore:
 
 def _columns(pairs: Sequence[tuple[PendingText, Sequence[float]]]) -> tuple[list[str], list[str]]:
     return [text.id for text, _ in pairs], [HalfVector(list(vector)).to_text() for _, vector in pairs]
+
+
+def _message(row: Sequence[Any]) -> PendingText:
+    """Return a message that waits, with what was said before it where both are short."""
+    kind, organization_id, place, embedder, text, archive_id, _, before = row
+    return PendingText(kind, organization_id, place, embedder, with_turn_before(before, text), archive_id)

@@ -27,6 +27,7 @@ from letta_common.values.ids import derived_id
 from letta_common.values.times import time_of
 from letta_memory.domain.contexts import Status, owner_refusal
 from letta_memory.domain.messages import flags_of, search_text, types_of
+from letta_memory.domain.search_index import LateConversations
 from letta_memory.store.rows import BLOCK_COLUMNS, MEMORY_ROW, block_of, block_values, memories_of
 from letta_postgres.connections import Connection
 from letta_postgres.db import Database, UniqueViolation, retry
@@ -53,7 +54,7 @@ MESSAGE_ARRAYS = ("ids", "roles", "types", "flags", "runs", "steps", "groups", "
 _NEW_AGENT = ("org", "agent", "name", "embedder")
 _APPEND = sa.text(
     "select memory.append_messages(p_org => :org, p_conversation => :conversation, p_agent => :agent, "
-    "p_first => :first, p_pending => :pending, p_ids => cast(:ids as text[]), "
+    "p_first => :first, p_ids => cast(:ids as text[]), "
     "p_roles => cast(:roles as smallint[]), p_types => cast(:types as integer[]), "
     "p_flags => cast(:flags as smallint[]), p_runs => cast(:runs as text[]), p_steps => cast(:steps as text[]), "
     "p_groups => cast(:groups as text[]), p_times => cast(:times as timestamptz[]), "
@@ -65,7 +66,7 @@ _ADVANCE = sa.text(
 )
 _MEMORIES = f"{MEMORY_ROW} {call('memory.memories_of', 'org', 'agents', 'blocks')} r"
 _PROVISION_AGENT = (
-    f"{MEMORY_ROW} {call('memory.provision_agent', *_NEW_AGENT, 'blocks', 'attached', 'pending', *MESSAGE_ARRAYS)} r"
+    f"{MEMORY_ROW} {call('memory.provision_agent', *_NEW_AGENT, 'blocks', 'attached', *MESSAGE_ARRAYS)} r"
 )
 _WINDOW = sa.text("select r.message_ids from memory.memories_of(:org, array[:conversation], false) r")
 _CONTEXT = sa.text(
@@ -119,9 +120,9 @@ _REMOVE_CONVERSATION = (
 class Provisions:
     """What is made when an agent or a conversation is, and removed with it."""
 
-    def __init__(self, db: Database, *, embed_messages: bool = False) -> None:
+    def __init__(self, db: Database, late: LateConversations | None = None) -> None:
         self._db = db
-        self._embed_messages = embed_messages
+        self._late = late or LateConversations()
 
     async def provision_agent(
         self, actor: Actor, request: pb.ProvisionAgentRequest, blocks: Sequence[Block]
@@ -134,7 +135,6 @@ class Provisions:
             "embedder": request.embedding,
             "blocks": json.dumps([block_values(block) for block in blocks], default=datetime.isoformat),
             "attached": [*(block.id for block in blocks), *request.block_ids],
-            "pending": self._embed_messages,
             **message_columns(request.messages),
         }
         try:
@@ -143,6 +143,7 @@ class Provisions:
             if error.table != "agent_blocks":
                 raise
             raise BlockLabelTaken(f"two blocks of agent {request.agent_id} have one label") from error
+        self._late.note(actor.organization_id, request.agent_id)
         return memories_of(rows)[request.agent_id]
 
     async def _hot(self, statement: str, values: Mapping[str, Any]) -> list[Row]:
@@ -167,7 +168,9 @@ class Provisions:
         self, actor: Actor, request: pb.ProvisionConversationRequest
     ) -> pb.ProvisionConversationResponse:
         """Make a conversation unless it exists."""
-        return await retry(lambda: self._provision_conversation(actor.organization_id, request))
+        made = await retry(lambda: self._provision_conversation(actor.organization_id, request))
+        self._late.note(actor.organization_id, request.conversation_id)
+        return made
 
     async def _provision_conversation(
         self, org: str, new: pb.ProvisionConversationRequest
@@ -229,6 +232,7 @@ class Provisions:
     async def reset_conversation(self, actor: Actor, request: pb.ResetConversationRequest) -> None:
         """Forget the messages and begin with these, or with the first one."""
         await retry(lambda: self._reset(actor.organization_id, request))
+        self._late.note(actor.organization_id, request.conversation_id)
 
     async def _reset(self, org: str, reset: pb.ResetConversationRequest) -> None:
         messages = reset.messages
@@ -353,7 +357,7 @@ class Provisions:
 
     async def _append(self, tx: Connection, place: Mapping[str, Any], first: int, messages: Sequence[Message]) -> None:
         if messages:
-            values = {**place, "first": first, "pending": self._embed_messages, **message_columns(messages)}
+            values = {**place, "first": first, **message_columns(messages)}
             await tx.execute(_APPEND, values)
 
 

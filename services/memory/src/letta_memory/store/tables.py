@@ -65,8 +65,9 @@ passages = sa.Table(
     sa.Column("created_at", _TIME),
     sa.Column("updated_at", _TIME),
     sa.Column("pending", sa.Boolean),
-    sa.Column("embedding", HalfVec()),
     *_texts("embedder", "file_id"),
+    sa.Column("scope", sa.Integer),
+    sa.Column("place", sa.Integer),
 )
 folders = sa.Table(
     "folders",
@@ -107,6 +108,14 @@ file_texts = sa.Table(
     sa.Column("number", sa.Integer),
     sa.Column("first_line", sa.Integer),
     sa.Column("text", sa.Text),
+)
+search_texts = sa.Table(
+    "search_texts",
+    METADATA,
+    *_texts("organization_id"),
+    sa.Column("scope", sa.Integer),
+    sa.Column("place", sa.Integer),
+    sa.Column("embedding", HalfVec()),
 )
 conversations = sa.Table("conversations", METADATA, *_texts("organization_id", "id", "agent_id"))
 messages = sa.Table(

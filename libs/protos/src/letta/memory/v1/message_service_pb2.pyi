@@ -13,6 +13,7 @@ from letta.common.v1 import letta_message_pb2 as _letta_message_pb2
 from letta.common.v1 import message_pb2 as _message_pb2_1
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 from letta.compat.memory.v1 import message_pb2 as _message_pb2
+from letta.memory.v1 import search_order_pb2 as _search_order_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -477,6 +478,7 @@ class SearchMessagesRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     START_DATE_FIELD_NUMBER: _builtins.int
     END_DATE_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """What to look for."""
     search_mode: Global___SearchMode.ValueType
@@ -487,6 +489,8 @@ class SearchMessagesRequest(_message.Message):
     """Only messages of this conversation, `conv-<uuid>`."""
     limit: _builtins.int
     """Most messages to return. 0: 50. Above 1000: 1000."""
+    order: _search_order_pb2.SearchOrder.ValueType
+    """In what order those that fit best are returned."""
     @_builtins.property
     def start_date(self) -> _timestamp_pb2.Timestamp:
         """Only messages from this time on."""
@@ -505,10 +509,11 @@ class SearchMessagesRequest(_message.Message):
         limit: _builtins.int = ...,
         start_date: _timestamp_pb2.Timestamp | None = ...,
         end_date: _timestamp_pb2.Timestamp | None = ...,
+        order: _search_order_pb2.SearchOrder.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "start_date", b"start_date"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "end_date", b"end_date", "limit", b"limit", "query", b"query", "search_mode", b"search_mode", "start_date", b"start_date"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "end_date", b"end_date", "limit", b"limit", "order", b"order", "query", b"query", "search_mode", b"search_mode", "start_date", b"start_date"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -623,6 +628,7 @@ class SearchStoredMessagesRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     START_DATE_FIELD_NUMBER: _builtins.int
     END_DATE_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     query: _builtins.str
@@ -633,6 +639,8 @@ class SearchStoredMessagesRequest(_message.Message):
     """Only messages of this conversation; the agent's id for its default one. Empty: all."""
     limit: _builtins.int
     """Most messages to return. 0: 50. Above 1000: 1000."""
+    order: _search_order_pb2.SearchOrder.ValueType
+    """In what order those that fit best are returned."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2_1.MessageRole.ValueType]:
         """Only messages of these roles. Empty: any."""
@@ -656,10 +664,11 @@ class SearchStoredMessagesRequest(_message.Message):
         limit: _builtins.int = ...,
         start_date: _timestamp_pb2.Timestamp | None = ...,
         end_date: _timestamp_pb2.Timestamp | None = ...,
+        order: _search_order_pb2.SearchOrder.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "start_date", b"start_date"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "end_date", b"end_date", "limit", b"limit", "query", b"query", "roles", b"roles", "search_mode", b"search_mode", "start_date", b"start_date"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "end_date", b"end_date", "limit", b"limit", "order", b"order", "query", b"query", "roles", b"roles", "search_mode", b"search_mode", "start_date", b"start_date"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -676,6 +685,8 @@ class StoredMessageResult(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     WORD_RANK_FIELD_NUMBER: _builtins.int
     MEANING_RANK_FIELD_NUMBER: _builtins.int
+    WORD_SCORE_FIELD_NUMBER: _builtins.int
+    MEANING_SCORE_FIELD_NUMBER: _builtins.int
     message: _builtins.bytes
     """A serialized `letta.common.v1.Message`."""
     conversation_id: _builtins.str
@@ -686,6 +697,10 @@ class StoredMessageResult(_message.Message):
     """Place among those found by words, from 1; 0: not found by words."""
     meaning_rank: _builtins.int
     """Place among those found by meaning, from 1; 0: not found by meaning."""
+    word_score: _builtins.float
+    """How well its words match, relative to the best."""
+    meaning_score: _builtins.float
+    """How near its meaning is, relative to the nearest; below 0 where it is farther than the mean."""
     def __init__(
         self,
         *,
@@ -694,10 +709,12 @@ class StoredMessageResult(_message.Message):
         score: _builtins.float = ...,
         word_rank: _builtins.int = ...,
         meaning_rank: _builtins.int = ...,
+        word_score: _builtins.float = ...,
+        meaning_score: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "meaning_rank", b"meaning_rank", "message", b"message", "score", b"score", "word_rank", b"word_rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "meaning_rank", b"meaning_rank", "meaning_score", b"meaning_score", "message", b"message", "score", b"score", "word_rank", b"word_rank", "word_score", b"word_score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

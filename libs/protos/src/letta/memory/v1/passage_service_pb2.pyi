@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.memory.v1 import passage_pb2 as _passage_pb2
+from letta.memory.v1 import search_order_pb2 as _search_order_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -256,6 +257,9 @@ class SearchPassagesRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     START_DATE_FIELD_NUMBER: _builtins.int
     END_DATE_FIELD_NUMBER: _builtins.int
+    ARCHIVE_IDS_FIELD_NUMBER: _builtins.int
+    FOLDER_IDS_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """What to look for. Empty: the newest."""
     agent_id: _builtins.str
@@ -266,6 +270,8 @@ class SearchPassagesRequest(_message.Message):
     """How the tags are read."""
     limit: _builtins.int
     """Most passages to return. 0: 50. Above 1000: 1000."""
+    order: _search_order_pb2.SearchOrder.ValueType
+    """In what order those that fit best are returned."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only passages with these tags."""
@@ -278,6 +284,14 @@ class SearchPassagesRequest(_message.Message):
     def end_date(self) -> _timestamp_pb2.Timestamp:
         """Only passages up to this time."""
 
+    @_builtins.property
+    def archive_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """More archives to search, together with `archive_id`."""
+
+    @_builtins.property
+    def folder_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Folders whose files to search, together with the archives. FOLDER_NOT_FOUND."""
+
     def __init__(
         self,
         *,
@@ -289,10 +303,13 @@ class SearchPassagesRequest(_message.Message):
         limit: _builtins.int = ...,
         start_date: _timestamp_pb2.Timestamp | None = ...,
         end_date: _timestamp_pb2.Timestamp | None = ...,
+        archive_ids: _abc.Iterable[_builtins.str] | None = ...,
+        folder_ids: _abc.Iterable[_builtins.str] | None = ...,
+        order: _search_order_pb2.SearchOrder.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_date", b"end_date", "start_date", b"start_date"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "archive_id", b"archive_id", "end_date", b"end_date", "limit", b"limit", "query", b"query", "start_date", b"start_date", "tag_match_mode", b"tag_match_mode", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "archive_id", b"archive_id", "archive_ids", b"archive_ids", "end_date", b"end_date", "folder_ids", b"folder_ids", "limit", b"limit", "order", b"order", "query", b"query", "start_date", b"start_date", "tag_match_mode", b"tag_match_mode", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -340,28 +357,44 @@ class PassageRanks(_message.Message):
 
     WORD_RANK_FIELD_NUMBER: _builtins.int
     MEANING_RANK_FIELD_NUMBER: _builtins.int
+    WORD_SCORE_FIELD_NUMBER: _builtins.int
+    MEANING_SCORE_FIELD_NUMBER: _builtins.int
     word_rank: _builtins.int
     """By its words, from 1; absent where they do not match."""
     meaning_rank: _builtins.int
     """By its meaning, from 1; absent where that was not looked at."""
+    word_score: _builtins.float
+    """How well its words match, relative to the best; absent where the search has no query."""
+    meaning_score: _builtins.float
+    """How near its meaning is, relative to the nearest, below 0 where it is farther than the mean; absent as above."""
     def __init__(
         self,
         *,
         word_rank: _builtins.int | None = ...,
         meaning_rank: _builtins.int | None = ...,
+        word_score: _builtins.float | None = ...,
+        meaning_score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank", "_word_rank", b"_word_rank", "meaning_rank", b"meaning_rank", "word_rank", b"word_rank"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank", "_meaning_score", b"_meaning_score", "_word_rank", b"_word_rank", "_word_score", b"_word_score", "meaning_rank", b"meaning_rank", "meaning_score", b"meaning_score", "word_rank", b"word_rank", "word_score", b"word_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank", "_word_rank", b"_word_rank", "meaning_rank", b"meaning_rank", "word_rank", b"word_rank"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank", "_meaning_score", b"_meaning_score", "_word_rank", b"_word_rank", "_word_score", b"_word_score", "meaning_rank", b"meaning_rank", "meaning_score", b"meaning_score", "word_rank", b"word_rank", "word_score", b"word_score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__meaning_rank: _TypeAlias = _typing.Literal["meaning_rank"]  # noqa: Y015
     _WhichOneofArgType__meaning_rank: _TypeAlias = _typing.Literal["_meaning_rank", b"_meaning_rank"]  # noqa: Y015
+    _WhichOneofReturnType__meaning_score: _TypeAlias = _typing.Literal["meaning_score"]  # noqa: Y015
+    _WhichOneofArgType__meaning_score: _TypeAlias = _typing.Literal["_meaning_score", b"_meaning_score"]  # noqa: Y015
     _WhichOneofReturnType__word_rank: _TypeAlias = _typing.Literal["word_rank"]  # noqa: Y015
     _WhichOneofArgType__word_rank: _TypeAlias = _typing.Literal["_word_rank", b"_word_rank"]  # noqa: Y015
+    _WhichOneofReturnType__word_score: _TypeAlias = _typing.Literal["word_score"]  # noqa: Y015
+    _WhichOneofArgType__word_score: _TypeAlias = _typing.Literal["_word_score", b"_word_score"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__meaning_rank) -> _WhichOneofReturnType__meaning_rank | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__meaning_score) -> _WhichOneofReturnType__meaning_score | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__word_rank) -> _WhichOneofReturnType__word_rank | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__word_score) -> _WhichOneofReturnType__word_score | None: ...
 
 Global___PassageRanks: _TypeAlias = PassageRanks  # noqa: Y015
 

@@ -109,8 +109,8 @@ class PassageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SearchPassages(self, request, context):
-        """Searches an archive, by words and by meaning, best first. Without a query the newest come first. ARCHIVE_NOT_FOUND,
-        AGENT_NOT_FOUND; INVALID_ARGUMENT when neither an archive nor an agent is named.
+        """Searches archives, by words and by meaning, best first. Without a query the newest come first. ARCHIVE_NOT_FOUND,
+        FOLDER_NOT_FOUND, AGENT_NOT_FOUND; INVALID_ARGUMENT when no archive, folder or agent is named.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

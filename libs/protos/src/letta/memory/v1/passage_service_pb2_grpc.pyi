@@ -44,8 +44,8 @@ class PassageServiceStub:
     DeletePassage: _grpc.UnaryUnaryMultiCallable[_passage_service_pb2.DeletePassageRequest, _passage_service_pb2.DeletePassageResponse]
     """Removes a passage. ARCHIVE_NOT_FOUND, PASSAGE_NOT_FOUND."""
     SearchPassages: _grpc.UnaryUnaryMultiCallable[_passage_service_pb2.SearchPassagesRequest, _passage_service_pb2.SearchPassagesResponse]
-    """Searches an archive, by words and by meaning, best first. Without a query the newest come first. ARCHIVE_NOT_FOUND,
-    AGENT_NOT_FOUND; INVALID_ARGUMENT when neither an archive nor an agent is named.
+    """Searches archives, by words and by meaning, best first. Without a query the newest come first. ARCHIVE_NOT_FOUND,
+    FOLDER_NOT_FOUND, AGENT_NOT_FOUND; INVALID_ARGUMENT when no archive, folder or agent is named.
     """
     ListArchivalMemory: _grpc.UnaryUnaryMultiCallable[_passage_service_pb2.ListArchivalMemoryRequest, _passage_service_pb2.ListArchivalMemoryResponse]
     """Lists the archival memory of an agent, oldest first. AGENT_NOT_FOUND; CURSOR_NOT_FOUND when a cursor never was in the list."""
@@ -74,8 +74,8 @@ class PassageServiceAsyncStub(PassageServiceStub):
     DeletePassage: _aio.UnaryUnaryMultiCallable[_passage_service_pb2.DeletePassageRequest, _passage_service_pb2.DeletePassageResponse]  # type: ignore[assignment]
     """Removes a passage. ARCHIVE_NOT_FOUND, PASSAGE_NOT_FOUND."""
     SearchPassages: _aio.UnaryUnaryMultiCallable[_passage_service_pb2.SearchPassagesRequest, _passage_service_pb2.SearchPassagesResponse]  # type: ignore[assignment]
-    """Searches an archive, by words and by meaning, best first. Without a query the newest come first. ARCHIVE_NOT_FOUND,
-    AGENT_NOT_FOUND; INVALID_ARGUMENT when neither an archive nor an agent is named.
+    """Searches archives, by words and by meaning, best first. Without a query the newest come first. ARCHIVE_NOT_FOUND,
+    FOLDER_NOT_FOUND, AGENT_NOT_FOUND; INVALID_ARGUMENT when no archive, folder or agent is named.
     """
     ListArchivalMemory: _aio.UnaryUnaryMultiCallable[_passage_service_pb2.ListArchivalMemoryRequest, _passage_service_pb2.ListArchivalMemoryResponse]  # type: ignore[assignment]
     """Lists the archival memory of an agent, oldest first. AGENT_NOT_FOUND; CURSOR_NOT_FOUND when a cursor never was in the list."""
@@ -125,8 +125,8 @@ class PassageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _passage_service_pb2.SearchPassagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_passage_service_pb2.SearchPassagesResponse, _abc.Awaitable[_passage_service_pb2.SearchPassagesResponse]]:
-        """Searches an archive, by words and by meaning, best first. Without a query the newest come first. ARCHIVE_NOT_FOUND,
-        AGENT_NOT_FOUND; INVALID_ARGUMENT when neither an archive nor an agent is named.
+        """Searches archives, by words and by meaning, best first. Without a query the newest come first. ARCHIVE_NOT_FOUND,
+        FOLDER_NOT_FOUND, AGENT_NOT_FOUND; INVALID_ARGUMENT when no archive, folder or agent is named.
         """
 
     @_abc_1.abstractmethod

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import context_service_pb2 as memory_pb2
@@ -28,6 +28,7 @@ from letta_common.clock import Clock
 from letta_common.errors import AppError
 from letta_messages.rendering import text_of
 
+T = TypeVar("T")
 Arguments = Mapping[str, Any]
 _MOST = 2**31 - 1  # numbers of the contract are int32
 _ROLES = {
@@ -39,6 +40,7 @@ _ROLES = {
 _UNASKED = [
     role for role in message_pb2.MessageRole.values() if role not in (0, message_pb2.MESSAGE_ROLE_TOOL)
 ]  # returns of tools are found only where somebody asks for them: they repeat what messages say
+_PLACES = {1: "best match", 2: "2nd best match", 3: "3rd best match"}
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -217,8 +219,9 @@ class BuiltinTools:
                     "timestamp": each.timestamp.ToDatetime(tzinfo=UTC).isoformat(),
                     "content": each.content,
                     "tags": list(each.tags),
+                    "relevance": relevance,
                 }
-                for each in found
+                for relevance, each in _newest_first(found, lambda each: each.timestamp.ToNanoseconds())
             ]
         )
 
@@ -235,7 +238,9 @@ class BuiltinTools:
         set_time(request.end_date, str(call.arguments.get("end_date") or ""), call.timezone, end=True)
         found = [Message.FromString(each.message) for each in (await self._memory.search_messages(request)).results]
         # Former searches hold the words of this one, and would hide what they were after.
-        results = [self._shown(each) for each in found if not _belongs_to(call.name, each)]
+        kept = [each for each in found if not _belongs_to(call.name, each)]
+        ordered = _newest_first(kept, lambda each: each.created_at.ToNanoseconds())
+        results = [{**self._shown(each), "relevance": relevance} for relevance, each in ordered]
         said = f"Showing {len(results)} results:" if results else "No results found."
         return _json({"message": said, "results": results})
 
@@ -249,6 +254,15 @@ class BuiltinTools:
         when = found.created_at.ToDatetime(tzinfo=UTC)
         shown = {"timestamp": when.isoformat(), "role": role, "content": text_of(found) or _done(found)}
         return {**shown, "time_ago": _ago(when, self._clock.now())}
+
+
+def _newest_first(found: Iterable[T], time_of: Callable[[T], int]) -> list[tuple[str, T]]:
+    """Return what a search found, best first, as a model reads it: the newest above, each with its place.
+
+    Of two that tell of one thing, the one that holds now then stands above the other.
+    """
+    placed = [(_PLACES.get(place, f"{place}th best match"), each) for place, each in enumerate(found, 1)]
+    return sorted(placed, key=lambda pair: time_of(pair[1]), reverse=True)
 
 
 def _roles(call: BuiltinCall) -> list[message_pb2.MessageRole.ValueType]:

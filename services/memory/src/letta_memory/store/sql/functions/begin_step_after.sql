@@ -6,7 +6,7 @@
 -- holds, and whether the blocks are what it holds. Else the rows after the first have a block each.
 -- Takes the place of memory.begin_step, which the release before this one calls. Locks: the conversation's row.
 create or replace function memory.begin_step_after(
-  p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_pending boolean,
+  p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint,
   p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[],
   p_groups text[], p_times timestamptz[], p_searches text[], p_bodies bytea[],
   p_held_version bigint, p_held_seq bigint, p_held_last text, p_known_ids text[], p_known_versions bigint[]
@@ -40,10 +40,10 @@ begin
   for i in 1 .. n loop
     insert into memory.messages (
       organization_id, conversation_id, seq, id, agent_id, role, types, flags, run_id, step_id, group_id, created_at,
-      pending, search, body)
+      search, body)
     values (
       p_org, p_conversation, c.next_seq + i - 1, p_ids[i], p_agent, p_roles[i], p_types[i], p_flags[i], p_runs[i],
-      p_steps[i], p_groups[i], p_times[i], p_pending and p_searches[i] <> '', p_searches[i], p_bodies[i]);
+      p_steps[i], p_groups[i], p_times[i], p_searches[i], p_bodies[i]);
   end loop;
   update memory.conversations t
   set fence = p_fence, next_seq = c.next_seq + n, message_count = c.message_count + n,

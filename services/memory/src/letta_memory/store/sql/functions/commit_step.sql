@@ -9,7 +9,7 @@
 -- Raises LM001 when p_first_kept is no message of the conversation. Locks: the conversation's row.
 create or replace function memory.commit_step(
   p_org text, p_agent text, p_conversation text, p_run text, p_fence bigint, p_step integer, p_stop smallint,
-  p_pending boolean, p_move boolean, p_clear boolean, p_summary boolean, p_first_kept text, p_known_ids text[],
+  p_move boolean, p_clear boolean, p_summary boolean, p_first_kept text, p_known_ids text[],
   p_known_versions bigint[],
   p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[],
   p_groups text[], p_times timestamptz[], p_searches text[], p_bodies bytea[]
@@ -76,10 +76,10 @@ begin
   for i in 1 .. n loop
     insert into memory.messages (
       organization_id, conversation_id, seq, id, agent_id, role, types, flags, run_id, step_id, group_id, created_at,
-      pending, search, body)
+      search, body)
     values (
       p_org, p_conversation, c.next_seq - n + i - 1, p_ids[i], p_agent, p_roles[i], p_types[i], p_flags[i], p_runs[i],
-      p_steps[i], p_groups[i], p_times[i], p_pending and p_searches[i] <> '', p_searches[i], p_bodies[i]);
+      p_steps[i], p_groups[i], p_times[i], p_searches[i], p_bodies[i]);
   end loop;
   select 0::smallint /* Status.DONE */, p_fence, r.repeated, c.message_count, null::bigint, null::integer, null::smallint,
     -- Nearly always no block has changed: one comparison then takes the place of two joins.

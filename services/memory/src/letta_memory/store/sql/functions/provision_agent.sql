@@ -4,7 +4,7 @@
 -- ones and others; LM002, with the id as its message, where there is no such block. Then the messages of the default
 -- conversation, arrays by column. Locks: the agent's row, so that a repeat waits for the first one.
 create or replace function memory.provision_agent(
-  p_org text, p_agent text, p_name text, p_embedder text, p_blocks text, p_attached text[], p_pending boolean,
+  p_org text, p_agent text, p_name text, p_embedder text, p_blocks text, p_attached text[],
   p_ids text[], p_roles smallint[], p_types integer[], p_flags smallint[], p_runs text[], p_steps text[],
   p_groups text[], p_times timestamptz[], p_searches text[], p_bodies bytea[]
 ) returns table (agent_id text, message_ids text[], block memory.blocks) language plpgsql as $$
@@ -54,7 +54,7 @@ begin
   insert into memory.conversations (organization_id, id, agent_id, next_seq, message_count)
   values (p_org, p_agent, p_agent, 1 + cardinality(p_ids), cardinality(p_ids));
   perform memory.append_messages(
-    p_org, p_agent, p_agent, 1, p_pending, p_ids, p_roles, p_types, p_flags, p_runs, p_steps, p_groups, p_times,
+    p_org, p_agent, p_agent, 1, p_ids, p_roles, p_types, p_flags, p_runs, p_steps, p_groups, p_times,
     p_searches, p_bodies);
   return query
     select p_agent, p_ids, null::memory.blocks union all select p_agent, null, b from memory.own_blocks_of(p_org, p_agent) b;

@@ -1,7 +1,7 @@
 -- Writes passages to an archive, or to an agent's, which is made the first time. Status 1: no archive, 2: no agent, 3: another
 -- request wrote passages with these ids; without a digest of the request nothing is compared.
 -- A vector is kept when the archive's embedder made it, of the dimension of the others; otherwise the passage waits to be
--- embedded, and the archive says so. Locks: the archive.
+-- embedded, and the archive says so. What search keeps is written with them. Locks: the archive, then its scope.
 create or replace function memory.write_passages(
   p_org text, p_user text, p_agent text, p_archive text, p_new_archive text, p_now timestamptz, p_embedder text,
   p_ids text[], p_texts text[], p_metadata text[], p_tags text[], p_times timestamptz[], p_vectors extensions.halfvec[],
@@ -12,8 +12,11 @@ declare
   r memory.passage_row;
   agent_name text;
   agent_embedder text;
-  n bigint;
+  n bigint := 0;
   waiting boolean;
+  place memory.search_scopes;
+  entry memory.search_texts;
+  made memory.passages;
 begin
   r.status := 0;
   if p_archive is null then
@@ -60,18 +63,40 @@ begin
     a.dimensions := (
       select extensions.vector_dims(v.vector) from unnest(p_vectors) v (vector) where v.vector is not null limit 1);
   end if;
-  insert into memory.passages (
-    organization_id, archive_id, id, text, tags, metadata, created_by_id, last_updated_by_id, created_at, updated_at,
-    pending, embedding, embedder, generation, request_hash)
-  select p_org, a.id, i.id, i.text, (select array_agg(t.tag) from jsonb_array_elements_text(i.tags::jsonb) t (tag)),
-    i.metadata, p_user, p_user, i.created_at, p_now, k.vector is null, k.vector, a.embedder,
-    a.generation, p_request_hash
-  from unnest(p_ids, p_texts, p_metadata, p_tags, p_times, p_vectors) i (id, text, metadata, tags, created_at, vector)
-  cross join lateral (
-    select case when a.embedder = p_embedder and extensions.vector_dims(i.vector) = a.dimensions then i.vector end
-  ) k (vector)
-  on conflict do nothing;
-  get diagnostics n = row_count;
+  insert into memory.search_scopes (organization_id, owner_id) values (p_org, a.id) on conflict do nothing;
+  select * into place from memory.search_scopes x where x.organization_id = p_org and x.owner_id = a.id for no key update;
+  for i in 1 .. cardinality(p_ids) loop
+    entry.embedding := case
+      when a.embedder = p_embedder and extensions.vector_dims(p_vectors[i]) = a.dimensions then p_vectors[i] end;
+    insert into memory.passages (
+      organization_id, archive_id, id, text, tags, metadata, created_by_id, last_updated_by_id, created_at, updated_at,
+      pending, embedder, generation, request_hash, scope, place)
+    values (
+      p_org, a.id, p_ids[i], p_texts[i],
+      case when p_tags[i] <> '[]' then (
+        select array_agg(g.tag) from jsonb_array_elements_text(p_tags[i]::jsonb) g (tag)) end, p_metadata[i], p_user, p_user,
+      p_times[i], p_now, entry.embedding is null, a.embedder, a.generation, p_request_hash, place.scope, place.next_place)
+    on conflict do nothing returning * into made;
+    if found then
+      entry.organization_id := p_org;
+      entry.scope := place.scope;
+      entry.place := place.next_place;
+      entry.passage_id := made.id;
+      entry.tags := made.tags;
+      entry.created_at := made.created_at;
+      entry.role := 0;
+      entry.types := 0;
+      entry.speaker := 0;
+      entry.model := memory.model_of(a.embedder, entry.embedding);
+      entry.cell := case when place.cells > 0 then -1 else -2 end;
+      entry.pending := false;  -- the passage itself says so
+      entry.posted := true;
+      n := n + 1;
+      place.next_place := place.next_place + 1;
+      place.text_count := place.text_count + 1;
+      place.word_count := place.word_count + memory.write_text(entry, made.text);
+    end if;
+  end loop;
   waiting := exists (
     select from unnest(p_ids) i (id) join memory.passages p on p.organization_id = p_org and p.id = i.id where p.pending);
   if n > 0 then
@@ -80,9 +105,15 @@ begin
         -- A new time, so that an indexer that saw the former one does not call the archive done.
         waiting_since = case when waiting then clock_timestamp() else t.waiting_since end
     where t.organization_id = p_org and t.id = a.id;
+    update memory.search_scopes x
+    set next_place = place.next_place, text_count = place.text_count, word_count = place.word_count,
+      due = x.due or place.text_count >= place.due_at
+    where x.organization_id = p_org and x.owner_id = a.id;
   end if;
   return query
-    select 0::smallint, a.embedder, p
-    from unnest(p_ids) with ordinality i (id, place)
-    join memory.passages p on p.organization_id = p_org and p.id = i.id order by i.place;
+    select 0::smallint, a.embedder, w, k.embedding
+    from unnest(p_ids) with ordinality i (id, number)
+    join memory.passages w on w.organization_id = p_org and w.id = i.id
+    left join memory.search_texts k on k.organization_id = p_org and k.scope = w.scope and k.place = w.place
+    order by i.number;
 end $$;

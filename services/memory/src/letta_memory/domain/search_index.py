@@ -1,0 +1,121 @@
+"""Keeping what search reads: messages are indexed behind the agent loop, and what is counted is counted anew."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from letta_common.errors import AppError
+from letta_common.process.periodic import Next
+
+_log = structlog.get_logger("letta.memory.search")
+_MESSAGES_AT_ONCE = 200  # few, so that nobody who deletes messages waits long for one transaction
+_CONVERSATIONS_AT_ONCE = 100
+_SWEEP_SECONDS = 300.0  # conversations that a replica noted before it died are found by this look
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation whose last messages are not indexed yet, whoever it belongs to."""
+
+    organization_id: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchScope:
+    """An archive, or the messages of an agent, by its number."""
+
+    organization_id: str
+    number: int
+
+
+class SearchIndexStore(Protocol):
+    """What the background work needs from storage. These calls span organizations."""
+
+    async def list_late(self, limit: int) -> list[Conversation]:
+        """Return conversations with messages that are not indexed."""
+        ...
+
+    async def index_messages(self, conversation: Conversation, limit: int, *, embed: bool) -> int:
+        """Index the next messages of a conversation; return how many it went past."""
+        ...
+
+    async def list_due(self, limit: int) -> list[SearchScope]:
+        """Return scopes that changed so much that they are to be counted or tidied."""
+        ...
+
+    async def tidy(self, scope: SearchScope, limit: int) -> int:
+        """Index texts of an older release and remove what is left of removed ones; return how many it saw to."""
+        ...
+
+    async def count(self, scope: SearchScope) -> None:
+        """Count the texts of a scope anew: in how many each word is, and the mean of their vectors."""
+        ...
+
+
+class LateConversations:
+    """Conversations that got messages since they were indexed, as this process knows them."""
+
+    def __init__(self) -> None:
+        self._noted: dict[Conversation, None] = {}
+
+    def note(self, organization_id: str, conversation_id: str) -> None:
+        """Remember that a conversation got messages."""
+        self._noted[Conversation(organization_id, conversation_id)] = None
+
+    def take(self) -> list[Conversation]:
+        """Return what was noted, once."""
+        noted, self._noted = self._noted, {}
+        return list(noted)
+
+
+class SearchKeeper:
+    """Does in the background what nobody who writes or searches should wait for."""
+
+    def __init__(self, store: SearchIndexStore, late: LateConversations, *, embed_messages: bool) -> None:
+        self._store = store
+        self._late = late
+        self._embed = embed_messages
+        self._next_sweep = 0.0
+
+    async def turn(self) -> Next:
+        """Index what is late and count what is due; when much was left, there may be more."""
+        late = self._late.take()
+        if time.monotonic() >= self._next_sweep:
+            found = await self._store.list_late(_CONVERSATIONS_AT_ONCE)
+            if len(found) < _CONVERSATIONS_AT_ONCE:
+                self._next_sweep = time.monotonic() + _SWEEP_SECONDS
+            late += [conversation for conversation in found if conversation not in late]
+        more = await self._index(late)
+        for scope in await self._store.list_due(_CONVERSATIONS_AT_ONCE):
+            more = await self._see_to(scope) or more
+        return Next.AT_ONCE if more else Next.AFTER_A_PAUSE
+
+    async def rebuild(self) -> None:
+        """Work until nothing is left to do."""
+        while await self.turn() is Next.AT_ONCE:
+            pass
+
+    async def _index(self, late: list[Conversation]) -> bool:
+        more = False
+        for conversation in late:
+            try:
+                done = await self._store.index_messages(conversation, _MESSAGES_AT_ONCE, embed=self._embed)
+            except AppError as error:
+                _log.warning("messages are not indexed yet", conversation_id=conversation.id, message=error.message)
+                done = 0
+                self._late.note(conversation.organization_id, conversation.id)
+            if done == _MESSAGES_AT_ONCE:
+                self._late.note(conversation.organization_id, conversation.id)
+                more = True
+        return more
+
+    async def _see_to(self, scope: SearchScope) -> bool:
+        if await self._store.tidy(scope, _MESSAGES_AT_ONCE):
+            return True
+        await self._store.count(scope)
+        return False

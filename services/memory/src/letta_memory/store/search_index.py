@@ -1,0 +1,50 @@
+"""What search reads, in PostgreSQL. These are system statements: they span organizations and carry each row's own."""
+
+from __future__ import annotations
+
+from letta_memory.domain.search_index import Conversation, SearchScope
+from letta_postgres.db import Database
+from letta_postgres.statements import call
+
+_LATE = """
+select c.organization_id, c.id from memory.conversations c
+left join memory.search_positions x on x.organization_id = c.organization_id and x.conversation_id = c.id
+where c.next_seq - 1 > coalesce(x.seq, 0) limit %b::integer
+"""
+_INDEX = f"select {call('memory.index_messages', 'org', 'conversation', 'embed', 'most')}"
+_DUE = (
+    "select s.organization_id, s.scope from memory.search_scopes s where s.due or s.untidy or s.gone limit %b::integer"
+)
+_TIDY = f"select {call('memory.tidy_scope', 'org', 'scope', 'most')}"
+_COUNT = f"select {call('memory.count_scope', 'org', 'scope')}"
+
+
+class SqlSearchIndexStore:
+    """What search reads, in PostgreSQL."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def list_late(self, limit: int) -> list[Conversation]:
+        """Return conversations with messages that are not indexed."""
+        return [Conversation(*row) for row in await self._db.hot(_LATE, (limit,))]
+
+    async def index_messages(self, conversation: Conversation, limit: int, *, embed: bool) -> int:
+        """Index the next messages of a conversation; return how many it went past."""
+        values = {"org": conversation.organization_id, "conversation": conversation.id, "embed": embed, "most": limit}
+        [(done,)] = await self._db.hot(_INDEX, values)
+        return int(done)
+
+    async def list_due(self, limit: int) -> list[SearchScope]:
+        """Return scopes that changed so much that they are to be counted or tidied."""
+        return [SearchScope(*row) for row in await self._db.hot(_DUE, (limit,))]
+
+    async def tidy(self, scope: SearchScope, limit: int) -> int:
+        """Index texts of an older release and remove what is left of removed ones; return how many it saw to."""
+        values = {"org": scope.organization_id, "scope": scope.number, "most": limit}
+        [(done,)] = await self._db.hot(_TIDY, values)
+        return int(done)
+
+    async def count(self, scope: SearchScope) -> None:
+        """Count the texts of a scope anew."""
+        await self._db.hot(_COUNT, {"org": scope.organization_id, "scope": scope.number})

@@ -1,0 +1,11 @@
+-- Takes passages that are deleted out of what search keeps; of an archive that goes as a whole, the background does that.
+create or replace function memory.forget_passages() returns trigger language plpgsql as $$
+begin
+  perform memory.remove_texts(r.organization_id, r.scope, r.places) from (
+    select g.organization_id, g.scope, array_agg(g.place) as places
+    from gone g join memory.search_scopes s on s.organization_id = g.organization_id and s.scope = g.scope and not s.gone
+    group by 1, 2) r;
+  return null;
+end $$;
+create or replace trigger passages_forget after delete on memory.passages
+  referencing old table as gone for each statement execute function memory.forget_passages();

@@ -1,0 +1,20 @@
+-- Writes what search keeps of a text: its row, and a posting for each of its words. Answers with the number of its words.
+-- Locks: none; the caller holds the row of the scope, and counts the text there.
+create or replace function memory.write_text(t memory.search_texts, p_text text) returns integer language plpgsql as $$
+declare
+  uses integer[];
+begin
+  -- Grouped, since two words of a long text may have one number.
+  select coalesce(array_agg(g.term), '{}'), array_agg(g.uses), coalesce(least(sum(g.uses), 32767), 0)
+  into t.terms, uses, t.words
+  from (
+    select hashtext(u.lexeme) as term, sum(cardinality(u.positions))::integer as uses
+    from unnest(memory.words_of(p_text, t.created_at)) u group by 1) g;
+  if strpos(left(p_text, 43), ': ') > 0 then
+    t.speaker := memory.speaker_of(p_text);
+  end if;
+  insert into memory.search_texts values (t.*);
+  insert into memory.search_postings (organization_id, scope, term, place, uses, words)
+  select t.organization_id, t.scope, u.term, t.place, least(u.uses, 32767), t.words from unnest(t.terms, uses) u (term, uses);
+  return t.words;
+end $$;

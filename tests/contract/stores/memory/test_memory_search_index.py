@@ -1,0 +1,312 @@
+"""What search keeps: found before and after it is indexed, gone with what is deleted, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from letta.common.v1.message_pb2 import ContentPart, Message, MessageRole, TextContent
+from letta.llm.v1.embedding_service_pb2 import Embedding, EmbedResponse
+from letta.memory.v1 import context_service_pb2 as pb
+from letta.memory.v1.message_service_pb2 import SearchStoredMessagesRequest
+from letta.memory.v1.passage_pb2 import Passage
+from letta.memory.v1.passage_service_pb2 import SearchPassagesRequest
+from letta.memory.v1.search_order_pb2 import SearchOrder
+from letta_common.actor import Actor
+from letta_common.errors import PassageNotFound
+from letta_common.values.ids import new_id
+from letta_common.values.times import stamp_of
+from letta_memory.domain.passages import PassageScope
+from letta_memory.domain.search_index import Conversation, LateConversations, SearchKeeper, SearchScope
+from letta_memory.store.archives import SqlArchiveStore
+from letta_memory.store.contexts import SqlContextStore
+from letta_memory.store.messages import SqlMessageStore
+from letta_memory.store.passages import SqlPassageStore
+from letta_memory.store.pending import SqlPendingStore
+from letta_memory.store.search_index import SqlSearchIndexStore
+from letta_postgres.db import Database, DatabaseOptions
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+VECTOR = [1.0, 0.0]
+
+
+class Store:
+    """The stores of memory, an organization of its own, and an agent in it."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.late = LateConversations()
+        self.contexts = SqlContextStore(db, self.late)
+        self.messages, self.passages = SqlMessageStore(db), SqlPassageStore(db)
+        self.archives, self.pending = SqlArchiveStore(db), SqlPendingStore(db)
+        self.index = SqlSearchIndexStore(db)
+        self.actor = Actor(new_id("org"), "user-ann")
+        self.agent_id, self.fence = new_id("agent"), 0
+
+    async def begin(self) -> None:
+        request = pb.ProvisionAgentRequest(agent_id=self.agent_id, agent_name="Ada", messages=[said("You are Ada.")])
+        await self.contexts.provision_agent(self.actor, request, [])
+
+    async def say(self, *texts: str, commit: bool = True) -> dict[str, Any]:
+        self.fence += 1
+        owner = {"agent_id": self.agent_id, "conversation_id": self.agent_id, "run_id": new_id("run")}
+        owner["fence"] = self.fence
+        await self.contexts.begin_step(self.actor, pb.BeginStepRequest(**owner, input=[said(text) for text in texts]))
+        if commit:
+            await self.contexts.commit_step(self.actor, pb.CommitStepRequest(**owner))
+        return owner
+
+    async def heard(self, query: str, **more: Any) -> list[str]:
+        request = SearchStoredMessagesRequest(agent_id=self.agent_id, query=query, limit=50, **more)
+        hits = await self.messages.search(self.actor, request, None, types=0)
+        return [Message.FromString(hit.found.message).parts[0].text.text for hit in hits]
+
+    async def write(self, *texts: str, vector: bool = True) -> list[Passage]:
+        drafts = [
+            Passage(
+                id=new_id("passage"),
+                text=text,
+                metadata="{}",
+                created_at=stamp_of(NOW),
+                embedding=VECTOR if vector else [],
+            )
+            for text in texts
+        ]
+        place = PassageScope(agent_id=self.agent_id)
+        written, _ = await self.passages.create(
+            self.actor, place, drafts, embedder="test/two", request_hash=b"", now=NOW
+        )
+        return written
+
+    async def found(self, archive_id: str, query: str, *, vector: bool = False, **more: Any) -> list[str]:
+        question = EmbedResponse(model="test/two", embeddings=[Embedding(values=VECTOR)])
+        request = SearchPassagesRequest(query=query, limit=50, **more)
+        questions = [question] if vector else []
+        hits = await self.passages.search(self.actor, [archive_id], request, questions, embeddings=False)
+        return [hit.passage.text for hit in hits]
+
+    async def keep(self) -> None:
+        """Do all that the background would."""
+        await SearchKeeper(self.index, self.late, embed_messages=False).rebuild()
+
+    async def counted(self, table: str) -> int:
+        [(count,)] = await self.db.hot(
+            f"select count(*) from memory.{table} where organization_id = %s", (self.actor.organization_id,)
+        )
+        return int(count)
+
+
+def said(text: str) -> Message:
+    role = MessageRole.MESSAGE_ROLE_SYSTEM if text.startswith("You are") else MessageRole.MESSAGE_ROLE_USER
+    parts = [ContentPart(text=TextContent(text=text))]
+    return Message(id=new_id("message"), role=role, created_at=stamp_of(NOW), parts=parts)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    db = await Database.open(database_url, schema="memory", options=DatabaseOptions(pool_size=6))
+    made = Store(db)
+    await made.begin()
+    yield made
+    await db.close()
+
+
+async def test_messages_are_found_alike_before_they_are_indexed_and_after(store: Store) -> None:
+    await store.say("I drink oolong tea", "The car is red", "Tea again")
+    before = await store.heard("tea or an oolong")
+    assert await store.counted("search_texts") == 0
+    await store.keep()
+
+    assert await store.counted("search_texts") == 3, "instructions are not searched"
+    assert before == await store.heard("tea or an oolong") == ["I drink oolong tea", "Tea again"]
+    await store.say("More tea", "green tea")
+    assert set(await store.heard("tea")) == {"I drink oolong tea", "Tea again", "More tea", "green tea"}
+    assert await store.heard("tea", conversation_id=new_id("conv")) == []
+
+
+async def test_a_repeated_look_indexes_nothing_twice(store: Store) -> None:
+    await store.say("one", "two")
+    await store.keep()
+    again = Conversation(store.actor.organization_id, store.agent_id)
+    assert await store.index.index_messages(again, 100, embed=False) == 0
+    assert await asyncio.gather(*(store.index.index_messages(again, 100, embed=False) for _ in range(3))) == [0, 0, 0]
+    assert await store.counted("search_texts") == 2
+
+
+async def test_what_is_withdrawn_leaves_nothing_behind(store: Store) -> None:
+    owner = await store.say("a mistake", commit=False)
+    await store.keep()
+    assert await store.heard("mistake") == ["a mistake"]
+    await store.contexts.withdraw_input(store.actor, pb.WithdrawInputRequest(**owner))
+
+    assert await store.heard("mistake") == []
+    assert (await store.counted("search_texts"), await store.counted("search_postings")) == (0, 0)
+
+
+async def test_many_that_are_forgotten_are_not_found_and_leave_later(store: Store) -> None:
+    await store.say(*(f"tea number {number}" for number in range(100)))
+    await store.keep()
+    await store.say("the last tea", commit=False)
+    await store.keep()
+    reset = pb.ResetConversationRequest(
+        agent_id=store.agent_id, conversation_id=store.agent_id, messages=[said("You are Ada."), said("new tea")]
+    )
+    await store.contexts.reset_conversation(store.actor, reset)
+
+    assert await store.counted("search_texts") == 0
+    assert await store.counted("search_postings") > 300
+    assert await store.heard("tea") == ["new tea"]
+    await store.keep()
+    assert await store.heard("tea") == ["new tea"]
+    assert await store.counted("search_removals") == 0
+    assert await store.counted("search_postings") == 5, "new, tea, and the date"
+
+
+async def test_a_deleted_passage_takes_its_postings_along(store: Store) -> None:
+    kept, gone = await store.write("green tea", "black tea")
+    await store.passages.delete(store.actor, gone.archive_id, gone.id)
+
+    assert await store.found(kept.archive_id, "tea", vector=True) == ["green tea"]
+    assert await store.counted("search_postings") == 5
+    with pytest.raises(PassageNotFound):
+        await store.passages.delete(store.actor, gone.archive_id, gone.id)
+
+
+async def test_a_deleted_archive_is_cleared_away_in_the_background(store: Store) -> None:
+    [made] = await store.write("tea")
+    await store.archives.delete(store.actor, made.archive_id)
+    assert await store.counted("search_postings") == 4
+    await store.keep()
+    for table in ("search_texts", "search_postings"):
+        assert await store.counted(table) == 0, table
+    assert await store.counted("search_scopes") == 1, "the agent's"
+
+
+async def test_an_agent_that_is_removed_is_cleared_away(store: Store) -> None:
+    await store.say("tea")
+    await store.keep()
+    await store.contexts.deprovision_agent(store.actor, store.agent_id)
+    await store.keep()
+    for table in ("search_scopes", "search_texts", "search_postings", "search_positions"):
+        assert await store.counted(table) == 0, table
+
+
+async def test_counts_of_a_large_scope_find_what_counting_in_a_search_finds(store: Store) -> None:
+    texts = [f"word{number % 700} common thing {number}" for number in range(900)]
+    for start in range(0, len(texts), 500):
+        await store.write(*texts[start : start + 500])
+    [extra] = await store.write("word7 common rarity")
+    small = (await store.found(extra.archive_id, "common word7 rarity"))[:5]
+    await store.write(*(f"filler {number}" for number in range(200)))
+    await store.keep()
+    assert await store.counted("search_terms") > 700
+
+    assert (await store.found(extra.archive_id, "common word7 rarity"))[:5] == small
+    assert small[0] == "word7 common rarity"
+
+
+async def test_the_newest_may_come_first(store: Store) -> None:
+    await store.say("I live in Lyon", "Lyon Lyon Lyon", "I moved from Lyon to Oslo, long after that summer")
+    ranked = await store.heard("Lyon")
+    assert ranked[0] == "Lyon Lyon Lyon"
+    newest = await store.heard("Lyon", order=SearchOrder.SEARCH_ORDER_NEWEST)
+    assert set(newest) == set(ranked)
+
+
+async def test_hostile_queries_are_bounded(store: Store) -> None:
+    [made] = await store.write("the tea is green")
+    await store.say("the tea is green")
+    for query in (
+        "the of and",
+        "\0tea\0",
+        "'",
+        "a & | ! ( \\ :*",
+        " ".join(f"w{n}" for n in range(2_000)),
+        "x" * 10_000,
+    ):
+        expected = ["the tea is green"] if "tea" in query else []
+        assert await store.found(made.archive_id, query) == expected, query
+        assert await store.heard(query) == expected, query
+
+
+class Traffic:
+    """Writers, deleters, an embedder and workers that are killed at any moment, all at once."""
+
+    def __init__(self, store: Store, archive_id: str) -> None:
+        self.store, self.archive_id = store, archive_id
+        self.alive: dict[str, str] = {}
+        self.spoken: list[str] = []
+        self.rng = random.Random(7)
+        self.ending = asyncio.Event()
+
+    async def write(self, name: str) -> None:
+        """Write passages and delete some; look for each at once."""
+        for number in range(25):
+            word = f"{name}{number}z"
+            [made] = await self.store.write(f"marker {word}", vector=self.rng.random() < 0.5)
+            self.alive[word] = made.id
+            assert await self.store.found(self.archive_id, word) == [f"marker {word}"], word
+            if self.rng.random() < 0.3:
+                gone = self.rng.choice([key for key in self.alive if key.startswith(name)])
+                await self.store.passages.delete(self.store.actor, self.archive_id, self.alive.pop(gone))
+                assert await self.store.found(self.archive_id, gone) == [], gone
+
+    async def talk(self) -> None:
+        """Say things, and look for some of what was said."""
+        for number in range(25):
+            await self.store.say(f"spoken{number} words", commit=self.rng.random() < 0.8)
+            self.spoken.append(f"spoken{number}")
+            await self.hear(self.rng.sample(self.spoken, min(3, len(self.spoken))))
+
+    async def hear(self, words: list[str]) -> None:
+        for word in words:
+            assert await self.store.heard(word) == [f"{word} words"], word
+
+    async def embed(self) -> None:
+        while not self.ending.is_set():
+            texts = [text for text in await self.store.pending.list_pending(20) if text.archive_id == self.archive_id]
+            if texts:
+                vectors = EmbedResponse(model="test/two", embeddings=[Embedding(values=VECTOR)] * len(texts))
+                await self.store.pending.settle(texts, vectors)
+            await asyncio.sleep(0.005)
+
+    async def keep(self) -> None:
+        while not self.ending.is_set():
+            work = asyncio.create_task(self.store.keep())
+            await asyncio.sleep(self.rng.random() * 0.03)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_search_finds_every_acknowledged_row_whatever_happens_meanwhile(store: Store) -> None:
+    [first] = await store.write("marker start")
+    traffic = Traffic(store, first.archive_id)
+    background = [asyncio.create_task(work) for work in (traffic.embed(), traffic.keep(), traffic.keep())]
+    try:
+        await asyncio.gather(*(traffic.write(name) for name in "abc"), traffic.talk())
+    finally:
+        traffic.ending.set()
+        await asyncio.gather(*background)
+
+    for word in traffic.alive:
+        assert await store.found(first.archive_id, word) == [f"marker {word}"], word
+    await traffic.hear(traffic.spoken)
+    store.late.note(store.actor.organization_id, store.agent_id)
+    await store.keep()
+    await traffic.hear(traffic.spoken)
+    assert await store.counted("search_texts") == 1 + len(traffic.alive) + len(traffic.spoken)
+
+
+async def test_scopes_that_grew_are_counted(store: Store) -> None:
+    await store.write(*(f"text {number}" for number in range(40)))
+    org = store.actor.organization_id
+    query = "select s.due, s.mean is null, s.scope from memory.search_scopes s where s.organization_id = %s"
+    [(due, unknown, number)] = await store.db.hot(query, (org,))
+    assert (due, unknown) == (True, True)
+    await store.index.count(SearchScope(org, number))
+    assert (await store.db.hot(query, (org,)))[0][:2] == (False, False)
