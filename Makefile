@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-MEMBERS := libs/protos libs/local_channel libs/embedded_postgres libs/common libs/messages libs/postgres libs/rpc libs/sandbox libs/tool_schemas libs/transcode services/auth services/agent services/memory services/tools services/llm_gateway services/gateway cli
+MEMBERS := libs/protos libs/local_channel libs/embedded_postgres libs/common libs/messages libs/postgres libs/rpc libs/sandbox libs/documents libs/tool_schemas libs/transcode services/auth services/agent services/memory services/tools services/llm_gateway services/gateway cli
 EDITABLE := $(foreach member,$(MEMBERS),-e $(member))
 export PATH := $(abspath $(BIN)):$(PATH)
 

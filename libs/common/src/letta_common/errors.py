@@ -294,4 +294,24 @@ class SecretRequired(AppError, code=Code.INVALID_ARGUMENT, reason="SECRET_REQUIR
     """A secret would go to another address than the one it was given for. Send it again with the change."""
 
 
+class UnsupportedMediaType(AppError, code=Code.INVALID_ARGUMENT, reason="UNSUPPORTED_MEDIA_TYPE"):
+    """The file has no text that can be read here."""
+
+
+class CorruptDocument(AppError, code=Code.INVALID_ARGUMENT, reason="CORRUPT_DOCUMENT"):
+    """The file breaks its own format."""
+
+
+class DocumentProtected(AppError, code=Code.INVALID_ARGUMENT, reason="DOCUMENT_PROTECTED"):
+    """The file needs a password."""
+
+
+class DocumentTooLarge(AppError, code=Code.RESOURCE_EXHAUSTED, reason="DOCUMENT_TOO_LARGE"):
+    """The file, its text, or what parsing it takes is beyond the limits."""
+
+
+class ExtractionTimedOut(AppError, code=Code.FAILED_PRECONDITION, reason="EXTRACTION_TIMED_OUT"):
+    """Parsing the file took longer than the limit."""
+
+
 BY_REASON: dict[str, type[AppError]] = {kind.reason: kind for kind in AppError.__subclasses__()}

@@ -109,7 +109,8 @@ class SandboxCall:
     A JavaScript function is one that its module exports, and needs a `signature`. `destinations` are all that it may
     reach over the network. What is `borrowed` the source uses without an import: names, each with the module
     that it comes from and the attribute there that it stands for, or nothing for the module itself. The `template` is
-    what its machine is made of, for a vendor that knows templates; by default the provider's.
+    what its machine is made of, for a vendor that knows templates; by default the provider's. An `attachment` is what
+    a Python function gets as its argument of that name.
     """
 
     source_code: str
@@ -124,6 +125,7 @@ class SandboxCall:
     signature: Signature = field(default_factory=Signature)
     borrowed: tuple[tuple[str, str, str], ...] = ()
     template: str = ""
+    attachment: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

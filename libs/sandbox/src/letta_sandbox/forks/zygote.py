@@ -72,7 +72,7 @@ def main(control_fd: int) -> None:
             syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         server = SlotForker(control, Cage.make(plan))
         namespaces.tell_ready(control, plan)
-    except OSError as error:
+    except (OSError, ImportError) as error:
         control.send(json.dumps({"fatal": str(error)}).encode())
         raise SystemExit(1) from error
     server.serve()

@@ -71,7 +71,10 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain, 
 
 def serve(request_fd: int, result_fd: int) -> None:
     """Read the request, run the tool, write the frame, end the process."""
-    request = _decode(_read_all(request_fd).decode())
+    text, _, attachment = _read_all(request_fd).partition(b"\n")
+    request = _decode(text.decode())
+    if request["attached"]:
+        request["attachment"] = attachment
     token = request["token"].encode()
     answer = _answer(request)
     # The tool may have closed or replaced both streams; its result must be written all the same.
@@ -127,6 +130,8 @@ def _run(request: dict[str, Any], state: AgentState | None) -> Any:
     parameters = inspect.signature(function).parameters
     if state is not None and "agent_state" in parameters:
         arguments["agent_state"] = state
+    if "attachment" in request:
+        arguments["attachment"] = request["attachment"]
     if "self" in parameters:  # a method that was taken out of its class, or a function in the style of old tools
         arguments["self"] = state
     value = function(**arguments)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from letta_sandbox.calls import CallEnding, SandboxCall, ToolFailure
+from letta_sandbox.calls import CallEnding, Language, SandboxCall, ToolFailure
 
 TOKEN_LENGTH = 32
 # Room beside the result: kind, message and traceback of a failure, each cut to 8 Ki characters inside.
@@ -59,6 +59,8 @@ def build_request(call: SandboxCall, token: str) -> bytes:
     for name, value in call.environment_variables.items():
         if not _NAME.fullmatch(name) or "\0" in value:
             raise BadRequest(f"environment variable {name[:100]!r} cannot be set")
+    if call.attachment is not None and call.language is not Language.PYTHON:
+        raise BadRequest("only a Python function takes an attachment")
     request = {
         "token": token,
         "source": call.source_code,
@@ -69,11 +71,13 @@ def build_request(call: SandboxCall, token: str) -> bytes:
         "result_bytes": call.limits.result_bytes,
         "signature": asdict(call.signature),
         "borrowed": call.borrowed,
+        "attached": call.attachment is not None,
     }
     data = json.dumps(request).encode()
     if len(data) > _REQUEST_LIMIT:
         raise BadRequest(f"the call has {len(data)} bytes, the limit is {_REQUEST_LIMIT}")
-    return data
+    # JSON without indentation has no line end, so the first one is where the attachment begins.
+    return data if call.attachment is None else b"\n".join((data, call.attachment))
 
 
 def _require_object(text: str, what: str) -> None:

@@ -98,6 +98,17 @@ class Interpreter:
     shared: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class OwnPackages:
+    """Packages of the operator that calls use. The fork server imports `modules` once, before it isolates itself.
+
+    `packages` are the top-level ones that these come from; calls may read them, if they are installed.
+    """
+
+    packages: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+
 def find_interpreter(path: str = "") -> Interpreter:
     """Ask an interpreter, by default the one that runs the service, where its parts lie. Raises OSError."""
     path = path or getattr(sys, "_base_executable", None) or sys.executable
@@ -149,6 +160,26 @@ def make_plan(tier: str, python: Interpreter, *, calls: int, prefork: int, env: 
         prefork=prefork,
         ahead=env.modules,
     )
+
+
+def with_own(plan: Plan, own: OwnPackages, python: Interpreter) -> Plan:
+    """Return the plan with packages of the operator loaded. Raises OSError when this Python cannot load them."""
+    if own.modules and python.version != sys.version_info[:2]:
+        raise OSError(f"{python.path} cannot load packages of Python {sys.version_info[0]}.{sys.version_info[1]}")
+    places = [place for name in own.packages for place in _places(name)]
+    return replace(
+        plan,
+        readable=tuple(dict.fromkeys((*plan.readable, *places))),
+        preload_path=tuple(dict.fromkeys((*plan.preload_path, *(str(Path(place).parent) for place in places)))),
+        preload=(*plan.preload, *own.modules),
+    )
+
+
+def _places(name: str) -> list[str]:
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return []
+    return list(spec.submodule_search_locations or ()) or [spec.origin or ""]
 
 
 def with_stage(plan: Plan, most: Limits) -> Plan:

@@ -30,6 +30,7 @@ from letta_sandbox.egress import Egress, EgressProxy
 from letta_sandbox.local import frames, hosts, nodes, selftests, verdicts
 from letta_sandbox.local.fleets import Fleet, Needs
 from letta_sandbox.local.frames import BadRequest, FrameOutcome
+from letta_sandbox.local.hosts import OwnPackages
 from letta_sandbox.local.installer import Installer, PackageSource
 from letta_sandbox.local.memory_watch import MemoryShares, MemoryWatch
 from letta_sandbox.local.nodes import NodeUnavailable
@@ -57,6 +58,7 @@ class LocalOptions:
     Packages are installed into `package_directory`, which must not lie under /tmp; none when it is empty.
     TypeScript tools run with `node`, by default the first Node of the search path. Without `egress` none has a network.
     Servers of packages and of hosts end when they are unused for `idle_seconds`; about `package_sets` are kept.
+    Calls in Python have the `own` packages. `what` they are in messages and metrics.
     """
 
     min_isolation: Isolation = Isolation.LANDLOCK
@@ -73,6 +75,8 @@ class LocalOptions:
     idle_seconds: float = 600.0
     node: str = ""
     egress: Egress | None = None
+    own: OwnPackages = field(default_factory=OwnPackages)
+    what: str = "tool calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class LocalProvider:
         self._options = options
         self._standing: _Standing | None = None
         self._lock = asyncio.Lock()
-        self._slots = FairSlots(options.shares, "tool calls")
+        self._slots = FairSlots(options.shares, options.what)
         self._watch = MemoryWatch(options.memory)
         self._tasks = (0.0, 0)
         self._closed = False
@@ -254,6 +258,7 @@ class LocalProvider:
             made = nodes.make_plan(_TIERS[tier], node, python, **sizes)
         else:
             made = hosts.make_plan(_TIERS[tier], python, env=needs.env, **sizes)
+            made = hosts.with_own(made, options.own, python)
             made = hosts.with_stage(made, options.limits)
         if needs.destinations and options.egress is not None:
             made = hosts.with_network(made)

@@ -174,6 +174,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A secret would go to another address than the one it was given for. Send it again with the change. Example: a new `base_url`
     without `api_key`.
     """
+    ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 160
+    """The file has no text that can be read here. Example: a picture."""
+    ERROR_REASON_CORRUPT_DOCUMENT: _ErrorReason.ValueType  # 161
+    """The file breaks its own format. Example: a PDF whose second half is missing."""
+    ERROR_REASON_DOCUMENT_PROTECTED: _ErrorReason.ValueType  # 162
+    """The file needs a password. Example: an encrypted PDF."""
+    ERROR_REASON_DOCUMENT_TOO_LARGE: _ErrorReason.ValueType  # 163
+    """The file, its text, or what parsing it takes is beyond the limits. Example: 42 kB that unpack to 4 GB."""
+    ERROR_REASON_EXTRACTION_TIMED_OUT: _ErrorReason.ValueType  # 164
+    """Parsing the file took longer than the limit. Example: a PDF of 10,000 drawings."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason`, without the enum prefix, in domain `letta`. `make gen` makes each value
@@ -332,4 +342,14 @@ ERROR_REASON_SECRET_REQUIRED: ErrorReason.ValueType  # 140
 """A secret would go to another address than the one it was given for. Send it again with the change. Example: a new `base_url`
 without `api_key`.
 """
+ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 160
+"""The file has no text that can be read here. Example: a picture."""
+ERROR_REASON_CORRUPT_DOCUMENT: ErrorReason.ValueType  # 161
+"""The file breaks its own format. Example: a PDF whose second half is missing."""
+ERROR_REASON_DOCUMENT_PROTECTED: ErrorReason.ValueType  # 162
+"""The file needs a password. Example: an encrypted PDF."""
+ERROR_REASON_DOCUMENT_TOO_LARGE: ErrorReason.ValueType  # 163
+"""The file, its text, or what parsing it takes is beyond the limits. Example: 42 kB that unpack to 4 GB."""
+ERROR_REASON_EXTRACTION_TIMED_OUT: ErrorReason.ValueType  # 164
+"""Parsing the file took longer than the limit. Example: a PDF of 10,000 drawings."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -72,7 +72,7 @@ OFFICIAL = "https://generativelanguage.googleapis.com"
 _VERSION = "v1beta"
 # The vendor's largest page; its usual one has 50 rows.
 _PAGE = 1000
-_ANYTHING = {"role": "user", "parts": [{"text": "."}]}
+_ANYTHING: Any = {"role": "user", "parts": [{"text": "."}]}
 """Stands for the contents while the SDK makes its request: it would walk through them by its types."""
 _history: ContextVar[bytes | None] = ContextVar("history", default=None)
 _bodies: ContextVar[list[httpx2.AsyncByteStream] | None] = ContextVar("bodies", default=None)
@@ -177,8 +177,9 @@ class GoogleProvider:
 
     async def embed(self, model: str, texts: Sequence[str]) -> list[Vector]:
         """Turn texts into vectors."""
+        contents: list[Any] = [*texts]
         with self._errors(model):
-            made = await self._models.embed_content(model=model, contents=list(texts))
+            made = await self._models.embed_content(model=model, contents=contents)
         return [list(row.values or ()) for row in made.embeddings or ()]
 
     async def count(self, call: Call) -> int | None:

@@ -1,0 +1,1 @@
+"""Text out of files of strangers, read in isolation, and its chunks."""
