@@ -74,6 +74,35 @@ def test_agents_page(client):
         client.agents.delete(one.id)
 
 
+def test_labels_of_agents_are_listed(client):
+    made = [client.agents.create(model="builtin/rules", tags=["labels-b", f"labels-a{n}"]) for n in range(2)]
+    assert client.tags.list(name="LABELS-") == ["labels-a0", "labels-a1", "labels-b"]
+    assert client.tags.list(query_text="labels-", order="desc", limit=1) == ["labels-b"]
+    assert client.tags.list(name="labels-", order_by="name", after="labels-a0", limit=1) == ["labels-a1"]
+    for one in made:
+        client.agents.delete(one.id)
+    assert client.tags.list(name="labels-") == []
+
+
+def test_agents_of_a_block_and_of_an_archive_are_listed(client):
+    one, two = [client.agents.create(model="builtin/rules", name=f"owner {n}") for n in range(2)]
+    block, archive = client.blocks.create(label="shared", value="x"), client.archives.create(name="shared")
+    for agent in (one, two):
+        client.agents.blocks.attach(block.id, agent_id=agent.id)
+        client.agents.archives.attach(archive.id, agent_id=agent.id)
+    archives = f"/v1/archives/{archive.id}/agents"
+
+    assert [found.id for found in client.blocks.agents.list(block.id, order="asc")] == [one.id, two.id]
+    assert [found["id"] for found in client.get(archives, cast_to=object)] == [two.id, one.id]
+    client.agents.blocks.detach(block.id, agent_id=one.id)
+    [left] = client.blocks.agents.list(block.id, include=["agent.blocks"])
+    assert (left.id, [shown.label for shown in left.blocks]) == (two.id, ["shared"])
+    assert list(client.blocks.agents.list(client.blocks.create(label="alone", value="x").id)) == []
+    for unknown in ("/v1/blocks/block-{}/agents", "/v1/archives/archive-{}/agents"):
+        with pytest.raises(NotFoundError):
+            client.get(unknown.format("00000000-0000-4000-8000-000000000000"), cast_to=object)
+
+
 def test_an_explicit_null_clears(client, agent):
     client.agents.update(agent.id, description="first", tags=["kept"])
     client.agents.update(agent.id, description=None)

@@ -114,16 +114,20 @@ def _one_of(name: str, field: str) -> bool:
     return bool(message.oneof_decl[found.oneof_index].options.Extensions[validate_pb2.oneof].required)
 
 
-def test_what_a_path_holds_is_required():
+def test_what_every_path_holds_is_required():
     lacking = [
         f"{method.full_name}: {field}"
         for method in CONTRACTS.methods
-        for _, path in method.http
-        for field in re.findall(r"\{(\w+)[^}]*\}", path)
+        for field in _in_every_path([path for _, path in method.http])
         if REQUIRED not in _behaviour(method.proto.input_type)[field] and not _one_of(method.proto.input_type, field)
     ]
 
     assert not lacking
+
+
+def _in_every_path(paths: list[str]) -> set[str]:
+    held = [set(re.findall(r"\{(\w+)[^}]*\}", path)) for path in paths]
+    return set.intersection(*held) if held else set()
 
 
 def test_the_comment_says_the_same():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -79,10 +79,22 @@ class FakeAgents:
             thread.approval, thread.tokens = None, 0
             thread.approval_since, thread.failed_hash = None, b""
 
-    async def list_agents(self, actor: Actor, filters: ListAgentsRequest, page: Page) -> list[StoredAgent]:
-        """Return a page of agents that are ready."""
-        found = [self._shown(actor, agent) for agent in self._wanted(actor, filters)]
+    async def list_agents(
+        self, actor: Actor, filters: ListAgentsRequest, page: Page, among: Collection[str] | None = None
+    ) -> list[StoredAgent]:
+        """Return a page of agents that are ready, of those with these ids where they are given."""
+        wanted = [agent for agent in self._wanted(actor, filters) if among is None or agent.id in among]
+        found = [self._shown(actor, agent) for agent in wanted]
         return page.slice(found, key=lambda agent: (_place(agent, filters.order_by), agent.id))
+
+    async def list_tags(self, actor: Actor, page: Page, *, containing: str) -> list[str]:
+        """Return a page of the labels of agents, each once."""
+        ready = [agent for agent in self._mine(actor) if agent.stage is Stage.READY]
+        kept = sorted({tag for agent in ready for tag in agent.state.tags if containing.lower() in tag.lower()})
+        for cursor, later in ((page.after, page.ascending), (page.before, not page.ascending)):
+            kept = [tag for tag in kept if not cursor or (tag != cursor and (tag > cursor) is later)]
+        kept = kept if page.ascending else kept[::-1]
+        return kept[-page.limit :] if page.backwards else kept[: page.limit]
 
     async def count(self, actor: Actor, filters: CountAgentsRequest) -> int:
         """Count agents that are ready."""

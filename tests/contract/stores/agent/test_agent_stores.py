@@ -194,6 +194,41 @@ async def test_agents_are_filtered(rooms, ann, filters, names):
     assert await rooms.agents.count(ann, CountAgentsRequest(**filters)) == len(names)
 
 
+async def test_agents_are_listed_among_those_that_are_named(rooms, ann, bob):
+    one, two, three = [await stored(rooms, ann, name=name) for name in ("one", "two", "three")]
+    other = await stored(rooms, bob, name="one")
+
+    async def found(among, **page):
+        return [a.id for a in await rooms.agents.list_agents(ann, ListAgentsRequest(), Page(**page), among)]
+
+    assert await found([one.id, three.id, other.id]) == [three.id, one.id]
+    assert await found([one.id, three.id], after=three.id) == [one.id]
+    assert await found([]) == []
+    assert await rooms.agents.list_agents(ann, ListAgentsRequest(name="two"), Page(), [one.id]) == []
+    assert [two.id] == await found([two.id])
+
+
+async def test_labels_are_listed_once_in_the_order_of_their_characters(rooms, ann, bob):
+    await stored(rooms, ann, tags=["b", "a", "Z"])
+    await stored(rooms, ann, tags=["b", "100%", "a_c", "é"])
+    await stored(rooms, bob, tags=["theirs"])
+
+    async def found(containing="", **page):
+        return await rooms.agents.list_tags(ann, Page(**page), containing=containing)
+
+    every = ["100%", "Z", "a", "a_c", "b", "é"]
+    assert await found(ascending=True) == every
+    assert await found() == every[::-1]
+    assert await found(ascending=True, limit=2) == every[:2]
+    assert await found(ascending=True, after="Z", limit=2) == ["a", "a_c"]
+    assert await found(ascending=True, after="A gone one") == every[1:]
+    assert await found(ascending=True, before="b", limit=2) == ["a", "a_c"]
+    assert await found(before="a", limit=1) == ["a_c"]
+    assert await found("A", ascending=True) == ["a", "a_c"]
+    assert await found("%", ascending=True) == ["100%"]
+    assert await found("_", ascending=True) == ["a_c"]
+
+
 async def test_an_agent_tells_of_its_last_run(rooms, ann):
     agent = await stored(rooms, ann)
     assert not (await rooms.agents.get(ann, agent.id)).state.HasField("last_run_completion")

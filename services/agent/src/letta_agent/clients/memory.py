@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import grpc.aio
 
 from letta.common.v1 import sort_order_pb2
-from letta.memory.v1 import context_service_pb2 as pb
 from letta.memory.v1 import (
+    archive_service_pb2,
+    archive_service_pb2_grpc,
+    block_service_pb2,
+    block_service_pb2_grpc,
     context_service_pb2_grpc,
     message_service_pb2,
     message_service_pb2_grpc,
     passage_service_pb2,
     passage_service_pb2_grpc,
 )
+from letta.memory.v1 import context_service_pb2 as pb
 from letta_agent.clients.held_contexts import HeldContexts
 from letta_agent.clients.patience import patiently
 from letta_agent.domain.peers.memory import Block, LettaMessage, Message
@@ -27,6 +31,8 @@ class MemoryClient:
     """Memory over gRPC."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._archives = archive_service_pb2_grpc.ArchiveServiceStub(channel)
+        self._blocks = block_service_pb2_grpc.BlockServiceStub(channel)
         self._contexts = context_service_pb2_grpc.ContextServiceStub(channel)
         self._messages = message_service_pb2_grpc.MessageServiceStub(channel)
         self._passages = passage_service_pb2_grpc.PassageServiceStub(channel)
@@ -132,6 +138,17 @@ class MemoryClient:
         request = pb.ListAgentMemoriesRequest(agent_ids=agent_ids, without_blocks=not blocks)
         answer = await self._contexts.ListAgentMemories(request, timeout=TIMEOUT)
         return {memory.agent_id: memory for memory in answer.memories}
+
+    async def agents_with(self, block_id: str, archive_id: str) -> Collection[str] | None:
+        """Return the agents that have this block and search this archive, None where neither is named."""
+        found: list[Collection[str]] = []
+        if block_id:
+            block = block_service_pb2.ListBlockAgentIdsRequest(block_id=block_id)
+            found.append((await self._blocks.ListBlockAgentIds(block, timeout=TIMEOUT)).agent_ids)
+        if archive_id:
+            archive = archive_service_pb2.ListArchiveAgentIdsRequest(archive_id=archive_id)
+            found.append((await self._archives.ListArchiveAgentIds(archive, timeout=TIMEOUT)).agent_ids)
+        return set(found[0]).intersection(*found[1:]) if found else None
 
     async def reset(self, request: pb.ResetConversationRequest) -> None:
         """Forget the messages of a conversation and begin anew with these."""

@@ -66,6 +66,11 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         found = await self._agents.find(current_actor(), request, page_of(request))
         return pb.ListAgentsResponse(agents=map(as_read, found))
 
+    async def ListTags(self, request: pb.ListTagsRequest, context: Call) -> pb.ListTagsResponse:
+        containing = request.name or request.compat.query_text
+        found = await self._stores.agents.list_tags(current_actor(), Page.of(request), containing=containing)
+        return pb.ListTagsResponse(tags=found)
+
     async def CountAgents(self, request: pb.CountAgentsRequest, context: Call) -> pb.CountAgentsResponse:
         return pb.CountAgentsResponse(count=await self._stores.agents.count(current_actor(), request))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC as _UTC
 from datetime import datetime
 from typing import Any
@@ -139,9 +139,14 @@ class SqlAgentStore:
         async with self._db.begin() as conn:
             await conn.execute(sa.update(queue).where(here).values(**nothing, context_tokens=0))
 
-    async def list_agents(self, actor: Actor, wanted: ListAgentsRequest, page: Page) -> list[StoredAgent]:
-        """Return a page of agents that are ready. The first page of a list is what a screen asks for: it runs hot."""
-        values = _values(wanted)
+    async def list_agents(
+        self, actor: Actor, wanted: ListAgentsRequest, page: Page, among: Collection[str] | None = None
+    ) -> list[StoredAgent]:
+        """Return a page of agents that are ready, of those with these ids where they are given.
+
+        The first page of a list is what a screen asks for: it runs hot.
+        """
+        values = _values(wanted) | ({} if among is None else {"ids": list(among)})
         if not page.before and not page.after:
             first = _first_page(frozenset(values), wanted.match_all_tags, wanted.order_by, page)
             rows = await first.run(self._db, organization_id=actor.organization_id, **values)
@@ -150,6 +155,23 @@ class SqlAgentStore:
         query = _query().where(mine, *_conditions(values, all_tags=wanted.match_all_tags))
         async with self._db.connect() as conn:
             return [_agent(row) for row in await fetch_page(conn, query, page, _keyset(mine, wanted.order_by))]
+
+    async def list_tags(self, actor: Actor, page: Page, *, containing: str) -> list[str]:
+        """Return a page of the labels of agents, each once; `before` and `after` are labels, known or not."""
+        tags = sa.func.unnest(agents.c.tags).table_valued(sa.column("tag", sa.Text)).render_derived()
+        place = tags.c.tag.collate("C")
+        mine = sa.and_(agents.c.organization_id == actor.organization_id, agents.c.state == Stage.READY)
+        query = sa.select(place).select_from(agents.join(tags, sa.true())).where(mine)
+        if containing:
+            query = query.where(tags.c.tag.icontains(containing, autoescape=True))
+        if page.after:
+            query = query.where(place > page.after if page.ascending else place < page.after)
+        if page.before:
+            query = query.where(place < page.before if page.ascending else place > page.before)
+        order = place.asc() if page.ascending is not page.backwards else place.desc()
+        async with self._db.connect() as conn:
+            found = [row[0] for row in await conn.execute(query.distinct().order_by(order).limit(page.limit))]
+        return found[::-1] if page.backwards else found
 
     async def count(self, actor: Actor, wanted: CountAgentsRequest) -> int:
         """Count agents that are ready."""
@@ -282,9 +304,11 @@ def _conditions(values: Mapping[str, Any], *, all_tags: bool) -> list[sa.ColumnE
         "query_text": lambda value: agents.c.name.icontains(value, escape="/"),
         "identity_ids": identities.contains,
         "last_stop_reason": lambda value: queue.c.last_stop_reason == value,
+        "ids": lambda value: agents.c.id == sa.func.any(value),
         **{name: agents.c[name].__eq__ for name in _EXACT},
     }
     types = {"tags": tags.type, "identity_ids": identities.type, "last_stop_reason": queue.c.last_stop_reason.type}
+    types["ids"] = tags.type
     named = [made[name](sa.bindparam(name, value, types.get(name, sa.Text()))) for name, value in values.items()]
     return [agents.c.state == Stage.READY, agents.c.hidden.is_(False), *named]
 

@@ -271,6 +271,8 @@ class ListAgentsRequest(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     COMPAT_FIELD_NUMBER: _builtins.int
+    BLOCK_ID_FIELD_NUMBER: _builtins.int
+    ARCHIVE_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Only agents of this name."""
     match_all_tags: _builtins.bool
@@ -299,6 +301,10 @@ class ListAgentsRequest(_message.Message):
     """Direction. Default: newest first."""
     order_by: Global___AgentOrderBy.ValueType
     """What to list by."""
+    block_id: _builtins.str
+    """Only agents with this block, `block-<uuid>`. BLOCK_NOT_FOUND when there is none."""
+    archive_id: _builtins.str
+    """Only agents that search this archive, `archive-<uuid>`. ARCHIVE_NOT_FOUND when there is none."""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only agents with any of these labels."""
@@ -336,17 +342,23 @@ class ListAgentsRequest(_message.Message):
         order: _sort_order_pb2.SortOrder.ValueType = ...,
         order_by: Global___AgentOrderBy.ValueType = ...,
         compat: _list_pb2.ListCompat | None = ...,
+        block_id: _builtins.str | None = ...,
+        archive_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_base_template_id", b"_base_template_id", "_before", b"_before", "_created_by_id", b"_created_by_id", "_identity_id", b"_identity_id", "_name", b"_name", "_project_id", b"_project_id", "_query_text", b"_query_text", "_template_id", b"_template_id", "after", b"after", "base_template_id", b"base_template_id", "before", b"before", "compat", b"compat", "created_by_id", b"created_by_id", "identity_id", b"identity_id", "name", b"name", "project_id", b"project_id", "query_text", b"query_text", "template_id", b"template_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_archive_id", b"_archive_id", "_base_template_id", b"_base_template_id", "_before", b"_before", "_block_id", b"_block_id", "_created_by_id", b"_created_by_id", "_identity_id", b"_identity_id", "_name", b"_name", "_project_id", b"_project_id", "_query_text", b"_query_text", "_template_id", b"_template_id", "after", b"after", "archive_id", b"archive_id", "base_template_id", b"base_template_id", "before", b"before", "block_id", b"block_id", "compat", b"compat", "created_by_id", b"created_by_id", "identity_id", b"identity_id", "name", b"name", "project_id", b"project_id", "query_text", b"query_text", "template_id", b"template_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_base_template_id", b"_base_template_id", "_before", b"_before", "_created_by_id", b"_created_by_id", "_identity_id", b"_identity_id", "_name", b"_name", "_project_id", b"_project_id", "_query_text", b"_query_text", "_template_id", b"_template_id", "after", b"after", "base_template_id", b"base_template_id", "before", b"before", "compat", b"compat", "created_by_id", b"created_by_id", "identifier_keys", b"identifier_keys", "identity_id", b"identity_id", "include", b"include", "last_stop_reason", b"last_stop_reason", "limit", b"limit", "match_all_tags", b"match_all_tags", "name", b"name", "order", b"order", "order_by", b"order_by", "project_id", b"project_id", "query_text", b"query_text", "tags", b"tags", "template_id", b"template_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_archive_id", b"_archive_id", "_base_template_id", b"_base_template_id", "_before", b"_before", "_block_id", b"_block_id", "_created_by_id", b"_created_by_id", "_identity_id", b"_identity_id", "_name", b"_name", "_project_id", b"_project_id", "_query_text", b"_query_text", "_template_id", b"_template_id", "after", b"after", "archive_id", b"archive_id", "base_template_id", b"base_template_id", "before", b"before", "block_id", b"block_id", "compat", b"compat", "created_by_id", b"created_by_id", "identifier_keys", b"identifier_keys", "identity_id", b"identity_id", "include", b"include", "last_stop_reason", b"last_stop_reason", "limit", b"limit", "match_all_tags", b"match_all_tags", "name", b"name", "order", b"order", "order_by", b"order_by", "project_id", b"project_id", "query_text", b"query_text", "tags", b"tags", "template_id", b"template_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
     _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    _WhichOneofReturnType__archive_id: _TypeAlias = _typing.Literal["archive_id"]  # noqa: Y015
+    _WhichOneofArgType__archive_id: _TypeAlias = _typing.Literal["_archive_id", b"_archive_id"]  # noqa: Y015
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015
     _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
     _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
+    _WhichOneofReturnType__block_id: _TypeAlias = _typing.Literal["block_id"]  # noqa: Y015
+    _WhichOneofArgType__block_id: _TypeAlias = _typing.Literal["_block_id", b"_block_id"]  # noqa: Y015
     _WhichOneofReturnType__created_by_id: _TypeAlias = _typing.Literal["created_by_id"]  # noqa: Y015
     _WhichOneofArgType__created_by_id: _TypeAlias = _typing.Literal["_created_by_id", b"_created_by_id"]  # noqa: Y015
     _WhichOneofReturnType__identity_id: _TypeAlias = _typing.Literal["identity_id"]  # noqa: Y015
@@ -362,9 +374,13 @@ class ListAgentsRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__archive_id) -> _WhichOneofReturnType__archive_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base_template_id) -> _WhichOneofReturnType__base_template_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__block_id) -> _WhichOneofReturnType__block_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by_id) -> _WhichOneofReturnType__created_by_id | None: ...
     @_typing.overload
@@ -403,6 +419,85 @@ class ListAgentsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAgentsResponse: _TypeAlias = ListAgentsResponse  # noqa: Y015
+
+@_typing.final
+class ListTagsRequest(_message.Message):
+    """Request of AgentService.ListTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    COMPAT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Only labels that contain this text, whatever the case."""
+    after: _builtins.str
+    """Begin after this label."""
+    before: _builtins.str
+    """End before this label."""
+    limit: _builtins.int
+    """Most labels to answer. 0: the list's default; above 1000 is read as 1000."""
+    order: _sort_order_pb2.SortOrder.ValueType
+    """Direction. Default: in the order of their characters."""
+    @_builtins.property
+    def compat(self) -> _list_pb2.TagsCompat:
+        """What older clients say of the list."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str | None = ...,
+        after: _builtins.str | None = ...,
+        before: _builtins.str | None = ...,
+        limit: _builtins.int = ...,
+        order: _sort_order_pb2.SortOrder.ValueType = ...,
+        compat: _list_pb2.TagsCompat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "_name", b"_name", "after", b"after", "before", b"before", "compat", b"compat", "name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "_name", b"_name", "after", b"after", "before", b"before", "compat", b"compat", "limit", b"limit", "name", b"name", "order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
+    _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+
+Global___ListTagsRequest: _TypeAlias = ListTagsRequest  # noqa: Y015
+
+@_typing.final
+class ListTagsResponse(_message.Message):
+    """Response of AgentService.ListTags."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The labels."""
+
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTagsResponse: _TypeAlias = ListTagsResponse  # noqa: Y015
 
 @_typing.final
 class CountAgentsRequest(_message.Message):

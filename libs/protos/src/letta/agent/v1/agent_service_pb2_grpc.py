@@ -50,6 +50,11 @@ class AgentServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.ListTags = channel.unary_unary(
+                '/letta.agent.v1.AgentService/ListTags',
+                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListTagsRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListTagsResponse.FromString,
+                _registered_method=True)
         self.CountAgents = channel.unary_unary(
                 '/letta.agent.v1.AgentService/CountAgents',
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.CountAgentsRequest.SerializeToString,
@@ -143,6 +148,13 @@ class AgentServiceServicer:
 
     def ListAgents(self, request, context):
         """Lists agents, newest first. CURSOR_NOT_FOUND when `before` or `after` never was an agent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTags(self, request, context):
+        """Lists the labels of agents, each once, in the order of their characters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,6 +279,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ListAgents,
                     request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentsRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentsResponse.SerializeToString,
+            ),
+            'ListTags': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTags,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListTagsRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.ListTagsResponse.SerializeToString,
             ),
             'CountAgents': grpc.unary_unary_rpc_method_handler(
                     servicer.CountAgents,
@@ -421,6 +438,33 @@ class AgentService:
             '/letta.agent.v1.AgentService/ListAgents',
             letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
             letta_dot_agent_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTags(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.AgentService/ListTags',
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.ListTagsRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.ListTagsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class AgentServiceStub:
     """Returns one agent. AGENT_NOT_FOUND when the organization has no such agent."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]
     """Lists agents, newest first. CURSOR_NOT_FOUND when `before` or `after` never was an agent."""
+    ListTags: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListTagsRequest, _agent_service_pb2.ListTagsResponse]
+    """Lists the labels of agents, each once, in the order of their characters."""
     CountAgents: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.CountAgentsRequest, _agent_service_pb2.CountAgentsResponse]
     """Counts agents."""
     UpdateAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateAgentRequest, _agent_service_pb2.UpdateAgentResponse]
@@ -90,6 +92,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Returns one agent. AGENT_NOT_FOUND when the organization has no such agent."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """Lists agents, newest first. CURSOR_NOT_FOUND when `before` or `after` never was an agent."""
+    ListTags: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListTagsRequest, _agent_service_pb2.ListTagsResponse]  # type: ignore[assignment]
+    """Lists the labels of agents, each once, in the order of their characters."""
     CountAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.CountAgentsRequest, _agent_service_pb2.CountAgentsResponse]  # type: ignore[assignment]
     """Counts agents."""
     UpdateAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.UpdateAgentRequest, _agent_service_pb2.UpdateAgentResponse]  # type: ignore[assignment]
@@ -154,6 +158,14 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ListAgentsResponse, _abc.Awaitable[_agent_service_pb2.ListAgentsResponse]]:
         """Lists agents, newest first. CURSOR_NOT_FOUND when `before` or `after` never was an agent."""
+
+    @_abc_1.abstractmethod
+    def ListTags(
+        self,
+        request: _agent_service_pb2.ListTagsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.ListTagsResponse, _abc.Awaitable[_agent_service_pb2.ListTagsResponse]]:
+        """Lists the labels of agents, each once, in the order of their characters."""
 
     @_abc_1.abstractmethod
     def CountAgents(

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aletta/compat/v1/list.proto\x12\x0fletta.compat.v1\x1a\x1fgoogle/api/field_behavior.proto\"C\n\nListCompat\x12\'\n\tascending\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00R\tascending\x88\x01\x01\x42\x0c\n\n_ascendingb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aletta/compat/v1/list.proto\x12\x0fletta.compat.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\"C\n\nListCompat\x12\'\n\tascending\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00R\tascending\x88\x01\x01\x42\x0c\n\n_ascending\"M\n\nTagsCompat\x12\x30\n\nquery_text\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04H\x00R\tqueryText\x88\x01\x01\x42\r\n\x0b_query_textb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTCOMPAT'].fields_by_name['ascending']._loaded_options = None
   _globals['_LISTCOMPAT'].fields_by_name['ascending']._serialized_options = b'\342A\001\001'
-  _globals['_LISTCOMPAT']._serialized_start=80
-  _globals['_LISTCOMPAT']._serialized_end=147
+  _globals['_TAGSCOMPAT'].fields_by_name['query_text']._loaded_options = None
+  _globals['_TAGSCOMPAT'].fields_by_name['query_text']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
+  _globals['_LISTCOMPAT']._serialized_start=109
+  _globals['_LISTCOMPAT']._serialized_end=176
+  _globals['_TAGSCOMPAT']._serialized_start=178
+  _globals['_TAGSCOMPAT']._serialized_end=255
 # @@protoc_insertion_point(module_scope)

@@ -39,3 +39,27 @@ class ListCompat(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ascending) -> _WhichOneofReturnType__ascending | None: ...
 
 Global___ListCompat: _TypeAlias = ListCompat  # noqa: Y015
+
+@_typing.final
+class TagsCompat(_message.Message):
+    """What older clients say of a list of labels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_TEXT_FIELD_NUMBER: _builtins.int
+    query_text: _builtins.str
+    """Only labels that contain this text; `name` wins."""
+    def __init__(
+        self,
+        *,
+        query_text: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_query_text", b"_query_text", "query_text", b"query_text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_query_text", b"_query_text", "query_text", b"query_text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__query_text: _TypeAlias = _typing.Literal["query_text"]  # noqa: Y015
+    _WhichOneofArgType__query_text: _TypeAlias = _typing.Literal["_query_text", b"_query_text"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__query_text) -> _WhichOneofReturnType__query_text | None: ...
+
+Global___TagsCompat: _TypeAlias = TagsCompat  # noqa: Y015

@@ -97,8 +97,9 @@ class Agents:
         return shown
 
     async def find(self, actor: Actor, wanted: ListAgentsRequest, page: Page) -> list[Agent]:
-        """Return a page of agents."""
-        return await self._show(actor, await self._store.list_agents(actor, wanted, page), wanted.include)
+        """Return a page of agents. Raises BlockNotFound, ArchiveNotFound for what they should have."""
+        among = await self._memory.agents_with(wanted.block_id, wanted.archive_id)
+        return await self._show(actor, await self._store.list_agents(actor, wanted, page, among), wanted.include)
 
     async def update(self, actor: Actor, agent_id: str, change: Change) -> Agent:
         """Change an agent. Raises AgentNotFound, StaleEtag, and what it should use may not exist."""

@@ -141,8 +141,14 @@ class AgentStore(Protocol):
         """Forget what waits for approval, and the size of the context, unless the fence has risen since."""
         ...
 
-    async def list_agents(self, actor: Actor, wanted: ListAgentsRequest, page: Page) -> list[StoredAgent]:
-        """Return a page of agents that are ready."""
+    async def list_agents(
+        self, actor: Actor, wanted: ListAgentsRequest, page: Page, among: Collection[str] | None = None
+    ) -> list[StoredAgent]:
+        """Return a page of agents that are ready, of those with these ids where they are given."""
+        ...
+
+    async def list_tags(self, actor: Actor, page: Page, *, containing: str) -> list[str]:
+        """Return a page of the labels of agents, each once; `before` and `after` are labels, known or not."""
         ...
 
     async def count(self, actor: Actor, wanted: CountAgentsRequest) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from letta.common.v1 import letta_message_pb2, message_pb2
@@ -86,6 +86,14 @@ class MemoryPeer(Protocol):
 
     async def memories(self, agent_ids: Sequence[str], *, blocks: bool) -> dict[str, pb.AgentMemory]:
         """Return what agents keep in memory."""
+        ...
+
+    async def agents_with(self, block_id: str, archive_id: str) -> Collection[str] | None:
+        """Return the agents that have this block and search this archive, None where neither is named.
+
+        Raises:
+            BlockNotFound, ArchiveNotFound: there is no such thing.
+        """
         ...
 
     async def reset(self, request: pb.ResetConversationRequest) -> None:
