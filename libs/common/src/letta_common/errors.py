@@ -314,4 +314,16 @@ class ExtractionTimedOut(AppError, code=Code.FAILED_PRECONDITION, reason="EXTRAC
     """Parsing the file took longer than the limit."""
 
 
+class BlockRevisionNotFound(AppError, code=Code.NOT_FOUND, reason="BLOCK_REVISION_NOT_FOUND"):
+    """The block has no such revision."""
+
+
+class NothingToUndo(AppError, code=Code.FAILED_PRECONDITION, reason="NOTHING_TO_UNDO"):
+    """The block is as it was made, or undone to it."""
+
+
+class NothingToRedo(AppError, code=Code.FAILED_PRECONDITION, reason="NOTHING_TO_REDO"):
+    """Nothing was undone since the block was last written."""
+
+
 BY_REASON: dict[str, type[AppError]] = {kind.reason: kind for kind in AppError.__subclasses__()}

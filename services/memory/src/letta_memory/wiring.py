@@ -9,6 +9,7 @@ from typing import Any
 
 from letta.memory.v1 import (
     archive_service_pb2_grpc,
+    block_history_service_pb2_grpc,
     block_service_pb2_grpc,
     context_service_pb2_grpc,
     file_service_pb2_grpc,
@@ -21,6 +22,8 @@ from letta_common.process.periodic import Periodic, stop_all
 from letta_common.values.repeats import Digests
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
 from letta_memory.domain.archives import Archives, ArchiveStore
+from letta_memory.domain.block_history.revisions import BlockHistory, BlockHistoryStore
+from letta_memory.domain.block_history.watches import BlockWatches
 from letta_memory.domain.blocks import Blocks, BlockStore
 from letta_memory.domain.contexts import Contexts, ContextStore
 from letta_memory.domain.embeddings import Embedder, Impatient, Indexer, PendingStore
@@ -32,6 +35,7 @@ from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.domain.search_index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.archives import ArchiveServicer
+from letta_memory.servicers.block_history import BlockHistoryServicer
 from letta_memory.servicers.blocks import BlockServicer
 from letta_memory.servicers.contexts import ContextServicer
 from letta_memory.servicers.files import FileServicer
@@ -40,6 +44,7 @@ from letta_memory.servicers.messages import MessageServicer
 from letta_memory.servicers.passages import PassageServicer
 from letta_memory.settings import MemorySettings
 from letta_memory.store.archives import SqlArchiveStore
+from letta_memory.store.block_history.revisions import SqlBlockHistoryStore
 from letta_memory.store.blocks import SqlBlockStore
 from letta_memory.store.contexts import SqlContextStore
 from letta_memory.store.files import SqlFileStore
@@ -64,6 +69,7 @@ class Stores:
 
     contexts: ContextStore
     blocks: BlockStore
+    block_history: BlockHistoryStore
     archives: ArchiveStore
     passages: PassageStore
     folders: FolderStore
@@ -87,6 +93,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
     stores = Stores(
         contexts=SqlContextStore(db, late),
         blocks=SqlBlockStore(db),
+        block_history=SqlBlockHistoryStore(db),
         archives=SqlArchiveStore(db),
         passages=SqlPassageStore(db),
         folders=SqlFolderStore(db),
@@ -140,7 +147,11 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
 def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clock: Clock) -> Servicers:
     digests = Digests(settings.secret())
     contexts = ContextServicer(Contexts(stores.contexts, clock), stores.contexts)
-    blocks = BlockServicer(Blocks(stores.blocks, clock), stores.blocks, digests)
+    rules = Blocks(stores.blocks, clock)
+    blocks = BlockServicer(rules, stores.blocks, digests)
+    history = BlockHistoryServicer(
+        BlockHistory(rules, stores.block_history), BlockWatches(stores.block_history, clock), stores.block_history
+    )
     archives = ArchiveServicer(Archives(stores.archives, embedder, clock), stores.archives, digests)
     passages = Passages(stores.passages, stores.archives, embedder, clock)
     folders = FolderServicer(Folders(stores.folders, embedder, clock), stores.folders, stores.passages, digests)
@@ -150,6 +161,7 @@ def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clo
     return (
         (context_service_pb2_grpc.add_ContextServiceServicer_to_server, contexts),
         (block_service_pb2_grpc.add_BlockServiceServicer_to_server, blocks),
+        (block_history_service_pb2_grpc.add_BlockHistoryServiceServicer_to_server, history),
         (archive_service_pb2_grpc.add_ArchiveServiceServicer_to_server, archives),
         (
             passage_service_pb2_grpc.add_PassageServiceServicer_to_server,

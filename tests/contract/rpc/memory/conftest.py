@@ -18,6 +18,7 @@ from letta.common.v1 import message_pb2
 from letta.llm.v1 import embedding_service_pb2, embedding_service_pb2_grpc
 from letta.memory.v1 import (
     archive_service_pb2_grpc,
+    block_history_service_pb2_grpc,
     block_pb2,
     block_service_pb2_grpc,
     context_service_pb2,
@@ -84,6 +85,7 @@ class Memory:
 
     def __init__(self, channel: grpc.aio.Channel, identities: Identities, embedder: WordEmbedder) -> None:
         self.contexts = context_service_pb2_grpc.ContextServiceStub(channel)
+        self.history = block_history_service_pb2_grpc.BlockHistoryServiceStub(channel)
         self.blocks = block_service_pb2_grpc.BlockServiceStub(channel)
         self.archives = archive_service_pb2_grpc.ArchiveServiceStub(channel)
         self.passages = passage_service_pb2_grpc.PassageServiceStub(channel)
@@ -209,3 +211,9 @@ async def memory(request: pytest.FixtureRequest, shared: Memory | None, database
         memory = shared or await stack.enter_async_context(remembering(transport, database_url))
         with memory.actor(ANN):
             yield memory
+
+
+@pytest.fixture
+def stranger(memory: Any) -> Any:
+    """Act in an organization of one's own, so that lists are empty at first."""
+    return memory.actor(Actor(new_id("org"), "user-x"))

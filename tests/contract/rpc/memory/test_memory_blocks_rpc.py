@@ -11,7 +11,6 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from letta.common.v1 import sort_order_pb2
 from letta.memory.v1 import block_pb2, context_service_pb2
 from letta.memory.v1 import block_service_pb2 as pb
-from letta_common.actor import Actor
 from letta_common.errors import (
     AgentNotFound,
     BlockLabelTaken,
@@ -22,7 +21,6 @@ from letta_common.errors import (
     StaleEtag,
     ValidationFailed,
 )
-from letta_common.values.ids import new_id
 
 
 async def make(memory: Any, label: str = "note", value: str = "v", **more: Any) -> block_pb2.Block:
@@ -43,12 +41,6 @@ async def change(memory: Any, block_id: str, *paths: str, **values: Any) -> bloc
     )
     changed: block_pb2.Block = (await memory.blocks.UpdateBlock(request, timeout=10)).block
     return changed
-
-
-@pytest.fixture
-def stranger(memory: Any) -> Any:
-    """Act in an organization of one's own, so that lists are empty at first."""
-    return memory.actor(Actor(new_id("org"), "user-x"))
 
 
 async def test_create_fills_in_what_was_left_out(memory: Any) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.memory.v1.block_pb2 import Block
+from letta.memory.v1.block_revision_pb2 import BLOCK_WRITE_SET, BlockWrite
 from letta.memory.v1.block_service_pb2 import CountBlocksRequest, ListBlocksRequest
 from letta_common.actor import Actor
 from letta_common.clock import Clock
@@ -25,6 +27,14 @@ _DESCRIPTIONS = {
 }
 _ALL = FieldMask()
 """Names no field: each that is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a revision came about, and the version whose content it has, if it is that of a former one."""
+
+    kind: BlockWrite.ValueType = BLOCK_WRITE_SET
+    restored_version: int | None = None
 
 
 class BlockStore(Protocol):
@@ -58,12 +68,12 @@ class BlockStore(Protocol):
         """Return how many blocks there are."""
         ...
 
-    async def update(self, actor: Actor, block: Block, *, expected: int) -> bool:
+    async def update(self, actor: Actor, block: Block, *, expected: int, written: Written) -> bool:
         """Write if the stored version is still `expected`; say whether it was. Raises BlockLabelTaken."""
         ...
 
-    async def delete(self, actor: Actor, block_id: str) -> None:
-        """Remove a block and detach it. Raises BlockNotFound."""
+    async def delete(self, actor: Actor, block_id: str, etag: str = "") -> None:
+        """Remove a block and detach it, if its etag is this one or none is given. Raises BlockNotFound, StaleEtag."""
         ...
 
     async def list_agent_ids(self, actor: Actor, block_id: str) -> list[str]:
@@ -102,15 +112,34 @@ class Blocks:
             InvalidArgument: the label would be empty.
             BlockLimitExceeded: the value would be longer than the limit.
         """
+
+        async def as_given(_block: Block) -> tuple[Block, Written]:
+            return given, Written()
+
+        return await self.rewrite(actor, block_id, given.etag, as_given, paths)
+
+    async def rewrite(
+        self,
+        actor: Actor,
+        block_id: str,
+        etag: str,
+        make: Callable[[Block], Awaitable[tuple[Block, Written]]],
+        paths: Collection[str],
+    ) -> Block:
+        """Give a block the values at these paths that are made of it, unless it is older than the etag.
+
+        Raises as `update` does, and what `make` raises.
+        """
         for _ in range(_ATTEMPTS):
             block = await self._store.get(actor, block_id)
-            if given.etag and given.etag != block.etag:
+            if etag and etag != block.etag:
                 break
+            given, how = await make(block)
             written = self._changed(actor, block, given, paths)
-            if await self._store.update(actor, written, expected=block.version):
+            if await self._store.update(actor, written, expected=block.version, written=how):
                 return written
             # The caller named a version: another try would overwrite what it has not read.
-            if given.etag:
+            if etag:
                 break
         raise StaleEtag(f"block {block_id} changed meanwhile; read it again", block_id=block_id)
 

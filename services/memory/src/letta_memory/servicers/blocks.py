@@ -46,7 +46,7 @@ class BlockServicer(block_service_pb2_grpc.BlockServiceServicer):
         return pb.UpdateBlockResponse(block=block)
 
     async def DeleteBlock(self, request: pb.DeleteBlockRequest, context: Call) -> pb.DeleteBlockResponse:
-        await self._store.delete(current_actor(), request.block_id)
+        await self._store.delete(current_actor(), request.block_id, request.etag)
         return pb.DeleteBlockResponse()
 
     async def ListAgentBlocks(self, request: pb.ListAgentBlocksRequest, context: Call) -> pb.ListAgentBlocksResponse:

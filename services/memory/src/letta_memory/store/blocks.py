@@ -9,10 +9,11 @@ import sqlalchemy as sa
 from letta.memory.v1.block_pb2 import Block
 from letta.memory.v1.block_service_pb2 import CountBlocksRequest, ListBlocksRequest
 from letta_common.actor import Actor
-from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound
+from letta_common.errors import AgentNotFound, BlockLabelTaken, BlockNotFound, StaleEtag
 from letta_common.values.paging import Page
 from letta_common.values.repeats import require_same
 from letta_common.values.times import time_of
+from letta_memory.domain.blocks import Written
 from letta_memory.store.provisions import insert_block
 from letta_memory.store.rows import BLOCK_COLUMNS, block_of, block_values
 from letta_memory.store.tables import agent_blocks, agents, blocks, keyset
@@ -22,8 +23,8 @@ from letta_postgres.keyset import fetch_page
 _COLUMNS = [blocks.c[name] for name in BLOCK_COLUMNS.split(", ")]
 _HISTORY = sa.text(
     "insert into memory.block_history "
-    "(organization_id, block_id, version, label, value, description, written_by_id, created_at) "
-    "values (:org, :id, :version, :label, :value, :description, :user, :now)"
+    "(organization_id, block_id, version, label, value, description, written_by_id, created_at, kind, "
+    "restored_version) values (:org, :id, :version, :label, :value, :description, :user, :now, :kind, :restored)"
 )
 _RELABEL = (
     "update memory.agent_blocks set label = :label where organization_id = :org and block_id = :id and label <> :label",
@@ -32,8 +33,9 @@ _RELABEL = (
 )
 _DELETE = sa.text(
     "with gone as (delete from memory.blocks where organization_id = :org and id = :id "
-    "returning organization_id, id, created_at), history as (delete from memory.block_history "
-    "where organization_id = :org and block_id = :id) "
+    "and (:etag = '' or version::text = :etag) "
+    "returning organization_id, id, created_at), history as (delete from memory.block_history h using gone "
+    "where h.organization_id = gone.organization_id and h.block_id = gone.id) "
     "insert into memory.tombstones (organization_id, id, created_at) select * from gone "
     "on conflict (organization_id, id) do update set deleted_at = now()"
 )
@@ -101,7 +103,7 @@ class SqlBlockStore:
         async with self._db.connect() as conn:
             return int((await conn.execute(query)).scalar_one())
 
-    async def update(self, actor: Actor, block: Block, *, expected: int) -> bool:
+    async def update(self, actor: Actor, block: Block, *, expected: int, written: Written) -> bool:
         """Write if the stored version is still `expected`; say whether it was."""
         change = (
             sa.update(blocks)
@@ -112,7 +114,7 @@ class SqlBlockStore:
             async with self._db.begin() as tx:
                 if (await tx.execute(change)).rowcount == 0:
                     return False
-                await tx.execute(_HISTORY, _history(actor, block))
+                await tx.execute(_HISTORY, _history(actor, block, written))
                 # Links repeat the label, because a unique index on them keeps an agent from having it twice.
                 for statement in _RELABEL:
                     place = {"org": actor.organization_id, "id": block.id, "label": block.label}
@@ -122,11 +124,14 @@ class SqlBlockStore:
             raise BlockLabelTaken(text, label=block.label) from error
         return True
 
-    async def delete(self, actor: Actor, block_id: str) -> None:
-        """Remove a block and detach it."""
+    async def delete(self, actor: Actor, block_id: str, etag: str = "") -> None:
+        """Remove a block and detach it, if its etag is this one or none is given."""
         async with self._db.begin() as tx:
-            done = await tx.execute(_DELETE, {"org": actor.organization_id, "id": block_id})
+            done = await tx.execute(_DELETE, {"org": actor.organization_id, "id": block_id, "etag": etag})
             if done.rowcount == 0:
+                query = sa.select(blocks.c.id).where(_mine(actor), blocks.c.id == block_id)
+                if etag and (await tx.execute(query)).one_or_none() is not None:
+                    raise StaleEtag(f"block {block_id} changed; read it again", block_id=block_id)
                 raise _unknown(block_id)
 
     async def list_agent_ids(self, actor: Actor, block_id: str) -> list[str]:
@@ -205,7 +210,7 @@ def _counts(wanted: ListBlocksRequest) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _history(actor: Actor, block: Block) -> dict[str, Any]:
+def _history(actor: Actor, block: Block, written: Written) -> dict[str, Any]:
     return {
         "org": actor.organization_id,
         "id": block.id,
@@ -215,6 +220,8 @@ def _history(actor: Actor, block: Block) -> dict[str, Any]:
         "description": block.description if block.HasField("description") else None,
         "user": actor.user_id,
         "now": time_of(block.updated_at),
+        "kind": written.kind,
+        "restored": written.restored_version,
     }
 
 

@@ -39,6 +39,16 @@ blocks = sa.Table(
     sa.Column("updated_at", _TIME),
     sa.Column("request_hash", sa.LargeBinary),
 )
+block_history = sa.Table(
+    "block_history",
+    METADATA,
+    *_texts("organization_id", "block_id"),
+    sa.Column("version", sa.BigInteger),
+    *_texts("label", "value", "description", "edit_key", "agent_id", "conversation_id", "written_by_id"),
+    sa.Column("kind", sa.SmallInteger),
+    sa.Column("restored_version", sa.BigInteger),
+    sa.Column("created_at", _TIME),
+)
 agent_blocks = sa.Table("agent_blocks", METADATA, *_texts("organization_id", "agent_id", "block_id", "label"))
 agents = sa.Table("agents", METADATA, *_texts("organization_id", "id", "name"))
 archives = sa.Table(

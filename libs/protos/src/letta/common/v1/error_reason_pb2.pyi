@@ -184,6 +184,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The file, its text, or what parsing it takes is beyond the limits. Example: 42 kB that unpack to 4 GB."""
     ERROR_REASON_EXTRACTION_TIMED_OUT: _ErrorReason.ValueType  # 164
     """Parsing the file took longer than the limit. Example: a PDF of 10,000 drawings."""
+    ERROR_REASON_BLOCK_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 165
+    """The block has no such revision. Example: a version that was never written."""
+    ERROR_REASON_NOTHING_TO_UNDO: _ErrorReason.ValueType  # 166
+    """The block is as it was made, or undone to it. Example: a block with one revision."""
+    ERROR_REASON_NOTHING_TO_REDO: _ErrorReason.ValueType  # 167
+    """Nothing was undone since the block was last written. Example: a redo without an undo before it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `google.rpc.ErrorInfo.reason`, without the enum prefix, in domain `letta`. `make gen` makes each value
@@ -352,4 +358,10 @@ ERROR_REASON_DOCUMENT_TOO_LARGE: ErrorReason.ValueType  # 163
 """The file, its text, or what parsing it takes is beyond the limits. Example: 42 kB that unpack to 4 GB."""
 ERROR_REASON_EXTRACTION_TIMED_OUT: ErrorReason.ValueType  # 164
 """Parsing the file took longer than the limit. Example: a PDF of 10,000 drawings."""
+ERROR_REASON_BLOCK_REVISION_NOT_FOUND: ErrorReason.ValueType  # 165
+"""The block has no such revision. Example: a version that was never written."""
+ERROR_REASON_NOTHING_TO_UNDO: ErrorReason.ValueType  # 166
+"""The block is as it was made, or undone to it. Example: a block with one revision."""
+ERROR_REASON_NOTHING_TO_REDO: ErrorReason.ValueType  # 167
+"""Nothing was undone since the block was last written. Example: a redo without an undo before it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

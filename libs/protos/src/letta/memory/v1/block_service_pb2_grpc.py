@@ -130,7 +130,8 @@ class BlockServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteBlock(self, request, context):
-        """Removes a block, and detaches it from its agents. BLOCK_NOT_FOUND.
+        """Removes a block with its revisions, and detaches it from its agents. BLOCK_NOT_FOUND; STALE_ETAG when somebody wrote since the
+        etag was read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class BlockServiceStub:
     an agent of the block has another one of the new label.
     """
     DeleteBlock: _grpc.UnaryUnaryMultiCallable[_block_service_pb2.DeleteBlockRequest, _block_service_pb2.DeleteBlockResponse]
-    """Removes a block, and detaches it from its agents. BLOCK_NOT_FOUND."""
+    """Removes a block with its revisions, and detaches it from its agents. BLOCK_NOT_FOUND; STALE_ETAG when somebody wrote since the
+    etag was read.
+    """
     ListAgentBlocks: _grpc.UnaryUnaryMultiCallable[_block_service_pb2.ListAgentBlocksRequest, _block_service_pb2.ListAgentBlocksResponse]
     """Lists the blocks of an agent, newest first. AGENT_NOT_FOUND; CURSOR_NOT_FOUND."""
     GetAgentBlock: _grpc.UnaryUnaryMultiCallable[_block_service_pb2.GetAgentBlockRequest, _block_service_pb2.GetAgentBlockResponse]
@@ -78,7 +80,9 @@ class BlockServiceAsyncStub(BlockServiceStub):
     an agent of the block has another one of the new label.
     """
     DeleteBlock: _aio.UnaryUnaryMultiCallable[_block_service_pb2.DeleteBlockRequest, _block_service_pb2.DeleteBlockResponse]  # type: ignore[assignment]
-    """Removes a block, and detaches it from its agents. BLOCK_NOT_FOUND."""
+    """Removes a block with its revisions, and detaches it from its agents. BLOCK_NOT_FOUND; STALE_ETAG when somebody wrote since the
+    etag was read.
+    """
     ListAgentBlocks: _aio.UnaryUnaryMultiCallable[_block_service_pb2.ListAgentBlocksRequest, _block_service_pb2.ListAgentBlocksResponse]  # type: ignore[assignment]
     """Lists the blocks of an agent, newest first. AGENT_NOT_FOUND; CURSOR_NOT_FOUND."""
     GetAgentBlock: _aio.UnaryUnaryMultiCallable[_block_service_pb2.GetAgentBlockRequest, _block_service_pb2.GetAgentBlockResponse]  # type: ignore[assignment]
@@ -141,7 +145,9 @@ class BlockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _block_service_pb2.DeleteBlockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_block_service_pb2.DeleteBlockResponse, _abc.Awaitable[_block_service_pb2.DeleteBlockResponse]]:
-        """Removes a block, and detaches it from its agents. BLOCK_NOT_FOUND."""
+        """Removes a block with its revisions, and detaches it from its agents. BLOCK_NOT_FOUND; STALE_ETAG when somebody wrote since the
+        etag was read.
+        """
 
     @_abc_1.abstractmethod
     def ListAgentBlocks(

@@ -138,9 +138,9 @@ begin
   where t.organization_id = p_org and t.id = b.id returning * into b;
   insert into memory.block_history (
     organization_id, block_id, version, label, value, description, edit_key, edit_hash, fence, conversation_id,
-    written_by_id, created_at)
+    written_by_id, created_at, agent_id, kind)
   values (p_org, b.id, b.version, b.label, b.value, b.description, p_key, p_hash, p_fence, p_conversation, p_user,
-    p_now);
+    p_now, p_agent, p_kind + 1 /* BlockWrite.BLOCK_WRITE_TOOL_APPEND and those after it */);
   r.block := b;
   return next r;
 end $$;

@@ -1,0 +1,1 @@
+"""What became of blocks: revisions, how they differ, and streams of them."""
