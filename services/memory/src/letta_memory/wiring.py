@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from letta.memory.v1 import (
+    agent_file_service_pb2_grpc,
     archive_service_pb2_grpc,
     block_history_service_pb2_grpc,
     block_service_pb2_grpc,
@@ -18,9 +19,11 @@ from letta.memory.v1 import (
     passage_service_pb2_grpc,
 )
 from letta_common.clock import Clock
+from letta_common.fair_slots import FairSlots, Shares
 from letta_common.process.periodic import Periodic, stop_all
 from letta_common.values.repeats import Digests
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
+from letta_memory.domain.agent_files import AgentFiles, AgentFileStore, GrepLimits
 from letta_memory.domain.archives import Archives, ArchiveStore
 from letta_memory.domain.block_history.revisions import BlockHistory, BlockHistoryStore
 from letta_memory.domain.block_history.watches import BlockWatches
@@ -34,6 +37,7 @@ from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.domain.search_index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.uploads import Uploads, UploadStore
+from letta_memory.servicers.agent_files import AgentFileServicer
 from letta_memory.servicers.archives import ArchiveServicer
 from letta_memory.servicers.block_history import BlockHistoryServicer
 from letta_memory.servicers.blocks import BlockServicer
@@ -43,6 +47,7 @@ from letta_memory.servicers.folders import FolderServicer
 from letta_memory.servicers.messages import MessageServicer
 from letta_memory.servicers.passages import PassageServicer
 from letta_memory.settings import MemorySettings
+from letta_memory.store.agent_files import SqlAgentFileStore
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.block_history.revisions import SqlBlockHistoryStore
 from letta_memory.store.blocks import SqlBlockStore
@@ -60,6 +65,8 @@ from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service
 
 SCHEMA = "memory"
+_SEARCHES = Shares(slots=2, tenant_slots=1, waiting=8, patience=30.0)
+"""Searches through texts at once: each takes a core, and as many megabytes as one piece of a text has."""
 Servicers = tuple[tuple[Callable[[Any, Any], None], object], ...]
 
 
@@ -72,6 +79,7 @@ class Stores:
     block_history: BlockHistoryStore
     archives: ArchiveStore
     passages: PassageStore
+    agent_files: AgentFileStore
     folders: FolderStore
     files: FileStore
     uploads: UploadStore
@@ -96,6 +104,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         block_history=SqlBlockHistoryStore(db),
         archives=SqlArchiveStore(db),
         passages=SqlPassageStore(db),
+        agent_files=SqlAgentFileStore(db),
         folders=SqlFolderStore(db),
         files=files,
         uploads=SqlUploadStore(db, files, deps.clock),
@@ -158,7 +167,12 @@ def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clo
     uploads = Uploads(stores.uploads, stores.files, digests, most_bytes=settings.file_bytes)
     # Without vectors of messages a question's vector would have nothing to be compared with.
     messages = Messages(stores.messages, embedder if settings.embed_messages else None)
+    agent_files = AgentFiles(stores.agent_files, passages, FairSlots(_SEARCHES, "searches of files"), GrepLimits())
     return (
+        (
+            agent_file_service_pb2_grpc.add_AgentFileServiceServicer_to_server,
+            AgentFileServicer(agent_files, stores.agent_files, clock),
+        ),
         (context_service_pb2_grpc.add_ContextServiceServicer_to_server, contexts),
         (block_service_pb2_grpc.add_BlockServiceServicer_to_server, blocks),
         (block_history_service_pb2_grpc.add_BlockHistoryServiceServicer_to_server, history),

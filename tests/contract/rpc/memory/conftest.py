@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from letta.common.v1 import message_pb2
 from letta.llm.v1 import embedding_service_pb2, embedding_service_pb2_grpc
 from letta.memory.v1 import (
+    agent_file_service_pb2_grpc,
     archive_service_pb2_grpc,
     block_history_service_pb2_grpc,
     block_pb2,
@@ -90,6 +91,7 @@ class Memory:
         self.archives = archive_service_pb2_grpc.ArchiveServiceStub(channel)
         self.passages = passage_service_pb2_grpc.PassageServiceStub(channel)
         self.folders = folder_service_pb2_grpc.FolderServiceStub(channel)
+        self.agent_files = agent_file_service_pb2_grpc.AgentFileServiceStub(channel)
         self.files = file_service_pb2_grpc.FileServiceStub(channel)
         self.messages = message_service_pb2_grpc.MessageServiceStub(channel)
         self.embedder = embedder

@@ -110,8 +110,8 @@ class ContextStore(Protocol):
         """Write a message that search does not read in the place of what it was."""
         ...
 
-    async def list_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[pb.AgentMemory]:
-        """Return what these agents keep, in the order asked for; those without memory are left out."""
+    async def list_memories(self, actor: Actor, request: pb.ListAgentMemoriesRequest) -> list[pb.AgentMemory]:
+        """Return what agents keep, in the order asked for; those without memory are left out."""
         ...
 
     async def attach_block(self, actor: Actor, agent_id: str, block_id: str) -> None:

@@ -77,8 +77,7 @@ class ContextServicer(context_service_pb2_grpc.ContextServiceServicer):
     async def ListAgentMemories(
         self, request: pb.ListAgentMemoriesRequest, context: Call
     ) -> pb.ListAgentMemoriesResponse:
-        wanted = not request.without_blocks
-        memories = await self._store.list_memories(current_actor(), request.agent_ids, blocks=wanted)
+        memories = await self._store.list_memories(current_actor(), request)
         return pb.ListAgentMemoriesResponse(memories=memories)
 
     async def AttachBlock(self, request: pb.AttachBlockRequest, context: Call) -> pb.AttachBlockResponse:

@@ -9,13 +9,15 @@ from typing import Any
 from letta.common.v1.message_pb2 import Message
 from letta.common.v1.usage_pb2 import StopReason
 from letta.memory.v1 import context_service_pb2 as pb
+from letta.memory.v1.agent_file_pb2 import Directories
 from letta_common.actor import Actor
 from letta_common.errors import BlockLabelTaken
 from letta_memory.domain.contexts import Status, digest, owner_refusal, refusal
+from letta_memory.store.directories import directories_of
 from letta_memory.store.provisions import MESSAGE_ARRAYS, Provisions, message_columns
-from letta_memory.store.rows import HEAD_WIDTH, STEP_ROW, block_of, blocks_of
+from letta_memory.store.rows import DIRECTORIES, HEAD_WIDTH, STEP_ROW, block_of, blocks_of
 from letta_postgres.db import UniqueViolation
-from letta_postgres.statements import call
+from letta_postgres.statements import Row, call
 
 _WHO = ("org", "agent", "conversation", "run", "fence")
 _WITHDRAW = f"select * from {call('memory.withdraw_input', *_WHO)}"
@@ -50,6 +52,7 @@ class SqlContextStore(Provisions):
         if request.input:
             self._late.note(actor.organization_id, request.conversation_id)
         version, position, messages_held, blocks_held = head[7]
+        directories = await self._newer(actor, request.agent_id, head, request.held.directories_version)
         return pb.BeginStepResponse(
             blocks=blocks_of(rows),
             messages=head[8],
@@ -62,6 +65,8 @@ class SqlContextStore(Provisions):
             next_position=int(position),
             messages_held=messages_held == "1",
             blocks_held=blocks_held == "1",
+            directories_version=directories.version if directories else head[DIRECTORIES] or 0,
+            directories=directories,
         )
 
     async def withdraw_input(self, actor: Actor, request: pb.WithdrawInputRequest) -> bool:
@@ -92,7 +97,20 @@ class SqlContextStore(Provisions):
         head = rows[0]
         _check(head, request)
         self._late.note(actor.organization_id, request.conversation_id)
-        return pb.CommitStepResponse(changed_blocks=blocks_of(rows), detached_block_ids=head[7], repeated_step=head[2])
+        directories = await self._newer(actor, request.agent_id, head, request.known_directories_version)
+        return pb.CommitStepResponse(
+            changed_blocks=blocks_of(rows),
+            detached_block_ids=head[7],
+            repeated_step=head[2],
+            directories_version=directories.version if directories else head[DIRECTORIES] or 0,
+            directories=directories,
+        )
+
+    async def _newer(self, actor: Actor, agent_id: str, head: Row, known: int) -> Directories | None:
+        """Return an agent's directories unless it has none or the caller has them."""
+        if head[DIRECTORIES] in {None, known}:
+            return None
+        return await directories_of(self._db, actor.organization_id, agent_id)
 
     async def edit_block(
         self, actor: Actor, request: pb.EditBlockRequest, *, new_id: str, now: datetime

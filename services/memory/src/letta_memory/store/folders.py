@@ -60,13 +60,13 @@ class SqlFolderStore:
                     await tx.execute(statement)
                 return folder
         except UniqueViolation as error:
-            query = _query(actor).add_columns(folders.c.request_hash).where(folders.c.id == folder.id)
+            query = folder_query(actor).add_columns(folders.c.request_hash).where(folders.c.id == folder.id)
             async with self._db.connect() as conn:
                 row = (await conn.execute(query)).one_or_none()
             if row is None:
                 raise _taken(folder.name) from error
         require_same(row[-1], request_hash)
-        return _folder(actor, row[:-1])
+        return folder_of(actor, row[:-1])
 
     async def get(self, actor: Actor, folder_id: str) -> Folder:
         """Return one folder."""
@@ -75,12 +75,12 @@ class SqlFolderStore:
 
     async def list_folders(self, actor: Actor, page: Page, *, name: str) -> list[Folder]:
         """Return a page of folders."""
-        query = _query(actor)
+        query = folder_query(actor)
         if name:
             query = query.where(folders.c.name == name)
         keys = keyset(folders, "created_at", actor.organization_id, _mine(actor))
         async with self._db.connect() as conn:
-            return [_folder(actor, row) for row in await fetch_page(conn, query, page, keys)]
+            return [folder_of(actor, row) for row in await fetch_page(conn, query, page, keys)]
 
     async def count(self, actor: Actor) -> int:
         """Return how many folders there are."""
@@ -155,10 +155,10 @@ def unknown_folder(folder_id: str) -> FolderNotFound:
 
 
 async def _fetch(conn: Connection, actor: Actor, folder_id: str) -> Folder:
-    row = (await conn.execute(_query(actor).where(folders.c.id == folder_id))).one_or_none()
+    row = (await conn.execute(folder_query(actor).where(folders.c.id == folder_id))).one_or_none()
     if row is None:
         raise unknown_folder(folder_id)
-    return _folder(actor, row)
+    return folder_of(actor, row)
 
 
 async def _details(conn: Connection, actor: Actor) -> list[FolderStatistics]:
@@ -208,7 +208,8 @@ def _made(actor: Actor, folder: Folder, chunk_size: int, request_hash: bytes) ->
     ]
 
 
-def _folder(actor: Actor, row: Sequence[Any]) -> Folder:
+def folder_of(actor: Actor, row: Sequence[Any]) -> Folder:
+    """Build a folder from a row of `folder_query`."""
     *plain, chunk_size, embedder, dimensions = row
     return Folder(
         organization_id=actor.organization_id,
@@ -221,7 +222,8 @@ def _mine(actor: Actor) -> sa.ColumnElement[bool]:
     return sa.and_(folders.c.organization_id == actor.organization_id, folders.c.deleted_at.is_(None))
 
 
-def _query(actor: Actor) -> sa.Select[Any]:
+def folder_query(actor: Actor) -> sa.Select[Any]:
+    """Return the query of an organization's folders."""
     own = sa.and_(archives.c.organization_id == folders.c.organization_id, archives.c.id == folders.c.id)
     return sa.select(*_COLUMNS).select_from(folders.join(archives, own)).where(_mine(actor))
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from letta.common.v1.message_pb2 import Message
 from letta.memory.v1 import context_service_pb2 as pb
 from letta.memory.v1.block_pb2 import Block
+from letta.memory.v1.folder_pb2 import Folder
 from letta_common.actor import Actor
 from letta_common.errors import (
     AgentNotFound,
@@ -28,7 +29,10 @@ from letta_common.values.times import time_of
 from letta_memory.domain.contexts import Status, owner_refusal
 from letta_memory.domain.messages import flags_of, search_text, types_of
 from letta_memory.domain.search_index import LateConversations
+from letta_memory.store.directories import directories_of
+from letta_memory.store.folders import folder_of, folder_query
 from letta_memory.store.rows import BLOCK_COLUMNS, MEMORY_ROW, block_of, block_values, memories_of
+from letta_memory.store.tables import folder_agents, folders
 from letta_postgres.connections import Connection
 from letta_postgres.db import Database, UniqueViolation, retry
 from letta_postgres.statements import Row, call
@@ -72,8 +76,8 @@ _WINDOW = sa.text("select r.message_ids from memory.memories_of(:org, array[:con
 _CONTEXT = sa.text(
     "select memory.window_of(c), c.message_count, (select a.passage_count from memory.archive_agents l "
     "join memory.archives a on a.organization_id = l.organization_id and a.id = l.archive_id "
-    "where l.organization_id = c.organization_id and l.agent_id = c.agent_id) from memory.conversations c "
-    "where c.organization_id = :org and c.id = :conversation and c.agent_id = :agent"
+    "where l.organization_id = c.organization_id and l.agent_id = c.agent_id), c.has_folders "
+    "from memory.conversations c where c.organization_id = :org and c.id = :conversation and c.agent_id = :agent"
 )
 _BLOCKS_OF_CONVERSATION = sa.text(
     f'select {BLOCK_COLUMNS} from memory.blocks_of(:org, :agent, :conversation) b order by b.label collate "C"'
@@ -101,6 +105,7 @@ _REMOVE_AGENT = (
     "delete from memory.conversations where organization_id = :org and agent_id = :agent",
     "delete from memory.agent_blocks where organization_id = :org and agent_id = :agent",
     "delete from memory.archive_agents where organization_id = :org and agent_id = :agent",
+    "delete from memory.folder_agents where organization_id = :org and agent_id = :agent",
     "delete from memory.archives a where a.organization_id = :org and a.owner_agent_id = :agent and not exists "
     "(select from memory.archive_agents l where l.organization_id = :org and l.archive_id = a.id)",
     "update memory.archives set owner_agent_id = null where organization_id = :org and owner_agent_id = :agent",
@@ -281,8 +286,13 @@ class Provisions:
             if row is None:
                 raise owner_refusal(Status.NO_CONVERSATION, agent_id, conversation_id, fence=0)
             blocks = [block_of(found) for found in await conn.execute(_BLOCKS_OF_CONVERSATION, values)]
+        directories = await directories_of(self._db, actor.organization_id, agent_id) if row[3] else None
         return pb.GetContextResponse(
-            blocks=blocks, messages=map(bytes, row[0]), message_count=row[1], passage_count=row[2] or 0
+            blocks=blocks,
+            messages=map(bytes, row[0]),
+            message_count=row[1],
+            passage_count=row[2] or 0,
+            directories=directories,
         )
 
     async def find_opening(self, actor: Actor, agent_id: str, conversation_id: str) -> Message | None:
@@ -309,11 +319,31 @@ class Provisions:
                 values,
             )
 
-    async def list_memories(self, actor: Actor, agent_ids: Sequence[str], *, blocks: bool) -> list[pb.AgentMemory]:
-        """Return what these agents keep, in the order asked for."""
-        values = {"org": actor.organization_id, "agents": list(agent_ids), "blocks": blocks}
+    async def list_memories(self, actor: Actor, request: pb.ListAgentMemoriesRequest) -> list[pb.AgentMemory]:
+        """Return what agents keep, in the order asked for."""
+        org, agent_ids = actor.organization_id, list(request.agent_ids)
+        values = {"org": org, "agents": agent_ids, "blocks": not request.without_blocks}
         found = memories_of(await self._db.hot(_MEMORIES, values))
+        if request.with_folders:
+            for agent_id, folder in await self._folders_of(actor, list(found)):
+                found[agent_id].folders.append(folder)
+        if request.with_directories and len(agent_ids) == 1 and (memory := found.get(agent_ids[0])) and memory.folders:
+            memory.directories.CopyFrom(await directories_of(self._db, org, memory.agent_id))
         return [found[agent_id] for agent_id in agent_ids if agent_id in found]
+
+    async def _folders_of(self, actor: Actor, agent_ids: Sequence[str]) -> list[tuple[str, Folder]]:
+        linked = sa.and_(
+            folder_agents.c.organization_id == folders.c.organization_id, folder_agents.c.folder_id == folders.c.id
+        )
+        query = (
+            folder_query(actor)
+            .add_columns(folder_agents.c.agent_id)
+            .join(folder_agents, linked)
+            .where(folder_agents.c.agent_id.in_(agent_ids))
+            .order_by(folder_agents.c.attached_at.desc(), folder_agents.c.folder_id)
+        )
+        async with self._db.connect() as conn:
+            return [(row[-1], folder_of(actor, row[:-1])) for row in await conn.execute(query)]
 
     async def attach_block(self, actor: Actor, agent_id: str, block_id: str) -> None:
         """Attach a block."""
@@ -344,8 +374,9 @@ class Provisions:
         place = {"org": org, "conversation": conversation_id, "agent": agent_id}
         made = await tx.execute(
             sa.text(
-                "insert into memory.conversations (organization_id, id, agent_id) values (:org, :conversation, :agent) "
-                "on conflict (organization_id, id) do nothing"
+                "insert into memory.conversations (organization_id, id, agent_id, has_folders) "
+                "values (:org, :conversation, :agent, exists (select from memory.folder_agents l "
+                "where l.organization_id = :org and l.agent_id = :agent)) on conflict (organization_id, id) do nothing"
             ),
             place,
         )

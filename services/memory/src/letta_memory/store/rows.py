@@ -10,9 +10,12 @@ from letta.memory.v1.context_service_pb2 import AgentMemory
 from letta_common.values.times import time_of
 
 HEAD_COLUMNS = (
-    "r.status, r.fence, r.repeated, r.message_count, r.passage_count, r.last_step, r.last_stop, r.notes, r.messages"
+    "r.status, r.fence, r.repeated, r.message_count, r.passage_count, r.last_step, r.last_stop, r.notes, r.messages, "
+    "r.directories_version"
 )
-HEAD_WIDTH = 9  # columns of HEAD_COLUMNS; those of a block follow
+HEAD_WIDTH = 10  # columns of HEAD_COLUMNS; those of a block follow
+DIRECTORIES = 9
+"""Place of the directories' version in them; null where the agent has no folders."""
 BLOCK_COLUMNS = (
     "id, label, value, char_limit, description, read_only, metadata, tags, hidden, project_id, template_name, "
     "is_template, template_id, base_template_id, deployment_id, entity_id, preserve_on_migration, created_by_id, "

@@ -19,6 +19,7 @@ from letta.common.v1 import model_settings_pb2 as _model_settings_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
 from letta.compat.v1 import agent_pb2 as _agent_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
+from letta.memory.v1 import folder_pb2 as _folder_pb2
 from letta.tools.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
 import sys
@@ -112,6 +113,7 @@ class Agent(_message.Message):
     BLOCK_IDS_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     TOOL_IDS_FIELD_NUMBER: _builtins.int
+    FOLDERS_FIELD_NUMBER: _builtins.int
     FOLDER_IDS_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
@@ -176,9 +178,9 @@ class Agent(_message.Message):
     timezone: _builtins.str
     """Time zone, a name of the tz database such as `Europe/Berlin`; anything else is refused. Default `UTC`."""
     max_files_open: _builtins.int
-    """Most files open at once."""
+    """Most files open at once. Default 10."""
     per_file_view_window_char_limit: _builtins.int
-    """Most characters of an open file in context."""
+    """Most characters of an open file in context. Default 25,000."""
     hidden: _builtins.bool
     """Left out of lists."""
     etag: _builtins.str
@@ -232,8 +234,12 @@ class Agent(_message.Message):
         """Tools to attach, which become all that it has. Input only: answers have `tools`."""
 
     @_builtins.property
+    def folders(self) -> _containers.RepeatedCompositeFieldContainer[_folder_pb2.Folder]:
+        """Its folders, those it got last first. In answers of Get and List only when `include` names them. Output only."""
+
+    @_builtins.property
     def folder_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Folders to attach; refused in this release. Input only."""
+        """Folders to attach, which become all that it has. Input only: answers have `folders`."""
 
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -297,6 +303,7 @@ class Agent(_message.Message):
         block_ids: _abc.Iterable[_builtins.str] | None = ...,
         tools: _abc.Iterable[_tool_pb2.Tool] | None = ...,
         tool_ids: _abc.Iterable[_builtins.str] | None = ...,
+        folders: _abc.Iterable[_folder_pb2.Folder] | None = ...,
         folder_ids: _abc.Iterable[_builtins.str] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         secrets: _abc.Iterable[Global___AgentEnvironmentVariable] | None = ...,
@@ -323,7 +330,7 @@ class Agent(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "base_template_id", b"base_template_id", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "hidden", b"hidden", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "system", b"system", "template_id", b"template_id", "timezone", b"timezone", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "folder_ids", b"folder_ids", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secret_values", b"secret_values", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id", "_context_window_limit", b"_context_window_limit", "_created_by_id", b"_created_by_id", "_deployment_id", b"_deployment_id", "_description", b"_description", "_embedding", b"_embedding", "_enable_sleeptime", b"_enable_sleeptime", "_entity_id", b"_entity_id", "_hidden", b"_hidden", "_last_updated_by_id", b"_last_updated_by_id", "_max_files_open", b"_max_files_open", "_model", b"_model", "_name", b"_name", "_per_file_view_window_char_limit", b"_per_file_view_window_char_limit", "_project_id", b"_project_id", "_system", b"_system", "_template_id", b"_template_id", "_timezone", b"_timezone", "agent_type", b"agent_type", "base_template_id", b"base_template_id", "block_ids", b"block_ids", "blocks", b"blocks", "compaction_settings", b"compaction_settings", "compat", b"compat", "context_window_limit", b"context_window_limit", "created_at", b"created_at", "created_by_id", b"created_by_id", "deployment_id", b"deployment_id", "description", b"description", "embedding", b"embedding", "enable_sleeptime", b"enable_sleeptime", "entity_id", b"entity_id", "etag", b"etag", "folder_ids", b"folder_ids", "folders", b"folders", "hidden", b"hidden", "id", b"id", "identities", b"identities", "identity_ids", b"identity_ids", "last_run_completion", b"last_run_completion", "last_run_duration", b"last_run_duration", "last_stop_reason", b"last_stop_reason", "last_updated_by_id", b"last_updated_by_id", "managed_group", b"managed_group", "max_files_open", b"max_files_open", "message_buffer_autoclear", b"message_buffer_autoclear", "message_ids", b"message_ids", "metadata", b"metadata", "model", b"model", "model_settings", b"model_settings", "name", b"name", "pending_approval", b"pending_approval", "per_file_view_window_char_limit", b"per_file_view_window_char_limit", "project_id", b"project_id", "response_format", b"response_format", "secret_values", b"secret_values", "secrets", b"secrets", "system", b"system", "tags", b"tags", "template_id", b"template_id", "timezone", b"timezone", "tool_ids", b"tool_ids", "tool_rules", b"tool_rules", "tools", b"tools", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base_template_id: _TypeAlias = _typing.Literal["base_template_id"]  # noqa: Y015
     _WhichOneofArgType__base_template_id: _TypeAlias = _typing.Literal["_base_template_id", b"_base_template_id"]  # noqa: Y015

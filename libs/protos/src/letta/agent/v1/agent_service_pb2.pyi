@@ -817,6 +817,106 @@ class DetachBlockResponse(_message.Message):
 Global___DetachBlockResponse: _TypeAlias = DetachBlockResponse  # noqa: Y015
 
 @_typing.final
+class AttachFolderRequest(_message.Message):
+    """Request of AgentService.AttachFolder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    FOLDER_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent, `agent-<uuid>`."""
+    folder_id: _builtins.str
+    """The folder, `source-<uuid>`."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        folder_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "folder_id", b"folder_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachFolderRequest: _TypeAlias = AttachFolderRequest  # noqa: Y015
+
+@_typing.final
+class AttachFolderResponse(_message.Message):
+    """Response of AgentService.AttachFolder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agent(self) -> _agent_pb2.Agent:
+        """The agent."""
+
+    def __init__(
+        self,
+        *,
+        agent: _agent_pb2.Agent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachFolderResponse: _TypeAlias = AttachFolderResponse  # noqa: Y015
+
+@_typing.final
+class DetachFolderRequest(_message.Message):
+    """Request of AgentService.DetachFolder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    FOLDER_ID_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent, `agent-<uuid>`."""
+    folder_id: _builtins.str
+    """The folder, `source-<uuid>`."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        folder_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "folder_id", b"folder_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetachFolderRequest: _TypeAlias = DetachFolderRequest  # noqa: Y015
+
+@_typing.final
+class DetachFolderResponse(_message.Message):
+    """Response of AgentService.DetachFolder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agent(self) -> _agent_pb2.Agent:
+        """The agent."""
+
+    def __init__(
+        self,
+        *,
+        agent: _agent_pb2.Agent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetachFolderResponse: _TypeAlias = DetachFolderResponse  # noqa: Y015
+
+@_typing.final
 class AttachToolRequest(_message.Message):
     """Request of AgentService.AttachTool."""
 

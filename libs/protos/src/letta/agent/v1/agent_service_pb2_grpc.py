@@ -80,6 +80,16 @@ class AgentServiceStub:
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachBlockRequest.SerializeToString,
                 response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachBlockResponse.FromString,
                 _registered_method=True)
+        self.AttachFolder = channel.unary_unary(
+                '/letta.agent.v1.AgentService/AttachFolder',
+                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.AttachFolderRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.AttachFolderResponse.FromString,
+                _registered_method=True)
+        self.DetachFolder = channel.unary_unary(
+                '/letta.agent.v1.AgentService/DetachFolder',
+                request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderRequest.SerializeToString,
+                response_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderResponse.FromString,
+                _registered_method=True)
         self.AttachTool = channel.unary_unary(
                 '/letta.agent.v1.AgentService/AttachTool',
                 request_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.AttachToolRequest.SerializeToString,
@@ -190,6 +200,21 @@ class AgentServiceServicer:
 
     def DetachBlock(self, request, context):
         """Detaches a block, which stays in the organization. A repeat changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachFolder(self, request, context):
+        """Attaches a folder, and with the first one the tools that read files. A repeat changes nothing. FOLDER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DetachFolder(self, request, context):
+        """Detaches a folder and closes its files, and with the last one detaches the tools that read files. A repeat changes nothing.
+        FOLDER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -309,6 +334,16 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.DetachBlock,
                     request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachBlockRequest.FromString,
                     response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachBlockResponse.SerializeToString,
+            ),
+            'AttachFolder': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachFolder,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.AttachFolderRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.AttachFolderResponse.SerializeToString,
+            ),
+            'DetachFolder': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetachFolder,
+                    request_deserializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderRequest.FromString,
+                    response_serializer=letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderResponse.SerializeToString,
             ),
             'AttachTool': grpc.unary_unary_rpc_method_handler(
                     servicer.AttachTool,
@@ -600,6 +635,60 @@ class AgentService:
             '/letta.agent.v1.AgentService/DetachBlock',
             letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachBlockRequest.SerializeToString,
             letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachBlockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachFolder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.AgentService/AttachFolder',
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.AttachFolderRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.AttachFolderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetachFolder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letta.agent.v1.AgentService/DetachFolder',
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderRequest.SerializeToString,
+            letta_dot_agent_dot_v1_dot_agent__service__pb2.DetachFolderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,12 @@ class AgentServiceStub:
     """Attaches a block. A repeat changes nothing. BLOCK_NOT_FOUND; BLOCK_LABEL_TAKEN when it has another block of that label."""
     DetachBlock: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.DetachBlockRequest, _agent_service_pb2.DetachBlockResponse]
     """Detaches a block, which stays in the organization. A repeat changes nothing."""
+    AttachFolder: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AttachFolderRequest, _agent_service_pb2.AttachFolderResponse]
+    """Attaches a folder, and with the first one the tools that read files. A repeat changes nothing. FOLDER_NOT_FOUND."""
+    DetachFolder: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.DetachFolderRequest, _agent_service_pb2.DetachFolderResponse]
+    """Detaches a folder and closes its files, and with the last one detaches the tools that read files. A repeat changes nothing.
+    FOLDER_NOT_FOUND.
+    """
     AttachTool: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.AttachToolRequest, _agent_service_pb2.AttachToolResponse]
     """Attaches a tool. A repeat changes nothing. TOOL_NOT_FOUND when there is no such tool."""
     DetachTool: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.DetachToolRequest, _agent_service_pb2.DetachToolResponse]
@@ -104,6 +110,12 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Attaches a block. A repeat changes nothing. BLOCK_NOT_FOUND; BLOCK_LABEL_TAKEN when it has another block of that label."""
     DetachBlock: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.DetachBlockRequest, _agent_service_pb2.DetachBlockResponse]  # type: ignore[assignment]
     """Detaches a block, which stays in the organization. A repeat changes nothing."""
+    AttachFolder: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AttachFolderRequest, _agent_service_pb2.AttachFolderResponse]  # type: ignore[assignment]
+    """Attaches a folder, and with the first one the tools that read files. A repeat changes nothing. FOLDER_NOT_FOUND."""
+    DetachFolder: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.DetachFolderRequest, _agent_service_pb2.DetachFolderResponse]  # type: ignore[assignment]
+    """Detaches a folder and closes its files, and with the last one detaches the tools that read files. A repeat changes nothing.
+    FOLDER_NOT_FOUND.
+    """
     AttachTool: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.AttachToolRequest, _agent_service_pb2.AttachToolResponse]  # type: ignore[assignment]
     """Attaches a tool. A repeat changes nothing. TOOL_NOT_FOUND when there is no such tool."""
     DetachTool: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.DetachToolRequest, _agent_service_pb2.DetachToolResponse]  # type: ignore[assignment]
@@ -206,6 +218,24 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.DetachBlockResponse, _abc.Awaitable[_agent_service_pb2.DetachBlockResponse]]:
         """Detaches a block, which stays in the organization. A repeat changes nothing."""
+
+    @_abc_1.abstractmethod
+    def AttachFolder(
+        self,
+        request: _agent_service_pb2.AttachFolderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.AttachFolderResponse, _abc.Awaitable[_agent_service_pb2.AttachFolderResponse]]:
+        """Attaches a folder, and with the first one the tools that read files. A repeat changes nothing. FOLDER_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def DetachFolder(
+        self,
+        request: _agent_service_pb2.DetachFolderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.DetachFolderResponse, _abc.Awaitable[_agent_service_pb2.DetachFolderResponse]]:
+        """Detaches a folder and closes its files, and with the last one detaches the tools that read files. A repeat changes nothing.
+        FOLDER_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def AttachTool(

@@ -170,6 +170,7 @@ class StoredCreation(_message.Message):
     NEW_BLOCKS_FIELD_NUMBER: _builtins.int
     BLOCK_IDS_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    FOLDER_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def new_blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
         """Blocks to make."""
@@ -182,16 +183,21 @@ class StoredCreation(_message.Message):
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """First messages."""
 
+    @_builtins.property
+    def folder_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Folders to attach."""
+
     def __init__(
         self,
         *,
         new_blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
         block_ids: _abc.Iterable[_builtins.str] | None = ...,
         messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        folder_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_ids", b"block_ids", "messages", b"messages", "new_blocks", b"new_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_ids", b"block_ids", "folder_ids", b"folder_ids", "messages", b"messages", "new_blocks", b"new_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

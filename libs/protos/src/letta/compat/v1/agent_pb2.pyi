@@ -8,10 +8,12 @@ metadata `x-letta-compat: v1`, as the HTTP gateway does; callers over gRPC never
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from letta.common.v1 import agent_type_pb2 as _agent_type_pb2
 from letta.common.v1 import model_settings_pb2 as _model_settings_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
+from letta.memory.v1 import folder_service_pb2 as _folder_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,6 +34,7 @@ class AgentCompat(_message.Message):
     LLM_CONFIG_FIELD_NUMBER: _builtins.int
     EMBEDDING_CONFIG_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     MESSAGE_IDS_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_REASONING_TOKENS_FIELD_NUMBER: _builtins.int
@@ -58,6 +61,10 @@ class AgentCompat(_message.Message):
         """What it keeps in context. Output only."""
 
     @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[_folder_service_pb2.SourceView]:
+        """Its folders. Output only."""
+
+    @_builtins.property
     def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Messages in context: an update is refused, since memory owns them. Input only."""
 
@@ -67,6 +74,7 @@ class AgentCompat(_message.Message):
         llm_config: Global___LLMConfig | None = ...,
         embedding_config: Global___EmbeddingConfig | None = ...,
         memory: Global___Memory | None = ...,
+        sources: _abc.Iterable[_folder_service_pb2.SourceView] | None = ...,
         message_ids: _abc.Iterable[_builtins.str] | None = ...,
         max_tokens: _builtins.int | None = ...,
         max_reasoning_tokens: _builtins.int | None = ...,
@@ -75,7 +83,7 @@ class AgentCompat(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reasoning", b"_reasoning", "embedding_config", b"embedding_config", "llm_config", b"llm_config", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory", b"memory", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reasoning", b"_reasoning", "embedding_config", b"embedding_config", "llm_config", b"llm_config", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory", b"memory", "message_ids", b"message_ids", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_reasoning_tokens", b"_max_reasoning_tokens", "_max_tokens", b"_max_tokens", "_parallel_tool_calls", b"_parallel_tool_calls", "_reasoning", b"_reasoning", "embedding_config", b"embedding_config", "llm_config", b"llm_config", "max_reasoning_tokens", b"max_reasoning_tokens", "max_tokens", b"max_tokens", "memory", b"memory", "message_ids", b"message_ids", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_reasoning_tokens: _TypeAlias = _typing.Literal["max_reasoning_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_reasoning_tokens: _TypeAlias = _typing.Literal["_max_reasoning_tokens", b"_max_reasoning_tokens"]  # noqa: Y015
@@ -104,25 +112,83 @@ class Memory(_message.Message):
 
     AGENT_TYPE_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
+    FILE_BLOCKS_FIELD_NUMBER: _builtins.int
     agent_type: _agent_type_pb2.AgentType.ValueType
     """Kind of the agent."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
         """Its blocks."""
 
+    @_builtins.property
+    def file_blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileBlock]:
+        """Its files, as blocks."""
+
     def __init__(
         self,
         *,
         agent_type: _agent_type_pb2.AgentType.ValueType = ...,
         blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
+        file_blocks: _abc.Iterable[Global___FileBlock] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_type", b"agent_type", "blocks", b"blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_type", b"agent_type", "blocks", b"blocks", "file_blocks", b"file_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Memory: _TypeAlias = Memory  # noqa: Y015
+
+@_typing.final
+class FileBlock(_message.Message):
+    """A file that an agent can read, as a block."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    FILE_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    IS_OPEN_FIELD_NUMBER: _builtins.int
+    LAST_ACCESSED_AT_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """What the agent sees of it; empty when it is closed."""
+    limit: _builtins.int
+    """Most characters that the agent sees of it."""
+    label: _builtins.str
+    """Name, `folder/file`."""
+    id: _builtins.str
+    """Identifier, `file_agent-<uuid>`."""
+    file_id: _builtins.str
+    """The file, `file-<uuid>`."""
+    source_id: _builtins.str
+    """Its folder, `source-<uuid>`."""
+    is_open: _builtins.bool
+    """The agent sees its text."""
+    @_builtins.property
+    def last_accessed_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was opened last; null when it never was."""
+
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        label: _builtins.str = ...,
+        id: _builtins.str = ...,
+        file_id: _builtins.str = ...,
+        source_id: _builtins.str = ...,
+        is_open: _builtins.bool = ...,
+        last_accessed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_accessed_at", b"last_accessed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_id", b"file_id", "id", b"id", "is_open", b"is_open", "label", b"label", "last_accessed_at", b"last_accessed_at", "limit", b"limit", "source_id", b"source_id", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileBlock: _TypeAlias = FileBlock  # noqa: Y015
 
 @_typing.final
 class LLMConfig(_message.Message):

@@ -9,7 +9,9 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from letta.common.v1 import message_pb2 as _message_pb2
 from letta.common.v1 import usage_pb2 as _usage_pb2
+from letta.memory.v1 import agent_file_pb2 as _agent_file_pb2
 from letta.memory.v1 import block_pb2 as _block_pb2
+from letta.memory.v1 import folder_pb2 as _folder_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -102,6 +104,8 @@ class AgentMemory(_message.Message):
     AGENT_ID_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     MESSAGE_IDS_FIELD_NUMBER: _builtins.int
+    FOLDERS_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent."""
     @_builtins.property
@@ -112,16 +116,26 @@ class AgentMemory(_message.Message):
     def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Messages in context of its default conversation, oldest first."""
 
+    @_builtins.property
+    def folders(self) -> _containers.RepeatedCompositeFieldContainer[_folder_pb2.Folder]:
+        """Its folders, those it got last first, where they were asked for."""
+
+    @_builtins.property
+    def directories(self) -> _agent_file_pb2.Directories:
+        """Its folders and files as its prompt shows them, where they were asked for and it has folders."""
+
     def __init__(
         self,
         *,
         agent_id: _builtins.str = ...,
         blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
         message_ids: _abc.Iterable[_builtins.str] | None = ...,
+        folders: _abc.Iterable[_folder_pb2.Folder] | None = ...,
+        directories: _agent_file_pb2.Directories | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directories", b"directories"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "blocks", b"blocks", "message_ids", b"message_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "blocks", b"blocks", "directories", b"directories", "folders", b"folders", "message_ids", b"message_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -333,12 +347,15 @@ class HeldContext(_message.Message):
     NEXT_POSITION_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     LAST_MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """How often the context had changed otherwise than by messages at its end, as the answer said."""
     next_position: _builtins.int
     """Position of the next message then, as the answer said."""
     last_message_id: _builtins.str
     """Its last message, which stands right before `next_position`: what is held counts only while that message stands there."""
+    directories_version: _builtins.int
+    """Version of its directories, as the answer said."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockVersion]:
         """The blocks, all of them."""
@@ -350,10 +367,11 @@ class HeldContext(_message.Message):
         next_position: _builtins.int = ...,
         blocks: _abc.Iterable[Global___BlockVersion] | None = ...,
         last_message_id: _builtins.str = ...,
+        directories_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "last_message_id", b"last_message_id", "next_position", b"next_position", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "directories_version", b"directories_version", "last_message_id", b"last_message_id", "next_position", b"next_position", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -374,6 +392,8 @@ class BeginStepResponse(_message.Message):
     NEXT_POSITION_FIELD_NUMBER: _builtins.int
     MESSAGES_HELD_FIELD_NUMBER: _builtins.int
     BLOCKS_HELD_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_VERSION_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_FIELD_NUMBER: _builtins.int
     message_count: _builtins.int
     """Messages of the conversation, in context or not."""
     passage_count: _builtins.int
@@ -386,6 +406,8 @@ class BeginStepResponse(_message.Message):
     """The messages that the caller holds are the first ones of the context."""
     blocks_held: _builtins.bool
     """The blocks that the caller holds are the agent's, unchanged."""
+    directories_version: _builtins.int
+    """Version of the agent's directories, for HeldContext. 0: it has no folders."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
         """Blocks of the agent, ordered by label. Empty when `blocks_held`."""
@@ -400,6 +422,10 @@ class BeginStepResponse(_message.Message):
     def last_step(self) -> Global___CommittedStep:
         """Last step that this run has committed; absent when it has none."""
 
+    @_builtins.property
+    def directories(self) -> _agent_file_pb2.Directories:
+        """The agent's folders and files. Absent when the caller holds this version of them, and without folders."""
+
     def __init__(
         self,
         *,
@@ -412,10 +438,12 @@ class BeginStepResponse(_message.Message):
         next_position: _builtins.int = ...,
         messages_held: _builtins.bool = ...,
         blocks_held: _builtins.bool = ...,
+        directories_version: _builtins.int = ...,
+        directories: _agent_file_pb2.Directories | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_step", b"last_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directories", b"directories", "last_step", b"last_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "blocks_held", b"blocks_held", "last_step", b"last_step", "message_count", b"message_count", "messages", b"messages", "messages_held", b"messages_held", "next_position", b"next_position", "passage_count", b"passage_count", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "blocks_held", b"blocks_held", "directories", b"directories", "directories_version", b"directories_version", "last_step", b"last_step", "message_count", b"message_count", "messages", b"messages", "messages_held", b"messages_held", "next_position", b"next_position", "passage_count", b"passage_count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -522,6 +550,7 @@ class CommitStepRequest(_message.Message):
     STOP_REASON_FIELD_NUMBER: _builtins.int
     KNOWN_BLOCKS_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
+    KNOWN_DIRECTORIES_VERSION_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent, `agent-<uuid>`."""
     conversation_id: _builtins.str
@@ -534,6 +563,8 @@ class CommitStepRequest(_message.Message):
     """Position of the step in its run, from 0."""
     stop_reason: _usage_pb2.StopReason.ValueType
     """Why the run stops here; unspecified when it goes on."""
+    known_directories_version: _builtins.int
+    """Version of the directories that the caller has."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """Messages of the step, in order."""
@@ -558,10 +589,11 @@ class CommitStepRequest(_message.Message):
         stop_reason: _usage_pb2.StopReason.ValueType = ...,
         known_blocks: _abc.Iterable[Global___BlockVersion] | None = ...,
         window: Global___Window | None = ...,
+        known_directories_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "fence", b"fence", "known_blocks", b"known_blocks", "messages", b"messages", "run_id", b"run_id", "step_index", b"step_index", "stop_reason", b"stop_reason", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "conversation_id", b"conversation_id", "fence", b"fence", "known_blocks", b"known_blocks", "known_directories_version", b"known_directories_version", "messages", b"messages", "run_id", b"run_id", "step_index", b"step_index", "stop_reason", b"stop_reason", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -576,8 +608,12 @@ class CommitStepResponse(_message.Message):
     CHANGED_BLOCKS_FIELD_NUMBER: _builtins.int
     DETACHED_BLOCK_IDS_FIELD_NUMBER: _builtins.int
     REPEATED_STEP_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_VERSION_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_FIELD_NUMBER: _builtins.int
     repeated_step: _builtins.bool
     """An earlier call had committed this step already."""
+    directories_version: _builtins.int
+    """Version of the agent's directories. 0: it has no folders."""
     @_builtins.property
     def changed_blocks(self) -> _containers.RepeatedCompositeFieldContainer[_block_pb2.Block]:
         """Blocks that are newer than those the caller has, or that it has not."""
@@ -586,16 +622,22 @@ class CommitStepResponse(_message.Message):
     def detached_block_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Blocks that the caller has and the agent no longer."""
 
+    @_builtins.property
+    def directories(self) -> _agent_file_pb2.Directories:
+        """The agent's folders and files. Absent when the caller has this version of them, and without folders."""
+
     def __init__(
         self,
         *,
         changed_blocks: _abc.Iterable[_block_pb2.Block] | None = ...,
         detached_block_ids: _abc.Iterable[_builtins.str] | None = ...,
         repeated_step: _builtins.bool = ...,
+        directories_version: _builtins.int = ...,
+        directories: _agent_file_pb2.Directories | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directories", b"directories"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_blocks", b"changed_blocks", "detached_block_ids", b"detached_block_ids", "repeated_step", b"repeated_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_blocks", b"changed_blocks", "detached_block_ids", b"detached_block_ids", "directories", b"directories", "directories_version", b"directories_version", "repeated_step", b"repeated_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1027,6 +1069,7 @@ class GetContextResponse(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     MESSAGE_COUNT_FIELD_NUMBER: _builtins.int
     PASSAGE_COUNT_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_FIELD_NUMBER: _builtins.int
     message_count: _builtins.int
     """Messages of the conversation, in context or not."""
     passage_count: _builtins.int
@@ -1039,6 +1082,10 @@ class GetContextResponse(_message.Message):
     def messages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Messages in context, oldest first: each a serialized `letta.common.v1.Message`."""
 
+    @_builtins.property
+    def directories(self) -> _agent_file_pb2.Directories:
+        """The agent's folders and files. Absent without folders."""
+
     def __init__(
         self,
         *,
@@ -1046,10 +1093,11 @@ class GetContextResponse(_message.Message):
         messages: _abc.Iterable[_builtins.bytes] | None = ...,
         message_count: _builtins.int = ...,
         passage_count: _builtins.int = ...,
+        directories: _agent_file_pb2.Directories | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directories", b"directories"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "message_count", b"message_count", "messages", b"messages", "passage_count", b"passage_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "directories", b"directories", "message_count", b"message_count", "messages", b"messages", "passage_count", b"passage_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1115,8 +1163,14 @@ class ListAgentMemoriesRequest(_message.Message):
 
     AGENT_IDS_FIELD_NUMBER: _builtins.int
     WITHOUT_BLOCKS_FIELD_NUMBER: _builtins.int
+    WITH_FOLDERS_FIELD_NUMBER: _builtins.int
+    WITH_DIRECTORIES_FIELD_NUMBER: _builtins.int
     without_blocks: _builtins.bool
     """Leave the blocks out."""
+    with_folders: _builtins.bool
+    """Tell their folders too."""
+    with_directories: _builtins.bool
+    """Tell their folders and files as prompts show them too; of one agent alone."""
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The agents. Those without memory are left out of the answer."""
@@ -1126,10 +1180,12 @@ class ListAgentMemoriesRequest(_message.Message):
         *,
         agent_ids: _abc.Iterable[_builtins.str] | None = ...,
         without_blocks: _builtins.bool = ...,
+        with_folders: _builtins.bool = ...,
+        with_directories: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "without_blocks", b"without_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids", "with_directories", b"with_directories", "with_folders", b"with_folders", "without_blocks", b"without_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

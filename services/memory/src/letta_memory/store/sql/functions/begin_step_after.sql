@@ -68,7 +68,10 @@ begin
       where m.organization_id = p_org and m.conversation_id = p_conversation and m.seq between p_held_seq and 1::bigint << 62
         and m.role <> 6 /* MessageRole.SUMMARY */
       order by m.seq) else memory.window_of(c) end,
-    null::memory.blocks
+    null::memory.blocks,
+    -- Agents without folders are spared the look.
+    case when c.has_folders then (
+      select g.directories_version from memory.agents g where g.organization_id = p_org and g.id = p_agent) end
   into r;
   return next r;
   -- The caller has these very blocks, so their texts need not travel.
@@ -77,6 +80,6 @@ begin
   end if;
   return query
     select null::smallint, null::bigint, null::boolean, null::bigint, null::bigint, null::integer,
-      null::smallint, null::text[], null::bytea[], b
+      null::smallint, null::text[], null::bytea[], b, null::bigint
     from memory.blocks_of(p_org, p_agent, p_conversation) b order by b.label collate "C";
 end $$;

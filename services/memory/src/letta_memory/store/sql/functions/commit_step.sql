@@ -87,7 +87,9 @@ begin
       select coalesce(array_agg(b.id), '{}') = p_known_ids and coalesce(array_agg(b.version), '{}') = p_known_versions
       from (select b.id, b.version from memory.own_blocks_of(p_org, p_agent) b order by b.id collate "C") b)
     then '{}'::text[] end,
-    null::bytea[], null::memory.blocks
+    null::bytea[], null::memory.blocks,
+    case when c.has_folders then (
+      select g.directories_version from memory.agents g where g.organization_id = p_org and g.id = p_agent) end
   into r;
   if r.notes is not null then
     return next r;
@@ -99,7 +101,7 @@ begin
   return next r;
   return query
     select null::smallint, null::bigint, null::boolean, null::bigint, null::bigint, null::integer,
-      null::smallint, null::text[], null::bytea[], b
+      null::smallint, null::text[], null::bytea[], b, null::bigint
     from memory.blocks_of(p_org, p_agent, p_conversation) b
     left join unnest(p_known_ids, p_known_versions) k (id, version) on k.id = b.id
     -- Also true of blocks that the caller did not name, whose version is null here.
