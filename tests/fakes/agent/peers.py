@@ -237,7 +237,7 @@ class TwinMemory:
             return None
         return [agent_id for agent_id, held in self.blocks.items() if block_id in [block.id for block in held.values()]]
 
-    async def memories(self, agent_ids, *, blocks):
+    async def memories(self, agent_ids, *, blocks, folders=False):
         return {agent_id: self._memory(agent_id) for agent_id in agent_ids if agent_id in self.threads}
 
     async def reset(self, request):

@@ -47,7 +47,7 @@ async def test_measuring_a_long_context_leaves_everybody_else_their_turns():
 
 async def test_showing_a_long_context_leaves_everybody_else_their_turns():
     messages = tuple(Message.FromString(data) for data in long_history())
-    overview = Overview("agent-1", "agent-1", 1_000, "Be kind.", Sections("", "", ""), messages, 9, (), LONG, 0)
+    overview = Overview("agent-1", "agent-1", 1_000, "Be kind.", Sections("", "", "", ""), messages, 9, (), LONG, 0)
 
     shown, turns = await turns_during(pack_overview(overview))
 

@@ -9,6 +9,7 @@ from sys import getsizeof
 from cachetools import LRUCache
 
 from letta.memory.v1 import context_service_pb2 as pb
+from letta.memory.v1.agent_file_pb2 import Directories
 from letta.memory.v1.block_pb2 import Block
 
 MOST_BYTES = 64 << 20  # a bound for this process; what does not fit is read from memory whole
@@ -25,6 +26,7 @@ class Held:
     mark: pb.HeldContext
     messages: tuple[bytes, ...]
     blocks: tuple[Block, ...]
+    directories: Directories | None
     size: int
 
 
@@ -59,17 +61,32 @@ class HeldContexts:
         else:
             blocks = tuple(pb.BeginStepResponse(blocks=answer.blocks).blocks)  # copies: the caller may change its own
             mark = pb.HeldContext(blocks=[pb.BlockVersion(block_id=b.id, version=b.version) for b in blocks])
+        directories = self._directories(held, answer)
+        mark.directories_version = answer.directories_version
         # Positions are memory's: only it knows what it has appended since.
         mark.version, mark.next_position = answer.version, answer.next_position
         # The input is the last of the context. Without one memory cannot tell whether what is held is still true.
         mark.last_message_id = request.input[-1].id if request.input else ""
         size = (held.size if held is not None and before else 0) + sum(map(getsizeof, newer))
         try:
-            self._held[key] = Held(mark, messages, blocks, size)
+            self._held[key] = Held(mark, messages, blocks, directories, size)
         except ValueError:  # it alone is larger than all that may be held
             self._held.pop(key, None)
         return answer
 
+    @staticmethod
+    def _directories(held: Held | None, answer: pb.BeginStepResponse) -> Directories | None:
+        """Complete the directories of an answer; return what is to be held of them."""
+        if not answer.directories_version:
+            return None
+        if answer.HasField("directories"):
+            return answer.directories
+        if held is None or held.directories is None:
+            return None
+        answer.directories.CopyFrom(held.directories)
+        return held.directories
+
 
 def _weight(held: Held) -> int:
-    return _OBJECTS + held.size + sum(block.ByteSize() for block in held.blocks)
+    files = held.directories.ByteSize() if held.directories else 0
+    return _OBJECTS + held.size + files + sum(block.ByteSize() for block in held.blocks)

@@ -8,6 +8,8 @@ import grpc.aio
 
 from letta.common.v1 import sort_order_pb2
 from letta.memory.v1 import (
+    agent_file_service_pb2,
+    agent_file_service_pb2_grpc,
     archive_service_pb2,
     archive_service_pb2_grpc,
     block_service_pb2,
@@ -20,10 +22,11 @@ from letta.memory.v1 import (
 )
 from letta.memory.v1 import context_service_pb2 as pb
 from letta_agent.clients.held_contexts import HeldContexts
-from letta_agent.clients.patience import patiently
+from letta_agent.clients.patience import AWAY, patiently
 from letta_agent.domain.peers.memory import Block, LettaMessage, Message
 
 TIMEOUT = 15.0  # covers the 5 s that memory gives an embedder while a passage is written
+GREP_TIMEOUT = 75.0  # covers the 30 s that a search waits for its turn, and the 30 s that it may take
 _MOST = 1_000  # the most that a page may have: a run of the usual 50 steps has far fewer
 
 
@@ -36,6 +39,7 @@ class MemoryClient:
         self._contexts = context_service_pb2_grpc.ContextServiceStub(channel)
         self._messages = message_service_pb2_grpc.MessageServiceStub(channel)
         self._passages = passage_service_pb2_grpc.PassageServiceStub(channel)
+        self._files = agent_file_service_pb2_grpc.AgentFileServiceStub(channel)
         self._held = HeldContexts()
 
     async def provision(
@@ -133,9 +137,16 @@ class MemoryClient:
         )
         return (await self._messages.ListRunMessages(request, timeout=TIMEOUT)).messages
 
-    async def memories(self, agent_ids: Sequence[str], *, blocks: bool) -> dict[str, pb.AgentMemory]:
-        """Return what agents keep in memory."""
-        request = pb.ListAgentMemoriesRequest(agent_ids=agent_ids, without_blocks=not blocks)
+    async def memories(
+        self, agent_ids: Sequence[str], *, blocks: bool, folders: bool = False
+    ) -> dict[str, pb.AgentMemory]:
+        """Return what agents keep in memory; with their folders also what a single one sees of files."""
+        request = pb.ListAgentMemoriesRequest(
+            agent_ids=agent_ids,
+            without_blocks=not blocks,
+            with_folders=folders,
+            with_directories=folders and len(agent_ids) == 1,
+        )
         answer = await self._contexts.ListAgentMemories(request, timeout=TIMEOUT)
         return {memory.agent_id: memory for memory in answer.memories}
 
@@ -173,3 +184,39 @@ class MemoryClient:
         """Detach a block."""
         request = pb.DetachBlockRequest(agent_id=agent_id, block_id=block_id)
         await self._contexts.DetachBlock(request, timeout=TIMEOUT)
+
+    async def attach_folder(self, request: agent_file_service_pb2.AttachFolderRequest) -> None:
+        """Attach a folder."""
+        await self._files.AttachFolder(request, timeout=TIMEOUT)
+
+    async def detach_folder(self, agent_id: str, folder_id: str) -> int:
+        """Detach a folder, and return how many are left."""
+        request = agent_file_service_pb2.DetachFolderRequest(agent_id=agent_id, folder_id=folder_id)
+        return (await self._files.DetachFolder(request, timeout=TIMEOUT)).folder_count
+
+    async def set_file_limits(self, request: agent_file_service_pb2.SetFileLimitsRequest) -> None:
+        """Set how many files an agent may have open, and how much it sees of each."""
+        await self._files.SetFileLimits(request, timeout=TIMEOUT)
+
+    async def open_files(
+        self, request: agent_file_service_pb2.OpenFilesRequest
+    ) -> agent_file_service_pb2.OpenFilesResponse:
+        """Open files, all or none, once for each key."""
+        return await patiently(lambda: self._files.OpenFiles(request, timeout=TIMEOUT), what="OpenFiles")
+
+    async def grep_files(
+        self, request: agent_file_service_pb2.GrepFilesRequest
+    ) -> agent_file_service_pb2.GrepFilesResponse:
+        """Find lines of an agent's files."""
+        return await patiently(
+            # A search that used up its time would use it up again.
+            lambda: self._files.GrepFiles(request, timeout=GREP_TIMEOUT),
+            over=AWAY,
+            what="GrepFiles",
+        )
+
+    async def search_files(
+        self, request: agent_file_service_pb2.SearchFilesRequest
+    ) -> agent_file_service_pb2.SearchFilesResponse:
+        """Search the chunks of an agent's files, best first."""
+        return await patiently(lambda: self._files.SearchFiles(request, timeout=TIMEOUT), what="SearchFiles")

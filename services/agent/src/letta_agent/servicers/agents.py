@@ -91,6 +91,14 @@ class AgentServicer(agent_service_pb2_grpc.AgentServiceServicer):
         agent = await self._agents.detach_block(current_actor(), request.agent_id, request.block_id)
         return pb.DetachBlockResponse(agent=as_read(agent))
 
+    async def AttachFolder(self, request: pb.AttachFolderRequest, context: Call) -> pb.AttachFolderResponse:
+        agent = await self._agents.attach_folder(current_actor(), request.agent_id, request.folder_id)
+        return pb.AttachFolderResponse(agent=as_read(agent))
+
+    async def DetachFolder(self, request: pb.DetachFolderRequest, context: Call) -> pb.DetachFolderResponse:
+        agent = await self._agents.detach_folder(current_actor(), request.agent_id, request.folder_id)
+        return pb.DetachFolderResponse(agent=as_read(agent))
+
     async def AttachTool(self, request: pb.AttachToolRequest, context: Call) -> pb.AttachToolResponse:
         agent = await self._agents.attach_tool(current_actor(), request.agent_id, request.tool_id)
         return pb.AttachToolResponse(agent=as_read(agent))

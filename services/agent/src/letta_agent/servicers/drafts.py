@@ -11,11 +11,12 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from letta.agent.v1 import agent_pb2
 from letta.agent.v1 import agent_service_pb2 as pb
+from letta_agent.domain.agents.folders import FILES_OPEN, VIEW_CHARS
 from letta_agent.domain.agents.records import Agent, AgentDraft, AgentType, Change
 from letta_agent.domain.context.zones import zone_of
 from letta_agent.domain.journal.inputs import created
 from letta_agent.servicers.older_words import model_told, settings_told
-from letta_common.errors import InvalidArgument, OperationUnimplemented
+from letta_common.errors import InvalidArgument
 from letta_common.values.repeats import Digests
 from letta_rpc.masks import changed_paths, copy_paths
 
@@ -26,15 +27,13 @@ _MODELS = frozenset({"model", "embedding", "context_window_limit", "compat"})
 _BESIDE = frozenset({"tool_ids", "block_ids", "folder_ids", "secret_values"})
 """Fields that are kept beside the definition."""
 _APART = _DECIDED | _MODELS | _BESIDE
-_FILES_OPEN, _VIEW_CHARS = 10, 25_000  # what V1 clients expect to read; nothing here opens files
 
 
 def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) -> AgentDraft:
-    """Return the agent that a request describes. Raises InvalidArgument and OperationUnimplemented."""
+    """Return the agent that a request describes. Raises InvalidArgument."""
     given = request.agent
     if given.name and not _NAME.fullmatch(given.name):
         raise InvalidArgument("a name has letters, digits, spaces, - _ and ' only", field="name")
-    _require_no_folders(given)
     return AgentDraft(
         state=_state(given),
         model=model_told(given.model, given.compat),
@@ -42,6 +41,7 @@ def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) ->
         embedding=given.embedding or given.compat.embedding_config.handle,
         new_blocks=tuple(request.memory_blocks),
         block_ids=tuple(given.block_ids),
+        folder_ids=tuple(dict.fromkeys(given.folder_ids)),
         tools=tuple(request.tools),
         tool_ids=tuple(given.tool_ids),
         base_tools=not request.HasField("include_base_tools") or request.include_base_tools,
@@ -54,19 +54,14 @@ def draft_of(request: pb.CreateAgentRequest, now: datetime, digests: Digests) ->
     )
 
 
-def _require_no_folders(given: Agent) -> None:
-    if given.folder_ids:
-        raise OperationUnimplemented("folders of agents come with a later release")
-
-
 def _state(given: Agent) -> Agent:
     state = Agent(
         name=given.name,
         system=given.system,
         agent_type=given.agent_type or AgentType.AGENT_TYPE_LETTA_V1_AGENT,
         timezone=zone_of(given.timezone),
-        max_files_open=_FILES_OPEN,
-        per_file_view_window_char_limit=_VIEW_CHARS,
+        max_files_open=FILES_OPEN,
+        per_file_view_window_char_limit=VIEW_CHARS,
     )
     named = changed_paths(given, FieldMask())
     copy_paths(given, state, (path for path in named if path.partition(".")[0] not in _APART))
@@ -89,14 +84,13 @@ def _set(message: Any) -> set[str]:
 
 
 def change_of(sent: Agent, mask: FieldMask) -> Change:
-    """Return what a masked update changes. Raises InvalidArgument and OperationUnimplemented."""
+    """Return what a masked update changes. Raises InvalidArgument."""
     paths = changed_paths(sent, mask)
     given = Agent()
     copy_paths(sent, given, paths)
     named = {path.partition(".")[0] for path in paths}
     if "compat.message_ids" in paths or given.compat.message_ids:
         raise InvalidArgument("messages in context are memory's; reset the messages instead", field="message_ids")
-    _require_no_folders(given)
     edit, older = _editor(given, paths), given.compat
     if "model" in named or older.HasField("llm_config"):
         given.model = model_told(given.model, older)

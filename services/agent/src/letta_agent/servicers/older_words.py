@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from letta.common.v1.model_settings_pb2 import THINKING_TYPE_DISABLED, THINKING_TYPE_ENABLED, ModelSettings
 from letta.compat.v1.agent_pb2 import AgentCompat, LLMConfig
+from letta.memory.v1.folder_service_pb2 import SourceView
 from letta_agent.domain.agents.records import Agent
 from letta_common.actor import current_request
 
@@ -43,6 +44,7 @@ def _tell(agent: Agent) -> None:
         config.response_format.CopyFrom(said.response_format)
     memory.agent_type = agent.agent_type
     memory.blocks.extend(agent.blocks)
+    agent.compat.sources.extend(SourceView.FromString(folder.SerializeToString()) for folder in agent.folders)
 
 
 def settings_told(given: ModelSettings, said: AgentCompat) -> ModelSettings:

@@ -37,6 +37,7 @@ async def pack_overview(overview: Overview) -> pb.GetContextWindowResponse:
         num_tokens_core_memory=tokens_of(sections.memory),
         core_memory=sections.memory,
         num_tokens_tool_usage_rules=tokens_of(sections.rules),
+        num_tokens_directories=tokens_of(sections.directories),
         num_tokens_summary_memory=tokens_of(summary),
         num_tokens_functions_definitions=overview.schema_tokens,
         functions_definitions=json.dumps([_function(schema) for schema in overview.schemas]),
@@ -45,6 +46,8 @@ async def pack_overview(overview: Overview) -> pb.GetContextWindowResponse:
     )
     if sections.rules:
         packed.tool_usage_rules = sections.rules
+    if sections.directories:
+        packed.directories = sections.directories
     if summary:
         packed.summary_memory = summary
     return packed

@@ -13,6 +13,8 @@ _SMALLEST = 16_384
 """Characters that each part of a text has at least, the last one excepted."""
 _READ = 16
 """Parts that a search reads at once."""
+_VIEWS = 2_000_000
+"""Characters of all views of an agent together: they travel in one message."""
 # From the part on in which the line begins; it may also begin with the part after that.
 _FROM_LINE = (
     "select w.place, w.line - t.first_line, t.text "
@@ -42,6 +44,7 @@ async def views_of(db: Database, org: str, shown: Mapping[str, LineRange], limit
     """Return what is shown of files, by their ids."""
     if not shown:
         return {}
+    limit = min(limit, _VIEWS // len(shown))
     texts = await texts_from(db, org, [(file_id, lines.start) for file_id, lines in shown.items()], limit)
     counts = await count_lines(db, org, list(shown))
     return {

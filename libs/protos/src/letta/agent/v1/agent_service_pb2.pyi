@@ -1352,6 +1352,8 @@ class GetContextWindowResponse(_message.Message):
     CORE_MEMORY_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_TOOL_USAGE_RULES_FIELD_NUMBER: _builtins.int
     TOOL_USAGE_RULES_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_DIRECTORIES_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_SUMMARY_MEMORY_FIELD_NUMBER: _builtins.int
     SUMMARY_MEMORY_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_FUNCTIONS_DEFINITIONS_FIELD_NUMBER: _builtins.int
@@ -1384,6 +1386,10 @@ class GetContextWindowResponse(_message.Message):
     """Tokens of what the prompt says about rules of tools."""
     tool_usage_rules: _builtins.str
     """What the prompt says about rules of tools; absent without rules."""
+    num_tokens_directories: _builtins.int
+    """Tokens of what the prompt shows of folders and files."""
+    directories: _builtins.str
+    """What the prompt shows of folders and files; absent without folders."""
     num_tokens_summary_memory: _builtins.int
     """Tokens of the summary that stands for messages which left the context."""
     summary_memory: _builtins.str
@@ -1412,6 +1418,8 @@ class GetContextWindowResponse(_message.Message):
         core_memory: _builtins.str = ...,
         num_tokens_tool_usage_rules: _builtins.int = ...,
         tool_usage_rules: _builtins.str | None = ...,
+        num_tokens_directories: _builtins.int = ...,
+        directories: _builtins.str | None = ...,
         num_tokens_summary_memory: _builtins.int = ...,
         summary_memory: _builtins.str | None = ...,
         num_tokens_functions_definitions: _builtins.int = ...,
@@ -1419,14 +1427,18 @@ class GetContextWindowResponse(_message.Message):
         num_tokens_messages: _builtins.int = ...,
         messages: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_summary_memory", b"_summary_memory", "_tool_usage_rules", b"_tool_usage_rules", "summary_memory", b"summary_memory", "tool_usage_rules", b"tool_usage_rules"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_directories", b"_directories", "_summary_memory", b"_summary_memory", "_tool_usage_rules", b"_tool_usage_rules", "directories", b"directories", "summary_memory", b"summary_memory", "tool_usage_rules", b"tool_usage_rules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_summary_memory", b"_summary_memory", "_tool_usage_rules", b"_tool_usage_rules", "context_window_size_current", b"context_window_size_current", "context_window_size_max", b"context_window_size_max", "core_memory", b"core_memory", "external_memory_summary", b"external_memory_summary", "functions_definitions", b"functions_definitions", "messages", b"messages", "num_archival_memory", b"num_archival_memory", "num_messages", b"num_messages", "num_recall_memory", b"num_recall_memory", "num_tokens_core_memory", b"num_tokens_core_memory", "num_tokens_external_memory_summary", b"num_tokens_external_memory_summary", "num_tokens_functions_definitions", b"num_tokens_functions_definitions", "num_tokens_messages", b"num_tokens_messages", "num_tokens_summary_memory", b"num_tokens_summary_memory", "num_tokens_system", b"num_tokens_system", "num_tokens_tool_usage_rules", b"num_tokens_tool_usage_rules", "summary_memory", b"summary_memory", "system_prompt", b"system_prompt", "tool_usage_rules", b"tool_usage_rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_directories", b"_directories", "_summary_memory", b"_summary_memory", "_tool_usage_rules", b"_tool_usage_rules", "context_window_size_current", b"context_window_size_current", "context_window_size_max", b"context_window_size_max", "core_memory", b"core_memory", "directories", b"directories", "external_memory_summary", b"external_memory_summary", "functions_definitions", b"functions_definitions", "messages", b"messages", "num_archival_memory", b"num_archival_memory", "num_messages", b"num_messages", "num_recall_memory", b"num_recall_memory", "num_tokens_core_memory", b"num_tokens_core_memory", "num_tokens_directories", b"num_tokens_directories", "num_tokens_external_memory_summary", b"num_tokens_external_memory_summary", "num_tokens_functions_definitions", b"num_tokens_functions_definitions", "num_tokens_messages", b"num_tokens_messages", "num_tokens_summary_memory", b"num_tokens_summary_memory", "num_tokens_system", b"num_tokens_system", "num_tokens_tool_usage_rules", b"num_tokens_tool_usage_rules", "summary_memory", b"summary_memory", "system_prompt", b"system_prompt", "tool_usage_rules", b"tool_usage_rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__directories: _TypeAlias = _typing.Literal["directories"]  # noqa: Y015
+    _WhichOneofArgType__directories: _TypeAlias = _typing.Literal["_directories", b"_directories"]  # noqa: Y015
     _WhichOneofReturnType__summary_memory: _TypeAlias = _typing.Literal["summary_memory"]  # noqa: Y015
     _WhichOneofArgType__summary_memory: _TypeAlias = _typing.Literal["_summary_memory", b"_summary_memory"]  # noqa: Y015
     _WhichOneofReturnType__tool_usage_rules: _TypeAlias = _typing.Literal["tool_usage_rules"]  # noqa: Y015
     _WhichOneofArgType__tool_usage_rules: _TypeAlias = _typing.Literal["_tool_usage_rules", b"_tool_usage_rules"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__directories) -> _WhichOneofReturnType__directories | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__summary_memory) -> _WhichOneofReturnType__summary_memory | None: ...
     @_typing.overload

@@ -11,6 +11,7 @@ import structlog
 from letta.agent.v1 import stored_pb2, tool_rule_pb2
 from letta.common.v1 import message_pb2
 from letta.memory.v1 import context_service_pb2 as memory_pb2
+from letta_agent.domain.agents.folders import FILE_TOOLS, LIMITS, attachment, file_blocks, limits_of, without_file_tools
 from letta_agent.domain.agents.kinds import BASE_TOOLS, FORGETFUL, MULTI_AGENT_TOOLS, base_rules, require_kind
 from letta_agent.domain.agents.model_choice import clear_embedding, set_embedding, set_model
 from letta_agent.domain.agents.names import random_name
@@ -46,7 +47,7 @@ from letta_common.values.repeats import require_same
 
 StoredCreation = stored_pb2.StoredCreation
 _ROLE = message_pb2.MessageRole
-_COMPILED = frozenset({"system", "tool_rules", "block_ids", "timezone"})
+_COMPILED = frozenset({"system", "tool_rules", "block_ids", "folder_ids", "timezone"}) | LIMITS
 """With these the system prompt changes, also as it is stored."""
 _ATTEMPTS = 5  # how often a change reads again because another one was faster
 _log = structlog.get_logger("letta.agent.agents")
@@ -75,7 +76,7 @@ class Agents:
         """Make an agent with its memory.
 
         Raises:
-            ModelNotFound, ToolNotFound, BlockNotFound: what it should use does not exist.
+            ModelNotFound, ToolNotFound, BlockNotFound, FolderNotFound: what it should use does not exist.
             IdempotencyConflict: another request had its key.
         """
         # Before anything is stored, so that an unknown tool leaves nothing behind.
@@ -119,6 +120,10 @@ class Agents:
             await self._memory.set_embedding(agent_id, changed.state.embedding)
         if "block_ids" in change.named:
             await self._set_blocks(agent_id, given.block_ids)
+        if LIMITS & change.named:
+            await self._memory.set_file_limits(limits_of(changed.state))
+        if "folder_ids" in change.named:
+            await self._set_folders(actor, agent_id, given.folder_ids)
         if _COMPILED & change.named:
             await self.recompile(actor, agent_id, agent_id)
         return await self.get(actor, agent_id, ALL_PARTS)
@@ -141,6 +146,26 @@ class Agents:
         agent = await self._store.get(actor, agent_id)
         await self._memory.detach_block(agent_id, block_id)
         return (await self._show(actor, [agent], ALL_PARTS))[0]
+
+    async def attach_folder(self, actor: Actor, agent_id: str, folder_id: str) -> Agent:
+        """Attach a folder, and the tools that read files. Raises AgentNotFound and FolderNotFound."""
+        agent = await self._store.get(actor, agent_id)
+        await self._memory.attach_folder(attachment(agent.state, folder_id))
+        # After the folder: a crash in between leaves it without tools, which a repeat mends.
+        tools = await self._tools.resolve((), FILE_TOOLS)
+        if {tool.id for tool in tools} <= {*agent.tool_ids}:
+            return (await self._show(actor, [agent], ALL_PARTS))[0]
+        kept = Agent(tool_ids=dict.fromkeys((*agent.tool_ids, *(tool.id for tool in tools))))
+        return await self.update(actor, agent_id, Change(lambda _: None, kept, frozenset({"tool_ids"})))
+
+    async def detach_folder(self, actor: Actor, agent_id: str, folder_id: str) -> Agent:
+        """Detach a folder, and with the last one the tools that read files. Raises AgentNotFound and FolderNotFound."""
+        agent = await self._store.get(actor, agent_id)
+        left = await self._memory.detach_folder(agent_id, folder_id)
+        kept = agent.tool_ids if left else without_file_tools(agent.tool_ids, await self._tools.resolve((), FILE_TOOLS))
+        if len(kept) == len(agent.tool_ids):
+            return (await self._show(actor, [agent], ALL_PARTS))[0]
+        return await self.update(actor, agent_id, Change(lambda _: None, Agent(tool_ids=kept), frozenset({"tool_ids"})))
 
     async def attach_tool(self, actor: Actor, agent_id: str, tool_id: str) -> Agent:
         """Attach a tool; one that usually waits for approval gets the rule. Raises AgentNotFound and ToolNotFound."""
@@ -210,7 +235,15 @@ class Agents:
         state = agent.state
         facts = facts_of(self._clock.now(), state.timezone, context.message_count, context.passage_count)
         rules = ToolRules(state.tool_rules).described()
-        prompt = compile_system(state, context.blocks, conversation_id=conversation_id, facts=facts, rules=rules)
+        directories = context.directories if context.HasField("directories") else None
+        prompt = compile_system(
+            state,
+            context.blocks,
+            directories=directories,
+            conversation_id=conversation_id,
+            facts=facts,
+            rules=rules,
+        )
         if not dry:
             await self._memory.set_system(agent_id, conversation_id, prompt)
         return prompt
@@ -240,6 +273,7 @@ class Agents:
         require_kind(kind)
         names = [*draft.tools, *(BASE_TOOLS.get(kind, ()) if draft.base_tools else ())]
         names += MULTI_AGENT_TOOLS if draft.multi_agent_tools else ()
+        names += FILE_TOOLS if draft.folder_ids else ()
         if not names and not draft.tool_ids:
             return []
         return await self._tools.resolve(draft.tool_ids, tuple(dict.fromkeys(names)))
@@ -263,7 +297,12 @@ class Agents:
         _add_approvals(state, tools)
         blocks = [_new_block(block) for block in draft.new_blocks]
         first = self._first_message(state, blocks)
-        creation = StoredCreation(new_blocks=blocks, block_ids=draft.block_ids, messages=[first, *draft.messages])
+        creation = StoredCreation(
+            new_blocks=blocks,
+            block_ids=draft.block_ids,
+            messages=[first, *draft.messages],
+            folder_ids=draft.folder_ids,
+        )
         agent = StoredAgent(
             id=state.id,
             state=state,
@@ -287,6 +326,10 @@ class Agents:
                 creation.messages,
                 embedding=agent.state.embedding,
             )
+            for folder_id in creation.folder_ids:
+                await self._memory.attach_folder(attachment(agent.state, folder_id))
+            if creation.folder_ids:
+                memory = (await self._memory.memories([agent.id], blocks=True, folders=True))[agent.id]
         except AppError as error:
             # What no repeat would mend is taken back; after all else the sweep goes on with what is stored.
             if error.code in {Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.ALREADY_EXISTS, Code.FAILED_PRECONDITION}:
@@ -327,6 +370,16 @@ class Agents:
             if block_id not in have:
                 await self._memory.attach_block(agent_id, block_id)
 
+    async def _set_folders(self, actor: Actor, agent_id: str, wanted: Sequence[str]) -> None:
+        memories = await self._memory.memories([agent_id], blocks=False, folders=True)
+        have = {folder.id for folder in memories.get(agent_id, memory_pb2.AgentMemory()).folders}
+        # Attached first, so that the tools which come with the first one do not go with the last one in between.
+        for folder_id in wanted:
+            if folder_id not in have:
+                await self.attach_folder(actor, agent_id, folder_id)
+        for folder_id in have - {*wanted}:
+            await self.detach_folder(actor, agent_id, folder_id)
+
     def _sealed(self, actor: Actor, agent_id: str, secrets: Mapping[str, str]) -> bytes:
         if not secrets:
             return b""
@@ -352,7 +405,8 @@ class Agents:
         if not agents:
             return []
         blocks = AgentInclude.AGENT_INCLUDE_BLOCKS in parts
-        memories = await self._memory.memories([agent.id for agent in agents], blocks=blocks)
+        folders = AgentInclude.AGENT_INCLUDE_SOURCES in parts
+        memories = await self._memory.memories([agent.id for agent in agents], blocks=blocks, folders=folders)
         tools: dict[str, Tool] = {}
         ids = tuple(dict.fromkeys(tool for agent in agents for tool in agent.tool_ids))
         if ids and AgentInclude.AGENT_INCLUDE_TOOLS in parts:
@@ -383,6 +437,9 @@ class Agents:
         shown.message_ids.extend(memory.message_ids)
         if AgentInclude.AGENT_INCLUDE_BLOCKS in parts:
             shown.blocks.extend(memory.blocks)
+        if AgentInclude.AGENT_INCLUDE_SOURCES in parts:
+            shown.folders.extend(memory.folders)
+            shown.compat.memory.file_blocks.extend(file_blocks(memory.directories))
         if AgentInclude.AGENT_INCLUDE_TOOLS in parts:
             shown.tools.extend(tools)
         if AgentInclude.AGENT_INCLUDE_SECRETS in parts and agent.secrets:

@@ -71,13 +71,21 @@ class Overviews:
         state = agent.state
         facts = facts_of(self._clock.now(), state.timezone, context.message_count, context.passage_count)
         rules = ToolRules(state.tool_rules).described()
+        directories = context.directories if context.HasField("directories") else None
         read = [each async for each in read_all(context.messages)]
         return Overview(
             agent_id=agent_id,
             conversation_id=conversation_id,
             window=state.context_window_limit,
             instructions=state.system,
-            sections=sections_of(state, context.blocks, conversation_id=conversation_id, facts=facts, rules=rules),
+            sections=sections_of(
+                state,
+                context.blocks,
+                directories=directories,
+                conversation_id=conversation_id,
+                facts=facts,
+                rules=rules,
+            ),
             messages=tuple(message for message, _ in read),
             message_tokens=sum(tokens for message, tokens in read if message.role not in {_SUMMARY, _SYSTEM}),
             schemas=toolset(tools).schemas,

@@ -64,6 +64,7 @@ class AgentDraft:
     embedding: str = ""
     new_blocks: tuple[Block, ...] = ()
     block_ids: tuple[str, ...] = ()
+    folder_ids: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     tool_ids: tuple[str, ...] = ()
     base_tools: bool = True

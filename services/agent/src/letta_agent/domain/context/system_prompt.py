@@ -9,6 +9,8 @@ from typing import NamedTuple
 from letta.agent.v1 import agent_pb2
 from letta.common.v1 import agent_type_pb2
 from letta.memory.v1 import block_pb2
+from letta.memory.v1.agent_file_pb2 import Directories
+from letta_agent.domain.context.directories import shown_directories
 from letta_agent.domain.context.zones import local
 
 CORE_MEMORY = "{CORE_MEMORY}"
@@ -65,13 +67,16 @@ def compile_system(
     state: agent_pb2.Agent,
     blocks: Iterable[block_pb2.Block],
     *,
+    directories: Directories | None = None,
     conversation_id: str = "",
     facts: Sequence[str] = (),
     rules: Sequence[str] = (),
     system: str = "",
 ) -> str:
     """Return the system prompt of a step."""
-    sections = sections_of(state, blocks, conversation_id=conversation_id, facts=facts, rules=rules)
+    sections = sections_of(
+        state, blocks, directories=directories, conversation_id=conversation_id, facts=facts, rules=rules
+    )
     text = "\n\n".join(filter(None, sections))
     instructions = system or state.system
     if CORE_MEMORY in instructions:
@@ -84,6 +89,7 @@ class Sections(NamedTuple):
 
     memory: str
     rules: str
+    directories: str
     metadata: str
 
 
@@ -91,6 +97,7 @@ def sections_of(
     state: agent_pb2.Agent,
     blocks: Iterable[block_pb2.Block],
     *,
+    directories: Directories | None = None,
     conversation_id: str = "",
     facts: Sequence[str] = (),
     rules: Sequence[str] = (),
@@ -99,6 +106,7 @@ def sections_of(
     return Sections(
         memory="" if state.agent_type in _WITHOUT_MEMORY else _memory(blocks),
         rules="\n".join(("<tool_usage_rules>", *rules, "</tool_usage_rules>")) if rules else "",
+        directories=shown_directories(directories) if directories is not None else "",
         metadata=_metadata(state.id, conversation_id, facts),
     )
 

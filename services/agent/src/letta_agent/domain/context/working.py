@@ -26,6 +26,7 @@ class WorkingContext:
         self.messages: list[bytes] = _without_system(begun.messages)
         self.message_count = begun.message_count
         self.passage_count = begun.passage_count
+        self.directories = begun.directories if begun.HasField("directories") else None
         self._known = tokens
         # Without a known size all messages are estimated, these among them.
         self._fresh = input_bytes if tokens else 0
@@ -38,11 +39,15 @@ class WorkingContext:
             self._fresh += len(data)
 
     def learn(self, committed: memory_pb2.CommitStepResponse) -> None:
-        """Take over what a commit said about the blocks."""
+        """Take over what a commit said about blocks and files."""
         for block in committed.changed_blocks:
             self.blocks[block.id] = block
         for block_id in committed.detached_block_ids:
             self.blocks.pop(block_id, None)
+        if committed.HasField("directories"):
+            self.directories = committed.directories
+        elif not committed.directories_version:
+            self.directories = None
 
     def _replace(self, messages: Sequence[bytes]) -> None:
         """Begin anew with other messages."""
@@ -99,6 +104,11 @@ class WorkingContext:
     def versions(self) -> list[memory_pb2.BlockVersion]:
         """Return the versions of the blocks."""
         return [memory_pb2.BlockVersion(block_id=block.id, version=block.version) for block in self.blocks.values()]
+
+    @property
+    def directories_version(self) -> int:
+        """Return the version of the directories; 0 without folders."""
+        return self.directories.version if self.directories is not None else 0
 
 
 async def slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:

@@ -332,6 +332,7 @@ class Loop:
         return compile_system(
             self._state,
             context.blocks.values(),
+            directories=context.directories,
             conversation_id=self.held.conversation_id,
             facts=facts,
             rules=self._rules.described(),
@@ -422,8 +423,7 @@ class Loop:
     async def _commit(
         self, index: int, messages: list[Message], stop: StopReason.ValueType, window: memory_pb2.Window | None = None
     ) -> None:
-        known = self._context.versions()
-        committed = await self._memory.commit(index, messages, stop, blocks=known, window=window)
+        committed = await self._memory.commit(index, messages, stop, self._context, window)
         self.committed = True  # from here on a failure leaves the input where it is
         self._context.learn(committed)
         self._context.measured(self._context_tokens)  # the vendor's count takes the place of our estimate

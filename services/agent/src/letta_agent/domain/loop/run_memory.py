@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from letta.common.v1.usage_pb2 import StopReason
 from letta.memory.v1 import context_service_pb2 as pb
+from letta_agent.domain.context.working import WorkingContext
 from letta_agent.domain.journal.feed import Feed
 from letta_agent.domain.journal.records import RunStore
 from letta_agent.domain.peers.memory import MemoryPeer, Message
@@ -60,11 +61,10 @@ class RunMemory:
         index: int,
         messages: Iterable[Message],
         stop: StopReason.ValueType,
-        *,
-        blocks: Iterable[pb.BlockVersion],
+        known: WorkingContext,
         window: pb.Window | None,
     ) -> pb.CommitStepResponse:
-        """Append the messages of a step once; return what has changed of the blocks. Raises Fenced."""
+        """Append the messages of a step once; return what is newer than what is known of the context. Raises Fenced."""
         held = self._feed.held
         request = pb.CommitStepRequest(
             agent_id=held.agent_id,
@@ -74,7 +74,8 @@ class RunMemory:
             step_index=index,
             messages=messages,
             stop_reason=stop,
-            known_blocks=blocks,
+            known_blocks=known.versions(),
+            known_directories_version=known.directories_version,
             window=window,
         )
         return await self._memory.commit_step(request)

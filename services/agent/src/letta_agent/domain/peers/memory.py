@@ -6,10 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from letta.common.v1 import letta_message_pb2, message_pb2
-from letta.memory.v1 import block_pb2, message_service_pb2, passage_service_pb2
+from letta.memory.v1 import agent_file_pb2, agent_file_service_pb2, block_pb2, message_service_pb2, passage_service_pb2
 from letta.memory.v1 import context_service_pb2 as pb
 
 Block = block_pb2.Block
+Directories = agent_file_pb2.Directories
 LettaMessage = letta_message_pb2.LettaMessage
 Message = message_pb2.Message
 
@@ -84,8 +85,10 @@ class MemoryPeer(Protocol):
         """Return what a client sees of the messages that a run made, input excepted, in order."""
         ...
 
-    async def memories(self, agent_ids: Sequence[str], *, blocks: bool) -> dict[str, pb.AgentMemory]:
-        """Return what agents keep in memory."""
+    async def memories(
+        self, agent_ids: Sequence[str], *, blocks: bool, folders: bool = False
+    ) -> dict[str, pb.AgentMemory]:
+        """Return what agents keep in memory; with their folders also what a single one sees of files."""
         ...
 
     async def agents_with(self, block_id: str, archive_id: str) -> Collection[str] | None:
@@ -114,4 +117,34 @@ class MemoryPeer(Protocol):
 
     async def detach_block(self, agent_id: str, block_id: str) -> None:
         """Detach a block."""
+        ...
+
+    async def attach_folder(self, request: agent_file_service_pb2.AttachFolderRequest) -> None:
+        """Attach a folder; a repeat changes nothing. Raises FolderNotFound."""
+        ...
+
+    async def detach_folder(self, agent_id: str, folder_id: str) -> int:
+        """Detach a folder, and return how many are left; a repeat changes nothing. Raises FolderNotFound."""
+        ...
+
+    async def set_file_limits(self, request: agent_file_service_pb2.SetFileLimitsRequest) -> None:
+        """Set how many files an agent may have open, and how much it sees of each."""
+        ...
+
+    async def open_files(
+        self, request: agent_file_service_pb2.OpenFilesRequest
+    ) -> agent_file_service_pb2.OpenFilesResponse:
+        """Open files, all or none, once for each key. Raises FileNotFound, InvalidArgument and Fenced."""
+        ...
+
+    async def grep_files(
+        self, request: agent_file_service_pb2.GrepFilesRequest
+    ) -> agent_file_service_pb2.GrepFilesResponse:
+        """Find lines of an agent's files. Raises InvalidArgument and RateLimited."""
+        ...
+
+    async def search_files(
+        self, request: agent_file_service_pb2.SearchFilesRequest
+    ) -> agent_file_service_pb2.SearchFilesResponse:
+        """Search the chunks of an agent's files, best first."""
         ...

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -19,18 +18,17 @@ from letta.memory.v1.passage_service_pb2 import (
     SearchArchivalMemoryRequest,
 )
 from letta_agent.domain.context.zones import set_time
-from letta_agent.domain.journal.records import RunKey
 from letta_agent.domain.peers.memory import MemoryPeer, Message
 from letta_agent.domain.toolcalls.block_patches import Edit, PatchError, edits_of
+from letta_agent.domain.toolcalls.builtin_calls import BuiltinArgumentError, BuiltinCall
 from letta_agent.domain.toolcalls.failures import ends_run, for_model
+from letta_agent.domain.toolcalls.file_tools import FILE_TOOLS, FileTools
 from letta_agent.domain.toolcalls.outcomes import Outcome, failed, returned
 from letta_common.clock import Clock
 from letta_common.errors import AppError
 from letta_messages.rendering import text_of
 
 T = TypeVar("T")
-Arguments = Mapping[str, Any]
-_MOST = 2**31 - 1  # numbers of the contract are int32
 _ROLES = {
     "assistant": message_pb2.MESSAGE_ROLE_ASSISTANT,
     "user": message_pb2.MESSAGE_ROLE_USER,
@@ -42,54 +40,6 @@ _UNASKED = [
 ]  # returns of tools are found only where somebody asks for them: they repeat what messages say
 _PLACES = {1: "best match", 2: "2nd best match", 3: "3rd best match"}
 _UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
-
-
-class BuiltinArgumentError(Exception):
-    """The model called a built-in tool with arguments it does not take."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltinCall:
-    """A call of a built-in tool in a run."""
-
-    run: RunKey
-    key: str
-    """`run_id:step:call_index`."""
-    name: str
-    arguments: Arguments
-    timezone: str = ""
-    """Where the agent lives; empty: UTC."""
-
-    def text(self, name: str, default: str | None = None) -> str:
-        """Return a text argument. Raises BuiltinArgumentError when it is missing or no text."""
-        value = self.arguments.get(name, default)
-        if value is None:
-            raise BuiltinArgumentError(f"{self.name}() missing required argument: '{name}'")
-        if not isinstance(value, str):
-            raise BuiltinArgumentError(f"{self.name}(): '{name}' must be a string")
-        return value
-
-    def number(self, name: str, default: int) -> int:
-        """Return a whole number. Raises BuiltinArgumentError."""
-        value = self.arguments.get(name)
-        if value is None:
-            return default
-        try:
-            number = int(value)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise BuiltinArgumentError(f"{self.name}(): '{name}' must be an integer") from error
-        if not -_MOST <= number <= _MOST:
-            raise BuiltinArgumentError(f"{self.name}(): '{name}' must be between {-_MOST} and {_MOST}")
-        return number
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return a list of texts; one text counts as a list. Raises BuiltinArgumentError."""
-        value = self.arguments.get(name) or ()
-        if isinstance(value, str):
-            value = (value,)
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-            raise BuiltinArgumentError(f"{self.name}(): '{name}' must be a list of strings")
-        return tuple(value)
 
 
 def keepable(value: Any) -> Any:
@@ -110,15 +60,18 @@ class BuiltinTools:
     def __init__(self, memory: MemoryPeer, clock: Clock) -> None:
         self._memory = memory
         self._clock = clock
+        self._files = FileTools(memory)
 
     @staticmethod
     def has(name: str) -> bool:
         """Say whether there is a built-in tool of this name that needs no sandbox."""
-        return name in _TOOLS
+        return name in _TOOLS or name in FILE_TOOLS
 
     async def execute(self, call: BuiltinCall) -> Outcome:
         """Execute a call. What the model can mend is an error result; raises what `ends_run` names."""
         try:
+            if call.name in FILE_TOOLS:
+                return returned(await FILE_TOOLS[call.name](self._files, call))
             return returned(await _TOOLS[call.name](self, call))
         except (BuiltinArgumentError, PatchError) as error:
             return failed(str(error))

@@ -16,7 +16,8 @@ from letta_agent.domain.journal.records import RunKey
 from letta_agent.domain.peers.memory import Block
 from letta_agent.domain.peers.tools import Tool, ToolPeer
 from letta_agent.domain.toolcalls.agent_state import edits_of, state_of, wants_state
-from letta_agent.domain.toolcalls.builtin import BuiltinCall, BuiltinTools, keepable
+from letta_agent.domain.toolcalls.builtin import BuiltinTools, keepable
+from letta_agent.domain.toolcalls.builtin_calls import BuiltinCall
 from letta_agent.domain.toolcalls.failures import ends_run, for_model
 from letta_agent.domain.toolcalls.outcomes import Outcome, failed, has_failed, told
 from letta_agent.domain.toolcalls.rules import REFUSED, UNREADABLE, ToolRules
@@ -42,6 +43,7 @@ _HERE = frozenset(
         tool_pb2.TOOL_TYPE_LETTA_MEMORY_CORE,
         tool_pb2.TOOL_TYPE_LETTA_SLEEPTIME_CORE,
         tool_pb2.TOOL_TYPE_LETTA_VOICE_SLEEPTIME_CORE,
+        tool_pb2.TOOL_TYPE_LETTA_FILES_CORE,
     }
 )
 
