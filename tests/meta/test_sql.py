@@ -55,7 +55,7 @@ def test_a_function_has_a_caller_in_its_service(path: Path) -> None:
     """A store calls it, or another function, or a trigger that stands beside it."""
     name = rf"\b{path.parents[2].parent.name.removeprefix('letta_').removesuffix('_gateway')}\.{path.stem}\b"
     store = path.parents[2]
-    elsewhere = [file.read_text() for file in (*store.glob("*.py"), *FILES) if file != path]
+    elsewhere = [file.read_text() for file in (*store.rglob("*.py"), *FILES) if file != path]
     trigger = re.search(rf"execute function {name}", path.read_text())
     assert trigger or any(re.search(name, text) for text in elsewhere), f"nothing calls {path.stem}: remove it"
 

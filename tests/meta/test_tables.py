@@ -28,6 +28,7 @@ EXCEPTIONS = {
     "provider_traces_system_age": "the cleaner removes old traces of every organization",
     "run_events_system_age": "the cleaner removes old events of every organization",
     "committed_steps_system_age": "the cleaner removes what tells repeats of old steps, of every organization",
+    "file_openings_system_age": "the cleaner removes what tells repeats of old calls, of every organization",
     "tombstones_system_age": "the cleaner removes the places of rows deleted long ago, of every organization",
 }
 

@@ -23,7 +23,6 @@ from letta_common.fair_slots import FairSlots, Shares
 from letta_common.process.periodic import Periodic, stop_all
 from letta_common.values.repeats import Digests
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
-from letta_memory.domain.agent_files import AgentFiles, AgentFileStore, GrepLimits
 from letta_memory.domain.archives import Archives, ArchiveStore
 from letta_memory.domain.block_history.revisions import BlockHistory, BlockHistoryStore
 from letta_memory.domain.block_history.watches import BlockWatches
@@ -35,6 +34,7 @@ from letta_memory.domain.folders import Folders, FolderStore
 from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
+from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, GrepLimits
 from letta_memory.domain.search_index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.agent_files import AgentFileServicer
@@ -47,7 +47,6 @@ from letta_memory.servicers.folders import FolderServicer
 from letta_memory.servicers.messages import MessageServicer
 from letta_memory.servicers.passages import PassageServicer
 from letta_memory.settings import MemorySettings
-from letta_memory.store.agent_files import SqlAgentFileStore
 from letta_memory.store.archives import SqlArchiveStore
 from letta_memory.store.block_history.revisions import SqlBlockHistoryStore
 from letta_memory.store.blocks import SqlBlockStore
@@ -58,6 +57,7 @@ from letta_memory.store.messages import SqlMessageStore
 from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
+from letta_memory.store.reading.agent_files import SqlAgentFileStore
 from letta_memory.store.search_index import SqlSearchIndexStore
 from letta_memory.store.uploads import SqlUploadStore
 from letta_postgres.db import Database, DatabaseOptions

@@ -9,8 +9,6 @@ from sys import getsizeof
 from cachetools import LRUCache
 
 from letta.memory.v1 import context_service_pb2 as pb
-from letta.memory.v1.agent_file_pb2 import Directories
-from letta.memory.v1.block_pb2 import Block
 
 MOST_BYTES = 64 << 20  # a bound for this process; what does not fit is read from memory whole
 _OBJECTS = 1024
@@ -25,8 +23,8 @@ class Held:
 
     mark: pb.HeldContext
     messages: tuple[bytes, ...]
-    blocks: tuple[Block, ...]
-    directories: Directories | None
+    shown: pb.BeginStepResponse
+    """Blocks and directories alone."""
     size: int
 
 
@@ -56,37 +54,28 @@ class HeldContexts:
             del answer.messages[:]
             answer.messages.extend(messages)
         if held is not None and answer.blocks_held:
-            blocks, mark = held.blocks, pb.HeldContext(blocks=held.mark.blocks)
-            answer.blocks.extend(blocks)
+            answer.blocks.extend(held.shown.blocks)
+        if held is not None and answer.directories_version and not answer.HasField("directories"):
+            answer.directories.CopyFrom(held.shown.directories)
+        version = answer.directories_version
+        if held is not None and answer.blocks_held and held.mark.directories_version == version:
+            shown, mark = held.shown, pb.HeldContext(blocks=held.mark.blocks)
         else:
-            blocks = tuple(pb.BeginStepResponse(blocks=answer.blocks).blocks)  # copies: the caller may change its own
-            mark = pb.HeldContext(blocks=[pb.BlockVersion(block_id=b.id, version=b.version) for b in blocks])
-        directories = self._directories(held, answer)
-        mark.directories_version = answer.directories_version
+            directories = answer.directories if version else None
+            # Copies: the caller may change its own.
+            shown = pb.BeginStepResponse(blocks=answer.blocks, directories=directories)
+            mark = pb.HeldContext(blocks=[pb.BlockVersion(block_id=b.id, version=b.version) for b in shown.blocks])
         # Positions are memory's: only it knows what it has appended since.
-        mark.version, mark.next_position = answer.version, answer.next_position
+        mark.version, mark.next_position, mark.directories_version = answer.version, answer.next_position, version
         # The input is the last of the context. Without one memory cannot tell whether what is held is still true.
         mark.last_message_id = request.input[-1].id if request.input else ""
         size = (held.size if held is not None and before else 0) + sum(map(getsizeof, newer))
         try:
-            self._held[key] = Held(mark, messages, blocks, directories, size)
+            self._held[key] = Held(mark, messages, shown, size)
         except ValueError:  # it alone is larger than all that may be held
             self._held.pop(key, None)
         return answer
 
-    @staticmethod
-    def _directories(held: Held | None, answer: pb.BeginStepResponse) -> Directories | None:
-        """Complete the directories of an answer; return what is to be held of them."""
-        if not answer.directories_version:
-            return None
-        if answer.HasField("directories"):
-            return answer.directories
-        if held is None or held.directories is None:
-            return None
-        answer.directories.CopyFrom(held.directories)
-        return held.directories
-
 
 def _weight(held: Held) -> int:
-    files = held.directories.ByteSize() if held.directories else 0
-    return _OBJECTS + held.size + files + sum(block.ByteSize() for block in held.blocks)
+    return _OBJECTS + held.size + held.shown.ByteSize()

@@ -17,6 +17,10 @@ class PruneStore(Protocol):
         """Remove some records of steps committed before a time; return how many."""
         ...
 
+    async def prune_openings(self, before: datetime, limit: int) -> int:
+        """Remove some records of calls that opened files before a time; return how many."""
+        ...
+
     async def prune_places(self, before: datetime, limit: int) -> int:
         """Remove some places of rows deleted before a time; return how many."""
         ...
@@ -45,6 +49,7 @@ class Pruner:
         total = 0
         for remove, age in (
             (self._store.prune_steps, options.step_age),
+            (self._store.prune_openings, options.step_age),
             (self._store.prune_places, options.place_age),
         ):
             gone = options.batch

@@ -12,7 +12,7 @@ from letta.memory.v1 import agent_file_service_pb2_grpc
 from letta_common.actor import current_actor
 from letta_common.clock import Clock
 from letta_common.values.paging import Page
-from letta_memory.domain.agent_files import AgentFiles, AgentFileStore, FileLimits, file_cursor
+from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, FileLimits, file_cursor
 
 Call = grpc.aio.ServicerContext[Any, Any]
 

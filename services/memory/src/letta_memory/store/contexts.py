@@ -13,8 +13,8 @@ from letta.memory.v1.agent_file_pb2 import Directories
 from letta_common.actor import Actor
 from letta_common.errors import BlockLabelTaken
 from letta_memory.domain.contexts import Status, digest, owner_refusal, refusal
-from letta_memory.store.directories import directories_of
 from letta_memory.store.provisions import MESSAGE_ARRAYS, Provisions, message_columns
+from letta_memory.store.reading.directories import directories_of
 from letta_memory.store.rows import DIRECTORIES, HEAD_WIDTH, STEP_ROW, block_of, blocks_of
 from letta_postgres.db import UniqueViolation
 from letta_postgres.statements import Row, call

@@ -11,6 +11,10 @@ _STEPS = (
     "delete from memory.committed_steps where ctid = any(array("
     "select ctid from memory.committed_steps where created_at < %b limit %b)) returning 1"
 )
+_OPENINGS = (
+    "delete from memory.file_openings where ctid = any(array("
+    "select ctid from memory.file_openings where created_at < %b limit %b)) returning 1"
+)
 _PLACES = (
     "delete from memory.tombstones where ctid = any(array("
     "select ctid from memory.tombstones where deleted_at < %b limit %b)) returning 1"
@@ -26,6 +30,10 @@ class SqlPruneStore:
     async def prune_steps(self, before: datetime, limit: int) -> int:
         """Remove some records of steps committed before a time; return how many."""
         return len(await self._db.hot(_STEPS, (before, limit)))
+
+    async def prune_openings(self, before: datetime, limit: int) -> int:
+        """Remove some records of calls that opened files before a time; return how many."""
+        return len(await self._db.hot(_OPENINGS, (before, limit)))
 
     async def prune_places(self, before: datetime, limit: int) -> int:
         """Remove some places of rows deleted before a time; return how many."""

@@ -10,7 +10,6 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 from letta.jsonmap.v1 import uploaded_file_pb2 as _uploaded_file_pb2
-from letta.common.v1 import sort_order_pb2 as _sort_order_pb2
 from letta.memory.v1 import file_pb2 as _file_pb2
 import builtins as _builtins
 import sys

@@ -677,7 +677,6 @@ Global___SourceAnswerView: _TypeAlias = SourceAnswerView  # noqa: Y015
 @_typing.final
 class SourcesView(_message.Message):
     """View of ListFoldersResponse, in the words of older clients."""
-    """View of FolderService.ListFoldersResponse, in the words of older clients."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

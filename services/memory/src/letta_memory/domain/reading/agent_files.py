@@ -19,8 +19,8 @@ from letta.memory.v1.passage_service_pb2 import SearchPassagesRequest
 from letta_common.actor import Actor
 from letta_common.fair_slots import FairSlots
 from letta_common.values.paging import Page
-from letta_memory.domain.greps import Grep
 from letta_memory.domain.passages import Passages
+from letta_memory.domain.reading.greps import Grep
 
 _SHOWN = 400  # characters of a line that a search shows
 _CUT = " [cut]"

@@ -7,9 +7,9 @@ from typing import Any
 
 from letta.memory.v1.agent_file_pb2 import Directories, Directory, DirectoryFile
 from letta_common.values.times import stamp_of
-from letta_memory.domain.agent_files import attachment_id
-from letta_memory.domain.file_views import LineRange
-from letta_memory.store.file_texts import views_of
+from letta_memory.domain.reading.agent_files import attachment_id
+from letta_memory.domain.reading.file_views import LineRange
+from letta_memory.store.reading.file_texts import views_of
 from letta_postgres.db import Database
 from letta_postgres.statements import call
 

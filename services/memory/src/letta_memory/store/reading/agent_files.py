@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from letta.memory.v1 import agent_file_service_pb2 as pb
-from letta.memory.v1.agent_file_pb2 import AgentFile, OpenedFile
+from letta.memory.v1.agent_file_pb2 import AgentFile, DirectoryFile, OpenedFile
 from letta.memory.v1.folder_pb2 import Folder
 from letta_common.actor import Actor
 from letta_common.errors import AgentNotFound, FileNotFound, IdempotencyConflict, InvalidArgument
 from letta_common.values.paging import Page
 from letta_common.values.times import stamp_of
-from letta_memory.domain.agent_files import FileLimits, FileText, attachment_id
 from letta_memory.domain.contexts import Status, owner_refusal
-from letta_memory.domain.file_views import LineRange, chosen
-from letta_memory.store.file_texts import count_lines, pieces_of, texts_from, views_of
+from letta_memory.domain.reading.agent_files import FileLimits, FileText, attachment_id
+from letta_memory.domain.reading.file_views import LineRange, chosen
 from letta_memory.store.folders import folder_of, folder_query, unknown_folder
+from letta_memory.store.reading.file_texts import count_lines, pieces_of, texts_from, views_of
 from letta_memory.store.tables import ListKeyset, folder_agents, folders, keyset, tombstones
 from letta_postgres.connections import Connection
 from letta_postgres.db import Database, retry
 from letta_postgres.keyset import fetch_page
 
+_Wanted = tuple[DirectoryFile, LineRange]
 _LINE_CHARS = 16_384  # of a match with the lines around it, before each is cut
 _NAMED = 20  # files that a refusal names
 _LOCK = sa.text(
@@ -202,7 +202,8 @@ class SqlAgentFileStore:
         async def unit() -> list[str]:
             async with self._db.begin() as tx:
                 values = await _held(tx, actor, agent_id)
-                wanted = [_Wanted(*row) for row in await tx.execute(_BY_ID, {**values, "file": file_id})]
+                rows = await tx.execute(_BY_ID, {**values, "file": file_id})
+                wanted = [(_file_of(row), LineRange()) for row in rows]
                 if not wanted:
                     raise _unknown_file(file_id)
                 return await _open(tx, values, wanted, now)
@@ -234,14 +235,14 @@ class SqlAgentFileStore:
             text = f"at most {values['most']} files may be open at once; open fewer"
             raise InvalidArgument(text, field="files", max_files_open=str(values["most"]))
         counts = await count_lines(self._db, values["org"], [each.file_id for each in found.values()])
-        wanted = {}
+        wanted: dict[str, _Wanted] = {}
         for file in request.files:
             each = found[file.file_name]
             offset = file.offset if file.HasField("offset") else None
             length = file.length if file.HasField("length") else None
             # Of a file that is named twice, the last one counts.
             lines = chosen(file.file_name, counts[each.file_id], offset, length)
-            wanted[each.file_id] = replace(each, lines=lines)
+            wanted[each.file_id] = each, lines
         closed: list[str] = []
         if request.close_all_others:
             others = [row for row in await tx.execute(_OPEN_ONES, values) if row[0] not in wanted]
@@ -251,10 +252,10 @@ class SqlAgentFileStore:
             opened=[
                 OpenedFile(
                     file_name=each.name,
-                    start_line=None if each.lines.whole else each.lines.start + 1,
-                    end_line=each.lines.end,
+                    start_line=None if lines.whole else lines.start + 1,
+                    end_line=lines.end,
                 )
-                for each in wanted.values()
+                for each, lines in wanted.values()
             ],
             closed_file_names=closed,
             evicted_file_names=evicted,
@@ -313,16 +314,6 @@ class SqlAgentFileStore:
             return {row[0]: (row[1], row[2]) for row in await conn.execute(_PLACES, values)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A file that is to be opened."""
-
-    name: str
-    file_id: str
-    folder_id: str
-    lines: LineRange = field(default_factory=LineRange)
-
-
 async def require_agent(conn: Connection, actor: Actor, agent_id: str) -> FileLimits:
     """Return the limits of an agent. Raises AgentNotFound."""
     row = (await conn.execute(_LIMITS, {"org": actor.organization_id, "agent": agent_id})).one_or_none()
@@ -357,9 +348,9 @@ async def _limit(tx: Connection, values: dict[str, Any], limits: FileLimits) -> 
     await tx.execute(_RENEW, values)
 
 
-async def _named(tx: Connection, values: dict[str, Any], names: Sequence[str]) -> dict[str, _Wanted]:
+async def _named(tx: Connection, values: dict[str, Any], names: Sequence[str]) -> dict[str, DirectoryFile]:
     """Return the files of these names. Raises FileNotFound."""
-    found = {row[0]: _Wanted(*row) for row in await tx.execute(_BY_NAME, {**values, "names": list(names)})}
+    found = {row[0]: _file_of(row) for row in await tx.execute(_BY_NAME, {**values, "names": list(names)})}
     if missing := [name for name in names if name not in found]:
         known = [row[0] for row in await tx.execute(_NAMES, {**values, "limit": _NAMED + 1})]
         more = ", and more" if len(known) > _NAMED else ""
@@ -370,19 +361,19 @@ async def _named(tx: Connection, values: dict[str, Any], names: Sequence[str]) -
 
 async def _open(tx: Connection, values: dict[str, Any], wanted: Sequence[_Wanted], now: datetime) -> list[str]:
     """Open files; return the names of those that were closed to make room, those opened longest ago."""
-    for number, each in enumerate(wanted):
+    for number, (each, lines) in enumerate(wanted):
         await tx.execute(
             _OPEN,
             {
                 **values,
                 "folder": each.folder_id,
                 "file": each.file_id,
-                "start": each.lines.start,
-                "end": each.lines.end,
+                "start": lines.start,
+                "end": lines.end,
                 "now": now + timedelta(microseconds=number),
             },
         )
-    mine = {each.file_id for each in wanted}
+    mine = {each.file_id for each, _ in wanted}
     opened = (await tx.execute(_OPEN_ONES, values)).all()
     others = [row for row in opened if row[0] not in mine]
     evicted = await _close(tx, values, others[: max(0, len(opened) - values["most"])])
@@ -426,6 +417,10 @@ def _repeated(known: Sequence[Any], asked: dict[str, Any]) -> pb.OpenFilesRespon
     answer = pb.OpenFilesResponse.FromString(bytes(known[1]))
     answer.repeated_opening = True
     return answer
+
+
+def _file_of(row: Sequence[Any]) -> DirectoryFile:
+    return DirectoryFile(name=row[0], file_id=row[1], folder_id=row[2])
 
 
 def _agent_file(row: sa.Row[Any], view: str | None) -> AgentFile:

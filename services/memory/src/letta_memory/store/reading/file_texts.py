@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from letta_memory.domain.file_views import LineRange, view
+from letta_memory.domain.reading.file_views import LineRange, view
 from letta_postgres.db import Database
 
 _SMALLEST = 16_384

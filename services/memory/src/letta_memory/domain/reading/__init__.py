@@ -1,0 +1,1 @@
+"""Files as agents read them."""

@@ -1,0 +1,1 @@
+"""What agents read of files, in PostgreSQL."""
