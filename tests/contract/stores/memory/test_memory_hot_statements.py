@@ -97,8 +97,9 @@ async def test_a_list_of_agents_and_making_one_are_one_statement_each(db: Databa
     several = [await _window_of_ten(store, 3), await agent(store), await agent(store, 3)]
     counted = Statements(database_url)
     made = await agent(store, 2)
-    listed = await store.list_memories(ANN, [*several, made, new_id("agent")], blocks=True)
-    bare = await store.list_memories(ANN, [made], blocks=False)
+    wanted = pb.ListAgentMemoriesRequest(agent_ids=[*several, made, new_id("agent")])
+    listed = await store.list_memories(ANN, wanted)
+    bare = await store.list_memories(ANN, pb.ListAgentMemoriesRequest(agent_ids=[made], without_blocks=True))
 
     sent = counted.sent()
     assert sum(calls for _, calls in sent) == 3, sent

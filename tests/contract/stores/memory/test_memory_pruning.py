@@ -80,12 +80,15 @@ async def test_old_places_of_deleted_rows_go(stores):
 class Shelf:
     """Old records that are there to be removed."""
 
-    def __init__(self, steps, places):
-        self.left = {"steps": steps, "places": places}
+    def __init__(self, steps, openings, places):
+        self.left = {"steps": steps, "openings": openings, "places": places}
         self.asked = []
 
     async def prune_steps(self, before, limit):
         return self._take("steps", before, limit)
+
+    async def prune_openings(self, before, limit):
+        return self._take("openings", before, limit)
 
     async def prune_places(self, before, limit):
         return self._take("places", before, limit)
@@ -98,12 +101,12 @@ class Shelf:
 
 
 async def test_the_pruner_removes_everything_that_is_old_enough():
-    shelf, clock = Shelf(25, 10), SystemClock()
+    shelf, clock = Shelf(25, 15, 10), SystemClock()
     options = PruneOptions(timedelta(days=1), timedelta(days=2), batch=10)
-    assert await Pruner(shelf, clock, options).prune() == 35
-    assert shelf.left == {"steps": 0, "places": 0}
+    assert await Pruner(shelf, clock, options).prune() == 50
+    assert shelf.left == {"steps": 0, "openings": 0, "places": 0}
     ages = {kind: round((clock.now() - before) / timedelta(days=1)) for kind, before in shelf.asked}
-    assert ages == {"steps": 1, "places": 2}
+    assert ages == {"steps": 1, "openings": 1, "places": 2}
 
 
 async def test_the_pruner_survives_a_database_that_is_away():
@@ -114,7 +117,7 @@ async def test_the_pruner_survives_a_database_that_is_away():
             tries.release()
             raise DatabaseUnavailable("away")
 
-        prune_places = prune_steps
+        prune_openings = prune_places = prune_steps
 
     background = Periodic("prune", Pruner(Away(), SystemClock(), PruneOptions()).prune, 0.001)
     background.start()
