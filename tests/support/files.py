@@ -32,10 +32,17 @@ def put_file(dsn: str, folder_id: str, name: str, text: str, *, org: str = "org-
         lines = text.splitlines() if chunks else []
         size = -(-len(lines) // chunks) if chunks else 1
         for place in range(chunks):
+            passage_id = new_id("passage")
             conn.execute(
-                "insert into memory.passages (organization_id, archive_id, id, text, file_id, file_place, created_at, "
-                "updated_at) values (%s, %s, %s, %s, %s, %s, now(), now())",
-                (org, folder_id, new_id("passage"), "\n".join(lines[place * size :][:size]), file_id, place),
+                "select memory.write_passages(p_org => %s, p_user => null, p_agent => null, p_archive => %s, "
+                "p_new_archive => null, p_now => now(), p_embedder => '', p_ids => array[%s], p_texts => array[%s], "
+                "p_metadata => array['{}'], p_tags => null, p_times => array[now()], "
+                "p_vectors => array[null::extensions.halfvec], p_request_hash => ''::bytea)",
+                (org, folder_id, passage_id, "\n".join(lines[place * size :][:size])),
+            )
+            conn.execute(
+                "update memory.passages set file_id = %s, file_place = %s where organization_id = %s and id = %s",
+                (file_id, place, org, passage_id),
             )
         conn.execute(
             "update memory.files set status = 4, chunk_count = %s where organization_id = %s and id = %s",

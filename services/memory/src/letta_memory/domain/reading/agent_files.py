@@ -112,8 +112,8 @@ class AgentFileStore(Protocol):
         """Return so many lines of a file from one on, counted from 0; fewer of them where they are long."""
         ...
 
-    async def list_embedders(self, actor: Actor, agent_id: str) -> dict[str, str]:
-        """Return what embeds the chunks of each folder of an agent, by the folder's id."""
+    async def list_folder_ids(self, actor: Actor, agent_id: str) -> list[str]:
+        """Return the folders of an agent."""
         ...
 
     async def list_places(self, actor: Actor, passage_ids: Sequence[str]) -> dict[str, tuple[str, int]]:
@@ -186,11 +186,11 @@ class AgentFiles:
 
     async def search(self, actor: Actor, request: pb.SearchFilesRequest) -> list[FileSearchResult]:
         """Return the chunks that fit best. Raises AgentNotFound."""
-        embedders = await self._store.list_embedders(actor, request.agent_id)
-        if not embedders:
+        folder_ids = await self._store.list_folder_ids(actor, request.agent_id)
+        if not folder_ids:
             return []
-        query = SearchPassagesRequest(query=request.query, limit=request.limit)
-        found = await self._passages.search_in(actor, embedders, query, embeddings=False)
+        query = SearchPassagesRequest(query=request.query, limit=request.limit, folder_ids=folder_ids)
+        found = await self._passages.search(actor, query, embeddings=False)
         places = await self._store.list_places(actor, [each.passage.id for each in found])
         return [
             FileSearchResult(

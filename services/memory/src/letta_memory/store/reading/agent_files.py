@@ -96,11 +96,10 @@ _REMEMBER = sa.text(
 _TEXTS = sa.text(
     "select f.file_id, f.name, f.text_bytes from memory.files_of(:org, :agent) f order by f.name, f.file_id"
 )
-_EMBEDDERS = sa.text(
-    "select a.id, a.embedder from memory.folder_agents l "
+_FOLDER_IDS = sa.text(
+    "select d.id from memory.folder_agents l "
     "join memory.folders d on d.organization_id = l.organization_id and d.id = l.folder_id and d.deleted_at is null "
-    "join memory.archives a on a.organization_id = l.organization_id and a.id = l.folder_id "
-    "where l.organization_id = :org and l.agent_id = :agent order by a.id"
+    "where l.organization_id = :org and l.agent_id = :agent order by d.id"
 )
 _PLACES = sa.text(
     "select p.id, d.name || '/' || f.name, p.file_place from memory.passages p "
@@ -300,12 +299,12 @@ class SqlAgentFileStore:
         [text] = await texts_from(self._db, actor.organization_id, [(file_id, first)], _LINE_CHARS)
         return text.removesuffix("\n").split("\n", count)[:count]
 
-    async def list_embedders(self, actor: Actor, agent_id: str) -> dict[str, str]:
-        """Return what embeds the chunks of each folder of an agent, by the folder's id."""
+    async def list_folder_ids(self, actor: Actor, agent_id: str) -> list[str]:
+        """Return the folders of an agent."""
         values = {"org": actor.organization_id, "agent": agent_id}
         async with self._db.connect() as conn:
             await require_agent(conn, actor, agent_id)
-            return {row[0]: row[1] for row in await conn.execute(_EMBEDDERS, values)}
+            return [row[0] for row in await conn.execute(_FOLDER_IDS, values)]
 
     async def list_places(self, actor: Actor, passage_ids: Sequence[str]) -> dict[str, tuple[str, int]]:
         """Return the file of each of these chunks and its place in it, by the chunk's id."""
