@@ -13,6 +13,7 @@ import pytest
 
 from tests.callers import IMPATIENT, SCHEMAS, Gate, calling, environment, events_of, orphans, serving, texts, until
 from tests.fakes.wire import Say
+from tests.support.files import put_file
 
 LEASE_MS = 2_000
 INSERT = ("memory_insert", {"label": "human", "new_string": "Likes tea."})
@@ -168,6 +169,37 @@ async def test_a_memory_edit_is_made_once_though_its_step_is_repeated(pair, open
     assert texts(listed, "user_message") == ["I like tea."]
     assert texts(listed, "assistant_message") == ["I note that.", "Noted."]
     assert [m["status"] for m in listed if m["message_type"] == "tool_return_message"] == ["success"]
+    assert orphans(listed) == []
+
+
+async def test_files_are_opened_once_though_their_step_is_repeated(pair, openai):
+    """Kill between the opening and the commit of its step; what was closed since stays closed."""
+    folder = (await pair.one.http.post("/v1/folders/", json={"name": "notes"})).json()
+    file_id = put_file(pair.url, folder["id"], "a", "Orion.", org=folder["organization_id"])
+    agent_id = await pair.one.agent(folder_ids=[folder["id"]])
+    path = f"/v1/agents/{agent_id}/files"
+    await pair.one.http.patch(f"{path}/close-all")
+    openai.say(Say("I look.", calls=[("open_files", {"file_requests": [{"file_name": "notes/a"}]})]), "Seen.")
+
+    async def opened():
+        return (await pair.other.http.get(path)).json()["files"][0]["is_open"]
+
+    async with Gate(openai) as gate, ignoring_loss(pair.one.send(agent_id, "Look.")):
+        await gate.reached()
+        run = await pair.one.running(agent_id)
+        with psycopg.connect(pair.url) as lock:
+            lock.execute("lock table memory.messages in share mode")
+            gate.open.set()
+            await until(opened, bool)
+            await pair.kill_first()
+            await pair.other.http.patch(f"{path}/{file_id}/close")
+        ended = await pair.other.ended(run["id"])
+
+    assert ended["status"] == "completed"
+    assert not await opened()
+    listed = await pair.other.history(agent_id)
+    [returned] = [message for message in listed if message["message_type"] == "tool_return_message"]
+    assert (returned["status"], returned["tool_return"]) == ("success", "* Opened notes/a")
     assert orphans(listed) == []
 
 
