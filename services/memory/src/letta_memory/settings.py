@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,21 @@ class MemorySettings(Settings):
     file_bytes: int = Field(default=50 << 20, ge=1, description="Largest file accepted.")
     index_pause_seconds: float = Field(
         default=1.0, gt=0, description="Wait between two looks for messages that search does not keep yet."
+    )
+    file_readers: int = Field(default=2, ge=1, le=64, description="Files that this process reads at once.")
+    file_pause_seconds: float = Field(
+        default=2.0, gt=0, description="Wait between two looks for files to read, and for what is left of deleted ones."
+    )
+    file_timeout_seconds: float = Field(default=60.0, gt=0, description="Longest time that parsing a file may take.")
+    file_memory_bytes: int = Field(default=512 << 20, gt=0, description="Most memory that parsing a file may take.")
+    upload_days: float = Field(
+        default=1.0, gt=0, description="How long what came of an upload is kept that nobody goes on with."
+    )
+    min_isolation: Literal["none", "landlock", "namespace"] = Field(
+        default="landlock", description="Weakest isolation that files may be parsed with."
+    )
+    allow_unsandboxed: bool = Field(
+        default=False, description="Parse files without isolation where the host offers none."
     )
     step_days: float = Field(
         default=7.0, gt=0, description="How long a repeat of a step is known as one; longer than any run may take."

@@ -22,6 +22,7 @@ from letta_common.clock import Clock
 from letta_common.fair_slots import FairSlots, Shares
 from letta_common.process.periodic import Periodic, stop_all
 from letta_common.values.repeats import Digests
+from letta_documents.extractor import Extractor, ExtractorOptions
 from letta_memory.clients.embeddings import EmbeddingClient, NoEmbedder
 from letta_memory.domain.archives import Archives, ArchiveStore
 from letta_memory.domain.block_history.revisions import BlockHistory, BlockHistoryStore
@@ -35,6 +36,7 @@ from letta_memory.domain.messages import Messages, MessageStore
 from letta_memory.domain.passages import Passages, PassageStore
 from letta_memory.domain.pruning import PruneOptions, Pruner, PruneStore
 from letta_memory.domain.reading.agent_files import AgentFiles, AgentFileStore, GrepLimits
+from letta_memory.domain.reading import Reader, ReadingStore
 from letta_memory.domain.search_index import LateConversations, SearchIndexStore, SearchKeeper
 from letta_memory.domain.uploads import Uploads, UploadStore
 from letta_memory.servicers.agent_files import AgentFileServicer
@@ -58,11 +60,13 @@ from letta_memory.store.passages import SqlPassageStore
 from letta_memory.store.pending import SqlPendingStore
 from letta_memory.store.pruning import SqlPruneStore
 from letta_memory.store.reading.agent_files import SqlAgentFileStore
+from letta_memory.store.reading import SqlReadingStore
 from letta_memory.store.search_index import SqlSearchIndexStore
 from letta_memory.store.uploads import SqlUploadStore
 from letta_postgres.db import Database, DatabaseOptions
 from letta_postgres.migrations import upgrade
 from letta_rpc.service import Deps, Service
+from letta_sandbox.calls import Isolation
 
 SCHEMA = "memory"
 _SEARCHES = Shares(slots=2, tenant_slots=1, waiting=8, patience=30.0)
@@ -83,6 +87,7 @@ class Stores:
     folders: FolderStore
     files: FileStore
     uploads: UploadStore
+    reading: ReadingStore
     messages: MessageStore
     pending: PendingStore
     pruning: PruneStore
@@ -108,6 +113,7 @@ async def build(settings: MemorySettings, deps: Deps) -> Service:
         folders=SqlFolderStore(db),
         files=files,
         uploads=SqlUploadStore(db, files, deps.clock),
+        reading=SqlReadingStore(db, deps.clock),
         messages=SqlMessageStore(db),
         pending=SqlPendingStore(db),
         pruning=SqlPruneStore(db),
@@ -125,15 +131,21 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
         embedder = Impatient(EmbeddingClient(channel, default_model=settings.embedding_model), deps.clock)
     pruner = Pruner(stores.pruning, deps.clock, _pruning(settings))
     keeper = SearchKeeper(stores.search_index, stores.late, embed_messages=settings.embed_messages)
+    extractor = Extractor(_extracting(settings))
+    reader = Reader(stores.reading, extractor)
+    pause = settings.file_pause_seconds
+    readers = [Periodic("read files", reader.turn, pause, at_once=True) for _ in range(settings.file_readers)]
     background = [
         Periodic("prune", pruner.prune, settings.prune_seconds),
         Periodic("keep what search reads", keeper.turn, settings.index_pause_seconds),
+        Periodic("remove what was deleted", pruner.purge, pause, at_once=True),
+        *readers,
     ]
     if channel is not None:
-        batch, pause = settings.embedding_batch, settings.embedding_pause_seconds
+        batch, looks = settings.embedding_batch, settings.embedding_pause_seconds
         patient = EmbeddingClient(channel, default_model=settings.embedding_model, background=True)
         indexer = Indexer(stores.pending, patient, batch=batch)
-        background.append(Periodic("embed what waits", indexer.turn, pause, at_once=True))
+        background.append(Periodic("embed what waits", indexer.turn, looks, at_once=True))
 
     async def start() -> None:
         for work in background:
@@ -142,18 +154,25 @@ def _assembled(stores: Stores, settings: MemorySettings, deps: Deps, db: Databas
     async def stop() -> None:
         # Before the database is closed, which the work in the background uses.
         await stop_all(background)
+        await extractor.close()
         await db.close()
+
+    def wake() -> None:
+        for each in readers:
+            each.wake()
 
     return Service(
         name="memory",
-        servicers=_servicers(stores, settings, embedder, deps.clock),
+        servicers=_servicers(stores, settings, embedder, deps.clock, wake),
         start=start,
         close=stop,
         alive=db.alive,
     )
 
 
-def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clock: Clock) -> Servicers:
+def _servicers(
+    stores: Stores, settings: MemorySettings, embedder: Embedder, clock: Clock, wake_readers: Callable[[], None]
+) -> Servicers:
     digests = Digests(settings.secret())
     contexts = ContextServicer(Contexts(stores.contexts, clock), stores.contexts)
     rules = Blocks(stores.blocks, clock)
@@ -164,7 +183,7 @@ def _servicers(stores: Stores, settings: MemorySettings, embedder: Embedder, clo
     archives = ArchiveServicer(Archives(stores.archives, embedder, clock), stores.archives, digests)
     passages = Passages(stores.passages, stores.archives, embedder, clock)
     folders = FolderServicer(Folders(stores.folders, embedder, clock), stores.folders, stores.passages, digests)
-    uploads = Uploads(stores.uploads, stores.files, digests, most_bytes=settings.file_bytes)
+    uploads = Uploads(stores.uploads, stores.files, digests, most_bytes=settings.file_bytes, taken=wake_readers)
     # Without vectors of messages a question's vector would have nothing to be compared with.
     messages = Messages(stores.messages, embedder if settings.embed_messages else None)
     agent_files = AgentFiles(stores.agent_files, passages, FairSlots(_SEARCHES, "searches of files"), GrepLimits())
@@ -194,4 +213,15 @@ def _pruning(settings: MemorySettings) -> PruneOptions:
     return PruneOptions(
         step_age=timedelta(days=settings.step_days),
         place_age=timedelta(days=settings.place_days),
+        upload_age=timedelta(days=settings.upload_days),
+    )
+
+
+def _extracting(settings: MemorySettings) -> ExtractorOptions:
+    return ExtractorOptions(
+        min_isolation=Isolation[settings.min_isolation.upper()],
+        allow_unsandboxed=settings.allow_unsandboxed,
+        most_bytes=settings.file_bytes,
+        memory_bytes=settings.file_memory_bytes,
+        timeout_seconds=settings.file_timeout_seconds,
     )

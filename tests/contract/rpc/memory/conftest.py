@@ -189,6 +189,7 @@ async def remembering(transport: Transport, database_url: str) -> AsyncIterator[
             embedding_pause_seconds=0.05,
             pool_size=4,
             file_bytes=Memory.FILE_BYTES,
+            file_pause_seconds=0.05,
         )
         service = await build(settings, Deps({"llm_gateway": gateway}))
         async with running(service, transport, identities=identities) as channel:

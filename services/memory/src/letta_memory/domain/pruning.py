@@ -1,4 +1,4 @@
-"""Forgetting what nobody can ask for any more: records of old steps, and the places of rows deleted long ago."""
+"""Forgetting what nobody can ask for any more: old steps, places of rows deleted long ago, what is left of files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from letta_common.clock import Clock
+from letta_common.process.periodic import Next
 
 
 class PruneStore(Protocol):
@@ -25,6 +26,14 @@ class PruneStore(Protocol):
         """Remove some places of rows deleted before a time; return how many."""
         ...
 
+    async def expire_uploads(self, before: datetime, limit: int) -> int:
+        """Delete some uploads that nobody went on with since a time; return how many."""
+        ...
+
+    async def purge_some(self) -> bool:
+        """Remove some rows of deleted folders and files; say whether there may be more."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PruneOptions:
@@ -32,6 +41,7 @@ class PruneOptions:
 
     step_age: timedelta = timedelta(days=7)
     place_age: timedelta = timedelta(days=30)
+    upload_age: timedelta = timedelta(days=1)
     batch: int = 5_000  # rows a statement, so that none holds its locks for long
 
 
@@ -51,6 +61,7 @@ class Pruner:
             (self._store.prune_steps, options.step_age),
             (self._store.prune_openings, options.step_age),
             (self._store.prune_places, options.place_age),
+            (self._store.expire_uploads, options.upload_age),
         ):
             gone = options.batch
             while gone >= options.batch:
@@ -58,3 +69,7 @@ class Pruner:
                 total += gone
                 await asyncio.sleep(0)  # lets the calls of others in between two batches
         return total
+
+    async def purge(self) -> Next:
+        """Remove some of what is left of deleted folders and files; when there was some, there may be more."""
+        return Next.AT_ONCE if await self._store.purge_some() else Next.AFTER_A_PAUSE

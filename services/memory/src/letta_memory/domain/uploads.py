@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 import unicodedata
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -92,8 +92,11 @@ class UploadStore(Protocol):
 class Uploads:
     """Takes files in."""
 
-    def __init__(self, store: UploadStore, files: FileStore, digests: Digests, *, most_bytes: int) -> None:
+    def __init__(
+        self, store: UploadStore, files: FileStore, digests: Digests, *, most_bytes: int, taken: Callable[[], None]
+    ) -> None:
         self._store = store
+        self._taken = taken
         self._files = files
         self._digests = digests
         self._most = most_bytes
@@ -130,6 +133,7 @@ class Uploads:
             text = "the stream ended before the bytes that `file.size` says; ask GetUpload, and go on from there"
             raise InvalidArgument(text, field="file.size")
         file, replaced = kept
+        self._taken()
         for gone in filter(None, (replaced, new.file.id if file.id != new.file.id else "")):
             await self._purge(actor, gone)
         return file

@@ -8,6 +8,7 @@ from typing import Any
 from pgvector import HalfVector
 
 from letta.llm.v1.embedding_service_pb2 import EmbedResponse
+from letta.memory.v1.file_pb2 import FileStatus
 from letta_common.errors import EmbeddingDimensionChanged
 from letta_memory.domain.embeddings import Failure, PendingText, dimension_changed, with_turn_before
 from letta_postgres.db import Database
@@ -93,6 +94,13 @@ _FAILED = """
 update memory.archives a set failure_reason = %b, failure = %b
 where a.organization_id = %b and a.id = any(%b::text[])
 """
+# Files whose chunks all have their vectors now; an archive that is no folder's has none.
+_COMPLETED = f"""
+update memory.files f set status = {FileStatus.FILE_STATUS_COMPLETED}, updated_at = now()
+where f.organization_id = %b and f.folder_id = any(%b::text[]) and f.deleted_at is null
+  and f.status = {FileStatus.FILE_STATUS_EMBEDDING} and not exists (
+    select from memory.passages p where p.organization_id = f.organization_id and p.file_id = f.id and p.pending)
+"""
 _SETTLE_MESSAGES = """
 update memory.search_texts t set embedding = v.vector, model = memory.model_of(%b, v.vector), pending = false,
   cell = least(t.cell, -1)
@@ -117,6 +125,7 @@ class SqlPendingStore:
                 found.append(text)
             # A row without a passage: nothing of the archive waits any more.
             else:
+                await self._complete(text.organization_id, [text.archive_id])
                 await self._db.hot(_DONE, (*[text.organization_id, text.archive_id] * 2, since))
         messages = await self._db.hot(_MESSAGES, (limit, limit))
         return [*found, *(_message(row) for row in messages)]
@@ -139,9 +148,16 @@ class SqlPendingStore:
         # Before _SETTLE, which compares the archive's embedder and dimension with these.
         await self._db.hot(_NAMED, (model, size, org, archives, texts[0].embedder))
         rows = await self._db.hot(_SETTLE, (*_columns(passages), org, model, size))
+        await self._complete(org, sorted({row[0] for row in rows}))
         left = sorted(set(archives) - {row[0] for row in rows})
         for archive_id, dimensions in await self._db.hot(_CHANGED, (org, left, model, size)) if left else ():
             raise dimension_changed(model, size, archive_id, dimensions)
+
+    async def _complete(self, organization_id: str, archive_ids: Sequence[str]) -> None:
+        """Say of files whose chunks all have their vectors that they are complete."""
+        folders = [archive_id for archive_id in archive_ids if archive_id.startswith("source-")]
+        if folders:
+            await self._db.hot(_COMPLETED, (organization_id, folders))
 
     async def fail(self, texts: Sequence[PendingText], failure: Failure) -> None:
         """Note why texts of one organization are not embedded yet."""

@@ -21,6 +21,13 @@ _PLACES = (
 )
 
 
+_UPLOADS = (
+    "update memory.files f set deleted_at = now() where f.ctid = any(array("
+    "select c.ctid from memory.files c where c.status = 0 and c.deleted_at is null and c.updated_at < %b limit %b)) "
+    "and f.status = 0 returning 1"
+)
+
+
 class SqlPruneStore:
     """Old records in PostgreSQL."""
 
@@ -38,3 +45,11 @@ class SqlPruneStore:
     async def prune_places(self, before: datetime, limit: int) -> int:
         """Remove some places of rows deleted before a time; return how many."""
         return len(await self._db.hot(_PLACES, (before, limit)))
+
+    async def expire_uploads(self, before: datetime, limit: int) -> int:
+        """Delete some uploads that nobody went on with since a time; return how many."""
+        return len(await self._db.hot(_UPLOADS, (before, limit)))
+
+    async def purge_some(self) -> bool:
+        """Remove some rows of deleted folders and files; say whether there may be more."""
+        return bool((await self._db.hot("select memory.purge_some()"))[0][0])

@@ -1,37 +1,22 @@
--- Removes some rows of a file that was deleted: of its chunks first, which search finds, then of its bytes and text, then the
--- file. Says whether there may be more. Locks: the rows, and the archive that counts the chunks.
+-- Removes some rows of a file that was deleted: of what was read of it first, then of its bytes, then the file. Says whether there
+-- may be more. Locks: the rows, and the archive that counts the chunks.
 create or replace function memory.purge_file(p_org text, p_file text) returns boolean language plpgsql as $$
 declare
-  folder text;
   n bigint;
 begin
-  select f.folder_id into folder from memory.files f
-  where f.organization_id = p_org and f.id = p_file and f.deleted_at is not null;
+  perform from memory.files f where f.organization_id = p_org and f.id = p_file and f.deleted_at is not null;
   if not found then
     return false;
   end if;
-  -- The archive first, as whoever writes chunks does.
-  perform from memory.archives a where a.organization_id = p_org and a.id = folder for no key update;
-  delete from memory.passages p where p.organization_id = p_org and p.id = any(array(
-    select c.id from memory.passages c where c.organization_id = p_org and c.file_id = p_file limit 1000));
-  get diagnostics n = row_count;
-  if n > 0 then
-    update memory.archives a set passage_count = a.passage_count - n where a.organization_id = p_org and a.id = folder;
+  if memory.purge_reading(p_org, p_file) then
     return true;
   end if;
   -- 64 rows of bytes are 16 MiB.
   delete from memory.file_parts t where t.organization_id = p_org and t.file_id = p_file and t.number = any(array(
     select c.number from memory.file_parts c where c.organization_id = p_org and c.file_id = p_file limit 64));
   get diagnostics n = row_count;
-  if n > 0 then
-    return true;
+  if n = 0 then
+    delete from memory.files f where f.organization_id = p_org and f.id = p_file;
   end if;
-  delete from memory.file_texts t where t.organization_id = p_org and t.file_id = p_file and t.number = any(array(
-    select c.number from memory.file_texts c where c.organization_id = p_org and c.file_id = p_file limit 64));
-  get diagnostics n = row_count;
-  if n > 0 then
-    return true;
-  end if;
-  delete from memory.files f where f.organization_id = p_org and f.id = p_file;
-  return false;
+  return n > 0;
 end $$;
