@@ -306,3 +306,24 @@ async def test_files_are_listed_by_time(memory: Any) -> None:
     assert await listed(after=ids[1]) == [ids[0]]
     with pytest.raises(CursorNotFound):
         await listed(after=new_id("source"))
+
+
+async def download(memory: Any, folder_id: str, file_id: str) -> list[bytes]:
+    request = pb.DownloadFileRequest(folder_id=folder_id, file_id=file_id)
+    return [answer.content async for answer in memory.files.DownloadFile(request, timeout=10)]
+
+
+@pytest.mark.parametrize("size", [0, 1, PART_BYTES, PART_BYTES + 1, SIZE])
+async def test_a_file_comes_back_as_it_was_sent(memory: Any, size: int) -> None:
+    place = await folder(memory)
+    made = await upload(memory, place, DATA[:size])
+    got = await download(memory, place, made.id)
+
+    assert b"".join(got) == DATA[:size]
+    assert len(got) == max(1, -(-size // PART_BYTES))
+    with pytest.raises(FileNotFound):
+        await download(memory, place, new_id("file"))
+    with pytest.raises(FolderNotFound):
+        await download(memory, new_id("source"), made.id)
+    with memory.actor(memory.BOB), pytest.raises(FolderNotFound):
+        await download(memory, place, made.id)

@@ -53,7 +53,7 @@ class Files:
             text = await self._store.find_text(actor, file_id, MAX_PAGE_BYTES)
             if text is None:
                 raise PayloadTooLarge(
-                    f"the text of file {file_id} is larger than {MAX_PAGE_BYTES} bytes; search it instead",
+                    f"the text of file {file_id} is larger than {MAX_PAGE_BYTES} bytes; download the file",
                     file_id=file_id,
                 )
             file.content = text

@@ -67,7 +67,7 @@ class UploadStore(Protocol):
         ...
 
     async def get_part(self, actor: Actor, file_id: str, number: int) -> bytes:
-        """Return a part that came, from 0."""
+        """Return a part that came, from 0. Raises FileNotFound."""
         ...
 
     async def finish(self, actor: Actor, new: NewUpload, size: int, rest: bytes, sha256: bytes) -> tuple[File, str]:
@@ -137,6 +137,14 @@ class Uploads:
         for gone in filter(None, (replaced, new.file.id if file.id != new.file.id else "")):
             await self._purge(actor, gone)
         return file
+
+    async def parts_of(self, actor: Actor, folder_id: str, file_id: str) -> AsyncIterator[bytes]:
+        """Yield the bytes of a file in parts, an empty one if there are none. Raises FolderNotFound, FileNotFound."""
+        file = await self._files.get(actor, folder_id, file_id)
+        if not file.size_bytes:
+            yield b""
+        for number in range(-(-file.size_bytes // PART_BYTES)):
+            yield await self._store.get_part(actor, file_id, number)
 
     async def _forget(self, actor: Actor, new: NewUpload) -> None:
         await self._store.cancel(actor, new)

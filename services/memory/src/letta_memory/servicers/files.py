@@ -41,6 +41,12 @@ class FileServicer(file_service_pb2_grpc.FileServiceServicer):
         )
         return pb.GetFileResponse(file=file)
 
+    async def DownloadFile(
+        self, request: pb.DownloadFileRequest, context: Call
+    ) -> AsyncIterator[pb.DownloadFileResponse]:
+        async for part in self._uploads.parts_of(current_actor(), request.folder_id, request.file_id):
+            yield pb.DownloadFileResponse(content=part)
+
     async def ListFiles(self, request: pb.ListFilesRequest, context: Call) -> pb.ListFilesResponse:
         found = await self._files.list_files(
             current_actor(), request.folder_id, Page.of(request), content=request.include_content

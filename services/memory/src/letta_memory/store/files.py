@@ -75,7 +75,7 @@ class SqlFileStore:
             row = (await conn.execute(query)).one_or_none()
             await require_folder(conn, actor, folder_id)
         if row is None:
-            raise _unknown(file_id)
+            raise unknown_file(file_id)
         return _file(actor, row)
 
     async def list_files(self, actor: Actor, folder_id: str, page: Page) -> list[File]:
@@ -108,7 +108,7 @@ class SqlFileStore:
         async with self._db.begin() as tx:
             await require_folder(tx, actor, folder_id)
             if (await tx.execute(_DELETE, values)).rowcount == 0:
-                raise _unknown(file_id)
+                raise unknown_file(file_id)
 
     async def purge(self, organization_id: str, file_id: str) -> bool:
         """Remove some rows of a deleted file; say whether there may be more."""
@@ -133,5 +133,6 @@ def _in_folder(actor: Actor, folder_id: str) -> sa.ColumnElement[bool]:
     return sa.and_(files.c.organization_id == actor.organization_id, files.c.folder_id == folder_id, *VISIBLE)
 
 
-def _unknown(file_id: str) -> FileNotFound:
+def unknown_file(file_id: str) -> FileNotFound:
+    """Return the error for a file that a folder has not."""
     return FileNotFound(f"there is no file {file_id} in this folder", file_id=file_id)

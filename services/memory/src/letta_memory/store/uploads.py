@@ -12,7 +12,7 @@ from letta_common.errors import AlreadyExists, StaleEtag
 from letta_common.values.repeats import another_request
 from letta_common.values.times import stamp_of
 from letta_memory.domain.uploads import PART_BYTES, Begun, NewUpload
-from letta_memory.store.files import SqlFileStore
+from letta_memory.store.files import SqlFileStore, unknown_file
 from letta_memory.store.folders import require_folder, unknown_folder
 from letta_memory.store.tables import files
 from letta_postgres.db import Database, retry
@@ -88,7 +88,7 @@ class SqlUploadStore:
         """Return a part that came, from 0."""
         rows = await self._db.hot(_PART, (actor.organization_id, file_id, number))
         if not rows:
-            raise _lost()
+            raise unknown_file(file_id)
         return bytes(rows[0][0])
 
     async def finish(self, actor: Actor, new: NewUpload, size: int, rest: bytes, sha256: bytes) -> tuple[File, str]:

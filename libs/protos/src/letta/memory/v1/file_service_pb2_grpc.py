@@ -50,6 +50,11 @@ class FileServiceStub:
                 request_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileRequest.SerializeToString,
                 response_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileResponse.FromString,
                 _registered_method=True)
+        self.DownloadFile = channel.unary_stream(
+                '/letta.memory.v1.FileService/DownloadFile',
+                request_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.DownloadFileRequest.SerializeToString,
+                response_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.DownloadFileResponse.FromString,
+                _registered_method=True)
         self.ListFiles = channel.unary_unary(
                 '/letta.memory.v1.FileService/ListFiles',
                 request_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.ListFilesRequest.SerializeToString,
@@ -96,6 +101,13 @@ class FileServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DownloadFile(self, request, context):
+        """Returns the bytes of a file as they came, in a stream. FOLDER_NOT_FOUND, FILE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListFiles(self, request, context):
         """Lists the files of a folder, newest first. FOLDER_NOT_FOUND; CURSOR_NOT_FOUND when a cursor never was in the list.
         """
@@ -127,6 +139,11 @@ def add_FileServiceServicer_to_server(servicer, server):
                     servicer.GetFile,
                     request_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileRequest.FromString,
                     response_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileResponse.SerializeToString,
+            ),
+            'DownloadFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadFile,
+                    request_deserializer=letta_dot_memory_dot_v1_dot_file__service__pb2.DownloadFileRequest.FromString,
+                    response_serializer=letta_dot_memory_dot_v1_dot_file__service__pb2.DownloadFileResponse.SerializeToString,
             ),
             'ListFiles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFiles,
@@ -221,6 +238,33 @@ class FileService:
             '/letta.memory.v1.FileService/GetFile',
             letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileRequest.SerializeToString,
             letta_dot_memory_dot_v1_dot_file__service__pb2.GetFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/letta.memory.v1.FileService/DownloadFile',
+            letta_dot_memory_dot_v1_dot_file__service__pb2.DownloadFileRequest.SerializeToString,
+            letta_dot_memory_dot_v1_dot_file__service__pb2.DownloadFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,8 @@ class FileServiceStub:
     """Returns one file. FOLDER_NOT_FOUND, FILE_NOT_FOUND; PAYLOAD_TOO_LARGE when its text was asked for and is larger than an
     answer may be.
     """
+    DownloadFile: _grpc.UnaryStreamMultiCallable[_file_service_pb2.DownloadFileRequest, _file_service_pb2.DownloadFileResponse]
+    """Returns the bytes of a file as they came, in a stream. FOLDER_NOT_FOUND, FILE_NOT_FOUND."""
     ListFiles: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.ListFilesRequest, _file_service_pb2.ListFilesResponse]
     """Lists the files of a folder, newest first. FOLDER_NOT_FOUND; CURSOR_NOT_FOUND when a cursor never was in the list."""
     DeleteFile: _grpc.UnaryUnaryMultiCallable[_file_service_pb2.DeleteFileRequest, _file_service_pb2.DeleteFileResponse]
@@ -77,6 +79,8 @@ class FileServiceAsyncStub(FileServiceStub):
     """Returns one file. FOLDER_NOT_FOUND, FILE_NOT_FOUND; PAYLOAD_TOO_LARGE when its text was asked for and is larger than an
     answer may be.
     """
+    DownloadFile: _aio.UnaryStreamMultiCallable[_file_service_pb2.DownloadFileRequest, _file_service_pb2.DownloadFileResponse]  # type: ignore[assignment]
+    """Returns the bytes of a file as they came, in a stream. FOLDER_NOT_FOUND, FILE_NOT_FOUND."""
     ListFiles: _aio.UnaryUnaryMultiCallable[_file_service_pb2.ListFilesRequest, _file_service_pb2.ListFilesResponse]  # type: ignore[assignment]
     """Lists the files of a folder, newest first. FOLDER_NOT_FOUND; CURSOR_NOT_FOUND when a cursor never was in the list."""
     DeleteFile: _aio.UnaryUnaryMultiCallable[_file_service_pb2.DeleteFileRequest, _file_service_pb2.DeleteFileResponse]  # type: ignore[assignment]
@@ -119,6 +123,14 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns one file. FOLDER_NOT_FOUND, FILE_NOT_FOUND; PAYLOAD_TOO_LARGE when its text was asked for and is larger than an
         answer may be.
         """
+
+    @_abc_1.abstractmethod
+    def DownloadFile(
+        self,
+        request: _file_service_pb2.DownloadFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_file_service_pb2.DownloadFileResponse], _abc.AsyncIterator[_file_service_pb2.DownloadFileResponse]]:
+        """Returns the bytes of a file as they came, in a stream. FOLDER_NOT_FOUND, FILE_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListFiles(

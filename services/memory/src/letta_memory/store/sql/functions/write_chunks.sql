@@ -6,7 +6,6 @@ create or replace function memory.write_chunks(
 declare
   a memory.archives;
   f memory.files;
-  n bigint;
 begin
   select c.* into a from memory.archives c join memory.files o
     on o.organization_id = c.organization_id and o.folder_id = c.id
@@ -16,17 +15,15 @@ begin
   if f.id is null or a.id is null then
     return false;
   end if;
-  insert into memory.passages (
-    organization_id, archive_id, id, text, metadata, created_by_id, last_updated_by_id, created_at, updated_at, pending,
-    embedder, generation, file_id, file_place)
-  select p_org, a.id, i.id, i.text, i.metadata, f.created_by_id, f.created_by_id,
+  perform memory.write_passages(
+    p_org, f.created_by_id, null, a.id, null, now(), a.embedder, p_ids, p_texts, p_metadata,
+    array_fill('[]'::text, array[cardinality(p_ids)]),
     -- A microsecond apart, so that lists by time have them in the order of the file.
-    f.created_at + (p_first + i.place - 1) * interval '1 microsecond', now(), true, a.embedder, a.generation, p_file,
-    p_first + i.place - 1
-  from unnest(p_ids, p_texts, p_metadata) with ordinality i (id, text, metadata, place)
-  on conflict do nothing;
-  get diagnostics n = row_count;
-  update memory.archives t set passage_count = t.passage_count + n, waiting_since = clock_timestamp()
-  where t.organization_id = p_org and t.id = a.id;
+    (select array_agg(f.created_at + (p_first + n) * interval '1 microsecond' order by n)
+     from generate_series(0, cardinality(p_ids) - 1) n),
+    array_fill(null::extensions.halfvec, array[cardinality(p_ids)]), null);
+  update memory.passages p set file_id = p_file, file_place = p_first + i.number - 1
+  from unnest(p_ids) with ordinality i (id, number)
+  where p.organization_id = p_org and p.archive_id = a.id and p.id = i.id;
   return true;
 end $$;
