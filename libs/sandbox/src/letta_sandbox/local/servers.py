@@ -157,22 +157,27 @@ class ForkServer:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # a process group of its own, in a way that uvloop offers too
             )
-        except OSError as error:
+        except BaseException as error:  # who asked may go away at any moment
             ours.close()
+            if not isinstance(error, OSError):
+                raise
             raise ServerFailed(f"the fork server cannot start: {error}") from error
         finally:
             theirs.close()
         loop = asyncio.get_running_loop()
+        message: dict[str, Any] = {}
         try:
             await loop.sock_sendall(ours, plan.dumps())
             answer, listeners = await asyncio.wait_for(receive(ours), _START_TIMEOUT)
             message = json.loads(answer) if answer else {}
         except (OSError, TimeoutError) as error:
             message = {"fatal": f"no answer: {error}"}
+        finally:
+            if "ready" not in message:
+                ours.close()
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
         if "ready" not in message:
-            ours.close()
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
             await process.wait()
             raise ServerFailed(str(message.get("fatal", "the fork server died at its start")))
         if plan.network == LOOPBACK and proxy is not None:
