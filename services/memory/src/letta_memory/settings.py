@@ -37,7 +37,7 @@ class MemorySettings(Settings):
     upload_days: float = Field(
         default=1.0, gt=0, description="How long what came of an upload is kept that nobody goes on with."
     )
-    min_isolation: Literal["none", "landlock", "namespace"] = Field(
+    file_isolation: Literal["none", "landlock", "namespace"] = Field(
         default="landlock", description="Weakest isolation that files may be parsed with."
     )
     allow_unsandboxed: bool = Field(

@@ -219,7 +219,7 @@ def _pruning(settings: MemorySettings) -> PruneOptions:
 
 def _extracting(settings: MemorySettings) -> ExtractorOptions:
     return ExtractorOptions(
-        min_isolation=Isolation[settings.min_isolation.upper()],
+        min_isolation=Isolation[settings.file_isolation.upper()],
         allow_unsandboxed=settings.allow_unsandboxed,
         most_bytes=settings.file_bytes,
         memory_bytes=settings.file_memory_bytes,
