@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -106,6 +107,7 @@ def furnish(tenant: Tenant, mcp_url: str) -> None:
     archive = posted(http, "/v1/archives/", {"name": MARK})
     passage = posted(http, f"/v1/archives/{archive['id']}/passages", {"text": MARK})
     folder = posted(http, "/v1/folders/", {"name": MARK})
+    file = _uploaded(http, folder["id"])
     conversation = http.post("/v1/conversations/", params={"agent_id": agent["id"]}, json={"summary": MARK}).json()
     run = http.get("/v1/runs/").json()[0]
     step = http.get("/v1/steps/").json()[0]
@@ -126,6 +128,7 @@ def furnish(tenant: Tenant, mcp_url: str) -> None:
         passage_id=passage["id"],
         memory_id=passage["id"],
         folder_id=folder["id"],
+        file_id=file["id"],
         conversation_id=conversation["id"],
         run_id=run["id"],
         step_id=step["id"],
@@ -140,6 +143,17 @@ def furnish(tenant: Tenant, mcp_url: str) -> None:
     )
 
 
+def _uploaded(http: httpx.Client, folder_id: str) -> dict[str, Any]:
+    """Upload a file; return it once it was read and embedded, so that it stays as it is."""
+    path = f"/v1/folders/{folder_id}"
+    file = http.post(f"{path}/upload", files={"file": (f"{MARK}.txt", MARK.encode())}).json()
+    while file["processing_status"] not in ("completed", "error"):
+        time.sleep(0.05)
+        file = http.get(f"{path}/files/{file['id']}").json()
+    assert file["processing_status"] == "completed", file
+    return dict(file)
+
+
 def snapshot(tenant: Tenant) -> dict[str, Any]:
     """Return what a tenant owns as it is now."""
     http, agent_id = tenant.http, tenant.owned["agent_id"]
@@ -150,6 +164,8 @@ def snapshot(tenant: Tenant) -> dict[str, Any]:
         f"/v1/agents/{agent_id}/tools",
         f"/v1/agents/{agent_id}/core-memory/blocks",
         f"/v1/archives/{tenant.owned['archive_id']}",
+        f"/v1/folders/{tenant.owned['folder_id']}/files?include_content=true",
+        f"/v1/folders/{tenant.owned['folder_id']}/passages",
         "/v1/tools/",
         "/v1/mcp-servers/",
         "/v1/sandbox-config/",
