@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 import httpx
 import pytest
 
-from letta_client import ConflictError, Letta, NotFoundError, UnprocessableEntityError
+from letta_client import APIStatusError, ConflictError, Letta, NotFoundError, UnprocessableEntityError
 from tests.servers import RunningServer
 
 EMBEDDER = "builtin/use-multilingual"
@@ -25,6 +25,21 @@ FOLDER_KEYS = [
     "name", "description", "instructions", "metadata", "id", "embedding_config", "organization_id", "created_by_id",
     "last_updated_by_id", "created_at", "updated_at",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def embedder(server: RunningServer) -> None:
+    """Wait until the embedder answers in time, so that each folder knows its dimension; no part of a record either."""
+    number = 0
+    while True:
+        number += 1
+        body = json.dumps({"name": f"warm-{number}", "embedding": EMBEDDER}).encode()
+        headers = {"authorization": "Bearer x", "content-type": "application/json"}
+        with urlopen(Request(f"{server.http_url}/v1/folders/", body, headers), timeout=30) as answer:
+            made = json.load(answer)
+        with urlopen(Request(f"{server.http_url}/v1/folders/{made['id']}", headers=headers, method="DELETE")):
+            if made["embedding_config"]["embedding_dim"]:
+                return
 
 
 @pytest.fixture
@@ -138,3 +153,15 @@ def test_sources_are_folders_of_older_clients(server: RunningServer) -> None:
         last = http.delete(path)
         assert (last.status_code, last.json()) == (200, None)
         assert http.get(path).status_code == 404
+
+
+def test_files_beyond_a_message_and_beyond_the_limit(client: Letta, server: RunningServer, folder: Any) -> None:
+    large = client.folders.files.upload(folder.id, file=("large.bin", bytes(17 << 20)))
+    found = done(server, folder.id, str(large.id))
+    with pytest.raises(APIStatusError) as caught:
+        client.folders.files.upload(folder.id, file=("larger.bin", bytes((50 << 20) + 1)), timeout=60)
+
+    assert (found["file_size"], found["processing_status"]) == (17 << 20, "error")
+    assert found["error_message"]
+    assert caught.value.status_code == 413
+    assert [each.file_name for each in client.folders.files.list(folder.id)] == ["large.bin"]

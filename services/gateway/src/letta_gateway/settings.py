@@ -31,7 +31,9 @@ class GatewaySettings(Settings):
         description="Names by which a development server may be called, besides localhost and addresses of loopback.",
     )
     max_body_bytes: int = Field(default=8 << 20, gt=0, description="Largest JSON body accepted.")
-    max_form_bytes: int = Field(default=12 << 20, gt=0, description="Largest uploaded form or file accepted.")
+    max_form_bytes: int = Field(
+        default=51 << 20, gt=0, description="Largest uploaded form accepted; it is held in memory while it comes."
+    )
     max_header_bytes: int = Field(default=32 << 10, gt=0, description="Largest path and headers of a request together.")
     max_headers: int = Field(default=100, gt=0, description="Most headers of a request.")
     header_seconds: float = Field(default=10.0, gt=0, description="How long the headers of a request may take to come.")
